@@ -1,0 +1,171 @@
+"""Every error Headstart raises on purpose, and the sentence they all follow.
+
+In: names and values at fault. Out: exceptions whose text is one line,
+``<name> <what it is>, need <what it must be>; <what to do>``.
+Imports nothing of ours, so that every layer may raise them.
+
+    HeadstartError                     catch this one to catch them all
+    |-- SettingError(ValueError)       an option has a value it cannot have
+    |-- ShapeError(ValueError)         an array has the wrong rank, size or dtype
+    |-- DataError(ValueError)          a dataset cannot be used as asked
+    |   |-- UnknownDatasetError(LookupError)
+    |   |-- UnknownViewError(LookupError)
+    |   |-- UnknownClassError(LookupError)
+    |   |-- MissingDataError(FileNotFoundError)   a file that should be there is not
+    |   |-- BrokenDataError            a file is there and cannot be read
+    |   `-- FetchError(ConnectionError)           a download failed or came altered
+    |-- SourceError(ValueError)        a source cannot be used as asked
+    |   |-- UnknownSourceError(LookupError)
+    |   `-- UnknownTapError(LookupError)
+    |-- ModelError(ValueError)         a model folder is missing, truncated or altered
+    |-- RecipeError(ValueError)        a recipe is unknown or malformed
+    |-- CacheError(OSError)            the cache cannot be read or written
+    |-- NotFittedError(ValueError)     something was used before it was fitted
+    `-- MissingExtraError(ImportError) an optional package is not installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "BrokenDataError",
+    "CacheError",
+    "DataError",
+    "FetchError",
+    "HeadstartError",
+    "MissingDataError",
+    "MissingExtraError",
+    "ModelError",
+    "NotFittedError",
+    "RecipeError",
+    "SettingError",
+    "ShapeError",
+    "SourceError",
+    "UnknownClassError",
+    "UnknownDatasetError",
+    "UnknownSourceError",
+    "UnknownTapError",
+    "UnknownViewError",
+    "nearest",
+]
+
+
+class HeadstartError(Exception):
+    """Base of every error Headstart raises on purpose.
+
+    Examples
+    --------
+    >>> import headstart as hs
+    >>> try:
+    ...     hs.load("mnits")
+    ... except hs.HeadstartError as error:
+    ...     print(type(error).__name__)
+    UnknownDatasetError
+    """
+
+    def __str__(self) -> str:
+        # LookupError's descendants may quote their message; ours is a sentence
+        return str(self.args[0]) if self.args else type(self).__name__
+
+
+class SettingError(HeadstartError, ValueError):
+    """An option has a value it cannot have."""
+
+
+class ShapeError(HeadstartError, ValueError):
+    """An array has the wrong rank, size or dtype."""
+
+
+class DataError(HeadstartError, ValueError):
+    """A dataset cannot be used as asked."""
+
+
+class UnknownDatasetError(DataError, LookupError):
+    """No dataset goes by this name, and no file or folder is at this path."""
+
+
+class UnknownViewError(DataError, LookupError):
+    """The part after the colon names no view of this dataset."""
+
+
+class UnknownClassError(DataError, LookupError):
+    """A class was named that the dataset or the model does not have."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """A file that should be there is not."""
+
+
+class BrokenDataError(DataError):
+    """A file is there and cannot be read: empty, truncated or not an image."""
+
+
+class FetchError(DataError, ConnectionError):
+    """A download failed, or what came is not what was expected."""
+
+
+class SourceError(HeadstartError, ValueError):
+    """A source cannot be used as asked."""
+
+
+class UnknownSourceError(SourceError, LookupError):
+    """No source goes by this name."""
+
+
+class UnknownTapError(SourceError, LookupError):
+    """The source has no tap of this name."""
+
+
+class ModelError(HeadstartError, ValueError):
+    """A model folder is missing, truncated, altered or of an unknown format."""
+
+
+class RecipeError(HeadstartError, ValueError):
+    """A recipe is unknown or malformed."""
+
+
+class CacheError(HeadstartError, OSError):
+    """The cache cannot be read or written."""
+
+
+class NotFittedError(HeadstartError, ValueError):
+    """Something was used before it was fitted."""
+
+
+class MissingExtraError(HeadstartError, ImportError):
+    """A package that an optional feature needs is not installed."""
+
+
+def nearest(name: str, valid: Iterable[str], limit: int = 3) -> str:
+    """Say which valid names come nearest to a wrong one.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    valid : iterable of str
+        What could have been asked for.
+    limit : int, default=3
+        Names shown at most.
+
+    Returns
+    -------
+    str
+        ``"nearest are a, b"``, or ``"known are a, b, c"`` with every valid name
+        (ten at most) when none is near.
+
+    Examples
+    --------
+    >>> nearest("mnits", ["mnist", "kmnist", "usps"])
+    'nearest are mnist, kmnist'
+    >>> nearest("zzz", ["mnist", "usps"])
+    'known are mnist, usps'
+    """
+    from difflib import get_close_matches
+
+    names = sorted(set(valid))
+    close = get_close_matches(name, names, n=limit, cutoff=0.5)
+    if close:
+        return "nearest are " + ", ".join(close)
+    return "known are " + ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

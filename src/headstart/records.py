@@ -1,0 +1,274 @@
+"""Frozen records and protocols that travel between stages; nothing here computes.
+
+In and out: plain values. Imports nothing of ours but errors, and nothing heavy but NumPy,
+because every stage imports it. Called by every stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Array",
+    "ClassScore",
+    "Codes",
+    "Comparison",
+    "Curve",
+    "Difference",
+    "Epoch",
+    "Evaluation",
+    "Images",
+    "InputSpec",
+    "LayerSpec",
+    "Network",
+    "NetworkSpec",
+    "Row",
+    "Score",
+    "StudyResult",
+    "TrainSettings",
+    "Weights",
+]
+
+Array = NDArray[np.float32]
+Codes = NDArray[np.int64]
+Images = NDArray[np.uint8]
+"""uint8 of shape (n_images, height, width, channels), values 0 - 255."""
+Weights = dict[str, NDArray[np.float32]]
+"""``layer.weight`` / ``layer.bias`` to float32; conv (out, in, kh, kw), dense (out, in).
+A flattened map is in (height, width, channel) order, in every engine and in the graph."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network or source takes: size in pixels, channels, and how pixels are scaled.
+
+    A pixel value v in 0 - 255 becomes ``(v / 255 - mean) / std``, channel by channel.
+    """
+
+    height_px: int
+    width_px: int
+    channels: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    policy: str = "squish"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return (self.height_px, self.width_px, self.channels)
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer by kind (conv2d, maxpool2d, relu, flatten, dense, dropout), name and options."""
+
+    kind: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network as data: the same spec is built by every engine and by the graph builder."""
+
+    name: str
+    input: InputSpec
+    layers: tuple[LayerSpec, ...]
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names in order of execution; each is a tap."""
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def n_classes(self) -> int:
+        """Units of the last dense layer."""
+        return int(self.layers[-1].options["units"])
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a network is trained; everything that changes the result, and nothing else.
+
+    ``schedule`` is ``constant`` or ``one-cycle`` (Smith and Topin 2018, arXiv:1708.07120): linear
+    warm-up to ``learning_rate`` over the first fifth of all steps, then linearly to zero.
+    ``patience`` counts epochs without a lower validation loss before training stops; the best
+    weights come back. ``min_steps`` raises the epochs of a tiny set to that many steps.
+    ``prune`` skips that share of the images whose last loss was below the mean, in every epoch
+    but the first and last, and weighs the kept ones up (InfoBatch, arXiv:2303.04947).
+    """
+
+    epochs: int = 5
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    patience: int = 0
+    min_steps: int = 0
+    prune: float = 0.0
+    precision: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training history; losses in nats, accuracies in 0 - 1, NaN where not measured."""
+
+    number: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+class Network(Protocol):
+    """A trainable network in some engine. Images are uint8 (n, h, w, c), labels int64 codes."""
+
+    engine: str
+    spec: NetworkSpec
+
+    def start(self, settings: TrainSettings) -> None:
+        """Make the optimizer for the layers that are not frozen."""
+        ...
+
+    def train_step(
+        self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
+    ) -> Array:
+        """Learn from one batch; the loss of each image before the step, and below zero nothing."""
+        ...
+
+    def logits(self, images: Images) -> Array:
+        """Outputs of the last layer without dropout, (n, n_classes)."""
+        ...
+
+    def freeze(self, through: str) -> None:
+        """Stop learning in every layer up to and including ``through``."""
+        ...
+
+    def replace_head(self, n_classes: int, seed: int) -> None:
+        """Put a new last dense layer, freshly drawn, in place of the old one."""
+        ...
+
+    def weights(self) -> Weights:
+        """A copy of all weights in the canonical layout."""
+        ...
+
+    def load_weights(self, weights: Weights) -> None:
+        """Take weights in the canonical layout; names and shapes must match exactly."""
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """An estimate with its 95 % interval and the number of images behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of accuracies (0 - 1) with its 95 % interval and two-sided p-value."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Precision, recall and F1 of one class on the test images."""
+
+    name: str
+    precision: Score
+    recall: Score
+    f1: Score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How one model did on one test set; ``confusion[i][j]`` counts class i called class j."""
+
+    title: str
+    classes: tuple[str, ...]
+    accuracy: Score
+    loss: float
+    confusion: tuple[tuple[int, ...], ...]
+    per_class: tuple[ClassScore, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Loss and accuracy for training and validation, step by step; NaN where not measured."""
+
+    title: str
+    step_name: str
+    steps: tuple[float, ...]
+    train_loss: tuple[float, ...]
+    val_loss: tuple[float, ...]
+    train_accuracy: tuple[float, ...]
+    val_accuracy: tuple[float, ...]
+    best_step: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the result table: a strategy or control at one budget of labels.
+
+    ``labels_per_class`` is None for all labels. ``spread`` is the standard deviation of accuracy
+    over the draws of labels, 0 for one draw. ``seconds`` is the median over draws.
+    """
+
+    strategy: str
+    labels_per_class: int | None
+    accuracy: Score
+    draws: int
+    spread: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The probe against one control at one budget, on the same test images.
+
+    ``p_adjusted`` is Holm's over all comparisons of the study; ``verdict`` is
+    ``helps``, ``hurts`` or ``cannot tell apart``.
+    """
+
+    strategy: str
+    control: str
+    labels_per_class: int | None
+    difference: Difference
+    p_adjusted: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """All a report needs, and all that ``--json`` prints."""
+
+    title: str
+    summary: str
+    verdict: str
+    remarks: tuple[str, ...]
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    evaluations: tuple[Evaluation, ...]
+    curves: tuple[Curve, ...]
+    facts: Mapping[str, str]
+    sizes: Mapping[str, int]
+    examples: Sequence[tuple[str, str]] = ()
