@@ -143,8 +143,8 @@ class Network(Protocol):
 
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
-    ) -> Array:
-        """Learn from one batch; the loss of each image before the step, and below zero nothing."""
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
         ...
 
     def logits(self, images: Images) -> Array:
