@@ -1,1 +1,44 @@
+"""Headstart: take a trained network, teach it your classes from few labels, find out whether it was worth it.
+
+In: nothing heavy; every name below loads its module on first use. Called by users.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+__all__ = ["Dataset", "HeadstartError", "Model", "TrainSettings", "__version__", "load", "open", "train", "transfer"]
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import Dataset
+    from headstart.data.readers import load
+    from headstart.errors import HeadstartError
+    from headstart.face import train, transfer
+    from headstart.model import Model
+    from headstart.model import open_model as open  # noqa: A004 - hs.open is the word of the design
+    from headstart.records import TrainSettings
+
+_HOMES = {
+    "Dataset": ("headstart.data.dataset", "Dataset"),
+    "HeadstartError": ("headstart.errors", "HeadstartError"),
+    "Model": ("headstart.model", "Model"),
+    "TrainSettings": ("headstart.records", "TrainSettings"),
+    "load": ("headstart.data.readers", "load"),
+    "open": ("headstart.model", "open_model"),
+    "train": ("headstart.face", "train"),
+    "transfer": ("headstart.face", "transfer"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

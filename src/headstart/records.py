@@ -29,6 +29,7 @@ __all__ = [
     "NetworkSpec",
     "Row",
     "Score",
+    "Source",
     "StudyResult",
     "TrainSettings",
     "Weights",
@@ -166,6 +167,27 @@ class Network(Protocol):
     def load_weights(self, weights: Weights) -> None:
         """Take weights in the canonical layout; names and shapes must match exactly."""
         ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A frozen network to learn from.
+
+    ``graph`` is a serialized ONNX model whose tensors are named as the taps; ``taps`` gives the
+    shape of each without the images' axis, (features,) or (channels, height, width).
+    ``fingerprint`` covers the weights, the layers and the input. ``classes`` are what its own top
+    tells apart, or None if it has no top. ``precision`` is what its features are computed in when
+    nobody asks for another: ``auto`` where bf16 pays, ``fp32`` where the network is small.
+    """
+
+    name: str
+    graph: bytes
+    input: InputSpec
+    taps: Mapping[str, tuple[int, ...]]
+    default_tap: str
+    fingerprint: str
+    classes: tuple[str, ...] | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

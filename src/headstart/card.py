@@ -1,0 +1,51 @@
+"""The model card: one page of Markdown a person reads before using a model.
+
+In: a Manifest. Out: text, the same for the same model (no dates). Called by model.
+"""
+
+from __future__ import annotations
+
+from headstart.manifest import Manifest
+
+__all__ = ["render_card"]
+
+
+def render_card(manifest: Manifest) -> str:
+    """A card in the hub's format, from the manifest alone.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of a model that is being saved.
+
+    Returns
+    -------
+    str
+        Markdown with a YAML header.
+    """
+    size = manifest.input
+    lines = [
+        "---", "library_name: headstart", "pipeline_tag: image-classification", "---", "",
+        f"# {manifest.name}", "",
+        f"Tells apart {len(manifest.classes)} classes: {', '.join(manifest.classes)}.", "",
+        f"- Strategy: {manifest.strategy}",
+        f"- Input: {size.height_px} x {size.width_px} px, {size.channels} channel(s), policy {size.policy}",
+        f"- Learnt from: {manifest.data.get('name')} ({manifest.data.get('n_images')} images, "
+        f"fingerprint {str(manifest.data.get('fingerprint'))[:12]})",
+    ]
+    if manifest.source:
+        lines.append(f"- Source: {manifest.source.get('name')}, tap {manifest.source.get('tap')} "
+                     f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), frozen")
+    lines.append(f"- Head: {manifest.head.get('name')} " + _pairs(manifest.head.get("chosen", {})))
+    lines += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in sorted(manifest.scores.items())]
+    lines += [
+        "", "## Limits", "",
+        "It answers with one of its classes whatever picture it is given. The figures above are from images "
+        "held out of training, not from the test split: measure it on yours with `headstart evaluate`.", "",
+        "## Use", "", "```", "headstart predict MODEL picture.png", "```", "",
+    ]
+    return "\n".join(lines)
+
+
+def _pairs(values: dict[str, float]) -> str:
+    return "(" + ", ".join(f"{key} {value:g}" for key, value in values.items()) + ")" if values else ""

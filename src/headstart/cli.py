@@ -1,0 +1,394 @@
+"""The command line: parse, call, print. Results on stdout, remarks on stderr.
+
+In: words. Out: text and an exit status: 0 done, 1 our error in one line, 2 wrong usage, 130 interrupted.
+Imports nothing heavy at the top: ``headstart --help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headstart import __version__
+from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from headstart.cache import Cache
+    from headstart.records import StudyResult
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="headstart",
+    help="Take a trained network, teach it your classes from few labels, and find out whether it was worth it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(help="The classic experiments: list them, show one.", invoke_without_command=True)
+sources_app = typer.Typer(help="What can be learnt from: list sources, show one.", invoke_without_command=True)
+cache_app = typer.Typer(help="Computed features: where they are, what they are, away with them.", invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(sources_app, name="sources")
+app.add_typer(cache_app, name="cache")
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new, empty or an older result.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same machine, same result.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep features.")]
+Runtime = Annotated[str, typer.Option(help="What runs graphs: openvino, or onnxruntime as the reference.")]
+Strict = Annotated[bool, typer.Option("--strict", help="A picture that cannot be read is an error, not a remark.")]
+Engine = Annotated[str | None, typer.Option(help="What trains: torch, or scratch (NumPy, always there).")]
+Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or auto (bf16 where the CPU has it).")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Say the version and leave.")] = False) -> None:
+    if version:
+        print(f"headstart {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (see: headstart recipes) or a .toml file.")],
+    data: Annotated[str | None, typer.Option(help="Dataset instead of the recipe's own, such as mnist.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for models, result and report. Default: runs/RECIPE-DATA.")] = None,
+    engine: Engine = None,
+    controls: Annotated[bool, typer.Option(help="Run what transfer has to beat; without, there is no verdict.")] = True,
+    seed: Seed = 0,
+    runtime: Runtime = "openvino",
+    no_cache: NoCache = False,
+    json: Json = False,
+) -> None:
+    """Run a classic experiment from data to report.
+
+    Example: headstart run odd-to-even --data mnist
+    """
+    from headstart.progress import terminal_progress
+    from headstart.recipes.recipe import read_recipe
+    from headstart.recipes.run import run_recipe
+
+    wanted = read_recipe(recipe)
+    named = (data or wanted.data).replace("/", "-").replace(":", "-")
+    folder = output or Path("runs") / f"{wanted.name}-{named}"
+    with terminal_progress() as progress:
+        outcome = run_recipe(
+            wanted, folder, data=data, seed=seed, engine=engine, controls=controls, cache=_cache(no_cache),
+            runtime_name=runtime, command=_typed(), progress=progress,
+        )
+    if json:
+        _print_json(outcome.result)
+    else:
+        _print_result(outcome.result)
+        print(f"\nReport: {outcome.report}")
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
+    output: Output,
+    network: Annotated[str, typer.Option(help="cnn, mlp or mlp-wide.")] = "cnn",
+    engine: Engine = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-3,
+    schedule: Annotated[str, typer.Option(help="constant or one-cycle.")] = "constant",
+    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.99)] = 0.0,
+    patience: Annotated[int, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")] = 0,
+    seed: Seed = 0,
+    strict: Strict = False,
+    json: Json = False,
+) -> None:
+    """Train a network from nothing and save it as a model.
+
+    Example: headstart train digits -o runs/digits --network mlp --engine scratch
+    """
+    from headstart.data.readers import load
+    from headstart.progress import terminal_progress
+    from headstart.records import TrainSettings
+    from headstart.strategies import learn_network
+
+    settings = TrainSettings(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
+        label_smoothing=label_smoothing, patience=patience, seed=seed,
+    )
+    with terminal_progress() as progress:
+        dataset = _told(load(data, strict=strict))
+        learnt = learn_network(dataset, network=network, engine=engine or "torch", settings=settings, progress=progress)
+    learnt.model.save(output)
+    _print_learnt(learnt, output, json)
+
+
+@app.command()
+def transfer(
+    source: Annotated[str, typer.Argument(help="A model folder, pixels, or random:NETWORK.")],
+    data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
+    output: Output,
+    tap: Annotated[str | None, typer.Option(help="Where features are read; see: headstart sources show SOURCE.")] = None,
+    pooling: Annotated[str, typer.Option(help="How maps become a row: flat, avg or grid2.")] = "flat",
+    head: Annotated[str, typer.Option(help="linear, ridge, kernel, mlp, neighbours or prototypes.")] = "linear",
+    seed: Seed = 0,
+    runtime: Runtime = "openvino",
+    precision: Precision = None,
+    strict: Strict = False,
+    no_cache: NoCache = False,
+    json: Json = False,
+) -> None:
+    """Teach a frozen source new classes and save the model.
+
+    Example: headstart transfer runs/digits digits:parity -o runs/parity
+    """
+    from headstart.data.readers import load
+    from headstart.progress import terminal_progress
+    from headstart.sources import open_source
+    from headstart.strategies import learn_head
+
+    with terminal_progress() as progress:
+        dataset = _told(load(data, strict=strict))
+        learnt = learn_head(
+            open_source(source, dataset, seed), dataset, tap=tap, pooling=pooling, head=head, seed=seed,
+            cache=_cache(no_cache), runtime_name=runtime, precision=precision, progress=progress,
+        )
+    learnt.model.save(output)
+    _print_learnt(learnt, output, json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model folder.")],
+    data: Annotated[str, typer.Argument(help="Dataset with the model's classes.")],
+    split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test where there is one.")] = None,
+    runtime: Runtime = "openvino",
+    seed: Seed = 0,
+    strict: Strict = False,
+    json: Json = False,
+) -> None:
+    """Measure a model on labelled images: accuracy, precision, recall, F1, confusion.
+
+    Example: headstart evaluate runs/parity digits:parity
+    """
+    from headstart.evaluation.metrics import evaluate as measure
+    from headstart.model import open_model
+    from headstart.data.readers import load
+
+    opened = open_model(model)
+    dataset = _told(load(data, strict=strict))
+    has_test = dataset.splits is not None and "test" in set(dataset.splits.tolist())
+    wanted = split or ("test" if has_test else "all")
+    part = dataset if wanted == "all" else dataset.split(wanted)
+    codes = part.codes(opened.classes)
+    probs = opened.probabilities(part, runtime_name=runtime)
+    found = measure(f"{opened.manifest.name} on {part.name}, {wanted}", probs, codes, opened.classes, seed)
+    if json:
+        _print_json(found)
+    else:
+        from headstart.tables import evaluation_table
+
+        print(evaluation_table(found))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A model folder.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders, globs; - reads paths from stdin.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes shown per image.")] = 3,
+    runtime: Runtime = "openvino",
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated lines on stdout.")] = False,
+) -> None:
+    """Name what is in pictures: the class, its probability and the runners-up.
+
+    Example: headstart predict runs/parity picture.png folder 'scans/*.png'
+    """
+    from headstart.predict import predict_files, to_csv, to_table
+
+    found = predict_files(model, images, top=top, runtime_name=runtime)
+    if json:
+        _print_json(found)
+    else:
+        print(to_csv(found) if csv else to_table(found), end="")
+    for fault in found.faults:
+        print(f"headstart: error: {fault}", file=sys.stderr)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    thing: Annotated[str, typer.Argument(help="A model folder or a dataset.")],
+    json: Json = False,
+) -> None:
+    """Say what a model or a dataset is.
+
+    Example: headstart inspect runs/parity
+    """
+    from headstart.inspect import describe
+
+    described = describe(thing)
+    if json:
+        _print_json(described)
+    else:
+        from headstart.tables import pairs
+
+        print(pairs(described))
+
+
+@recipes_app.callback()
+def _recipes(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        recipes_list()
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """Name the recipes and what each is about."""
+    from headstart.recipes.recipe import read_recipe, recipe_names
+    from headstart.tables import pairs
+
+    print(pairs({name: read_recipe(name).title for name in recipe_names()}))
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
+    """Print a recipe's TOML, to copy and change."""
+    from headstart.recipes.recipe import recipe_text
+
+    print(recipe_text(name), end="")
+
+
+@sources_app.callback()
+def _sources(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        sources_list()
+
+
+@sources_app.command("list")
+def sources_list() -> None:
+    """Name the sources that need no file."""
+    from headstart.sources import KNOWN
+    from headstart.tables import pairs
+
+    print(pairs({**KNOWN, "FOLDER": "any model folder of headstart's, cut at one of its taps"}))
+
+
+@sources_app.command("show")
+def sources_show(
+    name: Annotated[str, typer.Argument(help="A source.")],
+    data: Annotated[str, typer.Option(help="Dataset that decides the input size where the source has none.")] = "digits",
+    json: Json = False,
+) -> None:
+    """Say what a source takes and where it can be tapped."""
+    from headstart.data.readers import load
+    from headstart.inspect import describe_source
+    from headstart.sources import open_source
+    from headstart.tables import pairs
+
+    described = describe_source(open_source(name, load(data)))
+    _print_json(described) if json else print(pairs(described))
+
+
+@cache_app.callback()
+def _cache_group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        cache_list()
+
+
+@cache_app.command("path")
+def cache_path() -> None:
+    """Say where computed features are kept."""
+    from headstart.cache import default_cache
+
+    print(default_cache().root)
+
+
+@cache_app.command("list")
+def cache_list(json: Json = False) -> None:
+    """Say what is kept, the last used first."""
+    from headstart.cache import default_cache
+    from headstart.tables import cache_table
+
+    entries = default_cache().entries()
+    _print_json({"entries": entries}) if json else print(cache_table(entries))
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove all computed features; they are computed again when needed."""
+    from headstart.cache import default_cache
+
+    print(f"removed {default_cache().clear()} arrays")
+
+
+def _cache(no_cache: bool) -> Cache:
+    from headstart.cache import NullCache, default_cache
+
+    return NullCache() if no_cache else default_cache()
+
+
+def _typed() -> str:
+    """The command as the user could type it again."""
+    return shlex.join(["headstart", *sys.argv[1:]])
+
+
+def _told(dataset: Any) -> Any:
+    """The dataset, after saying on stderr what was left out of it."""
+    if dataset.skipped:
+        path, reason = dataset.skipped[0]
+        more = f" and {len(dataset.skipped) - 1} more" if len(dataset.skipped) > 1 else ""
+        print(f"headstart: {len(dataset.skipped)} of {len(dataset) + len(dataset.skipped)} files skipped: {path} ({reason}){more}; "
+              "--strict makes this an error", file=sys.stderr)
+    return dataset
+
+
+def _print_json(value: Any) -> None:
+    from headstart.tables import to_json
+
+    print(to_json(value))
+
+
+def _print_result(result: StudyResult) -> None:
+    from headstart.tables import result_table
+
+    print(result_table(result))
+    print(f"\n{result.verdict}")
+    for remark in result.remarks:
+        print(f"- {remark}")
+
+
+def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
+    manifest = learnt.model.manifest
+    if json:
+        _print_json({"model": str(output), "classes": manifest.classes, "scores": manifest.scores,
+                     "head": manifest.head, "learning_s": round(learnt.seconds, 3)})
+        return
+    scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in manifest.scores.items())
+    print(f"{output}: {manifest.name}, {len(manifest.classes)} classes, learnt in {learnt.seconds:.1f} s"
+          + (f" ({scores} on held-out training images)" if scores else ""))
+
+
+def main() -> None:
+    """Run the command line; one line and status 1 for our own errors, a traceback only with ``--debug``."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except HeadstartError as error:
+        if debug:
+            raise
+        print(f"headstart: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("headstart: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Datasets: reading them, looking at a part of them, parting them.
+
+In: names, paths, arrays. Out: checked datasets with label names. Imports NumPy, our errors and
+records; everything heavier only on use. Called by every later stage.
+"""
+
+from __future__ import annotations
+
+from headstart.data.dataset import Dataset, check_same_classes, require_classes
+from headstart.data.names import natural_order
+from headstart.data.readers import catalog, from_arrays, load
+from headstart.data.splits import folds, holdout, nested_subsets
+from headstart.data.stores import ArrayImages, FileImages, ImageStore
+from headstart.data.views import apply_view, view_map
+
+__all__ = [
+    "ArrayImages",
+    "Dataset",
+    "FileImages",
+    "ImageStore",
+    "apply_view",
+    "catalog",
+    "check_same_classes",
+    "folds",
+    "from_arrays",
+    "holdout",
+    "load",
+    "natural_order",
+    "nested_subsets",
+    "require_classes",
+    "view_map",
+]

@@ -1,0 +1,163 @@
+"""What can be wrong with a dataset's columns, said all at once.
+
+In: arrays as somebody passed them. Out: faults, each an error class and its sentence.
+Imports NumPy and our errors only. Called by stores and dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.names import SPLITS, natural_order, shown, split_name
+from headstart.errors import DataError, HeadstartError, ShapeError, nearest
+
+__all__ = ["Fault", "column_faults", "label_faults", "plain_splits", "raise_faults", "split_faults"]
+
+Fault = tuple[type[HeadstartError], str]
+
+
+def raise_faults(faults: Sequence[Fault]) -> None:
+    """Raise one error for all faults; do nothing where there are none.
+
+    Parameters
+    ----------
+    faults : sequence of (type, str)
+        Each an exception class of ours and its sentence.
+
+    Raises
+    ------
+    HeadstartError
+        Of the faults' class where they share one, DataError otherwise.
+
+    Examples
+    --------
+    >>> raise_faults([(ShapeError, "a is 1, need 2; add 1"), (ShapeError, "b is 3, need 4; add 1")])
+    Traceback (most recent call last):
+        ...
+    headstart.errors.ShapeError: a is 1, need 2; add 1; also b is 3, need 4; add 1
+    """
+    if not faults:
+        return
+    kind = faults[0][0] if len({kind for kind, _ in faults}) == 1 else DataError
+    raise kind("; also ".join(sentence for _, sentence in faults))
+
+
+def column_faults(name: str, column: NDArray[Any], n_images: int) -> list[Fault]:
+    """Say what is wrong with the form of one column.
+
+    Parameters
+    ----------
+    name : str
+        ``labels``, ``groups`` or ``splits``.
+    column : ndarray
+        What was passed for it.
+    n_images : int
+        Entries it must have.
+
+    Returns
+    -------
+    list of (type, str)
+
+    Examples
+    --------
+    >>> column_faults("labels", np.array(["a"]), 1)
+    []
+    >>> column_faults("labels", np.array(["a"]), 2)[0][1]
+    'labels has 1 entries, need 2 to match images; pass one per image'
+    """
+    faults: list[Fault] = []
+    if column.ndim != 1:
+        faults.append((ShapeError, f"{name} has shape {column.shape}, need ({n_images},); pass a 1-D array"))
+    elif len(column) != n_images:
+        said = f"{name} has {len(column)} entries, need {n_images} to match images; pass one per image"
+        faults.append((ShapeError, said))
+    if column.dtype.kind != "U":
+        advice = "from_arrays turns whole numbers into names"
+        faults.append((DataError, f"{name} has dtype {column.dtype}, need names (str); {advice}"))
+    elif "" in column:
+        advice = "fill them in, or drop these images"
+        faults.append(
+            (DataError, f"{name} has {(column == '').sum()} empty names, need a name per image; {advice}")
+        )
+    return faults
+
+
+def label_faults(labels: NDArray[Any], classes: Sequence[str]) -> list[Fault]:
+    """Say which labels are no class, and which classes are named twice.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_images,), str
+        Names; another dtype is left to `column_faults`.
+    classes : sequence of str
+        What they may be.
+
+    Returns
+    -------
+    list of (type, str)
+
+    Examples
+    --------
+    >>> label_faults(np.array(["cat"]), ["cat", "dog"])
+    []
+    """
+    faults: list[Fault] = []
+    if len(set(classes)) != len(classes):
+        twice = natural_order(name for name in classes if list(classes).count(name) > 1)
+        faults.append((DataError, f"classes repeats {shown(twice)}, need each name once; drop the repeats"))
+    used = np.unique(labels).tolist() if labels.dtype.kind == "U" else []
+    for name in [name for name in used if name and name not in classes][:5]:
+        hint = f"need one of them, {nearest(name, classes)}"
+        faults.append((DataError, f"label {name!r} is not among the classes, {hint}; add it to classes"))
+    return faults
+
+
+def split_faults(splits: NDArray[Any]) -> list[Fault]:
+    """Say which splits have a name that none may have.
+
+    Parameters
+    ----------
+    splits : ndarray of shape (n_images,), str
+        After `plain_splits`; another dtype is left to `column_faults`.
+
+    Returns
+    -------
+    list of (type, str)
+
+    Examples
+    --------
+    >>> split_faults(np.array(["train", "tset"]))[0][1]
+    "split 'tset' is unknown, need train, val or test; rename it"
+    """
+    used = np.unique(splits).tolist() if splits.dtype.kind == "U" else []
+    wrong = [name for name in used if name and name not in SPLITS]
+    return [
+        (DataError, f"split {name!r} is unknown, need train, val or test; rename it") for name in wrong[:5]
+    ]
+
+
+def plain_splits(splits: NDArray[Any]) -> NDArray[Any]:
+    """Give every split its one name; leave what is no split's name for the check.
+
+    Parameters
+    ----------
+    splits : ndarray of shape (n_images,), str
+        As somebody wrote them.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), str
+
+    Examples
+    --------
+    >>> plain_splits(np.array(["train", "validation"])).tolist()
+    ['train', 'val']
+    """
+    if splits.dtype.kind != "U":
+        return splits
+    names, inverse = np.unique(splits, return_inverse=True)
+    return np.asarray([split_name(name) or name for name in names], dtype=np.str_)[inverse]

@@ -1,0 +1,150 @@
+"""From the bytes of one picture to 8-bit pixels: the only place that decodes.
+
+In: a file's bytes. Out: a uint8 array of 1 or 3 channels, upright, or one reason why not.
+Pillow is imported on use. Called by the readers, to find broken files, and by imaging.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import BrokenDataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["EXTENSIONS", "decode_bytes", "fault_in"]
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# only these decoders ever see a stranger's bytes; EPS, for one, would start Ghostscript
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_CHECK_PX = 64
+_LIMIT_SIDE_PX = 65_535
+
+
+def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode one picture, upright.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    ndarray of shape (height, width, channels), uint8
+        One channel where the file is grey, else red, green, blue. Transparent
+        pixels are laid on white; 16-bit values are scaled to 8; of several
+        frames the first.
+
+    Raises
+    ------
+    BrokenDataError
+        If it is empty, truncated, too big, or not a picture.
+
+    Notes
+    -----
+    Colour profiles are ignored. Pictures above Pillow's limit against
+    decompression bombs (89 million pixels) are refused.
+
+    Examples
+    --------
+    >>> decode_bytes(b"P5 2 1 255 " + bytes([0, 255]), "two.pgm")[..., 0].tolist()
+    [[0, 255]]
+    """
+    pixels, fault = _decoded(data, fast=False)
+    if fault is not None:
+        raise BrokenDataError(
+            f"image {name!r} cannot be read ({fault}), need a whole picture in one of {', '.join(_FORMATS)}; "
+            "replace it or leave it out"
+        )
+    return pixels
+
+
+def fault_in(data: bytes) -> str | None:
+    """Say why a picture cannot be decoded, or None if it can.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Returns
+    -------
+    str or None
+
+    Notes
+    -----
+    Reads every byte as `decode_bytes` does, but lets JPEG unpack at a small
+    scale, which is several times faster.
+
+    Examples
+    --------
+    >>> fault_in(b"")
+    'it is empty'
+    >>> fault_in(b"hello")
+    'it is not a picture'
+    """
+    return _decoded(data, fast=True)[1]
+
+
+def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    nothing = np.zeros((0, 0, 1), np.uint8)
+    if not data:
+        return nothing, "it is empty"
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image)
+            if fast:
+                image.draft(None, (_CHECK_PX, _CHECK_PX))
+            image.load()
+            return _to_array(ImageOps.exif_transpose(image)), None
+    except UnidentifiedImageError:
+        return nothing, "it is not a picture"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return nothing, "it has more pixels than a picture should"
+    except Exception as error:  # on hostile bytes decoders raise nearly anything
+        return nothing, str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _check_size(image: Image) -> None:
+    """Refuse a picture by its header, before its pixels are unpacked."""
+    from PIL.Image import MAX_IMAGE_PIXELS
+
+    if MAX_IMAGE_PIXELS is not None and image.width * image.height > MAX_IMAGE_PIXELS:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_IMAGE_PIXELS}")
+    if max(image.size) > _LIMIT_SIDE_PX:  # few pixels, yet resizing would need gigabytes
+        raise ValueError(f"it has a side of {max(image.size)} pixels, more than {_LIMIT_SIDE_PX}")
+
+
+def _to_array(image: Image) -> NDArray[np.uint8]:
+    """Turn any of Pillow's modes into 8-bit grey or colour."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, which have no agreed white")
+    if image.mode.startswith("I"):
+        return _from_16_bits(np.asarray(image).astype(np.int64))
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        if image.mode == "La":
+            image = image.convert("LA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    pixels: NDArray[np.uint8] = np.asarray(image.convert("L" if grey else "RGB"))
+    return pixels[..., None] if grey else pixels  # grey: (h, w) -> (h, w, 1)
+
+
+def _from_16_bits(values: NDArray[np.int64]) -> NDArray[np.uint8]:
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("its pixels are 32-bit numbers, need 8 or 16 bits")
+    scaled: NDArray[Any] = (values + 128) // 257  # 65535 = 255 * 257
+    return scaled.astype(np.uint8)[..., None]

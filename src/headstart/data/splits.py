@@ -1,0 +1,293 @@
+"""Ways to part a dataset: a share held out, folds, ever larger subsets.
+
+In: labels, groups where images belong together, a seed. Out: sorted indices. Stratified, and
+the same for the same seed. Imports NumPy and our errors. Called by training and by studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from headstart.data.names import listed, natural_order
+from headstart.errors import DataError, SettingError, ShapeError
+
+__all__ = ["Indices", "folds", "holdout", "nested_subsets"]
+
+Indices = NDArray[np.intp]
+_N_TRIES = 64
+
+
+def holdout(
+    labels: ArrayLike, share: float, seed: int | np.random.Generator, groups: ArrayLike | None = None
+) -> tuple[Indices, Indices]:
+    """Hold out a share of the images, of every class alike.
+
+    Parameters
+    ----------
+    labels : array_like of shape (n_images,)
+        Names or codes.
+    share : float
+        Between 0 and 1, exclusive.
+    seed : int or numpy.random.Generator
+        The draw depends on nothing else.
+    groups : array_like of shape (n_images,), optional
+        Whole groups go to one side; the share is then met as nearly as they allow.
+
+    Returns
+    -------
+    rest, held : ndarray of int
+        Sorted indices. A class with two images or more (two groups or more) is on
+        both sides; one with fewer is in ``rest``.
+
+    Raises
+    ------
+    SettingError
+        If ``share`` is not between 0 and 1.
+    ShapeError
+        If ``labels`` is not 1-D, is empty, or ``groups`` is not as long.
+    DataError
+        If nothing can be held out, or the groups allow no such parting.
+
+    Examples
+    --------
+    >>> rest, held = holdout(["a"] * 8 + ["b"] * 4, 0.25, seed=0)
+    >>> len(rest), len(held), held[-1] >= 8
+    (9, 3, np.True_)
+    """
+    names, codes = _coded(labels)
+    if not 0 < share < 1:
+        raise SettingError(f"share is {share!r}, need a number between 0 and 1; 0.2 holds out a fifth")
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        held = _held_images(codes, share, rng)
+    else:
+        held = _held_groups(names, codes, _grouped(groups, len(codes)), share, rng)
+    if not held.any():
+        raise DataError("labels has no class with 2 images, need one to hold any out; add images")
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def folds(
+    labels: ArrayLike, k: int, seed: int | np.random.Generator, groups: ArrayLike | None = None
+) -> list[tuple[Indices, Indices]]:
+    """Part the images into k folds for cross-validation.
+
+    Parameters
+    ----------
+    labels : array_like of shape (n_images,)
+        Names or codes.
+    k : int
+        At least 2, at most the number of images (or of groups); equal to it, leave one out.
+    seed : int or numpy.random.Generator
+        The draw depends on nothing else.
+    groups : array_like of shape (n_images,), optional
+        Whole groups go to one fold.
+
+    Returns
+    -------
+    list of (train, val), each ndarray of int
+        Sorted indices; every image is in ``val`` once, and every class in every ``train``.
+
+    Raises
+    ------
+    SettingError
+        If ``k`` is out of range.
+    ShapeError
+        If ``labels`` is not 1-D, is empty, or ``groups`` is not as long.
+    DataError
+        If a class has one image, or one group holds all of a class.
+
+    Examples
+    --------
+    >>> [(len(train), len(val)) for train, val in folds(["a"] * 6 + ["b"] * 3, 3, seed=0)]
+    [(6, 3), (6, 3), (6, 3)]
+    """
+    names, codes = _coded(labels)
+    units = np.arange(len(codes)) if groups is None else _grouped(groups, len(codes))
+    n_units = len(np.unique(units))
+    if not 2 <= k <= n_units:
+        what = "images" if groups is None else "groups"
+        raise SettingError(f"k is {k!r}, need 2 to {n_units}, the number of {what}; choose fewer folds")
+    _check_units(names, codes, units, "image" if groups is None else "group")
+    rng = np.random.default_rng(seed)
+    fold = _dealt(codes, k, rng) if groups is None else _dealt_groups(codes, units, k, rng)
+    for name, code in zip(names, range(len(names)), strict=True):
+        if len(np.unique(fold[codes == code])) < 2:
+            raise DataError(
+                f"class {name!r} falls into one of {k} folds with all its groups, need two folds for it; "
+                "choose more folds, or another seed"
+            )
+    return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
+
+
+def nested_subsets(
+    labels: ArrayLike, per_class: Sequence[int] = (1, 5, 10, 50), *, seed: int | np.random.Generator
+) -> dict[int, Indices]:
+    """Draw ever larger subsets with so many images of each class, the smaller within the larger.
+
+    Parameters
+    ----------
+    labels : array_like of shape (n_images,)
+        Names or codes.
+    per_class : sequence of int, default=(1, 5, 10, 50)
+        Images of each class, each at least 1.
+    seed : int or numpy.random.Generator
+        The draw depends on nothing else; not on ``per_class`` either.
+
+    Returns
+    -------
+    dict of int to ndarray of int
+        Sorted indices for each size.
+
+    Raises
+    ------
+    SettingError
+        If ``per_class`` is empty or has a size below 1.
+    ShapeError
+        If ``labels`` is not 1-D or is empty.
+    DataError
+        If a class has too few images; all such classes are named.
+
+    Examples
+    --------
+    >>> drawn = nested_subsets(["a", "a", "b", "b"], (1, 2), seed=0)
+    >>> len(drawn[1]), drawn[2].tolist()
+    (2, [0, 1, 2, 3])
+    """
+    names, codes = _coded(labels)
+    sizes = sorted({int(size) for size in per_class})
+    if not sizes or sizes[0] < 1:
+        raise SettingError(f"per_class is {tuple(per_class)!r}, need sizes of at least 1; such as (1, 5, 10)")
+    counts = np.bincount(codes)
+    if counts.min() < sizes[-1]:
+        few = names[counts < sizes[-1]]
+        raise DataError(
+            f"labels has {counts.min()} images at the least of {listed(natural_order(few.tolist()))}, "
+            f"need {sizes[-1]} of each; ask for fewer per class, or add images"
+        )
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(codes == code)) for code in range(len(names))]
+    return {size: np.sort(np.concatenate([order[:size] for order in drawn])) for size in sizes}
+
+
+def _coded(labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    values = np.asarray(labels)
+    if values.ndim != 1 or values.size == 0:
+        raise ShapeError(
+            f"labels has shape {values.shape}, need (n_images,) with at least 1; pass one per image"
+        )
+    names, codes = np.unique(values, return_inverse=True)
+    return names, codes
+
+
+def _grouped(groups: ArrayLike, n_images: int) -> NDArray[np.intp]:
+    values = np.asarray(groups)
+    if values.shape != (n_images,):
+        raise ShapeError(
+            f"groups has shape {values.shape}, need ({n_images},) to match labels; pass one per image"
+        )
+    units = np.unique(values, return_inverse=True)[1]
+    if units.max() == 0:
+        raise DataError("groups has 1 group, need at least 2 to part them; leave groups out")
+    return units
+
+
+def _check_units(names: NDArray[Any], codes: Indices, units: Indices, what: str) -> None:
+    alone = [str(name) for i, name in enumerate(names) if len(np.unique(units[codes == i])) < 2]
+    if alone:
+        raise DataError(
+            f"labels has only 1 {what} of {listed(natural_order(alone))}, need at least 2 to learn from "
+            "one and judge on another; add images, or leave the class out"
+        )
+
+
+def _held_images(codes: Indices, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Round each class by largest remainder, so that the whole share is met as well."""
+    counts = np.bincount(codes)
+    quota = share * counts
+    number = np.floor(quota).astype(int)
+    left = round(float(quota.sum())) - int(number.sum())
+    number[np.argsort(number - quota, kind="stable")[:left]] += 1
+    number = number.clip(np.where(counts >= 2, 1, 0), np.maximum(counts - 1, 0))
+    held = np.zeros(len(codes), dtype=np.bool_)
+    for code, n_held in enumerate(number):
+        held[rng.permutation(np.flatnonzero(codes == code))[:n_held]] = True
+    return held
+
+
+def _held_groups(
+    names: NDArray[Any], codes: Indices, units: Indices, share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Take the best of many greedy draws: no class lost first, then nearest to the share."""
+    table = _unit_table(codes, units)
+    wanted = share * table.sum(axis=0)
+    best, best_cost = np.zeros(len(table), np.bool_), (np.inf, np.inf, np.inf)
+    for _ in range(_N_TRIES):
+        held = _greedy_groups(table, wanted, rng)
+        missing = (table[~held].sum(axis=0) == 0).sum()
+        unseen = ((table[held].sum(axis=0) == 0) & ((table > 0).sum(axis=0) >= 2)).sum()
+        cost = (float(missing), float(unseen), _distance(table[held].sum(axis=0), wanted))
+        if cost < best_cost:
+            best, best_cost = held, cost
+    if best_cost[0] > 0:
+        lost = names[table[~best].sum(axis=0) == 0]
+        raise DataError(
+            f"{listed(natural_order(str(name) for name in lost))} would be held out with all its groups, "
+            "need some to learn from; hold out a smaller share, or add groups"
+        )
+    return best[units]
+
+
+def _greedy_groups(
+    table: NDArray[np.intp], wanted: NDArray[Any], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Add groups in random order while they bring the held counts nearer to those wanted."""
+    held = np.zeros(len(table), np.bool_)
+    total = np.zeros(table.shape[1])
+    order = rng.permutation(len(table))
+    for group in order:
+        if not held.any() or _distance(total + table[group], wanted) < _distance(total, wanted):
+            held[group] = True
+            total += table[group]
+    return held
+
+
+def _distance(counts: NDArray[Any], wanted: NDArray[Any]) -> float:
+    return float((np.abs(counts - wanted) / wanted).sum())
+
+
+def _unit_table(codes: Indices, units: Indices) -> NDArray[np.intp]:
+    """Count images by group and class."""
+    table = np.zeros((units.max() + 1, codes.max() + 1), dtype=np.intp)
+    np.add.at(table, (units, codes), 1)
+    return table
+
+
+def _dealt(codes: Indices, k: int, rng: np.random.Generator) -> Indices:
+    """Deal the images like cards, class after class, so that folds differ by one at most."""
+    order = np.concatenate(
+        [rng.permutation(np.flatnonzero(codes == code)) for code in range(codes.max() + 1)]
+    )
+    fold = np.empty(len(codes), dtype=np.intp)
+    fold[order] = np.arange(len(codes)) % k
+    return fold
+
+
+def _dealt_groups(codes: Indices, units: Indices, k: int, rng: np.random.Generator) -> Indices:
+    """Give each group, the largest first, to the fold where the classes stay most even."""
+    table = _unit_table(codes, units)
+    share = table / table.sum(axis=0)
+    order = rng.permutation(len(table))
+    order = order[np.argsort(-table[order].sum(axis=1), kind="stable")]
+    totals = np.zeros((k, table.shape[1]))
+    fold_of = np.empty(len(table), dtype=np.intp)
+    for group in order:
+        spread = 2 * totals @ share[group]  # what it adds to the sum of squares, less what it always adds
+        fold = min(range(k), key=lambda i: (round(float(spread[i]), 9), totals[i].sum()))
+        fold_of[group] = fold
+        totals[fold] += share[group]
+    return fold_of[units]

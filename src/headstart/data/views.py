@@ -1,0 +1,153 @@
+"""Views: a relabelling or a selection of a dataset, written after a colon.
+
+In: a dataset, or its classes, and a view such as ``odd`` or ``0-4``. Out: a dataset that bears
+the view in its name, or the mapping of old labels to new. Called by readers and by controls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from headstart.data.dataset import Dataset
+from headstart.data.names import listed, natural_order, shown
+from headstart.errors import UnknownClassError, UnknownViewError, nearest
+
+__all__ = ["VIEWS", "apply_view", "view_map"]
+
+VIEWS = {
+    "odd": "images of odd numbers, labels kept",
+    "even": "images of even numbers, labels kept",
+    "parity": "all images, relabelled even or odd",
+    "0-4": "images of a range of numbers, labels kept",
+    "a,b,c": "images of the classes named, labels kept",
+}
+
+
+def view_map(classes: Sequence[str], view: str) -> dict[str, str | None]:
+    """Say what a view makes of every class.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names of the classes there are.
+    view : str
+        ``odd``, ``even``, ``parity``, a range ``0-4`` or a list ``ants,bees``.
+
+    Returns
+    -------
+    dict of str to str or None
+        New label of each old one, None where the view drops it. Summing class
+        probabilities by it turns ten digits into even and odd.
+
+    Raises
+    ------
+    UnknownViewError
+        If it is no view, or needs whole numbers and the classes are not.
+    UnknownClassError
+        If a list or range names a class that is not there.
+
+    Examples
+    --------
+    >>> view_map(["1", "2"], "parity")
+    {'1': 'odd', '2': 'even'}
+    >>> view_map(["1", "2"], "odd")
+    {'1': '1', '2': None}
+    """
+    if view in classes:
+        kept = {view}
+    elif view in ("odd", "even", "parity"):
+        parity = {
+            name: "even" if number % 2 == 0 else "odd" for name, number in _numbers(classes, view).items()
+        }
+        if view == "parity":
+            return dict(parity)
+        kept = {name for name in classes if parity[name] == view}
+    elif match := re.fullmatch(r"(\d+)-(\d+)", view):
+        kept = _range(classes, view, int(match[1]), int(match[2]))
+    elif "," in view:
+        kept = {name.strip() for name in view.split(",")}
+        _check_known(kept, classes, view)
+    else:
+        raise UnknownViewError(
+            f"view {view!r} is unknown, need {', '.join(VIEWS)} or a class ({nearest(view, classes)}); "
+            "choose one of these"
+        )
+    return {name: name if name in kept else None for name in classes}
+
+
+def apply_view(dataset: Dataset, view: str) -> Dataset:
+    """Select and relabel images by a view.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What to look at.
+    view : str
+        As in `view_map`.
+
+    Returns
+    -------
+    Dataset
+        Named ``dataset:view``; its classes are those that the view keeps.
+
+    Raises
+    ------
+    UnknownViewError
+        If it is no view, or keeps no class of this dataset.
+    UnknownClassError
+        If a list or range names a class that is not there.
+
+    Examples
+    --------
+    >>> images = np.zeros((3, 8, 8), np.uint8)
+    >>> digits = Dataset("digits", images, np.array(["1", "2", "3"]), ("1", "2", "3"))
+    >>> odd = apply_view(digits, "odd")
+    >>> odd.name, odd.labels.tolist()
+    ('digits:odd', ['1', '3'])
+    """
+    mapping = view_map(dataset.classes, view)
+    new_names = [new for new in mapping.values() if new is not None]
+    keep = np.array([mapping[name] is not None for name in dataset.classes])[dataset.codes()]
+    if not keep.any():
+        raise UnknownViewError(
+            f"view {view!r} keeps no image of dataset {dataset.name!r}, need one that does; "
+            f"its classes are {shown(dataset.classes)}"
+        )
+    relabelled = view == "parity" and view not in dataset.classes
+    classes = natural_order(new_names) if relabelled else tuple(new_names)
+    kept = dataset.subset(keep)
+    renamed = np.array([mapping[name] or "" for name in dataset.classes], dtype=np.str_)[kept.codes()]
+    return replace(kept, name=f"{dataset.name}:{view}", labels=renamed, classes=classes)
+
+
+def _numbers(classes: Sequence[str], view: str) -> dict[str, int]:
+    words = [name for name in classes if not re.fullmatch(r"-?[0-9]+", name)]
+    if words:
+        raise UnknownViewError(
+            f"view {view!r} does not fit {listed(words)}, need classes that are whole numbers; "
+            "list the classes by name instead, such as a,b"
+        )
+    return {name: int(name) for name in classes}
+
+
+def _range(classes: Sequence[str], view: str, low: int, high: int) -> set[str]:
+    if low > high:
+        raise UnknownViewError(f"view {view!r} runs downwards, need low-high; write {high}-{low}")
+    numbers = _numbers(classes, view)
+    here = set(numbers.values())
+    # the ends are enough: a range may step over a number that a dataset does not have
+    _check_known({str(end) for end in (low, high) if end not in here}, classes, view)
+    return {name for name, number in numbers.items() if low <= number <= high}
+
+
+def _check_known(wanted: set[str], classes: Sequence[str], view: str) -> None:
+    unknown = sorted(wanted - set(classes))
+    if unknown:
+        raise UnknownClassError(
+            f"view {view!r} names {listed(unknown)}, need classes of the dataset, "
+            f"{nearest(unknown[0], classes)}; mend the view"
+        )

@@ -1,0 +1,262 @@
+"""Who is better on the same images: paired tests, intervals of differences, one verdict.
+
+In: who was right on which image, by draw of the training labels where there were several.
+Out: ``records.Difference``, p-values, a verdict. Imports only errors and records of ours and the
+intervals next door; owns SciPy's binomial and t. Called by studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+from scipy.stats import t as student
+
+from headstart.errors import SettingError, ShapeError
+from headstart.evaluation.intervals import wilson
+from headstart.records import Difference
+
+__all__ = ["holm", "mcnemar", "paired_difference", "verdict"]
+
+_LEVEL = 0.95
+
+
+def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float:
+    """Exact two-sided p-value that a and b are right equally often on the same images.
+
+    Parameters
+    ----------
+    correct_a, correct_b : ndarray of shape (n_images,), bool
+        Whether each was right on each image, in the same order.
+
+    Returns
+    -------
+    float
+        In ``(0, 1]``; 1.0 when they never disagree.
+
+    Raises
+    ------
+    ShapeError
+        If the two are not 1-D bool arrays of the same length, 1 or more.
+
+    Notes
+    -----
+    Only images on which exactly one was right say anything; under equality each is a fair coin.
+
+    References
+    ----------
+    McNemar. Note on the sampling error of the difference between correlated proportions or
+    percentages. Psychometrika 12, 1947, doi:10.1007/BF02295996.
+
+    Examples
+    --------
+    >>> a, b = np.array([True] * 9 + [False]), np.array([False] * 9 + [True])
+    >>> round(mcnemar(a, b), 4)
+    0.0215
+    """
+    right_a, right_b = _pair(correct_a, correct_b, ranks=(1,))
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return _exact(only_a, only_b)
+
+
+def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Difference:
+    """Accuracy of a minus accuracy of b on the same images, with a 95 % interval and a p-value.
+
+    Parameters
+    ----------
+    correct_a, correct_b : ndarray of shape (n_images,) or (n_draws, n_images), bool
+        Whether each was right on each image, in the same order; with several draws of the training
+        labels one row per draw, the same draw in the same row of both.
+
+    Returns
+    -------
+    Difference
+        In ``[-1, 1]``, positive where a is better; ``n`` is the number of images.
+
+    Raises
+    ------
+    ShapeError
+        If the two are not bool arrays of the same shape, 1-D or 2-D, without an empty axis.
+
+    Notes
+    -----
+    One draw: Newcombe's method 10 for the interval, exact McNemar for p; the answer is about this
+    model, and the two can disagree at the margin. Several draws: images and draws are crossed, both
+    are samples, and the answer is about the procedure. The variance of the mean is taken as
+    ``s2_images / n_images + s2_draws / n_draws`` (variances of the difference averaged over the
+    other axis), at least what single answers vary by, and read on Student's t with ``n_draws - 1``
+    degrees of freedom. This counts the noise of single answers twice and gives the few draws the
+    last word on the quantile, so it errs on the safe side. If nothing varies at all, the answer is
+    that of one draw.
+
+    References
+    ----------
+    Newcombe. Improved confidence intervals for the difference between binomial proportions based on
+    paired data. Statistics in Medicine 17, 1998,
+    doi:10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C.
+    Owen. The pigeonhole bootstrap. Annals of Applied Statistics 1, 2007, arXiv:0712.1111 (why both
+    axes count when they are crossed).
+
+    Examples
+    --------
+    >>> a = np.array([True] * 90 + [False] * 10)
+    >>> b = np.array([True] * 80 + [False] * 20)
+    >>> found = paired_difference(a, b)
+    >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 4)
+    (0.1, 0.039, 0.17, 0.002)
+    """
+    right_a, right_b = _pair(correct_a, correct_b, ranks=(1, 2))
+    if right_a.ndim == 1:
+        return _one_draw(right_a, right_b)
+    if len(right_a) == 1:
+        return _one_draw(right_a[0], right_b[0])
+    gain = right_a.astype(np.float64) - right_b  # (n_draws, n_images)
+    if np.ptp(gain) == 0:
+        return _one_draw(right_a[0], right_b[0])
+    n_draws, n_images = gain.shape
+    error = _crossed_error(gain)
+    value, half = float(gain.mean()), error * float(student.ppf(0.5 + _LEVEL / 2, n_draws - 1))
+    p_value = float(2 * student.sf(abs(value) / error, n_draws - 1))
+    return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust p-values for being several, by Holm's step-down method.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        In ``[0, 1]``, in any order; may be empty.
+
+    Returns
+    -------
+    tuple of float
+        In the order given. Calling those below alpha significant keeps the chance of even one false
+        call at alpha or below, however the tests depend on each other.
+
+    Raises
+    ------
+    SettingError
+        If a p-value is outside ``[0, 1]`` or NaN.
+
+    References
+    ----------
+    Holm. A Simple Sequentially Rejective Multiple Test Procedure. Scandinavian Journal of Statistics
+    6, 1979, JSTOR 4615733.
+
+    Examples
+    --------
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    raw = np.asarray(p_values, dtype=np.float64)
+    if raw.size and not (raw.min() >= 0 and raw.max() <= 1):
+        raise SettingError(
+            f"p_values is {list(p_values)!r}, need numbers from 0 to 1; leave out tests that were not made"
+        )
+    order = np.argsort(raw, kind="stable")
+    stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return tuple(float(p) for p in adjusted)
+
+
+def verdict(difference: Difference, p_adjusted: float, alpha: float = 0.05) -> str:
+    """Say in a word what a comparison has shown.
+
+    Parameters
+    ----------
+    difference : Difference
+        Of the strategy against the control.
+    p_adjusted : float
+        Its p-value after Holm's adjustment, in ``[0, 1]``.
+    alpha : float, default=0.05
+        Chance of a false call that is accepted over the whole study.
+
+    Returns
+    -------
+    str
+        ``helps``, ``hurts`` or ``cannot tell apart``.
+
+    Raises
+    ------
+    SettingError
+        If ``p_adjusted`` is outside ``[0, 1]`` or NaN.
+
+    Examples
+    --------
+    >>> verdict(Difference(0.05, 0.02, 0.08, 0.001, 1000), 0.004)
+    'helps'
+    >>> verdict(Difference(0.05, -0.02, 0.12, 0.2, 100), 0.8)
+    'cannot tell apart'
+    """
+    if not 0 <= p_adjusted <= 1:
+        raise SettingError(f"p_adjusted is {p_adjusted!r}, need a number from 0 to 1; pass what holm gave")
+    if p_adjusted >= alpha or difference.value == 0:
+        return "cannot tell apart"
+    return "helps" if difference.value > 0 else "hurts"
+
+
+def _crossed_error(gain: NDArray[np.float64]) -> float:
+    """Take the standard error of the mean over images and draws, both taken as samples."""
+    n_draws, n_images = gain.shape
+    by_image = float(gain.mean(axis=0).var(ddof=1)) if n_images > 1 else 0.0
+    crossed = by_image / n_images + float(gain.mean(axis=1).var(ddof=1)) / n_draws
+    # row and column means can be equal by accident while the answers vary
+    return float(np.sqrt(max(crossed, float(gain.var(ddof=1)) / gain.size)))
+
+
+def _one_draw(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> Difference:
+    """Newcombe's interval and exact McNemar for one pair of models."""
+    both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
+    only_b, n_images = int((right_b & ~right_a).sum()), len(right_a)
+    neither = n_images - both - only_a - only_b
+    low, high = _newcombe(both, only_a, only_b, neither)
+    return Difference((only_a - only_b) / n_images, low, high, _exact(only_a, only_b), n_images)
+
+
+def _newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, float]:
+    """Newcombe (1998, paired), method 10: Wilson's limits squared and added, less their correlation."""
+    n = both + only_a + only_b + neither
+    a, b = wilson(both + only_a, n, _LEVEL), wilson(both + only_b, n, _LEVEL)
+    phi = _phi(both, only_a, only_b, neither)
+    down, up = (a.value - a.low, b.high - b.value), (a.high - a.value, b.value - b.low)
+    delta, epsilon = (np.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0)) for x, y in (down, up))
+    value = (only_a - only_b) / n
+    return float(max(value - delta, -1.0)), float(min(value + epsilon, 1.0))
+
+
+def _phi(both: int, only_a: int, only_b: int, neither: int) -> float:
+    """Correlation of the two answers, drawn towards 0 by half an image as method 10 asks."""
+    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    if margins == 0:
+        return 0.0
+    excess, half = both * neither - only_a * only_b, (both + only_a + only_b + neither) / 2
+    return float((excess if excess < 0 else max(excess - half, 0.0)) / np.sqrt(float(margins)))
+
+
+def _exact(only_a: int, only_b: int) -> float:
+    """Two-sided tail of a fair coin; doubling is exact because it is symmetric."""
+    return float(min(1.0, 2 * binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def _pair(
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], *, ranks: tuple[int, ...]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Both as checked bool arrays of one shape."""
+    right_a, right_b = np.asarray(correct_a), np.asarray(correct_b)
+    wanted = "(n_images,)" if ranks == (1,) else "(n_images,) or (n_draws, n_images)"
+    for name, right in (("correct_a", right_a), ("correct_b", right_b)):
+        if right.ndim not in ranks or right.size == 0 or right.dtype != np.bool_:
+            raise ShapeError(
+                f"{name} has shape {right.shape} and dtype {right.dtype}, need {wanted} of bool; "
+                "pass predicted == labels"
+            )
+    if right_a.shape != right_b.shape:
+        raise ShapeError(
+            f"correct_b has shape {right_b.shape}, need {right_a.shape} to match correct_a; "
+            "compare on the same images in the same order"
+        )
+    return right_a, right_b

@@ -1,0 +1,199 @@
+"""Accuracy, loss, confusion, and precision, recall and F1 by class, each with its interval.
+
+In: class probabilities and true codes of one test set. Out: ``records.Evaluation``.
+Imports only errors and records of ours and the intervals next door. Called by evaluate, studies and
+the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import SettingError, ShapeError
+from headstart.evaluation.intervals import bootstrap_f1, wilson
+from headstart.records import ClassScore, Codes, Evaluation, Score
+
+__all__ = ["confusion", "cross_entropy", "evaluate"]
+
+_FLOOR = 1e-7
+"""Least probability a loss believes: float32 softmax cannot tell smaller ones from 0."""
+_SUM_TOLERANCE = 1e-3
+"""Rows of bf16 softmax outputs sum to 1 within this."""
+
+
+def confusion(labels: Codes, predicted: Codes, n_classes: int) -> NDArray[np.int64]:
+    """Count how often each class was called each class.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_images,), int
+        True class of each image, in ``[0, n_classes)``.
+    predicted : ndarray of shape (n_images,), int
+        Called class of each image, in ``[0, n_classes)``.
+    n_classes : int
+        Number of classes, 1 or more.
+
+    Returns
+    -------
+    ndarray of shape (n_classes, n_classes), int64
+        Entry ``[i, j]`` counts images of class i called class j.
+
+    Raises
+    ------
+    ShapeError
+        If ``labels`` or ``predicted`` is not a 1-D array of integers, or their lengths differ.
+    SettingError
+        If a code is outside ``[0, n_classes)``.
+
+    Examples
+    --------
+    >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    array([[1, 1],
+           [0, 1]])
+    """
+    true, called = _codes("labels", labels, n_classes), _codes("predicted", predicted, n_classes)
+    if len(true) != len(called):
+        raise ShapeError(
+            f"predicted has {len(called)} entries, need {len(true)} to match labels; pass one per image"
+        )
+    cells = np.bincount(true * n_classes + called, minlength=n_classes * n_classes)
+    return cells.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def cross_entropy(probs: NDArray[np.floating], labels: Codes) -> float:
+    """Mean negative log-probability of the true classes.
+
+    Parameters
+    ----------
+    probs : ndarray of shape (n_images, n_classes), float
+        Class probabilities; rows sum to 1 within 1e-3.
+    labels : ndarray of shape (n_images,), int
+        True class of each image, in ``[0, n_classes)``.
+
+    Returns
+    -------
+    float
+        Nats per image, in ``[0, 16.12]``: probabilities are clipped to at least 1e-7, so that one
+        certain mistake cannot make the mean infinite.
+
+    Raises
+    ------
+    ShapeError
+        If ``probs`` is not 2-D, is empty, or its row count differs from ``labels``.
+    SettingError
+        If ``probs`` holds anything but rows of probabilities, or a code has no column.
+
+    Examples
+    --------
+    >>> round(cross_entropy(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([0, 1])), 4)
+    0.3466
+    """
+    table = _probs(probs)
+    codes = _codes("labels", labels, table.shape[1])
+    _check_rows(table, codes)
+    return float(-np.log(np.clip(table[np.arange(len(codes)), codes], _FLOOR, 1.0)).mean()) + 0.0
+
+
+def evaluate(
+    title: str, probs: NDArray[np.floating], labels: Codes, classes: Sequence[str], seed: int = 0
+) -> Evaluation:
+    """Score class probabilities against true classes, with a 95 % interval on every score.
+
+    Parameters
+    ----------
+    title : str
+        What was evaluated on what, for the reader of the report.
+    probs : ndarray of shape (n_images, n_classes), float
+        Class probabilities; rows sum to 1 within 1e-3. The first highest column is the class called.
+    labels : ndarray of shape (n_images,), int
+        True class of each image, in ``[0, n_classes)``.
+    classes : sequence of str
+        Names of the columns of ``probs``.
+    seed : int, default=0
+        Of the bootstrap behind the intervals of F1; nothing else is random.
+
+    Returns
+    -------
+    Evaluation
+        Accuracy, precision and recall with Wilson's interval, F1 with a bootstrap interval
+        stratified by true class, the mean loss in nats, and the confusion counts. Where a ratio has
+        no denominator (a class never called has no precision, one that never occurs no recall) its
+        value is 0.0 by convention, its ``n`` 0 and its interval ``[0, 1]``.
+
+    Raises
+    ------
+    ShapeError
+        If ``probs`` is not 2-D, is empty, or does not match ``labels`` or ``classes``.
+    SettingError
+        If ``probs`` holds anything but rows of probabilities, or a code has no column.
+
+    Examples
+    --------
+    >>> probs = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
+    >>> found = evaluate("toy", probs, np.array([0, 0, 1, 1]), ("even", "odd"))
+    >>> found.accuracy.value, found.confusion
+    (0.75, ((2, 0), (1, 1)))
+    """
+    table = _probs(probs)
+    if table.shape[1] != len(classes):
+        raise ShapeError(
+            f"probs has shape {table.shape}, need (n_images, {len(classes)}) to match classes; "
+            "name every column once"
+        )
+    loss = cross_entropy(table, labels)
+    counts = confusion(labels, table.argmax(axis=1), len(classes))
+    hits, called, actual = np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1)
+    rows: list[ClassScore] = []
+    f1_scores: tuple[Score, ...] = bootstrap_f1(counts, seed)
+    for index, name in enumerate(classes):
+        right = int(hits[index])
+        precision, recall = wilson(right, int(called[index])), wilson(right, int(actual[index]))
+        rows.append(ClassScore(str(name), precision, recall, f1_scores[index]))
+    cells = tuple(tuple(int(cell) for cell in row) for row in counts)
+    accuracy = wilson(int(hits.sum()), int(counts.sum()))
+    return Evaluation(title, tuple(map(str, classes)), accuracy, loss, cells, tuple(rows))
+
+
+def _codes(name: str, codes: Codes, n_classes: int) -> Codes:
+    """Codes as a checked 1-D int64 array."""
+    array = np.asarray(codes)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ShapeError(
+            f"{name} has shape {array.shape} and dtype {array.dtype}, need (n_images,) of integer codes; "
+            "pass one code per image"
+        )
+    if array.size and not (array.min() >= 0 and array.max() < n_classes):
+        raise SettingError(
+            f"{name} holds codes from {array.min()} to {array.max()}, need 0 to {n_classes - 1}; "
+            "pass the codes that index the classes"
+        )
+    return array.astype(np.int64)
+
+
+def _probs(probs: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities as a checked, filled 2-D float64 array."""
+    table = np.asarray(probs, dtype=np.float64)
+    if table.ndim != 2 or table.size == 0:
+        raise ShapeError(
+            f"probs has shape {table.shape}, need (n_images, n_classes), both 1 or more; "
+            "pass one row per image"
+        )
+    # written so that NaN fails too
+    if not (table.min() >= 0 and np.abs(table.sum(axis=1) - 1).max() <= _SUM_TOLERANCE):
+        raise SettingError(
+            "probs holds rows that are no probabilities, need entries of 0 or more that sum to 1; "
+            "pass them through softmax first"
+        )
+    return table
+
+
+def _check_rows(table: NDArray[np.float64], codes: Codes) -> None:
+    """One row of probabilities per code."""
+    if len(table) != len(codes):
+        raise ShapeError(
+            f"probs has shape {table.shape}, need ({len(codes)}, n_classes) to match labels; "
+            "pass one row per image"
+        )

@@ -1,0 +1,1 @@
+"""Frozen networks as graphs: built in build.py, run in runtime.py. Imports nothing until used."""

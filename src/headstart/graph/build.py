@@ -1,0 +1,276 @@
+"""Assemble ONNX graphs: a network from its spec and weights, pooling, and whatever a head appends.
+
+In: specs and arrays. Out: ONNX models whose input is ``images``, uint8 (n, height, width, channels),
+and whose tensors carry the names of the layers that made them, so a tap is a tensor name.
+Owns the package onnx; must not import a runtime or a training framework.
+Called by networks, heads, sources and model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from headstart.errors import SettingError, UnknownTapError, nearest
+from headstart.records import InputSpec, LayerSpec, NetworkSpec, Weights
+
+__all__ = [
+    "INPUT",
+    "POOLINGS",
+    "PROBABILITIES",
+    "GraphBuilder",
+    "network_graph",
+    "normalise",
+    "pool",
+    "with_outputs",
+]
+
+INPUT = "images"
+PROBABILITIES = "probabilities"
+POOLINGS = ("avg", "flat", "grid2")
+_OPSET = 18
+_IR_VERSION = 9  # the newest that every supported runtime release reads
+
+
+class GraphBuilder:
+    """Appends operations to an ONNX graph; every ``add`` returns the name of the new tensor.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto, optional
+        Graph to continue. Default: an empty graph with the one input of ``input_spec``.
+    input_spec : InputSpec, optional
+        Needed when ``model`` is not given.
+
+    Examples
+    --------
+    >>> builder = GraphBuilder(input_spec=InputSpec(8, 8, 1))
+    >>> pixels = builder.add("Cast", INPUT, to=1)
+    >>> flat = builder.add("Flatten", pixels, name="flat", axis=1)
+    >>> [output.name for output in builder.model(["flat"]).graph.output]
+    ['flat']
+    """
+
+    def __init__(self, model: onnx.ModelProto | None = None, *, input_spec: InputSpec | None = None) -> None:
+        if model is None:
+            if input_spec is None:
+                raise SettingError("input_spec is None, need an InputSpec for a new graph; pass one or a model")
+            self._inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *input_spec.shape])]
+            self._nodes: list[onnx.NodeProto] = []
+            self._constants: dict[str, onnx.TensorProto] = {}
+        else:
+            self._inputs = list(model.graph.input)
+            self._nodes = list(model.graph.node)
+            self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Store an array under a name and return the name."""
+        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return name
+
+    def add(
+        self, operator: str, *inputs: str, name: str | None = None, n_outputs: int = 1, **attributes: Any
+    ) -> str:
+        """Append one ONNX operation and return its first output's name.
+
+        Parameters
+        ----------
+        operator : str
+            ONNX operator of opset 18.
+        *inputs : str
+            Names of tensors.
+        name : str, optional
+            Name of the output. Default: operator and position.
+        n_outputs : int, default=1
+            Further outputs are called ``name.1`` and so on.
+        **attributes
+            The operator's attributes.
+
+        Returns
+        -------
+        str
+            The first output's name.
+        """
+        output = name or f"{operator.lower()}_{len(self._nodes)}"
+        outputs = [output, *(f"{output}.{extra}" for extra in range(1, n_outputs))]
+        self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=output, **attributes))
+        return output
+
+    def model(self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
+        """The graph that computes the named tensors, without what they do not need."""
+        nodes = _needed(self._nodes, outputs)
+        used = {name for node in nodes for name in node.input}
+        constants = [tensor for name, tensor in self._constants.items() if name in used]
+        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        graph = helper.make_graph(nodes, "headstart", self._inputs, values, constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+        model.producer_name = "headstart"
+        helper.set_model_props(model, dict(metadata or {}))
+        return model
+
+
+def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on, in their old order (which is topological)."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return kept[::-1]
+
+
+def with_outputs(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The same network giving other tensors.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Any graph of ours.
+    outputs : sequence of str
+        Tensor names in it.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The graph that computes just these.
+
+    Raises
+    ------
+    UnknownTapError
+        If the graph has no tensor of that name.
+    """
+    made = [name for node in model.graph.node for name in node.output]
+    for name in outputs:
+        if name not in made:
+            raise UnknownTapError(f"tap {name!r} is not in the graph, need one of its tensors, {nearest(name, made)}")
+    return GraphBuilder(model).model(outputs)
+
+
+def network_graph(spec: NetworkSpec, weights: Weights) -> onnx.ModelProto:
+    """A network as a graph from uint8 images to its logits, every layer's output named as the layer.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        What the layers are.
+    weights : dict of str to ndarray, float32
+        In the canonical layout of ``records.Weights``.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``images`` of shape (n, height, width, channels), uint8. Output: the last layer's.
+
+    Notes
+    -----
+    Dropout is the identity in a graph and appears as such, so that it stays a tap.
+    """
+    builder = GraphBuilder(input_spec=spec.input)
+    x = normalise(builder, spec.input)
+    for layer in spec.layers:
+        x = _LAYERS[layer.kind](builder, layer, x, weights)
+    return builder.model([x])
+
+
+def normalise(builder: GraphBuilder, spec: InputSpec) -> str:
+    """uint8 (n, h, w, c) to scaled float32 (n, c, h, w); the tap ``pixels`` of every source."""
+    scale = 1.0 / (255.0 * np.asarray(spec.std, np.float32))
+    shift = -np.asarray(spec.mean, np.float32) / np.asarray(spec.std, np.float32)
+    x = builder.add("Cast", INPUT, name="images_float", to=TensorProto.FLOAT)
+    x = builder.add("Mul", x, builder.constant("input.scale", scale.astype(np.float32)), name="scaled")
+    if np.any(shift):
+        x = builder.add("Add", x, builder.constant("input.shift", shift.astype(np.float32)), name="shifted")
+    return builder.add("Transpose", x, name="pixels", perm=[0, 3, 1, 2])
+
+
+def _conv2d(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
+    pad = layer.options["kernel"] // 2 if layer.options.get("padding", "valid") == "same" else 0
+    names = [builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"]) for part in ("weight", "bias")]
+    return builder.add("Conv", x, *names, name=layer.name, pads=[pad] * 4)
+
+
+def _maxpool2d(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
+    size = layer.options["size"]
+    return builder.add("MaxPool", x, name=layer.name, kernel_shape=[size, size], strides=[size, size])
+
+
+def _relu(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
+    return builder.add("Relu", x, name=layer.name)
+
+
+def _flatten(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
+    rows = builder.add("Transpose", x, name=f"{layer.name}.rows", perm=[0, 2, 3, 1])
+    return builder.add("Flatten", rows, name=layer.name, axis=1)
+
+
+def _dense(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
+    names = [builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"]) for part in ("weight", "bias")]
+    return builder.add("Gemm", x, *names, name=layer.name, transB=1)
+
+
+def _dropout(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
+    return builder.add("Identity", x, name=layer.name)
+
+
+_LAYERS = {
+    "conv2d": _conv2d,
+    "maxpool2d": _maxpool2d,
+    "relu": _relu,
+    "flatten": _flatten,
+    "dense": _dense,
+    "dropout": _dropout,
+}
+
+
+def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) -> str:
+    """Turn a tap's maps into one row of features per image.
+
+    Parameters
+    ----------
+    builder : GraphBuilder
+        Graph to append to.
+    tap : str
+        Tensor of shape (n, *shape).
+    shape : sequence of int
+        (features,), or (channels, height, width).
+    pooling : {'avg', 'flat', 'grid2'}
+        Mean over positions; all values in (height, width, channel) order; means over a
+        2 x 2 grid. A tap that is already a row of features passes unchanged.
+
+    Returns
+    -------
+    str
+        Name of a tensor of shape (n, n_features).
+
+    Raises
+    ------
+    SettingError
+        If the pooling is unknown.
+    """
+    if pooling not in POOLINGS:
+        raise SettingError(f"pooling is {pooling!r}, need one of {', '.join(POOLINGS)}; {nearest(pooling, POOLINGS)}")
+    if len(shape) == 1:
+        return tap
+    if pooling == "avg":
+        axes = builder.constant("pool.axes", np.array([2, 3], np.int64))
+        return builder.add("ReduceMean", tap, axes, name="pooled", keepdims=0)
+    if pooling == "grid2":
+        _, height, width = shape
+        down = builder.constant("pool.down", _bins(height))
+        across = builder.constant("pool.across", _bins(width).T)
+        tap = builder.add("MatMul", builder.add("MatMul", down, tap, name="pool.rows"), across, name="pool.grid")
+    rows = builder.add("Transpose", tap, name="pool.last", perm=[0, 2, 3, 1])
+    return builder.add("Flatten", rows, name="pooled", axis=1)
+
+
+def _bins(size: int) -> NDArray[np.float32]:
+    """(2, size): each row averages one half; an odd middle counts in both, as adaptive pooling does."""
+    bins = np.zeros((2, size), np.float32)
+    half = -(-size // 2)
+    bins[0, :half] = bins[1, size - half :] = 1.0 / half
+    return bins

@@ -1,0 +1,1 @@
+"""Classifiers on features, one module each, all with the contract in base.py; names in registry.py."""

@@ -1,0 +1,281 @@
+"""What every head promises, and the arithmetic they share.
+
+In: float32 features and label names. Out: probabilities, and the same as graph operations.
+Must not import onnx, scikit-learn or a network: a head works on numbers. Called by the other heads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart._threads import threads_for
+from headstart.errors import NotFittedError, ShapeError, UnknownClassError, nearest
+from headstart.records import Array, Codes, Curve
+
+__all__ = [
+    "AffineHead",
+    "Builder",
+    "Head",
+    "Standardiser",
+    "Watch",
+    "append_softmax",
+    "fit_temperature",
+    "log_loss",
+    "one_hot",
+    "softmax",
+]
+
+Labels = NDArray[np.str_]
+Watch = tuple[Array, Labels]
+"""Validation features and label names that a fit reports on and never learns from."""
+
+
+class Builder(Protocol):
+    """The part of ``graph.build.GraphBuilder`` that a head uses."""
+
+    def constant(self, name: str, value: NDArray[Any]) -> str: ...
+
+    def add(
+        self, operator: str, *inputs: str, name: str | None = None, n_outputs: int = 1, **attributes: Any
+    ) -> str: ...
+
+
+class Head(ABC):
+    """A classifier on features.
+
+    Subclasses store settings in the constructor, learn in ``_fit``, and write the same function
+    twice: ``_probabilities`` in NumPy and ``_append`` as graph operations.
+
+    Attributes
+    ----------
+    classes_ : tuple of str
+        Class names in the order of the probabilities; set by ``fit``.
+    chosen_ : dict
+        What cross-validation chose, such as ``{"strength": 1e-4}``.
+    curve_ : Curve or None
+        Loss and accuracy by step, for heads fitted in steps when ``watch`` was given.
+    """
+
+    name: ClassVar[str]
+
+    classes_: tuple[str, ...]
+    chosen_: dict[str, float]
+    curve_: Curve | None
+
+    def fit(
+        self,
+        features: Array,
+        labels: Labels,
+        *,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        watch: Watch | None = None,
+    ) -> Self:
+        """Learn from features and label names.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n_images, n_features), float32
+            One row per image.
+        labels : ndarray of shape (n_images,), str
+            The class name of each row.
+        classes : sequence of str, optional
+            Order of the classes. Default: sorted names.
+        seed : int, default=0
+            Decides folds and, for the MLP, weights.
+        watch : pair of ndarray, optional
+            Validation features and names, reported in ``curve_`` and not learnt from.
+
+        Returns
+        -------
+        Head
+            Itself.
+
+        Raises
+        ------
+        ShapeError
+            If ``features`` is not 2-D or its rows do not match ``labels``.
+        UnknownClassError
+            If there are fewer than 2 classes, a label is not in ``classes``, or a class has no row.
+        """
+        features = np.asarray(features, np.float32)
+        if features.ndim != 2 or len(features) != len(labels):
+            raise ShapeError(
+                f"features have shape {features.shape}, need ({len(labels)}, n_features) to match labels; "
+                "pass the labels stored with them"
+            )
+        self.classes_ = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
+        self.chosen_, self.curve_ = {}, None
+        with threads_for(features.size):
+            self._fit(features, self._codes(labels), seed, watch)
+        return self
+
+    def probabilities(self, features: Array) -> Array:
+        """Probability of each class, (n_images, n_classes), rows summing to 1.
+
+        Raises
+        ------
+        NotFittedError
+            If ``fit`` was not called.
+        ShapeError
+            If the number of features is not the one fitted on.
+        """
+        if not hasattr(self, "classes_"):
+            raise NotFittedError(f"head {self.name!r} is not fitted, need fit() first")
+        wanted = self.n_features
+        if features.ndim != 2 or features.shape[1] != wanted:
+            raise ShapeError(f"features have shape {features.shape}, need (n_images, {wanted}) as at fit")
+        return self._probabilities(np.asarray(features, np.float32))
+
+    def predict(self, features: Array) -> Labels:
+        """The likeliest class name of each row."""
+        return np.asarray(self.classes_)[self.probabilities(features).argmax(axis=1)]
+
+    def append(self, builder: Builder, features: str) -> str:
+        """Append the head's operations to a graph; the name of the probabilities' tensor."""
+        return self._append(builder, features)
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """Features per row that the head was fitted on."""
+
+    @abstractmethod
+    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None: ...
+
+    @abstractmethod
+    def _probabilities(self, features: Array) -> Array: ...
+
+    @abstractmethod
+    def _append(self, builder: Builder, features: str) -> str: ...
+
+    def _codes(self, labels: Labels) -> Codes:
+        """Names to positions in ``classes_``; every class must occur, no other may."""
+        order = {name: code for code, name in enumerate(self.classes_)}
+        names, inverse = np.unique(labels, return_inverse=True)
+        for name in names:
+            if name not in order:
+                raise UnknownClassError(f"label {str(name)!r} is unknown, need one of the head's classes, "
+                                        f"{nearest(str(name), order)}")
+        missing = sorted(set(order) - set(names.tolist()))
+        if missing or len(order) < 2:
+            what = f"class {missing[0]!r} has no image" if missing else f"there is only the class {names[0]!r}"
+            raise UnknownClassError(f"{what}, need at least 2 classes with an image each; add images")
+        return np.array([order[str(name)] for name in names], np.int64)[inverse]
+
+    def _watched(self, watch: Watch) -> tuple[Array, Codes]:
+        order = {name: code for code, name in enumerate(self.classes_)}
+        return np.asarray(watch[0], np.float32), np.array([order[name] for name in watch[1].tolist()], np.int64)
+
+
+class AffineHead(Head):
+    """A head that ends as logits = features @ weight_ + bias_, whatever it did to find them."""
+
+    weight_: Array  # (n_features, n_classes)
+    bias_: Array  # (n_classes,)
+
+    @property
+    def n_features(self) -> int:
+        """Features per row that the head was fitted on."""
+        return len(self.weight_)
+
+    def _probabilities(self, features: Array) -> Array:
+        return softmax(features @ self.weight_ + self.bias_).astype(np.float32)
+
+    def _append(self, builder: Builder, features: str) -> str:
+        return append_softmax(builder, features, self.weight_, self.bias_)
+
+
+def append_softmax(builder: Builder, rows: str, weight: Array, bias: Array) -> str:
+    """Softmax of an affine map as graph operations; the logits are the tensor ``logits``."""
+    names = (builder.constant("head.weight", weight), builder.constant("head.bias", bias))
+    return builder.add("Softmax", builder.add("Gemm", rows, *names, name="logits"), axis=1)
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Centre features and bring them to one scale, so that strengths mean the same everywhere.
+
+    Every feature is divided by its standard deviation, shrunk towards the common one (a tenth of
+    the mean variance is added: with five images a feature's own deviation is mostly chance, and a
+    dead feature has none), and by sqrt(n_features), so that rows have a squared length near 1.
+    """
+
+    mean: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, features: Array) -> Standardiser:
+        """Measured on training rows only."""
+        mean = features.mean(axis=0, dtype=np.float64)
+        variance = features.var(axis=0, dtype=np.float64)
+        common = float(variance.mean()) or 1.0
+        scale = 1.0 / np.sqrt((variance + 0.1 * common) * features.shape[1])
+        return cls(mean.astype(np.float32), scale.astype(np.float32))
+
+    def __call__(self, features: Array) -> Array:
+        return (features - self.mean) * self.scale
+
+    def append(self, builder: Builder, features: str) -> str:
+        """The same as graph operations."""
+        centred = builder.add("Sub", features, builder.constant("head.mean", self.mean), name="head.centred")
+        return builder.add("Mul", centred, builder.constant("head.scale", self.scale), name="head.standard")
+
+    def fold(self, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Array, Array]:
+        """Weights (n_features, k) and bias that do the same on unstandardised features."""
+        folded = weight * self.scale[:, None].astype(np.float64)
+        return folded.astype(np.float32), (bias - self.mean.astype(np.float64) @ folded).astype(np.float32)
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Rows to probabilities, without overflow."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def log_loss(logits: NDArray[Any], codes: Codes) -> float:
+    """Mean cross-entropy of softmax(logits) in nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    chosen = shifted[np.arange(len(codes)), codes]
+    return float((np.log(np.exp(shifted).sum(axis=1)) - chosen).mean())
+
+
+def one_hot(codes: Codes, n_classes: int) -> Array:
+    """(n, n_classes) of zeros and ones."""
+    return np.eye(n_classes, dtype=np.float32)[codes]
+
+
+def fit_temperature(logits: NDArray[Any], codes: Codes) -> float:
+    """The factor on logits that makes them fit held-out labels best.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_images, n_classes)
+        Scores of images that were not learnt from (leave-one-out scores, say).
+    codes : ndarray of shape (n_images,), int64
+        Their classes.
+
+    Returns
+    -------
+    float
+        Multiplier in [1e-3, 1e3] with the least cross-entropy.
+
+    References
+    ----------
+    Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017,
+    arXiv:1706.04599.
+    """
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(
+        lambda power: log_loss(logits * np.exp(power), codes), bounds=(-6.9, 6.9), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+

@@ -1,0 +1,146 @@
+"""Heads that answer by distance: nearest neighbours, and prototypes (class means).
+
+In: features, codes. Out: stored rows. Must not import a network or a graph. Called by registry.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import SettingError
+from headstart.heads.base import AffineHead, Builder, Head, Standardiser, Watch, fit_temperature, log_loss, one_hot, softmax
+from headstart.records import Array, Codes
+
+__all__ = ["NeighboursHead", "PrototypesHead"]
+
+_BLOCK = 2_048
+
+
+class NeighboursHead(Head):
+    """Votes of the k nearest training images, smoothed so that no class gets probability zero.
+
+    Parameters
+    ----------
+    candidates : sequence of int, default=(1, 3, 5, 9, 15)
+        Numbers of neighbours to choose from by leave-one-out cross-entropy.
+
+    Notes
+    -----
+    Euclidean distance on standardised features. With k votes the probability of a class is
+    (votes + 0.5) / (k + n_classes / 2). Prediction costs n_images x n_training_images products.
+
+    Examples
+    --------
+    >>> features = np.array([[0.0], [0.1], [5.0], [5.1]], np.float32)
+    >>> head = NeighboursHead((1,)).fit(features, np.array(["ant", "ant", "bee", "bee"]))
+    >>> head.predict(np.array([[4.0]], np.float32)).tolist()
+    ['bee']
+    """
+
+    name = "neighbours"
+
+    def __init__(self, candidates: tuple[int, ...] = (1, 3, 5, 9, 15)) -> None:
+        if not candidates or min(candidates) < 1:
+            raise SettingError(f"candidates are {candidates!r}, need numbers of neighbours of at least 1")
+        self.candidates = tuple(sorted(candidates))
+
+    @property
+    def n_features(self) -> int:
+        """Features per row that the head was fitted on."""
+        return self.rows_.shape[1]
+
+    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
+        self.standardise_ = Standardiser.of(features)
+        self.rows_ = self.standardise_(features)
+        self.targets_ = one_hot(codes, len(self.classes_))
+        possible = [k for k in self.candidates if k < len(codes)] or [1]
+        order = self._nearest(self.rows_, possible[-1] + 1)[:, 1:]  # the first is the image itself
+        losses = [log_loss(np.log(self._votes(order[:, :k])), codes) for k in possible]
+        self.k_ = possible[int(np.argmin(losses))]
+        self.chosen_ = {"neighbours": float(self.k_)}
+
+    def _nearest(self, rows: Array, k: int) -> NDArray[np.intp]:
+        """(n_rows, k): training rows from the nearest, ties by position."""
+        k, parts = min(k, len(self.rows_)), []
+        squares = (self.rows_**2).sum(axis=1)
+        for start in range(0, len(rows), _BLOCK):
+            distances = squares - 2.0 * rows[start : start + _BLOCK] @ self.rows_.T
+            near = np.argpartition(distances, k - 1, axis=1)[:, :k]
+            inner = np.argsort(np.take_along_axis(distances, near, axis=1), axis=1, kind="stable")
+            parts.append(np.take_along_axis(near, inner, axis=1))
+        return np.concatenate(parts)
+
+    def _votes(self, order: NDArray[np.intp]) -> Array:
+        votes = self.targets_[order].sum(axis=1)  # (n, n_classes)
+        return (votes + 0.5) / (order.shape[1] + 0.5 * votes.shape[1])  # type: ignore[no-any-return]
+
+    def _probabilities(self, features: Array) -> Array:
+        return self._votes(self._nearest(self.standardise_(features), self.k_)).astype(np.float32)
+
+    def _append(self, builder: Builder, features: str) -> str:
+        rows = self.standardise_.append(builder, features)
+        cross = builder.add("MatMul", rows, builder.constant("head.rows", (2.0 * self.rows_.T).astype(np.float32)))
+        squares = builder.constant("head.squares", (self.rows_**2).sum(axis=1))
+        closeness = builder.add("Sub", cross, squares)
+        k = builder.constant("head.k", np.array([self.k_], np.int64))
+        near = builder.add("TopK", closeness, k, name="head.nearest", n_outputs=2)
+        voters = builder.add("Gather", builder.constant("head.targets", self.targets_), near + ".1")  # (n, k, classes)
+        votes = builder.add("ReduceSum", voters, builder.constant("head.axis", np.array([1])), keepdims=0)
+        raised = builder.add("Add", votes, builder.constant("head.smoothing", np.float32([0.5])))
+        total = builder.add("ReduceSum", raised, "head.axis", keepdims=1)
+        return builder.add("Div", raised, total)
+
+
+class PrototypesHead(AffineHead):
+    """One mean per class; probability by squared distance, its temperature from leave-one-out.
+
+    Works from one image per class. Notes: leaving image i of a class of m out moves its own mean
+    by (x - mean) / (m - 1), so the scores of all left-out images cost no refit.
+
+    References
+    ----------
+    Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017,
+    arXiv:1703.05175.
+
+    Examples
+    --------
+    >>> features = np.array([[0.0], [0.2], [5.0], [5.2]], np.float32)
+    >>> head = PrototypesHead().fit(features, np.array(["ant", "ant", "bee", "bee"]))
+    >>> head.predict(np.array([[4.0]], np.float32)).tolist()
+    ['bee']
+    """
+
+    name = "prototypes"
+
+    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
+        standardise = Standardiser.of(features)
+        rows, targets = standardise(features).astype(np.float64), one_hot(codes, len(self.classes_))
+        counts = targets.sum(axis=0)  # (n_classes,)
+        means = (targets / counts).T @ rows  # (n_classes, n_features)
+        temperature = self._temperature(rows, codes, means, counts)
+        self.chosen_ = {"temperature": temperature}
+        # -t |x - m|^2 is linear in x but for t |x|^2, which no softmax sees
+        weight, bias = 2.0 * temperature * means.T, -temperature * (means**2).sum(axis=1)
+        self.weight_, self.bias_ = standardise.fold(weight, bias)
+
+    @staticmethod
+    def _temperature(
+        rows: NDArray[np.float64], codes: Codes, means: NDArray[np.float64], counts: Array
+    ) -> float:
+        distances = _distances(rows, means)
+        own = counts[codes]
+        several = own > 1
+        if not several.any():  # one image per class: nothing can be left out
+            gaps = _distances(means, means)
+            return float(len(means) / max(gaps.mean(), 1e-12))
+        here = np.arange(len(codes))
+        # x - mean without x = (x - mean) * m / (m - 1)
+        distances[here, codes] *= np.where(several, own / np.maximum(own - 1, 1), 1.0) ** 2
+        return fit_temperature(-distances[several], codes[several])
+
+
+def _distances(rows: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n_rows, n_means) squared."""
+    squares = (rows**2).sum(axis=1)[:, None] + (means**2).sum(axis=1) - 2.0 * rows @ means.T
+    return np.maximum(squares, 0.0)

@@ -1,0 +1,145 @@
+"""The MLP head: one hidden layer with dropout, trained by the from-scratch network. No torch.
+
+In: features, codes. Out: two dense layers. Must not import a graph. Called by registry.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.data.splits import holdout
+from headstart.errors import SettingError
+from headstart.heads.base import Builder, Head, Standardiser, Watch, log_loss, softmax
+from headstart.records import Array, Codes, Curve
+from headstart.scratch import Adam, Dense, Dropout, Network, ReLU
+
+__all__ = ["MLPHead"]
+
+_FEW = 50  # images below which none can be spared to stop by
+
+
+class MLPHead(Head):
+    """Dense - ReLU - dropout - dense - softmax on standardised features, by Adam with early stopping.
+
+    Parameters
+    ----------
+    units : int, default=256
+        Width of the hidden layer.
+    dropout : float, default=0.5
+        Share of hidden units dropped while learning, in [0, 1).
+    epochs : int, default=100
+        At most so many; with fewer than 50 images exactly so many.
+    patience : int, default=10
+        Epochs without a lower held-out loss before learning stops; the best weights come back.
+    learning_rate : float, default=1e-3
+        Adam's.
+    batch_size : int, default=64
+        Images per step.
+
+    Notes
+    -----
+    From 50 images on a stratified tenth of the training rows is held out to stop by. The images
+    given as ``watch`` only draw the curve.
+    """
+
+    name = "mlp"
+
+    def __init__(
+        self,
+        units: int = 256,
+        dropout: float = 0.5,
+        epochs: int = 100,
+        patience: int = 10,
+        learning_rate: float = 1e-3,
+        batch_size: int = 64,
+    ) -> None:
+        if min(units, epochs, patience, batch_size) < 1 or not 0 <= dropout < 1 or not learning_rate > 0:
+            raise SettingError(
+                f"units {units}, epochs {epochs}, patience {patience}, batch_size {batch_size}, dropout {dropout}, "
+                f"learning_rate {learning_rate} are not all possible, need counts of at least 1, dropout in [0, 1) "
+                "and a rate above 0"
+            )
+        self.units, self.dropout, self.epochs, self.patience = units, dropout, epochs, patience
+        self.learning_rate, self.batch_size = learning_rate, batch_size
+
+    @property
+    def n_features(self) -> int:
+        """Features per row that the head was fitted on."""
+        return len(self.hidden_weight_)
+
+    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
+        standardise = Standardiser.of(features)
+        rows = standardise(features) * np.float32(np.sqrt(features.shape[1]))  # unit variance suits Adam
+        if len(rows) >= _FEW and np.bincount(codes).min() > 1:
+            learn, stop = holdout(codes, 0.1, seed)
+        else:
+            learn, stop = np.arange(len(rows)), np.arange(0)
+        network = self._network(rows.shape[1], len(self.classes_), seed)
+        watched = None
+        if watch is not None:
+            held, held_codes = self._watched(watch)
+            watched = standardise(held) * np.float32(np.sqrt(features.shape[1])), held_codes
+        lines = self._learn(network, (rows[learn], codes[learn]), (rows[stop], codes[stop]), watched, seed)
+        self.curve_ = _curve(lines) if watch is not None else None
+        parts = network.parameters()
+        root = np.sqrt(features.shape[1])
+        self.hidden_weight_, self.hidden_bias_ = standardise.fold(parts["hidden.weight"] * root, parts["hidden.bias"])
+        self.weight_, self.bias_ = parts["output.weight"], parts["output.bias"]
+
+    def _network(self, n_features: int, n_classes: int, seed: int) -> Network:
+        rng = np.random.default_rng([seed, 4])
+        layers = [Dense("hidden", self.units), ReLU("relu"), Dropout("dropout", self.dropout, rng)]
+        return Network([*layers, Dense("output", n_classes)], (n_features,), rng)
+
+    def _learn(
+        self,
+        network: Network,
+        learn: tuple[Array, Codes],
+        stop: tuple[Array, Codes],
+        watched: tuple[Array, Codes] | None,
+        seed: int,
+    ) -> list[tuple[float, ...]]:
+        """Epochs until the held-out loss stops falling; a line of losses and accuracies for each."""
+        adam = Adam(network.trainable_values, network.trainable_grads)
+        rng, lines = np.random.default_rng([seed, 5]), []
+        best, since, kept = np.inf, 0, network.parameters()
+        for _ in range(self.epochs):
+            order = rng.permutation(len(learn[1]))
+            losses, hits = 0.0, 0.0
+            for start in range(0, len(order), self.batch_size):
+                part = order[start : start + self.batch_size]
+                each, right = network.train_step(learn[0][part], learn[1][part], adam, self.learning_rate)
+                losses, hits = losses + float(each.sum()), hits + float(right.sum())
+            lines.append((losses / len(order), hits / len(order), *_measure(network, watched)))
+            if len(stop[1]):
+                loss = _measure(network, stop)[0]
+                best, since, kept = (loss, 0, network.parameters()) if loss < best else (best, since + 1, kept)
+                if since >= self.patience:
+                    break
+        if len(stop[1]):
+            network.load_parameters(kept)
+        self.chosen_ = {"epochs": float(len(lines) - since)}
+        return lines
+
+    def _probabilities(self, features: Array) -> Array:
+        hidden = np.maximum(features @ self.hidden_weight_ + self.hidden_bias_, 0.0)
+        return softmax(hidden @ self.weight_ + self.bias_).astype(np.float32)
+
+    def _append(self, builder: Builder, features: str) -> str:
+        first = [builder.constant("head.hidden_weight", self.hidden_weight_),
+                 builder.constant("head.hidden_bias", self.hidden_bias_)]
+        hidden = builder.add("Relu", builder.add("Gemm", features, *first, name="head.hidden"))
+        return append_softmax(builder, hidden, self.weight_, self.bias_)
+
+
+def _measure(network: Network, held: tuple[Array, Codes] | None) -> tuple[float, float]:
+    if held is None:
+        return float("nan"), float("nan")
+    logits = network.logits(held[0])
+    return log_loss(logits, held[1]), float((logits.argmax(axis=1) == held[1]).mean())
+
+
+def _curve(lines: list[tuple[float, ...]]) -> Curve:
+    columns = list(zip(*lines, strict=True))
+    steps = tuple(float(step) for step in range(1, len(lines) + 1))
+    return Curve("head", "epoch", steps, columns[0], columns[2], columns[1], columns[3])

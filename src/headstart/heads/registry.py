@@ -1,0 +1,46 @@
+"""Heads by name. Called by model, study and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headstart.errors import SettingError, nearest
+from headstart.heads.base import Head
+from headstart.heads.distances import NeighboursHead, PrototypesHead
+from headstart.heads.linear import LinearHead
+from headstart.heads.mlp import MLPHead
+from headstart.heads.ridge import KernelHead, RidgeHead
+
+__all__ = ["HEADS", "make_head"]
+
+HEADS: dict[str, Callable[[], Head]] = {
+    head.name: head for head in (KernelHead, LinearHead, MLPHead, NeighboursHead, PrototypesHead, RidgeHead)
+}
+
+
+def make_head(name: str) -> Head:
+    """A new head by name, with its default settings.
+
+    Parameters
+    ----------
+    name : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}
+        Which kind.
+
+    Returns
+    -------
+    Head
+        Not fitted.
+
+    Raises
+    ------
+    SettingError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> make_head("ridge").name
+    'ridge'
+    """
+    if name not in HEADS:
+        raise SettingError(f"head is {name!r}, need one of {', '.join(HEADS)}; {nearest(name, HEADS)}")
+    return HEADS[name]()

@@ -1,0 +1,114 @@
+"""Say what a thing is: a model folder, a dataset or a source, as names and values.
+
+In: a name. Out: plain values, ready to print. Called by the command line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.data.dataset import Dataset
+from headstart.data.readers import load
+from headstart.data.stores import ArrayImages
+from headstart.manifest import Manifest
+from headstart.model import open_model
+from headstart.records import InputSpec, Source
+
+__all__ = ["describe", "describe_source"]
+
+
+def describe(thing: str) -> dict[str, Any]:
+    """What a model folder or a dataset is.
+
+    Parameters
+    ----------
+    thing : str
+        A folder with a ``manifest.json``, or anything ``headstart.load`` takes.
+
+    Returns
+    -------
+    dict
+        Plain values.
+
+    Raises
+    ------
+    ModelError, DataError
+        If it is neither.
+
+    Examples
+    --------
+    >>> describe("digits")["n_images"]
+    1797
+    """
+    if (Path(thing) / "manifest.json").exists():
+        return _model(open_model(thing).manifest)
+    return _dataset(load(thing))
+
+
+def describe_source(source: Source) -> dict[str, Any]:
+    """What a source takes and where it can be tapped.
+
+    Parameters
+    ----------
+    source : Source
+        Any.
+
+    Returns
+    -------
+    dict
+        Plain values.
+    """
+    return {
+        "source": source.name,
+        "input": _input(source.input),
+        "fingerprint": source.fingerprint,
+        "classes": list(source.classes or ()) or "none of its own",
+        "default tap": source.default_tap,
+        "taps": {name: " x ".join(map(str, shape)) for name, shape in source.taps.items()},
+    }
+
+
+def _model(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "model": manifest.name,
+        "strategy": manifest.strategy,
+        "classes": list(manifest.classes),
+        "input": _input(manifest.input),
+        "head": f"{manifest.head['name']} {dict(manifest.head['chosen'])}",
+        "source": dict(manifest.source) or "none: trained whole",
+        "data": {key: value for key, value in manifest.data.items() if key != "counts"},
+        "images per class": dict(manifest.data["counts"]),
+        "held-out scores": dict(manifest.scores) or "none",
+        "settings": dict(manifest.settings) or "none",
+        "default tap": manifest.default_tap,
+        "taps": {name: " x ".join(map(str, shape)) for name, shape in manifest.taps.items()},
+        "seed": manifest.seed,
+        "versions": dict(manifest.versions),
+        "files": {name: f"{note.size_bytes} bytes, sha256 {note.sha256}" for name, note in manifest.files.items()},
+    }
+
+
+def _input(spec: InputSpec) -> str:
+    return f"{spec.height_px} x {spec.width_px} px, {spec.channels} channel(s), {spec.policy}, mean {spec.mean}, std {spec.std}"
+
+
+def _dataset(dataset: Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "dataset": dataset.name,
+        "n_images": len(dataset),
+        "fingerprint": dataset.fingerprint,
+        "images per class": dataset.counts(),
+    }
+    if isinstance(dataset.images, ArrayImages):
+        found["size"] = " x ".join(map(str, dataset.images.pixels.shape[1:]))
+    if dataset.splits is not None:
+        names, counts = np.unique(dataset.splits, return_counts=True)
+        found["splits"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    if dataset.groups is not None:
+        found["n_groups"] = len(np.unique(dataset.groups))
+    if dataset.skipped:
+        found["skipped"] = {str(path): reason for path, reason in dataset.skipped}
+    return found

@@ -1,0 +1,151 @@
+"""What a model folder says about itself: written as JSON, read with distrust.
+
+In: a Manifest, or text from a file. Out: text, or a Manifest whose every field was checked.
+Must not import onnx or a runtime: reading what a model is must cost nothing. Called by model and cli.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from headstart.errors import ModelError
+from headstart.records import InputSpec, LayerSpec, NetworkSpec
+
+__all__ = ["FILES", "FORMAT", "FileNote", "Manifest", "read_manifest", "spec_from_json", "write_manifest"]
+
+FORMAT = "headstart-model"
+_FORMAT_VERSION = 1
+FILES = ("card.md", "model.onnx", "weights.safetensors")
+_LIMIT_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """Size and SHA-256 of one file of the folder."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a model but its numbers.
+
+    ``network`` is the spec of a network of ours, None for a source that is only a graph.
+    ``head`` describes the head; ``source`` where the frozen part came from (empty for a network
+    trained whole); ``data`` the dataset's name, fingerprint and counts; ``scores`` what training
+    saw (never the test split); ``timing`` is the only part that differs between equal runs.
+    """
+
+    name: str
+    strategy: str
+    classes: tuple[str, ...]
+    input: InputSpec
+    taps: Mapping[str, tuple[int, ...]]
+    default_tap: str
+    source_fingerprint: str
+    network: NetworkSpec | None
+    head: Mapping[str, Any]
+    source: Mapping[str, Any]
+    data: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    scores: Mapping[str, Any]
+    seed: int
+    versions: Mapping[str, str]
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileNote] = field(default_factory=dict)
+
+
+def write_manifest(manifest: Manifest) -> str:
+    """The manifest as JSON text."""
+    document = {"format": FORMAT, "format_version": _FORMAT_VERSION, **asdict(manifest)}
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_manifest(text: str, place: str) -> Manifest:
+    """Parse and audit a manifest.
+
+    Parameters
+    ----------
+    text : str
+        Content of ``manifest.json``.
+    place : str
+        Folder, for the message.
+
+    Returns
+    -------
+    Manifest
+        Every field of the right type.
+
+    Raises
+    ------
+    ModelError
+        If it is not JSON, not ours, of a newer format, or a field is missing or of a wrong type.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise _fault(place, f"is not JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise _fault(place, f"has no format {FORMAT!r}")
+    if document.get("format_version") != _FORMAT_VERSION:
+        raise ModelError(f"model {place!r} has format version {document.get('format_version')!r}, need "
+                         f"{_FORMAT_VERSION}; open it with the version of headstart that wrote it")
+    try:
+        return _manifest(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _fault(place, f"has a missing or malformed field ({error})") from error
+
+
+def _fault(place: str, what: str) -> ModelError:
+    return ModelError(f"manifest of model {place!r} {what}, need one written by headstart; save the model again")
+
+
+def _manifest(document: Mapping[str, Any]) -> Manifest:
+    classes = tuple(_text(name) for name in document["classes"])
+    if not 2 <= len(classes) <= _LIMIT_CLASSES or len(set(classes)) != len(classes):
+        raise ValueError(f"{len(classes)} classes, or one named twice")
+    files = {name: FileNote(int(note["size_bytes"]), _text(note["sha256"])) for name, note in document["files"].items()}
+    if sorted(files) != sorted(FILES):
+        raise ValueError(f"files are {sorted(files)}")
+    plain = {key: _mapping(document[key]) for key in ("head", "source", "data", "settings", "scores", "versions", "timing")}
+    texts = {key: _text(document[key]) for key in ("name", "strategy", "default_tap", "source_fingerprint")}
+    taps = {_text(name): tuple(int(size) for size in shape) for name, shape in document["taps"].items()}
+    if texts["default_tap"] not in taps:
+        raise ValueError(f"default_tap {texts['default_tap']!r} is no tap")
+    network = None if document["network"] is None else spec_from_json(document["network"])
+    return Manifest(
+        classes=classes, input=_input(document["input"]), taps=taps, network=network,
+        seed=int(document["seed"]), files=files, **texts, **plain,
+    )
+
+
+def spec_from_json(document: Mapping[str, Any]) -> NetworkSpec:
+    """A network spec from its JSON form; KeyError, TypeError or ValueError if it is none."""
+    layers = tuple(LayerSpec(_text(one["kind"]), _text(one["name"]), _mapping(one["options"])) for one in document["layers"])
+    if not layers or layers[-1].kind != "dense":
+        raise ValueError("a network ends in a dense layer")
+    return NetworkSpec(_text(document["name"]), _input(document["input"]), layers)
+
+
+def _input(document: Mapping[str, Any]) -> InputSpec:
+    sizes = [int(document[key]) for key in ("height_px", "width_px", "channels")]
+    if min(sizes) < 1 or max(sizes) > 4096 or sizes[2] not in (1, 3):
+        raise ValueError(f"input size {sizes}")
+    mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
+    return InputSpec(*sizes, mean, std, _text(document["policy"]))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not a mapping")
+    return value

@@ -1,0 +1,223 @@
+"""The saved model: a folder with manifest, graph, weights and card; opened in three phases.
+
+In: a graph from uint8 images to probabilities, and what is known of it. Out: predictions.
+Must not import a training framework. Called by strategies, sources, the command line and servers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from headstart.atomic import atomic_folder
+from headstart.card import render_card
+from headstart.data.dataset import Dataset
+from headstart.errors import ModelError
+from headstart.graph import build, runtime
+from headstart.imaging.prepare import batches
+from headstart.manifest import FILES, FileNote, Manifest, read_manifest, write_manifest
+from headstart.progress import SILENT, Progress
+from headstart.records import Array, Source, Weights
+
+__all__ = ["Model", "open_model"]
+
+_MANIFEST = "manifest.json"
+_LIMIT_MANIFEST_BYTES = 16 * 2**20
+_LIMIT_FILE_BYTES = 8 * 2**30
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier that is a graph: the same answer here, on the command line and elsewhere.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What it is, what it learnt from, what was measured.
+    graph : bytes
+        Serialized ONNX model, ``images`` uint8 (n, h, w, c) to ``probabilities`` (n, n_classes).
+    weights : dict of str to ndarray
+        Trainable weights in the canonical layout, for going on learning.
+    """
+
+    manifest: Manifest
+    graph: bytes
+    weights: Weights
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities."""
+        return self.manifest.classes
+
+    def probabilities(
+        self,
+        dataset: Dataset,
+        *,
+        runtime_name: str = "openvino",
+        precision: str = "fp32",
+        progress: Progress = SILENT,
+    ) -> Array:
+        """Probability of each class for every image.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            Any images; its labels are not looked at.
+        runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
+            What executes the graph.
+        precision : {'fp32', 'bf16', 'auto'}, default='fp32'
+            fp32 gives the same answer on every machine to about 1e-5.
+        progress : Progress, optional
+            Told about images done.
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_classes), float32
+            Rows sum to 1.
+        """
+        executable = self._executable(runtime_name, precision)
+        total = len(dataset)
+        if not total:
+            return np.empty((0, len(self.classes)), np.float32)
+        return executable.run(batches(dataset, self.manifest.input, _BATCH), total)
+
+    def predict(self, dataset: Dataset, **options: str) -> NDArray[np.str_]:
+        """The likeliest class name of every image; options as for `probabilities`."""
+        return np.asarray(self.classes)[self.probabilities(dataset, **options).argmax(axis=1)]
+
+    def _executable(self, runtime_name: str, precision: str) -> runtime.Executable:
+        key = (runtime_name, precision)
+        if key not in self._compiled:
+            graph = onnx.ModelProto.FromString(self.graph)
+            self._compiled[key] = runtime.compile_graph(
+                graph, runtime=runtime_name, precision=precision, batch_size=_BATCH
+            )
+        return self._compiled[key]
+
+    @cached_property
+    def _compiled(self) -> dict[tuple[str, str], runtime.Executable]:
+        return {}
+
+    def source(self, name: str | None = None) -> Source:
+        """The model as something to learn from: its graph, cut where asked."""
+        manifest = self.manifest
+        return Source(
+            name or manifest.name, self.graph, manifest.input, manifest.taps, manifest.default_tap,
+            manifest.source_fingerprint, manifest.classes,
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model folder whole or not at all.
+
+        Parameters
+        ----------
+        folder : path
+            New, empty, or an older model folder, which is replaced.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        SettingError
+            If the folder holds something else.
+        """
+        from safetensors.numpy import save
+
+        contents = {
+            "card.md": render_card(self.manifest).encode(),
+            "model.onnx": self.graph,
+            "weights.safetensors": save(dict(sorted(self.weights.items()))),
+        }
+        notes = {name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
+        with atomic_folder(folder, marker=_MANIFEST) as temporary:
+            for name, data in contents.items():
+                (temporary / name).write_bytes(data)
+            (temporary / _MANIFEST).write_text(write_manifest(replace(self.manifest, files=notes)), encoding="utf-8")
+        return Path(folder)
+
+
+def open_model(folder: str | os.PathLike[str]) -> Model:
+    """Open a model folder: parse, audit, construct. No code in it is ever run.
+
+    Parameters
+    ----------
+    folder : path
+        As written by `Model.save`.
+
+    Returns
+    -------
+    Model
+        Ready to predict.
+
+    Raises
+    ------
+    ModelError
+        If the folder or a file is missing, truncated, altered or not a model of ours.
+    """
+    home = Path(folder)
+    manifest = read_manifest(_manifest_text(home), str(folder))
+    contents = {name: _audited(home / name, manifest.files[name], str(folder)) for name in FILES}
+    _audit_graph(contents["model.onnx"], str(folder))
+    return Model(manifest, contents["model.onnx"], _weights(contents["weights.safetensors"], str(folder)))
+
+
+def _manifest_text(home: Path) -> str:
+    path = home / _MANIFEST
+    if not path.is_file():
+        what = "is no folder" if not home.is_dir() else f"holds no {_MANIFEST}"
+        raise ModelError(f"model {str(home)!r} {what}, need a model folder; make one with: headstart transfer SOURCE DATA -o MODEL")
+    if path.stat().st_size > _LIMIT_MANIFEST_BYTES:
+        raise ModelError(f"manifest of model {str(home)!r} is larger than {_LIMIT_MANIFEST_BYTES} bytes, need one written by headstart")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"manifest of model {str(home)!r} cannot be read ({error}), need UTF-8 text; copy the model again") from error
+
+
+def _audited(path: Path, note: FileNote, place: str) -> bytes:
+    """A file's bytes, after its size and then its hash were found as the manifest says."""
+    if not path.is_file():
+        raise ModelError(f"model {place!r} has no file {path.name}, need all of {', '.join(FILES)}; copy the folder again")
+    size = path.stat().st_size
+    if size != note.size_bytes or size > _LIMIT_FILE_BYTES:
+        raise ModelError(f"file {path.name} of model {place!r} has {size} bytes, need {note.size_bytes}; copy the folder again")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != note.sha256:
+        raise ModelError(f"file {path.name} of model {place!r} was altered (SHA-256 differs), need the file as saved; copy the folder again")
+    return data
+
+
+def _audit_graph(data: bytes, place: str) -> None:
+    """The graph is one of ours: our input, our output, all weights inside, standard operations only."""
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except Exception as error:  # protobuf's DecodeError has no stable home
+        raise ModelError(f"file model.onnx of model {place!r} is no ONNX model, need the file as saved; copy the folder again") from error
+    graph = model.graph
+    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
+    foreign = {node.domain for node in graph.node} - {"", "ai.onnx"}
+    names = [value.name for value in graph.input] == [build.INPUT], [value.name for value in graph.output] == [build.PROBABILITIES]
+    if outside or foreign or not all(names):
+        raise ModelError(f"graph of model {place!r} has other inputs, outputs, operations or files than a model of ours, "
+                         "need one written by headstart; save the model again")
+
+
+def _weights(data: bytes, place: str) -> Weights:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ModelError(f"file weights.safetensors of model {place!r} cannot be read ({error}), need the file as saved; copy the folder again") from error

@@ -1,0 +1,1 @@
+"""Trainable networks: specs in architectures.py, one loop in training.py, one module per engine."""

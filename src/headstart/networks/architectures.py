@@ -1,0 +1,157 @@
+"""The networks Headstart can train by name, as specs that every engine and the graph builder read.
+
+In: a name, an image size, a number of classes. Out: a NetworkSpec.
+Must not import an engine. Called by registry, recipes and the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+
+from headstart.errors import SettingError, nearest
+from headstart.records import InputSpec, LayerSpec, NetworkSpec
+
+__all__ = ["ARCHITECTURES", "architecture", "layer_shapes", "with_classes"]
+
+
+def _mlp(image: InputSpec, n_classes: int) -> NetworkSpec:
+    return NetworkSpec("mlp", image, (LayerSpec("flatten", "flatten"), *_hidden((128, 64)), _output(n_classes)))
+
+
+def _mlp_wide(image: InputSpec, n_classes: int) -> NetworkSpec:
+    """Wider, with dropout: the most an MLP makes of clean digits without augmentation."""
+    layers = (LayerSpec("flatten", "flatten"), *_hidden((512, 128), dropout=0.25), _output(n_classes))
+    return NetworkSpec("mlp-wide", image, layers)
+
+
+def _hidden(units: tuple[int, ...], dropout: float = 0.0) -> tuple[LayerSpec, ...]:
+    layers: list[LayerSpec] = []
+    for number, width in enumerate(units, start=1):
+        layers += [LayerSpec("dense", f"dense{number}", {"units": width}), LayerSpec("relu", f"hidden{number}")]
+        if dropout:
+            layers.append(LayerSpec("dropout", f"dropout{number}", {"rate": dropout}))
+    return tuple(layers)
+
+
+def _output(n_classes: int) -> LayerSpec:
+    return LayerSpec("dense", "output", {"units": n_classes})
+
+
+def _cnn(image: InputSpec, n_classes: int) -> NetworkSpec:
+    """conv 32 - pool - conv 64 - pool - conv 64 - flatten - dense 64, all ReLU: the textbook's.
+
+    Pooling stands before the ReLU. Both only pick or clip, so the order changes no value, and a
+    quarter of the work is left for the ReLU.
+    """
+    layers = (
+        LayerSpec("conv2d", "conv1", {"channels": 32, "kernel": 3}),
+        LayerSpec("maxpool2d", "pool1", {"size": 2}),
+        LayerSpec("relu", "block1"),
+        LayerSpec("conv2d", "conv2", {"channels": 64, "kernel": 3}),
+        LayerSpec("maxpool2d", "pool2", {"size": 2}),
+        LayerSpec("relu", "block2"),
+        LayerSpec("conv2d", "conv3", {"channels": 64, "kernel": 3}),
+        LayerSpec("relu", "block3"),
+        LayerSpec("flatten", "flatten"),
+        *_hidden((64,)),
+        _output(n_classes),
+    )
+    return NetworkSpec("cnn", replace(image, height_px=28, width_px=28), layers)
+
+
+ARCHITECTURES: dict[str, Callable[[InputSpec, int], NetworkSpec]] = {"cnn": _cnn, "mlp": _mlp, "mlp-wide": _mlp_wide}
+
+
+def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
+    """The spec of a named network for images of a size.
+
+    Parameters
+    ----------
+    name : {'cnn', 'mlp', 'mlp-wide'}
+        ``cnn``: three 3 x 3 convolutions (32, 64, 64) and a dense layer of 64, always at
+        28 x 28 px. ``mlp``: dense 128 - 64. ``mlp-wide``: dense 512 - 128 with dropout 0.25.
+    image : InputSpec
+        Size, channels and scaling of the images.
+    n_classes : int
+        Units of the last layer, at least 2.
+
+    Returns
+    -------
+    NetworkSpec
+        A record: cheap to make, compare and store.
+
+    Raises
+    ------
+    SettingError
+        If the name is unknown or there are fewer than 2 classes.
+
+    Examples
+    --------
+    >>> architecture("cnn", InputSpec(28, 28, 1), 10).layer_names[:3]
+    ('conv1', 'pool1', 'block1')
+    """
+    if name not in ARCHITECTURES:
+        raise SettingError(
+            f"network is {name!r}, need one of {', '.join(ARCHITECTURES)}; {nearest(name, ARCHITECTURES)}"
+        )
+    if n_classes < 2:
+        raise SettingError(f"n_classes is {n_classes}, need at least 2; add images of another class")
+    return ARCHITECTURES[name](image, n_classes)
+
+
+def with_classes(spec: NetworkSpec, n_classes: int) -> NetworkSpec:
+    """The same network with another number of outputs."""
+    last = spec.layers[-1]
+    return replace(spec, layers=(*spec.layers[:-1], replace(last, options={**last.options, "units": n_classes})))
+
+
+def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Shape of every layer's output without the images' axis, in order.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        What the layers are.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        (channels, height, width) or (features,), by layer name.
+
+    Raises
+    ------
+    SettingError
+        If the image is too small for the layers.
+
+    Examples
+    --------
+    >>> layer_shapes(architecture("cnn", InputSpec(28, 28, 1), 10))["flatten"]
+    (576,)
+    """
+    height, width, channels = spec.input.shape
+    shape: tuple[int, ...] = (channels, height, width)
+    shapes = {}
+    for layer in spec.layers:
+        shape = _after(layer, shape)
+        if min(shape) < 1:
+            raise SettingError(f"image of {height} x {width} px is too small for network {spec.name!r}, need a larger "
+                               f"one; nothing is left of it after layer {layer.name!r}")
+        shapes[layer.name] = shape
+    return shapes
+
+
+def _after(layer: LayerSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape a layer makes of a shape."""
+    options = layer.options
+    if layer.kind == "conv2d":
+        trim = 0 if options.get("padding", "valid") == "same" else options["kernel"] - 1
+        return (options["channels"], shape[1] - trim, shape[2] - trim)
+    if layer.kind == "maxpool2d":
+        return (shape[0], shape[1] // options["size"], shape[2] // options["size"])
+    if layer.kind == "flatten":
+        return (prod(shape),)
+    if layer.kind == "dense":
+        return (options["units"],)
+    return shape

@@ -1,0 +1,162 @@
+"""The NumPy engine: the from-scratch network behind the Network protocol.
+
+In: specs, uint8 batches. Out: losses, logits, weights in the canonical layout.
+Must not import another engine. Called by registry; torch_engine takes its first weights from here,
+so that the same seed starts both engines at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import SettingError, ShapeError, nearest
+from headstart.networks.architectures import with_classes
+from headstart.records import Array, Codes, Images, LayerSpec, NetworkSpec, TrainSettings, Weights
+from headstart.scratch import SGD, Adam, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Optimizer, ReLU
+from headstart.scratch import Network as Layers
+
+__all__ = ["ScratchNetwork", "initial_weights"]
+
+_EVALUATION_BATCH = 512
+
+
+class ScratchNetwork:
+    """A network trained by NumPy, in float32.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        What to build.
+    seed : int, default=0
+        Draws the weights (He et al. 2015) and the dropout masks.
+    """
+
+    engine = "scratch"
+
+    def __init__(self, spec: NetworkSpec, seed: int = 0) -> None:
+        self.spec = spec
+        dropout_rng = np.random.default_rng([seed, 3])
+        layers = [_layer(layer, dropout_rng) for layer in spec.layers]
+        self._network = Layers(layers, spec.input.shape, np.random.default_rng([seed, 0]))
+        self._optimizer: Optimizer | None = None
+        self._settings = TrainSettings()
+        std = np.asarray(spec.input.std, np.float32)
+        self._scale = (1.0 / (255.0 * std)).astype(np.float32)
+        self._shift = (-np.asarray(spec.input.mean, np.float32) / std).astype(np.float32)
+
+    def start(self, settings: TrainSettings) -> None:
+        """Make the optimizer for the layers that are not frozen."""
+        values, grads = self._network.trainable_values, self._network.trainable_grads
+        if settings.optimizer == "adam":
+            self._optimizer = Adam(values, grads, weight_decay=settings.weight_decay)
+        elif settings.optimizer == "sgd":
+            self._optimizer = SGD(values, grads, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        else:
+            raise SettingError(f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
+                               f"{nearest(settings.optimizer, ('adam', 'sgd'))}")
+        self._settings = settings
+
+    def train_step(
+        self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
+        assert self._optimizer is not None, "start() comes before train_step()"
+        return self._network.train_step(
+            self._pixels(images), labels, self._optimizer, learning_rate,
+            label_smoothing=self._settings.label_smoothing, weights=weights,
+        )
+
+    def logits(self, images: Images) -> Array:
+        """Outputs of the last layer without dropout, (n, n_classes)."""
+        parts = [
+            self._network.logits(self._pixels(images[start : start + _EVALUATION_BATCH]))
+            for start in range(0, len(images), _EVALUATION_BATCH)
+        ]
+        return np.concatenate(parts)
+
+    def _pixels(self, images: Images) -> Array:
+        if images.shape[1:] != self.spec.input.shape:
+            raise ShapeError(f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
+                             "prepare them for this network first")
+        return images * self._scale + self._shift
+
+    def freeze(self, through: str) -> None:
+        """Stop learning in every layer up to and including ``through``."""
+        self._network.freeze(through)
+
+    def replace_head(self, n_classes: int, seed: int) -> None:
+        """Put a new last dense layer, freshly drawn, in place of the old one."""
+        self.spec = with_classes(self.spec, n_classes)
+        last = self.spec.layers[-1].name
+        self._network.replace_head(n_classes, np.random.default_rng([seed, 0]))
+        drawn = initial_weights(self.spec, seed)  # the draw of a whole new network, as every engine does it
+        self.load_weights({**self.weights(), **{name: drawn[name] for name in (f"{last}.weight", f"{last}.bias")}})
+
+    def weights(self) -> Weights:
+        """A copy of all weights in the canonical layout."""
+        return {name: _canonical(value) for name, value in self._network.parameters().items()}
+
+    def load_weights(self, weights: Weights) -> None:
+        """Take weights in the canonical layout; names and shapes must match exactly."""
+        self._network.load_parameters({name: _own(value) for name, value in weights.items()})
+
+
+def initial_weights(spec: NetworkSpec, seed: int) -> Weights:
+    """The weights a seed draws for a spec, the same for every engine.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        What the layers are.
+    seed : int
+        At least 0.
+
+    Returns
+    -------
+    dict of str to ndarray, float32
+        In the canonical layout of ``records.Weights``.
+
+    References
+    ----------
+    He, Zhang, Ren, Sun. Delving Deep into Rectifiers. ICCV 2015, arXiv:1502.01852.
+    """
+    return ScratchNetwork(spec, seed).weights()
+
+
+def _layer(layer: LayerSpec, rng: np.random.Generator) -> Layer:
+    options: Mapping[str, object] = layer.options
+    match layer.kind:
+        case "conv2d":
+            return Conv2D(layer.name, layer.options["channels"], layer.options["kernel"], **_padding(options))
+        case "maxpool2d":
+            return MaxPool2D(layer.name, layer.options["size"])
+        case "relu":
+            return ReLU(layer.name)
+        case "flatten":
+            return Flatten(layer.name)
+        case "dense":
+            return Dense(layer.name, layer.options["units"])
+        case "dropout":
+            return Dropout(layer.name, layer.options["rate"], rng)
+        case kind:
+            raise SettingError(f"layer {layer.name!r} is of kind {kind!r}, need conv2d, maxpool2d, relu, flatten, "
+                               "dense or dropout")
+
+
+def _padding(options: Mapping[str, object]) -> dict[str, str]:
+    return {"padding": str(options["padding"])} if "padding" in options else {}
+
+
+def _canonical(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(in, out) to (out, in); (kh, kw, in, out) to (out, in, kh, kw); a bias as it is."""
+    axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[value.ndim]
+    return np.ascontiguousarray(value.transpose(axes))
+
+
+def _own(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The way back from `_canonical`."""
+    axes = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[value.ndim]
+    return np.ascontiguousarray(value.transpose(axes))

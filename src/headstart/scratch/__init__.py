@@ -1,0 +1,30 @@
+"""A neural network from scratch in NumPy: layers, loss, optimizers, and the network that joins them.
+
+In: float images and class codes. Out: a trained network. Imports nothing of ours but errors, so
+that this folder can be read, taught from, and lifted out, alone. Read layers.py first. Called by
+networks/scratch_engine.py.
+"""
+
+from __future__ import annotations
+
+from headstart.scratch.layers import Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, ReLU, TrainableLayer
+from headstart.scratch.losses import cross_entropy, softmax
+from headstart.scratch.network import Network
+from headstart.scratch.optimizers import SGD, Adam, Optimizer
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Conv2D",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "MaxPool2D",
+    "Network",
+    "Optimizer",
+    "ReLU",
+    "TrainableLayer",
+    "cross_entropy",
+    "softmax",
+]

@@ -1,0 +1,587 @@
+"""The layers of the from-scratch network: each one's forward and backward stand beside each other.
+
+In: activations, channels last, (n_images, height, width, channels) or (n_images, n_features).
+Out: activations, and on the way back the gradient of the loss for inputs, weights and biases.
+Imports nothing of ours but errors, so that it can be read, and lifted out, alone. Called by
+`Network`, which is the one to check shapes: a layer trusts the batch it is given.
+
+What a layer returns lies in a buffer that its next call overwrites; `Network` hands out copies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from headstart.errors import SettingError, ShapeError
+
+__all__ = [
+    "Array",
+    "Conv2D",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "MaxPool2D",
+    "Parameter",
+    "ReLU",
+    "Shape",
+    "TrainableLayer",
+]
+
+Array = NDArray[np.floating[Any]]
+Shape = tuple[int, ...]
+
+_MAP_RANK = 3  # (height, width, channels) of one image
+
+
+@dataclass(eq=False)
+class Parameter:
+    """Values that are learnt and the gradient of the loss for them, of one shape.
+
+    `Network` points both at slices of its two flat vectors, so an optimizer sees one array.
+
+    Parameters
+    ----------
+    value : ndarray, float
+        The weights or biases themselves.
+    grad : ndarray, float
+        Gradient from the last batch, of the shape of ``value``.
+
+    Examples
+    --------
+    >>> Parameter(np.ones(2), np.zeros(2)).value
+    array([1., 1.])
+    """
+
+    value: Array
+    grad: Array
+
+
+class _Buffers:
+    """Arrays kept from batch to batch: fresh ones of this size cost more in page faults than in sums."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray[Any]] = {}
+
+    def take(self, role: str, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
+        """Give the array of this role; zeros at first, later what the last user left."""
+        size = prod(shape)
+        held = self._held.get(role)
+        if held is None or held.size < size:
+            held = self._held[role] = np.zeros(size, dtype)
+        return held[:size].reshape(shape)
+
+
+class Layer(ABC):
+    """One step of a network: a function of a batch, and how gradients flow back through it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer, unique within its network.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.parameters: dict[str, Parameter] = {}
+        self._buffers = _Buffers()
+
+    def build(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> Shape:
+        """Draw the weights for inputs of this shape.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of one image's input, without the batch axis.
+        rng : numpy.random.Generator
+            Source of the initial weights.
+        dtype : dtype
+            Float type of weights and gradients.
+
+        Returns
+        -------
+        tuple of int
+            Shape of one image's output.
+
+        Raises
+        ------
+        ShapeError
+            If the layer cannot take inputs of this shape.
+        """
+        return shape
+
+    @abstractmethod
+    def forward(self, x: Array, training: bool) -> Array:
+        """Compute the outputs of a batch; with ``training`` keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n_images, *input_shape), float, C-contiguous
+            One batch.
+        training : bool
+            Whether `backward` will follow and dropout drops.
+
+        Returns
+        -------
+        ndarray of shape (n_images, *output_shape), float
+            Overwritten by the next call.
+        """
+
+    @abstractmethod
+    def backward(self, grad: Array) -> Array:
+        """Turn the gradient for the outputs of the last training batch into that for its inputs.
+
+        Parameters
+        ----------
+        grad : ndarray of shape (n_images, *output_shape), float, C-contiguous
+            Gradient of the loss for the outputs.
+
+        Returns
+        -------
+        ndarray of shape (n_images, *input_shape), float
+            Gradient of the loss for the inputs; overwritten by the next call.
+        """
+
+
+class TrainableLayer(Layer):
+    """A layer with a weight and a bias.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer, unique within its network.
+    """
+
+    @property
+    def weight(self) -> Parameter:
+        """The weight; its last axis counts the outputs."""
+        return self.parameters["weight"]
+
+    @property
+    def bias(self) -> Parameter:
+        """The bias, one value for each output."""
+        return self.parameters["bias"]
+
+    @abstractmethod
+    def learn(self, grad: Array) -> None:
+        """Fill the gradients of weight and bias, without the one for the inputs.
+
+        Parameters
+        ----------
+        grad : ndarray of shape (n_images, *output_shape), float, C-contiguous
+            Gradient of the loss for the outputs.
+        """
+
+    def _draw(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> None:
+        """Weights N(0, 2 / inputs of one unit), He et al. 2015, arXiv:1502.01852, eq. 10; biases zero."""
+        # drawn in float64 and rounded, so that a seed means the same network in either precision
+        weight = (rng.standard_normal(shape) * sqrt(2 / prod(shape[:-1]))).astype(dtype)
+        bias = np.zeros(shape[-1], dtype)
+        self.parameters = {
+            "weight": Parameter(weight, np.zeros_like(weight)),
+            "bias": Parameter(bias, np.zeros_like(bias)),
+        }
+
+
+class Dense(TrainableLayer):
+    """Every output a weighted sum of all inputs: ``y = x W + b``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+    units : int
+        Number of outputs.
+
+    Raises
+    ------
+    SettingError
+        If ``units`` is not a positive whole number.
+
+    Notes
+    -----
+    The weight has shape (n_inputs, units), the transpose of PyTorch's.
+
+    Examples
+    --------
+    >>> layer = Dense("head", 10)
+    >>> layer.build((64,), np.random.default_rng(0), np.float32)
+    (10,)
+    >>> layer.forward(np.ones((2, 64), np.float32), training=False).shape
+    (2, 10)
+    """
+
+    def __init__(self, name: str, units: int) -> None:
+        super().__init__(name)
+        self.units = _positive(name, "units", units)
+
+    def build(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> Shape:
+        """Draw a weight (n_inputs, units) and a bias (units,)."""
+        if len(shape) != 1:
+            raise ShapeError(
+                f"input of dense {self.name!r} has shape {shape}, need (n_features,); put a Flatten before it"
+            )
+        self._draw((shape[0], self.units), rng, dtype)
+        return (self.units,)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Compute ``y = x W + b``."""
+        if training:
+            self._x = x
+        out = self._buffers.take("out", (len(x), self.units), x.dtype)
+        np.matmul(x, self.weight.value, out=out)  # (n, in) (in, out) -> (n, out)
+        out += self.bias.value
+        return out
+
+    def backward(self, grad: Array) -> Array:
+        """Give ``dL/dx = dL/dy W^T``."""
+        self.learn(grad)
+        grad_x = self._buffers.take("grad_x", self._x.shape, grad.dtype)
+        return np.matmul(grad, self.weight.value.T, out=grad_x)  # (n, out) (out, in) -> (n, in)
+
+    def learn(self, grad: Array) -> None:
+        """Fill ``dL/dW = x^T dL/dy`` and ``dL/db``, the sum of dL/dy over images."""
+        np.matmul(self._x.T, grad, out=self.weight.grad)  # (in, n) (n, out) -> (in, out)
+        np.sum(grad, axis=0, out=self.bias.grad)
+
+
+class Conv2D(TrainableLayer):
+    """A small window slides over the map; every output is a weighted sum of what it covers.
+
+    ``y[i, j] = b + sum over r, s of x[i + r, j + s] W[r, s]``, stride 1.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+    channels : int
+        Number of output channels.
+    kernel_px : int, default=3
+        Height and width of the window.
+    padding : {"valid", "same"}, default="valid"
+        ``"same"`` adds a border of zeros that keeps the map's size; of an odd
+        total, the extra row goes below and the extra column to the right.
+
+    Raises
+    ------
+    SettingError
+        If a number is not a positive whole number, or ``padding`` is unknown.
+
+    Notes
+    -----
+    The weight has shape (kernel, kernel, in, out), so that, with the windows laid
+    out as rows, the layer is one matrix product.
+
+    References
+    ----------
+    Chellapilla, Puri, Simard. High Performance Convolutional Neural Networks for
+    Document Processing. IWFHR 2006.
+
+    Examples
+    --------
+    >>> layer = Conv2D("conv1", 32)
+    >>> layer.build((28, 28, 1), np.random.default_rng(0), np.float32)
+    (26, 26, 32)
+    >>> layer.weight.value.shape
+    (3, 3, 1, 32)
+    """
+
+    def __init__(self, name: str, channels: int, kernel_px: int = 3, padding: str = "valid") -> None:
+        super().__init__(name)
+        self.channels = _positive(name, "channels", channels)
+        self.kernel_px = _positive(name, "kernel_px", kernel_px)
+        if padding not in ("valid", "same"):
+            raise SettingError(
+                f"padding of {name!r} is {padding!r}, need 'valid' or 'same'; choose one of them"
+            )
+        self.padding = padding
+        self._before = (kernel_px - 1) // 2 if padding == "same" else 0
+        self._border = kernel_px - 1 if padding == "same" else 0
+
+    def build(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> Shape:
+        """Draw a weight (kernel, kernel, n_inputs, channels) and a bias (channels,)."""
+        size = self.kernel_px
+        if len(shape) != _MAP_RANK or min(shape[:2]) + self._border < size:
+            raise ShapeError(
+                f"input of conv2d {self.name!r} has shape {shape}, "
+                f"need (height, width, channels) of at least {size} x {size} px; "
+                "use bigger images, fewer pools or padding 'same'"
+            )
+        height, width, n_inputs = shape
+        self._draw((size, size, n_inputs, self.channels), rng, dtype)
+        self._out_shape = (height + self._border - size + 1, width + self._border - size + 1, self.channels)
+        return self._out_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Lay out the windows as rows and multiply them with the weight."""
+        self._x_shape = x.shape
+        n, n_inputs = len(x), x.shape[-1]
+        out_height, out_width, _ = self._out_shape
+        x = self._padded(x)  # (n, height + border, width + border, in)
+        cols = self._buffers.take(
+            "cols", (n, out_height, out_width, self.kernel_px, self.kernel_px, n_inputs), x.dtype
+        )
+        for row, column in self._offsets():
+            cols[:, :, :, row, column] = x[:, row : row + out_height, column : column + out_width]
+        self._cols = cols.reshape(n * out_height * out_width, -1)  # (n oh ow, k k in)
+        out = self._buffers.take("out", (len(self._cols), self.channels), x.dtype)
+        np.matmul(self._cols, self._matrix(self.weight.value), out=out)  # (n oh ow, out)
+        out += self.bias.value
+        return out.reshape(n, *self._out_shape)
+
+    def backward(self, grad: Array) -> Array:
+        """Add up, for every place in the window, what it passes back to the pixel it covered."""
+        self.learn(grad)
+        n, height, width, n_inputs = self._x_shape
+        out_height, out_width, _ = self._out_shape
+        rows = grad.reshape(-1, self.channels)  # (n oh ow, out)
+        part = self._buffers.take("part", (*grad.shape[:3], n_inputs), grad.dtype)
+        grad_x = self._buffers.take(
+            "grad_x", (n, height + self._border, width + self._border, n_inputs), grad.dtype
+        )
+        grad_x.fill(0)
+        # a product for each place in the window: its result stays in the cache, all of them would not
+        for row, column in self._offsets():
+            np.matmul(rows, self.weight.value[row, column].T, out=part.reshape(-1, n_inputs))
+            grad_x[:, row : row + out_height, column : column + out_width] += part
+        return self._cropped(grad_x)
+
+    def learn(self, grad: Array) -> None:
+        """Fill the gradients: windows as rows, transposed, times dL/dy; and its sum over positions."""
+        rows = grad.reshape(-1, self.channels)  # (n oh ow, out)
+        np.matmul(self._cols.T, rows, out=self._matrix(self.weight.grad))  # (k k in, out)
+        ones = self._buffers.take("ones", (len(rows),), grad.dtype)
+        ones.fill(1)
+        np.matmul(ones, rows, out=self.bias.grad)  # a sum over rows, 5 times as fast as sum(axis=0)
+
+    def _offsets(self) -> Iterator[tuple[int, int]]:
+        """Places in the window, in reading order."""
+        return ((i, j) for i in range(self.kernel_px) for j in range(self.kernel_px))
+
+    def _matrix(self, weight: Array) -> Array:
+        return weight.reshape(-1, self.channels)  # (k k in, out), a view
+
+    def _padded(self, x: Array) -> Array:
+        """Put a border of zeros around the maps."""
+        if not self._border:
+            return x
+        n, height, width, n_inputs = x.shape
+        # the border is never written, so it stays as zero as it was made
+        padded = self._buffers.take(
+            "padded", (n, height + self._border, width + self._border, n_inputs), x.dtype
+        )
+        padded[:, self._before : self._before + height, self._before : self._before + width] = x
+        return padded
+
+    def _cropped(self, grad: Array) -> Array:
+        """Take the border off again."""
+        if not self._border:
+            return grad
+        _, height, width, _ = self._x_shape
+        out = self._buffers.take("cropped", self._x_shape, grad.dtype)
+        out[...] = grad[:, self._before : self._before + height, self._before : self._before + width]
+        return out
+
+
+class MaxPool2D(Layer):
+    """The largest value of every window of size x size; windows do not overlap.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+    size_px : int, default=2
+        Height, width and stride of the window. Rows and columns that fill no
+        whole window are dropped, and get a gradient of zero.
+
+    Raises
+    ------
+    SettingError
+        If ``size_px`` is not a positive whole number.
+
+    Notes
+    -----
+    Of equal values the first in reading order takes the gradient, as in PyTorch.
+
+    Examples
+    --------
+    >>> layer = MaxPool2D("pool1", 2)
+    >>> layer.build((5, 5, 1), np.random.default_rng(0), np.float32)
+    (2, 2, 1)
+    """
+
+    def __init__(self, name: str, size_px: int = 2) -> None:
+        super().__init__(name)
+        self.size_px = _positive(name, "size_px", size_px)
+
+    def build(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> Shape:
+        """Check the size of the map."""
+        if len(shape) != _MAP_RANK or min(shape[:2]) < self.size_px:
+            raise ShapeError(
+                f"input of maxpool2d {self.name!r} has shape {shape}, "
+                f"need (height, width, channels) of at least {self.size_px} x {self.size_px} px; "
+                "use bigger images or fewer pools"
+            )
+        self._out_shape = (shape[0] // self.size_px, shape[1] // self.size_px, shape[2])
+        return self._out_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Compute ``y[i, j] = max over r, s of x[size i + r, size j + s]``."""
+        self._x = x
+        out = self._buffers.take("out", (len(x), *self._out_shape), x.dtype)
+        first, *others = self._corners(x)
+        np.copyto(out, first)
+        for other in others:
+            np.maximum(out, other, out=out)
+        self._out = out
+        return out
+
+    def backward(self, grad: Array) -> Array:
+        """Give each gradient to the first place in its window that held the maximum."""
+        grad_x = self._buffers.take("grad_x", self._x.shape, grad.dtype)  # dropped rows stay zero
+        hit = self._buffers.take("hit", grad.shape, np.bool_)
+        unclaimed = self._buffers.take("unclaimed", grad.shape, np.bool_)
+        unclaimed.fill(True)
+        for value, target in zip(self._corners(self._x), self._corners(grad_x), strict=True):
+            np.equal(value, self._out, out=hit)
+            hit &= unclaimed
+            unclaimed ^= hit
+            np.multiply(grad, hit, out=target)
+        return grad_x
+
+    def _corners(self, maps: Array) -> list[Array]:
+        """Each place in the window as a strided view, in reading order, (n, oh, ow, channels)."""
+        size = self.size_px
+        bottom, right = self._out_shape[0] * size, self._out_shape[1] * size
+        return [maps[:, i:bottom:size, j:right:size] for i in range(size) for j in range(size)]
+
+
+class ReLU(Layer):
+    """What is negative becomes zero: ``y = max(x, 0)``; the slope at zero is zero, as in PyTorch.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+
+    Examples
+    --------
+    >>> ReLU("relu1").forward(np.array([[-1.0, 2.0]]), training=False)
+    array([[0., 2.]])
+    """
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Compute ``y = max(x, 0)``."""
+        self._out: Array = self._buffers.take("out", x.shape, x.dtype)
+        return np.maximum(x, 0, out=self._out)
+
+    def backward(self, grad: Array) -> Array:
+        """Give ``dL/dx = dL/dy`` where y > 0, else 0."""
+        grad_x = self._buffers.take("grad_x", grad.shape, grad.dtype)
+        active = self._buffers.take("active", grad.shape, np.bool_)
+        np.greater(self._out, 0, out=active)
+        np.multiply(grad, active, out=grad_x)
+        return grad_x
+
+
+class Flatten(Layer):
+    """A map becomes a row of numbers, in (height, width, channel) order.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+
+    Examples
+    --------
+    >>> Flatten("flatten").forward(np.zeros((2, 3, 3, 8)), training=False).shape
+    (2, 72)
+    """
+
+    def build(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> Shape:
+        """Count the values of one map."""
+        return (prod(shape),)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Reshape; nothing is copied."""
+        self._shape = x.shape
+        return x.reshape(len(x), -1)  # (n, height width channels)
+
+    def backward(self, grad: Array) -> Array:
+        """Reshape back; nothing is copied."""
+        return grad.reshape(self._shape)  # (n, height, width, channels)
+
+
+class Dropout(Layer):
+    """In training, each value is zero with probability ``rate`` and scaled by 1 / (1 - rate) otherwise.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer.
+    rate : float
+        Share of values dropped, in [0, 1).
+    rng : numpy.random.Generator
+        Source of the masks, and of nothing else: its state is all that a run
+        needs to be resumed.
+
+    Raises
+    ------
+    SettingError
+        If ``rate`` is not in [0, 1).
+
+    References
+    ----------
+    Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov. Dropout: A Simple Way
+    to Prevent Neural Networks from Overfitting. JMLR 15, 2014.
+
+    Examples
+    --------
+    >>> layer = Dropout("drop", 0.5, np.random.default_rng(0))
+    >>> layer.forward(np.ones((1, 4)), training=True)
+    array([[2., 0., 0., 0.]])
+    >>> layer.forward(np.ones((1, 4)), training=False)
+    array([[1., 1., 1., 1.]])
+    """
+
+    def __init__(self, name: str, rate: float, rng: np.random.Generator) -> None:
+        super().__init__(name)
+        if not 0 <= rate < 1:
+            raise SettingError(f"rate of {name!r} is {rate!r}, need a number in [0, 1); 0 drops nothing")
+        self.rate = float(rate)
+        self.rng = rng
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Compute ``y = x scale`` with scale 0 or 1 / (1 - rate), drawn anew; in prediction ``y = x``."""
+        if not training:
+            return x
+        self._scale: Array = self._buffers.take("scale", x.shape, x.dtype)
+        self.rng.random(dtype=x.dtype.type, out=self._scale)
+        kept = self._buffers.take("kept", x.shape, np.bool_)
+        np.greater_equal(self._scale, self.rate, out=kept)
+        np.multiply(kept, 1 / (1 - self.rate), out=self._scale)  # 0 or 1 / (1 - rate)
+        out = self._buffers.take("out", x.shape, x.dtype)
+        np.multiply(x, self._scale, out=out)
+        return out
+
+    def backward(self, grad: Array) -> Array:
+        """Give ``dL/dx = dL/dy scale``."""
+        grad_x = self._buffers.take("grad_x", grad.shape, grad.dtype)
+        np.multiply(grad, self._scale, out=grad_x)
+        return grad_x
+
+
+def _positive(owner: str, option: str, value: int) -> int:
+    """Give the value back, or say that it is no positive whole number."""
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise SettingError(
+            f"{option} of {owner!r} is {value!r}, need a whole number of at least 1; change it"
+        )
+    return int(value)

@@ -1,0 +1,118 @@
+"""Sources by name: a model folder, raw pixels, or a network with random weights as the control.
+
+In: a name. Out: a Source. Must not import a training framework. Called by strategies, study and cli.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import onnx
+
+from headstart.data.dataset import Dataset
+from headstart.data.stores import ArrayImages
+from headstart.errors import UnknownSourceError, nearest
+from headstart.graph import build
+from headstart.model import open_model
+from headstart.networks.architectures import ARCHITECTURES, architecture, layer_shapes
+from headstart.networks.scratch_engine import initial_weights
+from headstart.records import InputSpec, NetworkSpec, Source
+
+__all__ = ["KNOWN", "fingerprint", "native_input", "open_source", "random_source", "spec_source"]
+
+KNOWN = {
+    "pixels": "no network: the prepared pixels themselves, the control every transfer has to beat",
+    **{
+        f"random:{name}": f"network {name} with random weights, frozen: what its layout alone is worth"
+        for name in ARCHITECTURES
+    },
+}
+_LARGEST_PX = 64  # side of what raw pixels of photos are squished to
+
+
+def open_source(name: str, dataset: Dataset, seed: int = 0) -> Source:
+    """A source by name, for the images of a dataset.
+
+    Parameters
+    ----------
+    name : str
+        Path of a model folder, ``pixels``, ``random:NETWORK`` (NETWORK as in ``train --network``)
+        or ``random:PATH`` (the network of a model folder, drawn afresh).
+    dataset : Dataset
+        Decides the input size of sources that have none of their own.
+    seed : int, default=0
+        Draws random weights.
+
+    Returns
+    -------
+    Source
+        Frozen.
+
+    Raises
+    ------
+    UnknownSourceError
+        If nothing goes by this name.
+    ModelError
+        If it is a folder and no model.
+    """
+    if name == "pixels":
+        return _pixels(native_input(dataset))
+    kind, _, rest = name.partition(":")
+    if kind == "random" and rest in ARCHITECTURES:
+        spec = architecture(rest, native_input(dataset), max(2, len(dataset.classes)))
+        return random_source(spec, seed)
+    if kind == "random" and Path(rest).is_dir():
+        network = open_model(rest).manifest.network
+        if network is not None:
+            return random_source(network, seed)
+    if Path(name).is_dir():
+        return open_model(name).source(name)
+    raise UnknownSourceError(f"source {name!r} is unknown, need a model folder or a registered name, "
+                             f"{nearest(name, KNOWN)}; list all with: headstart sources")
+
+
+def native_input(dataset: Dataset) -> InputSpec:
+    """The size and channels of a dataset's own images; 64 x 64 colour for files of any size."""
+    if isinstance(dataset.images, ArrayImages):
+        height, width, channels = dataset.images.pixels.shape[1:]
+        return InputSpec(height, width, channels)
+    return InputSpec(_LARGEST_PX, _LARGEST_PX, 3, (0.0,) * 3, (1.0,) * 3)
+
+
+def random_source(spec: NetworkSpec, seed: int) -> Source:
+    """A network nobody trained, frozen.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The network whose layout is on trial.
+    seed : int
+        Draws the weights.
+
+    Returns
+    -------
+    Source
+        Named ``random:NETWORK``.
+    """
+    graph = build.network_graph(spec, initial_weights(spec, seed + 1_000))  # never the trained one's first draw
+    return spec_source(f"random:{spec.name}", spec, graph)
+
+
+def spec_source(name: str, spec: NetworkSpec, graph: onnx.ModelProto) -> Source:
+    """A network of ours as a source; the default tap is what its last layer reads."""
+    content = graph.SerializeToString(deterministic=True)
+    return Source(name, content, spec.input, layer_shapes(spec), spec.layer_names[-2], fingerprint(content))
+
+
+def fingerprint(graph: bytes) -> str:
+    """Hex SHA-256 of a graph: its layers, its weights and its input."""
+    return hashlib.sha256(graph).hexdigest()
+
+
+def _pixels(spec: InputSpec) -> Source:
+    builder = build.GraphBuilder(input_spec=spec)
+    builder.add("Identity", build.normalise(builder, spec), name="values")
+    content = builder.model(["values"]).SerializeToString(deterministic=True)
+    shape = (spec.channels, spec.height_px, spec.width_px)
+    return Source("pixels", content, spec, {"values": shape}, "values", fingerprint(content))

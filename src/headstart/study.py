@@ -1,0 +1,346 @@
+"""The honest comparison: a strategy and its controls, on the same labels and the same test images.
+
+In: a source, the target's training parts and test images, a protocol. Out: rows, comparisons, verdict.
+Must not import an engine at the top. Called by recipes and the public face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.cache import Cache
+from headstart.data.dataset import Dataset
+from headstart.data.splits import nested_subsets
+from headstart.data.views import view_map
+from headstart.errors import DataError
+from headstart.evaluation.compare import holm, paired_difference, verdict
+from headstart.evaluation.intervals import wilson
+from headstart.features import extract
+from headstart.heads.registry import make_head
+from headstart.imaging.prepare import prepare
+from headstart.networks.architectures import with_classes
+from headstart.networks.registry import make_network
+from headstart.networks.training import fit
+from headstart.progress import SILENT, Progress
+from headstart.records import Array, Comparison, NetworkSpec, Row, Source, TrainSettings
+from headstart.sources import open_source, random_source
+
+__all__ = [
+    "Protocol",
+    "Strategy",
+    "Table",
+    "collapse",
+    "network_from_scratch",
+    "probe",
+    "run_table",
+    "sentences",
+    "standard_controls",
+]
+
+Strategy = Callable[[NDArray[np.intp], int], Array]
+"""Learns from these training images with this seed; probabilities of the test images."""
+
+PROBE = "probe"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which budgets of labels are tried, how many draws of each, and from which seed."""
+
+    labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
+    draws: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and comparisons, and the sentences they amount to."""
+
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    verdict: str
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What one strategy got right at one budget: (n_draws, n_test)."""
+
+    right: NDArray[np.bool_]
+    seconds: float
+
+
+def probe(
+    source: Source, train: Dataset, test: Dataset, *, tap: str | None = None, head: str = "linear",
+    cache: Cache | None = None, runtime_name: str = "openvino", progress: Progress = SILENT,
+) -> Strategy:
+    """A head on a frozen source: the strategy itself, or a control with another source.
+
+    Parameters
+    ----------
+    source : Source
+        Runs once over both sets.
+    train, test : Dataset
+        Images to draw labels from, and images to answer.
+    tap : str, optional
+        Where features are read.
+    head : str, default='linear'
+        Which head.
+    cache, runtime_name, progress
+        See ``features.extract``.
+
+    Returns
+    -------
+    callable
+        A Strategy.
+    """
+
+    def features(part: Dataset) -> Array:
+        return extract(part, source, tap=tap, cache=cache, runtime_name=runtime_name, progress=progress)
+
+    rows, asked = features(train), features(test)
+
+    def strategy(indices: NDArray[np.intp], seed: int) -> Array:
+        fitted = make_head(head).fit(rows[indices], train.labels[indices], classes=train.classes, seed=seed)
+        return fitted.probabilities(asked)
+
+    return strategy
+
+
+def network_from_scratch(
+    spec: NetworkSpec, engine: str, settings: TrainSettings, few: TrainSettings, train: Dataset, test: Dataset
+) -> Strategy:
+    """The same network learning the target from nothing.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The source's layers; the last is replaced.
+    engine : str
+        What trains it.
+    settings, few : TrainSettings
+        With all labels, as the source was trained but for early stopping; with fewer, ``few``.
+    train, test : Dataset
+        Images to draw labels from, and images to answer.
+
+    Returns
+    -------
+    callable
+        A Strategy.
+    """
+    spec = with_classes(spec, len(train.classes))
+    images, asked, codes = prepare(train, spec.input), prepare(test, spec.input), train.codes()
+
+    def strategy(indices: NDArray[np.intp], seed: int) -> Array:
+        network = make_network(spec, engine, seed)
+        chosen = replace(settings if len(indices) == len(train) else few, seed=seed, patience=0)
+        fit(network, images[indices], codes[indices], chosen)
+        return network.logits(asked)
+
+    return strategy
+
+
+def collapse(probs: Array, source_classes: Sequence[str], view: str, classes: Sequence[str]) -> Strategy:
+    """Read a coarser answer off the source's own: no label of the target is used.
+
+    Parameters
+    ----------
+    probs : ndarray of shape (n_test, n_source_classes), float32
+        The source's answers on the test images.
+    source_classes : sequence of str
+        What they are about.
+    view : str
+        Says which target class each source class belongs to.
+    classes : sequence of str
+        Target classes in order.
+
+    Returns
+    -------
+    callable
+        A Strategy that learns nothing.
+    """
+    mapping = view_map(source_classes, view)
+    summed = np.stack(
+        [probs[:, [mapping[name] == wanted for name in source_classes]].sum(axis=1) for wanted in classes], axis=1
+    )
+    return lambda indices, seed: summed
+
+
+def run_table(
+    strategies: Mapping[str, Strategy],
+    train: Dataset,
+    test: Dataset,
+    protocol: Protocol,
+    *,
+    progress: Progress = SILENT,
+) -> Table:
+    """Try every strategy at every budget on the same draws, and compare the probe with each control.
+
+    Parameters
+    ----------
+    strategies : mapping of str to Strategy
+        ``probe`` first; the others are its controls.
+    train, test : Dataset
+        Images to draw labels from, and the images that every figure is about.
+    protocol : Protocol
+        Budgets, draws, seed. Budgets larger than the smallest class are left out, with a remark.
+    progress : Progress, optional
+        Told which cell is being computed.
+
+    Returns
+    -------
+    Table
+        Intervals are Wilson's at 95 % on the test images; comparisons are paired, their p-values
+        Holm's over all of them.
+
+    Raises
+    ------
+    DataError
+        If there is no strategy called ``probe``.
+    """
+    if PROBE not in strategies:
+        raise DataError(f"strategies are {', '.join(strategies) or 'none'}, need one called {PROBE!r}")
+    smallest = min(train.counts().values())
+    possible = tuple(size for size in protocol.labels_per_class if size < smallest)
+    remarks = tuple(
+        f"{size} labels per class were asked for; the smallest class has {smallest}, so this budget is left out."
+        for size in protocol.labels_per_class if size not in possible
+    )
+    codes, cells = test.codes(train.classes), {}
+    for budget, draws in _draws(train, possible, protocol).items():
+        for name, strategy in strategies.items():
+            progress.step(f"{name}, {_labels(budget)}", 0, len(draws))
+            cells[name, budget] = _cell(strategy, draws, codes, protocol.seed)
+    rows = tuple(_row(name, budget, cell) for (name, budget), cell in cells.items())
+    comparisons = _compare(cells, list(strategies)[1:], [*possible, None]) if len(strategies) > 1 else ()
+    said = sentences(rows, comparisons, len(train))
+    return Table(rows, comparisons, said[0], (*said[1:], *remarks))
+
+
+def _draws(
+    train: Dataset, budgets: Sequence[int], protocol: Protocol
+) -> dict[int | None, list[NDArray[np.intp]]]:
+    """Indices of every draw at every budget; the smaller draws lie within the larger."""
+    chosen: dict[int | None, list[NDArray[np.intp]]] = {budget: [] for budget in budgets}
+    for draw in range(protocol.draws if budgets else 0):
+        subsets = nested_subsets(train.labels, budgets, seed=np.random.default_rng([protocol.seed, 6, draw]))
+        for budget in budgets:
+            chosen[budget].append(subsets[budget])
+    return {**chosen, None: [np.arange(len(train))]}
+
+
+def _cell(strategy: Strategy, draws: Sequence[NDArray[np.intp]], codes: NDArray[np.int64], seed: int) -> _Cell:
+    right, seconds = [], []
+    for number, indices in enumerate(draws):
+        begun = perf_counter()
+        right.append(strategy(indices, seed + number).argmax(axis=1) == codes)
+        seconds.append(perf_counter() - begun)
+    return _Cell(np.stack(right), float(np.median(seconds)))
+
+
+def _row(name: str, budget: int | None, cell: _Cell) -> Row:
+    per_draw, n_test = cell.right.mean(axis=1), cell.right.shape[1]
+    spread = float(per_draw.std(ddof=1)) if len(per_draw) > 1 else 0.0
+    return Row(name, budget, wilson(float(per_draw.mean()) * n_test, n_test), len(per_draw), spread, cell.seconds)
+
+
+def _compare(
+    cells: Mapping[tuple[str, int | None], _Cell], controls: Sequence[str], budgets: Sequence[int | None]
+) -> tuple[Comparison, ...]:
+    pairs = [(control, budget) for budget in budgets for control in controls]
+    differences = [paired_difference(cells[PROBE, budget].right, cells[control, budget].right) for control, budget in pairs]
+    adjusted = holm([one.p_value for one in differences])
+    return tuple(
+        Comparison(PROBE, control, budget, difference, p, verdict(difference, p))
+        for (control, budget), difference, p in zip(pairs, differences, adjusted, strict=True)
+    )
+
+
+def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+    """Say what the table amounts to: the verdict at few labels and at all, then a line for every budget.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Every strategy at every budget.
+    comparisons : sequence of Comparison
+        The probe against every control.
+    n_labels : int
+        Training images when all are used.
+
+    Returns
+    -------
+    tuple of str
+        The verdict first.
+    """
+    if not comparisons:
+        best = rows[-1].accuracy
+        return (f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
+                "so whether transfer was worth it is open.",)
+    lines = {}
+    for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
+        here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
+        rivals = [one for one in comparisons if one.labels_per_class == budget]
+        lines[budget] = _against_best(max(rivals, key=lambda one: here[one.control]), budget, n_labels)
+    few = [budget for budget in lines if budget is not None]
+    headline = 5 if 5 in few else (few[0] if few else None)
+    first = lines[headline] if headline == list(lines)[-1] or headline is None else f"{lines[headline]} {lines[None]}"
+    return (first, *(line for budget, line in lines.items() if budget not in (headline, None)))
+
+
+def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> str:
+    """One sentence: the probe against the strongest control at a budget."""
+    with_labels = f"With all {n_labels:,} labels" if budget is None else f"With {_labels(budget)}"
+    found, rival = comparison.difference, comparison.control
+    span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    if comparison.verdict == "cannot tell apart":
+        return (f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
+                f"{100 * found.value:+.2f} points {span}.")
+    points = f"{abs(100 * found.value):.2f} points"
+    if comparison.verdict == "helps":
+        return f"{with_labels}, transfer helps by {points} {span} over its strongest control ({rival})."
+    return f"{with_labels}, transfer hurts by {points} {span}: {rival} does better."
+
+
+def _labels(budget: int | None) -> str:
+    if budget is None:
+        return "all labels"
+    return f"{budget} label{'s' if budget > 1 else ''} per class"
+
+
+def standard_controls(
+    spec: NetworkSpec, engine: str, settings: TrainSettings, few: TrainSettings, train: Dataset, test: Dataset,
+    *, tap: str, head: str, seed: int, cache: Cache | None, runtime_name: str, progress: Progress = SILENT,
+) -> dict[str, Strategy]:
+    """What every transfer has to beat: from scratch, random frozen layers, raw pixels.
+
+    Parameters
+    ----------
+    spec, engine, settings, few
+        The source's network and how it is trained.
+    train, test : Dataset
+        Images to draw labels from, and images to answer.
+    tap, head : str
+        As the probe's.
+    seed : int
+        Draws the random layers.
+    cache, runtime_name, progress
+        See ``features.extract``.
+
+    Returns
+    -------
+    dict of str to Strategy
+        By the names that tables show.
+    """
+    return {
+        "scratch": network_from_scratch(spec, engine, settings, few, train, test),
+        "random frozen": probe(random_source(spec, seed), train, test, tap=tap, head=head, cache=cache,
+                               runtime_name=runtime_name, progress=progress),
+        "raw pixels": probe(open_source("pixels", train), train, test, head="kernel", cache=cache,
+                            runtime_name=runtime_name, progress=progress),
+    }

@@ -1,0 +1,123 @@
+"""What the command line prints: aligned tables of text, and JSON.
+
+In: records. Out: text without a trailing newline. Must not compute. Called by cli and predict.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from time import localtime, strftime
+from typing import TYPE_CHECKING, Any
+
+from headstart.records import Evaluation, Row, Score, StudyResult
+
+if TYPE_CHECKING:
+    from headstart.cache import Entry
+
+__all__ = ["aligned", "cache_table", "evaluation_table", "pairs", "result_table", "to_json"]
+
+
+def to_json(value: Any) -> str:
+    """Records and plain values as indented JSON; what is not a number becomes null."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns of text: the first ``left`` to the left, the others to the right.
+
+    Examples
+    --------
+    >>> print(aligned([["a", "1"], ["bb", "10"]]))
+    a    1
+    bb  10
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            text.ljust(width) if column < left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values, a line each; a mapping inside is set in."""
+    lines = []
+    width = max((len(str(name)) for name in values), default=0)
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines.append(str(name))
+            lines += [f"  {line}" for line in pairs(value).splitlines()]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            lines.append(f"{str(name).ljust(width)}  {shown}")
+    return "\n".join(lines)
+
+
+def result_table(result: StudyResult) -> str:
+    """Strategies by budgets: accuracy in per cent with its 95 % interval."""
+    strategies = list(dict.fromkeys(row.strategy for row in result.rows))
+    budgets = list(dict.fromkeys(row.labels_per_class for row in result.rows))
+    cells = {(row.strategy, row.labels_per_class): row for row in result.rows}
+    header = ["labels per class", *("all" if budget is None else str(budget) for budget in budgets)]
+    body = [[name, *(_cell(cells.get((name, budget))) for budget in budgets)] for name in strategies]
+    n_test = result.rows[0].accuracy.n
+    note = f"Accuracy in % [95 % interval] on the same {n_test:,} test images; mean over draws of labels."
+    return f"{result.title}\n\n{aligned([header, *body])}\n\n{note}"
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    found = row.accuracy
+    return f"{100 * found.value:.2f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def evaluation_table(found: Evaluation) -> str:
+    """Accuracy, a line per class, and the confusion counts."""
+    per_class = [["class", "precision", "recall", "F1", "images"]]
+    per_class += [
+        [one.name, _score(one.precision), _score(one.recall), _score(one.f1), str(one.recall.n)] for one in found.per_class
+    ]
+    counts = [["is \\ called", *found.classes]]
+    counts += [[name, *map(str, row)] for name, row in zip(found.classes, found.confusion, strict=True)]
+    head = f"{found.title}\naccuracy {_score(found.accuracy)} on {found.accuracy.n:,} images, loss {found.loss:.4f} nats"
+    return "\n\n".join([head, aligned(per_class), aligned(counts)])
+
+
+def _score(score: Score) -> str:
+    return f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"
+
+
+def cache_table(entries: Sequence[Entry]) -> str:
+    """What is cached, a line each, and the sum."""
+    total = f"{len(entries)} arrays, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"
+    if not entries:
+        return total
+    rows = [["key", "tap", "shape", "MiB", "last used"]]
+    rows += [
+        [one.key[:12], str(one.parts.get("tap")), "x".join(map(str, one.shape)), f"{one.size_bytes / 2**20:.1f}",
+         strftime("%Y-%m-%d %H:%M", localtime(one.used_at))]
+        for one in entries
+    ]
+    return f"{aligned(rows, left=2)}\n{total}"

@@ -1,0 +1,107 @@
+"""Views: what each keeps and calls it, and how a wrong one is answered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headstart.data import Dataset, apply_view, from_arrays, view_map
+from headstart.errors import UnknownClassError, UnknownViewError
+
+
+@pytest.fixture
+def digits() -> Dataset:
+    labels = [10, 0, 1, 2, 3, 9]
+    return from_arrays(np.arange(6, dtype=np.uint8).reshape(6, 1, 1), labels, groups=labels, name="digits")
+
+
+@pytest.mark.parametrize(
+    ("view", "labels", "classes"),
+    [
+        ("odd", ["1", "3", "9"], ("1", "3", "9")),
+        ("even", ["10", "0", "2"], ("0", "2", "10")),
+        ("parity", ["even", "even", "odd", "even", "odd", "odd"], ("even", "odd")),
+        ("1-9", ["1", "2", "3", "9"], ("1", "2", "3", "9")),
+        ("3, 10,1", ["10", "1", "3"], ("1", "3", "10")),
+        ("9", ["9"], ("9",)),
+    ],
+)
+def test_what_a_view_keeps(digits: Dataset, view: str, labels: list[str], classes: tuple[str, ...]) -> None:
+    seen = apply_view(digits, view)
+    assert seen.name == f"digits:{view}"
+    assert seen.labels.tolist() == labels
+    assert seen.classes == classes
+    assert seen.groups is not None and len(seen.groups) == len(labels)
+    assert seen.fingerprint != digits.fingerprint
+
+
+def test_a_view_of_a_view(digits: Dataset) -> None:
+    seen = apply_view(apply_view(digits, "0-3"), "parity")
+    assert seen.name == "digits:0-3:parity"
+    assert seen.labels.tolist() == ["even", "odd", "even", "odd"]
+
+
+def test_parity_names_even_first() -> None:
+    data = from_arrays(np.zeros((2, 1, 1), np.uint8), [1, 2])
+    assert apply_view(data, "parity").classes == ("even", "odd")
+    assert apply_view(data, "parity").codes().tolist() == [1, 0]
+
+
+def test_a_class_named_like_a_view_comes_first() -> None:
+    data = from_arrays(np.zeros((3, 1, 1), np.uint8), ["odd", "even", "odd"])
+    assert apply_view(data, "odd").classes == ("odd",)
+    assert apply_view(data, "odd").labels.tolist() == ["odd", "odd"]
+
+
+def test_images_follow_their_labels(digits: Dataset) -> None:
+    assert apply_view(digits, "odd").images.pixels.ravel().tolist() == [2, 4, 5]  # type: ignore[attr-defined]
+
+
+def test_the_mapping_of_a_collapse() -> None:
+    assert view_map(["0", "1", "2"], "parity") == {"0": "even", "1": "odd", "2": "even"}
+    assert view_map(["0", "1", "2"], "even") == {"0": "0", "1": None, "2": "2"}
+
+
+@pytest.mark.parametrize(
+    ("view", "kind", "sentence"),
+    [
+        (
+            "od",
+            UnknownViewError,
+            r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c or a class \(known are 0, ",
+        ),
+        ("", UnknownViewError, r"^view '' is unknown"),
+        ("3-1", UnknownViewError, r"^view '3-1' runs downwards, need low-high; write 1-3$"),
+        (
+            "0-12",
+            UnknownClassError,
+            r"^view '0-12' names class '12', need classes of the dataset, nearest are",
+        ),
+        (
+            "1,33",
+            UnknownClassError,
+            r"^view '1,33' names class '33', need classes of the dataset, nearest are 3; mend",
+        ),
+        ("1,", UnknownClassError, r"^view '1,' names class ''"),
+    ],
+)
+def test_a_view_that_is_none(digits: Dataset, view: str, kind: type[Exception], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
+        apply_view(digits, view)
+
+
+@pytest.mark.parametrize("view", ["odd", "even", "parity", "0-4"])
+def test_numbers_are_needed(view: str) -> None:
+    with pytest.raises(
+        UnknownViewError,
+        match=rf"^view '{view}' does not fit classes 'ants', 'bees', need classes that are whole",
+    ):
+        view_map(["ants", "bees"], view)
+
+
+def test_a_view_that_keeps_nothing(digits: Dataset) -> None:
+    with pytest.raises(
+        UnknownViewError,
+        match=r"^view 'odd' keeps no image of dataset 'digits:even', need one that does; its",
+    ):
+        apply_view(apply_view(digits, "even"), "odd")

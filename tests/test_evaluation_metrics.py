@@ -1,0 +1,91 @@
+"""Metrics against hand counts and against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+
+from headstart.errors import SettingError, ShapeError
+from headstart.evaluation.metrics import confusion, cross_entropy, evaluate
+
+
+def _guess(n_images=600, n_classes=5, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_classes, n_images)
+    logits = rng.normal(size=(n_images, n_classes)) + 1.5 * np.eye(n_classes)[labels]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return probs, labels
+
+
+def test_confusion_counts_true_by_row_and_called_by_column():
+    assert confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 2]), 3).tolist() == [
+        [1, 0, 1],
+        [0, 1, 0],
+        [0, 0, 1],
+    ]
+
+
+def test_evaluate_agrees_with_scikit_learn():
+    probs, labels = _guess()
+    found = evaluate("t", probs, labels, list("abcde"))
+    called = probs.argmax(axis=1)
+    assert np.array(found.confusion).tolist() == confusion_matrix(labels, called).tolist()
+    assert found.loss == pytest.approx(log_loss(labels, probs))
+    wanted = np.array(precision_recall_fscore_support(labels, called)[:3])
+    ours = np.array(
+        [[getattr(row, key).value for row in found.per_class] for key in ("precision", "recall", "f1")]
+    )
+    assert ours == pytest.approx(wanted)
+    assert found.accuracy.value == np.mean(called == labels)
+    assert found.accuracy.n == 600
+
+
+def test_every_score_lies_in_its_interval():
+    probs, labels = _guess(n_images=40)
+    found = evaluate("t", probs, labels, list("abcde"))
+    for row in found.per_class:
+        for score in (row.precision, row.recall, row.f1):
+            assert 0 <= score.low <= score.value <= score.high <= 1
+
+
+def test_a_class_never_called_and_never_there_scores_zero_and_knows_nothing():
+    probs = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
+    last = evaluate("t", probs, np.array([0, 1]), ("a", "b", "c")).per_class[2]
+    for score in (last.precision, last.recall, last.f1):
+        assert (score.value, score.low, score.high, score.n) == (0.0, 0.0, 1.0, 0)
+
+
+def test_a_certain_mistake_costs_a_finite_loss():
+    assert cross_entropy(np.array([[0.0, 1.0]]), np.array([0])) == pytest.approx(-np.log(1e-7))
+    assert str(cross_entropy(np.array([[1.0, 0.0]]), np.array([0]))) == "0.0"
+
+
+def test_evaluate_is_the_same_for_the_same_seed():
+    probs, labels = _guess(n_images=100)
+    assert evaluate("t", probs, labels, list("abcde"), 1) == evaluate("t", probs, labels, list("abcde"), 1)
+
+
+@pytest.mark.parametrize(
+    ("probs", "labels", "classes", "error", "word"),
+    [
+        (np.ones(3), np.zeros(3, int), "a", ShapeError, "probs has shape"),
+        (np.ones((0, 1)), np.zeros(0, int), "a", ShapeError, "both 1 or more"),
+        (np.full((2, 2), 0.5), np.zeros(3, int), "ab", ShapeError, "to match labels"),
+        (np.full((2, 2), 0.5), np.zeros(2, int), "abc", ShapeError, "to match classes"),
+        (np.full((2, 2), 0.5), np.zeros(2), "ab", ShapeError, "integer codes"),
+        (np.full((2, 2), 0.5), np.array([0, 2]), "ab", SettingError, "codes from 0 to 2, need 0 to 1"),
+        (np.full((2, 2), 0.9), np.zeros(2, int), "ab", SettingError, "no probabilities"),
+        (np.full((2, 2), np.nan), np.zeros(2, int), "ab", SettingError, "no probabilities"),
+    ],
+)
+def test_evaluate_says_what_it_cannot_use(probs, labels, classes, error, word):
+    with pytest.raises(error, match=word) as caught:
+        evaluate("t", probs, labels, tuple(classes))
+    assert ", need " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_confusion_wants_one_call_per_image():
+    with pytest.raises(ShapeError, match="predicted has 1 entries, need 2"):
+        confusion(np.array([0, 1]), np.array([0]), 2)
