@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Dataset", "HeadstartError", "Model", "TrainSettings", "__version__", "load", "open", "train", "transfer"]
+__all__ = [
+    "Dataset",
+    "HeadstartError",
+    "Model",
+    "TrainSettings",
+    "__version__",
+    "load",
+    "open",
+    "train",
+    "transfer",
+]
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
     from headstart.errors import HeadstartError
     from headstart.face import train, transfer
     from headstart.model import Model
-    from headstart.model import open_model as open  # noqa: A004 - hs.open is the word of the design
+    from headstart.model import open_model as open
     from headstart.records import TrainSettings
 
 _HOMES = {

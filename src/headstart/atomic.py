@@ -77,7 +77,9 @@ def atomic_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path
     """
     target = Path(path)
     if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise SettingError(f"{str(target)!r} exists and holds no {marker}, need a new or empty folder; choose another")
+        raise SettingError(
+            f"{str(target)!r} exists and holds no {marker}, need a new or empty folder; choose another"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
     temporary.mkdir()

@@ -1,4 +1,4 @@
-"""Arrays stored under the fingerprints they depend on: computed once, found for ever, gone when space runs out.
+"""Arrays stored under the fingerprints they depend on: computed once, kept until space runs out.
 
 In: a mapping of what an array depends on. Out: the array, memory-mapped. Imports errors and atomic.
 Must not know what the arrays mean. Called by features.
@@ -142,8 +142,10 @@ class FolderCache:
             write_atomic(path.with_suffix(".json"), json.dumps({"parts": dict(parts), "shape": array.shape}))
             temporary.replace(path)
         except OSError as error:
-            raise CacheError(f"cache {str(self.root)!r} cannot be written ({error.strerror}), need space and permission; "
-                             "set HEADSTART_CACHE to another folder, or use --no-cache") from error
+            raise CacheError(
+                f"cache {str(self.root)!r} cannot be written ({error.strerror}), need space and permission; "
+                "set HEADSTART_CACHE to another folder, or use --no-cache"
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
         self._shrink(keep=key)
@@ -158,7 +160,9 @@ class FolderCache:
                 status = path.stat()
             except (OSError, ValueError):
                 continue
-            found.append(Entry(path.stem, note["parts"], tuple(note["shape"]), status.st_size, status.st_mtime))
+            found.append(
+                Entry(path.stem, note["parts"], tuple(note["shape"]), status.st_size, status.st_mtime)
+            )
         return sorted(found, key=lambda entry: -entry.used_at)
 
     def clear(self) -> int:
@@ -197,5 +201,7 @@ def default_cache() -> FolderCache:
     except ValueError:
         limit = -1.0
     if not limit > 0:
-        raise SettingError(f"HEADSTART_CACHE_LIMIT_GB is {text!r}, need a number of gigabytes above 0; unset it for 20")
+        raise SettingError(
+            f"HEADSTART_CACHE_LIMIT_GB is {text!r}, need a number of gigabytes above 0; unset it for 20"
+        )
     return FolderCache(cache_root() / "features", int(limit * 2**30))

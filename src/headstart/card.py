@@ -25,24 +25,40 @@ def render_card(manifest: Manifest) -> str:
     """
     size = manifest.input
     lines = [
-        "---", "library_name: headstart", "pipeline_tag: image-classification", "---", "",
-        f"# {manifest.name}", "",
-        f"Tells apart {len(manifest.classes)} classes: {', '.join(manifest.classes)}.", "",
+        "---",
+        "library_name: headstart",
+        "pipeline_tag: image-classification",
+        "---",
+        "",
+        f"# {manifest.name}",
+        "",
+        f"Tells apart {len(manifest.classes)} classes: {', '.join(manifest.classes)}.",
+        "",
         f"- Strategy: {manifest.strategy}",
         f"- Input: {size.height_px} x {size.width_px} px, {size.channels} channel(s), policy {size.policy}",
         f"- Learnt from: {manifest.data.get('name')} ({manifest.data.get('n_images')} images, "
         f"fingerprint {str(manifest.data.get('fingerprint'))[:12]})",
     ]
     if manifest.source:
-        lines.append(f"- Source: {manifest.source.get('name')}, tap {manifest.source.get('tap')} "
-                     f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), frozen")
+        lines.append(
+            f"- Source: {manifest.source.get('name')}, tap {manifest.source.get('tap')} "
+            f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), frozen"
+        )
     lines.append(f"- Head: {manifest.head.get('name')} " + _pairs(manifest.head.get("chosen", {})))
     lines += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in sorted(manifest.scores.items())]
     lines += [
-        "", "## Limits", "",
+        "",
+        "## Limits",
+        "",
         "It answers with one of its classes whatever picture it is given. The figures above are from images "
-        "held out of training, not from the test split: measure it on yours with `headstart evaluate`.", "",
-        "## Use", "", "```", "headstart predict MODEL picture.png", "```", "",
+        "held out of training, not from the test split: measure it on yours with `headstart evaluate`.",
+        "",
+        "## Use",
+        "",
+        "```",
+        "headstart predict MODEL picture.png",
+        "```",
+        "",
     ]
     return "\n".join(lines)
 

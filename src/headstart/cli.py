@@ -24,7 +24,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="headstart",
-    help="Take a trained network, teach it your classes from few labels, and find out whether it was worth it.",
+    help="Take a trained network, teach it your classes from few labels, find out whether it was worth it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -32,24 +32,34 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 recipes_app = typer.Typer(help="The classic experiments: list them, show one.", invoke_without_command=True)
-sources_app = typer.Typer(help="What can be learnt from: list sources, show one.", invoke_without_command=True)
-cache_app = typer.Typer(help="Computed features: where they are, what they are, away with them.", invoke_without_command=True)
+sources_app = typer.Typer(
+    help="What can be learnt from: list sources, show one.", invoke_without_command=True
+)
+cache_app = typer.Typer(
+    help="Computed features: where they are, what they are, away with them.", invoke_without_command=True
+)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(sources_app, name="sources")
 app.add_typer(cache_app, name="cache")
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new, empty or an older result.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder to write; new, empty or an older result.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same machine, same result.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep features.")]
 Runtime = Annotated[str, typer.Option(help="What runs graphs: openvino, or onnxruntime as the reference.")]
-Strict = Annotated[bool, typer.Option("--strict", help="A picture that cannot be read is an error, not a remark.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="A picture that cannot be read is an error, not a remark.")
+]
 Engine = Annotated[str | None, typer.Option(help="What trains: torch, or scratch (NumPy, always there).")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or auto (bf16 where the CPU has it).")]
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Say the version and leave.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Say the version and leave.")] = False,
+) -> None:
     if version:
         print(f"headstart {__version__}")
         raise typer.Exit
@@ -58,10 +68,19 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Say the versi
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe's name (see: headstart recipes) or a .toml file.")],
-    data: Annotated[str | None, typer.Option(help="Dataset instead of the recipe's own, such as mnist.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for models, result and report. Default: runs/RECIPE-DATA.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Dataset instead of the recipe's own, such as mnist.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for models, result and report. Default: runs/RECIPE-DATA."
+        ),
+    ] = None,
     engine: Engine = None,
-    controls: Annotated[bool, typer.Option(help="Run what transfer has to beat; without, there is no verdict.")] = True,
+    controls: Annotated[
+        bool, typer.Option(help="Run what transfer has to beat; without, there is no verdict.")
+    ] = True,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     no_cache: NoCache = False,
@@ -73,16 +92,14 @@ def run(
     """
     from headstart.progress import terminal_progress
     from headstart.recipes.recipe import read_recipe
-    from headstart.recipes.run import run_recipe
+    from headstart.recipes.run import Options, run_recipe
 
     wanted = read_recipe(recipe)
     named = (data or wanted.data).replace("/", "-").replace(":", "-")
     folder = output or Path("runs") / f"{wanted.name}-{named}"
     with terminal_progress() as progress:
-        outcome = run_recipe(
-            wanted, folder, data=data, seed=seed, engine=engine, controls=controls, cache=_cache(no_cache),
-            runtime_name=runtime, command=_typed(), progress=progress,
-        )
+        options = Options(data, engine, seed, controls, _cache(no_cache), runtime, _typed(), progress)
+        outcome = run_recipe(wanted, folder, options)
     if json:
         _print_json(outcome.result)
     else:
@@ -101,7 +118,9 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-3,
     schedule: Annotated[str, typer.Option(help="constant or one-cycle.")] = "constant",
     label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.99)] = 0.0,
-    patience: Annotated[int, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")] = 0,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")
+    ] = 0,
     seed: Seed = 0,
     strict: Strict = False,
     json: Json = False,
@@ -116,12 +135,19 @@ def train(
     from headstart.strategies import learn_network
 
     settings = TrainSettings(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
-        label_smoothing=label_smoothing, patience=patience, seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        label_smoothing=label_smoothing,
+        patience=patience,
+        seed=seed,
     )
     with terminal_progress() as progress:
         dataset = _told(load(data, strict=strict))
-        learnt = learn_network(dataset, network=network, engine=engine or "torch", settings=settings, progress=progress)
+        learnt = learn_network(
+            dataset, network=network, engine=engine or "torch", settings=settings, progress=progress
+        )
     learnt.model.save(output)
     _print_learnt(learnt, output, json)
 
@@ -131,9 +157,13 @@ def transfer(
     source: Annotated[str, typer.Argument(help="A model folder, pixels, or random:NETWORK.")],
     data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
     output: Output,
-    tap: Annotated[str | None, typer.Option(help="Where features are read; see: headstart sources show SOURCE.")] = None,
+    tap: Annotated[
+        str | None, typer.Option(help="Where features are read; see: headstart sources show SOURCE.")
+    ] = None,
     pooling: Annotated[str, typer.Option(help="How maps become a row: flat, avg or grid2.")] = "flat",
-    head: Annotated[str, typer.Option(help="linear, ridge, kernel, mlp, neighbours or prototypes.")] = "linear",
+    head: Annotated[
+        str, typer.Option(help="linear, ridge, kernel, mlp, neighbours or prototypes.")
+    ] = "linear",
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: Precision = None,
@@ -153,8 +183,16 @@ def transfer(
     with terminal_progress() as progress:
         dataset = _told(load(data, strict=strict))
         learnt = learn_head(
-            open_source(source, dataset, seed), dataset, tap=tap, pooling=pooling, head=head, seed=seed,
-            cache=_cache(no_cache), runtime_name=runtime, precision=precision, progress=progress,
+            open_source(source, dataset, seed),
+            dataset,
+            tap=tap,
+            pooling=pooling,
+            head=head,
+            seed=seed,
+            cache=_cache(no_cache),
+            runtime_name=runtime,
+            precision=precision,
+            progress=progress,
         )
     learnt.model.save(output)
     _print_learnt(learnt, output, json)
@@ -164,7 +202,9 @@ def transfer(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model folder.")],
     data: Annotated[str, typer.Argument(help="Dataset with the model's classes.")],
-    split: Annotated[str | None, typer.Option(help="train, val, test or all. Default: test where there is one.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all. Default: test where there is one.")
+    ] = None,
     runtime: Runtime = "openvino",
     seed: Seed = 0,
     strict: Strict = False,
@@ -174,9 +214,9 @@ def evaluate(
 
     Example: headstart evaluate runs/parity digits:parity
     """
+    from headstart.data.readers import load
     from headstart.evaluation.metrics import evaluate as measure
     from headstart.model import open_model
-    from headstart.data.readers import load
 
     opened = open_model(model)
     dataset = _told(load(data, strict=strict))
@@ -281,7 +321,9 @@ def sources_list() -> None:
 @sources_app.command("show")
 def sources_show(
     name: Annotated[str, typer.Argument(help="A source.")],
-    data: Annotated[str, typer.Option(help="Dataset that decides the input size where the source has none.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="Dataset that decides the input size where the source has none.")
+    ] = "digits",
     json: Json = False,
 ) -> None:
     """Say what a source takes and where it can be tapped."""
@@ -342,8 +384,12 @@ def _told(dataset: Any) -> Any:
     if dataset.skipped:
         path, reason = dataset.skipped[0]
         more = f" and {len(dataset.skipped) - 1} more" if len(dataset.skipped) > 1 else ""
-        print(f"headstart: {len(dataset.skipped)} of {len(dataset) + len(dataset.skipped)} files skipped: {path} ({reason}){more}; "
-              "--strict makes this an error", file=sys.stderr)
+        print(
+            f"headstart: {len(dataset.skipped)} of "
+            f"{len(dataset) + len(dataset.skipped)} files skipped: {path} ({reason}){more}; "
+            "--strict makes this an error",
+            file=sys.stderr,
+        )
     return dataset
 
 
@@ -365,12 +411,21 @@ def _print_result(result: StudyResult) -> None:
 def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
     manifest = learnt.model.manifest
     if json:
-        _print_json({"model": str(output), "classes": manifest.classes, "scores": manifest.scores,
-                     "head": manifest.head, "learning_s": round(learnt.seconds, 3)})
+        _print_json(
+            {
+                "model": str(output),
+                "classes": manifest.classes,
+                "scores": manifest.scores,
+                "head": manifest.head,
+                "learning_s": round(learnt.seconds, 3),
+            }
+        )
         return
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in manifest.scores.items())
-    print(f"{output}: {manifest.name}, {len(manifest.classes)} classes, learnt in {learnt.seconds:.1f} s"
-          + (f" ({scores} on held-out training images)" if scores else ""))
+    print(
+        f"{output}: {manifest.name}, {len(manifest.classes)} classes, learnt in {learnt.seconds:.1f} s"
+        + (f" ({scores} on held-out training images)" if scores else "")
+    )
 
 
 def main() -> None:

@@ -108,5 +108,7 @@ def transfer(
     """
     dataset = load(data) if isinstance(data, str) else data
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
-    learnt = learn_head(frozen, dataset, tap=tap, pooling=pooling, head=head, seed=seed, cache=default_cache())
+    learnt = learn_head(
+        frozen, dataset, tap=tap, pooling=pooling, head=head, seed=seed, cache=default_cache()
+    )
     return learnt.model

@@ -6,9 +6,6 @@ Must not import a training framework. Called by strategies, study and the comman
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from time import perf_counter
-
 import onnx
 
 from headstart.cache import Cache, NullCache
@@ -16,8 +13,8 @@ from headstart.data.dataset import Dataset
 from headstart.errors import UnknownTapError, nearest
 from headstart.graph import build, runtime
 from headstart.imaging.prepare import batches
-from headstart.progress import SILENT, Progress
-from headstart.records import Array, Images, Source
+from headstart.progress import SILENT, Progress, told
+from headstart.records import Array, Source
 
 __all__ = ["extract", "feature_graph"]
 
@@ -76,8 +73,14 @@ def extract(
     tap = source.default_tap if tap is None else tap
     resolved = runtime.resolve_precision(precision or source.precision, runtime_name)
     parts = {
-        "format": _FORMAT, "images": dataset.images.fingerprint, "source": source.fingerprint, "tap": tap,
-        "pooling": pooling, "policy": source.input.policy, "runtime": runtime_name, "precision": resolved,
+        "format": _FORMAT,
+        "images": dataset.images.fingerprint,
+        "source": source.fingerprint,
+        "tap": tap,
+        "pooling": pooling,
+        "policy": source.input.policy,
+        "runtime": runtime_name,
+        "precision": resolved,
     }
     store = NullCache() if cache is None else cache
     found = store.get(parts)
@@ -85,7 +88,9 @@ def extract(
         return found
     graph = feature_graph(source, tap, pooling)
     executable = runtime.compile_graph(graph, runtime=runtime_name, precision=resolved, batch_size=_BATCH)
-    stream = _told(batches(dataset, source.input, _BATCH), len(dataset), f"features of {dataset.name}", progress)
+    stream = told(
+        batches(dataset, source.input, _BATCH), len(dataset), f"features of {dataset.name}", progress
+    )
     return store.put(parts, executable.run(stream, len(dataset)))
 
 
@@ -112,18 +117,8 @@ def feature_graph(source: Source, tap: str, pooling: str) -> onnx.ModelProto:
         If the source has no such tap.
     """
     if tap not in source.taps:
-        raise UnknownTapError(f"tap {tap!r} is unknown, need one of source {source.name!r}, {nearest(tap, source.taps)}")
+        raise UnknownTapError(
+            f"tap {tap!r} is unknown, need one of source {source.name!r}, {nearest(tap, source.taps)}"
+        )
     builder = build.GraphBuilder(onnx.ModelProto.FromString(source.graph))
     return builder.model([build.pool(builder, tap, source.taps[tap], pooling)])
-
-
-def _told(stream: Iterator[Images], total: int, task: str, progress: Progress) -> Iterator[Images]:
-    """The same batches, with progress at most ten times a second."""
-    done, told = 0, 0.0
-    for batch in stream:
-        yield batch
-        done += len(batch)
-        now = perf_counter()
-        if now - told > 0.1 or done == total:
-            progress.step(task, done, total)
-            told = now

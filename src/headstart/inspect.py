@@ -87,12 +87,17 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "taps": {name: " x ".join(map(str, shape)) for name, shape in manifest.taps.items()},
         "seed": manifest.seed,
         "versions": dict(manifest.versions),
-        "files": {name: f"{note.size_bytes} bytes, sha256 {note.sha256}" for name, note in manifest.files.items()},
+        "files": {
+            name: f"{note.size_bytes} bytes, sha256 {note.sha256}" for name, note in manifest.files.items()
+        },
     }
 
 
 def _input(spec: InputSpec) -> str:
-    return f"{spec.height_px} x {spec.width_px} px, {spec.channels} channel(s), {spec.policy}, mean {spec.mean}, std {spec.std}"
+    return (
+        f"{spec.height_px} x {spec.width_px} px, {spec.channels} channel(s), {spec.policy}, "
+        f"mean {spec.mean}, std {spec.std}"
+    )
 
 
 def _dataset(dataset: Dataset) -> dict[str, Any]:

@@ -92,8 +92,10 @@ def read_manifest(text: str, place: str) -> Manifest:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise _fault(place, f"has no format {FORMAT!r}")
     if document.get("format_version") != _FORMAT_VERSION:
-        raise ModelError(f"model {place!r} has format version {document.get('format_version')!r}, need "
-                         f"{_FORMAT_VERSION}; open it with the version of headstart that wrote it")
+        raise ModelError(
+            f"model {place!r} has format version {document.get('format_version')!r}, need "
+            f"{_FORMAT_VERSION}; open it with the version of headstart that wrote it"
+        )
     try:
         return _manifest(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -101,31 +103,50 @@ def read_manifest(text: str, place: str) -> Manifest:
 
 
 def _fault(place: str, what: str) -> ModelError:
-    return ModelError(f"manifest of model {place!r} {what}, need one written by headstart; save the model again")
+    return ModelError(
+        f"manifest of model {place!r} {what}, need one written by headstart; save the model again"
+    )
 
 
 def _manifest(document: Mapping[str, Any]) -> Manifest:
     classes = tuple(_text(name) for name in document["classes"])
     if not 2 <= len(classes) <= _LIMIT_CLASSES or len(set(classes)) != len(classes):
         raise ValueError(f"{len(classes)} classes, or one named twice")
-    files = {name: FileNote(int(note["size_bytes"]), _text(note["sha256"])) for name, note in document["files"].items()}
+    files = {
+        name: FileNote(int(note["size_bytes"]), _text(note["sha256"]))
+        for name, note in document["files"].items()
+    }
     if sorted(files) != sorted(FILES):
         raise ValueError(f"files are {sorted(files)}")
-    plain = {key: _mapping(document[key]) for key in ("head", "source", "data", "settings", "scores", "versions", "timing")}
-    texts = {key: _text(document[key]) for key in ("name", "strategy", "default_tap", "source_fingerprint")}
+    plain: dict[str, Any] = {
+        key: _mapping(document[key])
+        for key in ("head", "source", "data", "settings", "scores", "versions", "timing")
+    }
+    texts: dict[str, Any] = {
+        key: _text(document[key]) for key in ("name", "strategy", "default_tap", "source_fingerprint")
+    }
     taps = {_text(name): tuple(int(size) for size in shape) for name, shape in document["taps"].items()}
     if texts["default_tap"] not in taps:
         raise ValueError(f"default_tap {texts['default_tap']!r} is no tap")
     network = None if document["network"] is None else spec_from_json(document["network"])
     return Manifest(
-        classes=classes, input=_input(document["input"]), taps=taps, network=network,
-        seed=int(document["seed"]), files=files, **texts, **plain,
+        classes=classes,
+        input=_input(document["input"]),
+        taps=taps,
+        network=network,
+        seed=int(document["seed"]),
+        files=files,
+        **texts,
+        **plain,
     )
 
 
 def spec_from_json(document: Mapping[str, Any]) -> NetworkSpec:
     """A network spec from its JSON form; KeyError, TypeError or ValueError if it is none."""
-    layers = tuple(LayerSpec(_text(one["kind"]), _text(one["name"]), _mapping(one["options"])) for one in document["layers"])
+    layers = tuple(
+        LayerSpec(_text(one["kind"]), _text(one["name"]), _mapping(one["options"]))
+        for one in document["layers"]
+    )
     if not layers or layers[-1].kind != "dense":
         raise ValueError("a network ends in a dense layer")
     return NetworkSpec(_text(document["name"]), _input(document["input"]), layers)
@@ -136,7 +157,7 @@ def _input(document: Mapping[str, Any]) -> InputSpec:
     if min(sizes) < 1 or max(sizes) > 4096 or sizes[2] not in (1, 3):
         raise ValueError(f"input size {sizes}")
     mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
-    return InputSpec(*sizes, mean, std, _text(document["policy"]))
+    return InputSpec(sizes[0], sizes[1], sizes[2], mean, std, _text(document["policy"]))
 
 
 def _text(value: object) -> str:

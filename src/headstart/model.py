@@ -23,7 +23,7 @@ from headstart.errors import ModelError
 from headstart.graph import build, runtime
 from headstart.imaging.prepare import batches
 from headstart.manifest import FILES, FileNote, Manifest, read_manifest, write_manifest
-from headstart.progress import SILENT, Progress
+from headstart.progress import SILENT, Progress, told
 from headstart.records import Array, Source, Weights
 
 __all__ = ["Model", "open_model"]
@@ -87,11 +87,17 @@ class Model:
         total = len(dataset)
         if not total:
             return np.empty((0, len(self.classes)), np.float32)
-        return executable.run(batches(dataset, self.manifest.input, _BATCH), total)
+        return executable.run(
+            told(batches(dataset, self.manifest.input, _BATCH), total, "predict", progress), total
+        )
 
-    def predict(self, dataset: Dataset, **options: str) -> NDArray[np.str_]:
+    def predict(
+        self, dataset: Dataset, *, runtime_name: str = "openvino", precision: str = "fp32"
+    ) -> NDArray[np.str_]:
         """The likeliest class name of every image; options as for `probabilities`."""
-        return np.asarray(self.classes)[self.probabilities(dataset, **options).argmax(axis=1)]
+        probs = self.probabilities(dataset, runtime_name=runtime_name, precision=precision)
+        names: NDArray[np.str_] = np.asarray(self.classes)[probs.argmax(axis=1)]
+        return names
 
     def _executable(self, runtime_name: str, precision: str) -> runtime.Executable:
         key = (runtime_name, precision)
@@ -110,8 +116,13 @@ class Model:
         """The model as something to learn from: its graph, cut where asked."""
         manifest = self.manifest
         return Source(
-            name or manifest.name, self.graph, manifest.input, manifest.taps, manifest.default_tap,
-            manifest.source_fingerprint, manifest.classes,
+            name or manifest.name,
+            self.graph,
+            manifest.input,
+            manifest.taps,
+            manifest.default_tap,
+            manifest.source_fingerprint,
+            manifest.classes,
         )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -139,11 +150,15 @@ class Model:
             "model.onnx": self.graph,
             "weights.safetensors": save(dict(sorted(self.weights.items()))),
         }
-        notes = {name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
+        notes = {
+            name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
+        }
         with atomic_folder(folder, marker=_MANIFEST) as temporary:
             for name, data in contents.items():
                 (temporary / name).write_bytes(data)
-            (temporary / _MANIFEST).write_text(write_manifest(replace(self.manifest, files=notes)), encoding="utf-8")
+            (temporary / _MANIFEST).write_text(
+                write_manifest(replace(self.manifest, files=notes)), encoding="utf-8"
+            )
         return Path(folder)
 
 
@@ -176,25 +191,41 @@ def _manifest_text(home: Path) -> str:
     path = home / _MANIFEST
     if not path.is_file():
         what = "is no folder" if not home.is_dir() else f"holds no {_MANIFEST}"
-        raise ModelError(f"model {str(home)!r} {what}, need a model folder; make one with: headstart transfer SOURCE DATA -o MODEL")
+        raise ModelError(
+            f"model {str(home)!r} {what}, need a model folder; "
+            "make one with: headstart transfer SOURCE DATA -o MODEL"
+        )
     if path.stat().st_size > _LIMIT_MANIFEST_BYTES:
-        raise ModelError(f"manifest of model {str(home)!r} is larger than {_LIMIT_MANIFEST_BYTES} bytes, need one written by headstart")
+        raise ModelError(
+            f"manifest of model {str(home)!r} is larger than {_LIMIT_MANIFEST_BYTES} bytes, "
+            "need one written by headstart"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"manifest of model {str(home)!r} cannot be read ({error}), need UTF-8 text; copy the model again") from error
+        raise ModelError(
+            f"manifest of model {str(home)!r} cannot be read ({error}), need UTF-8 text; copy the model again"
+        ) from error
 
 
 def _audited(path: Path, note: FileNote, place: str) -> bytes:
     """A file's bytes, after its size and then its hash were found as the manifest says."""
     if not path.is_file():
-        raise ModelError(f"model {place!r} has no file {path.name}, need all of {', '.join(FILES)}; copy the folder again")
+        raise ModelError(
+            f"model {place!r} has no file {path.name}, need all of {', '.join(FILES)}; copy the folder again"
+        )
     size = path.stat().st_size
     if size != note.size_bytes or size > _LIMIT_FILE_BYTES:
-        raise ModelError(f"file {path.name} of model {place!r} has {size} bytes, need {note.size_bytes}; copy the folder again")
+        raise ModelError(
+            f"file {path.name} of model {place!r} has {size} bytes, need {note.size_bytes}; "
+            "copy the folder again"
+        )
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != note.sha256:
-        raise ModelError(f"file {path.name} of model {place!r} was altered (SHA-256 differs), need the file as saved; copy the folder again")
+        raise ModelError(
+            f"file {path.name} of model {place!r} was altered (SHA-256 differs), "
+            "need the file as saved; copy the folder again"
+        )
     return data
 
 
@@ -203,14 +234,22 @@ def _audit_graph(data: bytes, place: str) -> None:
     try:
         model = onnx.ModelProto.FromString(data)
     except Exception as error:  # protobuf's DecodeError has no stable home
-        raise ModelError(f"file model.onnx of model {place!r} is no ONNX model, need the file as saved; copy the folder again") from error
+        raise ModelError(
+            f"file model.onnx of model {place!r} is no ONNX model, need the file as saved; "
+            "copy the folder again"
+        ) from error
     graph = model.graph
     outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
     foreign = {node.domain for node in graph.node} - {"", "ai.onnx"}
-    names = [value.name for value in graph.input] == [build.INPUT], [value.name for value in graph.output] == [build.PROBABILITIES]
+    names = (
+        [value.name for value in graph.input] == [build.INPUT],
+        [value.name for value in graph.output] == [build.PROBABILITIES],
+    )
     if outside or foreign or not all(names):
-        raise ModelError(f"graph of model {place!r} has other inputs, outputs, operations or files than a model of ours, "
-                         "need one written by headstart; save the model again")
+        raise ModelError(
+            f"graph of model {place!r} has other inputs, outputs, operations or files than a model of ours, "
+            "need one written by headstart; save the model again"
+        )
 
 
 def _weights(data: bytes, place: str) -> Weights:
@@ -220,4 +259,7 @@ def _weights(data: bytes, place: str) -> Weights:
     try:
         return load(data)
     except SafetensorError as error:
-        raise ModelError(f"file weights.safetensors of model {place!r} cannot be read ({error}), need the file as saved; copy the folder again") from error
+        raise ModelError(
+            f"file weights.safetensors of model {place!r} cannot be read ({error}), "
+            "need the file as saved; copy the folder again"
+        ) from error

@@ -46,7 +46,9 @@ class Answers:
     faults: tuple[str, ...]
 
 
-def predict_files(model: str, words: Sequence[str], *, top: int = 3, runtime_name: str = "openvino") -> Answers:
+def predict_files(
+    model: str, words: Sequence[str], *, top: int = 3, runtime_name: str = "openvino"
+) -> Answers:
     """Name what is in every picture that the words mean.
 
     Parameters
@@ -92,7 +94,9 @@ def _answers(model: Model, paths: Sequence[Path], top: int, runtime_name: str) -
     probs = model.probabilities(dataset, runtime_name=runtime_name)
     for path, row in zip(paths, probs, strict=True):
         order = np.argsort(-row, kind="stable")[:top]
-        yield Answer(str(path), tuple(model.classes[code] for code in order), tuple(float(row[code]) for code in order))
+        yield Answer(
+            str(path), tuple(model.classes[code] for code in order), tuple(float(row[code]) for code in order)
+        )
 
 
 def _meant(words: Sequence[str]) -> Iterable[Path]:
@@ -100,16 +104,23 @@ def _meant(words: Sequence[str]) -> Iterable[Path]:
         if word == "-":
             yield from (Path(line.strip()) for line in sys.stdin if line.strip())
         elif Path(word).is_dir():
-            yield from _some(sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in _PICTURES), word)
+            yield from _some(
+                sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in _PICTURES), word
+            )
         elif glob.has_magic(word) and not Path(word).exists():
-            yield from _some([Path(found) for found in sorted(glob.glob(word, recursive=True)) if Path(found).is_file()], word)
+            yield from _some(
+                [Path(found) for found in sorted(glob.glob(word, recursive=True)) if Path(found).is_file()],
+                word,
+            )
         else:
             yield Path(word)
 
 
 def _some(paths: list[Path], word: str) -> list[Path]:
     if not paths:
-        raise MissingDataError(f"{word!r} means no picture, need a file, a folder or a glob with some; check the path")
+        raise MissingDataError(
+            f"{word!r} means no picture, need a file, a folder or a glob with some; check the path"
+        )
     return paths
 
 
@@ -119,7 +130,11 @@ def _fault(path: Path) -> str | None:
         reason = fault_in(FileImages([path]).read(0))
     except (MissingDataError, BrokenDataError) as error:
         return str(error)
-    return None if reason is None else f"picture {str(path)!r} {reason}, need a whole picture file; check or leave it out"
+    return (
+        None
+        if reason is None
+        else f"picture {str(path)!r} {reason}, need a whole picture file; check or leave it out"
+    )
 
 
 def to_table(found: Answers) -> str:
@@ -128,8 +143,15 @@ def to_table(found: Answers) -> str:
         return ""
     rows = [["picture", "class", "probability", "runners-up"]]
     rows += [
-        [one.path, one.classes[0], f"{one.probabilities[0]:.4f}",
-         ", ".join(f"{name} {value:.4f}" for name, value in zip(one.classes[1:], one.probabilities[1:], strict=True))]
+        [
+            one.path,
+            one.classes[0],
+            f"{one.probabilities[0]:.4f}",
+            ", ".join(
+                f"{name} {value:.4f}"
+                for name, value in zip(one.classes[1:], one.probabilities[1:], strict=True)
+            ),
+        ]
         for one in found.answers
     ]
     return aligned(rows, left=4) + "\n"
@@ -140,7 +162,11 @@ def to_csv(found: Answers) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     width = max((len(one.classes) for one in found.answers), default=1)
-    writer.writerow(["path", *(f"{what}_{rank}" for rank in range(1, width + 1) for what in ("class", "probability"))])
+    writer.writerow(
+        ["path", *(f"{what}_{rank}" for rank in range(1, width + 1) for what in ("class", "probability"))]
+    )
     for one in found.answers:
-        writer.writerow([one.path, *(cell for pair in zip(one.classes, one.probabilities, strict=True) for cell in pair)])
+        writer.writerow(
+            [one.path, *(cell for pair in zip(one.classes, one.probabilities, strict=True) for cell in pair)]
+        )
     return text.getvalue()

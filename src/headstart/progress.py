@@ -9,9 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, Protocol
 
-__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress"]
+from headstart.records import Images
+
+__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "told"]
+
+_INTERVAL_S = 0.1
 
 
 class Progress(Protocol):
@@ -78,7 +83,13 @@ def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
     from rich.progress import Progress as Display
 
     note = TextColumn("{task.fields[note]}")
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), _speed_column(), note, TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        _speed_column(),
+        note,
+        TimeRemainingColumn(),
+    )
     with Display(*columns, console=Console(stderr=True), transient=True) as display:
         yield _Bar(display)
 
@@ -92,3 +103,15 @@ def _speed_column() -> Any:
             return Text("" if task.speed is None else f"{task.speed:,.0f} images/s")
 
     return _Speed()
+
+
+def told(stream: Iterator[Images], total: int, task: str, progress: Progress) -> Iterator[Images]:
+    """The same batches, with progress at most ten times a second."""
+    done, last = 0, 0.0
+    for batch in stream:
+        yield batch
+        done += len(batch)
+        now = perf_counter()
+        if now - last > _INTERVAL_S or done == total:
+            progress.step(task, done, total)
+            last = now

@@ -68,8 +68,10 @@ def open_source(name: str, dataset: Dataset, seed: int = 0) -> Source:
             return random_source(network, seed)
     if Path(name).is_dir():
         return open_model(name).source(name)
-    raise UnknownSourceError(f"source {name!r} is unknown, need a model folder or a registered name, "
-                             f"{nearest(name, KNOWN)}; list all with: headstart sources")
+    raise UnknownSourceError(
+        f"source {name!r} is unknown, need a model folder or a registered name, "
+        f"{nearest(name, KNOWN)}; list all with: headstart sources"
+    )
 
 
 def native_input(dataset: Dataset) -> InputSpec:
@@ -95,7 +97,9 @@ def random_source(spec: NetworkSpec, seed: int) -> Source:
     Source
         Named ``random:NETWORK``.
     """
-    graph = build.network_graph(spec, initial_weights(spec, seed + 1_000))  # never the trained one's first draw
+    graph = build.network_graph(
+        spec, initial_weights(spec, seed + 1_000)
+    )  # never the trained one's first draw
     return spec_source(f"random:{spec.name}", spec, graph)
 
 

@@ -34,7 +34,7 @@ from headstart.progress import SILENT, Progress
 from headstart.records import Curve, Epoch, Network, Source, TrainSettings
 from headstart.sources import fingerprint, native_input
 
-__all__ = ["Learnt", "Learning", "learn_head", "learn_network", "training_parts", "versions"]
+__all__ = ["Learning", "Learnt", "learn_head", "learn_network", "training_parts", "versions"]
 
 _VALIDATION_SHARE = 0.1
 _VALIDATION_MOST = 3_000
@@ -56,7 +56,6 @@ class Learnt:
     model: Model
     curve: Curve | None
     seconds: float
-    head: Head | None = None
 
 
 def training_parts(dataset: Dataset, seed: int) -> Learning:
@@ -129,14 +128,24 @@ def learn_network(
     begun, settings = perf_counter(), settings or TrainSettings()
     parts = training_parts(dataset, settings.seed)
     if settings.patience and parts.held is None:
-        raise DataError(f"dataset {dataset.name!r} has too few images to hold some out, need {_VALIDATION_LEAST * 10} "
-                        f"to stop early by; set patience to 0")
+        raise DataError(
+            f"dataset {dataset.name!r} has too few images to hold some out, need {_VALIDATION_LEAST * 10} "
+            f"to stop early by; set patience to 0"
+        )
     spec = architecture(network, native_input(dataset), len(dataset.classes))
     trained = make_network(spec, engine, settings.seed)
     images = prepare(parts.fit, spec.input)
-    held = None if parts.held is None else (prepare(parts.held, spec.input), parts.held.codes(dataset.classes))
-    history = fit(trained, images, parts.fit.codes(dataset.classes), settings, validation=held,
-                  on_step=_told(f"train {network}", progress))
+    held = (
+        None if parts.held is None else (prepare(parts.held, spec.input), parts.held.codes(dataset.classes))
+    )
+    history = fit(
+        trained,
+        images,
+        parts.fit.codes(dataset.classes),
+        settings,
+        validation=held,
+        on_step=_told(f"train {network}", progress),
+    )
     seconds = perf_counter() - begun
     curve = _curve(f"{network} on {dataset.name}", history, settings.patience > 0)
     return Learnt(_network_model(trained, dataset, parts, settings, history, seconds), curve, seconds)
@@ -186,20 +195,34 @@ def learn_head(
     parts = training_parts(dataset, seed)
 
     def features_of(part: Dataset) -> Any:
-        return extract(part, source, tap=tap, pooling=pooling, cache=cache, runtime_name=runtime_name,
-                       precision=precision, progress=progress)
+        return extract(
+            part,
+            source,
+            tap=tap,
+            pooling=pooling,
+            cache=cache,
+            runtime_name=runtime_name,
+            precision=precision,
+            progress=progress,
+        )
 
     rows = features_of(parts.fit)
     watch = None if parts.held is None else (features_of(parts.held), parts.held.labels)
     fitted = make_head(head).fit(rows, parts.fit.labels, classes=dataset.classes, seed=seed, watch=watch)
     seconds = perf_counter() - begun
     curve = None if fitted.curve_ is None else replace(fitted.curve_, title=f"{head} head on {dataset.name}")
-    model = _probe_model(source, tap, pooling, fitted, dataset, parts, watch, seed, seconds)
-    return Learnt(model, curve, seconds, fitted)
+    scores = {} if watch is None else {"val_accuracy": float((fitted.predict(watch[0]) == watch[1]).mean())}
+    model = _probe_model(source, _Fitted(fitted, tap, pooling, scores), dataset, parts, seed, seconds)
+    return Learnt(model, curve, seconds)
 
 
 def _network_model(
-    network: Network, dataset: Dataset, parts: Learning, settings: TrainSettings, history: tuple[Epoch, ...], seconds: float
+    network: Network,
+    dataset: Dataset,
+    parts: Learning,
+    settings: TrainSettings,
+    history: tuple[Epoch, ...],
+    seconds: float,
 ) -> Model:
     spec = network.spec
     builder = build.GraphBuilder(build.network_graph(spec, network.weights()))
@@ -208,34 +231,62 @@ def _network_model(
     last = min(history, key=lambda epoch: epoch.val_loss) if settings.patience else history[-1]
     scores = {} if parts.held is None else {"val_loss": last.val_loss, "val_accuracy": last.val_accuracy}
     manifest = Manifest(
-        name=f"{spec.name} on {dataset.name}", strategy="scratch", classes=dataset.classes, input=spec.input,
-        taps=layer_shapes(spec), default_tap=spec.layer_names[-2], source_fingerprint=fingerprint(graph), network=spec,
-        head={"name": spec.layer_names[-1], "chosen": {}}, source={}, data=_data_note(dataset, parts),
-        settings={**asdict(settings), "engine": network.engine}, scores=scores, seed=settings.seed,
-        versions=versions(network.engine), timing=_timing(seconds),
+        name=f"{spec.name} on {dataset.name}",
+        strategy="scratch",
+        classes=dataset.classes,
+        input=spec.input,
+        taps=layer_shapes(spec),
+        default_tap=spec.layer_names[-2],
+        source_fingerprint=fingerprint(graph),
+        network=spec,
+        head={"name": spec.layer_names[-1], "chosen": {}},
+        source={},
+        data=_data_note(dataset, parts),
+        settings={**asdict(settings), "engine": network.engine},
+        scores=scores,
+        seed=settings.seed,
+        versions=versions(network.engine),
+        timing=_timing(seconds),
     )
     return Model(manifest, graph, network.weights())
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A head, where it reads, and its accuracy on the images held out to watch it."""
+
+    head: Head
+    tap: str
+    pooling: str
+    scores: Mapping[str, float]
+
+
 def _probe_model(
-    source: Source, tap: str, pooling: str, head: Head, dataset: Dataset, parts: Learning,
-    watch: Any, seed: int, seconds: float,
+    source: Source, fitted: _Fitted, dataset: Dataset, parts: Learning, seed: int, seconds: float
 ) -> Model:
+    tap, pooling, head = fitted.tap, fitted.pooling, fitted.head
     builder = build.GraphBuilder(onnx.ModelProto.FromString(source.graph))
-    row = build.pool(builder, tap, source.taps[tap], pooling)
-    answer = head.append(builder, row)
+    answer = head.append(builder, build.pool(builder, tap, source.taps[tap], pooling))
     builder.add("Identity", answer, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
-    graph, kept = model.SerializeToString(deterministic=True), {name for node in model.graph.node for name in node.output}
-    scores = {}
-    if watch is not None:
-        scores["val_accuracy"] = float((head.predict(watch[0]) == watch[1]).mean())
+    graph = model.SerializeToString(deterministic=True)
+    kept = {name for node in model.graph.node for name in node.output}
     manifest = Manifest(
-        name=f"{source.name} to {dataset.name}", strategy="probe", classes=dataset.classes, input=source.input,
-        taps={name: shape for name, shape in source.taps.items() if name in kept}, default_tap=tap,
-        source_fingerprint=fingerprint(graph), network=None, head={"name": head.name, "chosen": head.chosen_},
+        name=f"{source.name} to {dataset.name}",
+        strategy="probe",
+        classes=dataset.classes,
+        input=source.input,
+        taps={name: shape for name, shape in source.taps.items() if name in kept},
+        default_tap=tap,
+        source_fingerprint=fingerprint(graph),
+        network=None,
+        head={"name": head.name, "chosen": head.chosen_},
         source={"name": source.name, "fingerprint": source.fingerprint, "tap": tap, "pooling": pooling},
-        data=_data_note(dataset, parts), settings={}, scores=scores, seed=seed, versions=versions(),
+        data=_data_note(dataset, parts),
+        settings={},
+        scores=fitted.scores,
+        seed=seed,
+        versions=versions(),
         timing=_timing(seconds),
     )
     return Model(manifest, graph, _floats(model))
@@ -244,13 +295,20 @@ def _probe_model(
 def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     """Every float constant of a graph: the source's weights and the head's."""
     wanted = onnx.TensorProto.FLOAT
-    return {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer if one.data_type == wanted}
+    return {
+        one.name: onnx.numpy_helper.to_array(one)
+        for one in model.graph.initializer
+        if one.data_type == wanted
+    }
 
 
 def _data_note(dataset: Dataset, parts: Learning) -> Mapping[str, Any]:
     return {
-        "name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit),
-        "n_held": 0 if parts.held is None else len(parts.held), "counts": parts.fit.counts(),
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "n_images": len(parts.fit),
+        "n_held": 0 if parts.held is None else len(parts.held),
+        "counts": parts.fit.counts(),
     }
 
 
@@ -280,7 +338,12 @@ def _told(task: str, progress: Progress) -> OnStep:
 def _curve(title: str, history: tuple[Epoch, ...], stopped_early: bool) -> Curve:
     best = float(min(history, key=lambda epoch: epoch.val_loss).number) if stopped_early else None
     return Curve(
-        title, "epoch", tuple(float(one.number) for one in history),
-        tuple(one.train_loss for one in history), tuple(one.val_loss for one in history),
-        tuple(one.train_accuracy for one in history), tuple(one.val_accuracy for one in history), best,
+        title,
+        "epoch",
+        tuple(float(one.number) for one in history),
+        tuple(one.train_loss for one in history),
+        tuple(one.val_loss for one in history),
+        tuple(one.train_accuracy for one in history),
+        tuple(one.val_accuracy for one in history),
+        best,
     )

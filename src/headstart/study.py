@@ -31,15 +31,16 @@ from headstart.records import Array, Comparison, NetworkSpec, Row, Source, Train
 from headstart.sources import open_source, random_source
 
 __all__ = [
+    "FeatureOptions",
     "Protocol",
     "Strategy",
     "Table",
     "collapse",
+    "frozen_controls",
     "network_from_scratch",
     "probe",
     "run_table",
     "sentences",
-    "standard_controls",
 ]
 
 Strategy = Callable[[NDArray[np.intp], int], Array]
@@ -75,10 +76,18 @@ class _Cell:
     seconds: float
 
 
-def probe(
-    source: Source, train: Dataset, test: Dataset, *, tap: str | None = None, head: str = "linear",
-    cache: Cache | None = None, runtime_name: str = "openvino", progress: Progress = SILENT,
-) -> Strategy:
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Where features are read and what is fitted on them; the same for the probe and its controls."""
+
+    tap: str | None = None
+    head: str = "linear"
+    cache: Cache | None = None
+    runtime: str = "openvino"
+    progress: Progress = SILENT
+
+
+def probe(source: Source, train: Dataset, test: Dataset, options: FeatureOptions) -> Strategy:
     """A head on a frozen source: the strategy itself, or a control with another source.
 
     Parameters
@@ -87,33 +96,69 @@ def probe(
         Runs once over both sets.
     train, test : Dataset
         Images to draw labels from, and images to answer.
-    tap : str, optional
-        Where features are read.
-    head : str, default='linear'
-        Which head.
-    cache, runtime_name, progress
-        See ``features.extract``.
+    options : FeatureOptions
+        Tap, head, cache and runtime.
 
     Returns
     -------
     callable
         A Strategy.
     """
-
-    def features(part: Dataset) -> Array:
-        return extract(part, source, tap=tap, cache=cache, runtime_name=runtime_name, progress=progress)
-
-    rows, asked = features(train), features(test)
+    rows, asked = (
+        extract(
+            part,
+            source,
+            tap=options.tap,
+            cache=options.cache,
+            runtime_name=options.runtime,
+            progress=options.progress,
+        )
+        for part in (train, test)
+    )
 
     def strategy(indices: NDArray[np.intp], seed: int) -> Array:
-        fitted = make_head(head).fit(rows[indices], train.labels[indices], classes=train.classes, seed=seed)
+        fitted = make_head(options.head)
+        fitted.fit(rows[indices], train.labels[indices], classes=train.classes, seed=seed)
         return fitted.probabilities(asked)
 
     return strategy
 
 
+def frozen_controls(
+    spec: NetworkSpec, train: Dataset, test: Dataset, options: FeatureOptions, seed: int
+) -> dict[str, Strategy]:
+    """What any head on a trained source has to beat: random frozen layers, and raw pixels.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The source's network.
+    train, test : Dataset
+        Images to draw labels from, and images to answer.
+    options : FeatureOptions
+        As the probe's.
+    seed : int
+        Draws the random layers.
+
+    Returns
+    -------
+    dict of str to Strategy
+        By the names that tables show. Raw pixels get kernel ridge, the strongest plain classifier
+        on them.
+    """
+    raw = replace(options, tap=None, head="kernel")
+    return {
+        "random frozen": probe(random_source(spec, seed), train, test, options),
+        "raw pixels": probe(open_source("pixels", train), train, test, raw),
+    }
+
+
 def network_from_scratch(
-    spec: NetworkSpec, engine: str, settings: TrainSettings, few: TrainSettings, train: Dataset, test: Dataset
+    spec: NetworkSpec,
+    engine: str,
+    settings: tuple[TrainSettings, TrainSettings],
+    train: Dataset,
+    test: Dataset,
 ) -> Strategy:
     """The same network learning the target from nothing.
 
@@ -123,8 +168,8 @@ def network_from_scratch(
         The source's layers; the last is replaced.
     engine : str
         What trains it.
-    settings, few : TrainSettings
-        With all labels, as the source was trained but for early stopping; with fewer, ``few``.
+    settings : pair of TrainSettings
+        With all labels, as the source was trained but for early stopping; and with fewer.
     train, test : Dataset
         Images to draw labels from, and images to answer.
 
@@ -138,7 +183,7 @@ def network_from_scratch(
 
     def strategy(indices: NDArray[np.intp], seed: int) -> Array:
         network = make_network(spec, engine, seed)
-        chosen = replace(settings if len(indices) == len(train) else few, seed=seed, patience=0)
+        chosen = replace(settings[0] if len(indices) == len(train) else settings[1], seed=seed, patience=0)
         fit(network, images[indices], codes[indices], chosen)
         return network.logits(asked)
 
@@ -166,7 +211,8 @@ def collapse(probs: Array, source_classes: Sequence[str], view: str, classes: Se
     """
     mapping = view_map(source_classes, view)
     summed = np.stack(
-        [probs[:, [mapping[name] == wanted for name in source_classes]].sum(axis=1) for wanted in classes], axis=1
+        [probs[:, [mapping[name] == wanted for name in source_classes]].sum(axis=1) for wanted in classes],
+        axis=1,
     )
     return lambda indices, seed: summed
 
@@ -208,8 +254,10 @@ def run_table(
     smallest = min(train.counts().values())
     possible = tuple(size for size in protocol.labels_per_class if size < smallest)
     remarks = tuple(
-        f"{size} labels per class were asked for; the smallest class has {smallest}, so this budget is left out."
-        for size in protocol.labels_per_class if size not in possible
+        f"{size} labels per class were asked for; the smallest class has {smallest}, "
+        "so this budget is left out."
+        for size in protocol.labels_per_class
+        if size not in possible
     )
     codes, cells = test.codes(train.classes), {}
     for budget, draws in _draws(train, possible, protocol).items():
@@ -234,7 +282,9 @@ def _draws(
     return {**chosen, None: [np.arange(len(train))]}
 
 
-def _cell(strategy: Strategy, draws: Sequence[NDArray[np.intp]], codes: NDArray[np.int64], seed: int) -> _Cell:
+def _cell(
+    strategy: Strategy, draws: Sequence[NDArray[np.intp]], codes: NDArray[np.int64], seed: int
+) -> _Cell:
     right, seconds = [], []
     for number, indices in enumerate(draws):
         begun = perf_counter()
@@ -246,14 +296,19 @@ def _cell(strategy: Strategy, draws: Sequence[NDArray[np.intp]], codes: NDArray[
 def _row(name: str, budget: int | None, cell: _Cell) -> Row:
     per_draw, n_test = cell.right.mean(axis=1), cell.right.shape[1]
     spread = float(per_draw.std(ddof=1)) if len(per_draw) > 1 else 0.0
-    return Row(name, budget, wilson(float(per_draw.mean()) * n_test, n_test), len(per_draw), spread, cell.seconds)
+    return Row(
+        name, budget, wilson(float(per_draw.mean()) * n_test, n_test), len(per_draw), spread, cell.seconds
+    )
 
 
 def _compare(
     cells: Mapping[tuple[str, int | None], _Cell], controls: Sequence[str], budgets: Sequence[int | None]
 ) -> tuple[Comparison, ...]:
     pairs = [(control, budget) for budget in budgets for control in controls]
-    differences = [paired_difference(cells[PROBE, budget].right, cells[control, budget].right) for control, budget in pairs]
+    differences = [
+        paired_difference(cells[PROBE, budget].right, cells[control, budget].right)
+        for control, budget in pairs
+    ]
     adjusted = holm([one.p_value for one in differences])
     return tuple(
         Comparison(PROBE, control, budget, difference, p, verdict(difference, p))
@@ -280,8 +335,10 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     """
     if not comparisons:
         best = rows[-1].accuracy
-        return (f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
-                "so whether transfer was worth it is open.",)
+        return (
+            f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
+            "so whether transfer was worth it is open.",
+        )
     lines = {}
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
         here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
@@ -289,7 +346,11 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
         lines[budget] = _against_best(max(rivals, key=lambda one: here[one.control]), budget, n_labels)
     few = [budget for budget in lines if budget is not None]
     headline = 5 if 5 in few else (few[0] if few else None)
-    first = lines[headline] if headline == list(lines)[-1] or headline is None else f"{lines[headline]} {lines[None]}"
+    first = (
+        lines[headline]
+        if headline == list(lines)[-1] or headline is None
+        else f"{lines[headline]} {lines[None]}"
+    )
     return (first, *(line for budget, line in lines.items() if budget not in (headline, None)))
 
 
@@ -299,8 +360,10 @@ def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> 
     found, rival = comparison.difference, comparison.control
     span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
     if comparison.verdict == "cannot tell apart":
-        return (f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
-                f"{100 * found.value:+.2f} points {span}.")
+        return (
+            f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
+            f"{100 * found.value:+.2f} points {span}."
+        )
     points = f"{abs(100 * found.value):.2f} points"
     if comparison.verdict == "helps":
         return f"{with_labels}, transfer helps by {points} {span} over its strongest control ({rival})."
@@ -311,36 +374,3 @@ def _labels(budget: int | None) -> str:
     if budget is None:
         return "all labels"
     return f"{budget} label{'s' if budget > 1 else ''} per class"
-
-
-def standard_controls(
-    spec: NetworkSpec, engine: str, settings: TrainSettings, few: TrainSettings, train: Dataset, test: Dataset,
-    *, tap: str, head: str, seed: int, cache: Cache | None, runtime_name: str, progress: Progress = SILENT,
-) -> dict[str, Strategy]:
-    """What every transfer has to beat: from scratch, random frozen layers, raw pixels.
-
-    Parameters
-    ----------
-    spec, engine, settings, few
-        The source's network and how it is trained.
-    train, test : Dataset
-        Images to draw labels from, and images to answer.
-    tap, head : str
-        As the probe's.
-    seed : int
-        Draws the random layers.
-    cache, runtime_name, progress
-        See ``features.extract``.
-
-    Returns
-    -------
-    dict of str to Strategy
-        By the names that tables show.
-    """
-    return {
-        "scratch": network_from_scratch(spec, engine, settings, few, train, test),
-        "random frozen": probe(random_source(spec, seed), train, test, tap=tap, head=head, cache=cache,
-                               runtime_name=runtime_name, progress=progress),
-        "raw pixels": probe(open_source("pixels", train), train, test, head="kernel", cache=cache,
-                            runtime_name=runtime_name, progress=progress),
-    }

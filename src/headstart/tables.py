@@ -97,11 +97,15 @@ def evaluation_table(found: Evaluation) -> str:
     """Accuracy, a line per class, and the confusion counts."""
     per_class = [["class", "precision", "recall", "F1", "images"]]
     per_class += [
-        [one.name, _score(one.precision), _score(one.recall), _score(one.f1), str(one.recall.n)] for one in found.per_class
+        [one.name, _score(one.precision), _score(one.recall), _score(one.f1), str(one.recall.n)]
+        for one in found.per_class
     ]
     counts = [["is \\ called", *found.classes]]
     counts += [[name, *map(str, row)] for name, row in zip(found.classes, found.confusion, strict=True)]
-    head = f"{found.title}\naccuracy {_score(found.accuracy)} on {found.accuracy.n:,} images, loss {found.loss:.4f} nats"
+    head = (
+        f"{found.title}\naccuracy {_score(found.accuracy)} on {found.accuracy.n:,} images, "
+        f"loss {found.loss:.4f} nats"
+    )
     return "\n\n".join([head, aligned(per_class), aligned(counts)])
 
 
@@ -116,8 +120,13 @@ def cache_table(entries: Sequence[Entry]) -> str:
         return total
     rows = [["key", "tap", "shape", "MiB", "last used"]]
     rows += [
-        [one.key[:12], str(one.parts.get("tap")), "x".join(map(str, one.shape)), f"{one.size_bytes / 2**20:.1f}",
-         strftime("%Y-%m-%d %H:%M", localtime(one.used_at))]
+        [
+            one.key[:12],
+            str(one.parts.get("tap")),
+            "x".join(map(str, one.shape)),
+            f"{one.size_bytes / 2**20:.1f}",
+            strftime("%Y-%m-%d %H:%M", localtime(one.used_at)),
+        ]
         for one in entries
     ]
     return f"{aligned(rows, left=2)}\n{total}"

@@ -59,7 +59,9 @@ class GraphBuilder:
     def __init__(self, model: onnx.ModelProto | None = None, *, input_spec: InputSpec | None = None) -> None:
         if model is None:
             if input_spec is None:
-                raise SettingError("input_spec is None, need an InputSpec for a new graph; pass one or a model")
+                raise SettingError(
+                    "input_spec is None, need an InputSpec for a new graph; pass one or a model"
+                )
             self._inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *input_spec.shape])]
             self._nodes: list[onnx.NodeProto] = []
             self._constants: dict[str, onnx.TensorProto] = {}
@@ -108,7 +110,9 @@ class GraphBuilder:
         constants = [tensor for name, tensor in self._constants.items() if name in used]
         values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         graph = helper.make_graph(nodes, "headstart", self._inputs, values, constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
+        )
         model.producer_name = "headstart"
         helper.set_model_props(model, dict(metadata or {}))
         return model
@@ -147,7 +151,9 @@ def with_outputs(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPr
     made = [name for node in model.graph.node for name in node.output]
     for name in outputs:
         if name not in made:
-            raise UnknownTapError(f"tap {name!r} is not in the graph, need one of its tensors, {nearest(name, made)}")
+            raise UnknownTapError(
+                f"tap {name!r} is not in the graph, need one of its tensors, {nearest(name, made)}"
+            )
     return GraphBuilder(model).model(outputs)
 
 
@@ -190,7 +196,10 @@ def normalise(builder: GraphBuilder, spec: InputSpec) -> str:
 
 def _conv2d(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
     pad = layer.options["kernel"] // 2 if layer.options.get("padding", "valid") == "same" else 0
-    names = [builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"]) for part in ("weight", "bias")]
+    names = [
+        builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"])
+        for part in ("weight", "bias")
+    ]
     return builder.add("Conv", x, *names, name=layer.name, pads=[pad] * 4)
 
 
@@ -209,7 +218,10 @@ def _flatten(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str
 
 
 def _dense(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
-    names = [builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"]) for part in ("weight", "bias")]
+    names = [
+        builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"])
+        for part in ("weight", "bias")
+    ]
     return builder.add("Gemm", x, *names, name=layer.name, transB=1)
 
 
@@ -253,7 +265,9 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
         If the pooling is unknown.
     """
     if pooling not in POOLINGS:
-        raise SettingError(f"pooling is {pooling!r}, need one of {', '.join(POOLINGS)}; {nearest(pooling, POOLINGS)}")
+        raise SettingError(
+            f"pooling is {pooling!r}, need one of {', '.join(POOLINGS)}; {nearest(pooling, POOLINGS)}"
+        )
     if len(shape) == 1:
         return tap
     if pooling == "avg":
@@ -263,7 +277,9 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
         _, height, width = shape
         down = builder.constant("pool.down", _bins(height))
         across = builder.constant("pool.across", _bins(width).T)
-        tap = builder.add("MatMul", builder.add("MatMul", down, tap, name="pool.rows"), across, name="pool.grid")
+        tap = builder.add(
+            "MatMul", builder.add("MatMul", down, tap, name="pool.rows"), across, name="pool.grid"
+        )
     rows = builder.add("Transpose", tap, name="pool.last", perm=[0, 2, 3, 1])
     return builder.add("Flatten", rows, name="pooled", axis=1)
 

@@ -62,12 +62,17 @@ def resolve_precision(precision: str, runtime: str) -> str:
     """
     for value, known, what in ((precision, PRECISIONS, "precision"), (runtime, RUNTIMES, "runtime")):
         if value not in known:
-            raise SettingError(f"{what} is {value!r}, need one of {', '.join(known)}; {nearest(value, known)}")
+            raise SettingError(
+                f"{what} is {value!r}, need one of {', '.join(known)}; {nearest(value, known)}"
+            )
     if precision == "fp32":
         return "fp32"
     capable = runtime == "openvino" and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and not capable:
-        raise SettingError(f"precision is 'bf16', need a CPU and a runtime that compute it (runtime is {runtime!r}); use fp32")
+        raise SettingError(
+            f"precision is 'bf16', need a CPU and a runtime that compute it (runtime is {runtime!r}); "
+            "use fp32"
+        )
     return "bf16" if capable else "fp32"
 
 

@@ -39,11 +39,15 @@ Watch = tuple[Array, Labels]
 class Builder(Protocol):
     """The part of ``graph.build.GraphBuilder`` that a head uses."""
 
-    def constant(self, name: str, value: NDArray[Any]) -> str: ...
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Store an array under a name."""
+        ...
 
     def add(
         self, operator: str, *inputs: str, name: str | None = None, n_outputs: int = 1, **attributes: Any
-    ) -> str: ...
+    ) -> str:
+        """Append an operation; the name of its first output."""
+        ...
 
 
 class Head(ABC):
@@ -135,7 +139,8 @@ class Head(ABC):
 
     def predict(self, features: Array) -> Labels:
         """The likeliest class name of each row."""
-        return np.asarray(self.classes_)[self.probabilities(features).argmax(axis=1)]
+        names: Labels = np.asarray(self.classes_)[self.probabilities(features).argmax(axis=1)]
+        return names
 
     def append(self, builder: Builder, features: str) -> str:
         """Append the head's operations to a graph; the name of the probabilities' tensor."""
@@ -161,17 +166,23 @@ class Head(ABC):
         names, inverse = np.unique(labels, return_inverse=True)
         for name in names:
             if name not in order:
-                raise UnknownClassError(f"label {str(name)!r} is unknown, need one of the head's classes, "
-                                        f"{nearest(str(name), order)}")
+                raise UnknownClassError(
+                    f"label {str(name)!r} is unknown, need one of the head's classes, "
+                    f"{nearest(str(name), order)}"
+                )
         missing = sorted(set(order) - set(names.tolist()))
         if missing or len(order) < 2:
-            what = f"class {missing[0]!r} has no image" if missing else f"there is only the class {names[0]!r}"
+            what = (
+                f"class {missing[0]!r} has no image" if missing else f"there is only the class {names[0]!r}"
+            )
             raise UnknownClassError(f"{what}, need at least 2 classes with an image each; add images")
         return np.array([order[str(name)] for name in names], np.int64)[inverse]
 
     def _watched(self, watch: Watch) -> tuple[Array, Codes]:
         order = {name: code for code, name in enumerate(self.classes_)}
-        return np.asarray(watch[0], np.float32), np.array([order[name] for name in watch[1].tolist()], np.int64)
+        return np.asarray(watch[0], np.float32), np.array(
+            [order[name] for name in watch[1].tolist()], np.int64
+        )
 
 
 class AffineHead(Head):
@@ -220,6 +231,7 @@ class Standardiser:
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     def __call__(self, features: Array) -> Array:
+        """Standardised rows."""
         return (features - self.mean) * self.scale
 
     def append(self, builder: Builder, features: str) -> str:
@@ -277,5 +289,3 @@ def fit_temperature(logits: NDArray[Any], codes: Codes) -> float:
         lambda power: log_loss(logits * np.exp(power), codes), bounds=(-6.9, 6.9), method="bounded"
     )
     return float(np.exp(found.x))
-
-

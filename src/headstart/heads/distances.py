@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError
-from headstart.heads.base import AffineHead, Builder, Head, Standardiser, Watch, fit_temperature, log_loss, one_hot, softmax
+from headstart.heads.base import (
+    AffineHead,
+    Builder,
+    Head,
+    Standardiser,
+    Watch,
+    fit_temperature,
+    log_loss,
+    one_hot,
+)
 from headstart.records import Array, Codes
 
 __all__ = ["NeighboursHead", "PrototypesHead"]
@@ -48,7 +57,7 @@ class NeighboursHead(Head):
     @property
     def n_features(self) -> int:
         """Features per row that the head was fitted on."""
-        return self.rows_.shape[1]
+        return int(self.rows_.shape[1])
 
     def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
         self.standardise_ = Standardiser.of(features)
@@ -80,14 +89,18 @@ class NeighboursHead(Head):
 
     def _append(self, builder: Builder, features: str) -> str:
         rows = self.standardise_.append(builder, features)
-        cross = builder.add("MatMul", rows, builder.constant("head.rows", (2.0 * self.rows_.T).astype(np.float32)))
+        cross = builder.add(
+            "MatMul", rows, builder.constant("head.rows", (2.0 * self.rows_.T).astype(np.float32))
+        )
         squares = builder.constant("head.squares", (self.rows_**2).sum(axis=1))
         closeness = builder.add("Sub", cross, squares)
         k = builder.constant("head.k", np.array([self.k_], np.int64))
         near = builder.add("TopK", closeness, k, name="head.nearest", n_outputs=2)
-        voters = builder.add("Gather", builder.constant("head.targets", self.targets_), near + ".1")  # (n, k, classes)
+        voters = builder.add(
+            "Gather", builder.constant("head.targets", self.targets_), near + ".1"
+        )  # (n, k, classes)
         votes = builder.add("ReduceSum", voters, builder.constant("head.axis", np.array([1])), keepdims=0)
-        raised = builder.add("Add", votes, builder.constant("head.smoothing", np.float32([0.5])))
+        raised = builder.add("Add", votes, builder.constant("head.smoothing", np.array([0.5], np.float32)))
         total = builder.add("ReduceSum", raised, "head.axis", keepdims=1)
         return builder.add("Div", raised, total)
 
@@ -143,4 +156,5 @@ class PrototypesHead(AffineHead):
 def _distances(rows: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n_rows, n_means) squared."""
     squares = (rows**2).sum(axis=1)[:, None] + (means**2).sum(axis=1) - 2.0 * rows @ means.T
-    return np.maximum(squares, 0.0)
+    distances: NDArray[np.float64] = np.maximum(squares, 0.0)
+    return distances

@@ -5,7 +5,6 @@ In: features, codes. Out: weights. Must not import a network or a graph. Called 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,25 +12,27 @@ from numpy.typing import NDArray
 
 from headstart.data.splits import folds, holdout
 from headstart.errors import SettingError
-from headstart.heads.base import AffineHead, Builder, Head, Standardiser, Watch, log_loss, one_hot, softmax
+from headstart.heads.base import AffineHead, Standardiser, Watch, log_loss, softmax
 from headstart.records import Array, Codes, Curve
 
 __all__ = ["LinearHead"]
 
-_STRENGTHS = tuple(10.0**power for power in range(0, -8, -1))
-_FALLBACK = 1e-4  # where a class has one image there is nothing to hold out
+_STRENGTHS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
+_FALLBACK = 0.1  # where a class has one image there is nothing to hold out
 _MANY = 5_000  # images from which one held-out tenth says as much as folds
-_TOLERANCE = 1e-5
+_ENOUGH = 10_000  # images that tell the strength: as a prior's precision it does not depend on their number
+_SAMPLE = 8  # rows per feature that tell second moments well enough
+_SEARCH, _FINAL = 1e-3, 1e-4  # where a solve stops: the largest gradient, in whitened coordinates
 
 
 class LinearHead(AffineHead):
-    """Softmax regression, mean cross-entropy plus ``strength / 2`` times the squared weights.
+    """Softmax regression: summed cross-entropy plus ``strength / 2`` times the squared weights.
 
     Parameters
     ----------
     strengths : sequence of float, optional
         L2 strengths to choose from, on standardised features of squared length near 1.
-        Default: powers of ten from 1 to 1e-7. A single one is taken without a search.
+        Default: powers of ten from 10 to 1e-4. A single one is taken without a search.
     n_folds : int, default=5
         Folds of the search; fewer where the smallest class is smaller.
 
@@ -39,7 +40,8 @@ class LinearHead(AffineHead):
     -----
     With fewer images than features the problem is solved in the span of the images, which gives
     the same answer (the penalty keeps weights in that span) at the cost of n_images unknowns.
-    Above 5,000 images one stratified tenth is held out instead of folds. Strengths are tried from
+    From 5,000 images on one stratified tenth is held out instead of folds, and of more than 10,000
+    a stratified 10,000 decide the strength. Strengths are tried from
     strong to weak, each started from the last, until the held-out loss has risen twice.
 
     Examples
@@ -63,38 +65,39 @@ class LinearHead(AffineHead):
         standard = standardise(features)
         span = _Span.of(standard)
         rows = span.inside(standard)
-        n_classes = len(self.classes_)
-        strength, start = self._choose(rows, codes, n_classes, seed)
+        strength, start = self._choose(rows, codes, seed)
         tracker = None
         if watch is not None:
             held, held_codes = self._watched(watch)
-            tracker = _Tracker(rows, codes, span.inside(standardise(held)), held_codes)
-        solution = _solve(rows, codes, n_classes, strength, start, tracker)
+            tracker = _Tracker(span.inside(standardise(held)), held_codes)
+        solution = _solve(rows, codes, start, strength / len(rows), _FINAL, tracker)
         self.chosen_ = {"strength": strength}
         self.curve_ = tracker.curve() if tracker else None
         self.weight_, self.bias_ = standardise.fold(span.outside(solution[:-1]), solution[-1])
 
-    def _choose(
-        self, rows: Array, codes: Codes, n_classes: int, seed: int
-    ) -> tuple[float, NDArray[np.float64]]:
+    def _choose(self, rows: Array, codes: Codes, seed: int) -> tuple[float, NDArray[np.float64]]:
         """The strength with the least held-out loss, and a place to start the final fit from."""
-        zero = np.zeros((rows.shape[1] + 1, n_classes))
+        zero = np.zeros((rows.shape[1] + 1, len(self.classes_)))
         smallest = int(np.bincount(codes).min())
         if len(self.strengths) == 1:
             return self.strengths[0], zero
         if smallest < 2:
             return min(self.strengths, key=lambda value: abs(np.log(value / _FALLBACK))), zero
         if len(rows) >= _MANY:
+            if len(rows) > _ENOUGH:
+                _, some = holdout(codes, _ENOUGH / len(rows), seed)
+                rows, codes = rows[some], codes[some]
             pairs = [holdout(codes, 0.1, seed)]
         else:
             pairs = folds(codes, min(self.n_folds, smallest), seed)
-        starts = [zero] * len(pairs)
+        parts = [(rows[learn], codes[learn], rows[held], codes[held]) for learn, held in pairs]
+        starts = [zero] * len(parts)
         best, rises = (np.inf, self.strengths[0], zero), 0
         for strength in self.strengths:
             loss = 0.0
-            for fold, (fit_rows, held) in enumerate(pairs):
-                starts[fold] = _solve(rows[fit_rows], codes[fit_rows], n_classes, strength, starts[fold])
-                loss += log_loss(rows[held] @ starts[fold][:-1] + starts[fold][-1], codes[held]) / len(pairs)
+            for fold, (learn, learn_codes, held, held_codes) in enumerate(parts):
+                starts[fold] = _solve(learn, learn_codes, starts[fold], strength / len(learn), _SEARCH)
+                loss += log_loss(held @ starts[fold][:-1] + starts[fold][-1], held_codes) / len(parts)
             rises = rises + 1 if loss > best[0] else 0
             if loss < best[0]:
                 best = loss, strength, starts[0]
@@ -128,16 +131,20 @@ class _Span:
 class _Tracker:
     """Loss and accuracy after every iteration, on the rows fitted and on rows held out."""
 
-    def __init__(self, rows: Array, codes: Codes, held: Array, held_codes: Codes) -> None:
-        self._sets = ((rows, codes), (held, held_codes))
+    def __init__(self, held: Array, held_codes: Codes) -> None:
+        self._held, self._codes = held, held_codes
+        self._fitted = (np.nan, np.nan)
         self._lines: list[tuple[float, ...]] = []
 
-    def __call__(self, solution: NDArray[np.float64]) -> None:
-        line: list[float] = []
-        for rows, codes in self._sets:
-            logits = rows @ solution[:-1].astype(np.float32) + solution[-1]
-            line += [log_loss(logits, codes), float((logits.argmax(axis=1) == codes).mean())]
-        self._lines.append(tuple(line))
+    def tried(self, loss: float, accuracy: float) -> None:
+        """Note a point the solver tried; the last one before `accepted` is the one it took."""
+        self._fitted = loss, accuracy
+
+    def accepted(self, solution: NDArray[np.float64]) -> None:
+        """Write a line: the solver moved to this solution."""
+        logits = self._held @ solution[:-1].astype(np.float32) + solution[-1]
+        hits = float((logits.argmax(axis=1) == self._codes).mean())
+        self._lines.append((*self._fitted, log_loss(logits, self._codes), hits))
 
     def curve(self) -> Curve:
         columns = list(zip(*self._lines, strict=True)) or [()] * 4
@@ -148,32 +155,74 @@ class _Tracker:
 def _solve(
     rows: Array,
     codes: Codes,
-    n_classes: int,
-    strength: float,
     start: NDArray[np.float64],
-    each: Callable[[NDArray[np.float64]], None] | None = None,
+    penalty: float,
+    tolerance: float,
+    tracker: _Tracker | None = None,
 ) -> NDArray[np.float64]:
-    """(n_features + 1, n_classes): weights, and the unpenalised bias in the last row."""
+    """(n_features + 1, n_classes): weights, and the unpenalised bias in the last row.
+
+    L-BFGS in coordinates in which the Hessian is near the identity, so that tens of steps are
+    enough at any strength: W = P U with P from the Hessian at the start. With a tracker
+    the way begins at zero, so that the curve shows all of it.
+    """
     from scipy.optimize import minimize
 
-    shape, targets, n = start.shape, one_hot(codes, n_classes), len(rows)
-    here = np.arange(n)
+    shape, n, here = start.shape, len(rows), np.arange(len(rows))
+    whiten, unwhiten = _preconditioner(rows, start, penalty)
+
+    def weights(flat: NDArray[np.float64]) -> NDArray[np.float64]:
+        u = flat.reshape(shape)
+        return np.vstack([whiten @ u[:-1], u[-1:]])
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        solution = flat.reshape(shape)
-        logits = rows @ solution[:-1].astype(np.float32) + solution[-1].astype(np.float32)  # (n, k)
-        logits -= logits.max(axis=1, keepdims=True)
-        chosen = logits[here, codes]
-        np.exp(logits, out=logits)
-        sums = logits.sum(axis=1, keepdims=True)
-        loss = float((np.log(sums[:, 0]) - chosen).mean(dtype=np.float64))
-        error = (logits / sums - targets) / n
-        gradient = np.vstack([rows.T @ error + strength * solution[:-1], error.sum(axis=0)])
-        return loss + 0.5 * strength * float((solution[:-1] ** 2).sum()), gradient.ravel()
+        solution = weights(flat)
+        # classes first: few and long rows are what NumPy reduces fast
+        scores = solution[:-1].T.astype(np.float32) @ rows.T + solution[-1][:, None].astype(
+            np.float32
+        )  # (k, n)
+        scores -= scores.max(axis=0)
+        chosen = scores[codes, here]
+        np.exp(scores, out=scores)
+        sums = scores.sum(axis=0)
+        loss = float((np.log(sums) - chosen).mean(dtype=np.float64))
+        if tracker is not None:
+            tracker.tried(loss, float((chosen == 0).mean()))  # the right class has the highest score, now 0
+        scores /= sums  # probabilities
+        scores[codes, here] -= 1.0
+        gradient = (scores @ rows).T.astype(np.float64) / n + penalty * solution[:-1]
+        bias = scores.mean(axis=1, dtype=np.float64)
+        whole = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())
+        return whole, np.vstack([whiten.T @ gradient, bias]).ravel()
 
-    callback = None if each is None else lambda flat: each(flat.reshape(shape))
+    first = np.vstack([unwhiten @ start[:-1], start[-1:]]) if tracker is None else np.zeros(shape)
     found = minimize(
-        objective, start.ravel(), jac=True, method="L-BFGS-B", callback=callback,
-        options={"maxiter": 500, "gtol": _TOLERANCE, "ftol": 1e-7, "maxcor": 20},
+        objective,
+        first.ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        callback=None if tracker is None else lambda flat: tracker.accepted(weights(flat)),
+        options={"maxiter": 200, "gtol": tolerance, "ftol": tolerance * 1e-3, "maxcor": 20},
     )
-    return np.asarray(found.x).reshape(shape)
+    return weights(np.asarray(found.x))
+
+
+def _preconditioner(
+    rows: Array, start: NDArray[np.float64], penalty: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """P and its inverse, (n_features, n_features), with P P^T near the inverse Hessian at the start.
+
+    The curvature p (1 - p) is averaged over classes, so that one matrix serves all; a sample of
+    the rows tells it well enough.
+    """
+    from scipy.linalg import cholesky, solve_triangular
+
+    width, n_classes = rows.shape[1], start.shape[1]
+    sample = rows[:: max(1, len(rows) // (_SAMPLE * width))]
+    probs = softmax(sample @ start[:-1].astype(np.float32) + start[-1].astype(np.float32))
+    curvature = (probs * (1.0 - probs)).sum(axis=1) / n_classes
+    weighted = sample * np.sqrt(curvature / len(sample))[:, None].astype(np.float32)
+    hessian = (weighted.T @ weighted).astype(np.float64)
+    floor = penalty + 1e-3 * float(np.trace(hessian)) / width
+    upper = cholesky(hessian + floor * np.eye(width))  # R^T R
+    return solve_triangular(upper, np.eye(width)), upper

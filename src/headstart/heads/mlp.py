@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.data.splits import holdout
 from headstart.errors import SettingError
-from headstart.heads.base import Builder, Head, Standardiser, Watch, log_loss, softmax
+from headstart.heads.base import Builder, Head, Standardiser, Watch, append_softmax, log_loss, softmax
 from headstart.records import Array, Codes, Curve
 from headstart.scratch import Adam, Dense, Dropout, Network, ReLU
 
@@ -55,8 +55,10 @@ class MLPHead(Head):
     ) -> None:
         if min(units, epochs, patience, batch_size) < 1 or not 0 <= dropout < 1 or not learning_rate > 0:
             raise SettingError(
-                f"units {units}, epochs {epochs}, patience {patience}, batch_size {batch_size}, dropout {dropout}, "
-                f"learning_rate {learning_rate} are not all possible, need counts of at least 1, dropout in [0, 1) "
+                f"units {units}, epochs {epochs}, patience {patience}, batch_size {batch_size}, "
+                f"dropout {dropout}, "
+                f"learning_rate {learning_rate} are not all possible, need counts of at least 1, "
+                "dropout in [0, 1) "
                 "and a rate above 0"
             )
         self.units, self.dropout, self.epochs, self.patience = units, dropout, epochs, patience
@@ -83,7 +85,9 @@ class MLPHead(Head):
         self.curve_ = _curve(lines) if watch is not None else None
         parts = network.parameters()
         root = np.sqrt(features.shape[1])
-        self.hidden_weight_, self.hidden_bias_ = standardise.fold(parts["hidden.weight"] * root, parts["hidden.bias"])
+        self.hidden_weight_, self.hidden_bias_ = standardise.fold(
+            parts["hidden.weight"] * root, parts["hidden.bias"]
+        )
         self.weight_, self.bias_ = parts["output.weight"], parts["output.bias"]
 
     def _network(self, n_features: int, n_classes: int, seed: int) -> Network:
@@ -101,7 +105,8 @@ class MLPHead(Head):
     ) -> list[tuple[float, ...]]:
         """Epochs until the held-out loss stops falling; a line of losses and accuracies for each."""
         adam = Adam(network.trainable_values, network.trainable_grads)
-        rng, lines = np.random.default_rng([seed, 5]), []
+        rng = np.random.default_rng([seed, 5])
+        lines: list[tuple[float, ...]] = []
         best, since, kept = np.inf, 0, network.parameters()
         for _ in range(self.epochs):
             order = rng.permutation(len(learn[1]))
@@ -113,7 +118,9 @@ class MLPHead(Head):
             lines.append((losses / len(order), hits / len(order), *_measure(network, watched)))
             if len(stop[1]):
                 loss = _measure(network, stop)[0]
-                best, since, kept = (loss, 0, network.parameters()) if loss < best else (best, since + 1, kept)
+                best, since, kept = (
+                    (loss, 0, network.parameters()) if loss < best else (best, since + 1, kept)
+                )
                 if since >= self.patience:
                     break
         if len(stop[1]):
@@ -126,8 +133,10 @@ class MLPHead(Head):
         return softmax(hidden @ self.weight_ + self.bias_).astype(np.float32)
 
     def _append(self, builder: Builder, features: str) -> str:
-        first = [builder.constant("head.hidden_weight", self.hidden_weight_),
-                 builder.constant("head.hidden_bias", self.hidden_bias_)]
+        first = [
+            builder.constant("head.hidden_weight", self.hidden_weight_),
+            builder.constant("head.hidden_bias", self.hidden_bias_),
+        ]
         hidden = builder.add("Relu", builder.add("Gemm", features, *first, name="head.hidden"))
         return append_softmax(builder, hidden, self.weight_, self.bias_)
 

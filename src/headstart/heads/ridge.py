@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError
-from headstart.heads.base import AffineHead, Builder, Head, Standardiser, Watch, fit_temperature, one_hot, softmax
+from headstart.heads.base import (
+    AffineHead,
+    Builder,
+    Head,
+    Standardiser,
+    Watch,
+    append_softmax,
+    fit_temperature,
+    one_hot,
+    softmax,
+)
 from headstart.records import Array, Codes
 
 __all__ = ["KernelHead", "RidgeHead"]
@@ -83,15 +93,19 @@ class KernelHead(Head):
 
     name = "kernel"
 
-    def __init__(self, widths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0), n_landmarks: int = _LANDMARKS) -> None:
+    def __init__(
+        self, widths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0), n_landmarks: int = _LANDMARKS
+    ) -> None:
         if not widths or min(widths) <= 0 or n_landmarks < 2:
-            raise SettingError(f"widths are {widths!r}, n_landmarks {n_landmarks}, need widths above 0 and 2 landmarks")
+            raise SettingError(
+                f"widths are {widths!r}, n_landmarks {n_landmarks}, need widths above 0 and 2 landmarks"
+            )
         self.widths, self.n_landmarks = tuple(widths), n_landmarks
 
     @property
     def n_features(self) -> int:
         """Features per row that the head was fitted on."""
-        return self.landmarks_.shape[1]
+        return int(self.landmarks_.shape[1])
 
     def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
         rng = np.random.default_rng([seed, 2])
@@ -102,7 +116,12 @@ class KernelHead(Head):
         unit = 1.0 / max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
         few = slice(0, _FEW)  # enough to choose a width by; the landmarks are in random order
         tried = [
-            (_ridge(_features(np.exp(-width * unit * squared[few, few])), targets[chosen[few]], _STRENGTHS).error, width)
+            (
+                _ridge(
+                    _features(np.exp(-width * unit * squared[few, few])), targets[chosen[few]], _STRENGTHS
+                ).error,
+                width,
+            )
             for width in self.widths
         ]
         self.gamma_ = min(tried)[1] * unit
@@ -118,19 +137,30 @@ class KernelHead(Head):
     def _kernel(self, features: Array) -> Array:
         """(n_images, n_landmarks), block by block so that no block of distances is large."""
         blocks = [features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK)]
-        return np.concatenate([np.exp(-self.gamma_ * _squared_distances(block, self.landmarks_)) for block in blocks])
+        return np.concatenate(
+            [np.exp(-self.gamma_ * _squared_distances(block, self.landmarks_)) for block in blocks]
+        )
 
     def _probabilities(self, features: Array) -> Array:
         return softmax(self._kernel(features) @ self.weight_ + self.bias_).astype(np.float32)
 
     def _append(self, builder: Builder, features: str) -> str:
-        squares = builder.add("ReduceSumSquare", features, builder.constant("head.axis", np.array([1])), keepdims=1)
+        squares = builder.add(
+            "ReduceSumSquare", features, builder.constant("head.axis", np.array([1])), keepdims=1
+        )
         cross = builder.add("MatMul", features, builder.constant("head.landmarks", self.landmarks_.T))
-        twice = builder.add("Mul", cross, builder.constant("head.minus_two", np.float32([-2.0])))
-        own = builder.constant("head.squares", (self.landmarks_.astype(np.float64) ** 2).sum(1).astype(np.float32))
+        twice = builder.add("Mul", cross, builder.constant("head.minus_two", np.array([-2.0], np.float32)))
+        own = builder.constant(
+            "head.squares", (self.landmarks_.astype(np.float64) ** 2).sum(1).astype(np.float32)
+        )
         distances = builder.add("Add", builder.add("Add", squares, twice), own)
         positive = builder.add("Relu", distances)
-        kernel = builder.add("Exp", builder.add("Mul", positive, builder.constant("head.gamma", np.float32([-self.gamma_]))))
+        kernel = builder.add(
+            "Exp",
+            builder.add(
+                "Mul", positive, builder.constant("head.gamma", np.array([-self.gamma_], np.float32))
+            ),
+        )
         return append_softmax(builder, kernel, self.weight_, self.bias_)
 
 
@@ -181,7 +211,8 @@ def _decompose(rows: Array) -> tuple[NDArray[np.float64], Array]:
 def _squared_distances(rows: Array, others: Array) -> Array:
     """(n_rows, n_others), never below zero."""
     squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
-    return np.maximum(squares - 2.0 * (rows @ others.T), 0.0)
+    distances: Array = np.maximum(squares - 2.0 * (rows @ others.T), 0.0)
+    return distances
 
 
 def _features(kernel: Array) -> Array:

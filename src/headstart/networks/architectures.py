@@ -17,7 +17,9 @@ __all__ = ["ARCHITECTURES", "architecture", "layer_shapes", "with_classes"]
 
 
 def _mlp(image: InputSpec, n_classes: int) -> NetworkSpec:
-    return NetworkSpec("mlp", image, (LayerSpec("flatten", "flatten"), *_hidden((128, 64)), _output(n_classes)))
+    return NetworkSpec(
+        "mlp", image, (LayerSpec("flatten", "flatten"), *_hidden((128, 64)), _output(n_classes))
+    )
 
 
 def _mlp_wide(image: InputSpec, n_classes: int) -> NetworkSpec:
@@ -29,7 +31,10 @@ def _mlp_wide(image: InputSpec, n_classes: int) -> NetworkSpec:
 def _hidden(units: tuple[int, ...], dropout: float = 0.0) -> tuple[LayerSpec, ...]:
     layers: list[LayerSpec] = []
     for number, width in enumerate(units, start=1):
-        layers += [LayerSpec("dense", f"dense{number}", {"units": width}), LayerSpec("relu", f"hidden{number}")]
+        layers += [
+            LayerSpec("dense", f"dense{number}", {"units": width}),
+            LayerSpec("relu", f"hidden{number}"),
+        ]
         if dropout:
             layers.append(LayerSpec("dropout", f"dropout{number}", {"rate": dropout}))
     return tuple(layers)
@@ -40,7 +45,7 @@ def _output(n_classes: int) -> LayerSpec:
 
 
 def _cnn(image: InputSpec, n_classes: int) -> NetworkSpec:
-    """conv 32 - pool - conv 64 - pool - conv 64 - flatten - dense 64, all ReLU: the textbook's.
+    """Conv 32 - pool - conv 64 - pool - conv 64 - flatten - dense 64, all ReLU: the textbook's.
 
     Pooling stands before the ReLU. Both only pick or clip, so the order changes no value, and a
     quarter of the work is left for the ReLU.
@@ -61,7 +66,11 @@ def _cnn(image: InputSpec, n_classes: int) -> NetworkSpec:
     return NetworkSpec("cnn", replace(image, height_px=28, width_px=28), layers)
 
 
-ARCHITECTURES: dict[str, Callable[[InputSpec, int], NetworkSpec]] = {"cnn": _cnn, "mlp": _mlp, "mlp-wide": _mlp_wide}
+ARCHITECTURES: dict[str, Callable[[InputSpec, int], NetworkSpec]] = {
+    "cnn": _cnn,
+    "mlp": _mlp,
+    "mlp-wide": _mlp_wide,
+}
 
 
 def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
@@ -104,7 +113,9 @@ def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
 def with_classes(spec: NetworkSpec, n_classes: int) -> NetworkSpec:
     """The same network with another number of outputs."""
     last = spec.layers[-1]
-    return replace(spec, layers=(*spec.layers[:-1], replace(last, options={**last.options, "units": n_classes})))
+    return replace(
+        spec, layers=(*spec.layers[:-1], replace(last, options={**last.options, "units": n_classes}))
+    )
 
 
 def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
@@ -136,8 +147,10 @@ def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     for layer in spec.layers:
         shape = _after(layer, shape)
         if min(shape) < 1:
-            raise SettingError(f"image of {height} x {width} px is too small for network {spec.name!r}, need a larger "
-                               f"one; nothing is left of it after layer {layer.name!r}")
+            raise SettingError(
+                f"image of {height} x {width} px is too small for network {spec.name!r}, need a larger "
+                f"one; nothing is left of it after layer {layer.name!r}"
+            )
         shapes[layer.name] = shape
     return shapes
 

@@ -46,7 +46,9 @@ def make_network(spec: NetworkSpec, engine: str, seed: int = 0) -> Network:
     5
     """
     if engine not in ENGINES:
-        raise SettingError(f"engine is {engine!r}, need one of {', '.join(ENGINES)}; {nearest(engine, ENGINES)}")
+        raise SettingError(
+            f"engine is {engine!r}, need one of {', '.join(ENGINES)}; {nearest(engine, ENGINES)}"
+        )
     if engine == "scratch":
         from headstart.networks.scratch_engine import ScratchNetwork
 

@@ -53,10 +53,14 @@ class ScratchNetwork:
         if settings.optimizer == "adam":
             self._optimizer = Adam(values, grads, weight_decay=settings.weight_decay)
         elif settings.optimizer == "sgd":
-            self._optimizer = SGD(values, grads, momentum=settings.momentum, weight_decay=settings.weight_decay)
+            self._optimizer = SGD(
+                values, grads, momentum=settings.momentum, weight_decay=settings.weight_decay
+            )
         else:
-            raise SettingError(f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
-                               f"{nearest(settings.optimizer, ('adam', 'sgd'))}")
+            raise SettingError(
+                f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
+                f"{nearest(settings.optimizer, ('adam', 'sgd'))}"
+            )
         self._settings = settings
 
     def train_step(
@@ -65,8 +69,12 @@ class ScratchNetwork:
         """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
         assert self._optimizer is not None, "start() comes before train_step()"
         return self._network.train_step(
-            self._pixels(images), labels, self._optimizer, learning_rate,
-            label_smoothing=self._settings.label_smoothing, weights=weights,
+            self._pixels(images),
+            labels,
+            self._optimizer,
+            learning_rate,
+            label_smoothing=self._settings.label_smoothing,
+            weights=weights,
         )
 
     def logits(self, images: Images) -> Array:
@@ -79,8 +87,10 @@ class ScratchNetwork:
 
     def _pixels(self, images: Images) -> Array:
         if images.shape[1:] != self.spec.input.shape:
-            raise ShapeError(f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
-                             "prepare them for this network first")
+            raise ShapeError(
+                f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
+                "prepare them for this network first"
+            )
         return images * self._scale + self._shift
 
     def freeze(self, through: str) -> None:
@@ -93,7 +103,9 @@ class ScratchNetwork:
         last = self.spec.layers[-1].name
         self._network.replace_head(n_classes, np.random.default_rng([seed, 0]))
         drawn = initial_weights(self.spec, seed)  # the draw of a whole new network, as every engine does it
-        self.load_weights({**self.weights(), **{name: drawn[name] for name in (f"{last}.weight", f"{last}.bias")}})
+        self.load_weights(
+            {**self.weights(), **{name: drawn[name] for name in (f"{last}.weight", f"{last}.bias")}}
+        )
 
     def weights(self) -> Weights:
         """A copy of all weights in the canonical layout."""
@@ -142,8 +154,10 @@ def _layer(layer: LayerSpec, rng: np.random.Generator) -> Layer:
         case "dropout":
             return Dropout(layer.name, layer.options["rate"], rng)
         case kind:
-            raise SettingError(f"layer {layer.name!r} is of kind {kind!r}, need conv2d, maxpool2d, relu, flatten, "
-                               "dense or dropout")
+            raise SettingError(
+                f"layer {layer.name!r} is of kind {kind!r}, need conv2d, maxpool2d, relu, flatten, "
+                "dense or dropout"
+            )
 
 
 def _padding(options: Mapping[str, object]) -> dict[str, str]:

@@ -65,7 +65,7 @@ class TorchNetwork:
             for layer, shape in zip(spec.layers, layer_shapes(spec).values(), strict=True):
                 layers[layer.name] = _build(layer, before[0], self._dropout_rng)
                 before = shape
-        return nn.Sequential(layers).to_empty(device="cpu").to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return nn.Sequential(layers).to_empty(device="cpu").to(memory_format=torch.channels_last)
 
     def start(self, settings: TrainSettings) -> None:
         """Make the optimizer for the layers that are not frozen."""
@@ -76,12 +76,17 @@ class TorchNetwork:
             )
         elif settings.optimizer == "sgd":
             self._optimizer = torch.optim.SGD(
-                parameters, lr=settings.learning_rate, momentum=settings.momentum,
-                weight_decay=settings.weight_decay, fused=True,
+                parameters,
+                lr=settings.learning_rate,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+                fused=True,
             )
         else:
-            raise SettingError(f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
-                               f"{nearest(settings.optimizer, ('adam', 'sgd'))}")
+            raise SettingError(
+                f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
+                f"{nearest(settings.optimizer, ('adam', 'sgd'))}"
+            )
         self._settings, self._bf16 = settings, _use_bf16(settings.precision)
 
     def train_step(
@@ -102,7 +107,11 @@ class TorchNetwork:
         objective.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         with torch.no_grad():
-            plain = functional.cross_entropy(logits, targets, reduction="none") if self._settings.label_smoothing else losses
+            plain = (
+                functional.cross_entropy(logits, targets, reduction="none")
+                if self._settings.label_smoothing
+                else losses
+            )
             return plain.detach().numpy(), (logits.argmax(1) == targets).numpy()
 
     def logits(self, images: Images) -> Array:
@@ -117,8 +126,10 @@ class TorchNetwork:
 
     def _forward(self, images: Images) -> Tensor:
         if images.shape[1:] != self.spec.input.shape:
-            raise ShapeError(f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
-                             "prepare them for this network first")
+            raise ShapeError(
+                f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
+                "prepare them for this network first"
+            )
         pixels = torch.from_numpy(images).to(torch.float32) * self._scale + self._shift  # (n, h, w, c)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bf16):
             return self._module(pixels.permute(0, 3, 1, 2)).float()  # type: ignore[no-any-return]
@@ -126,15 +137,19 @@ class TorchNetwork:
     def freeze(self, through: str) -> None:
         """Stop learning in every layer up to and including ``through``."""
         if through not in self.spec.layer_names:
-            raise UnknownTapError(f"layer {through!r} is unknown, need one of this network's, "
-                                  f"{nearest(through, self.spec.layer_names)}")
+            raise UnknownTapError(
+                f"layer {through!r} is unknown, need one of this network's, "
+                f"{nearest(through, self.spec.layer_names)}"
+            )
         self._frozen = self.spec.layer_names[: self.spec.layer_names.index(through) + 1]
         for name, layer in self._module.named_children():
             layer.requires_grad_(name not in self._frozen)
 
     def replace_head(self, n_classes: int, seed: int) -> None:
         """Put a new last dense layer, freshly drawn, in place of the old one."""
-        body = {name: value for name, value in self.weights().items() if not name.startswith(self._last + ".")}
+        body = {
+            name: value for name, value in self.weights().items() if not name.startswith(self._last + ".")
+        }
         self.spec = with_classes(self.spec, n_classes)
         drawn = initial_weights(self.spec, seed)
         self._module = self._assemble(self.spec)
@@ -148,7 +163,9 @@ class TorchNetwork:
 
     def weights(self) -> Weights:
         """A copy of all weights in the canonical layout."""
-        return {name: value.detach().numpy().copy(order="C") for name, value in self._module.named_parameters()}
+        return {
+            name: value.detach().numpy().copy(order="C") for name, value in self._module.named_parameters()
+        }
 
     def load_weights(self, weights: Weights) -> None:
         """Take weights in the canonical layout; names and shapes must match exactly."""
@@ -156,7 +173,9 @@ class TorchNetwork:
         wanted = {name: tuple(value.shape) for name, value in own.items()}
         given = {name: value.shape for name, value in weights.items()}
         if wanted != given:
-            raise ShapeError(f"weights are {_named(given)}, need {_named(wanted)} for network {self.spec.name!r}")
+            raise ShapeError(
+                f"weights are {_named(given)}, need {_named(wanted)} for network {self.spec.name!r}"
+            )
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))

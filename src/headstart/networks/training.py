@@ -189,11 +189,15 @@ def _run_epoch(
 
 def _check(images: Images, labels: Codes, settings: TrainSettings, validation: Held | None) -> None:
     if len(images) != len(labels) or not len(images):
-        raise ShapeError(f"images number {len(images)}, labels {len(labels)}, need as many of each and at least one")
+        raise ShapeError(
+            f"images number {len(images)}, labels {len(labels)}, need as many of each and at least one"
+        )
     faults = []
     if settings.schedule not in _SCHEDULES:
-        faults.append(f"schedule is {settings.schedule!r}, need one of {', '.join(_SCHEDULES)}; "
-                      f"{nearest(settings.schedule, _SCHEDULES)}")
+        faults.append(
+            f"schedule is {settings.schedule!r}, need one of {', '.join(_SCHEDULES)}; "
+            f"{nearest(settings.schedule, _SCHEDULES)}"
+        )
     if settings.epochs < 1 or settings.batch_size < 1:
         faults.append(f"epochs is {settings.epochs}, batch_size {settings.batch_size}, need both at least 1")
     if not 0 <= settings.prune < 1:
@@ -201,6 +205,9 @@ def _check(images: Images, labels: Codes, settings: TrainSettings, validation: H
     if not settings.learning_rate > 0:
         faults.append(f"learning_rate is {settings.learning_rate!r}, need a number above 0")
     if settings.patience and validation is None:
-        faults.append(f"patience is {settings.patience} without validation images, need some to stop by; hold a share out")
+        faults.append(
+            f"patience is {settings.patience} without validation images, need some to stop by; "
+            "hold a share out"
+        )
     if faults:
         raise SettingError("; ".join(faults))

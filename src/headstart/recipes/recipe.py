@@ -57,8 +57,13 @@ def recipe_names() -> tuple[str, ...]:
     >>> "parity" in recipe_names()
     True
     """
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in files("headstart.recipes").iterdir()
-                        if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".toml")
+            for entry in files("headstart.recipes").iterdir()
+            if entry.name.endswith(".toml")
+        )
+    )
 
 
 def read_recipe(name: str) -> Recipe:
@@ -83,8 +88,10 @@ def read_recipe(name: str) -> Recipe:
     try:
         return _recipe(Path(name).stem, tomllib.loads(text))
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise RecipeError(f"recipe {name!r} is malformed ({error}), need the tables and keys of a recipe; "
-                          "see one with: headstart recipes show parity") from error
+        raise RecipeError(
+            f"recipe {name!r} is malformed ({error}), need the tables and keys of a recipe; "
+            "see one with: headstart recipes show parity"
+        ) from error
 
 
 def recipe_text(name: str) -> str:
@@ -108,12 +115,17 @@ def recipe_text(name: str) -> str:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
-            raise RecipeError(f"recipe file {name!r} does not exist, need a TOML file; see one with: headstart recipes show parity")
+            raise RecipeError(
+                f"recipe file {name!r} does not exist, need a TOML file; "
+                "see one with: headstart recipes show parity"
+            )
         return path.read_text(encoding="utf-8")
     if name in recipe_names():
         return files("headstart.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    raise RecipeError(f"recipe {name!r} is unknown, need a registered name or a .toml file, "
-                      f"{nearest(name, recipe_names())}; list all with: headstart recipes")
+    raise RecipeError(
+        f"recipe {name!r} is unknown, need a registered name or a .toml file, "
+        f"{nearest(name, recipe_names())}; list all with: headstart recipes"
+    )
 
 
 def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
@@ -124,10 +136,19 @@ def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
             raise ValueError(f"key {wrong!r} in [{table}] is unknown, {nearest(wrong, keys)}")
     data, network, study = document["data"], document["network"], document["study"]
     return Recipe(
-        name=name, title=document["title"], summary=document["summary"].strip(), data=data["default"],
-        source_view=data["source_view"], target_view=data["target_view"], network=network["name"],
-        engine=network["engine"], training=TrainSettings(**document["training"]),
-        few_labels=TrainSettings(**document["few_labels"]), tap=document["probe"]["tap"],
-        head=document["probe"]["head"], labels_per_class=tuple(int(size) for size in study["labels_per_class"]),
-        draws=int(study["draws"]), collapse=bool(study.get("collapse", False)),
+        name=name,
+        title=document["title"],
+        summary=document["summary"].strip(),
+        data=data["default"],
+        source_view=data["source_view"],
+        target_view=data["target_view"],
+        network=network["name"],
+        engine=network["engine"],
+        training=TrainSettings(**document["training"]),
+        few_labels=TrainSettings(**document["few_labels"]),
+        tap=document["probe"]["tap"],
+        head=document["probe"]["head"],
+        labels_per_class=tuple(int(size) for size in study["labels_per_class"]),
+        draws=int(study["draws"]),
+        collapse=bool(study.get("collapse", False)),
     )

@@ -6,16 +6,17 @@ Called by the command line.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter, strftime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.atomic import write_atomic
 from headstart.cache import Cache
@@ -26,14 +27,48 @@ from headstart.data.views import apply_view
 from headstart.evaluation.metrics import evaluate
 from headstart.progress import SILENT, Progress
 from headstart.recipes.recipe import Recipe
-from headstart.records import Evaluation, StudyResult
+from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
 from headstart.strategies import Learnt, learn_head, learn_network, training_parts, versions
-from headstart.study import Protocol, Strategy, Table, collapse, probe, run_table, standard_controls
+from headstart.study import (
+    FeatureOptions,
+    Protocol,
+    Strategy,
+    Table,
+    collapse,
+    frozen_controls,
+    network_from_scratch,
+    probe,
+    run_table,
+)
+from headstart.tables import to_json
 
-__all__ = ["Outcome", "run_recipe", "with_test_split"]
+__all__ = ["Options", "Outcome", "run_recipe", "with_test_split"]
 
 _TEST_SHARE = 0.3
+_NO_TORCH = (
+    "torch is not installed, so the NumPy engine trains the network; "
+    "for torch: pip install 'headstart[train]'"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a recipe is carried out, beside what the recipe says.
+
+    ``data`` and ``engine`` stand in for the recipe's own where given. A recipe that names torch runs
+    on the scratch engine, with a remark, where torch is not installed. Without ``controls`` there is
+    no verdict. ``command`` is what the user typed, for the report.
+    """
+
+    data: str | None = None
+    engine: str | None = None
+    seed: int = 0
+    controls: bool = True
+    cache: Cache | None = None
+    runtime: str = "openvino"
+    command: str = ""
+    progress: Progress = SILENT
 
 
 @dataclass(frozen=True)
@@ -46,26 +81,28 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """Both halves of the transfer: the dataset learnt first and the one learnt next."""
+class _Run:
+    """One run under way: both halves of the transfer, and who trains."""
 
+    recipe: Recipe
+    options: Options
     source: Dataset
     target: Dataset
+    engine: str
+    remarks: tuple[str, ...]
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The target images that labels are drawn from."""
+        return training_parts(self.target, self.options.seed).fit
+
+    @cached_property
+    def test(self) -> Dataset:
+        """The target images that every figure of the table is about."""
+        return self.target.split("test")
 
 
-def run_recipe(
-    recipe: Recipe,
-    folder: str | os.PathLike[str],
-    *,
-    data: str | None = None,
-    seed: int = 0,
-    engine: str | None = None,
-    controls: bool = True,
-    cache: Cache | None = None,
-    runtime_name: str = "openvino",
-    command: str = "",
-    progress: Progress = SILENT,
-) -> Outcome:
+def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options = Options()) -> Outcome:
     """Run a classic experiment from data to report.
 
     Parameters
@@ -74,19 +111,8 @@ def run_recipe(
         What to do.
     folder : path
         Gets ``source/`` and ``model/`` (model folders), ``result.json`` and ``report.html``.
-    data : str, optional
-        Dataset to use instead of the recipe's own.
-    seed : int, default=0
-        Same seed, same machine, same result.
-    engine : {'torch', 'scratch'}, optional
-        Instead of the recipe's own. A recipe that names torch runs on the scratch engine, with a
-        remark, where torch is not installed.
-    controls : bool, default=True
-        Without them there is no verdict.
-    cache, runtime_name, progress
-        See ``features.extract``.
-    command : str, optional
-        What the user typed, for the report.
+    options : Options, optional
+        How to do it. Same seed, same machine, same result.
 
     Returns
     -------
@@ -99,25 +125,36 @@ def run_recipe(
         Of the kind that fits; nothing half-written stays.
     """
     begun = perf_counter()
-    task = _task(recipe, data or recipe.data, seed)
-    engine, remarks = _engine(engine or recipe.engine, explicit=engine is not None)
-    for remark in remarks:
-        progress.remark(remark)
-    settings = replace(recipe.training, seed=seed)
-    source = learn_network(task.source, network=recipe.network, engine=engine, settings=settings, progress=progress)
-    frozen = source.model.source(f"{recipe.network} trained on {task.source.name}")
-    transferred = learn_head(frozen, task.target, tap=recipe.tap, head=recipe.head, seed=seed, cache=cache,
-                             runtime_name=runtime_name, progress=progress)
+    run = _prepared(recipe, options)
+    for remark in run.remarks:
+        options.progress.remark(remark)
+    source = learn_network(
+        run.source,
+        network=recipe.network,
+        engine=run.engine,
+        settings=replace(recipe.training, seed=options.seed),
+        progress=options.progress,
+    )
+    frozen = source.model.source(f"{recipe.network} trained on {run.source.name}")
+    transferred = learn_head(
+        frozen,
+        run.target,
+        tap=recipe.tap,
+        head=recipe.head,
+        seed=options.seed,
+        cache=options.cache,
+        runtime_name=options.runtime,
+        progress=options.progress,
+    )
+    table = _table(run, source, transferred)
+    evaluations = _evaluations(run, source, transferred)
     home = Path(folder)
     source.model.save(home / "source")
     transferred.model.save(home / "model")
-    evaluations = _evaluations(task, source, transferred, seed, runtime_name)
-    table = _table(recipe, task, source, transferred, engine, seed, controls, cache, runtime_name, progress)
-    facts = _facts(task, source, transferred, engine, runtime_name, seed, command, perf_counter() - begun)
-    result = _result(recipe, task, table, remarks, evaluations, (source, transferred), facts, seed)
-    write_atomic(home / "result.json", json.dumps(asdict(result), indent=2) + "\n")
-    report = write_atomic(home / "report.html", render(result))
-    return Outcome(result, home, report)
+    facts = _facts(run, source, transferred, perf_counter() - begun)
+    result = _result(run, table, evaluations, (source, transferred), facts)
+    write_atomic(home / "result.json", to_json(result) + "\n")
+    return Outcome(result, home, write_atomic(home / "report.html", render(result)))
 
 
 def with_test_split(dataset: Dataset, seed: int) -> Dataset:
@@ -140,107 +177,117 @@ def with_test_split(dataset: Dataset, seed: int) -> Dataset:
     train = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
     groups = None if dataset.groups is None else dataset.groups[train]
     _, held = holdout(dataset.labels[train], _TEST_SHARE, seed, groups)
-    splits = np.full(len(dataset), "train", dtype="<U5") if dataset.splits is None else dataset.splits.astype("<U5")
+    splits = (
+        np.full(len(dataset), "train", dtype="<U5")
+        if dataset.splits is None
+        else dataset.splits.astype("<U5")
+    )
     splits[train[held]] = "test"
     return replace(dataset, splits=splits)
 
 
-def _task(recipe: Recipe, data: str, seed: int) -> _Task:
+def _prepared(recipe: Recipe, options: Options) -> _Run:
     """Split first, look twice: an image that one half tests on, neither half learns from."""
-    whole = with_test_split(load(data), seed)
-    source, target = (apply_view(whole, view) if view else whole for view in (recipe.source_view, recipe.target_view))
-    return _Task(source, target)
+    whole = with_test_split(load(options.data or recipe.data), options.seed)
+    source, target = (
+        apply_view(whole, view) if view else whole for view in (recipe.source_view, recipe.target_view)
+    )
+    engine = options.engine or recipe.engine
+    remarks: tuple[str, ...] = ()
+    if engine == "torch" and options.engine is None and find_spec("torch") is None:
+        engine, remarks = "scratch", (_NO_TORCH,)
+    return _Run(recipe, options, source, target, engine, remarks)
 
 
-def _engine(wanted: str, *, explicit: bool) -> tuple[str, tuple[str, ...]]:
-    if wanted != "torch" or explicit or find_spec("torch") is not None:
-        return wanted, ()
-    return "scratch", ("torch is not installed, so the NumPy engine trains the network, more slowly; "
-                       "for torch: pip install 'headstart[train]'",)
+def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evaluation, Evaluation]:
+    """Both models on their test splits, by the graphs that are saved."""
+    halves = ("Source", source, run.source), ("Transfer", transferred, run.target)
+    first, second = (
+        evaluate(
+            f"{what}: {dataset.name}",
+            learnt.model.probabilities(dataset.split("test"), runtime_name=run.options.runtime),
+            dataset.split("test").codes(dataset.classes),
+            dataset.classes,
+            run.options.seed,
+        )
+        for what, learnt, dataset in halves
+    )
+    return first, second
 
 
-def _evaluations(
-    task: _Task, source: Learnt, transferred: Learnt, seed: int, runtime_name: str
-) -> tuple[Evaluation, Evaluation]:
-    """Both models on their test splits, by the graphs that were saved."""
-    found = []
-    for what, learnt, dataset in (("Source", source, task.source), ("Transfer", transferred, task.target)):
-        test = dataset.split("test")
-        probs = learnt.model.probabilities(test, runtime_name=runtime_name)
-        title = f"{what}: {dataset.name}"
-        found.append(evaluate(title, probs, test.codes(dataset.classes), dataset.classes, seed))
-    return found[0], found[1]
-
-
-def _table(
-    recipe: Recipe, task: _Task, source: Learnt, transferred: Learnt, engine: str, seed: int, controls: bool,
-    cache: Cache | None, runtime_name: str, progress: Progress,
-) -> Table:
+def _table(run: _Run, source: Learnt, transferred: Learnt) -> Table:
     """The transfer against its controls; with all labels the probe is the saved model itself."""
-    train, test = training_parts(task.target, seed).fit, task.target.split("test")
-    spec = source.model.manifest.network
-    assert spec is not None, "a network we trained has a spec"
-    frozen = source.model.source()
-    by_features = probe(frozen, train, test, tap=recipe.tap, head=recipe.head, cache=cache, runtime_name=runtime_name)
+    options, recipe = run.options, run.recipe
+    features = FeatureOptions(recipe.tap, recipe.head, options.cache, options.runtime, options.progress)
+    by_features = probe(source.model.source(), run.train, run.test, features)
 
-    def probed(indices: np.ndarray, seed: int) -> np.ndarray:
-        if len(indices) < len(train):
+    def probed(indices: NDArray[np.intp], seed: int) -> Array:
+        if len(indices) < len(run.train):
             return by_features(indices, seed)
-        return transferred.model.probabilities(test, runtime_name=runtime_name)
+        return transferred.model.probabilities(run.test, runtime_name=options.runtime)
 
     strategies: dict[str, Strategy] = {"probe": probed}
-    if controls:
-        strategies |= standard_controls(
-            spec, engine, recipe.training, recipe.few_labels, train, test, tap=recipe.tap, head=recipe.head,
-            seed=seed, cache=cache, runtime_name=runtime_name, progress=progress,
+    if options.controls:
+        spec = source.model.manifest.network
+        assert spec is not None, "a network we trained has a spec"
+        scratch = network_from_scratch(
+            spec, run.engine, (recipe.training, recipe.few_labels), run.train, run.test
+        )
+        strategies |= {"scratch": scratch} | frozen_controls(
+            spec, run.train, run.test, features, options.seed
         )
         if recipe.collapse:
-            answers = source.model.probabilities(test, runtime_name=runtime_name)
-            strategies["collapse"] = collapse(answers, source.model.classes, recipe.target_view, train.classes)
-    protocol = Protocol(recipe.labels_per_class if controls else (), recipe.draws, seed)
-    return run_table(strategies, train, test, protocol, progress=progress)
+            answers = source.model.probabilities(run.test, runtime_name=options.runtime)
+            strategies["collapse"] = collapse(
+                answers, source.model.classes, recipe.target_view, run.train.classes
+            )
+    protocol = Protocol(recipe.labels_per_class if options.controls else (), recipe.draws, options.seed)
+    return run_table(strategies, run.train, run.test, protocol, progress=options.progress)
 
 
 def _result(
-    recipe: Recipe, task: _Task, table: Table, remarks: tuple[str, ...], evaluations: tuple[Evaluation, ...],
-    learnt: tuple[Learnt, ...], facts: Mapping[str, str], seed: int,
+    run: _Run,
+    table: Table,
+    evaluations: tuple[Evaluation, ...],
+    learnt: tuple[Learnt, ...],
+    facts: Mapping[str, str],
 ) -> StudyResult:
-    train, test = training_parts(task.target, seed).fit, task.target.split("test")
     first = evaluations[0].accuracy
-    said = (f"The source itself, {task.source.name}, gets {first.value:.2%} [{first.low:.2%}, {first.high:.2%}] of its "
-            f"{first.n:,} test images right.",)
+    said = (
+        f"The source itself, {run.source.name}, gets {first.value:.2%} [{first.low:.2%}, "
+        f"{first.high:.2%}] of its "
+        f"{first.n:,} test images right.",
+    )
     return StudyResult(
-        title=recipe.title, summary=recipe.summary, verdict=table.verdict, remarks=(*said, *table.remarks, *remarks),
-        rows=table.rows, comparisons=table.comparisons, evaluations=evaluations,
-        curves=tuple(one.curve for one in learnt if one.curve is not None), facts=facts,
-        sizes={"train": len(train), "test": len(test), "classes": len(train.classes)},
+        title=run.recipe.title,
+        summary=run.recipe.summary,
+        verdict=table.verdict,
+        remarks=(*said, *table.remarks, *run.remarks),
+        rows=table.rows,
+        comparisons=table.comparisons,
+        evaluations=evaluations,
+        curves=tuple(one.curve for one in learnt if one.curve is not None),
+        facts=facts,
+        sizes={"train": len(run.train), "test": len(run.test), "classes": len(run.train.classes)},
     )
 
 
-def _facts(
-    task: _Task, source: Learnt, transferred: Learnt, engine: str, runtime_name: str, seed: int, command: str, seconds: float
-) -> dict[str, str]:
-    found = versions(engine)
+def _facts(run: _Run, source: Learnt, transferred: Learnt, seconds: float) -> dict[str, str]:
+    head = transferred.model.manifest.head
+    chosen = ", ".join(f"{name} {value:g}" for name, value in head["chosen"].items())
     return {
-        "command": command,
-        "source data": f"{task.source.name}, fingerprint {task.source.fingerprint}",
-        "target data": f"{task.target.name}, fingerprint {task.target.fingerprint}",
+        "command": run.options.command,
+        "source data": f"{run.source.name}, fingerprint {run.source.fingerprint}",
+        "target data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
         "source fingerprint": source.model.manifest.source_fingerprint,
         "model fingerprint": transferred.model.manifest.source_fingerprint,
-        "head": _head(transferred),
-        "engine": f"{engine}, features by {runtime_name}",
-        "seed": str(seed),
-        "versions": ", ".join(f"{name} {number}" for name, number in found.items()),
+        "head": f"{head['name']} ({chosen}) on tap {run.recipe.tap}",
+        "engine": f"{run.engine}, features by {run.options.runtime}",
+        "seed": str(run.options.seed),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions(run.engine).items()),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "learning the source": f"{source.seconds:.1f} s",
         "learning the head": f"{transferred.seconds:.1f} s, features included",
         "everything": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }
-
-
-def _head(learnt: Learnt) -> str:
-    note = learnt.model.manifest.head
-    return f"{note['name']} (" + ", ".join(f"{name} {value:g}" for name, value in note["chosen"].items()) + ")"
-
-
