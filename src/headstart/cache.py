@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -142,12 +143,15 @@ class FolderCache:
             write_atomic(path.with_suffix(".json"), json.dumps({"parts": dict(parts), "shape": array.shape}))
             temporary.replace(path)
         except OSError as error:
+            with suppress(OSError):  # nothing to remove where even the folder cannot be made
+                temporary.unlink()
             raise CacheError(
                 f"cache {str(self.root)!r} cannot be written ({error.strerror}), need space and permission; "
                 "set HEADSTART_CACHE to another folder, or use --no-cache"
             ) from error
-        finally:
+        except BaseException:  # interrupted, or what no file can hold
             temporary.unlink(missing_ok=True)
+            raise
         self._shrink(keep=key)
         return array
 
@@ -157,12 +161,10 @@ class FolderCache:
         for path in self.root.glob("*.npy"):
             try:
                 note = json.loads(path.with_suffix(".json").read_text())
-                status = path.stat()
-            except (OSError, ValueError):
+                parts, shape, status = dict(note["parts"]), tuple(note["shape"]), path.stat()
+            except (OSError, ValueError, KeyError, TypeError):  # half written, or a hand that edited
                 continue
-            found.append(
-                Entry(path.stem, note["parts"], tuple(note["shape"]), status.st_size, status.st_mtime)
-            )
+            found.append(Entry(path.stem, parts, shape, status.st_size, status.st_mtime))
         return sorted(found, key=lambda entry: -entry.used_at)
 
     def clear(self) -> int:
@@ -193,14 +195,14 @@ def default_cache() -> FolderCache:
     Raises
     ------
     SettingError
-        If the limit is not a number above 0.
+        If the limit is not a finite number above 0.
     """
     text = os.environ.get("HEADSTART_CACHE_LIMIT_GB", "20")
     try:
         limit = float(text)
     except ValueError:
         limit = -1.0
-    if not limit > 0:
+    if not 0 < limit < float("inf"):
         raise SettingError(
             f"HEADSTART_CACHE_LIMIT_GB is {text!r}, need a number of gigabytes above 0; unset it for 20"
         )

@@ -360,9 +360,11 @@ def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> 
     found, rival = comparison.difference, comparison.control
     span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
     if comparison.verdict == "cannot tell apart":
+        alone = found.low > 0 or found.high < 0
+        caveat = ", which chance among so many comparisons explains (Holm)" if alone else ""
         return (
             f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
-            f"{100 * found.value:+.2f} points {span}."
+            f"{100 * found.value:+.2f} points {span}{caveat}."
         )
     points = f"{abs(100 * found.value):.2f} points"
     if comparison.verdict == "helps":

@@ -1,4 +1,8 @@
-"""Heads by name. Called by model, study and the command line."""
+"""Heads by name: in comes a name, out a head to fit.
+
+Must not import a network or a graph: a head works on numbers. Called by strategies, study and the
+command line.
+"""
 
 from __future__ import annotations
 

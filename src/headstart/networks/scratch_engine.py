@@ -21,6 +21,8 @@ from headstart.scratch import Network as Layers
 __all__ = ["ScratchNetwork", "initial_weights"]
 
 _EVALUATION_BATCH = 512
+_AXES = {1: ((0,), (0,)), 2: ((1, 0), (1, 0)), 4: ((3, 2, 0, 1), (2, 3, 1, 0))}
+"""By rank, the order of axes that leads to the canonical layout, and the one that leads back."""
 
 
 class ScratchNetwork:
@@ -113,6 +115,12 @@ class ScratchNetwork:
 
     def load_weights(self, weights: Weights) -> None:
         """Take weights in the canonical layout; names and shapes must match exactly."""
+        strange = [f"{name} {value.shape}" for name, value in weights.items() if value.ndim not in _AXES]
+        if strange:
+            raise ShapeError(
+                f"weights are {', '.join(strange)}, need dense, convolution or bias in the canonical layout; "
+                f"take them from network {self.spec.name!r}"
+            )
         self._network.load_parameters({name: _own(value) for name, value in weights.items()})
 
 
@@ -166,11 +174,9 @@ def _padding(options: Mapping[str, object]) -> dict[str, str]:
 
 def _canonical(value: NDArray[np.float32]) -> NDArray[np.float32]:
     """(in, out) to (out, in); (kh, kw, in, out) to (out, in, kh, kw); a bias as it is."""
-    axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[value.ndim]
-    return np.ascontiguousarray(value.transpose(axes))
+    return np.ascontiguousarray(value.transpose(_AXES[value.ndim][0]))
 
 
 def _own(value: NDArray[np.float32]) -> NDArray[np.float32]:
     """The way back from `_canonical`."""
-    axes = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[value.ndim]
-    return np.ascontiguousarray(value.transpose(axes))
+    return np.ascontiguousarray(value.transpose(_AXES[value.ndim][1]))

@@ -23,7 +23,7 @@ _TABLES = {
     "network": {"name", "engine"},
     "training": {field.name for field in fields(TrainSettings)},
     "few_labels": {field.name for field in fields(TrainSettings)},
-    "probe": {"tap", "head"},
+    "probe": {"tap", "textbook_tap", "head"},
     "study": {"labels_per_class", "draws", "collapse"},
 }
 
@@ -43,6 +43,7 @@ class Recipe:
     training: TrainSettings
     few_labels: TrainSettings
     tap: str
+    textbook_tap: str | None
     head: str
     labels_per_class: tuple[int, ...]
     draws: int
@@ -147,6 +148,7 @@ def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
         training=TrainSettings(**document["training"]),
         few_labels=TrainSettings(**document["few_labels"]),
         tap=document["probe"]["tap"],
+        textbook_tap=document["probe"].get("textbook_tap"),
         head=document["probe"]["head"],
         labels_per_class=tuple(int(size) for size in study["labels_per_class"]),
         draws=int(study["draws"]),

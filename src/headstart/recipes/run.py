@@ -227,6 +227,9 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> Table:
         return transferred.model.probabilities(run.test, runtime_name=options.runtime)
 
     strategies: dict[str, Strategy] = {"probe": probed}
+    if recipe.textbook_tap and options.controls:
+        textbook = replace(features, tap=recipe.textbook_tap)
+        strategies["textbook probe"] = probe(source.model.source(), run.train, run.test, textbook)
     if options.controls:
         spec = source.model.manifest.network
         assert spec is not None, "a network we trained has a spec"

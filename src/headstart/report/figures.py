@@ -40,6 +40,7 @@ class LineStyle:
 # Hues after Okabe and Ito (2008), darkened to 3.5:1 off the paper; dash and marker say it again
 STYLES: Mapping[str, LineStyle] = {
     "probe": LineStyle("--c-probe", "#0063a8", (), "o"),
+    "textbook probe": LineStyle("--c-textbook", "#5b4db1", (9, 3), "p"),
     "finetune": LineStyle("--c-finetune", "#1d8fc4", (7, 2), "D"),
     "scratch": LineStyle("--c-scratch", "#c24e00", (6, 2.5), "s"),
     "random frozen": LineStyle("--c-random", "#00805e", (4, 2), "^"),
@@ -50,7 +51,7 @@ STYLES: Mapping[str, LineStyle] = {
 """How each strategy and control is drawn, by its name."""
 
 _OTHERS = (
-    LineStyle("--c-other-1", "#5b4db1", (9, 3), "p"),
+    LineStyle("--c-other-1", "#4a5568", (9, 3), "<"),
     LineStyle("--c-other-2", "#8a3324", (3, 3), "h"),
     LineStyle("--c-other-3", "#3f6b1f", (2, 2), "*"),
 )

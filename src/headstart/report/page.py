@@ -29,6 +29,7 @@ _PNG = "data:image/png;base64,"
 _WIDE_PX, _NARROW_PX = 1000, 360
 _NOTES = {
     "probe": "the source, frozen, under a new head",
+    "textbook probe": "frozen where the textbook does",
     "finetune": "probe first, then everything unfrozen",
     "scratch": "the same network, from these labels alone",
     "random frozen": "the same network, random weights, frozen",

@@ -211,7 +211,8 @@ class Network:
         Returns
         -------
         losses : ndarray of shape (n_images,), float
-            Loss of each image before the step, in nats, not weighted.
+            Loss of each image before the step, in nats, neither weighted nor smoothed:
+            what validation measures, so that the two compare.
         hits : ndarray of shape (n_images,), bool
             Whether the right class had the highest logit before the step.
 
@@ -237,6 +238,8 @@ class Network:
         logits = self._forward(self._checked(x), training=True)
         labels = np.asarray(labels)
         losses, grad = cross_entropy(logits, labels, label_smoothing=label_smoothing, weights=weights)
+        if label_smoothing > 0:
+            losses, _ = cross_entropy(logits, labels)
         hits: NDArray[np.bool_] = logits.argmax(axis=1) == labels
         self.backward(grad)
         optimizer.step(learning_rate)

@@ -1,0 +1,303 @@
+"""The shape of the code: imports go down, nothing heavy comes early, names are listed, sizes stay small."""
+
+from __future__ import annotations
+
+import ast
+import io
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import headstart
+
+ROOT = Path(headstart.__file__).parent
+
+# A unit is a flat module or a folder. Lowest first; each may import what stands beside it, and itself.
+LAYERS: dict[str, str] = {
+    "errors": "",
+    "_threads": "",
+    "_optional": "errors",
+    "atomic": "errors",
+    "records": "errors",
+    "progress": "records",
+    "scratch": "errors",
+    "data": "errors records _optional",
+    "imaging": "errors records data",
+    "graph": "errors records",
+    "cache": "errors atomic",
+    "evaluation": "errors records",
+    "report": "errors records",
+    "manifest": "errors records",
+    "card": "manifest",
+    "heads": "errors records _threads scratch data",
+    "networks": "errors records _optional scratch",
+    "features": "errors records progress data imaging graph cache",
+    "model": "errors records atomic progress data imaging graph manifest card",
+    "sources": "errors records data graph networks model",
+    "strategies": "errors records progress data imaging graph cache manifest heads networks features model sources",
+    "study": "errors records progress data imaging graph cache evaluation heads networks features model sources "
+    "strategies",
+    "inspect": "errors records data manifest model sources",
+    "tables": "errors records cache evaluation",
+    "predict": "errors records progress data imaging model tables",
+    "face": "errors records progress cache data model sources strategies study",
+    "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
+    "strategies study tables networks heads features",
+    "cli": "headstart errors records progress cache data evaluation report model sources strategies study "
+    "inspect tables predict face recipes networks heads",
+}
+# Heavier than standard library and NumPy, and the units that may know of it.
+OWNERS: dict[str, str] = {
+    "torch": "networks",
+    "torchvision": "networks",
+    "timm": "networks",
+    "openvino": "graph",
+    "onnxruntime": "graph",
+    "onnx": "graph features model sources strategies",
+    "sklearn": "data",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "PIL": "data imaging",
+    "safetensors": "model",
+    "typer": "cli",
+    "rich": "progress cli",
+    "pyarrow": "data",
+}
+HEAVY = ("torch", "timm", "openvino", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy")
+MODULE_LINES, FUNCTION_LINES = 400, 60
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name to file, of every module of the package."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = ("headstart", *path.relative_to(ROOT).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str, source: str, known: Iterable[str] = MODULES) -> set[str]:
+    """Every module a source text imports, wherever it stands: in functions and for type checkers too."""
+    known, found = set(known), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import, need the full name: one way to write it"
+            base = node.module or ""
+            below = {f"{base}.{alias.name}" for alias in node.names}
+            found |= (below & known) | ({base} if below - known else set())
+    return found
+
+
+def unit(name: str) -> str:
+    """The layer a module belongs to: ``headstart.data.idx`` to ``data``."""
+    return name.split(".")[1] if "." in name else name
+
+
+def faults(name: str, source: str) -> list[str]:
+    """What a module imports and must not."""
+    mine, wrong = unit(name), []
+    for other in sorted(imports(name, source)):
+        top = other.partition(".")[0]
+        if top == "headstart":
+            if unit(other) not in {mine, *LAYERS[mine].split()}:
+                wrong.append(f"{name} imports {other}: {mine} may not know of {unit(other)}")
+        elif top in OWNERS and mine not in OWNERS[top].split():
+            wrong.append(f"{name} imports {other}: owned by {OWNERS[top]}")
+    return wrong
+
+
+def refuse_cycles(graph: dict[str, set[str]]) -> None:
+    tuple(TopologicalSorter(graph).static_order())
+
+
+def inner_imports(name: str, path: Path) -> set[str]:
+    return {other for other in imports(name, path.read_text()) if other in MODULES} - {name}
+
+
+def test_table_goes_down_only() -> None:
+    seen: list[str] = ["headstart"]
+    for layer, below in LAYERS.items():
+        assert not set(below.split()) - set(seen), f"{layer} stands below what it imports"
+        seen.append(layer)
+
+
+def test_table_holds_every_unit_and_no_other() -> None:
+    assert {unit(name) for name in MODULES} - {"headstart"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "headstart"])
+def test_imports_go_down(name: str) -> None:
+    assert not faults(name, MODULES[name].read_text())
+
+
+def test_no_cycle_between_modules() -> None:
+    """The package's own face looks up every name on use, so it is left out."""
+    graph = {name: inner_imports(name, path) for name, path in MODULES.items() if name != "headstart"}
+    refuse_cycles({name: others - {"headstart"} for name, others in graph.items()})
+
+
+def test_heads_know_of_data_only_how_to_part_it() -> None:
+    known = {other for name, path in MODULES.items() if unit(name) == "heads" for other in inner_imports(name, path)}
+    assert {other for other in known if unit(other) == "data"} == {"headstart.data.splits"}
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("headstart.heads.ridge", "from headstart.graph.build import pool", "heads may not know of graph"),
+        ("headstart.graph.build", "def f():\n    from headstart import cache", "graph may not know of cache"),
+        (
+            "headstart.scratch.layers",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from headstart.records import Array",
+            "scratch may not know of records",
+        ),
+        ("headstart.report.page", "import headstart.evaluation.metrics", "report may not know of evaluation"),
+        ("headstart.errors", "import headstart", "errors may not know of headstart"),
+        ("headstart.strategies", "def f():\n    import torch.nn", "owned by networks"),
+        ("headstart.model", "from openvino import Core", "owned by graph"),
+    ],
+)
+def test_checker_sees_a_bad_import(name: str, source: str, said: str) -> None:
+    assert len(faults(name, source)) == 1 and said in faults(name, source)[0]
+
+
+def test_checker_sees_a_cycle_and_lets_good_imports_pass() -> None:
+    with pytest.raises(CycleError):
+        refuse_cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert not faults("headstart.features", "import numpy\nfrom headstart.graph import build, runtime")
+    assert imports("x", "from headstart.graph import build, nothing") == {"headstart.graph.build", "headstart.graph"}
+
+
+HELP = """
+import sys
+sys.argv = ["headstart", "--help"]
+from headstart.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+LOADED = "import sys; print('loaded', *sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+@pytest.mark.parametrize("program", ["import headstart", HELP, "import headstart.errors, headstart.records"])
+def test_start_loads_nothing_heavy(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\n{LOADED}"], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = done.stdout.splitlines()[-1].split()
+    assert loaded[0] == "loaded" and "headstart" in loaded
+    assert not set(loaded) & set(HEAVY)
+
+
+def test_loading_heavy_would_be_seen() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import headstart.evaluation.intervals\n{LOADED}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "scipy" in done.stdout.split()
+
+
+def test_every_name_of_the_face_is_there() -> None:
+    assert dir(headstart) == sorted(headstart.__all__)
+    for name in headstart.__all__:
+        assert getattr(headstart, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        headstart.nothing  # noqa: B018
+
+
+def listed(tree: ast.Module) -> list[str] | None:
+    """The module's ``__all__``, or None."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    return None
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Constants, then classes, then the rest, as ruff's RUF022 has it."""
+    return sorted(names, key=lambda name: (0 if name.isupper() else 1 if name[0].isupper() else 2, name))
+
+
+def public(tree: ast.Module) -> set[str]:
+    """Functions and classes a module offers; what a decorator hands to the command line is not offered."""
+    return {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not any(".command(" in ast.unparse(one) for one in node.decorator_list)
+    }
+
+
+def bare(tree: ast.Module) -> bool:
+    """A folder's first page: a docstring and nothing else."""
+    return all(isinstance(node, ast.Expr) for node in tree.body)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_says_what_it_is_and_what_it_offers(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text())
+    said = ast.get_docstring(tree)
+    assert said, "a module starts by saying what it is"
+    if bare(tree):
+        return
+    assert len([line for line in said.splitlines() if line.strip()]) >= 2
+    names = listed(tree)
+    if name.endswith("report") or name.endswith("evaluation"):  # folders that say what they hold, and import nothing
+        assert names is None and not public(tree)
+        return
+    assert names is not None, "a module lists what it offers"
+    assert names == in_order(names) and len(set(names)) == len(names)
+    assert not public(tree) - set(names), "public, and not listed"
+    made = {ast.unparse(target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    made |= {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
+    made |= {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert not set(names) - made - public(tree), "listed, and not there"
+
+
+def code_lines(source: str) -> set[int]:
+    """Numbers of the lines that are code: no docstring, comment or blank."""
+    empty = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in empty:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            code -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return code
+
+
+def function_lines(source: str) -> Iterator[tuple[str, int]]:
+    code = code_lines(source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, len(code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_sizes_stay_small(name: str) -> None:
+    source = MODULES[name].read_text()
+    assert len(code_lines(source)) <= MODULE_LINES
+    assert {what: lines for what, lines in function_lines(source) if lines > FUNCTION_LINES} == {}
+
+
+def test_line_counter_counts_code_only() -> None:
+    source = '"""Doc.\n\nMore.\n"""\n\n# why\n\n\ndef f(\n    x,\n):\n    """Doc."""\n\n    # why\n    y = """a\n    b"""\n    return y\n'
+    assert len(code_lines(source)) == 6
+    assert dict(function_lines(source)) == {"f": 6}

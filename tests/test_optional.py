@@ -1,0 +1,34 @@
+"""The one door to optional packages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headstart._optional import require
+from headstart.errors import MissingExtraError
+
+
+def test_gives_what_is_installed() -> None:
+    assert require("json", extra="train", for_="engine 'torch'") is json
+    assert require("json.decoder", extra="train", for_="x").__name__ == "json.decoder"
+
+
+def test_says_what_is_missing_and_how_to_get_it() -> None:
+    with pytest.raises(MissingExtraError) as caught:
+        require("no_such_package_of_ours.inner", extra="serve", for_="runner 'x'")
+    said = str(caught.value)
+    assert said.startswith("runner 'x' needs the package no_such_package_of_ours") and "\n" not in said
+    assert said.endswith("pip install 'headstart[serve]'")
+    assert isinstance(caught.value, ImportError)
+
+
+def test_a_broken_package_raises_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telling somebody to install what is installed would send them the wrong way."""
+    (tmp_path / "brokenpackage.py").write_text("import not_there_either\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        require("brokenpackage", extra="train", for_="x")
+    assert not isinstance(caught.value, MissingExtraError) and caught.value.name == "not_there_either"
