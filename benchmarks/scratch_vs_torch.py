@@ -16,14 +16,13 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from functools import cache
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import facts, spread
 from torch import nn
 
 from headstart.scratch import Adam, Conv2D, Dense, Flatten, Layer, MaxPool2D, Network, ReLU
@@ -138,27 +137,7 @@ def measure(kind: str, repeats: int) -> dict[str, Any]:
         "n_repeats": repeats,
         "n_steps": STEPS[kind],
         "ratio": round(medians["ours"] / medians["torch"], 2),
-    } | {
-        name: {"median_ms": round(medians[name], 3), "min_ms": round(min(t), 3), "max_ms": round(max(t), 3)}
-        for name, t in times.items()
-    }
-
-
-def _facts() -> dict[str, Any]:
-    """When, where and with what."""
-    models = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
-    ]
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpu": models[0].partition(":")[2].strip() if models else "unknown",
-        "cores": os.cpu_count(),
-        "threads": THREADS,
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "auto"),
-        "batch_size": BATCH_SIZE,
-    }
+    } | {name: spread(turns) for name, turns in times.items()}
 
 
 def main() -> None:
@@ -171,16 +150,16 @@ def main() -> None:
     if repeats < 1:
         parser.error(f"--repeats is {repeats}, need at least 1")
     os.environ["OPENBLAS_NUM_THREADS"] = str(THREADS)  # for the workers, which import NumPy afresh
-    facts = _facts()
-    print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    about = facts("numpy", "torch") | {"threads": THREADS, "batch_size": BATCH_SIZE}
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"{'network':8} {'engine':6} {'median ms':>10} {'min':>8} {'max':>8} {'ratio':>6}")
     results = {kind: measure(kind, repeats) for kind in STEPS}
     for kind, result in results.items():
         for engine in ("ours", "torch"):
             t = result[engine]
             ratio = f"{result['ratio']:6}" if engine == "ours" else ""
-            print(f"{kind:8} {engine:6} {t['median_ms']:10} {t['min_ms']:8} {t['max_ms']:8} {ratio}")
-    print(json.dumps(facts | results))
+            print(f"{kind:8} {engine:6} {t['median']:10} {t['min']:8} {t['max']:8} {ratio}")
+    print(json.dumps(about | results))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,24 @@ def _speed_column() -> Any:
 
 
 def told(stream: Iterator[Images], total: int, task: str, progress: Progress) -> Iterator[Images]:
-    """The same batches, with progress at most ten times a second."""
+    """The same batches, with progress at most ten times a second.
+
+    Parameters
+    ----------
+    stream : iterator of ndarray
+        Batches of images.
+    total : int
+        Images in all of them.
+    task : str
+        What is being done, for the display.
+    progress : Progress
+        Who is told.
+
+    Yields
+    ------
+    ndarray
+        Each batch as it came; it counts as done when the next is asked for.
+    """
     done, last = 0, 0.0
     for batch in stream:
         yield batch

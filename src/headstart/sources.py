@@ -104,7 +104,22 @@ def random_source(spec: NetworkSpec, seed: int) -> Source:
 
 
 def spec_source(name: str, spec: NetworkSpec, graph: onnx.ModelProto) -> Source:
-    """A network of ours as a source; the default tap is what its last layer reads."""
+    """A network of ours as a source; the default tap is what its last layer reads.
+
+    Parameters
+    ----------
+    name : str
+        What to call it.
+    spec : NetworkSpec
+        The layers, for the shapes of the taps.
+    graph : onnx.ModelProto
+        The same network with its weights, every layer's output named as the layer.
+
+    Returns
+    -------
+    Source
+        Frozen.
+    """
     content = graph.SerializeToString(deterministic=True)
     return Source(name, content, spec.input, layer_shapes(spec), spec.layer_names[-2], fingerprint(content))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -108,14 +109,35 @@ class GraphBuilder:
         nodes = _needed(self._nodes, outputs)
         used = {name for node in nodes for name in node.input}
         constants = [tensor for name, tensor in self._constants.items() if name in used]
-        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-        graph = helper.make_graph(nodes, "headstart", self._inputs, values, constants)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
-        )
+        values = _shaped_outputs(nodes, self._inputs, constants, outputs)
+        model = _model(helper.make_graph(nodes, "headstart", self._inputs, values, constants))
         model.producer_name = "headstart"
         helper.set_model_props(model, dict(metadata or {}))
         return model
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+
+
+def _shaped_outputs(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    constants: Sequence[onnx.TensorProto],
+    outputs: Sequence[str],
+) -> list[onnx.ValueInfoProto]:
+    """The outputs with their shapes, which the standard asks for.
+
+    Float constants take part as shapes only: inferring on the whole model would copy all weights.
+    """
+    floats = [tensor for tensor in constants if tensor.data_type == TensorProto.FLOAT]
+    declared = [
+        helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.dims) for tensor in floats
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    others = [tensor for tensor in constants if tensor.data_type != TensorProto.FLOAT]
+    light = _model(helper.make_graph(nodes, "shapes", [*inputs, *declared], values, others))
+    return list(onnx.shape_inference.infer_shapes(light).graph.output)
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:

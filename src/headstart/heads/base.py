@@ -204,7 +204,24 @@ class AffineHead(Head):
 
 
 def append_softmax(builder: Builder, rows: str, weight: Array, bias: Array) -> str:
-    """Softmax of an affine map as graph operations; the logits are the tensor ``logits``."""
+    """Softmax of an affine map as graph operations.
+
+    Parameters
+    ----------
+    builder : Builder
+        Graph to append to; its tensor ``logits`` gets the map's values.
+    rows : str
+        Tensor of shape (n, n_inputs).
+    weight : ndarray of shape (n_inputs, n_classes), float32
+        The map.
+    bias : ndarray of shape (n_classes,), float32
+        The map's.
+
+    Returns
+    -------
+    str
+        Tensor of probabilities, (n, n_classes).
+    """
     names = (builder.constant("head.weight", weight), builder.constant("head.bias", bias))
     return builder.add("Softmax", builder.add("Gemm", rows, *names, name="logits"), axis=1)
 
