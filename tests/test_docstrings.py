@@ -1,4 +1,4 @@
-"""Documentation is held to the code: every public name has a docstring, and its parameters are the signature's."""
+"""Documentation is held to the code: public names have docstrings, and parameters are the signature's."""
 
 from __future__ import annotations
 
@@ -45,9 +45,15 @@ def faults_of(name: str, thing) -> list[str]:
         return [f"{name} has no docstring"]
     if not inspect.isfunction(thing):
         return []
-    wrong = [f"{name}: {one} is documented and no parameter" for one in documented(thing) if one not in parameters(thing)]
+    wrong = [
+        f"{name}: {one} is documented and no parameter"
+        for one in documented(thing)
+        if one not in parameters(thing)
+    ]
     if documented(thing):
-        wrong += [f"{name}: {one} is not documented" for one in parameters(thing) if one not in documented(thing)]
+        wrong += [
+            f"{name}: {one} is not documented" for one in parameters(thing) if one not in documented(thing)
+        ]
     if len(parameters(thing)) > 2 and not documented(thing):
         wrong.append(f"{name} documents none of its {len(parameters(thing))} parameters")
     return wrong
@@ -71,4 +77,7 @@ def test_the_check_sees_a_wrong_docstring():
         """
         return a + b
 
-    assert faults_of("wrong", wrong) == ["wrong: c is documented and no parameter", "wrong: b is not documented"]
+    assert faults_of("wrong", wrong) == [
+        "wrong: c is documented and no parameter",
+        "wrong: b is not documented",
+    ]
