@@ -146,7 +146,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CacheError, match=r"^cache '.*' cannot be written \(.+\), need space and permission; .*"):
+    with pytest.raises(
+        CacheError, match=r"^cache '.*' cannot be written \(.+\), need space and permission; .*"
+    ):
         FolderCache(root).put(PARTS, np.zeros(3))
     if obstacle == "disk is full":
         assert os.listdir(root) == []
@@ -168,5 +170,7 @@ def test_default_cache_follows_the_environment(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("text", ["0", "-1", "ten", "", "nan", "inf", "1e999"])
 def test_a_bad_limit_is_one_sentence(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", text)
-    with pytest.raises(SettingError, match=r"HEADSTART_CACHE_LIMIT_GB is .*, need a number of gigabytes above 0"):
+    with pytest.raises(
+        SettingError, match=r"HEADSTART_CACHE_LIMIT_GB is .*, need a number of gigabytes above 0"
+    ):
         default_cache()

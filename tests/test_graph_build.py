@@ -36,7 +36,9 @@ def halves(size: int) -> list[slice]:
 def grid2(maps: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, h, w, c) to (n, 2 * 2 * c), in (row, column, channel) order."""
     parts = [
-        maps[:, down, across].mean(axis=(1, 2)) for down in halves(maps.shape[1]) for across in halves(maps.shape[2])
+        maps[:, down, across].mean(axis=(1, 2))
+        for down in halves(maps.shape[1])
+        for across in halves(maps.shape[2])
     ]
     return np.concatenate(parts, axis=1)
 
@@ -76,7 +78,9 @@ def test_a_row_of_features_passes_unchanged(pooling: str) -> None:
 @pytest.mark.parametrize("shape", [(64, 3, 3), (64,)])
 def test_an_unknown_pooling_is_one_sentence(shape: tuple[int, ...]) -> None:
     builder = GraphBuilder(network_graph(SPEC, initial_weights(SPEC, 0)))
-    with pytest.raises(SettingError, match="pooling is 'grid', need one of avg, flat, grid2; nearest are grid2"):
+    with pytest.raises(
+        SettingError, match="pooling is 'grid', need one of avg, flat, grid2; nearest are grid2"
+    ):
         pool(builder, "block3", shape, "grid")
 
 
@@ -114,13 +118,24 @@ def test_a_cut_keeps_what_it_needs_and_gives_the_same_values() -> None:
 
 def test_an_unknown_tap_is_one_sentence() -> None:
     whole = network_graph(SPEC, initial_weights(SPEC, 0))
-    with pytest.raises(UnknownTapError, match=r"tap 'blok3' is not in the graph, need .*, nearest are block3"):
+    with pytest.raises(
+        UnknownTapError, match=r"tap 'blok3' is not in the graph, need .*, nearest are block3"
+    ):
         with_outputs(whole, ["conv1", "blok3"])
 
 
 def test_a_new_graph_needs_an_input() -> None:
     with pytest.raises(SettingError, match="input_spec is None, need an InputSpec for a new graph"):
         GraphBuilder()
+
+
+def test_a_tensor_is_made_once() -> None:
+    """ONNX Runtime refuses a graph that makes one twice, OpenVINO takes either."""
+    builder = GraphBuilder(input_spec=InputSpec(2, 2, 1))
+    for axis in (1, 2):
+        builder.add("Flatten", builder.add("Cast", INPUT, to=1), name="flat", axis=axis)
+    with pytest.raises(AssertionError, match="a tensor is made twice"):
+        builder.model(["flat"])
 
 
 def test_names_of_outputs_and_notes() -> None:

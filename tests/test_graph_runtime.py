@@ -149,17 +149,22 @@ def test_auto_says_what_it_became() -> None:
     assert resolve_precision("auto", "openvino") in ("fp32", "bf16")
     for name in RUNTIMES:
         assert resolve_precision("fp32", name) == "fp32"
-        assert compile_graph(numbering(), runtime=name, precision="auto").precision == resolve_precision("auto", name)
+        assert compile_graph(numbering(), runtime=name, precision="auto").precision == resolve_precision(
+            "auto", name
+        )
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"runtime": "openvin"}, "runtime is 'openvin', need one of openvino, onnxruntime; nearest are openvino"),
+        (
+            {"runtime": "openvin"},
+            "runtime is 'openvin', need one of openvino, onnxruntime; nearest are openvino",
+        ),
         ({"precision": "fp23"}, "precision is 'fp23', need one of auto, fp32, bf16; nearest are fp32"),
         (
             {"precision": "bf16", "runtime": "onnxruntime"},
-            r"precision is 'bf16', need a CPU and a runtime that compute it \(runtime is 'onnxruntime'\); use fp32",
+            r"precision is 'bf16', need a CPU and a runtime that compute it \(.*'onnxruntime'\); use fp32",
         ),
     ],
 )

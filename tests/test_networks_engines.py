@@ -16,7 +16,16 @@ from headstart.graph.build import network_graph, with_outputs
 from headstart.networks.architectures import ARCHITECTURES, architecture, layer_shapes
 from headstart.networks.registry import ENGINES, make_network
 from headstart.networks.scratch_engine import initial_weights
-from headstart.records import Codes, Images, InputSpec, LayerSpec, Network, NetworkSpec, TrainSettings, Weights
+from headstart.records import (
+    Codes,
+    Images,
+    InputSpec,
+    LayerSpec,
+    Network,
+    NetworkSpec,
+    TrainSettings,
+    Weights,
+)
 
 GREY = InputSpec(8, 8, 1)
 SETTINGS = TrainSettings(precision="fp32")
@@ -118,7 +127,7 @@ def test_weights_come_as_a_copy_and_go_in_as_one(engine: str, spec: NetworkSpec)
     before = network.logits(images)
     assert np.array_equal(before, other.logits(images))
     for value in weights.values():
-        value += 1.0
+        value[...] += 1.0
     assert np.array_equal(network.logits(images), before) and np.array_equal(other.logits(images), before)
 
 
@@ -181,7 +190,9 @@ def test_training_has_dropout(engine: str) -> None:
     assert not np.array_equal(one, other)
 
 
-def test_a_step_gives_the_loss_before_it(engine: str, spec: NetworkSpec, pixels: tuple[Images, Codes]) -> None:
+def test_a_step_gives_the_loss_before_it(
+    engine: str, spec: NetworkSpec, pixels: tuple[Images, Codes]
+) -> None:
     network = make_network(spec, engine)
     images, codes = pixels[0][:20], pixels[1][:20]
     logits = network.logits(images).astype(np.float64)
@@ -221,7 +232,7 @@ def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(
 
 
 def test_an_unknown_layer_cannot_be_frozen(engine: str, spec: NetworkSpec) -> None:
-    with pytest.raises(HeadstartError, match="layer 'hiden1' is unknown, .*hidden1"):
+    with pytest.raises(HeadstartError, match=r"layer 'hiden1' is unknown, .*hidden1"):
         make_network(spec, engine).freeze("hiden1")
 
 
@@ -269,7 +280,9 @@ def test_an_unknown_optimizer_is_refused(engine: str) -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(SettingError, match="engine is 'torhc', need one of scratch, torch; nearest are torch"):
+    with pytest.raises(
+        SettingError, match="engine is 'torhc', need one of scratch, torch; nearest are torch"
+    ):
         make_network(SPECS["mlp"], "torhc")
 
 

@@ -297,7 +297,9 @@ def test_it_learns_real_digits(engine: str, data: Data, held: Data) -> None:
         ({"optimizer": "adma"}, "optimizer is 'adma', need 'adam' or 'sgd'; nearest are adam"),
     ],
 )
-def test_a_setting_without_meaning_is_one_sentence(data: Data, changes: dict[str, Any], sentence: str) -> None:
+def test_a_setting_without_meaning_is_one_sentence(
+    data: Data, changes: dict[str, Any], sentence: str
+) -> None:
     network = make_network(SPEC, "scratch")
     before = network.weights()
     with pytest.raises(SettingError, match=sentence):

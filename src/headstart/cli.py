@@ -18,6 +18,8 @@ from headstart.errors import HeadstartError
 
 if TYPE_CHECKING:
     from headstart.cache import Cache
+    from headstart.data.dataset import Dataset
+    from headstart.model import Model
     from headstart.records import StudyResult
 
 __all__ = ["app", "main"]
@@ -223,6 +225,7 @@ def evaluate(
     has_test = dataset.splits is not None and "test" in set(dataset.splits.tolist())
     wanted = split or ("test" if has_test else "all")
     part = dataset if wanted == "all" else dataset.split(wanted)
+    _same_classes(part, opened)
     codes = part.codes(opened.classes)
     probs = opened.probabilities(part, runtime_name=runtime)
     found = measure(f"{opened.manifest.name} on {part.name}, {wanted}", probs, codes, opened.classes, seed)
@@ -271,13 +274,7 @@ def inspect(
     """
     from headstart.inspect import describe
 
-    described = describe(thing)
-    if json:
-        _print_json(described)
-    else:
-        from headstart.tables import pairs
-
-        print(pairs(described))
+    _print_described(describe(thing), json)
 
 
 @recipes_app.callback()
@@ -330,10 +327,8 @@ def sources_show(
     from headstart.data.readers import load
     from headstart.inspect import describe_source
     from headstart.sources import open_source
-    from headstart.tables import pairs
 
-    described = describe_source(open_source(name, load(data)))
-    _print_json(described) if json else print(pairs(described))
+    _print_described(describe_source(open_source(name, load(data))), json)
 
 
 @cache_app.callback()
@@ -393,6 +388,30 @@ def _told(dataset: Any) -> Any:
     return dataset
 
 
+def _same_classes(part: Dataset, model: Model) -> None:
+    """A class that only one side has would bend every figure: name it."""
+    from headstart.data.names import listed, natural_order
+    from headstart.errors import DataError
+
+    here, known = set(part.labels.tolist()), set(model.classes)
+    faults = [f"lacks {listed(natural_order(known - here))}"] if known - here else []
+    faults += [f"has the extra {listed(natural_order(here - known))}"] if here - known else []
+    if faults:
+        raise DataError(
+            f"dataset {part.name!r} {' and '.join(faults)}, need the classes of model "
+            f"{model.manifest.name!r}; choose a view with the same classes"
+        )
+
+
+def _print_described(described: dict[str, Any], json: bool) -> None:
+    from headstart.tables import pairs
+
+    if json:
+        _print_json(described)
+    else:
+        print(pairs({name.replace("_", " "): value for name, value in described.items()}))
+
+
 def _print_json(value: Any) -> None:
     from headstart.tables import to_json
 
@@ -415,7 +434,7 @@ def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
             {
                 "model": str(output),
                 "classes": manifest.classes,
-                "scores": manifest.scores,
+                "scores": _scores(manifest),
                 "head": manifest.head,
                 "learning_s": round(learnt.seconds, 3),
             }
@@ -428,6 +447,17 @@ def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
     )
 
 
+def _scores(manifest: Any) -> dict[str, Any]:
+    """What was measured on held-out training images; shares with their intervals."""
+    from headstart.evaluation.intervals import wilson
+
+    n_held = int(manifest.data["n_held"])
+    return {
+        name: wilson(round(value * n_held), n_held) if name.endswith("accuracy") else value
+        for name, value in manifest.scores.items()
+    }
+
+
 def main() -> None:
     """Run the command line; one line and status 1 for our own errors, a traceback only with ``--debug``."""
     debug = "--debug" in sys.argv
@@ -435,14 +465,30 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         app()
-    except HeadstartError as error:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
         if debug:
             raise
-        print(f"headstart: error: {error}", file=sys.stderr)
+        print(f"headstart: error: {_sentence(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("headstart: interrupted", file=sys.stderr)
-        sys.exit(130)
+
+
+def _sentence(error: Exception) -> str:
+    """One line: ours as it is, the operating system's in our form, and what nobody foresaw."""
+    said = " ".join(str(error).split())
+    if isinstance(error, HeadstartError):
+        return said
+    if isinstance(error, OSError):
+        place = "a file" if error.filename is None else repr(str(error.filename))
+        return (
+            f"{place} cannot be used ({error.strerror or said}), need a place to read and write; "
+            "check the path, its permissions and the space left"
+        )
+    return (
+        f"{type(error).__name__} was not foreseen ({said}), need a repair of headstart; "
+        "run it again with --debug and report what it prints"
+    )
 
 
 if __name__ == "__main__":

@@ -120,5 +120,6 @@ def feature_graph(source: Source, tap: str, pooling: str) -> onnx.ModelProto:
         raise UnknownTapError(
             f"tap {tap!r} is unknown, need one of source {source.name!r}, {nearest(tap, source.taps)}"
         )
-    builder = build.GraphBuilder(onnx.ModelProto.FromString(source.graph))
+    # cut first: above the tap may lie a pooling of ours, with the same names
+    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), [tap]))
     return builder.model([build.pool(builder, tap, source.taps[tap], pooling)])

@@ -66,7 +66,7 @@ def describe_source(source: Source) -> dict[str, Any]:
         "input": _input(source.input),
         "fingerprint": source.fingerprint,
         "classes": list(source.classes or ()) or "none of its own",
-        "default tap": source.default_tap,
+        "default_tap": source.default_tap,
         "taps": {name: " x ".join(map(str, shape)) for name, shape in source.taps.items()},
     }
 
@@ -80,10 +80,10 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "head": f"{manifest.head['name']} {dict(manifest.head['chosen'])}",
         "source": dict(manifest.source) or "none: trained whole",
         "data": {key: value for key, value in manifest.data.items() if key != "counts"},
-        "images per class": dict(manifest.data["counts"]),
-        "held-out scores": dict(manifest.scores) or "none",
+        "images_per_class": dict(manifest.data["counts"]),
+        "held_out_scores": dict(manifest.scores) or "none",
         "settings": dict(manifest.settings) or "none",
-        "default tap": manifest.default_tap,
+        "default_tap": manifest.default_tap,
         "taps": {name: " x ".join(map(str, shape)) for name, shape in manifest.taps.items()},
         "seed": manifest.seed,
         "versions": dict(manifest.versions),
@@ -105,7 +105,7 @@ def _dataset(dataset: Dataset) -> dict[str, Any]:
         "dataset": dataset.name,
         "n_images": len(dataset),
         "fingerprint": dataset.fingerprint,
-        "images per class": dataset.counts(),
+        "images_per_class": dataset.counts(),
     }
     if isinstance(dataset.images, ArrayImages):
         found["size"] = " x ".join(map(str, dataset.images.pixels.shape[1:]))

@@ -87,7 +87,7 @@ def read_manifest(text: str, place: str) -> Manifest:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _fault(place, f"is not JSON ({error})") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise _fault(place, f"has no format {FORMAT!r}")
@@ -98,7 +98,7 @@ def read_manifest(text: str, place: str) -> Manifest:
         )
     try:
         return _manifest(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _fault(place, f"has a missing or malformed field ({error})") from error
 
 

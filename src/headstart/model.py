@@ -183,7 +183,7 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
     home = Path(folder)
     manifest = read_manifest(_manifest_text(home), str(folder))
     contents = {name: _audited(home / name, manifest.files[name], str(folder)) for name in FILES}
-    _audit_graph(contents["model.onnx"], str(folder))
+    _audit_graph(contents["model.onnx"], manifest, str(folder))
     return Model(manifest, contents["model.onnx"], _weights(contents["weights.safetensors"], str(folder)))
 
 
@@ -229,7 +229,7 @@ def _audited(path: Path, note: FileNote, place: str) -> bytes:
     return data
 
 
-def _audit_graph(data: bytes, place: str) -> None:
+def _audit_graph(data: bytes, manifest: Manifest, place: str) -> None:
     """The graph is one of ours: our input, our output, all weights inside, standard operations only."""
     try:
         model = onnx.ModelProto.FromString(data)
@@ -239,17 +239,44 @@ def _audit_graph(data: bytes, place: str) -> None:
             "copy the folder again"
         ) from error
     graph = model.graph
-    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
-    foreign = {node.domain for node in graph.node} - {"", "ai.onnx"}
     names = (
         [value.name for value in graph.input] == [build.INPUT],
         [value.name for value in graph.output] == [build.PROBABILITIES],
     )
-    if outside or foreign or not all(names):
+    if model.functions or not _self_contained(graph) or not all(names):
         raise ModelError(
             f"graph of model {place!r} has other inputs, outputs, operations or files than a model of ours, "
             "need one written by headstart; save the model again"
         )
+    taken, given = _sizes(graph.input[0])[1:], _sizes(graph.output[0])[1:]
+    if taken != [*manifest.input.shape] or given not in ([], [len(manifest.classes)]):
+        raise ModelError(
+            f"graph of model {place!r} makes {given} of images of {taken}, need {[len(manifest.classes)]} of "
+            f"{[*manifest.input.shape]} as its manifest says; copy the folder again"
+        )
+
+
+def _self_contained(graph: onnx.GraphProto) -> bool:
+    """No operation but the standard's, no weights in other files, in graphs within this one neither."""
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    tensors = [
+        *graph.initializer,
+        *(one.t for one in attributes),
+        *(t for one in attributes for t in one.tensors),
+    ]
+    inner = [*(one.g for one in attributes), *(g for one in attributes for g in one.graphs)]
+    return (
+        not graph.sparse_initializer
+        and not any(one.HasField("sparse_tensor") or one.sparse_tensors for one in attributes)
+        and not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors)
+        and {node.domain for node in graph.node} <= {"", "ai.onnx"}
+        and all(_self_contained(one) for one in inner if one.node or one.initializer)
+    )
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int]:
+    """Sizes of an input or output; 0 where they vary, nothing where none is declared."""
+    return [one.dim_value for one in value.type.tensor_type.shape.dim]
 
 
 def _weights(data: bytes, place: str) -> Weights:

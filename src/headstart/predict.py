@@ -104,9 +104,7 @@ def _meant(words: Sequence[str]) -> Iterable[Path]:
         if word == "-":
             yield from (Path(line.strip()) for line in sys.stdin if line.strip())
         elif Path(word).is_dir():
-            yield from _some(
-                sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in _PICTURES), word
-            )
+            yield from _some(sorted(path for path in Path(word).rglob("*") if _is_picture(path, word)), word)
         elif glob.has_magic(word) and not Path(word).exists():
             yield from _some(
                 [Path(found) for found in sorted(glob.glob(word, recursive=True)) if Path(found).is_file()],
@@ -114,6 +112,12 @@ def _meant(words: Sequence[str]) -> Iterable[Path]:
             )
         else:
             yield Path(word)
+
+
+def _is_picture(path: Path, home: str) -> bool:
+    """A picture file that is not hidden: what macOS and indexers leave beside one is no picture."""
+    hidden = any(part.startswith(".") for part in path.relative_to(home).parts)
+    return not hidden and path.suffix.lower() in _PICTURES and path.is_file()
 
 
 def _some(paths: list[Path], word: str) -> list[Path]:

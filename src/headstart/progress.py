@@ -57,14 +57,15 @@ class _Bar:
     """One line per task: bar, note, images per second, time left."""
 
     def __init__(self, display: Any) -> None:
-        self._display, self._task, self._name = display, None, ""
+        self._display, self._task, self._name, self._done = display, None, "", 0
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
         """Move the line; a task that starts again starts a new clock."""
-        if task != self._name:
+        if task != self._name or done < self._done:
             if self._task is not None:
                 self._display.remove_task(self._task)
-            self._task, self._name = self._display.add_task(task, total=total), task
+            self._task, self._name = self._display.add_task(task, total=total, note=note), task
+        self._done = done
         self._display.update(self._task, completed=done, total=total, note=note)
 
     def remark(self, text: str) -> None:
@@ -82,9 +83,9 @@ def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Display
 
-    note = TextColumn("{task.fields[note]}")
+    note = TextColumn("{task.fields[note]}", markup=False)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         _speed_column(),
         note,

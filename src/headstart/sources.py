@@ -62,11 +62,11 @@ def open_source(name: str, dataset: Dataset, seed: int = 0) -> Source:
     if kind == "random" and rest in ARCHITECTURES:
         spec = architecture(rest, native_input(dataset), max(2, len(dataset.classes)))
         return random_source(spec, seed)
-    if kind == "random" and Path(rest).is_dir():
+    if kind == "random" and rest and Path(rest).is_dir():  # Path("") is the folder we stand in
         network = open_model(rest).manifest.network
         if network is not None:
             return random_source(network, seed)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return open_model(name).source(name)
     raise UnknownSourceError(
         f"source {name!r} is unknown, need a model folder or a registered name, "

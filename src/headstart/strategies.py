@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headstart.cache import Cache
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import holdout
-from headstart.errors import DataError
+from headstart.errors import DataError, UnknownClassError
 from headstart.features import extract
 from headstart.graph import build
 from headstart.heads.base import Head
@@ -77,12 +77,18 @@ def training_parts(dataset: Dataset, seed: int) -> Learning:
     Raises
     ------
     DataError
-        If the dataset has splits and none is ``train``.
+        If the dataset has splits and none is ``train``, or fewer than two classes are left.
     UnknownClassError
-        If fewer than two classes are left.
+        If a class has no training image.
     """
     train = dataset if dataset.splits is None else dataset.split("train")
     require_classes(train)
+    missing = [name for name, count in train.counts().items() if not count]
+    if missing:
+        raise UnknownClassError(
+            f"class {missing[0]!r} of dataset {dataset.name!r} has no training image, need one of each "
+            "class; add images, or leave the class out with a view"
+        )
     if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
         return Learning(train, dataset.split("val"))
     share = min(_VALIDATION_SHARE, _VALIDATION_MOST / len(train))
@@ -265,7 +271,8 @@ def _probe_model(
     source: Source, fitted: _Fitted, dataset: Dataset, parts: Learning, seed: int, seconds: float
 ) -> Model:
     tap, pooling, head = fitted.tap, fitted.pooling, fitted.head
-    builder = build.GraphBuilder(onnx.ModelProto.FromString(source.graph))
+    # what lies above the tap is cut off first: it may be a head of ours, with the same names
+    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), [tap]))
     answer = head.append(builder, build.pool(builder, tap, source.taps[tap], pooling))
     builder.add("Identity", answer, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])

@@ -230,7 +230,7 @@ def run_table(
     Parameters
     ----------
     strategies : mapping of str to Strategy
-        ``probe`` first; the others are its controls.
+        One is ``probe``; the others are its controls.
     train, test : Dataset
         Images to draw labels from, and the images that every figure is about.
     protocol : Protocol
@@ -260,12 +260,13 @@ def run_table(
         if size not in possible
     )
     codes, cells = test.codes(train.classes), {}
+    controls = [name for name in strategies if name != PROBE]
     for budget, draws in _draws(train, possible, protocol).items():
         for name, strategy in strategies.items():
             progress.step(f"{name}, {_labels(budget)}", 0, len(draws))
             cells[name, budget] = _cell(strategy, draws, codes, protocol.seed)
     rows = tuple(_row(name, budget, cell) for (name, budget), cell in cells.items())
-    comparisons = _compare(cells, list(strategies)[1:], [*possible, None]) if len(strategies) > 1 else ()
+    comparisons = _compare(cells, controls, [*possible, None]) if controls else ()
     said = sentences(rows, comparisons, len(train))
     return Table(rows, comparisons, said[0], (*said[1:], *remarks))
 
@@ -361,7 +362,7 @@ def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> 
     span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
     if comparison.verdict == "cannot tell apart":
         alone = found.low > 0 or found.high < 0
-        caveat = ", which chance among so many comparisons explains (Holm)" if alone else ""
+        caveat = ", which chance among so many comparisons can explain (Holm)" if alone else ""
         return (
             f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
             f"{100 * found.value:+.2f} points {span}{caveat}."

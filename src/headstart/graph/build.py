@@ -107,6 +107,8 @@ class GraphBuilder:
     def model(self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
         """The graph that computes the named tensors, without what they do not need."""
         nodes = _needed(self._nodes, outputs)
+        made = [name for node in nodes for name in node.output]
+        assert len(made) == len(set(made)), "a tensor is made twice; cut the graph at its tap first"
         used = {name for node in nodes for name in node.input}
         constants = [tensor for name, tensor in self._constants.items() if name in used]
         values = _shaped_outputs(nodes, self._inputs, constants, outputs)

@@ -114,10 +114,11 @@ class Head(ABC):
                 f"features have shape {features.shape}, need ({len(labels)}, n_features) to match labels; "
                 "pass the labels stored with them"
             )
-        self.classes_ = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
-        self.chosen_, self.curve_ = {}, None
+        order = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
+        codes = _codes(labels, order)
+        self.classes_, self.chosen_, self.curve_ = order, {}, None
         with threads_for(features.size):
-            self._fit(features, self._codes(labels), seed, watch)
+            self._fit(features, codes, seed, watch)
         return self
 
     def probabilities(self, features: Array) -> Array:
@@ -139,7 +140,8 @@ class Head(ABC):
 
     def predict(self, features: Array) -> Labels:
         """The likeliest class name of each row."""
-        names: Labels = np.asarray(self.classes_)[self.probabilities(features).argmax(axis=1)]
+        likeliest = self.probabilities(features).argmax(axis=1)
+        names: Labels = np.asarray(self.classes_)[likeliest]
         return names
 
     def append(self, builder: Builder, features: str) -> str:
@@ -160,29 +162,27 @@ class Head(ABC):
     @abstractmethod
     def _append(self, builder: Builder, features: str) -> str: ...
 
-    def _codes(self, labels: Labels) -> Codes:
-        """Names to positions in ``classes_``; every class must occur, no other may."""
-        order = {name: code for code, name in enumerate(self.classes_)}
-        names, inverse = np.unique(labels, return_inverse=True)
-        for name in names:
-            if name not in order:
-                raise UnknownClassError(
-                    f"label {str(name)!r} is unknown, need one of the head's classes, "
-                    f"{nearest(str(name), order)}"
-                )
-        missing = sorted(set(order) - set(names.tolist()))
-        if missing or len(order) < 2:
-            what = (
-                f"class {missing[0]!r} has no image" if missing else f"there is only the class {names[0]!r}"
-            )
-            raise UnknownClassError(f"{what}, need at least 2 classes with an image each; add images")
-        return np.array([order[str(name)] for name in names], np.int64)[inverse]
-
     def _watched(self, watch: Watch) -> tuple[Array, Codes]:
         order = {name: code for code, name in enumerate(self.classes_)}
         return np.asarray(watch[0], np.float32), np.array(
             [order[name] for name in watch[1].tolist()], np.int64
         )
+
+
+def _codes(labels: Labels, classes: tuple[str, ...]) -> Codes:
+    """Names to positions in ``classes``; every class must occur, no other may."""
+    order = {name: code for code, name in enumerate(classes)}
+    names, inverse = np.unique(labels, return_inverse=True)
+    for name in names:
+        if name not in order:
+            raise UnknownClassError(
+                f"label {str(name)!r} is unknown, need one of the head's classes, {nearest(str(name), order)}"
+            )
+    missing = sorted(set(order) - set(names.tolist()))
+    if missing or len(order) < 2:
+        what = f"class {missing[0]!r} has no image" if missing else f"there is no class but {list(order)}"
+        raise UnknownClassError(f"{what}, need at least 2 classes with an image each; add images")
+    return np.array([order[str(name)] for name in names], np.int64)[inverse]
 
 
 class AffineHead(Head):

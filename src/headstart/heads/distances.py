@@ -64,17 +64,20 @@ class NeighboursHead(Head):
         self.rows_ = self.standardise_(features)
         self.targets_ = one_hot(codes, len(self.classes_))
         possible = [k for k in self.candidates if k < len(codes)] or [1]
-        order = self._nearest(self.rows_, possible[-1] + 1)[:, 1:]  # the first is the image itself
+        order = self._nearest(self.rows_, possible[-1], among_others=True)
         losses = [log_loss(np.log(self._votes(order[:, :k])), codes) for k in possible]
         self.k_ = possible[int(np.argmin(losses))]
         self.chosen_ = {"neighbours": float(self.k_)}
 
-    def _nearest(self, rows: Array, k: int) -> NDArray[np.intp]:
-        """(n_rows, k): training rows from the nearest, ties by position."""
+    def _nearest(self, rows: Array, k: int, among_others: bool = False) -> NDArray[np.intp]:
+        """(n_rows, k): training rows from the nearest; of training rows themselves, the others."""
         k, parts = min(k, len(self.rows_)), []
         squares = (self.rows_**2).sum(axis=1)
-        for start in range(0, len(rows), _BLOCK):
+        for start in range(0, max(len(rows), 1), _BLOCK):  # no rows are one empty block
             distances = squares - 2.0 * rows[start : start + _BLOCK] @ self.rows_.T
+            if among_others:
+                here = np.arange(len(distances))
+                distances[here, start + here] = np.inf
             near = np.argpartition(distances, k - 1, axis=1)[:, :k]
             inner = np.argsort(np.take_along_axis(distances, near, axis=1), axis=1, kind="stable")
             parts.append(np.take_along_axis(near, inner, axis=1))

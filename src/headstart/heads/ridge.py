@@ -136,7 +136,8 @@ class KernelHead(Head):
 
     def _kernel(self, features: Array) -> Array:
         """(n_images, n_landmarks), block by block so that no block of distances is large."""
-        blocks = [features[start : start + _BLOCK] for start in range(0, len(features), _BLOCK)]
+        starts = range(0, max(len(features), 1), _BLOCK)  # no rows are one empty block
+        blocks = [features[start : start + _BLOCK] for start in starts]
         return np.concatenate(
             [np.exp(-self.gamma_ * _squared_distances(block, self.landmarks_)) for block in blocks]
         )

@@ -18,13 +18,24 @@ from headstart.records import TrainSettings
 
 __all__ = ["Recipe", "read_recipe", "recipe_names", "recipe_text"]
 
-_TABLES = {
-    "data": {"default", "source_view", "target_view"},
-    "network": {"name", "engine"},
-    "training": {field.name for field in fields(TrainSettings)},
-    "few_labels": {field.name for field in fields(TrainSettings)},
-    "probe": {"tap", "textbook_tap", "head"},
-    "study": {"labels_per_class", "draws", "collapse"},
+_SETTINGS = {field.name: type(field.default) for field in fields(TrainSettings)}
+_TABLES: Mapping[str, Mapping[str, Any]] = {
+    "data": {"default": str, "source_view": str, "target_view": str},
+    "network": {"name": str, "engine": str},
+    "training": _SETTINGS,
+    "few_labels": _SETTINGS,
+    "probe": {"tap": str, "textbook_tap": str, "head": str},
+    "study": {"labels_per_class": list, "draws": int, "collapse": bool},
+}
+_TEXTS = ("title", "summary")
+_OPTIONAL = {"textbook_tap", "collapse", *_SETTINGS}
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of whole numbers, each at least 1",
+    dict: "a table",
 }
 
 
@@ -87,12 +98,18 @@ def read_recipe(name: str) -> Recipe:
     """
     text = recipe_text(name)
     try:
-        return _recipe(Path(name).stem, tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(
-            f"recipe {name!r} is malformed ({error}), need the tables and keys of a recipe; "
+            f"recipe {name!r} is not TOML ({error}), need a recipe as TOML; "
             "see one with: headstart recipes show parity"
         ) from error
+    if faults := _faults(document):
+        raise RecipeError(
+            f"recipe {name!r} is malformed ({'; '.join(faults)}), need the tables and keys of a recipe; "
+            "see one with: headstart recipes show parity"
+        )
+    return _recipe(Path(name).stem, document)
 
 
 def recipe_text(name: str) -> str:
@@ -120,7 +137,12 @@ def recipe_text(name: str) -> str:
                 f"recipe file {name!r} does not exist, need a TOML file; "
                 "see one with: headstart recipes show parity"
             )
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(
+                f"recipe file {name!r} cannot be read ({error}), need TOML in UTF-8; save it as that"
+            ) from error
     if name in recipe_names():
         return files("headstart.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     raise RecipeError(
@@ -129,12 +151,42 @@ def recipe_text(name: str) -> str:
     )
 
 
-def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
+def _faults(document: Mapping[str, Any]) -> list[str]:
+    """All that is unknown, missing or of a wrong type."""
+    known = (*_TABLES, *_TEXTS)
+    faults = [f"{name!r} is unknown, {nearest(name, known)}" for name in document if name not in known]
+    faults += [
+        fault for name in _TEXTS for fault in _value_faults(repr(name), document, name, str, needed=True)
+    ]
     for table, keys in _TABLES.items():
-        unknown = set(document.get(table, {})) - keys
-        if unknown:
-            wrong = sorted(unknown)[0]
-            raise ValueError(f"key {wrong!r} in [{table}] is unknown, {nearest(wrong, keys)}")
+        here = document.get(table)
+        if not isinstance(here, dict):
+            faults.append(
+                f"table [{table}] is missing" if here is None else f"{table!r} is {here!r}, need a table"
+            )
+            continue
+        for key in here:
+            if key not in keys:
+                faults.append(f"key {key!r} in [{table}] is unknown, {nearest(key, keys)}")
+        for key, kind in keys.items():
+            faults += _value_faults(f"{key!r} in [{table}]", here, key, kind, needed=key not in _OPTIONAL)
+    return faults
+
+
+def _value_faults(what: str, table: Mapping[str, Any], key: str, kind: type, *, needed: bool) -> list[str]:
+    if key not in table:
+        return [f"{what} is missing"] if needed else []
+    value = table[key]
+    if kind is list:
+        right = isinstance(value, list) and all(type(size) is int and size >= 1 for size in value)
+    else:
+        right = type(value) is kind or (kind is float and type(value) is int)
+    if right and key == "draws" and value < 1:
+        return [f"{what} is {value}, need at least 1"]
+    return [] if right else [f"{what} is {value!r}, need {_WORDS[kind]}"]
+
+
+def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
     data, network, study = document["data"], document["network"], document["study"]
     return Recipe(
         name=name,
@@ -150,7 +202,7 @@ def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
         tap=document["probe"]["tap"],
         textbook_tap=document["probe"].get("textbook_tap"),
         head=document["probe"]["head"],
-        labels_per_class=tuple(int(size) for size in study["labels_per_class"]),
-        draws=int(study["draws"]),
-        collapse=bool(study.get("collapse", False)),
+        labels_per_class=tuple(study["labels_per_class"]),
+        draws=study["draws"],
+        collapse=study.get("collapse", False),
     )

@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 
 from headstart.atomic import write_atomic
 from headstart.cache import Cache
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.readers import load
 from headstart.data.splits import holdout
 from headstart.data.views import apply_view
+from headstart.errors import SettingError, UnknownTapError, nearest
 from headstart.evaluation.metrics import evaluate
+from headstart.heads.registry import make_head
+from headstart.networks.architectures import architecture
 from headstart.progress import SILENT, Progress
 from headstart.recipes.recipe import Recipe
 from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
+from headstart.sources import native_input
 from headstart.strategies import Learnt, learn_head, learn_network, training_parts, versions
 from headstart.study import (
     FeatureOptions,
@@ -110,7 +114,8 @@ def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options 
     recipe : Recipe
         What to do.
     folder : path
-        Gets ``source/`` and ``model/`` (model folders), ``result.json`` and ``report.html``.
+        Gets ``source/`` and ``model/`` (model folders), ``result.json`` and ``report.html``: new, empty,
+        or with an older result, which is replaced.
     options : Options, optional
         How to do it. Same seed, same machine, same result.
 
@@ -124,7 +129,8 @@ def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options 
     HeadstartError
         Of the kind that fits; nothing half-written stays.
     """
-    begun = perf_counter()
+    begun, home = perf_counter(), Path(folder)
+    _check_home(home)
     run = _prepared(recipe, options)
     for remark in run.remarks:
         options.progress.remark(remark)
@@ -148,13 +154,12 @@ def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options 
     )
     table = _table(run, source, transferred)
     evaluations = _evaluations(run, source, transferred)
-    home = Path(folder)
     source.model.save(home / "source")
     transferred.model.save(home / "model")
     facts = _facts(run, source, transferred, perf_counter() - begun)
     result = _result(run, table, evaluations, (source, transferred), facts)
     write_atomic(home / "result.json", to_json(result) + "\n")
-    return Outcome(result, home, write_atomic(home / "report.html", render(result)))
+    return Outcome(result, home, write_atomic(home / "report.html", render(_readable(result))))
 
 
 def with_test_split(dataset: Dataset, seed: int) -> Dataset:
@@ -192,11 +197,53 @@ def _prepared(recipe: Recipe, options: Options) -> _Run:
     source, target = (
         apply_view(whole, view) if view else whole for view in (recipe.source_view, recipe.target_view)
     )
-    engine = options.engine or recipe.engine
-    remarks: tuple[str, ...] = ()
+    for half in (source, target):
+        check_same_classes(half.split("train"), half.split("test"))
+    _check_names(recipe, source)
+    engine, remarks = options.engine or recipe.engine, _skipped(whole)
     if engine == "torch" and options.engine is None and find_spec("torch") is None:
-        engine, remarks = "scratch", (_NO_TORCH,)
+        engine, remarks = "scratch", (*remarks, _NO_TORCH)
     return _Run(recipe, options, source, target, engine, remarks)
+
+
+def _check_home(home: Path) -> None:
+    """Refuse somebody else's folder now, not after an hour of training."""
+    standing = next(place for place in (home, *home.absolute().parents) if place.exists())
+    if not standing.is_dir():
+        raise SettingError(f"{str(standing)!r} is a file, need a folder to write to; choose another")
+    entries = {entry.name for entry in home.iterdir()} if home.exists() else set()
+    ours = not entries or "result.json" in entries
+    if not ours or any(
+        not (home / name / "manifest.json").is_file() for name in entries & {"source", "model"}
+    ):
+        raise SettingError(
+            f"{str(home)!r} exists and holds no older result, need a new or empty folder; choose another"
+        )
+
+
+def _check_names(recipe: Recipe, source: Dataset) -> None:
+    """Find a wrong tap or head before anything is trained."""
+    make_head(recipe.head)
+    spec = architecture(recipe.network, native_input(source), len(source.classes))
+    for tap in (recipe.tap, recipe.textbook_tap):
+        if tap is not None and tap not in spec.layer_names:
+            raise UnknownTapError(
+                f"tap {tap!r} is unknown, need one of network {recipe.network!r}, "
+                f"{nearest(tap, spec.layer_names)}"
+            )
+
+
+def _skipped(dataset: Dataset) -> tuple[str, ...]:
+    if not dataset.skipped:
+        return ()
+    path, reason = dataset.skipped[0]
+    number, total = len(dataset.skipped), len(dataset) + len(dataset.skipped)
+    return (f"{number} of {total} files could not be read and are left out; the first: {path} ({reason}).",)
+
+
+def _readable(result: StudyResult) -> StudyResult:
+    """Facts under names for a page, where JSON has keys."""
+    return replace(result, facts={name.replace("_", " "): value for name, value in result.facts.items()})
 
 
 def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evaluation, Evaluation]:
@@ -280,17 +327,17 @@ def _facts(run: _Run, source: Learnt, transferred: Learnt, seconds: float) -> di
     chosen = ", ".join(f"{name} {value:g}" for name, value in head["chosen"].items())
     return {
         "command": run.options.command,
-        "source data": f"{run.source.name}, fingerprint {run.source.fingerprint}",
-        "target data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
-        "source fingerprint": source.model.manifest.source_fingerprint,
-        "model fingerprint": transferred.model.manifest.source_fingerprint,
+        "source_data": f"{run.source.name}, fingerprint {run.source.fingerprint}",
+        "target_data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
+        "source_fingerprint": source.model.manifest.source_fingerprint,
+        "model_fingerprint": transferred.model.manifest.source_fingerprint,
         "head": f"{head['name']} ({chosen}) on tap {run.recipe.tap}",
         "engine": f"{run.engine}, features by {run.options.runtime}",
         "seed": str(run.options.seed),
         "versions": ", ".join(f"{name} {number}" for name, number in versions(run.engine).items()),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "learning the source": f"{source.seconds:.1f} s",
-        "learning the head": f"{transferred.seconds:.1f} s, features included",
+        "learning_the_source": f"{source.seconds:.1f} s",
+        "learning_the_head": f"{transferred.seconds:.1f} s, features included",
         "everything": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }

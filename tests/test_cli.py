@@ -1,0 +1,853 @@
+"""The command line by what a user sees: exit status, standard output and error apart, files left behind."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart
+from headstart import cli
+from headstart.data.dataset import Dataset
+from headstart.data.readers import load
+from headstart.graph import runtime
+from headstart.model import open_model
+from headstart.records import TrainSettings
+from headstart.strategies import learn_head, learn_network
+
+SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "1")
+ERROR = "headstart: error: "
+# keys below these are names of the user's or of files, not ours
+NAMED_BY_OTHERS = {"images_per_class", "taps", "files", "versions", "skipped"}
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process; any exception that leaves main fails the test with its traceback."""
+
+    def runner(*words: object, stdin: str = "") -> Said:
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Said(int(left.value.code or 0), out, err)
+
+    return runner
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    place = tmp_path / "desk"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
+    """``digits`` (ten classes, trained whole) and ``parity`` (a head on it); nobody may change them."""
+    home = tmp_path_factory.mktemp("models")
+    trained = learn_network(
+        digits, network="mlp", engine="scratch", settings=TrainSettings(epochs=10, learning_rate=3e-3)
+    )
+    trained.model.save(home / "digits")
+    learn_head(trained.model.source(), load("digits:parity"), head="ridge").model.save(home / "parity")
+    return home
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
+    """``3-0.png`` ... : two pictures of each of the digits 3, 4 and 5, named for what they show."""
+    home = tmp_path_factory.mktemp("pictures")
+    for name in "345":
+        for number, index in enumerate(np.flatnonzero(digits.labels == name)[:2]):
+            save_picture(home / f"{name}-{number}.png", digits.images.pixels[index, ..., 0])
+    return home
+
+
+def save_picture(path: Path, pixels: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+    return path
+
+
+def grey(path: Path, seed: int = 0) -> Path:
+    return save_picture(path, np.random.default_rng(seed).integers(0, 256, (8, 8)))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Everything below a folder: files by their bytes."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def refused(run: Run, desk: Path) -> Callable[..., Said]:
+    """Status 1, one line on standard error with these words in it, nothing else said, nothing changed."""
+
+    def check(*words: object, names: tuple[str, ...] = ()) -> Said:
+        before = contents(desk)
+        said = run(*words)
+        assert (said.code, said.out) == (1, ""), said
+        assert said.err.startswith(ERROR) and said.err.endswith("\n") and said.err.count("\n") == 1, said.err
+        assert "need" in said.err and "not foreseen" not in said.err, said.err
+        for name in names:
+            assert name in said.err, said.err
+        assert contents(desk) == before
+        return said
+
+    return check
+
+
+def check_keys(value: Any) -> None:
+    """Snake case throughout, and every score whole."""
+    if isinstance(value, list):
+        for inner in value:
+            check_keys(inner)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            assert re.fullmatch(r"[a-z][a-z0-9_]*", key), key
+            if key not in NAMED_BY_OTHERS:
+                check_keys(inner)
+        if "low" in value or "value" in value:
+            assert {"value", "low", "high", "n"} <= set(value)
+            assert value["low"] <= value["value"] <= value["high"] and isinstance(value["n"], int)
+
+
+# --- the whole path on digits
+
+
+def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: Path) -> None:
+    said = run("train", "digits", "-o", "source", "--network", "mlp", "--engine", "scratch")
+    assert said.code == 0 and said.err == ""
+    assert said.out.startswith("source: mlp on digits, 10 classes, learnt in ")
+    assert sorted(path.name for path in (desk / "source").iterdir()) == [
+        "card.md",
+        "manifest.json",
+        "model.onnx",
+        "weights.safetensors",
+    ]
+
+    said = run("transfer", "source", "digits:parity", "-o", "parity", "--tap", "hidden1", "--head", "ridge")
+    assert (said.code, said.err) == (0, "")
+    assert "source to digits:parity, 2 classes" in said.out
+    manifest = open_model("parity").manifest
+    assert manifest.source["tap"] == "hidden1" and manifest.head["name"] == "ridge"
+
+    said = run("evaluate", "parity", "digits:parity")
+    assert (said.code, said.err) == (0, "")
+    accuracy = re.search(r"accuracy (\S+) \[(\S+), (\S+)\] on 1,797 images", said.out)
+    assert accuracy and 0.9 < float(accuracy[2]) < float(accuracy[1]) < float(accuracy[3]) <= 1
+    for words in ("precision", "recall", "F1", "is \\ called", "even", "odd"):
+        assert words in said.out
+
+    said = run("predict", "parity", pictures / "4-0.png")
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"4-0\.png +even +[01]\.\d{4} +odd [01]\.\d{4}\n$", said.out)
+    assert sorted(path.name for path in desk.iterdir()) == ["parity", "source"]
+
+
+def test_train_says_what_it_learnt_as_json(run: Run, desk: Path) -> None:
+    said = run("train", "digits:0-4", "-o", "m", *SMALL, "--json")
+    check_keys(said.document)
+    assert said.code == 0 and said.err == ""
+    assert said.document["model"] == "m" and said.document["classes"] == list("01234")
+    assert said.document["scores"]["val_accuracy"]["n"] == open_model("m").manifest.data["n_held"]
+    assert said.document["learning_s"] >= 0
+
+
+def test_transfer_as_json_without_a_cache(run: Run, desk: Path, models: Path) -> None:
+    words = ("transfer", models / "digits", "digits:parity", "-o", "m", "--json", "--head", "prototypes")
+    said = run(*words, "--no-cache")
+    check_keys(said.document)
+    assert said.document["head"]["name"] == "prototypes"
+    assert said.document["scores"]["val_accuracy"]["n"] == 180
+    assert "0 arrays" in run("cache").out
+
+
+def test_pixels_and_random_networks_are_sources(run: Run, desk: Path) -> None:
+    for source in ("pixels", "random:mlp"):
+        assert run("transfer", source, "digits:0-1", "-o", "m", "--head", "ridge").code == 0
+        assert open_model("m").classes == ("0", "1")
+
+
+def test_evaluate_as_json(run: Run, models: Path) -> None:
+    found = run("evaluate", models / "parity", "digits:parity", "--json").document
+    check_keys(found)
+    assert found["classes"] == ["even", "odd"] and found["accuracy"]["n"] == 1797
+    assert np.asarray(found["confusion"]).sum() == 1797
+    assert [one["name"] for one in found["per_class"]] == ["even", "odd"]
+
+
+def test_evaluate_opens_the_split_that_was_asked_for(run: Run, desk: Path, models: Path) -> None:
+    digits = load("digits:parity")
+    lines = ["path,label,split"]
+    for number, (label, pixels) in enumerate(zip(digits.labels[:60], digits.images.pixels[:60], strict=True)):
+        save_picture(desk / f"{number}.png", pixels[..., 0])
+        lines.append(f"{number}.png,{label},{'test' if number < 20 else 'train'}")
+    (desk / "table.csv").write_text("\n".join(lines) + "\n")
+
+    def n_images(*words: str) -> int:
+        document = run("evaluate", models / "parity", "table.csv", "--json", *words).document
+        return int(document["accuracy"]["n"])
+
+    assert (n_images(), n_images("--split", "train"), n_images("--split", "all")) == (20, 40, 60)
+
+
+def test_both_runtimes_say_the_same(run: Run, models: Path, pictures: Path) -> None:
+    first, second = (
+        run("predict", models / "digits", pictures, "--json", "--runtime", name).document["answers"]
+        for name in runtime.RUNTIMES
+    )
+    for one, other in zip(first, second, strict=True):
+        assert one["classes"] == other["classes"]
+        assert np.allclose(one["probabilities"], other["probabilities"], atol=1e-4)
+
+
+# --- predict
+
+
+def test_predict_takes_files_folders_globs_and_a_list(run: Run, models: Path, pictures: Path) -> None:
+    def names(*words: object, stdin: str = "") -> list[str]:
+        said = run("predict", models / "digits", *words, "--json", stdin=stdin)
+        assert (said.code, said.err) == (0, "")
+        return [Path(one["path"]).name for one in said.document["answers"]]
+
+    everything = ["3-0.png", "3-1.png", "4-0.png", "4-1.png", "5-0.png", "5-1.png"]
+    assert names(pictures / "5-1.png", pictures / "3-0.png") == ["5-1.png", "3-0.png"]
+    assert names(pictures) == everything
+    assert names(pictures / "*-1.png") == ["3-1.png", "4-1.png", "5-1.png"]
+    assert names("-", stdin=f"{pictures}/4-0.png\n\n{pictures}/3-0.png\n") == ["4-0.png", "3-0.png"]
+    # one that is meant twice is answered once, where it was first named
+    assert names(pictures / "4-0.png", pictures) == [
+        "4-0.png",
+        *(name for name in everything if name != "4-0.png"),
+    ]
+
+
+def test_predict_answers_right_and_ranks_the_runners_up(run: Run, models: Path, pictures: Path) -> None:
+    said = run("predict", models / "digits", pictures, "--json", "--top", "10")
+    check_keys(said.document)
+    right = 0
+    for one in said.document["answers"]:
+        assert sorted(one["classes"]) == list("0123456789")
+        assert one["probabilities"] == sorted(one["probabilities"], reverse=True)
+        assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-4)
+        right += Path(one["path"]).name[0] == one["classes"][0]
+    assert right >= 5  # of 6
+
+
+def test_predict_as_csv(run: Run, models: Path, pictures: Path) -> None:
+    said = run("predict", models / "digits", pictures, "--csv", "--top", "2")
+    rows = list(csv.reader(io.StringIO(said.out)))
+    assert rows[0] == ["path", "class_1", "probability_1", "class_2", "probability_2"]
+    assert len(rows) == 7 and rows[1][0].endswith("3-0.png")
+    assert float(rows[1][2]) >= float(rows[1][4])
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", None])
+def test_a_picture_that_cannot_be_read_stops_no_other(
+    run: Run, desk: Path, models: Path, form: str | None
+) -> None:
+    grey(desk / "good.png")
+    (desk / "torn.png").write_bytes((desk / "good.png").read_bytes()[:40])
+    asked = ["torn.png", "good.png", "absent.png"]
+    said = run("predict", models / "digits", *asked, *([form] if form else []))
+    assert said.code == 1
+    if form == "--json":
+        assert [one["path"] for one in said.document["answers"]] == ["good.png"]
+        assert len(said.document["faults"]) == 2
+    else:
+        assert said.out.count("good.png") == 1 and "torn.png" not in said.out
+    lines = said.err.splitlines()
+    assert len(lines) == 2 and all(line.startswith(ERROR) for line in lines), lines
+    assert "'torn.png'" in lines[0] and "'absent.png' is not there" in lines[1]
+
+
+# --- inspect, sources, cache, recipes
+
+
+def test_inspect_a_model(run: Run, models: Path) -> None:
+    said = run("inspect", models / "parity")
+    assert (said.code, said.err) == (0, "")
+    for words in ("digits:parity", "even, odd", "8 x 8 px", "ridge", "hidden2", "weights.safetensors"):
+        assert words in said.out
+    document = run("inspect", models / "parity", "--json").document
+    check_keys({key: value for key, value in document.items() if key != "files"})
+    assert document["classes"] == ["even", "odd"] and document["default_tap"] == "hidden2"
+
+
+def test_inspect_a_dataset(run: Run) -> None:
+    said = run("inspect", "digits:odd")
+    assert (said.code, said.err) == (0, "") and re.search(r"n images +906\n", said.out)
+    document = run("inspect", "digits:odd", "--json").document
+    check_keys(document)
+    assert list(document["images_per_class"]) == ["1", "3", "5", "7", "9"]
+    assert sum(document["images_per_class"].values()) == document["n_images"] == 906
+
+
+def test_sources_are_listed_and_shown(run: Run, models: Path) -> None:
+    assert run("sources").out == run("sources", "list").out
+    for name in ("pixels", "random:cnn", "random:mlp", "FOLDER"):
+        assert name in run("sources").out
+    document = run("sources", "show", models / "digits", "--json").document
+    check_keys(document)
+    assert document["taps"]["hidden1"] == "128" and document["default_tap"] == "hidden2"
+    said = run("sources", "show", "random:cnn", "--data", "digits")
+    assert (said.code, said.err) == (0, "") and "64 x 3 x 3" in said.out
+
+
+def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, models: Path) -> None:
+    assert Path(run("cache", "path").out.strip()).is_relative_to(os.environ["HEADSTART_CACHE"])
+    assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"
+    assert run("transfer", models / "digits", "digits:parity", "-o", "m").code == 0
+    document = run("cache", "list", "--json").document
+    check_keys(document)
+    kept = len(document["entries"])
+    assert kept == 2 and {entry["parts"]["tap"] for entry in document["entries"]} == {"hidden2"}
+    assert "hidden2" in run("cache").out and run("cache").out.endswith(" MiB\n")
+    assert run("cache", "clear").out == f"removed {kept} arrays\n"
+    assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"
+
+
+def test_recipes_are_listed_and_shown(run: Run) -> None:
+    assert run("recipes").out == run("recipes", "list").out
+    assert re.search(r"^odd-to-even +Odd digits to even", run("recipes").out, re.MULTILINE)
+    said = run("recipes", "show", "parity")
+    home = Path(headstart.__file__).parent / "recipes"
+    assert (said.code, said.out) == (0, (home / "parity.toml").read_text())
+
+
+# --- run
+
+
+def small_recipe(desk: Path, name: str = "parity", replaced: tuple[tuple[str, str], ...] = ()) -> Path:
+    """A bundled recipe cut down to seconds."""
+    text = (Path(headstart.__file__).parent / "recipes" / f"{name}.toml").read_text()
+    shorter = (
+        (r"^draws = .*", "draws = 2"),
+        (r"^labels_per_class = .*", "labels_per_class = [1, 5]"),
+        (r"^epochs = \d\d?$", "epochs = 1"),
+        (r"^min_steps = .*", "min_steps = 5"),
+        *replaced,
+    )
+    for pattern, new in shorter:
+        text, number = re.subn(pattern, new, text, flags=re.MULTILINE)
+        assert number, pattern
+    path = desk / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def test_run_without_controls_leaves_the_question_open(run: Run, desk: Path) -> None:
+    said = run("run", "odd-to-even", "--data", "digits", "--no-controls", "-o", "out", "--seed", "1")
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"^probe +\d+\.\d\d \[\d\d\.\d, \d+\.\d\]$", said.out, re.MULTILINE)
+    assert "no control was run, so whether transfer was worth it is open" in said.out
+    assert said.out.endswith("\nReport: out/report.html\n")
+    assert sorted(path.name for path in (desk / "out").iterdir()) == [
+        "model",
+        "report.html",
+        "result.json",
+        "source",
+    ]
+    assert open_model("out/source").classes == ("1", "3", "5", "7", "9")
+    assert open_model("out/model").classes == ("0", "2", "4", "6", "8")
+    assert "headstart run odd-to-even --data digits --no-controls" in (desk / "out/report.html").read_text()
+
+
+def test_run_whole_as_json_is_what_it_wrote(run: Run, desk: Path) -> None:
+    small_recipe(
+        desk,
+        replaced=(
+            (r'^name = "cnn"', 'name = "mlp"'),
+            (r"^tap = .*", 'tap = "hidden1"'),
+            (r"^engine = .*", 'engine = "scratch"'),
+        ),
+    )
+    said = run("run", "parity.toml", "-o", "out", "--json")
+    assert (said.code, said.err) == (0, "")
+    check_keys(said.document)
+    assert said.out == (desk / "out" / "result.json").read_text()
+    cells = {(row["strategy"], row["labels_per_class"]) for row in said.document["rows"]}
+    strategies = ("probe", "scratch", "random frozen", "raw pixels", "collapse")
+    assert cells == {(name, budget) for name in strategies for budget in (1, 5, None)}
+    assert {row["accuracy"]["n"] for row in said.document["rows"]} == {said.document["sizes"]["test"]}
+    assert len(said.document["comparisons"]) == 12 and said.document["verdict"]
+    assert said.document["verdict"] in (desk / "out" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_run_the_first_recipe_whole(run: Run, desk: Path) -> None:
+    said = run("run", "odd-to-even", "--data", "digits")
+    assert said.code == 0 and said.out.endswith("\nReport: runs/odd-to-even-digits/report.html\n")
+    for name in ("probe", "textbook probe", "scratch", "random frozen", "raw pixels"):
+        assert re.search(rf"^{name}( +\d+\.\d\d \[\d+\.\d, \d+\.\d\]){{5}}$", said.out, re.MULTILINE)
+
+
+def test_run_again_replaces_an_older_result_only(run: Run, desk: Path) -> None:
+    words = ("run", "odd-to-even", "--data", "digits:0-3", "--no-controls", "-o", "out")
+    assert run(*words).code == 0
+    (desk / "out" / "notes.txt").write_text("mine")
+    first = (desk / "out" / "result.json").read_text()
+    assert run(*words, "--seed", "3").code == 0
+    assert (desk / "out" / "result.json").read_text() != first
+    assert (desk / "out" / "notes.txt").read_text() == "mine"
+    assert not [path for path in desk.rglob(".*")]
+
+
+def test_run_says_what_it_left_out(run: Run, desk: Path) -> None:
+    digits = load("digits:0-3").subset(np.arange(120))
+    for number, (label, pixels) in enumerate(zip(digits.labels, digits.images.pixels, strict=True)):
+        save_picture(desk / "pics" / label / f"{number}.png", pixels[..., 0])
+    (desk / "pics" / "2" / "torn.png").write_bytes(b"torn")
+    said = run("run", "odd-to-even", "--data", "pics", "--no-controls")
+    assert said.code == 0 and said.out.endswith("Report: runs/odd-to-even-pics/report.html\n")
+    sentence = f"1 of {len(digits) + 1} files could not be read and are left out"
+    assert sentence in said.err and sentence in said.out
+    assert "torn.png" in (desk / "runs/odd-to-even-pics/report.html").read_text()
+
+
+# --- wrong usage and help
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trian",),
+        ("train",),
+        ("train", "digits"),
+        ("train", "digits", "-o", "m", "--epochs", "none"),
+        ("train", "digits", "-o", "m", "--epochs", "0"),
+        ("train", "digits", "-o", "m", "--seed", "-1"),
+        ("train", "digits", "-o", "m", "--nonsense"),
+        ("predict", "m"),
+        ("predict", "m", "x.png", "--top", "0"),
+        ("cache", "eat"),
+    ],
+)
+def test_wrong_usage_is_status_2(run: Run, desk: Path, words: tuple[str, ...]) -> None:
+    said = run(*words)
+    assert said.code == 2 and said.out == "" and "Error:" in said.err and "Traceback" not in said.err
+    assert contents(desk) == {}
+
+
+def test_help_and_version(run: Run) -> None:
+    assert run("--version") == Said(0, f"headstart {headstart.__version__}\n", "")
+    said = run("--help")
+    assert said.code == 0 and said.err == ""
+    for name in "run train transfer evaluate predict inspect recipes sources cache".split():
+        assert re.search(rf"^  {name} ", said.out, re.MULTILINE)
+        assert run(name, "-h").code == 0
+
+
+# --- bad input: one line, status 1, nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("train", "mnits", "-o", "m"), ("'mnits'", "nearest are mnist", "kmnist")),
+        (("train", "digits:prime", "-o", "m"), ("'prime'", "odd", "parity")),
+        (("train", "digits:1,x", "-o", "m"), ("'x'", "'1,x'")),
+        (("train", "digits:7-12", "-o", "m"), ("'12'",)),
+        (("train", "digits:3", "-o", "m", *SMALL), ("'digits:3'", "'3'", "at least 2")),
+        (("train", "digits", "-o", "m", "--engine", "scratch", "--network", "cmn"), ("'cmn'", "cnn")),
+        (("train", "digits", "-o", "m", *SMALL, "--engine", "scrach"), ("'scrach'", "scratch")),
+        (("train", "digits", "-o", "m", *SMALL, "--schedule", "onecycle"), ("'onecycle'", "one-cycle")),
+        (("train", "digits", "-o", "m", *SMALL, "--learning-rate", "-1"), ("learning_rate is -1",)),
+        (("train", "absent/folder", "-o", "m"), ("'absent/folder'", "not there")),
+        (("train", "absent.csv", "-o", "m"), ("'absent.csv'", "not there")),
+        (("transfer", "pixel", "digits", "-o", "m"), ("'pixel'", "pixels")),
+        (("transfer", "random:mpl", "digits", "-o", "m"), ("'random:mpl'", "random:mlp")),
+        (("transfer", "random:mlp", "digits", "-o", "m", "--tap", "hiden1"), ("'hiden1'", "hidden1")),
+        (("transfer", "pixels", "digits", "-o", "m", "--pooling", "max"), ("'max'", "avg")),
+        (("transfer", "pixels", "digits", "-o", "m", "--head", "rigde"), ("'rigde'", "ridge")),
+        (("transfer", "pixels", "digits", "-o", "m", "--runtime", "onnx"), ("'onnx'", "onnxruntime")),
+        (("transfer", "pixels", "digits", "-o", "m", "--precision", "fp8"), ("'fp8'", "bf16")),
+        (("evaluate", "absent", "digits"), ("'absent'", "model folder")),
+        (("predict", "absent", "x.png"), ("'absent'", "model folder")),
+        (("inspect", "absent"), ("'absent'", "unknown")),
+        (("sources", "show", "absent"), ("'absent'", "headstart sources")),
+        (("run", "odd-to-evem"), ("'odd-to-evem'", "odd-to-even")),
+        (("recipes", "show", "party"), ("'party'", "parity")),
+        (("run", "absent.toml"), ("'absent.toml'", "does not exist")),
+        (("run", "parity", "--data", "mnits"), ("'mnits'", "mnist")),
+        (("run", "parity", "--data", "digits:x"), ("'x'",)),
+        (("run", "parity", "--data", "digits:0-4", "--engine", "scrach"), ("'scrach'", "scratch")),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest(
+    refused: Callable[..., Said], words: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    refused(*words, names=names)
+
+
+def idx(*shape: int) -> bytes:
+    """A whole IDX file of ones."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in shape)
+    return bytes([0, 0, 8, len(shape)]) + sizes + b"\x01" * int(np.prod(shape))
+
+
+HARM: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[:-2],
+    "altered head": lambda data: b"\x01" + data[1:],
+    "zipped and truncated": lambda data: gzip.compress(data[:-2]),
+    "zip truncated": lambda data: gzip.compress(data)[:-12],
+    "zip empty": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("broken", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize("harm", HARM)
+def test_a_broken_idx_file_is_named(
+    refused: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, desk: Path, broken: str, harm: str
+) -> None:
+    home = desk / "data" / "MNIST" / "raw"
+    home.mkdir(parents=True)
+    for stem in ("train", "t10k"):
+        for name, shape in ((f"{stem}-images-idx3-ubyte", (4, 28, 28)), (f"{stem}-labels-idx1-ubyte", (4,))):
+            if name == broken:
+                (home / (name + ".gz" * harm.startswith("zip"))).write_bytes(HARM[harm](idx(*shape)))
+            else:
+                (home / name).write_bytes(idx(*shape))
+    monkeypatch.setenv("HEADSTART_DATA", str(desk / "data"))
+    refused("train", "mnist", "-o", "m", *SMALL, names=(broken,))
+
+
+def test_a_folder_with_one_class(refused: Callable[..., Said], desk: Path) -> None:
+    grey(desk / "pets" / "cat" / "1.png")
+    refused("train", "pets", "-o", "m", *SMALL, names=("'pets'", "'cat'", "at least 2"))
+
+
+def test_a_folder_with_one_class_left_after_skipping(refused: Callable[..., Said], desk: Path) -> None:
+    grey(desk / "pets" / "cat" / "1.png")
+    (desk / "pets" / "dog").mkdir()
+    (desk / "pets" / "dog" / "1.png").write_bytes(b"no picture")
+    refused("train", "pets", "-o", "m", *SMALL, names=("'pets'", "'dog'"))
+
+
+def test_a_table_that_names_a_missing_file(refused: Callable[..., Said], desk: Path) -> None:
+    grey(desk / "1.png")
+    (desk / "pets.csv").write_text("path,label\n1.png,cat\n2.png,dog\n")
+    refused("train", "pets.csv", "-o", "m", *SMALL, names=("2.png", "1 of 2 missing"))
+
+
+def test_skipped_files_are_told_and_strict_refuses_them(
+    run: Run, refused: Callable[..., Said], desk: Path
+) -> None:
+    for label in ("cat", "dog"):
+        for number in range(3):
+            grey(desk / "pets" / label / f"{number}.png", number)
+    (desk / "pets" / "dog" / "torn.png").write_bytes(b"no picture")
+    said = refused("train", "pets", "-o", "m", *SMALL, "--strict", names=("torn.png", "1 of 7"))
+    assert "not a picture" in said.err
+    said = run("train", "pets", "-o", "m", *SMALL)
+    assert said.code == 0 and said.err.count("\n") == 1
+    assert said.err.startswith("headstart: 1 of 7 files skipped: ") and "torn.png" in said.err
+
+
+def test_evaluate_names_the_class_that_is_missing_or_too_many(
+    refused: Callable[..., Said], models: Path
+) -> None:
+    refused(
+        "evaluate", models / "digits", "digits:1,2,3,4,5,6,7,8,9", names=("lacks class '0'", "mlp on digits")
+    )
+    refused(
+        "evaluate", models / "parity", "digits:0-4", names=("lacks", "'even', 'odd'", "has the extra", "'4'")
+    )
+    refused("evaluate", models / "digits", "digits", "--split", "test", names=("no splits", "'test'"))
+
+
+def test_a_class_in_one_split_only_is_named(refused: Callable[..., Said], desk: Path) -> None:
+    for number, place in enumerate(("train/1", "train/2", "train/3", "test/1", "test/2", "test/4")):
+        for copy in range(4):
+            grey(desk / "pics" / place / f"{copy}.png", 10 * number + copy)
+    said = refused("run", "parity", "--data", "pics:1,2,3,4", "-o", "out", names=("'4'", "'3'"))
+    assert "lacks" in said.err and "extra" in said.err
+    refused("train", "pics", "-o", "m", *SMALL, names=("'4'", "'pics'", "no training image"))
+    refused("transfer", "pixels", "pics", "-o", "m", names=("'4'", "'pics'", "no training image"))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "weights.safetensors", "card.md"])
+@pytest.mark.parametrize("harm", ["missing", "truncated", "altered", "empty"])
+def test_a_damaged_model_folder(
+    refused: Callable[..., Said], desk: Path, models: Path, name: str, harm: str
+) -> None:
+    (desk / "m").mkdir()
+    for path in (models / "digits").iterdir():
+        (desk / "m" / path.name).write_bytes(path.read_bytes())
+    victim = desk / "m" / name
+    data = victim.read_bytes()
+    if harm == "missing":
+        victim.unlink()
+    else:
+        middle = len(data) // 2
+        altered = data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
+        victim.write_bytes({"truncated": data[:middle], "altered": altered, "empty": b""}[harm])
+    what = "manifest" if name == "manifest.json" else name
+    grey(desk / "1.png")
+    refused("predict", "m", "1.png", names=("'m'", what))
+    refused("transfer", "m", "digits", "-o", "new", names=("'m'", what))
+
+
+def test_a_model_where_a_file_is_a_folder(refused: Callable[..., Said], desk: Path) -> None:
+    (desk / "m" / "manifest.json").mkdir(parents=True)
+    refused("evaluate", "m", "digits", names=("'m'", "manifest.json"))
+    (desk / "file").write_text("")
+    refused("evaluate", "file", "digits", names=("'file'", "is no folder"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "digits:0-1", *SMALL),
+        ("transfer", "pixels", "digits:0-1", "--head", "ridge"),
+        ("run", "odd-to-even", "--no-controls"),
+    ],
+)
+def test_what_stands_in_the_way_is_not_lost(
+    refused: Callable[..., Said], desk: Path, words: tuple[str, ...]
+) -> None:
+    (desk / "mine").mkdir()
+    (desk / "mine" / "thesis.txt").write_text("years of work")
+    (desk / "file").write_text("more of it")
+    refused(*words, "-o", "mine", names=("'mine'", "new or empty folder"))
+    refused(*words, "-o", "file", names=("'file'",))
+    refused(*words, "-o", "file/below", names=("file",))
+
+
+def test_an_output_that_cannot_be_written(refused: Callable[..., Said]) -> None:
+    refused("train", "digits:0-1", *SMALL, "-o", "/proc/below", names=("/proc",))
+    refused(
+        "run", "odd-to-even", "--data", "digits:0-3", "--no-controls", "-o", "/proc/below", names=("/proc",)
+    )
+
+
+def test_a_foreign_model_folder_inside_the_output_is_not_lost(
+    refused: Callable[..., Said], desk: Path
+) -> None:
+    (desk / "out" / "model").mkdir(parents=True)
+    (desk / "out" / "model" / "mine.txt").write_text("mine")
+    (desk / "out" / "result.json").write_text("{}")
+    refused("run", "odd-to-even", "--no-controls", "-o", "out", names=("'out'",))
+
+
+def test_an_older_model_is_replaced(run: Run, desk: Path) -> None:
+    for view in ("0-1", "0-2"):
+        assert run("train", f"digits:{view}", "-o", "m", *SMALL).code == 0
+    assert open_model("m").classes == ("0", "1", "2")
+    assert [path.name for path in desk.iterdir()] == ["m"]
+
+
+def test_a_recipe_that_is_none(refused: Callable[..., Said], desk: Path) -> None:
+    (desk / "torn.toml").write_text("title = \n")
+    refused("run", "torn.toml", names=("'torn.toml'", "not TOML"))
+    (desk / "bare.toml").write_text('title = "t"\nsummary = "s"\n')
+    refused("run", "bare.toml", names=("'bare.toml'", "[data] is missing", "[study] is missing"))
+    (desk / "latin.toml").write_bytes('title = "Übung"'.encode("latin-1"))
+    refused("run", "latin.toml", names=("'latin.toml'", "UTF-8"))
+    (desk / "folder.toml").mkdir()
+    refused("run", "folder.toml", names=("'folder.toml'",))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new", "names"),
+    [
+        (r"^tap = .*", 'tap = "hiden1"', ("'hiden1'", "hidden1")),
+        (r"^head = .*", 'head = "rigde"', ("'rigde'", "ridge")),
+        (r'^name = "cnn"', 'name = "cmn"', ("'cmn'", "cnn")),
+    ],
+)
+def test_a_wrong_name_in_a_recipe_is_found_before_training(
+    refused: Callable[..., Said],
+    monkeypatch: pytest.MonkeyPatch,
+    desk: Path,
+    pattern: str,
+    new: str,
+    names: tuple[str, ...],
+) -> None:
+    small_recipe(desk, replaced=((pattern, new),))
+    monkeypatch.setattr("headstart.recipes.run.learn_network", lambda *_, **__: pytest.fail("it trained"))
+    refused("run", "parity.toml", "--engine", "scratch", names=names)
+
+
+def test_a_word_that_means_no_picture(refused: Callable[..., Said], desk: Path, models: Path) -> None:
+    grey(desk / "good.png")
+    (desk / "empty").mkdir()
+    (desk / "empty" / ".hidden.png").write_bytes(b"")
+    refused("predict", models / "digits", "empty", names=("'empty'", "no picture"))
+    refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no picture"))
+
+
+def test_a_refusal_of_the_operating_system_is_one_line(
+    refused: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/disk/model.onnx")
+
+    monkeypatch.setattr("headstart.model.Model.save", full)
+    refused("train", "digits:0-1", "-o", "m", *SMALL, names=("'/disk/model.onnx'", "No space left on device"))
+
+
+def test_what_nobody_foresaw_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr("headstart.inspect.describe", broken)
+    said = run("inspect", "digits")
+    assert said.code == 1 and said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith(ERROR + "ZeroDivisionError was not foreseen (division by zero)")
+    assert "--debug" in said.err
+
+
+def test_debug_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    for where in (["--debug", "inspect", "absent"], ["inspect", "absent", "--debug"]):
+        monkeypatch.setattr(sys, "argv", ["headstart", *where])
+        with pytest.raises(headstart.HeadstartError, match="'absent'"):
+            cli.main()
+
+
+# --- real processes
+
+
+def process(*words: object, code: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    start = ["-m", "headstart.cli"] if code is None else ["-c", code]
+    return subprocess.run(
+        [sys.executable, "-W", "error", *start, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=120,
+        check=False,
+    )
+
+
+NO_TORCH = """
+import sys
+from importlib.machinery import PathFinder
+
+class WithoutTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "torch" else super().find_spec(name, path, target)
+
+sys.meta_path[:] = [WithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
+from headstart.cli import main
+main()
+"""
+
+
+def test_torch_asked_for_and_absent(desk: Path) -> None:
+    done = process("train", "digits", "-o", "m", "--engine", "torch", code=NO_TORCH)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"{ERROR}engine 'torch' needs the package torch, which is not installed; "
+        "install it with: pip install 'headstart[train]'\n"
+    )
+    assert contents(desk) == {}
+
+
+def test_a_recipe_falls_back_to_the_scratch_engine_and_says_so(desk: Path) -> None:
+    small_recipe(desk, replaced=((r'^name = "cnn"', 'name = "mlp"'), (r"^tap = .*", 'tap = "hidden1"')))
+    done = process("run", "parity.toml", "--data", "digits:0-3", "--no-controls", "-o", "out", code=NO_TORCH)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1 and "torch is not installed" in done.stderr
+    assert "pip install 'headstart[train]'" in done.stdout
+    assert json.loads((desk / "out" / "result.json").read_text())["facts"]["engine"].startswith("scratch")
+    asked = process("run", "parity.toml", "--engine", "torch", "-o", "other", code=NO_TORCH)
+    assert asked.returncode == 1 and "engine 'torch' needs the package torch" in asked.stderr
+    assert not (desk / "other").exists()
+
+
+def test_a_process_reports_its_status(desk: Path) -> None:
+    done = process("inspect", "absent")
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith(ERROR + "dataset 'absent'")
+    assert "Traceback" not in done.stderr
+    done = process("inspect", "absent", "--debug")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "UnknownDatasetError" in done.stderr
+    assert process("nonsense").returncode == 2
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    shell = f"{sys.executable} -m headstart.cli recipes show parity | true"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_interrupt_is_status_130_and_leaves_nothing(desk: Path) -> None:
+    ours, theirs = pty.openpty()
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "headstart.cli", "train", "digits", "-o", "m", *SMALL[:-1], "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    try:
+        said, sent = b"", False
+        for piece in pieces(ours):
+            said += piece
+            if b"train mlp" in said and not sent:
+                begun.send_signal(signal.SIGINT)
+                sent = True
+        assert begun.wait(30) == 130
+        assert begun.stdout is not None and begun.stdout.read() == b""
+        assert b"train mlp" in said and b"Traceback" not in said
+        assert contents(desk) == {}
+    finally:
+        begun.kill()
+        begun.wait()
+        os.close(ours)
+        if begun.stdout is not None:
+            begun.stdout.close()
+
+
+def pieces(terminal: int) -> Iterator[bytes]:
+    """What comes out of a terminal until its other end is closed."""
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # how Linux says that nobody writes any more
+            return
+        if not piece:
+            return
+        yield piece

@@ -1,0 +1,221 @@
+"""Features: computed once, found again, never under another's name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart import features
+from headstart.cache import FolderCache
+from headstart.data.dataset import Dataset
+from headstart.data.stores import ArrayImages
+from headstart.data.views import apply_view
+from headstart.errors import SettingError, UnknownTapError
+from headstart.features import extract, feature_graph
+from headstart.graph import runtime
+from headstart.networks.architectures import architecture, layer_shapes
+from headstart.records import Array, InputSpec, Source
+from headstart.sources import open_source, random_source
+
+CONVS = architecture("cnn", InputSpec(28, 28, 1), 10)
+
+
+@pytest.fixture
+def some(digits: Dataset) -> Dataset:
+    return digits.subset(np.arange(70))  # more than a batch
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return random_source(CONVS, 0)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> FolderCache:
+    return FolderCache(tmp_path / "features")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """One entry for every graph made ready to run."""
+    calls: list[dict[str, Any]] = []
+    real = runtime.compile_graph
+
+    def counting(model: Any, **options: Any) -> Any:
+        calls.append(options)
+        return real(model, **options)
+
+    monkeypatch.setattr(runtime, "compile_graph", counting)
+    return calls
+
+
+def test_a_second_time_nothing_runs(
+    some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
+) -> None:
+    first = extract(some, source, cache=cache)
+    assert first.shape == (70, 64) and first.dtype == np.float32 and len(compiled) == 1
+    second = extract(some, source, cache=cache)
+    assert np.array_equal(first, second) and not second.flags.writeable and len(compiled) == 1
+    assert np.array_equal(extract(some, source), first) and len(compiled) == 2, "without a cache it runs"
+
+
+def test_a_damaged_entry_is_computed_again(
+    some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
+) -> None:
+    first = extract(some, source, cache=cache)
+    (path,) = cache.root.glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert np.array_equal(extract(some, source, cache=cache), first) and len(compiled) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tap": "block3"},
+        {"tap": "block3", "pooling": "avg"},
+        {"tap": "block3", "pooling": "grid2"},
+        {"runtime_name": "onnxruntime"},
+        {"precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_what_changes_the_numbers_has_an_entry_of_its_own(
+    some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]], changes: dict[str, str]
+) -> None:
+    if changes.get("precision") == "bf16" and runtime.resolve_precision("auto", "openvino") != "bf16":
+        pytest.skip("this CPU does not compute in bf16")
+    extract(some, source, cache=cache)
+    extract(some, source, cache=cache, tap="block3", pooling="flat", precision="fp32")
+    n_known = len(cache.entries()) - (changes == {"tap": "block3"})
+    other = extract(some, source, cache=cache, **changes)
+    assert len(cache.entries()) == n_known + 1
+    assert np.array_equal(extract(some, source, cache=cache, **changes), other)
+    assert len(compiled) == len(cache.entries())
+
+
+def test_other_images_weights_and_policies_have_entries_of_their_own(
+    some: Dataset, source: Source, cache: FolderCache
+) -> None:
+    extract(some, source, cache=cache)
+    extract(some.subset(np.arange(69, -1, -1)), source, cache=cache)
+    extract(some, random_source(CONVS, 1), cache=cache)
+    extract(some, replace(source, input=replace(source.input, policy="letterbox")), cache=cache)
+    assert len(cache.entries()) == 4
+
+
+def test_the_default_is_an_entry_like_any_other(
+    some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
+) -> None:
+    """Said or unsaid, ``auto`` or what it means here: the same features."""
+    extract(some, source, cache=cache)
+    extract(some, source, cache=cache, tap=source.default_tap, precision=source.precision)
+    assert len(compiled) == 1
+    meant = runtime.resolve_precision("auto", "openvino")
+    extract(some, source, cache=cache, precision="auto")
+    extract(some, source, cache=cache, precision=meant)
+    assert len(compiled) == (1 if meant == "fp32" else 2)
+
+
+def test_labels_do_not_enter(
+    some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
+) -> None:
+    first = extract(some, source, cache=cache)
+    view = apply_view(some, "parity")
+    assert view.classes != some.classes
+    assert np.array_equal(extract(view, source, cache=cache), first) and len(compiled) == 1
+    named = replace(some, name="other", labels=some.labels[::-1].copy())
+    extract(named, source, cache=cache)
+    assert len(compiled) == 1
+
+
+def test_rows_are_those_of_the_images(some: Dataset, source: Source) -> None:
+    whole = extract(some, source)
+    order = np.random.default_rng(0).permutation(70)
+    np.testing.assert_allclose(extract(some.subset(order), source), whole[order], atol=1e-5)
+
+
+def test_pixels_are_the_pixels(some: Dataset) -> None:
+    assert isinstance(some.images, ArrayImages)
+    got = extract(some, open_source("pixels", some))
+    np.testing.assert_allclose(got, some.images.pixels.reshape(70, -1) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("tap", CONVS.layer_names)
+def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source, tap: str) -> None:
+    shape = layer_shapes(CONVS)[tap]
+    few = some.subset(np.arange(3))
+    for pooling in ("flat", "avg", "grid2"):
+        wanted = shape[0] * {"flat": int(np.prod(shape[1:])), "avg": 1, "grid2": 4}[pooling]
+        wanted = shape[0] if len(shape) == 1 else wanted
+        assert extract(few, source, tap=tap, pooling=pooling, runtime_name="onnxruntime").shape == (3, wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        (
+            {"tap": "blok3"},
+            UnknownTapError,
+            "tap 'blok3' is unknown, need one of source 'random:cnn', nearest are block3",
+        ),
+        ({"pooling": "mean"}, SettingError, "pooling is 'mean', need one of avg, flat, grid2"),
+        (
+            {"runtime_name": "tensorrt"},
+            SettingError,
+            "runtime is 'tensorrt', need one of openvino, onnxruntime",
+        ),
+        ({"precision": "int8"}, SettingError, "precision is 'int8', need one of auto, fp32, bf16"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(
+    some: Dataset,
+    source: Source,
+    cache: FolderCache,
+    changes: dict[str, str],
+    error: type[Exception],
+    sentence: str,
+) -> None:
+    for options in ({"tap": "block3", **changes},):
+        with pytest.raises(error, match=sentence):
+            extract(some, source, cache=cache, **options)
+    assert cache.entries() == []
+
+
+def test_progress_is_told_to_the_end(some: Dataset, source: Source) -> None:
+    said: list[tuple[int, int]] = []
+
+    class Ear:
+        def step(self, task: str, done: int, total: int, note: str = "") -> None:
+            assert task == "features of digits"
+            said.append((done, total))
+
+        def remark(self, text: str) -> None:
+            raise AssertionError(text)
+
+    extract(some, source, progress=Ear())
+    assert said[-1] == (70, 70)
+
+
+def test_the_graph_is_cut_at_the_tap(source: Source) -> None:
+    graph = feature_graph(source, "block1", "avg")
+    assert not any(
+        name.startswith(("conv2", "dense1")) for name in (one.name for one in graph.graph.initializer)
+    )
+    assert features.__all__ == ["extract", "feature_graph"]
+
+
+def test_a_failing_run_stores_nothing(
+    some: Dataset, source: Source, cache: FolderCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def run(self, *_: Any) -> Array:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(runtime, "compile_graph", lambda *_, **__: Broken())
+    with pytest.raises(RuntimeError):
+        extract(some, source, cache=cache)
+    assert cache.entries() == [] and not cache.root.exists()

@@ -1,0 +1,135 @@
+"""Sources by name: pixels, random networks, model folders, and names that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from headstart.data.dataset import Dataset
+from headstart.data.readers import load
+from headstart.errors import ModelError, UnknownSourceError
+from headstart.features import extract
+from headstart.graph.build import network_graph
+from headstart.networks.architectures import architecture, layer_shapes
+from headstart.networks.scratch_engine import initial_weights
+from headstart.records import InputSpec, TrainSettings
+from headstart.sources import KNOWN, fingerprint, native_input, open_source, random_source, spec_source
+from headstart.strategies import learn_head, learn_network
+
+CNN = architecture("cnn", InputSpec(28, 28, 1), 10)
+
+
+@pytest.fixture
+def some(digits: Dataset) -> Dataset:
+    return digits.subset(np.arange(120))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Dataset:
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (30 + number, 40), (90 * number, 80, 70)).save(
+                tmp_path / f"photos/{name}/{number}.png"
+            )
+    return load(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_name_listed_can_be_had(name: str, some: Dataset) -> None:
+    source = open_source(name, some)
+    assert source.name == name and source.default_tap in source.taps and source.classes is None
+    assert source.fingerprint == fingerprint(source.graph) and len(source.fingerprint) == 64
+    onnx.checker.check_model(onnx.ModelProto.FromString(source.graph), full_check=True)
+    made = {name for node in onnx.ModelProto.FromString(source.graph).graph.node for name in node.output}
+    assert set(source.taps) <= made
+    rows = extract(some.subset([0, 1]), source)
+    assert rows.shape == (2, int(np.prod(source.taps[source.default_tap])))
+
+
+def test_random_is_random_by_seed_and_not_the_trained_one_s_start(some: Dataset) -> None:
+    one, same, other = (open_source("random:cnn", some, seed) for seed in (0, 0, 1))
+    assert one.graph == same.graph and one.fingerprint == same.fingerprint != other.fingerprint
+    start = network_graph(CNN, initial_weights(CNN, 0)).SerializeToString(deterministic=True)
+    assert one.graph != start, "a control that shares the trained network's first weights is none"
+
+
+def test_a_source_of_a_network_reads_what_its_top_reads() -> None:
+    source = spec_source("x", CNN, network_graph(CNN, initial_weights(CNN, 0)))
+    assert (
+        source.default_tap == "hidden1"
+        and dict(source.taps) == layer_shapes(CNN)
+        and source.input == CNN.input
+    )
+
+
+def test_the_fingerprint_covers_weights_layers_and_input() -> None:
+    prints = {random_source(CNN, seed).fingerprint for seed in (0, 1)}
+    prints |= {
+        random_source(architecture(name, InputSpec(28, 28, 1), 10), 0).fingerprint for name in ("mlp", "cnn")
+    }
+    prints.add(random_source(architecture("cnn", InputSpec(28, 28, 1, (0.5,), (0.5,)), 10), 0).fingerprint)
+    assert len(prints) == 4
+
+
+def test_native_input_is_the_images_own_or_small_colour(some: Dataset, photos: Dataset) -> None:
+    assert native_input(some) == InputSpec(8, 8, 1)
+    assert native_input(photos).shape == (64, 64, 3)
+    assert extract(photos, open_source("pixels", photos)).shape == (4, 64 * 64 * 3)
+
+
+@pytest.fixture(scope="module")
+def folders(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    home, some = tmp_path_factory.mktemp("models"), digits.subset(np.arange(120))
+    learnt = learn_network(some, network="mlp", engine="scratch", settings=TrainSettings(epochs=1))
+    learnt.model.save(home / "network")
+    learn_head(open_source("pixels", some), some, head="ridge").model.save(home / "probe")
+    return {"network": home / "network", "probe": home / "probe"}
+
+
+def test_a_model_folder_is_a_source(folders: dict[str, Path], some: Dataset) -> None:
+    source = open_source(str(folders["network"]), some)
+    assert source.name == str(folders["network"]) and source.default_tap == "hidden2"
+    assert source.classes == tuple("0123456789")
+    assert extract(some, source).shape == (120, 64)
+    probe = open_source(str(folders["probe"]), some)
+    assert probe.default_tap == "values" and extract(some, probe).shape == (120, 64)
+
+
+def test_a_model_s_network_can_be_drawn_afresh(folders: dict[str, Path], some: Dataset) -> None:
+    trained = open_source(str(folders["network"]), some)
+    fresh = open_source(f"random:{folders['network']}", some)
+    assert fresh.name == "random:mlp" and fresh.taps == trained.taps
+    assert not np.array_equal(extract(some, fresh), extract(some, trained))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pixel", "source 'pixel' is unknown, need a model folder or a registered name, nearest are pixels"),
+        ("random:cnm", "nearest are random:cnn"),
+        ("random:", "source 'random:' is unknown"),
+        ("random:pixels", "source 'random:pixels' is unknown"),
+        ("no/such/folder", "list all with: headstart sources"),
+        ("", "source '' is unknown"),
+    ],
+)
+def test_an_unknown_source_is_one_sentence(name: str, said: str, some: Dataset) -> None:
+    with pytest.raises(UnknownSourceError) as caught:
+        open_source(name, some)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_head_without_a_network_cannot_be_drawn_afresh(folders: dict[str, Path], some: Dataset) -> None:
+    with pytest.raises(UnknownSourceError, match=r"source 'random:.*probe' is unknown"):
+        open_source(f"random:{folders['probe']}", some)
+
+
+def test_a_folder_that_is_no_model_is_a_model_error(tmp_path: Path, some: Dataset) -> None:
+    for name in (str(tmp_path), f"random:{tmp_path}"):
+        with pytest.raises(ModelError, match=r"holds no manifest\.json"):
+            open_source(name, some)

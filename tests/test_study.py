@@ -1,0 +1,329 @@
+"""Studies, with made-up strategies whose right answers are known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headstart import study
+from headstart.data.dataset import Dataset
+from headstart.data.readers import from_arrays
+from headstart.errors import DataError, UnknownTapError, UnknownViewError
+from headstart.networks.architectures import architecture
+from headstart.records import InputSpec, TrainSettings
+from headstart.sources import open_source
+from headstart.study import (
+    FeatureOptions,
+    Protocol,
+    Strategy,
+    Table,
+    collapse,
+    frozen_controls,
+    network_from_scratch,
+    probe,
+    run_table,
+)
+
+ALL = Protocol(())
+
+
+def blank(*counts: int) -> Dataset:
+    """So many images of ``a``, ``b``, ...: what they show does not matter here."""
+    labels = np.repeat(list("abcdef")[: len(counts)], counts)
+    return from_arrays(np.zeros((len(labels), 8, 8), np.uint8), labels)
+
+
+def right_on(test: Dataset, number: int) -> Strategy:
+    """Right on the first so many test images, wrong on the others."""
+    codes = test.codes()
+    said = np.where(np.arange(len(test)) < number, codes, (codes + 1) % len(test.classes))
+    probs = np.eye(len(test.classes), dtype=np.float32)[said]
+    return lambda indices, seed: probs
+
+
+def table(train: Dataset, test: Dataset, protocol: Protocol = ALL, **right: int) -> Table:
+    strategies = {name.replace("_", " "): right_on(test, number) for name, number in right.items()}
+    return run_table(strategies, train, test, protocol)
+
+
+# --- rows
+
+
+def test_a_row_has_the_published_wilson_interval() -> None:
+    (row,) = table(blank(10, 10), blank(132, 131), probe=81).rows
+    assert (row.strategy, row.labels_per_class, row.draws, row.spread) == ("probe", None, 1, 0.0)
+    score = row.accuracy  # Newcombe (1998), table I
+    assert score.n == 263 and score.value == 81 / 263
+    assert (round(score.low, 4), round(score.high, 4)) == (0.2553, 0.3662)
+
+
+def test_rows_are_every_strategy_at_every_budget_the_smallest_first() -> None:
+    found = table(blank(20, 20), blank(5, 5), Protocol((1, 5), draws=3), probe=9, other=8)
+    cells = [(row.strategy, row.labels_per_class, row.draws) for row in found.rows]
+    assert cells == [
+        ("probe", 1, 3),
+        ("other", 1, 3),
+        ("probe", 5, 3),
+        ("other", 5, 3),
+        ("probe", None, 1),
+        ("other", None, 1),
+    ]
+    assert {(one.strategy, one.control, one.labels_per_class) for one in found.comparisons} == {
+        ("probe", "other", budget) for budget in (1, 5, None)
+    }
+
+
+def test_accuracy_is_the_mean_over_draws_and_spread_their_deviation() -> None:
+    test = blank(5, 5)
+    by_seed = {7: right_on(test, 4), 8: right_on(test, 6), 9: right_on(test, 8)}
+
+    def strategy(indices: NDArray[np.intp], seed: int) -> Any:
+        return by_seed[seed](indices, seed)
+
+    rows = run_table({"probe": strategy}, blank(9, 9), test, Protocol((2,), draws=3, seed=7)).rows
+    assert rows[0].accuracy.value == pytest.approx(0.6) and rows[0].accuracy.n == 10
+    assert rows[0].spread == pytest.approx(0.2)
+    assert rows[1].accuracy.value == 0.4  # all labels: one draw, of the first seed
+
+
+# --- draws
+
+
+def drawn(protocol: Protocol, train: Dataset, name: str = "probe") -> list[NDArray[np.intp]]:
+    """The indices that a strategy was given, in order."""
+    seen: dict[str, list[NDArray[np.intp]]] = {"probe": [], "other": []}
+    test = blank(2, 2)
+
+    def spy(who: str) -> Strategy:
+        def strategy(indices: NDArray[np.intp], seed: int) -> Any:
+            seen[who].append(indices)
+            return right_on(test, 2)(indices, seed)
+
+        return strategy
+
+    run_table({who: spy(who) for who in seen}, train, test, protocol)
+    return seen[name]
+
+
+def test_draws_have_so_many_of_each_class_and_lie_within_each_other() -> None:
+    train = blank(30, 20)
+    found = drawn(Protocol((1, 5, 10), draws=4, seed=3), train)
+    assert len(found) == 13 and found[12].tolist() == list(range(50))
+    ones, fives, tens = found[:4], found[4:8], found[8:12]
+    for size, draws in ((1, ones), (5, fives), (10, tens)):
+        for indices in draws:
+            labels, counts = np.unique(train.labels[indices], return_counts=True)
+            assert labels.tolist() == ["a", "b"] and counts.tolist() == [size, size]
+            assert len(set(indices.tolist())) == 2 * size
+    for small, middle, large in zip(ones, fives, tens, strict=True):
+        assert set(small) <= set(middle) <= set(large)
+    assert len({tuple(indices) for indices in fives}) == 4
+
+
+def test_every_strategy_gets_the_same_draws_and_the_seed_decides_them() -> None:
+    def lists(*args: Any, **kwargs: Any) -> list[list[int]]:
+        return [indices.tolist() for indices in drawn(*args, **kwargs)]
+
+    protocol, train = Protocol((1, 5), draws=3), blank(30, 20)
+    assert lists(protocol, train) == lists(protocol, train, "other") == lists(protocol, train)
+    assert lists(protocol, train) != lists(replace(protocol, seed=1), train)
+
+
+def test_budgets_that_the_smallest_class_cannot_fill_are_left_out_and_named() -> None:
+    found = table(blank(40, 7), blank(5, 5), Protocol((5, 7, 10), draws=2), probe=9, other=5)
+    assert [row.labels_per_class for row in found.rows] == [5, 5, None, None]
+    left = [remark for remark in found.remarks if "left out" in remark]
+    assert [remark.split()[0] for remark in left] == ["7", "10"]
+    assert all("smallest class has 7" in remark for remark in left)
+
+
+# --- comparisons and the verdict
+
+
+@pytest.mark.parametrize(
+    ("probe_right", "rival_right", "verdict", "sentence"),
+    [
+        (
+            90,
+            60,
+            "helps",
+            r"^With all 20 labels, transfer helps by 30\.00 points \[.*\] over its .* \(rival\)\.$",
+        ),
+        (
+            60,
+            90,
+            "hurts",
+            r"^With all 20 labels, transfer hurts by 30\.00 points \[.*\]: rival does better\.$",
+        ),
+        (
+            80,
+            80,
+            "cannot tell apart",
+            r"^With all 20 labels, .* \(rival\) cannot be told apart: \+0\.00 points",
+        ),
+        (80, 79, "cannot tell apart", r"cannot be told apart: \+1\.00 points"),
+    ],
+)
+def test_the_verdict_says_what_was_found(
+    probe_right: int, rival_right: int, verdict: str, sentence: str
+) -> None:
+    found = table(blank(10, 10), blank(50, 50), probe=probe_right, rival=rival_right)
+    (comparison,) = found.comparisons
+    assert comparison.verdict == verdict and re.search(sentence, found.verdict)
+    assert comparison.difference.value == pytest.approx((probe_right - rival_right) / 100)
+    assert comparison.difference.low <= comparison.difference.value <= comparison.difference.high
+    assert comparison.difference.n == 100
+
+
+def test_p_values_are_mcnemars_and_holms_over_all_comparisons() -> None:
+    # six images apart: exact McNemar gives 2 / 2 ** 6; with two such, Holm doubles it
+    alone = table(blank(10, 10), blank(50, 50), probe=80, one=74)
+    assert alone.comparisons[0].difference.p_value == alone.comparisons[0].p_adjusted == 2 / 2**6
+    assert alone.comparisons[0].verdict == "helps"
+    both = table(blank(10, 10), blank(50, 50), probe=80, one=74, two=74)
+    assert [one.p_adjusted for one in both.comparisons] == [4 / 2**6] * 2
+    assert [one.verdict for one in both.comparisons] == ["cannot tell apart"] * 2
+    unlike = table(blank(10, 10), blank(50, 50), probe=80, one=74, two=70)
+    assert [one.p_adjusted for one in unlike.comparisons] == [2 / 2**6, 2 * 2 / 2**10]
+
+
+def test_the_verdict_is_against_the_strongest_control() -> None:
+    found = table(blank(10, 10), blank(50, 50), probe=70, weak=20, strong=95)
+    assert [one.verdict for one in found.comparisons] == ["helps", "hurts"]
+    assert "hurts" in found.verdict and "strong does better" in found.verdict
+
+
+def test_the_verdict_is_about_few_labels_and_about_all() -> None:
+    found = table(blank(30, 30), blank(50, 50), Protocol((1, 5, 10), draws=12), probe=90, rival=60)
+    assert found.verdict.startswith("With 5 labels per class, transfer helps")
+    assert "With all 60 labels, transfer helps" in found.verdict
+    assert [remark.partition(",")[0] for remark in found.remarks] == [
+        "With 1 label per class",
+        "With 10 labels per class",
+    ]
+
+
+def test_without_controls_the_question_is_open() -> None:
+    found = table(blank(10, 10), blank(50, 50), probe=90)
+    assert found.comparisons == ()
+    assert found.verdict.startswith("The probe gets 90.00% right [82.56%, 94.48%]")
+    assert found.verdict.endswith("no control was run, so whether transfer was worth it is open.")
+
+
+def test_the_probe_is_known_by_its_name_not_its_place() -> None:
+    found = table(blank(10, 10), blank(50, 50), rival=60, probe=90)
+    assert [(one.strategy, one.control, one.verdict) for one in found.comparisons] == [
+        ("probe", "rival", "helps")
+    ]
+
+
+def test_without_a_probe_there_is_nothing_to_compare() -> None:
+    with pytest.raises(DataError, match="strategies are rival, need one called 'probe'"):
+        table(blank(5, 5), blank(5, 5), rival=5)
+
+
+def test_a_test_class_that_was_never_learnt_is_an_error() -> None:
+    with pytest.raises(DataError, match="'c'"):
+        table(blank(5, 5), blank(5, 5, 5), probe=5)
+
+
+# --- strategies
+
+
+def test_collapse_sums_the_probabilities_of_what_falls_together() -> None:
+    probs = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]], np.float32)
+    # classes out of order on purpose: 7 and 1 are odd, 2 and 8 even
+    strategy = collapse(probs, ["7", "2", "1", "8"], "parity", ("even", "odd"))
+    found = strategy(np.array([0]), 0)
+    assert np.allclose(found, [[0.6, 0.4], [0.4, 0.6]])
+    assert np.allclose(
+        collapse(probs, ["7", "2", "1", "8"], "parity", ("odd", "even"))(np.array([]), 1), 1 - found
+    )
+
+
+def test_collapse_can_change_the_answer_of_the_likeliest_class() -> None:
+    probs = np.array([[0.4, 0.3, 0.3]], np.float32)  # the likeliest digit is odd, an even one likelier
+    found = collapse(probs, ["1", "2", "4"], "parity", ("even", "odd"))(np.array([]), 0)
+    assert found.argmax() == 0
+
+
+def test_collapse_needs_a_view_of_the_sources_classes() -> None:
+    with pytest.raises(UnknownViewError, match="whole numbers"):
+        collapse(np.ones((1, 2), np.float32), ["cat", "dog"], "parity", ("even", "odd"))
+
+
+def stripes(n_images: int, seed: int) -> Dataset:
+    """Across or down, in noise: which line is bright says which."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(["across", "down"])[rng.integers(0, 2, n_images)]
+    pixels = rng.integers(0, 120, (n_images, 8, 8))
+    for image, label in zip(pixels, labels, strict=True):
+        image[(3, slice(None)) if label == "across" else (slice(None), 4)] += 30
+    return from_arrays(pixels.astype(np.uint8), labels)
+
+
+def test_the_network_from_scratch_has_settings_for_few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, TrainSettings]] = []
+    real: Callable[..., Any] = study.fit
+
+    def spy(network: Any, images: Any, codes: Any, settings: TrainSettings, **rest: Any) -> Any:
+        seen.append((len(images), settings))
+        return real(network, images, codes, settings, **rest)
+
+    monkeypatch.setattr(study, "fit", spy)
+    train, test = stripes(60, 0), stripes(20, 1)
+    whole, few = TrainSettings(epochs=3, patience=2), TrainSettings(epochs=1, min_steps=4, batch_size=8)
+    spec = architecture("mlp", InputSpec(8, 8, 1), 7)
+    strategy = network_from_scratch(spec, "scratch", (whole, few), train, test)
+    for indices, seed in ((np.arange(10), 5), (np.arange(60), 6)):
+        assert strategy(indices, seed).shape == (20, 2)  # the target's classes, not the source's
+    assert seen == [(10, replace(few, seed=5)), (60, replace(whole, seed=6, patience=0))]
+
+
+def test_the_network_from_scratch_learns_only_the_images_drawn() -> None:
+    train, test = stripes(60, 0), stripes(20, 1)
+    settings = (TrainSettings(epochs=2), TrainSettings(epochs=2))
+    spec = architecture("mlp", InputSpec(8, 8, 1), 2)
+    altered = replace(train, labels=np.where(np.arange(60) < 30, train.labels, "down"))
+    first, second = (
+        network_from_scratch(spec, "scratch", settings, one, test)(np.arange(30), 0)
+        for one in (train, altered)
+    )
+    assert np.array_equal(first, second)
+
+
+def test_a_probe_learns_only_the_images_drawn_and_answers_the_test_images() -> None:
+    train, test = stripes(200, 0), stripes(50, 1)
+    options = FeatureOptions(head="ridge")
+    source = open_source("pixels", train)
+    strategy = probe(source, train, test, options)
+    altered = replace(train, labels=np.where(np.arange(200) < 100, train.labels, "down"))
+    first = strategy(np.arange(100), 0)
+    assert first.shape == (50, 2) and np.allclose(first.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(first, probe(source, altered, test, options)(np.arange(100), 0))
+    assert (first.argmax(axis=1) == test.codes()).mean() > 0.7
+
+
+def test_a_probe_at_no_such_tap() -> None:
+    train = stripes(10, 0)
+    with pytest.raises(UnknownTapError, match=r"'vaules'.*nearest are values"):
+        probe(open_source("pixels", train), train, train, FeatureOptions(tap="vaules"))
+
+
+def test_the_frozen_controls_are_random_layers_and_raw_pixels() -> None:
+    train, test = stripes(80, 0), stripes(40, 1)
+    spec = architecture("mlp", InputSpec(8, 8, 1), 2)
+    options = FeatureOptions(tap="hidden1", head="ridge")
+    controls = frozen_controls(spec, train, test, options, 0)
+    assert list(controls) == ["random frozen", "raw pixels"]
+    answers = {name: strategy(np.arange(80), 0) for name, strategy in controls.items()}
+    assert all(probs.shape == (40, 2) for probs in answers.values())
+    other = frozen_controls(spec, train, test, options, 1)
+    assert not np.allclose(other["random frozen"](np.arange(80), 0), answers["random frozen"])
+    assert np.allclose(other["raw pixels"](np.arange(80), 0), answers["raw pixels"])
