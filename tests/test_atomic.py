@@ -66,10 +66,23 @@ def test_nothing_is_seen_under_the_name_before_it_is_whole(
 def test_a_folder_appears_whole_and_replaces_its_elder(tmp_path: Path) -> None:
     target = tmp_path / "out" / "model"
     fill(target, "one")
-    (target / "left over").write_text("x")
     fill(target, "two")
     assert {one.name: one.read_text() for one in target.iterdir()} == {MARKER: "two", "part": "two"}
     assert os.listdir(target.parent) == ["model"]
+
+
+def test_a_file_that_is_not_ours_is_spared(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    fill(target, "one")
+    (target / "mine").write_text("x")
+    with pytest.raises(SettingError, match="holds 'mine', which is no part of an older result"):
+        fill(target, "two")
+    assert {one.name: one.read_text() for one in target.iterdir()} == {
+        MARKER: "one",
+        "part": "one",
+        "mine": "x",
+    }
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:

@@ -429,10 +429,28 @@ def test_an_untouched_planted_folder_opens(folder: Path) -> None:
 
 
 def test_a_newer_model_replaces_an_older_one(models: dict[str, Model], folder: Path) -> None:
-    (folder / "notes.txt").write_text("goes with the old one")
     models["probe"].save(folder)
     assert open_model(folder).manifest.strategy == "probe" and sorted(os.listdir(folder)) == sorted(ALL_FILES)
     assert os.listdir(folder.parent) == ["model"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "app.js"])
+def test_what_a_user_put_into_a_model_folder_is_never_lost(
+    models: dict[str, Model], folder: Path, name: str
+) -> None:
+    (folder / name).write_text("mine")
+    with pytest.raises(SettingError, match=f"holds '{name}', which is no part of an older result"):
+        models["probe"].save(folder)
+    assert (folder / name).read_text() == "mine"
+    assert open_model(folder).manifest.strategy != "probe"
+    assert os.listdir(folder.parent) == ["model"]
+
+
+def test_a_web_app_s_manifest_is_not_taken_for_ours(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "app"}')
+    with pytest.raises(ModelError, match="has no format"):
+        model.save(tmp_path)
+    assert os.listdir(tmp_path) == ["manifest.json"]
 
 
 def test_saving_over_somebody_s_folder_is_refused(model: Model, tmp_path: Path) -> None:

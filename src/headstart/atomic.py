@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from headstart.errors import SettingError
 
-__all__ = ["atomic_folder", "write_atomic"]
+__all__ = ["atomic_folder", "check_place", "write_atomic"]
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
@@ -54,6 +54,31 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
     return target
 
 
+def check_place(path: str | os.PathLike[str], *, marker: str) -> None:
+    """Find out whether a folder may be written here, before the work that it is for.
+
+    Parameters
+    ----------
+    path : path
+        Where the folder will stand.
+    marker : str
+        File name that tells a folder of ours from anybody else's.
+
+    Raises
+    ------
+    SettingError
+        If a file, or a folder that is not ours, is in the way.
+    """
+    target = Path(path)
+    if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise SettingError(
+            f"{str(target)!r} exists and holds no {marker}, need a new or empty folder; choose another"
+        )
+    standing = next(place for place in (target, *target.absolute().parents) if place.exists())
+    if not standing.is_dir():
+        raise SettingError(f"{str(standing)!r} is a file, need a folder to write to; choose another")
+
+
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
     """Fill a folder beside its place and move it there when all is written.
@@ -75,22 +100,30 @@ def atomic_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path
     SettingError
         If something that is not ours is in the way.
     """
-    target = Path(path)
-    if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise SettingError(
-            f"{str(target)!r} exists and holds no {marker}, need a new or empty folder; choose another"
-        )
+    check_place(path, marker=marker)
+    target = Path(path).absolute()  # "." has no name to put a temporary one beside
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
     temporary.mkdir()
     try:
         yield temporary
+        _spare_what_is_not_ours(target, {one.name for one in temporary.iterdir()})
         for file in temporary.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         _swap(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _spare_what_is_not_ours(target: Path, names: set[str]) -> None:
+    """An older folder of ours holds the same files; any other would be lost with it."""
+    strange = sorted({one.name for one in target.iterdir()} - names) if target.exists() else []
+    if strange:
+        raise SettingError(
+            f"{str(target)!r} holds {strange[0]!r}, which is no part of an older result, need a folder "
+            "without; move it away or choose another folder"
+        )
 
 
 def _swap(temporary: Path, target: Path) -> None:

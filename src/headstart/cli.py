@@ -132,10 +132,12 @@ def train(
     Example: headstart train digits -o runs/digits --network mlp --engine scratch
     """
     from headstart.data.readers import load
+    from headstart.model import check_output
     from headstart.progress import terminal_progress
     from headstart.records import TrainSettings
     from headstart.strategies import learn_network
 
+    check_output(output)
     settings = TrainSettings(
         epochs=epochs,
         batch_size=batch_size,
@@ -178,10 +180,12 @@ def transfer(
     Example: headstart transfer runs/digits digits:parity -o runs/parity
     """
     from headstart.data.readers import load
+    from headstart.model import check_output
     from headstart.progress import terminal_progress
     from headstart.sources import open_source
     from headstart.strategies import learn_head
 
+    check_output(output)
     with terminal_progress() as progress:
         dataset = _told(load(data, strict=strict))
         learnt = learn_head(

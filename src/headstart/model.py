@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from headstart.atomic import atomic_folder
+from headstart.atomic import atomic_folder, check_place
 from headstart.card import render_card
 from headstart.data.dataset import Dataset
 from headstart.errors import ModelError
@@ -26,7 +26,7 @@ from headstart.manifest import FILES, FileNote, Manifest, read_manifest, write_m
 from headstart.progress import SILENT, Progress, told
 from headstart.records import Array, Source, Weights
 
-__all__ = ["Model", "open_model"]
+__all__ = ["Model", "check_output", "open_model"]
 
 _MANIFEST = "manifest.json"
 _LIMIT_MANIFEST_BYTES = 16 * 2**20
@@ -153,6 +153,7 @@ class Model:
         notes = {
             name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
         }
+        check_output(folder)
         with atomic_folder(folder, marker=_MANIFEST) as temporary:
             for name, data in contents.items():
                 (temporary / name).write_bytes(data)
@@ -160,6 +161,13 @@ class Model:
                 write_manifest(replace(self.manifest, files=notes)), encoding="utf-8"
             )
         return Path(folder)
+
+
+def check_output(folder: str | os.PathLike[str]) -> None:
+    """Find out whether a model can be saved here, before it is learnt; SettingError if not."""
+    check_place(folder, marker=_MANIFEST)
+    if (Path(folder) / _MANIFEST).is_file():
+        read_manifest(_manifest_text(Path(folder)), str(folder))  # an app has a manifest.json too
 
 
 def open_model(folder: str | os.PathLike[str]) -> Model:

@@ -101,7 +101,8 @@ class TrainSettings:
     ``patience`` counts epochs without a lower validation loss before training stops; the best
     weights come back. ``min_steps`` raises the epochs of a tiny set to that many steps.
     ``prune`` skips that share of the images whose last loss was below the mean, in every epoch
-    but the first and last, and weighs the kept ones up (InfoBatch, arXiv:2303.04947).
+    but the first, and weighs the kept ones up (InfoBatch, arXiv:2303.04947). ``precision`` is
+    ``auto`` (bf16 where the engine and the CPU have it) or ``fp32``.
     """
 
     epochs: int = 5

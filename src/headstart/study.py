@@ -230,7 +230,8 @@ def run_table(
     Parameters
     ----------
     strategies : mapping of str to Strategy
-        One is ``probe``; the others are its controls.
+        One is ``probe``; the others are its controls, but for those whose name ends in ``probe``,
+        which are shown beside it and not compared.
     train, test : Dataset
         Images to draw labels from, and the images that every figure is about.
     protocol : Protocol
@@ -260,7 +261,7 @@ def run_table(
         if size not in possible
     )
     codes, cells = test.codes(train.classes), {}
-    controls = [name for name in strategies if name != PROBE]
+    controls = [name for name in strategies if not name.endswith(PROBE)]  # another probe is no control
     for budget, draws in _draws(train, possible, protocol).items():
         for name, strategy in strategies.items():
             progress.step(f"{name}, {_labels(budget)}", 0, len(draws))

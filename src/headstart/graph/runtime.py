@@ -140,24 +140,53 @@ class _OpenVino:
         self._compiled = _core().compile_model(graph, "CPU", hints)
 
     def run(self, batches: Iterable[Images], n_images: int, out: Array | None = None) -> Array:
-        import openvino
-
         shape = tuple(self._compiled.output(0).shape)[1:]
         result = np.empty((n_images, *shape), np.float32) if out is None else out
-        queue = openvino.AsyncInferQueue(self._compiled)
-
-        def keep(request: Any, rows: slice) -> None:
-            result[rows] = request.get_output_tensor(0).data[: rows.stop - rows.start]
-
-        queue.set_callback(keep)
+        lanes = [_Lane(request) for request in self._requests()]
         start = 0
-        for batch in (part for whole in batches for part in split_batches(whole, self._batch_size)):
-            rows = slice(start, start + len(batch))
-            queue.start_async({INPUT: _padded(batch, self._batch_size)}, rows)
-            start = rows.stop
-        queue.wait_all()
+        try:
+            for number, batch in enumerate(
+                part for whole in batches for part in split_batches(whole, self._batch_size)
+            ):
+                lane = lanes[number % len(lanes)]
+                lane.finish(result)
+                rows = slice(start, start + len(batch))
+                lane.begin(_padded(batch, self._batch_size), rows)
+                start = rows.stop
+        finally:  # a reader's error must not leave requests running
+            for lane in lanes:
+                lane.finish(result)
         _expect(start, n_images)
         return result
+
+    def _requests(self) -> list[Any]:
+        number = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        return [self._compiled.create_infer_request() for _ in range(2 * number)]  # as many wait as run
+
+
+class _Lane:
+    """One request that runs beside others; its rows are fetched when it is wanted again.
+
+    OpenVINO's own queue calls back into Python from its threads, which ends in a crash now and then
+    when the queue is torn down (seen 2026-11-20: a reader's error, one run in five). Here nothing
+    calls back: equal batches take turns, and the one begun first is waited for first.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._rows: slice | None = None
+
+    def begin(self, batch: Images, rows: slice) -> None:
+        """Start on a batch whose outputs belong into these rows."""
+        self._request.start_async({INPUT: batch})
+        self._rows = rows
+
+    def finish(self, result: Array) -> None:
+        """Wait for what was begun, if anything, and put its outputs where they belong."""
+        if self._rows is not None:
+            self._request.wait()
+            result[self._rows] = self._request.get_output_tensor(0).data[: self._rows.stop - self._rows.start]
+            self._rows = None
 
 
 def _padded(batch: Images, size: int) -> Images:

@@ -22,7 +22,7 @@ _FALLBACK = 0.1  # where a class has one image there is nothing to hold out
 _MANY = 5_000  # images from which one held-out tenth says as much as folds
 _ENOUGH = 10_000  # images that tell the strength: as a prior's precision it does not depend on their number
 _SAMPLE = 8  # rows per feature that tell second moments well enough
-_SEARCH, _FINAL = 1e-3, 1e-4  # where a solve stops: the largest gradient, in whitened coordinates
+_SEARCH, _FINAL = 1e-3, 1e-5  # where a solve stops: the largest gradient, in whitened coordinates
 
 
 class LinearHead(AffineHead):
@@ -65,18 +65,19 @@ class LinearHead(AffineHead):
         standard = standardise(features)
         span = _Span.of(standard)
         rows = span.inside(standard)
-        strength, start = self._choose(rows, codes, seed)
+        strength, near = self._choose(rows, codes, seed)
         tracker = None
         if watch is not None:
             held, held_codes = self._watched(watch)
             tracker = _Tracker(span.inside(standardise(held)), held_codes)
-        solution = _solve(rows, codes, start, strength / len(rows), _FINAL, tracker)
+        zero = np.zeros_like(near)  # from zero, so that a curve shows the whole way
+        solution = _solve(rows, codes, zero, strength / len(rows), _FINAL, pivot=near, tracker=tracker)
         self.chosen_ = {"strength": strength}
         self.curve_ = tracker.curve() if tracker else None
         self.weight_, self.bias_ = standardise.fold(span.outside(solution[:-1]), solution[-1])
 
     def _choose(self, rows: Array, codes: Codes, seed: int) -> tuple[float, NDArray[np.float64]]:
-        """The strength with the least held-out loss, and a place to start the final fit from."""
+        """The strength with the least held-out loss, and a place near its solution."""
         zero = np.zeros((rows.shape[1] + 1, len(self.classes_)))
         smallest = int(np.bincount(codes).min())
         if len(self.strengths) == 1:
@@ -119,6 +120,8 @@ class _Span:
         exact = rows.astype(np.float64)
         values, vectors = np.linalg.eigh(exact @ exact.T)  # (n, n)
         kept = values > values[-1] * 1e-10
+        if not kept.any():  # constant features span nothing
+            return cls(None)
         return cls(exact.T @ (vectors[:, kept] / np.sqrt(values[kept])))
 
     def inside(self, rows: Array) -> Array:
@@ -158,18 +161,19 @@ def _solve(
     start: NDArray[np.float64],
     penalty: float,
     tolerance: float,
+    *,
+    pivot: NDArray[np.float64] | None = None,
     tracker: _Tracker | None = None,
 ) -> NDArray[np.float64]:
     """(n_features + 1, n_classes): weights, and the unpenalised bias in the last row.
 
     L-BFGS in coordinates in which the Hessian is near the identity, so that tens of steps are
-    enough at any strength: W = P U with P from the Hessian at the start. With a tracker
-    the way begins at zero, so that the curve shows all of it.
+    enough at any strength: W = P U with P from the Hessian at the pivot (default: the start).
     """
     from scipy.optimize import minimize
 
     shape, n, here = start.shape, len(rows), np.arange(len(rows))
-    whiten, unwhiten = _preconditioner(rows, start, penalty)
+    whiten, unwhiten = _preconditioner(rows, start if pivot is None else pivot, penalty)
 
     def weights(flat: NDArray[np.float64]) -> NDArray[np.float64]:
         u = flat.reshape(shape)
@@ -195,10 +199,9 @@ def _solve(
         whole = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())
         return whole, np.vstack([whiten.T @ gradient, bias]).ravel()
 
-    first = np.vstack([unwhiten @ start[:-1], start[-1:]]) if tracker is None else np.zeros(shape)
     found = minimize(
         objective,
-        first.ravel(),
+        np.vstack([unwhiten @ start[:-1], start[-1:]]).ravel(),
         jac=True,
         method="L-BFGS-B",
         callback=None if tracker is None else lambda flat: tracker.accepted(weights(flat)),
@@ -223,6 +226,6 @@ def _preconditioner(
     curvature = (probs * (1.0 - probs)).sum(axis=1) / n_classes
     weighted = sample * np.sqrt(curvature / len(sample))[:, None].astype(np.float32)
     hessian = (weighted.T @ weighted).astype(np.float64)
-    floor = penalty + 1e-3 * float(np.trace(hessian)) / width
+    floor = penalty + 1e-4 * float(np.trace(hessian)) / width
     upper = cholesky(hessian + floor * np.eye(width))  # R^T R
     return solve_triangular(upper, np.eye(width)), upper

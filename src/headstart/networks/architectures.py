@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
-from headstart.errors import SettingError, nearest
+from headstart.errors import SettingError, UnknownTapError, nearest
 from headstart.records import InputSpec, LayerSpec, NetworkSpec
 
-__all__ = ["ARCHITECTURES", "architecture", "layer_shapes", "with_classes"]
+__all__ = ["ARCHITECTURES", "architecture", "check_freezable", "layer_shapes", "with_classes"]
 
 
 def _mlp(image: InputSpec, n_classes: int) -> NetworkSpec:
@@ -116,6 +116,32 @@ def with_classes(spec: NetworkSpec, n_classes: int) -> NetworkSpec:
     return replace(
         spec, layers=(*spec.layers[:-1], replace(last, options={**last.options, "units": n_classes}))
     )
+
+
+def check_freezable(spec: NetworkSpec, through: str) -> None:
+    """Say what is wrong with freezing a network up to a layer, if anything.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The network.
+    through : str
+        The last layer to freeze.
+
+    Raises
+    ------
+    UnknownTapError
+        If the network has no such layer.
+    SettingError
+        If nothing would be left to learn.
+    """
+    if through not in spec.layer_names:
+        raise UnknownTapError(
+            f"layer {through!r} is unknown, need one of network {spec.name!r}, "
+            f"{nearest(through, spec.layer_names)}"
+        )
+    if through == spec.layer_names[-1]:
+        raise SettingError(f"layer {through!r} is the last one, need one before it; freeze fewer layers")
 
 
 def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:

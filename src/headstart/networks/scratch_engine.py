@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError, nearest
-from headstart.networks.architectures import with_classes
+from headstart.networks.architectures import check_freezable, with_classes
 from headstart.records import Array, Codes, Images, LayerSpec, NetworkSpec, TrainSettings, Weights
 from headstart.scratch import SGD, Adam, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Optimizer, ReLU
 from headstart.scratch import Network as Layers
@@ -97,11 +97,13 @@ class ScratchNetwork:
 
     def freeze(self, through: str) -> None:
         """Stop learning in every layer up to and including ``through``."""
+        check_freezable(self.spec, through)
         self._network.freeze(through)
+        self._optimizer = None  # it was made for other layers
 
     def replace_head(self, n_classes: int, seed: int) -> None:
         """Put a new last dense layer, freshly drawn, in place of the old one."""
-        self.spec = with_classes(self.spec, n_classes)
+        self.spec, self._optimizer = with_classes(self.spec, n_classes), None
         last = self.spec.layers[-1].name
         self._network.replace_head(n_classes, np.random.default_rng([seed, 0]))
         drawn = initial_weights(self.spec, seed)  # the draw of a whole new network, as every engine does it

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.errors import SettingError, ShapeError, UnknownTapError, nearest
-from headstart.networks.architectures import layer_shapes, with_classes
+from headstart.errors import SettingError, ShapeError, nearest
+from headstart.networks.architectures import check_freezable, layer_shapes, with_classes
 from headstart.networks.scratch_engine import initial_weights
 from headstart.records import Array, Codes, Images, LayerSpec, NetworkSpec, TrainSettings, Weights
 
@@ -130,20 +130,19 @@ class TorchNetwork:
                 f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
                 "prepare them for this network first"
             )
+        if not images.flags.writeable:  # torch would warn, though nothing is written
+            images = images.copy()
         pixels = torch.from_numpy(images).to(torch.float32) * self._scale + self._shift  # (n, h, w, c)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bf16):
             return self._module(pixels.permute(0, 3, 1, 2)).float()  # type: ignore[no-any-return]
 
     def freeze(self, through: str) -> None:
         """Stop learning in every layer up to and including ``through``."""
-        if through not in self.spec.layer_names:
-            raise UnknownTapError(
-                f"layer {through!r} is unknown, need one of this network's, "
-                f"{nearest(through, self.spec.layer_names)}"
-            )
+        check_freezable(self.spec, through)
         self._frozen = self.spec.layer_names[: self.spec.layer_names.index(through) + 1]
         for name, layer in self._module.named_children():
             layer.requires_grad_(name not in self._frozen)
+        self._optimizer = None  # it was made for other layers
 
     def replace_head(self, n_classes: int, seed: int) -> None:
         """Put a new last dense layer, freshly drawn, in place of the old one."""
@@ -154,6 +153,7 @@ class TorchNetwork:
         drawn = initial_weights(self.spec, seed)
         self._module = self._assemble(self.spec)
         self.load_weights({**drawn, **body})
+        self._optimizer = None
         if self._frozen:
             self.freeze(self._frozen[-1])
 

@@ -22,6 +22,7 @@ OnStep = Callable[[int, int, float, float], None]
 """Called after each step with (images seen, images in all, mean loss, accuracy) of the epoch so far."""
 
 _SCHEDULES = ("constant", "one-cycle")
+_PRECISIONS = ("auto", "fp32")
 _WARM_UP = 0.2  # share of all steps
 
 
@@ -204,6 +205,13 @@ def _check(images: Images, labels: Codes, settings: TrainSettings, validation: H
         faults.append(f"prune is {settings.prune!r}, need a share in [0, 1)")
     if not settings.learning_rate > 0:
         faults.append(f"learning_rate is {settings.learning_rate!r}, need a number above 0")
+    if settings.precision not in _PRECISIONS:
+        faults.append(f"precision is {settings.precision!r}, need one of {', '.join(_PRECISIONS)}")
+    if min(settings.patience, settings.min_steps) < 0 or min(settings.momentum, settings.weight_decay) < 0:
+        faults.append(
+            f"patience is {settings.patience}, min_steps {settings.min_steps}, "
+            f"momentum {settings.momentum!r}, weight_decay {settings.weight_decay!r}, need none below 0"
+        )
     if settings.patience and validation is None:
         faults.append(
             f"patience is {settings.patience} without validation images, need some to stop by; "
