@@ -17,21 +17,20 @@ _WORTH_SHARING = 4_000_000  # float32 values; below, handing work over costs mor
 
 @contextmanager
 def threads_for(n_values: int) -> Iterator[None]:
-    """Keep BLAS on one thread for small problems.
+    """Keep BLAS on one thread for small problems, and SciPy's always.
 
     BLAS threads wait for each other in a busy loop, so beside another busy process a fit made of
     thousands of small products takes ten times as long on two threads as on one (measured
-    2026-11-20: 1,258 x 512 features, linear head, 7.3 s against 0.6 s).
+    2026-11-20: 1,258 x 512 features, linear head, 7.3 s against 0.6 s). SciPy brings a BLAS of its
+    own, used here for small things only, whose waiting threads would rob NumPy's of a core.
 
     Parameters
     ----------
     n_values : int
         Values in the largest matrix.
     """
-    if n_values >= _WORTH_SHARING:
-        yield
-        return
-    with _controller().limit(limits=1, user_api="blas"):
+    idle = _controller() if n_values < _WORTH_SHARING else _scipys()
+    with idle.limit(limits=1, user_api="blas"):
         yield
 
 
@@ -41,3 +40,10 @@ def _controller() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+@cache
+def _scipys() -> Any:
+    everyone = _controller()
+    paths = [one.filepath for one in everyone.lib_controllers if "scipy.libs" in one.filepath]
+    return everyone.select(filepath=paths)
