@@ -18,7 +18,7 @@ from headstart.records import Array, Codes, Images, LayerSpec, NetworkSpec, Trai
 from headstart.scratch import SGD, Adam, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Optimizer, ReLU
 from headstart.scratch import Network as Layers
 
-__all__ = ["ScratchNetwork", "initial_weights"]
+__all__ = ["ScratchNetwork", "initial_weights", "make_optimizer"]
 
 _EVALUATION_BATCH = 512
 _AXES = {1: ((0,), (0,)), 2: ((1, 0), (1, 0)), 4: ((3, 2, 0, 1), (2, 3, 1, 0))}
@@ -52,17 +52,7 @@ class ScratchNetwork:
     def start(self, settings: TrainSettings) -> None:
         """Make the optimizer for the layers that are not frozen."""
         values, grads = self._network.trainable_values, self._network.trainable_grads
-        if settings.optimizer == "adam":
-            self._optimizer = Adam(values, grads, weight_decay=settings.weight_decay)
-        elif settings.optimizer == "sgd":
-            self._optimizer = SGD(
-                values, grads, momentum=settings.momentum, weight_decay=settings.weight_decay
-            )
-        else:
-            raise SettingError(
-                f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
-                f"{nearest(settings.optimizer, ('adam', 'sgd'))}"
-            )
+        self._optimizer = make_optimizer(settings, values, grads)
         self._settings = settings
 
     def train_step(
@@ -124,6 +114,36 @@ class ScratchNetwork:
                 f"take them from network {self.spec.name!r}"
             )
         self._network.load_parameters({name: _own(value) for name, value in weights.items()})
+
+
+def make_optimizer(settings: TrainSettings, values: Array, grads: Array) -> Optimizer:
+    """The optimizer that settings name, on flat vectors of weights and gradients; for every engine.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+        Which, and its options.
+    values, grads : ndarray of shape (n_weights,), float32
+        Changed in place, and read.
+
+    Returns
+    -------
+    Optimizer
+        Its ``step`` takes the learning rate.
+
+    Raises
+    ------
+    SettingError
+        If the name is unknown.
+    """
+    if settings.optimizer == "adam":
+        return Adam(values, grads, weight_decay=settings.weight_decay)
+    if settings.optimizer == "sgd":
+        return SGD(values, grads, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    raise SettingError(
+        f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
+        f"{nearest(settings.optimizer, ('adam', 'sgd'))}"
+    )
 
 
 def initial_weights(spec: NetworkSpec, seed: int) -> Weights:
