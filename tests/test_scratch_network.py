@@ -298,7 +298,7 @@ def test_an_optimizer_made_too_early_is_refused(change: Callable[[Network], None
     network = network_of("mlp")
     optimizer = adam(network)
     change(network)
-    with pytest.raises(SettingError, match="optimizer is made for other weights .* make it after freeze"):
+    with pytest.raises(SettingError, match=r"optimizer is made for other weights .* make it after freeze"):
         network.train_step(*batches_of("mlp", 1)[0], optimizer, 0.01)
 
 
@@ -432,7 +432,7 @@ def fresh(*layers: Layer, shape: Sequence[int] = (4,), dtype: DTypeLike = np.flo
 @pytest.mark.parametrize(
     ("make", "error", "sentence"),
     [
-        (lambda: fresh(), SettingError, "layers is without weights, need"),
+        (fresh, SettingError, "layers is without weights, need"),
         (lambda: fresh(ReLU("r")), SettingError, "layers is without weights, need"),
         (lambda: fresh(Dense("a", 2), ReLU("a")), SettingError, "layer name 'a' is used more than once"),
         (lambda: fresh(*network_of("mlp").layers), SettingError, "layer 'fc1' belongs to a network already"),
