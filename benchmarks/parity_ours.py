@@ -20,7 +20,7 @@ from headstart.strategies import learn_head, learn_network  # noqa: E402
 
 # two epochs, the second without most of the images that the first found easy
 SETTINGS = TrainSettings(
-    epochs=2, batch_size=128, learning_rate=6e-3, schedule="one-cycle", label_smoothing=0.05, prune=0.85
+    epochs=2, batch_size=128, learning_rate=6e-3, schedule="one-cycle", label_smoothing=0.05, prune=0.8
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,13 +81,13 @@ class TorchNetwork:
     ) -> tuple[Array, NDArray[np.bool_]]:
         """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
         assert self._optimizer is not None, "start() comes before train_step()"
-        targets = torch.from_numpy(labels)
+        targets = _tensor(labels)
         self._module.train()
         logits = self._forward(images)
         losses = functional.cross_entropy(
             logits, targets, reduction="none", label_smoothing=self._settings.label_smoothing
         )
-        objective = losses.mean() if weights is None else (losses * torch.from_numpy(weights)).mean()
+        objective = losses.mean() if weights is None else (losses * _tensor(weights)).mean()
         self._grads.fill(0.0)  # backward adds to what is there
         objective.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step(learning_rate)
@@ -114,9 +115,7 @@ class TorchNetwork:
                 f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
                 "prepare them for this network first"
             )
-        if not images.flags.writeable:  # torch would warn, though nothing is written
-            images = images.copy()
-        pixels = torch.from_numpy(images).to(torch.float32) * self._scale + self._shift  # (n, h, w, c)
+        pixels = _tensor(images).to(torch.float32) * self._scale + self._shift  # (n, h, w, c)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bf16):
             return self._module(pixels.permute(0, 3, 1, 2)).float()  # type: ignore[no-any-return]
 
@@ -162,7 +161,12 @@ class TorchNetwork:
             )
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
+                value.copy_(_tensor(np.ascontiguousarray(weights[name])))
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """The array's memory as a tensor; a copy where it is read-only, of which torch would warn."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _one_vector(parameters: list[nn.Parameter]) -> tuple[Array, Array]:
