@@ -137,7 +137,8 @@ def _fault(path: Path) -> str | None:
     return (
         None
         if reason is None
-        else f"picture {str(path)!r} {reason}, need a whole picture file; check or leave it out"
+        else f"picture {str(path)!r} cannot be read ({reason}), need a whole picture file; "
+        "check it or leave it out"
     )
 
 
