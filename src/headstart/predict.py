@@ -17,15 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.dataset import Dataset
-from headstart.data.pixels import fault_in
+from headstart.data.pixels import EXTENSIONS, fault_in
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, MissingDataError
 from headstart.model import Model, open_model
 from headstart.tables import aligned
 
 __all__ = ["Answer", "Answers", "predict_files", "to_csv", "to_table"]
-
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def _meant(words: Sequence[str]) -> Iterable[Path]:
 def _is_picture(path: Path, home: str) -> bool:
     """A picture file that is not hidden: what macOS and indexers leave beside one is no picture."""
     hidden = any(part.startswith(".") for part in path.relative_to(home).parts)
-    return not hidden and path.suffix.lower() in _PICTURES and path.is_file()
+    return not hidden and path.suffix.lower() in EXTENSIONS and path.is_file()
 
 
 def _some(paths: list[Path], word: str) -> list[Path]:
