@@ -62,11 +62,14 @@ def test_rows_stay_in_place_whatever_the_batches(name: str, sizes: list[int]) ->
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_writes_where_it_is_told(name: str) -> None:
-    ready = compile_graph(numbering(), runtime=name, precision="fp32", batch_size=8)
-    out = np.full((20, 1), -1, np.float32)
-    assert ready.run(split_batches(numbered(20), 8), 20, out) is out
-    assert out[:, 0].tolist() == list(range(20))
+def test_every_output_comes_in_one_pass_and_what_was_given_stays(name: str) -> None:
+    builder = GraphBuilder(numbering())
+    first = numbering().graph.output[0].name
+    builder.add("Neg", first, name="negative")
+    ready = compile_graph(builder.model([first, "negative"]), runtime=name, precision="fp32", batch_size=4)
+    parts = list(ready.stream(split_batches(numbered(50), 10)))
+    ahead, back = (np.concatenate(each)[:, 0].tolist() for each in zip(*parts, strict=True))
+    assert ahead == list(range(50)) and back == [-value for value in range(50)]
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

@@ -19,7 +19,10 @@ from headstart.heads.distances import NeighboursHead, PrototypesHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
 from headstart.heads.registry import HEADS, make_head
-from headstart.heads.ridge import KernelHead, RidgeHead, _ridge
+from headstart.heads.crossval import HELD_OUT, ridge_scores
+from headstart.heads.least_squares import LeastSquares
+from headstart.heads.ridge import KernelHead, RidgeHead
+from headstart.heads.training import balanced_weights
 from headstart.records import Array, Images, InputSpec
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -381,11 +384,81 @@ def test_linear_chooses_by_held_out_loss(task: Task) -> None:
     assert LinearHead().fit(clean, task.labels).chosen_["strength"] <= 0.01
 
 
+ONES = np.ones(100, np.float32)
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e-2, 1e-4])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ridge_s_left_out_folds_are_those_of_refits(task: Task, strength: float, weighted: bool) -> None:
+    """Whole folds left out, rows counting differently: the closed form is the refit."""
+    rng = np.random.default_rng(1)
+    rows = Standardiser.of(task.features)(task.features)
+    targets = one_hot(np.repeat(np.arange(10), 10), 10)
+    weights = rng.uniform(0.2, 3, 100).astype(np.float32) if weighted else ONES
+    folds = rng.integers(0, 7, 100)
+    left_out = LeastSquares(rows, targets, weights).left_out(strength, folds)
+    exact, penalty = rows.astype(np.float64), strength * len(rows)
+    for fold in range(7):
+        rest, held, share = folds != fold, folds == fold, weights[folds != fold].astype(np.float64)
+        centre, middle = (np.average(each[rest], axis=0, weights=share) for each in (exact, targets))
+        inner = exact[rest] - centre
+        gram = (inner.T * share) @ inner + penalty * np.eye(rows.shape[1])
+        weight = np.linalg.solve(gram, (inner.T * share) @ (targets[rest] - middle))
+        np.testing.assert_allclose(left_out[held], (exact[held] - centre) @ weight + middle, atol=5e-4)
+
+
+@pytest.mark.parametrize("name", sorted(HELD_OUT))
+def test_scores_of_a_fold_come_from_the_other_folds(task: Task, name: str) -> None:
+    """Random labels cannot be told from held-out scores, though every head could learn them by heart."""
+    scores_of, strengths = HELD_OUT[name]
+    rng = np.random.default_rng(0)
+    codes, folds = rng.permutation(np.repeat(np.arange(10), 10)), np.arange(100) % 10
+    scores = scores_of(task.features, codes, folds, strengths)
+    assert scores.shape == (len(strengths), 100, 10)
+    assert (scores.argmax(axis=2) == codes).mean(axis=1).max() < 0.3
+    true = np.repeat(np.arange(10), 10)
+    assert (scores_of(task.features, true, folds, strengths).argmax(axis=2) == true).mean(axis=1).max() > 0.6
+
+
+@pytest.mark.parametrize("name", ["linear", "ridge", "kernel", "neighbours", "mlp"])
+def test_balance_makes_a_small_class_count(name: str) -> None:
+    """Two classes that overlap, 20 to 1: without balance the small one is hardly ever called."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(420, 4)).astype(np.float32)
+    rows[400:, 0] += 1.5
+    labels = np.repeat(["many", "few"], [400, 20])
+    test = rng.normal(size=(2_000, 4)).astype(np.float32)
+    test[1_000:, 0] += 1.5
+    recalls = [
+        (make_head(name).fit(rows, labels, balance=balance).predict(test)[1_000:] == "few").mean()
+        for balance in (False, True)
+    ]
+    # few neighbours can only say so much: 15 of them hold one of the small class
+    assert recalls[1] > recalls[0] + 0.1 and (name == "neighbours" or recalls[1] > 0.5), recalls
+
+
+def test_balanced_weights_are_one_on_average() -> None:
+    weights = balanced_weights(np.array([0] * 30 + [1] * 10))
+    assert weights.mean() == pytest.approx(1) and weights[:30].sum() == pytest.approx(weights[30:].sum())
+
+
+@pytest.mark.parametrize("name", ["linear", "ridge", "kernel", "neighbours", "mlp", "prototypes"])
+def test_views_of_an_image_do_not_vouch_for_it(name: str) -> None:
+    """Labels mean nothing here; three copies of each image would let a careless search believe they do."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(100, 30)).astype(np.float32)
+    copies = np.concatenate([rows, *(rows + 1e-3 * rng.normal(size=rows.shape) for _ in range(3))])
+    labels, images = np.tile(np.repeat(["a", "b"], 50), 4), np.tile(np.arange(100), 4)
+    head = make_head(name).fit(copies.astype(np.float32), labels, images=images)
+    sure = head.probabilities(rng.normal(size=(500, 30)).astype(np.float32)).max(axis=1)
+    assert np.median(sure) < 0.85, "a head that was not fooled is not sure"
+
+
 @pytest.mark.parametrize("strength", [1.0, 1e-2, 1e-4])
 def test_ridge_s_left_out_scores_are_those_of_refits(task: Task, strength: float) -> None:
     rows = Standardiser.of(task.features)(task.features)
     targets = one_hot(np.repeat(np.arange(10), 10), 10)
-    found = _ridge(rows, targets, (strength,))
+    left_out = LeastSquares(rows, targets, ONES).left_out(strength)
     exact, penalty = rows.astype(np.float64), strength * len(rows)
     for left in (0, 17, 55, 99):
         rest = np.arange(100) != left
@@ -394,23 +467,24 @@ def test_ridge_s_left_out_scores_are_those_of_refits(task: Task, strength: float
         weight = np.linalg.solve(
             inner.T @ inner + penalty * np.eye(rows.shape[1]), inner.T @ (targets[rest] - middle)
         )
-        np.testing.assert_allclose(found.left_out[left], (exact[left] - centre) @ weight + middle, atol=2e-4)
+        np.testing.assert_allclose(left_out[left], (exact[left] - centre) @ weight + middle, atol=2e-4)
 
 
 def test_ridge_is_ridge(task: Task) -> None:
     from sklearn.linear_model import Ridge
 
     rows, targets = Standardiser.of(task.features)(task.features), one_hot(np.repeat(np.arange(10), 10), 10)
-    found = _ridge(rows, targets, (1e-2,))
+    weight, bias = LeastSquares(rows, targets, ONES).solution(1e-2)
     theirs = Ridge(alpha=1e-2 * 100).fit(rows.astype(np.float64), targets)
     test = Standardiser.of(task.features)(task.test_features)
-    np.testing.assert_allclose(test @ found.weight + found.bias, theirs.predict(test), atol=1e-4)
+    np.testing.assert_allclose(test @ weight + bias, theirs.predict(test), atol=1e-4)
 
 
 def test_ridge_takes_the_strength_with_the_least_left_out_error(task: Task) -> None:
     rows, targets = Standardiser.of(task.features)(task.features), one_hot(np.repeat(np.arange(10), 10), 10)
     strengths = (10.0, 1e-1, 1e-2, 1e-3, 1e-6)
-    errors = {strength: _ridge(rows, targets, (strength,)).error for strength in strengths}
+    problem = LeastSquares(rows, targets, ONES)
+    errors = {strength: problem.error(problem.left_out(strength)) for strength in strengths}
     head = RidgeHead(strengths).fit(task.features, task.labels, classes=NAMES)
     assert head.chosen_["strength"] == min(errors, key=lambda strength: errors[strength])
 

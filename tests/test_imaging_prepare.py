@@ -195,7 +195,7 @@ def test_letterbox_looks_at_each_image_on_its_own() -> None:
     [
         (
             InputSpec(8, 8, 1, policy="squsih"),
-            r"^policy 'squsih' is unknown, need squish, crop, letterbox; nearest are sq",
+            r"^policy 'squsih' is unknown, need squish, crop, letterbox, ink; nearest are sq",
         ),
         (InputSpec(0, 8, 1), r"^input size is 0 x 8 pixels, need 1 to 16384 each way; change the spec$"),
         (InputSpec(8, 8, 4), r"^channels is 4, need 1 \(grey\) or 3 \(colour\); change the spec$"),

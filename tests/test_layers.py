@@ -27,7 +27,7 @@ LAYERS: dict[str, str] = {
     "progress": "records",
     "scratch": "errors",
     "data": "errors records _optional",
-    "imaging": "errors records data",
+    "imaging": "errors records _optional data",
     "graph": "errors records",
     "cache": "errors atomic",
     "evaluation": "errors records",

@@ -7,10 +7,11 @@ Must not know what the arrays mean. Called by features.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from headstart.atomic import write_atomic
 from headstart.errors import CacheError, SettingError
 
-__all__ = ["Cache", "Entry", "FolderCache", "NullCache", "cache_root", "default_cache", "key_of"]
+__all__ = ["Cache", "Draft", "Entry", "FolderCache", "NullCache", "cache_root", "default_cache", "key_of"]
 
 _DEFAULT_LIMIT_BYTES = 20 * 2**30
 Parts = Mapping[str, Any]
@@ -60,6 +61,24 @@ class Entry:
     used_at: float
 
 
+class Draft(Protocol):
+    """An array on its way: rows are appended, and those of an interrupted run are still there."""
+
+    n_done: int
+
+    def write(self, first: int, rows: NDArray[np.float32]) -> None:
+        """Append rows that begin at row ``first``; those already there are passed over."""
+        ...
+
+    def finish(self) -> NDArray[np.float32]:
+        """The whole array, from now on found by `Cache.get`."""
+        ...
+
+    def close(self) -> None:
+        """Stop here; a later draft of the same array goes on from the last row written."""
+        ...
+
+
 class Cache(Protocol):
     """What features need of a cache."""
 
@@ -67,8 +86,8 @@ class Cache(Protocol):
         """The array stored under these parts, read-only, or None."""
         ...
 
-    def put(self, parts: Parts, array: NDArray[Any]) -> NDArray[Any]:
-        """Store an array and give it back."""
+    def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
+        """Begin, or go on with, a float32 array of this shape."""
         ...
 
 
@@ -79,9 +98,26 @@ class NullCache:
         """Nothing is ever found."""
         return None
 
-    def put(self, parts: Parts, array: NDArray[Any]) -> NDArray[Any]:
+    def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
+        """An array in memory."""
+        return _MemoryDraft(np.empty(shape, np.float32))
+
+
+class _MemoryDraft:
+    def __init__(self, array: NDArray[np.float32]) -> None:
+        self._array, self.n_done = array, 0
+
+    def write(self, first: int, rows: NDArray[np.float32]) -> None:
+        """Copy the rows into place."""
+        self._array[first : first + len(rows)] = rows
+        self.n_done = first + len(rows)
+
+    def finish(self) -> NDArray[np.float32]:
         """The array itself."""
-        return array
+        return self._array
+
+    def close(self) -> None:
+        """Nothing was kept."""
 
 
 class FolderCache:
@@ -104,10 +140,12 @@ class FolderCache:
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     cache = FolderCache(folder)
-    ...     _ = cache.put({"of": "ones"}, np.ones(3))
+    ...     draft = cache.draft({"of": "ones"}, (2, 2))
+    ...     draft.write(0, np.ones((2, 2), np.float32))
+    ...     _ = draft.finish()
     ...     found = cache.get({"of": "ones"}).tolist()
     >>> found
-    [1.0, 1.0, 1.0]
+    [[1.0, 1.0], [1.0, 1.0]]
     """
 
     def __init__(self, root: str | os.PathLike[str], limit_bytes: int = _DEFAULT_LIMIT_BYTES) -> None:
@@ -123,8 +161,8 @@ class FolderCache:
             return None
         return array
 
-    def put(self, parts: Parts, array: NDArray[Any]) -> NDArray[Any]:
-        """Store an array and give the stored one back.
+    def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
+        """Begin, or go on with, a float32 array of this shape.
 
         Raises
         ------
@@ -132,28 +170,37 @@ class FolderCache:
             If the folder cannot be written.
         """
         key = key_of(parts)
-        path = self._array(key)
-        temporary = path.with_name(f"{key}.{uuid4().hex}.part")
-        try:
+        with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            write_atomic(path.with_suffix(".json"), json.dumps({"parts": dict(parts), "shape": array.shape}))
-            temporary.replace(path)
+            return _FileDraft(self, parts, self._array(key).with_suffix(".draft"), shape)
+
+    def adopt(self, parts: Parts, written: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Take a whole ``.npy`` file into the folder under its name, and give the array.
+
+        Raises
+        ------
+        CacheError
+            If the folder cannot be written.
+        """
+        key = key_of(parts)
+        with self._writing():
+            write_atomic(
+                self._array(key).with_suffix(".json"), json.dumps({"parts": dict(parts), "shape": shape})
+            )
+            written.replace(self._array(key))
+            array: NDArray[Any] = np.load(self._array(key), mmap_mode="r", allow_pickle=False)
+        self._shrink(keep=key)
+        return array
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            with suppress(OSError):  # nothing to remove where even the folder cannot be made
-                temporary.unlink()
             raise CacheError(
                 f"cache {str(self.root)!r} cannot be written ({error.strerror}), need space and permission; "
                 "set HEADSTART_CACHE to another folder, or use --no-cache"
             ) from error
-        except BaseException:  # interrupted, or what no file can hold
-            temporary.unlink(missing_ok=True)
-            raise
-        self._shrink(keep=key)
-        return array
 
     def entries(self) -> list[Entry]:
         """Everything stored, the last used first."""
@@ -168,10 +215,12 @@ class FolderCache:
         return sorted(found, key=lambda entry: -entry.used_at)
 
     def clear(self) -> int:
-        """Remove everything stored; how many arrays that was."""
+        """Remove everything stored, drafts too; how many arrays that was."""
         entries = self.entries()
         for entry in entries:
             self._remove(entry)
+        for draft in self.root.glob("*.draft"):
+            draft.unlink(missing_ok=True)
         return len(entries)
 
     def _array(self, key: str) -> Path:
@@ -187,6 +236,75 @@ class FolderCache:
             total += entry.size_bytes
             if total > self.limit_bytes and entry.key != keep:
                 self._remove(entry)
+
+
+class _FileDraft:
+    """Rows appended to a ``.npy`` file: no page of it stays in memory, and its length says how far it is."""
+
+    def __init__(self, cache: FolderCache, parts: Parts, path: Path, shape: tuple[int, int]) -> None:
+        self._cache, self._parts, self._shape = cache, parts, shape
+        self._path, self._file = path, _locked(path)
+        if self._file is None:  # another process is at it: write one of our own, to be lost if interrupted
+            self._path = path.with_name(f"{path.stem}.{uuid4().hex}.draft")
+            self._file = self._path.open("w+b")
+        header = _header(shape)
+        self._start, self._row_bytes = len(header), 4 * shape[1]
+        if self._file.read(len(header)) != header:
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(header)
+        length = self._file.seek(0, os.SEEK_END)
+        self.n_done = min((length - self._start) // max(1, self._row_bytes), shape[0])
+
+    def write(self, first: int, rows: NDArray[np.float32]) -> None:
+        """Append the rows that are not there yet."""
+        new = np.ascontiguousarray(rows[max(0, self.n_done - first) :], np.float32)
+        if not len(new):
+            return
+        with self._cache._writing():
+            self._file.seek(self._start + self.n_done * self._row_bytes)
+            self._file.write(new.data)
+            self._file.flush()  # to the system, so that a kill loses nothing
+        self.n_done += len(new)
+
+    def finish(self) -> NDArray[np.float32]:
+        """Sync, close, and put the file in its place."""
+        assert self.n_done == self._shape[0], f"{self.n_done} rows of {self._shape[0]} were written"
+        try:
+            with self._cache._writing():
+                os.fsync(self._file.fileno())
+            return self._cache.adopt(self._parts, self._path, self._shape)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the rows for whoever goes on."""
+        self._file.close()
+
+
+def _header(shape: tuple[int, int]) -> bytes:
+    """What a ``.npy`` file of float32 rows begins with."""
+    file = io.BytesIO()
+    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
+    return file.getvalue()
+
+
+def _locked(path: Path) -> Any:
+    """The file, open, if no other process writes it; None if one does, or locks are not to be had."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - Windows
+        return None
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else it was finished meanwhile
+            return file
+    except OSError:
+        pass
+    file.close()
+    return None
 
 
 def default_cache() -> FolderCache:

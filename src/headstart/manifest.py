@@ -157,7 +157,8 @@ def _input(document: Mapping[str, Any]) -> InputSpec:
     if min(sizes) < 1 or max(sizes) > 4096 or sizes[2] not in (1, 3):
         raise ValueError(f"input size {sizes}")
     mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
-    return InputSpec(sizes[0], sizes[1], sizes[2], mean, std, _text(document["policy"]))
+    fitting = _text(document.get("interpolation", "bilinear")), float(document.get("crop_share", 1.0))
+    return InputSpec(sizes[0], sizes[1], sizes[2], mean, std, _text(document["policy"]), *fitting)
 
 
 def _text(value: object) -> str:

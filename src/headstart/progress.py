@@ -106,7 +106,9 @@ def _speed_column() -> Any:
     return _Speed()
 
 
-def told(stream: Iterator[Images], total: int, task: str, progress: Progress) -> Iterator[Images]:
+def told(
+    stream: Iterator[Images], total: int, task: str, progress: Progress, done: int = 0
+) -> Iterator[Images]:
     """The same batches, with progress at most ten times a second.
 
     Parameters
@@ -119,13 +121,15 @@ def told(stream: Iterator[Images], total: int, task: str, progress: Progress) ->
         What is being done, for the display.
     progress : Progress
         Who is told.
+    done : int, default=0
+        Images done by an earlier run.
 
     Yields
     ------
     ndarray
         Each batch as it came; it counts as done when the next is asked for.
     """
-    done, last = 0, 0.0
+    last = 0.0
     for batch in stream:
         yield batch
         done += len(batch)

@@ -48,7 +48,9 @@ A flattened map is in (height, width, channel) order, in every engine and in the
 class InputSpec:
     """What a network or source takes: size in pixels, channels, and how pixels are scaled.
 
-    A pixel value v in 0 - 255 becomes ``(v / 255 - mean) / std``, channel by channel.
+    A pixel value v in 0 - 255 becomes ``(v / 255 - mean) / std``, channel by channel. ``policy``,
+    ``interpolation`` (``bilinear`` or ``bicubic``) and ``crop_share`` (how much of the largest
+    centred part the policy ``crop`` keeps, in (0, 1]) say how a picture of another size is fitted.
     """
 
     height_px: int
@@ -57,6 +59,8 @@ class InputSpec:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     policy: str = "squish"
+    interpolation: str = "bilinear"
+    crop_share: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -179,6 +183,8 @@ class Source:
     ``fingerprint`` covers the weights, the layers and the input. ``classes`` are what its own top
     tells apart, or None if it has no top. ``precision`` is what its features are computed in when
     nobody asks for another: ``auto`` where bf16 pays, ``fp32`` where the network is small.
+    ``candidates`` are the pairs of tap and pooling worth trying when nobody names a tap; a source
+    without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes`` are facts to show: licence, parameters, GFLOPs.
     """
 
     name: str
@@ -189,6 +195,9 @@ class Source:
     fingerprint: str
     classes: tuple[str, ...] | None = None
     precision: str = "fp32"
+    candidates: tuple[tuple[str, str], ...] = ()
+    batch_size: int = 64
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sources by name: a model folder, raw pixels, or a network with random weights as the control.
+"""Sources by name: a model folder, a network of timm, raw pixels, or random weights as the control.
 
 In: a name. Out: a Source. Must not import a training framework. Called by strategies, study and cli.
 """
@@ -12,37 +12,45 @@ import onnx
 
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
-from headstart.errors import UnknownSourceError, nearest
+from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.graph import build
 from headstart.model import open_model
 from headstart.networks.architectures import ARCHITECTURES, architecture, layer_shapes
 from headstart.networks.scratch_engine import initial_weights
+from headstart.pretrained import find_network, network_source
 from headstart.records import InputSpec, NetworkSpec, Source
 
 __all__ = ["KNOWN", "fingerprint", "native_input", "open_source", "random_source", "spec_source"]
 
 KNOWN = {
+    "timm:NAME": "a network of timm with its weights, such as timm:resnet50; find one: sources list PATTERN",
+    "timm:local-dir:PATH": "the same from a folder with config.json and model.safetensors",
     "pixels": "no network: the prepared pixels themselves, the control every transfer has to beat",
     **{
         f"random:{name}": f"network {name} with random weights, frozen: what its layout alone is worth"
         for name in ARCHITECTURES
     },
+    "random:timm:NAME": "a network of timm with random weights, frozen",
 }
+_TIMM = "timm:"
 _LARGEST_PX = 64  # side of what raw pixels of photos are squished to
 
 
-def open_source(name: str, dataset: Dataset, seed: int = 0) -> Source:
+def open_source(name: str, dataset: Dataset, seed: int = 0, size_px: int | None = None) -> Source:
     """A source by name, for the images of a dataset.
 
     Parameters
     ----------
     name : str
-        Path of a model folder, ``pixels``, ``random:NETWORK`` (NETWORK as in ``train --network``)
-        or ``random:PATH`` (the network of a model folder, drawn afresh).
+        Path of a model folder, ``timm:NAME``, ``timm:NAME.TAG``, ``timm:local-dir:PATH``, ``pixels``,
+        ``random:NETWORK`` (NETWORK as in ``train --network``, or as timm names it) or ``random:PATH``
+        (the network of a model folder, drawn afresh).
     dataset : Dataset
         Decides the input size of sources that have none of their own.
     seed : int, default=0
         Draws random weights.
+    size_px : int, optional
+        Side of a timm network's input. Default: its own.
 
     Returns
     -------
@@ -53,9 +61,20 @@ def open_source(name: str, dataset: Dataset, seed: int = 0) -> Source:
     ------
     UnknownSourceError
         If nothing goes by this name.
+    SourceError
+        If the weights cannot be had.
+    SettingError
+        If a size is given to a source whose size is fixed.
     ModelError
         If it is a folder and no model.
     """
+    if name.startswith(_TIMM):
+        return _timm(name, name.removeprefix(_TIMM), dataset, size_px=size_px)
+    if name.startswith(f"random:{_TIMM}"):
+        network = name.removeprefix(f"random:{_TIMM}")
+        return _timm(name, network, dataset, pretrained=False, seed=seed, size_px=size_px)
+    if size_px is not None:
+        raise SettingError(f"size is {size_px}, need a source timm:NAME to set it of; leave it out for {name!r}")
     if name == "pixels":
         return _pixels(native_input(dataset))
     kind, _, rest = name.partition(":")
@@ -72,6 +91,20 @@ def open_source(name: str, dataset: Dataset, seed: int = 0) -> Source:
         f"source {name!r} is unknown, need a model folder or a registered name, "
         f"{nearest(name, KNOWN)}; list all with: headstart sources"
     )
+
+
+def _timm(
+    name: str,
+    network: str,
+    dataset: Dataset,
+    *,
+    pretrained: bool = True,
+    seed: int = 0,
+    size_px: int | None = None,
+) -> Source:
+    native = native_input(dataset) if isinstance(dataset.images, ArrayImages) else None
+    found = find_network(network, pretrained=pretrained, seed=seed, size_px=size_px)
+    return network_source(found, native, name)
 
 
 def native_input(dataset: Dataset) -> InputSpec:

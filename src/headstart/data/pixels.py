@@ -7,6 +7,7 @@ Pillow is imported on use. Called by the readers, to find broken files, and by i
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,23 @@ from headstart.errors import BrokenDataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["EXTENSIONS", "decode_bytes", "fault_in"]
+__all__ = ["EXTENSIONS", "Header", "decode_bytes", "fault_in", "thumbnail"]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # only these decoders ever see a stranger's bytes; EPS, for one, would start Ghostscript
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _CHECK_PX = 64
 _LIMIT_SIDE_PX = 65_535
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture: size as stored, Pillow's mode (``RGB``, ``L``, ``I;16``), format."""
+
+    width_px: int
+    height_px: int
+    mode: str
+    format: str
 
 
 def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -92,6 +103,52 @@ def fault_in(data: bytes) -> str | None:
     'it is not a picture'
     """
     return _decoded(data, fast=True)[1]
+
+
+def thumbnail(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+    """Read a picture's header, and its pixels squished to a small square, upright.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    name : str
+        What to call it in an error.
+    side_px : int
+        Side of the square in pixels; JPEG is unpacked at a scale near it, which is fast.
+
+    Returns
+    -------
+    header : Header
+        As the file has it.
+    pixels : ndarray of shape (side_px, side_px, 3), uint8
+
+    Raises
+    ------
+    BrokenDataError
+        If it cannot be decoded.
+
+    Examples
+    --------
+    >>> header, pixels = thumbnail(b"P5 4 2 255 " + bytes(8), "dark.pgm", 2)
+    >>> header, pixels.shape
+    (Header(width_px=4, height_px=2, mode='L', format='PPM'), (2, 2, 3))
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image)
+            header = Header(image.width, image.height, image.mode, str(image.format))
+            image.draft(None, (4 * side_px, 4 * side_px))
+            image.load()
+            pixels = _to_array(ImageOps.exif_transpose(image))
+    except Exception as error:  # on hostile bytes decoders raise nearly anything
+        raise BrokenDataError(
+            f"image {name!r} cannot be read ({error}), need a whole picture; replace it or leave it out"
+        ) from error
+    small = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    return header, np.asarray(small.resize((side_px, side_px), Image.Resampling.BILINEAR))
 
 
 def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]:

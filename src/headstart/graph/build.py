@@ -25,6 +25,7 @@ __all__ = [
     "POOLINGS",
     "PROBABILITIES",
     "GraphBuilder",
+    "n_features",
     "network_graph",
     "normalise",
     "pool",
@@ -103,6 +104,15 @@ class GraphBuilder:
         outputs = [output, *(f"{output}.{extra}" for extra in range(1, n_outputs))]
         self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=output, **attributes))
         return output
+
+    def graft(self, model: onnx.ModelProto, inputs: Mapping[str, str]) -> None:
+        """Append another graph whose inputs are tensors of this one, given by name; names stay as they are."""
+        self._constants |= {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            grafted = onnx.NodeProto()
+            grafted.CopyFrom(node)
+            grafted.input[:] = [inputs.get(name, name) for name in node.input]
+            self._nodes.append(grafted)
 
     def model(self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
         """The graph that computes the named tensors, without what they do not need."""
@@ -294,18 +304,30 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
         )
     if len(shape) == 1:
         return tap
+    name = f"{tap}.{pooling}"
     if pooling == "avg":
         axes = builder.constant("pool.axes", np.array([2, 3], np.int64))
-        return builder.add("ReduceMean", tap, axes, name="pooled", keepdims=0)
+        return builder.add("ReduceMean", tap, axes, name=name, keepdims=0)
     if pooling == "grid2":
         _, height, width = shape
-        down = builder.constant("pool.down", _bins(height))
-        across = builder.constant("pool.across", _bins(width).T)
-        tap = builder.add(
-            "MatMul", builder.add("MatMul", down, tap, name="pool.rows"), across, name="pool.grid"
-        )
-    rows = builder.add("Transpose", tap, name="pool.last", perm=[0, 2, 3, 1])
-    return builder.add("Flatten", rows, name="pooled", axis=1)
+        down = builder.constant(f"{name}.down", _bins(height))
+        across = builder.constant(f"{name}.across", _bins(width).T)
+        halves = builder.add("MatMul", down, tap, name=f"{name}.rows")
+        tap = builder.add("MatMul", halves, across, name=f"{name}.cells")
+    rows = builder.add("Transpose", tap, name=f"{name}.last", perm=[0, 2, 3, 1])
+    return builder.add("Flatten", rows, name=name, axis=1)
+
+
+def n_features(shape: Sequence[int], pooling: str) -> int:
+    """Values per image that `pool` makes of a tap.
+
+    Examples
+    --------
+    >>> n_features((512, 14, 14), "grid2"), n_features((64,), "flat")
+    (2048, 64)
+    """
+    cells = {"avg": 1, "grid2": 4}.get(pooling)
+    return int(np.prod(shape)) if len(shape) == 1 or cells is None else shape[0] * cells
 
 
 def _bins(size: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ Must not import a training framework. Called by features and model.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -24,13 +25,17 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 class Executable(Protocol):
-    """A compiled graph with one output."""
+    """A compiled graph."""
 
     runtime: str
     precision: str
 
-    def run(self, batches: Iterable[Images], n_images: int, out: Array | None = None) -> Array:
-        """Outputs of all images in order, (n_images, ...); written into ``out`` where given."""
+    def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
+        """Every output for some images after the other, in order; memory stays flat."""
+        ...
+
+    def run(self, batches: Iterable[Images], n_images: int) -> Array:
+        """The first output of all images in order, (n_images, ...)."""
         ...
 
 
@@ -120,8 +125,25 @@ def _core() -> Any:
     return _CORES[0]
 
 
-class _OpenVino:
-    """Several requests in flight, each writing its rows where they belong."""
+class _Streaming:
+    """What every runtime makes of its stream."""
+
+    def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
+        raise NotImplementedError
+
+    def run(self, batches: Iterable[Images], n_images: int) -> Array:
+        result, seen = np.empty(0, np.float32), 0
+        for values, *_ in self.stream(batches):
+            if not seen:
+                result = np.empty((n_images, *values.shape[1:]), np.float32)
+            result[seen : seen + len(values)] = values[: max(0, n_images - seen)]
+            seen += len(values)
+        assert seen == n_images, f"batches held {seen} images, {n_images} were announced"
+        return result
+
+
+class _OpenVino(_Streaming):
+    """Several requests in flight, which take turns."""
 
     runtime = "openvino"
 
@@ -139,25 +161,22 @@ class _OpenVino:
         }
         self._compiled = _core().compile_model(graph, "CPU", hints)
 
-    def run(self, batches: Iterable[Images], n_images: int, out: Array | None = None) -> Array:
-        shape = tuple(self._compiled.output(0).shape)[1:]
-        result = np.empty((n_images, *shape), np.float32) if out is None else out
-        lanes = [_Lane(request) for request in self._requests()]
-        start = 0
+    def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
+        lanes = deque(_Lane(request) for request in self._requests())
         try:
-            for number, batch in enumerate(
-                part for whole in batches for part in split_batches(whole, self._batch_size)
-            ):
-                lane = lanes[number % len(lanes)]
-                lane.finish(result)
-                rows = slice(start, start + len(batch))
-                lane.begin(_padded(batch, self._batch_size), rows)
-                start = rows.stop
+            for batch in (part for whole in batches for part in split_batches(whole, self._batch_size)):
+                lane = lanes.popleft()
+                values = lane.finish()
+                lane.begin(_padded(batch, self._batch_size), len(batch))
+                lanes.append(lane)
+                if values is not None:
+                    yield values
+            for lane in lanes:
+                if (values := lane.finish()) is not None:
+                    yield values
         finally:  # a reader's error must not leave requests running
             for lane in lanes:
-                lane.finish(result)
-        _expect(start, n_images)
-        return result
+                lane.finish()
 
     def _requests(self) -> list[Any]:
         number = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -165,7 +184,7 @@ class _OpenVino:
 
 
 class _Lane:
-    """One request that runs beside others; its rows are fetched when it is wanted again.
+    """One request that runs beside others; its outputs are fetched when it is wanted again.
 
     OpenVINO's own queue calls back into Python from its threads, which ends in a crash now and then
     when the queue is torn down (seen 2026-11-20: a reader's error, one run in five). Here nothing
@@ -174,19 +193,20 @@ class _Lane:
 
     def __init__(self, request: Any) -> None:
         self._request = request
-        self._rows: slice | None = None
+        self._n_images = 0
 
-    def begin(self, batch: Images, rows: slice) -> None:
-        """Start on a batch whose outputs belong into these rows."""
+    def begin(self, batch: Images, n_images: int) -> None:
+        """Start on a batch whose first ``n_images`` are wanted."""
         self._request.start_async({INPUT: batch})
-        self._rows = rows
+        self._n_images = n_images
 
-    def finish(self, result: Array) -> None:
-        """Wait for what was begun, if anything, and put its outputs where they belong."""
-        if self._rows is not None:
-            self._request.wait()
-            result[self._rows] = self._request.get_output_tensor(0).data[: self._rows.stop - self._rows.start]
-            self._rows = None
+    def finish(self) -> tuple[Array, ...] | None:
+        """Wait for what was begun, if anything; copies, because the request writes there again."""
+        if not self._n_images:
+            return None
+        self._request.wait()
+        wanted, self._n_images = self._n_images, 0
+        return tuple(tensor.data[:wanted].copy() for tensor in self._request.output_tensors)
 
 
 def _padded(batch: Images, size: int) -> Images:
@@ -196,12 +216,7 @@ def _padded(batch: Images, size: int) -> Images:
     return np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
 
 
-def _expect(seen: int, n_images: int) -> None:
-    """A promise to ourselves: the caller said how many images there are."""
-    assert seen == n_images, f"batches held {seen} images, {n_images} were announced"
-
-
-class _OnnxRuntime:
+class _OnnxRuntime(_Streaming):
     """The reference: one batch after the other, fp32."""
 
     runtime = "onnxruntime"
@@ -216,14 +231,6 @@ class _OnnxRuntime:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def run(self, batches: Iterable[Images], n_images: int, out: Array | None = None) -> Array:
-        result, start = out, 0
+    def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
         for batch in batches:
-            values = self._session.run(None, {INPUT: np.ascontiguousarray(batch)})[0]
-            if result is None:
-                result = np.empty((n_images, *values.shape[1:]), np.float32)
-            result[start : start + len(batch)] = values
-            start += len(batch)
-        _expect(start, n_images)
-        assert result is not None, "no batch was given"
-        return result
+            yield tuple(self._session.run(None, {INPUT: np.ascontiguousarray(batch)}))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headstart._threads import threads_for
 from headstart.errors import NotFittedError, ShapeError, UnknownClassError, nearest
+from headstart.heads.training import Training, balanced_weights
 from headstart.records import Array, Codes, Curve
 
 __all__ = [
@@ -80,14 +81,16 @@ class Head(ABC):
         classes: Sequence[str] | None = None,
         seed: int = 0,
         watch: Watch | None = None,
+        images: NDArray[np.integer[Any]] | None = None,
+        balance: bool = False,
     ) -> Self:
         """Learn from features and label names.
 
         Parameters
         ----------
-        features : ndarray of shape (n_images, n_features), float32
-            One row per image.
-        labels : ndarray of shape (n_images,), str
+        features : ndarray of shape (n_rows, n_features), float32
+            One row per image; with augmentation more, the image's own first.
+        labels : ndarray of shape (n_rows,), str
             The class name of each row.
         classes : sequence of str, optional
             Order of the classes. Default: sorted names.
@@ -95,6 +98,10 @@ class Head(ABC):
             Decides folds and, for the MLP, weights.
         watch : pair of ndarray, optional
             Validation features and names, reported in ``curve_`` and not learnt from.
+        images : ndarray of shape (n_rows,), int, optional
+            Which image each row shows, where there are several of one. Default: each its own.
+        balance : bool, default=False
+            Let every class count alike, however many images it has.
 
         Returns
         -------
@@ -117,8 +124,15 @@ class Head(ABC):
         order = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
         codes = _codes(labels, order)
         self.classes_, self.chosen_, self.curve_ = order, {}, None
+        training = Training(
+            features,
+            codes,
+            balanced_weights(codes) if balance else np.ones(len(codes), np.float32),
+            np.arange(len(codes)) if images is None else np.asarray(images, np.intp),
+            seed,
+        )
         with threads_for(features.size):
-            self._fit(features, codes, seed, watch)
+            self._fit(training, watch)
         return self
 
     def probabilities(self, features: Array) -> Array:
@@ -154,7 +168,7 @@ class Head(ABC):
         """Features per row that the head was fitted on."""
 
     @abstractmethod
-    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None: ...
+    def _fit(self, training: Training, watch: Watch | None) -> None: ...
 
     @abstractmethod
     def _probabilities(self, features: Array) -> Array: ...
@@ -268,11 +282,11 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return exponentials / exponentials.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
 
-def log_loss(logits: NDArray[Any], codes: Codes) -> float:
-    """Mean cross-entropy of softmax(logits) in nats."""
+def log_loss(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
+    """Mean cross-entropy of softmax(logits) in nats, rows counting by their weights."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(codes)), codes]
-    return float((np.log(np.exp(shifted).sum(axis=1)) - chosen).mean())
+    return float(np.average(np.log(np.exp(shifted).sum(axis=1)) - chosen, weights=weights))
 
 
 def one_hot(codes: Codes, n_classes: int) -> Array:
@@ -280,7 +294,7 @@ def one_hot(codes: Codes, n_classes: int) -> Array:
     return np.eye(n_classes, dtype=np.float32)[codes]
 
 
-def fit_temperature(logits: NDArray[Any], codes: Codes) -> float:
+def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
     """The factor on logits that makes them fit held-out labels best.
 
     Parameters
@@ -289,6 +303,8 @@ def fit_temperature(logits: NDArray[Any], codes: Codes) -> float:
         Scores of images that were not learnt from (leave-one-out scores, say).
     codes : ndarray of shape (n_images,), int64
         Their classes.
+    weights : ndarray of shape (n_images,), float32, optional
+        How much each counts.
 
     Returns
     -------
@@ -303,6 +319,6 @@ def fit_temperature(logits: NDArray[Any], codes: Codes) -> float:
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
-        lambda power: log_loss(logits * np.exp(power), codes), bounds=(-6.9, 6.9), method="bounded"
+        lambda power: log_loss(logits * np.exp(power), codes, weights), bounds=(-6.9, 6.9), method="bounded"
     )
     return float(np.exp(found.x))

@@ -19,6 +19,7 @@ from headstart.heads.base import (
     log_loss,
     one_hot,
 )
+from headstart.heads.training import Training
 from headstart.records import Array, Codes
 
 __all__ = ["NeighboursHead", "PrototypesHead"]
@@ -59,33 +60,39 @@ class NeighboursHead(Head):
         """Features per row that the head was fitted on."""
         return int(self.rows_.shape[1])
 
-    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
-        self.standardise_ = Standardiser.of(features)
-        self.rows_ = self.standardise_(features)
-        self.targets_ = one_hot(codes, len(self.classes_))
-        possible = [k for k in self.candidates if k < len(codes)] or [1]
-        order = self._nearest(self.rows_, possible[-1], among_others=True)
-        losses = [log_loss(np.log(self._votes(order[:, :k])), codes) for k in possible]
+    def _fit(self, training: Training, watch: Watch | None) -> None:
+        self.standardise_ = Standardiser.of(training.features)
+        self.rows_ = self.standardise_(training.features)
+        self.targets_ = one_hot(training.codes, training.n_classes) * training.weights[:, None]
+        possible = [k for k in self.candidates if k < len(training.originals)] or [1]
+        order = self._nearest_others(training, possible[-1])
+        codes, weights = training.codes[training.originals], training.weights[training.originals]
+        losses = [log_loss(np.log(self._votes(order[:, :k])), codes, weights) for k in possible]
         self.k_ = possible[int(np.argmin(losses))]
         self.chosen_ = {"neighbours": float(self.k_)}
 
-    def _nearest(self, rows: Array, k: int, among_others: bool = False) -> NDArray[np.intp]:
-        """(n_rows, k): training rows from the nearest; of training rows themselves, the others."""
+    def _nearest_others(self, training: Training, k: int) -> NDArray[np.intp]:
+        """(n_images, k): for each image the nearest rows of other images."""
+        own = int(np.bincount(training.images).max())
+        order = self._nearest(self.rows_[training.originals], k + own)
+        same = training.images[order] == training.images[training.originals][:, None]
+        last = np.argsort(same, axis=1, kind="stable")  # its own rows behind all others
+        return np.take_along_axis(order, last, axis=1)[:, :k]
+
+    def _nearest(self, rows: Array, k: int) -> NDArray[np.intp]:
+        """(n_rows, k): training rows from the nearest."""
         k, parts = min(k, len(self.rows_)), []
         squares = (self.rows_**2).sum(axis=1)
         for start in range(0, max(len(rows), 1), _BLOCK):  # no rows are one empty block
             distances = squares - 2.0 * rows[start : start + _BLOCK] @ self.rows_.T
-            if among_others:
-                here = np.arange(len(distances))
-                distances[here, start + here] = np.inf
             near = np.argpartition(distances, k - 1, axis=1)[:, :k]
             inner = np.argsort(np.take_along_axis(distances, near, axis=1), axis=1, kind="stable")
             parts.append(np.take_along_axis(near, inner, axis=1))
         return np.concatenate(parts)
 
     def _votes(self, order: NDArray[np.intp]) -> Array:
-        votes = self.targets_[order].sum(axis=1)  # (n, n_classes)
-        return (votes + 0.5) / (order.shape[1] + 0.5 * votes.shape[1])  # type: ignore[no-any-return]
+        votes = self.targets_[order].sum(axis=1) + 0.5  # (n, n_classes)
+        return votes / votes.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
     def _probabilities(self, features: Array) -> Array:
         return self._votes(self._nearest(self.standardise_(features), self.k_)).astype(np.float32)
@@ -129,9 +136,10 @@ class PrototypesHead(AffineHead):
 
     name = "prototypes"
 
-    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
+    def _fit(self, training: Training, watch: Watch | None) -> None:  # classes count alike in any case
+        features, codes = training.features[training.originals], training.codes[training.originals]
         standardise = Standardiser.of(features)
-        rows, targets = standardise(features).astype(np.float64), one_hot(codes, len(self.classes_))
+        rows, targets = standardise(features).astype(np.float64), one_hot(codes, training.n_classes)
         counts = targets.sum(axis=0)  # (n_classes,)
         means = (targets / counts).T @ rows  # (n_classes, n_features)
         temperature = self._temperature(rows, codes, means, counts)

@@ -5,14 +5,14 @@ In: features, codes. Out: weights. Must not import a network or a graph. Called 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.splits import folds, holdout
 from headstart.errors import SettingError
 from headstart.heads.base import AffineHead, Standardiser, Watch, log_loss, softmax
+from headstart.heads.training import Training
 from headstart.records import Array, Codes, Curve
 
 __all__ = ["LinearHead"]
@@ -60,51 +60,70 @@ class LinearHead(AffineHead):
             raise SettingError(f"strengths are {strengths!r}, need at least one and all above 0")
         self.strengths, self.n_folds = tuple(sorted(strengths, reverse=True)), n_folds
 
-    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
-        standardise = Standardiser.of(features)
-        standard = standardise(features)
+    def _fit(self, training: Training, watch: Watch | None) -> None:
+        standardise = Standardiser.of(training.features)
+        standard = standardise(training.features)
         span = _Span.of(standard)
-        rows = span.inside(standard)
-        strength, near = self._choose(rows, codes, seed)
+        training = replace(training, features=span.inside(standard))
+        strength, near = self._choose(training)
         tracker = None
         if watch is not None:
             held, held_codes = self._watched(watch)
             tracker = _Tracker(span.inside(standardise(held)), held_codes)
         zero = np.zeros_like(near)  # from zero, so that a curve shows the whole way
-        solution = _solve(rows, codes, zero, strength / len(rows), _FINAL, pivot=near, tracker=tracker)
+        solution = _solve(_Problem.of(training, strength), zero, _FINAL, pivot=near, tracker=tracker)
         self.chosen_ = {"strength": strength}
         self.curve_ = tracker.curve() if tracker else None
         self.weight_, self.bias_ = standardise.fold(span.outside(solution[:-1]), solution[-1])
 
-    def _choose(self, rows: Array, codes: Codes, seed: int) -> tuple[float, NDArray[np.float64]]:
+    def _choose(self, training: Training) -> tuple[float, NDArray[np.float64]]:
         """The strength with the least held-out loss, and a place near its solution."""
-        zero = np.zeros((rows.shape[1] + 1, len(self.classes_)))
-        smallest = int(np.bincount(codes).min())
+        zero = np.zeros((training.features.shape[1] + 1, training.n_classes))
         if len(self.strengths) == 1:
             return self.strengths[0], zero
-        if smallest < 2:
+        if training.smallest_class < 2:
             return min(self.strengths, key=lambda value: abs(np.log(value / _FALLBACK))), zero
-        if len(rows) >= _MANY:
-            if len(rows) > _ENOUGH:
-                _, some = holdout(codes, _ENOUGH / len(rows), seed)
-                rows, codes = rows[some], codes[some]
-            pairs = [holdout(codes, 0.1, seed)]
-        else:
-            pairs = folds(codes, min(self.n_folds, smallest), seed)
-        parts = [(rows[learn], codes[learn], rows[held], codes[held]) for learn, held in pairs]
-        starts = [zero] * len(parts)
+        pairs = self._parts(training)
+        starts = [zero] * len(pairs)
         best, rises = (np.inf, self.strengths[0], zero), 0
         for strength in self.strengths:
             loss = 0.0
-            for fold, (learn, learn_codes, held, held_codes) in enumerate(parts):
-                starts[fold] = _solve(learn, learn_codes, starts[fold], strength / len(learn), _SEARCH)
-                loss += log_loss(held @ starts[fold][:-1] + starts[fold][-1], held_codes) / len(parts)
+            for fold, (learn, held) in enumerate(pairs):
+                starts[fold] = _solve(_Problem.of(training, strength, learn), starts[fold], _SEARCH)
+                logits = training.features[held] @ starts[fold][:-1] + starts[fold][-1]
+                loss += log_loss(logits, training.codes[held], training.weights[held]) / len(pairs)
             rises = rises + 1 if loss > best[0] else 0
             if loss < best[0]:
                 best = loss, strength, starts[0]
             if rises == 2:
                 break
         return best[1], best[2]
+
+    def _parts(self, training: Training) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Rows to learn from and originals to judge by."""
+        n_images = len(training.originals)
+        if n_images < _MANY:
+            return training.folded(min(self.n_folds, training.smallest_class))
+        learn, held = training.parted(max(0.1, 1 - _ENOUGH / n_images))
+        few = held[: max(_ENOUGH // 9, 1)] if n_images > _ENOUGH else held
+        return [(learn, few)]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Rows, classes and weights of a fit, and its penalty per row; weights None count alike."""
+
+    rows: Array
+    codes: Codes
+    weights: Array | None
+    penalty: float
+
+    @classmethod
+    def of(cls, training: Training, strength: float, some: NDArray[np.intp] | None = None) -> _Problem:
+        rows, codes, weights = training.features, training.codes, training.weights
+        if some is not None:
+            rows, codes, weights = rows[some], codes[some], weights[some]
+        return cls(rows, codes, weights if training.weighted else None, strength / len(rows))
 
 
 @dataclass(frozen=True)
@@ -156,10 +175,8 @@ class _Tracker:
 
 
 def _solve(
-    rows: Array,
-    codes: Codes,
+    problem: _Problem,
     start: NDArray[np.float64],
-    penalty: float,
     tolerance: float,
     *,
     pivot: NDArray[np.float64] | None = None,
@@ -172,6 +189,7 @@ def _solve(
     """
     from scipy.optimize import minimize
 
+    rows, codes, penalty, share = problem.rows, problem.codes, problem.penalty, problem.weights
     shape, n, here = start.shape, len(rows), np.arange(len(rows))
     whiten, unwhiten = _preconditioner(rows, start if pivot is None else pivot, penalty)
 
@@ -189,11 +207,13 @@ def _solve(
         chosen = scores[codes, here]
         np.exp(scores, out=scores)
         sums = scores.sum(axis=0)
-        loss = float((np.log(sums) - chosen).mean(dtype=np.float64))
+        loss = float(np.average(np.log(sums) - chosen, weights=share))
         if tracker is not None:
             tracker.tried(loss, float((chosen == 0).mean()))  # the right class has the highest score, now 0
         scores /= sums  # probabilities
         scores[codes, here] -= 1.0
+        if share is not None:
+            scores *= share
         gradient = (scores @ rows).T.astype(np.float64) / n + penalty * solution[:-1]
         bias = scores.mean(axis=1, dtype=np.float64)
         whole = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())

@@ -5,11 +5,14 @@ In: features, codes. Out: two dense layers. Must not import a graph. Called by r
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from headstart.data.splits import holdout
+import numpy as np
+from numpy.typing import NDArray
+
 from headstart.errors import SettingError
 from headstart.heads.base import Builder, Head, Standardiser, Watch, append_softmax, log_loss, softmax
+from headstart.heads.training import Training
 from headstart.records import Array, Codes, Curve
 from headstart.scratch import Adam, Dense, Dropout, Network, ReLU
 
@@ -69,22 +72,25 @@ class MLPHead(Head):
         """Features per row that the head was fitted on."""
         return len(self.hidden_weight_)
 
-    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
-        standardise = Standardiser.of(features)
-        rows = standardise(features) * np.float32(np.sqrt(features.shape[1]))  # unit variance suits Adam
-        if len(rows) >= _FEW and np.bincount(codes).min() > 1:
-            learn, stop = holdout(codes, 0.1, seed)
+    def _fit(self, training: Training, watch: Watch | None) -> None:
+        standardise, root = (
+            Standardiser.of(training.features),
+            np.float32(np.sqrt(training.features.shape[1])),
+        )
+        rows = standardise(training.features) * root  # unit variance suits Adam
+        training = replace(training, features=rows)
+        if len(training.originals) >= _FEW and training.smallest_class > 1:
+            learn, stop = training.parted(0.1)
         else:
             learn, stop = np.arange(len(rows)), np.arange(0)
-        network = self._network(rows.shape[1], len(self.classes_), seed)
+        network = self._network(rows.shape[1], training.n_classes, training.seed)
         watched = None
         if watch is not None:
             held, held_codes = self._watched(watch)
-            watched = standardise(held) * np.float32(np.sqrt(features.shape[1])), held_codes
-        lines = self._learn(network, (rows[learn], codes[learn]), (rows[stop], codes[stop]), watched, seed)
+            watched = standardise(held) * root, held_codes
+        lines = self._learn(network, training, learn, (rows[stop], training.codes[stop]), watched)
         self.curve_ = _curve(lines) if watch is not None else None
         parts = network.parameters()
-        root = np.sqrt(features.shape[1])
         self.hidden_weight_, self.hidden_bias_ = standardise.fold(
             parts["hidden.weight"] * root, parts["hidden.bias"]
         )
@@ -98,22 +104,28 @@ class MLPHead(Head):
     def _learn(
         self,
         network: Network,
-        learn: tuple[Array, Codes],
+        training: Training,
+        learn: NDArray[np.intp],
         stop: tuple[Array, Codes],
         watched: tuple[Array, Codes] | None,
-        seed: int,
     ) -> list[tuple[float, ...]]:
         """Epochs until the held-out loss stops falling; a line of losses and accuracies for each."""
         adam = Adam(network.trainable_values, network.trainable_grads)
-        rng = np.random.default_rng([seed, 5])
+        rng = np.random.default_rng([training.seed, 5])
         lines: list[tuple[float, ...]] = []
         best, since, kept = np.inf, 0, network.parameters()
         for _ in range(self.epochs):
-            order = rng.permutation(len(learn[1]))
+            order = rng.permutation(learn)
             losses, hits = 0.0, 0.0
             for start in range(0, len(order), self.batch_size):
                 part = order[start : start + self.batch_size]
-                each, right = network.train_step(learn[0][part], learn[1][part], adam, self.learning_rate)
+                each, right = network.train_step(
+                    training.features[part],
+                    training.codes[part],
+                    adam,
+                    self.learning_rate,
+                    weights=training.weights[part] if training.weighted else None,
+                )
                 losses, hits = losses + float(each.sum()), hits + float(right.sum())
             lines.append((losses / len(order), hits / len(order), *_measure(network, watched)))
             if len(stop[1]):

@@ -5,10 +5,7 @@ In: features, codes. Out: weights. Must not import a network or a graph. Called 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.errors import SettingError
 from headstart.heads.base import (
@@ -22,10 +19,13 @@ from headstart.heads.base import (
     one_hot,
     softmax,
 )
-from headstart.records import Array, Codes
+from headstart.heads.least_squares import LeastSquares
+from headstart.heads.training import Training
+from headstart.records import Array
 
-__all__ = ["KernelHead", "RidgeHead"]
+__all__ = ["KernelHead", "RidgeHead", "nystroem", "squared_distances"]
 
+_FOLDS = 10
 _STRENGTHS = tuple(10.0**power for power in np.arange(-8, 1.5, 0.5).tolist())
 _LANDMARKS = 2_000
 _FEW = 1_000
@@ -45,6 +45,7 @@ class RidgeHead(AffineHead):
     -----
     One eigendecomposition of the smaller Gram matrix gives the leave-one-out residuals of every
     strength, (y - f) / (1 - h), exactly. The temperature is fitted to the leave-one-out scores.
+    Where images have several rows, ten folds of whole images are left out instead, as exactly.
 
     References
     ----------
@@ -67,12 +68,15 @@ class RidgeHead(AffineHead):
             raise SettingError(f"strengths are {strengths!r}, need at least one and all above 0")
         self.strengths = tuple(strengths)
 
-    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
-        standardise = Standardiser.of(features)
-        found = _ridge(standardise(features), one_hot(codes, len(self.classes_)), self.strengths)
-        temperature = fit_temperature(found.left_out, codes)
-        self.chosen_ = {"strength": found.strength, "temperature": temperature}
-        self.weight_, self.bias_ = standardise.fold(found.weight * temperature, found.bias * temperature)
+    def _fit(self, training: Training, watch: Watch | None) -> None:
+        standardise = Standardiser.of(training.features)
+        problem = LeastSquares(
+            standardise(training.features), one_hot(training.codes, training.n_classes), training.weights
+        )
+        strength, temperature, _ = _chosen(problem, training, self.strengths)
+        weight, bias = problem.solution(strength)
+        self.chosen_ = {"strength": strength, "temperature": temperature}
+        self.weight_, self.bias_ = standardise.fold(weight * temperature, bias * temperature)
 
 
 class KernelHead(Head):
@@ -107,39 +111,40 @@ class KernelHead(Head):
         """Features per row that the head was fitted on."""
         return int(self.landmarks_.shape[1])
 
-    def _fit(self, features: Array, codes: Codes, seed: int, watch: Watch | None) -> None:
-        rng = np.random.default_rng([seed, 2])
-        chosen = rng.permutation(len(features))[: self.n_landmarks]
-        self.landmarks_ = features[chosen]
-        targets = one_hot(codes, len(self.classes_))
-        squared = _squared_distances(self.landmarks_, self.landmarks_)
+    def _fit(self, training: Training, watch: Watch | None) -> None:
+        rng, features = np.random.default_rng([training.seed, 2]), training.features
+        some = training.originals[rng.permutation(len(training.originals))[: self.n_landmarks]]
+        self.landmarks_ = features[some]
+        squared = squared_distances(self.landmarks_, self.landmarks_)
         unit = 1.0 / max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
-        few = slice(0, _FEW)  # enough to choose a width by; the landmarks are in random order
-        tried = [
-            (
-                _ridge(
-                    _features(np.exp(-width * unit * squared[few, few])), targets[chosen[few]], _STRENGTHS
-                ).error,
-                width,
-            )
-            for width in self.widths
-        ]
-        self.gamma_ = min(tried)[1] * unit
+        targets = one_hot(training.codes, training.n_classes)
+        self.gamma_ = self._width(squared * unit, targets[some], training.weights[some]) * unit
         kernel = np.exp(-self.gamma_ * squared)
-        expansion = _nystroem(kernel)
-        rows = kernel if len(features) == len(chosen) else self._kernel(features)
-        found = _ridge(rows @ expansion, targets if len(rows) > len(chosen) else targets[chosen], _STRENGTHS)
-        temperature = fit_temperature(found.left_out, codes if len(rows) > len(chosen) else codes[chosen])
-        self.chosen_ = {"gamma": self.gamma_, "strength": found.strength, "landmarks": float(len(chosen))}
-        self.weight_ = (expansion.astype(np.float64) @ found.weight * temperature).astype(np.float32)
-        self.bias_ = (found.bias * temperature).astype(np.float32)
+        expansion = nystroem(kernel)
+        rows = self._kernel(features) @ expansion
+        problem = LeastSquares(rows, targets, training.weights)
+        strength, temperature, _ = _chosen(problem, training, _STRENGTHS)
+        weight, bias = problem.solution(strength)
+        self.chosen_ = {"gamma": self.gamma_, "strength": strength, "landmarks": float(len(some))}
+        self.weight_ = (expansion.astype(np.float64) @ weight * temperature).astype(np.float32)
+        self.bias_ = (bias * temperature).astype(np.float32)
+
+    def _width(self, squared: Array, targets: Array, weights: Array) -> float:
+        """The kernel exponent with the least leave-one-out error; the rows are in random order."""
+        few = slice(0, _FEW)  # enough to choose a width by
+        tried = []
+        for width in self.widths if len(self.widths) > 1 else ():
+            problem = LeastSquares(_features(np.exp(-width * squared[few, few])), targets[few], weights[few])
+            error = min(problem.error(problem.left_out(strength)) for strength in _STRENGTHS)
+            tried.append((error, width))
+        return min(tried)[1] if tried else self.widths[0]
 
     def _kernel(self, features: Array) -> Array:
         """(n_images, n_landmarks), block by block so that no block of distances is large."""
         starts = range(0, max(len(features), 1), _BLOCK)  # no rows are one empty block
         blocks = [features[start : start + _BLOCK] for start in starts]
         return np.concatenate(
-            [np.exp(-self.gamma_ * _squared_distances(block, self.landmarks_)) for block in blocks]
+            [np.exp(-self.gamma_ * squared_distances(block, self.landmarks_)) for block in blocks]
         )
 
     def _probabilities(self, features: Array) -> Array:
@@ -165,52 +170,30 @@ class KernelHead(Head):
         return append_softmax(builder, kernel, self.weight_, self.bias_)
 
 
-@dataclass(frozen=True)
-class _Solution:
-    """Weights for the best strength, with the scores of each row when it was left out."""
-
-    strength: float
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    left_out: NDArray[np.float64]
-    error: float
-
-
-def _ridge(rows: Array, targets: Array, strengths: tuple[float, ...]) -> _Solution:
-    """Ridge with intercept: minimise mean squared error + strength * squared weights."""
-    centre, middle = rows.mean(axis=0, dtype=np.float64), targets.mean(axis=0, dtype=np.float64)
-    centred = rows - centre.astype(np.float32)
-    values, left = _decompose(centred)  # (rank,), (n, rank) orthonormal
-    projected = (left.T @ (targets - middle.astype(np.float32))).astype(np.float64)  # (rank, k)
-    n, best = len(rows), None
+def _chosen(
+    problem: LeastSquares, training: Training, strengths: tuple[float, ...]
+) -> tuple[float, float, float]:
+    """The strength with the least left-out error, the temperature of its left-out scores, and that error."""
+    folds = None
+    if training.has_views:  # an image must not be judged by a fit that saw a view of it
+        k = min(_FOLDS, training.smallest_class)
+        folds = training.fold_numbers(k) if k > 1 else None
+    judged, best = training.originals, None
     for strength in strengths:
-        shrink = values / (values + strength * n)
-        fitted = left @ (shrink[:, None] * projected).astype(np.float32) + middle
-        leverage = (left**2) @ shrink.astype(np.float32) + 1.0 / n
-        left_out = targets - (targets - fitted) / np.maximum(1.0 - leverage, 1e-6)[:, None]
-        error = float(((targets - left_out) ** 2).mean())
+        scores = problem.left_out(strength, folds)[judged]
+        targets = one_hot(training.codes[judged], training.n_classes)
+        error = float((training.weights[judged, None] * (targets - scores) ** 2).mean())
         if best is None or error < best[0]:
-            best = error, strength, left_out
+            best = error, strength, scores
     assert best is not None, "there is at least one strength"
-    error, strength, left_out = best
-    inner = (left / (values + strength * n).astype(np.float32)) @ projected.astype(np.float32)
-    weight = (centred.T @ inner).astype(np.float64)
-    return _Solution(strength, weight, middle - centre @ weight, left_out.astype(np.float64), error)
+    temperature = fit_temperature(
+        best[2].astype(np.float64), training.codes[judged], training.weights[judged]
+    )
+    return best[1], temperature, best[0]
 
 
-def _decompose(rows: Array) -> tuple[NDArray[np.float64], Array]:
-    """Squared singular values (rank,) and left singular vectors (n, rank), by the smaller Gram matrix."""
-    n, width = rows.shape
-    gram = rows @ rows.T if n <= width else rows.T @ rows
-    values, vectors = np.linalg.eigh(gram.astype(np.float64))
-    kept = values > max(values[-1], 1e-30) * 1e-7  # below lies the rounding of float32 products
-    values, vectors = values[kept], vectors[:, kept]
-    left = vectors if n <= width else rows @ (vectors / np.sqrt(values)).astype(np.float32)
-    return values, left.astype(np.float32)
-
-
-def _squared_distances(rows: Array, others: Array) -> Array:
-    """(n_rows, n_others), never below zero."""
+def squared_distances(rows: Array, others: Array) -> Array:
+    """Squared Euclidean distances, (n_rows, n_others), never below zero."""
     squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
     distances: Array = np.maximum(squares - 2.0 * (rows @ others.T), 0.0)
     return distances
@@ -218,16 +201,17 @@ def _squared_distances(rows: Array, others: Array) -> Array:
 
 def _features(kernel: Array) -> Array:
     """Rows whose products are the kernel, for the landmarks themselves."""
-    return kernel @ _nystroem(kernel)
+    return kernel @ nystroem(kernel)
 
 
-def _nystroem(kernel: Array) -> Array:
+def nystroem(kernel: Array) -> Array:
     """(m, r): takes kernel values against m landmarks to features whose products are the kernel.
 
     The inverse Cholesky factor, transposed, after a jitter that rounding needs.
     """
     from scipy.linalg import cholesky, solve_triangular
 
-    jittered = kernel.astype(np.float64) + 1e-6 * np.eye(len(kernel))
+    jitter = max(1e-6, 1e-7 * len(kernel))  # above the rounding of a float32 kernel's eigenvalues
+    jittered = kernel.astype(np.float64) + jitter * np.eye(len(kernel))
     factor = cholesky(jittered, lower=True)
     return solve_triangular(factor, np.eye(len(kernel)), lower=True).T.astype(np.float32)  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the image."""
 
 _CHUNK_BYTES = 8 * 1024**2
+_INTERPOLATIONS = ("bilinear", "bicubic")
 _LIMIT_PX = 16_384
 _PREPARE_BATCH = 256
 
@@ -73,8 +75,9 @@ def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
         Of any size.
     spec : InputSpec
         Size, channels (1 or 3) and policy: ``squish`` resizes both sides on their
-        own; ``crop`` takes the largest centred part of the right shape;
-        ``letterbox`` keeps the shape and pads with the median colour of the border.
+        own; ``crop`` takes ``crop_share`` of the largest centred part of the right
+        shape; ``letterbox`` keeps the shape and pads with the median colour of the
+        border; ``ink`` frames a drawing as MNIST's digits are, see `imaging.ink`.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
 
     Notes
     -----
-    Resizing is Pillow's bilinear filter, antialiased when it shrinks. Colour
+    Resizing is Pillow's bilinear or bicubic filter, antialiased when it shrinks. Colour
     becomes grey by ITU-R BT.601: (19595 R + 38470 G + 7471 B + 32768) / 65536.
 
     Examples
@@ -225,6 +228,11 @@ def _check_spec(spec: InputSpec) -> None:
     if spec.policy not in POLICIES:
         known = nearest(spec.policy, POLICIES)
         faults.append(f"policy {spec.policy!r} is unknown, need {', '.join(POLICIES)}; {known}")
+    if spec.interpolation not in _INTERPOLATIONS:
+        known = nearest(spec.interpolation, _INTERPOLATIONS)
+        faults.append(f"interpolation {spec.interpolation!r} is unknown, need {known}")
+    if not 0 < spec.crop_share <= 1:
+        faults.append(f"crop_share is {spec.crop_share!r}, need a number in (0, 1]; 1 keeps all")
     if not (1 <= spec.height_px <= _LIMIT_PX and 1 <= spec.width_px <= _LIMIT_PX):
         size = f"{spec.height_px} x {spec.width_px}"
         faults.append(f"input size is {size} pixels, need 1 to {_LIMIT_PX} each way; change the spec")
@@ -237,12 +245,12 @@ def _check_spec(spec: InputSpec) -> None:
 def _fit_batch(images: Images, spec: InputSpec) -> Images:
     """Channels first, then size, in pieces that fit a processor's cache."""
     n_chunk = max(1, _CHUNK_BYTES // (images[0].nbytes + spec.height_px * spec.width_px * spec.channels))
-    policy = POLICIES[spec.policy]
+    policy, has_size = POLICIES[spec.policy], images.shape[1:3] == (spec.height_px, spec.width_px)
+    whole = has_size and spec.policy != "ink" and (spec.policy != "crop" or spec.crop_share == 1.0)
     ready = np.empty((len(images), *spec.shape), np.uint8)
     for start in range(0, len(images), n_chunk):
         chunk = _with_channels(images[start : start + n_chunk], spec.channels)
-        same = chunk.shape[1:3] == (spec.height_px, spec.width_px)
-        ready[start : start + n_chunk] = chunk if same else policy(chunk, spec.height_px, spec.width_px)
+        ready[start : start + n_chunk] = chunk if whole else policy(chunk, spec)
     return ready
 
 
@@ -257,28 +265,35 @@ def _with_channels(images: Images, channels: int) -> Images:
     return luma.astype(np.uint8)[..., None]
 
 
-def _squish(images: Images, height: int, width: int) -> Images:
-    return _resize(images, height, width, (0, 0, images.shape[2], images.shape[1]))
+def _squish(images: Images, spec: InputSpec) -> Images:
+    return _resize(images, spec, (0, 0, images.shape[2], images.shape[1]))
 
 
-def _crop(images: Images, height: int, width: int) -> Images:
-    """Resize the largest centred box of the right shape; what lies outside is never enlarged."""
+def _crop(images: Images, spec: InputSpec) -> Images:
+    """Resize a share of the largest centred box of the right shape."""
     h, w = images.shape[1:3]
-    scale = max(height / h, width / w)
-    box_h, box_w = min(h, height / scale), min(w, width / scale)
+    scale = max(spec.height_px / h, spec.width_px / w) / spec.crop_share
+    box_h, box_w = min(h, spec.height_px / scale), min(w, spec.width_px / scale)
     left, top = (w - box_w) / 2, (h - box_h) / 2
-    return _resize(images, height, width, (left, top, left + box_w, top + box_h))
+    return _resize(images, spec, (left, top, left + box_w, top + box_h))
 
 
-def _letterbox(images: Images, height: int, width: int) -> Images:
-    h, w = images.shape[1:3]
+def _letterbox(images: Images, spec: InputSpec) -> Images:
+    (h, w), (height, width) = images.shape[1:3], (spec.height_px, spec.width_px)
     scale = min(height / h, width / w)
     new_h, new_w = (min(full, max(1, round(side * scale))) for full, side in ((height, h), (width, w)))
     padded = np.empty((len(images), height, width, images.shape[3]), np.uint8)
     padded[:] = _border_colour(images)[:, None, None, :]
     top, left = (height - new_h) // 2, (width - new_w) // 2
-    padded[:, top : top + new_h, left : left + new_w] = _squish(images, new_h, new_w)
+    inner = replace(spec, height_px=new_h, width_px=new_w)
+    padded[:, top : top + new_h, left : left + new_w] = _squish(images, inner)
     return padded
+
+
+def _ink(images: Images, spec: InputSpec) -> Images:
+    from headstart.imaging.ink import ink
+
+    return ink(images, spec.height_px, spec.width_px)
 
 
 def _border_colour(images: Images) -> NDArray[np.uint8]:
@@ -288,32 +303,35 @@ def _border_colour(images: Images) -> NDArray[np.uint8]:
     return median
 
 
-def _resize(images: Images, height: int, width: int, box: Box) -> Images:
+def _resize(images: Images, spec: InputSpec, box: Box) -> Images:
     """Resize a box of equally large images, all in two calls.
 
     Pillow filters the rows and then the columns, rounding to 8 bits in between, and leaves a
     direction alone whose size does not change. So images under each other can have their rows
     filtered in one call, and images side by side their columns: the same pixels as one by one.
     """
-    n, h, w, c = images.shape
+    (n, h, w, c), (height, width), how = images.shape, (spec.height_px, spec.width_px), spec.interpolation
     left, top, right, bottom = box
-    tall = _resampled(images.reshape(n * h, w, c), n * h, width, (left, 0, right, n * h))
+    tall = _resampled(images.reshape(n * h, w, c), n * h, width, (left, 0, right, n * h), how)
     wide = tall.reshape(n, h, width, c).transpose(1, 0, 2, 3).reshape(h, n * width, c)
-    done = _resampled(wide, height, n * width, (0, top, n * width, bottom))
+    done = _resampled(wide, height, n * width, (0, top, n * width, bottom), how)
     return np.ascontiguousarray(done.reshape(height, n, width, c).transpose(1, 0, 2, 3))
 
 
-def _resampled(pixels: NDArray[np.uint8], height: int, width: int, box: Box) -> NDArray[np.uint8]:
+def _resampled(
+    pixels: NDArray[np.uint8], height: int, width: int, box: Box, interpolation: str
+) -> NDArray[np.uint8]:
     from PIL import Image
 
     grey = pixels.shape[2] == 1
     image = Image.fromarray(pixels[..., 0] if grey else pixels)
-    done = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    done = np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()], box=box))
     return done[..., None] if grey else done
 
 
-POLICIES: dict[str, Callable[[Images, int, int], Images]] = {
+POLICIES: dict[str, Callable[[Images, InputSpec], Images]] = {
     "squish": _squish,
     "crop": _crop,
     "letterbox": _letterbox,
+    "ink": _ink,
 }

@@ -1,0 +1,257 @@
+"""Networks of the timm collection as graphs: weights had or an error, every stage a tap, frozen whole.
+
+In: a timm name or a local folder. Out: an ONNX network on normalised pixels, and what its makers say of it.
+Owns the packages timm and torch, so it is imported by pretrained alone, the first time a network is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import onnx
+import timm
+import torch
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+
+from headstart.errors import SourceError, UnknownSourceError, nearest
+
+__all__ = ["Exported", "checksum", "export_network", "timm_names"]
+
+_LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left behind
+_TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
+_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as its makers describe it, and its graph.
+
+    ``graph`` takes float32 (n, 3, *size), normalised, and gives the tensors that ``taps`` names
+    with their shapes; ``classes`` are those of the tap ``logits``, None without one.
+    """
+
+    graph: onnx.ModelProto
+    taps: Mapping[str, tuple[int, ...]]
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_share: float
+    classes: tuple[str, ...] | None
+    n_parameters: int
+    licence: str
+    checksum: str
+
+
+def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:
+    """Names that timm knows, with weights or all.
+
+    Parameters
+    ----------
+    pattern : str, default=''
+        Shell pattern, such as ``*mobilenet*``; a plain word is looked for anywhere.
+    pretrained : bool, default=True
+        Only those with weights, each with the tag of its training.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    wanted = pattern if not pattern or any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    found: list[str] = timm.list_models(wanted, pretrained=pretrained)
+    return found
+
+
+def export_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None) -> Exported:
+    """Build a network, freeze it, and write it as a graph.
+
+    Parameters
+    ----------
+    name : str
+        A timm name, with or without a tag, or ``local-dir:PATH``.
+    pretrained : bool, default=True
+        With its weights; False draws random ones, for a control.
+    seed : int, default=0
+        Draws random weights.
+    size_px : int, optional
+        Side of the square input. Default: the network's own.
+
+    Returns
+    -------
+    Exported
+        Weights and batch-norm statistics are as they were: a checksum is compared.
+
+    Raises
+    ------
+    UnknownSourceError
+        If timm has no such network.
+    SourceError
+        If its weights cannot be had, or it cannot be exported at this size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _created(name, pretrained).eval().requires_grad_(False)
+    before = checksum(network)
+    config = network.pretrained_cfg
+    side = size_px or config["input_size"][-1]
+    graph, taps = _graph(network, name, (side, side))
+    if checksum(network) != before:
+        raise SourceError(f"source 'timm:{name}' changed while it was exported, need frozen weights; report it")
+    return Exported(
+        graph=graph,
+        taps=taps,
+        size=(side, side),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"] if config["interpolation"] == "bicubic" else "bilinear",
+        crop_share=float(config["crop_pct"] or 1.0),
+        classes=_classes(network) if "logits" in taps else None,
+        n_parameters=sum(one.numel() for one in network.parameters()),
+        licence=str(config.get("license") or "not stated"),
+        checksum=before,
+    )
+
+
+def checksum(network: nn.Module) -> str:
+    """Hex SHA-256 over all weights, batch-norm statistics included.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Any.
+
+    Returns
+    -------
+    str
+        Equal for equal networks.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _created(name: str, pretrained: bool) -> nn.Module:
+    """The network with its weights, or the reason why not; never silently random."""
+    local = name.startswith("local-dir:")
+    if not local and not timm.is_model(name):
+        known = nearest(name.partition(".")[0], timm.list_models())
+        raise UnknownSourceError(
+            f"source 'timm:{name}' is unknown, need a network of timm, {known}; "
+            "list all with: headstart sources list PATTERN"
+        )
+    if pretrained and not local:
+        _check_has_weights(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return timm.create_model(name, pretrained=pretrained)
+    except Exception as error:  # whatever hub, disk, parser or network raise; many have no common base
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SourceError(
+            f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), need its weights from the "
+            "hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
+        ) from error
+
+
+def _check_has_weights(name: str) -> None:
+    """Without this, timm warns and goes on with random weights."""
+    base, _, tag = name.partition(".")
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{base}.*")]
+    if not tags or (tag and tag not in tags):
+        rest = f"need one of its tags, {nearest(tag, tags)}" if tags else "need a network that has some"
+        raise UnknownSourceError(
+            f"source 'timm:{name}' has no pretrained weights, {rest}; "
+            "list those with weights: headstart sources list PATTERN"
+        )
+
+
+def _classes(network: nn.Module) -> tuple[str, ...]:
+    """Names of what the top tells apart; numbers where the makers name none."""
+    names = network.pretrained_cfg.get("label_names")
+    n_classes = network.num_classes
+    if names and len(names) == n_classes:
+        return tuple(str(one) for one in names)
+    if n_classes == 1000:
+        info = ImageNetInfo()
+        return tuple(info.index_to_description(index) for index in range(n_classes))
+    return tuple(str(index) for index in range(n_classes))
+
+
+class _Tapped(nn.Module):
+    """A network that gives the maps of every stage, and its top's values where the top is small."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        top = sum(one.numel() for name, one in network.named_parameters() if name.startswith(_TOP))
+        self.with_top = top <= _LARGEST_TOP
+        self.n_classes = int(network.num_classes)
+        self.adds_features = False  # set by `shapes`: the last maps may be those of the last stage
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Stages, last maps, embedding, logits: as many of them as there are."""
+        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
+        found = [*stages, last] if self.adds_features else list(stages)
+        if self.with_top:
+            found.append(self.network.forward_head(last, pre_logits=True))
+            if self.n_classes:
+                found.append(self.network.forward_head(last))
+        return tuple(found)
+
+    def shapes(self, pixels: Tensor) -> dict[str, tuple[int, ...]]:
+        """Names of what `forward` gives, with shapes but for the images' axis."""
+        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
+        self.adds_features = last.ndim == 4 and last.shape[1] >= last.shape[3] and not torch.equal(last, stages[-1])
+        names = [f"stage{number}" for number in range(1, len(stages) + 1)]
+        names += ["features"] * self.adds_features + ["embedding"] * self.with_top
+        names += ["logits"] * (self.with_top and self.n_classes > 0)
+        return {name: tuple(one.shape[1:]) for name, one in zip(names, self(pixels), strict=True)}
+
+
+def _graph(network: nn.Module, name: str, size: tuple[int, int]) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
+    """The network's graph, and its taps with their shapes."""
+    try:
+        tapped, example = _Tapped(network), torch.linspace(-1, 1, 6 * size[0] * size[1]).reshape(2, 3, *size)
+        with torch.inference_mode():
+            shapes = tapped.shapes(example)
+        with _quiet():
+            program = torch.onnx.export(
+                tapped,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+                opset_version=_OPSET,
+                input_names=["pixels"],
+                output_names=list(shapes),
+                verbose=False,
+            )
+    except Exception as error:  # a network that its tracer or its own checks refuse
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), need a network and "
+            "a size that can; choose another size or network"
+        ) from error
+    assert program is not None, "dynamo gives a program"
+    return program.model_proto, shapes
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its own makers much that no user can act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

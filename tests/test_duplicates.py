@@ -1,0 +1,123 @@
+"""Exact and near duplicates: copies are found, neighbours are not, groups make trees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from headstart.data.dataset import Dataset
+from headstart.data.duplicates import THUMB_PX, exact_pairs, near_pairs, thumbnails
+
+
+def fields(n_images: int, side_px: int = 160, seed: int = 0) -> np.ndarray:
+    """Smooth random colour fields with detail: photos of nothing."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((n_images, side_px, side_px, 3))
+    for cells in (4, 8, 16, 32):
+        grid = np.linspace(0, cells, side_px)
+        weights = (1 - abs(grid[:, None] - np.arange(cells + 1))).clip(0)
+        noise = np.moveaxis(rng.normal(size=(n_images, cells + 1, cells + 1, 3)), 3, 1)
+        total += np.moveaxis(weights @ noise @ weights.T, 1, 3) / np.sqrt(cells)
+    return (128 + 45 * total).clip(0, 255).astype(np.uint8)
+
+
+def found(images: np.ndarray, *, tiny: bool = False) -> list[tuple[int, int]]:
+    pairs = near_pairs(thumbnails(images), np.full(len(images), tiny))
+    return [(first, second) for first, second, _ in pairs]
+
+
+def moved(image: np.ndarray, share: float) -> np.ndarray:
+    """Cut a share of the side off at the top and left, and stretch the rest back."""
+    side = len(image)
+    cut = round(side * share)
+    places = np.linspace(cut, side - 1, side).round().astype(int)
+    return image[np.ix_(places, places)]
+
+
+def test_exact_pairs_go_to_the_first():
+    assert exact_pairs([b"a", b"b", b"a", b"c", b"b", b"a"]) == [(0, 2), (1, 4), (0, 5)]
+    assert exact_pairs([b"a"]) == []
+
+
+def test_distinct_photos_are_no_pair():
+    assert found(fields(60)) == []
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda image: (image * 0.8).astype(np.uint8),
+        lambda image: (image // 8) * 8,
+        lambda image: moved(image, 0.03),
+        lambda image: image.repeat(2, axis=0).repeat(2, axis=1)[::2, ::2],
+    ],
+    ids=["darker", "coarser", "cropped", "resized"],
+)
+def test_a_copy_is_found(copied):
+    images = fields(20)
+    assert found(np.concatenate([images, copied(images[4])[None]])) == [(4, 20)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda image: 255 - image,
+        lambda image: image[..., ::-1],
+        lambda image: image[:, ::-1],
+        lambda image: moved(image, 0.2),
+    ],
+    ids=["negative", "other colours", "mirrored", "cropped much"],
+)
+def test_another_picture_is_not(changed):
+    images = fields(20)
+    assert found(np.concatenate([images, changed(images[4])[None]])) == []
+
+
+def test_many_copies_make_a_star():
+    images = fields(6)
+    copies = np.stack([images[2] - images[2] // step for step in (5, 8, 12, 20)])
+    assert found(np.concatenate([images, copies])) == [(2, 6), (2, 7), (2, 8), (2, 9)]
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    images = fields(20)
+    images = np.concatenate([images, images[::4] // 2])
+    whole = found(images)
+    assert len(whole) == 5
+    for name in ("_BLOCK", "_CHUNK"):
+        monkeypatch.setattr(f"headstart.data.duplicates.{name}", 3)
+    assert sorted(found(images)) == sorted(whole)
+
+
+def test_tiny_images_must_agree_in_every_stroke():
+    image = fields(1)
+    pair = np.concatenate([image, moved(image[0], 0.03)[None]])
+    assert found(pair) == [(0, 1)]
+    assert found(pair, tiny=True) == []
+    assert found(np.concatenate([image, image // 2]), tiny=True) == [(0, 1)]
+
+
+def test_drawings_are_judged_as_strictly_as_tiny_images():
+    images = np.full((2, 160, 160, 1), 255, np.uint8)
+    images[0, 40:120, 70:90] = images[1, 40:120, 74:94] = 0
+    images[0, 70:90, 40:120] = images[1, 70:90, 40:120] = 0
+    assert found(images) == []
+    assert found(np.concatenate([images, images[:1] // 2 + 100])) == [(0, 2)]
+
+
+def test_flat_images_are_no_pair():
+    assert found(np.stack([np.full((40, 40, 3), value, np.uint8) for value in (0, 100, 100, 255)])) == []
+
+
+def test_thumbnails_are_averages():
+    ramp = np.tile(np.arange(128, dtype=np.uint8)[None, :, None], (64, 1, 1))[None]
+    small = thumbnails(ramp)
+    assert small.shape == (1, THUMB_PX, THUMB_PX, 3) and small.dtype == np.uint8
+    np.testing.assert_allclose(small[0, 5, 1:-1, 2], np.arange(1, 31) * 4 + 1.5, atol=0.51)
+
+
+@pytest.mark.mnist
+def test_honest_digits_are_no_leaks(mnist: Dataset):
+    pixels = mnist.images.pixels[np.r_[0:3000, 60000:63000]]
+    assert found(pixels, tiny=True) == []
+    assert found(np.concatenate([pixels, pixels[:2] // 2]), tiny=True) == [(0, 6000), (1, 6001)]
