@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.data.dataset import Dataset
-from headstart.data.duplicates import THUMB_PX, exact_pairs, near_pairs, thumbnails
+from headstart.data.duplicates import THUMB_PX, _detail_likeness, exact_pairs, near_pairs, thumbnails
 
 
 def fields(n_images: int, side_px: int = 160, seed: int = 0) -> np.ndarray:
@@ -95,6 +95,13 @@ def test_tiny_images_must_agree_in_every_stroke():
     assert found(pair) == [(0, 1)]
     assert found(pair, tiny=True) == []
     assert found(np.concatenate([image, image // 2]), tiny=True) == [(0, 1)]
+
+
+def test_only_what_may_be_cropped_is_moved_to_fit():
+    image = fields(1)
+    first, second = thumbnails(image), thumbnails(moved(image[0], 0.03)[None])
+    fitted, rigid = (_detail_likeness(first, second, np.array([strict]))[0] for strict in (False, True))
+    assert fitted > 0.97 and rigid < fitted - 0.02
 
 
 def test_drawings_are_judged_as_strictly_as_tiny_images():

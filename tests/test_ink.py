@@ -93,6 +93,13 @@ def test_uneven_light_does_not_matter(across):
     assert distance(ink(lit, 28, 28), REFERENCE) < 6
 
 
+def test_vignette_is_no_ink():
+    dark = page()
+    y, x = np.linspace(-1, 1, dark.shape[1])[:, None], np.linspace(-1, 1, dark.shape[2])
+    lit = (dark * (1 - 0.35 * (y**2 + x**2))[None, ..., None]).astype(np.uint8)
+    assert distance(ink(lit, 28, 28), REFERENCE) < 6
+
+
 def test_edge_of_a_shadow_is_no_ink():
     shaded = page().copy()
     shaded[:, :, 120:] = shaded[:, :, 120:] * 0.6

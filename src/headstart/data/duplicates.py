@@ -228,4 +228,4 @@ def _detail_likeness(first: Images, second: Images, rigid: NDArray[np.bool_]) ->
     shares = terms @ target  # (n, 5, 1)
     weights = np.linalg.solve(terms @ terms.transpose(0, 2, 1) + ridge, shares)
     explained = (weights * shares).sum(axis=(1, 2)).clip(0, 1)
-    return np.asarray(np.where(weights[:, 0, 0] > 0, np.sqrt(explained), 0), np.float32)  # no negatives
+    return np.asarray(np.sqrt(explained), np.float32)

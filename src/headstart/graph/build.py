@@ -310,10 +310,12 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
         return builder.add("ReduceMean", tap, axes, name=name, keepdims=0)
     if pooling == "grid2":
         _, height, width = shape
-        down = builder.constant(f"{name}.down", _bins(height))
-        across = builder.constant(f"{name}.across", _bins(width).T)
-        halves = builder.add("MatMul", down, tap, name=f"{name}.rows")
-        tap = builder.add("MatMul", halves, across, name=f"{name}.cells")
+        for axis, side in ((2, height), (3, width)):
+            if side == 1:  # both halves are the one there is
+                tap = builder.add("Concat", tap, tap, name=f"{name}.twice{axis}", axis=axis)
+        # windows of half the side; an odd middle counts in both, as adaptive pooling does
+        kernel, strides = [-(-height // 2), -(-width // 2)], [max(1, height // 2), max(1, width // 2)]
+        tap = builder.add("AveragePool", tap, name=f"{name}.cells", kernel_shape=kernel, strides=strides)
     rows = builder.add("Transpose", tap, name=f"{name}.last", perm=[0, 2, 3, 1])
     return builder.add("Flatten", rows, name=name, axis=1)
 
@@ -328,11 +330,3 @@ def n_features(shape: Sequence[int], pooling: str) -> int:
     """
     cells = {"avg": 1, "grid2": 4}.get(pooling)
     return int(np.prod(shape)) if len(shape) == 1 or cells is None else shape[0] * cells
-
-
-def _bins(size: int) -> NDArray[np.float32]:
-    """(2, size): each row averages one half; an odd middle counts in both, as adaptive pooling does."""
-    bins = np.zeros((2, size), np.float32)
-    half = -(-size // 2)
-    bins[0, :half] = bins[1, size - half :] = 1.0 / half
-    return bins

@@ -47,7 +47,8 @@ def ridge_scores(features: Array, codes: Codes, folds: Folds, strengths: Sequenc
 
 def kernel_scores(features: Array, codes: Codes, folds: Folds, strengths: Sequence[float]) -> Array:
     """Gaussian kernel ridge, its width one over the median squared distance; otherwise as `ridge_scores`."""
-    squared = squared_distances(features, features)
+    centred = features - features.mean(axis=0)
+    squared = squared_distances(centred, centred)
     median = max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
     expansion = nystroem(np.exp(squared / np.float32(-median)))
     return _least_squares(np.exp(squared / np.float32(-median)) @ expansion, codes, folds, strengths)

@@ -1,4 +1,4 @@
-"""Ridge and kernel ridge: least squares on class indicators, every strength judged by exact leave-one-out.
+"""Ridge and kernel ridge: least squares on class indicators, every strength judged by exact left-out answers.
 
 In: features, codes. Out: weights. Must not import a network or a graph. Called by registry.
 """
@@ -112,7 +112,9 @@ class KernelHead(Head):
         return int(self.landmarks_.shape[1])
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
-        rng, features = np.random.default_rng([training.seed, 2]), training.features
+        rng = np.random.default_rng([training.seed, 2])
+        self.centre_ = training.features.mean(axis=0)
+        features = training.features - self.centre_  # distances between small numbers are exact ones
         some = training.originals[rng.permutation(len(training.originals))[: self.n_landmarks]]
         self.landmarks_ = features[some]
         squared = squared_distances(self.landmarks_, self.landmarks_)
@@ -148,9 +150,10 @@ class KernelHead(Head):
         )
 
     def _probabilities(self, features: Array) -> Array:
-        return softmax(self._kernel(features) @ self.weight_ + self.bias_).astype(np.float32)
+        return softmax(self._kernel(features - self.centre_) @ self.weight_ + self.bias_).astype(np.float32)
 
     def _append(self, builder: Builder, features: str) -> str:
+        features = builder.add("Sub", features, builder.constant("head.centre", self.centre_))
         squares = builder.add(
             "ReduceSumSquare", features, builder.constant("head.axis", np.array([1])), keepdims=1
         )
@@ -211,7 +214,7 @@ def nystroem(kernel: Array) -> Array:
     """
     from scipy.linalg import cholesky, solve_triangular
 
-    jitter = max(1e-6, 1e-7 * len(kernel))  # above the rounding of a float32 kernel's eigenvalues
+    jitter = max(1e-6, 3e-7 * len(kernel))  # above the rounding of a float32 kernel's eigenvalues
     jittered = kernel.astype(np.float64) + jitter * np.eye(len(kernel))
     factor = cholesky(jittered, lower=True)
     return solve_triangular(factor, np.eye(len(kernel)), lower=True).T.astype(np.float32)  # type: ignore[no-any-return]

@@ -86,7 +86,8 @@ def _grey(images: Images) -> Array:
     if images.shape[3] == 1:
         return images[..., 0].astype(np.float32)
     red, green, blue = (images[..., i].astype(np.float32) for i in range(3))
-    return (19595 * red + 38470 * green + 7471 * blue) / 65536
+    grey: Array = (19595 * red + 38470 * green + 7471 * blue) / np.float32(65536)
+    return grey
 
 
 def _dark_ink(grey: Array) -> Array:
@@ -116,15 +117,13 @@ def _marks(grey: Array) -> Array:
     strong *= crowd > _CROWD * crowd.max(axis=(1, 2), keepdims=True)
     near = _pool_max(strong, _odd(side / 14))
     floor = _floor(dark, 1 - near)
-    return (
-        np.clip((dark - floor) / np.maximum(level - floor, _EPS), 0, 1)
-        * near
-        * (level - _mean(smooth)[:, None, None] > _FAINT)
-    )
+    clear = level - _mean(smooth)[:, None, None] > _FAINT  # an empty page has noise only
+    marks: Array = np.clip((dark - floor) / np.maximum(level - floor, _EPS), 0, 1) * near * clear
+    return marks
 
 
 def _lighting(grey: Array) -> Array:
-    """Smooth upper surface of the page: a cubic over the brightest pixels of its blocks, ink replaced by it."""
+    """Smooth upper surface of the page: a cubic over the brightest of each block, ink filled in by it."""
     n, h, w = grey.shape
     rows, columns = (np.linspace(0, size, min(size, _BLOCKS) + 1).astype(int)[:-1] for size in (h, w))
     bright = np.maximum.reduceat(np.maximum.reduceat(grey, rows, axis=1), columns, axis=2)
@@ -139,33 +138,36 @@ def _lighting(grey: Array) -> Array:
     square = np.zeros((n, 4, 4), np.float32)
     for term, (i, j) in enumerate(degrees):
         square[:, i, j] = terms[:, 0, term]
-    return np.maximum(_powers(h) @ square @ _powers(w).T, 0)
+    surface = np.maximum(_powers(h) @ square @ _powers(w).T, 0)
+    return surface.astype(np.float32, copy=False)
 
 
 def _powers(size: int) -> Array:
     """Powers 0 to 3 of the pixels' middles, from -1 to 1: (size, 4)."""
     middle = (2 * np.arange(size, dtype=np.float32) + 1) / size - 1
-    return middle[:, None] ** np.arange(4, dtype=np.float32)
+    return np.stack([middle**power for power in range(4)], axis=1).astype(np.float32)
 
 
-def _floor(dark: Array, calm: Array) -> Array:
+def _floor(dark: Array, calm: NDArray[np.floating]) -> Array:
     """What bare paper still shows: mean and twice the spread of the pixels far from strokes."""
     count = np.maximum(_mean(calm), _EPS)
     mean = _mean(dark * calm) / count
     spread = np.sqrt(np.maximum(_mean(dark**2 * calm) / count - mean**2, 0))
-    return (mean + 2 * spread)[:, None, None]
+    floor: Array = (mean + 2 * spread)[:, None, None].astype(np.float32, copy=False)
+    return floor
 
 
-def _level(dark: Array) -> Array:
+def _level(dark: NDArray[np.floating]) -> Array:
     """Darkness of a full stroke: the mean that the darkest pixels weigh most in."""
     weight = dark**8
-    return (_mean(weight * dark) / np.maximum(_mean(weight), 1e-30))[:, None, None]
+    level = _mean(weight * dark) / np.maximum(_mean(weight), 1e-30)
+    return level[:, None, None].astype(np.float32, copy=False)
 
 
 def _framed(marks: Array, height: int, width: int) -> Images:
     """Crop to the ink, scale its longer side, and centre by mass."""
     there = marks > 0.25
-    boxes = [_ends(there.any(axis=other)) for other in (2, 1)]
+    boxes = [_ends(np.any(there, axis=other)) for other in (2, 1)]
     step = np.maximum(*(high - low for low, high in boxes)) / (_INK_SHARE * min(height, width))
     rows = _weights(marks.sum(axis=2), boxes[0], step, height)
     columns = _weights(marks.sum(axis=1), boxes[1], step, width)
@@ -190,14 +192,15 @@ def _weights(mass: Array, ends: Ends, step: NDArray[np.floating], size: int) -> 
     reach = np.maximum(step, 1)[:, None, None]
     weights = np.maximum(0, 1 - np.abs(pixel - at[..., None]) / reach) / reach
     inside = (pixel > low[:, None]) & (pixel < high[:, None])
-    return (weights * inside[:, None, :]).astype(np.float32)
+    matrix: Array = (weights * inside[:, None, :]).astype(np.float32)
+    return matrix
 
 
 def _odd(value: float) -> int:
     return 2 * int(value / 2) + 1
 
 
-def _mean(values: Array) -> Array:
+def _mean(values: NDArray[np.floating]) -> Array:
     """Mean of each image."""
     mean: Array = values.reshape(len(values), -1).mean(axis=1)
     return mean
