@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -80,7 +80,9 @@ def check_place(path: str | os.PathLike[str], *, marker: str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
+def atomic_folder(
+    path: str | os.PathLike[str], *, marker: str, may_hold: Sequence[str] = ()
+) -> Iterator[Path]:
     """Fill a folder beside its place and move it there when all is written.
 
     Parameters
@@ -89,6 +91,8 @@ def atomic_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path
         Where the folder will stand. An older one is replaced if it holds ``marker``.
     marker : str
         File name that tells a folder of ours from anybody else's.
+    may_hold : sequence of str, optional
+        Files of an older result that a new one may lack; they go with it.
 
     Yields
     ------
@@ -107,7 +111,7 @@ def atomic_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path
     temporary.mkdir()
     try:
         yield temporary
-        _spare_what_is_not_ours(target, {one.name for one in temporary.iterdir()})
+        _spare_what_is_not_ours(target, {*may_hold, *(one.name for one in temporary.iterdir())})
         for file in temporary.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())

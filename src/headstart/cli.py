@@ -158,50 +158,78 @@ def train(
 
 @app.command()
 def transfer(
-    source: Annotated[str, typer.Argument(help="A model folder, pixels, or random:NETWORK.")],
+    source: Annotated[
+        str, typer.Argument(help="timm:NAME, timm:local-dir:PATH, a model folder, pixels, or random:NETWORK.")
+    ],
     data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
     output: Output,
     tap: Annotated[
-        str | None, typer.Option(help="Where features are read; see: headstart sources show SOURCE.")
+        str | None, typer.Option(help="Where features are read; default: chosen by cross-validation.")
     ] = None,
-    pooling: Annotated[str, typer.Option(help="How maps become a row: flat, avg or grid2.")] = "flat",
+    pooling: Annotated[
+        str | None, typer.Option(help="How maps become a row: flat, avg or grid2; default: chosen.")
+    ] = None,
     head: Annotated[
-        str, typer.Option(help="linear, ridge, kernel, mlp, neighbours or prototypes.")
-    ] = "linear",
+        str | None,
+        typer.Option(help="linear, ridge, kernel, mlp, neighbours or prototypes; default: chosen."),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Views to learn from: textbook, handwriting, photo, or such as shear=0.2,zoom=0.2."
+        ),
+    ] = None,
+    views: Annotated[int, typer.Option(min=1, help="Augmented views of each image.")] = 3,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Every class counts alike, however many images it has.")
+    ] = False,
+    policy: Annotated[
+        str | None, typer.Option(help="How pictures are fitted: squish, crop, letterbox or ink.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="Side of a timm network's input, in px.")] = None,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: Precision = None,
     strict: Strict = False,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Go on though an image is in two splits.")
+    ] = False,
     no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
-    """Teach a frozen source new classes and save the model.
+    """Teach a frozen source new classes; save the model with a report.
 
-    Example: headstart transfer runs/digits digits:parity -o runs/parity
+    Example: headstart transfer timm:mobilenetv3_small_100 photos -o runs/photos
     """
     from headstart.data.readers import load
+    from headstart.features import Extraction
+    from headstart.imaging.augment import parse_augmentation
     from headstart.model import check_output
     from headstart.progress import terminal_progress
+    from headstart.report.page import render
     from headstart.sources import open_source
-    from headstart.strategies import learn_head
+    from headstart.strategies import Probe
+    from headstart.transfer import run_transfer
 
     check_output(output)
+    augmentation = None if augment is None else parse_augmentation(augment, views)
     with terminal_progress() as progress:
         dataset = _told(load(data, strict=strict))
-        learnt = learn_head(
-            open_source(source, dataset, seed),
+        done = run_transfer(
+            open_source(source, dataset, seed, size, policy),
             dataset,
-            tap=tap,
-            pooling=pooling,
-            head=head,
+            Probe(tap, pooling, head, augmentation, balance),
             seed=seed,
-            cache=_cache(no_cache),
-            runtime_name=runtime,
-            precision=precision,
-            progress=progress,
+            options=Extraction(_cache(no_cache), runtime, precision, progress),
+            allow_leaks=allow_leaks,
+            command=_typed(),
         )
-    learnt.model.save(output)
-    _print_learnt(learnt, output, json)
+    done.learnt.model.save(output, render(done.result))
+    if json:
+        _print_json({"model": str(output), "report": str(output / "report.html"), "result": done.result})
+    else:
+        _print_result(done.result)
+        print(f"\nModel: {output}\nReport: {output / 'report.html'}")
 
 
 @app.command()
@@ -270,15 +298,21 @@ def predict(
 @app.command()
 def inspect(
     thing: Annotated[str, typer.Argument(help="A model folder or a dataset.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Of a dataset: open no picture, so find no near duplicates.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Say what a model or a dataset is.
+    """Say what a model is, or what a dataset is and what is wrong with it.
 
-    Example: headstart inspect runs/parity
+    Example: headstart inspect photos
     """
     from headstart.inspect import describe
+    from headstart.progress import terminal_progress
 
-    _print_described(describe(thing), json)
+    with terminal_progress() as progress:
+        described = describe(thing, quick=quick, progress=progress)
+    _print_described(described, json)
 
 
 @recipes_app.callback()
@@ -311,20 +345,34 @@ def _sources(context: typer.Context) -> None:
 
 
 @sources_app.command("list")
-def sources_list() -> None:
-    """Name the sources that need no file."""
-    from headstart.sources import KNOWN
+def sources_list(
+    pattern: Annotated[
+        str | None, typer.Argument(help="Part of a name, or a shell pattern: lists timm's networks.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Name the kinds of sources; with a pattern, timm's networks that have weights.
+
+    Example: headstart sources list mobilenet
+    """
+    from headstart.sources import KNOWN, find_sources
     from headstart.tables import pairs
 
-    print(pairs({**KNOWN, "FOLDER": "any model folder of headstart's, cut at one of its taps"}))
+    if pattern is not None:
+        names = find_sources(pattern)
+        _print_json({"sources": names}) if json else print("\n".join(names))
+        return
+    known = {**KNOWN, "FOLDER": "any model folder of headstart's, cut at one of its taps"}
+    _print_json(known) if json else print(pairs(known))
 
 
 @sources_app.command("show")
 def sources_show(
     name: Annotated[str, typer.Argument(help="A source.")],
     data: Annotated[
-        str, typer.Option(help="Dataset that decides the input size where the source has none.")
-    ] = "digits",
+        str | None, typer.Option(help="Dataset that decides the input size where the source has none.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="Side of a timm network's input, in px.")] = None,
     json: Json = False,
 ) -> None:
     """Say what a source takes and where it can be tapped."""
@@ -332,7 +380,8 @@ def sources_show(
     from headstart.inspect import describe_source
     from headstart.sources import open_source
 
-    _print_described(describe_source(open_source(name, load(data))), json)
+    dataset = None if data is None else load(data)
+    _print_described(describe_source(open_source(name, dataset, size_px=size)), json)
 
 
 @cache_app.callback()

@@ -10,10 +10,12 @@ from dataclasses import replace
 from headstart.cache import default_cache
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
+from headstart.features import Extraction
+from headstart.imaging.augment import parse_augmentation
 from headstart.model import Model
 from headstart.records import TrainSettings
 from headstart.sources import open_source
-from headstart.strategies import learn_head, learn_network
+from headstart.strategies import Probe, learn_head, learn_network
 
 __all__ = ["train", "transfer"]
 
@@ -68,8 +70,10 @@ def transfer(
     data: str | Dataset,
     *,
     tap: str | None = None,
-    pooling: str = "flat",
-    head: str = "linear",
+    pooling: str | None = None,
+    head: str | None = None,
+    augment: str | None = None,
+    balance: bool = False,
     seed: int = 0,
 ) -> Model:
     """Teach a frozen source new classes.
@@ -81,11 +85,16 @@ def transfer(
     data : str or Dataset
         What to learn. Its ``test`` split is not looked at.
     tap : str, optional
-        Where features are read. Default: the source's own choice.
-    pooling : {'flat', 'avg', 'grid2'}, default='flat'
-        How maps become a row of features.
-    head : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}, default='linear'
-        What is fitted on the features.
+        Where features are read. Default: chosen by cross-validation where the source has candidates
+        (networks of timm), else the source's own.
+    pooling : {'flat', 'avg', 'grid2'}, optional
+        How maps become a row of features. Default: chosen with the tap, else ``flat``.
+    head : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}, optional
+        What is fitted on the features. Default: chosen with the tap, else ``linear``.
+    augment : str, optional
+        Views to learn from beside the images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
+    balance : bool, default=False
+        Let every class count alike, however many images it has.
     seed : int, default=0
         Same seed, same machine, same model.
 
@@ -108,7 +117,6 @@ def transfer(
     """
     dataset = load(data) if isinstance(data, str) else data
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
-    learnt = learn_head(
-        frozen, dataset, tap=tap, pooling=pooling, head=head, seed=seed, cache=default_cache()
-    )
-    return learnt.model
+    augmentation = None if augment is None else parse_augmentation(augment)
+    probe = Probe(tap, pooling, head, augmentation, balance)
+    return learn_head(frozen, dataset, probe, seed=seed, options=Extraction(default_cache())).model

@@ -22,7 +22,7 @@ from headstart.imaging.prepare import batches
 from headstart.progress import SILENT, Progress, told
 from headstart.records import Array, Images, Source
 
-__all__ = ["Extraction", "Place", "View", "extract", "extract_all", "feature_graph"]
+__all__ = ["PLAIN", "Extraction", "Place", "View", "extract", "extract_all", "feature_graph"]
 
 _READ = 64  # images read at a time
 _FORMAT = 2  # raise it when the same parts would give other numbers
@@ -43,6 +43,9 @@ class Extraction:
     runtime: str = "openvino"
     precision: str | None = None
     progress: Progress = SILENT
+
+
+PLAIN = Extraction()
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def extract(
     tap: str | None = None,
     pooling: str = "flat",
     view: View | None = None,
-    options: Extraction = Extraction(),
+    options: Extraction = PLAIN,
 ) -> Array:
     """Features of every image of a dataset, read at one place.
 
@@ -111,7 +114,7 @@ def extract_all(
     places: Sequence[Place],
     *,
     view: View | None = None,
-    options: Extraction = Extraction(),
+    options: Extraction = PLAIN,
 ) -> list[Array]:
     """Features of every image of a dataset, read at several places in one pass.
 
@@ -145,9 +148,7 @@ def extract_all(
     store = NullCache() if options.cache is None else options.cache
     keys = [_parts(dataset, source, place, view, options) for place in places]
     found = {place: store.get(parts) for place, parts in zip(places, keys, strict=True)}
-    missing = {
-        place: parts for place, parts in zip(places, keys, strict=True) if found[place] is None
-    }
+    missing = {place: parts for place, parts in zip(places, keys, strict=True) if found[place] is None}
     if missing:
         found |= _computed(dataset, source, missing, store, view, options)
     return [rows for place in places if (rows := found[place]) is not None]
@@ -217,11 +218,10 @@ def _pixels(dataset: Dataset, source: Source, view: View | None, first: int) -> 
     for batch in batches(rest, source.input, _READ):
         indices = np.arange(first, first + len(batch))
         first += len(batch)
-        if view is not None:
-            batch = augment(
-                batch, view.augmentation, seed=view.seed, indices=indices, view=view.number
-            )
-        yield batch
+        if view is None:
+            yield batch
+        else:
+            yield augment(batch, view.augmentation, seed=view.seed, indices=indices, view=view.number)
 
 
 def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:

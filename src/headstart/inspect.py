@@ -5,28 +5,37 @@ In: a name. Out: plain values, ready to print. Called by the command line.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from headstart.data.dataset import Dataset
+from headstart.data.doctor import Checkup, examine
 from headstart.data.readers import load
 from headstart.data.stores import ArrayImages
 from headstart.manifest import Manifest
 from headstart.model import open_model
+from headstart.progress import SILENT, Progress
 from headstart.records import InputSpec, Source
 
 __all__ = ["describe", "describe_source"]
 
+_SHOWN = 12
 
-def describe(thing: str) -> dict[str, Any]:
+
+def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
     """What a model folder or a dataset is.
 
     Parameters
     ----------
     thing : str
         A folder with a ``manifest.json``, or anything ``headstart.load`` takes.
+    quick : bool, default=False
+        Of a dataset: open no picture, so find no near duplicates.
+    progress : Progress, optional
+        Told about pictures looked at.
 
     Returns
     -------
@@ -45,7 +54,11 @@ def describe(thing: str) -> dict[str, Any]:
     """
     if (Path(thing) / "manifest.json").exists():
         return _model(open_model(thing).manifest)
-    return _dataset(load(thing))
+    dataset = load(thing)
+    found = examine(
+        dataset, near=not quick, on_image=lambda done, total: progress.step("look at", done, total)
+    )
+    return {**_dataset(dataset), **_checkup(found)}
 
 
 def describe_source(source: Source) -> dict[str, Any]:
@@ -63,12 +76,55 @@ def describe_source(source: Source) -> dict[str, Any]:
     """
     return {
         "source": source.name,
+        **_notes(source),
         "input": _input(source.input),
         "fingerprint": source.fingerprint,
-        "classes": list(source.classes or ()) or "none of its own",
+        "classes": _classes(source),
         "default_tap": source.default_tap,
         "taps": {name: " x ".join(map(str, shape)) for name, shape in source.taps.items()},
     }
+
+
+def _classes(source: Source) -> str:
+    """The first few, and how many there are."""
+    names = source.classes or ()
+    if not names:
+        return "none of its own"
+    shown = "; ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown}; and {len(names) - _SHOWN:,} more"
+
+
+def _notes(source: Source) -> dict[str, Any]:
+    """What the makers say, ready to print."""
+    if not source.notes:
+        return {}
+    notes = source.notes
+    return {
+        "parameters": f"{notes['n_parameters']:,}",
+        "gflops_per_image": round(notes["gflops"], 3),
+        "licence": notes["licence"],
+        "checksum": notes["checksum"],
+        "tried_by_cross_validation": [f"{tap} {pooling}" for tap, pooling in source.candidates],
+    }
+
+
+def _checkup(found: Checkup) -> dict[str, Any]:
+    """The doctor's findings, ready to print."""
+    sizes = found.sizes_px
+    told: dict[str, Any] = {"images_per_split_and_class": {k: dict(v) for k, v in found.counts.items()}}
+    if sizes is not None:
+        told["sizes_px"] = {
+            "smallest": " x ".join(map(str, sizes.smallest)),
+            "median": " x ".join(map(str, sizes.median)),
+            "largest": " x ".join(map(str, sizes.largest)),
+            "different_sizes": sizes.n_distinct,
+        }
+        told |= {"modes": dict(found.modes), "formats": dict(found.formats), "polarity": dict(found.polarity)}
+    told["imbalance"] = round(found.imbalance, 3)
+    if found.pairs:
+        told["duplicates"] = [asdict(pair) | {"leak": pair.leak} for pair in found.pairs]
+    told["remarks"] = list(found.remarks) or ["nothing wrong was found"]
+    return told
 
 
 def _model(manifest: Manifest) -> dict[str, Any]:

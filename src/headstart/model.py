@@ -28,7 +28,7 @@ from headstart.records import Array, Source, Weights
 
 __all__ = ["Model", "check_output", "open_model"]
 
-_MANIFEST = "manifest.json"
+_MANIFEST, _REPORT = "manifest.json", "report.html"
 _LIMIT_MANIFEST_BYTES = 16 * 2**20
 _LIMIT_FILE_BYTES = 8 * 2**30
 _BATCH = 64
@@ -125,13 +125,15 @@ class Model:
             manifest.classes,
         )
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
+    def save(self, folder: str | os.PathLike[str], report: str | None = None) -> Path:
         """Write the model folder whole or not at all.
 
         Parameters
         ----------
         folder : path
             New, empty, or an older model folder, which is replaced.
+        report : str, optional
+            HTML to put beside it as ``report.html``.
 
         Returns
         -------
@@ -154,9 +156,11 @@ class Model:
             name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
         }
         check_output(folder)
-        with atomic_folder(folder, marker=_MANIFEST) as temporary:
+        with atomic_folder(folder, marker=_MANIFEST, may_hold=(_REPORT,)) as temporary:
             for name, data in contents.items():
                 (temporary / name).write_bytes(data)
+            if report is not None:
+                (temporary / _REPORT).write_text(report, encoding="utf-8")
             (temporary / _MANIFEST).write_text(
                 write_manifest(replace(self.manifest, files=notes)), encoding="utf-8"
             )

@@ -1,6 +1,6 @@
 """Networks that others trained, as Sources: exported once by torch, kept as graphs, run without it after.
 
-In: ``timm:NAME``, ``timm:local-dir:PATH`` or a network to draw at random. Out: a Source with a tap at every stage.
+In: a timm name, a local folder, or a network to draw at random. Out: a Source with a tap at every stage.
 Must not import torch or timm but through networks.timm_source, when no graph is kept. Called by sources.
 """
 
@@ -31,6 +31,7 @@ __all__ = ["Network", "find_network", "network_source", "pretrained_names"]
 _FORMAT = 1  # raise it when the same network would be exported otherwise
 _LOCAL = "local-dir:"
 _BATCH_PIXELS = 4 * 224 * 224  # maps of more images do not stay in a processor's cache
+_LAST_STAGES = 5  # what lies before sees edges only
 _FEW_FEATURES, _MOST_FEATURES = 64, 8_192
 
 
@@ -73,9 +74,7 @@ def pretrained_names(pattern: str = "") -> list[str]:
     return [f"timm:{name}" for name in timm_names(pattern)]
 
 
-def find_network(
-    name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
-) -> Network:
+def find_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None) -> Network:
     """A network as a graph: the kept one, or exported now and kept.
 
     Parameters
@@ -138,7 +137,7 @@ def network_source(network: Network, native: InputSpec | None, name: str) -> Sou
     Returns
     -------
     Source
-        Its candidates are the last stages, averaged and in a grid, and the embedding.
+        Its candidates are the last stages, averaged and in a grid, the embedding and the logits.
     """
     about, (height, width) = network.about, network.size
     scaling = tuple(about["mean"]), tuple(about["std"])
@@ -168,8 +167,9 @@ def network_source(network: Network, native: InputSpec | None, name: str) -> Sou
 def _candidates(taps: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], ...]:
     """Taps and poolings worth a trial: rows neither too short to tell much nor too long to fit fast."""
     found = []
+    maps = [tap for tap, shape in taps.items() if len(shape) > 1]
     for tap, shape in taps.items():
-        if tap == "logits":
+        if tap in maps[:-_LAST_STAGES]:
             continue
         if len(shape) == 1:
             found.append((tap, "flat"))
@@ -191,8 +191,8 @@ def _identity(name: str) -> str:
     files = (home / "config.json", home / "model.safetensors")  # never a pickle
     if not all(file.is_file() for file in files):
         raise MissingDataError(
-            f"source 'timm:{name}' is not a folder with config.json and model.safetensors, need one as timm saves "
-            "it; mend the path"
+            f"source 'timm:{name}' is not a folder with config.json and model.safetensors, need one as "
+            "timm saves it; mend the path"
         )
     return " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 

@@ -27,6 +27,7 @@ __all__ = [
     "LayerSpec",
     "Network",
     "NetworkSpec",
+    "PlainTable",
     "Row",
     "Score",
     "Source",
@@ -184,7 +185,8 @@ class Source:
     tells apart, or None if it has no top. ``precision`` is what its features are computed in when
     nobody asks for another: ``auto`` where bf16 pays, ``fp32`` where the network is small.
     ``candidates`` are the pairs of tap and pooling worth trying when nobody names a tap; a source
-    without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes`` are facts to show: licence, parameters, GFLOPs.
+    without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes``
+    are facts to show: licence, parameters, GFLOPs.
     """
 
     name: str
@@ -290,6 +292,16 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class PlainTable:
+    """A table of text for a report: the first column names the line, the others are set to the right."""
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """All a report needs, and all that ``--json`` prints."""
 
@@ -304,3 +316,4 @@ class StudyResult:
     facts: Mapping[str, str]
     sizes: Mapping[str, int]
     examples: Sequence[tuple[str, str]] = ()
+    tables: tuple[PlainTable, ...] = ()

@@ -6,21 +6,31 @@ In: a name. Out: a Source. Must not import a training framework. Called by strat
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from headstart.data.dataset import Dataset
+from headstart.data.readers import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.graph import build
 from headstart.model import open_model
 from headstart.networks.architectures import ARCHITECTURES, architecture, layer_shapes
 from headstart.networks.scratch_engine import initial_weights
-from headstart.pretrained import find_network, network_source
+from headstart.pretrained import find_network, network_source, pretrained_names
 from headstart.records import InputSpec, NetworkSpec, Source
 
-__all__ = ["KNOWN", "fingerprint", "native_input", "open_source", "random_source", "spec_source"]
+__all__ = [
+    "KNOWN",
+    "find_sources",
+    "fingerprint",
+    "native_input",
+    "open_source",
+    "random_source",
+    "spec_source",
+]
 
 KNOWN = {
     "timm:NAME": "a network of timm with its weights, such as timm:resnet50; find one: sources list PATTERN",
@@ -36,7 +46,13 @@ _TIMM = "timm:"
 _LARGEST_PX = 64  # side of what raw pixels of photos are squished to
 
 
-def open_source(name: str, dataset: Dataset, seed: int = 0, size_px: int | None = None) -> Source:
+def open_source(
+    name: str,
+    dataset: Dataset | None = None,
+    seed: int = 0,
+    size_px: int | None = None,
+    policy: str | None = None,
+) -> Source:
     """A source by name, for the images of a dataset.
 
     Parameters
@@ -45,12 +61,14 @@ def open_source(name: str, dataset: Dataset, seed: int = 0, size_px: int | None 
         Path of a model folder, ``timm:NAME``, ``timm:NAME.TAG``, ``timm:local-dir:PATH``, ``pixels``,
         ``random:NETWORK`` (NETWORK as in ``train --network``, or as timm names it) or ``random:PATH``
         (the network of a model folder, drawn afresh).
-    dataset : Dataset
-        Decides the input size of sources that have none of their own.
+    dataset : Dataset, optional
+        Decides the input size of sources that have none of their own. Default: the digits.
     seed : int, default=0
         Draws random weights.
     size_px : int, optional
         Side of a timm network's input. Default: its own.
+    policy : str, optional
+        How pictures are fitted to the input, see ``imaging.fit``. Default: the source's own.
 
     Returns
     -------
@@ -68,13 +86,19 @@ def open_source(name: str, dataset: Dataset, seed: int = 0, size_px: int | None 
     ModelError
         If it is a folder and no model.
     """
+    if policy is not None:
+        plain = open_source(name, dataset, seed, size_px)
+        return replace(plain, input=replace(plain.input, policy=policy))
     if name.startswith(_TIMM):
         return _timm(name, name.removeprefix(_TIMM), dataset, size_px=size_px)
     if name.startswith(f"random:{_TIMM}"):
-        network = name.removeprefix(f"random:{_TIMM}")
-        return _timm(name, network, dataset, pretrained=False, seed=seed, size_px=size_px)
+        drawn = name.removeprefix(f"random:{_TIMM}")
+        return _timm(name, drawn, dataset, pretrained=False, seed=seed, size_px=size_px)
     if size_px is not None:
-        raise SettingError(f"size is {size_px}, need a source timm:NAME to set it of; leave it out for {name!r}")
+        raise SettingError(
+            f"size is {size_px}, need a source timm:NAME to set it of; leave it out for {name!r}"
+        )
+    dataset = dataset or load("digits")
     if name == "pixels":
         return _pixels(native_input(dataset))
     kind, _, rest = name.partition(":")
@@ -93,16 +117,44 @@ def open_source(name: str, dataset: Dataset, seed: int = 0, size_px: int | None 
     )
 
 
+def find_sources(pattern: str) -> list[str]:
+    """Names of timm's networks with weights that match a pattern.
+
+    Parameters
+    ----------
+    pattern : str
+        Shell pattern; a plain word is looked for anywhere. ``timm:`` in front is ignored.
+
+    Returns
+    -------
+    list of str
+        Each as ``timm:NAME.TAG``.
+
+    Raises
+    ------
+    MissingExtraError
+        If timm is not installed.
+    UnknownSourceError
+        If none matches.
+    """
+    found = pretrained_names(pattern.removeprefix(_TIMM))
+    if not found:
+        raise UnknownSourceError(
+            f"no network of timm matches {pattern!r}, need part of a name; try 'mobilenet'"
+        )
+    return found
+
+
 def _timm(
     name: str,
     network: str,
-    dataset: Dataset,
+    dataset: Dataset | None,
     *,
     pretrained: bool = True,
     seed: int = 0,
     size_px: int | None = None,
 ) -> Source:
-    native = native_input(dataset) if isinstance(dataset.images, ArrayImages) else None
+    native = native_input(dataset) if dataset and isinstance(dataset.images, ArrayImages) else None
     found = find_network(network, pretrained=pretrained, seed=seed, size_px=size_px)
     return network_source(found, native, name)
 

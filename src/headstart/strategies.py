@@ -16,14 +16,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from headstart.cache import Cache
+from headstart.choose import MOST_IMAGES, Choice, choose
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import holdout
 from headstart.errors import DataError, UnknownClassError
-from headstart.features import extract
+from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.graph import build
 from headstart.heads.base import Head
+from headstart.heads.crossval import HELD_OUT
 from headstart.heads.registry import make_head
+from headstart.imaging.augment import Augmentation
 from headstart.imaging.prepare import prepare
 from headstart.manifest import Manifest
 from headstart.model import Model
@@ -31,10 +33,21 @@ from headstart.networks.architectures import architecture, layer_shapes
 from headstart.networks.registry import make_network
 from headstart.networks.training import OnStep, fit
 from headstart.progress import SILENT, Progress
-from headstart.records import Curve, Epoch, Network, Source, TrainSettings
+from headstart.records import Array, Curve, Epoch, Network, Source, TrainSettings
 from headstart.sources import fingerprint, native_input
 
-__all__ = ["Learning", "Learnt", "learn_head", "learn_network", "training_parts", "versions"]
+__all__ = [
+    "CHOSEN",
+    "Learning",
+    "Learnt",
+    "Probe",
+    "choose_place",
+    "learn_head",
+    "learn_network",
+    "training_parts",
+    "training_rows",
+    "versions",
+]
 
 _VALIDATION_SHARE = 0.1
 _VALIDATION_MOST = 3_000
@@ -50,12 +63,36 @@ class Learning:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """How a head is put on a frozen source; what is None is chosen by cross-validation where it can be.
+
+    ``augmentation`` adds its views of every training image; ``balance`` lets every class count alike.
+    """
+
+    tap: str | None = None
+    pooling: str | None = None
+    head: str | None = None
+    augmentation: Augmentation | None = None
+    balance: bool = False
+
+
+CHOSEN = Probe()
+"""Everything by cross-validation."""
+
+
+@dataclass(frozen=True)
 class Learnt:
-    """A model, the curve of its learning, and the seconds it took."""
+    """A model, the curve of its learning, and the seconds it took.
+
+    ``choice`` says how its parts were chosen, if they were; ``held_probs`` are its answers on the
+    images held out, if any, (n_held, n_classes).
+    """
 
     model: Model
     curve: Curve | None
     seconds: float
+    choice: Choice | None = None
+    held_probs: Array | None = None
 
 
 def training_parts(dataset: Dataset, seed: int) -> Learning:
@@ -160,32 +197,25 @@ def learn_network(
 def learn_head(
     source: Source,
     dataset: Dataset,
+    probe: Probe = CHOSEN,
     *,
-    tap: str | None = None,
-    pooling: str = "flat",
-    head: str = "linear",
     seed: int = 0,
-    cache: Cache | None = None,
-    runtime_name: str = "openvino",
-    precision: str | None = None,
-    progress: Progress = SILENT,
+    options: Extraction = PLAIN,
 ) -> Learnt:
     """Fit a head on a frozen source's features: the strategy ``probe``.
 
     Parameters
     ----------
     source : Source
-        Runs once per image and is never changed.
+        Runs once per image and view, and is never changed.
     dataset : Dataset
         Its ``test`` split, if any, is not looked at.
-    tap, pooling : str
-        Where features are read; see ``features.extract``.
-    head : str, default='linear'
-        See ``heads.registry``.
+    probe : Probe, optional
+        Where features are read and what is fitted on them.
     seed : int, default=0
-        Decides folds and held-out images.
-    cache, runtime_name, precision, progress
-        See ``features.extract``.
+        Decides folds, held-out images and views.
+    options : Extraction, optional
+        Cache, runtime and precision.
 
     Returns
     -------
@@ -197,29 +227,132 @@ def learn_head(
     SettingError, UnknownTapError, DataError
         If a name is wrong or the data cannot be learnt from.
     """
-    begun, tap = perf_counter(), tap or source.default_tap
-    parts = training_parts(dataset, seed)
-
-    def features_of(part: Dataset) -> Any:
-        return extract(
-            part,
-            source,
-            tap=tap,
-            pooling=pooling,
-            cache=cache,
-            runtime_name=runtime_name,
-            precision=precision,
-            progress=progress,
-        )
-
-    rows = features_of(parts.fit)
-    watch = None if parts.held is None else (features_of(parts.held), parts.held.labels)
-    fitted = make_head(head).fit(rows, parts.fit.labels, classes=dataset.classes, seed=seed, watch=watch)
+    begun, parts = perf_counter(), training_parts(dataset, seed)
+    place, head, choice = choose_place(source, parts.fit, probe, seed, options)
+    rows, labels, images = training_rows(source, parts.fit, place, probe.augmentation, seed, options)
+    watch = None
+    if parts.held is not None:
+        held = extract(parts.held, source, tap=place[0], pooling=place[1], options=options)
+        watch = (held, parts.held.labels)
+    fitted = make_head(head).fit(
+        rows,
+        labels,
+        classes=dataset.classes,
+        seed=seed,
+        watch=watch,
+        images=images,
+        balance=probe.balance,
+    )
     seconds = perf_counter() - begun
     curve = None if fitted.curve_ is None else replace(fitted.curve_, title=f"{head} head on {dataset.name}")
-    scores = {} if watch is None else {"val_accuracy": float((fitted.predict(watch[0]) == watch[1]).mean())}
-    model = _probe_model(source, _Fitted(fitted, tap, pooling, scores), dataset, parts, seed, seconds)
-    return Learnt(model, curve, seconds)
+    scores, held_probs = {}, None
+    if watch is not None:
+        held_probs = fitted.probabilities(watch[0])
+        hits = np.asarray(dataset.classes)[held_probs.argmax(axis=1)] == watch[1]
+        scores["val_accuracy"] = float(hits.mean())
+    if choice is not None:
+        scores["cv_accuracy"] = choice.best.accuracy.value
+    settings: dict[str, Any] = {}
+    if probe.augmentation is not None:
+        settings["augmentation"] = probe.augmentation.parts()
+    if probe.balance:
+        settings["balance"] = True
+    made = _Fitted(fitted, place, scores, settings)
+    model = _probe_model(source, made, dataset, parts, seed, seconds)
+    return Learnt(model, curve, seconds, choice, held_probs)
+
+
+def choose_place(
+    source: Source, dataset: Dataset, probe: Probe, seed: int, options: Extraction
+) -> tuple[Place, str, Choice | None]:
+    """Where to read and what to fit: as told, else by cross-validation among the source's candidates.
+
+    Parameters
+    ----------
+    source : Source
+        Its candidates are tried, those that agree with what the probe names.
+    dataset : Dataset
+        Training images; of more than 1,500 a stratified part decides.
+    probe : Probe
+        What is given.
+    seed : int
+        Decides folds.
+    options : Extraction
+        Cache, runtime and precision.
+
+    Returns
+    -------
+    place : (tap, pooling)
+    head : str
+    choice : Choice or None
+        None if there was nothing to choose, or a class has one image.
+    """
+    open_places = [
+        (tap, pooling)
+        for tap, pooling in source.candidates
+        if probe.tap in (None, tap) and probe.pooling in (None, pooling)
+    ]
+    tap = probe.tap or (open_places[-1][0] if open_places else source.default_tap)
+    maps = len(source.taps.get(tap, ())) > 1
+    given = (tap, probe.pooling or ("avg" if maps and source.candidates else "flat"))
+    places = open_places or [given]
+    heads = (probe.head,) if probe.head in HELD_OUT else tuple(HELD_OUT)
+    if probe.head is not None and probe.head not in HELD_OUT:
+        make_head(probe.head)  # a wrong name is found before anything is computed
+        heads = ("ridge",)
+    settled = len(places) == 1 and (probe.head is not None or not source.candidates)
+    if settled or min(dataset.counts().values()) < 2:
+        place = given if given in places else places[-1]
+        return place, probe.head or ("ridge" if source.candidates else "linear"), None
+    some = dataset
+    if len(dataset) > MOST_IMAGES:
+        some = dataset.subset(holdout(dataset.labels, MOST_IMAGES / len(dataset), seed)[1])
+    rows = extract_all(some, source, places, options=options)
+    choice = choose(dict(zip(places, rows, strict=True)), some.codes(), heads=heads, seed=seed)
+    best = choice.best
+    return (best.tap, best.pooling), probe.head or best.head, choice
+
+
+def training_rows(
+    source: Source,
+    dataset: Dataset,
+    place: Place,
+    augmentation: Augmentation | None,
+    seed: int,
+    options: Extraction,
+) -> tuple[Array, NDArray[np.str_], NDArray[np.intp]]:
+    """Features to learn from: of the images, then of each of their views.
+
+    Parameters
+    ----------
+    source : Source
+        What computes them.
+    dataset : Dataset
+        Training images.
+    place : (tap, pooling)
+        Where features are read.
+    augmentation : Augmentation or None
+        None reads the images alone.
+    seed : int
+        Draws the views.
+    options : Extraction
+        Cache, runtime and precision.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_images * (1 + n_views), n_features), float32
+    labels : ndarray of str
+        Of each row.
+    images : ndarray of int
+        Which image each row shows.
+    """
+    n_views = 0 if augmentation is None else augmentation.views
+    views = [None, *(View(augmentation, seed, number) for number in range(n_views) if augmentation)]
+    rows = [
+        extract(dataset, source, tap=place[0], pooling=place[1], view=view, options=options) for view in views
+    ]
+    images = np.tile(np.arange(len(dataset)), len(views))
+    return rows[0] if len(rows) == 1 else np.concatenate(rows), dataset.labels[images], images
 
 
 def _network_model(
@@ -259,18 +392,18 @@ def _network_model(
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A head, where it reads, and its accuracy on the images held out to watch it."""
+    """A head, where it reads, its accuracy on images held out, and what else was set."""
 
     head: Head
-    tap: str
-    pooling: str
+    place: Place
     scores: Mapping[str, float]
+    settings: Mapping[str, Any]
 
 
 def _probe_model(
     source: Source, fitted: _Fitted, dataset: Dataset, parts: Learning, seed: int, seconds: float
 ) -> Model:
-    tap, pooling, head = fitted.tap, fitted.pooling, fitted.head
+    (tap, pooling), head = fitted.place, fitted.head
     # what lies above the tap is cut off first: it may be a head of ours, with the same names
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), [tap]))
     answer = head.append(builder, build.pool(builder, tap, source.taps[tap], pooling))
@@ -290,7 +423,7 @@ def _probe_model(
         head={"name": head.name, "chosen": head.chosen_},
         source={"name": source.name, "fingerprint": source.fingerprint, "tap": tap, "pooling": pooling},
         data=_data_note(dataset, parts),
-        settings={},
+        settings=fitted.settings,
         scores=fitted.scores,
         seed=seed,
         versions=versions(),

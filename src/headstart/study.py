@@ -13,14 +13,13 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.cache import Cache
 from headstart.data.dataset import Dataset
 from headstart.data.splits import nested_subsets
 from headstart.data.views import view_map
 from headstart.errors import DataError
 from headstart.evaluation.compare import holm, paired_difference, verdict
 from headstart.evaluation.intervals import wilson
-from headstart.features import extract
+from headstart.features import PLAIN, Extraction, extract
 from headstart.heads.registry import make_head
 from headstart.imaging.prepare import prepare
 from headstart.networks.architectures import with_classes
@@ -37,6 +36,7 @@ __all__ = [
     "Table",
     "collapse",
     "frozen_controls",
+    "majority",
     "network_from_scratch",
     "probe",
     "run_table",
@@ -81,10 +81,9 @@ class FeatureOptions:
     """Where features are read and what is fitted on them; the same for the probe and its controls."""
 
     tap: str | None = None
+    pooling: str = "flat"
     head: str = "linear"
-    cache: Cache | None = None
-    runtime: str = "openvino"
-    progress: Progress = SILENT
+    extraction: Extraction = PLAIN
 
 
 def probe(source: Source, train: Dataset, test: Dataset, options: FeatureOptions) -> Strategy:
@@ -105,14 +104,7 @@ def probe(source: Source, train: Dataset, test: Dataset, options: FeatureOptions
         A Strategy.
     """
     rows, asked = (
-        extract(
-            part,
-            source,
-            tap=options.tap,
-            cache=options.cache,
-            runtime_name=options.runtime,
-            progress=options.progress,
-        )
+        extract(part, source, tap=options.tap, pooling=options.pooling, options=options.extraction)
         for part in (train, test)
     )
 
@@ -146,7 +138,7 @@ def frozen_controls(
         By the names that tables show. Raw pixels get kernel ridge, the strongest plain classifier
         on them.
     """
-    raw = replace(options, tap=None, head="kernel")
+    raw = replace(options, tap=None, pooling="flat", head="kernel")
     return {
         "random frozen": probe(random_source(spec, seed), train, test, options),
         "raw pixels": probe(open_source("pixels", train), train, test, raw),
@@ -186,6 +178,28 @@ def network_from_scratch(
         chosen = replace(settings[0] if len(indices) == len(train) else settings[1], seed=seed, patience=0)
         fit(network, images[indices], codes[indices], chosen)
         return network.logits(asked)
+
+    return strategy
+
+
+def majority(train: Dataset, test: Dataset) -> Strategy:
+    """Always the commonest class of the labels drawn.
+
+    Parameters
+    ----------
+    train, test : Dataset
+        Images to draw labels from, and images to answer.
+
+    Returns
+    -------
+    callable
+        A Strategy.
+    """
+    codes, n_classes = train.codes(), len(train.classes)
+
+    def strategy(indices: NDArray[np.intp], seed: int) -> Array:
+        shares = np.bincount(codes[indices], minlength=n_classes) / len(indices)
+        return np.tile(shares.astype(np.float32), (len(test), 1))
 
     return strategy
 

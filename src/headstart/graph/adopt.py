@@ -7,6 +7,7 @@ Must not import a runtime or a training framework. Called by pretrained.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,10 @@ from headstart.records import InputSpec
 
 __all__ = ["adopt", "flops_of"]
 
-_MODES = {"bilinear": {"mode": "linear"}, "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5}}
+_MODES: dict[str, dict[str, Any]] = {
+    "bilinear": {"mode": "linear"},
+    "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},
+}
 
 
 def adopt(network: onnx.ModelProto, spec: InputSpec, size: tuple[int, int]) -> onnx.ModelProto:

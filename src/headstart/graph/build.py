@@ -106,7 +106,7 @@ class GraphBuilder:
         return output
 
     def graft(self, model: onnx.ModelProto, inputs: Mapping[str, str]) -> None:
-        """Append another graph whose inputs are tensors of this one, given by name; names stay as they are."""
+        """Append another graph whose inputs are tensors of this one, by name; its names stay."""
         self._constants |= {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
             grafted = onnx.NodeProto()

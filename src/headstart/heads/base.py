@@ -223,7 +223,7 @@ def append_softmax(builder: Builder, rows: str, weight: Array, bias: Array) -> s
     Parameters
     ----------
     builder : Builder
-        Graph to append to; its tensor ``logits`` gets the map's values.
+        Graph to append to; its tensor ``head.logits`` gets the map's values.
     rows : str
         Tensor of shape (n, n_inputs).
     weight : ndarray of shape (n_inputs, n_classes), float32
@@ -237,7 +237,7 @@ def append_softmax(builder: Builder, rows: str, weight: Array, bias: Array) -> s
         Tensor of probabilities, (n, n_classes).
     """
     names = (builder.constant("head.weight", weight), builder.constant("head.bias", bias))
-    return builder.add("Softmax", builder.add("Gemm", rows, *names, name="logits"), axis=1)
+    return builder.add("Softmax", builder.add("Gemm", rows, *names, name="head.logits"), axis=1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Networks of the timm collection as graphs: weights had or an error, every stage a tap, frozen whole.
 
-In: a timm name or a local folder. Out: an ONNX network on normalised pixels, and what its makers say of it.
-Owns the packages timm and torch, so it is imported by pretrained alone, the first time a network is asked for.
+In: a timm name or a local folder. Out: an ONNX network on normalised pixels, and what its makers say.
+Owns the package timm, so it is imported by pretrained alone, the first time a network is asked for.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import timm
 import torch
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from headstart.errors import SourceError, UnknownSourceError, nearest
@@ -69,7 +70,9 @@ def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:
     return found
 
 
-def export_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None) -> Exported:
+def export_network(
+    name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
+) -> Exported:
     """Build a network, freeze it, and write it as a graph.
 
     Parameters
@@ -103,7 +106,9 @@ def export_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px
     side = size_px or config["input_size"][-1]
     graph, taps = _graph(network, name, (side, side))
     if checksum(network) != before:
-        raise SourceError(f"source 'timm:{name}' changed while it was exported, need frozen weights; report it")
+        raise SourceError(
+            f"source 'timm:{name}' changed while it was exported, need frozen weights; report it"
+        )
     return Exported(
         graph=graph,
         taps=taps,
@@ -139,7 +144,7 @@ def checksum(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _created(name: str, pretrained: bool) -> nn.Module:
+def _created(name: str, pretrained: bool) -> Any:
     """The network with its weights, or the reason why not; never silently random."""
     local = name.startswith("local-dir:")
     if not local and not timm.is_model(name):
@@ -157,8 +162,8 @@ def _created(name: str, pretrained: bool) -> nn.Module:
     except Exception as error:  # whatever hub, disk, parser or network raise; many have no common base
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(
-            f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), need its weights from the "
-            "hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
+            f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), need its weights from "
+            "the hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
         ) from error
 
 
@@ -174,7 +179,7 @@ def _check_has_weights(name: str) -> None:
         )
 
 
-def _classes(network: nn.Module) -> tuple[str, ...]:
+def _classes(network: Any) -> tuple[str, ...]:
     """Names of what the top tells apart; numbers where the makers name none."""
     names = network.pretrained_cfg.get("label_names")
     n_classes = network.num_classes
@@ -189,9 +194,9 @@ def _classes(network: nn.Module) -> tuple[str, ...]:
 class _Tapped(nn.Module):
     """A network that gives the maps of every stage, and its top's values where the top is small."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network  # timm's networks share methods and no type
         top = sum(one.numel() for name, one in network.named_parameters() if name.startswith(_TOP))
         self.with_top = top <= _LARGEST_TOP
         self.n_classes = int(network.num_classes)
@@ -210,14 +215,18 @@ class _Tapped(nn.Module):
     def shapes(self, pixels: Tensor) -> dict[str, tuple[int, ...]]:
         """Names of what `forward` gives, with shapes but for the images' axis."""
         last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
-        self.adds_features = last.ndim == 4 and last.shape[1] >= last.shape[3] and not torch.equal(last, stages[-1])
+        self.adds_features = (
+            last.ndim == 4 and last.shape[1] >= last.shape[3] and not torch.equal(last, stages[-1])
+        )
         names = [f"stage{number}" for number in range(1, len(stages) + 1)]
         names += ["features"] * self.adds_features + ["embedding"] * self.with_top
         names += ["logits"] * (self.with_top and self.n_classes > 0)
         return {name: tuple(one.shape[1:]) for name, one in zip(names, self(pixels), strict=True)}
 
 
-def _graph(network: nn.Module, name: str, size: tuple[int, int]) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
+def _graph(
+    network: Any, name: str, size: tuple[int, int]
+) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
     """The network's graph, and its taps with their shapes."""
     try:
         tapped, example = _Tapped(network), torch.linspace(-1, 1, 6 * size[0] * size[1]).reshape(2, 3, *size)
@@ -237,8 +246,8 @@ def _graph(network: nn.Module, name: str, size: tuple[int, int]) -> tuple[onnx.M
     except Exception as error:  # a network that its tracer or its own checks refuse
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), need a network and "
-            "a size that can; choose another size or network"
+            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), need a network "
+            "and a size that can; choose another size or network"
         ) from error
     assert program is not None, "dynamo gives a program"
     return program.model_proto, shapes

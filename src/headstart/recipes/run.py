@@ -26,6 +26,7 @@ from headstart.data.splits import holdout
 from headstart.data.views import apply_view
 from headstart.errors import SettingError, UnknownTapError, nearest
 from headstart.evaluation.metrics import evaluate
+from headstart.features import Extraction
 from headstart.heads.registry import make_head
 from headstart.networks.architectures import architecture
 from headstart.progress import SILENT, Progress
@@ -33,7 +34,7 @@ from headstart.recipes.recipe import Recipe
 from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
 from headstart.sources import native_input
-from headstart.strategies import Learnt, learn_head, learn_network, training_parts, versions
+from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts, versions
 from headstart.study import (
     FeatureOptions,
     Protocol,
@@ -73,6 +74,11 @@ class Options:
     runtime: str = "openvino"
     command: str = ""
     progress: Progress = SILENT
+
+    @property
+    def extraction(self) -> Extraction:
+        """How features are computed."""
+        return Extraction(self.cache, self.runtime, None, self.progress)
 
 
 @dataclass(frozen=True)
@@ -145,12 +151,9 @@ def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options 
     transferred = learn_head(
         frozen,
         run.target,
-        tap=recipe.tap,
-        head=recipe.head,
+        Probe(recipe.tap, "flat", recipe.head),
         seed=options.seed,
-        cache=options.cache,
-        runtime_name=options.runtime,
-        progress=options.progress,
+        options=options.extraction,
     )
     table = _table(run, source, transferred)
     evaluations = _evaluations(run, source, transferred)
@@ -265,7 +268,7 @@ def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evalua
 def _table(run: _Run, source: Learnt, transferred: Learnt) -> Table:
     """The transfer against its controls; with all labels the probe is the saved model itself."""
     options, recipe = run.options, run.recipe
-    features = FeatureOptions(recipe.tap, recipe.head, options.cache, options.runtime, options.progress)
+    features = FeatureOptions(recipe.tap, "flat", recipe.head, options.extraction)
     by_features = probe(source.model.source(), run.train, run.test, features)
 
     def probed(indices: NDArray[np.intp], seed: int) -> Array:

@@ -1,0 +1,232 @@
+"""A transfer as a user asks for it: examine the data, choose, fit, measure on images held out, report.
+
+In: a source, a Dataset, a Probe. Out: the model and a StudyResult about images that it did not learn from.
+Must not import an engine at the top. Called by the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import strftime
+
+from headstart.choose import Choice
+from headstart.data.dataset import Dataset
+from headstart.data.doctor import Checkup, examine
+from headstart.errors import DataError
+from headstart.evaluation.metrics import evaluate
+from headstart.features import PLAIN, Extraction
+from headstart.imaging.augment import flip_warning
+from headstart.records import Evaluation, PlainTable, Row, Source, StudyResult
+from headstart.sources import open_source
+from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts, versions
+from headstart.study import FeatureOptions, Protocol, Strategy, Table, majority, probe, run_table
+
+__all__ = ["Transferred", "check_up", "choice_table", "run_transfer"]
+
+_SHOWN = 12  # trials in a report
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What was learnt, and what is known of it."""
+
+    learnt: Learnt
+    result: StudyResult
+
+
+def check_up(dataset: Dataset, *, allow_leaks: bool = False) -> Checkup:
+    """The doctor's cheap part, before anything is learnt: refuse what would make every number a lie.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        All splits.
+    allow_leaks : bool, default=False
+        Go on with images that are in two splits.
+
+    Returns
+    -------
+    Checkup
+        Its remarks belong into the report.
+
+    Raises
+    ------
+    DataError
+        If a class has fewer than two images, the splits have other classes, or an image is in two splits.
+    """
+    found = examine(dataset, near=False)
+    counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
+    few = [name for name, count in counts.items() if count < 2]
+    if few:
+        raise DataError(
+            f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]]} training image(s), need at "
+            "least 2 to learn from one and judge by the other; add images, or leave the class out with a view"
+        )
+    if found.label_problems:
+        raise DataError(
+            f"dataset {dataset.name!r}: {found.label_problems[0]}, need the same names in every split; "
+            "rename the folders"
+        )
+    leaks = [pair for pair in found.pairs if pair.leak]
+    if leaks and not allow_leaks:
+        raise DataError(
+            f"dataset {dataset.name!r} has {len(leaks)} image(s) in two splits, such as {leaks[0].first!r} "
+            f"and {leaks[0].second!r}, need splits that share none; remove them (headstart inspect lists "
+            "all), or go on with --allow-leaks"
+        )
+    return found
+
+
+def run_transfer(
+    source: Source,
+    dataset: Dataset,
+    wanted: Probe = CHOSEN,
+    *,
+    seed: int = 0,
+    options: Extraction = PLAIN,
+    allow_leaks: bool = False,
+    command: str = "",
+) -> Transferred:
+    """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
+
+    Parameters
+    ----------
+    source : Source
+        Frozen.
+    dataset : Dataset
+        Its ``test`` split, if any, is not looked at.
+    wanted : Probe, optional
+        What is given; the rest is chosen by cross-validation on the training images.
+    seed : int, default=0
+        Decides folds, held-out images and views.
+    options : Extraction, optional
+        Cache, runtime and precision.
+    allow_leaks : bool, default=False
+        Go on with images that are in two splits.
+    command : str, default=''
+        What the user typed, for the report.
+
+    Returns
+    -------
+    Transferred
+        Its figures are about validation images: the dataset's own ``val`` split, or a held-out tenth.
+        Where there are too few images for that, they are the winner's of the cross-validation.
+
+    Raises
+    ------
+    HeadstartError
+        Of the kind that fits; before anything is computed where that can be.
+    """
+    found = check_up(dataset, allow_leaks=allow_leaks)
+    learnt = learn_head(source, dataset, wanted, seed=seed, options=options)
+    parts = training_parts(dataset, seed)
+    warnings = [] if wanted.augmentation is None else [flip_warning(dataset.classes, wanted.augmentation)]
+    remarks = (
+        *([learnt.choice.sentence] if learnt.choice else []),
+        *(text for text in warnings if text),
+        *found.remarks,
+    )
+    table = _table(source, learnt, parts, seed, options)
+    evaluations: tuple[Evaluation, ...] = ()
+    if parts.held is not None and learnt.held_probs is not None:
+        codes, title = parts.held.codes(dataset.classes), f"Validation images of {dataset.name}"
+        evaluations = (evaluate(title, learnt.held_probs, codes, dataset.classes, seed),)
+    n_held = 0 if parts.held is None else len(parts.held)
+    result = StudyResult(
+        title=f"{source.name} to {dataset.name}",
+        summary=_summary(learnt, n_held),
+        verdict=table.verdict,
+        remarks=(*table.remarks, *remarks),
+        rows=table.rows,
+        comparisons=table.comparisons,
+        evaluations=evaluations,
+        curves=() if learnt.curve is None else (learnt.curve,),
+        facts=_facts(source, dataset, learnt, command),
+        sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
+        tables=() if learnt.choice is None else (choice_table(learnt.choice),),
+    )
+    return Transferred(learnt, result)
+
+
+def choice_table(choice: Choice) -> PlainTable:
+    """The best trials of a choice, a line each."""
+    lines = tuple(
+        (
+            f"{one.head} on {one.tap}, {one.pooling}",
+            f"{one.strength:g}",
+            f"{100 * one.accuracy.value:.2f}",
+            f"{100 * one.accuracy.low:.1f} to {100 * one.accuracy.high:.1f}",
+            f"{one.error:.4f}",
+        )
+        for one in choice.trials[:_SHOWN]
+    )
+    left = len(choice.trials) - len(lines)
+    return PlainTable(
+        "How tap, pooling and head were chosen",
+        f"{choice.n_folds}-fold cross-validation on {choice.n_images:,} training images, {choice.n_tried} "
+        f"ways in {choice.seconds:.1f} s; each line with its best strength. The first was taken: its own figure "
+        f"flatters it a little, because it was picked for it.{f' {left} more are left out.' if left else ''}",
+        ("head, tap, pooling", "strength", "accuracy, %", "95 % interval", "squared error"),
+        lines,
+    )
+
+
+def _table(source: Source, learnt: Learnt, parts: Learning, seed: int, options: Extraction) -> Table:
+    """The model beside raw pixels and the commonest class, on the same images held out."""
+    answers = learnt.held_probs
+    if parts.held is None or answers is None:
+        choice = learnt.choice
+        rows = () if choice is None else (Row("probe", None, choice.best.accuracy, 1, 0.0, learnt.seconds),)
+        said = (
+            "Too few images to hold some out, and nothing was cross-validated: how good it is, is open."
+            if choice is None
+            else f"In cross-validation the probe gets {choice.best.accuracy.value:.2%} right "
+            f"[{choice.best.accuracy.low:.2%}, {choice.best.accuracy.high:.2%}]; too few images to hold some "
+            "out, so no control was compared."
+        )
+        return Table(rows, (), said, ())
+    raw = FeatureOptions(head="kernel", extraction=options)
+    strategies: dict[str, Strategy] = {"probe": lambda indices, draw: answers}
+    if source.name != "pixels":
+        strategies["raw pixels"] = probe(open_source("pixels", parts.fit), parts.fit, parts.held, raw)
+    strategies["majority"] = majority(parts.fit, parts.held)
+    return run_table(strategies, parts.fit, parts.held, Protocol((), 1, seed), progress=options.progress)
+
+
+def _summary(learnt: Learnt, n_held: int) -> str:
+    manifest = learnt.model.manifest
+    where = (
+        f"{manifest.source['name']}, frozen, read at {manifest.source['tap']} ({manifest.source['pooling']})"
+    )
+    judged = (
+        f"The figures are about {n_held:,} validation images that it did not learn from"
+        if n_held
+        else "The figure is the cross-validation's own"
+    )
+    return (
+        f"A {manifest.head['name']} head on {where} learnt {len(manifest.classes)} classes from "
+        f"{manifest.data['n_images']:,} images. {judged}."
+    )
+
+
+def _facts(source: Source, dataset: Dataset, learnt: Learnt, command: str) -> Mapping[str, str]:
+    head = learnt.model.manifest.head
+    chosen = ", ".join(f"{name} {value:g}" for name, value in head["chosen"].items())
+    notes = source.notes
+    about = f", {notes['n_parameters']:,} parameters, licence {notes['licence']}" if notes else ""
+    return {
+        "command": command,
+        "source": f"{source.name}{about}",
+        "source_fingerprint": source.fingerprint,
+        "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        "model_fingerprint": learnt.model.manifest.source_fingerprint,
+        "head": f"{head['name']} ({chosen})",
+        "seed": str(learnt.model.manifest.seed),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "learning": f"{learnt.seconds:.1f} s, features included",
+        "date": strftime("%Y-%m-%d"),
+    }
