@@ -15,8 +15,9 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 
 from headstart.data import apply_view, load  # noqa: E402
+from headstart.features import Extraction  # noqa: E402
 from headstart.records import TrainSettings  # noqa: E402
-from headstart.strategies import learn_head, learn_network  # noqa: E402
+from headstart.strategies import Probe, learn_head, learn_network  # noqa: E402
 
 # two epochs, the second without most of the images that the first found easy
 SETTINGS = TrainSettings(
@@ -40,7 +41,8 @@ def main() -> None:
     out["digits_accuracy"] = float((network.predict(test) == test.labels).mean())
 
     begun = time.perf_counter()
-    head = learn_head(network.source(), parity, tap="flatten", seed=seed, precision="auto").model
+    probe = Probe("flatten", "flat", "linear")
+    head = learn_head(network.source(), parity, probe, seed=seed, options=Extraction(precision="auto")).model
     out["parity_s"] = time.perf_counter() - begun
     test = parity.split("test")
     out["parity_accuracy"] = float((head.predict(test) == test.labels).mean())

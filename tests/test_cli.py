@@ -30,7 +30,7 @@ from headstart.data.readers import load
 from headstart.graph import runtime
 from headstart.model import open_model
 from headstart.records import TrainSettings
-from headstart.strategies import learn_head, learn_network
+from headstart.strategies import Probe, learn_head, learn_network
 
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "1")
 ERROR = "headstart: error: "
@@ -85,7 +85,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
         digits, network="mlp", engine="scratch", settings=TrainSettings(epochs=10, learning_rate=3e-3)
     )
     trained.model.save(home / "digits")
-    learn_head(trained.model.source(), load("digits:parity"), head="ridge").model.save(home / "parity")
+    learn_head(trained.model.source(), load("digits:parity"), Probe(head="ridge")).model.save(home / "parity")
     return home
 
 

@@ -10,16 +10,35 @@ import numpy as np
 import pytest
 
 from headstart import features
-from headstart.cache import FolderCache
+from headstart.cache import Cache, FolderCache
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.data.views import apply_view
 from headstart.errors import SettingError, UnknownTapError
-from headstart.features import extract, feature_graph
+from headstart.features import Extraction, View, extract_all, feature_graph
 from headstart.graph import runtime
+from headstart.imaging.augment import parse_augmentation
 from headstart.networks.architectures import architecture, layer_shapes
+from headstart.progress import SILENT, Progress
 from headstart.records import Array, InputSpec, Source
 from headstart.sources import open_source, random_source
+
+
+def extract(
+    dataset: Dataset,
+    source: Source,
+    *,
+    tap: str | None = None,
+    pooling: str = "flat",
+    cache: Cache | None = None,
+    runtime_name: str = "openvino",
+    precision: str | None = None,
+    progress: Progress = SILENT,
+) -> Array:
+    """`features.extract`, its options at hand."""
+    options = Extraction(cache, runtime_name, precision, progress)
+    return features.extract(dataset, source, tap=tap, pooling=pooling, options=options)
+
 
 CONVS = architecture("cnn", InputSpec(28, 28, 1), 10)
 
@@ -66,7 +85,7 @@ def test_a_second_time_nothing_runs(
 def test_a_damaged_entry_is_computed_again(
     some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
 ) -> None:
-    first = extract(some, source, cache=cache)
+    first = extract(some, source, cache=cache).copy()  # the other is the file
     (path,) = cache.root.glob("*.npy")
     path.write_bytes(path.read_bytes()[:-1])
     assert np.array_equal(extract(some, source, cache=cache), first) and len(compiled) == 2
@@ -201,21 +220,83 @@ def test_progress_is_told_to_the_end(some: Dataset, source: Source) -> None:
 
 
 def test_the_graph_is_cut_at_the_tap(source: Source) -> None:
-    graph = feature_graph(source, "block1", "avg")
+    graph = feature_graph(source, [("block1", "avg")])
     assert not any(
         name.startswith(("conv2", "dense1")) for name in (one.name for one in graph.graph.initializer)
     )
-    assert features.__all__ == ["extract", "feature_graph"]
 
 
 def test_a_failing_run_stores_nothing(
     some: Dataset, source: Source, cache: FolderCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
-        def run(self, *_: Any) -> Array:
+        def stream(self, *_: Any) -> Any:
             raise RuntimeError("out of memory")
 
     monkeypatch.setattr(runtime, "compile_graph", lambda *_, **__: Broken())
     with pytest.raises(RuntimeError):
         extract(some, source, cache=cache)
-    assert cache.entries() == [] and not cache.root.exists()
+    assert cache.entries() == []
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    some: Dataset, source: Source, cache: FolderCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after some batches: what was written stays, and the end is the same to the bit."""
+    small = replace(source, batch_size=8)
+    wanted = extract(some, small)
+    real, seen = runtime.compile_graph, []
+
+    class Interrupted:
+        def __init__(self, model: Any, **options: Any) -> None:
+            self._inner = real(model, **options)
+
+        def stream(self, batches: Any) -> Any:
+            for number, rows in enumerate(self._inner.stream(batches)):
+                if number == 3:
+                    raise KeyboardInterrupt
+                yield rows
+
+    monkeypatch.setattr(runtime, "compile_graph", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(some, small, cache=cache)
+    assert cache.entries() == []
+    monkeypatch.setattr(runtime, "compile_graph", real)
+    pixels = features._pixels
+
+    def noted(*arguments: Any) -> Any:
+        seen.append(arguments[-1])
+        return pixels(*arguments)
+
+    monkeypatch.setattr(features, "_pixels", noted)
+    assert np.array_equal(extract(some, small, cache=cache), wanted)
+    assert seen == [24], "three batches of eight were kept"
+
+
+def test_several_places_are_read_in_one_pass(
+    some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
+) -> None:
+    places = [("block1", "avg"), ("block3", "grid2"), ("hidden1", "flat")]
+    rows = extract_all(some, source, places, options=Extraction(cache))
+    assert len(compiled) == 1 and len(cache.entries()) == 3
+    for (tap, pooling), values in zip(places, rows, strict=True):
+        np.testing.assert_allclose(values, extract(some, source, tap=tap, pooling=pooling), atol=1e-5)
+    extract_all(some, source, [*places, ("block2", "avg")], options=Extraction(cache))
+    assert len(cache.entries()) == 4
+
+
+def test_views_are_features_of_their_own(some: Dataset, source: Source, cache: FolderCache) -> None:
+    pytest.importorskip("kornia")
+    some = some.subset(np.arange(8))
+    turned = parse_augmentation("rotation=30")
+    rows = [
+        features.extract(some, source, view=view, options=Extraction(cache))
+        for view in (None, View(turned, 0, 0), View(turned, 0, 1), View(turned, 1, 0))
+    ]
+    assert len(cache.entries()) == 4 and len({one.tobytes() for one in rows}) == 4
+    mirrored = features.extract(
+        some, source, view=View(parse_augmentation("flip=1"), 0, 0), options=Extraction(cache)
+    )
+    assert isinstance(some.images, ArrayImages)
+    by_hand = replace(some, images=ArrayImages(some.images.pixels[:, :, ::-1]))
+    np.testing.assert_allclose(mirrored, extract(by_hand, source), atol=1e-6)

@@ -15,12 +15,12 @@ from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownCl
 from headstart.graph.build import GraphBuilder, normalise, pool
 from headstart.graph.runtime import RUNTIMES, compile_graph
 from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
+from headstart.heads.crossval import HELD_OUT
 from headstart.heads.distances import NeighboursHead, PrototypesHead
+from headstart.heads.least_squares import LeastSquares
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
 from headstart.heads.registry import HEADS, make_head
-from headstart.heads.crossval import HELD_OUT, ridge_scores
-from headstart.heads.least_squares import LeastSquares
 from headstart.heads.ridge import KernelHead, RidgeHead
 from headstart.heads.training import balanced_weights
 from headstart.records import Array, Images, InputSpec
@@ -498,7 +498,8 @@ def test_kernel_is_kernel_ridge(task: Task) -> None:
         gaps = rows[:, None].astype(np.float64) - others[None].astype(np.float64)
         return np.exp(-gamma * (gaps**2).sum(axis=2))
 
-    own, test = kernel(task.features, task.features), kernel(task.test_features, task.features)
+    scaled, asked = head.standardise_(task.features), head.standardise_(task.test_features)
+    own, test = kernel(scaled, scaled), kernel(asked, scaled)
     targets = one_hot(np.repeat(np.arange(10), 10), 10).astype(np.float64)
     centre = np.eye(100) - 1 / 100
     dual = np.linalg.solve(centre @ own @ centre + penalty * np.eye(100), centre @ targets)

@@ -16,7 +16,7 @@ from headstart.inspect import describe, describe_source
 from headstart.model import Model
 from headstart.records import TrainSettings
 from headstart.sources import open_source
-from headstart.strategies import learn_head, learn_network
+from headstart.strategies import Probe, learn_head, learn_network
 from headstart.tables import to_json
 
 
@@ -66,7 +66,7 @@ def test_a_model_trained_whole(trained: Model, tmp_path: Path) -> None:
 
 def test_a_model_with_a_head_names_its_source(trained: Model, tmp_path: Path) -> None:
     source = trained.source("my-digits")
-    learnt = learn_head(source, load("digits:0-4"), head="ridge", tap="hidden1")
+    learnt = learn_head(source, load("digits:0-4"), Probe(head="ridge", tap="hidden1"))
     found = describe(str(learnt.model.save(tmp_path / "m")))
     assert found["strategy"] == "probe" and found["head"].startswith("ridge {")
     assert found["source"]["name"] == "my-digits" and found["source"]["tap"] == "hidden1"

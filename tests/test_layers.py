@@ -37,20 +37,24 @@ LAYERS: dict[str, str] = {
     "heads": "errors records _threads scratch data",
     "networks": "errors records _optional scratch",
     "features": "errors records progress data imaging graph cache",
+    "choose": "errors records _threads data evaluation heads",
     "model": "errors records atomic progress data imaging graph manifest card",
-    "sources": "errors records data graph networks model",
+    "pretrained": "errors _optional atomic records cache graph networks",
+    "sources": "errors records data graph networks model pretrained",
     "strategies": "errors records progress data imaging graph cache manifest heads networks features model "
-    "sources",
+    "sources choose",
     "study": "errors records progress data imaging graph cache evaluation heads networks features model "
     "sources strategies",
-    "inspect": "errors records data manifest model sources",
+    "transfer": "errors records data imaging evaluation choose features sources strategies study",
+    "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
-    "face": "errors records progress cache data model sources strategies study",
+    "face": "errors records progress cache data imaging features model sources strategies study",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies study tables networks heads features",
-    "cli": "headstart errors records progress cache data evaluation report model sources strategies study "
-    "inspect tables predict face recipes networks heads",
+    "strategies study tables networks heads features choose transfer",
+    "nouns": "cache data sources inspect tables recipes",
+    "cli": "headstart errors records progress cache data imaging evaluation report model sources strategies "
+    "study inspect tables predict face recipes networks heads features transfer nouns",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.
@@ -60,13 +64,14 @@ OWNERS: dict[str, str] = {
     "timm": "networks",
     "openvino": "graph",
     "onnxruntime": "graph",
-    "onnx": "graph features model sources strategies",
+    "onnx": "graph features model networks pretrained sources strategies",
     "sklearn": "data",
     "matplotlib": "report",
     "jinja2": "report",
     "PIL": "data imaging",
     "safetensors": "model",
-    "typer": "cli",
+    "kornia": "imaging",
+    "typer": "cli nouns",
     "rich": "progress cli",
     "pyarrow": "data",
 }

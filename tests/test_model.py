@@ -23,7 +23,7 @@ from headstart.manifest import FILES, read_manifest, spec_from_json, write_manif
 from headstart.model import Model, open_model
 from headstart.records import TrainSettings
 from headstart.sources import open_source
-from headstart.strategies import learn_head, learn_network
+from headstart.strategies import Probe, learn_head, learn_network
 
 ALL_FILES = ("manifest.json", *FILES)
 
@@ -39,7 +39,7 @@ def models(some: Dataset) -> dict[str, Model]:
     network = learn_network(some, network="mlp", engine="scratch", settings=TrainSettings(epochs=2)).model
     return {
         "network": network,
-        "probe": learn_head(open_source("random:cnn", some), some, head="ridge").model,
+        "probe": learn_head(open_source("random:cnn", some), some, Probe(head="ridge")).model,
     }
 
 

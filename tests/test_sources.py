@@ -18,7 +18,7 @@ from headstart.networks.architectures import architecture, layer_shapes
 from headstart.networks.scratch_engine import initial_weights
 from headstart.records import InputSpec, TrainSettings
 from headstart.sources import KNOWN, fingerprint, native_input, open_source, random_source, spec_source
-from headstart.strategies import learn_head, learn_network
+from headstart.strategies import Probe, learn_head, learn_network
 
 CNN = architecture("cnn", InputSpec(28, 28, 1), 10)
 
@@ -87,7 +87,7 @@ def folders(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     home, some = tmp_path_factory.mktemp("models"), digits.subset(np.arange(120))
     learnt = learn_network(some, network="mlp", engine="scratch", settings=TrainSettings(epochs=1))
     learnt.model.save(home / "network")
-    learn_head(open_source("pixels", some), some, head="ridge").model.save(home / "probe")
+    learn_head(open_source("pixels", some), some, Probe(head="ridge")).model.save(home / "probe")
     return {"network": home / "network", "probe": home / "probe"}
 
 

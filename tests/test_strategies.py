@@ -16,14 +16,14 @@ from headstart.cache import FolderCache
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import DataError, HeadstartError, MissingDataError, SettingError
-from headstart.features import extract
+from headstart.features import Extraction, extract
 from headstart.heads.registry import HEADS, make_head
 from headstart.imaging.prepare import prepare
 from headstart.model import open_model
 from headstart.networks.registry import make_network
 from headstart.records import Source, TrainSettings
 from headstart.sources import native_input, open_source
-from headstart.strategies import Learnt, learn_head, learn_network, training_parts, versions
+from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts, versions
 
 QUICK = TrainSettings(epochs=2, precision="fp32")
 
@@ -123,7 +123,7 @@ def test_there_must_be_something_to_learn_from() -> None:
 
 
 def by_head(dataset: Dataset) -> Learnt:
-    return learn_head(open_source("pixels", dataset), dataset, head="ridge")
+    return learn_head(open_source("pixels", dataset), dataset, Probe(head="ridge"))
 
 
 def by_network(dataset: Dataset) -> Learnt:
@@ -193,7 +193,7 @@ def test_the_source_is_the_same_to_the_bit_afterwards(
     source: Source, split_digits: Dataset, tap: str
 ) -> None:
     before = hashlib.sha256(source.graph).hexdigest()
-    learnt = learn_head(source, split_digits, tap=tap)
+    learnt = learn_head(source, split_digits, Probe(tap=tap))
     assert hashlib.sha256(source.graph).hexdigest() == before == source.fingerprint
     theirs, ours = weights_of(source.graph), weights_of(learnt.model.graph)
     shared = {name for name in ours if not name.startswith("head.")}
@@ -215,7 +215,7 @@ def test_the_model_answers_as_its_head(
 ) -> None:
     taken = source if tap in source.taps else open_source("random:cnn", split_digits)
     few = split_digits.subset(np.arange(60))
-    learnt = learn_head(taken, few, tap=tap, pooling=pooling, head=head)
+    learnt = learn_head(taken, few, Probe(tap=tap, pooling=pooling, head=head))
     rows = extract(few, taken, tap=tap, pooling=pooling)
     fitted = make_head(head).fit(rows, few.labels, classes=few.classes)
     test = split_digits.split("test")
@@ -248,9 +248,9 @@ def test_the_model_answers_as_its_network(engine: str, split_digits: Dataset, tm
 def test_a_model_of_a_model_is_a_model(split_digits: Dataset, tmp_path: Path, head: str) -> None:
     """The names of the first head, pooling and answer come again, and must not meet."""
     few, test = split_digits.subset(np.arange(60)), split_digits.split("test")
-    first = learn_head(open_source("random:cnn", few), few, tap="block2", pooling="grid2", head=head)
+    first = learn_head(open_source("random:cnn", few), few, Probe(tap="block2", pooling="grid2", head=head))
     again = first.model.source()
-    second = learn_head(again, few, tap="block1", pooling="grid2", head=head)
+    second = learn_head(again, few, Probe(tap="block1", pooling="grid2", head=head))
     model = open_model(second.model.save(tmp_path / "second"))
     onnx.checker.check_model(onnx.ModelProto.FromString(model.graph), full_check=True)
     assert set(model.manifest.taps) == {"conv1", "pool1", "block1"}
@@ -271,7 +271,7 @@ def test_transfer_learns(source: Source, split_digits: Dataset) -> None:
 
 
 def test_the_manifest_says_what_was_done(source: Source, split_digits: Dataset) -> None:
-    probe = learn_head(source, split_digits, head="ridge", seed=5).model.manifest
+    probe = learn_head(source, split_digits, Probe(head="ridge"), seed=5).model.manifest
     assert (probe.strategy, probe.seed, probe.network) == ("probe", 5, None)
     assert probe.data["n_images"] == 540 and probe.data["n_held"] == 60
     assert sum(probe.data["counts"].values()) == 540 and probe.data["fingerprint"] == split_digits.fingerprint
@@ -305,15 +305,15 @@ def test_with_patience_the_best_epoch_is_told(split_digits: Dataset) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_same_seed_same_graph(source: Source, split_digits: Dataset, head: str) -> None:
     few = split_digits.subset(np.arange(100))
-    one, other = (learn_head(source, few, head=head, seed=3).model for _ in range(2))
+    one, other = (learn_head(source, few, Probe(head=head), seed=3).model for _ in range(2))
     assert one.graph == other.graph and one.manifest.source_fingerprint == other.manifest.source_fingerprint
 
 
 def test_features_come_from_the_cache(source: Source, split_digits: Dataset, tmp_path: Path) -> None:
     cache = FolderCache(tmp_path)
-    one = learn_head(source, split_digits, cache=cache)
+    one = learn_head(source, split_digits, options=Extraction(cache))
     assert len(cache.entries()) == 2  # the images learnt from, and those watched
-    assert learn_head(source, split_digits, cache=cache).model.graph == one.model.graph
+    assert learn_head(source, split_digits, options=Extraction(cache)).model.graph == one.model.graph
     assert len(cache.entries()) == 2
 
 
@@ -337,9 +337,12 @@ def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
             lambda d: learn_network(d, network="mlp", engine="tensorflow"),
             "engine is 'tensorflow', need one of",
         ),
-        (lambda d: learn_head(open_source("pixels", d), d, head="svm"), "head is 'svm', need one of kernel"),
         (
-            lambda d: learn_head(open_source("pixels", d), d, pooling="max"),
+            lambda d: learn_head(open_source("pixels", d), d, Probe(head="svm")),
+            "head is 'svm', need one of kernel",
+        ),
+        (
+            lambda d: learn_head(open_source("pixels", d), d, Probe(pooling="max")),
             "pooling is 'max', need one of avg",
         ),
     ],

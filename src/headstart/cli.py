@@ -15,6 +15,7 @@ import typer
 
 from headstart import __version__
 from headstart.errors import HeadstartError
+from headstart.nouns import Json, Size, cache_app, recipes_app, sources_app
 
 if TYPE_CHECKING:
     from headstart.cache import Cache
@@ -33,13 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-recipes_app = typer.Typer(help="The classic experiments: list them, show one.", invoke_without_command=True)
-sources_app = typer.Typer(
-    help="What can be learnt from: list sources, show one.", invoke_without_command=True
-)
-cache_app = typer.Typer(
-    help="Computed features: where they are, what they are, away with them.", invoke_without_command=True
-)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(sources_app, name="sources")
 app.add_typer(cache_app, name="cache")
@@ -48,7 +42,6 @@ Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder to write; new, empty or an older result.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same machine, same result.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep features.")]
 Runtime = Annotated[str, typer.Option(help="What runs graphs: openvino, or onnxruntime as the reference.")]
 Strict = Annotated[
@@ -56,6 +49,26 @@ Strict = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option(help="What trains: torch, or scratch (NumPy, always there).")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or auto (bf16 where the CPU has it).")]
+
+Tap = Annotated[
+    str | None, typer.Option(help="Where features are read; default: chosen by cross-validation.")
+]
+Pooling = Annotated[
+    str | None, typer.Option(help="How maps become a row: flat, avg or grid2; default: chosen.")
+]
+HeadName = Annotated[
+    str | None,
+    typer.Option("--head", help="linear, ridge, kernel, mlp, neighbours, prototypes; default: chosen."),
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(help="Views to learn from: textbook, handwriting, photo, or such as shear=0.2,zoom=0.2."),
+]
+Balance = Annotated[
+    bool, typer.Option("--balance", help="Every class counts alike, however many images it has.")
+]
+Policy = Annotated[str | None, typer.Option(help="How pictures are fitted: squish, crop, letterbox or ink.")]
+AllowLeaks = Annotated[bool, typer.Option("--allow-leaks", help="Go on though an image is in two splits.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -73,6 +86,10 @@ def run(
     data: Annotated[
         str | None, typer.Option(help="Dataset instead of the recipe's own, such as mnist.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Frozen network instead of the recipe's own, such as timm:resnet50.")
+    ] = None,
+    size: Size = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -100,7 +117,9 @@ def run(
     named = (data or wanted.data).replace("/", "-").replace(":", "-")
     folder = output or Path("runs") / f"{wanted.name}-{named}"
     with terminal_progress() as progress:
-        options = Options(data, engine, seed, controls, _cache(no_cache), runtime, _typed(), progress)
+        options = Options(
+            data, engine, seed, controls, _cache(no_cache), runtime, _typed(), source, size, progress
+        )
         outcome = run_recipe(wanted, folder, options)
     if json:
         _print_json(outcome.result)
@@ -163,37 +182,19 @@ def transfer(
     ],
     data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
     output: Output,
-    tap: Annotated[
-        str | None, typer.Option(help="Where features are read; default: chosen by cross-validation.")
-    ] = None,
-    pooling: Annotated[
-        str | None, typer.Option(help="How maps become a row: flat, avg or grid2; default: chosen.")
-    ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(help="linear, ridge, kernel, mlp, neighbours or prototypes; default: chosen."),
-    ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            help="Views to learn from: textbook, handwriting, photo, or such as shear=0.2,zoom=0.2."
-        ),
-    ] = None,
+    tap: Tap = None,
+    pooling: Pooling = None,
+    head: HeadName = None,
+    augment: Augment = None,
     views: Annotated[int, typer.Option(min=1, help="Augmented views of each image.")] = 3,
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Every class counts alike, however many images it has.")
-    ] = False,
-    policy: Annotated[
-        str | None, typer.Option(help="How pictures are fitted: squish, crop, letterbox or ink.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="Side of a timm network's input, in px.")] = None,
+    balance: Balance = False,
+    policy: Policy = None,
+    size: Size = None,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: Precision = None,
     strict: Strict = False,
-    allow_leaks: Annotated[
-        bool, typer.Option("--allow-leaks", help="Go on though an image is in two splits.")
-    ] = False,
+    allow_leaks: AllowLeaks = False,
     no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
@@ -309,111 +310,11 @@ def inspect(
     """
     from headstart.inspect import describe
     from headstart.progress import terminal_progress
+    from headstart.tables import to_json, told
 
     with terminal_progress() as progress:
         described = describe(thing, quick=quick, progress=progress)
-    _print_described(described, json)
-
-
-@recipes_app.callback()
-def _recipes(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        recipes_list()
-
-
-@recipes_app.command("list")
-def recipes_list() -> None:
-    """Name the recipes and what each is about."""
-    from headstart.recipes.recipe import read_recipe, recipe_names
-    from headstart.tables import pairs
-
-    print(pairs({name: read_recipe(name).title for name in recipe_names()}))
-
-
-@recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="A recipe's name.")]) -> None:
-    """Print a recipe's TOML, to copy and change."""
-    from headstart.recipes.recipe import recipe_text
-
-    print(recipe_text(name), end="")
-
-
-@sources_app.callback()
-def _sources(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        sources_list()
-
-
-@sources_app.command("list")
-def sources_list(
-    pattern: Annotated[
-        str | None, typer.Argument(help="Part of a name, or a shell pattern: lists timm's networks.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Name the kinds of sources; with a pattern, timm's networks that have weights.
-
-    Example: headstart sources list mobilenet
-    """
-    from headstart.sources import KNOWN, find_sources
-    from headstart.tables import pairs
-
-    if pattern is not None:
-        names = find_sources(pattern)
-        _print_json({"sources": names}) if json else print("\n".join(names))
-        return
-    known = {**KNOWN, "FOLDER": "any model folder of headstart's, cut at one of its taps"}
-    _print_json(known) if json else print(pairs(known))
-
-
-@sources_app.command("show")
-def sources_show(
-    name: Annotated[str, typer.Argument(help="A source.")],
-    data: Annotated[
-        str | None, typer.Option(help="Dataset that decides the input size where the source has none.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="Side of a timm network's input, in px.")] = None,
-    json: Json = False,
-) -> None:
-    """Say what a source takes and where it can be tapped."""
-    from headstart.data.readers import load
-    from headstart.inspect import describe_source
-    from headstart.sources import open_source
-
-    dataset = None if data is None else load(data)
-    _print_described(describe_source(open_source(name, dataset, size_px=size)), json)
-
-
-@cache_app.callback()
-def _cache_group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        cache_list()
-
-
-@cache_app.command("path")
-def cache_path() -> None:
-    """Say where computed features are kept."""
-    from headstart.cache import default_cache
-
-    print(default_cache().root)
-
-
-@cache_app.command("list")
-def cache_list(json: Json = False) -> None:
-    """Say what is kept, the last used first."""
-    from headstart.cache import default_cache
-    from headstart.tables import cache_table
-
-    entries = default_cache().entries()
-    _print_json({"entries": entries}) if json else print(cache_table(entries))
-
-
-@cache_app.command("clear")
-def cache_clear() -> None:
-    """Remove all computed features; they are computed again when needed."""
-    from headstart.cache import default_cache
-
-    print(f"removed {default_cache().clear()} arrays")
+    print(to_json(described) if json else told(described))
 
 
 def _cache(no_cache: bool) -> Cache:
@@ -454,15 +355,6 @@ def _same_classes(part: Dataset, model: Model) -> None:
             f"dataset {part.name!r} {' and '.join(faults)}, need the classes of model "
             f"{model.manifest.name!r}; choose a view with the same classes"
         )
-
-
-def _print_described(described: dict[str, Any], json: bool) -> None:
-    from headstart.tables import pairs
-
-    if json:
-        _print_json(described)
-    else:
-        print(pairs({name.replace("_", " "): value for name, value in described.items()}))
 
 
 def _print_json(value: Any) -> None:

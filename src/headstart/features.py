@@ -28,7 +28,7 @@ _READ = 64  # images read at a time
 _FORMAT = 2  # raise it when the same parts would give other numbers
 
 Place = tuple[str, str]
-"""Where features are read: a tap and a pooling."""
+"""Where features are read: a tap, or several joined by ``+``, and a pooling."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def extract(
     source : Source
         What computes them.
     tap : str, optional
-        Where to read. Default: the source's own choice.
+        Where to read, or several such as ``stage4+stage5``. Default: the source's own choice.
     pooling : {'flat', 'avg', 'grid2'}, default='flat'
         How maps become a row; see ``graph.build.pool``.
     view : View, optional
@@ -140,7 +140,7 @@ def extract_all(
     Rows are written as they come, so memory does not grow with the number of images. A run that was
     interrupted goes on where it stopped: at most the batches in flight are computed again.
     """
-    for tap, _ in places:
+    for tap in (part for joined, _ in places for part in joined.split(build.JOIN)):
         if tap not in source.taps:
             raise UnknownTapError(
                 f"tap {tap!r} is unknown, need one of source {source.name!r}, {nearest(tap, source.taps)}"
@@ -190,7 +190,8 @@ def _computed(
     drafts: dict[Place, Draft] = {}
     try:
         for place, parts in missing.items():
-            width = build.n_features(source.taps[place[0]], place[1])
+            taps = place[0].split(build.JOIN)
+            width = sum(build.n_features(source.taps[tap], place[1]) for tap in taps)
             drafts[place] = store.draft(parts, (n_images, width))
         done = min(draft.n_done for draft in drafts.values())
         if done < n_images:
@@ -240,6 +241,6 @@ def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:
         One output for each place, (n, n_features).
     """
     # cut first: above a tap may lie a pooling of ours, with the same names
-    taps = list(dict.fromkeys(tap for tap, _ in places))
+    taps = list(dict.fromkeys(tap for joined, _ in places for tap in joined.split(build.JOIN)))
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    return builder.model([build.pool(builder, tap, source.taps[tap], pooling) for tap, pooling in places])
+    return builder.model([build.read(builder, source.taps, tap, pooling) for tap, pooling in places])

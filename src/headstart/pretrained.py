@@ -21,6 +21,7 @@ from headstart.atomic import write_atomic
 from headstart.cache import cache_root, key_of
 from headstart.errors import MissingDataError
 from headstart.graph.adopt import adopt, flops_of
+from headstart.graph.build import JOIN
 from headstart.records import InputSpec, Source
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def network_source(network: Network, native: InputSpec | None, name: str) -> Sou
     Returns
     -------
     Source
-        Its candidates are the last stages, averaged and in a grid, the embedding and the logits.
+        Its candidates are the last stages, averaged and in a grid, the last two side by side, the
+        embedding and the logits.
     """
     about, (height, width) = network.about, network.size
     scaling = tuple(about["mean"]), tuple(about["std"])
@@ -168,16 +170,13 @@ def _candidates(taps: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], .
     """Taps and poolings worth a trial: rows neither too short to tell much nor too long to fit fast."""
     found = []
     maps = [tap for tap, shape in taps.items() if len(shape) > 1]
-    for tap, shape in taps.items():
-        if tap in maps[:-_LAST_STAGES]:
-            continue
-        if len(shape) == 1:
-            found.append((tap, "flat"))
-            continue
+    joined = JOIN.join(maps[-2:]) if len(maps) > 1 else ""
+    for tap in (*maps[-_LAST_STAGES:], *([joined] if joined else [])):
+        width = sum(taps[part][0] for part in tap.split(JOIN))
         for pooling, cells in (("avg", 1), ("grid2", 4)):
-            if _FEW_FEATURES <= shape[0] * cells <= _MOST_FEATURES and min(shape[1:]) ** 2 >= cells:
+            if _FEW_FEATURES <= width * cells <= _MOST_FEATURES:
                 found.append((tap, pooling))
-    return tuple(found)
+    return (*found, *((tap, "flat") for tap, shape in taps.items() if len(shape) == 1))
 
 
 def _identity(name: str) -> str:

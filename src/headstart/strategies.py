@@ -293,7 +293,7 @@ def choose_place(
         if probe.tap in (None, tap) and probe.pooling in (None, pooling)
     ]
     tap = probe.tap or (open_places[-1][0] if open_places else source.default_tap)
-    maps = len(source.taps.get(tap, ())) > 1
+    maps = len(source.taps.get(tap.split(build.JOIN)[0], ())) > 1
     given = (tap, probe.pooling or ("avg" if maps and source.candidates else "flat"))
     places = open_places or [given]
     heads = (probe.head,) if probe.head in HELD_OUT else tuple(HELD_OUT)
@@ -405,8 +405,9 @@ def _probe_model(
 ) -> Model:
     (tap, pooling), head = fitted.place, fitted.head
     # what lies above the tap is cut off first: it may be a head of ours, with the same names
-    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), [tap]))
-    answer = head.append(builder, build.pool(builder, tap, source.taps[tap], pooling))
+    taps = tap.split(build.JOIN)
+    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
+    answer = head.append(builder, build.read(builder, source.taps, tap, pooling))
     builder.add("Identity", answer, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     graph = model.SerializeToString(deterministic=True)
@@ -417,7 +418,7 @@ def _probe_model(
         classes=dataset.classes,
         input=source.input,
         taps={name: shape for name, shape in source.taps.items() if name in kept},
-        default_tap=tap,
+        default_tap=taps[-1],
         source_fingerprint=fingerprint(graph),
         network=None,
         head={"name": head.name, "chosen": head.chosen_},

@@ -35,6 +35,7 @@ __all__ = [
     "Strategy",
     "Table",
     "collapse",
+    "draws_of",
     "frozen_controls",
     "majority",
     "network_from_scratch",
@@ -51,11 +52,17 @@ PROBE = "probe"
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which budgets of labels are tried, how many draws of each, and from which seed."""
+    """Which budgets of labels are tried, how many draws of each, and from which seed.
+
+    ``with_all`` adds a last budget, all labels, in one draw. ``shown`` names strategies that stand in
+    the table and are not compared with the probe.
+    """
 
     labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
     draws: int = 5
     seed: int = 0
+    with_all: bool = True
+    shown: tuple[str, ...] = ("textbook probe",)
 
 
 @dataclass(frozen=True)
@@ -244,8 +251,7 @@ def run_table(
     Parameters
     ----------
     strategies : mapping of str to Strategy
-        One is ``probe``; the others are its controls, but for those whose name ends in ``probe``,
-        which are shown beside it and not compared.
+        One is ``probe``; the others are its controls, but for those that the protocol only shows.
     train, test : Dataset
         Images to draw labels from, and the images that every figure is about.
     protocol : Protocol
@@ -275,27 +281,43 @@ def run_table(
         if size not in possible
     )
     codes, cells = test.codes(train.classes), {}
-    controls = [name for name in strategies if not name.endswith(PROBE)]  # another probe is no control
-    for budget, draws in _draws(train, possible, protocol).items():
+    controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
+    for budget, draws in draws_of(train, possible, protocol).items():
         for name, strategy in strategies.items():
             progress.step(f"{name}, {_labels(budget)}", 0, len(draws))
             cells[name, budget] = _cell(strategy, draws, codes, protocol.seed)
     rows = tuple(_row(name, budget, cell) for (name, budget), cell in cells.items())
-    comparisons = _compare(cells, controls, [*possible, None]) if controls else ()
+    budgets = [*possible, *([None] if protocol.with_all else [])]
+    comparisons = _compare(cells, controls, budgets) if controls else ()
     said = sentences(rows, comparisons, len(train))
     return Table(rows, comparisons, said[0], (*said[1:], *remarks))
 
 
-def _draws(
+def draws_of(
     train: Dataset, budgets: Sequence[int], protocol: Protocol
 ) -> dict[int | None, list[NDArray[np.intp]]]:
-    """Indices of every draw at every budget; the smaller draws lie within the larger."""
+    """Indices of every draw at every budget; the smaller draws lie within the larger.
+
+    Parameters
+    ----------
+    train : Dataset
+        Images to draw from.
+    budgets : sequence of int
+        Labels per class.
+    protocol : Protocol
+        How many draws, from which seed, and whether all labels are a budget too.
+
+    Returns
+    -------
+    dict of (int or None) to list of ndarray of int
+        None is all labels.
+    """
     chosen: dict[int | None, list[NDArray[np.intp]]] = {budget: [] for budget in budgets}
     for draw in range(protocol.draws if budgets else 0):
         subsets = nested_subsets(train.labels, budgets, seed=np.random.default_rng([protocol.seed, 6, draw]))
         for budget in budgets:
             chosen[budget].append(subsets[budget])
-    return {**chosen, None: [np.arange(len(train))]}
+    return {**chosen, None: [np.arange(len(train))]} if protocol.with_all else chosen
 
 
 def _cell(
@@ -362,11 +384,8 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
         lines[budget] = _against_best(max(rivals, key=lambda one: here[one.control]), budget, n_labels)
     few = [budget for budget in lines if budget is not None]
     headline = 5 if 5 in few else (few[0] if few else None)
-    first = (
-        lines[headline]
-        if headline == list(lines)[-1] or headline is None
-        else f"{lines[headline]} {lines[None]}"
-    )
+    alone = headline == list(lines)[-1] or None not in lines
+    first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
     return (first, *(line for budget, line in lines.items() if budget not in (headline, None)))
 
 

@@ -18,7 +18,7 @@ from headstart.records import Evaluation, Row, Score, StudyResult
 if TYPE_CHECKING:
     from headstart.cache import Entry
 
-__all__ = ["aligned", "cache_table", "evaluation_table", "pairs", "result_table", "to_json"]
+__all__ = ["aligned", "cache_table", "evaluation_table", "pairs", "result_table", "to_json", "told"]
 
 
 def to_json(value: Any) -> str:
@@ -72,6 +72,11 @@ def pairs(values: Mapping[str, Any]) -> str:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             lines.append(f"{str(name).ljust(width)}  {shown}")
     return "\n".join(lines)
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """The same for values whose names are keys: ``n_images`` is said as ``n images``."""
+    return pairs({name.replace("_", " "): value for name, value in values.items()})
 
 
 def result_table(result: StudyResult) -> str:

@@ -167,8 +167,8 @@ def choice_table(choice: Choice) -> PlainTable:
     return PlainTable(
         "How tap, pooling and head were chosen",
         f"{choice.n_folds}-fold cross-validation on {choice.n_images:,} training images, {choice.n_tried} "
-        f"ways in {choice.seconds:.1f} s; each line with its best strength. The first was taken: its own figure "
-        f"flatters it a little, because it was picked for it.{f' {left} more are left out.' if left else ''}",
+        f"ways in {choice.seconds:.1f} s; each line with its best strength. The first was taken: its own "
+        f"figure flatters it a little, as it was picked for it.{f' {left} more follow.' if left else ''}",
         ("head, tap, pooling", "strength", "accuracy, %", "95 % interval", "squared error"),
         lines,
     )

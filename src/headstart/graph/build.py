@@ -22,6 +22,7 @@ from headstart.records import InputSpec, LayerSpec, NetworkSpec, Weights
 
 __all__ = [
     "INPUT",
+    "JOIN",
     "POOLINGS",
     "PROBABILITIES",
     "GraphBuilder",
@@ -29,11 +30,13 @@ __all__ = [
     "network_graph",
     "normalise",
     "pool",
+    "read",
     "with_outputs",
 ]
 
 INPUT = "images"
 PROBABILITIES = "probabilities"
+JOIN = "+"  # between taps that are read side by side
 POOLINGS = ("avg", "flat", "grid2")
 _OPSET = 18
 _IR_VERSION = 9  # the newest that every supported runtime release reads
@@ -104,6 +107,10 @@ class GraphBuilder:
         outputs = [output, *(f"{output}.{extra}" for extra in range(1, n_outputs))]
         self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=output, **attributes))
         return output
+
+    def has(self, name: str) -> bool:
+        """Whether some operation makes a tensor of this name."""
+        return any(name in node.output for node in self._nodes)
 
     def graft(self, model: onnx.ModelProto, inputs: Mapping[str, str]) -> None:
         """Append another graph whose inputs are tensors of this one, by name; its names stay."""
@@ -305,6 +312,8 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
     if len(shape) == 1:
         return tap
     name = f"{tap}.{pooling}"
+    if builder.has(name):
+        return name  # pooled already, for another place
     if pooling == "avg":
         axes = builder.constant("pool.axes", np.array([2, 3], np.int64))
         return builder.add("ReduceMean", tap, axes, name=name, keepdims=0)
@@ -318,6 +327,29 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
         tap = builder.add("AveragePool", tap, name=f"{name}.cells", kernel_shape=kernel, strides=strides)
     rows = builder.add("Transpose", tap, name=f"{name}.last", perm=[0, 2, 3, 1])
     return builder.add("Flatten", rows, name=name, axis=1)
+
+
+def read(builder: GraphBuilder, taps: Mapping[str, Sequence[int]], tap: str, pooling: str) -> str:
+    """Rows of features at a tap, or at several joined by ``+``, side by side.
+
+    Parameters
+    ----------
+    builder : GraphBuilder
+        Graph to append to.
+    taps : mapping of str to sequence of int
+        Shapes of the source's taps.
+    tap : str
+        One of them, or such as ``stage4+stage5``.
+    pooling : {'avg', 'flat', 'grid2'}
+        As in `pool`, for each.
+
+    Returns
+    -------
+    str
+        Name of a tensor of shape (n, n_features).
+    """
+    rows = [pool(builder, part, taps[part], pooling) for part in tap.split(JOIN)]
+    return rows[0] if len(rows) == 1 else builder.add("Concat", *rows, name=f"{tap}.{pooling}", axis=1)
 
 
 def n_features(shape: Sequence[int], pooling: str) -> int:

@@ -261,6 +261,13 @@ class Standardiser:
         scale = 1.0 / np.sqrt((variance + 0.1 * common) * features.shape[1])
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
+    @classmethod
+    def centring(cls, features: Array) -> Standardiser:
+        """Features keep their scales; rows are centred and have a squared length near 1."""
+        mean = features.mean(axis=0, dtype=np.float64)
+        total = float(features.var(axis=0, dtype=np.float64).sum()) or 1.0
+        return cls(mean.astype(np.float32), np.full(len(mean), total**-0.5, np.float32))
+
     def __call__(self, features: Array) -> Array:
         """Standardised rows."""
         return (features - self.mean) * self.scale
@@ -283,7 +290,21 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 def log_loss(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
-    """Mean cross-entropy of softmax(logits) in nats, rows counting by their weights."""
+    """Mean cross-entropy of softmax(logits) in nats.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_images, n_classes)
+        Scores.
+    codes : ndarray of shape (n_images,), int64
+        Their classes.
+    weights : ndarray of shape (n_images,), float32, optional
+        How much each counts.
+
+    Returns
+    -------
+    float
+    """
     shifted = logits - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(codes)), codes]
     return float(np.average(np.log(np.exp(shifted).sum(axis=1)) - chosen, weights=weights))

@@ -46,16 +46,42 @@ def ridge_scores(features: Array, codes: Codes, folds: Folds, strengths: Sequenc
 
 
 def kernel_scores(features: Array, codes: Codes, folds: Folds, strengths: Sequence[float]) -> Array:
-    """Gaussian kernel ridge, its width one over the median squared distance; otherwise as `ridge_scores`."""
-    centred = features - features.mean(axis=0)
-    squared = squared_distances(centred, centred)
+    """Gaussian kernel ridge on standardised features, of median width; otherwise as `ridge_scores`.
+
+    Parameters
+    ----------
+    features, codes, folds
+        As there.
+    strengths : sequence of float
+        Penalties per row.
+
+    Returns
+    -------
+    ndarray of shape (n_strengths, n_rows, n_classes), float32
+        Scores of each row by the fit without its fold.
+    """
+    standard = Standardiser.of(features)(features)
+    squared = squared_distances(standard, standard)
     median = max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
     expansion = nystroem(np.exp(squared / np.float32(-median)))
     return _least_squares(np.exp(squared / np.float32(-median)) @ expansion, codes, folds, strengths)
 
 
 def neighbours_scores(features: Array, codes: Codes, folds: Folds, strengths: Sequence[float]) -> Array:
-    """Votes of the k nearest rows of other folds; a strength is a k. Otherwise as `ridge_scores`."""
+    """Votes of the k nearest rows of other folds; otherwise as `ridge_scores`.
+
+    Parameters
+    ----------
+    features, codes, folds
+        As there.
+    strengths : sequence of float
+        Numbers of neighbours.
+
+    Returns
+    -------
+    ndarray of shape (n_strengths, n_rows, n_classes), float32
+        Scores of each row by the fit without its fold.
+    """
     rows = Standardiser.of(features)(features)
     distances = squared_distances(rows, rows)
     distances[folds[:, None] == folds[None]] = np.inf

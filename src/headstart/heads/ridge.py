@@ -6,6 +6,7 @@ In: features, codes. Out: weights. Must not import a network or a graph. Called 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.errors import SettingError
 from headstart.heads.base import (
@@ -28,7 +29,7 @@ __all__ = ["KernelHead", "RidgeHead", "nystroem", "squared_distances"]
 _FOLDS = 10
 _STRENGTHS = tuple(10.0**power for power in np.arange(-8, 1.5, 0.5).tolist())
 _LANDMARKS = 2_000
-_FEW = 1_000
+_FEW = 600
 _BLOCK = 8_192
 
 
@@ -90,6 +91,11 @@ class KernelHead(Head):
         Up to so many images the kernel is exact; above, it is expanded on so many of them
         (Nystroem), and the width is chosen on these alone.
 
+    Notes
+    -----
+    Features are centred, and each brought to one scale if that gives the lesser leave-one-out error;
+    so raw pixels keep theirs and the features of a network mostly do not.
+
     References
     ----------
     Williams, Seeger. Using the Nystroem Method to Speed Up Kernel Machines. NIPS 2000.
@@ -113,14 +119,12 @@ class KernelHead(Head):
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
         rng = np.random.default_rng([training.seed, 2])
-        self.centre_ = training.features.mean(axis=0)
-        features = training.features - self.centre_  # distances between small numbers are exact ones
         some = training.originals[rng.permutation(len(training.originals))[: self.n_landmarks]]
+        targets = one_hot(training.codes, training.n_classes)
+        self.standardise_, self.gamma_ = self._chosen(training, some, targets)
+        features = self.standardise_(training.features)
         self.landmarks_ = features[some]
         squared = squared_distances(self.landmarks_, self.landmarks_)
-        unit = 1.0 / max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
-        targets = one_hot(training.codes, training.n_classes)
-        self.gamma_ = self._width(squared * unit, targets[some], training.weights[some]) * unit
         kernel = np.exp(-self.gamma_ * squared)
         expansion = nystroem(kernel)
         rows = self._kernel(features) @ expansion
@@ -131,15 +135,24 @@ class KernelHead(Head):
         self.weight_ = (expansion.astype(np.float64) @ weight * temperature).astype(np.float32)
         self.bias_ = (bias * temperature).astype(np.float32)
 
-    def _width(self, squared: Array, targets: Array, weights: Array) -> float:
-        """The kernel exponent with the least leave-one-out error; the rows are in random order."""
-        few = slice(0, _FEW)  # enough to choose a width by
-        tried = []
-        for width in self.widths if len(self.widths) > 1 else ():
-            problem = LeastSquares(_features(np.exp(-width * squared[few, few])), targets[few], weights[few])
-            error = min(problem.error(problem.left_out(strength)) for strength in _STRENGTHS)
-            tried.append((error, width))
-        return min(tried)[1] if tried else self.widths[0]
+    def _chosen(
+        self, training: Training, some: NDArray[np.intp], targets: Array
+    ) -> tuple[Standardiser, float]:
+        """The scaling and kernel exponent with the least leave-one-out error on a few of the landmarks."""
+        few, best = some[:_FEW], None
+        scalings = (Standardiser.of(training.features), Standardiser.centring(training.features))
+        for scaling in scalings:
+            rows = scaling(training.features[few])
+            squared = squared_distances(rows, rows)
+            unit = 1.0 / max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
+            for width in self.widths:
+                inputs = _features(np.exp(-width * unit * squared))
+                problem = LeastSquares(inputs, targets[few], training.weights[few])
+                error = min(problem.error(problem.left_out(strength)) for strength in _STRENGTHS)
+                if best is None or error < best[0]:
+                    best = error, scaling, width * unit
+        assert best is not None, "there is at least one width"
+        return best[1], best[2]
 
     def _kernel(self, features: Array) -> Array:
         """(n_images, n_landmarks), block by block so that no block of distances is large."""
@@ -150,10 +163,11 @@ class KernelHead(Head):
         )
 
     def _probabilities(self, features: Array) -> Array:
-        return softmax(self._kernel(features - self.centre_) @ self.weight_ + self.bias_).astype(np.float32)
+        kernel = self._kernel(self.standardise_(features))
+        return softmax(kernel @ self.weight_ + self.bias_).astype(np.float32)
 
     def _append(self, builder: Builder, features: str) -> str:
-        features = builder.add("Sub", features, builder.constant("head.centre", self.centre_))
+        features = self.standardise_.append(builder, features)
         squares = builder.add(
             "ReduceSumSquare", features, builder.constant("head.axis", np.array([1])), keepdims=1
         )

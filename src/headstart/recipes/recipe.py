@@ -16,7 +16,7 @@ from typing import Any
 from headstart.errors import RecipeError, nearest
 from headstart.records import TrainSettings
 
-__all__ = ["Recipe", "read_recipe", "recipe_names", "recipe_text"]
+__all__ = ["FrozenRecipe", "Published", "Recipe", "Textbook", "read_recipe", "recipe_names", "recipe_text"]
 
 _SETTINGS = {field.name: type(field.default) for field in fields(TrainSettings)}
 _TABLES: Mapping[str, Mapping[str, Any]] = {
@@ -27,8 +27,21 @@ _TABLES: Mapping[str, Mapping[str, Any]] = {
     "probe": {"tap": str, "textbook_tap": str, "head": str},
     "study": {"labels_per_class": list, "draws": int, "collapse": bool},
 }
+_FROZEN_TABLES: Mapping[str, Mapping[str, Any]] = {
+    "data": {"default": str},
+    "source": {"name": str, "size_px": int},
+    "probe": {"head": str, "augment": str, "views": int},
+    "textbook": {"head": str, "augment": str, "views": int},
+    "study": {"labels_per_class": int, "draws": int, "first_test_images": int},
+}
+_FROZEN_OPTIONAL = {
+    *("size_px", "head", "augment", "views", "probe", "textbook", "study"),
+    *("labels_per_class", "draws", "first_test_images"),
+}
+_PUBLISHED = {"what": str, "accuracy": float, "n_test": int, "source": str}
 _TEXTS = ("title", "summary")
 _OPTIONAL = {"textbook_tap", "collapse", *_SETTINGS}
+_COUNTS = ("draws", "views", "size_px", "first_test_images")
 _WORDS = {
     str: "text",
     int: "a whole number",
@@ -61,6 +74,49 @@ class Recipe:
     collapse: bool
 
 
+@dataclass(frozen=True)
+class Textbook:
+    """How the textbook does it, on the last stage's maps averaged."""
+
+    head: str
+    augment: str
+    views: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure of others: what it is of, its accuracy in 0 - 1, test images, and where it stands."""
+
+    what: str
+    accuracy: float
+    n_test: int
+    source: str
+
+
+@dataclass(frozen=True)
+class FrozenRecipe:
+    """A classic experiment on a network that others trained; what is None is chosen or left out.
+
+    ``labels_per_class`` None learns from all labels in one draw. ``augment`` is tried against none by
+    cross-validation, and taken if it wins. ``first_test_images`` is a smaller test set to show beside.
+    """
+
+    name: str
+    title: str
+    summary: str
+    data: str
+    source: str
+    size_px: int | None
+    head: str | None
+    augment: str | None
+    views: int
+    textbook: Textbook | None
+    labels_per_class: int | None
+    draws: int
+    first_test_images: int | None
+    published: tuple[Published, ...]
+
+
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that come with Headstart.
 
@@ -78,7 +134,7 @@ def recipe_names() -> tuple[str, ...]:
     )
 
 
-def read_recipe(name: str) -> Recipe:
+def read_recipe(name: str) -> Recipe | FrozenRecipe:
     """A recipe by name, or from a TOML file of the user's.
 
     Parameters
@@ -88,8 +144,8 @@ def read_recipe(name: str) -> Recipe:
 
     Returns
     -------
-    Recipe
-        Checked.
+    Recipe or FrozenRecipe
+        Checked; a recipe with a table [source] is frozen from the start.
 
     Raises
     ------
@@ -109,7 +165,8 @@ def read_recipe(name: str) -> Recipe:
             f"recipe {name!r} is malformed ({'; '.join(faults)}), need the tables and keys of a recipe; "
             "see one with: headstart recipes show parity"
         )
-    return _recipe(Path(name).stem, document)
+    made = _frozen_recipe if "source" in document else _recipe
+    return made(Path(name).stem, document)
 
 
 def recipe_text(name: str) -> str:
@@ -153,13 +210,19 @@ def recipe_text(name: str) -> str:
 
 def _faults(document: Mapping[str, Any]) -> list[str]:
     """All that is unknown, missing or of a wrong type."""
-    known = (*_TABLES, *_TEXTS)
+    frozen = "source" in document
+    tables = _FROZEN_TABLES if frozen else _TABLES
+    known = (*tables, *_TEXTS, *(["published"] if frozen else []))
     faults = [f"{name!r} is unknown, {nearest(name, known)}" for name in document if name not in known]
+    faults += _published_faults(document.get("published", [])) if frozen else []
+    optional = _FROZEN_OPTIONAL if frozen else _OPTIONAL
     faults += [
         fault for name in _TEXTS for fault in _value_faults(repr(name), document, name, str, needed=True)
     ]
-    for table, keys in _TABLES.items():
+    for table, keys in tables.items():
         here = document.get(table)
+        if here is None and table in optional:
+            continue
         if not isinstance(here, dict):
             faults.append(
                 f"table [{table}] is missing" if here is None else f"{table!r} is {here!r}, need a table"
@@ -169,8 +232,19 @@ def _faults(document: Mapping[str, Any]) -> list[str]:
             if key not in keys:
                 faults.append(f"key {key!r} in [{table}] is unknown, {nearest(key, keys)}")
         for key, kind in keys.items():
-            faults += _value_faults(f"{key!r} in [{table}]", here, key, kind, needed=key not in _OPTIONAL)
+            faults += _value_faults(f"{key!r} in [{table}]", here, key, kind, needed=key not in optional)
     return faults
+
+
+def _published_faults(entries: Any) -> list[str]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return [f"'published' is {entries!r}, need tables [[published]]"]
+    return [
+        fault
+        for entry in entries
+        for key, kind in _PUBLISHED.items()
+        for fault in _value_faults(f"{key!r} in [[published]]", entry, key, kind, needed=True)
+    ]
 
 
 def _value_faults(what: str, table: Mapping[str, Any], key: str, kind: type, *, needed: bool) -> list[str]:
@@ -181,9 +255,32 @@ def _value_faults(what: str, table: Mapping[str, Any], key: str, kind: type, *, 
         right = isinstance(value, list) and all(type(size) is int and size >= 1 for size in value)
     else:
         right = type(value) is kind or (kind is float and type(value) is int)
-    if right and key == "draws" and value < 1:
+    if right and key in _COUNTS and value < 1:
         return [f"{what} is {value}, need at least 1"]
     return [] if right else [f"{what} is {value!r}, need {_WORDS[kind]}"]
+
+
+def _frozen_recipe(name: str, document: Mapping[str, Any]) -> FrozenRecipe:
+    probe, study = document.get("probe", {}), document.get("study", {})
+    textbook = document.get("textbook")
+    return FrozenRecipe(
+        name=name,
+        title=document["title"],
+        summary=document["summary"].strip(),
+        data=document["data"]["default"],
+        source=document["source"]["name"],
+        size_px=document["source"].get("size_px"),
+        head=probe.get("head"),
+        augment=probe.get("augment"),
+        views=probe.get("views", 3),
+        textbook=None
+        if textbook is None
+        else Textbook(textbook["head"], textbook["augment"], textbook.get("views", 3)),
+        labels_per_class=study.get("labels_per_class"),
+        draws=study.get("draws", 1),
+        first_test_images=study.get("first_test_images"),
+        published=tuple(Published(**entry) for entry in document.get("published", [])),
+    )
 
 
 def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:

@@ -30,7 +30,8 @@ from headstart.features import Extraction
 from headstart.heads.registry import make_head
 from headstart.networks.architectures import architecture
 from headstart.progress import SILENT, Progress
-from headstart.recipes.recipe import Recipe
+from headstart.recipes.frozen import run_frozen
+from headstart.recipes.recipe import FrozenRecipe, Recipe
 from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
 from headstart.sources import native_input
@@ -61,9 +62,9 @@ _NO_TORCH = (
 class Options:
     """How a recipe is carried out, beside what the recipe says.
 
-    ``data`` and ``engine`` stand in for the recipe's own where given. A recipe that names torch runs
-    on the scratch engine, with a remark, where torch is not installed. Without ``controls`` there is
-    no verdict. ``command`` is what the user typed, for the report.
+    ``data``, ``engine``, ``source`` and ``size_px`` stand in for the recipe's own where given. A recipe that
+    names torch runs on the scratch engine, with a remark, where torch is not installed. Without
+    ``controls`` there is no verdict. ``command`` is what the user typed, for the report.
     """
 
     data: str | None = None
@@ -73,6 +74,8 @@ class Options:
     cache: Cache | None = None
     runtime: str = "openvino"
     command: str = ""
+    source: str | None = None
+    size_px: int | None = None
     progress: Progress = SILENT
 
     @property
@@ -112,16 +115,18 @@ class _Run:
         return self.target.split("test")
 
 
-def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options = Options()) -> Outcome:
+def run_recipe(
+    recipe: Recipe | FrozenRecipe, folder: str | os.PathLike[str], options: Options = Options()
+) -> Outcome:
     """Run a classic experiment from data to report.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or FrozenRecipe
         What to do.
     folder : path
-        Gets ``source/`` and ``model/`` (model folders), ``result.json`` and ``report.html``: new, empty,
-        or with an older result, which is replaced.
+        Gets ``model/`` and, where a network was trained, ``source/`` (model folders), ``result.json`` and
+        ``report.html``: new, empty, or with an older result, which is replaced.
     options : Options, optional
         How to do it. Same seed, same machine, same result.
 
@@ -137,6 +142,12 @@ def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options 
     """
     begun, home = perf_counter(), Path(folder)
     _check_home(home)
+    if isinstance(recipe, FrozenRecipe):
+        return _run_frozen(recipe, home, options)
+    if options.source is not None or options.size_px is not None:
+        raise SettingError(
+            f"recipe {recipe.name!r} trains its own source, need none given; leave --source and --size out"
+        )
     run = _prepared(recipe, options)
     for remark in run.remarks:
         options.progress.remark(remark)
@@ -161,6 +172,30 @@ def run_recipe(recipe: Recipe, folder: str | os.PathLike[str], options: Options 
     transferred.model.save(home / "model")
     facts = _facts(run, source, transferred, perf_counter() - begun)
     result = _result(run, table, evaluations, (source, transferred), facts)
+    return _written(home, result)
+
+
+def _run_frozen(recipe: FrozenRecipe, home: Path, options: Options) -> Outcome:
+    """An experiment on a network that others trained."""
+    if options.engine is not None:
+        raise SettingError(f"recipe {recipe.name!r} trains no network, need no engine; leave --engine out")
+    whole = with_test_split(load(options.data or recipe.data), options.seed)
+    for remark in _skipped(whole):
+        options.progress.remark(remark)
+    found = run_frozen(
+        replace(recipe, size_px=options.size_px or recipe.size_px),
+        whole,
+        source_name=options.source or recipe.source,
+        seed=options.seed,
+        controls=options.controls,
+        options=options.extraction,
+        command=options.command,
+    )
+    found.learnt.model.save(home / "model")
+    return _written(home, found.result)
+
+
+def _written(home: Path, result: StudyResult) -> Outcome:
     write_atomic(home / "result.json", to_json(result) + "\n")
     return Outcome(result, home, write_atomic(home / "report.html", render(_readable(result))))
 

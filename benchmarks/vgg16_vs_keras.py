@@ -1,0 +1,55 @@
+"""VGG16 on MNIST at 224 px, frozen: ours against Keras and torch bf16, process by process in turns.
+
+Keras runs a part of one epoch and extrapolates to ten, as its script says; ours runs the whole job with
+a cold feature cache and a cold graph. Alone on the machine:
+
+    python benchmarks/vgg16_vs_keras.py --keras-python VENV/bin/python --keras-script SCRIPT --data DATA
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from machine import facts, parser, run, spread, told
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    arguments = parser()
+    arguments.add_argument("--keras-python", required=True)
+    arguments.add_argument("--keras-script", required=True)
+    args = arguments.parse_args()
+    about = facts("headstart", "numpy", "openvino", "torch", "timm")
+    runs: dict[str, list[dict[str, float]]] = {"ours": [], "keras": [], "torch bf16": []}
+    for _ in range(args.repeats):
+        with tempfile.TemporaryDirectory() as cache:
+            ours = [sys.executable, str(HERE / "vgg16_ours.py")]
+            runs["ours"].append(run(ours, HEADSTART_DATA=args.data, HEADSTART_CACHE=cache))
+        runs["torch bf16"].append(run([sys.executable, str(HERE / "vgg16_torch.py")]))
+        runs["keras"].append(run([args.keras_python, args.keras_script, "--data", args.data]))
+    wanted = {
+        "ours": ("wall_s", "extraction_s", "images_per_s"),
+        "torch bf16": ("images_per_s",),
+        "keras": ("train_images_per_s", "eval_images_per_s", "extrapolated_total_s"),
+    }
+    table = {
+        who: {name: spread([one[name] for one in runs[who]]) for name in names}
+        for who, names in wanted.items()
+    }
+    speed = table["ours"]["images_per_s"]["median"]
+    told(
+        about,
+        table,
+        whole_job_times_as_fast=round(
+            table["keras"]["extrapolated_total_s"]["median"] / table["ours"]["wall_s"]["median"], 2
+        ),
+        extraction_against_keras=round(speed / table["keras"]["train_images_per_s"]["median"], 2),
+        extraction_against_torch_bf16=round(speed / table["torch bf16"]["images_per_s"]["median"], 2),
+    )
+
+
+if __name__ == "__main__":
+    main()
