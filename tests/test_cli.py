@@ -35,7 +35,17 @@ from headstart.strategies import Probe, learn_head, learn_network
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "1")
 ERROR = "headstart: error: "
 # keys below these are names of the user's or of files, not ours
-NAMED_BY_OTHERS = {"images_per_class", "taps", "files", "versions", "skipped"}
+NAMED_BY_OTHERS = {
+    "images_per_split_and_class",
+    "modes",
+    "formats",
+    "polarity",
+    "images_per_class",
+    "taps",
+    "files",
+    "versions",
+    "skipped",
+}
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,7 @@ def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: 
 
     said = run("transfer", "source", "digits:parity", "-o", "parity", "--tap", "hidden1", "--head", "ridge")
     assert (said.code, said.err) == (0, "")
-    assert "source to digits:parity, 2 classes" in said.out
+    assert "source to digits:parity" in said.out and said.out.endswith("Report: parity/report.html\n")
     manifest = open_model("parity").manifest
     assert manifest.source["tap"] == "hidden1" and manifest.head["name"] == "ridge"
 
@@ -340,7 +350,8 @@ def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, mode
     document = run("cache", "list", "--json").document
     check_keys(document)
     kept = len(document["entries"])
-    assert kept == 2 and {entry["parts"]["tap"] for entry in document["entries"]} == {"hidden2"}
+    assert kept == 4, "train and held-out images, by the source and as raw pixels"
+    assert {entry["parts"]["tap"] for entry in document["entries"]} == {"hidden2", "values"}
     assert "hidden2" in run("cache").out and run("cache").out.endswith(" MiB\n")
     assert run("cache", "clear").out == f"removed {kept} arrays\n"
     assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"

@@ -45,16 +45,16 @@ LAYERS: dict[str, str] = {
     "sources choose",
     "study": "errors records progress data imaging graph cache evaluation heads networks features model "
     "sources strategies",
-    "transfer": "errors records data imaging evaluation choose features sources strategies study",
+    "transfers": "errors records data imaging evaluation choose features sources strategies study",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
     "face": "errors records progress cache data imaging features model sources strategies study",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies study tables networks heads features choose transfer",
+    "strategies study tables networks heads features choose transfers",
     "nouns": "cache data sources inspect tables recipes",
     "cli": "headstart errors records progress cache data imaging evaluation report model sources strategies "
-    "study inspect tables predict face recipes networks heads features transfer nouns",
+    "study inspect tables predict face recipes networks heads features transfers nouns",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.

@@ -39,7 +39,7 @@ def photos(tmp_path: Path) -> Dataset:
     return load(tmp_path / "photos")
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", [name for name in KNOWN if not name.endswith(("NAME", "PATH"))])
 def test_every_name_listed_can_be_had(name: str, some: Dataset) -> None:
     source = open_source(name, some)
     assert source.name == name and source.default_tap in source.taps and source.classes is None

@@ -22,12 +22,13 @@ from headstart.heads.base import one_hot
 from headstart.heads.crossval import HELD_OUT
 from headstart.records import Array, Codes, Difference, Score
 
-__all__ = ["MOST_IMAGES", "Choice", "Trial", "choose"]
+__all__ = ["MOST_IMAGES", "Choice", "Trial", "choose", "deciding_images"]
 
 MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
 
 
 _FEW = 16
+_LEAST = 3  # images of a class that folds need, of few as of many
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,10 @@ def choose(
             )
     if not features or not heads:
         raise SettingError("there is nothing to choose from, need features and heads; name some")
-    used = np.arange(len(codes))
-    if len(codes) > MOST_IMAGES:
-        _, used = holdout(codes, MOST_IMAGES / len(codes), seed)
+    used = deciding_images(codes, seed)
     codes = codes[used]
-    parts = folds(codes, max(2, min(n_folds, int(np.bincount(codes).min()))), seed)
+    smallest = int(np.unique(codes, return_counts=True)[1].min())
+    parts = folds(codes, max(2, min(n_folds, smallest)), seed)
     numbers = np.empty(len(codes), np.intp)
     for number, (_, held) in enumerate(parts):
         numbers[held] = number
@@ -171,9 +171,35 @@ def choose(
     )
 
 
+def deciding_images(codes: Codes, seed: int) -> NDArray[np.intp]:
+    """The images that a choice is made on: all, or of many a stratified 1,500 with 3 of each class.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_images,), int64
+        Classes.
+    seed : int
+        Decides which.
+
+    Returns
+    -------
+    ndarray of int
+        Sorted.
+    """
+    n_classes = int(codes.max()) + 1
+    if len(codes) <= MOST_IMAGES + _LEAST * n_classes:
+        return np.arange(len(codes))
+    rest, held = holdout(codes, MOST_IMAGES / len(codes), seed)
+    lacking = _LEAST - np.bincount(codes[held], minlength=n_classes)
+    more = [rest[codes[rest] == code][: max(lack, 0)] for code, lack in enumerate(lacking)]
+    return np.sort(np.concatenate([held, *more]))
+
+
 def _alike(rows: Array, others: Array) -> bool:
     """The same features under another name, up to the rounding of bf16."""
-    return rows.shape == others.shape and bool(np.abs(rows - others).max() <= 0.02 * np.abs(rows).max())
+    return rows.shape == others.shape and bool(
+        np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0))
+    )
 
 
 def _tried(

@@ -210,7 +210,7 @@ def transfer(
     from headstart.report.page import render
     from headstart.sources import open_source
     from headstart.strategies import Probe
-    from headstart.transfer import run_transfer
+    from headstart.transfers import run_transfer
 
     check_output(output)
     augmentation = None if augment is None else parse_augmentation(augment, views)
@@ -227,7 +227,8 @@ def transfer(
         )
     done.learnt.model.save(output, render(done.result))
     if json:
-        _print_json({"model": str(output), "report": str(output / "report.html"), "result": done.result})
+        learnt = _learnt(done.learnt, output)
+        _print_json({**learnt, "report": str(output / "report.html"), "result": done.result})
     else:
         _print_result(done.result)
         print(f"\nModel: {output}\nReport: {output / 'report.html'}")
@@ -375,15 +376,7 @@ def _print_result(result: StudyResult) -> None:
 def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
     manifest = learnt.model.manifest
     if json:
-        _print_json(
-            {
-                "model": str(output),
-                "classes": manifest.classes,
-                "scores": _scores(manifest),
-                "head": manifest.head,
-                "learning_s": round(learnt.seconds, 3),
-            }
-        )
+        _print_json(_learnt(learnt, output))
         return
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in manifest.scores.items())
     print(
@@ -392,15 +385,29 @@ def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
     )
 
 
-def _scores(manifest: Any) -> dict[str, Any]:
-    """What was measured on held-out training images; shares with their intervals."""
+def _learnt(learnt: Any, output: Path) -> dict[str, Any]:
+    """What was learnt, for machines."""
+    manifest = learnt.model.manifest
+    return {
+        "model": str(output),
+        "classes": manifest.classes,
+        "scores": _scores(learnt),
+        "head": manifest.head,
+        "learning_s": round(learnt.seconds, 3),
+    }
+
+
+def _scores(learnt: Any) -> dict[str, Any]:
+    """What was measured on training images held out; shares with their intervals."""
     from headstart.evaluation.intervals import wilson
 
-    n_held = int(manifest.data["n_held"])
-    return {
-        name: wilson(round(value * n_held), n_held) if name.endswith("accuracy") else value
-        for name, value in manifest.scores.items()
-    }
+    manifest = learnt.model.manifest
+    scores, n_held = dict(manifest.scores), int(manifest.data["n_held"])
+    if "val_accuracy" in scores:
+        scores["val_accuracy"] = wilson(round(scores["val_accuracy"] * n_held), n_held)
+    if "cv_accuracy" in scores:
+        scores["cv_accuracy"] = learnt.choice.best.accuracy
+    return scores
 
 
 def main() -> None:

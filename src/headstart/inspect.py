@@ -22,8 +22,6 @@ from headstart.records import InputSpec, Source
 
 __all__ = ["describe", "describe_source"]
 
-_SHOWN = 12
-
 
 def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
     """What a model folder or a dataset is.
@@ -79,19 +77,10 @@ def describe_source(source: Source) -> dict[str, Any]:
         **_notes(source),
         "input": _input(source.input),
         "fingerprint": source.fingerprint,
-        "classes": _classes(source),
+        "classes": list(source.classes or ()) or "none of its own",
         "default_tap": source.default_tap,
         "taps": {name: " x ".join(map(str, shape)) for name, shape in source.taps.items()},
     }
-
-
-def _classes(source: Source) -> str:
-    """The first few, and how many there are."""
-    names = source.classes or ()
-    if not names:
-        return "none of its own"
-    shown = "; ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown}; and {len(names) - _SHOWN:,} more"
 
 
 def _notes(source: Source) -> dict[str, Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "find_network", "network_source", "pretrained_names"]
 
-_FORMAT = 1  # raise it when the same network would be exported otherwise
+_FORMAT = 2  # raise it when the same network would be exported otherwise
 _LOCAL = "local-dir:"
 _BATCH_PIXELS = 4 * 224 * 224  # maps of more images do not stay in a processor's cache
 _LAST_STAGES = 5  # what lies before sees edges only
@@ -202,7 +202,7 @@ def _kept(place: Path, name: str) -> Network | None:
         about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
         graph = place.with_suffix(".onnx").read_bytes()
         whole = hashlib.sha256(graph).hexdigest() == about["sha256"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return Network(name, graph, about) if whole else None
 

@@ -303,7 +303,11 @@ class PlainTable:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All a report needs, and all that ``--json`` prints."""
+    """All a report needs, and all that ``--json`` prints.
+
+    ``judged_on`` says which images the figures are about: ``test``, ``validation`` or
+    ``cross-validated training``.
+    """
 
     title: str
     summary: str
@@ -317,3 +321,4 @@ class StudyResult:
     sizes: Mapping[str, int]
     examples: Sequence[tuple[str, str]] = ()
     tables: tuple[PlainTable, ...] = ()
+    judged_on: str = "test"

@@ -86,6 +86,8 @@ def open_source(
     ModelError
         If it is a folder and no model.
     """
+    if size_px is not None and size_px < 1:
+        raise SettingError(f"size is {size_px}, need at least 1 px; leave it out for the network's own")
     if policy is not None:
         plain = open_source(name, dataset, seed, size_px)
         return replace(plain, input=replace(plain.input, policy=policy))
@@ -113,7 +115,7 @@ def open_source(
         return open_model(name).source(name)
     raise UnknownSourceError(
         f"source {name!r} is unknown, need a model folder or a registered name, "
-        f"{nearest(name, KNOWN)}; list all with: headstart sources"
+        f"{nearest(name, KNOWN)}; a network of timm is timm:NAME, list all with: headstart sources"
     )
 
 

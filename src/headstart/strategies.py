@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from headstart.choose import MOST_IMAGES, Choice, choose
+from headstart.choose import Choice, choose, deciding_images
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import holdout
 from headstart.errors import DataError, UnknownClassError
@@ -304,9 +304,7 @@ def choose_place(
     if settled or min(dataset.counts().values()) < 2:
         place = given if given in places else places[-1]
         return place, probe.head or ("ridge" if source.candidates else "linear"), None
-    some = dataset
-    if len(dataset) > MOST_IMAGES:
-        some = dataset.subset(holdout(dataset.labels, MOST_IMAGES / len(dataset), seed)[1])
+    some = dataset.subset(deciding_images(dataset.codes(), seed))
     rows = extract_all(some, source, places, options=options)
     choice = choose(dict(zip(places, rows, strict=True)), some.codes(), heads=heads, seed=seed)
     best = choice.best

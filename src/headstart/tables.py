@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["aligned", "cache_table", "evaluation_table", "pairs", "result_table", "to_json", "told"]
 
 
+_SHOWN = 20
+
+
 def to_json(value: Any) -> str:
     """Records and plain values as indented JSON; what is not a number becomes null."""
     return json.dumps(_plain(value), indent=2, ensure_ascii=False)
@@ -69,9 +72,15 @@ def pairs(values: Mapping[str, Any]) -> str:
             lines.append(str(name))
             lines += [f"  {line}" for line in pairs(value).splitlines()]
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            shown = _listed(value) if isinstance(value, list | tuple) else str(value)
             lines.append(f"{str(name).ljust(width)}  {shown}")
     return "\n".join(lines)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """All of a few, the first of many."""
+    few = ", ".join(map(str, values[:_SHOWN]))
+    return few if len(values) <= _SHOWN else f"{few} and {len(values) - _SHOWN:,} more"
 
 
 def told(values: Mapping[str, Any]) -> str:
@@ -81,13 +90,16 @@ def told(values: Mapping[str, Any]) -> str:
 
 def result_table(result: StudyResult) -> str:
     """Strategies by budgets: accuracy in per cent with its 95 % interval."""
+    if not result.rows:
+        return result.title
     strategies = list(dict.fromkeys(row.strategy for row in result.rows))
     budgets = list(dict.fromkeys(row.labels_per_class for row in result.rows))
     cells = {(row.strategy, row.labels_per_class): row for row in result.rows}
     header = ["labels per class", *("all" if budget is None else str(budget) for budget in budgets)]
     body = [[name, *(_cell(cells.get((name, budget))) for budget in budgets)] for name in strategies]
     n_test = result.rows[0].accuracy.n
-    note = f"Accuracy in % [95 % interval] on the same {n_test:,} test images; mean over draws of labels."
+    draws = "; mean over draws of labels" if max(row.draws for row in result.rows) > 1 else ""
+    note = f"Accuracy in % [95 % interval] on the same {n_test:,} {result.judged_on} images{draws}."
     return f"{result.title}\n\n{aligned([header, *body])}\n\n{note}"
 
 

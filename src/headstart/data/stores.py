@@ -7,6 +7,7 @@ Imports NumPy and our errors only. Called by the dataset and by imaging.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,6 +22,9 @@ from headstart.errors import BrokenDataError, MissingDataError, ShapeError
 from headstart.records import Images
 
 __all__ = ["ArrayImages", "FileImages", "ImageStore", "read_bytes"]
+
+
+_HASHED = 16_384  # images hashed at a time
 
 
 class ImageStore(Protocol):
@@ -46,7 +50,8 @@ class ArrayImages:
     Parameters
     ----------
     pixels : ndarray of shape (n_images, height, width) or (n_images, height, width, 1 or 3), uint8
-        Not copied where it is contiguous: do not change it afterwards.
+        Not copied where it is contiguous: do not change it afterwards. A file mapped by
+        ``numpy.load(path, mmap_mode="r")`` stays on the disk, however large.
 
     Attributes
     ----------
@@ -70,6 +75,7 @@ class ArrayImages:
         four_d = pixels[..., None] if pixels.ndim == 3 else pixels  # (n, h, w) -> (n, h, w, 1)
         self.pixels: Images = np.ascontiguousarray(four_d).view()
         self.pixels.flags.writeable = False
+        self._mapping = pixels if isinstance(pixels, np.memmap) and pixels.mode == "r" else None
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -79,14 +85,24 @@ class ArrayImages:
     def fingerprint(self) -> str:
         """Hex SHA-256 of the shape and every pixel."""
         digest = hashlib.sha256(f"array {self.pixels.shape}".encode())
-        digest.update(self.pixels.data)
+        for start in range(0, len(self), _HASHED):
+            digest.update(self.pixels[start : start + _HASHED].data)
+            self.release()
         return digest.hexdigest()
 
     def subset(self, indices: NDArray[np.intp]) -> ArrayImages:
         """Take these images in this order; a run of neighbours costs no copy."""
         if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
-            return ArrayImages(self.pixels[indices[0] : indices[0] + len(indices)])
+            run = ArrayImages(self.pixels[indices[0] : indices[0] + len(indices)])
+            run._mapping = self._mapping
+            return run
         return ArrayImages(self.pixels[indices])
+
+    def release(self) -> None:
+        """Let the system have the pages of a mapped file back: what was read need not stay in memory."""
+        pages = getattr(self._mapping, "_mmap", None)
+        if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 class FileImages:

@@ -66,7 +66,10 @@ def flops_of(network: onnx.ModelProto) -> float:
     float
         Operations; divide by 1e9 for GFLOPs.
     """
-    inferred = shape_inference.infer_shapes(network).graph
+    single = onnx.ModelProto()
+    single.CopyFrom(network)
+    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1  # shapes hang on it
+    inferred = shape_inference.infer_shapes(single, data_prop=True).graph
     values = [*inferred.value_info, *inferred.output, *inferred.input]
     shapes = {value.name: _sizes(value) for value in values}
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in network.graph.initializer}

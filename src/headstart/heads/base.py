@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Labels = NDArray[np.str_]
+_BLOCK = 4_096
 Watch = tuple[Array, Labels]
 """Validation features and label names that a fit reports on and never learns from."""
 
@@ -255,8 +256,7 @@ class Standardiser:
     @classmethod
     def of(cls, features: Array) -> Standardiser:
         """Measured on training rows only."""
-        mean = features.mean(axis=0, dtype=np.float64)
-        variance = features.var(axis=0, dtype=np.float64)
+        mean, variance = _moments(features)
         common = float(variance.mean()) or 1.0
         scale = 1.0 / np.sqrt((variance + 0.1 * common) * features.shape[1])
         return cls(mean.astype(np.float32), scale.astype(np.float32))
@@ -264,13 +264,15 @@ class Standardiser:
     @classmethod
     def centring(cls, features: Array) -> Standardiser:
         """Features keep their scales; rows are centred and have a squared length near 1."""
-        mean = features.mean(axis=0, dtype=np.float64)
-        total = float(features.var(axis=0, dtype=np.float64).sum()) or 1.0
+        mean, variance = _moments(features)
+        total = float(variance.sum()) or 1.0
         return cls(mean.astype(np.float32), np.full(len(mean), total**-0.5, np.float32))
 
     def __call__(self, features: Array) -> Array:
         """Standardised rows."""
-        return (features - self.mean) * self.scale
+        rows: Array = features - self.mean
+        rows *= self.scale  # in place: of many rows one copy is enough
+        return rows
 
     def append(self, builder: Builder, features: str) -> str:
         """The same as graph operations."""
@@ -281,6 +283,14 @@ class Standardiser:
         """Weights (n_features, k) and bias that do the same on unstandardised features."""
         folded = weight * self.scale[:, None].astype(np.float64)
         return folded.astype(np.float32), (bias - self.mean.astype(np.float64) @ folded).astype(np.float32)
+
+
+def _moments(features: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each feature in float64, block by block: a copy of all would double the memory."""
+    blocks = range(0, len(features), _BLOCK)
+    mean = sum(features[i : i + _BLOCK].sum(axis=0, dtype=np.float64) for i in blocks) / len(features)
+    squares = sum(((features[i : i + _BLOCK] - mean) ** 2).sum(axis=0) for i in blocks)
+    return np.asarray(mean), np.asarray(squares / len(features))
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:

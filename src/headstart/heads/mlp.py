@@ -18,6 +18,7 @@ from headstart.scratch import Adam, Dense, Dropout, Network, ReLU
 
 __all__ = ["MLPHead"]
 
+_LOWERED, _FACTOR = 2, 0.2  # how often and how far the rate falls
 _FEW = 50  # images below which none can be spared to stop by
 
 
@@ -32,10 +33,11 @@ class MLPHead(Head):
         Share of hidden units dropped while learning, in [0, 1).
     epochs : int, default=100
         At most so many; with fewer than 50 images exactly so many.
-    patience : int, default=10
-        Epochs without a lower held-out loss before learning stops; the best weights come back.
+    patience : int, default=4
+        Epochs without a lower held-out loss before the best weights come back and learning goes on
+        at a fifth of its rate; the third time, it stops.
     learning_rate : float, default=1e-3
-        Adam's.
+        Adam's, to begin with.
     batch_size : int, default=64
         Images per step.
 
@@ -52,7 +54,7 @@ class MLPHead(Head):
         units: int = 256,
         dropout: float = 0.5,
         epochs: int = 100,
-        patience: int = 10,
+        patience: int = 4,
         learning_rate: float = 1e-3,
         batch_size: int = 64,
     ) -> None:
@@ -77,7 +79,8 @@ class MLPHead(Head):
             Standardiser.of(training.features),
             np.float32(np.sqrt(training.features.shape[1])),
         )
-        rows = standardise(training.features) * root  # unit variance suits Adam
+        rows = standardise(training.features)
+        rows *= root  # unit variance suits Adam
         training = replace(training, features=rows)
         if len(training.originals) >= _FEW and training.smallest_class > 1:
             learn, stop = training.parted(0.1)
@@ -114,6 +117,7 @@ class MLPHead(Head):
         rng = np.random.default_rng([training.seed, 5])
         lines: list[tuple[float, ...]] = []
         best, since, kept = np.inf, 0, network.parameters()
+        rate, n_lowered = self.learning_rate, 0
         for _ in range(self.epochs):
             order = rng.permutation(learn)
             losses, hits = 0.0, 0.0
@@ -123,7 +127,7 @@ class MLPHead(Head):
                     training.features[part],
                     training.codes[part],
                     adam,
-                    self.learning_rate,
+                    rate,
                     weights=training.weights[part] if training.weighted else None,
                 )
                 losses, hits = losses + float(each.sum()), hits + float(right.sum())
@@ -134,10 +138,13 @@ class MLPHead(Head):
                     (loss, 0, network.parameters()) if loss < best else (best, since + 1, kept)
                 )
                 if since >= self.patience:
-                    break
+                    if n_lowered == _LOWERED:
+                        break
+                    network.load_parameters(kept)
+                    rate, n_lowered, since = rate * _FACTOR, n_lowered + 1, 0
         if len(stop[1]):
             network.load_parameters(kept)
-        self.chosen_ = {"epochs": float(len(lines) - since)}
+        self.chosen_ = {"epochs": float(len(lines) - since), "learning_rate": rate}
         return lines
 
     def _probabilities(self, features: Array) -> Array:

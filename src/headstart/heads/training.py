@@ -98,8 +98,8 @@ def balanced_weights(codes: Codes) -> Array:
 
     Examples
     --------
-    >>> balanced_weights(np.array([0, 0, 0, 1])).round(3).tolist()
-    [0.667, 0.667, 0.667, 2.0]
+    >>> balanced_weights(np.array([0, 0, 1, 1, 1, 1])).tolist()
+    [1.5, 1.5, 0.75, 0.75, 0.75, 0.75]
     """
     counts = np.bincount(codes)
     weights: Array = (len(codes) / (len(counts) * counts[codes])).astype(np.float32)

@@ -202,6 +202,7 @@ def batches(dataset: Dataset, spec: InputSpec, batch_size: int) -> Iterator[Imag
 def _array_batches(images: ArrayImages, spec: InputSpec, batch_size: int) -> Iterator[Images]:
     for start in range(0, len(images), batch_size):
         yield _fit_batch(images.pixels[start : start + batch_size], spec)
+        images.release()
 
 
 def _file_batches(images: FileImages, spec: InputSpec, batch_size: int) -> Iterator[Images]:

@@ -148,7 +148,7 @@ def _created(name: str, pretrained: bool) -> Any:
     """The network with its weights, or the reason why not; never silently random."""
     local = name.startswith("local-dir:")
     if not local and not timm.is_model(name):
-        known = nearest(name.partition(".")[0], timm.list_models())
+        known = nearest(name.partition(".")[0].lower(), timm.list_models())
         raise UnknownSourceError(
             f"source 'timm:{name}' is unknown, need a network of timm, {known}; "
             "list all with: headstart sources list PATTERN"
@@ -156,11 +156,15 @@ def _created(name: str, pretrained: bool) -> Any:
     if pretrained and not local:
         _check_has_weights(name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # whatever hub, disk, parser or network raise; many have no common base
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if local:
+            raise SourceError(
+                f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), need the folder "
+                "as timm saved it; copy it again"
+            ) from error
         raise SourceError(
             f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), need its weights from "
             "the hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
@@ -171,7 +175,7 @@ def _check_has_weights(name: str) -> None:
     """Without this, timm warns and goes on with random weights."""
     base, _, tag = name.partition(".")
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{base}.*")]
-    if not tags or (tag and tag not in tags):
+    if not tags or ("." in name and tag not in tags):
         rest = f"need one of its tags, {nearest(tag, tags)}" if tags else "need a network that has some"
         raise UnknownSourceError(
             f"source 'timm:{name}' has no pretrained weights, {rest}; "

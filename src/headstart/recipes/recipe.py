@@ -41,7 +41,7 @@ _FROZEN_OPTIONAL = {
 _PUBLISHED = {"what": str, "accuracy": float, "n_test": int, "source": str}
 _TEXTS = ("title", "summary")
 _OPTIONAL = {"textbook_tap", "collapse", *_SETTINGS}
-_COUNTS = ("draws", "views", "size_px", "first_test_images")
+_COUNTS = ("draws", "views", "size_px", "first_test_images", "labels_per_class", "n_test")
 _WORDS = {
     str: "text",
     int: "a whole number",
@@ -239,11 +239,23 @@ def _faults(document: Mapping[str, Any]) -> list[str]:
 def _published_faults(entries: Any) -> list[str]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return [f"'published' is {entries!r}, need tables [[published]]"]
-    return [
+    faults = [
         fault
         for entry in entries
         for key, kind in _PUBLISHED.items()
         for fault in _value_faults(f"{key!r} in [[published]]", entry, key, kind, needed=True)
+    ]
+    faults += [
+        f"key {key!r} in [[published]] is unknown, {nearest(key, _PUBLISHED)}"
+        for entry in entries
+        for key in entry
+        if key not in _PUBLISHED
+    ]
+    shares = [entry["accuracy"] for entry in entries if type(entry.get("accuracy")) in (int, float)]
+    return faults + [
+        f"'accuracy' in [[published]] is {share}, need a share from 0 to 1"
+        for share in shares
+        if not 0 <= share <= 1
     ]
 
 
@@ -255,7 +267,7 @@ def _value_faults(what: str, table: Mapping[str, Any], key: str, kind: type, *, 
         right = isinstance(value, list) and all(type(size) is int and size >= 1 for size in value)
     else:
         right = type(value) is kind or (kind is float and type(value) is int)
-    if right and key in _COUNTS and value < 1:
+    if right and kind is int and key in _COUNTS and value < 1:
         return [f"{what} is {value}, need at least 1"]
     return [] if right else [f"{what} is {value!r}, need {_WORDS[kind]}"]
 

@@ -183,9 +183,10 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: Options) -> Outcome:
     for remark in _skipped(whole):
         options.progress.remark(remark)
     found = run_frozen(
-        replace(recipe, size_px=options.size_px or recipe.size_px),
+        recipe,
         whole,
         source_name=options.source or recipe.source,
+        size_px=options.size_px,
         seed=options.seed,
         controls=options.controls,
         options=options.extraction,

@@ -19,12 +19,13 @@ from headstart.errors import DataError
 from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction
 from headstart.imaging.augment import flip_warning
+from headstart.imaging.thumbs import examples_of
 from headstart.records import Evaluation, PlainTable, Row, Source, StudyResult
 from headstart.sources import open_source
 from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts, versions
 from headstart.study import FeatureOptions, Protocol, Strategy, Table, majority, probe, run_table
 
-__all__ = ["Transferred", "check_up", "choice_table", "run_transfer"]
+__all__ = ["Transferred", "check_up", "choice_table", "run_transfer", "short_name"]
 
 _SHOWN = 12  # trials in a report
 
@@ -62,8 +63,8 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False) -> Checkup:
     few = [name for name, count in counts.items() if count < 2]
     if few:
         raise DataError(
-            f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]]} training image(s), need at "
-            "least 2 to learn from one and judge by the other; add images, or leave the class out with a view"
+            f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
+            "need at least 2 to learn from one and judge by the other; add images, or leave the class out with a view"
         )
     if found.label_problems:
         raise DataError(
@@ -136,7 +137,7 @@ def run_transfer(
         evaluations = (evaluate(title, learnt.held_probs, codes, dataset.classes, seed),)
     n_held = 0 if parts.held is None else len(parts.held)
     result = StudyResult(
-        title=f"{source.name} to {dataset.name}",
+        title=f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(learnt, n_held),
         verdict=table.verdict,
         remarks=(*table.remarks, *remarks),
@@ -146,9 +147,22 @@ def run_transfer(
         curves=() if learnt.curve is None else (learnt.curve,),
         facts=_facts(source, dataset, learnt, command),
         sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
+        examples=examples_of(parts.fit),
         tables=() if learnt.choice is None else (choice_table(learnt.choice),),
+        judged_on="validation" if n_held else "cross-validated training",
     )
     return Transferred(learnt, result)
+
+
+def short_name(source: str) -> str:
+    """A source's name without the folders above it.
+
+    Examples
+    --------
+    >>> short_name("timm:local-dir:/home/me/weights/resnet50"), short_name("timm:vgg16")
+    ('resnet50', 'timm:vgg16')
+    """
+    return source.rstrip("/").rpartition("/")[2] if "/" in source else source
 
 
 def choice_table(choice: Choice) -> PlainTable:
@@ -190,9 +204,9 @@ def _table(source: Source, learnt: Learnt, parts: Learning, seed: int, options: 
         return Table(rows, (), said, ())
     raw = FeatureOptions(head="kernel", extraction=options)
     strategies: dict[str, Strategy] = {"probe": lambda indices, draw: answers}
-    if source.name != "pixels":
+    if source.name != "pixels":  # with it nothing is transferred: there is no verdict to give
         strategies["raw pixels"] = probe(open_source("pixels", parts.fit), parts.fit, parts.held, raw)
-    strategies["majority"] = majority(parts.fit, parts.held)
+        strategies["majority"] = majority(parts.fit, parts.held)
     return run_table(strategies, parts.fit, parts.held, Protocol((), 1, seed), progress=options.progress)
 
 
@@ -205,6 +219,8 @@ def _summary(learnt: Learnt, n_held: int) -> str:
         f"The figures are about {n_held:,} validation images that it did not learn from"
         if n_held
         else "The figure is the cross-validation's own"
+        if learnt.choice
+        else "Nothing was measured"
     )
     return (
         f"A {manifest.head['name']} head on {where} learnt {len(manifest.classes)} classes from "

@@ -1,0 +1,61 @@
+"""Small pictures for reports: a few images of each class as PNG data addresses.
+
+In: a Dataset. Out: captions and addresses. Pillow is imported on use. Called by transfer and recipes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+
+from headstart.data.dataset import Dataset
+from headstart.data.stores import ArrayImages
+from headstart.imaging.prepare import prepare
+from headstart.records import InputSpec
+
+__all__ = ["examples_of"]
+
+_SIDE_PX = 144  # twice what a page shows, for fine screens
+_MOST = 8
+
+
+def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
+    """The first image or images of each class, as a report shows them.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Training images.
+
+    Returns
+    -------
+    tuple of (str, str)
+        Class and ``data:image/png;base64,`` address; at most 8, and fewer where there are more classes.
+
+    Examples
+    --------
+    >>> from headstart.data import from_arrays
+    >>> data = from_arrays(np.zeros((3, 8, 8), np.uint8), ["a", "b", "a"])
+    >>> [caption for caption, _ in examples_of(data)]
+    ['a', 'a', 'b']
+    """
+    each = max(1, _MOST // len(dataset.classes))
+    places = [np.flatnonzero(dataset.labels == name)[:each] for name in dataset.classes[:_MOST]]
+    some = dataset.subset(np.concatenate(places))
+    if isinstance(some.images, ArrayImages):
+        height, width, channels = some.images.pixels.shape[1:]
+        spec = InputSpec(height, width, channels)
+    else:
+        spec = InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop")
+    pictures = prepare(some, spec)
+    return tuple((str(name), _address(one)) for name, one in zip(some.labels, pictures, strict=True))
+
+
+def _address(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

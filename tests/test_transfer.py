@@ -1,0 +1,369 @@
+"""A transfer as it is asked for: what is refused, what is chosen, and on which images it is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from headstart.cache import FolderCache
+from headstart.choose import MOST_IMAGES
+from headstart.data.dataset import Dataset
+from headstart.data.readers import load
+from headstart.data.stores import ArrayImages
+from headstart.errors import DataError, SettingError, UnknownTapError
+from headstart.features import PLAIN, Extraction, extract
+from headstart.imaging.augment import parse_augmentation
+from headstart.model import open_model
+from headstart.records import Source
+from headstart.report.page import render
+from headstart.sources import open_source
+from headstart.strategies import CHOSEN, Probe, choose_place, learn_head, training_parts, training_rows
+from headstart.transfers import Transferred, check_up, choice_table, run_transfer
+
+PLACES = (("block2", "avg"), ("block2", "grid2"), ("block3", "avg"))
+RIDGE = Probe(head="ridge")
+
+
+def take(digits: Dataset, counts: dict[str, int], first: int = 0) -> Dataset:
+    """So many images of each class, from the first on, one class after the other."""
+    places = [np.flatnonzero(digits.labels == name)[first : first + n] for name, n in counts.items()]
+    return replace(digits.subset(np.concatenate(places)), classes=tuple(counts), name="some")
+
+
+def with_val(digits: Dataset, n_train: int = 30, n_val: int = 20, overlap: int = 0) -> Dataset:
+    """Threes and eights with the splits train and val; ``overlap`` images of each class are in both."""
+    known = dict.fromkeys("38", n_train), dict.fromkeys("38", n_val)
+    parts = take(digits, known[0]), take(digits, known[1], n_train - overlap)
+    pixels = np.concatenate([part.images.pixels for part in parts if isinstance(part.images, ArrayImages)])
+    splits = np.repeat(["train", "val"], [len(part) for part in parts])
+    return replace(
+        parts[0],
+        images=ArrayImages(pixels),
+        labels=np.concatenate([part.labels for part in parts]),
+        splits=splits,
+    )
+
+
+def candidate(dataset: Dataset) -> Source:
+    """A source that leaves a choice: a small random network with three places to read."""
+    return replace(open_source("random:cnn", dataset), candidates=PLACES)
+
+
+@pytest.fixture(scope="module")
+def splitted(digits: Dataset) -> Dataset:
+    return with_val(digits)
+
+
+@pytest.fixture(scope="module")
+def few(digits: Dataset) -> Dataset:
+    """Too few to hold some out."""
+    return take(digits, dict.fromkeys("38", 20))
+
+
+@pytest.fixture(scope="module")
+def done(splitted: Dataset) -> Transferred:
+    return run_transfer(candidate(splitted), splitted, command="headstart transfer typed")
+
+
+# ---- the check-up
+
+
+def test_sound_data_pass(splitted: Dataset) -> None:
+    assert check_up(splitted).n_images == len(splitted) == 100
+
+
+def test_a_class_of_one_training_image_is_refused(digits: Dataset) -> None:
+    alone = take(digits, {"3": 20, "8": 1})
+    with pytest.raises(DataError, match=r"class '8' of dataset 'some' has 1 training image.*need at least 2"):
+        check_up(alone)
+    splits = np.array(["train"] * 10 + ["val"] * 10 + ["train"])
+    with pytest.raises(DataError, match="class '8'"):
+        check_up(replace(alone, splits=splits))
+    assert check_up(take(digits, {"3": 20, "8": 2}))
+
+
+def test_images_of_the_other_splits_do_not_count_as_training_images(digits: Dataset) -> None:
+    dataset = take(digits, {"3": 20, "8": 20})
+    splits = np.array(["train"] * 21 + ["val"] * 19)
+    splits[:5] = "val"
+    with pytest.raises(DataError, match=r"class '8' .* has 1 training image"):
+        check_up(replace(dataset, splits=splits))
+
+
+def test_an_image_in_two_splits_is_refused_unless_it_is_allowed(digits: Dataset) -> None:
+    leaking = with_val(digits, overlap=3)
+    with pytest.raises(DataError, match=r"has 6 image\(s\) in two splits.*or go on with --allow-leaks"):
+        check_up(leaking)
+    with pytest.raises(DataError, match="in two splits"):
+        run_transfer(open_source("pixels", leaking), leaking, RIDGE)
+    allowed = run_transfer(open_source("pixels", leaking), leaking, RIDGE, allow_leaks=True)
+    (remark,) = (text for text in allowed.result.remarks if "is also in val" in text)
+    assert "6 pairs" in remark and remark.split("'")[0] in render(allowed.result)
+
+
+def test_the_same_image_twice_in_one_split_is_a_remark(digits: Dataset) -> None:
+    dataset = take(digits, dict.fromkeys("38", 20))
+    assert isinstance(dataset.images, ArrayImages)
+    pixels = dataset.images.pixels.copy()
+    pixels[1] = pixels[0]
+    found = check_up(replace(dataset, images=ArrayImages(pixels)))
+    assert any("an image is there more than once: 1 pair" in text for text in found.remarks)
+
+
+def test_a_class_in_one_split_only_is_refused(splitted: Dataset) -> None:
+    labels = splitted.labels.copy()
+    labels[(splitted.splits == "val") & (labels == "8")] = "9"
+    with pytest.raises(DataError, match="'9'"):
+        check_up(replace(splitted, labels=labels, classes=("3", "8", "9")))
+
+
+def test_names_that_differ_by_case_are_refused(splitted: Dataset) -> None:
+    names = np.where(splitted.labels == "3", "Cat", "cat")
+    with pytest.raises(DataError, match=r"classes 'Cat' and 'cat' have nearly the same name, need"):
+        check_up(replace(splitted, labels=names, classes=("Cat", "cat")))
+
+
+# ---- on images held out
+
+
+def test_probe_stands_beside_raw_pixels_and_majority(done: Transferred) -> None:
+    rows = {row.strategy: row for row in done.result.rows}
+    assert list(rows) == ["probe", "raw pixels", "majority"]
+    assert {row.accuracy.n for row in rows.values()} == {40}
+    assert rows["majority"].accuracy.value == 0.5 < rows["probe"].accuracy.value
+    assert [one.control for one in done.result.comparisons] == ["raw pixels", "majority"]
+    assert done.result.verdict.startswith("With all 60 labels")
+
+
+def test_figures_are_those_of_the_model_on_the_val_images(done: Transferred, splitted: Dataset) -> None:
+    val = splitted.split("val")
+    share = float((done.learnt.model.predict(val) == val.labels).mean())
+    assert done.result.rows[0].accuracy.value == pytest.approx(share)
+    assert done.learnt.model.manifest.scores["val_accuracy"] == pytest.approx(share)
+    (evaluation,) = done.result.evaluations
+    assert evaluation.accuracy.value == pytest.approx(share) and int(np.sum(evaluation.confusion)) == 40
+    assert done.result.sizes == {"train": 60, "validation": 40, "classes": 2}
+    assert "about 40 validation images" in done.result.summary
+
+
+@pytest.mark.parametrize("head", [None, "ridge", "mlp", "linear"])
+def test_no_val_label_has_a_say(splitted: Dataset, head: str | None) -> None:
+    labels = splitted.labels.copy()
+    labels[splitted.splits == "val"] = labels[splitted.splits == "val"][::-1]
+    other = replace(splitted, labels=labels)
+    one, two = (run_transfer(candidate(data), data, replace(CHOSEN, head=head)) for data in (splitted, other))
+    assert one.result.rows[0].accuracy.value != two.result.rows[0].accuracy.value
+    assert one.learnt.model.graph == two.learnt.model.graph
+    assert one.learnt.choice is not None and two.learnt.choice is not None
+    assert one.learnt.choice.trials == two.learnt.choice.trials
+
+
+def test_raw_pixels_are_not_compared_with_themselves(splitted: Dataset) -> None:
+    found = run_transfer(open_source("pixels", splitted), splitted, RIDGE)
+    assert [row.strategy for row in found.result.rows] == ["probe"] and not found.result.comparisons
+
+
+def test_without_splits_a_tenth_is_held_out(digits: Dataset) -> None:
+    dataset = take(digits, dict.fromkeys("0123", 150))
+    found = run_transfer(open_source("pixels", dataset), dataset, RIDGE)
+    assert found.result.sizes == {"train": 540, "validation": 60, "classes": 4}
+    assert found.result.rows[0].accuracy.n == 60
+
+
+def test_the_report_says_what_was_done(done: Transferred) -> None:
+    page, facts = render(done.result), done.result.facts
+    assert facts["command"] == "headstart transfer typed" and facts["seed"] == "0"
+    assert done.learnt.model.manifest.source_fingerprint in facts["model_fingerprint"]
+    assert done.learnt.choice is not None and done.learnt.choice.sentence in done.result.remarks
+    for words in ("How tap, pooling and head were chosen", "headstart transfer typed", "raw pixels"):
+        assert words in page
+
+
+# ---- too few to hold some out
+
+
+def test_with_few_images_the_figure_is_the_cross_validation_s(few: Dataset) -> None:
+    found = run_transfer(candidate(few), few)
+    choice = found.learnt.choice
+    assert choice is not None and found.learnt.held_probs is None
+    assert [(row.strategy, row.accuracy) for row in found.result.rows] == [("probe", choice.best.accuracy)]
+    assert found.result.rows[0].accuracy.n == 40 and not found.result.evaluations
+    assert "In cross-validation the probe gets" in found.result.verdict
+    assert "too few images to hold some out, so no control was compared" in found.result.verdict
+    assert found.result.summary.endswith("The figure is the cross-validation's own.")
+    assert "In cross-validation" in render(found.result)
+
+
+def test_with_few_images_and_nothing_to_choose_no_figure_is_made_up(few: Dataset) -> None:
+    found = run_transfer(open_source("pixels", few), few, RIDGE)
+    assert found.result.rows == () and "how good it is, is open" in found.result.verdict
+    assert "how good it is, is open" in render(found.result)
+
+
+def test_the_summary_names_no_figure_where_there_is_none(few: Dataset) -> None:
+    found = run_transfer(open_source("pixels", few), few, RIDGE)
+    assert "cross-validation's own" not in found.result.summary
+
+
+# ---- which place and which head
+
+
+def test_the_best_of_the_candidates_is_taken(splitted: Dataset) -> None:
+    train = splitted.split("train")
+    place, head, choice = choose_place(candidate(train), train, CHOSEN, 0, PLAIN)
+    assert choice is not None
+    assert place == (choice.best.tap, choice.best.pooling) and head == choice.best.head
+    assert {(one.tap, one.pooling) for one in choice.trials} == set(PLACES)
+    best = max(choice.trials, key=lambda one: (one.accuracy.value, -one.error))
+    assert choice.best == best
+
+
+def test_what_is_given_is_not_chosen(splitted: Dataset) -> None:
+    train = splitted.split("train")
+    source = candidate(train)
+    given = ("block2", "grid2"), "ridge"
+    assert choose_place(source, train, Probe(*given[0], given[1]), 0, PLAIN) == (*given, None)
+    place, head, choice = choose_place(source, train, Probe(tap="block2", head="mlp"), 0, PLAIN)
+    assert (place[0], head) == ("block2", "mlp") and choice is not None
+    assert {one.head for one in choice.trials} == {"ridge"}  # stands in for heads without a closed form
+    assert {one.tap for one in choice.trials} == {"block2"}
+    place, _, choice = choose_place(source, train, Probe(pooling="avg"), 0, PLAIN)
+    assert choice is not None and {one.pooling for one in choice.trials} == {"avg"} == {place[1]}
+
+
+def test_a_place_that_is_no_candidate_is_read_as_told(splitted: Dataset) -> None:
+    train = splitted.split("train")
+    place, _, choice = choose_place(candidate(train), train, Probe("block1", "flat"), 0, PLAIN)
+    assert place == ("block1", "flat")
+    assert choice is not None and {one.tap for one in choice.trials} == {"block1"}
+    assert choose_place(candidate(train), train, Probe("block1", head="ridge"), 0, PLAIN)[0][1] == "avg"
+
+
+def test_without_candidates_nothing_is_chosen(few: Dataset) -> None:
+    source = open_source("random:cnn", few)
+    assert choose_place(source, few, CHOSEN, 0, PLAIN) == ((source.default_tap, "flat"), "linear", None)
+
+
+def test_a_class_of_one_image_leaves_no_choice(digits: Dataset) -> None:
+    dataset = take(digits, {"3": 20, "8": 1})
+    assert choose_place(candidate(dataset), dataset, CHOSEN, 0, PLAIN) == (PLACES[-1], "ridge", None)
+
+
+def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_path: Path) -> None:
+    cache = FolderCache(tmp_path)
+    with pytest.raises(SettingError, match="head is 'rigde', need one of"):
+        choose_place(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
+    with pytest.raises(UnknownTapError, match="tap 'blok2' is unknown, need one of source 'random:cnn'"):
+        choose_place(candidate(few), few, Probe(tap="blok2"), 0, Extraction(cache))
+    assert not cache.entries()
+
+
+def test_of_many_images_a_part_decides(digits: Dataset) -> None:
+    many = digits.subset(np.arange(MOST_IMAGES + 100))
+    source = replace(open_source("pixels", many), candidates=(("values", "avg"), ("values", "flat")))
+    choice = choose_place(source, many, RIDGE, 0, PLAIN)[2]
+    assert choice is not None and choice.n_images == MOST_IMAGES
+
+
+def test_the_choice_is_told_best_first(done: Transferred) -> None:
+    choice = done.learnt.choice
+    assert choice is not None
+    table = choice_table(choice)
+    assert table.lines[0][0] == f"{choice.best.head} on {choice.best.tap}, {choice.best.pooling}"
+    shares = [float(row[2]) for row in table.lines]
+    assert shares == sorted(shares, reverse=True) and len(table.lines) == min(12, len(choice.trials))
+    assert "10-fold cross-validation on 60 training images" in table.caption
+    many = replace(choice, trials=choice.trials * 3)
+    assert len(choice_table(many).lines) == 12
+    assert f"{len(many.trials) - 12} more follow" in choice_table(many).caption
+
+
+# ---- views and balance
+
+
+def test_views_are_further_rows_of_the_same_images(few: Dataset) -> None:
+    source, place = open_source("pixels", few), ("values", "flat")
+    rows, labels, images = training_rows(source, few, place, parse_augmentation("flip=1", 2), 0, PLAIN)
+    plain = extract(few, source)
+    assert rows.shape == (120, 64) and np.array_equal(rows[:40], plain)
+    mirrored = plain.reshape(40, 8, 8)[:, :, ::-1].reshape(40, 64)
+    assert np.allclose(rows[40:80], mirrored) and np.allclose(rows[80:], mirrored)
+    assert np.array_equal(images, np.tile(np.arange(40), 3)) and np.array_equal(labels, few.labels[images])
+
+
+def test_without_augmentation_the_images_alone_are_read(few: Dataset) -> None:
+    source = open_source("pixels", few)
+    rows, labels, images = training_rows(source, few, ("values", "flat"), None, 0, PLAIN)
+    assert np.array_equal(rows, extract(few, source)) and np.array_equal(images, np.arange(40))
+    assert np.array_equal(labels, few.labels)
+
+
+def test_views_change_the_fit_and_the_same_seed_repeats_it(splitted: Dataset) -> None:
+    source = open_source("pixels", splitted)
+    probe = replace(RIDGE, augmentation=parse_augmentation("handwriting", 2))
+    plain, viewed, again = (learn_head(source, splitted, one).model for one in (RIDGE, probe, probe))
+    other = learn_head(source, splitted, probe, seed=1).model
+    assert plain.graph != viewed.graph == again.graph != other.graph
+    assert (
+        viewed.manifest.settings["augmentation"]["views"] == 2
+        and "augmentation" not in plain.manifest.settings
+    )
+    assert viewed.manifest.data["n_images"] == 60  # views are no images
+
+
+def test_a_flip_of_digits_is_warned_about(splitted: Dataset) -> None:
+    source = open_source("pixels", splitted)
+    flips, none = (
+        run_transfer(source, splitted, replace(RIDGE, augmentation=parse_augmentation(text, 1))).result
+        for text in ("textbook", "textbook,flip=0")
+    )
+    (warning,) = (text for text in flips.remarks if "flip" in text)
+    assert "cost 1.8 points" in warning and warning in render(flips)
+    assert not any("flip" in text for text in none.remarks)
+
+
+def test_balance_helps_the_rare_class(digits: Dataset) -> None:
+    dataset = take(digits, {"3": 150, "8": 8})
+    rest = digits.subset(np.flatnonzero(digits.labels == "8")[8:])
+    source = open_source("pixels", dataset)
+    plain, balanced = (
+        learn_head(source, dataset, replace(RIDGE, balance=wanted)).model for wanted in (False, True)
+    )
+    assert (balanced.predict(rest) == "8").mean() > (plain.predict(rest) == "8").mean()
+    assert balanced.manifest.settings["balance"] is True and "balance" not in plain.manifest.settings
+
+
+# ---- the folder
+
+
+def test_the_model_is_saved_beside_its_report_and_opens_again(
+    done: Transferred, splitted: Dataset, tmp_path: Path
+) -> None:
+    done.learnt.model.save(tmp_path / "m", render(done.result))
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {
+        *("card.md", "manifest.json", "model.onnx", "report.html", "weights.safetensors")
+    }
+    opened = open_model(tmp_path / "m")
+    onnx.checker.check_model(onnx.ModelProto.FromString(opened.graph), full_check=True)
+    val = splitted.split("val")
+    assert np.array_equal(opened.predict(val), done.learnt.model.predict(val))
+
+
+def test_pictures_of_a_folder_are_learnt_from(digits: Dataset, tmp_path: Path) -> None:
+    dataset = with_val(digits, 12, 8)
+    assert isinstance(dataset.images, ArrayImages) and dataset.splits is not None
+    for number, (pixels, label, split) in enumerate(
+        zip(dataset.images.pixels, dataset.labels, dataset.splits, strict=True)
+    ):
+        home = tmp_path / "pics" / split / label
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[..., 0]).save(home / f"{number}.png")
+    pictures = load(str(tmp_path / "pics"))
+    found = run_transfer(open_source("pixels", pictures), pictures, RIDGE)
+    assert found.result.rows[0].accuracy.n == 16 and found.result.sizes["train"] == 24
+    assert training_parts(pictures, 0).fit.splits is not None
