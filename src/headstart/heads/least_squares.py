@@ -18,6 +18,7 @@ __all__ = ["LeastSquares", "decompose"]
 Floats = NDArray[np.floating[Any]]
 _AFFORDABLE = 4e10  # multiplications up to which float64 is quick: a fit that nearly interpolates needs it
 _LEAST_FREEDOM = 1e-9
+_BLOCK = 4_096
 
 
 class LeastSquares:
@@ -66,7 +67,9 @@ class LeastSquares:
         residuals = (self._targets - fitted) * self._root
         share = self._root / np.sqrt(np.square(self._root).sum())  # of the intercept
         if folds is None:
-            leverage = (self._left**2) @ shrink[:, None] + share**2
+            starts = range(0, len(self._left), _BLOCK)  # block by block: the squares would double the memory
+            squares = [self._left[i : i + _BLOCK] ** 2 @ shrink[:, None] for i in starts]
+            leverage = np.concatenate(squares) + share**2
             residuals = residuals / np.maximum(1.0 - leverage, _LEAST_FREEDOM)
             return np.asarray(self._targets - residuals / self._root, np.float32)
         for fold in np.unique(folds):

@@ -127,8 +127,7 @@ class KernelHead(Head):
         squared = squared_distances(self.landmarks_, self.landmarks_)
         kernel = np.exp(-self.gamma_ * squared)
         expansion = nystroem(kernel)
-        rows = self._kernel(features) @ expansion
-        problem = LeastSquares(rows, targets, training.weights)
+        problem = LeastSquares(self._kernel(features) @ expansion, targets, training.weights)
         strength, temperature, _ = _chosen(problem, training, _STRENGTHS)
         weight, bias = problem.solution(strength)
         self.chosen_ = {"gamma": self.gamma_, "strength": strength, "landmarks": float(len(some))}
