@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from command import Run, Said
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
 
@@ -54,3 +57,29 @@ def mnist() -> Dataset:
 def digits() -> Dataset:
     """1,797 handwritten digits of 8 x 8 px, bundled with scikit-learn."""
     return load("digits")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process; any exception that leaves main fails the test with its traceback."""
+    from headstart import cli
+
+    def runner(*words: object, stdin: str = "") -> Said:
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Said(int(left.value.code or 0), out, err)
+
+    return runner
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    place = tmp_path / "desk"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return place

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import pytest
 from PIL import Image
 
 import headstart
+from command import Run, Said
 from headstart import cli
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
@@ -46,45 +46,6 @@ NAMED_BY_OTHERS = {
     "versions",
     "skipped",
 }
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Said]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process; any exception that leaves main fails the test with its traceback."""
-
-    def runner(*words: object, stdin: str = "") -> Said:
-        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Said(int(left.value.code or 0), out, err)
-
-    return runner
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in."""
-    place = tmp_path / "desk"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    return place
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart import cli
+from command import Run, Said
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.model import open_model
@@ -29,44 +28,6 @@ TINY = "random:timm:test_resnet"
 AT_ONCE = ("--tap", "stage4", "--pooling", "avg", "--head", "ridge")
 MODEL = ["card.md", "manifest.json", "model.onnx", "report.html", "weights.safetensors"]
 Lay = Callable[..., Path]
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Said]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process; any exception that leaves main fails the test with its traceback."""
-
-    def runner(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Said(int(left.value.code or 0), out, err)
-
-    return runner
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in."""
-    place = tmp_path / "desk"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    return place
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -64,6 +64,7 @@ Augment = Annotated[
     str | None,
     typer.Option(help="Views to learn from: textbook, handwriting, photo, or such as shear=0.2,zoom=0.2."),
 ]
+Views = Annotated[int | None, typer.Option(min=1, help="Augmented views of each image; default: 3.")]
 Balance = Annotated[
     bool, typer.Option("--balance", help="Every class counts alike, however many images it has.")
 ]
@@ -186,7 +187,7 @@ def transfer(
     pooling: Pooling = None,
     head: HeadName = None,
     augment: Augment = None,
-    views: Annotated[int, typer.Option(min=1, help="Augmented views of each image.")] = 3,
+    views: Views = None,
     balance: Balance = False,
     policy: Policy = None,
     size: Size = None,
@@ -204,7 +205,7 @@ def transfer(
     """
     from headstart.data.readers import load
     from headstart.features import Extraction
-    from headstart.imaging.augment import parse_augmentation
+    from headstart.imaging.augment import parse_views
     from headstart.model import check_output
     from headstart.progress import terminal_progress
     from headstart.report.page import render
@@ -213,7 +214,7 @@ def transfer(
     from headstart.transfers import run_transfer
 
     check_output(output)
-    augmentation = None if augment is None else parse_augmentation(augment, views)
+    augmentation = parse_views(augment, views)
     with terminal_progress() as progress:
         dataset = _told(load(data, strict=strict))
         done = run_transfer(

@@ -92,7 +92,8 @@ class MLPHead(Head):
             held, held_codes = self._watched(watch)
             watched = standardise(held) * root, held_codes
         lines = self._learn(network, training, learn, (rows[stop], training.codes[stop]), watched)
-        self.curve_ = _curve(lines) if watch is not None else None
+        best = self.chosen_["epochs"] if len(stop) else None
+        self.curve_ = _curve(lines, best) if watch is not None else None
         parts = network.parameters()
         self.hidden_weight_, self.hidden_bias_ = standardise.fold(
             parts["hidden.weight"] * root, parts["hidden.bias"]
@@ -116,7 +117,7 @@ class MLPHead(Head):
         adam = Adam(network.trainable_values, network.trainable_grads)
         rng = np.random.default_rng([training.seed, 5])
         lines: list[tuple[float, ...]] = []
-        best, since, kept = np.inf, 0, network.parameters()
+        best, since, kept, best_epoch = np.inf, 0, network.parameters(), 0
         rate, n_lowered = self.learning_rate, 0
         for _ in range(self.epochs):
             order = rng.permutation(learn)
@@ -137,6 +138,7 @@ class MLPHead(Head):
                 best, since, kept = (
                     (loss, 0, network.parameters()) if loss < best else (best, since + 1, kept)
                 )
+                best_epoch = best_epoch if since else len(lines)
                 if since >= self.patience:
                     if n_lowered == _LOWERED:
                         break
@@ -144,7 +146,7 @@ class MLPHead(Head):
                     rate, n_lowered, since = rate * _FACTOR, n_lowered + 1, 0
         if len(stop[1]):
             network.load_parameters(kept)
-        self.chosen_ = {"epochs": float(len(lines) - since), "learning_rate": rate}
+        self.chosen_ = {"epochs": float(best_epoch or len(lines)), "learning_rate": rate}
         return lines
 
     def _probabilities(self, features: Array) -> Array:
@@ -167,7 +169,7 @@ def _measure(network: Network, held: tuple[Array, Codes] | None) -> tuple[float,
     return log_loss(logits, held[1]), float((logits.argmax(axis=1) == held[1]).mean())
 
 
-def _curve(lines: list[tuple[float, ...]]) -> Curve:
+def _curve(lines: list[tuple[float, ...]], best: float | None) -> Curve:
     columns = list(zip(*lines, strict=True))
     steps = tuple(float(step) for step in range(1, len(lines) + 1))
-    return Curve("head", "epoch", steps, columns[0], columns[2], columns[1], columns[3])
+    return Curve("head", "epoch", steps, columns[0], columns[2], columns[1], columns[3], best)

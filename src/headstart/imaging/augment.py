@@ -22,7 +22,15 @@ from headstart._optional import require
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Images
 
-__all__ = ["OPERATIONS", "PRESETS", "Augmentation", "augment", "flip_warning", "parse_augmentation"]
+__all__ = [
+    "OPERATIONS",
+    "PRESETS",
+    "Augmentation",
+    "augment",
+    "flip_warning",
+    "parse_augmentation",
+    "parse_views",
+]
 
 OPERATIONS: dict[str, tuple[float, str]] = {
     "blur": (0.1, "share of the shorter side: sigma is uniform in [0, s]"),
@@ -145,6 +153,32 @@ def parse_augmentation(text: str, views: int = 3) -> Augmentation:
     if faults:
         raise SettingError("; also ".join(faults))
     return Augmentation(tuple(sorted(item for item in strengths.items() if item[1])), views)
+
+
+def parse_views(text: str | None, views: int | None = None) -> Augmentation | None:
+    """What a user asked for, or None for nothing.
+
+    Parameters
+    ----------
+    text : str, optional
+        As `parse_augmentation` takes it.
+    views : int, optional
+        Augmented views of each image. Default: 3.
+
+    Returns
+    -------
+    Augmentation or None
+
+    Raises
+    ------
+    SettingError
+        If views are asked for and not of what, or as in `parse_augmentation`.
+    """
+    if text is not None:
+        return parse_augmentation(text, 3 if views is None else views)
+    if views is not None:
+        raise SettingError(f"views is {views}, need an augmentation to make them; name one, such as photo")
+    return None
 
 
 def augment(
