@@ -35,7 +35,7 @@ LAYERS: dict[str, str] = {
     "manifest": "errors records",
     "card": "manifest",
     "heads": "errors records _threads scratch data",
-    "networks": "errors records _optional scratch",
+    "networks": "errors records _optional scratch graph",
     "features": "errors records progress data imaging graph cache",
     "choose": "errors records _threads data evaluation heads",
     "model": "errors records atomic progress data imaging graph manifest card",

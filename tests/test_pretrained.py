@@ -198,7 +198,9 @@ def test_a_source_says_what_it_is(folder: Path, warm: Path) -> None:
     assert source.classes == tuple("0123456") and source.precision == "auto"
     assert source.notes["n_parameters"] == sum(one.numel() for one in network.parameters())
     assert source.notes["licence"] == "mit" and source.notes["checksum"] == checksum(network)
-    counter = torch.utils.flop_counter.FlopCounterMode(display=False)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network(torch.zeros(1, 3, 64, 64))
     assert source.notes["gflops"] == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-6)
@@ -207,7 +209,9 @@ def test_a_source_says_what_it_is(folder: Path, warm: Path) -> None:
 
 
 def test_operations_of_a_transformer_are_torch_s(folder: Path, warm: Path) -> None:
-    counter = torch.utils.flop_counter.FlopCounterMode(display=False)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         original("test_vit", folder)(torch.zeros(1, 3, 160, 160))
     source = opened("test_vit", folder)

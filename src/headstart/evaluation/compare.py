@@ -2,7 +2,7 @@
 
 In: who was right on which image, by draw of the training labels where there were several.
 Out: ``records.Difference``, p-values, a verdict. Imports only errors and records of ours and the
-intervals next door; owns SciPy's binomial and t. Called by studies.
+intervals next door; owns SciPy's distributions. Called by studies.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
-from scipy.stats import t as student
+from scipy.special import bdtr, stdtr, stdtrit  # scipy.stats has the same and takes a second to import
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.intervals import wilson
@@ -117,8 +116,8 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
         return _one_draw(right_a[0], right_b[0])
     n_draws, n_images = gain.shape
     error = _crossed_error(gain)
-    value, half = float(gain.mean()), error * float(student.ppf(0.5 + _LEVEL / 2, n_draws - 1))
-    p_value = float(2 * student.sf(abs(value) / error, n_draws - 1))
+    value, half = float(gain.mean()), error * float(stdtrit(n_draws - 1, 0.5 + _LEVEL / 2))
+    p_value = float(2 * stdtr(n_draws - 1, -abs(value) / error))
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
 
 
@@ -239,7 +238,7 @@ def _phi(both: int, only_a: int, only_b: int, neither: int) -> float:
 
 def _exact(only_a: int, only_b: int) -> float:
     """Two-sided tail of a fair coin; doubling is exact because it is symmetric."""
-    return float(min(1.0, 2 * binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    return float(min(1.0, 2 * bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def _pair(

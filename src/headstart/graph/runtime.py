@@ -13,12 +13,21 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from headstart.errors import SettingError, nearest
 from headstart.graph.build import INPUT
 from headstart.records import Array, Images
 
-__all__ = ["PRECISIONS", "RUNTIMES", "Executable", "compile_graph", "resolve_precision", "split_batches"]
+__all__ = [
+    "PRECISIONS",
+    "RUNTIMES",
+    "Executable",
+    "ReferenceRun",
+    "compile_graph",
+    "resolve_precision",
+    "split_batches",
+]
 
 RUNTIMES = ("openvino", "onnxruntime")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -216,11 +225,14 @@ def _padded(batch: Images, size: int) -> Images:
     return np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
 
 
-class _OnnxRuntime(_Streaming):
-    """The reference: one batch after the other, fp32."""
+class ReferenceRun:
+    """Any graph of one input in ONNX Runtime, fp32: what an export is compared with.
 
-    runtime = "onnxruntime"
-    precision = "fp32"
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The graph.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         import onnxruntime
@@ -230,7 +242,22 @@ class _OnnxRuntime(_Streaming):
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, values: NDArray[Any]) -> tuple[Array, ...]:
+        """Every output for one batch."""
+        return tuple(self._session.run(None, {self._input: np.ascontiguousarray(values)}))
+
+
+class _OnnxRuntime(_Streaming):
+    """The reference: one batch after the other, fp32."""
+
+    runtime = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._run = ReferenceRun(model)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
         for batch in batches:
-            yield tuple(self._session.run(None, {INPUT: np.ascontiguousarray(batch)}))
+            yield self._run(batch)
