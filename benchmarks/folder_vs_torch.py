@@ -36,7 +36,7 @@ def main() -> None:
         "nothing cached": [],
         "graph cached": [],
         "all cached": [],
-        "torch": [],
+        "torch peer": [],
     }
     for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,9 @@ def main() -> None:
         for who, each in runs.items()
     }
     peer_s = table["torch peer"]["wall_s"]["median"]
-    ratios = {who: round(peer_s / one["wall_s"]["median"], 1) for who, one in table.items() if who != "torch peer"}
+    ratios = {
+        who: round(peer_s / one["wall_s"]["median"], 1) for who, one in table.items() if who != "torch peer"
+    }
     told({**about, "network": Path(weights).name}, table, times_as_fast=ratios)
 
 
