@@ -173,6 +173,9 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
                 )
             ]
         )
+    if column.ndim == 1 and column.dtype.kind in "iub":  # 21 characters each, unless the names are made first
+        codes, places = np.unique(column, return_inverse=True)
+        return np.array([str(code) for code in codes.tolist()], np.str_)[places]
     return column.astype(np.str_)
 
 
