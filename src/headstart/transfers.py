@@ -213,9 +213,8 @@ def _table(source: Source, learnt: Learnt, parts: Learning, seed: int, options: 
 
 def _summary(learnt: Learnt, n_held: int) -> str:
     manifest = learnt.model.manifest
-    where = (
-        f"{manifest.source['name']}, frozen, read at {manifest.source['tap']} ({manifest.source['pooling']})"
-    )
+    source = manifest.source
+    where = f"{short_name(source['name'])}, frozen, read at {source['tap']} ({source['pooling']})"
     judged = (
         f"The figures are about {n_held:,} validation images that it did not learn from"
         if n_held
