@@ -198,7 +198,7 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: Options) -> Outcome:
 
 def _written(home: Path, result: StudyResult) -> Outcome:
     write_atomic(home / "result.json", to_json(result) + "\n")
-    return Outcome(result, home, write_atomic(home / "report.html", render(_readable(result))))
+    return Outcome(result, home, write_atomic(home / "report.html", render(result)))
 
 
 def with_test_split(dataset: Dataset, seed: int) -> Dataset:
@@ -278,11 +278,6 @@ def _skipped(dataset: Dataset) -> tuple[str, ...]:
     path, reason = dataset.skipped[0]
     number, total = len(dataset.skipped), len(dataset) + len(dataset.skipped)
     return (f"{number} of {total} files could not be read and are left out; the first: {path} ({reason}).",)
-
-
-def _readable(result: StudyResult) -> StudyResult:
-    """Facts under names for a page, where JSON has keys."""
-    return replace(result, facts={name.replace("_", " "): value for name, value in result.facts.items()})
 
 
 def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evaluation, Evaluation]:

@@ -291,7 +291,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 def _facts(facts: Mapping[str, str]) -> dict[str, Any]:
     """Set the command apart from the other facts."""
     commands = [value for name, value in facts.items() if name.lower() == "command"]
-    others = [(name, value) for name, value in facts.items() if name.lower() != "command"]
+    others = [(name.replace("_", " "), value) for name, value in facts.items() if name.lower() != "command"]
     return {"command": commands[0] if commands else "", "others": others}
 
 
