@@ -25,9 +25,7 @@ from headstart.records import Array, Codes, Difference, Score
 __all__ = ["MOST_IMAGES", "Choice", "Trial", "choose", "deciding_images"]
 
 MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
-
-
-_FEW = 16
+_FEW = 16  # images by which two places are found to be one
 _LEAST = 3  # images of a class that folds need, of few as of many
 
 

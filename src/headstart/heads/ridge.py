@@ -74,7 +74,7 @@ class RidgeHead(AffineHead):
         problem = LeastSquares(
             standardise(training.features), one_hot(training.codes, training.n_classes), training.weights
         )
-        strength, temperature, _ = _chosen(problem, training, self.strengths)
+        strength, temperature = _chosen(problem, training, self.strengths)
         weight, bias = problem.solution(strength)
         self.chosen_ = {"strength": strength, "temperature": temperature}
         self.weight_, self.bias_ = standardise.fold(weight * temperature, bias * temperature)
@@ -128,7 +128,7 @@ class KernelHead(Head):
         kernel = np.exp(-self.gamma_ * squared)
         expansion = nystroem(kernel)
         problem = LeastSquares(self._kernel(features) @ expansion, targets, training.weights)
-        strength, temperature, _ = _chosen(problem, training, _STRENGTHS)
+        strength, temperature = _chosen(problem, training, _STRENGTHS)
         weight, bias = problem.solution(strength)
         self.chosen_ = {"gamma": self.gamma_, "strength": strength, "landmarks": float(len(some))}
         self.weight_ = (expansion.astype(np.float64) @ weight * temperature).astype(np.float32)
@@ -186,10 +186,8 @@ class KernelHead(Head):
         return append_softmax(builder, kernel, self.weight_, self.bias_)
 
 
-def _chosen(
-    problem: LeastSquares, training: Training, strengths: tuple[float, ...]
-) -> tuple[float, float, float]:
-    """The strength with the least left-out error, the temperature of its left-out scores, and that error."""
+def _chosen(problem: LeastSquares, training: Training, strengths: tuple[float, ...]) -> tuple[float, float]:
+    """The strength with the least left-out error, and the temperature of its left-out scores."""
     folds = None
     if training.has_views:  # an image must not be judged by a fit that saw a view of it
         k = min(_FOLDS, training.smallest_class)
@@ -205,7 +203,7 @@ def _chosen(
     temperature = fit_temperature(
         best[2].astype(np.float64), training.codes[judged], training.weights[judged]
     )
-    return best[1], temperature, best[0]
+    return best[1], temperature
 
 
 def squared_distances(rows: Array, others: Array) -> Array:

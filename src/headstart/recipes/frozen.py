@@ -231,35 +231,31 @@ def _probe(bench: _Bench, learnt: Learnt) -> Strategy:
     """The chosen way on each draw; with all labels it is the saved model itself."""
 
     def strategy(indices: Indices, seed: int) -> Array:
-        plan = bench.plans[indices.tobytes()]
         if bench.recipe.labels_per_class is None:
-            return learnt.model.probabilities(
-                bench.test,
-                runtime_name=bench.options.runtime,
-                precision="auto",
-                progress=bench.options.progress,
-            )
-        return _fitted(bench, indices, plan, seed)
+            return bench.asked(learnt)
+        return _fitted(bench, indices, bench.plans[indices.tobytes()], seed)
 
     return strategy
 
 
 def _fitted(bench: _Bench, indices: Indices, plan: _Plan, seed: int, watched: str | None = None) -> Array:
-    """Fit on a draw as planned and answer the test images; ``watched`` titles a curve of the fit."""
+    """Fit on all of a draw as planned and answer the test images.
+
+    ``watched`` titles a curve, drawn once: of another fit, which spares a tenth to be watched by.
+    """
     some = bench.train.subset(indices)
     rows, labels, images = training_rows(
         bench.source, some, plan.place, plan.augmentation, seed, bench.options
     )
-    watch, learn = None, np.ones(len(rows), np.bool_)
+    classes = bench.train.classes
     if watched is not None and not any(curve.title == watched for curve in bench.curves):
         _, held = folds(some.labels, 10, seed)[0]
-        learn = ~np.isin(images, held)
-        watch = (rows[held], some.labels[held])
-    head = make_head(plan.head).fit(
-        rows[learn], labels[learn], classes=bench.train.classes, images=images[learn], seed=seed, watch=watch
-    )
-    if head.curve_ is not None and watched is not None:
-        bench.curves.append(replace(head.curve_, title=watched))
+        learn, watch = ~np.isin(images, held), (rows[held], some.labels[held])
+        shown = make_head(plan.head).fit(
+            rows[learn], labels[learn], classes=classes, images=images[learn], seed=seed, watch=watch
+        )
+        bench.curves += [] if shown.curve_ is None else [replace(shown.curve_, title=watched)]
+    head = make_head(plan.head).fit(rows, labels, classes=classes, images=images, seed=seed)
     return head.probabilities(bench.answers(plan.place))
 
 
