@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Run", "Said"]
+__all__ = ["ERROR", "Run", "Said", "contents"]
+
+ERROR = "headstart: error: "
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,11 @@ class Said:
 
 
 Run = Callable[..., Said]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder: files by their bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
+    }

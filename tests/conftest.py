@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from command import Run, Said
+from command import ERROR, Run, Said, contents
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
 
@@ -83,3 +84,21 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     monkeypatch.chdir(place)
     return place
+
+
+@pytest.fixture
+def refused(run: Run, desk: Path) -> Callable[..., Said]:
+    """Status 1, one line on standard error with these words in it, nothing else said, nothing changed."""
+
+    def check(*words: object, names: tuple[str, ...] = ()) -> Said:
+        before = contents(desk)
+        said = run(*words)
+        assert (said.code, said.out) == (1, ""), said
+        assert said.err.startswith(ERROR) and said.err.endswith("\n") and said.err.count("\n") == 1, said.err
+        assert "need" in said.err and "not foreseen" not in said.err, said.err
+        for name in names:
+            assert name in said.err, said.err
+        assert contents(desk) == before
+        return said
+
+    return check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -23,7 +22,7 @@ import pytest
 from PIL import Image
 
 import headstart
-from command import Run, Said
+from command import ERROR, Run, Said, contents
 from headstart import cli
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
@@ -33,7 +32,6 @@ from headstart.records import TrainSettings
 from headstart.strategies import Probe, learn_head, learn_network
 
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "1")
-ERROR = "headstart: error: "
 # keys below these are names of the user's or of files, not ours
 NAMED_BY_OTHERS = {
     "images_per_split_and_class",
@@ -78,32 +76,6 @@ def save_picture(path: Path, pixels: Any) -> Path:
 
 def grey(path: Path, seed: int = 0) -> Path:
     return save_picture(path, np.random.default_rng(seed).integers(0, 256, (8, 8)))
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Everything below a folder: files by their bytes."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        for path in sorted(folder.rglob("*"))
-    }
-
-
-@pytest.fixture
-def refused(run: Run, desk: Path) -> Callable[..., Said]:
-    """Status 1, one line on standard error with these words in it, nothing else said, nothing changed."""
-
-    def check(*words: object, names: tuple[str, ...] = ()) -> Said:
-        before = contents(desk)
-        said = run(*words)
-        assert (said.code, said.out) == (1, ""), said
-        assert said.err.startswith(ERROR) and said.err.endswith("\n") and said.err.count("\n") == 1, said.err
-        assert "need" in said.err and "not foreseen" not in said.err, said.err
-        for name in names:
-            assert name in said.err, said.err
-        assert contents(desk) == before
-        return said
-
-    return check
 
 
 def check_keys(value: Any) -> None:

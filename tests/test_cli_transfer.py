@@ -17,43 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command import Run, Said
+from command import Run, Said, contents
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.model import open_model
 from headstart.recipes.recipe import recipe_text
 
-ERROR = "headstart: error: "
 TINY = "random:timm:test_resnet"
 AT_ONCE = ("--tap", "stage4", "--pooling", "avg", "--head", "ridge")
 MODEL = ["card.md", "manifest.json", "model.onnx", "report.html", "weights.safetensors"]
 Lay = Callable[..., Path]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
-        for path in sorted(folder.rglob("*"))
-    }
-
-
-@pytest.fixture
-def refused(run: Run, desk: Path) -> Callable[..., Said]:
-    """Status 1, one line on standard error with these words in it, nothing else said, nothing changed."""
-
-    def check(*words: object, names: tuple[str, ...] = ()) -> Said:
-        before = contents(desk)
-        said = run(*words)
-        assert (said.code, said.out) == (1, ""), said
-        assert said.err.startswith(ERROR) and said.err.count("\n") == 1, said.err
-        assert "need" in said.err and "not foreseen" not in said.err, said.err
-        for name in names:
-            assert name in said.err, said.err
-        assert contents(desk) == before
-        return said
-
-    return check
 
 
 @pytest.fixture
