@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Array",
+    "Calibration",
     "ClassScore",
     "Codes",
     "Comparison",
@@ -22,13 +23,18 @@ __all__ = [
     "Difference",
     "Epoch",
     "Evaluation",
+    "Factor",
+    "Gallery",
     "Images",
     "InputSpec",
     "LayerSpec",
     "Network",
     "NetworkSpec",
+    "Picture",
     "PlainTable",
+    "ReliabilityBin",
     "Row",
+    "Scatter",
     "Score",
     "Source",
     "StudyResult",
@@ -280,7 +286,8 @@ class Comparison:
     """The probe against one control at one budget, on the same test images.
 
     ``p_adjusted`` is Holm's over all comparisons of the study; ``verdict`` is
-    ``helps``, ``hurts`` or ``cannot tell apart``.
+    ``helps``, ``hurts`` or ``cannot tell apart``. ``n_to_settle`` is how many test images would
+    show a difference as large as this one four times in five; None where no number would.
     """
 
     strategy: str
@@ -289,6 +296,7 @@ class Comparison:
     difference: Difference
     p_adjusted: float
     verdict: str
+    n_to_settle: int | None = None
 
 
 @dataclass(frozen=True)
@@ -302,11 +310,92 @@ class PlainTable:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Answers of about the same confidence, (``low``, ``high``], and how many of them were right."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: Score
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities can be believed.
+
+    ``ece`` is the expected calibration error (0 - 1), ``brier`` the Brier score over all classes
+    (0 - 2), ``nll`` the loss in nats per image; ``n`` images. Empty bins are left out.
+    """
+
+    title: str
+    ece: float
+    brier: float
+    nll: float
+    n: int
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image as a report shows it, with what a model said of it.
+
+    ``address`` and ``heat`` are ``data:image/png;base64,`` addresses; ``heat``, if not empty, is the
+    same picture with what the network looked at laid over it. Probabilities are 0 - 1.
+    """
+
+    name: str
+    address: str
+    truth: str
+    called: str
+    probability: float
+    second: str = ""
+    second_probability: float = 0.0
+    heat: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures worth looking at: the most confident mistakes, say."""
+
+    title: str
+    caption: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Images as points of a plane; ``codes`` are positions in ``classes``, ``right`` whether they were."""
+
+    title: str
+    caption: str
+    classes: tuple[str, ...]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    codes: tuple[int, ...]
+    right: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One setting that a search varied: its share of what mattered (0 - 1), and a score for each value tried.
+
+    ``values`` are numbers, or names of choices; ``log`` says that numbers belong on a logarithmic scale.
+    """
+
+    name: str
+    importance: float
+    values: tuple[float | str, ...]
+    scores: tuple[float, ...]
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """All a report needs, and all that ``--json`` prints.
 
-    ``judged_on`` says which images the figures are about: ``test``, ``validation`` or
-    ``cross-validated training``.
+    ``judged_on`` says which images the figures are about: ``test``, ``validation``,
+    ``cross-validated training`` and the like. ``protocol`` says in a sentence or two how images were
+    parted and what every interval and p-value rests on; ``findings`` are the doctor's.
     """
 
     title: str
@@ -322,3 +411,9 @@ class StudyResult:
     examples: Sequence[tuple[str, str]] = ()
     tables: tuple[PlainTable, ...] = ()
     judged_on: str = "test"
+    protocol: str = ""
+    findings: tuple[str, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
+    factors: tuple[Factor, ...] = ()
