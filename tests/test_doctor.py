@@ -175,8 +175,8 @@ def test_arrays_need_no_near_look_to_find_exact_copies() -> None:
     splits = ["train"] * 15 + ["test"] * 5
     checkup = examine(from_arrays(pixels, labels, splits=splits), near=False)
     assert checkup.pairs == (
-        Pair("image 3", "image 12", "exact", ("train", "train"), ("cat", "dog"), 1.0),
-        Pair("image 3", "image 15", "exact", ("train", "test"), ("cat", "dog"), 1.0),
+        Pair("image 3", "image 12", "exact", ("train", "train"), ("cat", "dog"), 1.0, (3, 12)),
+        Pair("image 3", "image 15", "exact", ("train", "test"), ("cat", "dog"), 1.0, (3, 15)),
     )
     assert [pair.leak for pair in checkup.pairs] == [False, True]
     assert checkup.polarity == {"light on dark": 20} and checkup.modes == {"L": 20}

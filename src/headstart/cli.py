@@ -90,6 +90,9 @@ def run(
     source: Annotated[
         str | None, typer.Option(help="Frozen network instead of the recipe's own, such as timm:resnet50.")
     ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Test set instead of the recipe's own, where it has one.")
+    ] = None,
     size: Size = None,
     output: Annotated[
         Path | None,
@@ -119,7 +122,7 @@ def run(
     folder = output or Path("runs") / f"{wanted.name}-{named}"
     with terminal_progress() as progress:
         options = Options(
-            data, engine, seed, controls, _cache(no_cache), runtime, _typed(), source, size, progress
+            data, engine, seed, controls, _cache(no_cache), runtime, _typed(), source, size, test, progress
         )
         outcome = run_recipe(wanted, folder, options)
     if json:

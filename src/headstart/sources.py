@@ -28,6 +28,7 @@ __all__ = [
     "fingerprint",
     "native_input",
     "open_source",
+    "pixel_source",
     "random_source",
     "spec_source",
 ]
@@ -102,7 +103,7 @@ def open_source(
         )
     dataset = dataset or load("digits")
     if name == "pixels":
-        return _pixels(native_input(dataset))
+        return pixel_source(native_input(dataset))
     kind, _, rest = name.partition(":")
     if kind == "random" and rest in ARCHITECTURES:
         spec = architecture(rest, native_input(dataset), max(2, len(dataset.classes)))
@@ -216,7 +217,19 @@ def fingerprint(graph: bytes) -> str:
     return hashlib.sha256(graph).hexdigest()
 
 
-def _pixels(spec: InputSpec) -> Source:
+def pixel_source(spec: InputSpec) -> Source:
+    """No network: the pixels as a source prepares them.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        Size, channels, scaling and policy.
+
+    Returns
+    -------
+    Source
+        Named ``pixels``, with one tap.
+    """
     builder = build.GraphBuilder(input_spec=spec)
     builder.add("Identity", build.normalise(builder, spec), name="values")
     content = builder.model(["values"]).SerializeToString(deterministic=True)

@@ -25,15 +25,15 @@ from headstart.graph import build
 from headstart.heads.base import Head
 from headstart.heads.crossval import HELD_OUT
 from headstart.heads.registry import make_head
-from headstart.imaging.augment import Augmentation
+from headstart.imaging.augment import Augmentation, augment
 from headstart.imaging.prepare import prepare
 from headstart.manifest import Manifest
 from headstart.model import Model
 from headstart.networks.architectures import architecture, layer_shapes
 from headstart.networks.registry import make_network
-from headstart.networks.training import OnStep, fit
+from headstart.networks.training import OnStep, Renew, fit
 from headstart.progress import SILENT, Progress
-from headstart.records import Array, Curve, Epoch, Network, Source, TrainSettings
+from headstart.records import Array, Curve, Epoch, Images, Network, Source, TrainSettings
 from headstart.sources import fingerprint, native_input
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "choose_place",
     "learn_head",
     "learn_network",
+    "places_of",
     "training_parts",
     "training_rows",
     "versions",
@@ -141,6 +142,7 @@ def learn_network(
     network: str = "cnn",
     engine: str = "torch",
     settings: TrainSettings | None = None,
+    augmentation: Augmentation | None = None,
     progress: Progress = SILENT,
 ) -> Learnt:
     """Train a network on a dataset's training images.
@@ -155,6 +157,8 @@ def learn_network(
         What trains it.
     settings : TrainSettings, optional
         Default: five epochs of Adam.
+    augmentation : Augmentation, optional
+        Every epoch learns from another view of the images; how many views it names does not matter.
     progress : Progress, optional
         Told about images, loss and accuracy.
 
@@ -188,10 +192,22 @@ def learn_network(
         settings,
         validation=held,
         on_step=_told(f"train {network}", progress),
+        renew=_renewed(images, augmentation, settings.seed),
     )
     seconds = perf_counter() - begun
     curve = _curve(f"{network} on {dataset.name}", history, settings.patience > 0)
-    return Learnt(_network_model(trained, dataset, parts, settings, history, seconds), curve, seconds)
+    model = _network_model(trained, dataset, parts, settings, history, seconds)
+    if augmentation is not None:
+        noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
+        model = replace(model, manifest=replace(model.manifest, settings=noted))
+    return Learnt(model, curve, seconds)
+
+
+def _renewed(images: Images, augmentation: Augmentation | None, seed: int) -> Renew | None:
+    if augmentation is None:
+        return None
+    everyone = np.arange(len(images))
+    return lambda number: augment(images, augmentation, seed=seed, indices=everyone, view=number)
 
 
 def learn_head(
@@ -287,6 +303,39 @@ def choose_place(
     choice : Choice or None
         None if there was nothing to choose, or a class has one image.
     """
+    places, heads, given = places_of(source, probe)
+    if not heads or min(dataset.counts().values()) < 2:
+        return *given, None
+    some = dataset.subset(deciding_images(dataset.codes(), seed))
+    rows = extract_all(some, source, places, options=options)
+    choice = choose(dict(zip(places, rows, strict=True)), some.codes(), heads=heads, seed=seed)
+    best = choice.best
+    return (best.tap, best.pooling), probe.head or best.head, choice
+
+
+def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...], tuple[Place, str]]:
+    """What there is to choose among, and what is taken where nothing can be chosen by.
+
+    Parameters
+    ----------
+    source : Source
+        Its candidates, those that agree with what the probe names.
+    probe : Probe
+        What is given.
+
+    Returns
+    -------
+    places : list of (tap, pooling)
+    heads : tuple of str
+        Empty if nothing is open. A head whose left-out answers have no closed form is stood in for by
+        ridge when places are compared.
+    given : ((tap, pooling), head)
+
+    Raises
+    ------
+    SettingError
+        If the head is unknown.
+    """
     open_places = [
         (tap, pooling)
         for tap, pooling in source.candidates
@@ -294,21 +343,19 @@ def choose_place(
     ]
     tap = probe.tap or (open_places[-1][0] if open_places else source.default_tap)
     maps = len(source.taps.get(tap.split(build.JOIN)[0], ())) > 1
-    given = (tap, probe.pooling or ("avg" if maps and source.candidates else "flat"))
-    places = open_places or [given]
+    named = (tap, probe.pooling or ("avg" if maps and source.candidates else "flat"))
+    places = open_places or [named]
+    given = (
+        named if named in places else places[-1],
+        probe.head or ("ridge" if source.candidates else "linear"),
+    )
     heads = (probe.head,) if probe.head in HELD_OUT else tuple(HELD_OUT)
     if probe.head is not None and probe.head not in HELD_OUT:
         make_head(probe.head)  # a wrong name is found before anything is computed
         heads = ("ridge",)
-    settled = len(places) == 1 and (probe.head is not None or not source.candidates)
-    if settled or min(dataset.counts().values()) < 2:
-        place = given if given in places else places[-1]
-        return place, probe.head or ("ridge" if source.candidates else "linear"), None
-    some = dataset.subset(deciding_images(dataset.codes(), seed))
-    rows = extract_all(some, source, places, options=options)
-    choice = choose(dict(zip(places, rows, strict=True)), some.codes(), heads=heads, seed=seed)
-    best = choice.best
-    return (best.tap, best.pooling), probe.head or best.head, choice
+    if len(places) == 1 and (probe.head is not None or not source.candidates):
+        heads = ()
+    return places, heads, given
 
 
 def training_rows(

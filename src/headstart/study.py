@@ -1,247 +1,69 @@
-"""The honest comparison: a strategy and its controls, on the same labels and the same test images.
+"""The honest comparison: a strategy and its controls, on the same labels and the same images asked.
 
-In: a source, the target's training parts and test images, a protocol. Out: rows, comparisons, verdict.
-Must not import an engine at the top. Called by recipes and the public face.
+In: strategies, the images to learn from and to answer, a protocol. Out: rows, comparisons, verdict.
+Must not import a source, a head or an engine. Called by recipes, transfers and studies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.controls import Strategy
 from headstart.data.dataset import Dataset
-from headstart.data.splits import nested_subsets
-from headstart.data.views import view_map
 from headstart.errors import DataError
-from headstart.evaluation.compare import holm, paired_difference, verdict
+from headstart.evaluation.clusters import clustered_difference, clustered_score
+from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
 from headstart.evaluation.intervals import wilson
-from headstart.features import PLAIN, Extraction, extract
-from headstart.heads.registry import make_head
-from headstart.imaging.prepare import prepare
-from headstart.networks.architectures import with_classes
-from headstart.networks.registry import make_network
-from headstart.networks.training import fit
+from headstart.evaluation.power import images_to_settle
+from headstart.evaluation.resampled import resampled_difference
 from headstart.progress import SILENT, Progress
-from headstart.records import Array, Comparison, NetworkSpec, Row, Source, TrainSettings
-from headstart.sources import open_source, random_source
+from headstart.protocol import Parting, Protocol, rounds_of, smallest_class
+from headstart.records import Array, Comparison, Difference, Row, Score
 
-__all__ = [
-    "FeatureOptions",
-    "Protocol",
-    "Strategy",
-    "Table",
-    "collapse",
-    "draws_of",
-    "frozen_controls",
-    "majority",
-    "network_from_scratch",
-    "probe",
-    "run_table",
-    "sentences",
-]
-
-Strategy = Callable[[NDArray[np.intp], int], Array]
-"""Learns from these training images with this seed; probabilities of the test images."""
+__all__ = ["PROBE", "Table", "run_table", "sentences"]
 
 PROBE = "probe"
+"""The strategy that the others are controls of."""
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """Which budgets of labels are tried, how many draws of each, and from which seed.
-
-    ``with_all`` adds a last budget, all labels, in one draw. ``shown`` names strategies that stand in
-    the table and are not compared with the probe.
-    """
-
-    labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
-    draws: int = 5
-    seed: int = 0
-    with_all: bool = True
-    shown: tuple[str, ...] = ("textbook probe",)
+_NETWORKS = 5  # drawn for a control with random weights where one round would draw one
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and comparisons, and the sentences they amount to."""
+    """Rows and comparisons, and the sentences they amount to.
+
+    ``answers`` are the probe's on the images asked, (n_asked, n_classes), at the largest budget, in the
+    first round; None without images.
+    """
 
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     verdict: str
     remarks: tuple[str, ...]
+    answers: Array | None = None
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """What one strategy got right at one budget: (n_draws, n_test)."""
+    """What one strategy got right at one budget: (n_rounds, n_asked); and how the rounds were parted."""
 
     right: NDArray[np.bool_]
     seconds: float
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """Where features are read and what is fitted on them; the same for the probe and its controls."""
-
-    tap: str | None = None
-    pooling: str = "flat"
-    head: str = "linear"
-    extraction: Extraction = PLAIN
-
-
-def probe(source: Source, train: Dataset, test: Dataset, options: FeatureOptions) -> Strategy:
-    """A head on a frozen source: the strategy itself, or a control with another source.
-
-    Parameters
-    ----------
-    source : Source
-        Runs once over both sets.
-    train, test : Dataset
-        Images to draw labels from, and images to answer.
-    options : FeatureOptions
-        Tap, head, cache and runtime.
-
-    Returns
-    -------
-    callable
-        A Strategy.
-    """
-    rows, asked = (
-        extract(part, source, tap=options.tap, pooling=options.pooling, options=options.extraction)
-        for part in (train, test)
-    )
-
-    def strategy(indices: NDArray[np.intp], seed: int) -> Array:
-        fitted = make_head(options.head)
-        fitted.fit(rows[indices], train.labels[indices], classes=train.classes, seed=seed)
-        return fitted.probabilities(asked)
-
-    return strategy
-
-
-def frozen_controls(
-    spec: NetworkSpec, train: Dataset, test: Dataset, options: FeatureOptions, seed: int
-) -> dict[str, Strategy]:
-    """What any head on a trained source has to beat: random frozen layers, and raw pixels.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        The source's network.
-    train, test : Dataset
-        Images to draw labels from, and images to answer.
-    options : FeatureOptions
-        As the probe's.
-    seed : int
-        Draws the random layers.
-
-    Returns
-    -------
-    dict of str to Strategy
-        By the names that tables show. Raw pixels get kernel ridge, the strongest plain classifier
-        on them.
-    """
-    raw = replace(options, tap=None, pooling="flat", head="kernel")
-    return {
-        "random frozen": probe(random_source(spec, seed), train, test, options),
-        "raw pixels": probe(open_source("pixels", train), train, test, raw),
-    }
-
-
-def network_from_scratch(
-    spec: NetworkSpec,
-    engine: str,
-    settings: tuple[TrainSettings, TrainSettings],
-    train: Dataset,
-    test: Dataset,
-) -> Strategy:
-    """The same network learning the target from nothing.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        The source's layers; the last is replaced.
-    engine : str
-        What trains it.
-    settings : pair of TrainSettings
-        With all labels, as the source was trained but for early stopping; and with fewer.
-    train, test : Dataset
-        Images to draw labels from, and images to answer.
-
-    Returns
-    -------
-    callable
-        A Strategy.
-    """
-    spec = with_classes(spec, len(train.classes))
-    images, asked, codes = prepare(train, spec.input), prepare(test, spec.input), train.codes()
-
-    def strategy(indices: NDArray[np.intp], seed: int) -> Array:
-        network = make_network(spec, engine, seed)
-        chosen = replace(settings[0] if len(indices) == len(train) else settings[1], seed=seed, patience=0)
-        fit(network, images[indices], codes[indices], chosen)
-        return network.logits(asked)
-
-    return strategy
-
-
-def majority(train: Dataset, test: Dataset) -> Strategy:
-    """Always the commonest class of the labels drawn.
-
-    Parameters
-    ----------
-    train, test : Dataset
-        Images to draw labels from, and images to answer.
-
-    Returns
-    -------
-    callable
-        A Strategy.
-    """
-    codes, n_classes = train.codes(), len(train.classes)
-
-    def strategy(indices: NDArray[np.intp], seed: int) -> Array:
-        shares = np.bincount(codes[indices], minlength=n_classes) / len(indices)
-        return np.tile(shares.astype(np.float32), (len(test), 1))
-
-    return strategy
-
-
-def collapse(probs: Array, source_classes: Sequence[str], view: str, classes: Sequence[str]) -> Strategy:
-    """Read a coarser answer off the source's own: no label of the target is used.
-
-    Parameters
-    ----------
-    probs : ndarray of shape (n_test, n_source_classes), float32
-        The source's answers on the test images.
-    source_classes : sequence of str
-        What they are about.
-    view : str
-        Says which target class each source class belongs to.
-    classes : sequence of str
-        Target classes in order.
-
-    Returns
-    -------
-    callable
-        A Strategy that learns nothing.
-    """
-    mapping = view_map(source_classes, view)
-    summed = np.stack(
-        [probs[:, [mapping[name] == wanted for name in source_classes]].sum(axis=1) for wanted in classes],
-        axis=1,
-    )
-    return lambda indices, seed: summed
+    rounds: Sequence[Sequence[Parting]]
+    first: Array
 
 
 def run_table(
     strategies: Mapping[str, Strategy],
-    train: Dataset,
-    test: Dataset,
+    pool: Dataset,
+    asked: Dataset,
     protocol: Protocol,
     *,
     progress: Progress = SILENT,
@@ -252,18 +74,19 @@ def run_table(
     ----------
     strategies : mapping of str to Strategy
         One is ``probe``; the others are its controls, but for those that the protocol only shows.
-    train, test : Dataset
-        Images to draw labels from, and the images that every figure is about.
+    pool, asked : Dataset
+        Images to draw labels from, and the images that every figure is about; the same where the
+        protocol judges the pool by itself.
     protocol : Protocol
-        Budgets, draws, seed. Budgets larger than the smallest class are left out, with a remark.
+        Budgets, draws, seed, folds. Budgets larger than the smallest class are left out, with a remark.
     progress : Progress, optional
         Told which cell is being computed.
 
     Returns
     -------
     Table
-        Intervals are Wilson's at 95 % on the test images; comparisons are paired, their p-values
-        Holm's over all of them.
+        Intervals are Wilson's at 95 % on the images asked, on groups of them where they have groups;
+        comparisons are paired, their p-values Holm's over all of them.
 
     Raises
     ------
@@ -272,86 +95,111 @@ def run_table(
     """
     if PROBE not in strategies:
         raise DataError(f"strategies are {', '.join(strategies) or 'none'}, need one called {PROBE!r}")
-    smallest = min(train.counts().values())
-    possible = tuple(size for size in protocol.labels_per_class if size < smallest)
-    remarks = tuple(
+    possible, remarks = _possible(pool, protocol)
+    codes, cells = asked.codes(pool.classes), {}
+    controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
+    for budget, rounds in rounds_of(pool, len(asked), possible, protocol).items():
+        for name, strategy in strategies.items():
+            progress.step(f"{name}, {_labels(budget)}", 0, len(rounds))
+            again = _NETWORKS if name in protocol.redrawn and len(rounds) == 1 else 1
+            cells[name, budget] = _cell(strategy, list(rounds) * again, codes, protocol.seed)
+    groups = asked.groups if protocol.kind in ("grouped", "external", "holdout") else None
+    rows = tuple(_row(name, budget, cell, groups) for (name, budget), cell in cells.items())
+    budgets = [*possible, *([None] if protocol.with_all else [])]
+    comparisons = _compare(cells, controls, budgets, protocol, groups) if controls else ()
+    said = sentences(rows, comparisons, len(pool))
+    return Table(rows, comparisons, said[0], (*said[1:], *remarks), cells[PROBE, budgets[-1]].first)
+
+
+def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Budgets that every parting can fill, and a remark on each of the others."""
+    smallest = smallest_class(pool, protocol)
+    # without folds the smallest class in whole is the budget of all labels
+    fits = [size for size in protocol.labels_per_class if size < smallest + protocol.crossed]
+    left = tuple(
         f"{size} labels per class were asked for; the smallest class has {smallest}, "
         "so this budget is left out."
         for size in protocol.labels_per_class
-        if size not in possible
+        if size not in fits
     )
-    codes, cells = test.codes(train.classes), {}
-    controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
-    for budget, draws in draws_of(train, possible, protocol).items():
-        for name, strategy in strategies.items():
-            progress.step(f"{name}, {_labels(budget)}", 0, len(draws))
-            cells[name, budget] = _cell(strategy, draws, codes, protocol.seed)
-    rows = tuple(_row(name, budget, cell) for (name, budget), cell in cells.items())
-    budgets = [*possible, *([None] if protocol.with_all else [])]
-    comparisons = _compare(cells, controls, budgets) if controls else ()
-    said = sentences(rows, comparisons, len(train))
-    return Table(rows, comparisons, said[0], (*said[1:], *remarks))
-
-
-def draws_of(
-    train: Dataset, budgets: Sequence[int], protocol: Protocol
-) -> dict[int | None, list[NDArray[np.intp]]]:
-    """Indices of every draw at every budget; the smaller draws lie within the larger.
-
-    Parameters
-    ----------
-    train : Dataset
-        Images to draw from.
-    budgets : sequence of int
-        Labels per class.
-    protocol : Protocol
-        How many draws, from which seed, and whether all labels are a budget too.
-
-    Returns
-    -------
-    dict of (int or None) to list of ndarray of int
-        None is all labels.
-    """
-    chosen: dict[int | None, list[NDArray[np.intp]]] = {budget: [] for budget in budgets}
-    for draw in range(protocol.draws if budgets else 0):
-        subsets = nested_subsets(train.labels, budgets, seed=np.random.default_rng([protocol.seed, 6, draw]))
-        for budget in budgets:
-            chosen[budget].append(subsets[budget])
-    return {**chosen, None: [np.arange(len(train))]} if protocol.with_all else chosen
+    return tuple(fits), left
 
 
 def _cell(
-    strategy: Strategy, draws: Sequence[NDArray[np.intp]], codes: NDArray[np.int64], seed: int
+    strategy: Strategy, rounds: Sequence[Sequence[Parting]], codes: NDArray[np.int64], seed: int
 ) -> _Cell:
-    right, seconds = [], []
-    for number, indices in enumerate(draws):
+    right, seconds = np.zeros((len(rounds), len(codes)), np.bool_), []
+    first: Array | None = None
+    for number, partings in enumerate(rounds):
         begun = perf_counter()
-        right.append(strategy(indices, seed + number).argmax(axis=1) == codes)
+        for part in partings:
+            probs = strategy(part.learn, part.asked, seed + number)
+            right[number, part.asked] = probs.argmax(axis=1) == codes[part.asked]
+            if number == 0:
+                first = np.zeros((len(codes), probs.shape[1]), np.float32) if first is None else first
+                first[part.asked] = probs
         seconds.append(perf_counter() - begun)
-    return _Cell(np.stack(right), float(np.median(seconds)))
+    assert first is not None, "a round answers every image"
+    return _Cell(right, float(np.median(seconds)), rounds, first)
 
 
-def _row(name: str, budget: int | None, cell: _Cell) -> Row:
-    per_draw, n_test = cell.right.mean(axis=1), cell.right.shape[1]
-    spread = float(per_draw.std(ddof=1)) if len(per_draw) > 1 else 0.0
-    return Row(
-        name, budget, wilson(float(per_draw.mean()) * n_test, n_test), len(per_draw), spread, cell.seconds
-    )
+def _row(name: str, budget: int | None, cell: _Cell, groups: NDArray[np.str_] | None) -> Row:
+    per_round, n_asked = cell.right.mean(axis=1), cell.right.shape[1]
+    spread = float(per_round.std(ddof=1)) if len(per_round) > 1 else 0.0
+    return Row(name, budget, _score(cell, groups, n_asked), len(per_round), spread, cell.seconds)
+
+
+def _score(cell: _Cell, groups: NDArray[np.str_] | None, n_asked: int) -> Score:
+    if groups is not None:
+        return clustered_score(cell.right, groups)
+    return wilson(float(cell.right.mean()) * n_asked, n_asked)
 
 
 def _compare(
-    cells: Mapping[tuple[str, int | None], _Cell], controls: Sequence[str], budgets: Sequence[int | None]
+    cells: Mapping[tuple[str, int | None], _Cell],
+    controls: Sequence[str],
+    budgets: Sequence[int | None],
+    protocol: Protocol,
+    groups: NDArray[np.str_] | None,
 ) -> tuple[Comparison, ...]:
     pairs = [(control, budget) for budget in budgets for control in controls]
     differences = [
-        paired_difference(cells[PROBE, budget].right, cells[control, budget].right)
+        _difference(cells[PROBE, budget], cells[control, budget], protocol, groups, control)
         for control, budget in pairs
     ]
     adjusted = holm([one.p_value for one in differences])
-    return tuple(
-        Comparison(PROBE, control, budget, difference, p, verdict(difference, p))
-        for (control, budget), difference, p in zip(pairs, differences, adjusted, strict=True)
-    )
+    found = []
+    for (control, budget), difference, p in zip(pairs, differences, adjusted, strict=True):
+        ours, theirs = _paired(cells[PROBE, budget].right, cells[control, budget].right)
+        n_images = ours.shape[1]
+        shares = float((ours & ~theirs).mean()) * n_images, float((theirs & ~ours).mean()) * n_images
+        settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
+        word = verdict(difference, p)
+        found.append(Comparison(PROBE, control, budget, difference, p, word, settles))
+    return tuple(found)
+
+
+def _difference(
+    ours: _Cell, theirs: _Cell, protocol: Protocol, groups: NDArray[np.str_] | None, control: str
+) -> Difference:
+    """By what the rounds are: groups of images, folds of one pool, or draws on images of their own."""
+    a, b = _paired(ours.right, theirs.right)
+    if groups is not None:
+        found = clustered_difference(a, b, groups)
+    elif protocol.kind == "folds":
+        gain = a.astype(np.float64) - b
+        by_fold = [gain[i, part.asked].mean() for i, one in enumerate(ours.rounds) for part in one]
+        last = ours.rounds[0][0]  # folds share learners as the whole pool does, whatever the budget
+        n_asked = len(last.asked)
+        found = resampled_difference(np.array(by_fold), a.shape[1] - n_asked, n_asked, a.shape[1])
+    else:
+        found = paired_difference(a, b)
+    return redrawn_difference(found, theirs.right.mean(axis=1)) if control in protocol.redrawn else found
+
+
+def _paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+    """As many rounds of both: one round of ours stands against every draw of theirs."""
+    return np.broadcast_to(ours, theirs.shape) if len(ours) == 1 else ours, theirs
 
 
 def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
@@ -386,7 +234,42 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     headline = 5 if 5 in few else (few[0] if few else None)
     alone = headline == list(lines)[-1] or None not in lines
     first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
-    return (first, *(line for budget, line in lines.items() if budget not in (headline, None)))
+    worth = _worth(rows, comparisons, headline)
+    others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
+    return (first, *worth, *others)
+
+
+def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int | None) -> tuple[str, ...]:
+    """How many labels a control takes to do as well as the probe with few, read off its learning curve."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        if row.labels_per_class is not None:
+            curves.setdefault(row.strategy, []).append((row.labels_per_class, row.accuracy.value))
+    ours = dict(curves.get(PROBE, [])).get(budget or 0)
+    if ours is None or budget is None or len(curves[PROBE]) < 2:
+        return ()
+    needs = {}
+    for control in dict.fromkeys(one.control for one in comparisons):
+        if control != "majority" and control in curves:
+            needs[control] = _labels_to_reach(sorted(curves[control]), ours)
+    said = [
+        f"{name} with {number:,.0f}" if number < inf else f"{name} with more than {curves[name][-1][0]:,}"
+        for name, number in needs.items()
+        if number > budget
+    ]
+    if not said:
+        return ()
+    return (f"Transfer with {_labels(budget)} does as well as " + ", ".join(said) + ".",)
+
+
+def _labels_to_reach(curve: Sequence[tuple[int, float]], wanted: float) -> float:
+    """First number of labels at which a curve, straight over their logarithm, reaches an accuracy."""
+    if curve[0][1] >= wanted:
+        return curve[0][0]
+    for (few, low), (many, high) in itertools.pairwise(curve):
+        if high >= wanted:
+            return float(few * (many / few) ** ((wanted - low) / (high - low)))
+    return inf
 
 
 def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> str:
@@ -399,12 +282,20 @@ def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> 
         caveat = ", which chance among so many comparisons can explain (Holm)" if alone else ""
         return (
             f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
-            f"{100 * found.value:+.2f} points {span}{caveat}."
+            f"{100 * found.value:+.2f} points {span}{caveat}{_settled_by(comparison)}."
         )
     points = f"{abs(100 * found.value):.2f} points"
     if comparison.verdict == "helps":
         return f"{with_labels}, transfer helps by {points} {span} over its strongest control ({rival})."
     return f"{with_labels}, transfer hurts by {points} {span}: {rival} does better."
+
+
+def _settled_by(comparison: Comparison) -> str:
+    """How large a test would tell them apart, if the difference is as large as it looks."""
+    number, here = comparison.n_to_settle, comparison.difference.n
+    if number is None:
+        return "; no test of a practical size would"
+    return f"; a test of about {number:,} images could" if number > here else ""
 
 
 def _labels(budget: int | None) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from time import strftime
 
 from headstart.choose import Choice
+from headstart.controls import FeatureOptions, Strategy, majority, probe
 from headstart.data.dataset import Dataset
 from headstart.data.doctor import Checkup, examine
 from headstart.errors import DataError
@@ -20,10 +21,11 @@ from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction
 from headstart.imaging.augment import flip_warning
 from headstart.imaging.thumbs import examples_of
+from headstart.protocol import Protocol
 from headstart.records import Evaluation, PlainTable, Row, Source, StudyResult
 from headstart.sources import open_source
 from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts, versions
-from headstart.study import FeatureOptions, Protocol, Strategy, Table, majority, probe, run_table
+from headstart.study import Table, run_table
 
 __all__ = ["Transferred", "check_up", "choice_table", "run_transfer", "short_name"]
 
@@ -38,7 +40,7 @@ class Transferred:
     result: StudyResult
 
 
-def check_up(dataset: Dataset, *, allow_leaks: bool = False) -> Checkup:
+def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
     """The doctor's cheap part, before anything is learnt: refuse what would make every number a lie.
 
     Parameters
@@ -47,6 +49,8 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False) -> Checkup:
         All splits.
     allow_leaks : bool, default=False
         Go on with images that are in two splits.
+    near : bool, default=False
+        Look for near duplicates too, which opens every picture.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False) -> Checkup:
     DataError
         If a class has fewer than two images, the splits have other classes, or an image is in two splits.
     """
-    found = examine(dataset, near=False)
+    found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
     few = [name for name, count in counts.items() if count < 2]
     if few:
@@ -204,10 +208,10 @@ def _table(source: Source, learnt: Learnt, parts: Learning, seed: int, options: 
         )
         return Table(rows, (), said, ())
     raw = FeatureOptions(head="kernel", extraction=options)
-    strategies: dict[str, Strategy] = {"probe": lambda indices, draw: answers}
+    strategies: dict[str, Strategy] = {"probe": lambda learn, asked, seed: answers}
     if source.name != "pixels":  # with it nothing is transferred: there is no verdict to give
         strategies["raw pixels"] = probe(open_source("pixels", parts.fit), parts.fit, parts.held, raw)
-        strategies["majority"] = majority(parts.fit, parts.held)
+        strategies["majority"] = majority(parts.fit)
     return run_table(strategies, parts.fit, parts.held, Protocol((), 1, seed), progress=options.progress)
 
 

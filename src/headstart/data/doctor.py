@@ -41,7 +41,8 @@ OnImage = Callable[[int, int], None]
 class Pair:
     """Two images that are the same, ``exact``, or nearly, ``near``; similarity at most 1.
 
-    ``first`` and ``second`` are paths, or ``image 17`` for the one at place 17 of an array.
+    ``first`` and ``second`` are paths, or ``image 17`` for the one at place 17 of an array; ``places``
+    are where they stand in the dataset.
     """
 
     first: str
@@ -50,6 +51,7 @@ class Pair:
     splits: tuple[str, str] | None
     labels: tuple[str, str]
     similarity: float
+    places: tuple[int, int]
 
     @property
     def leak(self) -> bool:
@@ -258,7 +260,7 @@ def _pair(dataset: Dataset, first: int, second: int, kind: str, similarity: floa
     names = [f"image {place}" if files is None else str(files[place]) for place in (first, second)]
     splits = None if dataset.splits is None else (str(dataset.splits[first]), str(dataset.splits[second]))
     labels = (str(dataset.labels[first]), str(dataset.labels[second]))
-    return Pair(names[0], names[1], kind, splits, labels, similarity)
+    return Pair(names[0], names[1], kind, splits, labels, similarity, (first, second))
 
 
 def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:

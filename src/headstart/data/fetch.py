@@ -53,7 +53,7 @@ def cache_folder() -> Path:
 
 
 def find(places: Sequence[str]) -> Path | None:
-    """Look for a file under $HEADSTART_DATA, then in the cache.
+    """Look for a file or folder under $HEADSTART_DATA, then in the cache.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def find(places: Sequence[str]) -> Path | None:
                 f"HEADSTART_DATA is {home!r}, need a folder that is there; create it or unset the variable"
             )
         roots.insert(0, Path(home).expanduser())
-    return next((root / place for root in roots for place in places if (root / place).is_file()), None)
+    return next((root / place for root in roots for place in places if (root / place).exists()), None)
 
 
 def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:

@@ -8,16 +8,17 @@ intervals next door; owns SciPy's distributions. Called by studies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, stdtr, stdtrit  # scipy.stats has the same and takes a second to import
+from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats has the same and takes a second to import
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.intervals import wilson
 from headstart.records import Difference
 
-__all__ = ["holm", "mcnemar", "paired_difference", "verdict"]
+__all__ = ["holm", "mcnemar", "paired_difference", "redrawn_difference", "verdict"]
 
 _LEVEL = 0.95
 
@@ -119,6 +120,47 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     value, half = float(gain.mean()), error * float(stdtrit(n_draws - 1, 0.5 + _LEVEL / 2))
     p_value = float(2 * stdtr(n_draws - 1, -abs(value) / error))
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
+
+
+def redrawn_difference(difference: Difference, accuracies: NDArray[np.floating[Any]]) -> Difference:
+    """Allow for a control being one draw of many: another random network would have done otherwise.
+
+    Parameters
+    ----------
+    difference : Difference
+        From the control as it was drawn.
+    accuracies : ndarray of shape (n_draws,), float
+        What each draw of the control got right, in ``[0, 1]``.
+
+    Returns
+    -------
+    Difference
+        With a wider interval and a larger p-value; the same for one draw, or for draws that do not
+        differ.
+
+    Notes
+    -----
+    The question is whether the strategy could be another such draw. So the variance between draws
+    is added once for the strategy and ``1 / n_draws`` for the mean of the control, and the sum is
+    read on Student's t with ``n_draws - 1`` degrees of freedom: a prediction interval for one more
+    draw. The standard error of the difference itself is taken from its interval.
+
+    Examples
+    --------
+    >>> found = redrawn_difference(Difference(0.1, 0.05, 0.15, 0.0001, 400), np.array([0.70, 0.72, 0.74]))
+    >>> round(found.low, 3), round(found.p_value, 2)
+    (-0.049, 0.10)
+    """
+    n_draws = len(accuracies)
+    between = float(np.var(accuracies, ddof=1)) if n_draws > 1 else 0.0
+    if between == 0:
+        return difference
+    own = (difference.high - difference.low) / 2 / float(ndtri(0.5 + _LEVEL / 2))
+    error = float(np.sqrt(own**2 + between * (1 + 1 / n_draws)))
+    half = error * float(stdtrit(n_draws - 1, 0.5 + _LEVEL / 2))
+    low, high = max(difference.value - half, -1.0), min(difference.value + half, 1.0)
+    p_value = float(2 * stdtr(n_draws - 1, -abs(difference.value) / error))
+    return Difference(difference.value, low, high, max(p_value, difference.p_value), difference.n)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Array, Codes, Epoch, Images, Network, TrainSettings, Weights
 
-__all__ = ["Held", "OnStep", "fit", "measure"]
+__all__ = ["Held", "OnStep", "Renew", "fit", "measure"]
 
 Held = tuple[Images, Codes]
 OnStep = Callable[[int, int, float, float], None]
 """Called after each step with (images seen, images in all, mean loss, accuracy) of the epoch so far."""
+
+Renew = Callable[[int], Images]
+"""From the number of an epoch to its images, in the order of the labels."""
 
 _SCHEDULES = ("constant", "one-cycle")
 _PRECISIONS = ("auto", "fp32")
@@ -34,6 +37,7 @@ def fit(
     *,
     validation: Held | None = None,
     on_step: OnStep | None = None,
+    renew: Renew | None = None,
 ) -> tuple[Epoch, ...]:
     """Train a network; with patience, stop early and bring the best weights back.
 
@@ -51,6 +55,9 @@ def fit(
         Images and codes measured after every epoch. Needed for ``patience``.
     on_step : callable, optional
         Progress; see ``OnStep``.
+    renew : callable, optional
+        Gives the images of an epoch by its number, from 1: other augmented views of the same ones.
+        Default: the images themselves, in every epoch.
 
     Returns
     -------
@@ -78,7 +85,8 @@ def fit(
     best: tuple[float, Weights] | None = None
     for number in range(1, plan.epochs + 1):
         begun = perf_counter()
-        train = _run_epoch(network, images, labels, plan, rng, on_step)
+        seen = images if renew is None else renew(number)
+        train = _run_epoch(network, seen, labels, plan, rng, on_step)
         held = measure(network, *validation) if validation is not None else (np.nan, np.nan)
         history.append(Epoch(number, *train, *held, plan.learning_rate, perf_counter() - begun))
         if settings.patience:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.choose import Choice
+from headstart.controls import FeatureOptions, Strategy, majority, probe
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.splits import folds
 from headstart.errors import RecipeError
@@ -26,6 +27,7 @@ from headstart.features import Extraction, Place, extract, extract_all
 from headstart.heads.registry import make_head
 from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.imaging.thumbs import examples_of
+from headstart.protocol import Protocol, rounds_of
 from headstart.recipes.recipe import FrozenRecipe, Published, Textbook
 from headstart.records import Array, Curve, Evaluation, PlainTable, Source, StudyResult
 from headstart.sources import open_source
@@ -38,7 +40,7 @@ from headstart.strategies import (
     training_rows,
     versions,
 )
-from headstart.study import FeatureOptions, Protocol, Strategy, Table, draws_of, majority, probe, run_table
+from headstart.study import Table, run_table
 from headstart.transfers import check_up, choice_table
 
 __all__ = ["Frozen", "run_frozen"]
@@ -151,7 +153,8 @@ def run_frozen(
     recipe = replace(recipe, size_px=wanted_px)
     bench = _Bench(recipe, source, train, test, options, seed)
     protocol = _protocol(recipe, train, seed)
-    draws = [one for each in draws_of(train, protocol.labels_per_class, protocol).values() for one in each]
+    rounds = rounds_of(train, len(test), protocol.labels_per_class, protocol)
+    draws = [one[0].learn for each in rounds.values() for one in each]
     for number, indices in enumerate(draws):
         bench.plans[indices.tobytes()] = _planned(bench, indices, seed + number)
     _read_test(bench)
@@ -230,10 +233,10 @@ def _model(bench: _Bench, dataset: Dataset, indices: Indices) -> Learnt:
 def _probe(bench: _Bench, learnt: Learnt) -> Strategy:
     """The chosen way on each draw; with all labels it is the saved model itself."""
 
-    def strategy(indices: Indices, seed: int) -> Array:
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
         if bench.recipe.labels_per_class is None:
             return bench.asked(learnt)
-        return _fitted(bench, indices, bench.plans[indices.tobytes()], seed)
+        return _fitted(bench, learn, bench.plans[learn.tobytes()], seed)
 
     return strategy
 
@@ -274,7 +277,7 @@ def _textbooks(bench: _Bench, textbook: Textbook) -> dict[str, Strategy]:
         return _noted(
             bench,
             name,
-            lambda indices, seed: _fitted(bench, indices, plan, seed, f"{name}: {textbook.head} head"),
+            lambda learn, asked, seed: _fitted(bench, learn, plan, seed, f"{name}: {textbook.head} head"),
         )
 
     strategies = {name: way(name, augmentation) for name, augmentation in ways.items()}
@@ -283,8 +286,8 @@ def _textbooks(bench: _Bench, textbook: Textbook) -> dict[str, Strategy]:
         strategies["probe, no views"] = _noted(
             bench,
             "probe, no views",
-            lambda indices, seed: _fitted(
-                bench, indices, replace(bench.plans[indices.tobytes()], augmentation=None), seed
+            lambda learn, asked, seed: _fitted(
+                bench, learn, replace(bench.plans[learn.tobytes()], augmentation=None), seed
             ),
         )
     return strategies
@@ -300,7 +303,7 @@ def _controls(bench: _Bench) -> dict[str, Strategy]:
     raw = FeatureOptions(head="kernel", extraction=bench.options)
     pixels = open_source("pixels", bench.train)
     strategies = {"raw pixels": _noted(bench, "raw pixels", probe(pixels, bench.train, bench.test, raw))}
-    strategies["majority"] = majority(bench.train, bench.test)
+    strategies["majority"] = majority(bench.train)
     if bench.source.name.startswith("timm:"):
         strategies["random frozen"] = _random(bench)
     return strategies
@@ -310,10 +313,10 @@ def _random(bench: _Bench) -> Strategy:
     """The same network with random weights, read and fitted where the probe is."""
     drawn = open_source(f"random:{bench.source.name}", bench.train, bench.seed, bench.recipe.size_px)
 
-    def strategy(indices: Indices, seed: int) -> Array:
-        plan = bench.plans[indices.tobytes()]
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        plan = bench.plans[learn.tobytes()]
         other = replace(bench, source=drawn)
-        return _fitted(other, indices, replace(plan, augmentation=None), seed)
+        return _fitted(other, learn, replace(plan, augmentation=None), seed)
 
     return strategy
 
@@ -322,8 +325,8 @@ def _noted(bench: _Bench, name: str, strategy: Strategy) -> Strategy:
     """The same strategy; who was right is noted, for comparisons that the table does not make."""
     codes = bench.test.codes(bench.train.classes)
 
-    def noting(indices: Indices, seed: int) -> Array:
-        probs = strategy(indices, seed)
+    def noting(learn: Indices, asked: Indices, seed: int) -> Array:
+        probs = strategy(learn, asked, seed)
         bench.hits.setdefault(name, []).append(probs.argmax(axis=1) == codes)
         return probs
 

@@ -16,7 +16,16 @@ from typing import Any
 from headstart.errors import RecipeError, nearest
 from headstart.records import TrainSettings
 
-__all__ = ["FrozenRecipe", "Published", "Recipe", "Textbook", "read_recipe", "recipe_names", "recipe_text"]
+__all__ = [
+    "FrozenRecipe",
+    "LettersRecipe",
+    "Published",
+    "Recipe",
+    "Textbook",
+    "read_recipe",
+    "recipe_names",
+    "recipe_text",
+]
 
 _SETTINGS = {field.name: type(field.default) for field in fields(TrainSettings)}
 _TABLES: Mapping[str, Mapping[str, Any]] = {
@@ -33,6 +42,15 @@ _FROZEN_TABLES: Mapping[str, Mapping[str, Any]] = {
     "probe": {"head": str, "augment": str, "views": int},
     "textbook": {"head": str, "augment": str, "views": int},
     "study": {"labels_per_class": int, "draws": int, "first_test_images": int},
+}
+_LETTERS_TABLES: Mapping[str, Mapping[str, Any]] = {
+    "data": {"source": str, "default": str, "test": str},
+    "network": {"name": str, "engine": str, "augment": str},
+    "training": _SETTINGS,
+    "probe": {"tap": str, "head": str, "policy": str, "augment": str, "views": int},
+    "textbook": {"tap": str, "head": str, "crop_share": float},
+    "textbook_training": _SETTINGS,
+    "scratch": _SETTINGS,
 }
 _FROZEN_OPTIONAL = {
     *("size_px", "head", "augment", "views", "probe", "textbook", "study"),
@@ -117,6 +135,36 @@ class FrozenRecipe:
     published: tuple[Published, ...]
 
 
+@dataclass(frozen=True)
+class LettersRecipe:
+    """A network trained on one dataset, frozen, taught the few images of another, judged by a third.
+
+    ``augment`` is what the network's training images go through, ``views_augment`` and ``views`` what the
+    few images do. The textbook's way has a network, a preparation and a tap of its own.
+    """
+
+    name: str
+    title: str
+    summary: str
+    source_data: str
+    data: str
+    test: str
+    network: str
+    engine: str
+    augment: str
+    training: TrainSettings
+    tap: str
+    head: str
+    policy: str
+    views_augment: str
+    views: int
+    textbook_tap: str
+    textbook_head: str
+    crop_share: float
+    textbook_training: TrainSettings
+    scratch: TrainSettings
+
+
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that come with Headstart.
 
@@ -134,7 +182,7 @@ def recipe_names() -> tuple[str, ...]:
     )
 
 
-def read_recipe(name: str) -> Recipe | FrozenRecipe:
+def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
     """A recipe by name, or from a TOML file of the user's.
 
     Parameters
@@ -144,8 +192,9 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe:
 
     Returns
     -------
-    Recipe or FrozenRecipe
-        Checked; a recipe with a table [source] is frozen from the start.
+    Recipe, FrozenRecipe or LettersRecipe
+        Checked; a recipe with a table [source] is frozen from the start, one whose [data] names a test
+        set of its own is of letters.
 
     Raises
     ------
@@ -165,8 +214,16 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe:
             f"recipe {name!r} is malformed ({'; '.join(faults)}), need the tables and keys of a recipe; "
             "see one with: headstart recipes show parity"
         )
-    made = _frozen_recipe if "source" in document else _recipe
+    made = {"frozen": _frozen_recipe, "letters": _letters_recipe, "own": _recipe}[_kind(document)]
     return made(Path(name).stem, document)
+
+
+def _kind(document: Mapping[str, Any]) -> str:
+    """Which kind of recipe a document is meant to be."""
+    if "source" in document:
+        return "frozen"
+    data = document.get("data")
+    return "letters" if isinstance(data, dict) and "test" in data else "own"
 
 
 def recipe_text(name: str) -> str:
@@ -210,8 +267,9 @@ def recipe_text(name: str) -> str:
 
 def _faults(document: Mapping[str, Any]) -> list[str]:
     """All that is unknown, missing or of a wrong type."""
-    frozen = "source" in document
-    tables = _FROZEN_TABLES if frozen else _TABLES
+    kind = _kind(document)
+    frozen = kind == "frozen"
+    tables = {"frozen": _FROZEN_TABLES, "letters": _LETTERS_TABLES, "own": _TABLES}[kind]
     known = (*tables, *_TEXTS, *(["published"] if frozen else []))
     faults = [f"{name!r} is unknown, {nearest(name, known)}" for name in document if name not in known]
     faults += _published_faults(document.get("published", [])) if frozen else []
@@ -292,6 +350,32 @@ def _frozen_recipe(name: str, document: Mapping[str, Any]) -> FrozenRecipe:
         draws=study.get("draws", 1),
         first_test_images=study.get("first_test_images"),
         published=tuple(Published(**entry) for entry in document.get("published", [])),
+    )
+
+
+def _letters_recipe(name: str, document: Mapping[str, Any]) -> LettersRecipe:
+    data, network, probe, textbook = (document[part] for part in ("data", "network", "probe", "textbook"))
+    return LettersRecipe(
+        name=name,
+        title=document["title"],
+        summary=document["summary"].strip(),
+        source_data=data["source"],
+        data=data["default"],
+        test=data["test"],
+        network=network["name"],
+        engine=network["engine"],
+        augment=network["augment"],
+        training=TrainSettings(**document["training"]),
+        tap=probe["tap"],
+        head=probe["head"],
+        policy=probe["policy"],
+        views_augment=probe["augment"],
+        views=probe["views"],
+        textbook_tap=textbook["tap"],
+        textbook_head=textbook["head"],
+        crop_share=textbook["crop_share"],
+        textbook_training=TrainSettings(**document["textbook_training"]),
+        scratch=TrainSettings(**document["scratch"]),
     )
 
 

@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.atomic import write_atomic
-from headstart.cache import Cache
+from headstart.cache import Cache, NullCache
+from headstart.controls import (
+    FeatureOptions,
+    Strategy,
+    collapse,
+    frozen_controls,
+    network_from_scratch,
+    probe,
+)
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.readers import load
 from headstart.data.splits import holdout
@@ -30,23 +38,15 @@ from headstart.features import Extraction
 from headstart.heads.registry import make_head
 from headstart.networks.architectures import architecture
 from headstart.progress import SILENT, Progress
+from headstart.protocol import Protocol
 from headstart.recipes.frozen import run_frozen
-from headstart.recipes.recipe import FrozenRecipe, Recipe
+from headstart.recipes.letters import run_letters
+from headstart.recipes.recipe import FrozenRecipe, LettersRecipe, Recipe
 from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
 from headstart.sources import native_input
 from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts, versions
-from headstart.study import (
-    FeatureOptions,
-    Protocol,
-    Strategy,
-    Table,
-    collapse,
-    frozen_controls,
-    network_from_scratch,
-    probe,
-    run_table,
-)
+from headstart.study import Table, run_table
 from headstart.tables import to_json
 
 __all__ = ["Options", "Outcome", "run_recipe", "with_test_split"]
@@ -62,7 +62,7 @@ _NO_TORCH = (
 class Options:
     """How a recipe is carried out, beside what the recipe says.
 
-    ``data``, ``engine``, ``source`` and ``size_px`` stand in for the recipe's own where given. A recipe that
+    ``data``, ``engine``, ``source``, ``size_px`` and ``test`` stand in for the recipe's own where given. A recipe that
     names torch runs on the scratch engine, with a remark, where torch is not installed. Without
     ``controls`` there is no verdict. ``command`` is what the user typed, for the report.
     """
@@ -76,6 +76,7 @@ class Options:
     command: str = ""
     source: str | None = None
     size_px: int | None = None
+    test: str | None = None
     progress: Progress = SILENT
 
     @property
@@ -116,13 +117,15 @@ class _Run:
 
 
 def run_recipe(
-    recipe: Recipe | FrozenRecipe, folder: str | os.PathLike[str], options: Options = Options()
+    recipe: Recipe | FrozenRecipe | LettersRecipe,
+    folder: str | os.PathLike[str],
+    options: Options = Options(),
 ) -> Outcome:
     """Run a classic experiment from data to report.
 
     Parameters
     ----------
-    recipe : Recipe or FrozenRecipe
+    recipe : Recipe, FrozenRecipe or LettersRecipe
         What to do.
     folder : path
         Gets ``model/`` and, where a network was trained, ``source/`` (model folders), ``result.json`` and
@@ -142,12 +145,18 @@ def run_recipe(
     """
     begun, home = perf_counter(), Path(folder)
     _check_home(home)
+    if options.test is not None and not isinstance(recipe, LettersRecipe):
+        raise SettingError(
+            f"recipe {recipe.name!r} has a test split of its own, need none given; leave --test out"
+        )
     if isinstance(recipe, FrozenRecipe):
         return _run_frozen(recipe, home, options)
     if options.source is not None or options.size_px is not None:
         raise SettingError(
             f"recipe {recipe.name!r} trains its own source, need none given; leave --source and --size out"
         )
+    if isinstance(recipe, LettersRecipe):
+        return _run_letters(recipe, home, options)
     run = _prepared(recipe, options)
     for remark in run.remarks:
         options.progress.remark(remark)
@@ -192,6 +201,24 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: Options) -> Outcome:
         options=options.extraction,
         command=options.command,
     )
+    found.learnt.model.save(home / "model")
+    return _written(home, found.result)
+
+
+def _run_letters(recipe: LettersRecipe, home: Path, options: Options) -> Outcome:
+    """An experiment on a few images of one kind, judged by a test set of its own."""
+    found = run_letters(
+        recipe,
+        data=options.data,
+        test=options.test,
+        engine=options.engine,
+        seed=options.seed,
+        controls=options.controls,
+        keep=not isinstance(options.cache, NullCache),
+        options=options.extraction,
+        command=options.command,
+    )
+    found.source.save(home / "source")
     found.learnt.model.save(home / "model")
     return _written(home, found.result)
 
@@ -302,9 +329,9 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> Table:
     features = FeatureOptions(recipe.tap, "flat", recipe.head, options.extraction)
     by_features = probe(source.model.source(), run.train, run.test, features)
 
-    def probed(indices: NDArray[np.intp], seed: int) -> Array:
-        if len(indices) < len(run.train):
-            return by_features(indices, seed)
+    def probed(learn: NDArray[np.intp], asked: NDArray[np.intp], seed: int) -> Array:
+        if len(learn) < len(run.train):
+            return by_features(learn, asked, seed)
         return transferred.model.probabilities(run.test, runtime_name=options.runtime)
 
     strategies: dict[str, Strategy] = {"probe": probed}

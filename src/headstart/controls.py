@@ -1,0 +1,364 @@
+"""Strategies and controls: functions that learn from some images and answer others.
+
+In: a source or a network, the pool of images to learn from, the images asked. Out: Strategies. Must not
+import an engine at the top. Called by study's callers: recipes, transfers, studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.choose import choose, deciding_images
+from headstart.data.dataset import Dataset
+from headstart.data.views import view_map
+from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
+from headstart.heads.base import Head
+from headstart.heads.crossval import HELD_OUT
+from headstart.heads.registry import make_head
+from headstart.imaging.augment import Augmentation, augment
+from headstart.imaging.prepare import prepare
+from headstart.networks.architectures import with_classes
+from headstart.networks.registry import make_network
+from headstart.networks.training import fit
+from headstart.records import Array, NetworkSpec, Source, TrainSettings
+from headstart.sources import open_source, random_source
+from headstart.strategies import CHOSEN, Probe, places_of
+
+__all__ = [
+    "FeatureOptions",
+    "Reader",
+    "Strategy",
+    "chosen_for",
+    "chosen_probe",
+    "collapse",
+    "fitted",
+    "frozen_controls",
+    "majority",
+    "network_from_scratch",
+    "probe",
+    "redrawn_probe",
+]
+
+Indices = NDArray[np.intp]
+Strategy = Callable[[Indices, Indices, int], Array]
+"""Learns from these images of the pool with this seed; probabilities of those of the asked images."""
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Where features are read and what is fitted on them; the same for the probe and its controls."""
+
+    tap: str | None = None
+    pooling: str = "flat"
+    head: str = "linear"
+    extraction: Extraction = PLAIN
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Features of a pool and of the images asked, each read once and kept.
+
+    ``augmentation`` adds views of the pool's images, never of those asked; ``seed`` draws them.
+    """
+
+    source: Source
+    pool: Dataset
+    asked: Dataset
+    options: Extraction = PLAIN
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    _kept: dict[tuple[Place, int], Array] = field(default_factory=dict, repr=False)
+
+    def read(self, places: Sequence[Place]) -> None:
+        """Compute several places in one pass over the images, where they are not there yet."""
+        wanted = [place for place in dict.fromkeys(places) if (place, 0) not in self._kept]
+        if wanted:
+            rows = extract_all(self.pool, self.source, wanted, options=self.options)
+            self._kept.update({(place, 0): one for place, one in zip(wanted, rows, strict=True)})
+            if self.asked is not self.pool:
+                rows = extract_all(self.asked, self.source, wanted, options=self.options)
+            self._kept.update({(place, -1): one for place, one in zip(wanted, rows, strict=True)})
+
+    def rows(self, place: Place) -> Array:
+        """Features of the pool's images, (n_pool, n_features)."""
+        self.read([place])
+        return self._kept[place, 0]
+
+    def answers(self, place: Place) -> Array:
+        """Features of the images asked, (n_asked, n_features)."""
+        self.read([place])
+        return self._kept[place, -1]
+
+    def training(self, place: Place, learn: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
+        """Rows to learn from, their labels, and which image each shows: the images, then their views."""
+        n_views = 0 if self.augmentation is None else self.augmentation.views
+        for number in range(n_views):
+            if (place, number + 1) not in self._kept:
+                assert self.augmentation is not None, "only an augmentation has views"
+                view = View(self.augmentation, self.seed, number)
+                self._kept[place, number + 1] = extract(
+                    self.pool, self.source, tap=place[0], pooling=place[1], view=view, options=self.options
+                )
+        parts = [self.rows(place)[learn], *(self._kept[place, 1 + one][learn] for one in range(n_views))]
+        images = np.tile(np.arange(len(learn)), len(parts))
+        return np.concatenate(parts), self.pool.labels[learn][images], images
+
+
+def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *, balance: bool) -> Head:
+    """A head on some of a pool's images.
+
+    Parameters
+    ----------
+    reader : Reader
+        Where features come from.
+    place : (tap, pooling)
+        Where they are read.
+    head : str
+        What is fitted.
+    learn : ndarray of int
+        Places in the pool.
+    seed : int
+        Decides its folds.
+    balance : bool
+        Let every class count alike.
+
+    Returns
+    -------
+    Head
+        Fitted.
+    """
+    rows, labels, images = reader.training(place, learn)
+    return make_head(head).fit(
+        rows, labels, classes=reader.pool.classes, images=images, seed=seed, balance=balance
+    )
+
+
+def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions) -> Strategy:
+    """A head on a frozen source: the strategy itself, or a control with another source.
+
+    Parameters
+    ----------
+    source : Source
+        Runs once over both sets.
+    pool, asked : Dataset
+        Images to draw labels from, and images to answer.
+    options : FeatureOptions
+        Tap, head, cache and runtime.
+
+    Returns
+    -------
+    callable
+        A Strategy.
+    """
+    reader = Reader(source, pool, asked, options.extraction)
+    place = (options.tap or source.default_tap, options.pooling)
+    reader.read([place])
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        head = fitted(reader, place, options.head, learn, seed, balance=False)
+        return head.probabilities(reader.answers(place)[asked])
+
+    return strategy
+
+
+def chosen_probe(reader: Reader, wanted: Probe = CHOSEN) -> Strategy:
+    """The probe with everything that is not given chosen again from whatever images it learns from.
+
+    Parameters
+    ----------
+    reader : Reader
+        The source and the images.
+    wanted : Probe, optional
+        What is given. Its augmentation is the reader's.
+
+    Returns
+    -------
+    callable
+        A Strategy. The choice sees the images to learn from only, so its answers are as honest as
+        those of a fit without a choice.
+    """
+    places, heads, given = places_of(reader.source, wanted)
+    reader.read(places)
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        place, head = chosen_for(reader, places, heads, given, learn, seed)
+        found = fitted(reader, place, head, learn, seed, balance=wanted.balance)
+        return found.probabilities(reader.answers(place)[asked])
+
+    return strategy
+
+
+def chosen_for(
+    reader: Reader,
+    places: Sequence[Place],
+    heads: Sequence[str],
+    given: tuple[Place, str],
+    learn: Indices,
+    seed: int,
+) -> tuple[Place, str]:
+    """Where to read and what to fit, from some images; as given where there is nothing to choose by."""
+    codes = reader.pool.codes()[learn]
+    if not heads or np.bincount(codes).min() < 2:
+        return given
+    some = learn[deciding_images(codes, seed)]
+    found = choose(
+        {place: reader.rows(place)[some] for place in places},
+        reader.pool.codes()[some],
+        heads=heads,
+        n_folds=5,
+        seed=seed,
+    ).best
+    return (found.tap, found.pooling), (found.head if given[1] in HELD_OUT else given[1])
+
+
+def redrawn_probe(readers: Callable[[int], Reader], wanted: Probe = CHOSEN) -> Strategy:
+    """The probe on networks that nobody trained, another one for every seed.
+
+    Parameters
+    ----------
+    readers : callable
+        From a seed to a reader whose source has weights drawn by it.
+    wanted : Probe, optional
+        As the probe's.
+
+    Returns
+    -------
+    callable
+        A Strategy; name it among the protocol's ``redrawn``.
+    """
+    kept: dict[int, Strategy] = {}
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        if seed not in kept:
+            kept[seed] = chosen_probe(readers(seed), wanted)
+        return kept[seed](learn, asked, seed)
+
+    return strategy
+
+
+def frozen_controls(
+    spec: NetworkSpec, pool: Dataset, asked: Dataset, options: FeatureOptions, seed: int
+) -> dict[str, Strategy]:
+    """What any head on a trained source has to beat: random frozen layers, and raw pixels.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The source's network.
+    pool, asked : Dataset
+        Images to draw labels from, and images to answer.
+    options : FeatureOptions
+        As the probe's.
+    seed : int
+        Draws the random layers.
+
+    Returns
+    -------
+    dict of str to Strategy
+        By the names that tables show. Raw pixels get kernel ridge, the strongest plain classifier
+        on them.
+    """
+    raw = replace(options, tap=None, pooling="flat", head="kernel")
+    return {
+        "random frozen": probe(random_source(spec, seed), pool, asked, options),
+        "raw pixels": probe(open_source("pixels", pool), pool, asked, raw),
+    }
+
+
+def network_from_scratch(
+    spec: NetworkSpec,
+    engine: str,
+    settings: tuple[TrainSettings, TrainSettings],
+    pool: Dataset,
+    asked: Dataset,
+    augmentation: Augmentation | None = None,
+) -> Strategy:
+    """The same network learning the target from nothing.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The source's layers; the last is replaced.
+    engine : str
+        What trains it.
+    settings : pair of TrainSettings
+        With all labels, as the source was trained but for early stopping; and with fewer.
+    pool, asked : Dataset
+        Images to draw labels from, and images to answer.
+    augmentation : Augmentation, optional
+        Its views of the images are learnt from beside them.
+
+    Returns
+    -------
+    callable
+        A Strategy.
+    """
+    spec = with_classes(spec, len(pool.classes))
+    images, codes = prepare(pool, spec.input), pool.codes()
+    answered = images if asked is pool else prepare(asked, spec.input)
+    views = [images]
+    for number in range(0 if augmentation is None else augmentation.views):
+        assert augmentation is not None, "only an augmentation has views"
+        everyone = np.arange(len(pool))
+        views.append(augment(images, augmentation, seed=settings[0].seed, indices=everyone, view=number))
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        network = make_network(spec, engine, seed)
+        chosen = replace(settings[0] if len(learn) == len(pool) else settings[1], seed=seed, patience=0)
+        fit(network, np.concatenate([one[learn] for one in views]), np.tile(codes[learn], len(views)), chosen)
+        return network.logits(answered[asked])
+
+    return strategy
+
+
+def majority(pool: Dataset) -> Strategy:
+    """Always the commonest class of the labels drawn.
+
+    Parameters
+    ----------
+    pool : Dataset
+        Images to draw labels from.
+
+    Returns
+    -------
+    callable
+        A Strategy.
+    """
+    codes, n_classes = pool.codes(), len(pool.classes)
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        shares = np.bincount(codes[learn], minlength=n_classes) / len(learn)
+        return np.tile(shares.astype(np.float32), (len(asked), 1))
+
+    return strategy
+
+
+def collapse(probs: Array, source_classes: Sequence[str], view: str, classes: Sequence[str]) -> Strategy:
+    """Read a coarser answer off the source's own: no label of the target is used.
+
+    Parameters
+    ----------
+    probs : ndarray of shape (n_asked, n_source_classes), float32
+        The source's answers on the images asked.
+    source_classes : sequence of str
+        What they are about.
+    view : str
+        Says which target class each source class belongs to.
+    classes : sequence of str
+        Target classes in order.
+
+    Returns
+    -------
+    callable
+        A Strategy that learns nothing.
+    """
+    mapping = view_map(source_classes, view)
+    summed = np.stack(
+        [probs[:, [mapping[name] == wanted for name in source_classes]].sum(axis=1) for wanted in classes],
+        axis=1,
+    )
+    return lambda learn, asked, seed: summed[asked]

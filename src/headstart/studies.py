@@ -1,0 +1,438 @@
+"""A study as a user asks for it: examine the data, choose the protocol, run probe and controls, report.
+
+In: a source, datasets, what is wanted. Out: a StudyResult. Must not import an engine at the top: the one
+control that trains a network asks the registry for it. Called by the command line, recipes and the face.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from time import perf_counter, strftime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.controls import (
+    Reader,
+    Strategy,
+    chosen_for,
+    chosen_probe,
+    collapse,
+    fitted,
+    majority,
+    network_from_scratch,
+    redrawn_probe,
+)
+from headstart.data.dataset import Dataset, check_same_classes
+from headstart.data.doctor import Checkup, examine
+from headstart.data.joined import joined
+from headstart.data.views import view_map
+from headstart.errors import DataError, SettingError, UnknownViewError, nearest
+from headstart.evaluation.calibration import reliability
+from headstart.evaluation.metrics import evaluate
+from headstart.features import PLAIN, Extraction, Place, feature_graph
+from headstart.gallery import Judged, galleries
+from headstart.graph import runtime
+from headstart.heads.base import Head
+from headstart.imaging.augment import flip_warning
+from headstart.imaging.thumbs import examples_of
+from headstart.model import Model
+from headstart.networks.architectures import architecture
+from headstart.protocol import Judging, Protocol, decide
+from headstart.records import Array, Images, InputSpec, NetworkSpec, Source, StudyResult, TrainSettings
+from headstart.scatter import feature_scatter
+from headstart.sources import native_input, open_source, pixel_source, random_source
+from headstart.strategies import CHOSEN, Probe, places_of, versions
+from headstart.study import PROBE, Table, run_table
+from headstart.transfers import check_up, short_name
+
+__all__ = ["CONTROLS", "Wanted", "run_study"]
+
+CONTROLS = ("majority", "raw pixels", "random frozen", "scratch", "collapse")
+"""What transfer has to beat. ``collapse`` stands only where the source's own classes answer the question."""
+
+_SMALL_PX = 64  # side up to which raw pixels are what the source sees
+_PICTURES = 12
+_NEAR_MOST = 2_500  # images among which near duplicates are looked for: the time grows with the square
+_BUDGETS = (1, 5, 10, 50)
+_SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
+_SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=100)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a study is asked for, beside source and data; what is None is by rule.
+
+    ``kind`` is the protocol's; ``labels_per_class`` the budgets of the learning curve, () for none;
+    ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are strategies to show or
+    to compare with, made for the judging: they are controls, but for those named in ``shown``.
+    ``spec`` is the network that is trained from scratch, ``scratch`` how (with all labels, with few).
+    """
+
+    probe: Probe = CHOSEN
+    kind: str | None = None
+    labels_per_class: tuple[int, ...] | None = None
+    with_all: bool = True
+    draws: int = 5
+    controls: tuple[str, ...] = CONTROLS
+    allow_leaks: bool = False
+    seed: int = 0
+    extra: Mapping[str, Callable[[Judging], Strategy]] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
+    spec: NetworkSpec | None = None
+    scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """One study under way."""
+
+    source: Source
+    trained: Model | None
+    wanted: Wanted
+    judging: Judging
+    reader: Reader
+    options: Extraction
+
+
+def run_study(
+    source: Source,
+    dataset: Dataset,
+    wanted: Wanted = Wanted(),
+    *,
+    external: Dataset | None = None,
+    trained: Model | None = None,
+    options: Extraction = PLAIN,
+    title: str = "",
+    summary: str = "",
+    command: str = "",
+) -> StudyResult:
+    """Find out whether transfer was worth it, and how far one may trust the answer.
+
+    Parameters
+    ----------
+    source : Source
+        Frozen.
+    dataset : Dataset
+        What to learn; its splits are used as the protocol says.
+    wanted : Wanted, optional
+        Protocol, budgets, controls, and what of the probe is given; the rest is chosen anew from
+        whatever images a fit learns from, so that no figure flatters.
+    external : Dataset, optional
+        A test set of its own.
+    trained : Model, optional
+        The source as a model: its layers are the ones trained from scratch, its answers are what
+        collapse reads.
+    options : Extraction, optional
+        Cache, runtime and precision.
+    title, summary : str, optional
+        For the report. Default: made from the names.
+    command : str, default=''
+        What the user typed, for the report.
+
+    Returns
+    -------
+    StudyResult
+        Every number in it was judged on images that the model it is about did not learn from.
+
+    Raises
+    ------
+    HeadstartError
+        Of the kind that fits; a leak before any number is computed.
+    """
+    begun = perf_counter()
+    unknown = [name for name in wanted.controls if name not in CONTROLS]
+    if unknown:
+        raise SettingError(
+            f"control is {unknown[0]!r}, need one of {', '.join(CONTROLS)}; {nearest(unknown[0], CONTROLS)}"
+        )
+    found = _examined(dataset, external, wanted)
+    budgets = wanted.labels_per_class
+    if budgets is None:
+        budgets = () if _few(dataset, external, wanted) else _BUDGETS
+    protocol = Protocol(
+        tuple(sorted(set(budgets))),
+        wanted.draws,
+        wanted.seed,
+        wanted.with_all,
+        wanted.shown,
+        redrawn=("random frozen",),
+    )
+    judging = decide(dataset, external, kind=wanted.kind, protocol=protocol, units=_units(dataset, found))
+    reader = Reader(source, judging.pool, judging.asked, options, wanted.probe.augmentation, wanted.seed)
+    study = _Study(source, trained, wanted, judging, reader, options)
+    strategies, left_out = _strategies(study)
+    table = run_table(strategies, judging.pool, judging.asked, judging.protocol, progress=options.progress)
+    result = _result(study, table, (*left_out, *_warnings(dataset, wanted)), found)
+    return replace(
+        result,
+        title=title or f"{short_name(source.name)} to {dataset.name}",
+        summary=summary or _summary(study),
+        facts=_facts(study, dataset, command, perf_counter() - begun),
+    )
+
+
+def _few(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> bool:
+    """Whether one image is left out at a time: a fit for each leaves no time for a curve."""
+    if wanted.kind is not None:
+        return wanted.kind == "leave-one-out"
+    return external is None and dataset.groups is None and len(dataset) <= 50
+
+
+def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> Checkup:
+    """The doctor's findings; refuse what would make every number a lie."""
+    near = len(dataset) + (0 if external is None else len(external)) <= _NEAR_MOST
+    found = check_up(dataset, allow_leaks=wanted.allow_leaks, near=near)
+    if external is None:
+        return found
+    check_same_classes(dataset, external)
+    both = joined(dataset, external)
+    if both is None:
+        return found
+    leaks = [pair for pair in examine(both, near=near).pairs if pair.leak]
+    if leaks and not wanted.allow_leaks:
+        raise DataError(
+            f"dataset {external.name!r} has {len(leaks)} image(s) of {dataset.name!r} in it, such as "
+            f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), need a test set that shares "
+            "none; remove them, or go on with --allow-leaks"
+        )
+    if leaks:
+        said = f"{len(leaks)} images of {external.name} are also learnt from: the figures flatter."
+        found = replace(found, remarks=(said, *found.remarks))
+    return found
+
+
+def _units(dataset: Dataset, found: Checkup) -> list[int] | None:
+    """Numbers that keep copies of one image in one fold; None where there are no copies."""
+    if not found.pairs:
+        return None
+    units = np.arange(len(dataset))
+    for pair in found.pairs:
+        first, second = units[list(pair.places)]
+        units[units == max(first, second)] = min(first, second)
+    return [int(unit) for unit in units]
+
+
+def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
+    """The probe, its controls, and why some control is missing."""
+    wanted, judging, source = study.wanted, study.judging, study.source
+    pool, asked = judging.pool, judging.asked
+    strategies: dict[str, Strategy] = {PROBE: chosen_probe(study.reader, wanted.probe)}
+    strategies |= {name: make(judging) for name, make in wanted.extra.items()}
+    remarks = []
+    if "scratch" in wanted.controls:
+        spec, engine, remark = _scratch_network(study)
+        remarks += [remark] if remark else []
+        strategies["scratch"] = network_from_scratch(
+            spec, engine, wanted.scratch, pool, asked, wanted.probe.augmentation
+        )
+    drawn = _drawn(study) if "random frozen" in wanted.controls else None
+    if drawn is not None:
+        strategies["random frozen"] = redrawn_probe(drawn, wanted.probe)
+    if "raw pixels" in wanted.controls and source.name != "pixels":
+        raw = Reader(
+            pixel_source(_small_input(source, pool)),
+            pool,
+            asked,
+            study.options,
+            wanted.probe.augmentation,
+            wanted.seed,
+        )
+        strategies["raw pixels"] = chosen_probe(raw, Probe(head="kernel", balance=wanted.probe.balance))
+    if "collapse" in wanted.controls and (read := _collapse(study)) is not None:
+        strategies["collapse"] = read
+    if "majority" in wanted.controls:
+        strategies["majority"] = majority(pool)
+    return strategies, remarks
+
+
+def _small_input(source: Source, pool: Dataset) -> InputSpec:
+    """What the controls without the source see: its own frame if that is small, else the images' own."""
+    return source.input if source.input.height_px <= _SMALL_PX else native_input(pool)
+
+
+def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
+    """The network to train from nothing, who trains it, and what a reader must know of that."""
+    own = None if study.trained is None else study.trained.manifest.network
+    spec = study.wanted.spec or own
+    remark = ""
+    if spec is None:
+        spec = architecture("cnn", _small_input(study.source, study.judging.pool), 2)
+        remark = (
+            "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
+            "weights to learn from so few images in a sensible time."
+        )
+    if find_spec("torch") is not None:
+        return spec, "torch", remark
+    return spec, "scratch", f"{remark} torch is not installed, so the NumPy engine trains it.".strip()
+
+
+def _drawn(study: _Study) -> Callable[[int], Reader] | None:
+    """Readers of the source's network with random weights, by seed; None where it has no network."""
+    source, wanted, own = study.source, study.wanted, study.trained
+    spec = wanted.spec or (None if own is None else own.manifest.network)
+
+    def reader(seed: int) -> Reader:
+        if spec is not None:
+            drawn = random_source(spec, seed)
+        else:
+            drawn = open_source(f"random:{source.name}", study.judging.pool, seed, source.input.height_px)
+        drawn = replace(drawn, input=replace(drawn.input, policy=source.input.policy))
+        return replace(study.reader, source=drawn, _kept={})
+
+    return reader if spec is not None or source.name.startswith("timm:") else None
+
+
+def _collapse(study: _Study) -> Strategy | None:
+    """The answer read off the source's own classes, where a view says which belongs to which."""
+    own, asked = study.trained, study.judging.asked
+    _, colon, view = asked.name.rpartition(":")
+    if own is None or not colon or own.manifest.strategy != "scratch":
+        return None
+    try:
+        told = view_map(own.classes, view)
+    except (UnknownViewError, DataError):
+        return None
+    classes = study.judging.pool.classes
+    if None in told.values() or set(told.values()) != set(classes) or set(own.classes) == set(classes):
+        return None
+    probs = own.probabilities(asked, runtime_name=study.options.runtime)
+    return collapse(probs, own.classes, view, classes)
+
+
+def _warnings(dataset: Dataset, wanted: Wanted) -> list[str]:
+    augmentation = wanted.probe.augmentation
+    said = None if augmentation is None else flip_warning(dataset.classes, augmentation)
+    return [said] if said else []
+
+
+def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checkup) -> StudyResult:
+    """All of the report but its title and facts."""
+    judging, assessed = study.judging, study.judging.asked
+    assert table.answers is not None, "there are images to answer"
+    codes, classes = assessed.codes(judging.pool.classes), judging.pool.classes
+    title = f"The probe on the {judging.judged_on} images of {assessed.name}"
+    place, head = _explaining(study, table.answers)
+    ask = _asking(study, place, head)
+    judged = Judged(assessed, table.answers, codes, classes, study.source.input, ask)
+    study.options.progress.step("looking at the answers", 0, 1)
+    right = table.answers.argmax(axis=1) == codes
+    sizes = {"learnt from": len(judging.pool), judging.judged_on: len(assessed), "classes": len(classes)}
+    return StudyResult(
+        title=title,
+        summary="",
+        verdict=table.verdict,
+        remarks=(*table.remarks, *remarks),
+        rows=table.rows,
+        comparisons=table.comparisons,
+        evaluations=(evaluate(title, table.answers, codes, classes, study.wanted.seed),),
+        curves=(),
+        facts={},
+        sizes=sizes,
+        examples=examples_of(judging.pool),
+        judged_on=judging.judged_on,
+        protocol=judging.sentence + _nested(study),
+        findings=found.remarks,
+        calibrations=(reliability("How far its probabilities can be believed", table.answers, codes),),
+        galleries=galleries(judged),
+        scatters=(
+            feature_scatter(
+                f"Features at {place[0]}, {place[1]}",
+                study.reader.answers(place),
+                codes,
+                classes,
+                right,
+                seed=study.wanted.seed,
+            ),
+        ),
+    )
+
+
+def _nested(study: _Study) -> str:
+    """Say that a choice was made anew inside every fit, where there was one."""
+    _, heads, _ = places_of(study.source, study.wanted.probe)
+    if not heads:
+        return ""
+    return (
+        " Tap, pooling and head were chosen anew, by inner cross-validation, from whatever a fit learnt from."
+    )
+
+
+def _explaining(study: _Study, answers: Array) -> tuple[Place, Head]:
+    """A head to draw maps with: of images judged by themselves it has not seen those that are shown."""
+    judging, probe, seed = study.judging, study.wanted.probe, study.wanted.seed
+    learn = np.arange(len(judging.pool))
+    if judging.protocol.crossed:
+        shown = _shown(answers, judging.pool.codes())
+        kept = np.setdiff1d(learn, shown)
+        if np.bincount(judging.pool.codes()[kept], minlength=len(judging.pool.classes)).min() >= 1:
+            learn = kept
+    places, heads, given = places_of(study.source, probe)
+    place, head = chosen_for(study.reader, places, heads, given, learn, seed)
+    return place, fitted(study.reader, place, head, learn, seed, balance=probe.balance)
+
+
+def _shown(answers: Array, codes: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Images that galleries will pick, and some more: the surest mistakes, the closest calls."""
+    ordered = np.sort(answers, axis=1)
+    wrong = np.flatnonzero(answers.argmax(axis=1) != codes)
+    surest = wrong[np.argsort(-ordered[wrong, -1], kind="stable")]
+    closest = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
+    return np.union1d(surest[:_PICTURES], closest[:_PICTURES]).astype(np.intp)
+
+
+def _asking(study: _Study, place: Place, head: Head) -> Callable[[Images], Array]:
+    """Prepared images to the probe's answers."""
+    compiled: list[runtime.Executable] = []
+
+    def ask(images: Images) -> Array:
+        source = study.source
+        if not compiled:
+            compiled.append(
+                runtime.compile_graph(
+                    feature_graph(source, [place]),
+                    runtime=study.options.runtime,
+                    precision=study.options.precision or source.precision,
+                    batch_size=source.batch_size,
+                )
+            )
+        batches = runtime.split_batches(images, source.batch_size)
+        return head.probabilities(compiled[0].run(batches, len(images)))
+
+    return ask
+
+
+def _summary(study: _Study) -> str:
+    source, probe = study.source, study.wanted.probe
+    judging = study.judging
+    views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented views each"
+    return (
+        f"{short_name(source.name)}, frozen, teaches a head {len(judging.pool.classes)} classes from "
+        f"{len(judging.pool):,} images{views}. Every control learns from the same labels and is judged by "
+        "the same images."
+    )
+
+
+def _facts(study: _Study, dataset: Dataset, command: str, seconds: float) -> Mapping[str, str]:
+    source, notes, asked = study.source, study.source.notes, study.judging.asked
+    about = f", {notes['n_parameters']:,} parameters, licence {notes['licence']}" if notes else ""
+    judged = (
+        {} if asked.name == dataset.name else {"judged_by": f"{asked.name}, fingerprint {asked.fingerprint}"}
+    )
+    return {
+        "command": command,
+        "source": f"{source.name}{about}",
+        "source_fingerprint": source.fingerprint,
+        "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        **judged,
+        "preparation": f"{source.input.policy} to {source.input.height_px} x {source.input.width_px} px",
+        "seed": str(study.wanted.seed),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "everything": f"{seconds:.1f} s",
+        "date": strftime("%Y-%m-%d"),
+    }
