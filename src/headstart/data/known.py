@@ -179,7 +179,7 @@ def _read_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
     path = find([place])
     if path is None:
         raise MissingDataError(
-            f"dataset {name!r} is not on this machine, need {place} under the folder that HEADSTART_DATA names; "
+            f"dataset {name!r} is not on this machine, need {place} in the folder HEADSTART_DATA names; "
             "use letters of your own: a folder of class folders with --data, a test set with --test"
         )
     return replace(read(path), name=name)
@@ -196,19 +196,7 @@ _MNIST = _IdxFamily(
         "t10k-labels-idx1": "ec29112dd5afa0611ce80d1b7f02629c",
     },
 )
-_FASHIONdef _read_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
-    """The 27 letters of a course, or the photos by strangers that they are judged by: not ours to fetch."""
-    place, read = ("greek/train", read_folder) if name == "greek" else ("greek/photos.csv", read_table)
-    path = find([place])
-    if path is None:
-        raise MissingDataError(
-            f"dataset {name!r} is not on this machine, need {place} under the folder that HEADSTART_DATA names; "
-            "use letters of your own: a folder of class folders with --data, a test set with --test"
-        )
-    return replace(read(path), name=name)
-
-
-_MNIST = _IdxFamily(
+_FASHION_MNIST = _IdxFamily(
     "FashionMNIST/raw",
     _FASHION,
     ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
@@ -244,7 +232,7 @@ KNOWN = {
     "digits": Known("1,797 digits of 8 x 8, bundled: no download", _read_digits),
     "emnist-letters": Known("145,600 handwritten letters of 28 x 28, train and test", _EMNIST_LETTERS.read),
     "fashion-mnist": Known("70,000 pictures of clothes of 28 x 28, train and test", _FASHION_MNIST.read),
-    "greek": Known("27 Greek letters of a course (alpha, beta, gamma): only where you have them", _read_greek),
+    "greek": Known("27 Greek letters of a course, alpha, beta, gamma: where you have them", _read_greek),
     "greek-photos": Known("photos of such letters by other people, by writer: likewise", _read_greek),
     "kmnist": Known("70,000 cursive Japanese characters of 28 x 28, train and test", _KMNIST.read),
     "mnist": Known("70,000 handwritten digits of 28 x 28, train and test", _MNIST.read),

@@ -62,8 +62,8 @@ _NO_TORCH = (
 class Options:
     """How a recipe is carried out, beside what the recipe says.
 
-    ``data``, ``engine``, ``source``, ``size_px`` and ``test`` stand in for the recipe's own where given. A recipe that
-    names torch runs on the scratch engine, with a remark, where torch is not installed. Without
+    ``data``, ``engine``, ``source``, ``size_px`` and ``test`` stand in for the recipe's own where given.
+    A recipe that names torch runs on the scratch engine, with a remark, where torch is not installed. Without
     ``controls`` there is no verdict. ``command`` is what the user typed, for the report.
     """
 
