@@ -43,15 +43,24 @@ LAYERS: dict[str, str] = {
     "sources": "errors records data graph networks model pretrained",
     "strategies": "errors records progress data imaging graph cache manifest heads networks features model "
     "sources choose",
-    "study": "errors records progress data imaging graph cache evaluation heads networks features model "
-    "sources strategies",
-    "transfers": "errors records data imaging evaluation choose features sources strategies study",
+    "protocol": "errors data",
+    "controls": "errors records data imaging heads networks features sources strategies choose",
+    "study": "errors records progress data evaluation protocol controls",
+    "transfers": "errors records data imaging evaluation choose features sources strategies protocol controls "
+    "study",
+    "explain": "errors records",
+    "gallery": "errors records data imaging model explain",
+    "scatter": "errors records data",
+    "studies": "errors records data imaging graph evaluation heads networks features model sources "
+    "strategies protocol controls study transfers gallery scatter",
+    "trained": "errors records atomic progress cache data imaging model strategies",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
     "face": "errors records progress cache data imaging features model sources strategies study",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies study tables networks heads features choose transfers",
+    "strategies study tables networks heads features choose transfers protocol controls studies trained "
+    "graph",
     "nouns": "cache data sources inspect tables recipes",
     "cli": "headstart errors records progress cache data imaging evaluation report model sources strategies "
     "study inspect tables predict face recipes networks heads features transfers nouns",

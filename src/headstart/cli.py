@@ -6,7 +6,6 @@ Imports nothing heavy at the top: ``headstart --help`` must answer at once.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,14 +13,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart import __version__
+from headstart.console import (
+    AllowLeaks,
+    Augment,
+    Balance,
+    Engine,
+    HeadName,
+    Json,
+    NoCache,
+    Output,
+    Policy,
+    Pooling,
+    Precision,
+    Runtime,
+    Seed,
+    Size,
+    Strict,
+    Tap,
+    Views,
+    chosen_cache,
+    print_json,
+    print_result,
+    told,
+    typed,
+)
 from headstart.errors import HeadstartError
-from headstart.nouns import Json, Size, cache_app, recipes_app, sources_app
+from headstart.nouns import cache_app, recipes_app, sources_app
 
 if TYPE_CHECKING:
-    from headstart.cache import Cache
     from headstart.data.dataset import Dataset
     from headstart.model import Model
-    from headstart.records import StudyResult
 
 __all__ = ["app", "main"]
 
@@ -37,39 +58,6 @@ app = typer.Typer(
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(sources_app, name="sources")
 app.add_typer(cache_app, name="cache")
-
-Output = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder to write; new, empty or an older result.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same machine, same result.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep features.")]
-Runtime = Annotated[str, typer.Option(help="What runs graphs: openvino, or onnxruntime as the reference.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="A picture that cannot be read is an error, not a remark.")
-]
-Engine = Annotated[str | None, typer.Option(help="What trains: torch, or scratch (NumPy, always there).")]
-Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or auto (bf16 where the CPU has it).")]
-
-Tap = Annotated[
-    str | None, typer.Option(help="Where features are read; default: chosen by cross-validation.")
-]
-Pooling = Annotated[
-    str | None, typer.Option(help="How maps become a row: flat, avg or grid2; default: chosen.")
-]
-HeadName = Annotated[
-    str | None,
-    typer.Option("--head", help="linear, ridge, kernel, mlp, neighbours, prototypes; default: chosen."),
-]
-Augment = Annotated[
-    str | None,
-    typer.Option(help="Views to learn from: textbook, handwriting, photo, or such as shear=0.2,zoom=0.2."),
-]
-Views = Annotated[int | None, typer.Option(min=1, help="Augmented views of each image; default: 3.")]
-Balance = Annotated[
-    bool, typer.Option("--balance", help="Every class counts alike, however many images it has.")
-]
-Policy = Annotated[str | None, typer.Option(help="How pictures are fitted: squish, crop, letterbox or ink.")]
-AllowLeaks = Annotated[bool, typer.Option("--allow-leaks", help="Go on though an image is in two splits.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -122,13 +110,23 @@ def run(
     folder = output or Path("runs") / f"{wanted.name}-{named}"
     with terminal_progress() as progress:
         options = Options(
-            data, engine, seed, controls, _cache(no_cache), runtime, _typed(), source, size, test, progress
+            data,
+            engine,
+            seed,
+            controls,
+            chosen_cache(no_cache),
+            runtime,
+            typed(),
+            source,
+            size,
+            test,
+            progress,
         )
         outcome = run_recipe(wanted, folder, options)
     if json:
-        _print_json(outcome.result)
+        print_json(outcome.result)
     else:
-        _print_result(outcome.result)
+        print_result(outcome.result)
         print(f"\nReport: {outcome.report}")
 
 
@@ -171,7 +169,7 @@ def train(
         seed=seed,
     )
     with terminal_progress() as progress:
-        dataset = _told(load(data, strict=strict))
+        dataset = told(load(data, strict=strict))
         learnt = learn_network(
             dataset, network=network, engine=engine or "torch", settings=settings, progress=progress
         )
@@ -219,22 +217,22 @@ def transfer(
     check_output(output)
     augmentation = parse_views(augment, views)
     with terminal_progress() as progress:
-        dataset = _told(load(data, strict=strict))
+        dataset = told(load(data, strict=strict))
         done = run_transfer(
             open_source(source, dataset, seed, size, policy),
             dataset,
             Probe(tap, pooling, head, augmentation, balance),
             seed=seed,
-            options=Extraction(_cache(no_cache), runtime, precision, progress),
+            options=Extraction(chosen_cache(no_cache), runtime, precision, progress),
             allow_leaks=allow_leaks,
-            command=_typed(),
+            command=typed(),
         )
     done.learnt.model.save(output, render(done.result))
     if json:
         learnt = _learnt(done.learnt, output)
-        _print_json({**learnt, "report": str(output / "report.html"), "result": done.result})
+        print_json({**learnt, "report": str(output / "report.html"), "result": done.result})
     else:
-        _print_result(done.result)
+        print_result(done.result)
         print(f"\nModel: {output}\nReport: {output / 'report.html'}")
 
 
@@ -259,7 +257,7 @@ def evaluate(
     from headstart.model import open_model
 
     opened = open_model(model)
-    dataset = _told(load(data, strict=strict))
+    dataset = told(load(data, strict=strict))
     has_test = dataset.splits is not None and "test" in set(dataset.splits.tolist())
     wanted = split or ("test" if has_test else "all")
     part = dataset if wanted == "all" else dataset.split(wanted)
@@ -268,7 +266,7 @@ def evaluate(
     probs = opened.probabilities(part, runtime_name=runtime)
     found = measure(f"{opened.manifest.name} on {part.name}, {wanted}", probs, codes, opened.classes, seed)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
         from headstart.tables import evaluation_table
 
@@ -292,7 +290,7 @@ def predict(
 
     found = predict_files(model, images, top=top, runtime_name=runtime)
     if json:
-        _print_json(found)
+        print_json(found)
     else:
         print(to_csv(found) if csv else to_table(found), end="")
     for fault in found.faults:
@@ -322,31 +320,6 @@ def inspect(
     print(to_json(described) if json else told(described))
 
 
-def _cache(no_cache: bool) -> Cache:
-    from headstart.cache import NullCache, default_cache
-
-    return NullCache() if no_cache else default_cache()
-
-
-def _typed() -> str:
-    """The command as the user could type it again."""
-    return shlex.join(["headstart", *sys.argv[1:]])
-
-
-def _told(dataset: Any) -> Any:
-    """The dataset, after saying on stderr what was left out of it."""
-    if dataset.skipped:
-        path, reason = dataset.skipped[0]
-        more = f" and {len(dataset.skipped) - 1} more" if len(dataset.skipped) > 1 else ""
-        print(
-            f"headstart: {len(dataset.skipped)} of "
-            f"{len(dataset) + len(dataset.skipped)} files skipped: {path} ({reason}){more}; "
-            "--strict makes this an error",
-            file=sys.stderr,
-        )
-    return dataset
-
-
 def _same_classes(part: Dataset, model: Model) -> None:
     """A class that only one side has would bend every figure: name it."""
     from headstart.data.names import listed, natural_order
@@ -362,25 +335,10 @@ def _same_classes(part: Dataset, model: Model) -> None:
         )
 
 
-def _print_json(value: Any) -> None:
-    from headstart.tables import to_json
-
-    print(to_json(value))
-
-
-def _print_result(result: StudyResult) -> None:
-    from headstart.tables import result_table
-
-    print(result_table(result))
-    print(f"\n{result.verdict}")
-    for remark in result.remarks:
-        print(f"- {remark}")
-
-
 def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
     manifest = learnt.model.manifest
     if json:
-        _print_json(_learnt(learnt, output))
+        print_json(_learnt(learnt, output))
         return
     scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in manifest.scores.items())
     print(

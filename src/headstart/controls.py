@@ -200,7 +200,25 @@ def chosen_for(
     learn: Indices,
     seed: int,
 ) -> tuple[Place, str]:
-    """Where to read and what to fit, from some images; as given where there is nothing to choose by."""
+    """Choose where to read and what to fit, from some images.
+
+    Parameters
+    ----------
+    reader : Reader
+        Where features come from.
+    places, heads, given
+        As `strategies.places_of` gives them.
+    learn : ndarray of int
+        Places in the pool; of more than 1,500 a stratified part decides.
+    seed : int
+        Decides the folds.
+
+    Returns
+    -------
+    place : (tap, pooling)
+    head : str
+        As given where there is nothing to choose, or a class has one image.
+    """
     codes = reader.pool.codes()[learn]
     if not heads or np.bincount(codes).min() < 2:
         return given

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Json", "Size", "cache_app", "recipes_app", "sources_app"]
+from headstart.console import Json, Size
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
-Size = Annotated[int | None, typer.Option(min=16, help="Side of a timm network's input, in px.")]
+__all__ = ["cache_app", "recipes_app", "sources_app"]
+
 
 recipes_app = typer.Typer(help="The classic experiments: list them, show one.", invoke_without_command=True)
 sources_app = typer.Typer(

@@ -158,11 +158,13 @@ def rounds_of(
     -------
     dict of (int or None) to list of list of Parting
         None is all labels. The smaller draws lie within the larger; with a holdout, and with one image
-        left out at a time, all labels are one round.
+        left out at a time, all labels are one round. With folds, each draws labels of its own.
     """
     found: dict[int | None, list[list[Parting]]] = {budget: [] for budget in budgets}
     once = not protocol.crossed or protocol.kind == "leave-one-out"
-    for number in range(protocol.draws if budgets else 0):
+    # every fold draws labels of its own, so a round of folds is as many draws
+    n_drawn = -(-protocol.draws // protocol.n_folds) if protocol.crossed else protocol.draws
+    for number in range(n_drawn if budgets else 0):
         whole = _folded(pool, n_asked, protocol, number)
         drawn: dict[int, list[Parting]] = {budget: [] for budget in budgets}
         for part, one in enumerate(whole):

@@ -103,12 +103,20 @@ def run_table(
             progress.step(f"{name}, {_labels(budget)}", 0, len(rounds))
             again = _NETWORKS if name in protocol.redrawn and len(rounds) == 1 else 1
             cells[name, budget] = _cell(strategy, list(rounds) * again, codes, protocol.seed)
-    groups = asked.groups if protocol.kind in ("grouped", "external", "holdout") else None
+    groups = _groups(asked, protocol)
     rows = tuple(_row(name, budget, cell, groups) for (name, budget), cell in cells.items())
     budgets = [*possible, *([None] if protocol.with_all else [])]
     comparisons = _compare(cells, controls, budgets, protocol, groups) if controls else ()
     said = sentences(rows, comparisons, len(pool))
     return Table(rows, comparisons, said[0], (*said[1:], *remarks), cells[PROBE, budgets[-1]].first)
+
+
+def _groups(asked: Dataset, protocol: Protocol) -> NDArray[np.str_] | None:
+    """Who the images asked come from, where that matters and there are several."""
+    by_groups = protocol.kind in ("grouped", "external", "holdout")
+    if asked.groups is None or not by_groups or len(np.unique(asked.groups)) < 2:
+        return None
+    return asked.groups
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -174,6 +182,9 @@ def _compare(
         n_images = ours.shape[1]
         shares = float((ours & ~theirs).mean()) * n_images, float((theirs & ~ours).mean()) * n_images
         settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
+        if settles is not None and groups is not None:  # images of one group tell less than as many alone
+            plain = paired_difference(ours, theirs)
+            settles = round(settles * max(1.0, _width(difference) / max(_width(plain), 1e-9)) ** 2)
         word = verdict(difference, p)
         found.append(Comparison(PROBE, control, budget, difference, p, word, settles))
     return tuple(found)
@@ -195,6 +206,10 @@ def _difference(
     else:
         found = paired_difference(a, b)
     return redrawn_difference(found, theirs.right.mean(axis=1)) if control in protocol.redrawn else found
+
+
+def _width(difference: Difference) -> float:
+    return difference.high - difference.low
 
 
 def _paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
+from typing import Any
 
 from headstart.atomic import write_atomic
 from headstart.cache import cache_root, key_of
@@ -88,5 +89,5 @@ def trained_network(
     return learnt
 
 
-def _floats(kept: dict[str, object]) -> dict[str, object]:
+def _floats(kept: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.files import read_folder, read_table
 from headstart.data.fetch import Remote, extract, find, obtain
+from headstart.data.files import read_folder, read_table
 from headstart.data.idx import check_pair, parse_idx
 from headstart.data.stores import ArrayImages
 from headstart.errors import BrokenDataError, MissingDataError

@@ -214,8 +214,10 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
             f"recipe {name!r} is malformed ({'; '.join(faults)}), need the tables and keys of a recipe; "
             "see one with: headstart recipes show parity"
         )
-    made = {"frozen": _frozen_recipe, "letters": _letters_recipe, "own": _recipe}[_kind(document)]
-    return made(Path(name).stem, document)
+    kind, stem = _kind(document), Path(name).stem
+    if kind == "own":
+        return _recipe(stem, document)
+    return _frozen_recipe(stem, document) if kind == "frozen" else _letters_recipe(stem, document)
 
 
 def _kind(document: Mapping[str, Any]) -> str:

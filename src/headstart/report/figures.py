@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from headstart.errors import SettingError
 from headstart.records import Curve, Row
 
-__all__ = ["STYLES", "LineStyle", "accuracy_by_labels", "accuracy_by_strategy", "learning_curve"]
+__all__ = ["STYLES", "LineStyle", "accuracy_by_labels", "learning_curve", "style_of"]
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,14 @@ class _Point:
     apart: bool
 
 
-def _style_of(strategy: str, known: Sequence[str]) -> LineStyle:
-    """Find the style of a strategy; names without one of their own take turns in the order of ``known``."""
+def style_of(strategy: str, known: Sequence[str]) -> LineStyle:
+    """Find the style of a strategy; names without one of their own take turns in the order of ``known``.
+
+    Examples
+    --------
+    >>> style_of("probe", ("probe",)).variable, style_of("mine", ("probe", "mine")).variable
+    ('--c-probe', '--c-other-1')
+    """
     others = [name for name in known if name not in STYLES]
     return STYLES[strategy] if strategy in STYLES else _OTHERS[others.index(strategy) % len(_OTHERS)]
 
@@ -159,63 +165,13 @@ def accuracy_by_labels(rows: Sequence[Row], sizes: Mapping[str, int], width_px: 
         axes.set_ylim(low, high)
         axes.set_xlim(min(p.x for p in points.values()) / 1.25, max(p.x for p in points.values()) * 1.08)
         for name in reversed(names):  # the first strategy is drawn last, on top
-            _line(axes, [row for row in rows if row.strategy == name], points, _style_of(name, names))
+            _line(axes, [row for row in rows if row.strategy == name], points, style_of(name, names))
         _label_budgets(axes, points)
         _percent_ticks(axes)
         axes.set_xlabel("labels per class, log scale", labelpad=8)
         last = {name: _last(rows, name, points) for name in names}
-        _label_ends(axes, {n: (xy, _style_of(n, names).colour) for n, xy in last.items()}, height_px - 58)
+        _label_ends(axes, {n: (xy, style_of(n, names).colour) for n, xy in last.items()}, height_px - 58)
         return _svg(figure, "Accuracy against labels per class, by strategy")
-
-
-def accuracy_by_strategy(rows: Sequence[Row], width_px: int = 1000) -> str:
-    """Draw the accuracy of every strategy as a dot with its interval, for studies with one budget.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Cells of the result table, one per strategy; drawn from top to bottom.
-    width_px : int, default=1000
-        Width the figure is drawn for, 240 or more.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element.
-
-    Raises
-    ------
-    SettingError
-        If ``rows`` is empty or ``width_px`` is below 240.
-
-    Examples
-    --------
-    >>> from headstart.records import Score
-    >>> row = Row("probe", None, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
-    >>> accuracy_by_strategy([row]).startswith("<svg")
-    True
-    """
-    _check(rows, width_px)
-    names = tuple(dict.fromkeys(row.strategy for row in rows))
-    height_px = 60 + 34 * len(rows)
-    with rc_context(_settings("strategies", width_px)):
-        figure, axes = _axes(width_px, height_px, (110, 46, 60, 8))
-        for place, row in enumerate(rows):
-            style, score = _style_of(row.strategy, names), row.accuracy
-            axes.plot([100 * score.low, 100 * score.high], [place, place], color=style.colour, lw=2.2)
-            axes.plot([100 * score.value], [place], style.marker, color=style.colour, ms=10, mec=_PAPER)
-            axes.text(
-                1.015, place, f"{100 * score.value:.1f} %", transform=axes.get_yaxis_transform(), va="center"
-            )
-        axes.set_yticks(range(len(rows)), [row.strategy for row in rows], parse_math=False)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(_accuracy_limits(rows))
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x")
-        axes.spines["bottom"].set_visible(False)
-        axes.tick_params(axis="y", labelsize=_TEXT_PX, labelcolor=_INK)
-        axes.set_xlabel("accuracy in %, with 95 % intervals", labelpad=8)
-        return _svg(figure, "Accuracy by strategy")
 
 
 def learning_curve(curve: Curve, quantity: str, width_px: int = 460) -> str:

@@ -1,16 +1,15 @@
 """The report: a study as one HTML page that needs nothing else to be read.
 
 In: ``records.StudyResult``. Out: HTML text, or a file written whole or not at all.
-Imports only errors and records of ours and the figures next door; owns Jinja. It computes nothing
+Imports only errors and records of ours and the modules next door; owns Jinja. It computes nothing
 but places on the page: every number comes from the records. Called by studies and the command line.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +19,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from headstart.errors import SettingError
-from headstart.records import Comparison, Curve, Difference, Evaluation, Row, Score, StudyResult
-from headstart.report import figures
+from headstart.records import (
+    Calibration,
+    Comparison,
+    Curve,
+    Difference,
+    Evaluation,
+    Factor,
+    Row,
+    Scatter,
+    Score,
+    StudyResult,
+)
+from headstart.report import diagrams, figures, numbers, pictures
+from headstart.report.scales import Scale, round_scale
 
 __all__ = ["render", "write"]
 
-_PNG = "data:image/png;base64,"
 _WIDE_PX, _NARROW_PX = 1000, 360
 _NOTES = {
     "probe": "the source, frozen, under a new head",
@@ -58,7 +68,7 @@ def render(result: StudyResult) -> str:
     Raises
     ------
     SettingError
-        If an example is not a PNG as a data address.
+        If an example or a picture of a gallery is not a PNG as a data address.
 
     Notes
     -----
@@ -82,20 +92,31 @@ def render(result: StudyResult) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        percent=_percent, span=_span, points=_points, p_value=_p_value, count=_count, seconds=_seconds
-    )
+        percent=numbers.percent, span=numbers.span, points=numbers.points, p_value=numbers.p_value,
+        count=numbers.count, about=numbers.about, seconds=numbers.seconds, decimals=numbers.decimals,
+    )  # fmt: skip
+    css = "".join((folder / name).read_text(encoding="utf-8") for name in ("page.css", "evidence.css"))
+    budgets = _budgets(result.rows)
     return environment.get_template("template.html.j2").render(
         result=result,
-        css=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        budgets=[(budget, _budget(budget)) for budget in _budgets(result.rows)],
+        css=Markup(css),
+        verdict=_verdict(result.verdict),
+        sections=_sections(result),
+        budgets=[(budget, _budget(budget)) for budget in budgets],
         table=_table(result),
+        scale=_accuracy_scale(result.rows) if len(budgets) == 1 else None,
         plots=_plots(result),
         draws=max((row.draws for row in result.rows), default=1),
         comparisons=_comparisons(result.comparisons),
+        to_settle=any(_open(one) and one.n_to_settle is not None for one in result.comparisons),
         curves=[_curve(curve) for curve in result.curves],
         evaluations=[_evaluation(evaluation) for evaluation in result.evaluations],
         facts=_facts(result.facts),
-        examples=_examples(result.examples),
+        examples=pictures.examples(result.examples),
+        calibrations=[_calibration(one) for one in result.calibrations],
+        galleries=[pictures.gallery(one) for one in result.galleries],
+        scatters=[_scatter(one, str(place)) for place, one in enumerate(result.scatters)],
+        factors=_factors(result.factors),
     )
 
 
@@ -146,39 +167,36 @@ def write(result: StudyResult, path: str | os.PathLike[str]) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def _number(value: float, spec: str) -> str:
-    """Write a number with a true minus sign, or a dash where there is none."""
-    return format(value, spec).replace("-", "−") if math.isfinite(value) else "–"
+def _verdict(text: str) -> dict[str, str]:
+    """Part the verdict: its first sentence is the headline, set smaller the longer it is.
+
+    Set as print is: true minus signs, and no line ends within an interval.
+    """
+    signed = re.sub(r"(?<![\w-])-(?=\d)", "−", text.strip())
+    whole = re.sub(r"\[\S+ \S+\]", lambda found: found.group().replace(" ", "\N{NO-BREAK SPACE}"), signed)
+    first, *more = re.split(r"(?<=[.!?])\s+(?=[A-Z“\"(])", whole, maxsplit=1)
+    size = "short" if len(first) <= 60 else "middling" if len(first) <= 130 else "long"
+    return {"first": first, "more": "".join(more), "size": size}
 
 
-def _percent(share: float) -> str:
-    """Write 0.9731 as 97.3."""
-    return _number(100 * share, ".1f")
-
-
-def _span(score: Score) -> str:
-    """Write the interval of a share in per cent."""
-    return f"{_percent(score.low)}–{_percent(score.high)}"
-
-
-def _points(share: float) -> str:
-    """Write a difference in points, with its sign."""
-    return _number(100 * share, "+.1f")
-
-
-def _p_value(p: float) -> str:
-    """Write a p-value to three places, or the bound it is below."""
-    return "< 0.001" if p < 0.001 else _number(p, ".3f")
-
-
-def _count(n: int) -> str:
-    """Write 60000 as 60,000."""
-    return f"{n:,}"
-
-
-def _seconds(seconds: float) -> str:
-    """Write seconds to two figures where they are few."""
-    return _number(seconds, ",.0f" if seconds >= 10 else ".2g")
+def _sections(result: StudyResult) -> list[tuple[str, str]]:
+    """List what the page has, for its contents."""
+    known: tuple[tuple[str, str, Sequence[object]], ...] = (
+        ("accuracy", "Accuracy", result.rows),
+        ("chance", "Comparisons", result.comparisons),
+        ("remarks", "Remarks", result.remarks),
+        ("findings", "Data", result.findings),
+        ("training", "Training", result.curves),
+        ("mistakes", "Mistakes", result.evaluations),
+        ("belief", "Probabilities", result.calibrations),
+        ("pictures", "Pictures", result.galleries),
+        ("maps", "Maps", result.scatters),
+        ("search", "Search", result.factors),
+    )
+    return [
+        *((name, title) for name, title, records in known if records),
+        ("again", "Repeat it"),
+    ]
 
 
 def _budget(labels_per_class: int | None) -> str:
@@ -201,31 +219,63 @@ def _table(result: StudyResult) -> list[dict[str, Any]]:
         for budget in budgets
     }
     controls = {comparison.control for comparison in result.comparisons}
+    scale = _accuracy_scale(result.rows)
+    names = tuple(dict.fromkeys(row.strategy for row in result.rows))
     table = []
-    for name in dict.fromkeys(row.strategy for row in result.rows):
+    for name in names:
         line = [cells.get((name, budget)) for budget in budgets]
         marks = [cell is not None and cell.accuracy.value == best[cell.labels_per_class] for cell in line]
         table.append({
             "name": name,
             "note": _NOTES.get(name, ""),
             "control": name in controls,
+            "colour": figures.style_of(name, names).variable,
+            "place": _whisker(line[0].accuracy, scale["it"]) if line[0] else None,
             "cells": list(zip(line, marks, strict=True)),
         })  # fmt: skip
     return table
 
 
+def _accuracy_scale(rows: Sequence[Row]) -> dict[str, Any]:
+    """Make the scale that bars of a result table share; the majority is shown off it where it is far.
+
+    The interval of the best strategy runs behind all of them as a band.
+    """
+    rivals = [row.accuracy for row in rows if row.strategy != "majority"] or [row.accuracy for row in rows]
+    ends = [end for score in rivals for end in (score.low, score.high)]
+    loose = round_scale(ends, most=6)
+    scale = Scale(max(loose.low, 0.0), min(loose.high, 1.0))
+    best = max(rivals, key=lambda score: score.value, default=Score(0.0, 0.0, 0.0, 0))
+    ticks = [(f"{_across(scale.at(tick)):.2f}", f"{100 * tick:g}") for tick in scale.ticks(6)]
+    return {"it": scale, "ticks": ticks, "band": _whisker(best, scale)}
+
+
+def _across(share: float) -> float:
+    """Per cent of the width of a cell, with room at its ends for half a dot."""
+    return 2 + 94 * share
+
+
+def _whisker(score: Score, scale: Scale) -> dict[str, Any]:
+    """Say where an accuracy and its interval fall in a cell, in per cent of its width."""
+    start, stop = _across(scale.at(score.low)), _across(scale.at(score.high))
+    places = {"start": start, "length": stop - start, "value": _across(scale.at(score.value))}
+    return {"beyond": score.high < scale.low, **{name: f"{place:.2f}" for name, place in places.items()}}
+
+
 def _plots(result: StudyResult) -> list[tuple[str, Markup]]:
-    """Draw the main figure for a wide and for a narrow screen."""
-    rows = result.rows
-    if not rows:
+    """Draw accuracy by labels for a wide and for a narrow screen; one budget is drawn in its table."""
+    if len(_budgets(result.rows)) < 2:
         return []
-    one = len(_budgets(rows)) == 1
     widths = {"wide": _WIDE_PX, "narrow": _NARROW_PX}
     return [
-        (name, Markup(figures.accuracy_by_strategy(rows, px) if one else
-                      figures.accuracy_by_labels(rows, result.sizes, px)))
+        (name, Markup(figures.accuracy_by_labels(result.rows, result.sizes, px)))
         for name, px in widths.items()
-    ]  # fmt: skip
+    ]
+
+
+def _open(comparison: Comparison) -> bool:
+    """Whether a comparison settled nothing."""
+    return comparison.verdict == "cannot tell apart"
 
 
 def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -234,7 +284,12 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     groups = []
     for budget in _budgets(comparisons):
         lines = [
-            {"it": it, "glyph": _GLYPHS.get(it.verdict, ""), "place": _place(it.difference, low, high)}
+            {
+                "it": it,
+                "glyph": _GLYPHS.get(it.verdict, ""),
+                "place": _place(it.difference, low, high),
+                "open": _open(it),
+            }
             for it in comparisons
             if it.labels_per_class == budget
         ]
@@ -295,18 +350,36 @@ def _facts(facts: Mapping[str, str]) -> dict[str, Any]:
     return {"command": commands[0] if commands else "", "others": others}
 
 
-def _examples(examples: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
-    """Check thumbnails, and say whether each is so small that its pixels should be seen."""
-    checked = []
-    for caption, address in examples:
-        try:
-            if not address.startswith(_PNG):
-                raise ValueError(address[:40])
-            data = base64.b64decode(address[len(_PNG) :], validate=True)
-        except (ValueError, binascii.Error) as error:
-            raise SettingError(
-                f"example {caption!r} is {address[:40]!r}, need a PNG as {_PNG}...; encode it with base64"
-            ) from error
-        # bytes 16 - 20 of a PNG are its width
-        checked.append((caption, address, int.from_bytes(data[16:20], "big") <= 64))
-    return checked
+def _calibration(one: Calibration) -> dict[str, Any]:
+    """Draw a reliability diagram, where there is a bin to draw."""
+    return {"it": one, "plot": Markup(diagrams.reliability(one)) if one.bins else ""}
+
+
+def _scatter(one: Scatter, salt: str) -> dict[str, Any]:
+    """Draw a map, with a legend of the classes on it."""
+    legend = [
+        (Markup(diagrams.class_key(code)), one.classes[code], one.codes.count(code))
+        for code in sorted(set(one.codes))
+    ]
+    return {
+        "it": one,
+        "plot": Markup(diagrams.scatter(one, salt)),
+        "legend": legend,
+        "n_wrong": one.right.count(False),
+        "n_drawn": len(diagrams.drawn(one)),
+    }
+
+
+def _factors(factors: Sequence[Factor]) -> list[dict[str, Any]]:
+    """Put settings in order of what they mattered, each with its trials on one axis of scores."""
+    scores = round_scale((score for one in factors for score in one.scores), most=5)
+    most = max((one.importance for one in factors if one.importance > 0), default=1.0)
+    return [
+        {
+            "it": one,
+            "name": one.name.replace("_", " "),
+            "width": f"{100 * max(one.importance, 0.0) / most:.1f}" if one.importance > 0 else "0",
+            "plot": Markup(diagrams.strip(one, scores)) if any(map(math.isfinite, one.scores)) else "",
+        }
+        for one in sorted(factors, key=lambda one: (not one.importance > 0, -one.importance))
+    ]

@@ -1,0 +1,235 @@
+"""Accuracy and differences of accuracy on images that come in groups: 91 photos by 10 writers.
+
+In: who was right on which image, and which group each image is of. Out: ``records.Score`` and
+``records.Difference``. Imports only errors and records of ours and its neighbours, and of SciPy only
+``scipy.special``, because ``scipy.stats`` takes a second to import. Called by studies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from headstart.errors import SettingError, ShapeError
+from headstart.evaluation.compare import mcnemar, paired_difference
+from headstart.evaluation.intervals import wilson
+from headstart.records import Difference, Score
+
+__all__ = ["clustered_difference", "clustered_score"]
+
+_LEVEL = 0.95
+_ASSUMED = 0.2
+"""Correlation within a group that is assumed where there is no mistake to estimate it from.
+Without it, 95 % intervals of an accuracy of 0.9 in 5 groups of 20 hold it in 88 and 76 of 100 test sets
+where answers correlate by 0.3 and 0.5; with it in 99 (2026-11, 3000 simulated test sets each)."""
+_TRUSTED = 5
+"""After so many mistakes the assumption counts half."""
+
+
+def clustered_score(right: NDArray[np.bool_], groups: NDArray[np.generic], level: float = _LEVEL) -> Score:
+    """Accuracy with an interval that counts how alike the images of one group are.
+
+    Parameters
+    ----------
+    right : ndarray of shape (n_images,) or (n_draws, n_images), bool
+        Whether the model was right on each image; with several draws of the training labels one row
+        per draw, and the accuracy is their mean.
+    groups : ndarray of shape (n_images,), str or int
+        Group of each image, such as its writer; 2 different ones or more.
+    level : float, default=0.95
+        Confidence level, above 0 and below 1.
+
+    Returns
+    -------
+    Score
+        In ``[0, 1]``; ``n`` is the number of images. Never narrower than Wilson's interval for as
+        many independent images.
+
+    Raises
+    ------
+    ShapeError
+        If ``right`` is not a bool array of one of these shapes, is empty, or does not match ``groups``.
+    SettingError
+        If there are fewer than 2 groups, or ``level`` is outside (0, 1).
+
+    Notes
+    -----
+    Wilson's interval for ``n_images / deff`` images, rounded down, times
+    ``(t[n_images - 1] / t[n_groups - 1]) ** 2``: Korn and Graubard's correction, which makes few groups
+    count as few. The design effect ``deff`` is the variance between whole groups (ultimate clusters,
+    linearised ratio) over that of as many independent images; at least 1.
+
+    A handful of mistakes says next to nothing about ``deff``, and none says nothing, so with ``k``
+    mistakes (or right answers, if fewer) it is at least Kish's ``1 + (size - 1) * rho``, ``size`` being
+    the number of images in the group of an average image and ``rho = 0.2 / (1 + k / 5)``. The 0.2 is an
+    assumption. With it, no simulated setting had a coverage below 95 of 100 (5 to 20 groups, 90 to 100
+    images, accuracies of 0.7 to 0.97, correlations up to 0.3). If in truth groups are right or wrong
+    as one, nothing on a faultless test set shows it, and the interval is then too narrow. With
+    several draws their mean is what is scored; that draws differ is not in the interval.
+
+    References
+    ----------
+    Korn and Graubard. Confidence Intervals for Proportions with Small Expected Number of Positive
+    Counts Estimated from Survey Data. Survey Methodology 24, 1998, pages 193-201.
+    Kish. Survey Sampling. Wiley 1965, chapter 5.
+    Franco, Little, Louis, Slud. Comparative Study of Confidence Intervals for Proportions in Complex
+    Sample Surveys. Journal of Survey Statistics and Methodology 7, 2019, PMC6690503 (Wilson's interval
+    on the effective sample size is among the best, and all are too narrow for few clusters if the
+    design effect is only estimated).
+
+    Examples
+    --------
+    >>> groups = np.repeat(np.arange(10), 9)
+    >>> right = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 4, 9, 9, 7, 9, 8], 9)
+    >>> score = clustered_score(right, groups)
+    >>> round(score.value, 3), round(score.low, 3), round(score.high, 3), score.n
+    (0.9, 0.71, 0.971, 90)
+    """
+    answers, codes = _checked("right", right, groups)
+    if not 0 < level < 1:
+        raise SettingError(f"level is {level!r}, need a number between 0 and 1; pass 0.95 for 95 %")
+    mean, sizes = answers.mean(axis=0), np.bincount(codes)
+    n_images, value = len(mean), float(mean.mean())
+    spread = value * (1 - value) / max(n_images - 1, 1)
+    totals = np.bincount(codes, weights=mean - value)
+    between = len(sizes) / (len(sizes) - 1) * float(totals @ totals) / n_images**2
+    estimated = between / spread if spread else 1.0
+    rare = min(value, 1 - value) * n_images
+    deff = max(1.0, estimated, _assumed_effect(sizes, rare))
+    counted = int(n_images / deff * _few_groups(n_images, len(sizes), level) ** 2)
+    return replace(wilson(value * counted, counted, level), value=value, n=n_images)
+
+
+def clustered_difference(
+    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], groups: NDArray[np.generic]
+) -> Difference:
+    """Accuracy of a minus accuracy of b on the same images, which come in groups.
+
+    Parameters
+    ----------
+    right_a, right_b : ndarray of shape (n_images,) or (n_draws, n_images), bool
+        Whether each was right on each image, in the same order; with several draws of the training
+        labels one row per draw, the same draw in the same row of both.
+    groups : ndarray of shape (n_images,), str or int
+        Group of each image, such as its writer; 2 different ones or more.
+
+    Returns
+    -------
+    Difference
+        In ``[-1, 1]`` with a 95 % interval, positive where a is better; ``n`` is the number of images.
+        Neither the interval is narrower nor the p-value smaller than ``paired_difference`` gives for
+        the same answers.
+
+    Raises
+    ------
+    ShapeError
+        If the two are not bool arrays of the same shape, or do not match ``groups``.
+    SettingError
+        If there are fewer than 2 groups.
+
+    Notes
+    -----
+    The variance of the mean difference is taken between whole groups with the CR2 correction, which
+    for a mean is ``1 / (1 - share)`` on the squared sum of a group that holds this share of the
+    images, and read on Student's t with Bell and McCaffrey's degrees of freedom: ``n_groups - 1`` for
+    groups of one size, fewer for others. With several draws, the variance between draws is added, and
+    the degrees of freedom are at most ``n_draws - 1``, as in ``paired_difference``.
+
+    A few images on which a and b disagree say next to nothing about groups. So the interval of
+    ``paired_difference`` is widened by the design effect that ``clustered_score`` would assume for as
+    many mistakes, and the wider of the two ends counts on either side. If a beats b, or b a, on every
+    single image, each group is a coin, and p is that of all coins falling alike.
+
+    References
+    ----------
+    Bell and McCaffrey. Bias Reduction in Standard Errors for Linear Regression with Multi-Stage
+    Samples. Survey Methodology 28, 2002, pages 169-181.
+    Imbens and Kolesar. Robust Standard Errors in Small Samples: Some Practical Advice. Review of
+    Economics and Statistics 98, 2016, doi:10.1162/REST_a_00552.
+
+    Examples
+    --------
+    >>> groups = np.repeat(np.arange(10), 9)
+    >>> a = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 8, 9, 9, 7, 9, 8], 9)
+    >>> b = np.arange(90) % 9 < np.repeat([7, 9, 8, 5, 7, 8, 9, 6, 8, 7], 9)
+    >>> found = clustered_difference(a, b, groups)
+    >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 3)
+    (0.122, 0.025, 0.237, 0.017)
+    """
+    first, codes = _checked("right_a", right_a, groups)
+    second, _ = _checked("right_b", right_b, groups)
+    alone = paired_difference(first, second)
+    gain, sizes = first.astype(np.float64) - second, np.bincount(codes)
+    value, n_images = alone.value, alone.n
+    rare = float(np.abs(gain).mean()) * n_images
+    wider = np.sqrt(max(1.0, _assumed_effect(sizes, rare))) / _few_groups(n_images, len(sizes), _LEVEL)
+    down, up = wider * (value - alone.low), wider * (alone.high - value)
+    error, freedom = _grouped_error(gain, codes, sizes)
+    half = error * float(stdtrit(freedom, 0.5 + _LEVEL / 2))
+    low, high = max(value - max(down, half), -1.0), min(value + max(up, half), 1.0)
+    if error > 0:
+        p_value = float(2 * stdtr(freedom, -abs(value) / error))
+    else:
+        p_value = mcnemar(np.ones(len(sizes), np.bool_), np.zeros(len(sizes), np.bool_))
+    return Difference(value, float(low), float(high), max(p_value, alone.p_value), n_images)
+
+
+def _grouped_error(
+    gain: NDArray[np.float64], codes: NDArray[np.intp], sizes: NDArray[np.intp]
+) -> tuple[float, float]:
+    """Standard error of the mean over groups and draws, and its degrees of freedom."""
+    n_draws, n_images = gain.shape
+    mean, share = gain.mean(axis=0), sizes / n_images
+    totals = np.bincount(codes, weights=mean - mean.mean()) / n_images
+    variance = float((totals**2 / (1 - share)).sum())
+    freedom = _freedom(share)
+    if n_draws > 1:
+        variance += float(gain.mean(axis=1).var(ddof=1)) / n_draws
+        freedom = min(freedom, n_draws - 1.0)
+    return float(np.sqrt(variance)), freedom
+
+
+def _freedom(share: NDArray[np.float64]) -> float:
+    """Bell and McCaffrey's degrees of freedom for a mean: Satterthwaite's under equal variances."""
+    leverage = share**2 / (1 - share)
+    crossed = leverage.sum() ** 2 - (leverage**2).sum()
+    return float(1 / ((share**2).sum() + crossed))
+
+
+def _assumed_effect(sizes: NDArray[np.intp], rare: float) -> float:
+    """Kish's design effect for the correlation that so many mistakes cannot rule out."""
+    size = float((sizes**2).sum() / sizes.sum())
+    return 1 + (size - 1) * _ASSUMED / (1 + rare / _TRUSTED)
+
+
+def _few_groups(n_images: int, n_groups: int, level: float) -> float:
+    """Student's quantile for as many images over that for as many groups, at most 1."""
+    images, groups = (float(stdtrit(n - 1, 0.5 + level / 2)) for n in (n_images, n_groups))
+    return images / groups
+
+
+def _checked(
+    name: str, right: NDArray[np.bool_], groups: NDArray[np.generic]
+) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Answers as (n_draws, n_images) and groups as codes from 0."""
+    answers, named = np.asarray(right), np.asarray(groups)
+    if answers.ndim not in (1, 2) or answers.size == 0 or answers.dtype != np.bool_:
+        raise ShapeError(
+            f"{name} has shape {answers.shape} and dtype {answers.dtype}, need (n_images,) or "
+            "(n_draws, n_images) of bool; pass predicted == labels"
+        )
+    if named.shape != answers.shape[-1:]:
+        raise ShapeError(
+            f"groups has shape {named.shape}, need {answers.shape[-1:]} to match {name}; "
+            "pass one group per image"
+        )
+    found, codes = np.unique(named, return_inverse=True)
+    if len(found) < 2:
+        raise SettingError(
+            f"groups holds {len(found)} group, need 2 or more to see how groups differ; "
+            "use wilson or paired_difference and say that one group answers for all"
+        )
+    return np.atleast_2d(answers), codes

@@ -1,0 +1,281 @@
+"""Grouped images: against linear algebra, a published example, and the coverage that is promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from headstart.errors import SettingError, ShapeError
+from headstart.evaluation.clusters import clustered_difference, clustered_score
+from headstart.evaluation.compare import paired_difference
+from headstart.evaluation.intervals import wilson
+
+GROUPINGS = [(10, 9), (20, 5), (5, 20)]
+
+
+def _chances(rng, n_groups, accuracy, correlation):
+    """Accuracy of each group, beta-distributed so that answers of one group correlate as said."""
+    if correlation == 0:
+        return np.full(n_groups, accuracy)
+    total = 1 / correlation - 1
+    return rng.beta(accuracy * total, (1 - accuracy) * total, n_groups)
+
+
+def _answers(rng, n_groups, size, accuracy, correlation):
+    return rng.random(n_groups * size) < np.repeat(_chances(rng, n_groups, accuracy, correlation), size)
+
+
+def test_groups_of_one_image_are_wilson():
+    right = np.arange(200) % 5 > 0
+    found, plain = clustered_score(right, np.arange(200)), wilson(160, 200)
+    assert (found.value, found.low, found.high, found.n) == pytest.approx(
+        (plain.value, plain.low, plain.high, plain.n)
+    )
+
+
+def test_score_agrees_with_a_published_interval():
+    # Liang, Qaqish and Zeger, JRSS B 54:3-40 (1992): 60 of 203 siblings with impaired lungs in 100
+    # families. Saha, Miller and Wang, Int. J. Biostatistics 12 (2016), doi:10.1515/ijb-2015-0024, and
+    # Short et al., Stat. Methods Med. Res. 29:111-121 (2020): correlation 0.1855 by analysis of
+    # variance, design effect 1.349, Wilson's interval on it 0.2285 to 0.3728 (as the manual of R's
+    # ratesci::clusterpci prints them).
+    hits = np.concatenate(
+        [
+            np.repeat([0, 1], [36, 12]),
+            np.repeat([0, 1, 2], [15, 7, 1]),
+            np.repeat([0, 1, 2, 3], [5, 7, 3, 2]),
+            np.repeat([0, 1, 2], [3, 3, 1]),
+            [0, 2, 3, 4, 6],
+        ]
+    )
+    sizes = np.repeat([1, 2, 3, 4, 6], [48, 23, 17, 7, 5])
+    groups = np.repeat(np.arange(100), sizes)
+    sick = np.concatenate([np.arange(size) < hit for hit, size in zip(hits, sizes, strict=True)])
+    found = clustered_score(sick, groups)
+    assert found.value == pytest.approx(60 / 203)
+    # ours takes the variance between families as it is (1.50 for 1.35) and 99 degrees of freedom
+    assert (found.low, found.high) == pytest.approx((0.2285, 0.3728), abs=0.008)
+    assert found.low < 0.2285
+    assert found.high > 0.3728
+
+
+def test_score_is_korn_and_graubards_where_mistakes_are_many():
+    # n / deff (t[n - 1] / t[groups - 1])^2, Survey Methodology 24:193-201 (1998)
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(5, 40, 12)
+    groups = np.repeat(np.arange(12), sizes)
+    right = rng.random(len(groups)) < np.repeat(_chances(rng, 12, 0.6, 0.3), sizes)
+    share, n = right.mean(), len(right)
+    totals = np.array([(right[groups == one] - share).sum() for one in range(12)])
+    deff = (12 / 11 * (totals**2).sum() / n**2) / (share * (1 - share) / (n - 1))
+    counted = int(n / deff * (t.ppf(0.975, n - 1) / t.ppf(0.975, 11)) ** 2)
+    found, wanted = clustered_score(right, groups), wilson(share * counted, counted)
+    assert deff > 2
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_score_is_never_narrower_than_for_independent_images():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(8), 10)
+    for accuracy in (0.5, 0.9, 0.99):
+        right = rng.random(80) < accuracy
+        found, plain = clustered_score(right, groups), wilson(int(right.sum()), 80)
+        assert found.low <= plain.low
+        assert found.high >= plain.high
+
+
+def test_a_faultless_test_set_is_no_certainty_and_a_mistake_never_helps():
+    groups, lows = np.repeat(np.arange(10), 9), []
+    for mistakes in range(20):
+        right = np.ones(90, bool)
+        right[(np.arange(mistakes) * 9 + np.arange(mistakes) // 10) % 90] = False
+        lows.append(clustered_score(right, groups).low)
+    assert 0.8 < lows[0] < 0.9
+    assert lows[0] < wilson(90, 90).low - 0.05
+    assert (np.diff(lows) <= 0.001).all()
+    none = clustered_score(np.zeros(90, bool), groups)
+    assert (none.low, none.high) == pytest.approx((0.0, 1 - lows[0]))
+
+
+def test_few_groups_are_few_however_many_images():
+    right = np.tile([True, True, True, False], 500)
+    two, many = clustered_score(right, np.arange(2000) // 1000), clustered_score(right, np.arange(2000) // 10)
+    assert two.high - two.low > 0.35
+    assert many.high - many.low < 0.05
+    assert two.value == many.value == 0.75
+
+
+def test_draws_are_averaged_first():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 9)
+    right = _answers(rng, 10, 9, 0.8, 0.2)
+    assert clustered_score(np.stack([right, right, right]), groups) == clustered_score(right, groups)
+    assert clustered_score(right[None], groups) == clustered_score(right, groups)
+
+
+def test_names_of_groups_and_their_order_do_not_matter():
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(10), 9)
+    right, other = _answers(rng, 10, 9, 0.8, 0.2), _answers(rng, 10, 9, 0.7, 0.2)
+    order = rng.permutation(90)
+    names = np.array([f"writer {9 - one}" for one in groups])[order]
+    one, two = clustered_score(right, groups), clustered_score(right[order], names)
+    assert (one.low, one.high) == pytest.approx((two.low, two.high))
+    was, now = (
+        clustered_difference(right, other, groups),
+        clustered_difference(right[order], other[order], names),
+    )
+    assert (was.low, was.high, was.p_value) == pytest.approx((now.low, now.high, now.p_value))
+
+
+@pytest.mark.parametrize(("n_groups", "size"), GROUPINGS)
+def test_score_covers_at_least_as_often_as_it_says(n_groups, size):
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(n_groups), size)
+    for accuracy in (0.7, 0.9, 0.97):
+        for correlation in (0.0, 0.1, 0.3):
+            covered = 0
+            for _ in range(250):
+                found = clustered_score(_answers(rng, n_groups, size, accuracy, correlation), groups)
+                covered += found.low <= accuracy <= found.high
+            # 93 % less two standard errors of so few repeats
+            assert covered / 250 > 0.93 - 0.03, (accuracy, correlation)
+
+
+def test_images_taken_for_independent_cover_far_less():
+    # shows that the test above can fail
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(250):
+        found = wilson(int(_answers(rng, 5, 20, 0.7, 0.3).sum()), 100)
+        covered += found.low <= 0.7 <= found.high
+    assert covered / 250 < 0.75
+
+
+def _brute_force(gain, groups):
+    """CR2 error and Bell-McCaffrey degrees of freedom of a mean, by the matrices they are defined with."""
+    n = len(gain)
+    annihilator = np.eye(n) - np.full((n, n), 1 / n)
+    columns = []
+    for one in np.unique(groups):
+        rows = np.flatnonzero(groups == one)
+        values, vectors = np.linalg.eigh(annihilator[np.ix_(rows, rows)])
+        root = vectors @ np.diag(values**-0.5) @ vectors.T
+        columns.append(annihilator[rows].T @ root @ np.full(len(rows), 1 / n))
+    stacked = np.stack(columns)
+    inner = stacked @ stacked.T
+    return np.sqrt(((stacked @ gain) ** 2).sum()), np.trace(inner) ** 2 / (inner**2).sum()
+
+
+def test_difference_is_cr2_with_bell_and_mccaffreys_degrees_of_freedom():
+    # Imbens and Kolesar (2016), doi:10.1162/REST_a_00552, equations for CR2 and K_BM
+    rng = np.random.default_rng(0)
+    sizes = np.array([40, 12, 9, 25, 3, 7, 30])
+    groups = np.repeat(np.arange(7), sizes)
+    a = rng.random(126) < np.repeat(_chances(rng, 7, 0.8, 0.4), sizes)
+    b = rng.random(126) < np.repeat(_chances(rng, 7, 0.6, 0.4), sizes)
+    found = clustered_difference(a, b, groups)
+    error, freedom = _brute_force(a.astype(float) - b, groups)
+    assert freedom < 5.5
+    assert found.p_value == pytest.approx(2 * t.sf(abs(found.value) / error, freedom))
+    assert found.value - found.low == pytest.approx(error * t.ppf(0.975, freedom))
+
+
+def test_draws_add_their_variance_and_bound_the_degrees_of_freedom():
+    rng, groups = np.random.default_rng(3), np.repeat(np.arange(6), 15)
+    chances = [np.repeat(_chances(rng, 6, accuracy, 0.5), 15) for accuracy in (0.8, 0.5)]
+    days = rng.normal(0, 0.1, (4, 1))
+    a, b = rng.random((4, 90)) < chances[0] + days, rng.random((4, 90)) < chances[1]
+    gain = a.astype(float) - b
+    error, freedom = _brute_force(gain.mean(axis=0), groups)
+    assert freedom == pytest.approx(5)
+    error = np.hypot(error, gain.mean(axis=1).std(ddof=1) / 2)
+    found = clustered_difference(a, b, groups)
+    assert found.p_value == pytest.approx(2 * t.sf(abs(gain.mean()) / error, 3))
+    assert found.p_value > paired_difference(a, b).p_value
+
+
+def test_difference_is_never_surer_than_for_independent_images():
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(10), 9)
+    for shape in ((90,), (3, 90)):
+        for _ in range(30):
+            a, b = rng.random(shape) < 0.9, rng.random(shape) < 0.85
+            found, plain = clustered_difference(a, b, groups), paired_difference(a, b)
+            assert found.low <= plain.low
+            assert found.high >= plain.high
+            assert found.p_value >= plain.p_value
+
+
+def test_the_difference_turns_with_its_arguments():
+    rng, groups = np.random.default_rng(2), np.repeat(np.arange(10), 9)
+    a, b = _answers(rng, 10, 9, 0.9, 0.1), _answers(rng, 10, 9, 0.8, 0.1)
+    one, other = clustered_difference(a, b, groups), clustered_difference(b, a, groups)
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
+    assert one.p_value == pytest.approx(other.p_value)
+    few = np.ones(90, bool)
+    few[:30:9] = False
+    one, other = clustered_difference(~few, few, groups), clustered_difference(few, ~few, groups)
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
+    one, other = clustered_difference(few | True, few, groups), clustered_difference(few, few | True, groups)
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
+
+
+def test_agreement_and_victory_everywhere_are_no_certainty():
+    groups, right = np.repeat(np.arange(5), 20), np.ones(100, bool)
+    same, plain = clustered_difference(right, right, groups), paired_difference(right, right)
+    assert (same.value, same.p_value) == (0.0, 1.0)
+    assert same.low < 2 * plain.low < 0 < 2 * plain.high < same.high
+    won = clustered_difference(right, ~right, groups)
+    assert won.value == won.high == 1.0
+    assert won.low < paired_difference(right, ~right).low
+    assert won.p_value == pytest.approx(2 / 2**5)
+
+
+def test_draws_that_disagree_cannot_tell_apart():
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(20), 20)
+    a = rng.random((3, 400)) < np.array([[0.95], [0.6], [0.75]])
+    b = rng.random((3, 400)) < 0.6
+    assert clustered_difference(a, b, groups).p_value > 0.1
+    assert clustered_difference(a[0], b[0], groups).p_value < 1e-3
+
+
+def _versus(rng, n_groups, size, accuracies, correlation):
+    return [_answers(rng, n_groups, size, accuracy, correlation) for accuracy in accuracies]
+
+
+@pytest.mark.parametrize(("n_groups", "size"), GROUPINGS)
+def test_difference_covers_and_seldom_calls_falsely(n_groups, size):
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(n_groups), size)
+    for accuracy in (0.7, 0.9, 0.97):
+        covered = called = 0
+        for repeat in range(300):
+            a, b = _versus(rng, n_groups, size, (accuracy, accuracy), (0.0, 0.1, 0.3)[repeat % 3])
+            found = clustered_difference(a, b, groups)
+            covered += found.low <= 0 <= found.high
+            called += found.p_value < 0.05
+        # 5 % and two standard errors of so few repeats
+        assert called / 300 < 0.075, accuracy
+        assert covered / 300 > 0.925, accuracy
+
+
+def test_unclustered_differences_call_falsely():
+    # shows that the test above can fail
+    rng, called = np.random.default_rng(0), 0
+    for _ in range(200):
+        called += paired_difference(*_versus(rng, 5, 20, (0.7, 0.7), 0.3)).p_value < 0.05
+    assert called / 200 > 0.2
+
+
+def test_wrong_input_gets_one_sentence():
+    right, groups = np.ones(4, bool), np.array([0, 0, 1, 1])
+    with pytest.raises(ShapeError, match=r"groups has shape \(3,\), need \(4,\) to match right; pass"):
+        clustered_score(right, groups[:3])
+    with pytest.raises(ShapeError, match=r"right has shape .* dtype int64, need .* of bool"):
+        clustered_score(right.astype(np.int64), groups)
+    with pytest.raises(ShapeError, match=r"right_b has shape .*, need"):
+        clustered_difference(right, right[:0], groups)
+    with pytest.raises(ShapeError, match="to match"):
+        clustered_difference(right, np.ones((2, 4), bool), groups)
+    with pytest.raises(SettingError, match="groups holds 1 group, need 2 or more"):
+        clustered_score(right, np.zeros(4, int))
+    with pytest.raises(SettingError, match="level is 95, need"):
+        clustered_score(right, groups, 95)

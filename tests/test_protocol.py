@@ -1,0 +1,125 @@
+"""Protocols: the rule by size, who learns and who is asked, what stays together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from headstart.data.dataset import Dataset
+from headstart.data.readers import from_arrays
+from headstart.errors import DataError, SettingError
+from headstart.protocol import Judging, Parting, Protocol, decide, rounds_of, smallest_class
+
+
+def blank(n_images: int, *, groups: int = 0, n_test: int = 0) -> Dataset:
+    """Images of ``a`` and ``b`` in turn, by so many groups, the last of them a test split."""
+    labels = np.array(["a", "b"] * n_images)[:n_images]
+    whose = np.arange(n_images) // 2 % groups if groups else None
+    splits = ["train"] * (n_images - n_test) + ["test"] * n_test if n_test else None
+    return from_arrays(np.zeros((n_images, 8, 8), np.uint8), labels, groups=whose, splits=splits)
+
+
+def partings(judging: Judging, budgets: tuple[int, ...] = ()) -> dict[int | None, list[list[Parting]]]:
+    return rounds_of(judging.pool, len(judging.asked), budgets, judging.protocol)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind", "said"),
+    [
+        (blank(27), "leave-one-out", "Each of the 27 images"),
+        (blank(50), "leave-one-out", "Each of the 50 images"),
+        (blank(51), "folds", "5 folds of whole images, 5 times"),
+        (blank(999), "folds", "corrected resampled t-test"),
+        (blank(1_000), "holdout", "judged by 200 others (a stratified 20% held out by the seed)"),
+        (blank(700, n_test=200), "holdout", "judged by 200 others (the dataset's own test split)"),
+        (blank(700, n_test=199), "folds", "its splits pooled"),
+        (blank(90, groups=9), "grouped", "5 folds of whole groups"),
+        (blank(90, groups=3), "grouped", "3 folds of whole groups"),
+    ],
+)
+def test_the_rule_goes_by_size_and_is_said(dataset: Dataset, kind: str, said: str) -> None:
+    judging = decide(dataset)
+    assert judging.protocol.kind == kind and said in judging.sentence
+
+
+def test_a_test_set_of_its_own_is_the_judge_whatever_its_size() -> None:
+    judging = decide(blank(40, n_test=10), blank(20, groups=5))
+    assert judging.protocol.kind == "external" and judging.judged_on == "external test"
+    assert (len(judging.pool), len(judging.asked)) == (30, 20)  # its own test split is not learnt from
+    assert "20 images by 5 groups" in judging.sentence and "cluster-robust" in judging.sentence
+
+
+def test_every_image_is_asked_once_a_round_and_never_learnt_from() -> None:
+    for dataset in (blank(60), blank(27), blank(90, groups=9)):
+        judging = decide(dataset, protocol=Protocol(draws=3))
+        for budget, rounds in partings(judging, (2,)).items():
+            for each in rounds:
+                asked = np.concatenate([one.asked for one in each])
+                assert sorted(asked.tolist()) == list(range(len(dataset)))
+                assert not any(set(one.learn) & set(one.asked) for one in each)
+                if budget is not None:
+                    assert {len(one.learn) for one in each} == {2 * budget}
+
+
+def test_rounds_are_as_many_as_repeats_and_budgets_draw_in_every_fold() -> None:
+    folded = partings(decide(blank(60), protocol=Protocol(draws=4)), (2, 5))
+    assert {budget: len(rounds) for budget, rounds in folded.items()} == {2: 1, 5: 1, None: 4}
+    assert len({tuple(one.learn) for one in folded[2][0]}) == 5
+    for few, more in zip(folded[2][0], folded[5][0], strict=True):
+        assert set(few.learn) <= set(more.learn)
+    once = partings(decide(blank(27), protocol=Protocol(draws=4)))
+    assert len(once[None]) == 1 and len(once[None][0]) == 27
+    held = partings(decide(blank(1_000), protocol=Protocol(draws=4)), (5,))
+    assert {budget: len(rounds) for budget, rounds in held.items()} == {5: 4, None: 1}
+
+
+def test_groups_and_copies_stay_together() -> None:
+    grouped = decide(blank(90, groups=9))
+    for each in partings(grouped)[None]:
+        for one in each:
+            assert grouped.pool.groups is not None
+            assert not set(grouped.pool.groups[one.learn]) & set(grouped.pool.groups[one.asked])
+    units = list(range(60))
+    units[40] = 0  # a copy of the first
+    for each in partings(decide(blank(60), units=units))[None]:
+        assert all((0 in one.asked) == (40 in one.asked) for one in each)
+
+
+def test_the_seed_decides_the_folds() -> None:
+    def folds(seed: int) -> list[list[int]]:
+        found = partings(decide(blank(60), protocol=Protocol(seed=seed, draws=1)))
+        return [one.asked.tolist() for one in found[None][0]]
+
+    assert folds(0) == folds(0) != folds(1)
+
+
+def test_the_smallest_class_is_counted_where_it_is_learnt_from() -> None:
+    judging = decide(blank(60))
+    assert smallest_class(judging.pool, judging.protocol) == 24
+    assert smallest_class(judging.pool, replace(judging.protocol, n_folds=0, kind="holdout")) == 30
+
+
+@pytest.mark.parametrize(
+    ("dataset", "external", "kind", "sentence"),
+    [
+        (blank(60), None, "foldz", r"need one of holdout, folds.*nearest.*folds"),
+        (blank(60), None, "external", "need a test set; name one with --test"),
+        (blank(60), blank(20), "folds", "need 'external' with one"),
+        (blank(60), None, "grouped", "has no groups, need a column group or writer"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    dataset: Dataset, external: Dataset | None, kind: str, sentence: str
+) -> None:
+    with pytest.raises(SettingError, match=sentence):
+        decide(dataset, external, kind=kind)
+
+
+def test_a_class_by_one_person_cannot_be_judged_by_another() -> None:
+    dataset = replace(
+        blank(20), groups=np.where(np.arange(20) % 2, "ann", np.arange(20) % 3 // 1).astype(str)
+    )
+    with pytest.raises(DataError, match="class 'b'.*comes from one group"):
+        decide(dataset)

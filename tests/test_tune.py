@@ -1,0 +1,368 @@
+"""The search over features: planted winners, scores by hand, meaningless labels, what it must not see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headstart import tune
+from headstart.data.dataset import Dataset
+from headstart.data.splits import folds
+from headstart.data.stores import ArrayImages
+from headstart.errors import DataError, SettingError
+from headstart.features import Extraction, View
+from headstart.heads.base import Standardiser
+from headstart.heads.crossval import HELD_OUT
+from headstart.imaging.augment import Augmentation
+from headstart.records import Array, InputSpec, Source
+from headstart.sources import open_source
+from headstart.tune import (
+    NO_VIEWS,
+    FeatureTuning,
+    Where,
+    explained,
+    places_to_try,
+    tune_arrays,
+    tune_features,
+)
+
+Names = NDArray[np.str_]
+
+
+def labelled(n_per_class: int, n_classes: int, seed: int = 0) -> Names:
+    names = np.array([f"c{code}" for code in range(n_classes)])
+    return np.random.default_rng(seed).permutation(np.repeat(names, n_per_class))
+
+
+def clouds(labels: Names, width: int, apart: float, seed: int = 0) -> Array:
+    """Rows around a centre for each class, so far apart."""
+    rng = np.random.default_rng(seed)
+    codes = np.unique(labels, return_inverse=True)[1]
+    centres = apart * rng.normal(size=(codes.max() + 1, width))
+    return (centres[codes] + rng.normal(size=(len(codes), width))).astype(np.float32)
+
+
+def where(tap: str, policy: str = "squish", pooling: str = "avg") -> Where:
+    return Where(policy, tap, pooling)
+
+
+def searched(seed: int = 0, n_per_class: int = 25) -> FeatureTuning:
+    """Three places, of which the middle one tells the classes apart."""
+    labels = labelled(n_per_class, 3)
+    tables = {where(tap): clouds(labels, 6, apart, n) for n, (tap, apart) in enumerate(
+        [("first", 0.1), ("middle", 2.0), ("last", 0.4)]
+    )}  # fmt: skip
+    return tune_arrays(tables, labels, seed=seed)
+
+
+# --- what wins
+
+
+def test_the_planted_place_wins_and_the_search_is_judged_by_images_it_did_not_see() -> None:
+    found = searched()
+    assert found.best.where.tap == "middle" and found.nested.value > 0.9
+    assert {pick.where.tap for pick in found.picks} == {"middle"} and len(found.picks) == found.n_outer == 5
+    assert found.nested.n == found.n_images == 75 and found.repeats == 1 and found.spread == 0
+    assert [one.rank for one in found.trials] == sorted(one.rank for one in found.trials)
+    assert len(found.trials) == 3 * sum(len(strengths) for _, strengths in HELD_OUT.values())
+    assert found.runner_up is not None and found.runner_up.where.tap != "middle"
+    assert found.lead is not None and found.lead.value > 0.1
+
+
+def test_rivals_search_less_or_nothing_on_the_same_folds() -> None:
+    found = searched()
+    rivals = {one.name: one for one in found.rivals}
+    assert list(rivals) == ["nothing chosen", "majority"]
+    assert rivals["majority"].accuracy.value == pytest.approx(1 / 3, abs=0.1)
+    assert rivals["nothing chosen"].accuracy.value < 0.6  # it reads at the first place
+    for one in rivals.values():
+        assert one.lead.value == pytest.approx(found.nested.value - one.accuracy.value)
+        assert one.lead.p_value < 0.05 and one.accuracy.n == one.lead.n == 75
+
+
+def by_hand(rows: Array, views: Sequence[Array], codes: Any, numbers: Any, strength: float) -> float:
+    """Ridge solved anew without each fold and all its views; the share of images themselves right."""
+    everything = np.concatenate([rows, *views])
+    standard = Standardiser.of(everything)(everything).astype(np.float64)
+    images = np.tile(np.arange(len(rows)), 1 + len(views))
+    targets, right = np.eye(codes.max() + 1)[codes[images]], 0
+    for number in np.unique(numbers):
+        rest = numbers[images] != number
+        centre, middle = standard[rest].mean(axis=0), targets[rest].mean(axis=0)
+        inner = standard[rest] - centre
+        gram = inner.T @ inner + strength * len(everything) * np.eye(rows.shape[1])
+        weight = np.linalg.solve(gram, inner.T @ (targets[rest] - middle))
+        held = np.flatnonzero(numbers == number)
+        right += int((((standard[held] - centre) @ weight + middle).argmax(axis=1) == codes[held]).sum())
+    return right / len(rows)
+
+
+def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels = labelled(20, 3)
+    plain, views = clouds(labels, 5, 0.8), [clouds(labels, 5, 0.8, seed) for seed in (3, 4)]
+    found = feature_tuned(monkeypatch, labels, {"only": plain}, views={"only": views})
+    codes = np.unique(labels, return_inverse=True)[1]
+    numbers = np.empty(len(codes), np.intp)
+    for number, (_, held) in enumerate(folds(codes, 10, 0)):
+        numbers[held] = number
+    checked = 0
+    for trial in found.trials:
+        if trial.head == "ridge":
+            used = views if trial.augment != NO_VIEWS else []
+            assert trial.accuracy.value == by_hand(plain, used, codes, numbers, trial.strength)
+            assert trial.accuracy.n == len(labels)
+            checked += trial.augment != NO_VIEWS
+    assert checked == len(HELD_OUT["ridge"][1])
+
+
+# --- honesty
+
+
+def test_with_labels_that_mean_nothing_the_best_score_flatters_and_the_nested_one_does_not() -> None:
+    rng, best, nested = np.random.default_rng(0), [], []
+    tables = {where(f"t{n}"): rng.normal(size=(60, 5)).astype(np.float32) for n in range(8)}
+    for seed in range(6):
+        labels = labelled(30, 2, seed)
+        found = tune_arrays(tables, labels, heads=("ridge", "neighbours"), seed=seed)
+        best.append(found.best.accuracy.value)
+        nested.append(found.nested.value)
+    assert np.mean(best) > 0.6
+    # six searches of 60 images: a standard error of 2.6 points, a little more as they share features
+    assert abs(np.mean(nested) - 0.5) < 0.08
+
+
+def test_images_of_a_group_are_left_out_together() -> None:
+    """A feature that names the writer tells the class in the search, and nothing of other writers."""
+    rng = np.random.default_rng(0)
+    writers = np.repeat(np.arange(20), 6)
+    labels = np.array(["a", "b"])[rng.permutation(np.repeat([0, 1], 10))][writers]
+    rows = (rng.normal(size=(20, 30))[writers] + 0.1 * rng.normal(size=(120, 30))).astype(np.float32)
+    mixed = tune_arrays({where("only"): rows}, labels)
+    grouped = tune_arrays({where("only"): rows}, labels, groups=writers.astype(str))
+    assert mixed.nested.value > 0.95
+    assert grouped.nested.value < 0.8 and grouped.best.accuracy.value < 0.9
+
+
+def test_same_seed_same_search_and_other_folds_with_another() -> None:
+    assert replace(searched(), seconds=0.0) == replace(searched(), seconds=0.0)
+    assert [one.accuracy for one in searched(1).trials] != [one.accuracy for one in searched().trials]
+
+
+def test_few_images_are_judged_several_times_over() -> None:
+    found = searched(n_per_class=8)
+    assert (found.repeats, found.n_outer, len(found.picks)) == (3, 8, 24)
+    assert found.nested.n == 24 and found.n_folds == 8
+    assert any(one.spread > 0 for one in found.rivals)
+
+
+# --- through a source
+
+
+def feature_tuned(
+    monkeypatch: pytest.MonkeyPatch,
+    labels: Names,
+    plain: dict[str, Array],
+    *,
+    views: dict[str, list[Array]] | None = None,
+    policies: Sequence[str] = ("squish",),
+    asked: list[Any] | None = None,
+    **options: Any,
+) -> FeatureTuning:
+    """Search where the features of each tap, and of its views, are these; of every policy the same."""
+
+    def extracted(
+        dataset: Dataset, source: Source, places: Any, view: View | None = None, options: Any = None
+    ) -> list[Array]:
+        if asked is not None:
+            asked.append((source.input.policy, tuple(tap for tap, _ in places), view))
+        own = 0.0 if source.input.policy == policies[0] else 5.0 * np.arange(len(dataset))[:, None] % 7
+        rows = [plain[tap] if view is None else (views or {})[tap][view.number] for tap, _ in places]
+        return [(one[: len(dataset)] + own).astype(np.float32) for one in rows]
+
+    monkeypatch.setattr(tune, "extract_all", extracted)
+    images = ArrayImages(np.zeros((len(labels), 4, 4), np.uint8))
+    taps = {tap: (rows.shape[1],) for tap, rows in plain.items()}
+    first = next(iter(taps))
+    source = Source(
+        "s", b"", InputSpec(4, 4, 1), taps, first, "f", candidates=tuple((t, "flat") for t in taps)
+    )
+    sources = {policy: replace(source, input=replace(source.input, policy=policy)) for policy in policies}
+    augmentations = (
+        None if views is None else {"some": Augmentation((("flip", 0.5),), len(next(iter(views.values()))))}
+    )
+    dataset = Dataset("d", images, labels, tuple(np.unique(labels).tolist()))
+    return tune_features(sources, dataset, augmentations=augmentations, **options)
+
+
+def test_views_that_help_are_taken_and_those_that_mislead_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labelled(14, 3)
+    plain = {"a": clouds(labels, 20, 0.35)}
+    codes = np.unique(labels, return_inverse=True)[1]
+    centres = (0.35 * np.random.default_rng(0).normal(size=(3, 20)))[codes]  # those of clouds()
+    fresh = np.random.default_rng(9)
+    good = [(centres + fresh.normal(size=centres.shape)).astype(np.float32) for _ in range(6)]
+    bad = [view[fresh.permutation(len(view))] for view in good]
+    helped = feature_tuned(monkeypatch, labels, plain, views={"a": good})
+    misled = feature_tuned(monkeypatch, labels, plain, views={"a": bad})
+    assert helped.best.augment == "some" and misled.best.augment == NO_VIEWS
+    assert {factor.name for factor in helped.factors} >= {"views", "head"}
+    rivals = {one.name: one.accuracy.value for one in helped.rivals}
+    assert helped.nested.value > rivals["default preparation"]
+
+
+def test_views_are_computed_of_the_best_places_only_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, asked = labelled(20, 2), []
+    plain = {f"t{n}": clouds(labels, 6, apart, n) for n, apart in enumerate((0.0, 3.0, 0.0, 2.5, 0.0))}
+    feature_tuned(monkeypatch, labels, plain, views={t: [r] for t, r in plain.items()}, asked=asked)
+    viewed = [taps for _, taps, view in asked if view is not None]
+    assert len(asked) == 2 and len(viewed) == 1  # one pass over the images, one over their views
+    assert set(viewed[0]) <= {"t1", "t3"}
+
+
+def test_a_preparation_that_changes_nothing_is_not_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labelled(12, 2)
+    plain = {
+        "a": clouds(labels, 6, 1.0),
+        "b": clouds(labels, 6, 1.0) * 1.0001,
+        "c": clouds(labels, 6, 0.2, 3),
+    }
+    found = feature_tuned(monkeypatch, labels, plain, policies=("squish", "squish2"))
+    assert {trial.where.tap for trial in found.trials if trial.where.policy == "squish"} == {"a", "c"}
+    monkeypatch.undo()
+    noise = np.random.default_rng(0).integers(0, 255, (24, 8, 8)).astype(np.uint8)
+    pixels = Dataset("d", ArrayImages(noise), labels, ("c0", "c1"))
+    sources = {policy: open_source("pixels", pixels, policy=policy) for policy in ("squish", "letterbox")}
+    assert tune_features(sources, pixels, options=Extraction(runtime="onnxruntime")).left_out == (
+        "preparation letterbox (it changes nothing here)",
+    )
+
+
+def test_a_budget_leaves_out_preparations_and_views_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labelled(12, 2)
+    plain = {"a": clouds(labels, 6, 1.0)}
+    found = feature_tuned(
+        monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e-9
+    )
+    assert found.left_out == ("preparation crop (for want of time)", "views some (for want of time)")
+    assert found.nested.n == 24 and {trial.where.policy for trial in found.trials} == {"squish"}
+    whole = feature_tuned(
+        monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e6
+    )
+    assert not whole.left_out and {trial.where.policy for trial in whole.trials} == {"squish", "crop"}
+
+
+def test_only_training_images_are_looked_at(digits: Dataset) -> None:
+    some = digits.subset(np.flatnonzero(np.isin(digits.labels, ["3", "8"]))[:150])
+    splits = np.array(["train"] * 60 + ["val"] * 40 + ["test"] * 50)
+    assert isinstance(some.images, ArrayImages)
+    pixels, labels = some.images.pixels.copy(), some.labels.copy()
+    pixels[60:] = 255 - pixels[60:]
+    labels[60:] = labels[60:][::-1]
+    options = Extraction(runtime="onnxruntime")
+    first, second = (
+        tune_features({"squish": open_source("pixels", one)}, one, heads=("ridge",), options=options)
+        for one in (
+            Dataset("d", some.images, some.labels, ("3", "8"), splits=splits),
+            Dataset("d", ArrayImages(pixels), labels, ("3", "8"), splits=splits),
+        )
+    )
+    assert replace(first, seconds=0.0) == replace(second, seconds=0.0) and first.n_images == 60
+
+
+# --- what mattered
+
+
+def test_a_setting_explains_what_its_means_vary_by() -> None:
+    assert explained(["a", "b", "a", "b"], [0.0, 1.0, 0.0, 1.0]) == 1.0
+    assert explained(["a", "a", "b", "b"], [0.0, 1.0, 0.0, 1.0]) == 0.0
+    assert explained([], []) == explained(["a", "b"], [0.3, 0.3]) == 0.0
+    # additive in two settings of a full table: the shares add up to all
+    scores = [x + 3 * y for x in (0, 1) for y in (0, 1)]
+    first = explained([0, 0, 1, 1], scores)
+    assert first == pytest.approx(0.1) and explained([0, 1, 0, 1], scores) == pytest.approx(0.9)
+
+
+def test_factors_name_what_was_varied_with_its_best_score() -> None:
+    found = searched()
+    factors = {one.name: one for one in found.factors}
+    assert list(factors) == [one.name for one in sorted(found.factors, key=lambda one: -one.importance)]
+    assert set(factors) == {"tap", "head", "strength of ridge", "strength of kernel", "neighbours"}
+    tap = factors["tap"]
+    assert tap.importance > 0.9 and not tap.log
+    assert dict(zip(tap.values, tap.scores, strict=True))["middle"] == found.best.accuracy.value
+    ridge = factors["strength of ridge"]
+    assert ridge.log and list(ridge.values) == sorted(HELD_OUT["ridge"][1]) and len(ridge.scores) == 8
+    settled = {}
+    for trial in found.trials:
+        settled.setdefault((trial.where, trial.head), trial)
+    best = list(settled.values())
+    assert factors["head"].importance == explained([o.head for o in best], [o.accuracy.value for o in best])
+
+
+# --- where to read
+
+
+def test_places_are_the_candidates_or_every_tap_below_the_last(digits: Dataset) -> None:
+    spec = InputSpec(8, 8, 1)
+    taps = {"maps": (32, 26, 26), "few": (8, 4, 4), "row": (9_000,), "hidden": (64,), "logits": (10,)}
+    own = Source("s", b"", spec, taps, "hidden", "f")
+    assert places_to_try(own) == [("hidden", "flat"), ("maps", "grid2"), ("few", "flat"), ("row", "flat")]
+    named = replace(
+        own, candidates=(("maps", "avg"), ("maps", "grid2"), ("hidden", "flat"), ("logits", "flat"))
+    )
+    assert places_to_try(named) == [
+        ("hidden", "flat"), ("maps", "avg"), ("maps", "grid2"), ("logits", "flat")
+    ]  # fmt: skip
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "labels", "options"),
+    [
+        (DataError, r"class 'b' has 2 image\(s\), need at least 3", "aaaaaabb", {}),
+        (DataError, "1 class, 'a', need at least 2", "aaaaaaaa", {}),
+        (DataError, r"class 'a' has 2 group\(s\), need", "aaaabbbb", {"groups": list("xxyyxyzz")}),
+        (SettingError, "head is 'rigde', need one of", "aaaabbbb", {"heads": ["rigde"]}),
+        (SettingError, "need features and heads", "aaaabbbb", {"heads": []}),
+        (SettingError, "need features and heads", "", {}),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(
+    error: type[Exception], said: str, labels: str, options: dict[str, Any]
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    if "groups" in options:
+        options = {"groups": np.array(options["groups"])}
+    with pytest.raises(error, match=said):
+        tune_arrays({where("only"): rows} if labels else {}, names(labels or "aaaabbbb"), **options)
+
+
+def names(text: str) -> Names:
+    return np.array(list(text))
+
+
+def test_a_class_with_three_images_is_enough() -> None:
+    labels = names("aaabbbbbb")
+    found = tune_arrays({where("only"): clouds(labels, 4, 5.0)}, labels)
+    assert found.nested.value > 0.8 and found.n_outer == 3
+
+
+def test_groups_that_run_out_inside_are_parted_by_image() -> None:
+    """Two outer folds hold three writers of b between them: without one, a single writer is left to part."""
+    labels = np.repeat(["a", "b"], 18)
+    groups = np.array([f"a{n % 6}" for n in range(18)] + [f"b{n % 3}" for n in range(18)])
+    groups[19::3] = "b0"  # unequal, so that some fold takes two
+    features = {where("only"): clouds(labels, 4, 5.0)}
+    search = tune._Search(features, labels, groups, ("ridge",), 0)
+    alone = np.flatnonzero((labels == "a") | (groups == "b0"))
+    numbers, k = search.numbers(alone)
+    assert k >= 2 and len(np.unique(numbers[labels[alone] == "b"])) >= 2
