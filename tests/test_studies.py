@@ -1,0 +1,161 @@
+"""Studies as users ask for them: leaks first, controls that fit, choices inside the fits, a whole result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart import controls, studies
+from headstart.data.dataset import Dataset
+from headstart.data.readers import from_arrays, load
+from headstart.errors import DataError, SettingError
+from headstart.model import Model
+from headstart.records import StudyResult, TrainSettings
+from headstart.sources import open_source
+from headstart.strategies import Probe, learn_network
+from headstart.studies import Wanted, run_study
+
+QUICK = (TrainSettings(epochs=1, batch_size=64), TrainSettings(epochs=1, batch_size=64))
+RIDGE = Wanted(Probe(head="ridge"), labels_per_class=(), controls=("majority",), draws=2, scratch=QUICK)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits:0-3").subset(np.arange(0, 720, 6))
+
+
+@pytest.fixture(scope="module")
+def trained() -> Model:
+    return learn_network(
+        load("digits"), network="mlp", engine="scratch", settings=TrainSettings(epochs=2)
+    ).model
+
+
+@pytest.fixture(scope="module")
+def studied(trained: Model) -> StudyResult:
+    """A whole study: ten digits learnt, odd and even taught."""
+    parity = load("digits:parity")
+    every = np.arange(0, len(parity), 12)
+    asked = Wanted(Probe("hidden2", "flat", "ridge"), labels_per_class=(2, 5), draws=2, scratch=QUICK)
+    return run_study(
+        trained.source("digits"), parity.subset(every), asked, trained=trained, command="headstart study"
+    )
+
+
+def test_every_control_that_fits_stands_in_the_table(studied: StudyResult) -> None:
+    names = {row.strategy for row in studied.rows}
+    assert names == {"probe", "majority", "raw pixels", "random frozen", "scratch", "collapse"}
+    assert {row.labels_per_class for row in studied.rows} == {2, 5, None}
+    assert len(studied.comparisons) == 15
+    assert studied.judged_on == "cross-validated" and "5 folds" in studied.protocol
+
+
+def test_the_report_has_all_its_parts(studied: StudyResult) -> None:
+    (evaluation,), (calibration,) = studied.evaluations, studied.calibrations
+    assert evaluation.accuracy.n == calibration.n == 150
+    best = next(row for row in studied.rows if (row.strategy, row.labels_per_class) == ("probe", None))
+    assert abs(evaluation.accuracy.value - best.accuracy.value) < 0.05  # one round of the same folds
+    assert studied.galleries[-1].title == "The least certain" and studied.galleries[-1].pictures[0].heat
+    assert len(studied.scatters[0].x) == 150 and studied.facts["command"] == "headstart study"
+
+
+def test_collapse_does_not_stand_where_no_view_leads_from_the_sources_classes(trained: Model) -> None:
+    some = load("digits:0-3").subset(np.arange(0, 720, 12))
+    found = run_study(
+        trained.source("digits"), some, replace(RIDGE, controls=("collapse", "majority")), trained=trained
+    )
+    assert {row.strategy for row in found.rows} == {"probe", "majority"}
+
+
+def test_random_networks_are_several_and_their_spread_widens_the_interval(studied: StudyResult) -> None:
+    random = [row for row in studied.rows if row.strategy == "random frozen"]
+    assert min(row.draws for row in random) >= 2
+    (drawn,) = [
+        one for one in studied.comparisons if one.control == "random frozen" and one.labels_per_class == 2
+    ]
+    assert drawn.difference.high - drawn.difference.low > 0
+
+
+def leaking(n_copies: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (600, 8, 8)).astype(np.uint8)
+    pixels[300 : 300 + n_copies] = pixels[:n_copies]
+    return from_arrays(pixels, ["a", "b"] * 300, splits=["train"] * 300 + ["test"] * 300)
+
+
+def test_a_leak_is_reported_before_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "run_table", lambda *_, **__: pytest.fail("it computed"))
+    with pytest.raises(DataError, match=r"20 image\(s\) in two splits.*--allow-leaks"):
+        run_study(open_source("pixels", leaking(20)), leaking(20), RIDGE)
+
+
+def test_a_leak_that_is_allowed_is_in_the_report() -> None:
+    found = run_study(open_source("pixels", leaking(20)), leaking(20), replace(RIDGE, allow_leaks=True))
+    assert any("20 pairs" in finding for finding in found.findings)
+
+
+def test_a_test_set_with_copies_of_what_is_learnt_is_refused(digits: Dataset) -> None:
+    test = load("digits:0-3").subset(np.arange(0, 720, 5))
+    with pytest.raises(DataError, match=r"has 24 image\(s\) of 'digits:0-3' in it, such as"):
+        run_study(open_source("pixels", digits), digits, RIDGE, external=test)
+    allowed = replace(RIDGE, allow_leaks=True)
+    found = run_study(open_source("pixels", digits), digits, allowed, external=test)
+    assert found.findings[0] == "24 images of digits:0-3 are also learnt from: the figures flatter."
+
+
+def test_copies_within_stay_in_one_fold(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled = digits.subset(np.concatenate([np.arange(120), np.arange(10)]))
+    seen: list[Any] = []
+    real = studies.decide
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs["units"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(studies, "decide", spy)
+    run_study(open_source("pixels", digits), doubled, RIDGE)
+    assert seen[0][:120] == list(range(120)) and seen[0][120:] == list(range(10))
+
+
+def test_the_choice_sees_only_what_a_fit_learns_from(
+    trained: Model, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = controls.choose
+
+    def spy(features: Any, codes: Any, **rest: Any) -> Any:
+        sizes.append(len(codes))
+        return real(features, codes, **rest)
+
+    monkeypatch.setattr(controls, "choose", spy)
+    source = replace(trained.source("digits"), candidates=(("hidden1", "flat"), ("hidden2", "flat")))
+    found = run_study(source, digits, replace(RIDGE, probe=Probe()))
+    assert len(sizes) >= 10 and set(sizes[:10]) == {96}  # four of five folds of 120
+    assert "chosen anew" in found.protocol
+
+
+def test_an_external_test_set_by_several_people_counts_people(digits: Dataset) -> None:
+    rest = np.setdiff1d(np.arange(720), np.arange(0, 720, 6))[::10]
+    strangers = load("digits:0-3").subset(rest)
+    by_people = replace(strangers, groups=(np.arange(len(rest)) % 6).astype(str))
+    alone, grouped = (
+        run_study(open_source("pixels", digits), digits, RIDGE, external=one)
+        for one in (strangers, by_people)
+    )
+    width = [one.rows[0].accuracy.high - one.rows[0].accuracy.low for one in (alone, grouped)]
+    assert alone.rows[0].accuracy.value == grouped.rows[0].accuracy.value and width[1] > width[0]
+    assert "6 groups" in grouped.protocol
+
+
+def test_an_unknown_control_is_named_with_the_nearest(digits: Dataset) -> None:
+    with pytest.raises(SettingError, match=r"control is 'pixel'.*nearest.*raw pixels"):
+        run_study(open_source("pixels", digits), digits, replace(RIDGE, controls=("pixel",)))
+
+
+def test_the_same_seed_gives_the_same_figures(digits: Dataset) -> None:
+    first, second = (run_study(open_source("pixels", digits), digits, RIDGE) for _ in range(2))
+    assert [row.accuracy for row in first.rows] == [row.accuracy for row in second.rows]
+    assert first.comparisons == second.comparisons
