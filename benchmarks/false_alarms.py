@@ -21,6 +21,7 @@ from time import perf_counter
 import numpy as np
 from machine import facts
 
+from headstart.comparison import run_table
 from headstart.controls import Reader, Strategy, chosen_probe, majority, redrawn_probe
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays, load
@@ -32,7 +33,6 @@ from headstart.protocol import Protocol, decide
 from headstart.records import InputSpec
 from headstart.sources import open_source, random_source
 from headstart.strategies import Probe
-from headstart.study import run_table
 
 _SPEC = architecture("mlp", InputSpec(28, 28, 1), 10)
 _PROBE = Probe("hidden2", "flat", "ridge")

@@ -45,25 +45,33 @@ LAYERS: dict[str, str] = {
     "sources choose",
     "protocol": "errors data",
     "controls": "errors records data imaging heads networks features sources strategies choose",
-    "study": "errors records progress data evaluation protocol controls",
-    "transfers": "errors records data imaging evaluation choose features sources strategies protocol controls "
-    "study",
+    "comparison": "errors records progress data evaluation protocol controls",
+    "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
+    "controls comparison",
     "explain": "errors records",
     "gallery": "errors records data imaging model explain",
     "scatter": "errors records data",
     "studies": "errors records data imaging graph evaluation heads networks features model sources "
-    "strategies protocol controls study transfers gallery scatter",
+    "strategies protocol controls comparison transfers gallery scatter",
+    "regime": "errors records networks",
+    "tune": "errors records _threads data imaging evaluation heads features choose",
+    "tune_training": "errors records _optional progress data imaging evaluation networks sources regime",
+    "tunings": "errors records data imaging evaluation networks features sources strategies transfers regime "
+    "tune tune_training",
     "trained": "errors records atomic progress cache data imaging model strategies",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
-    "face": "errors records progress cache data imaging features model sources strategies study",
+    "face": "errors records progress cache data imaging features model sources strategies studies",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies study tables networks heads features choose transfers protocol controls studies trained "
+    "strategies comparison tables networks heads features choose transfers protocol controls studies trained "
     "graph",
-    "nouns": "cache data sources inspect tables recipes",
+    "console": "atomic cache data records report tables",
+    "nouns": "cache data sources inspect tables recipes console",
+    "verbs": "errors console atomic progress data features imaging model networks sources strategies studies "
+    "tune_training tunings",
     "cli": "headstart errors records progress cache data imaging evaluation report model sources strategies "
-    "study inspect tables predict face recipes networks heads features transfers nouns",
+    "inspect tables predict face recipes networks heads features transfers nouns console verbs",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.
@@ -80,7 +88,8 @@ OWNERS: dict[str, str] = {
     "PIL": "data imaging",
     "safetensors": "model",
     "kornia": "imaging",
-    "typer": "cli nouns",
+    "typer": "cli console nouns verbs",
+    "optuna": "tune_training",
     "rich": "progress cli",
     "pyarrow": "data",
 }

@@ -121,5 +121,5 @@ def test_a_class_by_one_person_cannot_be_judged_by_another() -> None:
     dataset = replace(
         blank(20), groups=np.where(np.arange(20) % 2, "ann", np.arange(20) % 3 // 1).astype(str)
     )
-    with pytest.raises(DataError, match="class 'b'.*comes from one group"):
+    with pytest.raises(DataError, match=r"class 'b'.*comes from one group"):
         decide(dataset)

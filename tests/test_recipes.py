@@ -253,7 +253,7 @@ def test_no_test_image_is_learnt_from(
         tested.append(test)
 
     spy("headstart.strategies", "fit", see_fit)
-    spy("headstart.study", "fit", see_fit)
+    spy("headstart.comparison", "fit", see_fit)
     spy("headstart.recipes.run", "learn_network", see_learn)
     spy("headstart.recipes.run", "learn_head", see_learn)
     spy("headstart.recipes.run", "run_table", see_table)

@@ -257,6 +257,11 @@ def text(result):
     return page.render(result)
 
 
+def light(result, **changes):
+    """A page without the training curves, which take the most time."""
+    return page.render(replace(result, **{"curves": (), **changes}))
+
+
 def section(text, name):
     """The part of a page with this id, up to the next section."""
     start = text.index(f'id="{name}"')
@@ -279,9 +284,12 @@ def test_the_page_is_well_formed_and_loads_nothing(text):
 
 
 def test_the_page_is_light_quick_and_the_same_every_time(result, text):
-    start = time.process_time()
-    assert page.render(result) == text
-    assert time.process_time() - start < 1.5
+    seconds = []
+    for _ in range(3):  # the best of three: a busy machine slows any one
+        start = time.process_time()
+        assert page.render(result) == text
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 1.5
     assert len(text.encode()) < 250_000
 
 
@@ -324,14 +332,20 @@ def test_a_long_verdict_has_a_headline(result, text):
     ("verdict", "first", "size"),
     [
         ("It helps by 9.4 points.", "It helps by 9.4 points.", "short"),
+        ("On some, e.g. 3-5, it helps.", "On some, e.g. 3-5, it helps.", "short"),
         ("It helps! By 3 points at 5. labels.", "It helps!", "short"),
         ("It hurts: -3 points [-4.1, -2.0].", "It hurts: −3 points [−4.1,\N{NO-BREAK SPACE}−2.0].", "short"),
         (f"{'So it is, ' * 20}as we saw. Once more.", f"{'So it is, ' * 20}as we saw.", "long"),
     ],
 )
 def test_headlines_end_with_their_sentence(result, verdict, first, size):
-    text = page.render(replace(result, verdict=verdict))
+    text = light(result, verdict=verdict)
     assert f"<h1>{first}</h1>" in text and f'<header class="{size}">' in text
+
+
+def test_a_verdict_of_three_sentences_keeps_them_all(result):
+    text = light(result, verdict="It helps. By much. In all draws.")
+    assert '<h1>It helps.</h1>\n<p class="further">By much. In all draws.</p>' in text
 
 
 def test_one_budget_is_a_table_of_bars_on_one_scale(result, text):
@@ -353,9 +367,9 @@ def test_one_budget_is_a_table_of_bars_on_one_scale(result, text):
 
 def test_how_it_was_judged_stands_by_the_table_or_alone(result, text):
     assert result.protocol.split("'")[0] in html.unescape(section(text, "accuracy"))
-    bare = page.render(replace(result, rows=()))
+    bare = light(result, rows=())
     assert plain(bare).count("600 of 1,797 images, a third") == 1
-    assert "How it was judged" not in page.render(replace(result, protocol=""))
+    assert "How it was judged" not in light(result, protocol="")
 
 
 def test_open_comparisons_say_how_many_images_would_settle_them(result, text):
@@ -363,9 +377,9 @@ def test_open_comparisons_say_how_many_images_would_settle_them(result, text):
     assert "images to settle" in here and "≈ 9,500" in here and "≈ 1,200" in here
     assert "≈ 410" not in here and "402" not in here  # settled already
     none = tuple(replace(one, n_to_settle=None) for one in result.comparisons)
-    assert "settle" not in section(page.render(replace(result, comparisons=none)), "chance")
+    assert "settle" not in section(light(result, comparisons=none), "chance")
     settled = tuple(one for one in result.comparisons if one.verdict == "helps")
-    assert "settle" not in section(page.render(replace(result, comparisons=settled)), "chance")
+    assert "settle" not in section(light(result, comparisons=settled), "chance")
 
 
 def test_calibration_says_its_numbers_and_draws_its_bins(result, text):
@@ -405,11 +419,12 @@ def test_pictures_say_what_was_called_what_is_true_and_how_sure(result, text):
         )
         assert re.findall(r'src="([^"]*)"', card) == [one.address, *([one.heat] if one.heat else [])]
     assert here.count("laid over it") == 1  # said once, where there is heat
+    assert here.index("laid over it") < here.index(result.galleries[1].title)
 
 
 def test_a_picture_of_unknown_truth_is_neither_right_nor_wrong(result):
     one = replace(result.galleries[0].pictures[0], truth="", second="")
-    text = page.render(replace(result, galleries=(Gallery("New", "", (one,)),)))
+    text = light(result, galleries=(Gallery("New", "", (one,)),))
     assert plain(section(text, "pictures")).count("truth") == 0
     assert "✗" not in text and "✓" not in text and "next" not in plain(section(text, "pictures"))
 
@@ -421,7 +436,7 @@ def test_a_picture_that_is_no_png_is_refused(result):
         replace(good, heat="data:image/png;base64,!"),
     ):
         with pytest.raises(SettingError, match=r"picture 'digits.* is .*, need a PNG"):
-            page.render(replace(result, galleries=(Gallery("t", "", (bad,)),)))
+            light(result, galleries=(Gallery("t", "", (bad,)),))
 
 
 def test_a_map_has_every_point_once_and_a_ring_for_every_mistake(result, text):
@@ -454,7 +469,7 @@ def test_a_map_of_very_many_points_says_that_it_draws_some():
     rng = np.random.default_rng(0)
     x, y = (tuple(map(float, rng.normal(size=n))) for _ in range(2))
     many = Scatter("all", "Far too many.", ("a", "b"), x, y, tuple(i % 2 for i in range(n)), (True,) * n)
-    text = page.render(replace(full_result(), scatters=(many,)))
+    text = light(full_result(), scatters=(many,))
     assert "Far too many. 6,000 of 20,000 images are drawn." in text
     points = re.findall(r'points="([^"]*)"', section(text, "maps"))
     assert sum(counts := [len(one.split()) for one in points]) == 6000
@@ -464,12 +479,11 @@ def test_a_map_of_very_many_points_says_that_it_draws_some():
 
 def test_names_on_a_map_never_overlap():
     classes = tuple(f"class {i}" for i in range(12))
-    same = Scatter(
-        "t", "", classes, (0.0,) * 12, tuple(map(float, range(12))), tuple(range(12)), (True,) * 12
-    )
-    drawn = diagrams.scatter(replace(same, x=tuple(0.01 * i for i in range(12))), "0")
-    heights = sorted(float(y) for y in re.findall(r'class="class" x="\S+" y="(\S+)"', drawn))
-    assert np.diff(heights).min() > 17
+    x, y = (tuple(map(float, [*range(11), 90])) for _ in range(2))
+    near = Scatter("t", "", classes, x, y, tuple(range(12)), (True,) * 12)
+    heights = re.findall(r'class="class" x="\S+" y="(\S+)"', diagrams.scatter(near, "0"))
+    assert len(heights) == 12
+    assert np.diff(sorted(map(float, heights))).min() > 16
 
 
 def test_settings_stand_in_the_order_of_what_they_mattered(result, text):
@@ -495,7 +509,7 @@ def test_the_highest_score_is_ringed_and_failed_trials_are_left_out():
 
 def test_settings_without_a_score_keep_their_bar(result):
     lost = Factor("lost", float("nan"), (1.0,), (float("nan"),))
-    here = section(page.render(replace(result, factors=(lost, *result.factors))), "search")
+    here = section(light(result, factors=(lost, *result.factors)), "search")
     assert re.findall(r"<dt>([^<]*)</dt>", here)[-1] == "lost"
     assert here.count('class="strip"') == 4 and "nan" not in here
 

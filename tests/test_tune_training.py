@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -165,13 +166,21 @@ def test_ctrl_c_before_anything_is_done_leaves_and_can_be_begun_again(tuned: Tun
 
 
 def test_a_killed_run_leaves_no_trial_that_is_waited_for(tuned: Tune, tmp_path: Path) -> None:
+    def states(ask: bool) -> list[str]:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'trials.sqlite'}")
+        study = optuna.load_study(study_name="headstart", storage=storage)
+        if ask:
+            study.ask()
+        found = [one.state.name for one in study.get_trials()]
+        storage.remove_session()
+        storage.engine.dispose()
+        return found
+
     tuned(2)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'trials.sqlite'}")
-    optuna.load_study(study_name="headstart", storage=storage).ask()
-    storage.remove_session()
-    storage.engine.dispose()
+    assert states(ask=True)[-1] == "RUNNING"
     found = tuned(3)
-    assert timeless(found).judged == tuned(3, "whole").judged and len(found.trials) == 3
+    assert "RUNNING" not in states(ask=False) and len(found.trials) == 3
+    assert found.judged == tuned(3, "whole").judged
 
 
 def test_only_training_images_are_looked_at(tuned: Tune, digits: Dataset) -> None:
@@ -212,8 +221,9 @@ def test_a_training_that_diverges_is_no_winner(tuned: Tune, monkeypatch: pytest.
     assert (found.best.number, found.n_pruned, found.trials[1].loss) == (0, 1, float("inf"))
     assert found.trials[1].accuracy == 0.0 and found.trials[1].epochs_done == 1
     monkeypatch.setattr(module, "measure", lambda *rest: (float("nan"), 1.0))
-    with pytest.raises(SettingError, match="no training came to its end"):
-        tuned(2, "nonsense")
+    for n_trials, budget_s in ((2, None), (None, 1e-9)):
+        with pytest.raises(SettingError, match="no training of 'mlp' came to its end"):
+            tuned(n_trials, f"nonsense {n_trials}", budget_s=budget_s)
 
 
 def test_a_budget_ends_the_search_but_not_before_one_trial(
@@ -227,10 +237,20 @@ def test_a_budget_ends_the_search_but_not_before_one_trial(
     assert 1 < len(more.trials) < 20
 
 
-def test_nothing_is_said_and_optuna_is_left_as_it_was(tuned: Tune, capfd: pytest.CaptureFixture[str]) -> None:
-    before = optuna.logging.get_verbosity()
-    tuned(2)
-    assert capfd.readouterr() == ("", "") and optuna.logging.get_verbosity() == before
+def test_nothing_is_said_and_optuna_is_left_as_it_was(
+    tuned: Tune, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append  # type: ignore[method-assign]
+    logger, before = logging.getLogger("optuna"), optuna.logging.get_verbosity()
+    logger.addHandler(handler)
+    try:
+        tuned(2)
+    finally:
+        logger.removeHandler(handler)
+    assert not said and capsys.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == before
 
 
 # --- what is refused

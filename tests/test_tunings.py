@@ -16,14 +16,16 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from command import Run, contents
+from headstart import tunings
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
+from headstart.evaluation.intervals import wilson
 from headstart.features import Extraction
 from headstart.report.page import render
 from headstart.tune import FeatureTuning
-from headstart.tune_training import TrainingTuning
+from headstart.tune_training import TrainingTuning, tune_training
 from headstart.tunings import Search, augmentations_for, policies_for, run_tuning
 from headstart.verbs import verbs_app
 
@@ -96,19 +98,26 @@ def test_the_verdict_is_about_images_that_the_search_did_not_see(few: Dataset) -
     assert [one.p_adjusted >= one.difference.p_value for one in result.comparisons] == [True] * 3
 
 
-def test_the_report_of_a_network_says_both_scores(few: Dataset, tmp_path: Path) -> None:
+def test_the_report_of_a_network_says_both_scores(
+    few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flattered(*words: Any, **options: Any) -> TrainingTuning:
+        return replace(tune_training(*words, **options), watched=wilson(17.5, 18))
+
+    monkeypatch.setattr(tunings, "tune_training", flattered)
     search = Search(n_trials=2, engine="scratch", storage=tmp_path / "t.sqlite")
     done = run_tuning("mlp", few, search, data="digits:0-2")
     found, result = done.found, done.result
     assert isinstance(found, TrainingTuning)
     assert [row.accuracy for row in result.rows] == [found.judged, found.default]
-    assert f"{found.judged.value:.2%}" in result.verdict
-    assert any(f"{found.watched.value:.2%}" in one and "chosen by" in one for one in result.remarks)
+    assert f"{found.judged.value:.2%}" in result.verdict and "97.22%" not in result.verdict
+    assert any("97.22%" in one and "chosen by" in one for one in result.remarks)
     assert result.judged_on == "held-out training" and "held-out training" in render(result)
+    assert [table.title for table in result.tables] == ["The best trials"]  # two trials tell nothing more
     assert done.command.startswith("headstart train digits:0-2 -o MODEL --network mlp --engine scratch")
-    untyped = [one for one in result.remarks if "no option yet" in one]
-    changed = found.best.regime != found.default_regime
-    assert bool(untyped) == changed and (not changed or "width" in untyped[0])
+    assert found.best.regime != found.default_regime
+    (untyped,) = (one for one in result.remarks if "no option yet" in one)
+    assert "width" in untyped and "learning rate" not in untyped
 
 
 @pytest.mark.parametrize("name", ["pixels", "mlp"])
@@ -143,7 +152,7 @@ def test_the_recommended_command_can_be_typed(
         ("pixels", Search(engine="torch"), "engine is 'torch', need it left out for a source"),
         ("pixels", Search(n_trials=3), "trials is 3, need it left out for a source"),
         ("pixels", Search(policies=("crp",)), "policy is 'crp', need one of .*nearest are crop"),
-        ("pixels", Search(augments=("foto",)), "nearest are photo"),
+        ("pixels", Search(augments=("photos",)), "nearest are photo"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(few: Dataset, name: str, search: Search, said: str) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "load",
     "open",
+    "study",
     "train",
     "transfer",
 ]
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
     from headstart.data.readers import load
     from headstart.errors import HeadstartError
-    from headstart.face import train, transfer
+    from headstart.face import study, train, transfer
     from headstart.model import Model
     from headstart.model import open_model as open
     from headstart.records import TrainSettings
@@ -38,6 +39,7 @@ _HOMES = {
     "TrainSettings": ("headstart.records", "TrainSettings"),
     "load": ("headstart.data.readers", "load"),
     "open": ("headstart.model", "open_model"),
+    "study": ("headstart.face", "study"),
     "train": ("headstart.face", "train"),
     "transfer": ("headstart.face", "transfer"),
 }

@@ -39,6 +39,7 @@ from headstart.console import (
 )
 from headstart.errors import HeadstartError
 from headstart.nouns import cache_app, recipes_app, sources_app
+from headstart.verbs import verbs_app
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -55,6 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(verbs_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(sources_app, name="sources")
 app.add_typer(cache_app, name="cache")

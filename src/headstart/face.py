@@ -1,23 +1,26 @@
-"""The Python face: ``hs.train`` and ``hs.transfer``, from names to a Model in one call.
+"""The Python face: ``hs.train``, ``hs.transfer`` and ``hs.study``, from names to the answer in one call.
 
-In: names or Datasets. Out: Models. Called by users through the package.
+In: names or Datasets. Out: Models, a StudyResult. Called by users through the package.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from headstart.cache import default_cache
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
 from headstart.features import Extraction
 from headstart.imaging.augment import parse_augmentation
-from headstart.model import Model
-from headstart.records import TrainSettings
+from headstart.model import Model, open_model
+from headstart.records import StudyResult, TrainSettings
 from headstart.sources import open_source
 from headstart.strategies import Probe, learn_head, learn_network
+from headstart.studies import CONTROLS, Wanted, run_study
 
-__all__ = ["train", "transfer"]
+__all__ = ["study", "train", "transfer"]
 
 
 def train(
@@ -120,3 +123,83 @@ def transfer(
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(tap, pooling, head, augmentation, balance)
     return learn_head(frozen, dataset, probe, seed=seed, options=Extraction(default_cache())).model
+
+
+def study(
+    source: str | Model,
+    data: str | Dataset,
+    *,
+    test: str | Dataset | None = None,
+    protocol: str | None = None,
+    labels_per_class: Sequence[int] | None = None,
+    draws: int = 5,
+    controls: Sequence[str] = CONTROLS,
+    tap: str | None = None,
+    pooling: str | None = None,
+    head: str | None = None,
+    augment: str | None = None,
+    allow_leaks: bool = False,
+    seed: int = 0,
+) -> StudyResult:
+    """Find out whether transfer is worth it, and how far one may trust the answer.
+
+    Parameters
+    ----------
+    source : str or Model
+        A name as ``headstart study`` takes it, or a model.
+    data : str or Dataset
+        What to learn.
+    test : str or Dataset, optional
+        A test set of its own.
+    protocol : {'holdout', 'folds', 'grouped', 'leave-one-out', 'external'}, optional
+        How images are parted. Default: by rule from the size of the data.
+    labels_per_class : sequence of int, optional
+        Budgets of the learning curve beside all labels. Default: 1, 5, 10, 50; none for few images.
+    draws : int, default=5
+        Draws of labels; repeats of the folds.
+    controls : sequence of str, optional
+        Some of ``majority``, ``raw pixels``, ``random frozen``, ``scratch``, ``collapse``. Default: all
+        that fit.
+    tap, pooling, head, augment : str, optional
+        As in `transfer`; what is left out is chosen anew inside every fit.
+    allow_leaks : bool, default=False
+        Go on though an image is learnt from and judged by.
+    seed : int, default=0
+        Same seed, same machine, same result.
+
+    Returns
+    -------
+    StudyResult
+        ``verdict`` is the answer in a sentence; ``report.page.render`` makes a page of it.
+
+    Raises
+    ------
+    HeadstartError
+        Of the kind that fits; a leak before any number is computed.
+
+    Examples
+    --------
+    >>> import headstart as hs
+    >>> found = hs.study("pixels", "digits:0-1", head="ridge", controls=["majority"], labels_per_class=[5])
+    >>> found.comparisons[-1].verdict
+    'helps'
+    """
+    dataset = load(data) if isinstance(data, str) else data
+    external = load(test) if isinstance(test, str) else test
+    trained = source if isinstance(source, Model) else None
+    if isinstance(source, str) and Path(source).is_dir():
+        trained = open_model(source)
+    frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
+    augmentation = None if augment is None else parse_augmentation(augment)
+    wanted = Wanted(
+        Probe(tap, pooling, head, augmentation),
+        protocol,
+        None if labels_per_class is None else tuple(labels_per_class),
+        True,
+        draws,
+        tuple(controls),
+        allow_leaks,
+        seed,
+    )
+    options = Extraction(default_cache())
+    return run_study(frozen, dataset, wanted, external=external, trained=trained, options=options)

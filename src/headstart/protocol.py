@@ -44,8 +44,9 @@ class Protocol:
 
     ``with_all`` adds a last budget, all labels. ``shown`` names strategies that stand in the table and
     are not compared with the probe; ``redrawn`` those whose frozen weights are drawn afresh in every
-    round, which a comparison must allow for. ``kind`` is one of `KINDS`; with ``n_folds`` the pool is
-    judged by itself, and ``units`` says which of its images stay together.
+    round (``networks`` of them where there is one round), which a comparison must allow for. ``kind`` is
+    one of `KINDS`; with ``n_folds`` the pool is judged by itself, and ``units`` says which of its images
+    stay together.
     """
 
     labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
@@ -54,6 +55,7 @@ class Protocol:
     with_all: bool = True
     shown: tuple[str, ...] = ("textbook probe",)
     redrawn: tuple[str, ...] = ()
+    networks: int = 5
     kind: str = "holdout"
     n_folds: int = 0
     units: tuple[int, ...] | None = None

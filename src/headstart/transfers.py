@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from time import strftime
 
 from headstart.choose import Choice
+from headstart.comparison import Table, run_table
 from headstart.controls import FeatureOptions, Strategy, majority, probe
 from headstart.data.dataset import Dataset
 from headstart.data.doctor import Checkup, examine
@@ -25,7 +26,6 @@ from headstart.protocol import Protocol
 from headstart.records import Evaluation, PlainTable, Row, Source, StudyResult
 from headstart.sources import open_source
 from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts, versions
-from headstart.study import Table, run_table
 
 __all__ = ["Transferred", "check_up", "choice_table", "run_transfer", "short_name"]
 

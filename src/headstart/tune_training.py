@@ -334,7 +334,8 @@ def _search(study: Any, bench: _Bench, deadline: float | None, n_trials: int | N
         complete = [one.value for one in finished if one.state == TrialState.COMPLETE]
         if n_trials is not None and len(finished) >= n_trials:
             break
-        if deadline is not None and perf_counter() > deadline and complete:
+        late = deadline is not None and perf_counter() > deadline
+        if late and (complete or len(finished) >= _STARTUP):
             break
         if not finished and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             study.enqueue_trial(_parameters(default_regime(bench.spec)))
@@ -354,7 +355,8 @@ def _search(study: Any, bench: _Bench, deadline: float | None, n_trials: int | N
             raise
     if not complete:
         raise SettingError(
-            f"trials is {n_trials}, and no training came to its end, need one that does; allow more"
+            f"no training of {bench.spec.name!r} came to its end in {len(finished)} trial(s), need one that "
+            "does; allow more trials, or look at the data with: headstart inspect"
         )
     return False
 

@@ -1,4 +1,4 @@
-"""Verbs of the command line that end in a report: tune.
+"""Verbs of the command line that end in a report: study and tune.
 
 In: words. Out: text and files. Imports nothing heavy at the top: ``headstart --help`` must answer at once.
 Called by cli, which takes them among its own.
@@ -13,15 +13,22 @@ import typer
 
 from headstart.console import (
     AllowLeaks,
+    Augment,
+    Balance,
     Engine,
+    HeadName,
     Json,
     NoCache,
+    Policy,
+    Pooling,
     Precision,
     ReportFolder,
     Runtime,
     Seed,
     Size,
+    SourceName,
     Strict,
+    Tap,
     Views,
     chosen_cache,
     save_result,
@@ -47,6 +54,85 @@ Augments = Annotated[
 Trials = Annotated[
     int | None, typer.Option(min=1, help="Of a network: trials in all; those of an earlier run count.")
 ]
+
+TestSet = Annotated[str | None, typer.Option(help="Test set of its own; its column writer groups it.")]
+ProtocolName = Annotated[
+    str | None, typer.Option(help="holdout, folds, grouped, leave-one-out or external; default: by rule.")
+]
+Labels = Annotated[
+    str | None, typer.Option(help="Labels per class of the curve, such as 1,5,all; default: by rule.")
+]
+Draws = Annotated[int, typer.Option(min=1, help="Draws of labels; repeats of the folds.")]
+Controls = Annotated[
+    str, typer.Option(help="What transfer has to beat: all, none, or such as majority,scratch.")
+]
+
+
+@verbs_app.command()
+def study(
+    source: SourceName,
+    data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
+    output: ReportFolder,
+    test: TestSet = None,
+    protocol: ProtocolName = None,
+    labels: Labels = None,
+    draws: Draws = 5,
+    controls: Controls = "all",
+    tap: Tap = None,
+    pooling: Pooling = None,
+    head: HeadName = None,
+    augment: Augment = None,
+    views: Views = None,
+    balance: Balance = False,
+    policy: Policy = None,
+    size: Size = None,
+    seed: Seed = 0,
+    runtime: Runtime = "openvino",
+    precision: Precision = None,
+    strict: Strict = False,
+    allow_leaks: AllowLeaks = False,
+    no_cache: NoCache = False,
+    json: Json = False,
+) -> None:
+    """Find out whether transfer is worth it: probe, controls, learning curve, verdict.
+
+    Example: headstart study timm:mobilenetv3_small_100 photos -o runs/worth-it
+    """
+    from headstart.atomic import check_place
+    from headstart.data.readers import load
+    from headstart.features import Extraction
+    from headstart.imaging.augment import parse_views
+    from headstart.model import open_model
+    from headstart.progress import terminal_progress
+    from headstart.sources import open_source
+    from headstart.strategies import Probe
+    from headstart.studies import CONTROLS, Wanted, parse_labels, run_study
+
+    check_place(output, marker=_RESULT)
+    budgets, with_all = parse_labels(labels)
+    named = {"all": CONTROLS, "none": ()}.get(controls, _listed(controls))
+    wanted = Wanted(
+        Probe(tap, pooling, head, parse_views(augment, views), balance),
+        protocol,
+        budgets,
+        with_all,
+        draws,
+        named or (),
+        allow_leaks,
+        seed,
+    )
+    with terminal_progress() as progress:
+        dataset = told(load(data, strict=strict))
+        result = run_study(
+            open_source(source, dataset, seed, size, policy),
+            dataset,
+            wanted,
+            external=None if test is None else told(load(test, strict=strict)),
+            trained=open_model(source) if Path(source).is_dir() else None,
+            options=Extraction(chosen_cache(no_cache), runtime, precision, progress),
+            command=typed(),
+        )
+    save_result(result, output, json)
 
 
 @verbs_app.command()

@@ -8,7 +8,6 @@ intervals next door; owns SciPy's distributions. Called by studies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,45 +121,61 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
 
 
-def redrawn_difference(difference: Difference, accuracies: NDArray[np.floating[Any]]) -> Difference:
+def redrawn_difference(differences: Sequence[Difference], accuracies: Sequence[float]) -> Difference:
     """Allow for a control being one draw of many: another random network would have done otherwise.
 
     Parameters
     ----------
-    difference : Difference
-        From the control as it was drawn.
-    accuracies : ndarray of shape (n_draws,), float
+    differences : sequence of Difference
+        From each draw of the control, on the same images.
+    accuracies : sequence of float
         What each draw of the control got right, in ``[0, 1]``.
 
     Returns
     -------
     Difference
-        With a wider interval and a larger p-value; the same for one draw, or for draws that do not
-        differ.
+        Their mean, with an interval that holds for one more draw.
+
+    Raises
+    ------
+    ShapeError
+        If there is no draw, or not as many differences as accuracies.
 
     Notes
     -----
-    The question is whether the strategy could be another such draw. So the variance between draws
-    is added once for the strategy and ``1 / n_draws`` for the mean of the control, and the sum is
-    read on Student's t with ``n_draws - 1`` degrees of freedom: a prediction interval for one more
-    draw. The standard error of the difference itself is taken from its interval.
+    The question is whether the strategy could be another such draw. Its variance has two parts: that
+    of a difference on these images, the mean over draws of what their own intervals say; and that
+    between draws, once for the strategy and ``1 / n_draws`` for the mean of the control. The second is
+    known from few draws, so the sum is read on Student's t with Satterthwaite's degrees of freedom.
+
+    References
+    ----------
+    Satterthwaite. An Approximate Distribution of Estimates of Variance Components. Biometrics Bulletin
+    2, 1946, doi:10.2307/3002019.
 
     Examples
     --------
-    >>> found = redrawn_difference(Difference(0.1, 0.05, 0.15, 0.0001, 400), np.array([0.70, 0.72, 0.74]))
-    >>> round(found.low, 3), round(found.p_value, 2)
-    (-0.049, 0.10)
+    >>> one, other = Difference(0.12, 0.07, 0.17, 1e-5, 400), Difference(0.08, 0.03, 0.13, 0.002, 400)
+    >>> found = redrawn_difference([one, other], [0.70, 0.74])
+    >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
+    (0.1, -0.06, 0.26)
     """
-    n_draws = len(accuracies)
-    between = float(np.var(accuracies, ddof=1)) if n_draws > 1 else 0.0
+    n_draws = len(differences)
+    if not n_draws or len(accuracies) != n_draws:
+        raise ShapeError(
+            f"differences are {n_draws}, accuracies {len(accuracies)}, need as many of each and at least 1; "
+            "pass one of each for every draw"
+        )
+    between = float(np.var(accuracies, ddof=1)) * (1 + 1 / n_draws) if n_draws > 1 else 0.0
     if between == 0:
-        return difference
-    own = (difference.high - difference.low) / 2 / float(ndtri(0.5 + _LEVEL / 2))
-    error = float(np.sqrt(own**2 + between * (1 + 1 / n_draws)))
-    half = error * float(stdtrit(n_draws - 1, 0.5 + _LEVEL / 2))
-    low, high = max(difference.value - half, -1.0), min(difference.value + half, 1.0)
-    p_value = float(2 * stdtr(n_draws - 1, -abs(difference.value) / error))
-    return Difference(difference.value, low, high, max(p_value, difference.p_value), difference.n)
+        return differences[0] if n_draws == 1 else _averaged(differences)
+    quantile = float(ndtri(0.5 + _LEVEL / 2))
+    own = float(np.mean([((one.high - one.low) / 2 / quantile) ** 2 for one in differences]))
+    freedom = (own + between) ** 2 / (between**2 / (n_draws - 1))
+    value, error = float(np.mean([one.value for one in differences])), float(np.sqrt(own + between))
+    half = error * float(stdtrit(freedom, 0.5 + _LEVEL / 2))
+    p_value = float(2 * stdtr(freedom, -abs(value) / error))
+    return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, differences[0].n)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -238,6 +253,13 @@ def verdict(difference: Difference, p_adjusted: float, alpha: float = 0.05) -> s
     if p_adjusted >= alpha or difference.value == 0:
         return "cannot tell apart"
     return "helps" if difference.value > 0 else "hurts"
+
+
+def _averaged(differences: Sequence[Difference]) -> Difference:
+    """The mean of several differences, with the widest that their intervals and p-values allow."""
+    value = float(np.mean([one.value for one in differences]))
+    low, high = min(one.low for one in differences), max(one.high for one in differences)
+    return Difference(value, low, high, max(one.p_value for one in differences), differences[0].n)
 
 
 def _crossed_error(gain: NDArray[np.float64]) -> float:

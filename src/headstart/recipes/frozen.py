@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.choose import Choice
+from headstart.comparison import Table, run_table
 from headstart.controls import FeatureOptions, Strategy, majority, probe
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.splits import folds
@@ -40,7 +41,6 @@ from headstart.strategies import (
     training_rows,
     versions,
 )
-from headstart.study import Table, run_table
 from headstart.transfers import check_up, choice_table
 
 __all__ = ["Frozen", "run_frozen"]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from headstart.atomic import write_atomic
 from headstart.cache import Cache, NullCache
+from headstart.comparison import Table, run_table
 from headstart.controls import (
     FeatureOptions,
     Strategy,
@@ -46,7 +47,6 @@ from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
 from headstart.sources import native_input
 from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts, versions
-from headstart.study import Table, run_table
 from headstart.tables import to_json
 
 __all__ = ["Options", "Outcome", "run_recipe", "with_test_split"]

@@ -340,9 +340,11 @@ def _names(points: Scatter, x: Sequence[float], y: Sequence[float], height_px: f
         lift = 0.0 if len(own) > 4 else 16.0  # or the name would hide the points
         edge = 1.6 * half  # letters are that much larger on a phone
         boxes.append([min(max(middle, edge), 720 - edge), statistics.median(y[i] for i in own) - lift, half])
-    for _ in range(60):
+    for _ in range(120):
         if not _push(boxes):
             break
+        for box in boxes:
+            box[1] = min(max(box[1], 14.0), height_px - 8)
     return [
         _text(at, min(max(up, 14.0), height_px - 8) + 5, word, "middle", "class")
         for word, (at, up, _) in zip(words, boxes, strict=True)

@@ -12,6 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from headstart.report.scales import Scale, round_scale
 
 __all__ = ["render", "write"]
 
+_HERE = Path(__file__).parent
 _WIDE_PX, _NARROW_PX = 1000, 360
 _NOTES = {
     "probe": "the source, frozen, under a new head",
@@ -82,41 +84,31 @@ def render(result: StudyResult) -> str:
     >>> "It helps." in page, "<script" in page
     (True, False)
     """
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        percent=numbers.percent, span=numbers.span, points=numbers.points, p_value=numbers.p_value,
-        count=numbers.count, about=numbers.about, seconds=numbers.seconds, decimals=numbers.decimals,
-    )  # fmt: skip
-    css = "".join((folder / name).read_text(encoding="utf-8") for name in ("page.css", "evidence.css"))
     budgets = _budgets(result.rows)
-    return environment.get_template("template.html.j2").render(
-        result=result,
-        css=Markup(css),
-        verdict=_verdict(result.verdict),
-        sections=_sections(result),
-        budgets=[(budget, _budget(budget)) for budget in budgets],
-        table=_table(result),
-        scale=_accuracy_scale(result.rows) if len(budgets) == 1 else None,
-        plots=_plots(result),
-        draws=max((row.draws for row in result.rows), default=1),
-        comparisons=_comparisons(result.comparisons),
-        to_settle=any(_open(one) and one.n_to_settle is not None for one in result.comparisons),
-        curves=[_curve(curve) for curve in result.curves],
-        evaluations=[_evaluation(evaluation) for evaluation in result.evaluations],
-        facts=_facts(result.facts),
-        examples=pictures.examples(result.examples),
-        calibrations=[_calibration(one) for one in result.calibrations],
-        galleries=[pictures.gallery(one) for one in result.galleries],
-        scatters=[_scatter(one, str(place)) for place, one in enumerate(result.scatters)],
-        factors=_factors(result.factors),
+    return (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            result=result,
+            css=_style(),
+            verdict=_verdict(result.verdict),
+            sections=_sections(result),
+            budgets=[(budget, _budget(budget)) for budget in budgets],
+            table=_table(result),
+            scale=_accuracy_scale(result.rows) if len(budgets) == 1 else None,
+            plots=_plots(result),
+            draws=max((row.draws for row in result.rows), default=1),
+            comparisons=_comparisons(result.comparisons),
+            to_settle=any(_open(one) and one.n_to_settle is not None for one in result.comparisons),
+            curves=[_curve(curve) for curve in result.curves],
+            evaluations=[_evaluation(evaluation) for evaluation in result.evaluations],
+            facts=_facts(result.facts),
+            examples=pictures.examples(result.examples),
+            calibrations=[_calibration(one) for one in result.calibrations],
+            galleries=[pictures.gallery(one) for one in result.galleries],
+            scatters=[_scatter(one, str(place)) for place, one in enumerate(result.scatters)],
+            factors=_factors(result.factors),
+        )
     )
 
 
@@ -165,6 +157,32 @@ def write(result: StudyResult, path: str | os.PathLike[str]) -> None:
         os.replace(scratch, target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@cache
+def _environment() -> Environment:
+    """Jinja, set to escape everything and to refuse names that are not there."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        percent=numbers.percent, span=numbers.span, points=numbers.points, p_value=numbers.p_value,
+        count=numbers.count, about=numbers.about, seconds=numbers.seconds, decimals=numbers.decimals,
+    )  # fmt: skip
+    return environment
+
+
+@cache
+def _style() -> Markup:
+    """The style sheets of the page, one after the other."""
+    return Markup(
+        "".join((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "evidence.css"))
+    )
 
 
 def _verdict(text: str) -> dict[str, str]:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from headstart.comparison import Table, run_table
 from headstart.controls import Strategy
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays
 from headstart.errors import DataError
 from headstart.protocol import Protocol
-from headstart.study import Table, run_table
 
 ALL = Protocol(())
 

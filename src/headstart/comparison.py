@@ -32,8 +32,6 @@ __all__ = ["PROBE", "Table", "run_table", "sentences"]
 PROBE = "probe"
 """The strategy that the others are controls of."""
 
-_NETWORKS = 5  # drawn for a control with random weights where one round would draw one
-
 
 @dataclass(frozen=True)
 class Table:
@@ -101,7 +99,7 @@ def run_table(
     for budget, rounds in rounds_of(pool, len(asked), possible, protocol).items():
         for name, strategy in strategies.items():
             progress.step(f"{name}, {_labels(budget)}", 0, len(rounds))
-            again = _NETWORKS if name in protocol.redrawn and len(rounds) == 1 else 1
+            again = protocol.networks if name in protocol.redrawn and len(rounds) == 1 else 1
             cells[name, budget] = _cell(strategy, list(rounds) * again, codes, protocol.seed)
     groups = _groups(asked, protocol)
     rows = tuple(_row(name, budget, cell, groups) for (name, budget), cell in cells.items())
@@ -193,19 +191,34 @@ def _compare(
 def _difference(
     ours: _Cell, theirs: _Cell, protocol: Protocol, groups: NDArray[np.str_] | None, control: str
 ) -> Difference:
-    """By what the rounds are: groups of images, folds of one pool, or draws on images of their own."""
+    """With random networks of its own a control is several, and each difference counts alone."""
+    if control not in protocol.redrawn:
+        return _plain_difference(ours.right, theirs.right, ours.rounds, protocol, groups)
     a, b = _paired(ours.right, theirs.right)
+    rounds = theirs.rounds
+    each = [
+        _plain_difference(a[i : i + 1], b[i : i + 1], rounds[i : i + 1], protocol, groups)
+        for i in range(len(b))
+    ]
+    return redrawn_difference(each, b.mean(axis=1).tolist())
+
+
+def _plain_difference(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    rounds: Sequence[Sequence[Parting]],
+    protocol: Protocol,
+    groups: NDArray[np.str_] | None,
+) -> Difference:
+    """By what the rounds are: groups of images, folds of one pool, or draws on images of their own."""
     if groups is not None:
-        found = clustered_difference(a, b, groups)
-    elif protocol.kind == "folds":
+        return clustered_difference(a, b, groups)
+    if protocol.kind == "folds":
         gain = a.astype(np.float64) - b
-        by_fold = [gain[i, part.asked].mean() for i, one in enumerate(ours.rounds) for part in one]
-        last = ours.rounds[0][0]  # folds share learners as the whole pool does, whatever the budget
-        n_asked = len(last.asked)
-        found = resampled_difference(np.array(by_fold), a.shape[1] - n_asked, n_asked, a.shape[1])
-    else:
-        found = paired_difference(a, b)
-    return redrawn_difference(found, theirs.right.mean(axis=1)) if control in protocol.redrawn else found
+        by_fold = [gain[i, part.asked].mean() for i, one in enumerate(rounds) for part in one]
+        n_asked = len(rounds[0][0].asked)  # folds share learners as the whole pool does, whatever the budget
+        return resampled_difference(np.array(by_fold), a.shape[1] - n_asked, n_asked, a.shape[1])
+    return paired_difference(a, b)
 
 
 def _width(difference: Difference) -> float:
