@@ -332,7 +332,7 @@ def test_a_long_verdict_has_a_headline(result, text):
     ("verdict", "first", "size"),
     [
         ("It helps by 9.4 points.", "It helps by 9.4 points.", "short"),
-        ("On some, e.g. 3-5, it helps.", "On some, e.g. 3-5, it helps.", "short"),
+        ("On some, e.g. on 3-5, it helps.", "On some, e.g. on 3-5, it helps.", "short"),
         ("It helps! By 3 points at 5. labels.", "It helps!", "short"),
         ("It hurts: -3 points [-4.1, -2.0].", "It hurts: −3 points [−4.1,\N{NO-BREAK SPACE}−2.0].", "short"),
         (f"{'So it is, ' * 20}as we saw. Once more.", f"{'So it is, ' * 20}as we saw.", "long"),

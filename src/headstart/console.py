@@ -132,14 +132,14 @@ def print_result(result: StudyResult) -> None:
 
 
 def save_result(result: StudyResult, folder: Path, json: bool, **more: Any) -> None:
-    """Write result and report to a folder, and say so.
+    """Write result, report and model card to a folder, and say so.
 
     Parameters
     ----------
     result : StudyResult
         What was found.
     folder : Path
-        Gets ``result.json`` and ``report.html``.
+        Gets ``result.json``, ``report.html`` and ``card.md``.
     json : bool
         Print one JSON object instead of a table.
     **more
@@ -147,8 +147,10 @@ def save_result(result: StudyResult, folder: Path, json: bool, **more: Any) -> N
     """
     from headstart.atomic import write_atomic
     from headstart.report.page import render
+    from headstart.report.summary_card import summary_card
     from headstart.tables import to_json
 
+    write_atomic(folder / "card.md", summary_card(result))
     write_atomic(folder / "result.json", to_json(result) + "\n")
     report = write_atomic(folder / "report.html", render(result))
     if json:

@@ -26,6 +26,7 @@ _FEW = 50  # images up to which one is left out at a time
 _LEAST_TEST = 200  # test images below which an interval is too wide to hold images back for
 _TEST_SHARE = 0.2
 _FOLDS = 5
+_ROUNDS = 2  # of folds for few labels, at the usual five draws: one leaves a t-test four degrees of freedom
 
 Indices = NDArray[np.intp]
 
@@ -164,8 +165,8 @@ def rounds_of(
     """
     found: dict[int | None, list[list[Parting]]] = {budget: [] for budget in budgets}
     once = not protocol.crossed or protocol.kind == "leave-one-out"
-    # every fold draws labels of its own, so a round of folds is as many draws
-    n_drawn = -(-protocol.draws // protocol.n_folds) if protocol.crossed else protocol.draws
+    # every fold draws labels of its own, so two rounds of five folds are ten draws
+    n_drawn = -(-_ROUNDS * protocol.draws // protocol.n_folds) if protocol.crossed else protocol.draws
     for number in range(n_drawn if budgets else 0):
         whole = _folded(pool, n_asked, protocol, number)
         drawn: dict[int, list[Parting]] = {budget: [] for budget in budgets}

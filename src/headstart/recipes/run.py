@@ -45,6 +45,7 @@ from headstart.recipes.letters import run_letters
 from headstart.recipes.recipe import FrozenRecipe, LettersRecipe, Recipe
 from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
+from headstart.report.summary_card import summary_card
 from headstart.sources import native_input
 from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts, versions
 from headstart.tables import to_json
@@ -128,8 +129,8 @@ def run_recipe(
     recipe : Recipe, FrozenRecipe or LettersRecipe
         What to do.
     folder : path
-        Gets ``model/`` and, where a network was trained, ``source/`` (model folders), ``result.json`` and
-        ``report.html``: new, empty, or with an older result, which is replaced.
+        Gets ``model/`` and, where a network was trained, ``source/`` (model folders), ``result.json``,
+        ``card.md`` and ``report.html``: new, empty, or with an older result, which is replaced.
     options : Options, optional
         How to do it. Same seed, same machine, same result.
 
@@ -225,6 +226,7 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: Options) -> Outcome
 
 def _written(home: Path, result: StudyResult) -> Outcome:
     write_atomic(home / "result.json", to_json(result) + "\n")
+    write_atomic(home / "card.md", summary_card(result))
     return Outcome(result, home, write_atomic(home / "report.html", render(result)))
 
 

@@ -43,7 +43,7 @@ _NOTES = {
     "probe": "the source, frozen, under a new head",
     "textbook probe": "frozen where the textbook does",
     "finetune": "probe first, then everything unfrozen",
-    "scratch": "the same network, from these labels alone",
+    "scratch": "a network that learns from these labels alone",
     "random frozen": "the same network, random weights, frozen",
     "raw pixels": "no network, only the pixels",
     "collapse": "read off the source's own classes",

@@ -1,0 +1,98 @@
+"""The model card of a study: its figures in the form that model hubs read.
+
+In: ``records.StudyResult``. Out: Markdown with a YAML head. Imports records of ours alone; every number
+comes from the record. Called where results are written.
+"""
+
+from __future__ import annotations
+
+import json
+
+from headstart.records import Score, StudyResult
+
+__all__ = ["summary_card"]
+
+
+def summary_card(result: StudyResult) -> str:
+    """Write the model card of a study.
+
+    Parameters
+    ----------
+    result : StudyResult
+        The study.
+
+    Returns
+    -------
+    str
+        Markdown: a YAML head with the metrics of the hub's ``model-index``, then the verdict, the
+        table and how it was judged. The same result gives the same text.
+
+    References
+    ----------
+    Mitchell et al. Model Cards for Model Reporting. FAT* 2019, arXiv:1810.03993. Hugging Face, Model Cards:
+    the metadata ``model-index``.
+
+    Examples
+    --------
+    >>> from headstart.records import Row
+    >>> row = Row("probe", None, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
+    >>> card = summary_card(StudyResult("Letters", "s", "It helps.", (), (row,), (), (), (), {}, {}))
+    >>> "value: 0.9" in card, "It helps." in card
+    (True, True)
+    """
+    lines = ["---", "library_name: headstart", "pipeline_tag: image-classification"]
+    lines += _index(result)
+    lines += ["---", "", f"# {' '.join(result.title.split())}", "", result.verdict, "", result.summary, ""]
+    if result.rows:
+        lines += ["| strategy | labels per class | accuracy, % | 95 % interval |", "|---|---|---|---|"]
+        lines += [
+            f"| {row.strategy} | {'all' if row.labels_per_class is None else row.labels_per_class} "
+            f"| {100 * row.accuracy.value:.2f} | {_span(row.accuracy)} |"
+            for row in result.rows
+        ]
+        lines.append("")
+    lines += ["## How it was judged", "", result.protocol or f"On {result.judged_on} images.", ""]
+    if result.calibrations:
+        first = result.calibrations[0]
+        lines += [
+            f"Probabilities: calibration error {100 * first.ece:.1f} points, Brier score {first.brier:.3f}, "
+            f"log loss {first.nll:.3f} nats on {first.n:,} images.",
+            "",
+        ]
+    said = [*result.remarks, *result.findings]
+    if said:
+        lines += ["## Limits", "", *(f"- {one}" for one in said), ""]
+    lines += ["## How to get these numbers again", "", "```", result.facts.get("command", ""), "```", ""]
+    lines += [
+        f"- {name.replace('_', ' ')}: {text}" for name, text in result.facts.items() if name != "command"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _index(result: StudyResult) -> list[str]:
+    """The probe's accuracy, and precision, recall and F1 as means over classes, as the hub reads them."""
+    if not result.evaluations:
+        return []
+    found = result.evaluations[0]
+    n_classes = len(found.per_class)
+    metrics = {
+        "accuracy": found.accuracy.value,
+        "precision": sum(one.precision.value for one in found.per_class) / n_classes,
+        "recall": sum(one.recall.value for one in found.per_class) / n_classes,
+        "f1": sum(one.f1.value for one in found.per_class) / n_classes,
+    }
+    # names are the user's: JSON strings are YAML strings, whatever is in them
+    lines = ["model-index:", f"- name: {json.dumps(result.title, ensure_ascii=False)}", "  results:"]
+    lines += ["  - task:", "      type: image-classification", "    dataset:"]
+    lines += [
+        "      type: custom",
+        f"      name: {json.dumps(found.title, ensure_ascii=False)}",
+        "    metrics:",
+    ]
+    for name, value in metrics.items():
+        lines += [f"    - type: {name}", f"      value: {value:.6g}"]
+    return lines
+
+
+def _span(score: Score) -> str:
+    return f"{100 * score.low:.1f} to {100 * score.high:.1f}"
