@@ -82,7 +82,7 @@ def studied(dataset: Dataset, external: Dataset | None, kind: str, number: int, 
         raw = Reader(open_source("pixels", judging.pool), judging.pool, judging.asked)
         strategies |= {
             "raw pixels": chosen_probe(raw, Probe(head="kernel")),
-            "majority": majority(judging.pool),
+            "majority": majority(judging.pool, whole=judging.protocol.crossed),
         }
     table = run_table(strategies, judging.pool, judging.asked, judging.protocol)
     return [one.verdict for one in table.comparisons]

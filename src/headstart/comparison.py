@@ -213,7 +213,7 @@ def _plain_difference(
     """By what the rounds are: groups of images, folds of one pool, or draws on images of their own."""
     if groups is not None:
         return clustered_difference(a, b, groups)
-    if protocol.kind == "folds":
+    if protocol.kind in ("folds", "leave-one-out"):  # models that share most of what they learn from
         gain = a.astype(np.float64) - b
         by_fold = [gain[i, part.asked].mean() for i, one in enumerate(rounds) for part in one]
         n_asked = len(rounds[0][0].asked)  # folds share learners as the whole pool does, whatever the budget

@@ -333,13 +333,16 @@ def network_from_scratch(
     return strategy
 
 
-def majority(pool: Dataset) -> Strategy:
-    """Always the commonest class of the labels drawn.
+def majority(pool: Dataset, *, whole: bool = False) -> Strategy:
+    """Always the commonest class.
 
     Parameters
     ----------
     pool : Dataset
         Images to draw labels from.
+    whole : bool, default=False
+        Of the whole pool rather than of the labels drawn. Where the pool is judged by itself: what is
+        left out makes its own class rarer among the rest, so the commonest of those is wrong too often.
 
     Returns
     -------
@@ -349,7 +352,8 @@ def majority(pool: Dataset) -> Strategy:
     codes, n_classes = pool.codes(), len(pool.classes)
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-        shares = np.bincount(codes[learn], minlength=n_classes) / len(learn)
+        counted = codes if whole else codes[learn]
+        shares = np.bincount(counted, minlength=n_classes) / len(counted)
         return np.tile(shares.astype(np.float32), (len(asked), 1))
 
     return strategy

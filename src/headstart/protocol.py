@@ -291,7 +291,7 @@ def _rests_on(asked: Dataset, kind: str = "") -> str:
             "Images of one group resemble each other, so intervals and tests count groups: Wilson's on the "
             "effective number of images, and a cluster-robust t. p-values are Holm's."
         )
-    if kind == "folds":
+    if kind in ("folds", "leave-one-out"):
         return "Intervals are Wilson's; differences by the corrected resampled t-test; p-values are Holm's."
     return (
         "Intervals are Wilson's; differences on the same images by exact McNemar, over several draws of "

@@ -294,7 +294,7 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     if "collapse" in wanted.controls and (read := _collapse(study)) is not None:
         strategies["collapse"] = read
     if "majority" in wanted.controls:
-        strategies["majority"] = majority(pool)
+        strategies["majority"] = majority(pool, whole=judging.protocol.crossed)
     return strategies, remarks
 
 
