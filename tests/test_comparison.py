@@ -198,6 +198,62 @@ def test_the_verdict_is_about_few_labels_and_about_all() -> None:
     ]
 
 
+def test_collapse_is_said_apart_for_it_uses_the_source_too() -> None:
+    found = table(blank(10, 10), blank(50, 50), probe=70, strong=40, collapse=95)
+    assert found.verdict.startswith("With all 20 labels, transfer helps by 30.00 points")
+    assert "over its strongest control (strong). But no new head is needed: collapse" in found.verdict
+    assert "does better by 25.00 points [+" in found.verdict
+    worse = table(blank(10, 10), blank(50, 50), probe=70, strong=40, collapse=50)
+    assert "collapse" not in worse.verdict
+
+
+def test_rounds_with_random_networks_allow_for_another_draw() -> None:
+    test = blank(100, 100)
+    lucky = {seed: right_on(test, number) for seed, number in enumerate((90, 110, 130, 150, 170))}
+    ways: dict[str, Strategy] = {
+        "probe": right_on(test, 150),
+        "random frozen": lambda learn, asked, seed: lucky[seed](learn, asked, seed),
+    }
+    fixed = run_table(ways, blank(10, 10), test, Protocol(()))
+    drawn = run_table(ways, blank(10, 10), test, Protocol((), redrawn=("random frozen",)))
+    assert fixed.comparisons[0].verdict == "helps" and drawn.rows[1].draws == 5
+    assert drawn.comparisons[0].verdict == "cannot tell apart"  # one of the five did better
+    width = [one.comparisons[0].difference.high - one.comparisons[0].difference.low for one in (fixed, drawn)]
+    assert width[1] > 2 * width[0]
+
+
+def test_groups_of_the_images_asked_widen_intervals() -> None:
+    test = blank(50, 50)
+    by_people = replace(test, groups=(np.arange(100) // 10).astype(str))
+    alone, grouped = (
+        run_table({"probe": right_on(test, 80), "rival": right_on(test, 60)}, blank(9, 9), one, ALL)
+        for one in (test, by_people)
+    )
+    for first, second in zip(alone.rows, grouped.rows, strict=True):
+        assert first.accuracy.value == second.accuracy.value
+        assert second.accuracy.high - second.accuracy.low > first.accuracy.high - first.accuracy.low
+    assert alone.comparisons[0].verdict == "helps"
+    assert grouped.comparisons[0].p_adjusted > alone.comparisons[0].p_adjusted
+
+
+def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
+    pool = blank(30, 30)
+    protocol = Protocol((), draws=3, kind="folds", n_folds=5)
+    seen: list[tuple[int, int]] = []
+
+    def spy(learn: NDArray[np.intp], asked: NDArray[np.intp], seed: int) -> Any:
+        seen.append((len(learn), len(asked)))
+        return right_on(pool, 50)(learn, asked, seed)
+
+    found = run_table({"probe": spy, "rival": right_on(pool, 35)}, pool, pool, protocol)
+    assert seen == [(48, 12)] * 15 and found.rows[0].draws == 3
+    assert found.rows[0].accuracy.value == pytest.approx(50 / 60) and found.rows[0].accuracy.n == 60
+    assert found.answers is not None and (found.answers.argmax(axis=1) == pool.codes()).sum() == 50
+    plain = run_table({"probe": spy, "rival": right_on(pool, 35)}, pool, pool, ALL)
+    ours, theirs = found.comparisons[0].difference, plain.comparisons[0].difference
+    assert ours.value == pytest.approx(theirs.value) and ours.high - ours.low > theirs.high - theirs.low
+
+
 def test_without_controls_the_question_is_open() -> None:
     found = table(blank(10, 10), blank(50, 50), probe=90)
     assert found.comparisons == ()

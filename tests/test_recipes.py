@@ -171,7 +171,7 @@ def test_another_seed_gives_another_result(parity: Outcome, tmp_path: Path) -> N
 
 def test_what_a_recipe_leaves(parity: Outcome) -> None:
     names = sorted(path.name for path in parity.folder.iterdir())
-    assert names == ["model", "report.html", "result.json", "source"]
+    assert names == ["card.md", "model", "report.html", "result.json", "source"]
     page = parity.report.read_text()
     result = parity.result
     assert parity.report == parity.folder / "report.html" and result.verdict in page
@@ -253,7 +253,7 @@ def test_no_test_image_is_learnt_from(
         tested.append(test)
 
     spy("headstart.strategies", "fit", see_fit)
-    spy("headstart.comparison", "fit", see_fit)
+    spy("headstart.controls", "fit", see_fit)
     spy("headstart.recipes.run", "learn_network", see_learn)
     spy("headstart.recipes.run", "learn_head", see_learn)
     spy("headstart.recipes.run", "run_table", see_table)

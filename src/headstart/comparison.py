@@ -32,6 +32,8 @@ __all__ = ["PROBE", "Table", "run_table", "sentences"]
 PROBE = "probe"
 """The strategy that the others are controls of."""
 
+_COLLAPSE = "collapse"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -257,7 +259,7 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
         here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
         rivals = [one for one in comparisons if one.labels_per_class == budget]
-        lines[budget] = _against_best(max(rivals, key=lambda one: here[one.control]), budget, n_labels)
+        lines[budget] = _line(rivals, here, budget, n_labels)
     few = [budget for budget in lines if budget is not None]
     headline = 5 if 5 in few else (few[0] if few else None)
     alone = headline == list(lines)[-1] or None not in lines
@@ -265,6 +267,23 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     worth = _worth(rows, comparisons, headline)
     others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
     return (first, *worth, *others)
+
+
+def _line(
+    rivals: Sequence[Comparison], accuracies: Mapping[str, float], budget: int | None, n_labels: int
+) -> str:
+    """The probe against its strongest control; collapse uses the source too, so it is said apart."""
+    without = [one for one in rivals if one.control != _COLLAPSE] or rivals
+    said = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
+    apart = [one for one in rivals if one.control == _COLLAPSE and one.verdict == "hurts"]
+    if not apart or len(without) == len(rivals):
+        return said
+    found = apart[0].difference
+    better, span = -100 * found.value, f"[{-100 * found.high:+.2f}, {-100 * found.low:+.2f}]"
+    return (
+        f"{said} But no new head is needed: collapse, which reads the answer off the source's own classes, "
+        f"does better by {better:.2f} points {span}."
+    )
 
 
 def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int | None) -> tuple[str, ...]:
