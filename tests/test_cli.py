@@ -326,6 +326,7 @@ def test_run_without_controls_leaves_the_question_open(run: Run, desk: Path) -> 
     assert "no control was run, so whether transfer was worth it is open" in said.out
     assert said.out.endswith("\nReport: out/report.html\n")
     assert sorted(path.name for path in (desk / "out").iterdir()) == [
+        "card.md",
         "model",
         "report.html",
         "result.json",

@@ -255,7 +255,8 @@ def test_the_first_test_images_are_judged_alone(vgg: Outcome) -> None:
 
 
 def test_the_saved_model_opens_and_has_the_first_draw_s_figure(vgg: Outcome, digits: Dataset) -> None:
-    assert sorted(path.name for path in vgg.folder.iterdir()) == ["model", "report.html", "result.json"]
+    names = ["card.md", "model", "report.html", "result.json"]
+    assert sorted(path.name for path in vgg.folder.iterdir()) == names
     model, test = open_model(vgg.folder / "model"), with_test_split(digits, 0).split("test")
     share = float((model.predict(test) == test.labels).mean())
     (evaluation,) = vgg.result.evaluations

@@ -14,8 +14,9 @@ from PIL import Image
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays, load
 from headstart.errors import ShapeError
-from headstart.gallery import Judged, ask_model, galleries, least_certain, mistakes, png_address
+from headstart.gallery import Judged, ask_model, galleries, least_certain, mistakes
 from headstart.imaging.prepare import prepare
+from headstart.imaging.thumbs import png_address
 from headstart.model import Model
 from headstart.records import Array, Images, InputSpec
 from headstart.sources import open_source

@@ -62,6 +62,7 @@ LAYERS: dict[str, str] = {
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
+    "estimator": "errors records cache data imaging heads features model sources strategies",
     "face": "errors records progress cache data imaging features model sources strategies studies",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
     "strategies comparison tables networks heads features choose transfers protocol controls studies trained "
@@ -82,7 +83,7 @@ OWNERS: dict[str, str] = {
     "openvino": "graph",
     "onnxruntime": "graph",
     "onnx": "graph features model networks pretrained sources strategies",
-    "sklearn": "data",
+    "sklearn": "data estimator",
     "matplotlib": "report",
     "jinja2": "report",
     "PIL": "data imaging",

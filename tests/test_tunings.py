@@ -179,7 +179,7 @@ Tune = Callable[..., Result]
 def tune(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Tune:
     def invoke(*words: Any) -> Result:
         monkeypatch.setattr(sys, "argv", ["headstart", "tune", *map(str, words)])
-        return CliRunner().invoke(verbs_app, [*map(str, words), "--runtime", "onnxruntime"])
+        return CliRunner().invoke(verbs_app, ["tune", *map(str, words), "--runtime", "onnxruntime"])
 
     return invoke
 

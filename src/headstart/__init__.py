@@ -15,6 +15,7 @@ __all__ = [
     "HeadstartError",
     "Model",
     "TrainSettings",
+    "TransferClassifier",
     "__version__",
     "load",
     "open",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
     from headstart.data.readers import load
     from headstart.errors import HeadstartError
+    from headstart.estimator import TransferClassifier
     from headstart.face import study, train, transfer
     from headstart.model import Model
     from headstart.model import open_model as open
@@ -37,6 +39,7 @@ _HOMES = {
     "HeadstartError": ("headstart.errors", "HeadstartError"),
     "Model": ("headstart.model", "Model"),
     "TrainSettings": ("headstart.records", "TrainSettings"),
+    "TransferClassifier": ("headstart.estimator", "TransferClassifier"),
     "load": ("headstart.data.readers", "load"),
     "open": ("headstart.model", "open_model"),
     "study": ("headstart.face", "study"),

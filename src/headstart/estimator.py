@@ -103,7 +103,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     -----
     ``X`` may be uint8 images (n, height, width) or (n, height, width, 1 or 3); a 2-D array; a list of
     paths; and, without ``y``, a folder of class folders, a name as `headstart.load` takes it, or a
-    Dataset. Of 500 images and more a tenth is held out to watch a curve by.
+    Dataset.
 
     Examples
     --------
@@ -359,7 +359,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         views = None if self.augment is None else parse_augmentation(self.augment, int(self.views))
         probe = Probe(self.tap, self.pooling, self.head, views, bool(self.balance))
         options = Extraction(self._cache(), self.runtime)
-        self.model_ = learn_head(source, dataset, probe, seed=seed, options=options).model
+        self.model_ = learn_head(source, dataset, probe, seed=seed, spare=False, options=options).model
 
     def _learn_rows(self, rows: Array, names: NDArray[np.str_], codes: NDArray[np.intp]) -> None:
         """Fit a head on the rows themselves."""

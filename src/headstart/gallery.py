@@ -7,8 +7,6 @@ training framework. Called by transfer, study and the command line.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,10 +19,11 @@ from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import ShapeError
 from headstart.explain import Ask, occlusion, overlay
 from headstart.imaging.prepare import fit, prepare
+from headstart.imaging.thumbs import png_address
 from headstart.model import Model
 from headstart.records import Array, Codes, Gallery, Images, InputSpec, Picture
 
-__all__ = ["Judged", "ask_model", "galleries", "least_certain", "mistakes", "png_address"]
+__all__ = ["Judged", "ask_model", "galleries", "least_certain", "mistakes"]
 
 _SIDE_PX = 144  # twice what a page shows, for fine screens
 _HEAT_PX = 96  # a small picture is drawn larger before a smooth map is laid over it
@@ -317,34 +316,3 @@ def _large(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _name(dataset: Dataset, place: int, index: int) -> str:
     images = dataset.images
     return images.paths[place].name if isinstance(images, FileImages) else f"image {index}"
-
-
-def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str:
-    """A picture as a ``data:`` address, to stand in a page.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width, 1 or 3), uint8
-        Grey or colour.
-    colours : int, optional
-        Keep the so many colours that matter most, 2 to 256, if it is in colour. Default: all.
-
-    Returns
-    -------
-    str
-        Beginning with ``data:image/png;base64,``. The same pixels give the same text.
-
-    Examples
-    --------
-    >>> png_address(np.zeros((1, 1, 1), np.uint8))[:30]
-    'data:image/png;base64,iVBORw0K'
-    """
-    from PIL import Image
-
-    grey = pixels.shape[2] == 1
-    picture = Image.fromarray(pixels[..., 0] if grey else pixels)
-    if colours is not None and not grey:
-        picture = picture.quantize(colours)
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -216,6 +216,7 @@ def learn_head(
     probe: Probe = CHOSEN,
     *,
     seed: int = 0,
+    spare: bool = True,
     options: Extraction = PLAIN,
 ) -> Learnt:
     """Fit a head on a frozen source's features: the strategy ``probe``.
@@ -230,6 +231,8 @@ def learn_head(
         Where features are read and what is fitted on them.
     seed : int, default=0
         Decides folds, held-out images and views.
+    spare : bool, default=True
+        Hold some of many training images out, to watch and to measure by; without, all are learnt from.
     options : Extraction, optional
         Cache, runtime and precision.
 
@@ -244,6 +247,8 @@ def learn_head(
         If a name is wrong or the data cannot be learnt from.
     """
     begun, parts = perf_counter(), training_parts(dataset, seed)
+    if not spare:
+        parts = Learning(dataset if dataset.splits is None else dataset.split("train"), None)
     place, head, choice = choose_place(source, parts.fit, probe, seed, options)
     rows, labels, images = training_rows(source, parts.fit, place, probe.augmentation, seed, options)
     watch = None

@@ -102,7 +102,7 @@ def catalog() -> Mapping[str, str]:
     Examples
     --------
     >>> list(catalog())
-    ['digits', 'emnist-letters', 'fashion-mnist', 'kmnist', 'mnist', 'usps']
+    ['digits', 'emnist-letters', 'fashion-mnist', 'greek', 'greek-photos', 'kmnist', 'mnist', 'usps']
     """
     return {name: known.title for name, known in KNOWN.items()}
 

@@ -9,13 +9,14 @@ import base64
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.imaging.prepare import prepare
 from headstart.records import InputSpec
 
-__all__ = ["examples_of"]
+__all__ = ["examples_of", "png_address"]
 
 _SIDE_PX = 144  # twice what a page shows, for fine screens
 _MOST = 8
@@ -50,12 +51,35 @@ def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
     else:
         spec = InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop")
     pictures = prepare(some, spec)
-    return tuple((str(name), _address(one)) for name, one in zip(some.labels, pictures, strict=True))
+    return tuple((str(name), png_address(one)) for name, one in zip(some.labels, pictures, strict=True))
 
 
-def _address(pixels: np.ndarray) -> str:
+def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str:
+    """A picture as a ``data:`` address, to stand in a page.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 1 or 3), uint8
+        Grey or colour.
+    colours : int, optional
+        Keep the so many colours that matter most, 2 to 256, if it is in colour. Default: all.
+
+    Returns
+    -------
+    str
+        Beginning with ``data:image/png;base64,``. The same pixels give the same text.
+
+    Examples
+    --------
+    >>> png_address(np.zeros((1, 1, 1), np.uint8))[:30]
+    'data:image/png;base64,iVBORw0K'
+    """
     from PIL import Image
 
+    grey = pixels.shape[2] == 1
+    picture = Image.fromarray(pixels[..., 0] if grey else pixels)
+    if colours is not None and not grey:
+        picture = picture.quantize(colours)
     file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
+    picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

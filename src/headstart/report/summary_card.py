@@ -37,7 +37,7 @@ def summary_card(result: StudyResult) -> str:
     >>> from headstart.records import Row
     >>> row = Row("probe", None, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
     >>> card = summary_card(StudyResult("Letters", "s", "It helps.", (), (row,), (), (), (), {}, {}))
-    >>> "value: 0.9" in card, "It helps." in card
+    >>> "| probe | all | 90.00 | 88.0 to 92.0 |" in card, "It helps." in card
     (True, True)
     """
     lines = ["---", "library_name: headstart", "pipeline_tag: image-classification"]
