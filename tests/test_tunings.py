@@ -187,7 +187,7 @@ def tune(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Tune:
 def test_the_verb_writes_a_report_and_says_what_it_found(tune: Tune, photos: Path) -> None:
     said = tune("pixels", "photos", "-o", "out", "--policies", "squish,letterbox", "--augments", "none")
     assert said.exit_code == 0, said.output
-    assert sorted(contents(Path("out"))) == ["report.html", "result.json"]
+    assert sorted(contents(Path("out"))) == ["card.md", "report.html", "result.json"]
     assert "Use it: headstart transfer pixels photos -o MODEL --tap values" in said.stdout
     assert said.stdout.endswith("\nReport: out/report.html\n") and said.stderr == ""
     document = json.loads(Path("out/result.json").read_text())
@@ -204,7 +204,7 @@ def test_the_verb_goes_on_with_a_network_and_answers_machines(tune: Tune) -> Non
     document = json.loads(tune(*words, 2).stdout)
     assert document["report"] == "out/report.html" and document["command"].startswith("headstart train")
     assert document["result"]["sizes"]["trials"] == 2
-    assert sorted(contents(Path("out"))) == ["report.html", "result.json", "trials.sqlite"]
+    assert sorted(contents(Path("out"))) == ["card.md", "report.html", "result.json", "trials.sqlite"]
 
 
 def test_the_verb_leaves_the_folders_of_others_alone(tune: Tune, desk: Path) -> None:
