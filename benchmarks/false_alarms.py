@@ -8,7 +8,7 @@ permuted  labels are permuted, so that nobody can learn anything; every control 
 coverage  models of known accuracy answer n images, alone or by writers who differ; how often does the 95 %
           interval hold the known accuracy, and that of a difference the known difference?
 
-    HEADSTART_DATA=... python benchmarks/false_alarms.py --studies 100
+    HEADSTART_DATA=... python benchmarks/false_alarms.py --studies 80
 """
 
 from __future__ import annotations

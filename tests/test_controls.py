@@ -44,6 +44,27 @@ def test_collapse_needs_a_view_of_the_sources_classes() -> None:
         collapse(np.ones((1, 2), np.float32), ["cat", "dog"], "parity", ("even", "odd"))
 
 
+def test_majority_of_the_whole_pool_does_not_flee_from_what_is_left_out() -> None:
+    pool = from_arrays(np.zeros((5, 8, 8), np.uint8), ["a", "b", "a", "b", "a"])
+    rest = np.array([1, 2, 3])  # without two of the commoner class
+    assert controls.majority(pool)(rest, np.array([0]), 0).argmax() == 1
+    assert controls.majority(pool, whole=True)(rest, np.array([0]), 0).argmax() == 0
+
+
+def test_leaving_one_out_does_not_make_its_class_less_likely() -> None:
+    """Features that say nothing: whoever is left out, the head must not lean to the other class."""
+    rng = np.random.default_rng(0)
+    pool = from_arrays(rng.integers(0, 256, (40, 8, 8)).astype(np.uint8), ["a", "b"] * 20)
+    reader = controls.Reader(open_source("pixels", pool), pool, pool)
+    right = []
+    for out in range(40):
+        learn = np.setdiff1d(np.arange(40), [out])
+        head = controls.fitted(reader, ("values", "flat"), "ridge", learn, 0, balance=False)
+        probs = head.probabilities(reader.answers(("values", "flat"))[[out]])
+        right.append(float(probs[0, pool.codes()[out]]))
+    assert 0.42 < np.mean(right) < 0.58  # 0.31 when the classes are weighed as they are left
+
+
 def stripes(n_images: int, seed: int) -> Dataset:
     """Across or down, in noise: which line is bright says which."""
     rng = np.random.default_rng(seed)

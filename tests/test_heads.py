@@ -22,7 +22,7 @@ from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
 from headstart.heads.registry import HEADS, make_head
 from headstart.heads.ridge import KernelHead, RidgeHead
-from headstart.heads.training import balanced_weights
+from headstart.heads.training import class_weights
 from headstart.records import Array, Images, InputSpec
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -437,8 +437,8 @@ def test_balance_makes_a_small_class_count(name: str) -> None:
     assert recalls[1] > recalls[0] + 0.1 and (name == "neighbours" or recalls[1] > 0.5), recalls
 
 
-def test_balanced_weights_are_one_on_average() -> None:
-    weights = balanced_weights(np.array([0] * 30 + [1] * 10))
+def test_class_weights_are_one_on_average() -> None:
+    weights = class_weights(np.array([0] * 30 + [1] * 10))
     assert weights.mean() == pytest.approx(1) and weights[:30].sum() == pytest.approx(weights[30:].sum())
 
 

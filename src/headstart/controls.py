@@ -43,6 +43,7 @@ __all__ = [
     "redrawn_probe",
 ]
 
+_LEFT_OUT = 3  # images up to which a parting leaves one out, with its copies
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
 """Learns from these images of the pool with this seed; probabilities of those of the asked images."""
@@ -132,8 +133,12 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
         Fitted.
     """
     rows, labels, images = reader.training(place, learn)
+    classes, shares = reader.pool.classes, None
+    if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _LEFT_OUT:
+        # the class of what is left out is rarer among the rest; a head that heeds that answers the others
+        shares = np.bincount(reader.pool.codes(), minlength=len(classes)).tolist()
     return make_head(head).fit(
-        rows, labels, classes=reader.pool.classes, images=images, seed=seed, balance=balance
+        rows, labels, classes=classes, images=images, seed=seed, balance=balance, shares=shares
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headstart._threads import threads_for
 from headstart.errors import NotFittedError, ShapeError, UnknownClassError, nearest
-from headstart.heads.training import Training, balanced_weights
+from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
 
 __all__ = [
@@ -84,6 +84,7 @@ class Head(ABC):
         watch: Watch | None = None,
         images: NDArray[np.integer[Any]] | None = None,
         balance: bool = False,
+        shares: Sequence[float] | None = None,
     ) -> Self:
         """Learn from features and label names.
 
@@ -103,6 +104,9 @@ class Head(ABC):
             Which image each row shows, where there are several of one. Default: each its own.
         balance : bool, default=False
             Let every class count alike, however many images it has.
+        shares : sequence of float, optional
+            How much each class counts in all, in the order of the classes; ``balance`` goes before it.
+            Default: as much as it has rows.
 
         Returns
         -------
@@ -125,10 +129,13 @@ class Head(ABC):
         order = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
         codes = _codes(labels, order)
         self.classes_, self.chosen_, self.curve_ = order, {}, None
+        weights = np.ones(len(codes), np.float32)
+        if balance or shares is not None:
+            weights = class_weights(codes, None if balance else shares)
         training = Training(
             features,
             codes,
-            balanced_weights(codes) if balance else np.ones(len(codes), np.float32),
+            weights,
             np.arange(len(codes)) if images is None else np.asarray(images, np.intp),
             seed,
         )

@@ -6,6 +6,7 @@ Must not import a network or a graph. Called by the heads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from headstart.data.splits import folds, holdout
 from headstart.records import Array, Codes
 
-__all__ = ["Training", "balanced_weights"]
+__all__ = ["Training", "class_weights"]
 
 Rows = NDArray[np.intp]
 
@@ -93,14 +94,17 @@ class Training:
         return np.flatnonzero(wanted[np.unique(self.images, return_inverse=True)[1]])
 
 
-def balanced_weights(codes: Codes) -> Array:
-    """Weights that make every class count alike, 1 on average.
+def class_weights(codes: Codes, shares: Sequence[float] | None = None) -> Array:
+    """Weights with which every class counts as much as its share, 1 on average; alike by default.
 
     Examples
     --------
-    >>> balanced_weights(np.array([0, 0, 1, 1, 1, 1])).tolist()
+    >>> class_weights(np.array([0, 0, 1, 1, 1, 1])).tolist()
     [1.5, 1.5, 0.75, 0.75, 0.75, 0.75]
+    >>> class_weights(np.array([0, 1, 1]), [0.5, 0.5]).tolist()
+    [1.5, 0.75, 0.75]
     """
     counts = np.bincount(codes)
-    weights: Array = (len(codes) / (len(counts) * counts[codes])).astype(np.float32)
+    wanted = np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares) / np.sum(shares)
+    weights: Array = (len(codes) * wanted[codes] / counts[codes]).astype(np.float32)
     return weights
