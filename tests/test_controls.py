@@ -53,16 +53,16 @@ def test_majority_of_the_whole_pool_does_not_flee_from_what_is_left_out() -> Non
 
 def test_leaving_one_out_does_not_make_its_class_less_likely() -> None:
     """Features that say nothing: whoever is left out, the head must not lean to the other class."""
-    rng = np.random.default_rng(0)
-    pool = from_arrays(rng.integers(0, 256, (40, 8, 8)).astype(np.uint8), ["a", "b"] * 20)
+    rng = np.random.default_rng(1)
+    pool = from_arrays(rng.integers(0, 256, (30, 8, 8)).astype(np.uint8), ["a", "b"] * 15)
+    place, codes = ("values", "flat"), pool.codes()
     reader = controls.Reader(open_source("pixels", pool), pool, pool)
     right = []
-    for out in range(40):
-        learn = np.setdiff1d(np.arange(40), [out])
-        head = controls.fitted(reader, ("values", "flat"), "ridge", learn, 0, balance=False)
-        probs = head.probabilities(reader.answers(("values", "flat"))[[out]])
-        right.append(float(probs[0, pool.codes()[out]]))
-    assert 0.42 < np.mean(right) < 0.58  # 0.31 when the classes are weighed as they are left
+    for out in range(30):
+        learn = np.setdiff1d(np.arange(30), [out])
+        head = controls.fitted(reader, place, "ridge", learn, 0, balance=False)
+        right.append(head.probabilities(reader.answers(place)[[out]]).argmax() == codes[out])
+    assert 0.25 < np.mean(right) < 0.75  # 0 of 30 when the classes are weighed as they are left
 
 
 def stripes(n_images: int, seed: int) -> Dataset:
