@@ -169,8 +169,8 @@ def choose(
     )
 
 
-def deciding_images(codes: Codes, seed: int) -> NDArray[np.intp]:
-    """The images that a choice is made on: all, or of many a stratified 1,500 with 3 of each class.
+def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray[np.intp]:
+    """The images that a choice is made on: all, or of many a stratified part with 3 of each class.
 
     Parameters
     ----------
@@ -178,6 +178,8 @@ def deciding_images(codes: Codes, seed: int) -> NDArray[np.intp]:
         Classes.
     seed : int
         Decides which.
+    most : int, default=1500
+        How many, a few more where classes are scarce.
 
     Returns
     -------
@@ -185,9 +187,9 @@ def deciding_images(codes: Codes, seed: int) -> NDArray[np.intp]:
         Sorted.
     """
     n_classes = int(codes.max()) + 1
-    if len(codes) <= MOST_IMAGES + _LEAST * n_classes:
+    if len(codes) <= most + _LEAST * n_classes:
         return np.arange(len(codes))
-    rest, held = holdout(codes, MOST_IMAGES / len(codes), seed)
+    rest, held = holdout(codes, most / len(codes), seed)
     lacking = _LEAST - np.bincount(codes[held], minlength=n_classes)
     more = [rest[codes[rest] == code][: max(lack, 0)] for code, lack in enumerate(lacking)]
     return np.sort(np.concatenate([held, *more]))

@@ -43,6 +43,7 @@ __all__ = [
     "redrawn_probe",
 ]
 
+_DECIDING = 500  # images that a choice inside a fit is made on: it is made in every fit again
 _LEFT_OUT = 3  # images up to which a parting leaves one out, with its copies
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
@@ -214,7 +215,7 @@ def chosen_for(
     places, heads, given
         As `strategies.places_of` gives them.
     learn : ndarray of int
-        Places in the pool; of more than 1,500 a stratified part decides.
+        Places in the pool; of more than 500 a stratified part decides.
     seed : int
         Decides the folds.
 
@@ -227,7 +228,7 @@ def chosen_for(
     codes = reader.pool.codes()[learn]
     if not heads or np.bincount(codes).min() < 2:
         return given
-    some = learn[deciding_images(codes, seed)]
+    some = learn[deciding_images(codes, seed, _DECIDING)]
     found = choose(
         {place: reader.rows(place)[some] for place in places},
         reader.pool.codes()[some],

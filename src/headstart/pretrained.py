@@ -162,7 +162,7 @@ def network_source(network: Network, native: InputSpec | None, name: str) -> Sou
         "auto",
         _candidates(taps),
         max(1, min(64, _BATCH_PIXELS // (height * width))),
-        {key: about[key] for key in ("n_parameters", "gflops", "licence", "checksum")},
+        {key: about[key] for key in ("n_parameters", "gflops", "licence", "checksum")} | {"size_px": height},
     )
 
 

@@ -71,7 +71,7 @@ _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw on
 _NEAR_MOST = 2_500  # images among which near duplicates are looked for: the time grows with the square
 _BUDGETS = (1, 5, 10, 50)
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-_SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=100)
+_SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=80)
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,10 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
 
 def _small_input(source: Source, pool: Dataset) -> InputSpec:
     """What the controls without the source see: its own frame if that is small, else the images' own."""
-    return source.input if source.input.height_px <= _SMALL_PX else native_input(pool)
+    own = source.input
+    # a graph that enlarges by itself takes small images too, with the scaling of its colours
+    plain = own.height_px <= _SMALL_PX and len(own.mean) == own.channels
+    return own if plain else native_input(pool)
 
 
 def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
@@ -328,7 +331,7 @@ def _drawn(study: _Study) -> Callable[[int], Reader] | None:
         if spec is not None:
             drawn = random_source(spec, seed)
         else:
-            drawn = open_source(f"random:{source.name}", study.judging.pool, seed, source.input.height_px)
+            drawn = open_source(f"random:{source.name}", study.judging.pool, seed, source.notes["size_px"])
         drawn = replace(drawn, input=replace(drawn.input, policy=source.input.policy))
         return replace(study.reader, source=drawn, _kept={})
 
