@@ -530,7 +530,7 @@ def described(taps: dict[str, tuple[int, ...]], side: int = 32, **changes: Any) 
     about = {
         **{"sha256": "0", "taps": taps, "size": [side, side], "mean": [0.5] * 3, "std": [0.5] * 3},
         **{"interpolation": "bicubic", "crop_share": 0.9, "classes": None, "n_parameters": 5},
-        **{"gflops": 0.1, "licence": "mit", "checksum": "c"},
+        **{"gflops": 0.1, "licence": "mit", "checksum": "c", "size_px": 32},
     }
     return Network("taps", builder.model(list(taps)).SerializeToString(), about | changes)
 
@@ -573,7 +573,7 @@ def test_images_within_the_network_s_size_go_in_as_they_are(native: tuple[int, i
 
 def test_notes_are_what_the_makers_say() -> None:
     source = network_source(described(STAGES, classes=["ant", "bee"]), None, "taps")
-    assert source.notes == {"n_parameters": 5, "gflops": 0.1, "licence": "mit", "checksum": "c"}
+    assert source.notes == {"n_parameters": 5, "gflops": 0.1, "licence": "mit", "checksum": "c", "size_px": 32}
     assert source.classes == ("ant", "bee") and source.name == "taps"
 
 
