@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.choose import choose, deciding_images
 from headstart.data.dataset import Dataset
+from headstart.data.stores import ArrayImages
 from headstart.data.views import view_map
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.heads.base import Head
@@ -24,15 +26,15 @@ from headstart.imaging.prepare import prepare
 from headstart.networks.architectures import with_classes
 from headstart.networks.registry import make_network
 from headstart.networks.training import fit
-from headstart.records import Array, NetworkSpec, Source, TrainSettings
+from headstart.records import Array, Images, InputSpec, NetworkSpec, Source, TrainSettings
 from headstart.sources import open_source, random_source
 from headstart.strategies import CHOSEN, Probe, places_of
 
 __all__ = [
+    "Chooser",
     "FeatureOptions",
     "Reader",
     "Strategy",
-    "chosen_for",
     "chosen_probe",
     "collapse",
     "fitted",
@@ -43,7 +45,8 @@ __all__ = [
     "redrawn_probe",
 ]
 
-_DECIDING = 500  # images that a choice inside a fit is made on: it is made in every fit again
+_DECIDING = 250  # images that a choice inside a fit is made on: it is made in every fit again
+_VIEW_BYTES = 256 * 2**20  # of views held in memory at once
 _LEFT_OUT = 3  # images up to which a parting leaves one out, with its copies
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
@@ -74,6 +77,7 @@ class Reader:
     augmentation: Augmentation | None = None
     seed: int = 0
     _kept: dict[tuple[Place, int], Array] = field(default_factory=dict, repr=False)
+    _viewed: dict[InputSpec, Dataset] = field(default_factory=dict, repr=False)  # shared by its replacements
 
     def read(self, places: Sequence[Place]) -> None:
         """Compute several places in one pass over the images, where they are not there yet."""
@@ -98,16 +102,44 @@ class Reader:
     def training(self, place: Place, learn: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
         """Rows to learn from, their labels, and which image each shows: the images, then their views."""
         n_views = 0 if self.augmentation is None else self.augmentation.views
-        for number in range(n_views):
-            if (place, number + 1) not in self._kept:
-                assert self.augmentation is not None, "only an augmentation has views"
-                view = View(self.augmentation, self.seed, number)
-                self._kept[place, number + 1] = extract(
-                    self.pool, self.source, tap=place[0], pooling=place[1], view=view, options=self.options
-                )
+        if n_views and (place, n_views) not in self._kept:
+            self._read_views(place)
         parts = [self.rows(place)[learn], *(self._kept[place, 1 + one][learn] for one in range(n_views))]
         images = np.tile(np.arange(len(learn)), len(parts))
         return np.concatenate(parts), self.pool.labels[learn][images], images
+
+    def _read_views(self, place: Place) -> None:
+        """Features of every view: of a few images in memory in one pass, else view by view."""
+        assert self.augmentation is not None, "only an augmentation has views"
+        n_views, spec = self.augmentation.views, self.source.input
+        where: dict[str, Any] = {"tap": place[0], "pooling": place[1], "options": self.options}
+        size = len(self.pool) * n_views * spec.height_px * spec.width_px * spec.channels
+        if not isinstance(self.pool.images, ArrayImages) or size > _VIEW_BYTES:
+            for number in range(n_views):
+                view = View(self.augmentation, self.seed, number)
+                self._kept[place, number + 1] = extract(self.pool, self.source, view=view, **where)
+            return
+        if spec not in self._viewed:
+            self._viewed[spec] = self._all_views(prepare(self.pool, spec))
+        fitted_already = replace(self.source, input=replace(spec, policy="squish"))
+        rows = extract(self._viewed[spec], fitted_already, **where)
+        for number, part in enumerate(np.split(rows, n_views)):
+            self._kept[place, number + 1] = part
+
+    def _all_views(self, images: Images) -> Dataset:
+        """Every view of prepared images, one view after the other."""
+        assert self.augmentation is not None, "only an augmentation has views"
+        n_views, everyone = self.augmentation.views, np.arange(len(images))
+        views = [
+            augment(images, self.augmentation, seed=self.seed, indices=everyone, view=number)
+            for number in range(n_views)
+        ]
+        return Dataset(
+            f"views of {self.pool.name}",
+            ArrayImages(np.concatenate(views)),
+            np.tile(self.pool.labels, n_views),
+            self.pool.classes,
+        )
 
 
 def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *, balance: bool) -> Head:
@@ -171,7 +203,42 @@ def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions
     return strategy
 
 
-def chosen_probe(reader: Reader, wanted: Probe = CHOSEN) -> Strategy:
+class Chooser:
+    """Where to read and what to fit, chosen from whatever images a fit learns from, once for each such set.
+
+    Parameters
+    ----------
+    reader : Reader
+        The source and the images.
+    wanted : Probe, optional
+        What is given; the rest is chosen. Its augmentation is the reader's.
+    """
+
+    def __init__(self, reader: Reader, wanted: Probe = CHOSEN) -> None:
+        self.wanted, self._reader = wanted, reader
+        self.places, self._heads, self._given = places_of(reader.source, wanted)
+        self._kept: dict[bytes, tuple[Place, str]] = {}
+
+    def __call__(self, learn: Indices, seed: int) -> tuple[Place, str]:
+        """Place and head for these images of the pool; as given where there is nothing to choose by."""
+        key = learn.tobytes()
+        if key not in self._kept:
+            self._kept[key] = self._chosen(learn, seed)
+        return self._kept[key]
+
+    def _chosen(self, learn: Indices, seed: int) -> tuple[Place, str]:
+        pool = self._reader.pool
+        codes = pool.codes()[learn]
+        if not self._heads or np.bincount(codes, minlength=len(pool.classes)).min() < 2:
+            return self._given
+        some = learn[deciding_images(codes, seed, _DECIDING)]
+        rows = {place: self._reader.rows(place)[some] for place in self.places}
+        best = choose(rows, pool.codes()[some], heads=self._heads, n_folds=5, seed=seed).best
+        head = self._given[1]
+        return (best.tap, best.pooling), best.head if head in HELD_OUT else head
+
+
+def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:
     """The probe with everything that is not given chosen again from whatever images it learns from.
 
     Parameters
@@ -180,6 +247,8 @@ def chosen_probe(reader: Reader, wanted: Probe = CHOSEN) -> Strategy:
         The source and the images.
     wanted : Probe, optional
         What is given. Its augmentation is the reader's.
+    chooser : Chooser, optional
+        Chooses; another reader's may, so that a control reads where the probe does. Default: its own.
 
     Returns
     -------
@@ -187,59 +256,20 @@ def chosen_probe(reader: Reader, wanted: Probe = CHOSEN) -> Strategy:
         A Strategy. The choice sees the images to learn from only, so its answers are as honest as
         those of a fit without a choice.
     """
-    places, heads, given = places_of(reader.source, wanted)
-    reader.read(places)
+    choice = chooser or Chooser(reader, wanted)
+    reader.read(choice.places)
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-        place, head = chosen_for(reader, places, heads, given, learn, seed)
+        place, head = choice(learn, seed)
         found = fitted(reader, place, head, learn, seed, balance=wanted.balance)
         return found.probabilities(reader.answers(place)[asked])
 
     return strategy
 
 
-def chosen_for(
-    reader: Reader,
-    places: Sequence[Place],
-    heads: Sequence[str],
-    given: tuple[Place, str],
-    learn: Indices,
-    seed: int,
-) -> tuple[Place, str]:
-    """Choose where to read and what to fit, from some images.
-
-    Parameters
-    ----------
-    reader : Reader
-        Where features come from.
-    places, heads, given
-        As `strategies.places_of` gives them.
-    learn : ndarray of int
-        Places in the pool; of more than 500 a stratified part decides.
-    seed : int
-        Decides the folds.
-
-    Returns
-    -------
-    place : (tap, pooling)
-    head : str
-        As given where there is nothing to choose, or a class has one image.
-    """
-    codes = reader.pool.codes()[learn]
-    if not heads or np.bincount(codes).min() < 2:
-        return given
-    some = learn[deciding_images(codes, seed, _DECIDING)]
-    found = choose(
-        {place: reader.rows(place)[some] for place in places},
-        reader.pool.codes()[some],
-        heads=heads,
-        n_folds=5,
-        seed=seed,
-    ).best
-    return (found.tap, found.pooling), (found.head if given[1] in HELD_OUT else given[1])
-
-
-def redrawn_probe(readers: Callable[[int], Reader], wanted: Probe = CHOSEN) -> Strategy:
+def redrawn_probe(
+    readers: Callable[[int], Reader], wanted: Probe = CHOSEN, chooser: Chooser | None = None
+) -> Strategy:
     """The probe on networks that nobody trained, another one for every seed.
 
     Parameters
@@ -248,6 +278,8 @@ def redrawn_probe(readers: Callable[[int], Reader], wanted: Probe = CHOSEN) -> S
         From a seed to a reader whose source has weights drawn by it.
     wanted : Probe, optional
         As the probe's.
+    chooser : Chooser, optional
+        The probe's: random networks are read where it is.
 
     Returns
     -------
@@ -258,7 +290,7 @@ def redrawn_probe(readers: Callable[[int], Reader], wanted: Probe = CHOSEN) -> S
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
         if seed not in kept:
-            kept[seed] = chosen_probe(readers(seed), wanted)
+            kept[seed] = chosen_probe(readers(seed), wanted, chooser)
         return kept[seed](learn, asked, seed)
 
     return strategy

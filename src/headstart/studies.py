@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from headstart.comparison import PROBE, Table, run_table
 from headstart.controls import (
+    Chooser,
     Reader,
     Strategy,
-    chosen_for,
     chosen_probe,
     collapse,
     fitted,
@@ -31,6 +31,7 @@ from headstart.controls import (
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.doctor import Checkup, examine
 from headstart.data.joined import joined
+from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.views import view_map
 from headstart.errors import DataError, SettingError, UnknownViewError, nearest
 from headstart.evaluation.calibration import reliability
@@ -40,6 +41,7 @@ from headstart.gallery import Judged, galleries
 from headstart.graph import runtime
 from headstart.heads.base import Head
 from headstart.imaging.augment import flip_warning
+from headstart.imaging.prepare import prepare
 from headstart.imaging.thumbs import examples_of
 from headstart.model import Model
 from headstart.networks.architectures import architecture
@@ -71,7 +73,7 @@ _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw on
 _NEAR_MOST = 2_500  # images among which near duplicates are looked for: the time grows with the square
 _BUDGETS = (1, 5, 10, 50)
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-_SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=80)
+_SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=60)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class _Study:
     wanted: Wanted
     judging: Judging
     reader: Reader
+    chooser: Chooser
     options: Extraction
 
 
@@ -175,8 +178,11 @@ def run_study(
         networks=_NETWORKS if source.name.startswith("timm:") else _SMALL_NETWORKS,
     )
     judging = decide(dataset, external, kind=wanted.kind, protocol=protocol, units=_units(dataset, found))
-    reader = Reader(source, judging.pool, judging.asked, options, wanted.probe.augmentation, wanted.seed)
-    study = _Study(source, trained, wanted, judging, reader, options)
+    ready = _prepared(judging, source)
+    frame = source.input if ready is judging else replace(source.input, policy="squish")
+    framed = replace(source, input=frame)
+    reader = Reader(framed, ready.pool, ready.asked, options, wanted.probe.augmentation, wanted.seed)
+    study = _Study(source, trained, wanted, judging, reader, Chooser(reader, wanted.probe), options)
     strategies, left_out = _strategies(study)
     table = run_table(strategies, judging.pool, judging.asked, judging.protocol, progress=options.progress)
     result = _result(study, table, (*left_out, *_warnings(dataset, wanted)), found)
@@ -224,6 +230,16 @@ def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
     return tuple(sorted({int(word) for word in numbers})), "all" in words
 
 
+def _prepared(judging: Judging, source: Source) -> Judging:
+    """Pictures in files, for a source of small images: fitted once, for it and for every control."""
+    pool, asked, spec = judging.pool, judging.asked, source.input
+    if not isinstance(pool.images, FileImages) or spec.height_px > _SMALL_PX:
+        return judging
+    fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
+    fit_asked = fit_pool if asked is pool else replace(asked, images=ArrayImages(prepare(asked, spec)))
+    return replace(judging, pool=fit_pool, asked=fit_asked)
+
+
 def _few(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> bool:
     """Whether one image is left out at a time: a fit for each leaves no time for a curve."""
     if wanted.kind is not None:
@@ -267,9 +283,9 @@ def _units(dataset: Dataset, found: Checkup) -> list[int] | None:
 
 def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     """The probe, its controls, and why some control is missing."""
-    wanted, judging, source = study.wanted, study.judging, study.source
-    pool, asked = judging.pool, judging.asked
-    strategies: dict[str, Strategy] = {PROBE: chosen_probe(study.reader, wanted.probe)}
+    wanted, judging, source = study.wanted, study.judging, study.reader.source
+    pool, asked = study.reader.pool, study.reader.asked
+    strategies: dict[str, Strategy] = {PROBE: chosen_probe(study.reader, wanted.probe, study.chooser)}
     strategies |= {name: make(judging) for name, make in wanted.extra.items()}
     remarks = []
     if "scratch" in wanted.controls:
@@ -280,7 +296,7 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
         )
     drawn = _drawn(study) if "random frozen" in wanted.controls else None
     if drawn is not None:
-        strategies["random frozen"] = redrawn_probe(drawn, wanted.probe)
+        strategies["random frozen"] = redrawn_probe(drawn, wanted.probe, study.chooser)
     if "raw pixels" in wanted.controls and source.name != "pixels":
         raw = Reader(
             pixel_source(_small_input(source, pool)),
@@ -312,7 +328,7 @@ def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
     spec = study.wanted.spec or own
     remark = ""
     if spec is None:
-        spec = architecture("cnn", _small_input(study.source, study.judging.pool), 2)
+        spec = architecture("cnn", _small_input(study.reader.source, study.reader.pool), 2)
         remark = (
             "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
             "weights to learn from so few images in a sensible time."
@@ -324,14 +340,14 @@ def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
 
 def _drawn(study: _Study) -> Callable[[int], Reader] | None:
     """Readers of the source's network with random weights, by seed; None where it has no network."""
-    source, wanted, own = study.source, study.wanted, study.trained
+    source, wanted, own = study.reader.source, study.wanted, study.trained
     spec = wanted.spec or (None if own is None else own.manifest.network)
 
     def reader(seed: int) -> Reader:
         if spec is not None:
             drawn = random_source(spec, seed)
         else:
-            drawn = open_source(f"random:{source.name}", study.judging.pool, seed, source.notes["size_px"])
+            drawn = open_source(f"random:{source.name}", study.reader.pool, seed, source.notes["size_px"])
         drawn = replace(drawn, input=replace(drawn.input, policy=source.input.policy))
         return replace(study.reader, source=drawn, _kept={})
 
@@ -432,8 +448,7 @@ def _explaining(study: _Study, answers: Array) -> tuple[Place, Head]:
         kept = np.setdiff1d(learn, shown)
         if np.bincount(judging.pool.codes()[kept], minlength=len(judging.pool.classes)).min() >= 1:
             learn = kept
-    places, heads, given = places_of(study.source, probe)
-    place, head = chosen_for(study.reader, places, heads, given, learn, seed)
+    place, head = study.chooser(learn, seed)
     return place, fitted(study.reader, place, head, learn, seed, balance=probe.balance)
 
 
