@@ -17,12 +17,15 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, RecipeError, SettingError
+from headstart.features import Extraction
 from headstart.heads.registry import HEADS
 from headstart.imaging.augment import parse_augmentation
 from headstart.model import open_model
+from headstart.recipes import frozen as runner
 from headstart.recipes.frozen import run_frozen
 from headstart.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
 from headstart.recipes.run import Options, Outcome, run_recipe, with_test_split
+from headstart.sources import open_source
 
 FROZEN = ("pretrained-digits", "vgg16-mnist")
 TINY = "random:timm:test_resnet"
@@ -374,3 +377,36 @@ def local_network(home: Path) -> str:
     }
     (home / "config.json").write_text(json.dumps(config))
     return f"timm:local-dir:{home}"
+
+
+def test_the_textbook_learns_from_all_labels_of_its_draw(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, digits: Dataset
+) -> None:
+    """Watching a curve spares a tenth; the answers must come from a fit that was spared none."""
+    fits: list[tuple[int, bool]] = []
+    real = runner.make_head
+
+    def spying(name: str) -> Any:
+        head = real(name)
+        fit = head.fit
+
+        def seen(rows: Any, *args: Any, **rest: Any) -> Any:
+            fits.append((len(rows), rest.get("watch") is not None))
+            return fit(rows, *args, **rest)
+
+        head.fit = seen  # type: ignore[method-assign]
+        return head
+
+    monkeypatch.setattr(runner, "make_head", spying)
+    some = np.arange(100)
+    bench = runner._Bench(
+        read_recipe("vgg16-mnist"),  # type: ignore[arg-type]
+        open_source("pixels", digits),
+        digits,
+        digits.subset(np.arange(50)),
+        Extraction(),
+        0,
+    )
+    plan = runner._Plan(("values", "flat"), "mlp", None, None)
+    runner._fitted(bench, some, plan, 0, "a curve")
+    assert fits == [(90, True), (100, False)] and [one.title for one in bench.curves] == ["a curve"]

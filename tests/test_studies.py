@@ -53,6 +53,11 @@ def test_every_control_that_fits_stands_in_the_table(studied: StudyResult) -> No
     assert studied.judged_on == "cross-validated" and "5 folds" in studied.protocol
 
 
+def test_the_verdict_says_what_the_probe_gets_right_too(studied: StudyResult) -> None:
+    best = [row.accuracy for row in studied.rows if row.strategy == "probe"][-1]
+    assert f"It gets {best.value:.1%} of the 150 cross-validated images right [" in studied.verdict
+
+
 def test_the_report_has_all_its_parts(studied: StudyResult) -> None:
     (evaluation,), (calibration,) = studied.evaluations, studied.calibrations
     assert evaluation.accuracy.n == calibration.n == 150

@@ -392,7 +392,7 @@ def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checku
     return StudyResult(
         title=title,
         summary="",
-        verdict=table.verdict,
+        verdict=f"{table.verdict} {_attained(table, judging)}",
         remarks=(*table.remarks, *remarks),
         rows=table.rows,
         comparisons=table.comparisons,
@@ -416,6 +416,15 @@ def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checku
                 seed=study.wanted.seed,
             ),
         ),
+    )
+
+
+def _attained(table: Table, judging: Judging) -> str:
+    """What the probe gets right with the most labels, whether or not it beats anything."""
+    best = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
+    return (
+        f"It gets {best.value:.1%} of the {best.n:,} {judging.judged_on} images right "
+        f"[{100 * best.low:.1f}, {100 * best.high:.1f}]."
     )
 
 

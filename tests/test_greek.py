@@ -1,0 +1,140 @@
+"""The recipe of the Greek letters: its parts on small data, the whole on the real letters."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.cache import FolderCache
+from headstart.data.known import KNOWN
+from headstart.data.readers import load
+from headstart.errors import MissingDataError, RecipeError
+from headstart.model import open_model
+from headstart.recipes import letters
+from headstart.recipes.recipe import LettersRecipe, read_recipe, recipe_text
+from headstart.recipes.run import Options, Outcome, run_recipe
+from headstart.records import TrainSettings
+
+QUICK = TrainSettings(epochs=1, batch_size=64)
+HERE = Path(os.environ.get("HEADSTART_DATA", "/nowhere")) / "greek" / "train"
+needs_letters = pytest.mark.skipif(not HERE.is_dir(), reason="the letters of the course are not here")
+
+
+def quick() -> LettersRecipe:
+    """The recipe on bundled digits, a network that NumPy trains in a second, few views."""
+    whole = read_recipe("greek")
+    assert isinstance(whole, LettersRecipe)
+    return replace(
+        whole,
+        source_data="digits",
+        network="mlp",
+        engine="scratch",
+        tap="hidden1",
+        textbook_tap="hidden2",
+        policy="squish",
+        views=2,
+        training=QUICK,
+        textbook_training=QUICK,
+        scratch=QUICK,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Three digits stand in for the letters, other images of them for the strangers'."""
+    home = tmp_path_factory.mktemp("greek")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_CACHE", str(home / "cache"))
+        names = np.flatnonzero(np.isin(load("digits").labels, ["0", "1", "2"]))
+        few, others = load("digits:0-2").subset(np.arange(27)), load("digits:0-2").subset(np.arange(40, 100))
+        others = replace(others, groups=(np.arange(60) // 10).astype(str))
+        parts = {"digits": load("digits"), "few": few, "others": others}
+        assert len(names) > 100
+        patch.setattr(letters, "load", lambda name: parts[name])
+        cache = FolderCache(home / "features", 2**30)
+        options = Options(data="few", test="others", cache=cache, command="headstart run greek")
+        return run_recipe(quick(), home / "out", options)
+
+
+def test_the_table_has_the_textbook_and_every_control(outcome: Outcome) -> None:
+    names = {row.strategy for row in outcome.result.rows}
+    assert names == {"probe", "textbook", "raw pixels", "random frozen", "scratch", "majority"}
+    assert {row.accuracy.n for row in outcome.result.rows} == {60}
+    assert "6 groups" in outcome.result.protocol and "opened once" in outcome.result.protocol
+
+
+def test_the_letters_themselves_are_left_out_one_at_a_time(outcome: Outcome) -> None:
+    table = outcome.result.tables[0]
+    assert [line[0] for line in table.lines] == ["probe", "textbook", "raw pixels"]
+    assert all(line[1].endswith("of 27") for line in table.lines)
+    assert [one.accuracy.n for one in outcome.result.evaluations] == [60, 27]
+
+
+def test_source_and_model_are_saved_and_open(outcome: Outcome) -> None:
+    source, model = (open_model(outcome.folder / name) for name in ("source", "model"))
+    assert len(source.classes) == 10 and model.classes == ("0", "1", "2")
+    assert model.manifest.settings["augmentation"]["views"] == 2
+    assert source.manifest.settings["augmentation"]["operations"]
+    assert outcome.result.curves[0].title == "mlp on digits"
+
+
+def test_the_network_is_trained_once(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart import trained
+
+    monkeypatch.setenv("HEADSTART_CACHE", str(outcome.folder.parent / "cache"))
+    monkeypatch.setattr(trained, "learn_network", lambda *_, **__: pytest.fail("it trained again"))
+    recipe = quick()
+    again = trained.trained_network(
+        load("digits"),
+        network="mlp",
+        engine="scratch",
+        settings=recipe.training,
+        augmentation=letters.parse_augmentation(recipe.augment, 1),
+    )
+    assert again.model.graph == open_model(outcome.folder / "source").graph
+    assert again.curve is not None and len(again.curve.steps) == 1
+
+
+def test_a_kept_network_that_is_damaged_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.trained import trained_network
+
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+
+    def trained() -> bytes:
+        return trained_network(
+            load("digits:0-1"), network="mlp", engine="scratch", settings=QUICK
+        ).model.graph
+
+    first = trained()
+    (kept,) = (tmp_path / "networks").iterdir()
+    (kept / "model" / "model.onnx").write_bytes(b"torn")
+    assert trained() == first
+
+
+def test_letters_that_are_not_here_are_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_DATA", str(tmp_path))
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    with pytest.raises(MissingDataError, match=r"'greek' is not on this machine.*--data.*--test"):
+        KNOWN["greek"].read("greek", ("train",), False)
+
+
+def test_a_recipe_with_a_test_set_of_its_own_is_checked_whole(tmp_path: Path) -> None:
+    broken = recipe_text("greek").replace('policy = "ink"\n', "").replace("views = 20", 'views = "many"')
+    (tmp_path / "mine.toml").write_text(broken, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"'policy' in \[probe\] is missing.*'views'.*need a whole number"):
+        read_recipe(str(tmp_path / "mine.toml"))
+
+
+@needs_letters
+def test_the_real_letters_read_as_three_classes_of_nine() -> None:
+    assert load("greek").counts() == {"alpha": 9, "beta": 9, "gamma": 9}
+    strangers = load("greek-photos")
+    assert len(strangers) == 91 and strangers.groups is not None and len(set(strangers.groups)) == 10
