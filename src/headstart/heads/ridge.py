@@ -29,7 +29,7 @@ __all__ = ["KernelHead", "RidgeHead", "nystroem", "squared_distances"]
 _FOLDS = 10
 _STRENGTHS = tuple(10.0**power for power in np.arange(-8, 1.5, 0.5).tolist())
 _LANDMARKS = 2_000
-_FEW = 600
+_FEW = 300  # decides width and scaling; by 600 the held-out accuracy was the same in 6 of 7 cases
 _BLOCK = 8_192
 
 
