@@ -73,7 +73,6 @@ _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw on
 _NEAR_MOST = 2_500  # images among which near duplicates are looked for: the time grows with the square
 _BUDGETS = (1, 5, 10, 50)
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-# at 5 labels 40 steps left the control 3 points behind 60: speed is not bought with a weak control
 _SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=100)
 
 
