@@ -22,14 +22,14 @@ import numpy as np
 from machine import facts
 
 from headstart.comparison import run_table
-from headstart.controls import Reader, Strategy, chosen_probe, majority, redrawn_probe
+from headstart.controls import Reader, chosen_probe, majority, redrawn_probe
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays, load
 from headstart.evaluation.clusters import clustered_score
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.networks.architectures import architecture
-from headstart.protocol import Protocol, decide
+from headstart.protocol import Protocol, Strategy, decide
 from headstart.records import InputSpec
 from headstart.sources import open_source, random_source
 from headstart.strategies import Probe
@@ -137,7 +137,7 @@ def truth_in(score: object, truth: float) -> bool:
 
 def pair(rng: np.random.Generator, n: int, truth: float) -> tuple[np.ndarray, np.ndarray]:
     """Two models on the same images, alike in most: a is right more often by ``truth``."""
-    kinds = rng.choice(4, n, p=[0.7, 0.1 + truth / 2, 0.1 - truth / 2 if truth < 0.2 else 0.0, 0.1])
+    kinds = rng.choice(4, n, p=[0.7, 0.1 + truth / 2, 0.1 - truth / 2, 0.1])
     return (kinds == 0) | (kinds == 1), (kinds == 0) | (kinds == 2)
 
 

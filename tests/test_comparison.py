@@ -11,11 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.comparison import Table, run_table
-from headstart.controls import Strategy
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays
 from headstart.errors import DataError
-from headstart.protocol import Protocol
+from headstart.protocol import Protocol, Strategy
 
 ALL = Protocol(())
 

@@ -43,21 +43,22 @@ LAYERS: dict[str, str] = {
     "sources": "errors records data graph networks model pretrained",
     "strategies": "errors records progress data imaging graph cache manifest heads networks features model "
     "sources choose",
-    "protocol": "errors data",
-    "controls": "errors records data imaging heads networks features sources strategies choose",
-    "comparison": "errors records progress data evaluation protocol controls",
+    "provenance": "records strategies",
+    "protocol": "errors records data",
+    "controls": "errors records data imaging heads networks features sources strategies choose protocol",
+    "comparison": "errors records progress data evaluation protocol",
     "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
-    "controls comparison",
+    "controls comparison provenance",
     "explain": "errors records",
     "gallery": "errors records data imaging model explain",
     "scatter": "errors records data",
     "studies": "errors records data imaging graph evaluation heads networks features model sources "
-    "strategies protocol controls comparison transfers gallery scatter",
+    "strategies protocol controls comparison transfers gallery scatter provenance",
     "regime": "errors records networks",
     "tune": "errors records _threads data imaging evaluation heads features choose",
     "tune_training": "errors records _optional progress data imaging evaluation networks sources regime",
     "tunings": "errors records data imaging evaluation networks features sources strategies transfers regime "
-    "tune tune_training",
+    "tune tune_training provenance",
     "trained": "errors records atomic progress cache data imaging model strategies",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
@@ -66,7 +67,7 @@ LAYERS: dict[str, str] = {
     "face": "errors records progress cache data imaging features model sources strategies studies",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
     "strategies comparison tables networks heads features choose transfers protocol controls studies trained "
-    "graph",
+    "graph provenance",
     "console": "atomic cache data records report tables",
     "nouns": "cache data sources inspect tables recipes console",
     "verbs": "errors console atomic progress data features imaging model networks sources strategies studies "

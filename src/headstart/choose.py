@@ -22,7 +22,7 @@ from headstart.heads.base import one_hot
 from headstart.heads.crossval import HELD_OUT
 from headstart.records import Array, Codes, Difference, Score
 
-__all__ = ["MOST_IMAGES", "Choice", "Trial", "choose", "deciding_images"]
+__all__ = ["MOST_IMAGES", "Choice", "Trial", "alike", "choose", "deciding_images"]
 
 MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
 _FEW = 16  # images by which two places are found to be one
@@ -146,7 +146,7 @@ def choose(
     right: dict[Trial, NDArray[np.bool_]] = {}
     seen: list[Array] = []
     for (tap, pooling), rows in features.items():
-        if any(_alike(rows[:_FEW], other) for other in seen):
+        if any(alike(rows[:_FEW], other) for other in seen):
             continue  # an embedding may be a stage averaged
         seen.append(rows[:_FEW])
         known = np.ascontiguousarray(rows[used], np.float32)
@@ -195,8 +195,19 @@ def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray
     return np.sort(np.concatenate([held, *more]))
 
 
-def _alike(rows: Array, others: Array) -> bool:
-    """The same features under another name, up to the rounding of bf16."""
+def alike(rows: Array, others: Array) -> bool:
+    """Whether two places give the same features, up to the rounding of bf16.
+
+    Parameters
+    ----------
+    rows, others : ndarray of shape (n_images, n_features), float32
+        Of the same images: an embedding may be a stage averaged.
+
+    Returns
+    -------
+    bool
+        False where the shapes differ.
+    """
     return rows.shape == others.shape and bool(
         np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0))
     )

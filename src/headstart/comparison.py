@@ -15,7 +15,6 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.controls import Strategy
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError
 from headstart.evaluation.clusters import clustered_difference, clustered_score
@@ -24,7 +23,7 @@ from headstart.evaluation.intervals import wilson
 from headstart.evaluation.power import images_to_settle
 from headstart.evaluation.resampled import resampled_difference
 from headstart.progress import SILENT, Progress
-from headstart.protocol import Parting, Protocol, rounds_of, smallest_class
+from headstart.protocol import Parting, Protocol, Strategy, rounds_of, smallest_class
 from headstart.records import Array, Comparison, Difference, Row, Score
 
 __all__ = ["PROBE", "Table", "run_table", "sentences"]

@@ -1,7 +1,7 @@
 """Strategies and controls: functions that learn from some images and answer others.
 
 In: a source or a network, the pool of images to learn from, the images asked. Out: Strategies. Must not
-import an engine at the top. Called by study's callers: recipes, transfers, studies.
+import an engine at the top. Called by recipes, transfers and studies.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from headstart.imaging.prepare import prepare
 from headstart.networks.architectures import with_classes
 from headstart.networks.registry import make_network
 from headstart.networks.training import fit
+from headstart.protocol import Strategy
 from headstart.records import Array, Images, InputSpec, NetworkSpec, Source, TrainSettings
 from headstart.sources import open_source, random_source
 from headstart.strategies import CHOSEN, Probe, places_of
@@ -34,7 +35,6 @@ __all__ = [
     "Chooser",
     "FeatureOptions",
     "Reader",
-    "Strategy",
     "chosen_probe",
     "collapse",
     "fitted",
@@ -49,8 +49,6 @@ _DECIDING = 250  # images that a choice inside a fit is made on: it is made in e
 _VIEW_BYTES = 256 * 2**20  # of views held in memory at once
 _LEFT_OUT = 3  # images up to which a parting leaves one out, with its copies
 Indices = NDArray[np.intp]
-Strategy = Callable[[Indices, Indices, int], Array]
-"""Learns from these images of the pool with this seed; probabilities of those of the asked images."""
 
 
 @dataclass(frozen=True)

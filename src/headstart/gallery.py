@@ -2,7 +2,7 @@
 
 In: probabilities, true classes, the images they are about. Out: galleries for a report, with what
 the answers rest on where somebody can be asked. Pillow is imported on use. Must not import a
-training framework. Called by transfer, study and the command line.
+training framework. Called by studies.
 """
 
 from __future__ import annotations
@@ -94,6 +94,18 @@ class Judged:
         missed: NDArray[np.bool_] = self.probs.argmax(axis=1) != self.codes
         return missed
 
+    @property
+    def surest_mistakes(self) -> NDArray[np.intp]:
+        """The images that are wrong, the most probable answer first."""
+        wrong = np.flatnonzero(self.wrong)
+        return wrong[np.argsort(-self.probs[wrong].max(axis=1), kind="stable")]
+
+    @property
+    def closest_calls(self) -> NDArray[np.intp]:
+        """All images, those first whose first and second answer are nearest to each other."""
+        two = np.sort(self.probs, axis=1)[:, -2:]
+        return np.argsort(two[:, 1] - two[:, 0], kind="stable")
+
 
 def ask_model(model: Model, *, precision: str = "auto", runtime_name: str = "openvino") -> Ask:
     """Ask a model about images that are prepared already.
@@ -183,9 +195,8 @@ def mistakes(answers: Judged, *, most: int = _MOST, heats: int = 0) -> Gallery:
     >>> [(one.truth, one.called, one.probability) for one in mistakes(answers).pictures]
     [('b', 'a', 0.8)]
     """
-    wrong = np.flatnonzero(answers.wrong)
-    surest = wrong[np.argsort(-answers.probs[wrong].max(axis=1), kind="stable")][:most]
-    n_images, n_wrong = len(answers.codes), len(wrong)
+    surest = answers.surest_mistakes[:most]
+    n_images, n_wrong = len(answers.codes), int(answers.wrong.sum())
     caption = (
         f"{n_wrong:,} of {n_images:,} images {_were(n_wrong)} called something else than their label says"
     )
@@ -227,8 +238,7 @@ def least_certain(answers: Judged, *, most: int = _MOST, heats: int = 0) -> Gall
     >>> gallery.pictures[0].second, gallery.caption.partition(".")[0]
     ('a', 'None of 2 images was called wrong')
     """
-    two = np.sort(answers.probs, axis=1)[:, -2:]
-    chosen = np.argsort(two[:, 1] - two[:, 0], kind="stable")[:most]
+    chosen = answers.closest_calls[:most]
     n_right = int((~answers.wrong[chosen]).sum())
     caption = (
         f"Where the first and the second answer are nearest: {n_right} of these {len(chosen)} "

@@ -1,12 +1,13 @@
 """Who learns from which images and who is judged by which: the protocol of a study.
 
 In: datasets, and what the user wants. Out: a Protocol, the images it is about, and a sentence that says
-it. Must not import a head or an engine: parting comes before learning. Called by study and studies.
+it. Must not import a head or an engine: parting comes before learning. Called by controls, comparison,
+studies and recipes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.splits import folds, holdout, nested_subsets
 from headstart.errors import DataError, SettingError, nearest
+from headstart.records import Array
 
-__all__ = ["KINDS", "Judging", "Parting", "Protocol", "decide", "rounds_of", "smallest_class"]
+__all__ = ["KINDS", "Judging", "Parting", "Protocol", "Strategy", "decide", "rounds_of", "smallest_class"]
 
 KINDS = ("holdout", "folds", "grouped", "leave-one-out", "external")
 """``holdout``: a test part opened once. ``folds``: repeated stratified cross-validation. ``grouped``: the
@@ -29,6 +31,8 @@ _FOLDS = 5
 _ROUNDS = 2  # of folds for few labels, at the usual five draws: one leaves a t-test four degrees of freedom
 
 Indices = NDArray[np.intp]
+Strategy = Callable[[Indices, Indices, int], Array]
+"""Learns from these images of the pool with this seed; probabilities of those of the asked images."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 In: features, true classes, whether each was answered right. Out: a Scatter for a report.
 NumPy alone: scikit-learn's t-SNE takes two seconds to import and its threads do not repeat
-themselves to the last digit. Called by transfer and study.
+themselves to the last digit. Called by studies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Learning: a network from scratch, or a head on a frozen source; either way the result is a Model.
 
 In: a Dataset, and a network or a Source. Out: a Model and how it was learnt.
-Must not import an engine at the top. Called by study, recipes, the command line and the public face.
+Must not import an engine at the top. Called by recipes, studies, the command line and the public face.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ control that trains a network asks the registry for it. Called by the command li
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -20,7 +18,6 @@ from headstart.comparison import PROBE, Table, run_table
 from headstart.controls import (
     Chooser,
     Reader,
-    Strategy,
     chosen_probe,
     collapse,
     fitted,
@@ -45,7 +42,8 @@ from headstart.imaging.prepare import prepare
 from headstart.imaging.thumbs import examples_of
 from headstart.model import Model
 from headstart.networks.architectures import architecture
-from headstart.protocol import Judging, Protocol, decide
+from headstart.protocol import Judging, Protocol, Strategy, decide
+from headstart.provenance import about_source, made_with
 from headstart.records import (
     Array,
     Evaluation,
@@ -58,7 +56,7 @@ from headstart.records import (
 )
 from headstart.scatter import feature_scatter
 from headstart.sources import native_input, open_source, pixel_source, random_source
-from headstart.strategies import CHOSEN, Probe, places_of, versions
+from headstart.strategies import CHOSEN, Probe, places_of
 from headstart.transfers import check_up, short_name
 
 __all__ = ["CONTROLS", "Wanted", "parse_labels", "run_study"]
@@ -68,7 +66,7 @@ CONTROLS = ("majority", "raw pixels", "random frozen", "scratch", "collapse")
 
 _ROUNDING = 1e-9
 _SMALL_PX = 64  # side up to which raw pixels are what the source sees
-_PICTURES = 12
+_PICTURES = 12  # more than a gallery shows
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw one; small ones cost little
 _NEAR_MOST = 2_500  # images among which near duplicates are looked for: the time grows with the square
 _BUDGETS = (1, 5, 10, 50)
@@ -165,11 +163,8 @@ def run_study(
             f"control is {unknown[0]!r}, need one of {', '.join(CONTROLS)}; {nearest(unknown[0], CONTROLS)}"
         )
     found = _examined(dataset, external, wanted)
-    budgets = wanted.labels_per_class
-    if budgets is None:
-        budgets = () if _few(dataset, external, wanted) else _BUDGETS
     protocol = Protocol(
-        tuple(sorted(set(budgets))),
+        _BUDGETS if wanted.labels_per_class is None else tuple(sorted(set(wanted.labels_per_class))),
         wanted.draws,
         wanted.seed,
         wanted.with_all,
@@ -178,6 +173,9 @@ def run_study(
         networks=_NETWORKS if source.name.startswith("timm:") else _SMALL_NETWORKS,
     )
     judging = decide(dataset, external, kind=wanted.kind, protocol=protocol, units=_units(dataset, found))
+    if wanted.labels_per_class is None and judging.protocol.kind == "leave-one-out":
+        # a fit for each image leaves no time for a curve
+        judging = replace(judging, protocol=replace(judging.protocol, labels_per_class=()))
     ready = _prepared(judging, source)
     frame = source.input if ready is judging else replace(source.input, policy="squish")
     framed = replace(source, input=frame)
@@ -238,13 +236,6 @@ def _prepared(judging: Judging, source: Source) -> Judging:
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
     fit_asked = fit_pool if asked is pool else replace(asked, images=ArrayImages(prepare(asked, spec)))
     return replace(judging, pool=fit_pool, asked=fit_asked)
-
-
-def _few(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> bool:
-    """Whether one image is left out at a time: a fit for each leaves no time for a curve."""
-    if wanted.kind is not None:
-        return wanted.kind == "leave-one-out"
-    return external is None and dataset.groups is None and len(dataset) <= 50
 
 
 def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> Checkup:
@@ -383,11 +374,10 @@ def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checku
     assert table.answers is not None, "there are images to answer"
     codes, classes = assessed.codes(judging.pool.classes), judging.pool.classes
     title = f"The probe on the {judging.judged_on} images of {assessed.name}"
-    place, head = _explaining(study, table.answers)
-    ask = _asking(study, place, head)
-    judged = Judged(assessed, table.answers, codes, classes, study.source.input, ask)
+    judged = Judged(assessed, table.answers, codes, classes, study.source.input)
+    place, head = _explaining(study, judged)
+    judged = replace(judged, ask=_asking(study, place, head))
     study.options.progress.step("looking at the answers", 0, 1)
-    right = table.answers.argmax(axis=1) == codes
     sizes = {"learnt from": len(judging.pool), judging.judged_on: len(assessed), "classes": len(classes)}
     return StudyResult(
         title=title,
@@ -412,7 +402,7 @@ def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checku
                 study.reader.answers(place),
                 codes,
                 classes,
-                right,
+                ~judged.wrong,
                 seed=study.wanted.seed,
             ),
         ),
@@ -448,26 +438,17 @@ def _nested(study: _Study) -> str:
     )
 
 
-def _explaining(study: _Study, answers: Array) -> tuple[Place, Head]:
+def _explaining(study: _Study, judged: Judged) -> tuple[Place, Head]:
     """A head to draw maps with: of images judged by themselves it has not seen those that are shown."""
     judging, probe, seed = study.judging, study.wanted.probe, study.wanted.seed
     learn = np.arange(len(judging.pool))
     if judging.protocol.crossed:
-        shown = _shown(answers, judging.pool.codes())
+        shown = np.union1d(judged.surest_mistakes[:_PICTURES], judged.closest_calls[:_PICTURES])
         kept = np.setdiff1d(learn, shown)
         if np.bincount(judging.pool.codes()[kept], minlength=len(judging.pool.classes)).min() >= 1:
             learn = kept
     place, head = study.chooser(learn, seed)
     return place, fitted(study.reader, place, head, learn, seed, balance=probe.balance)
-
-
-def _shown(answers: Array, codes: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Images that galleries will pick, and some more: the surest mistakes, the closest calls."""
-    ordered = np.sort(answers, axis=1)
-    wrong = np.flatnonzero(answers.argmax(axis=1) != codes)
-    surest = wrong[np.argsort(-ordered[wrong, -1], kind="stable")]
-    closest = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
-    return np.union1d(surest[:_PICTURES], closest[:_PICTURES]).astype(np.intp)
 
 
 def _asking(study: _Study, place: Place, head: Head) -> Callable[[Images], Array]:
@@ -503,21 +484,19 @@ def _summary(study: _Study) -> str:
 
 
 def _facts(study: _Study, dataset: Dataset, command: str, seconds: float) -> Mapping[str, str]:
-    source, notes, asked = study.source, study.source.notes, study.judging.asked
-    about = f", {notes['n_parameters']:,} parameters, licence {notes['licence']}" if notes else ""
+    source, asked = study.source, study.judging.asked
     judged = (
         {} if asked.name == dataset.name else {"judged_by": f"{asked.name}, fingerprint {asked.fingerprint}"}
     )
     return {
         "command": command,
-        "source": f"{source.name}{about}",
+        "source": about_source(source),
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
         **judged,
         "preparation": f"{source.input.policy} to {source.input.height_px} x {source.input.width_px} px",
         "seed": str(study.wanted.seed),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **made_with(),
         "everything": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }

@@ -6,15 +6,13 @@ Must not import an engine at the top. Called by the command line.
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import strftime
 
 from headstart.choose import Choice
 from headstart.comparison import Table, run_table
-from headstart.controls import FeatureOptions, Strategy, majority, probe
+from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset
 from headstart.data.doctor import Checkup, examine
 from headstart.errors import DataError
@@ -22,10 +20,11 @@ from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction
 from headstart.imaging.augment import flip_warning
 from headstart.imaging.thumbs import examples_of
-from headstart.protocol import Protocol
+from headstart.protocol import Protocol, Strategy
+from headstart.provenance import about_head, about_source, made_with
 from headstart.records import Evaluation, PlainTable, Row, Source, StudyResult
 from headstart.sources import open_source
-from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts, versions
+from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts
 
 __all__ = ["Transferred", "check_up", "choice_table", "run_transfer", "short_name"]
 
@@ -233,20 +232,15 @@ def _summary(learnt: Learnt, n_held: int) -> str:
 
 
 def _facts(source: Source, dataset: Dataset, learnt: Learnt, command: str) -> Mapping[str, str]:
-    head = learnt.model.manifest.head
-    chosen = ", ".join(f"{name} {value:g}" for name, value in head["chosen"].items())
-    notes = source.notes
-    about = f", {notes['n_parameters']:,} parameters, licence {notes['licence']}" if notes else ""
     return {
         "command": command,
-        "source": f"{source.name}{about}",
+        "source": about_source(source),
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
         "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "head": f"{head['name']} ({chosen})",
+        "head": about_head(learnt.model.manifest.head),
         "seed": str(learnt.model.manifest.seed),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **made_with(),
         "learning": f"{learnt.seconds:.1f} s, features included",
         "date": strftime("%Y-%m-%d"),
     }

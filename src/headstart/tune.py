@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart._threads import threads_for
-from headstart.choose import deciding_images
+from headstart.choose import alike, deciding_images
 from headstart.data.dataset import Dataset
 from headstart.data.splits import folds
 from headstart.errors import DataError, SettingError, nearest
@@ -628,15 +628,10 @@ def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Wh
     """Those of the new features that are not there already under another name."""
     kept: dict[Where, Array] = {}
     for where, rows in new.items():
-        others = [one for one in (*known.values(), *kept.values()) if one.shape == rows.shape]
-        if not any(_alike(rows[:_GLANCED], one[:_GLANCED]) and _alike(rows, one) for one in others):
+        others = (*known.values(), *kept.values())
+        if not any(alike(rows[:_GLANCED], one[:_GLANCED]) and alike(rows, one) for one in others):
             kept[where] = rows
     return kept
-
-
-def _alike(rows: Array, others: Array) -> bool:
-    """The same up to the rounding of bf16: an embedding may be a stage averaged."""
-    return bool(np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0)))
 
 
 def _n_folds(codes: Codes, groups: NDArray[np.str_] | None, most: int) -> int:

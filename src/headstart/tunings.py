@@ -6,11 +6,9 @@ the command that uses the winner. Must not import an engine at the top. Called b
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from time import strftime
@@ -24,10 +22,10 @@ from headstart.imaging.augment import Augmentation, flip_warning, parse_augmenta
 from headstart.imaging.prepare import POLICIES
 from headstart.imaging.thumbs import examples_of
 from headstart.networks.architectures import ARCHITECTURES
+from headstart.provenance import about_source, made_with
 from headstart.records import Comparison, Difference, Factor, PlainTable, Row, Score, Source, StudyResult
 from headstart.regime import Regime
 from headstart.sources import open_source
-from headstart.strategies import versions
 from headstart.transfers import check_up, short_name
 from headstart.tune import NO_VIEWS, FeatureTrial, FeatureTuning, tune_features
 from headstart.tune_training import NetworkTrial, TrainingTuning, tune_training
@@ -275,8 +273,6 @@ def _of_features(asked: _Asked, source: Source, found: FeatureTuning, remarks: S
         *_lead_said(found),
         *([f"Not tried: {', '.join(found.left_out)}."] if found.left_out else []),
     ]
-    notes = source.notes
-    about = f", {notes['n_parameters']:,} parameters, licence {notes['licence']}" if notes else ""
     result = StudyResult(
         title=f"Tuning {short_name(asked.name)} on {asked.dataset.name}",
         summary=_feature_summary(asked, found),
@@ -286,7 +282,11 @@ def _of_features(asked: _Asked, source: Source, found: FeatureTuning, remarks: S
         comparisons=comparisons,
         evaluations=(),
         curves=(),
-        facts=_facts(asked, {"source": f"{asked.name}{about}", "use_it": command}, found.seconds),
+        facts=_facts(
+            asked,
+            {"source": about_source(replace(source, name=asked.name)), "use_it": command},
+            found.seconds,
+        ),
         sizes={"train": found.n_images, "ways": len(found.trials), "classes": len(asked.dataset.classes)},
         examples=examples_of(asked.train),
         tables=(_mattered(found.factors), _trials_table(found)),
@@ -491,8 +491,7 @@ def _facts(asked: _Asked, special: Mapping[str, str], seconds: float) -> dict[st
         **special,
         "data": f"{asked.dataset.name}, fingerprint {asked.dataset.fingerprint}",
         "seed": str(asked.seed),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions(engine).items()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **made_with(engine),
         "searching": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }

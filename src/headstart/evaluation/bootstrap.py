@@ -1,8 +1,8 @@
 """An interval for any number that is computed from images: macro F1, a gap between classes, a loss.
 
 In: a function of image indices, and what parts the images: strata or groups. Out: ``records.Score``.
-Imports only errors and records of ours and the metrics next door; NumPy does the drawing. Called by
-studies, for every score that has no interval of its own.
+Imports only errors and records of ours and the metrics next door; NumPy does the drawing. For whoever
+needs an interval of a score that has none of its own; no study does yet.
 """
 
 from __future__ import annotations

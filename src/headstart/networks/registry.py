@@ -1,6 +1,6 @@
 """Engines by name: in comes a spec, out a trainable Network.
 
-Must not import an engine at the top: each brings its own heavy package. Called by study, recipes and cli.
+Must not import an engine at the top: each brings its own heavy package. Called by controls and strategies.
 """
 
 from __future__ import annotations

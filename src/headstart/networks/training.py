@@ -1,7 +1,7 @@
 """One training loop for every engine, and the evaluation it stops by.
 
 In: a Network, uint8 images, integer codes, settings. Out: a history and the best weights, in place.
-Must not import an engine: it knows only the protocol. Called by study, recipes and the command line.
+Must not import an engine: it knows only the protocol. Called by controls and strategies.
 """
 
 from __future__ import annotations

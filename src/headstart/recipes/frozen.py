@@ -6,8 +6,6 @@ Called by the command line through run.
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter, strftime
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.choose import Choice
 from headstart.comparison import Table, run_table
-from headstart.controls import FeatureOptions, Strategy, majority, probe
+from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.splits import folds
 from headstart.errors import RecipeError
@@ -28,7 +26,8 @@ from headstart.features import Extraction, Place, extract, extract_all
 from headstart.heads.registry import make_head
 from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.imaging.thumbs import examples_of
-from headstart.protocol import Protocol, rounds_of
+from headstart.protocol import Protocol, Strategy, rounds_of
+from headstart.provenance import about_head, about_source, made_with
 from headstart.recipes.recipe import FrozenRecipe, Published, Textbook
 from headstart.records import Array, Curve, Evaluation, PlainTable, Source, StudyResult
 from headstart.sources import open_source
@@ -39,7 +38,6 @@ from headstart.strategies import (
     learn_head,
     training_parts,
     training_rows,
-    versions,
 )
 from headstart.transfers import check_up, choice_table
 
@@ -425,20 +423,16 @@ def _figures(accuracy: float, n_test: int) -> tuple[str, str, str]:
 
 
 def _facts(bench: _Bench, learnt: Learnt, command: str, seconds: float) -> dict[str, str]:
-    head, notes = learnt.model.manifest.head, bench.source.notes
-    chosen = ", ".join(f"{name} {value:g}" for name, value in head["chosen"].items())
-    tap = learnt.model.manifest.source
-    about = f", {notes['n_parameters']:,} parameters, licence {notes['licence']}" if notes else ""
+    head, tap = learnt.model.manifest.head, learnt.model.manifest.source
     return {
         "command": command,
-        "source": f"{bench.source.name}{about}",
+        "source": about_source(bench.source),
         "source_fingerprint": bench.source.fingerprint,
         "data": f"{bench.train.name}, fingerprint of the training images {bench.train.fingerprint}",
         "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "head": f"{head['name']} ({chosen}) on {tap['tap']}, {tap['pooling']}",
+        "head": f"{about_head(head)} on {tap['tap']}, {tap['pooling']}",
         "seed": str(bench.seed),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **made_with(),
         "everything": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }

@@ -12,13 +12,14 @@ from importlib.util import find_spec
 import numpy as np
 
 from headstart.choose import Choice, choose
-from headstart.controls import Reader, Strategy, chosen_probe
+from headstart.controls import Reader, chosen_probe
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
 from headstart.features import Extraction
 from headstart.graph import build
 from headstart.imaging.augment import parse_augmentation
 from headstart.model import Model
+from headstart.protocol import Strategy
 from headstart.recipes.recipe import LettersRecipe
 from headstart.records import PlainTable, Source, StudyResult, TrainSettings
 from headstart.sources import fingerprint, spec_source

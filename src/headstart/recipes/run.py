@@ -7,7 +7,6 @@ Called by the command line.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +22,6 @@ from headstart.cache import Cache, NullCache
 from headstart.comparison import Table, run_table
 from headstart.controls import (
     FeatureOptions,
-    Strategy,
     collapse,
     frozen_controls,
     network_from_scratch,
@@ -39,7 +37,8 @@ from headstart.features import Extraction
 from headstart.heads.registry import make_head
 from headstart.networks.architectures import architecture
 from headstart.progress import SILENT, Progress
-from headstart.protocol import Protocol
+from headstart.protocol import Protocol, Strategy
+from headstart.provenance import about_head, made_with
 from headstart.recipes.frozen import run_frozen
 from headstart.recipes.letters import run_letters
 from headstart.recipes.recipe import FrozenRecipe, LettersRecipe, Recipe
@@ -47,7 +46,7 @@ from headstart.records import Array, Evaluation, StudyResult
 from headstart.report.page import render
 from headstart.report.summary_card import summary_card
 from headstart.sources import native_input
-from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts, versions
+from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts
 from headstart.tables import to_json
 
 __all__ = ["Options", "Outcome", "run_recipe", "with_test_split"]
@@ -386,19 +385,16 @@ def _result(
 
 
 def _facts(run: _Run, source: Learnt, transferred: Learnt, seconds: float) -> dict[str, str]:
-    head = transferred.model.manifest.head
-    chosen = ", ".join(f"{name} {value:g}" for name, value in head["chosen"].items())
     return {
         "command": run.options.command,
         "source_data": f"{run.source.name}, fingerprint {run.source.fingerprint}",
         "target_data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
         "source_fingerprint": source.model.manifest.source_fingerprint,
         "model_fingerprint": transferred.model.manifest.source_fingerprint,
-        "head": f"{head['name']} ({chosen}) on tap {run.recipe.tap}",
+        "head": f"{about_head(transferred.model.manifest.head)} on tap {run.recipe.tap}",
         "engine": f"{run.engine}, features by {run.options.runtime}",
         "seed": str(run.options.seed),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions(run.engine).items()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **made_with(run.engine),
         "learning_the_source": f"{source.seconds:.1f} s",
         "learning_the_head": f"{transferred.seconds:.1f} s, features included",
         "everything": f"{seconds:.1f} s",
