@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,30 @@ from PIL import Image
 
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays, load
+from headstart.data.stores import ArrayImages
 from headstart.errors import ShapeError
-from headstart.gallery import Judged, ask_model, galleries, least_certain, mistakes
+from headstart.gallery import Judged, galleries, least_certain, mistakes
 from headstart.imaging.prepare import prepare
 from headstart.imaging.thumbs import png_address
 from headstart.model import Model
 from headstart.records import Array, Images, InputSpec
 from headstart.sources import open_source
 from headstart.strategies import Probe, learn_head
+
+
+def ask_model(model: Model) -> Callable[[Images], Array]:
+    """Asks a model about images that are prepared already."""
+    # a picture of the right size passes this policy untouched
+    plain = replace(model.manifest.input, policy="squish")
+    asked = Model(replace(model.manifest, input=plain), model.graph, model.weights)
+
+    def ask(images: Images) -> Array:
+        labels = np.full(len(images), model.classes[0])
+        pictures = Dataset("pictures", ArrayImages(images), labels, model.classes)
+        return asked.probabilities(pictures, precision="fp32")
+
+    return ask
+
 
 PROBS = np.array(
     [
@@ -176,7 +193,7 @@ def model() -> Model:
 
 def test_a_model_is_asked_about_prepared_images_as_they_are(model: Model) -> None:
     data = load("digits:0-1").subset(np.arange(40))
-    ask = ask_model(model, precision="fp32")
+    ask = ask_model(model)
     prepared = prepare(data, model.manifest.input)
     assert np.allclose(ask(prepared), model.probabilities(data), atol=1e-6)
     moved = np.roll(prepared, 6, axis=2)  # the policy would centre it again

@@ -8,7 +8,7 @@ training framework. Called by studies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,9 @@ from headstart.errors import ShapeError
 from headstart.explain import Ask, occlusion, overlay
 from headstart.imaging.prepare import fit, prepare
 from headstart.imaging.thumbs import png_address
-from headstart.model import Model
 from headstart.records import Array, Codes, Gallery, Images, InputSpec, Picture
 
-__all__ = ["Judged", "ask_model", "galleries", "least_certain", "mistakes"]
+__all__ = ["Judged", "galleries", "least_certain", "mistakes"]
 
 _SIDE_PX = 144  # twice what a page shows, for fine screens
 _HEAT_PX = 96  # a small picture is drawn larger before a smooth map is laid over it
@@ -105,36 +104,6 @@ class Judged:
         """All images, those first whose first and second answer are nearest to each other."""
         two = np.sort(self.probs, axis=1)[:, -2:]
         return np.argsort(two[:, 1] - two[:, 0], kind="stable")
-
-
-def ask_model(model: Model, *, precision: str = "auto", runtime_name: str = "openvino") -> Ask:
-    """Ask a model about images that are prepared already.
-
-    Parameters
-    ----------
-    model : Model
-        Whom to ask.
-    precision : {'auto', 'fp32', 'bf16'}, default='auto'
-        What it computes in; a map does not need more.
-    runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
-        What executes the graph.
-
-    Returns
-    -------
-    callable
-        Images (n, height, width, channels), uint8, at the model's size, to probabilities
-        (n, n_classes). The graph is compiled once, on the first call.
-    """
-    # a picture of the right size passes this policy untouched
-    plain = replace(model.manifest.input, policy="squish")
-    asked = Model(replace(model.manifest, input=plain), model.graph, model.weights)
-
-    def ask(images: Images) -> Array:
-        labels = np.full(len(images), model.classes[0])
-        pictures = Dataset("pictures", ArrayImages(images), labels, model.classes)
-        return asked.probabilities(pictures, runtime_name=runtime_name, precision=precision)
-
-    return ask
 
 
 def galleries(answers: Judged, *, most: int = _MOST, heats: int = _HEATS) -> tuple[Gallery, ...]:
