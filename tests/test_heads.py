@@ -17,7 +17,7 @@ from headstart.graph.runtime import RUNTIMES, compile_graph
 from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
 from headstart.heads.crossval import HELD_OUT
 from headstart.heads.distances import NeighboursHead, PrototypesHead
-from headstart.heads.least_squares import LeastSquares
+from headstart.heads.least_squares import KernelLeastSquares, LeastSquares
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
 from headstart.heads.registry import HEADS, make_head
@@ -468,6 +468,25 @@ def test_ridge_s_left_out_scores_are_those_of_refits(task: Task, strength: float
             inner.T @ inner + penalty * np.eye(rows.shape[1]), inner.T @ (targets[rest] - middle)
         )
         np.testing.assert_allclose(left_out[left], (exact[left] - centre) @ weight + middle, atol=2e-4)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_left_out_scores_need_only_the_products_of_rows(task: Task, weighted: bool) -> None:
+    rng = np.random.default_rng(2)
+    rows = Standardiser.of(task.features)(task.features) + 3  # not centred
+    targets = one_hot(np.repeat(np.arange(10), 10), 10)
+    weights = rng.uniform(0.2, 3, 100).astype(np.float32) if weighted else ONES
+    folds = rng.integers(0, 7, 100)
+    kernel = rows.astype(np.float64) @ rows.T.astype(np.float64)
+    for given in (None, folds):
+        np.testing.assert_allclose(
+            KernelLeastSquares(kernel, targets, weights).left_out(1e-2, given),
+            LeastSquares(rows, targets, weights).left_out(1e-2, given),
+            atol=2e-4,
+        )
+    problem = KernelLeastSquares(kernel, targets, weights)
+    errors = [problem.error(problem.left_out(strength)) for strength in (1e-3, 1e-1, 10.0)]
+    np.testing.assert_allclose(problem.errors((1e-3, 1e-1, 10.0)), errors, rtol=1e-5)
 
 
 def test_ridge_is_ridge(task: Task) -> None:

@@ -25,6 +25,7 @@ LAYERS: dict[str, str] = {
     "atomic": "errors",
     "records": "errors",
     "progress": "records",
+    "beside": "errors",
     "scratch": "errors",
     "data": "errors records _optional",
     "imaging": "errors records _optional data",
@@ -46,13 +47,13 @@ LAYERS: dict[str, str] = {
     "provenance": "records strategies",
     "protocol": "errors records data",
     "controls": "errors records data imaging heads networks features sources strategies choose protocol",
-    "comparison": "errors records progress data evaluation protocol",
+    "comparison": "errors records progress beside data evaluation protocol",
     "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
     "controls comparison provenance",
     "explain": "errors records",
     "gallery": "errors records data imaging model explain",
     "scatter": "errors records data",
-    "studies": "errors records data imaging graph evaluation heads networks features model sources "
+    "studies": "errors records beside data imaging graph evaluation heads networks features model sources "
     "strategies protocol controls comparison transfers gallery scatter provenance",
     "regime": "errors records networks",
     "tune": "errors records _threads data imaging evaluation heads features choose",
@@ -94,6 +95,7 @@ OWNERS: dict[str, str] = {
     "optuna": "tune_training",
     "rich": "progress cli",
     "pyarrow": "data",
+    "loky": "beside",
 }
 HEAVY = ("torch", "timm", "openvino", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy")
 MODULE_LINES, FUNCTION_LINES = 400, 60

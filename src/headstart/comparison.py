@@ -7,7 +7,7 @@ Must not import a source, a head or an engine. Called by recipes, transfers and 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter
@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.beside import run_beside
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError
 from headstart.evaluation.clusters import clustered_difference, clustered_score
@@ -66,6 +67,7 @@ def run_table(
     protocol: Protocol,
     *,
     progress: Progress = SILENT,
+    beside: Collection[str] = (),
 ) -> Table:
     """Try every strategy at every budget on the same draws, and compare the probe with each control.
 
@@ -80,6 +82,9 @@ def run_table(
         Budgets, draws, seed, folds. Budgets larger than the smallest class are left out, with a remark.
     progress : Progress, optional
         Told which cell is being computed.
+    beside : collection of str, optional
+        Strategies computed in a second process, on one core, while the others run here: those that
+        train a network of few weights on few images.
 
     Returns
     -------
@@ -97,11 +102,31 @@ def run_table(
     possible, remarks = _possible(pool, protocol)
     codes, cells = asked.codes(pool.classes), {}
     controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
-    for budget, rounds in rounds_of(pool, len(asked), possible, protocol).items():
+    wanted = rounds_of(pool, len(asked), possible, protocol)
+    away = {
+        (name, budget): [
+            run_beside(_round, strategies[name], partings, codes, protocol.seed + number)
+            for number, partings in enumerate(rounds)
+        ]
+        for budget, rounds in reversed(wanted.items())  # the longest first
+        for name in strategies
+        if name in beside and name not in protocol.redrawn
+    }
+    for budget, rounds in wanted.items():
         for name, strategy in strategies.items():
-            progress.step(f"{name}, {_labels(budget)}", 0, len(rounds))
-            again = protocol.networks if name in protocol.redrawn and len(rounds) == 1 else 1
-            cells[name, budget] = _cell(strategy, list(rounds) * again, codes, protocol.seed)
+            if (name, budget) not in away:
+                progress.step(f"{name}, {_labels(budget)}", 0, len(rounds))
+                again = protocol.networks if name in protocol.redrawn and len(rounds) == 1 else 1
+                seeds = range(protocol.seed, protocol.seed + len(rounds) * again)
+                tried = [
+                    _round(strategy, partings, codes, seed)
+                    for seed, partings in zip(seeds, list(rounds) * again, strict=True)
+                ]
+                cells[name, budget] = _cell(tried, list(rounds) * again)
+    for (name, budget), waits in away.items():
+        progress.step(f"{name}, {_labels(budget)}", 0, len(waits))
+        cells[name, budget] = _cell([wait() for wait in waits], wanted[budget])
+    cells = {(name, budget): cells[name, budget] for budget in wanted for name in strategies}
     groups = _groups(asked, protocol)
     rows = tuple(_row(name, budget, cell, groups) for (name, budget), cell in cells.items())
     budgets = [*possible, *([None] if protocol.with_all else [])]
@@ -132,22 +157,26 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
     return tuple(fits), left
 
 
+def _round(
+    strategy: Strategy, partings: Sequence[Parting], codes: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.bool_], float, Array]:
+    """Which images a strategy got right in one round, (n_asked,); its seconds; its answers."""
+    begun, right = perf_counter(), np.zeros(len(codes), np.bool_)
+    answers: Array | None = None
+    for part in partings:
+        probs = strategy(part.learn, part.asked, seed)
+        right[part.asked] = probs.argmax(axis=1) == codes[part.asked]
+        answers = np.zeros((len(codes), probs.shape[1]), np.float32) if answers is None else answers
+        answers[part.asked] = probs
+    assert answers is not None, "a round answers every image"
+    return right, perf_counter() - begun, answers
+
+
 def _cell(
-    strategy: Strategy, rounds: Sequence[Sequence[Parting]], codes: NDArray[np.int64], seed: int
+    tried: Sequence[tuple[NDArray[np.bool_], float, Array]], rounds: Sequence[Sequence[Parting]]
 ) -> _Cell:
-    right, seconds = np.zeros((len(rounds), len(codes)), np.bool_), []
-    first: Array | None = None
-    for number, partings in enumerate(rounds):
-        begun = perf_counter()
-        for part in partings:
-            probs = strategy(part.learn, part.asked, seed + number)
-            right[number, part.asked] = probs.argmax(axis=1) == codes[part.asked]
-            if number == 0:
-                first = np.zeros((len(codes), probs.shape[1]), np.float32) if first is None else first
-                first[part.asked] = probs
-        seconds.append(perf_counter() - begun)
-    assert first is not None, "a round answers every image"
-    return _Cell(right, float(np.median(seconds)), rounds, first)
+    right, seconds, answers = zip(*tried, strict=True)
+    return _Cell(np.stack(right), float(np.median(seconds)), rounds, answers[0])
 
 
 def _row(name: str, budget: int | None, cell: _Cell, groups: NDArray[np.str_] | None) -> Row:

@@ -65,6 +65,7 @@ CONTROLS = ("majority", "raw pixels", "random frozen", "scratch", "collapse")
 """What transfer has to beat. ``collapse`` stands only where the source's own classes answer the question."""
 
 _ROUNDING = 1e-9
+_BESIDE = 2_000  # images up to which the control from scratch trains in a second process, on one core
 _SMALL_PX = 64  # side up to which raw pixels are what the source sees
 _PICTURES = 12  # more than a gallery shows
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw one; small ones cost little
@@ -182,7 +183,14 @@ def run_study(
     reader = Reader(framed, ready.pool, ready.asked, options, wanted.probe.augmentation, wanted.seed)
     study = _Study(source, trained, wanted, judging, reader, Chooser(reader, wanted.probe), options)
     strategies, left_out = _strategies(study)
-    table = run_table(strategies, judging.pool, judging.asked, judging.protocol, progress=options.progress)
+    table = run_table(
+        strategies,
+        judging.pool,
+        judging.asked,
+        judging.protocol,
+        progress=options.progress,
+        beside=("scratch",) if len(judging.pool) <= _BESIDE else (),
+    )
     result = _result(study, table, (*left_out, *_warnings(dataset, wanted)), found)
     return replace(
         result,

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.base import Standardiser, one_hot
-from headstart.heads.least_squares import LeastSquares
-from headstart.heads.ridge import nystroem, squared_distances
+from headstart.heads.least_squares import KernelLeastSquares, LeastSquares
+from headstart.heads.ridge import squared_distances
 from headstart.records import Array, Codes
 
 __all__ = ["HELD_OUT", "kernel_scores", "neighbours_scores", "ridge_scores"]
@@ -63,8 +63,9 @@ def kernel_scores(features: Array, codes: Codes, folds: Folds, strengths: Sequen
     standard = Standardiser.of(features)(features)
     squared = squared_distances(standard, standard)
     median = max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
-    expansion = nystroem(np.exp(squared / np.float32(-median)))
-    return _least_squares(np.exp(squared / np.float32(-median)) @ expansion, codes, folds, strengths)
+    kernel = np.exp(squared / np.float32(-median))
+    problem = KernelLeastSquares(kernel, *_targets(codes))
+    return np.stack([problem.left_out(strength, folds) for strength in strengths])
 
 
 def neighbours_scores(features: Array, codes: Codes, folds: Folds, strengths: Sequence[float]) -> Array:
@@ -95,8 +96,12 @@ def neighbours_scores(features: Array, codes: Codes, folds: Folds, strengths: Se
 
 
 def _least_squares(rows: Array, codes: Codes, folds: Folds, strengths: Sequence[float]) -> Array:
-    problem = LeastSquares(rows, one_hot(codes, int(codes.max()) + 1), np.ones(len(rows), np.float32))
+    problem = LeastSquares(rows, *_targets(codes))
     return np.stack([problem.left_out(strength, folds) for strength in strengths])
+
+
+def _targets(codes: Codes) -> tuple[Array, Array]:
+    return one_hot(codes, int(codes.max()) + 1), np.ones(len(codes), np.float32)
 
 
 HELD_OUT: dict[str, tuple[Callable[[Array, Codes, Folds, Sequence[float]], Array], tuple[float, ...]]] = {

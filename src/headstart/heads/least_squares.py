@@ -6,6 +6,7 @@ or a graph. Called by ridge and crossval.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.records import Array
 
-__all__ = ["LeastSquares", "decompose"]
+__all__ = ["KernelLeastSquares", "LeastSquares", "decompose"]
 
 Floats = NDArray[np.floating[Any]]
 _AFFORDABLE = 4e10  # multiplications up to which float64 is quick: a fit that nearly interpolates needs it
@@ -48,7 +49,7 @@ class LeastSquares:
     and kernel ridge regression. Pattern Recognition 40 (2007).
     """
 
-    def __init__(self, rows: Array, targets: Array, weights: Array) -> None:
+    def __init__(self, rows: Floats, targets: Array, weights: Array) -> None:
         n_rows, width = rows.shape
         if n_rows * width * min(n_rows, width) < _AFFORDABLE:
             rows = rows.astype(np.float64)
@@ -57,8 +58,11 @@ class LeastSquares:
         self._centre = np.average(rows, axis=0, weights=weights).astype(rows.dtype)
         self._middle = np.average(targets, axis=0, weights=weights).astype(rows.dtype)
         self._rows = (rows - self._centre) * self._root
-        self._values, self._left = decompose(self._rows)  # (rank,), (n_rows, rank) orthonormal
+        self._values, self._left = self._decomposed()  # (rank,), (n_rows, rank) orthonormal
         self._projected = self._left.T @ ((targets - self._middle) * self._root)
+
+    def _decomposed(self) -> tuple[Floats, Floats]:
+        return decompose(self._rows)
 
     def left_out(self, strength: float, folds: NDArray[np.intp] | None = None) -> Array:
         """Scores of each row by the fit without it, or without all of its fold; (n_rows, n_targets)."""
@@ -84,6 +88,17 @@ class LeastSquares:
         """Weighted mean squared error of left-out scores."""
         return float((self._weights[:, None] * (self._targets - scores) ** 2).mean())
 
+    def errors(self, strengths: Sequence[float]) -> NDArray[np.float64]:
+        """The error of scores by the fit without the row, for every strength at once, (n_strengths,)."""
+        shrinks = np.stack([self._shrink(strength) for strength in strengths], axis=1)  # (rank, n_strengths)
+        steps = np.einsum("rs,rt->rst", shrinks, self._projected)
+        fitted = np.tensordot(self._left, steps, axes=1)  # (n_rows, n_strengths, n_targets)
+        missed = (self._targets - self._middle)[:, None, :] - fitted / self._root[:, None]
+        share = self._root**2 / np.square(self._root).sum()  # of the intercept
+        freedom = np.maximum(1.0 - self._left**2 @ shrinks - share, _LEAST_FREEDOM)
+        squares = (self._weights[:, None] * (missed**2).mean(axis=2) / freedom**2).mean(axis=0)
+        return squares.astype(np.float64)  # type: ignore[no-any-return]
+
     def solution(self, strength: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weights (n_inputs, n_targets) and bias (n_targets,)."""
         inner = (self._left / (self._values + strength * len(self._rows))) @ self._projected
@@ -93,6 +108,25 @@ class LeastSquares:
     def _shrink(self, strength: float) -> Floats:
         shrink: Floats = self._values / (self._values + strength * len(self._rows))
         return shrink
+
+
+class KernelLeastSquares(LeastSquares):
+    """The same from the products of rows that nobody wrote down; it has left-out scores, no solution.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (n_rows, n_rows), float32 or float64
+        Products of all pairs of rows.
+    targets, weights : ndarray
+        As there.
+    """
+
+    def __init__(self, kernel: Floats, targets: Array, weights: Array) -> None:
+        means = np.average(kernel, axis=1, weights=weights)
+        super().__init__(kernel.astype(np.float64) - means[:, None], targets, weights)
+
+    def _decomposed(self) -> tuple[Floats, Floats]:
+        return _spectrum((self._rows * self._root.T).astype(np.float64))  # rows are centred both ways by now
 
 
 def decompose(rows: Floats) -> tuple[Floats, Floats]:
@@ -111,8 +145,13 @@ def decompose(rows: Floats) -> tuple[Floats, Floats]:
     """
     n, width = rows.shape
     gram = rows @ rows.T if n <= width else rows.T @ rows
-    values, vectors = np.linalg.eigh(gram.astype(np.float64))
-    kept = values > max(values[-1], 1e-30) * 1e-7  # below lies the rounding of float32 features
-    values, vectors = values[kept], vectors[:, kept]
+    values, vectors = _spectrum(gram.astype(np.float64))
     left = vectors if n <= width else rows @ (vectors / np.sqrt(values)).astype(rows.dtype)
     return values.astype(rows.dtype), left.astype(rows.dtype)
+
+
+def _spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues above rounding, and their vectors as columns."""
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > max(values[-1], 1e-30) * 1e-7  # below lies the rounding of float32 features
+    return values[kept], vectors[:, kept]

@@ -20,11 +20,11 @@ from headstart.heads.base import (
     one_hot,
     softmax,
 )
-from headstart.heads.least_squares import LeastSquares
+from headstart.heads.least_squares import KernelLeastSquares, LeastSquares
 from headstart.heads.training import Training
 from headstart.records import Array
 
-__all__ = ["KernelHead", "RidgeHead", "nystroem", "squared_distances"]
+__all__ = ["KernelHead", "RidgeHead", "squared_distances"]
 
 _FOLDS = 10
 _STRENGTHS = tuple(10.0**power for power in np.arange(-8, 1.5, 0.5).tolist())
@@ -126,7 +126,7 @@ class KernelHead(Head):
         self.landmarks_ = features[some]
         squared = squared_distances(self.landmarks_, self.landmarks_)
         kernel = np.exp(-self.gamma_ * squared)
-        expansion = nystroem(kernel)
+        expansion = _nystroem(kernel)
         problem = LeastSquares(self._kernel(features) @ expansion, targets, training.weights)
         strength, temperature = _chosen(problem, training, _STRENGTHS)
         weight, bias = problem.solution(strength)
@@ -145,9 +145,9 @@ class KernelHead(Head):
             squared = squared_distances(rows, rows)
             unit = 1.0 / max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
             for width in self.widths:
-                inputs = _features(np.exp(-width * unit * squared))
-                problem = LeastSquares(inputs, targets[few], training.weights[few])
-                error = min(problem.error(problem.left_out(strength)) for strength in _STRENGTHS)
+                kernel = np.exp(-width * unit * squared)
+                problem = KernelLeastSquares(kernel, targets[few], training.weights[few])
+                error = float(problem.errors(_STRENGTHS).min())
                 if best is None or error < best[0]:
                     best = error, scaling, width * unit
         assert best is not None, "there is at least one width"
@@ -213,12 +213,7 @@ def squared_distances(rows: Array, others: Array) -> Array:
     return distances
 
 
-def _features(kernel: Array) -> Array:
-    """Rows whose products are the kernel, for the landmarks themselves."""
-    return kernel @ nystroem(kernel)
-
-
-def nystroem(kernel: Array) -> Array:
+def _nystroem(kernel: Array) -> Array:
     """(m, r): takes kernel values against m landmarks to features whose products are the kernel.
 
     The inverse Cholesky factor, transposed, after a jitter that rounding needs.

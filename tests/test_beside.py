@@ -1,0 +1,78 @@
+"""A second process: the same values, its errors, its death."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from headstart import beside
+from headstart.beside import run_beside, warm_up
+from headstart.comparison import run_table
+from headstart.controls import majority
+from headstart.data.readers import load
+from headstart.errors import DataError, HeadstartError
+from headstart.protocol import Protocol
+from headstart.records import Array
+
+
+def test_calls_run_in_other_processes_in_order_and_their_errors_arrive() -> None:
+    first, second = run_beside(os.getpid), run_beside(np.arange, 3)
+    assert first() != os.getpid()
+    assert second().tolist() == [0, 1, 2]
+
+    def refuse() -> None:
+        raise DataError("images is 0, need 1; add one")
+
+    with pytest.raises(DataError, match="images is 0"):
+        run_beside(refuse)()
+
+
+def test_linear_algebra_has_one_thread_there() -> None:
+    wait = run_beside(lambda: {name: os.environ.get(name) for name in beside._ONE_THREAD})
+    assert set(wait().values()) == {"1"}
+
+
+def test_a_process_that_dies_is_an_error_of_one_line_and_the_next_call_works() -> None:
+    wait = run_beside(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(HeadstartError, match=r"died .* need it"):
+        wait()
+    assert run_beside(max, 1, 2)() == 2
+
+
+def test_on_one_core_the_call_is_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert run_beside(os.getpid)() == os.getpid()
+
+
+def test_a_module_is_made_ready_and_not_imported_here() -> None:
+    import sys
+
+    sys.modules.pop("colorsys", None)
+    warm_up("colorsys")
+    assert run_beside(lambda: "colorsys" in __import__("sys").modules)()
+    assert "colorsys" not in sys.modules
+
+
+def test_a_table_is_the_same_whatever_ran_beside_it() -> None:
+    data = load("digits:0-1")
+    pool, asked = data.subset(np.arange(60)), data.subset(np.arange(60, 160))
+    pixels = data.images.pixels.reshape(len(data), -1).astype(np.float32)  # type: ignore[attr-defined]
+    codes = data.codes()
+
+    def nearest_mean(learn: Array, wanted: Array, seed: int) -> Array:
+        assert seed in (3, 4, 5)
+        means = np.stack([pixels[:60][learn][codes[learn] == code].mean(axis=0) for code in (0, 1)])
+        far = ((pixels[60:160][wanted][:, None] - means) ** 2).sum(axis=2)
+        return np.exp(-far / far.max()).astype(np.float32)
+
+    strategies = {"probe": nearest_mean, "control": nearest_mean, "majority": majority(pool)}
+    protocol = Protocol(labels_per_class=(2, 5), draws=3, seed=3)
+    here = run_table(strategies, pool, asked, protocol)
+    there = run_table(strategies, pool, asked, protocol, beside=("control",))
+    assert [(row.strategy, row.labels_per_class, row.accuracy, row.spread) for row in here.rows] == [
+        (row.strategy, row.labels_per_class, row.accuracy, row.spread) for row in there.rows
+    ]
+    assert here.verdict == there.verdict
