@@ -43,6 +43,7 @@ def test_a_torch_model_answers_the_same_without_torch(digits, tmp_path):
     here = make_network(model.manifest.network, "torch")
     here.load_weights(model.weights)
     logits = here.logits(prepare(digits, model.manifest.input)).astype(np.float64)
+    logits *= model.manifest.calibration["temperature"]
     trained = np.exp(logits - logits.max(axis=1, keepdims=True))
     trained /= trained.sum(axis=1, keepdims=True)
     answer = tmp_path / "probs.npy"

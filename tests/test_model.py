@@ -19,13 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart.data.dataset import Dataset
 from headstart.errors import ModelError, SettingError
-from headstart.manifest import FILES, read_manifest, spec_from_json, write_manifest
+from headstart.manifest import FILES, SAMPLES, read_manifest, spec_from_json, write_manifest
 from headstart.model import Model, open_model
-from headstart.records import TrainSettings
+from headstart.records import NONE_OF_THESE, TrainSettings
 from headstart.sources import open_source
 from headstart.strategies import Probe, learn_head, learn_network
 
-ALL_FILES = ("manifest.json", *FILES)
+ALL_FILES = ("manifest.json", SAMPLES, *FILES)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,9 @@ def test_saved_and_opened_it_gives_the_same_probabilities(
     assert np.array_equal(opened.probabilities(some), before)
     assert before.shape == (130, 10) and before.dtype == np.float32
     np.testing.assert_allclose(before.sum(axis=1), 1.0, atol=1e-5)
-    assert opened.predict(some).tolist() == np.array(model.classes)[before.argmax(axis=1)].tolist()
+    assert opened.predict(some).tolist() == model.answer(some).names(model.classes).tolist()
+    likeliest = np.array(model.classes)[before.argmax(axis=1)]
+    assert np.isin(opened.predict(some), [*likeliest, NONE_OF_THESE]).all()
     assert opened.weights.keys() == model.weights.keys()
     assert all(np.array_equal(value, model.weights[name]) for name, value in opened.weights.items())
 
@@ -106,7 +108,7 @@ def test_both_runtimes_give_the_same_probabilities(model: Model, some: Dataset) 
 def test_an_opened_manifest_is_the_saved_one(model: Model, tmp_path: Path) -> None:
     opened = open_model(model.save(tmp_path / "model")).manifest
     again = open_model(open_model(tmp_path / "model").save(tmp_path / "again")).manifest
-    assert opened == again and opened.files.keys() == set(FILES)
+    assert opened == again and opened.files.keys() == set(FILES) | {SAMPLES}
     for field in (
         "classes",
         "input",
@@ -130,7 +132,7 @@ def test_saving_twice_gives_the_same_bytes(model: Model, tmp_path: Path) -> None
 def test_a_model_is_a_source(model: Model, tmp_path: Path) -> None:
     source = open_model(model.save(tmp_path / "model")).source()
     assert source.graph == model.graph and source.classes == model.classes
-    assert source.default_tap in source.taps and source.fingerprint == hashlib.sha256(model.graph).hexdigest()
+    assert source.default_tap in source.taps and source.fingerprint == model.manifest.source_fingerprint
 
 
 def test_the_graph_needs_nothing_of_ours(model: Model) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import io
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
 from headstart.errors import MissingDataError, ModelError, SettingError
-from headstart.model import open_model
-from headstart.predict import Answer, Answers, predict_files, to_csv, to_table
-from headstart.records import TrainSettings
+from headstart.model import Model, open_model
+from headstart.predict import BATCH, Answer, Answers, count_pictures, find_pictures, predict_files, to_table
+from headstart.records import NONE_OF_THESE, TrainSettings
 from headstart.strategies import learn_network
 
 
@@ -25,6 +27,33 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     settings = TrainSettings(epochs=10, learning_rate=3e-3)
     learnt = learn_network(load("digits:0-1"), network="mlp", engine="scratch", settings=settings)
     return str(learnt.model.save(tmp_path_factory.mktemp("model") / "m"))
+
+
+@pytest.fixture(scope="module")
+def doubter(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same model, to which a picture is new that is bright all over."""
+    return str(with_novelty(open_model(model)).save(tmp_path_factory.mktemp("doubter") / "m"))
+
+
+def with_novelty(model: Model) -> Model:
+    """Novelty as the mean of the pixels, a threshold at half of white."""
+    graph = onnx.ModelProto.FromString(model.graph)
+    del graph.graph.output[1:]  # what it learnt of novelty by itself
+    for node in graph.graph.node:
+        node.output[:] = ["own_" + name if name == "novelty" else name for name in node.output]
+    half = onnx.numpy_helper.from_array(np.float32(127.5), "half")
+    axes = onnx.numpy_helper.from_array(np.array([1, 2, 3]), "all_axes")
+    graph.graph.initializer.extend([half, axes])
+    graph.graph.node.extend(
+        [
+            onnx.helper.make_node("Cast", ["images"], ["as_floats"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("ReduceMean", ["as_floats", "all_axes"], ["brightness"], keepdims=0),
+            onnx.helper.make_node("Div", ["brightness", "half"], ["novelty"]),
+        ]
+    )
+    graph.graph.output.append(onnx.helper.make_tensor_value_info("novelty", onnx.TensorProto.FLOAT, ["n"]))
+    manifest = replace(model.manifest, novelty={"kind": "brightness"})
+    return replace(model, manifest=manifest, graph=graph.SerializeToString())
 
 
 @pytest.fixture
@@ -86,7 +115,7 @@ def test_a_fault_stops_no_other_and_is_one_sentence(model: str, album: Path) -> 
 def test_only_faults_are_no_answer(model: str, album: Path) -> None:
     found = predict_files(model, ["absent.png"])
     assert found.answers == () and len(found.faults) == 1
-    assert to_table(found) == "" and to_csv(found) == "path,class_1,probability_1\n"
+    assert to_table(found) == ""
 
 
 @pytest.mark.parametrize("word", ["empty", "*.jpg", "**/*.gif"])
@@ -124,22 +153,112 @@ def test_pictures_of_any_size_and_colour_are_taken(model: str, album: Path) -> N
     assert found.classes[0] == "1"
 
 
-def test_the_table_and_the_lines_say_the_same() -> None:
+def test_every_file_is_read_once(model: str, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counting(path: Path) -> bytes:
+        read.append(path.name)
+        return whole(path)
+
+    (album / "torn.png").write_bytes((album / "0.png").read_bytes()[:50])
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", counting)
+    predict_files(model, ["."])
+    pictures = sorted(name for name in read if name.endswith(".png"))
+    assert pictures == ["0.png", "0.png", "1.png", "1.png", "torn.png"]
+
+
+def test_more_than_a_batch_stays_in_order(model: str, album: Path) -> None:
+    (album / "deep" / "0.png").write_bytes(b"torn")
+    names = [f"{index:03}.png" for index in range(2 * BATCH + 3)]
+    for index, name in enumerate(names):
+        (album / name).symlink_to(f"{index % 2}.png")
+    (album / "100.png").unlink()
+    found = predict_files(model, ["deep/0.png", *names, "absent.png"])
+    assert paths(found) == [name for name in names if name != "100.png"]
+    assert all(int(one.path[:3]) % 2 == int(one.name) for one in found.answers)
+    assert len(found.faults) == 3
+
+
+def test_none_of_these_is_the_answer_and_the_classes_follow(doubter: str, album: Path) -> None:
+    Image.new("L", (8, 8), 255).save("white.png")
+    known, strange = predict_files(doubter, ["1.png", "white.png"]).answers
+    assert known.name == "1" == known.classes[0] and known.novelty is not None and known.novelty < 1
+    assert strange.name == NONE_OF_THESE and strange.novelty == pytest.approx(2.0)
+    assert set(strange.classes) == {"0", "1"} and sum(strange.probabilities) == pytest.approx(1)
+
+
+def test_a_folder_comes_in_the_order_of_a_sorted_list(tmp_path: Path) -> None:
+    for name in ("b.png", "a/z.png", "a/b/c.PNG", "a.png", "a0/x.jpg", "é.png", "a/.x/no.png", "a/no.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    found = list(find_pictures([str(tmp_path)]))
+    assert found == [
+        str(path)
+        for path in sorted(tmp_path.rglob("*"))
+        if path.is_file() and path.suffix != ".txt" and ".x" not in path.parts and "link" not in path.parts
+    ]
+    assert len(found) == 6 == count_pictures([str(tmp_path), "-"])
+
+
+def test_a_folder_that_cannot_be_listed_is_a_fault(
+    model: str, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path == "deep":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = predict_files(model, ["."])
+    assert paths(found) == ["0.png", "1.png"]
+    assert len(found.faults) == 1 and "'deep'" in found.faults[0]
+
+
+def test_a_name_that_no_file_can_have_is_a_fault(model: str, album: Path) -> None:
+    found = predict_files(model, ["a\0b.png", "1.png"])
+    assert paths(found) == ["1.png"] and len(found.faults) == 1
+
+
+def test_names_in_no_encoding_come_from_standard_input(
+    model: str, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (album / "1.png").rename(album / os.fsdecode(b"\xff.png"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff.png\n")))
+    (found,) = predict_files(model, ["-"]).answers
+    assert found.path == os.fsdecode(b"\xff.png") and found.name == "1"
+
+
+def test_the_table() -> None:
     found = Answers(
         "m",
-        (Answer("a, b.png", ("cat", "dog"), (0.75, 0.25)), Answer("c.png", ("dog", "cat"), (2 / 3, 1 / 3))),
+        (
+            Answer("a, b.png", "cat", ("cat", "dog"), (0.75, 0.25)),
+            Answer("c.png", "dog", ("dog", "cat"), (2 / 3, 1 / 3)),
+        ),
         (),
     )
     header, first, second = to_table(found).splitlines()
     assert header.split() == ["picture", "class", "probability", "runners-up"]
     assert first == "a, b.png  cat    0.7500       dog 0.2500"
     assert second == "c.png     dog    0.6667       cat 0.3333"
-    rows = list(csv.DictReader(io.StringIO(to_csv(found))))
-    assert rows[0] == {
-        "path": "a, b.png",
-        "class_1": "cat",
-        "probability_1": "0.75",
-        "class_2": "dog",
-        "probability_2": "0.25",
-    }
-    assert float(rows[1]["probability_1"]) == 2 / 3
+
+
+def test_the_table_of_a_model_that_says_none_of_these() -> None:
+    found = Answers(
+        "m",
+        (
+            Answer("a\n\udcff.png", "cat", ("cat", "dog"), (0.75, 0.25), 0.5),
+            Answer("é.png", NONE_OF_THESE, ("dog", "cat"), (0.75, 0.25), 12.345),
+        ),
+        (),
+    )
+    assert to_table(found).splitlines() == [
+        "picture        class          probability  novelty  runners-up",
+        r"a\n\udcff.png  cat            0.7500       0.50     dog 0.2500",
+        "é.png          none of these               12.35    dog 0.7500, cat 0.2500",
+    ]

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from headstart.assemble import versions
 from headstart.cache import FolderCache
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages, FileImages
@@ -23,7 +24,7 @@ from headstart.model import open_model
 from headstart.networks.registry import make_network
 from headstart.records import Source, TrainSettings
 from headstart.sources import native_input, open_source
-from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts, versions
+from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts
 
 QUICK = TrainSettings(epochs=2, precision="fp32")
 
@@ -177,7 +178,8 @@ def test_no_watched_image_is_learnt_from(learn: Callable[[Dataset], Learnt], spl
         if one.tobytes() in known:
             one[:] = 255 - one
     changed = replace(split_digits, images=ArrayImages(pixels))
-    assert learn(changed).model.graph == learn(split_digits).model.graph
+    one, other = learn(changed).model.weights, learn(split_digits).model.weights
+    assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 # ---- frozen is frozen
@@ -193,8 +195,9 @@ def test_the_source_is_the_same_to_the_bit_afterwards(
     source: Source, split_digits: Dataset, tap: str
 ) -> None:
     before = hashlib.sha256(source.graph).hexdigest()
+    named = source.fingerprint
     learnt = learn_head(source, split_digits, Probe(tap=tap))
-    assert hashlib.sha256(source.graph).hexdigest() == before == source.fingerprint
+    assert hashlib.sha256(source.graph).hexdigest() == before and source.fingerprint == named
     theirs, ours = weights_of(source.graph), weights_of(learnt.model.graph)
     shared = {name for name in ours if not name.startswith("head.")}
     assert {"dense1.weight", "dense1.bias", "input.scale"} <= shared
@@ -224,7 +227,7 @@ def test_the_model_answers_as_its_head(
     for runtime_name in ("openvino", "onnxruntime"):
         got = model.probabilities(test, runtime_name=runtime_name)
         assert (np.abs(got - wanted).max(axis=1) <= 1e-3).mean() >= (0.97 if head == "neighbours" else 1.0)
-    same = model.predict(test) == np.array(few.classes)[wanted.argmax(axis=1)]
+    same = model.probabilities(test).argmax(axis=1) == wanted.argmax(axis=1)
     assert same.mean() >= (0.97 if head == "neighbours" else 1.0)
 
 
@@ -238,7 +241,8 @@ def test_the_model_answers_as_its_network(engine: str, split_digits: Dataset, tm
     network = make_network(model.manifest.network, engine)
     network.load_weights({name: value.copy() for name, value in model.weights.items()})
     test = split_digits.split("test")
-    scores = np.exp(network.logits(prepare(test, model.manifest.input)).astype(float))
+    factor = model.manifest.calibration["temperature"]
+    scores = np.exp(factor * network.logits(prepare(test, model.manifest.input)).astype(float))
     np.testing.assert_allclose(
         model.probabilities(test), scores / scores.sum(axis=1, keepdims=True), atol=1e-4
     )
@@ -266,7 +270,8 @@ def test_a_model_of_a_model_is_a_model(split_digits: Dataset, tmp_path: Path, he
 def test_transfer_learns(source: Source, split_digits: Dataset) -> None:
     test = split_digits.split("test")
     learnt = learn_head(source, split_digits)
-    assert (learnt.model.predict(test) == test.labels).mean() > 0.85
+    called = np.array(learnt.model.classes)[learnt.model.probabilities(test).argmax(axis=1)]
+    assert (called == test.labels).mean() > 0.85
     assert learnt.curve is not None and learnt.curve.title == "linear head on digits" and learnt.seconds > 0
 
 

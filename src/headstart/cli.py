@@ -282,22 +282,68 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes shown per image.")] = 3,
     runtime: Runtime = "openvino",
     json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated lines on stdout.")] = False,
+    csv: Annotated[
+        str | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Write a row per picture there, however many; - is stdout. FILE is replaced when all are "
+            "done; until then rows are in FILE.part, and the same command goes on with it.",
+        ),
+    ] = None,
 ) -> None:
-    """Name what is in pictures: the class, its probability and the runners-up.
+    """Name what is in pictures: the answer, its probability and the runners-up.
+
+    A model that was told to answers "none of these" to what is unlike all it learnt from.
 
     Example: headstart predict runs/parity picture.png folder 'scans/*.png'
+
+    Example: headstart predict runs/parity folder --csv out.csv
     """
-    from headstart.predict import predict_files, to_csv, to_table
+    if csv is not None:
+        _predict_rows(model, images, top, runtime, csv, json)
+        return
+    from headstart.predict import predict_files, to_table
+    from headstart.tables import to_json
 
     found = predict_files(model, images, top=top, runtime_name=runtime)
-    if json:
-        print_json(found)
-    else:
-        print(to_csv(found) if csv else to_table(found), end="")
+    text = to_json(found) + "\n" if json else to_table(found)
+    # a name's bytes in no encoding become \udcXX, which is JSON's own escape
+    print(text.encode("utf-8", "backslashreplace").decode(), end="")
     for fault in found.faults:
         print(f"headstart: error: {fault}", file=sys.stderr)
     if found.faults:
+        raise typer.Exit(1)
+
+
+def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: str, json: bool) -> None:
+    """Answers as rows of a file, or of stdout; status 1 if a picture could not be read."""
+    from headstart.errors import SettingError
+    from headstart.predict_batch import Asked, check_file, predict_to_file, predict_to_stream
+    from headstart.progress import terminal_progress
+
+    asked = Asked(model, tuple(images), top, runtime)
+    if csv != "-":
+        check_file(csv)
+    elif json:
+        raise SettingError("--json and --csv - both want stdout, need one of them; leave one out")
+    with terminal_progress() as progress:
+        if csv == "-":
+            done = predict_to_stream(asked, sys.stdout.buffer, progress)
+        else:
+            done = predict_to_file(asked, csv, progress)
+    if json:
+        print_json(done)
+    elif csv != "-":
+        kept = f", {done.n_kept:,} of them by an interrupted run" if done.n_kept else ""
+        print(f"{csv}: {done.n_pictures:,} pictures in {done.seconds:.1f} s{kept}")
+    if done.n_unread:
+        where = "in the column error" if csv == "-" else f"in the column error of {csv}"
+        print(
+            f"headstart: error: {done.n_unread:,} of {done.n_pictures:,} pictures could not be read, need "
+            f"whole picture files; each says why {where}",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
 
 

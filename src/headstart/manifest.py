@@ -14,11 +14,22 @@ from typing import Any
 from headstart.errors import ModelError
 from headstart.records import InputSpec, LayerSpec, NetworkSpec
 
-__all__ = ["FILES", "FORMAT", "FileNote", "Manifest", "read_manifest", "spec_from_json", "write_manifest"]
+__all__ = [
+    "FILES",
+    "FORMAT",
+    "SAMPLES",
+    "FileNote",
+    "Manifest",
+    "read_manifest",
+    "spec_from_json",
+    "write_manifest",
+]
 
 FORMAT = "headstart-model"
 _FORMAT_VERSION = 1
 FILES = ("card.md", "model.onnx", "weights.safetensors")
+SAMPLES = "samples.safetensors"
+"""A few of the images learnt from, as they came, by which an export is checked; a model may have none."""
 _LIMIT_CLASSES = 100_000
 
 
@@ -37,7 +48,9 @@ class Manifest:
     ``network`` is the spec of a network of ours, None for a source that is only a graph.
     ``head`` describes the head; ``source`` where the frozen part came from (empty for a network
     trained whole); ``data`` the dataset's name, fingerprint and counts; ``scores`` what training
-    saw (never the test split); ``timing`` is the only part that differs between equal runs.
+    saw (never the test split); ``calibration`` what was done for its probabilities and ``novelty`` how
+    it finds that a picture is none of its classes, empty where nothing was; ``timing`` is the only part
+    that differs between equal runs.
     """
 
     name: str
@@ -55,6 +68,8 @@ class Manifest:
     scores: Mapping[str, Any]
     seed: int
     versions: Mapping[str, str]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    novelty: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileNote] = field(default_factory=dict)
 
@@ -116,12 +131,13 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         name: FileNote(int(note["size_bytes"]), _text(note["sha256"]))
         for name, note in document["files"].items()
     }
-    if sorted(files) != sorted(FILES):
+    if sorted(set(files) - {SAMPLES}) != sorted(FILES):
         raise ValueError(f"files are {sorted(files)}")
     plain: dict[str, Any] = {
         key: _mapping(document[key])
         for key in ("head", "source", "data", "settings", "scores", "versions", "timing")
     }
+    plain |= {key: _mapping(document.get(key, {})) for key in ("calibration", "novelty")}
     texts: dict[str, Any] = {
         key: _text(document[key]) for key in ("name", "strategy", "default_tap", "source_fingerprint")
     }

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,9 +24,9 @@ from headstart.data.dataset import Dataset
 from headstart.errors import ModelError
 from headstart.graph import build, runtime
 from headstart.imaging.prepare import batches
-from headstart.manifest import FILES, FileNote, Manifest, read_manifest, write_manifest
+from headstart.manifest import FILES, SAMPLES, FileNote, Manifest, read_manifest, write_manifest
 from headstart.progress import SILENT, Progress, told
-from headstart.records import Array, Source, Weights
+from headstart.records import Answered, Array, Images, Source, Weights
 
 __all__ = ["Model", "check_output", "open_model"]
 
@@ -43,14 +45,18 @@ class Model:
     manifest : Manifest
         What it is, what it learnt from, what was measured.
     graph : bytes
-        Serialized ONNX model, ``images`` uint8 (n, h, w, c) to ``probabilities`` (n, n_classes).
+        Serialized ONNX model, ``images`` uint8 (n, h, w, c) to ``probabilities`` (n, n_classes) and, where
+        the manifest tells of novelty, ``novelty`` (n,).
     weights : dict of str to ndarray
         Trainable weights in the canonical layout, for going on learning.
+    samples : tuple of ndarray of shape (height, width, channels), uint8
+        A few of the images learnt from, as they came: an export is checked with them.
     """
 
     manifest: Manifest
     graph: bytes
     weights: Weights
+    samples: tuple[NDArray[np.uint8], ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -83,21 +89,56 @@ class Model:
         ndarray of shape (n_images, n_classes), float32
             Rows sum to 1.
         """
-        executable = self._executable(runtime_name, precision)
-        total = len(dataset)
-        if not total:
-            return np.empty((0, len(self.classes)), np.float32)
-        return executable.run(
-            told(batches(dataset, self.manifest.input, _BATCH), total, "predict", progress), total
+        asked = self.answer(dataset, runtime_name=runtime_name, precision=precision, progress=progress)
+        return asked.probabilities
+
+    def answer(
+        self,
+        dataset: Dataset,
+        *,
+        runtime_name: str = "openvino",
+        precision: str = "fp32",
+        progress: Progress = SILENT,
+    ) -> Answered:
+        """Probabilities, and how unlike all it learnt from each image is; options as for `probabilities`.
+
+        Returns
+        -------
+        Answered
+            Its ``names`` are the classes, or ``none of these``.
+        """
+        prepared = batches(dataset, self.manifest.input, _BATCH)
+        return self.answer_prepared(
+            told(prepared, len(dataset), "predict", progress), runtime_name=runtime_name, precision=precision
         )
+
+    def answer_prepared(
+        self, prepared: Iterable[Images], *, runtime_name: str = "openvino", precision: str = "fp32"
+    ) -> Answered:
+        """The same for images that `imaging.prepare` brought to the model's size, batch by batch.
+
+        Parameters
+        ----------
+        prepared : iterable of ndarray of shape (n, height_px, width_px, channels), uint8
+            Batches.
+        runtime_name, precision : str
+            As for `probabilities`.
+
+        Returns
+        -------
+        Answered
+            In the order of the images.
+        """
+        parts = list(self._executable(runtime_name, precision).stream(prepared))
+        n_outputs = 2 if self.manifest.novelty else 1
+        empty = (np.empty((0, len(self.classes)), np.float32), np.empty(0, np.float32))[:n_outputs]
+        return Answered(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
 
     def predict(
         self, dataset: Dataset, *, runtime_name: str = "openvino", precision: str = "fp32"
     ) -> NDArray[np.str_]:
-        """The likeliest class name of every image; options as for `probabilities`."""
-        probs = self.probabilities(dataset, runtime_name=runtime_name, precision=precision)
-        names: NDArray[np.str_] = np.asarray(self.classes)[probs.argmax(axis=1)]
-        return names
+        """The likeliest class of every image, or ``none of these``; options as for `probabilities`."""
+        return self.answer(dataset, runtime_name=runtime_name, precision=precision).names(self.classes)
 
     def _executable(self, runtime_name: str, precision: str) -> runtime.Executable:
         key = (runtime_name, precision)
@@ -152,6 +193,8 @@ class Model:
             "model.onnx": self.graph,
             "weights.safetensors": save(dict(sorted(self.weights.items()))),
         }
+        if self.samples:
+            contents[SAMPLES] = save({f"{number:02}": one for number, one in enumerate(self.samples)})
         notes = {
             name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
         }
@@ -194,9 +237,11 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
     """
     home = Path(folder)
     manifest = read_manifest(_manifest_text(home), str(folder))
-    contents = {name: _audited(home / name, manifest.files[name], str(folder)) for name in FILES}
+    contents = {name: _audited(home / name, note, str(folder)) for name, note in manifest.files.items()}
     _audit_graph(contents["model.onnx"], manifest, str(folder))
-    return Model(manifest, contents["model.onnx"], _weights(contents["weights.safetensors"], str(folder)))
+    weights = _tensors(contents, "weights.safetensors", str(folder))
+    samples = _tensors(contents, SAMPLES, str(folder)) if SAMPLES in contents else {}
+    return Model(manifest, contents["model.onnx"], weights, _images(samples, str(folder)))
 
 
 def _manifest_text(home: Path) -> str:
@@ -251,9 +296,10 @@ def _audit_graph(data: bytes, manifest: Manifest, place: str) -> None:
             "copy the folder again"
         ) from error
     graph = model.graph
+    outputs = [build.PROBABILITIES, *([build.NOVELTY] if manifest.novelty else [])]
     names = (
         [value.name for value in graph.input] == [build.INPUT],
-        [value.name for value in graph.output] == [build.PROBABILITIES],
+        [value.name for value in graph.output] == outputs,
     )
     if model.functions or not _self_contained(graph) or not all(names):
         raise ModelError(
@@ -291,14 +337,25 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int]:
     return [one.dim_value for one in value.type.tensor_type.shape.dim]
 
 
-def _weights(data: bytes, place: str) -> Weights:
+def _tensors(contents: Mapping[str, bytes], name: str, place: str) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        return load(data)
+        return load(contents[name])
     except SafetensorError as error:
         raise ModelError(
-            f"file weights.safetensors of model {place!r} cannot be read ({error}), "
+            f"file {name} of model {place!r} cannot be read ({error}), "
             "need the file as saved; copy the folder again"
         ) from error
+
+
+def _images(tensors: Mapping[str, NDArray[Any]], place: str) -> tuple[NDArray[np.uint8], ...]:
+    """The samples in their order; each must be a picture."""
+    for name, one in tensors.items():
+        if one.dtype != np.uint8 or one.ndim != 3 or one.shape[2] not in (1, 3) or not one.size:
+            raise ModelError(
+                f"sample {name} of model {place!r} has shape {one.shape} and dtype {one.dtype}, need a "
+                "picture; copy the folder again"
+            )
+    return tuple(tensors[name] for name in sorted(tensors))

@@ -11,8 +11,8 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from headstart.assemble import versions
 from headstart.records import Source
-from headstart.strategies import versions
 
 __all__ = ["about_head", "about_source", "made_with"]
 

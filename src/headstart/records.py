@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "NONE_OF_THESE",
+    "Answered",
     "Array",
     "Calibration",
     "ClassScore",
@@ -49,6 +51,10 @@ Images = NDArray[np.uint8]
 Weights = dict[str, NDArray[np.float32]]
 """``layer.weight`` / ``layer.bias`` to float32; conv (out, in, kh, kw), dense (out, in).
 A flattened map is in (height, width, channel) order, in every engine and in the graph."""
+
+
+NONE_OF_THESE = "none of these"
+"""What a model answers to a picture unlike all it learnt from."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +212,32 @@ class Source:
     candidates: tuple[tuple[str, str], ...] = ()
     batch_size: int = 64
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model says of images: ``probabilities`` (n, n_classes) and ``novelty`` (n,), float32.
+
+    Novelty is how unlike a picture is to all that was learnt from, in units of the threshold: above 1
+    the answer is ``none of these``. None for a model that never says so.
+    """
+
+    probabilities: Array
+    novelty: Array | None = None
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which images are like those learnt from, (n,)."""
+        if self.novelty is None:
+            return np.ones(len(self.probabilities), np.bool_)
+        return self.novelty <= 1
+
+    def names(self, classes: Sequence[str]) -> NDArray[np.str_]:
+        """The likeliest class of each image, or ``none of these``."""
+        named: NDArray[np.str_] = np.asarray([*classes, NONE_OF_THESE])[
+            np.where(self.known, self.probabilities.argmax(axis=1), len(classes))
+        ]
+        return named
 
 
 @dataclass(frozen=True)

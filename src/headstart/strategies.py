@@ -6,35 +6,31 @@ Must not import an engine at the top. Called by recipes, studies, the command li
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
-from time import perf_counter, time
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from headstart.assemble import Fitted, Learning, network_model, probe_model
 from headstart.choose import Choice, choose, deciding_images
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import holdout
 from headstart.errors import DataError, UnknownClassError
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.graph import build
-from headstart.heads.base import Head
 from headstart.heads.crossval import HELD_OUT
 from headstart.heads.registry import make_head
 from headstart.imaging.augment import Augmentation, augment
 from headstart.imaging.prepare import prepare
-from headstart.manifest import Manifest
 from headstart.model import Model
-from headstart.networks.architectures import architecture, layer_shapes
+from headstart.networks.architectures import architecture
 from headstart.networks.registry import make_network
 from headstart.networks.training import OnStep, Renew, fit
 from headstart.progress import SILENT, Progress
-from headstart.records import Array, Curve, Epoch, Images, Network, Source, TrainSettings
-from headstart.sources import fingerprint, native_input
+from headstart.records import Array, Curve, Epoch, Images, Source, TrainSettings
+from headstart.sources import native_input
 
 __all__ = [
     "CHOSEN",
@@ -47,20 +43,11 @@ __all__ = [
     "places_of",
     "training_parts",
     "training_rows",
-    "versions",
 ]
 
 _VALIDATION_SHARE = 0.1
 _VALIDATION_MOST = 3_000
 _VALIDATION_LEAST = 50  # images below which none are spared for a curve
-
-
-@dataclass(frozen=True)
-class Learning:
-    """The training images of a dataset, and those held out to watch and stop by."""
-
-    fit: Dataset
-    held: Dataset | None
 
 
 @dataclass(frozen=True)
@@ -196,7 +183,9 @@ def learn_network(
     )
     seconds = perf_counter() - begun
     curve = _curve(f"{network} on {dataset.name}", history, settings.patience > 0)
-    model = _network_model(trained, dataset, parts, settings, history, seconds)
+    model = network_model(
+        trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
+    )
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
@@ -278,8 +267,11 @@ def learn_head(
         settings["augmentation"] = probe.augmentation.parts()
     if probe.balance:
         settings["balance"] = True
-    made = _Fitted(fitted, place, scores, settings)
-    model = _probe_model(source, made, dataset, parts, seed, seconds)
+    order = {name: code for code, name in enumerate(dataset.classes)}
+    codes = np.array([order[name] for name in labels.tolist()], np.int64)
+    watched = None if watch is None or parts.held is None else (watch[0], parts.held.codes(dataset.classes))
+    made = Fitted(fitted, place, scores, settings, rows, codes, images, watched)
+    model = probe_model(source, made, dataset, parts, seed, seconds)
     return Learnt(model, curve, seconds, choice, held_probs)
 
 
@@ -403,120 +395,6 @@ def training_rows(
     ]
     images = np.tile(np.arange(len(dataset)), len(views))
     return rows[0] if len(rows) == 1 else np.concatenate(rows), dataset.labels[images], images
-
-
-def _network_model(
-    network: Network,
-    dataset: Dataset,
-    parts: Learning,
-    settings: TrainSettings,
-    history: tuple[Epoch, ...],
-    seconds: float,
-) -> Model:
-    spec = network.spec
-    builder = build.GraphBuilder(build.network_graph(spec, network.weights()))
-    builder.add("Softmax", spec.layer_names[-1], name=build.PROBABILITIES, axis=1)
-    graph = builder.model([build.PROBABILITIES]).SerializeToString(deterministic=True)
-    last = min(history, key=lambda epoch: epoch.val_loss) if settings.patience else history[-1]
-    scores = {} if parts.held is None else {"val_loss": last.val_loss, "val_accuracy": last.val_accuracy}
-    manifest = Manifest(
-        name=f"{spec.name} on {dataset.name}",
-        strategy="scratch",
-        classes=dataset.classes,
-        input=spec.input,
-        taps=layer_shapes(spec),
-        default_tap=spec.layer_names[-2],
-        source_fingerprint=fingerprint(graph),
-        network=spec,
-        head={"name": spec.layer_names[-1], "chosen": {}},
-        source={},
-        data=_data_note(dataset, parts),
-        settings={**asdict(settings), "engine": network.engine},
-        scores=scores,
-        seed=settings.seed,
-        versions=versions(network.engine),
-        timing=_timing(seconds),
-    )
-    return Model(manifest, graph, network.weights())
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """A head, where it reads, its accuracy on images held out, and what else was set."""
-
-    head: Head
-    place: Place
-    scores: Mapping[str, float]
-    settings: Mapping[str, Any]
-
-
-def _probe_model(
-    source: Source, fitted: _Fitted, dataset: Dataset, parts: Learning, seed: int, seconds: float
-) -> Model:
-    (tap, pooling), head = fitted.place, fitted.head
-    # what lies above the tap is cut off first: it may be a head of ours, with the same names
-    taps = tap.split(build.JOIN)
-    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    answer = head.append(builder, build.read(builder, source.taps, tap, pooling))
-    builder.add("Identity", answer, name=build.PROBABILITIES)
-    model = builder.model([build.PROBABILITIES])
-    graph = model.SerializeToString(deterministic=True)
-    kept = {name for node in model.graph.node for name in node.output}
-    manifest = Manifest(
-        name=f"{source.name} to {dataset.name}",
-        strategy="probe",
-        classes=dataset.classes,
-        input=source.input,
-        taps={name: shape for name, shape in source.taps.items() if name in kept},
-        default_tap=taps[-1],
-        source_fingerprint=fingerprint(graph),
-        network=None,
-        head={"name": head.name, "chosen": head.chosen_},
-        source={"name": source.name, "fingerprint": source.fingerprint, "tap": tap, "pooling": pooling},
-        data=_data_note(dataset, parts),
-        settings=fitted.settings,
-        scores=fitted.scores,
-        seed=seed,
-        versions=versions(),
-        timing=_timing(seconds),
-    )
-    return Model(manifest, graph, _floats(model))
-
-
-def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """Every float constant of a graph: the source's weights and the head's."""
-    wanted = onnx.TensorProto.FLOAT
-    return {
-        one.name: onnx.numpy_helper.to_array(one)
-        for one in model.graph.initializer
-        if one.data_type == wanted
-    }
-
-
-def _data_note(dataset: Dataset, parts: Learning) -> Mapping[str, Any]:
-    return {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "n_images": len(parts.fit),
-        "n_held": 0 if parts.held is None else len(parts.held),
-        "counts": parts.fit.counts(),
-    }
-
-
-def _timing(seconds: float) -> Mapping[str, Any]:
-    return {"created_unix_s": round(time(), 3), "learning_s": round(seconds, 3)}
-
-
-def versions(engine: str = "scratch") -> dict[str, str]:
-    """Versions of what decides a result, by distribution name."""
-    names = ["headstart", "numpy", "onnx", "openvino", "scipy", *(["torch"] if engine == "torch" else [])]
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _told(task: str, progress: Progress) -> OnStep:

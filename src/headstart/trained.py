@@ -11,6 +11,7 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
+from headstart.assemble import versions
 from headstart.atomic import write_atomic
 from headstart.cache import cache_root, key_of
 from headstart.data.dataset import Dataset
@@ -19,11 +20,11 @@ from headstart.imaging.augment import Augmentation
 from headstart.model import open_model
 from headstart.progress import SILENT, Progress
 from headstart.records import Curve, TrainSettings
-from headstart.strategies import Learnt, learn_network, versions
+from headstart.strategies import Learnt, learn_network
 
 __all__ = ["trained_network"]
 
-_FORMAT = 1  # raise it when the same parts would give another network
+_FORMAT = 2  # raise it when the same parts would give another network
 
 
 def trained_network(

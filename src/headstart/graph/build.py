@@ -23,6 +23,7 @@ from headstart.records import InputSpec, LayerSpec, NetworkSpec, Weights
 __all__ = [
     "INPUT",
     "JOIN",
+    "NOVELTY",
     "POOLINGS",
     "PROBABILITIES",
     "GraphBuilder",
@@ -36,6 +37,7 @@ __all__ = [
 
 INPUT = "images"
 PROBABILITIES = "probabilities"
+NOVELTY = "novelty"
 JOIN = "+"  # between taps that are read side by side
 POOLINGS = ("avg", "flat", "grid2")
 _OPSET = 18

@@ -335,6 +335,9 @@ def one_hot(codes: Codes, n_classes: int) -> Array:
 def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
     """The factor on logits that makes them fit held-out labels best.
 
+    Where every one of n images is right, that alone would ask for certainty; so each label counts as
+    true with (n + 1) / (n + 2) only, as in Platt's scaling.
+
     Parameters
     ----------
     logits : ndarray of shape (n_images, n_classes)
@@ -353,10 +356,18 @@ def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = 
     ----------
     Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017,
     arXiv:1706.04599.
+    Platt. Probabilistic Outputs for Support Vector Machines. Advances in Large Margin Classifiers, 1999.
     """
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
-        lambda power: log_loss(logits * np.exp(power), codes, weights), bounds=(-6.9, 6.9), method="bounded"
-    )
+    doubt = 1.0 / (len(codes) + 2)
+    away = doubt * logits.shape[1] / max(logits.shape[1] - 1, 1)  # of the mass, spread over all classes
+
+    def loss(power: float) -> float:
+        scaled = logits * np.exp(power)
+        spread = np.log(np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1))
+        evenly = float(np.average(spread + scaled.max(axis=1) - scaled.mean(axis=1), weights=weights))
+        return float((1.0 - away) * log_loss(scaled, codes, weights) + away * evenly)
+
+    found = minimize_scalar(loss, bounds=(-6.9, 6.9), method="bounded")
     return float(np.exp(found.x))

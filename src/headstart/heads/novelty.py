@@ -1,0 +1,386 @@
+"""None of these: how unlike a picture is to all that was learnt from, by its features.
+
+In: features of training images and their classes. Out: a score in units of its threshold, and the same
+as graph operations. Must not import a network or a graph: it works on numbers. Called by strategies and
+the teaching page.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import SettingError
+from headstart.heads.base import Builder
+from headstart.records import Array, Codes
+
+__all__ = ["METHODS", "Detector", "Mahalanobis", "Neighbours", "Novelty", "Residual", "fit_novelty"]
+
+_FOLDS = 5
+_LEAST = 8  # images
+_MOST = 1_000  # rows fitted on: a decomposition of more takes seconds
+_LEAST_SHARE = 1e-3  # of the variance of all: what classes of one image have within
+_KEPT = 0.95  # share of the variance that a subspace of the known keeps
+_RANK = 256
+_EPS = 1e-12
+
+
+class Detector(ABC):
+    """A score of features, larger for what is less like the rows fitted on."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, rows: Array, codes: Codes) -> Self:
+        """Learn what is known from rows (n, n_features) and their classes (n,)."""
+
+    @abstractmethod
+    def scores(self, rows: Array) -> Array:
+        """How unlike each row is, (n,)."""
+
+    @abstractmethod
+    def append(self, builder: Builder, features: str) -> str:
+        """The same as graph operations; a tensor of shape (n,)."""
+
+
+@dataclass(frozen=True)
+class Neighbours(Detector):
+    """One minus the cosine to the k-th nearest known row, about the mean of all.
+
+    Sun, Ming, Zhu, Li. Out-of-Distribution Detection with Deep Nearest Neighbors. ICML 2022,
+    arXiv:2204.06507.
+    """
+
+    name: ClassVar[str] = "neighbours"
+    mean: Array
+    bank: Array  # (n_bank, n_features), of length 1
+    k: int
+
+    @classmethod
+    def fit(cls, rows: Array, codes: Codes) -> Self:
+        """Keep the rows."""
+        mean = rows.mean(axis=0)
+        return cls(mean, _unit(rows - mean), max(1, len(rows) // 200))
+
+    def scores(self, rows: Array) -> Array:
+        """Distances."""
+        cosines = _unit(rows - self.mean) @ self.bank.T
+        nearest = np.partition(cosines, -self.k, axis=1)[:, -self.k]
+        return (1.0 - nearest).astype(np.float32)
+
+    def append(self, builder: Builder, features: str) -> str:
+        """Two products and a top k."""
+        unit = _append_unit(builder, features, self.mean)
+        cosines = builder.add("MatMul", unit, builder.constant("novelty.bank", self.bank.T))
+        k = builder.constant("novelty.k", np.array([self.k], np.int64))
+        best = builder.add("TopK", cosines, k, n_outputs=2, axis=1)
+        last = builder.add("ReduceMin", best, builder.constant("novelty.axis", np.array([1])), keepdims=0)
+        return builder.add("Sub", builder.constant("novelty.one", np.array([1], np.float32)), last)
+
+
+@dataclass(frozen=True)
+class Mahalanobis(Detector):
+    """The squared distance to the nearest class mean, in the spread that classes have within.
+
+    The covariance is shrunk towards the identity by Ledoit and Wolf's rule. Lee, Lee, Lee, Shin. A Simple
+    Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks. NeurIPS 2018,
+    arXiv:1807.03888. Ledoit, Wolf. A well-conditioned estimator for large-dimensional covariance
+    matrices. J. Multivariate Analysis 88 (2004).
+    """
+
+    name: ClassVar[str] = "mahalanobis"
+    mean: Array
+    floor: float  # variance in a direction that nothing is known of
+    directions: Array  # (n_features, rank), scaled
+    means: Array  # (n_classes, n_features), about ``mean``
+
+    @classmethod
+    def fit(cls, rows: Array, codes: Codes) -> Self:
+        """Class means and the spread about them."""
+        mean = rows.mean(axis=0)
+        known = np.unique(codes)
+        means = np.stack([rows[codes == code].mean(axis=0) for code in known])
+        within = (rows - means[np.searchsorted(known, codes)]).astype(np.float64)
+        n, width = within.shape
+        values, basis = _spectrum(within)
+        variances = values / n
+        common = max(
+            float(np.square(within).sum()) / n / width, _LEAST_SHARE * float(rows.var(axis=0).mean())
+        )
+        total = (variances**2).sum()
+        spread = (np.square((within**2).sum(axis=1)).sum() / n - total) / n
+        shrink = float(np.clip(spread / max(total - width * common**2, _EPS), 1e-3, 1.0))
+        floor = max(shrink * common, _EPS)
+        gain = 1.0 / floor - 1.0 / ((1.0 - shrink) * variances + floor)
+        directions = basis * np.sqrt(gain)
+        return cls(
+            mean.astype(np.float32),
+            float(floor),
+            directions.astype(np.float32),
+            (means - mean).astype(np.float32),
+        )
+
+    @property
+    def _scale(self) -> np.float32:
+        return np.float32(self.floor**-0.5)
+
+    def scores(self, rows: Array) -> Array:
+        """Distances."""
+        scale, centred = self._scale, rows - self.mean
+        plain = _distances(centred * scale, self.means * scale)
+        inside = _distances(centred @ self.directions, self.means @ self.directions)
+        return (plain - inside).min(axis=1).astype(np.float32)  # type: ignore[no-any-return]
+
+    def append(self, builder: Builder, features: str) -> str:
+        """Distances in full and in the known directions, and the least of their differences."""
+        scale = self._scale
+        centred = builder.add("Sub", features, builder.constant("novelty.mean", self.mean))
+        scaled = builder.add("Mul", centred, builder.constant("novelty.scale", np.array([scale])))
+        plain = _append_distances(builder, scaled, self.means * scale, "novelty.means")
+        inside = builder.add("MatMul", centred, builder.constant("novelty.directions", self.directions))
+        inside = _append_distances(builder, inside, self.means @ self.directions, "novelty.inside")
+        axis = builder.constant("novelty.axis", np.array([1]))
+        return builder.add("ReduceMin", builder.add("Sub", plain, inside), axis, keepdims=0)
+
+
+@dataclass(frozen=True)
+class Residual(Detector):
+    """The share of a row, about the mean, that lies outside the subspace of the known rows.
+
+    The residual of: Wang, Li, Feng, Zhang. ViM: Out-Of-Distribution with Virtual-logit Matching. CVPR
+    2022, arXiv:2203.10807.
+    """
+
+    name: ClassVar[str] = "residual"
+    mean: Array
+    basis: Array  # (n_features, rank), orthonormal
+
+    @classmethod
+    def fit(cls, rows: Array, codes: Codes) -> Self:
+        """The directions that keep most of the variance."""
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        values, basis = _spectrum(centred)
+        kept = np.cumsum(values) / max(float(np.square(centred).sum()), _EPS)
+        rank = min(int(np.searchsorted(kept, _KEPT)) + 1, len(values))
+        return cls(mean.astype(np.float32), basis[:, :rank].astype(np.float32))
+
+    def scores(self, rows: Array) -> Array:
+        """Shares, 0 to 1."""
+        inside = _unit(rows - self.mean) @ self.basis
+        return (1.0 - (inside**2).sum(axis=1)).astype(np.float32)  # type: ignore[no-any-return]
+
+    def append(self, builder: Builder, features: str) -> str:
+        """A product and a sum of squares."""
+        unit = _append_unit(builder, features, self.mean)
+        inside = builder.add("MatMul", unit, builder.constant("novelty.basis", self.basis))
+        axis = builder.constant("novelty.axis", np.array([1]))
+        share = builder.add("ReduceSumSquare", inside, axis, keepdims=0)
+        return builder.add("Sub", builder.constant("novelty.one", np.array([1], np.float32)), share)
+
+
+METHODS: tuple[type[Detector], ...] = (Mahalanobis, Neighbours, Residual)
+"""Published scores; the one that finds a picture strangest speaks."""
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """The greatest of several scores, each brought to one scale, in units of the threshold.
+
+    Attributes
+    ----------
+    detectors : tuple of Detector
+        Fitted on all that was learnt from.
+    scales, shifts : ndarray of shape (n_detectors,), float64
+        A detector's score counts as ``scale * score + shift``.
+    false_rejection : float
+        Share of images of the known classes that is refused, as wanted.
+    n_held : int
+        Images not fitted on that the threshold comes from.
+    """
+
+    detectors: tuple[Detector, ...]
+    scales: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+    false_rejection: float
+    n_held: int
+
+    def scores(self, features: Array) -> Array:
+        """How unlike all that was learnt from each row is, (n_rows,), float32: above 1, none of these."""
+        raw = np.stack([one.scores(features) for one in self.detectors])
+        found: Array = (raw * self.scales[:, None] + self.shifts[:, None]).max(axis=0).astype(np.float32)
+        return found
+
+    def append(self, builder: Builder, features: str, name: str) -> str:
+        """The same as graph operations; a tensor of shape (n,) called ``name``."""
+        found = []
+        for number, one in enumerate(self.detectors):
+            scale, shift = (
+                builder.constant(f"novelty.{word}{number}", np.array([value], np.float32))
+                for word, value in (("scale", self.scales[number]), ("shift", self.shifts[number]))
+            )
+            found.append(builder.add("Add", builder.add("Mul", one.append(builder, features), scale), shift))
+        return builder.add("Max", *found, name=name)
+
+    def note(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {
+            "methods": [one.name for one in self.detectors],
+            "false_rejection": self.false_rejection,
+            "n_held": self.n_held,
+        }
+
+
+def fit_novelty(
+    features: Array,
+    codes: Codes,
+    images: NDArray[np.integer[Any]] | None = None,
+    *,
+    held: Array | None = None,
+    groups: NDArray[np.str_] | None = None,
+    rate: float = 0.05,
+    seed: int = 0,
+) -> Novelty | None:
+    """Learn what is known, and from which score on a picture is none of it.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_rows, n_features), float32
+        Of training images; with augmentation several rows of each, its own first.
+    codes : ndarray of shape (n_rows,), int64
+        Classes.
+    images : ndarray of shape (n_rows,), int, optional
+        Which image each row shows. Default: each its own.
+    held : ndarray of shape (n_held, n_features), float32, optional
+        Images of the same classes that were not learnt from. Default: in turn a fifth of the images.
+    groups : ndarray of shape (n_images,), str, optional
+        Images of a group are held out together, where there are several groups.
+    rate : float, default=0.05
+        Share of images of the known classes that may be refused, in (0, 1).
+    seed : int, default=0
+        Decides folds, and which of many rows are kept.
+
+    Returns
+    -------
+    Novelty or None
+        None with fewer than 8 images: they say nothing of what is usual.
+
+    Raises
+    ------
+    SettingError
+        If the rate is out of range.
+
+    Notes
+    -----
+    The threshold is the conformal quantile: the ``ceil((n + 1) (1 - rate))``-th of n scores, so that an
+    image from where the held ones came is refused with a probability of at most ``rate`` (of fewer than
+    19 images the largest score, which refuses 1 in n + 1). On average over many: a stranger's picture, on
+    another day, is refused more often.
+
+    References
+    ----------
+    Vovk, Gammerman, Shafer. Algorithmic Learning in a Random World. Springer 2005.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> rows = rng.normal(size=(40, 5)).astype(np.float32) + np.repeat([[0.0], [6.0]], 20, axis=0)
+    >>> novelty = fit_novelty(rows.astype(np.float32), np.repeat([0, 1], 20))
+    >>> (novelty.scores(np.array([[3.0, -9, 3, -9, 3]], np.float32)) > 1).tolist()
+    [True]
+    """
+    if not 0 < rate < 1:
+        raise SettingError(f"rate is {rate!r}, need a share in (0, 1), such as 0.05")
+    shown = np.arange(len(codes)) if images is None else np.asarray(images, np.intp)
+    n_images = len(np.unique(shown))
+    if n_images < _LEAST:
+        return None
+    own = np.unique(shown, return_index=True)[1]
+    if held is None:
+        numbers = _fold_numbers(codes[own], groups, seed)
+        parts = [(numbers[shown] != fold, own[numbers == fold]) for fold in range(int(numbers.max()) + 1)]
+        raw = np.concatenate(
+            [_raw(_fitted(features, codes, own, rest, seed), features[out]) for rest, out in parts], axis=1
+        )
+    detectors = _fitted(features, codes, own, np.ones(len(codes), np.bool_), seed)
+    raw = _raw(detectors, held) if held is not None else raw
+    usual, high = np.median(raw, axis=1), np.quantile(raw, 1 - rate, axis=1)
+    spread = np.maximum(high - usual, _EPS)
+    joint = np.sort(((raw - usual[:, None]) / spread[:, None]).max(axis=0))
+    place = min(int(np.ceil((len(joint) + 1) * (1 - rate))), len(joint)) - 1
+    threshold = max(float(joint[place]), 1e-3)
+    return Novelty(detectors, 1 / (spread * threshold), -usual / (spread * threshold), rate, raw.shape[1])
+
+
+def _fitted(
+    features: Array, codes: Codes, own: NDArray[np.intp], wanted: NDArray[np.bool_], seed: int
+) -> tuple[Detector, ...]:
+    """Every detector on the wanted rows, images before their views, and no more of them than are quick."""
+    rng = np.random.default_rng([seed, 3])
+    first = np.isin(np.arange(len(codes)), own)
+    order = np.concatenate([rng.permutation(np.flatnonzero(wanted & each)) for each in (first, ~first)])
+    rows = np.sort(order[:_MOST])
+    return tuple(one.fit(features[rows], codes[rows]) for one in METHODS)
+
+
+def _raw(detectors: tuple[Detector, ...], rows: Array) -> NDArray[np.float64]:
+    return np.stack([one.scores(rows) for one in detectors]).astype(np.float64)
+
+
+def _fold_numbers(codes: Codes, groups: NDArray[np.str_] | None, seed: int) -> NDArray[np.intp]:
+    """A fold for every image: classes spread evenly, or whole groups together."""
+    rng = np.random.default_rng([seed, 4])
+    if groups is not None and len(np.unique(groups)) >= _FOLDS:
+        _, numbers = np.unique(groups, return_inverse=True)
+        folded: NDArray[np.intp] = rng.permutation(np.arange(numbers.max() + 1) % _FOLDS)[numbers]
+        return folded
+    order = np.lexsort((rng.random(len(codes)), codes))
+    folded = np.empty(len(codes), np.intp)
+    folded[order] = np.arange(len(codes)) % _FOLDS
+    return folded
+
+
+def _spectrum(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Squared singular values, the largest first and _RANK at most, and right vectors as columns."""
+    from scipy.linalg import eigh
+
+    n, width = rows.shape
+    exact = rows.astype(np.float64)
+    gram = exact @ exact.T if n <= width else exact.T @ exact
+    size = len(gram)
+    values, vectors = eigh(gram, subset_by_index=[max(0, size - _RANK), size - 1])
+    values, vectors = values[::-1], vectors[:, ::-1]
+    kept = values > max(float(values[0]), _EPS) * 1e-9
+    values, vectors = values[kept], vectors[:, kept]
+    return values, exact.T @ (vectors / np.sqrt(values)) if n <= width else vectors
+
+
+def _unit(rows: Array) -> Array:
+    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _EPS)
+    return unit
+
+
+def _append_unit(builder: Builder, rows: str, mean: Array) -> str:
+    centred = builder.add("Sub", rows, builder.constant("novelty.mean", mean))
+    length = builder.add("ReduceL2", centred, builder.constant("novelty.axis", np.array([1])), keepdims=1)
+    least = builder.constant("novelty.least", np.array([_EPS], np.float32))
+    return builder.add("Div", centred, builder.add("Max", length, least))
+
+
+def _distances(rows: NDArray[np.floating[Any]], others: Array) -> Array:
+    squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
+    distances: Array = (squares - 2.0 * (rows @ others.T)).astype(np.float32, copy=False)
+    return distances
+
+
+def _append_distances(builder: Builder, rows: str, others: Array, name: str) -> str:
+    axis = builder.constant("novelty.axis", np.array([1]))
+    own = builder.add("ReduceSumSquare", rows, axis, keepdims=1)
+    twice = builder.constant(f"{name}.twice", np.ascontiguousarray(-2.0 * others.T, np.float32))
+    squares = builder.constant(f"{name}.squares", (others**2).sum(axis=1).astype(np.float32))
+    return builder.add("Add", builder.add("Add", own, builder.add("MatMul", rows, twice)), squares)
