@@ -46,12 +46,12 @@ def render_card(manifest: Manifest) -> str:
         )
     lines.append(f"- Head: {manifest.head.get('name')} " + _pairs(manifest.head.get("chosen", {})))
     lines += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in sorted(manifest.scores.items())]
+    lines += _trust(manifest)
     lines += [
         "",
         "## Limits",
         "",
-        "It answers with one of its classes whatever picture it is given. The figures above are from images "
-        "held out of training, not from the test split: measure it on yours with `headstart evaluate`.",
+        _limits(manifest),
         "",
         "## Use",
         "",
@@ -61,6 +61,33 @@ def render_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _trust(manifest: Manifest) -> list[str]:
+    """What was measured of its probabilities on images held out."""
+    after = manifest.calibration.get("after")
+    if after is None:
+        return []
+    return [
+        f"- Probabilities on {after['n']:,} images held out: calibration error {after['ece']:.4f}, "
+        f"Brier score {after['brier']:.4f}, loss {after['nll']:.4f} nats"
+    ]
+
+
+def _limits(manifest: Manifest) -> str:
+    if manifest.novelty:
+        said = (
+            "Pictures unlike all it learnt from are answered `none of these`, and so is one in "
+            f"{1 / manifest.novelty['false_rejection']:.0f} of its classes from where its training images "
+            "came; of strangers' pictures it refuses more."
+        )
+    else:
+        said = "It answers with one of its classes whatever picture it is given."
+    return (
+        f"{said} The figures above are from images held out of training, not from the test split: measure it "
+        "on yours with `headstart evaluate`. A few of the images it learnt from lie in the folder "
+        "(`samples.safetensors`): exports are checked with them."
+    )
 
 
 def _pairs(values: dict[str, float]) -> str:

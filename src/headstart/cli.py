@@ -245,6 +245,12 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="train, val, test or all. Default: test where there is one.")
     ] = None,
+    novel: Annotated[
+        str | None,
+        typer.Option(
+            help="Dataset of none of the model's classes: is it told apart? Its labels do not matter."
+        ),
+    ] = None,
     runtime: Runtime = "openvino",
     seed: Seed = 0,
     strict: Strict = False,
@@ -254,8 +260,12 @@ def evaluate(
 
     Example: headstart evaluate runs/parity digits:parity
     """
+    from dataclasses import asdict
+
     from headstart.data.readers import load
+    from headstart.evaluation.calibration import reliability
     from headstart.evaluation.metrics import evaluate as measure
+    from headstart.evaluation.novelty import detection
     from headstart.model import open_model
 
     opened = open_model(model)
@@ -265,14 +275,28 @@ def evaluate(
     part = dataset if wanted == "all" else dataset.split(wanted)
     _same_classes(part, opened)
     codes = part.codes(opened.classes)
-    probs = opened.probabilities(part, runtime_name=runtime)
-    found = measure(f"{opened.manifest.name} on {part.name}, {wanted}", probs, codes, opened.classes, seed)
+    answered, title = (
+        opened.answer(part, runtime_name=runtime),
+        f"{opened.manifest.name} on {part.name}, {wanted}",
+    )
+    found = measure(title, answered.probabilities, codes, opened.classes, seed)
+    trust = reliability(title, answered.probabilities, codes)
+    strange = told(load(novel, strict=strict)) if novel else None
+    detected = (
+        None
+        if strange is None
+        else detection(
+            f"{title}, {strange.name} novel", answered, opened.answer(strange, runtime_name=runtime)
+        )
+    )
     if json:
-        print_json(found)
+        print_json({**asdict(found), "calibration": trust, "detection": detected})
     else:
-        from headstart.tables import evaluation_table
+        from headstart.tables import calibration_line, detection_table, evaluation_table
 
-        print(evaluation_table(found))
+        print(evaluation_table(found), calibration_line(trust), sep="\n\n")
+        if detected is not None:
+            print("", detection_table(detected), sep="\n")
 
 
 @app.command()

@@ -22,6 +22,7 @@ __all__ = [
     "Codes",
     "Comparison",
     "Curve",
+    "Detection",
     "Difference",
     "Epoch",
     "Evaluation",
@@ -365,6 +366,26 @@ class Calibration:
     nll: float
     n: int
     bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well pictures of none of the classes are told from those of the classes.
+
+    ``auroc`` and ``baseline_auroc`` (of the largest probability) are the chance that a novel picture looks
+    stranger than a known one. ``detected`` and ``falsely_rejected`` are shares at the model's own threshold,
+    ``detected_at_rate`` and ``baseline_detected_at_rate`` of the novel where ``rate`` of these known ones is
+    refused.
+    """
+
+    title: str
+    auroc: Score
+    baseline_auroc: Score
+    detected: Score
+    falsely_rejected: Score
+    rate: float
+    detected_at_rate: Score
+    baseline_detected_at_rate: Score
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.graph import build
 from headstart.model import open_model
 from headstart.networks.architectures import ARCHITECTURES, architecture, layer_shapes
+from headstart.networks.drawings import drawings_network
 from headstart.networks.scratch_engine import initial_weights
 from headstart.pretrained import find_network, network_source, pretrained_names
 from headstart.records import InputSpec, NetworkSpec, Source
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 KNOWN = {
+    "drawings": "a small network of ours for drawings and handwriting, bundled",
     "timm:NAME": "a network of timm with its weights, such as timm:resnet50; find one: sources list PATTERN",
     "timm:local-dir:PATH": "the same from a folder with config.json and model.safetensors",
     "pixels": "no network: the prepared pixels themselves, the control every transfer has to beat",
@@ -59,7 +61,8 @@ def open_source(
     Parameters
     ----------
     name : str
-        Path of a model folder, ``timm:NAME``, ``timm:NAME.TAG``, ``timm:local-dir:PATH``, ``pixels``,
+        ``drawings`` (ours, bundled), path of a model folder, ``timm:NAME``, ``timm:NAME.TAG``,
+        ``timm:local-dir:PATH``, ``pixels``,
         ``random:NETWORK`` (NETWORK as in ``train --network``, or as timm names it) or ``random:PATH``
         (the network of a model folder, drawn afresh).
     dataset : Dataset, optional
@@ -102,6 +105,8 @@ def open_source(
             f"size is {size_px}, need a source timm:NAME to set it of; leave it out for {name!r}"
         )
     dataset = dataset or load("digits")
+    if name == "drawings":
+        return _drawings()
     if name == "pixels":
         return pixel_source(native_input(dataset))
     kind, _, rest = name.partition(":")
@@ -118,6 +123,12 @@ def open_source(
         f"source {name!r} is unknown, need a model folder or a registered name, "
         f"{nearest(name, KNOWN)}; a network of timm is timm:NAME, list all with: headstart sources"
     )
+
+
+def _drawings() -> Source:
+    spec, weights = drawings_network()
+    source = spec_source("drawings", spec, build.network_graph(spec, weights))
+    return replace(source, notes={"licence": "MIT", "learnt from": "Omniglot, 218 characters, none Greek"})
 
 
 def find_sources(pattern: str) -> list[str]:

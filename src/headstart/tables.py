@@ -13,12 +13,22 @@ from pathlib import Path
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
-from headstart.records import Evaluation, Row, Score, StudyResult
+from headstart.records import Calibration, Detection, Evaluation, Row, Score, StudyResult
 
 if TYPE_CHECKING:
     from headstart.cache import Entry
 
-__all__ = ["aligned", "cache_table", "evaluation_table", "pairs", "result_table", "to_json", "told"]
+__all__ = [
+    "aligned",
+    "cache_table",
+    "calibration_line",
+    "detection_table",
+    "evaluation_table",
+    "pairs",
+    "result_table",
+    "to_json",
+    "told",
+]
 
 
 _SHOWN = 20
@@ -124,6 +134,32 @@ def evaluation_table(found: Evaluation) -> str:
         f"loss {found.loss:.4f} nats"
     )
     return "\n\n".join([head, aligned(per_class), aligned(counts)])
+
+
+def calibration_line(found: Calibration) -> str:
+    """How far the probabilities can be believed."""
+    return (
+        f"calibration error {found.ece:.4f}, Brier score {found.brier:.4f}, loss {found.nll:.4f} nats on "
+        f"{found.n:,} images"
+    )
+
+
+def detection_table(found: Detection) -> str:
+    """How well novel pictures are told from known ones, the largest probability beside it."""
+    rate = f"{100 * found.rate:g} % of the known refused"
+    rows = [
+        ["none of these", "novelty", "largest probability"],
+        ["area under the curve", _score(found.auroc), _score(found.baseline_auroc)],
+        [
+            f"detected, {rate}",
+            _score(found.detected_at_rate),
+            _score(found.baseline_detected_at_rate),
+        ],
+        ["detected at the model's threshold", _score(found.detected), "-"],
+        ["known ones refused there", _score(found.falsely_rejected), "-"],
+    ]
+    n_known, n_novel = found.falsely_rejected.n, found.detected.n
+    return f"{found.title}: {n_known:,} known images, {n_novel:,} novel\n{aligned(rows)}"
 
 
 def _score(score: Score) -> str:

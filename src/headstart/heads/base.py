@@ -335,8 +335,8 @@ def one_hot(codes: Codes, n_classes: int) -> Array:
 def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
     """The factor on logits that makes them fit held-out labels best.
 
-    Where every one of n images is right, that alone would ask for certainty; so each label counts as
-    true with (n + 1) / (n + 2) only, as in Platt's scaling.
+    Where every one of n images is right, that alone would ask for certainty; there each label counts as
+    true with (n + 1/2) / (n + 1) only: Platt's remedy, with Jeffreys' prior instead of Laplace's.
 
     Parameters
     ----------
@@ -360,7 +360,8 @@ def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = 
     """
     from scipy.optimize import minimize_scalar
 
-    doubt = 1.0 / (len(codes) + 2)
+    certain = bool((logits.argmax(axis=1) == codes).all())
+    doubt = 0.5 / (len(codes) + 1) if certain else 0.0
     away = doubt * logits.shape[1] / max(logits.shape[1] - 1, 1)  # of the mass, spread over all classes
 
     def loss(power: float) -> float:
