@@ -11,7 +11,7 @@ from numpydoc.docscrape import FunctionDoc
 
 import headstart
 
-OWNERS = {"torch_engine": "torch"}
+OWNERS = {"torch_engine": "torch", "api": "starlette", "uploads": "starlette", "listening": "uvicorn"}
 
 
 def modules():

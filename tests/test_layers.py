@@ -29,7 +29,7 @@ LAYERS: dict[str, str] = {
     "scratch": "errors",
     "data": "errors records _optional",
     "imaging": "errors records _optional data",
-    "graph": "errors records",
+    "graph": "errors records imaging",
     "cache": "errors atomic",
     "evaluation": "errors records",
     "report": "errors records",
@@ -65,6 +65,8 @@ LAYERS: dict[str, str] = {
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
+    "predict_batch": "errors records progress atomic data model predict",
+    "export": "errors records atomic data imaging graph model",
     "estimator": "errors records cache data imaging heads features model sources strategies",
     "face": "errors records progress cache data imaging features model sources strategies studies",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
@@ -72,10 +74,13 @@ LAYERS: dict[str, str] = {
     "graph provenance",
     "console": "atomic cache data records report tables",
     "nouns": "cache data sources inspect tables recipes console",
+    "app": "headstart errors _optional records progress data imaging graph evaluation heads features model sources "
+    "strategies",
+    "shipping": "console data model export app",
     "verbs": "errors console atomic progress data features imaging model networks sources strategies studies "
     "tune_training tunings",
     "cli": "headstart errors records progress cache data imaging evaluation report model sources strategies "
-    "inspect tables predict face recipes networks heads features transfers nouns console verbs",
+    "inspect tables predict predict_batch face recipes networks heads features transfers nouns console verbs shipping",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.
@@ -89,14 +94,18 @@ OWNERS: dict[str, str] = {
     "sklearn": "data estimator",
     "matplotlib": "report",
     "jinja2": "report",
-    "PIL": "data imaging assemble",
-    "safetensors": "model",
+    "PIL": "data imaging assemble app",
+    "safetensors": "model networks",
     "kornia": "imaging",
-    "typer": "cli console nouns verbs",
+    "typer": "cli console nouns shipping verbs",
     "optuna": "tune_training",
     "rich": "progress cli",
     "pyarrow": "data",
     "loky": "beside",
+    "starlette": "app",
+    "uvicorn": "app",
+    "prometheus_client": "app",
+    "gradio": "app",
 }
 HEAVY = ("torch", "timm", "openvino", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy")
 MODULE_LINES, FUNCTION_LINES = 400, 60

@@ -39,6 +39,7 @@ from headstart.console import (
 )
 from headstart.errors import HeadstartError
 from headstart.nouns import cache_app, recipes_app, sources_app
+from headstart.shipping import shipping_app
 from headstart.verbs import verbs_app
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(verbs_app)
+app.add_typer(shipping_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(sources_app, name="sources")
 app.add_typer(cache_app, name="cache")

@@ -107,13 +107,18 @@ class Model:
         Answered
             Its ``names`` are the classes, or ``none of these``.
         """
-        prepared = batches(dataset, self.manifest.input, _BATCH)
-        return self.answer_prepared(
-            told(prepared, len(dataset), "predict", progress), runtime_name=runtime_name, precision=precision
-        )
+        # a batch is padded: one picture must not cost 64
+        size = min(_BATCH, 1 << max(0, len(dataset) - 1).bit_length())
+        prepared = told(batches(dataset, self.manifest.input, size), len(dataset), "predict", progress)
+        return self.answer_prepared(prepared, runtime_name=runtime_name, precision=precision, batch_size=size)
 
     def answer_prepared(
-        self, prepared: Iterable[Images], *, runtime_name: str = "openvino", precision: str = "fp32"
+        self,
+        prepared: Iterable[Images],
+        *,
+        runtime_name: str = "openvino",
+        precision: str = "fp32",
+        batch_size: int = _BATCH,
     ) -> Answered:
         """The same for images that `imaging.prepare` brought to the model's size, batch by batch.
 
@@ -123,13 +128,15 @@ class Model:
             Batches.
         runtime_name, precision : str
             As for `probabilities`.
+        batch_size : int, default=64
+            Images of a batch, mostly.
 
         Returns
         -------
         Answered
             In the order of the images.
         """
-        parts = list(self._executable(runtime_name, precision).stream(prepared))
+        parts = list(self._executable(runtime_name, precision, batch_size).stream(prepared))
         n_outputs = 2 if self.manifest.novelty else 1
         empty = (np.empty((0, len(self.classes)), np.float32), np.empty(0, np.float32))[:n_outputs]
         return Answered(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
@@ -140,17 +147,17 @@ class Model:
         """The likeliest class of every image, or ``none of these``; options as for `probabilities`."""
         return self.answer(dataset, runtime_name=runtime_name, precision=precision).names(self.classes)
 
-    def _executable(self, runtime_name: str, precision: str) -> runtime.Executable:
-        key = (runtime_name, precision)
+    def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:
+        key = (runtime_name, precision, batch_size)
         if key not in self._compiled:
             graph = onnx.ModelProto.FromString(self.graph)
             self._compiled[key] = runtime.compile_graph(
-                graph, runtime=runtime_name, precision=precision, batch_size=_BATCH
+                graph, runtime=runtime_name, precision=precision, batch_size=batch_size
             )
         return self._compiled[key]
 
     @cached_property
-    def _compiled(self) -> dict[tuple[str, str], runtime.Executable]:
+    def _compiled(self) -> dict[tuple[str, str, int], runtime.Executable]:
         return {}
 
     def source(self, name: str | None = None) -> Source:

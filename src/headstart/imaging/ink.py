@@ -7,6 +7,8 @@ import a network or a graph; Pillow is imported on use. Called by prepare.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,8 @@ _STRONG = 0.5
 _CROWD = 0.15
 _FAINT = 0.12
 _EPS = 1e-6
+_DEGREES = [(i, j) for i in range(4) for j in range(4 - i)]
+"""Powers of the rows and of the columns in the page's light."""
 
 
 def ink(images: Images, height: int, width: int) -> Images:
@@ -126,21 +130,31 @@ def _marks(grey: Array) -> Array:
 def _lighting(grey: Array) -> Array:
     """Smooth upper surface of the page: a cubic over the brightest of each block, ink filled in by it."""
     n, h, w = grey.shape
-    rows, columns = (np.linspace(0, size, min(size, _BLOCKS) + 1).astype(int)[:-1] for size in (h, w))
+    rows, columns = (_edges(size)[:-1] for size in (h, w))
     bright = np.maximum.reduceat(np.maximum.reduceat(grey, rows, axis=1), columns, axis=2)
-    y, x = _powers(len(rows)), _powers(len(columns))
-    degrees = [(i, j) for i in range(4) for j in range(4 - i)]
-    basis = np.stack([np.outer(y[:, i], x[:, j]).ravel() for i, j in degrees])  # (10, blocks)
-    solve = np.linalg.pinv(basis)
+    basis, solve = _surface()
     values = bright.reshape(n, 1, -1)
     for _ in range(8):
         terms = values @ solve
         values = np.maximum(values, terms @ basis)
     square = np.zeros((n, 4, 4), np.float32)
-    for term, (i, j) in enumerate(degrees):
+    for term, (i, j) in enumerate(_DEGREES):
         square[:, i, j] = terms[:, 0, term]
     surface = np.maximum(_powers(h) @ square @ _powers(w).T, 0)
     return surface.astype(np.float32, copy=False)
+
+
+def _edges(size: int) -> NDArray[np.int64]:
+    """Where the blocks along a side begin, and the end; on a shorter side some are the same pixel."""
+    return np.linspace(0, size, _BLOCKS + 1).astype(np.int64)
+
+
+@cache
+def _surface() -> tuple[Array, Array]:
+    """The cubic's terms at the blocks, (terms, blocks), and what finds them: the same for every page."""
+    y = _powers(_BLOCKS)
+    basis = np.stack([np.outer(y[:, i], y[:, j]).ravel() for i, j in _DEGREES])
+    return basis, np.linalg.pinv(basis)
 
 
 def _powers(size: int) -> Array:

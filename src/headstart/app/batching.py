@@ -1,0 +1,139 @@
+"""Micro-batching: images that wait while a network is busy go through it together.
+
+In: single prepared images, from many requests at once. Out: the outputs of each.
+Must not import a web framework or a runtime: what runs a batch is handed in. Called by api.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.records import Array, Images
+
+__all__ = ["Batcher"]
+
+_Waiting = tuple[NDArray[np.uint8], "asyncio.Future[tuple[Array, ...]]"]
+
+
+class Batcher:
+    """Gathers images into batches and hands each its own rows; belongs to one event loop.
+
+    Parameters
+    ----------
+    run : callable
+        From images (n, height, width, channels), uint8, to the outputs, each (n, ...). Called in threads.
+    n_lanes : int, default=1
+        Batches at a time.
+    largest : int, default=32
+        Images in one batch.
+    gather_s : float, default=0
+        How long an idle lane waits for company, in seconds.
+    seen : callable, optional
+        Told the number of images of every batch.
+
+    Notes
+    -----
+    With ``gather_s`` 0 nobody waits for company: an idle network starts at once on whatever is there, and
+    what comes while it is busy makes the next batch. So batches grow with the load, and a lone image pays
+    for one image. An image whose asker has left is not computed.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Images], tuple[Array, ...]],
+        *,
+        n_lanes: int = 1,
+        largest: int = 32,
+        gather_s: float = 0.0,
+        seen: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._run, self._seen = run, seen
+        self._largest, self._gather_s = largest, gather_s
+        self._idle = n_lanes
+        self._threads = ThreadPoolExecutor(n_lanes, thread_name_prefix="network")
+        self._waiting: deque[_Waiting] = deque()
+        self._timer: asyncio.Handle | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        """Images that no batch has taken yet."""
+        return len(self._waiting)
+
+    async def answer(self, image: NDArray[np.uint8]) -> tuple[Array, ...]:
+        """The outputs for one image.
+
+        Parameters
+        ----------
+        image : ndarray of shape (height, width, channels), uint8
+            As the network takes it.
+
+        Returns
+        -------
+        tuple of ndarray
+            Its row of every output.
+
+        Raises
+        ------
+        Exception
+            Whatever running its batch raised.
+        """
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[tuple[Array, ...]] = loop.create_future()
+        self._waiting.append((image, mine))
+        if len(self._waiting) >= self._largest:
+            self._begin()
+        elif self._idle and self._timer is None:
+            # even without a wait, whoever is ready in this turn of the loop comes along
+            self._timer = (
+                loop.call_later(self._gather_s, self._begin)
+                if self._gather_s
+                else loop.call_soon(self._begin)
+            )
+        return await mine
+
+    def close(self) -> None:
+        """Let go of the threads; what runs is finished, what waits is cancelled."""
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._waiting.popleft()[1].cancel()
+        self._threads.shutdown(wait=False)
+
+    def _begin(self) -> None:
+        """Fill the idle lanes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._idle and (batch := self._next()):
+            self._idle -= 1
+            self._seen(len(batch))
+            images = np.stack([image for image, _ in batch])
+            done = asyncio.get_running_loop().run_in_executor(self._threads, self._run, images)
+            done.add_done_callback(partial(self._finish, batch))
+
+    def _next(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self._largest:
+            image, asker = self._waiting.popleft()
+            if not asker.done():  # else it was cancelled: the request ran out of time, or its client left
+                batch.append((image, asker))
+        return batch
+
+    def _finish(self, batch: list[_Waiting], outputs: asyncio.Future[tuple[Array, ...]]) -> None:
+        self._idle += 1
+        error = asyncio.CancelledError() if outputs.cancelled() else outputs.exception()
+        for index, (_, asker) in enumerate(batch):
+            if asker.done():
+                continue
+            if error is not None:
+                asker.set_exception(error) if isinstance(error, Exception) else asker.cancel()
+            else:
+                asker.set_result(tuple(values[index] for values in outputs.result()))
+        self._begin()

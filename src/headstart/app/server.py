@@ -1,0 +1,160 @@
+"""Open models and answer over HTTP until told to stop; requests under way are finished first.
+
+In: model folders, an address, a token. Out: a running server, and a line that says where it is.
+Imports what answers only when it is about to, so that a
+missing extra is one sentence. Called by the command line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from headstart._optional import require
+from headstart.app.limits import Limits, shown
+from headstart.errors import SettingError
+from headstart.model import Model, open_model
+
+__all__ = ["read_models", "serve_models"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_BACKLOG = 512
+
+
+def serve_models(
+    models: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    limits: Limits | None = None,
+    precision: str = "fp32",
+) -> None:
+    """Answer over HTTP until SIGTERM or SIGINT; then finish what is under way and return.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Model folders; ``NAME=FOLDER`` gives one a name, else it is the folder's last part.
+    host : str, default='127.0.0.1'
+        Address to listen at.
+    port : int, default=8000
+        0 takes any that is free; the line that is printed says which.
+    token : str, optional
+        Bearer token that every request must carry.
+    limits : Limits, optional
+        What it takes at most.
+    precision : {'fp32', 'bf16', 'auto'}, default='fp32'
+        What networks compute in; auto is bf16 where this machine's processor has it.
+
+    Raises
+    ------
+    ModelError
+        If a model cannot be opened.
+    SettingError
+        If a name is no name or given twice, the token is no token, or the address cannot be had.
+    MissingExtraError
+        If the packages of the extra ``serve`` are not installed.
+    """
+    for module in ("uvicorn", "starlette", "prometheus_client"):
+        require(module, extra="serve", for_="headstart serve")
+    from headstart.app.api import make_app
+    from headstart.app.listening import run_app
+
+    _check_token(token)
+    limits = limits or Limits()
+    app = make_app(read_models(models), token=token, limits=limits, precision=precision)
+    listener = _listener(host, port)
+    try:
+        if token is None and not _is_loopback(host):
+            print(
+                f"headstart: warning: host {host} can be reached from other machines and no token is set; "
+                "set one with --token or HEADSTART_TOKEN",
+                file=sys.stderr,
+            )
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{listener.getsockname()[1]}"
+        run_app(app, listener, limits, f"Serving {', '.join(app.names)} at {url} (documents: {url}/docs)")
+    finally:
+        listener.close()
+        app.close()
+
+
+def read_models(words: Sequence[str]) -> dict[str, Model]:
+    """Open the models that some words mean.
+
+    Parameters
+    ----------
+    words : sequence of str
+        ``FOLDER`` or ``NAME=FOLDER``.
+
+    Returns
+    -------
+    dict of str to Model
+        By name, in the order given.
+
+    Raises
+    ------
+    SettingError
+        If there is none, or a name is no name or given twice.
+    ModelError
+        If one cannot be opened.
+    """
+    if not words:
+        raise SettingError("models is empty, need one or more model folders; name them")
+    found: dict[str, str] = {}
+    for word in words:
+        given, equals, folder = word.partition("=")
+        if not equals or Path(word).exists():  # a folder may have = in its name
+            given, folder = Path(word).resolve().name, word
+        if not _NAME.fullmatch(given):
+            raise SettingError(
+                f"name {shown(given)!r} of model {shown(folder)!r} has signs that an address cannot, "
+                "need 1 to 64 of A-Z a-z 0-9 . _ -; give it one with NAME=FOLDER"
+            )
+        if given in found:
+            raise SettingError(
+                f"name {given!r} is given to {found[given]!r} and {folder!r}, need one for each; "
+                "give them with NAME=FOLDER"
+            )
+        found[given] = folder
+    return {name: open_model(folder) for name, folder in found.items()}
+
+
+def _check_token(token: str | None) -> None:
+    if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
+        raise SettingError(
+            "token is empty or has signs that a header cannot carry, need printable ASCII without spaces; "
+            "make one with: openssl rand -hex 16"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that is bound, so that the address is known before anything is said."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen(_BACKLOG)  # whoever comes before the loop runs waits instead of being refused
+        except OSError:
+            made.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        raise SettingError(
+            f"address {shown(host)} port {port} cannot be had ({error}), need one of this machine that is "
+            "free; choose another with --host and --port"
+        ) from error
+    return made

@@ -1,0 +1,396 @@
+"""A real server process on a free port: it says where it is, survives hostile clients, and ends well."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from headstart.app.server import read_models, serve_models
+from headstart.errors import MissingExtraError, ModelError, SettingError
+from test_app_api import png_of
+from tiny_model import noise, picture, tiny_model
+
+PROGRAM = """
+import sys
+from headstart.app.limits import Limits
+from headstart.app.server import serve_models
+serve_models([sys.argv[1]], port=0, token=None, limits=Limits(header_s=1.0, body_s=1.5, drain_s=5.0))
+"""
+PREDICT = "/v1/models/tiny/predict"
+
+
+@dataclass
+class Running:
+    """A server process."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+            connection.request(
+                method, path, body, {key.replace("_", "-"): one for key, one in headers.items()}
+            )
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def predict(self, body: bytes) -> tuple[int, bytes]:
+        return self.ask("POST", PREDICT, body, content_type="image/png")
+
+    def well(self) -> None:
+        status, body = self.predict(picture(0))
+        assert status == 200 and json.loads(body)["predictions"][0]["class"] == "dark"
+
+    def connect(self) -> socket.socket:
+        made = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return made
+
+    def rss_mb(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        assert found
+        return int(found[1]) / 1024
+
+
+def head(n_bytes: int) -> bytes:
+    """A request's header whose body is announced; none: it comes in chunks."""
+    length = f"content-length: {n_bytes}" if n_bytes else "transfer-encoding: chunked"
+    return f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n{length}\r\n\r\n".encode()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(65_536):
+            found += piece
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model().save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def start(folder: Path) -> Callable[[], Running]:
+    def begin() -> Running:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        found = re.fullmatch(r"Serving tiny at http://127\.0\.0\.1:(\d+) \(documents: \S+/docs\)\n", said)
+        assert found, said
+        return Running(process, int(found[1]))
+
+    return begin
+
+
+def ended(running: Running, number: int = signal.SIGTERM) -> tuple[int, str]:
+    """Status and standard error after a signal."""
+    running.process.send_signal(number)
+    _, err = running.process.communicate(timeout=30)
+    return running.process.returncode, err
+
+
+@pytest.fixture(scope="module")
+def running(start: Callable[[], Running]) -> Iterator[Running]:
+    """One process for all tests that leave it as it was; it must have said nothing of what was sent."""
+    made = start()
+    yield made
+    status, err = ended(made)
+    assert status == 0
+    assert err == ""
+
+
+def test_it_answers(running: Running) -> None:
+    running.well()
+    assert running.ask("GET", "/readyz")[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_under_way_is_finished(start: Callable[[], Running], number: int) -> None:
+    running = start()
+    body = picture(255)
+    with running.connect() as connection, running.connect():  # the other says nothing
+        connection.sendall(head(len(body)) + body[:10])
+        time.sleep(0.3)
+        running.process.send_signal(number)
+        time.sleep(0.5)
+        with pytest.raises(ConnectionRefusedError):
+            running.connect()
+        connection.sendall(body[10:])
+        assert b"200 OK" in everything(connection)
+    assert running.process.wait(15) == 0
+    _, err = running.process.communicate()
+    assert err == ""
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_huge_upload_is_refused_while_it_comes(running: Running, announced: bool) -> None:
+    running.well()
+    before, most, sent, mib = running.rss_mb(), 0.0, 0, bytes(2**20)
+    start = head(500 * 2**20 if announced else 0)
+    with running.connect() as connection:
+        connection.sendall(start)
+        try:
+            for _ in range(500):
+                connection.sendall(mib if announced else b"100000\r\n" + mib + b"\r\n")
+                sent += 1
+                most = max(most, running.rss_mb())
+        except (ConnectionError, TimeoutError):
+            pass
+        said = everything(connection)
+    assert sent < 500 or b" 413 " in said
+    running.well()
+    assert most - before < 120, (before, most)
+    # a client that reads while it sends, as every good one does, sees why
+    piece = bytes(2**15) if announced else b"8000\r\n" + bytes(2**15) + b"\r\n"
+    done = subprocess.run(
+        [sys.executable, "-c", READER, str(running.port), start.hex(), piece.hex()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.startswith("HTTP/1.1 413"), (done.stdout[:200], done.stderr)
+
+
+READER = """
+import select, socket, sys
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20)
+connection.sendall(bytes.fromhex(sys.argv[2]))
+while not select.select([connection], [], [], 0)[0]:
+    connection.sendall(bytes.fromhex(sys.argv[3]))
+print(connection.recv(65536).decode())
+"""
+
+
+def test_bombs_cost_no_memory(running: Running) -> None:
+    running.well()
+    before = running.rss_mb()
+    for _ in range(20):
+        assert running.predict(png_of(60_000, 60_000))[0] == 413
+    running.well()
+    assert running.rss_mb() - before < 40
+
+
+def test_a_slow_header_is_cut_off_and_others_are_answered(running: Running) -> None:
+    with running.connect() as silent, running.connect() as slow:
+        begun = time.monotonic()
+        slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost".encode())
+        running.well()
+        assert everything(silent) == b"" and everything(slow) == b""
+        assert 0.5 < time.monotonic() - begun < 5
+
+
+def test_a_header_that_drips_is_cut_off(running: Running) -> None:
+    with running.connect() as connection:
+        begun = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(b"G" if time.monotonic() - begun < 0.1 else b"E")
+                time.sleep(0.1)
+        assert time.monotonic() - begun < 5
+    running.well()
+
+
+def test_a_second_header_on_the_same_connection_is_cut_off_too(running: Running) -> None:
+    with running.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        time.sleep(0.2)
+        begun = time.monotonic()
+        connection.sendall(b"GET /healthz HT")
+        assert everything(connection).count(b"200 OK") == 1
+        assert time.monotonic() - begun < 5
+
+
+def test_a_slow_body_is_told_and_others_are_answered(running: Running) -> None:
+    with running.connect() as connection:
+        connection.sendall(head(5000) + b"abc")
+        running.well()
+        said = everything(connection)
+    assert b" 408 " in said and b'{"error":' in said
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # somebody speaks TLS
+        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: " + b"b" * 100_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_harms_nobody(running: Running, sent: bytes) -> None:
+    with running.connect() as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+        said = everything(connection)
+    assert b" 500 " not in said
+    running.well()
+
+
+def test_clients_that_leave_harm_nobody(running: Running) -> None:
+    body = noise(1, 300, "PNG")
+    for cut in (0, 100, len(body)):
+        for _ in range(10):
+            with running.connect() as connection:
+                connection.sendall(head(len(body)) + body[:cut])
+    running.well()
+    for _ in range(50):
+        if b"headstart_waiting_images 0.0" in running.ask("GET", "/metrics")[1]:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("pictures of clients that left are still counted")
+
+
+def test_many_at_once(running: Running) -> None:
+    found: list[int] = []
+
+    def one(seed: int) -> None:
+        for turn in range(10):
+            body = picture(seed) if (seed + turn) % 3 else b"junk"
+            found.append(running.predict(body)[0])
+
+    threads = [threading.Thread(target=one, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 160 and set(found) == {200, 422}
+
+
+def test_schemathesis_finds_no_fault(running: Running, tmp_path: Path) -> None:
+    """It reads the document, asks what it allows and what it does not, and looks at every answer."""
+    tool = Path(sys.executable).with_name("schemathesis")
+    if not tool.exists():
+        pytest.skip("needs schemathesis")
+    done = subprocess.run(
+        [
+            tool,
+            "run",
+            f"http://127.0.0.1:{running.port}/openapi.json",
+            f"--max-examples={os.environ.get('HEADSTART_EXAMPLES', '15')}",
+            "--seed=1",
+            "--no-color",
+            # what is a picture no schema can say, so some of what it allows must be refused
+            "--exclude-checks=positive_data_acceptance",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "empty"),
+        (["c d"], "'c d'"),
+        (["a/b=x"], "'a/b'"),
+        (["bad name=FOLDER"], "NAME=FOLDER"),
+        (["../x=FOLDER"], "'../x'"),
+        (["a=FOLDER", "a=FOLDER"], "given to"),
+        (["tiny=FOLDER", "FOLDER"], "'tiny'"),
+        (["=FOLDER"], "''"),
+    ],
+)
+def test_wrong_words(folder: Path, words: list[str], said: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(said)) as caught:
+        read_models([word.replace("FOLDER", str(folder)) for word in words])
+    assert "\n" not in str(caught.value) and ", need " in str(caught.value)
+
+
+def test_words_for_models(folder: Path, tmp_path: Path) -> None:
+    assert list(read_models([str(folder), f"other={folder}"])) == ["tiny", "other"]
+    odd = tiny_model().save(tmp_path / "a=b")
+    with pytest.raises(SettingError):  # a folder of that name has no name fit for an address
+        read_models([str(odd)])
+    assert list(read_models([f"odd={odd}"])) == ["odd"]
+    with pytest.raises(ModelError):
+        read_models([f"none={tmp_path / 'none'}"])
+
+
+@pytest.mark.parametrize("token", ["", "two words", "naïve", "a\nb"])
+def test_a_token_that_no_header_carries(folder: Path, token: str) -> None:
+    with pytest.raises(SettingError, match="token") as caught:
+        serve_models([str(folder)], token=token)
+    assert not token or token not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "256.1.1.1", "\x1b[2J", "x" * 300])
+def test_an_address_that_cannot_be_had(folder: Path, host: str) -> None:
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SettingError, match="cannot be had") as caught:
+            serve_models([str(folder)], host=host, port=taken.getsockname()[1])
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warned"),
+    [
+        ("127.0.0.1", None, False),
+        ("127.0.0.9", None, False),
+        ("0.0.0.0", None, True),
+        ("0.0.0.0", "secret", False),
+    ],
+)
+def test_an_open_door_is_told(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    host: str,
+    token: str | None,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr("headstart.app.listening.run_app", lambda *_: None)
+    serve_models([str(folder)], host=host, port=0, token=token)
+    err = capsys.readouterr().err
+    assert (err.count("\n"), "no token" in err) == ((1, True) if warned else (0, False))
+
+
+def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtraError, match=r"headstart\[serve\]"):
+        serve_models([str(folder)])
+
+
+def test_it_loads_no_training_framework(folder: Path) -> None:
+    program = (
+        "import sys; from headstart.app import listening, server; listening.run_app = lambda *_: None\n"
+        "server.serve_models([sys.argv[1]], port=0)\n"
+        "print(sorted({'torch', 'timm', 'sklearn', 'gradio', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n", done

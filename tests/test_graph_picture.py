@@ -1,0 +1,176 @@
+"""The preparation as a graph gives the pixels of imaging.prepare, whatever the picture's size."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from headstart.graph import build, picture
+from headstart.graph.runtime import ReferenceRun
+from headstart.graph.tensors import Workspace
+from headstart.imaging.prepare import fit
+from headstart.records import InputSpec
+
+SIZES = [(28, 28), (1, 1), (3, 90), (31, 57), (120, 80), (96, 104), (640, 470)]
+SPECS = [
+    InputSpec(96, 104, 3, policy=policy, interpolation=interpolation, crop_share=share)
+    for policy, share in (("squish", 1.0), ("crop", 1.0), ("crop", 0.875), ("crop", 0.95), ("letterbox", 1.0))
+    for interpolation in ("bilinear", "bicubic")
+]
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth colours with noise on them, (height, width, 3)."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (max(2, height // 6), max(2, width // 6), 3)).astype(np.uint8)
+    fine = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return (fine + rng.integers(-12, 13, fine.shape)).clip(0, 255).astype(np.uint8)
+
+
+def prepared(spec: InputSpec, image: np.ndarray, *, wide: bool = True) -> np.ndarray:
+    return ReferenceRun(picture.preparation_graph(spec, wide=wide))(image)[0]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda one: f"{one.policy}-{one.interpolation}-{one.crop_share}")
+def test_colour_is_pillows_to_the_pixel(spec):
+    run = ReferenceRun(picture.preparation_graph(spec))
+    for number, size in enumerate(SIZES):
+        image = photo(*size, seed=number)
+        np.testing.assert_array_equal(run(image)[0], fit(image, spec)[None], err_msg=str(size))
+
+
+@pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
+def test_grey_is_pillows_to_the_pixel(policy):
+    spec = InputSpec(28, 28, 1, policy=policy)
+    run = ReferenceRun(picture.preparation_graph(spec))
+    for number, size in enumerate(SIZES):
+        image = photo(*size, seed=number)
+        np.testing.assert_array_equal(run(image)[0], fit(image, spec)[None], err_msg=str(size))
+        grey = image[..., :1]
+        np.testing.assert_array_equal(run(np.repeat(grey, 3, axis=2))[0], fit(grey, spec)[None])
+
+
+def test_every_grey_of_every_colour_is_the_same():
+    spec = InputSpec(64, 64, 1)
+    corners = np.stack(np.meshgrid(*[np.arange(0, 256, 17)] * 3), axis=-1).astype(np.uint8).reshape(64, 64, 3)
+    np.testing.assert_array_equal(prepared(spec, corners)[0], fit(corners, spec))
+
+
+def test_a_picture_of_the_right_size_passes_as_it_is():
+    image = photo(40, 30)
+    for policy in ("squish", "crop", "letterbox"):
+        for interpolation in ("bilinear", "bicubic"):
+            spec = InputSpec(40, 30, 3, policy=policy, interpolation=interpolation)
+            np.testing.assert_array_equal(prepared(spec, image)[0], image)
+
+
+def test_halves_round_as_pillow_rounds():
+    """Doubling a picture puts every other value just between two; float32 weights get many of them wrong."""
+    image = photo(224, 224)
+    spec = InputSpec(232, 232, 3)
+    np.testing.assert_array_equal(prepared(spec, image)[0], fit(image, spec))
+
+
+@pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
+def test_without_float64_long_division_gives_the_same(policy):
+    spec = InputSpec(96, 96, 3, policy=policy)
+    for number, size in enumerate(SIZES):
+        image = photo(*size, seed=number)
+        np.testing.assert_array_equal(
+            prepared(spec, image, wide=False)[0], fit(image, spec), err_msg=str(size)
+        )
+
+
+def test_long_division_is_that_of_whole_numbers():
+    rng = np.random.default_rng(0)
+    total = rng.integers(2, 2**18, (4000, 1))
+    weights = (total * rng.random((4000, 1))).astype(np.int64)
+    builder = build.GraphBuilder(input_spec=InputSpec(8, 8, 1))
+    work = Workspace(builder)
+    given = [work.constant(one.astype(np.float32)) for one in (weights, total)]
+    divided = picture._divided(*given) + work.given(build.INPUT).cast("float").sum() * 0
+    found = ReferenceRun(builder.model([divided.name]))(np.zeros((1, 8, 8, 1), np.uint8))[0]
+    np.testing.assert_array_equal(found.astype(np.int64), (2 * weights * 2**22 + total) // (2 * total))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda one: f"{one.policy}-{one.interpolation}-{one.crop_share}")
+def test_without_float64_few_pixels_are_a_level_off(spec):
+    image = photo(470, 640)
+    off = np.abs(prepared(spec, image, wide=False)[0].astype(int) - fit(image, spec))
+    assert off.max() <= 1 and np.mean(off > 0) < 0.01
+
+
+def test_without_float64_no_tensor_is_float64():
+    for policy in ("squish", "crop", "letterbox", "ink"):
+        model = picture.preparation_graph(InputSpec(28, 28, 3, policy=policy), wide=False)
+        kinds = {tensor.data_type for tensor in model.graph.initializer}
+        kinds |= {one.t.data_type for node in model.graph.node for one in node.attribute if one.HasField("t")}
+        kinds |= {one.i for node in model.graph.node for one in node.attribute if one.name == "to"}
+        assert onnx.TensorProto.DOUBLE not in kinds
+
+
+def test_border_colour_is_the_median_cut_to_a_whole_value():
+    image = np.zeros((2, 8, 3), np.uint8)
+    image[0, :, 0], image[0, :, 1], image[:, :4, 2] = 5, 255, 8
+    spec = InputSpec(8, 8, 3, policy="letterbox")
+    np.testing.assert_array_equal(prepared(spec, image)[0], fit(image, spec))
+
+
+def toy(spec: InputSpec, *, novelty: bool = False, n_classes: int = 3) -> bytes:
+    """A model: softmax of a fixed mix of its pixels, and the mean of them as novelty."""
+    builder = build.GraphBuilder(input_spec=spec)
+    flat = builder.add("Flatten", build.normalise(builder, spec), axis=1)
+    weights = np.random.default_rng(3).normal(0, 0.05, (int(np.prod(spec.shape)), n_classes))
+    mixed = builder.add("MatMul", flat, builder.constant("mix", weights.astype(np.float32)))
+    builder.add("Softmax", mixed, name=build.PROBABILITIES, axis=1)
+    if novelty:
+        axes = builder.constant("axes", np.array([1], np.int64))
+        mean = builder.add("ReduceMean", flat, axes, keepdims=0)
+        twice = builder.constant("two", np.array([2.0], np.float32))
+        builder.add("Mul", mean, twice, name=build.NOVELTY)
+    outputs = [build.PROBABILITIES, *([build.NOVELTY] if novelty else [])]
+    return builder.model(outputs).SerializeToString()
+
+
+@pytest.mark.parametrize("novelty", [False, True])
+def test_whole_graph_answers_as_the_two_parts(novelty):
+    spec = InputSpec(20, 16, 3, policy="crop")
+    graph = toy(spec, novelty=novelty)
+    whole = onnx.ModelProto.FromString(picture.picture_graph(graph, spec, {"classes": '["a"]'}))
+    onnx.checker.check_model(whole, full_check=True)
+    image = photo(50, 70)
+    found = ReferenceRun(whole)(image)
+    expected = ReferenceRun(onnx.ModelProto.FromString(graph))(fit(image, spec)[None])
+    assert [one.name for one in whole.graph.output] == ["probabilities", "novelty"][: len(found)]
+    assert [one.shape for one in found] == [(3,), (1,)][: 1 + novelty]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other[0].ravel() if other.ndim > 1 else other, atol=1e-6)
+    assert {one.key: one.value for one in whole.metadata_props} == {"classes": '["a"]'}
+
+
+def test_input_is_one_picture_of_any_size():
+    spec = InputSpec(20, 16, 3)
+    (taken,) = onnx.ModelProto.FromString(picture.picture_graph(toy(spec), spec)).graph.input
+    sizes = taken.type.tensor_type.shape.dim
+    assert taken.name == picture.PICTURE and taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [one.dim_param or one.dim_value for one in sizes] == ["height", "width", 3]
+
+
+def test_only_operations_of_the_standard_that_every_runtime_has():
+    """No Resize, whose antialiasing few runtimes have, and nothing of later or other standards."""
+    used = set()
+    for policy in ("squish", "crop", "letterbox", "ink"):
+        spec = InputSpec(28, 28, 1, policy=policy)
+        model = picture.preparation_graph(spec)
+        used |= {(node.domain, node.op_type) for node in model.graph.node}
+    assert {domain for domain, _ in used} == {""}
+    assert not {name for _, name in used} & {"Resize", "If", "Loop", "Scan", "NonZero", "TopK", "GridSample"}
+
+
+def test_broken_grey_would_be_seen(monkeypatch):
+    monkeypatch.setattr(picture, "_LUMA", picture._LUMA[::-1])
+    image = photo(30, 30)
+    spec = InputSpec(28, 28, 1)
+    assert (prepared(spec, image)[0] != fit(image, spec)).any()
