@@ -5,6 +5,7 @@ cli        headstart predict --json, another process
 onnx       the exported .onnx in ONNX Runtime
 openvino   the exported model.xml in OpenVINO, fp32
 example    predict.py of the exported folder: onnxruntime, numpy and Pillow, another process
+http       headstart serve, another process, asked over the loopback
 javascript predict.mjs of the exported folder: onnxruntime-web, WebAssembly in node
 
     python benchmarks/agreement.py --case mnist runs/cnn mnist --case greek runs/greek/model letters,photos \
@@ -27,6 +28,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
+import httpx
 import numpy as np
 from machine import facts
 from PIL import Image
@@ -126,8 +128,34 @@ def ways(folder: str, model: Model, check: Dataset, home: Path, modules: str | N
     if modules:
         (exported / "node_modules").symlink_to(Path(modules).resolve())
         found["javascript"] = lambda paths: by_program(["node", "predict.mjs"], exported, paths)
-    # HTTP has its place here: a function of paths that asks a server begun for this folder
+    found["http"] = lambda paths: by_http(folder, model, paths)
     return found
+
+
+def by_http(folder: str, model: Model, paths: list[Path]) -> Answered:
+    """A server of its own, asked with eight pictures a request."""
+    server = subprocess.Popen(
+        [*_HERE, "serve", f"asked={folder}", "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().split(" at ")[1].split()[0]
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(paths), 8):
+            files = [
+                ("files", (path.name, path.read_bytes(), "image/png")) for path in paths[start : start + 8]
+            ]
+            asked = httpx.post(
+                f"{address}/v1/models/asked/predict?top={len(model.classes)}", files=files, timeout=120
+            )
+            answers += asked.raise_for_status().json()["predictions"]
+    finally:
+        server.terminate()
+        server.wait(30)
+    for answer in answers:
+        by_class = {one["name"]: one["probability"] for one in answer["classes"]}
+        answer["probabilities"] = [by_class[name] for name in model.classes]
+    return collected(answers)
 
 
 def compared(name: str, found: Answered, truth: Answered, model: Model, seconds: float) -> dict[str, Any]:

@@ -85,6 +85,12 @@ def test_a_probe_knows_what_is_strange_where_it_reads(digits: Dataset, tmp_path:
     assert again.manifest.novelty["tap"] == "block1", "a model of a model has its own"
 
 
+def test_taps_read_side_by_side_are_read_once(digits: Dataset, tmp_path: Path) -> None:
+    source = open_source("random:cnn", digits)
+    model = learn_head(source, digits, Probe(tap="block2+block3", pooling="avg", head="ridge")).model
+    assert open_model(model.save(tmp_path / "model")).answer(digits).novelty is not None
+
+
 def test_a_model_of_few_images_has_no_novelty_and_says_so(digits: Dataset) -> None:
     few = digits.subset(np.flatnonzero(np.isin(digits.labels, ["0", "1"]))[:6])
     few = replace(few, classes=("0", "1"))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -51,7 +51,7 @@ def run_app(app: App, listener: socket.socket, limits: Limits, said: str) -> Non
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers must not fill the log
     config = uvicorn.Config(
         app,
-        http=partial(_Protocol, header_s=limits.header_s),
+        http=cast(Any, partial(_Protocol, header_s=limits.header_s)),  # called as the class would be
         ws="none",
         lifespan="off",
         log_config=None,

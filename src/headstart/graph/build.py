@@ -351,7 +351,10 @@ def read(builder: GraphBuilder, taps: Mapping[str, Sequence[int]], tap: str, poo
         Name of a tensor of shape (n, n_features).
     """
     rows = [pool(builder, part, taps[part], pooling) for part in tap.split(JOIN)]
-    return rows[0] if len(rows) == 1 else builder.add("Concat", *rows, name=f"{tap}.{pooling}", axis=1)
+    name = f"{tap}.{pooling}"
+    if len(rows) == 1:
+        return rows[0]
+    return name if builder.has(name) else builder.add("Concat", *rows, name=name, axis=1)
 
 
 def n_features(shape: Sequence[int], pooling: str) -> int:
