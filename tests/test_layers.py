@@ -74,13 +74,14 @@ LAYERS: dict[str, str] = {
     "graph provenance",
     "console": "atomic cache data records report tables",
     "nouns": "cache data sources inspect tables recipes console",
-    "app": "headstart errors _optional records progress data imaging graph evaluation heads features model sources "
-    "strategies",
+    "app": "headstart errors _optional records progress data imaging graph evaluation heads features model "
+    "sources strategies",
     "shipping": "console data model export app",
     "verbs": "errors console atomic progress data features imaging model networks sources strategies studies "
     "tune_training tunings",
     "cli": "headstart errors records progress cache data imaging evaluation report model sources strategies "
-    "inspect tables predict predict_batch face recipes networks heads features transfers nouns console verbs shipping",
+    "inspect tables predict predict_batch face recipes networks heads features transfers nouns console "
+    "verbs shipping",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.

@@ -94,7 +94,7 @@ def test_groups_are_held_out_whole() -> None:
 def test_too_few_images_say_nothing_and_a_wrong_rate_is_refused() -> None:
     rows, codes = clouds(7, 5, 0)
     assert fit_novelty(rows, codes) is None
-    with pytest.raises(SettingError, match="rate is 1.5"):
+    with pytest.raises(SettingError, match=r"rate is 1\.5"):
         fit_novelty(*clouds(30, 5, 0), rate=1.5)
 
 

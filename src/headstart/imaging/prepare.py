@@ -312,6 +312,8 @@ def _resize(images: Images, spec: InputSpec, box: Box) -> Images:
     filtered in one call, and images side by side their columns: the same pixels as one by one.
     """
     (n, h, w, c), (height, width), how = images.shape, (spec.height_px, spec.width_px), spec.interpolation
+    if n == 1:  # Pillow does both directions by itself
+        return _resampled(images[0], height, width, box, how)[None].copy()
     left, top, right, bottom = box
     tall = _resampled(images.reshape(n * h, w, c), n * h, width, (left, 0, right, n * h), how)
     wide = tall.reshape(n, h, width, c).transpose(1, 0, 2, 3).reshape(h, n * width, c)
