@@ -9,7 +9,7 @@ http       headstart serve, another process, asked over the loopback
 javascript predict.mjs of the exported folder: onnxruntime-web, WebAssembly in node
 
     python benchmarks/agreement.py --case mnist runs/cnn mnist --case greek runs/greek/model letters,photos \
-        --node-modules examples/javascript/node_modules
+        --node-modules FOLDER/node_modules
 
 Pictures are written as PNG first, so that all read the same pixels (decoders of JPEG differ). ``--odd`` asks
 each picture in another size, from a third to three times its own. The export is checked with other

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -224,21 +223,12 @@ def test_folder_and_its_program_in_python(tmp_path):
 def test_folder_and_its_program_in_javascript(tmp_path):
     modules = os.environ.get("HEADSTART_NODE_MODULES")
     if not modules or shutil.which("node") is None:
-        pytest.skip("needs node, and HEADSTART_NODE_MODULES: where npm installed examples/javascript")
+        pytest.skip(
+            "needs node, and HEADSTART_NODE_MODULES: where npm installed src/headstart/shipped/package.json"
+        )
     for policy in ("squish", "crop", "letterbox", "ink"):
         spec = InputSpec(28, 28, 1, policy=policy)
         place = Path(export_model(model(spec, novelty=True), "folder", tmp_path / policy).path)
         (place / "node_modules").symlink_to(modules)
         done = run(place, "node", "predict.mjs", "--check")
         assert (done.returncode, done.stdout) == (0, "8 pictures answer as they should\n"), done.stderr
-
-
-def test_examples_are_the_files_that_an_export_takes_along():
-    home = files("headstart") / "shipped"
-    pairs = {
-        "predict.py.txt": "python-onnxruntime/predict.py",
-        "predict.mjs": "javascript/predict.mjs",
-        "package.json": "javascript/package.json",
-    }
-    for stored, example in pairs.items():
-        assert (home / stored).read_text() == (ROOT / "examples" / example).read_text(), example
