@@ -11,6 +11,7 @@ python benchmarks/serve_load.py photos --model runs/bees --pictures data/hymenop
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from machine import facts, spread
 
 SERVE = (
     "import sys; from headstart.app.server import serve_models; "
-    "serve_models([sys.argv[1]], precision=sys.argv[2], port=int(sys.argv[3]))"
+    "serve_models([sys.argv[1]], precision=sys.argv[2], workers=int(sys.argv[3]), port=int(sys.argv[4]))"
 )
 PEER = Path(__file__).with_name("torch_server.py")
 BOUNDARY = "headstartloadheadstartload"
@@ -75,14 +76,16 @@ def script(pictures: Sequence[Path], folder: Path) -> Path:
 
 @contextmanager
 def server(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process, waited for until it takes connections, stopped at the end."""
+    """A server process, waited for until it answers, stopped at the end."""
     process = subprocess.Popen(command)
     try:
         port = int(re.findall(r"\d+", " ".join(command))[-1])
         for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+            with suppress(OSError):
+                asked = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                asked.request("GET", "/")
+                asked.getresponse()
+                break
             if process.poll() is not None:
                 raise SystemExit(f"{command} ended with {process.returncode}")
             time.sleep(0.1)
@@ -116,16 +119,28 @@ def load(url: str, lua: Path, connections: int, seconds: float) -> dict[str, flo
     return {"requests_per_s": said["requests"] / said["seconds"], **said}
 
 
+def family(pid: int) -> list[int]:
+    """A process and its children, which answer together."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
 def cpu_s(pid: int) -> float:
-    """Processor seconds a process has used: steadier than the clock where others work at the same time."""
-    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor seconds a server has used: steadier than the clock where others work at the same time."""
+    total = 0.0
+    for one in family(pid):
+        values = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        total += (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+    """Resident memory of a server; what its processes share is counted for each."""
+    total = 0.0
+    for one in family(pid):
+        status = Path(f"/proc/{one}/status").read_text()
+        total += int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+    return total
 
 
 def measured(command: list[str], url: str, lua: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -181,6 +196,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=10, help="of the longer run; 0 leaves it out")
     parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32", help="of ours")
+    parser.add_argument("--workers", type=int, default=0, help="of ours; 0: one a core")
     parser.add_argument("--peers", default="def,async", help="ways the peer is written; empty leaves it out")
     asked = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -194,7 +210,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lua = script(pictures, Path(folder))
         port = str(free_port())
-        ours = [sys.executable, "-c", SERVE, f"m={asked.model}", asked.precision, port]
+        ours = [sys.executable, "-c", SERVE, f"m={asked.model}", asked.precision, str(asked.workers), port]
         url = f"http://127.0.0.1:{port}/v1/models/m/predict"
         found["headstart"] = measured(ours, url, lua, asked)
         print("headstart", found["headstart"], flush=True)

@@ -25,7 +25,8 @@ from headstart.recipes.recipe import recipe_text
 
 TINY = "random:timm:test_resnet"
 AT_ONCE = ("--tap", "stage4", "--pooling", "avg", "--head", "ridge")
-MODEL = ["card.md", "manifest.json", "model.onnx", "report.html", "weights.safetensors"]
+MODEL = ["card.md", "manifest.json", "model.onnx", "report.html"]
+MODEL += ["samples.safetensors", "weights.safetensors"]
 Lay = Callable[..., Path]
 
 

@@ -142,9 +142,12 @@ def test_probe_stands_beside_raw_pixels_and_majority(done: Transferred) -> None:
 
 def test_figures_are_those_of_the_model_on_the_val_images(done: Transferred, splitted: Dataset) -> None:
     val = splitted.split("val")
-    share = float((done.learnt.model.predict(val) == val.labels).mean())
+    model = done.learnt.model
+    share = float((np.array(model.classes)[model.probabilities(val).argmax(axis=1)] == val.labels).mean())
     assert done.result.rows[0].accuracy.value == pytest.approx(share)
     assert done.learnt.model.manifest.scores["val_accuracy"] == pytest.approx(share)
+    (calibration,) = done.result.calibrations
+    assert calibration.n == len(val)
     (evaluation,) = done.result.evaluations
     assert evaluation.accuracy.value == pytest.approx(share) and int(np.sum(evaluation.confusion)) == 40
     assert done.result.sizes == {"train": 60, "validation": 40, "classes": 2}
@@ -346,7 +349,8 @@ def test_the_model_is_saved_beside_its_report_and_opens_again(
 ) -> None:
     done.learnt.model.save(tmp_path / "m", render(done.result))
     assert {path.name for path in (tmp_path / "m").iterdir()} == {
-        *("card.md", "manifest.json", "model.onnx", "report.html", "weights.safetensors")
+        *("card.md", "manifest.json", "model.onnx", "report.html", "samples.safetensors"),
+        "weights.safetensors",
     }
     opened = open_model(tmp_path / "m")
     onnx.checker.check_model(onnx.ModelProto.FromString(opened.graph), full_check=True)

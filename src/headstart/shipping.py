@@ -59,6 +59,9 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="HEADSTART_TOKEN", help="Ask every request for this bearer token.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that answer. 0: one a core, at most 4; 1: this one alone.")
+    ] = 0,
 ) -> None:
     """Answer over HTTP; its documents are at /docs.
 
@@ -66,7 +69,7 @@ def serve(
     """
     from headstart.app.server import serve_models
 
-    serve_models(models, host=host, port=port, token=token)
+    serve_models(models, host=host, port=port, token=token, workers=workers)
 
 
 @shipping_app.command()

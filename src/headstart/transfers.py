@@ -16,13 +16,14 @@ from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset
 from headstart.data.doctor import Checkup, examine
 from headstart.errors import DataError
+from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction
 from headstart.imaging.augment import flip_warning
 from headstart.imaging.thumbs import examples_of
 from headstart.protocol import Protocol, Strategy
 from headstart.provenance import about_head, about_source, made_with
-from headstart.records import Evaluation, PlainTable, Row, Source, StudyResult
+from headstart.records import Calibration, Evaluation, PlainTable, Row, Source, StudyResult
 from headstart.sources import open_source
 from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts
 
@@ -136,9 +137,11 @@ def run_transfer(
     )
     table = _table(source, learnt, parts, seed, options)
     evaluations: tuple[Evaluation, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
     if parts.held is not None and learnt.held_probs is not None:
         codes, title = parts.held.codes(dataset.classes), f"Validation images of {dataset.name}"
         evaluations = (evaluate(title, learnt.held_probs, codes, dataset.classes, seed),)
+        calibrations = (reliability(f"How far to believe it: {title}", learnt.held_probs, codes),)
     n_held = 0 if parts.held is None else len(parts.held)
     result = StudyResult(
         title=f"{short_name(source.name)} to {dataset.name}",
@@ -152,6 +155,7 @@ def run_transfer(
         facts=_facts(source, dataset, learnt, command),
         sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
         examples=examples_of(parts.fit),
+        calibrations=calibrations,
         tables=() if learnt.choice is None else (choice_table(learnt.choice),),
         judged_on="validation" if n_held else "cross-validated training",
     )

@@ -1,6 +1,6 @@
 """The HTTP server's routes: pictures in, classes out, every refusal one sentence with its own status.
 
-In: models and requests. Out: an ASGI application. Owns Starlette and prometheus_client.
+In: models and requests. Out: an ASGI application. Owns Starlette.
 Must not import a training framework, nor write anywhere what a user sent. Called by server and tests.
 """
 
@@ -14,12 +14,11 @@ import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import prometheus_client as prometheus
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
@@ -28,6 +27,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from headstart import __version__
 from headstart.app.batching import Batcher
+from headstart.app.figures import CONTENT_TYPE, Figures
 from headstart.app.limits import Budget, Limits, RequestError, shown
 from headstart.app.pictures import Preparer
 from headstart.app.spec import TOP_LIMIT, docs_page, openapi
@@ -37,7 +37,7 @@ from headstart.graph.online import OnlineRun
 from headstart.model import Model
 from headstart.records import NONE_OF_THESE, Array
 
-__all__ = ["App", "make_app"]
+__all__ = ["App", "Share", "make_app"]
 
 _LOG = logging.getLogger(__name__)
 _OPEN = ("/healthz", "/readyz")  # an orchestrator asks these without a token
@@ -50,12 +50,32 @@ _LARGEST_NOVELTY = 1e9  # JSON has no infinity
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several workers has of the machine.
+
+    Attributes
+    ----------
+    n_threads : int, optional
+        For pictures, and again for each network. Default: one for every core.
+    n_lanes : int, optional
+        Batches at a time of each network. Default: as for `OnlineRun`.
+    turn : context manager
+        Held while a large picture is unpacked; entered again and again, from one thread.
+    """
+
+    n_threads: int | None = None
+    n_lanes: int | None = None
+    turn: AbstractContextManager[object] = field(default_factory=nullcontext)
+
+
 def make_app(
     models: Mapping[str, Model],
     *,
     token: str | None = None,
     limits: Limits | None = None,
     precision: str = "fp32",
+    share: Share | None = None,
 ) -> App:
     """Make the application that answers for some models.
 
@@ -69,6 +89,8 @@ def make_app(
         What it takes at most.
     precision : {'fp32', 'bf16', 'auto'}, default='fp32'
         What networks compute in. fp32 answers as `headstart predict` does, to about 1e-5.
+    share : Share, optional
+        What it has of the machine; default: all.
 
     Returns
     -------
@@ -80,7 +102,7 @@ def make_app(
     SettingError
         If the precision is unknown or cannot be had.
     """
-    return App(models, token, limits or Limits(), precision)
+    return App(models, token, limits or Limits(), precision, share or Share())
 
 
 class App:
@@ -93,7 +115,7 @@ class App:
     """
 
     def __init__(
-        self, models: Mapping[str, Model], token: str | None, limits: Limits, precision: str
+        self, models: Mapping[str, Model], token: str | None, limits: Limits, precision: str, share: Share
     ) -> None:
         self.draining = False
         self._limits = limits
@@ -101,10 +123,10 @@ class App:
         self._bodies = Budget(limits.bodies_bytes, "too many bytes of pictures")
         self._waiting = Budget(limits.waiting, "too many pictures waiting")
         self._requests = Budget(limits.requests, "too many requests")
-        self._figures = _Figures(self._waiting)
-        self._preparer = Preparer(limits)
+        self._figures = Figures()
+        self._preparer = Preparer(limits, n_threads=share.n_threads, turn=share.turn)
         self._models = {
-            name: _Served(name, model, self._figures, precision) for name, model in models.items()
+            name: _Served(name, model, self._figures, precision, share) for name, model in models.items()
         }
         document = openapi(limits, list(models), __version__, token=token is not None)
         self._spec, self._page = json.dumps(document), docs_page(document)
@@ -178,7 +200,7 @@ class App:
     async def _predict(self, request: Request) -> Response:
         served, top = self._served(request), _asked_top(request)
         async with uploads(request, self._limits, self._bodies) as sent:
-            with self._waiting.held(len(sent)):
+            with self._waiting.held(len(sent)), self._figures.waiting(len(sent)):
                 outputs = await self._outputs(served, sent)
         said = [served.say(upload, values, top) for upload, values in zip(sent, outputs, strict=True)]
         return _json({"model": served.name, "predictions": said})
@@ -238,7 +260,7 @@ class App:
         return _json({"status": "ready"})
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(self._figures.text(), headers={"content-type": prometheus.CONTENT_TYPE_LATEST})
+        return Response(self._figures.text(), headers={"content-type": CONTENT_TYPE})
 
     async def _openapi(self, request: Request) -> Response:
         return Response(self._spec, media_type="application/json")
@@ -250,9 +272,9 @@ class App:
 class _Served:
     """A model with its network, ready to answer."""
 
-    def __init__(self, name: str, model: Model, figures: _Figures, precision: str) -> None:
+    def __init__(self, name: str, model: Model, figures: Figures, precision: str, share: Share) -> None:
         self.name, self.model = name, model
-        run = OnlineRun(model.graph, precision=precision)
+        run = OnlineRun(model.graph, precision=precision, n_threads=share.n_threads, n_lanes=share.n_lanes)
         self.batcher = Batcher(
             run, n_lanes=run.n_lanes, largest=_largest_batch(run, model), seen=figures.batches(name)
         )
@@ -323,44 +345,6 @@ class _Talk:
                     while not self._heard:
                         await self.receive()
         await self._send({"type": "http.response.body", "body": b""})
-
-
-class _Figures:
-    """What /metrics tells; a registry of its own, so that two applications do not mix."""
-
-    def __init__(self, waiting: Budget) -> None:
-        self._registry = prometheus.CollectorRegistry()
-        prometheus.ProcessCollector(registry=self._registry)
-        self._requests = prometheus.Counter(
-            "headstart_requests", "Requests answered.", ("route", "status"), registry=self._registry
-        )
-        self._seconds = prometheus.Histogram(
-            "headstart_request_seconds",
-            "From a request's header to the end of its answer.",
-            ("route",),
-            registry=self._registry,
-            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
-        )
-        self._batches = prometheus.Histogram(
-            "headstart_batch_images",
-            "Images that went through a network together.",
-            ("model",),
-            registry=self._registry,
-            buckets=(1, 2, 4, 8, 16, 32),
-        )
-        prometheus.Gauge(
-            "headstart_waiting_images", "Images being unpacked or waiting.", registry=self._registry
-        ).set_function(lambda: waiting.taken)
-
-    def request(self, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
-
-    def batches(self, model: str) -> Any:
-        return self._batches.labels(model).observe
-
-    def text(self) -> bytes:
-        return prometheus.generate_latest(self._registry)
 
 
 def _largest_batch(run: OnlineRun, model: Model) -> int:

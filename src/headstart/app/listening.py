@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from headstart.app.api import App
 from headstart.app.limits import Limits
+from headstart.app.workers import BACKLOG
 
 __all__ = ["run_app"]
 
@@ -34,7 +35,13 @@ _NO_HTTP = (
 )
 
 
-def run_app(app: App, listener: socket.socket, limits: Limits, said: str) -> None:
+def run_app(
+    app: App,
+    listener: socket.socket,
+    limits: Limits,
+    ready: Callable[[], object],
+    lifeline: int | None = None,
+) -> None:
     """Answer until SIGTERM or SIGINT, then finish what is under way.
 
     Parameters
@@ -45,8 +52,10 @@ def run_app(app: App, listener: socket.socket, limits: Limits, said: str) -> Non
         Bound.
     limits : Limits
         Of which ``header_s`` and ``drain_s`` are looked at.
-    said : str
-        Printed once it answers.
+    ready : callable
+        Called once it answers.
+    lifeline : int, optional
+        A file that is at its end when the parent has died: then it stops too.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers must not fill the log
     config = uvicorn.Config(
@@ -60,8 +69,9 @@ def run_app(app: App, listener: socket.socket, limits: Limits, said: str) -> Non
         h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(limits.drain_s),
+        backlog=1,  # connections taken in one turn of the loop: workers that share the socket get some each
     )
-    _Server(config, app, said).run(sockets=[listener])
+    _Server(config, app, ready, lifeline).run(sockets=[listener])
 
 
 class _Protocol(H11Protocol):
@@ -106,19 +116,29 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Says where it is when it answers, and ends with status 0 when told to stop."""
+    """Says when it answers, and ends with status 0 when told to stop."""
 
-    def __init__(self, config: uvicorn.Config, app: App, said: str) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: App, ready: Callable[[], object], lifeline: int | None
+    ) -> None:
         super().__init__(config)
-        self._app, self._said = app, said
+        self._app, self._ready, self._lifeline = app, ready, lifeline
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        print(self._said, flush=True)
+        for one in sockets or []:
+            one.listen(BACKLOG)  # uvicorn has set what is taken in one turn
+        if self._lifeline is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline, self._orphaned, self._lifeline)
+        self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.draining = True
         super().handle_exit(sig, frame)
+
+    def _orphaned(self, lifeline: int) -> None:
+        asyncio.get_running_loop().remove_reader(lifeline)
+        self._app.draining = self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

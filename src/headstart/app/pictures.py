@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -72,6 +73,10 @@ class Preparer:
     ----------
     limits : Limits
         Of which ``picture_px`` is looked at.
+    n_threads : int, optional
+        That unpack. Default: one for every core.
+    turn : context manager, optional
+        Held while a large picture is unpacked, if other processes must wait for that too.
 
     Notes
     -----
@@ -80,9 +85,16 @@ class Preparer:
     Tiny ones are unpacked at once, because handing them to a thread takes longer.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        n_threads: int | None = None,
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._limit_px = limits.picture_px
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="picture")
+        self._turn = nullcontext() if turn is None else turn
+        self._threads = ThreadPoolExecutor(n_threads or os.cpu_count(), thread_name_prefix="picture")
         self._large = ThreadPoolExecutor(1, thread_name_prefix="large-picture")
 
     async def prepare(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
@@ -109,7 +121,7 @@ class Preparer:
         if len(data) <= _TINY_BYTES and self._checked(data, name) <= _TINY_PX:
             return _prepared(data, name, spec)
         ready = await _in(self._threads, self._unless_large, data, name, spec)
-        return await _in(self._large, _prepared, data, name, spec) if ready is None else ready
+        return await _in(self._large, self._in_turn, data, name, spec) if ready is None else ready
 
     def close(self) -> None:
         """Let go of the threads; what waits for them is dropped."""
@@ -118,6 +130,10 @@ class Preparer:
 
     def _unless_large(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8] | None:
         return None if self._checked(data, name) > _LARGE_PX else _prepared(data, name, spec)
+
+    def _in_turn(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
+        with self._turn:
+            return _prepared(data, name, spec)
 
     def _checked(self, data: bytes, name: str) -> int:
         """Number of pixels, if they are not too many."""

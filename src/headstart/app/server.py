@@ -8,21 +8,39 @@ missing extra is one sentence. Called by the command line.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart._optional import require
 from headstart.app.limits import Limits, shown
-from headstart.errors import SettingError
+from headstart.app.workers import (
+    BACKLOG,
+    MOST_WORKERS,
+    Turn,
+    divided,
+    n_cores,
+    read_job,
+    supervise,
+    tell_parent,
+)
+from headstart.errors import HeadstartError, SettingError
 from headstart.model import Model, open_model
 
-__all__ = ["read_models", "serve_models"]
+if TYPE_CHECKING:
+    from headstart.app.api import Share
+
+__all__ = ["read_models", "serve_models", "work"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_BACKLOG = 512
+_MOST_ASKED = 64
 
 
 def serve_models(
@@ -33,6 +51,7 @@ def serve_models(
     token: str | None = None,
     limits: Limits | None = None,
     precision: str = "fp32",
+    workers: int = 0,
 ) -> None:
     """Answer over HTTP until SIGTERM or SIGINT; then finish what is under way and return.
 
@@ -50,6 +69,8 @@ def serve_models(
         What it takes at most.
     precision : {'fp32', 'bf16', 'auto'}, default='fp32'
         What networks compute in; auto is bf16 where this machine's processor has it.
+    workers : int, default=0
+        Processes that answer: 0 is one a core, at most 4; 1 is this process alone.
 
     Raises
     ------
@@ -57,30 +78,95 @@ def serve_models(
         If a model cannot be opened.
     SettingError
         If a name is no name or given twice, the token is no token, or the address cannot be had.
+    WorkersError
+        If the processes that should answer do not stay alive.
     MissingExtraError
         If the packages of the extra ``serve`` are not installed.
     """
     for module in ("uvicorn", "starlette", "prometheus_client"):
         require(module, extra="serve", for_="headstart serve")
-    from headstart.app.api import make_app
-    from headstart.app.listening import run_app
-
     _check_token(token)
     limits = limits or Limits()
-    app = make_app(read_models(models), token=token, limits=limits, precision=precision)
-    listener = _listener(host, port)
-    try:
+    wanted = _n_workers(workers)
+    each, n_workers = divided(limits, wanted)
+    opened = read_models(models)
+    with closing(_listener(host, port)) as listener:
         if token is None and not _is_loopback(host):
-            print(
-                f"headstart: warning: host {host} can be reached from other machines and no token is set; "
-                "set one with --token or HEADSTART_TOKEN",
-                file=sys.stderr,
+            _warn(
+                f"host {host} can be reached from other machines and no token is set; "
+                "set one with --token or HEADSTART_TOKEN"
+            )
+        if 0 < workers != n_workers:
+            _warn(
+                f"{n_workers} of {workers} workers: the limits leave no room for more, or the system does not"
             )
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{listener.getsockname()[1]}"
-        run_app(app, listener, limits, f"Serving {', '.join(app.names)} at {url} (documents: {url}/docs)")
+        ready = partial(print, f"Serving {', '.join(opened)} at {url} (documents: {url}/docs)", flush=True)
+        if n_workers == 1:
+            _answer(opened, listener, ready, limits=limits, token=token, precision=precision)
+            return
+        del opened  # the children open them for themselves
+        job = {
+            "models": list(models),
+            "token": token,
+            "limits": asdict(each),
+            "precision": precision,
+            "n_workers": n_workers,
+        }
+        supervise(job, listener, n_workers, limits.drain_s, ready)
+
+
+def work() -> None:
+    """Be one of several workers; the job comes by standard input.
+
+    Notes
+    -----
+    The program of the children that `serve_models` starts.
+    """
+    job = read_job()
+    from headstart.app.api import Share
+
+    share = Share(
+        n_threads=max(1, n_cores() // job["n_workers"]),
+        n_lanes=max(1, min(4, n_cores()) // job["n_workers"]),  # one worker alone would have as many
+        turn=Turn(Path(job["folder"]) / "large-picture"),
+    )
+    try:
+        with socket.socket(fileno=job["listener"]) as listener:
+            _answer(
+                read_models(job["models"]),
+                listener,
+                partial(tell_parent, job),
+                limits=Limits(**job["limits"]),
+                token=job["token"],
+                precision=job["precision"],
+                share=share,
+                lifeline=0,
+            )
+    except HeadstartError as error:
+        tell_parent(job, str(error))
+
+
+def _answer(
+    models: dict[str, Model],
+    listener: socket.socket,
+    ready: Callable[[], object],
+    *,
+    limits: Limits,
+    token: str | None,
+    precision: str,
+    share: Share | None = None,
+    lifeline: int | None = None,
+) -> None:
+    """Answer in this process, until a signal comes."""
+    from headstart.app.api import make_app
+    from headstart.app.listening import run_app
+
+    app = make_app(models, token=token, limits=limits, precision=precision, share=share)
+    try:
+        run_app(app, listener, limits, ready, lifeline)
     finally:
-        listener.close()
         app.close()
 
 
@@ -125,6 +211,22 @@ def read_models(words: Sequence[str]) -> dict[str, Model]:
     return {name: open_model(folder) for name, folder in found.items()}
 
 
+def _n_workers(asked: int) -> int:
+    """As many as asked; without being asked one a core, where processes can share a socket."""
+    if not 0 <= asked <= _MOST_ASKED:
+        raise SettingError(
+            f"workers is {asked}, need 1 to {_MOST_ASKED}, or 0 for one a core and at most {MOST_WORKERS}; "
+            "choose with --workers"
+        )
+    if os.name != "posix":
+        return 1
+    return asked or min(n_cores(), MOST_WORKERS)
+
+
+def _warn(sentence: str) -> None:
+    print(f"headstart: warning: {sentence}", file=sys.stderr)
+
+
 def _check_token(token: str | None) -> None:
     if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
         raise SettingError(
@@ -148,7 +250,7 @@ def _listener(host: str, port: int) -> socket.socket:
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
-            made.listen(_BACKLOG)  # whoever comes before the loop runs waits instead of being refused
+            made.listen(BACKLOG)  # whoever comes before the loop runs waits instead of being refused
         except OSError:
             made.close()
             raise
