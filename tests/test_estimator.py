@@ -219,7 +219,7 @@ def test_cross_validation_and_pipeline(folder: Path) -> None:
 
 def test_saved_folder_is_an_ordinary_model(fitted: TransferClassifier, tmp_path: Path) -> None:
     model = open_model(fitted.save(tmp_path / "model"))
-    assert model.predict(DIGITS).tolist() == fitted.predict(IMAGES).astype(str).tolist()
+    assert model.predict(DIGITS, refuse=False).tolist() == fitted.predict(IMAGES).astype(str).tolist()
     opened = TransferClassifier.open(tmp_path / "model")
     assert opened.get_params() == fitted.get_params()
     assert opened.n_features_in_ == 64

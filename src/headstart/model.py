@@ -142,10 +142,30 @@ class Model:
         return Answered(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
 
     def predict(
-        self, dataset: Dataset, *, runtime_name: str = "openvino", precision: str = "fp32"
+        self,
+        dataset: Dataset,
+        *,
+        refuse: bool = True,
+        runtime_name: str = "openvino",
+        precision: str = "fp32",
     ) -> NDArray[np.str_]:
-        """The likeliest class of every image, or ``none of these``; options as for `probabilities`."""
-        return self.answer(dataset, runtime_name=runtime_name, precision=precision).names(self.classes)
+        """The likeliest class of every image, or ``none of these``.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            Any images.
+        refuse : bool, default=True
+            Say ``none of these`` of what is unlike all it learnt from; without, a class of every image.
+        runtime_name, precision : str
+            As for `probabilities`.
+
+        Returns
+        -------
+        ndarray of shape (n_images,), str
+        """
+        asked = self.answer(dataset, runtime_name=runtime_name, precision=precision)
+        return (asked if refuse else Answered(asked.probabilities)).names(self.classes)
 
     def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:
         key = (runtime_name, precision, batch_size)
