@@ -52,7 +52,7 @@ def with_novelty(model: Model) -> Model:
         ]
     )
     graph.graph.output.append(onnx.helper.make_tensor_value_info("novelty", onnx.TensorProto.FLOAT, ["n"]))
-    manifest = replace(model.manifest, novelty={"kind": "brightness"})
+    manifest = replace(model.manifest, novelty={"kind": "brightness", "false_rejection": 0.05})
     return replace(model, manifest=manifest, graph=graph.SerializeToString())
 
 

@@ -102,7 +102,8 @@ def catalog() -> Mapping[str, str]:
     Examples
     --------
     >>> list(catalog())
-    ['digits', 'emnist-letters', 'fashion-mnist', 'greek', 'greek-photos', 'kmnist', 'mnist', 'usps']
+    ['digits', 'emnist-letters', 'fashion-mnist', 'greek', 'greek-photos', 'kmnist', 'mnist', \
+'omniglot-small', 'usps']
     """
     return {name: known.title for name, known in KNOWN.items()}
 

@@ -32,7 +32,7 @@ def drawings_network() -> tuple[NetworkSpec, Weights]:
     --------
     >>> spec, weights = drawings_network()
     >>> spec.layer_names[-2], sum(value.size for value in weights.values())
-    ('block3', 152688)
+    ('block3', 152768)
     """
     from safetensors.numpy import load_file
 
