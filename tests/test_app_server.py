@@ -28,7 +28,8 @@ PROGRAM = """
 import sys
 from headstart.app.limits import Limits
 from headstart.app.server import serve_models
-serve_models([sys.argv[1]], port=0, token=None, limits=Limits(header_s=1.0, body_s=1.5, drain_s=5.0))
+limits = Limits(header_s=1.0, body_s=1.5, drain_s=5.0)
+serve_models([sys.argv[1]], port=0, token=None, limits=limits, workers=1)
 """
 PREDICT = "/v1/models/tiny/predict"
 
@@ -373,7 +374,7 @@ def test_an_open_door_is_told(
     warned: bool,
 ) -> None:
     monkeypatch.setattr("headstart.app.listening.run_app", lambda *_: None)
-    serve_models([str(folder)], host=host, port=0, token=token)
+    serve_models([str(folder)], host=host, port=0, token=token, workers=1)
     err = capsys.readouterr().err
     assert (err.count("\n"), "no token" in err) == ((1, True) if warned else (0, False))
 
@@ -387,7 +388,7 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_it_loads_no_training_framework(folder: Path) -> None:
     program = (
         "import sys; from headstart.app import listening, server; listening.run_app = lambda *_: None\n"
-        "server.serve_models([sys.argv[1]], port=0)\n"
+        "server.serve_models([sys.argv[1]], port=0, workers=1)\n"
         "print(sorted({'torch', 'timm', 'sklearn', 'gradio', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run(

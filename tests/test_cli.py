@@ -780,7 +780,7 @@ def test_interrupt_is_status_130_and_leaves_nothing(desk: Path) -> None:
         stderr=theirs,
         env={**os.environ, "TERM": "xterm"},
         # what a shell starts in the background is deaf to it, and so are its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
     os.close(theirs)
     try:

@@ -45,7 +45,10 @@ _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
 _TOP = 5
 _LINGER_S = 2.0
 _UNHEARD = 499  # the client left: nobody receives this status, it is only counted
-_LARGEST_BATCH, _BATCH_S = 32, 0.02
+# A batch takes 20 ms at most: it saves what a call costs, and a slow network has none to save. One that holds
+# up the loop takes less.
+_LARGEST_BATCH, _BATCH_S, _HELD_S = 32, 0.02, 0.01
+_QUICK_S, _MOST_TRIALS = 0.001, 30
 _LARGEST_NOVELTY = 1e9  # JSON has no infinity
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -275,8 +278,15 @@ class _Served:
     def __init__(self, name: str, model: Model, figures: Figures, precision: str, share: Share) -> None:
         self.name, self.model = name, model
         run = OnlineRun(model.graph, precision=precision, n_threads=share.n_threads, n_lanes=share.n_lanes)
+        image_s = _seconds(run, model)
+        # Of a worker with one core a quick network needs no thread: it would only be one to wait for.
+        at_once = share.n_threads == 1 and image_s < _QUICK_S
         self.batcher = Batcher(
-            run, n_lanes=run.n_lanes, largest=_largest_batch(run, model), seen=figures.batches(name)
+            run,
+            n_lanes=run.n_lanes,
+            largest=max(1, min(_LARGEST_BATCH, int((_HELD_S if at_once else _BATCH_S) / image_s))),
+            seen=figures.batches(name),
+            at_once=at_once,
         )
         manifest = model.manifest
         self.about = {
@@ -347,15 +357,15 @@ class _Talk:
         await self._send({"type": "http.response.body", "body": b""})
 
 
-def _largest_batch(run: OnlineRun, model: Model) -> int:
-    """As many images as take 20 ms: a batch saves what a call costs, and a slow network has none to save."""
+def _seconds(run: OnlineRun, model: Model) -> float:
+    """For one image; the first answer of each lane is the slowest, and others may use the machine now."""
     image = np.zeros((1, *model.manifest.input.shape), np.uint8)
-    seconds = []
-    for _ in range(3 * run.n_lanes):  # the first answer of each lane is the slowest
+    seconds: list[float] = []
+    while len(seconds) < 3 * run.n_lanes or (len(seconds) < _MOST_TRIALS and sum(seconds) < _BATCH_S):
         begun = time.perf_counter()
         run(image)
         seconds.append(time.perf_counter() - begun)
-    return max(1, min(_LARGEST_BATCH, int(_BATCH_S / min(seconds))))
+    return min(seconds)
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
