@@ -121,7 +121,7 @@ class Batcher:
             images = np.stack([image for image, _ in batch])
             if self._at_once:
                 self._finish(batch, self._done(images))
-                return  # the rest has its turn
+                continue
             done = asyncio.get_running_loop().run_in_executor(self._threads, self._run, images)
             done.add_done_callback(partial(self._finish, batch))
 
@@ -152,7 +152,4 @@ class Batcher:
                 asker.set_exception(error) if isinstance(error, Exception) else asker.cancel()
             else:
                 asker.set_result(tuple(values[index] for values in outputs.result()))
-        if self._at_once and self._waiting:  # others have their turn of the loop in between
-            self._timer = asyncio.get_running_loop().call_soon(self._begin)
-        else:
-            self._begin()
+        self._begin()

@@ -1,0 +1,112 @@
+"""What /metrics tells: of this process, or of all workers together.
+
+In: requests and batches as they happen. Out: Prometheus's text. Owns prometheus_client, which decides when it
+is imported whether figures are shared with other processes (by PROMETHEUS_MULTIPROC_DIR, which `workers`
+sets for its children). Must not import a web framework. Called by api.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from operator import add
+from pathlib import Path
+
+import prometheus_client as prometheus
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+__all__ = ["CONTENT_TYPE", "Figures"]
+
+CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
+_SHARED = "PROMETHEUS_MULTIPROC_DIR"
+_ALIVE = re.compile(r"gauge_livesum_(\d+)\.db")
+
+
+class Figures:
+    """Counts; a registry of its own, so that two applications in one process do not mix."""
+
+    def __init__(self) -> None:
+        self._registry = registry = prometheus.CollectorRegistry()
+        self._requests = prometheus.Counter(
+            "headstart_requests", "Requests answered.", ("route", "status"), registry=registry
+        )
+        self._seconds = prometheus.Histogram(
+            "headstart_request_seconds",
+            "From a request's header to the end of its answer.",
+            ("route",),
+            registry=registry,
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+        )
+        self._batches = prometheus.Histogram(
+            "headstart_batch_images",
+            "Images that went through a network together.",
+            ("model",),
+            registry=registry,
+            buckets=(1, 2, 4, 8, 16, 32),
+        )
+        self._waiting = prometheus.Gauge(
+            "headstart_waiting_images",
+            "Images being unpacked or waiting.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._told = registry
+        if shared := os.environ.get(_SHARED):
+            self._told = prometheus.CollectorRegistry()
+            MultiProcessCollector(self._told, path=shared)  # type: ignore[no-untyped-call]
+            self._told.register(_Processes(Path(shared)))
+        else:
+            prometheus.ProcessCollector(registry=registry)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """One was answered."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def batches(self, model: str) -> Callable[[int], None]:
+        """What to tell the number of images of every batch of a model."""
+        return self._batches.labels(model).observe
+
+    @contextmanager
+    def waiting(self, n_images: int) -> Iterator[None]:
+        """Images wait for as long as a block runs."""
+        self._waiting.inc(n_images)
+        try:
+            yield
+        finally:
+            self._waiting.dec(n_images)
+
+    def text(self) -> bytes:
+        """All of it, for Prometheus."""
+        return prometheus.generate_latest(self._told)
+
+
+class _Processes(Collector):
+    """Memory, processor time and files of all workers that live: sums, and the earliest start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        sums: dict[str, Metric] = {}
+        for file in self._folder.iterdir():
+            if found := _ALIVE.fullmatch(file.name):  # the parent removes it when its worker has died
+                pid = partial(int, found[1])
+                for metric in prometheus.ProcessCollector(pid=pid, registry=None).collect():
+                    _add(sums.setdefault(metric.name, metric), metric)
+        return sums.values()
+
+
+def _add(total: Metric, one: Metric) -> None:
+    if total is one:
+        return
+    join = min if one.name.endswith("start_time_seconds") else add
+    total.samples = [
+        mine._replace(value=join(mine.value, other.value))
+        for mine, other in zip(total.samples, one.samples, strict=True)
+    ]

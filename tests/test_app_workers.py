@@ -1,0 +1,321 @@
+"""Several processes behind one address: all answer, the dead are replaced, figures are those of the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from headstart.app.batching import Batcher
+from headstart.app.limits import Limits
+from headstart.app.server import serve_models
+from headstart.app.workers import Turn, divided
+from headstart.errors import SettingError
+from headstart.records import Array, Images
+from tiny_model import picture, tiny_model
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+PROGRAM = """
+import sys
+from headstart.app.batching import Batcher
+from headstart.app.limits import Limits
+from headstart.app.server import serve_models
+serve_models([sys.argv[1]], port=0, token="secret", limits=Limits(drain_s=5.0), workers=2)
+"""
+PREDICT, ROUTE = "/v1/models/tiny/predict", "/v1/models/{name}/predict"
+
+
+class Running:
+    """A server of two workers."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
+        )
+        self.temporary = temporary
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        found = re.fullmatch(r"Serving tiny at http://127\.0\.0\.1:(\d+) .*\n", said)
+        assert found, (said, self.process.communicate(timeout=30))
+        self.port = int(found[1])
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers."""
+        pid = self.process.pid
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        with contextlib.closing(self.connect()) as connection:
+            return asked(connection, method, path, body)
+
+    def predict(self) -> int:
+        return self.ask("POST", PREDICT, picture(0))[0]
+
+    def figure(self, name: str, **labels: str) -> float:
+        """The sum of a figure's samples that have some labels."""
+        text = self.ask("GET", "/metrics")[1].decode()
+        samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    def ended(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=30)
+        assert out == ""
+        return self.process.returncode, err
+
+
+def asked(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes = b""
+) -> tuple[int, bytes]:
+    connection.request(method, path, body, {"authorization": "Bearer secret", "content-type": "image/png"})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    for _ in range(200):
+        if true():
+            return
+        time.sleep(0.1)
+    pytest.fail(what)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model().save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def running(folder: Path, tmp_path: Path) -> Iterator[Running]:
+    made = Running(folder, tmp_path)
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+        made.process.communicate(timeout=30)
+
+
+def cpu_ticks(pid: int) -> int:
+    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(values[11]) + int(values[12])
+
+
+def sockets(pid: int) -> int:
+    """Connections that a process holds open."""
+    found = 0
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(one).startswith("socket:")
+    return found
+
+
+def test_both_answer_and_the_figures_are_those_of_both(running: Running) -> None:
+    before = {pid: sockets(pid) for pid in running.pids}
+    assert len(before) == 2 and running.process.pid not in before
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(contextlib.closing(running.connect())) for _ in range(24)]
+        statuses: Counter[int] = Counter()
+
+        def one(connection: http.client.HTTPConnection) -> None:
+            for _ in range(5):
+                statuses[asked(connection, "POST", PREDICT, picture(0))[0]] += 1
+
+        threads = [threading.Thread(target=one, args=(connection,)) for connection in connections]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        held = {pid: sockets(pid) - before[pid] for pid in running.pids}
+        assert statuses == {200: 120}
+        assert sum(held.values()) == 24 and min(held.values()) > 0, held
+    until(lambda: running.figure("headstart_request_seconds_count", route=ROUTE) == 120, "not 120")
+    assert running.figure("headstart_requests_total", route=ROUTE, status="200") == 120
+    assert running.figure("headstart_batch_images_sum", model="tiny") == 120
+    assert running.figure("headstart_waiting_images") == 0
+    rss = sum(
+        int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) for pid in running.pids
+    )
+    assert running.figure("process_resident_memory_bytes") == pytest.approx(rss * 1024, rel=0.1)
+    assert running.ask("GET", "/readyz")[0] == 200
+    status, err = running.ended()
+    assert (status, err) == (0, "")
+    assert list(running.temporary.iterdir()) == []
+
+
+def test_one_that_died_is_replaced_and_requests_go_on(running: Running) -> None:
+    for _ in range(10):
+        assert running.predict() == 200
+    time.sleep(0.3)  # an answer is counted after it was sent
+    first = running.pids
+    os.kill(first[0], signal.SIGKILL)
+    until(lambda: first[0] not in running.pids and len(running.pids) == 2, "nobody replaced it")
+    for _ in range(10):
+        assert running.predict() == 200
+    time.sleep(0.3)
+    new = next(pid for pid in running.pids if pid not in first)
+    os.kill(first[1], signal.SIGKILL)  # so a new one must answer, as soon as it can
+    until(lambda: first[1] not in running.pids, "it lives")
+    assert running.predict() == 200
+    assert new in running.pids
+    until(lambda: running.figure("headstart_requests_total", route=ROUTE, status="200") == 21, "not 21")
+    status, err = running.ended()
+    assert status == 0
+    assert [line.partition(" ended ")[2] for line in err.splitlines()] == 2 * [
+        "(signal 9); starting another"
+    ], err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_both_finish_what_is_under_way(running: Running, number: int) -> None:
+    body = picture(255)
+    head = (
+        f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\nauthorization: Bearer secret\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    ).encode()
+    before = {pid: sockets(pid) for pid in running.pids}
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for _ in range(24):
+            connection = socket.create_connection(("127.0.0.1", running.port), timeout=20)
+            connections.append(stack.enter_context(connection))
+            connection.sendall(head + body[:10])
+        until(lambda: sum(sockets(pid) - before[pid] for pid in before) == 24, "some were not taken")
+        assert all(sockets(pid) > before[pid] for pid in before)
+        time.sleep(0.3)
+        running.process.send_signal(number)
+        time.sleep(0.7)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", running.port), timeout=20)
+        for connection in connections:
+            connection.sendall(body[10:])
+        for connection in connections:
+            assert b"200 OK" in connection.recv(65_536)
+    assert running.process.wait(15) == 0
+    assert running.process.communicate() == ("", "")
+
+
+def test_they_end_with_their_parent(running: Running) -> None:
+    pids = running.pids
+    running.process.kill()
+    running.process.communicate(timeout=30)  # their standard error is at its end: both are gone
+    assert not any(Path(f"/proc/{pid}").exists() and "Z" not in state(pid) for pid in pids)
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_it_gives_up_when_they_die_at_once(running: Running) -> None:
+    for _ in range(3):
+        for pid in running.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        if running.process.poll() is not None:
+            break
+    _, err = running.process.communicate(timeout=30)
+    assert running.process.returncode == 1
+    assert "WorkersError: worker ended (signal 9), the last of 5" in err
+
+
+def test_what_a_worker_cannot_do_is_our_error(folder: Path) -> None:
+    with pytest.raises(SettingError, match="precision"):
+        serve_models([str(folder)], port=0, workers=2, precision="fp7")
+
+
+@pytest.mark.parametrize("asked", [-1, 65])
+def test_a_number_that_cannot_be(folder: Path, asked: int) -> None:
+    with pytest.raises(SettingError, match=f"workers is {asked}, need 1 to 64"):
+        serve_models([str(folder)], port=0, workers=asked)
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3, 4, 64])
+def test_together_they_take_what_one_would(wanted: int) -> None:
+    whole = Limits()
+    each, n_workers = divided(whole, wanted)
+    assert n_workers == min(wanted, 8)
+    for name in ("bodies_bytes", "waiting", "requests"):
+        assert getattr(each, name) * n_workers <= getattr(whole, name)
+    assert each.bodies_bytes >= whole.body_bytes and each.waiting >= whole.files
+    assert (each.body_bytes, each.files, each.picture_px) == (whole.body_bytes, whole.files, whole.picture_px)
+
+
+def test_large_pictures_take_turns_across_processes(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib; from headstart.app.workers import Turn\n"
+        "with Turn(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read(1)"
+    )
+    path = tmp_path / "turn"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        entered = threading.Event()
+
+        def enter() -> None:
+            with Turn(path):
+                entered.set()
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        assert not entered.wait(0.3)
+        other.kill()  # who dies inside has left
+        assert entered.wait(10)
+        thread.join(10)
+
+
+def test_batches_that_run_at_once() -> None:
+    """In the loop's own thread, none too large; a fault is that of its batch alone."""
+    sizes: list[int] = []
+
+    def run(images: Images) -> tuple[Array, ...]:
+        assert threading.current_thread() is threading.main_thread()
+        if images.max() == 99:
+            raise ValueError("99")
+        return (images.reshape(len(images), -1)[:, :1].astype(np.float32),)
+
+    async def work() -> list[tuple[Array, ...] | BaseException]:
+        batcher = Batcher(run, largest=4, seen=sizes.append, at_once=True)
+        found = await asyncio.gather(
+            *(batcher.answer(np.full((2, 2, 1), value, np.uint8)) for value in [*range(10), 99]),
+            return_exceptions=True,
+        )
+        batcher.close()
+        assert batcher.n_waiting == 0
+        return found
+
+    found = asyncio.run(work())
+    assert sizes == [4, 4, 3]
+    assert [float(one[0][0]) for one in found[:8] if isinstance(one, tuple)] == list(range(8))
+    assert [type(one) for one in found[8:]] == 3 * [ValueError]
+
+
+def test_the_answer_is_that_of_one(running: Running) -> None:
+    status, body = running.ask("POST", PREDICT, picture(0))
+    assert status == 200 and json.loads(body)["predictions"][0]["class"] == "dark"
+    with contextlib.closing(running.connect()) as connection:
+        connection.request("GET", "/v1/models")
+        assert connection.getresponse().status == 401
