@@ -91,6 +91,16 @@ def test_groups_are_held_out_whole() -> None:
     assert (seeing.scores(other) > 1).mean() < (blind.scores(other) > 1).mean()
 
 
+def test_long_features_do_not_swell_the_model() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 20_000)).astype(np.float32) + np.repeat([0, 1], 150)[:, None]
+    novelty = fit_novelty(rows, np.repeat([0, 1], 150))
+    assert novelty is not None
+    sizes = [value.size for one in novelty.detectors for value in vars(one).values() if np.ndim(value)]
+    assert sum(sizes) < 10_000_000
+    assert (novelty.scores(rows[::7]) > 1).mean() < 0.2
+
+
 def test_too_few_images_say_nothing_and_a_wrong_rate_is_refused() -> None:
     rows, codes = clouds(7, 5, 0)
     assert fit_novelty(rows, codes) is None

@@ -26,6 +26,7 @@ _MOST = 1_000  # rows fitted on: a decomposition of more takes seconds
 _LEAST_SHARE = 1e-3  # of the variance of all: what classes of one image have within
 _KEPT = 0.95  # share of the variance that a subspace of the known keeps
 _RANK = 256
+_VALUES = 4_000_000  # that a detector keeps, 16 MB: of VGG16's 25,088 features not every row goes along
 _EPS = 1e-12
 
 
@@ -63,8 +64,10 @@ class Neighbours(Detector):
 
     @classmethod
     def fit(cls, rows: Array, codes: Codes) -> Self:
-        """Keep the rows."""
-        mean = rows.mean(axis=0)
+        """Keep the rows, or some where they are long."""
+        mean, most = rows.mean(axis=0), max(50, _VALUES // rows.shape[1])
+        if len(rows) > most:
+            rows = rows[np.random.default_rng(0).permutation(len(rows))[:most]]
         return cls(mean, _unit(rows - mean), max(1, len(rows) // 200))
 
     def scores(self, rows: Array) -> Array:
@@ -346,14 +349,14 @@ def _fold_numbers(codes: Codes, groups: NDArray[np.str_] | None, seed: int) -> N
 
 
 def _spectrum(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Squared singular values, the largest first and _RANK at most, and right vectors as columns."""
+    """Squared singular values, the largest first and not all of many, and right vectors as columns."""
     from scipy.linalg import eigh
 
     n, width = rows.shape
     exact = rows.astype(np.float64)
     gram = exact @ exact.T if n <= width else exact.T @ exact
-    size = len(gram)
-    values, vectors = eigh(gram, subset_by_index=[max(0, size - _RANK), size - 1])
+    size, rank = len(gram), min(_RANK, max(16, _VALUES // (2 * width)))
+    values, vectors = eigh(gram, subset_by_index=[max(0, size - rank), size - 1])
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > max(float(values[0]), _EPS) * 1e-9
     values, vectors = values[kept], vectors[:, kept]
