@@ -62,6 +62,9 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that answer. 0: one a core, at most 4; 1: this one alone.")
     ] = 0,
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16 where the CPU has it: faster for photos, moves probabilities.")
+    ] = "fp32",
 ) -> None:
     """Answer over HTTP; its documents are at /docs.
 
@@ -69,7 +72,7 @@ def serve(
     """
     from headstart.app.server import serve_models
 
-    serve_models(models, host=host, port=port, token=token, workers=workers)
+    serve_models(models, host=host, port=port, token=token, workers=workers, precision=precision)
 
 
 @shipping_app.command()
