@@ -1,7 +1,7 @@
-"""Work in a second process, beside this one: for what a single core does as well as all of them.
+"""Work in other processes, beside this one: for what a single core does as well as all of them.
 
 In: a function and what it is called with. Out: a function that waits for its value. Knows nothing of
-images. Called by comparison.
+images. Called by comparison and studies.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 
 
 def run_beside(function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
-    """Begin a call in a second process; on a machine of one core, call it here when it is waited for.
+    """Begin a call in another process; on a machine of one core, call it here when it is waited for.
 
     Parameters
     ----------
     function : callable
         Must not need anything that this process changes later. It and its arguments are copied.
     *arguments : object
-        What it is called with. Calls are worked off in order, one at a time.
+        What it is called with. Calls are begun in order, two at a time.
 
     Returns
     -------

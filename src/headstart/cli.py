@@ -277,10 +277,8 @@ def evaluate(
     part = dataset if wanted == "all" else dataset.split(wanted)
     _same_classes(part, opened)
     codes = part.codes(opened.classes)
-    answered, title = (
-        opened.answer(part, runtime_name=runtime),
-        f"{opened.manifest.name} on {part.name}, {wanted}",
-    )
+    title = f"{opened.manifest.name} on {part.name}, {wanted}"
+    answered = opened.answer(part, runtime_name=runtime)
     found = measure(title, answered.probabilities, codes, opened.classes, seed)
     trust = reliability(title, answered.probabilities, codes)
     strange = told(load(novel, strict=strict)) if novel else None
@@ -320,7 +318,7 @@ def predict(
 ) -> None:
     """Name what is in pictures: the answer, its probability and the runners-up.
 
-    A model that was told to answers "none of these" to what is unlike all it learnt from.
+    A picture unlike all that the model learnt from is answered "none of these".
 
     Example: headstart predict runs/parity picture.png folder 'scans/*.png'
 

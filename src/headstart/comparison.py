@@ -83,7 +83,7 @@ def run_table(
     progress : Progress, optional
         Told which cell is being computed.
     beside : collection of str, optional
-        Strategies computed in a second process, on one core, while the others run here: those that
+        Strategies computed in other processes, on one core each, while the others run here: those that
         train a network of few weights on few images.
 
     Returns

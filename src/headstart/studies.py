@@ -65,7 +65,7 @@ CONTROLS = ("majority", "raw pixels", "random frozen", "scratch", "collapse")
 """What transfer has to beat. ``collapse`` stands only where the source's own classes answer the question."""
 
 _ROUNDING = 1e-9
-_BESIDE = 2_000  # images up to which the control from scratch trains in a second process, on one core
+_BESIDE = 2_000  # images up to which the control from scratch trains in other processes, a core each
 _SMALL_PX = 64  # side up to which raw pixels are what the source sees
 _PICTURES = 12  # more than a gallery shows
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw one; small ones cost little

@@ -223,17 +223,7 @@ class _Parts:
 
 def _teach_side() -> dict[str, Any]:
     """Names of classes, where pictures come from, and which class they are."""
-    with gr.Row(elem_classes="hs-row"):
-        fresh = gr.Textbox(
-            placeholder="New class",
-            show_label=False,
-            scale=2,
-            min_width=140,
-            max_lines=1,
-            elem_id="fresh",
-            container=False,
-        )
-        begin = gr.Button("Add class", scale=1, min_width=100, elem_id="begin", size="md")
+    fresh, begin = _line("New class", "fresh", "Add class", "begin")
     label = gr.Radio(
         [], show_label=False, container=False, elem_id="label", interactive=True, visible="hidden"
     )
@@ -277,18 +267,24 @@ def _answer_side() -> dict[str, Any]:
     """What a picture is taken for, how well the classes are told apart, and where the model goes."""
     answer = _html(answer_html(None), elem_id="answer")
     lesson = _html(lesson_html(None), js_on_load=_CLICKS, elem_id="lesson")
+    name, save = _line("Name of the model", "name", "Save model", "save")
+    return {"answer": answer, "lesson": lesson, "name": name, "save": save, "saved": _html(elem_id="saved")}
+
+
+def _line(placeholder: str, box_id: str, said: str, button_id: str) -> tuple[Any, Any]:
+    """A box for a name, and the button beside it."""
     with gr.Row(elem_classes="hs-row"):
-        name = gr.Textbox(
-            placeholder="Name of the model",
+        box = gr.Textbox(
+            placeholder=placeholder,
             show_label=False,
             scale=2,
             min_width=140,
             max_lines=1,
-            elem_id="name",
+            elem_id=box_id,
             container=False,
         )
-        save = gr.Button("Save model", scale=1, min_width=100, elem_id="save", size="md")
-    return {"answer": answer, "lesson": lesson, "name": name, "save": save, "saved": _html(elem_id="saved")}
+        button = gr.Button(said, scale=1, min_width=100, elem_id=button_id, size="md")
+    return box, button
 
 
 def _wire(desk: _Desk, at: _Parts) -> None:
