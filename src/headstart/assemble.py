@@ -111,9 +111,8 @@ def network_model(
     plain = builder.model([build.PROBABILITIES]).SerializeToString(deterministic=True)
     shapes = layer_shapes(spec)
     tap = _telling_taps(shapes, spec.layer_names[-2])
-    reader = build.GraphBuilder(build.network_graph(spec, network.weights()))
     features = runtime.compile_graph(
-        reader.model([build.read(reader, shapes, tap, "flat")]), precision="fp32"
+        builder.model([build.read(builder, shapes, tap, "flat")]), precision="fp32"
     )
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
