@@ -271,7 +271,9 @@ def test_images_of_another_shape_are_refused(engine: str, shape: tuple[int, ...]
 
 
 def test_an_unknown_optimizer_is_refused(engine: str) -> None:
-    with pytest.raises(SettingError, match="optimizer is 'adamm', need 'adam' or 'sgd'; nearest are adam"):
+    with pytest.raises(
+        SettingError, match="optimizer is 'adamm', need one of adam, adamw, sgd; nearest are adam"
+    ):
         make_network(SPECS["mlp"], engine).start(TrainSettings(optimizer="adamm"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +36,14 @@ class Recorder:
         self.measured = 0
         self.loaded: Weights | None = None
 
-    def start(self, settings: TrainSettings) -> None:
+    def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
         self.settings = settings
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        pass
 
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
@@ -285,7 +292,7 @@ def test_it_learns_real_digits(engine: str, data: Data, held: Data) -> None:
     [
         (
             {"schedule": "onecycle"},
-            "schedule is 'onecycle', need one of constant, one-cycle; nearest are one-cycle",
+            "schedule is 'onecycle', need one of constant, cosine, one-cycle; nearest are one-cycle",
         ),
         ({"epochs": 0}, "epochs is 0, batch_size 32, need both at least 1"),
         ({"batch_size": 0}, "epochs is 2, batch_size 0, need both at least 1"),
@@ -294,7 +301,7 @@ def test_it_learns_real_digits(engine: str, data: Data, held: Data) -> None:
         ({"learning_rate": 0.0}, "learning_rate is 0.0, need a number above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan, need a number above 0"),
         ({"patience": 2}, "patience is 2 without validation images, need some to stop by; hold a share out"),
-        ({"optimizer": "adma"}, "optimizer is 'adma', need 'adam' or 'sgd'; nearest are adam"),
+        ({"optimizer": "adma"}, "optimizer is 'adma', need one of adam, adamw, sgd; nearest are adam"),
     ],
 )
 def test_a_setting_without_meaning_is_one_sentence(

@@ -53,14 +53,15 @@ def trained(data: Dataset) -> Network:
     ]
     network = make_network(replace(spec, layers=tuple(layers)), "torch", 0)
     images, augmentation = prepare(data, INPUT), parse_augmentation("handwriting", 1)
-    everyone = np.arange(len(images))
     begun = perf_counter()
     history = fit(
         network,
         images,
         data.codes(),
         SETTINGS,
-        renew=lambda epoch: augment(images, augmentation, seed=0, indices=everyone, view=epoch),
+        views=lambda batch, indices, epoch: augment(
+            batch, augmentation, seed=0, indices=indices, view=epoch
+        ),
     )
     print(
         f"{len(data)} drawings of {len(data.classes)} characters: {perf_counter() - begun:.0f} s, "

@@ -42,6 +42,7 @@ __all__ = [
     "Source",
     "StudyResult",
     "TrainSettings",
+    "Trainable",
     "Weights",
 ]
 
@@ -50,7 +51,8 @@ Codes = NDArray[np.int64]
 Images = NDArray[np.uint8]
 """uint8 of shape (n_images, height, width, channels), values 0 - 255."""
 Weights = dict[str, NDArray[np.float32]]
-"""``layer.weight`` / ``layer.bias`` to float32; conv (out, in, kh, kw), dense (out, in).
+"""``layer.weight`` / ``layer.bias`` to float32; conv (out, in, kh, kw), dense (out, in); of batch-norm also
+``layer.mean`` and ``layer.variance``, all (channels,).
 A flattened map is in (height, width, channel) order, in every engine and in the graph."""
 
 
@@ -84,7 +86,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer by kind (conv2d, maxpool2d, relu, flatten, dense, dropout), name and options."""
+    """One layer by kind (conv2d, batchnorm2d, maxpool2d, relu, flatten, dense, dropout), name and options."""
 
     kind: str
     name: str
@@ -114,13 +116,23 @@ class NetworkSpec:
 class TrainSettings:
     """How a network is trained; everything that changes the result, and nothing else.
 
-    ``schedule`` is ``constant`` or ``one-cycle`` (Smith and Topin 2018, arXiv:1708.07120): linear
-    warm-up to ``learning_rate`` over the first fifth of all steps, then linearly to zero.
-    ``patience`` counts epochs without a lower validation loss before training stops; the best
-    weights come back. ``min_steps`` raises the epochs of a tiny set to that many steps.
-    ``prune`` skips that share of the images whose last loss was below the mean, in every epoch
-    but the first, and weighs the kept ones up (InfoBatch, arXiv:2303.04947). ``precision`` is
-    ``auto`` (bf16 where the engine and the CPU have it) or ``fp32``.
+    ``optimizer`` is ``adam``, ``adamw`` (its decay shrinks weights, not gradients) or ``sgd``; weight decay
+    spares biases and norms. ``schedule`` is ``constant``, ``one-cycle`` (Smith and Topin 2018,
+    arXiv:1708.07120): linear warm-up to ``learning_rate`` over the first fifth of all steps, then linearly
+    to zero; or ``cosine``: warm-up over a twentieth, then half a cosine. ``patience`` counts epochs without
+    a lower validation loss before training stops; the best weights come back. ``min_steps`` raises the
+    epochs of a tiny set to that many steps. ``prune`` skips that share of the images whose last loss was
+    below the mean, in every epoch but the first, and weighs the kept ones up (InfoBatch, arXiv:2303.04947).
+    ``precision`` is ``auto`` (bf16 where the engine and the machine have it) or ``fp32``.
+
+    The engine torch alone has the rest. ``mixup`` is the parameter of the Beta distribution by which pairs
+    of images are mixed (Zhang et al. 2018, arXiv:1710.09412), 0 for none. ``ema`` is the share kept at each
+    step by a running mean of the weights, which then is the result (Polyak and Juditsky 1992). ``clip``
+    bounds the length of the gradient. ``accumulate`` computes a batch in so many parts, to save memory.
+    Each part of the network learns at ``layer_decay`` times the rate of the part above it, and ``gradual``
+    opens the parts one after the other, from the top, over that share of all steps (Howard and Ruder 2018,
+    arXiv:1801.06146). ``batch_norm`` is ``learn``, or ``frozen``: neither its statistics nor its scales
+    change.
     """
 
     epochs: int = 5
@@ -136,6 +148,13 @@ class TrainSettings:
     prune: float = 0.0
     precision: str = "auto"
     seed: int = 0
+    mixup: float = 0.0
+    ema: float = 0.0
+    clip: float = 0.0
+    accumulate: int = 1
+    layer_decay: float = 1.0
+    gradual: float = 0.0
+    batch_norm: str = "learn"
 
 
 @dataclass(frozen=True)
@@ -151,14 +170,13 @@ class Epoch:
     seconds: float
 
 
-class Network(Protocol):
-    """A trainable network in some engine. Images are uint8 (n, h, w, c), labels int64 codes."""
+class Trainable(Protocol):
+    """What the training loop needs. Images are uint8 (n, h, w, c), labels int64 codes."""
 
     engine: str
-    spec: NetworkSpec
 
-    def start(self, settings: TrainSettings) -> None:
-        """Make the optimizer for the layers that are not frozen."""
+    def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
+        """Make the optimizer for the parts that are not frozen; ``n_steps`` are to come, 0 if unknown."""
         ...
 
     def train_step(
@@ -171,20 +189,34 @@ class Network(Protocol):
         """Outputs of the last layer without dropout, (n, n_classes)."""
         ...
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that training changes, for `load_state` of an equal network after the same `start`."""
+        ...
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state, to the bit."""
+        ...
+
+    def weights(self) -> Weights:
+        """A copy of all weights in the canonical layout; of their running mean while there is one."""
+        ...
+
+    def load_weights(self, weights: Weights) -> None:
+        """Take weights in the canonical layout; names and shapes must match exactly."""
+        ...
+
+
+class Network(Trainable, Protocol):
+    """A trainable network in some engine, built from a spec."""
+
+    spec: NetworkSpec
+
     def freeze(self, through: str) -> None:
         """Stop learning in every layer up to and including ``through``."""
         ...
 
     def replace_head(self, n_classes: int, seed: int) -> None:
         """Put a new last dense layer, freshly drawn, in place of the old one."""
-        ...
-
-    def weights(self) -> Weights:
-        """A copy of all weights in the canonical layout."""
-        ...
-
-    def load_weights(self, weights: Weights) -> None:
-        """Take weights in the canonical layout; names and shapes must match exactly."""
         ...
 
 

@@ -27,9 +27,9 @@ from headstart.imaging.prepare import prepare
 from headstart.model import Model
 from headstart.networks.architectures import architecture
 from headstart.networks.registry import make_network
-from headstart.networks.training import OnStep, Renew, fit
+from headstart.networks.training import OnStep, Views, fit
 from headstart.progress import SILENT, Progress
-from headstart.records import Array, Curve, Epoch, Images, Source, TrainSettings
+from headstart.records import Array, Curve, Epoch, Source, TrainSettings
 from headstart.sources import native_input
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "places_of",
     "training_parts",
     "training_rows",
+    "training_views",
 ]
 
 _VALIDATION_SHARE = 0.1
@@ -179,7 +180,7 @@ def learn_network(
         settings,
         validation=held,
         on_step=_told(f"train {network}", progress),
-        renew=_renewed(images, augmentation, settings.seed),
+        views=training_views(augmentation, settings.seed),
     )
     seconds = perf_counter() - begun
     curve = _curve(f"{network} on {dataset.name}", history, settings.patience > 0)
@@ -192,11 +193,11 @@ def learn_network(
     return Learnt(model, curve, seconds)
 
 
-def _renewed(images: Images, augmentation: Augmentation | None, seed: int) -> Renew | None:
+def training_views(augmentation: Augmentation | None, seed: int) -> Views | None:
+    """Another view of every image in every epoch, for `training.fit`; None without an augmentation."""
     if augmentation is None:
         return None
-    everyone = np.arange(len(images))
-    return lambda number: augment(images, augmentation, seed=seed, indices=everyone, view=number)
+    return lambda batch, indices, epoch: augment(batch, augmentation, seed=seed, indices=indices, view=epoch)
 
 
 def learn_head(

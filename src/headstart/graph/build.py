@@ -246,6 +246,14 @@ def _conv2d(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -
     return builder.add("Conv", x, *names, name=layer.name, pads=[pad] * 4)
 
 
+def _batchnorm2d(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
+    names = [
+        builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"])
+        for part in ("weight", "bias", "mean", "variance")
+    ]
+    return builder.add("BatchNormalization", x, *names, name=layer.name, epsilon=1e-5)
+
+
 def _maxpool2d(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
     size = layer.options["size"]
     return builder.add("MaxPool", x, name=layer.name, kernel_shape=[size, size], strides=[size, size])
@@ -274,6 +282,7 @@ def _dropout(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str
 
 _LAYERS = {
     "conv2d": _conv2d,
+    "batchnorm2d": _batchnorm2d,
     "maxpool2d": _maxpool2d,
     "relu": _relu,
     "flatten": _flatten,

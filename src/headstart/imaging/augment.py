@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from math import ceil, prod
 from types import ModuleType
@@ -250,7 +251,7 @@ def augment(
             draws = _draw(seed, view, indices[part])
             pixels = images[part].transpose(0, 3, 1, 2).astype(np.float32, order="C")  # (n, c, h, w)
             values = torch.from_numpy(pixels).div_(255)
-            values = _warped(values, draws, strengths, torch, kornia)
+            values = _warped(values, draws, strengths, torch)
             values = _blurred(values, draws["blur"] * strengths["blur"], strengths["blur"], torch, kornia)
             values = values * _column(torch, 1 + strengths["brightness"] * (2 * draws["brightness"] - 1))
             done[part] = values.clamp_(0, 1).mul_(255).round_().permute(0, 2, 3, 1).numpy()
@@ -341,7 +342,7 @@ def _column(torch: Any, values: NDArray[np.float64]) -> Any:
     return torch.from_numpy(values.astype(np.float32))[:, None, None, None]
 
 
-def _warped(values: Any, draws: Draws, strengths: Mapping[str, float], torch: Any, kornia: Any) -> Any:
+def _warped(values: Any, draws: Draws, strengths: Mapping[str, float], torch: Any) -> Any:
     """Move every pixel once, by sums and products of single values: the same in any batch."""
     height, width = values.shape[2:]
     move_x, move_y = (strengths["shift"] * (2 * draws[name] - 1) for name in ("shift_x", "shift_y"))
@@ -351,9 +352,20 @@ def _warped(values: Any, draws: Draws, strengths: Mapping[str, float], torch: An
     map_x, map_y = xx * x + xy * y + (width - 1) / 2, yx * x + yy * y + (height - 1) / 2  # (n, h, w)
     if strengths["elastic"]:
         knots = torch.from_numpy((2 * draws["knots"] - 1).astype(np.float32)).mul_(strengths["elastic"])
-        field = torch.nn.functional.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+        down, across = _cubic(height, torch), _cubic(width, torch)
+        rows = sum(down[:, k, None] * knots[..., k : k + 1, :] for k in range(_KNOTS))  # (n, 2, h, 5)
+        field = sum(rows[..., k : k + 1] * across[:, k] for k in range(_KNOTS))  # (n, 2, h, w)
         map_x, map_y = map_x + width * field[:, 0], map_y + height * field[:, 1]
-    return kornia.geometry.transform.remap(values, map_x, map_y, padding_mode="border", align_corners=True)
+    places = torch.stack((map_x * (2 / max(1, width - 1)) - 1, map_y * (2 / max(1, height - 1)) - 1), dim=-1)
+    return torch.nn.functional.grid_sample(values, places, padding_mode="border", align_corners=True)
+
+
+@cache
+def _cubic(size: int, torch: Any) -> Any:
+    """The matrix (size, 5) that draws a cubic curve through the knots: a tenth of torch's own time."""
+    eye = torch.eye(_KNOTS)[:, None, :, None].expand(-1, 1, -1, 2)
+    drawn = torch.nn.functional.interpolate(eye, (size, 2), mode="bicubic", align_corners=True)
+    return drawn[:, 0, :, 0].T.contiguous()
 
 
 def _inverse(draws: Draws, strengths: Mapping[str, float]) -> list[list[NDArray[np.float64]]]:

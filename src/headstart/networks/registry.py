@@ -14,7 +14,7 @@ __all__ = ["ENGINES", "make_network"]
 ENGINES = ("scratch", "torch")
 
 
-def make_network(spec: NetworkSpec, engine: str, seed: int = 0) -> Network:
+def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "auto") -> Network:
     """Build a network in an engine, its weights drawn from a seed.
 
     Parameters
@@ -25,6 +25,8 @@ def make_network(spec: NetworkSpec, engine: str, seed: int = 0) -> Network:
         NumPy, always there; or PyTorch, in the extra ``train``.
     seed : int, default=0
         The same seed draws the same weights in both engines.
+    device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
+        Where torch trains; NumPy knows the processor only.
 
     Returns
     -------
@@ -34,7 +36,7 @@ def make_network(spec: NetworkSpec, engine: str, seed: int = 0) -> Network:
     Raises
     ------
     SettingError
-        If the engine is unknown.
+        If the engine is unknown, or has no such device.
     MissingExtraError
         If the engine is 'torch' and torch is not installed.
 
@@ -50,10 +52,14 @@ def make_network(spec: NetworkSpec, engine: str, seed: int = 0) -> Network:
             f"engine is {engine!r}, need one of {', '.join(ENGINES)}; {nearest(engine, ENGINES)}"
         )
     if engine == "scratch":
+        if device not in ("auto", "cpu"):
+            raise SettingError(
+                f"device is {device!r}, which the engine scratch cannot use, need cpu; or train with torch"
+            )
         from headstart.networks.scratch_engine import ScratchNetwork
 
         return ScratchNetwork(spec, seed)
     require("torch", extra="train", for_="engine 'torch'")
     from headstart.networks.torch_engine import TorchNetwork
 
-    return TorchNetwork(spec, seed)
+    return TorchNetwork(spec, seed, device)

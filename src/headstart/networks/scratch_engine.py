@@ -8,12 +8,14 @@ so that the same seed starts both engines at the same place.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError, nearest
-from headstart.networks.architectures import check_freezable, with_classes
+from headstart.networks.architectures import check_freezable, layer_shapes, with_classes
 from headstart.records import Array, Codes, Images, LayerSpec, NetworkSpec, TrainSettings, Weights
 from headstart.scratch import SGD, Adam, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Optimizer, ReLU
 from headstart.scratch import Network as Layers
@@ -40,8 +42,8 @@ class ScratchNetwork:
 
     def __init__(self, spec: NetworkSpec, seed: int = 0) -> None:
         self.spec = spec
-        dropout_rng = np.random.default_rng([seed, 3])
-        layers = [_layer(layer, dropout_rng) for layer in spec.layers]
+        self._dropout_rng = np.random.default_rng([seed, 3])
+        layers = [_layer(layer, self._dropout_rng) for layer in spec.layers]
         self._network = Layers(layers, spec.input.shape, np.random.default_rng([seed, 0]))
         self._optimizer: Optimizer | None = None
         self._settings = TrainSettings()
@@ -49,10 +51,12 @@ class ScratchNetwork:
         self._scale = (1.0 / (255.0 * std)).astype(np.float32)
         self._shift = (-np.asarray(spec.input.mean, np.float32) / std).astype(np.float32)
 
-    def start(self, settings: TrainSettings) -> None:
-        """Make the optimizer for the layers that are not frozen."""
+    def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
+        """Make the optimizer for the layers that are not frozen; ``n_steps`` does not matter here."""
+        _check(settings)
         values, grads = self._network.trainable_values, self._network.trainable_grads
-        self._optimizer = make_optimizer(settings, values, grads)
+        decay = np.where(self._network.trainable_matrices, settings.weight_decay, 0.0).astype(np.float32)
+        self._optimizer = make_optimizer(settings, values, grads, decay if settings.weight_decay else 0.0)
         self._settings = settings
 
     def train_step(
@@ -76,6 +80,25 @@ class ScratchNetwork:
             for start in range(0, len(images), _EVALUATION_BATCH)
         ]
         return np.concatenate(parts)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that training changes, for `load_state` of an equal network after the same `start`."""
+        assert self._optimizer is not None, "start() comes before state()"
+        return {
+            "values": self._network.trainable_values.copy(),
+            "n_steps": np.array(self._optimizer.n_steps),
+            "dropout": _packed(self._dropout_rng),
+            **{f"optimizer.{name}": value.copy() for name, value in self._optimizer.memory.items()},
+        }
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state, to the bit."""
+        assert self._optimizer is not None, "start() comes before load_state()"
+        self._network.trainable_values[:] = state["values"]
+        self._optimizer.n_steps = int(state["n_steps"])
+        _unpack(self._dropout_rng, state["dropout"])
+        for name, value in self._optimizer.memory.items():
+            value[:] = state[f"optimizer.{name}"]
 
     def _pixels(self, images: Images) -> Array:
         if images.shape[1:] != self.spec.input.shape:
@@ -116,8 +139,40 @@ class ScratchNetwork:
         self._network.load_parameters({name: _own(value) for name, value in weights.items()})
 
 
-def make_optimizer(settings: TrainSettings, values: Array, grads: Array) -> Optimizer:
-    """The optimizer that settings name, on flat vectors of weights and gradients; for every engine.
+def _check(settings: TrainSettings) -> None:
+    """Refuse what only the engine torch can do."""
+    plain = TrainSettings()
+    for name in ("mixup", "ema", "clip", "accumulate", "layer_decay", "gradual", "batch_norm"):
+        if getattr(settings, name) != getattr(plain, name):
+            raise SettingError(
+                f"{name} is {getattr(settings, name)!r}, which the engine scratch does not do, need "
+                f"{getattr(plain, name)!r}; leave it out, or train with the engine torch"
+            )
+
+
+def _packed(rng: np.random.Generator) -> NDArray[np.uint64]:
+    """A generator's state as numbers of 64 bits."""
+    found = rng.bit_generator.state
+    wide = (found["state"]["state"], found["state"]["inc"])
+    halves = [part for one in wide for part in (one >> 64, one & (2**64 - 1))]
+    return np.array([*halves, found["has_uint32"], found["uinteger"]], np.uint64)
+
+
+def _unpack(rng: np.random.Generator, packed: NDArray[np.uint64]) -> None:
+    """The way back from `_packed`."""
+    high, low, inc_high, inc_low, has, rest = (int(one) for one in packed)
+    rng.bit_generator.state = {
+        **rng.bit_generator.state,
+        "state": {"state": high << 64 | low, "inc": inc_high << 64 | inc_low},
+        "has_uint32": has,
+        "uinteger": rest,
+    }
+
+
+def make_optimizer(
+    settings: TrainSettings, values: Array, grads: Array, decay: float | Array = 0.0
+) -> Optimizer:
+    """The optimizer that settings name, on flat vectors of weights and gradients.
 
     Parameters
     ----------
@@ -125,6 +180,8 @@ def make_optimizer(settings: TrainSettings, values: Array, grads: Array) -> Opti
         Which, and its options.
     values, grads : ndarray of shape (n_weights,), float32
         Changed in place, and read.
+    decay : float or ndarray of shape (n_weights,), default=0.0
+        Of all weights or of each.
 
     Returns
     -------
@@ -136,13 +193,14 @@ def make_optimizer(settings: TrainSettings, values: Array, grads: Array) -> Opti
     SettingError
         If the name is unknown.
     """
-    if settings.optimizer == "adam":
-        return Adam(values, grads, weight_decay=settings.weight_decay)
+    if settings.optimizer in ("adam", "adamw"):
+        decoupled = settings.optimizer == "adamw"
+        return Adam(values, grads, weight_decay=decay, decoupled=decoupled)
     if settings.optimizer == "sgd":
-        return SGD(values, grads, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        return SGD(values, grads, momentum=settings.momentum, weight_decay=decay)
     raise SettingError(
-        f"optimizer is {settings.optimizer!r}, need 'adam' or 'sgd'; "
-        f"{nearest(settings.optimizer, ('adam', 'sgd'))}"
+        f"optimizer is {settings.optimizer!r}, need one of adam, adamw, sgd; "
+        f"{nearest(settings.optimizer, ('adam', 'adamw', 'sgd'))}"
     )
 
 
@@ -165,7 +223,14 @@ def initial_weights(spec: NetworkSpec, seed: int) -> Weights:
     ----------
     He, Zhang, Ren, Sun. Delving Deep into Rectifiers. ICCV 2015, arXiv:1502.01852.
     """
-    return ScratchNetwork(spec, seed).weights()
+    norms = [layer for layer in spec.layers if layer.kind == "batchnorm2d"]
+    plain = replace(spec, layers=tuple(layer for layer in spec.layers if layer not in norms))
+    drawn, shapes = ScratchNetwork(plain, seed).weights(), layer_shapes(spec)
+    for layer in norms:
+        n_channels = shapes[layer.name][0]
+        drawn |= {f"{layer.name}.{one}": np.ones(n_channels, np.float32) for one in ("weight", "variance")}
+        drawn |= {f"{layer.name}.{one}": np.zeros(n_channels, np.float32) for one in ("bias", "mean")}
+    return drawn
 
 
 def _layer(layer: LayerSpec, rng: np.random.Generator) -> Layer:
@@ -186,7 +251,7 @@ def _layer(layer: LayerSpec, rng: np.random.Generator) -> Layer:
         case kind:
             raise SettingError(
                 f"layer {layer.name!r} is of kind {kind!r}, need conv2d, maxpool2d, relu, flatten, "
-                "dense or dropout"
+                "dense or dropout; batchnorm2d is the engine torch's"
             )
 
 

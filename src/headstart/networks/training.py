@@ -1,49 +1,56 @@
 """One training loop for every engine, and the evaluation it stops by.
 
-In: a Network, uint8 images, integer codes, settings. Out: a history and the best weights, in place.
-Must not import an engine: it knows only the protocol. Called by controls and strategies.
+In: a network, uint8 images, integer codes, settings. Out: a history and the best weights, in place.
+Must not import an engine: it knows only the protocol. Called by controls, strategies and finetune.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError, nearest
-from headstart.records import Array, Codes, Epoch, Images, Network, TrainSettings, Weights
+from headstart.networks.checkpoints import Checkpoints, Snapshot
+from headstart.networks.schedule import SCHEDULES, Plan
+from headstart.records import Array, Codes, Epoch, Images, Trainable, TrainSettings, Weights
 
-__all__ = ["Held", "OnStep", "Renew", "fit", "measure"]
+__all__ = ["Held", "OnEpoch", "OnStep", "Views", "fit", "measure"]
 
 Held = tuple[Images, Codes]
 OnStep = Callable[[int, int, float, float], None]
 """Called after each step with (images seen, images in all, mean loss, accuracy) of the epoch so far."""
 
-Renew = Callable[[int], Images]
-"""From the number of an epoch to its images, in the order of the labels."""
+OnEpoch = Callable[[Epoch], None]
+"""Called after each epoch."""
 
-_SCHEDULES = ("constant", "one-cycle")
+Views = Callable[[Images, NDArray[np.intp], int], Images]
+"""From a batch, the places of its images and the number of the epoch to what is learnt from instead."""
+
 _PRECISIONS = ("auto", "fp32")
-_WARM_UP = 0.2  # share of all steps
+_NORMS = ("learn", "frozen")
 
 
 def fit(
-    network: Network,
+    network: Trainable,
     images: Images,
     labels: Codes,
     settings: TrainSettings,
     *,
     validation: Held | None = None,
     on_step: OnStep | None = None,
-    renew: Renew | None = None,
+    on_epoch: OnEpoch | None = None,
+    views: Views | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Epoch, ...]:
     """Train a network; with patience, stop early and bring the best weights back.
 
     Parameters
     ----------
-    network : Network
+    network : Trainable
         Trained in place. What it has frozen stays frozen.
     images : ndarray of shape (n_images, height, width, channels), uint8
         Training images at the network's input size.
@@ -53,11 +60,13 @@ def fit(
         Everything that changes the result.
     validation : pair of ndarray, optional
         Images and codes measured after every epoch. Needed for ``patience``.
-    on_step : callable, optional
-        Progress; see ``OnStep``.
-    renew : callable, optional
-        Gives the images of an epoch by its number, from 1: other augmented views of the same ones.
-        Default: the images themselves, in every epoch.
+    on_step, on_epoch : callable, optional
+        Progress; see ``OnStep`` and ``OnEpoch``.
+    views : callable, optional
+        Other augmented views of every batch; see ``Views``. Default: the images themselves.
+    checkpoints : Checkpoints, optional
+        Where the run is kept now and then, and found again. With one found, training goes on from there,
+        to the bit: same data, settings and machine given.
 
     Returns
     -------
@@ -71,6 +80,8 @@ def fit(
         If ``patience`` is set without validation images, or a setting has no meaning.
     ShapeError
         If images and labels differ in number, or there are none.
+    KeyboardInterrupt
+        If a signal asked to stop; a checkpoint was written before.
 
     Notes
     -----
@@ -78,33 +89,140 @@ def fit(
     pass over the images per epoch, one forward pass over the validation images.
     """
     _check(images, labels, settings, validation)
-    network.start(settings)
-    rng = np.random.default_rng([settings.seed, 1])
-    plan = _Plan(len(images), settings)
-    history: list[Epoch] = []
-    best: tuple[float, Weights] | None = None
-    for number in range(1, plan.epochs + 1):
-        begun = perf_counter()
-        seen = images if renew is None else renew(number)
-        train = _run_epoch(network, seen, labels, plan, rng, on_step)
-        held = measure(network, *validation) if validation is not None else (np.nan, np.nan)
-        history.append(Epoch(number, *train, *held, plan.learning_rate, perf_counter() - begun))
-        if settings.patience:
-            if best is None or held[0] < best[0]:
-                best = held[0], network.weights()
-            elif number - _best_epoch(history) >= settings.patience:
-                break
-    if best is not None:
-        network.load_weights(best[1])
-    return tuple(history)
+    run = _Run(network, len(images), settings)
+    found = None if checkpoints is None else checkpoints.found()
+    if found is not None:
+        run.load(found)
+    while not run.over:
+        if not run.plan.more:
+            run.begin()
+        while run.plan.more:
+            indices, weights = run.plan.batch()
+            batch = images[indices] if views is None else views(images[indices], indices, run.number)
+            run.learn(batch, labels[indices], indices, weights)
+            if on_step is not None:
+                on_step(*run.so_far(len(images)))
+            if checkpoints is not None and run.plan.more and checkpoints.due():
+                _keep(run, checkpoints)
+        run.end(validation)
+        if on_epoch is not None:
+            on_epoch(run.history[-1])
+        if checkpoints is not None and not run.over:
+            _keep(run, checkpoints)
+    run.finish()
+    return tuple(run.history)
 
 
-def measure(network: Network, images: Images, labels: Codes) -> tuple[float, float]:
+def _keep(run: _Run, checkpoints: Checkpoints) -> None:
+    checkpoints.keep(run.snapshot())
+    if checkpoints.stopping:
+        raise KeyboardInterrupt
+
+
+class _Run:
+    """Where a training run stands: all of it, so that it can be kept and gone on with."""
+
+    def __init__(self, network: Trainable, n_images: int, settings: TrainSettings) -> None:
+        self._network, self._settings = network, settings
+        self.plan = Plan(n_images, settings)
+        self.history: list[Epoch] = []
+        self._rng = np.random.default_rng([settings.seed, 1])
+        self._best: tuple[float, Weights] | None = None
+        self._seen, self._loss, self._hits = 0.0, 0.0, 0.0
+        self._begun, self._spent = perf_counter(), 0.0
+        self._stopped = False
+        network.start(settings, self.plan.n_steps)
+
+    @property
+    def number(self) -> int:
+        """Of the epoch under way."""
+        return len(self.history) + 1
+
+    @property
+    def over(self) -> bool:
+        return self._stopped or len(self.history) >= self.plan.epochs
+
+    def begin(self) -> None:
+        """A new epoch."""
+        self.plan.begin(self._rng)
+        self._seen, self._loss, self._hits = 0.0, 0.0, 0.0
+        self._begun, self._spent = perf_counter(), 0.0
+
+    def learn(self, batch: Images, labels: Codes, indices: NDArray[np.intp], weights: Array | None) -> None:
+        """One step; skipped images are counted through those that stand for them."""
+        losses, right = self._network.train_step(batch, labels, self.plan.learning_rate, weights)
+        self.plan.saw(indices, losses)
+        share = np.ones(len(indices)) if weights is None else weights
+        self._seen += float(share.sum())
+        self._loss += float(share @ losses)
+        self._hits += float(share @ right)
+
+    def so_far(self, n_images: int) -> tuple[int, int, float, float]:
+        """Of the epoch: images seen, images in all, mean loss, accuracy."""
+        seen = self._seen
+        return int(min(seen, n_images)), n_images, self._loss / seen, self._hits / seen
+
+    def end(self, validation: Held | None) -> None:
+        """Measure; remember the best weights, or stop for want of better ones."""
+        held = (np.nan, np.nan) if validation is None else measure(self._network, *validation)
+        train = self._loss / self._seen, self._hits / self._seen
+        seconds = self._spent + perf_counter() - self._begun
+        self.history.append(Epoch(self.number, *train, *held, self.plan.learning_rate, seconds))
+        if not self._settings.patience:
+            return
+        if self._best is None or held[0] < self._best[0]:
+            self._best = held[0], self._network.weights()
+        elif len(self.history) - _best_epoch(self.history) >= self._settings.patience:
+            self._stopped = True
+
+    def finish(self) -> None:
+        """The best weights, or the running mean, or those there are."""
+        if self._best is not None:
+            self._network.load_weights(self._best[1])
+        elif self._settings.ema:
+            self._network.load_weights(self._network.weights())
+
+    def snapshot(self) -> Snapshot:
+        """All of it, as arrays and plain values."""
+        plan_arrays, plan = self.plan.state()
+        arrays: dict[str, NDArray[Any]] = {f"plan.{name}": one for name, one in plan_arrays.items()}
+        arrays |= {f"network.{name}": one for name, one in self._network.state().items()}
+        if self._best is not None:
+            arrays |= {f"best.{name}": one for name, one in self._best[1].items()}
+        values = {
+            "step": self.plan.step,
+            "plan": plan,
+            "rng": self._rng.bit_generator.state,
+            "history": [list(vars(one).values()) for one in self.history],
+            "best": None if self._best is None else self._best[0],
+            "so_far": [self._seen, self._loss, self._hits],
+            "spent": self._spent + perf_counter() - self._begun,
+        }
+        return Snapshot(arrays, values)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Go on from there."""
+        arrays, values = snapshot.arrays, snapshot.values
+        self.plan.load_state(_under("plan.", arrays), values["plan"])
+        self._network.load_state(_under("network.", arrays))
+        best = _under("best.", arrays)
+        self._best = (values["best"], best) if best else None
+        self._rng.bit_generator.state = values["rng"]
+        self.history = [Epoch(*one) for one in values["history"]]
+        self._seen, self._loss, self._hits = values["so_far"]
+        self._begun, self._spent = perf_counter(), values["spent"]
+
+
+def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
+
+
+def measure(network: Trainable, images: Images, labels: Codes) -> tuple[float, float]:
     """Mean loss in nats and accuracy on images nothing is learnt from.
 
     Parameters
     ----------
-    network : Network
+    network : Trainable
         Left as it is.
     images : ndarray of shape (n_images, height, width, channels), uint8
         At the network's input size.
@@ -127,85 +245,16 @@ def _best_epoch(history: list[Epoch]) -> int:
     return min(history, key=lambda epoch: epoch.val_loss).number
 
 
-class _Plan:
-    """How many epochs and steps, the rate of the next step, and which images the epoch visits."""
-
-    def __init__(self, n_images: int, settings: TrainSettings) -> None:
-        self._settings = settings
-        self._losses = np.full(n_images, np.inf, np.float32)
-        per_epoch = -(-n_images // settings.batch_size)
-        self.epochs = max(settings.epochs, -(-settings.min_steps // per_epoch))
-        self._done, self._epochs_done = 0.0, 0
-        self._share_per_image = 1.0 / (self.epochs * n_images)
-        self.learning_rate = 0.0
-
-    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[NDArray[np.intp], Array | None]]:
-        """Batches of indices in a fresh order, with weights where some images were skipped."""
-        chosen, weights = self._choose(rng)
-        share = self._share_per_image * len(self._losses) / len(chosen)
-        order = rng.permutation(len(chosen))
-        for start in range(0, len(order), self._settings.batch_size):
-            part = order[start : start + self._settings.batch_size]
-            self.learning_rate = self._rate(self._done + 0.5 * share * len(part))
-            yield chosen[part], None if weights is None else weights[part]
-            self._done += share * len(part)
-        self._epochs_done += 1
-
-    def saw(self, indices: NDArray[np.intp], losses: Array) -> None:
-        """Remember each image's loss: what the next epoch skips is decided by it."""
-        self._losses[indices] = losses
-
-    def _choose(self, rng: np.random.Generator) -> tuple[NDArray[np.intp], Array | None]:
-        """All images; or, from the second epoch on, fewer of the easy ones, weighed up in return.
-
-        The expected gradient is unchanged (Qin et al., InfoBatch, ICLR 2024, arXiv:2303.04947).
-        """
-        skip, everything = self._settings.prune, np.arange(len(self._losses))
-        if not skip or not self._epochs_done:
-            return everything, None
-        easy = self._losses < self._losses.mean()
-        kept = ~easy | (rng.random(len(easy)) >= skip)
-        weights = np.where(easy, 1.0 / (1.0 - skip), 1.0).astype(np.float32)
-        return everything[kept], weights[kept]
-
-    def _rate(self, done: float) -> float:
-        """Learning rate when a share ``done`` of the whole training lies behind."""
-        peak = self._settings.learning_rate
-        if self._settings.schedule == "constant":
-            return peak
-        return peak * min(done / _WARM_UP, (1.0 - done) / (1.0 - _WARM_UP))
-
-
-def _run_epoch(
-    network: Network,
-    images: Images,
-    labels: Codes,
-    plan: _Plan,
-    rng: np.random.Generator,
-    on_step: OnStep | None,
-) -> tuple[float, float]:
-    """One pass; mean loss and accuracy, skipped images counted through those that stand for them."""
-    seen, loss, hits = 0.0, 0.0, 0.0
-    for indices, weights in plan.epoch(rng):
-        losses, right = network.train_step(images[indices], labels[indices], plan.learning_rate, weights)
-        plan.saw(indices, losses)
-        share = np.ones(len(indices)) if weights is None else weights
-        seen, loss, hits = seen + share.sum(), loss + float(share @ losses), hits + float(share @ right)
-        if on_step is not None:
-            on_step(int(min(seen, len(images))), len(images), loss / seen, hits / seen)
-    return loss / seen, hits / seen
-
-
 def _check(images: Images, labels: Codes, settings: TrainSettings, validation: Held | None) -> None:
     if len(images) != len(labels) or not len(images):
         raise ShapeError(
             f"images number {len(images)}, labels {len(labels)}, need as many of each and at least one"
         )
     faults = []
-    if settings.schedule not in _SCHEDULES:
+    if settings.schedule not in SCHEDULES:
         faults.append(
-            f"schedule is {settings.schedule!r}, need one of {', '.join(_SCHEDULES)}; "
-            f"{nearest(settings.schedule, _SCHEDULES)}"
+            f"schedule is {settings.schedule!r}, need one of {', '.join(SCHEDULES)}; "
+            f"{nearest(settings.schedule, SCHEDULES)}"
         )
     if settings.epochs < 1 or settings.batch_size < 1:
         faults.append(f"epochs is {settings.epochs}, batch_size {settings.batch_size}, need both at least 1")
@@ -219,6 +268,17 @@ def _check(images: Images, labels: Codes, settings: TrainSettings, validation: H
         faults.append(
             f"patience is {settings.patience}, min_steps {settings.min_steps}, "
             f"momentum {settings.momentum!r}, weight_decay {settings.weight_decay!r}, need none below 0"
+        )
+    shares = {"ema": settings.ema, "gradual": settings.gradual, "label_smoothing": settings.label_smoothing}
+    faults += [
+        f"{name} is {value!r}, need a share in [0, 1)" for name, value in shares.items() if not 0 <= value < 1
+    ]
+    if settings.batch_norm not in _NORMS:
+        faults.append(f"batch_norm is {settings.batch_norm!r}, need one of {', '.join(_NORMS)}")
+    if min(settings.mixup, settings.clip) < 0 or settings.accumulate < 1 or not 0 < settings.layer_decay <= 1:
+        faults.append(
+            f"mixup is {settings.mixup!r}, clip {settings.clip!r}, accumulate {settings.accumulate}, "
+            f"layer_decay {settings.layer_decay!r}, need none below 0, at least 1 part, a decay in (0, 1]"
         )
     if settings.patience and validation is None:
         faults.append(

@@ -122,6 +122,13 @@ class Network:
         """Gradients for `trainable_values`, filled by `backward`."""
         return self._trainable.grad
 
+    @property
+    def trainable_matrices(self) -> NDArray[np.bool_]:
+        """Which of `trainable_values` are weights, True, and which biases: those no penalty should shrink."""
+        ranks = [np.full(one.value.size, one.value.ndim > 1) for _, one in self._named()]
+        whole: NDArray[np.bool_] = np.concatenate(ranks)
+        return whole[len(whole) - self.trainable_values.size :]
+
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Run one batch through all layers.
 

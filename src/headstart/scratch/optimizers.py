@@ -27,8 +27,8 @@ class Optimizer(ABC):
         The weights, changed in place by `step`: ``network.trainable_values``.
     grads : ndarray of shape (n_parameters,), float
         Their gradients, read by `step`: ``network.trainable_grads``.
-    weight_decay : float, default=0.0
-        Factor of the L2 penalty.
+    weight_decay : float or ndarray of shape (n_parameters,), default=0.0
+        Factor of the L2 penalty, of all weights or of each.
 
     Raises
     ------
@@ -38,13 +38,13 @@ class Optimizer(ABC):
         If the two vectors differ in shape or type.
     """
 
-    def __init__(self, values: Array, grads: Array, *, weight_decay: float = 0.0) -> None:
+    def __init__(self, values: Array, grads: Array, *, weight_decay: float | Array = 0.0) -> None:
         if values.ndim != 1 or (values.shape, values.dtype) != (grads.shape, grads.dtype):
             raise ShapeError(
                 f"grads is {grads.dtype} of shape {grads.shape}, need {values.dtype} of shape "
                 f"({values.size},) to match values; pass network.trainable_values and network.trainable_grads"
             )
-        if not weight_decay >= 0:
+        if not np.all(np.asarray(weight_decay) >= 0):
             raise SettingError(
                 f"weight_decay is {weight_decay!r}, need a number of at least 0; 0 switches it off"
             )
@@ -52,7 +52,14 @@ class Optimizer(ABC):
         self.grads = grads
         self.weight_decay = weight_decay
         self._spare = np.empty_like(values)
-        self._decayed = np.empty_like(values) if weight_decay else grads
+        self._decayed = np.empty_like(values) if np.any(weight_decay) else grads
+
+        self.n_steps = 0
+
+    @property
+    def memory(self) -> dict[str, Array]:
+        """Running means by name, as long as the weights: with ``n_steps`` all that a resumed run needs."""
+        return {}
 
     @abstractmethod
     def step(self, learning_rate: float) -> None:
@@ -81,7 +88,7 @@ class SGD(Optimizer):
         The weights, changed in place, and their gradients.
     momentum : float, default=0.9
         Share of the last step kept, in [0, 1).
-    weight_decay : float, default=0.0
+    weight_decay : float or ndarray of shape (n_parameters,), default=0.0
         Factor of the L2 penalty, added to the gradient.
 
     Raises
@@ -109,14 +116,20 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, values: Array, grads: Array, *, momentum: float = 0.9, weight_decay: float = 0.0
+        self, values: Array, grads: Array, *, momentum: float = 0.9, weight_decay: float | Array = 0.0
     ) -> None:
         super().__init__(values, grads, weight_decay=weight_decay)
         self.momentum = _share("momentum", momentum)
         self._velocity = np.zeros_like(values)
 
+    @property
+    def memory(self) -> dict[str, Array]:
+        """The velocity."""
+        return {"velocity": self._velocity}
+
     def step(self, learning_rate: float) -> None:
         """Move the weights once."""
+        self.n_steps += 1
         v = self._velocity
         v *= self.momentum
         v += self._gradient()
@@ -135,7 +148,7 @@ class Adam(Optimizer):
         Share of the running means of gradient and squared gradient kept, in [0, 1).
     eps : float, default=1e-8
         Added to the root of the bias-corrected mean square, as in PyTorch.
-    weight_decay : float, default=0.0
+    weight_decay : float or ndarray of shape (n_parameters,), default=0.0
         Factor of the penalty.
     decoupled : bool, default=False
         Shrink the weights themselves (AdamW) instead of adding to the gradient (L2).
@@ -169,7 +182,7 @@ class Adam(Optimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: float | Array = 0.0,
         decoupled: bool = False,
     ) -> None:
         super().__init__(values, grads, weight_decay=weight_decay)
@@ -179,9 +192,13 @@ class Adam(Optimizer):
         self.beta2 = _share("beta2", beta2)
         self.eps = eps
         self.decoupled = decoupled
-        self.n_steps = 0
         self._mean = np.zeros_like(values)
         self._square = np.zeros_like(values)
+
+    @property
+    def memory(self) -> dict[str, Array]:
+        """Running means of the gradient and of its square."""
+        return {"mean": self._mean, "square": self._square}
 
     def step(self, learning_rate: float) -> None:
         """Move the weights once."""

@@ -1,0 +1,114 @@
+"""What a training run visits and how fast it learns there: epochs, batches, learning rates.
+
+In: the number of images, settings. Out: batches of places, the rate of each step. Must not import an
+engine. Called by training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import cos, pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.records import Array, TrainSettings
+
+__all__ = ["SCHEDULES", "Plan"]
+
+SCHEDULES = ("constant", "cosine", "one-cycle")
+_WARM_UP = {"one-cycle": 0.2, "cosine": 0.05}  # share of all steps
+Indices = NDArray[np.intp]
+
+
+class Plan:
+    """How many epochs and steps, the rate of the next step, and which images the epoch visits.
+
+    Parameters
+    ----------
+    n_images : int
+        To learn from.
+    settings : TrainSettings
+        Epochs, batches, schedule and pruning.
+    """
+
+    def __init__(self, n_images: int, settings: TrainSettings) -> None:
+        self._settings = settings
+        self._losses = np.full(n_images, np.inf, np.float32)
+        per_epoch = -(-n_images // settings.batch_size)
+        self.epochs = max(settings.epochs, -(-settings.min_steps // per_epoch))
+        self.n_steps = self.epochs * per_epoch
+        self.step = 0
+        self._done, self._begun = 0.0, 0
+        self._share_per_image = 1.0 / (self.epochs * n_images)
+        self._order: Indices = np.empty(0, np.intp)
+        self._weights: Array | None = None
+        self._place = 0
+        self.learning_rate = 0.0
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Draw the order of an epoch."""
+        chosen, weights = self._choose(rng)
+        order = rng.permutation(len(chosen))
+        self._order, self._weights = chosen[order], None if weights is None else weights[order]
+        self._place = 0
+        self._begun += 1
+
+    @property
+    def more(self) -> bool:
+        """Whether the epoch has another batch."""
+        return self._place < len(self._order)
+
+    def batch(self) -> tuple[Indices, Array | None]:
+        """The next images, with weights where some were skipped; sets the learning rate."""
+        part = slice(self._place, self._place + self._settings.batch_size)
+        indices = self._order[part]
+        share = self._share_per_image * len(self._losses) / len(self._order) * len(indices)
+        self.learning_rate = self._rate(self._done + 0.5 * share)
+        self._done += share
+        self._place += len(indices)
+        self.step += 1
+        return indices, None if self._weights is None else self._weights[part]
+
+    def saw(self, indices: Indices, losses: Array) -> None:
+        """Remember each image's loss: what the next epoch skips is decided by it."""
+        self._losses[indices] = losses
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and values by which a plan goes on where another stood."""
+        arrays: dict[str, NDArray[Any]] = {"losses": self._losses, "order": self._order}
+        if self._weights is not None:
+            arrays["weights"] = self._weights
+        return arrays, {"step": self.step, "done": self._done, "begun": self._begun, "place": self._place}
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._losses, self._order = arrays["losses"].copy(), arrays["order"]
+        self._weights = arrays.get("weights")
+        self.step, self._done = values["step"], values["done"]
+        self._begun, self._place = values["begun"], values["place"]
+
+    def _choose(self, rng: np.random.Generator) -> tuple[Indices, Array | None]:
+        """All images; or, from the second epoch on, fewer of the easy ones, weighed up in return.
+
+        The expected gradient is unchanged (Qin et al., InfoBatch, ICLR 2024, arXiv:2303.04947).
+        """
+        skip, everything = self._settings.prune, np.arange(len(self._losses))
+        if not skip or not self._begun:
+            return everything, None
+        easy = self._losses < self._losses.mean()
+        kept = ~easy | (rng.random(len(easy)) >= skip)
+        weights = np.where(easy, 1.0 / (1.0 - skip), 1.0).astype(np.float32)
+        return everything[kept], weights[kept]
+
+    def _rate(self, done: float) -> float:
+        """Learning rate when a share ``done`` of the whole training lies behind."""
+        peak, schedule = self._settings.learning_rate, self._settings.schedule
+        if schedule == "constant":
+            return peak
+        warm_up = _WARM_UP[schedule]
+        rising, left = done / warm_up, (1.0 - done) / (1.0 - warm_up)
+        if schedule == "cosine":
+            return peak * min(rising, 0.5 - 0.5 * cos(pi * min(left, 1.0)))
+        return peak * min(rising, left)
