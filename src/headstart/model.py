@@ -191,6 +191,7 @@ class Model:
             manifest.default_tap,
             manifest.source_fingerprint,
             manifest.classes,
+            network=None if manifest.network is None else (manifest.network, dict(self.weights)),
         )
 
     def save(self, folder: str | os.PathLike[str], report: str | None = None) -> Path:

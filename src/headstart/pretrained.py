@@ -27,7 +27,7 @@ from headstart.records import InputSpec, Source
 if TYPE_CHECKING:
     from headstart.networks.timm_source import Exported
 
-__all__ = ["Network", "find_network", "network_source", "pretrained_names"]
+__all__ = ["Network", "find_network", "network_source", "pretrained_names", "trained_source"]
 
 _FORMAT = 3  # raise it when the same network would be exported otherwise
 _LOCAL = "local-dir:"
@@ -146,6 +146,32 @@ def network_source(network: Network, native: InputSpec | None, name: str) -> Sou
     spec = InputSpec(height, width, 3, *scaling, "crop", about["interpolation"], about["crop_share"])
     if native is not None and native.height_px <= height and native.width_px <= width:
         spec = InputSpec(*native.shape, *scaling, "squish", about["interpolation"])
+    return _source(network, spec, name)
+
+
+def trained_source(exported: Exported, like: Source) -> Source:
+    """A network that was trained further, as a source that takes what it took before.
+
+    Parameters
+    ----------
+    exported : Exported
+        The network as it is now.
+    like : Source
+        As it was.
+
+    Returns
+    -------
+    Source
+        Not kept in the cache: whoever wants it keeps the model.
+    """
+    name = f"{like.name}, fine-tuned"
+    graph = exported.graph.SerializeToString(deterministic=True)
+    return _source(Network(name, graph, _about(name, exported, graph)), like.input, name)
+
+
+def _source(network: Network, spec: InputSpec, name: str) -> Source:
+    """The network behind our input."""
+    about, (height, _) = network.about, network.size
     graph = adopt(onnx.ModelProto.FromString(network.graph), spec, network.size)
     taps = {tap: tuple(shape) for tap, shape in about["taps"].items()}
     identity = f"{about['sha256']} {spec}"
@@ -209,7 +235,15 @@ def _kept(place: Path, name: str) -> Network | None:
 
 def _keep(place: Path, name: str, exported: Exported) -> Network:
     graph = exported.graph.SerializeToString(deterministic=True)
-    about = {
+    about = _about(name, exported, graph)
+    write_atomic(place.with_suffix(".onnx"), graph)
+    write_atomic(place.with_suffix(".json"), json.dumps(about))
+    return Network(name, graph, about)
+
+
+def _about(name: str, exported: Exported, graph: bytes) -> dict[str, Any]:
+    """What is kept beside a graph."""
+    return {
         "name": name,
         "sha256": hashlib.sha256(graph).hexdigest(),
         "taps": {tap: list(shape) for tap, shape in exported.taps.items()},
@@ -224,6 +258,3 @@ def _keep(place: Path, name: str, exported: Exported) -> Network:
         "licence": exported.licence,
         "checksum": exported.checksum,
     }
-    write_atomic(place.with_suffix(".onnx"), graph)
-    write_atomic(place.with_suffix(".json"), json.dumps(about))
-    return Network(name, graph, about)

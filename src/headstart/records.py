@@ -231,7 +231,8 @@ class Source:
     nobody asks for another: ``auto`` where bf16 pays, ``fp32`` where the network is small.
     ``candidates`` are the pairs of tap and pooling worth trying when nobody names a tap; a source
     without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes``
-    are facts to show: licence, parameters, GFLOPs.
+    are facts to show: licence, parameters, GFLOPs. ``network`` has the layers and weights of a network of
+    ours, for who wants to train it further.
     """
 
     name: str
@@ -245,6 +246,7 @@ class Source:
     candidates: tuple[tuple[str, str], ...] = ()
     batch_size: int = 64
     notes: Mapping[str, Any] = field(default_factory=dict)
+    network: tuple[NetworkSpec, Weights] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

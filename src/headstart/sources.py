@@ -21,7 +21,7 @@ from headstart.networks.architectures import ARCHITECTURES, architecture, layer_
 from headstart.networks.drawings import drawings_network
 from headstart.networks.scratch_engine import initial_weights
 from headstart.pretrained import find_network, network_source, pretrained_names
-from headstart.records import InputSpec, NetworkSpec, Source
+from headstart.records import InputSpec, NetworkSpec, Source, Weights
 
 __all__ = [
     "KNOWN",
@@ -127,7 +127,7 @@ def open_source(
 
 def _drawings() -> Source:
     spec, weights = drawings_network()
-    source = spec_source("drawings", spec, build.network_graph(spec, weights))
+    source = spec_source("drawings", spec, build.network_graph(spec, weights), weights)
     return replace(source, notes={"licence": "MIT", "learnt from": "Omniglot, 218 characters, none Greek"})
 
 
@@ -196,13 +196,13 @@ def random_source(spec: NetworkSpec, seed: int) -> Source:
     Source
         Named ``random:NETWORK``.
     """
-    graph = build.network_graph(
-        spec, initial_weights(spec, seed + 1_000)
-    )  # never the trained one's first draw
-    return spec_source(f"random:{spec.name}", spec, graph)
+    weights = initial_weights(spec, seed + 1_000)  # never the trained one's first draw
+    return spec_source(f"random:{spec.name}", spec, build.network_graph(spec, weights), weights)
 
 
-def spec_source(name: str, spec: NetworkSpec, graph: onnx.ModelProto) -> Source:
+def spec_source(
+    name: str, spec: NetworkSpec, graph: onnx.ModelProto, weights: Weights | None = None
+) -> Source:
     """A network of ours as a source; the default tap is what its last layer reads.
 
     Parameters
@@ -213,6 +213,8 @@ def spec_source(name: str, spec: NetworkSpec, graph: onnx.ModelProto) -> Source:
         The layers, for the shapes of the taps.
     graph : onnx.ModelProto
         The same network with its weights, every layer's output named as the layer.
+    weights : dict of str to ndarray, optional
+        The weights once more, so that it can be trained further.
 
     Returns
     -------
@@ -220,7 +222,15 @@ def spec_source(name: str, spec: NetworkSpec, graph: onnx.ModelProto) -> Source:
         Frozen.
     """
     content = graph.SerializeToString(deterministic=True)
-    return Source(name, content, spec.input, layer_shapes(spec), spec.layer_names[-2], fingerprint(content))
+    return Source(
+        name,
+        content,
+        spec.input,
+        layer_shapes(spec),
+        spec.layer_names[-2],
+        fingerprint(content),
+        network=None if weights is None else (spec, weights),
+    )
 
 
 def fingerprint(graph: bytes) -> str:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from headstart.errors import SourceError, UnknownSourceError, nearest
 from headstart.graph.runtime import ReferenceRun
 
-__all__ = ["Exported", "checksum", "export_network", "timm_names"]
+__all__ = ["Exported", "checksum", "create_network", "describe_network", "export_network", "timm_names"]
 
 _LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left behind
 _TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
@@ -105,19 +105,43 @@ def export_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _created(name, pretrained).eval().requires_grad_(False)
+        network = create_network(name, pretrained).eval().requires_grad_(False)
     before = checksum(network)
-    config = network.pretrained_cfg
-    side = size_px or config["input_size"][-1]
-    graph, taps = _graph(network, name, (side, side))
-    if checksum(network) != before:
+    exported = describe_network(network, name, size_px or network.pretrained_cfg["input_size"][-1])
+    if exported.checksum != before:
         raise SourceError(
             f"source 'timm:{name}' changed while it was exported, need frozen weights; report it"
         )
+    return exported
+
+
+def describe_network(network: Any, name: str, side_px: int) -> Exported:
+    """A network of timm as it is now, as a graph.
+
+    Parameters
+    ----------
+    network : timm network
+        In evaluation mode, on the processor.
+    name : str
+        What to call it in an error.
+    side_px : int
+        Side of its square input.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    SourceError
+        If it cannot be exported at this size.
+    """
+    config = network.pretrained_cfg
+    graph, taps = _graph(network, name, (side_px, side_px))
     return Exported(
         graph=graph,
         taps=taps,
-        size=(side, side),
+        size=(side_px, side_px),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"] if config["interpolation"] == "bicubic" else "bilinear",
@@ -125,7 +149,7 @@ def export_network(
         classes=_classes(network) if "logits" in taps else None,
         n_parameters=sum(one.numel() for one in network.parameters()),
         licence=str(config.get("license") or "not stated"),
-        checksum=before,
+        checksum=checksum(network),
     )
 
 
@@ -149,8 +173,25 @@ def checksum(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _created(name: str, pretrained: bool) -> Any:
-    """The network with its weights, or the reason why not; never silently random."""
+def create_network(name: str, pretrained: bool = True) -> Any:
+    """A network of timm with its weights, or the reason why not; never silently random.
+
+    Parameters
+    ----------
+    name : str
+        As for `export_network`.
+    pretrained : bool, default=True
+        With its weights.
+
+    Returns
+    -------
+    timm network
+
+    Raises
+    ------
+    UnknownSourceError, SourceError
+        If there is none of this name, or its weights cannot be had.
+    """
     local = name.startswith("local-dir:")
     if not local and not timm.is_model(name):
         known = nearest(name.partition(".")[0].lower(), timm.list_models())

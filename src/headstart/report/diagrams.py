@@ -1,8 +1,8 @@
-"""Diagrams of the report written by hand as SVG: reliability, a map of images, a search's settings.
+"""Diagrams written by hand as SVG: reliability, a map of images, settings of a search, a test of rates.
 
-In: records. Out: SVG text to put inside HTML, coloured by the page's style sheets through classes.
-Imports records, errors and the report's own numbers and scales; not matplotlib, because at 0.1 s a
-figure a page with many would be slow. Called by page.
+In: records, plain numbers. Out: SVG text to put inside HTML, coloured by the page's style sheets through
+classes. Imports records, errors and the report's own numbers and scales; not matplotlib, because at 0.1 s
+a figure a page with many would be slow. Called by page and whoever draws one alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headstart.records import Calibration, Factor, ReliabilityBin, Scatter
 from headstart.report.numbers import count, labels
 from headstart.report.scales import Scale, round_scale
 
-__all__ = ["MOST_POINTS", "class_key", "drawn", "reliability", "scatter", "strip"]
+__all__ = ["MOST_POINTS", "class_key", "drawn", "rate_test", "reliability", "scatter", "strip"]
 
 MOST_POINTS = 6000
 """Points that a map draws at most; of more, so many are drawn, spread through them."""
@@ -38,6 +38,9 @@ _SHAPES = (
 _ENDS = ("start", "mid", "end")
 _LABEL_PX, _LETTER_PX = 18.0, 8.6  # height of a name on a map, and the width of one of its letters
 _LONGEST = 18  # letters of a name on a map
+_LINE = "fill:none;stroke:var(--c-probe, #0063a8);stroke-width:2.2;stroke-linejoin:round"
+_HAIRLINE = "fill:none;stroke:var(--muted, #5f5f66);stroke-width:.8;stroke-dasharray:2 2"
+_RING = "fill:var(--paper, #ffffff);stroke:var(--c-probe, #0063a8);stroke-width:2"
 
 
 def reliability(calibration: Calibration) -> str:
@@ -233,6 +236,75 @@ def strip(factor: Factor, scores: Scale) -> str:
     return _svg("strip", 320, 176, f"Score by {factor.name}", parts)
 
 
+def rate_test(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> str:
+    """Draw how the loss went while the learning rate rose, with the rate to train with marked.
+
+    Parameters
+    ----------
+    rates : sequence of float
+        Rates above 0, ascending.
+    losses : sequence of float
+        Loss in nats at each of them.
+    suggestion : float
+        One of the rates, or one between them.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element, 460 px wide, the size of a learning curve.
+
+    Raises
+    ------
+    ShapeError
+        If there is not one loss for each rate.
+    SettingError
+        If there are fewer than two, or the suggestion lies outside of them.
+
+    Examples
+    --------
+    >>> drawing = rate_test((1e-4, 1e-3, 1e-2, 1e-1), (2.3, 1.9, 0.8, 1.6), 4.3e-3)
+    >>> "suggested: 0.0043" in drawing, "10⁻⁴" in drawing
+    (True, True)
+    """
+    if len(rates) != len(losses):
+        raise ShapeError(
+            f"rate test has {len(rates)} rates and {len(losses)} losses, need one loss for each rate"
+        )
+    if len(rates) < 2 or not 0 < rates[0] <= suggestion <= rates[-1]:
+        raise SettingError(
+            f"suggestion is {suggestion!r} of {len(rates)} rates, need two rates or more above 0 and a "
+            "suggestion between them; leave the diagram out"
+        )
+    left, right, top, bottom = 46.0, 444.0, 34.0, 222.0
+    across, up = Scale(rates[0], rates[-1], log=True), round_scale([0.0, *losses], most=5)
+
+    def x(rate: float) -> float:
+        return left + (right - left) * across.at(rate)
+
+    def y(share: float) -> float:
+        return bottom - (bottom - top) * share
+
+    after = next(i for i, rate in enumerate(rates) if rate >= suggestion)
+    part = Scale(rates[max(after - 1, 0)], rates[after], log=True).at(suggestion) if after else 1.0
+    loss = losses[max(after - 1, 0)] * (1 - part) + losses[after] * part
+    at, (side, shift) = x(suggestion), ("end", 4) if across.at(suggestion) > 0.7 else ("start", -4)
+    points = "L".join(f"{x(a):.1f} {y(up.at(b)):.1f}" for a, b in zip(rates, losses, strict=True))
+    levels = _marks(up, 5)
+    parts = [
+        _grid([(left, y(share), right, y(share)) for share, _ in levels]),
+        *(_text(left - 8, y(share) + 4, label, "end") for share, label in levels),
+        *(_text(left + (right - left) * share, bottom + 20, label, "middle")
+          for share, label in _marks(across, 7)),
+        f'<path d="M{points}" style="{_LINE}"/>',
+        f'<path d="M{at:.1f} {top:g}V{bottom:g}" style="{_HAIRLINE}"/>',
+        f'<circle cx="{at:.1f}" cy="{y(up.at(loss)):.1f}" r="5" style="{_RING}"/>',
+        _text(at + shift, top - 4, f"suggested: {_rounded(suggestion)}", side, "word"),
+        _text(left - 8, 14, "loss, nats", "start", "name"),
+        _text((left + right) / 2, bottom + 44, "learning rate, log scale", "middle", "name"),
+    ]  # fmt: skip
+    return _svg("rates", 460, 274, "Loss by learning rate", parts)
+
+
 def _svg(kind: str, width_px: float, height_px: float, label: str, parts: Iterable[str]) -> str:
     """An element with a name for those who do not see it."""
     name = escape(label, quote=True)
@@ -394,3 +466,8 @@ def _marks(scale: Scale, most: int) -> list[tuple[float, str]]:
     return [
         (scale.at(tick), label) for tick, label in zip(ticks, labels(ticks, even=not scale.log), strict=True)
     ]
+
+
+def _rounded(value: float) -> str:
+    """A value to two figures."""
+    return labels([float(f"{value:.2g}")])[0]

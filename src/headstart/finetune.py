@@ -1,0 +1,286 @@
+"""The strategy ``finetune``: the head first, then the network opened; kept only where it beats the probe.
+
+In: features and images of a pool, a probe. Out: a Strategy, or a source trained further with its head.
+Must not import an engine at the top. Called by studies, transfers and recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.controls import Chooser, Reader, fitted
+from headstart.data.splits import folds, holdout
+from headstart.features import Place
+from headstart.heads.base import log_loss, softmax
+from headstart.imaging.prepare import prepare
+from headstart.opening import (
+    Opened,
+    Opening,
+    depths_of,
+    open_and_train,
+    settings_for,
+    starting_head,
+)
+from headstart.progress import SILENT, Progress
+from headstart.protocol import Strategy
+from headstart.records import Array, Codes, Images
+
+__all__ = ["Decision", "Finetuner", "Trial", "sentence_of"]
+
+_FEW = 200  # images below which one held-out part says too little, and folds are taken
+_FOLDS = 3
+_HELD_SHARE, _HELD_MOST = 0.2, 3_000
+_REFIT = 2_000  # images below which those held out are too many to do without
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one depth did on images that it did not learn from: accuracy, loss in nats, epochs to the best."""
+
+    depth: str
+    accuracy: float
+    loss: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was tried, and whether it was better than the probe on the same images held out.
+
+    ``probe`` is the probe's trial; ``trials`` are of the depths. ``n_held`` is 0 where a class has too few
+    images to hold any out: then nothing is accepted. ``kept`` is the network trained on the images beside
+    the held ones, where there was one part of them.
+    """
+
+    probe: Trial | None
+    trials: tuple[Trial, ...]
+    n_held: int
+    kept: Opened | None = None
+
+    @property
+    def best(self) -> Trial | None:
+        """Of the depths: the most accurate, of equals that with the least loss."""
+        return max(self.trials, key=lambda one: (one.accuracy, -one.loss), default=None)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the opened network beats the probe: a tie keeps the probe, which is simpler."""
+        return self.best is not None and self.probe is not None and self.best.accuracy > self.probe.accuracy
+
+
+@dataclass
+class Finetuner:
+    """Fine-tuning on any part of a pool, judged by others of its images; every fit is kept.
+
+    Parameters
+    ----------
+    reader : Reader
+        Features of the pool and of the images asked.
+    chooser : Chooser
+        The probe's: a network is opened where the probe reads.
+    opening : Opening
+        How far and how.
+    progress : Progress
+        Told which depth is trained.
+    """
+
+    reader: Reader
+    chooser: Chooser
+    opening: Opening = field(default_factory=Opening)
+    progress: Progress = SILENT
+    decisions: dict[bytes, Decision] = field(default_factory=dict)
+    _done: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
+
+    def strategy(self, *, checked: bool = True) -> Strategy:
+        """Answers of the opened network where it was accepted, else the probe's.
+
+        Parameters
+        ----------
+        checked : bool, default=True
+            Without, the opened network answers even where it did worse than the probe.
+
+        Returns
+        -------
+        callable
+            A Strategy. Its choices see the images to learn from only.
+        """
+
+        def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+            decision = self.decide(learn, seed)
+            if checked and not decision.accepted:
+                return self._probe(learn, asked, seed)
+            opened = self.opened(learn, seed, decision)
+            return self._answers(opened, self.chooser(learn, seed)[0], asked)
+
+        return strategy
+
+    def decide(self, learn: Indices, seed: int) -> Decision:
+        """Try the depths on images held out of those to learn from, beside the probe."""
+        key = learn.tobytes()
+        if key not in self.decisions:
+            self.decisions[key] = self._decided(learn, seed)
+        return self.decisions[key]
+
+    def opened(self, learn: Indices, seed: int, decision: Decision) -> Opened:
+        """The network as it is used: trained on all images to learn from, or on most of very many."""
+        key = (learn.tobytes(), seed)
+        if key not in self._done:
+            if decision.kept is not None and len(learn) >= _REFIT:
+                self._done[key] = decision.kept
+            else:
+                best = decision.best
+                depth = best.depth if best else depths_of(self.opening.unfreeze)[-1]
+                self._done[key] = self._trained(learn, None, depth, seed, best.epochs if best else None)
+        return self._done[key]
+
+    def _decided(self, learn: Indices, seed: int) -> Decision:
+        parts = self._parts(learn, seed)
+        if not parts:
+            return Decision(None, (), 0)
+        codes = self._codes
+        probe = [self._probe(rest, held, seed, in_pool=True) for rest, held in parts]
+        truth = np.concatenate([codes[held] for _, held in parts])
+        trials, kept = [], {}
+        for depth in depths_of(self.opening.unfreeze):
+            done = [self._trained(rest, held, depth, seed) for rest, held in parts]
+            logits = np.concatenate([one.logits for one in done if one.logits is not None])
+            epochs = int(np.median([one.best_epoch for one in done]))
+            trials.append(_trial(depth, softmax(logits), truth, epochs))
+            kept[depth] = done[0]
+            if done[0].open_parts == done[0].parts:
+                break  # deeper is the same
+        decision = Decision(_trial("probe", np.concatenate(probe), truth, 0), tuple(trials), len(truth))
+        best = decision.best
+        return replace(decision, kept=kept[best.depth] if best and len(parts) == 1 else None)
+
+    def _parts(self, learn: Indices, seed: int) -> list[tuple[Indices, Indices]]:
+        """Images to learn from and images held out, as places in the pool; none where a class has one image."""
+        pool = self.reader.pool
+        labels, groups = pool.labels[learn], None if pool.groups is None else pool.groups[learn]
+        smallest = int(np.bincount(self._codes[learn], minlength=len(pool.classes)).min())
+        if smallest < 2:
+            return []
+        if groups is not None and not _enough_groups(labels, groups):
+            groups = None
+        if len(learn) < _FEW:
+            parts = folds(labels, min(_FOLDS, smallest), seed, groups)
+        else:
+            share = min(_HELD_SHARE, _HELD_MOST / len(learn))
+            parts = [holdout(labels, share, seed, groups)]
+        return [(learn[rest], learn[held]) for rest, held in parts]
+
+    def _trained(
+        self, learn: Indices, held: Indices | None, depth: str, seed: int, epochs: int | None = None
+    ) -> Opened:
+        """One training; with images held out it stops early by them."""
+        (place, head_name), pool = self.chooser(learn, seed), self.reader.pool
+        settings = settings_for(len(learn), self.reader.source.input, self.opening, seed)
+        if held is not None:
+            settings = replace(settings, patience=max(3, settings.epochs // 3))
+        elif epochs is not None:
+            settings = replace(settings, epochs=max(1, epochs))
+        rows, labels, _ = self.reader.training(place, learn)
+        codes = self._code_of(labels)
+        probe = fitted(self.reader, place, head_name, learn, seed, balance=self.chooser.wanted.balance)
+        start = starting_head(probe, rows, codes, pool.classes, seed)
+        task = f"open {depth}, {len(learn):,} images"
+        return open_and_train(
+            self.reader.source,
+            place,
+            start,
+            self._pool_images[learn],
+            self._codes[learn],
+            pool.classes,
+            opening=self.opening,
+            depth=depth,
+            settings=settings,
+            held=None if held is None else (self._pool_images[held], self._codes[held]),
+            on_step=lambda done, total, loss, accuracy: self.progress.step(
+                task, done, total, f"loss {loss:.3f}  accuracy {accuracy:.2%}"
+            ),
+        )
+
+    def _probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
+        place, head = self.chooser(learn, seed)
+        found = fitted(self.reader, place, head, learn, seed, balance=self.chooser.wanted.balance)
+        rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
+        return found.probabilities(rows[asked])
+
+    def _answers(self, opened: Opened, place: Place, asked: Indices) -> Array:
+        """By the graph that would be saved, so that its figures are the model's."""
+        from headstart.graph import build, runtime
+
+        import onnx
+
+        source = opened.source
+        graph = onnx.ModelProto.FromString(source.graph)
+        builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(build.JOIN)))
+        name = opened.head.append(builder, build.read(builder, source.taps, *place))
+        compiled = runtime.compile_graph(
+            builder.model([name]), precision="fp32", batch_size=source.batch_size
+        )
+        images = self._asked_images[asked]
+        return compiled.run(runtime.split_batches(images, source.batch_size), len(images))
+
+    @cached_property
+    def _codes(self) -> Codes:
+        return self.reader.pool.codes()
+
+    def _code_of(self, labels: NDArray[np.str_]) -> Codes:
+        order = {name: code for code, name in enumerate(self.reader.pool.classes)}
+        return np.array([order[name] for name in labels.tolist()], np.int64)
+
+    @cached_property
+    def _pool_images(self) -> Images:
+        return prepare(self.reader.pool, self.reader.source.input)
+
+    @cached_property
+    def _asked_images(self) -> Images:
+        same = self.reader.asked is self.reader.pool
+        return self._pool_images if same else prepare(self.reader.asked, self.reader.source.input)
+
+
+def sentence_of(decisions: dict[bytes, Decision]) -> str:
+    """Say how often the opened network was taken.
+
+    Parameters
+    ----------
+    decisions : dict of bytes to Decision
+        Of all fits.
+
+    Returns
+    -------
+    str
+    """
+    judged = [one for one in decisions.values() if one.n_held]
+    taken = [one for one in judged if one.accepted]
+    depths = sorted({one.best.depth for one in taken if one.best is not None})
+    how = f" (opened: {', '.join(depths)})" if depths else ""
+    alone = len(decisions) - len(judged)
+    rest = (
+        f" {alone} fit{'s' if alone > 1 else ''} had too few images to hold any out, so the probe was kept."
+        if alone
+        else ""
+    )
+    return (
+        f"Fine-tuning beat the probe on images held out, and was taken, in {len(taken)} of {len(judged)} "
+        f"fits{how}; in the others the probe was kept.{rest}"
+    )
+
+
+def _trial(depth: str, probs: NDArray[np.floating], truth: Codes, epochs: int) -> Trial:
+    logits = np.log(np.maximum(probs, 1e-12))
+    return Trial(depth, float((probs.argmax(axis=1) == truth).mean()), log_loss(logits, truth), epochs)
+
+
+def _enough_groups(labels: NDArray[np.str_], groups: NDArray[np.str_]) -> bool:
+    """Whether every class comes from two groups at least, so that whole ones can be held out."""
+    return all(len(np.unique(groups[labels == name])) >= 2 for name in np.unique(labels))
+
+

@@ -1,0 +1,336 @@
+"""How a source is opened: which depths are tried, by which settings, and one training of it.
+
+In: a source, a place, a fitted head, images. Out: what training made of them. Must not import an engine at
+the top. Called by finetune.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from headstart._optional import require
+from headstart.errors import HeadstartError, SettingError, SourceError, nearest
+from headstart.features import Place
+from headstart.graph import build
+from headstart.heads.base import AffineHead, Head, Standardiser
+from headstart.heads.registry import make_head
+from headstart.heads.trained import TrainedHead
+from headstart.imaging.augment import PRESETS, Augmentation, flip_warning, parse_augmentation
+from headstart.networks.training import Held, OnEpoch, OnStep, fit
+from headstart.pretrained import trained_source
+from headstart.records import Array, Codes, Epoch, Images, InputSpec, Source, TrainSettings
+from headstart.sources import spec_source
+from headstart.strategies import training_views
+
+__all__ = [
+    "DEPTHS",
+    "Opened",
+    "Opening",
+    "augmentation_for",
+    "depths_of",
+    "open_and_train",
+    "settings_for",
+    "starting_head",
+]
+
+DEPTHS = ("head", "last", "2", "all", "auto")
+_SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
+_MANY = 5_000  # images from which batch-norm's statistics may follow the new data
+_NAMES = {one.name for one in fields(TrainSettings)}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How far a source is opened and how it is trained; what is None goes by rule.
+
+    ``unfreeze`` is ``head`` (nothing of the network), ``last`` (its last part), a number of parts, ``all``,
+    or ``auto``: several depths are tried and the best on validation images is taken. ``settings`` are fields
+    of `TrainSettings` that replace the rule's.
+    """
+
+    unfreeze: str = "auto"
+    augmentation: Augmentation | None = None
+    device: str = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        depths_of(self.unfreeze)
+        for name in self.settings:
+            if name not in _NAMES:
+                raise SettingError(
+                    f"setting {name!r} is unknown, need one of TrainSettings, {nearest(name, _NAMES)}"
+                )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source as training left it: frozen again, with the head it was trained with.
+
+    ``parts`` is how many parts lay below the head and ``open_parts`` how many of them learnt; ``logits`` are
+    of the held images, None without any.
+    """
+
+    source: Source
+    head: TrainedHead
+    depth: str
+    parts: int
+    open_parts: int
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    logits: Array | None
+
+
+def depths_of(unfreeze: str) -> tuple[str, ...]:
+    """The depths that a wish means.
+
+    Parameters
+    ----------
+    unfreeze : str
+        As in `Opening`.
+
+    Returns
+    -------
+    tuple of str
+        One; several for ``auto``.
+
+    Raises
+    ------
+    SettingError
+        If it means nothing.
+
+    Examples
+    --------
+    >>> depths_of("auto"), depths_of("3")
+    (('last', '2', 'all'), ('3',))
+    """
+    if unfreeze == "auto":
+        return ("last", "2", "all")
+    if unfreeze in DEPTHS or (unfreeze.isdecimal() and int(unfreeze) >= 1):
+        return (unfreeze,)
+    raise SettingError(
+        f"unfreeze is {unfreeze!r}, need head, last, all, auto or a number of parts of at least 1; "
+        f"{nearest(unfreeze, DEPTHS)}"
+    )
+
+
+def settings_for(n_images: int, spec: InputSpec, opening: Opening, seed: int) -> TrainSettings:
+    """The one recipe: only the length, the size of a batch and what is done to photos depend on the data.
+
+    Parameters
+    ----------
+    n_images : int
+        To learn from.
+    spec : InputSpec
+        Small images are cheap and get many views; photos few.
+    opening : Opening
+        Its settings go before the rule's.
+    seed : int
+        Of order, views and mixup.
+
+    Returns
+    -------
+    TrainSettings
+
+    Notes
+    -----
+    In the manner of BiT's rule (Kolesnikov et al. 2020, arXiv:1912.11370): images seen grow with the square
+    root of those there are. The head is fitted before anything is opened (Kumar et al. 2022,
+    arXiv:2202.10054).
+
+    Examples
+    --------
+    >>> settings_for(1_000, InputSpec(28, 28, 1), Opening(), 0).epochs
+    64
+    """
+    small = max(spec.height_px, spec.width_px) <= _SMALL_PX
+    batch = min(64 if small else 16, max(8, n_images // 2))
+    seen = (2_000 if small else 160) * sqrt(n_images)
+    by_rule = TrainSettings(
+        epochs=max(3, round(seen / n_images)),
+        batch_size=batch,
+        learning_rate=2e-3 if small else 3e-4,
+        optimizer="adamw",
+        schedule="cosine",
+        weight_decay=0.01,
+        label_smoothing=0.0 if small else 0.05,
+        mixup=0.0 if small else 0.1,
+        ema=0.98,
+        clip=1.0,
+        layer_decay=0.8,
+        gradual=0.3,
+        batch_norm="learn" if n_images >= _MANY else "frozen",
+        seed=seed,
+    )
+    return replace(by_rule, **opening.settings)
+
+
+def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: Opening) -> Augmentation:
+    """What is done to training images: to handwriting what hands do, to photos what cameras do.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        Grey or small images of characters count as handwriting.
+    classes : sequence of str
+        A mirror must not change what they mean.
+    opening : Opening
+        Its own augmentation goes before the rule's.
+
+    Returns
+    -------
+    Augmentation
+    """
+    if opening.augmentation is not None:
+        return opening.augmentation
+    if spec.channels == 1 or spec.policy == "ink":
+        return parse_augmentation("handwriting", 1)
+    photo = parse_augmentation(f"{PRESETS['photo']},blur=0", 1)
+    return photo if flip_warning(classes, photo) is None else parse_augmentation("photo,blur=0,flip=0", 1)
+
+
+def starting_head(head: Head | None, rows: Array, codes: Codes, classes: Sequence[str], seed: int) -> Any:
+    """Where training starts: the probe's own head if it is affine, else a linear one on the same features.
+
+    Parameters
+    ----------
+    head : Head or None
+        Fitted.
+    rows : ndarray of shape (n_rows, n_features), float32
+        Features to learn from.
+    codes : ndarray of shape (n_rows,), int64
+        Their classes.
+    classes : sequence of str
+        Names.
+    seed : int
+        Decides folds.
+
+    Returns
+    -------
+    AffineMap
+    """
+    from headstart.networks.opened import AffineMap
+
+    if not isinstance(head, AffineHead):
+        head = make_head("linear").fit(rows, np.asarray(classes)[codes], classes=classes, seed=seed)
+    assert isinstance(head, AffineHead), "a linear head is affine"
+    standard = Standardiser.of(rows)
+    weight = head.weight_ / standard.scale[:, None]
+    return AffineMap(standard.mean, standard.scale, weight, head.bias_ + standard.mean @ head.weight_)
+
+
+def open_and_train(
+    source: Source,
+    place: Place,
+    start: Any,
+    images: Images,
+    codes: Codes,
+    classes: Sequence[str],
+    *,
+    opening: Opening,
+    depth: str,
+    settings: TrainSettings,
+    held: Held | None = None,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Opened:
+    """Train a source's upper parts and its head; what is frozen is compared by checksum.
+
+    Parameters
+    ----------
+    source : Source
+        Of ours or of timm's.
+    place : (tap, pooling)
+        Where the head reads.
+    start : AffineMap
+        From `starting_head`.
+    images : ndarray of shape (n_images, height, width, channels), uint8
+        Prepared for the source.
+    codes : ndarray of shape (n_images,), int64
+        Their classes.
+    classes : sequence of str
+        Names.
+    opening : Opening
+        Views and device.
+    depth : str
+        One of `depths_of`.
+    settings : TrainSettings
+        From `settings_for`.
+    held : pair, optional
+        Images and codes to stop by.
+    on_step, on_epoch : callable, optional
+        Progress.
+
+    Returns
+    -------
+    Opened
+
+    Raises
+    ------
+    SourceError
+        If the source has no network that can be trained.
+    MissingExtraError
+        If torch, or for a network of timm's timm, is not installed.
+    """
+    require("torch", extra="train", for_="strategy 'finetune'")
+    from headstart.networks.opened import OpenedNetwork
+
+    body = _body(source, place[0])
+    network = OpenedNetwork(body, place[1], start, source.input, seed=settings.seed, device=opening.device)
+    below = len(network.parts) - 1
+    n_open = {"head": 0, "last": 1, "all": below}.get(depth, below)
+    n_open = min(below, int(depth)) if depth.isdecimal() else n_open
+    network.open_last(n_open)
+    before = network.checksum()
+    augmentation = augmentation_for(source.input, classes, opening)
+    if not n_open:  # the head alone opens at once
+        settings = replace(settings, gradual=0.0)
+    history = fit(
+        network,
+        images,
+        codes,
+        settings,
+        validation=held,
+        views=training_views(augmentation, settings.seed),
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+    if network.checksum() != before:
+        raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
+    best = min(history, key=lambda one: one.val_loss).number if settings.patience else len(history)
+    logits = None if held is None else network.logits(held[0])
+    made, head = network.finished()
+    weight, bias = head.folded()
+    trained = TrainedHead(weight, bias, classes)
+    return Opened(_source(source, made), trained, depth, below, n_open, history, best, logits)
+
+
+def _body(source: Source, tap: str) -> Any:
+    """The network below a tap, as a module."""
+    if source.network is not None:
+        from headstart.networks.opened import spec_body
+
+        return spec_body(*source.network, tap)
+    if not source.name.startswith("timm:"):
+        raise SourceError(
+            f"source {source.name!r} has no network that can be trained further, need timm:NAME, drawings or "
+            "a model folder of a network; use the strategy probe"
+        )
+    require("timm", extra="train", for_=f"fine-tuning source {source.name!r}")
+    from headstart.networks.timm_body import timm_body
+
+    return timm_body(source, tap)
+
+
+def _source(before: Source, made: Any) -> Source:
+    """What training made, frozen again, in place of the source."""
+    if before.network is None:
+        return trained_source(made, before)
+    spec, weights = made
+    spec = replace(spec, input=before.input)
+    name = f"{before.name}, fine-tuned"
+    return spec_source(name, spec, build.network_graph(spec, weights), weights)
