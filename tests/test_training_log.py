@@ -374,8 +374,10 @@ from mlflow.telemetry import get_telemetry_client
 from mlflow.telemetry.utils import is_telemetry_disabled
 print(is_telemetry_disabled(), get_telemetry_client())
 """
-    known = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")  # MLflow is mute in CI as well
-    clean = {name: os.environ[name] for name in known if name in os.environ} | {"HOME": str(tmp_path)}
+    known = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")  # MLflow is mute in CI as well
+    clean = {name: os.environ[name] for name in known if name in os.environ}
+    nowhere = "http://127.0.0.1:9"  # were it to speak, nobody hears it
+    clean |= {"HOME": str(tmp_path), "HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=clean, timeout=120, check=True
     )

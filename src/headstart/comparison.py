@@ -27,10 +27,13 @@ from headstart.progress import SILENT, Progress
 from headstart.protocol import Parting, Protocol, Strategy, rounds_of, smallest_class
 from headstart.records import Array, Comparison, Difference, Row, Score
 
-__all__ = ["PROBE", "Table", "run_table", "sentences"]
+__all__ = ["FINETUNE", "PROBE", "Table", "run_table", "sentences"]
 
 PROBE = "probe"
 """The strategy that the others are controls of."""
+
+FINETUNE = "finetune"
+"""The strategy that opens the network where that beats the probe on images held out."""
 
 _COLLAPSE = "collapse"
 
@@ -130,7 +133,9 @@ def run_table(
     groups = _groups(asked, protocol)
     rows = tuple(_row(name, budget, cell, groups) for (name, budget), cell in cells.items())
     budgets = [*possible, *([None] if protocol.with_all else [])]
-    comparisons = _compare(cells, controls, budgets, protocol, groups) if controls else ()
+    pairs = [(PROBE, control) for control in controls]
+    pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
+    comparisons = _compare(cells, pairs, budgets, protocol, groups) if pairs else ()
     said = sentences(rows, comparisons, len(pool))
     return Table(rows, comparisons, said[0], (*said[1:], *remarks), cells[PROBE, budgets[-1]].first)
 
@@ -193,20 +198,20 @@ def _score(cell: _Cell, groups: NDArray[np.str_] | None, n_asked: int) -> Score:
 
 def _compare(
     cells: Mapping[tuple[str, int | None], _Cell],
-    controls: Sequence[str],
+    named: Sequence[tuple[str, str]],
     budgets: Sequence[int | None],
     protocol: Protocol,
     groups: NDArray[np.str_] | None,
 ) -> tuple[Comparison, ...]:
-    pairs = [(control, budget) for budget in budgets for control in controls]
+    pairs = [(strategy, control, budget) for budget in budgets for strategy, control in named]
     differences = [
-        _difference(cells[PROBE, budget], cells[control, budget], protocol, groups, control)
-        for control, budget in pairs
+        _difference(cells[strategy, budget], cells[control, budget], protocol, groups, control)
+        for strategy, control, budget in pairs
     ]
     adjusted = holm([one.p_value for one in differences])
     found = []
-    for (control, budget), difference, p in zip(pairs, differences, adjusted, strict=True):
-        ours, theirs = _paired(cells[PROBE, budget].right, cells[control, budget].right)
+    for (strategy, control, budget), difference, p in zip(pairs, differences, adjusted, strict=True):
+        ours, theirs = _paired(cells[strategy, budget].right, cells[control, budget].right)
         n_images = ours.shape[1]
         shares = float((ours & ~theirs).mean()) * n_images, float((theirs & ~ours).mean()) * n_images
         settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
@@ -214,7 +219,7 @@ def _compare(
             plain = paired_difference(ours, theirs)
             settles = round(settles * max(1.0, _width(difference) / max(_width(plain), 1e-9)) ** 2)
         word = verdict(difference, p)
-        found.append(Comparison(PROBE, control, budget, difference, p, word, settles))
+        found.append(Comparison(strategy, control, budget, difference, p, word, settles))
     return tuple(found)
 
 
@@ -277,11 +282,15 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     tuple of str
         The verdict first.
     """
+    openings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
+    comparisons = [one for one in comparisons if one.strategy == PROBE]
+    opened = (_opening(openings, n_labels),) if openings else ()
     if not comparisons:
-        best = rows[-1].accuracy
+        best = [row for row in rows if row.strategy == PROBE][-1].accuracy
         return (
             f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
             "so whether transfer was worth it is open.",
+            *opened,
         )
     lines = {}
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
@@ -294,7 +303,21 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
     worth = _worth(rows, comparisons, headline)
     others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
-    return (first, *worth, *others)
+    return (first, *opened, *worth, *others)
+
+
+def _opening(openings: Sequence[Comparison], n_labels: int) -> str:
+    """When to freeze and when to open: the opened network against the probe, budget by budget."""
+    said = []
+    for one in openings:
+        found, budget = one.difference, one.labels_per_class
+        labels = f"all {n_labels:,} labels" if budget is None else _labels(budget)
+        word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not to be told apart")
+        said.append(
+            f"with {labels} {word}, {100 * found.value:+.2f} points "
+            f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+        )
+    return f"Fine-tuning against the probe: {'; '.join(said)}."
 
 
 def _line(

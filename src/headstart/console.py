@@ -22,6 +22,7 @@ __all__ = [
     "AllowLeaks",
     "Augment",
     "Balance",
+    "Device",
     "Engine",
     "HeadName",
     "Json",
@@ -35,8 +36,10 @@ __all__ = [
     "Seed",
     "Size",
     "SourceName",
+    "Strategies",
     "Strict",
     "Tap",
+    "Unfreeze",
     "Views",
     "chosen_cache",
     "print_json",
@@ -85,6 +88,14 @@ Balance = Annotated[
     bool, typer.Option("--balance", help="Every class counts alike, however many images it has.")
 ]
 Policy = Annotated[str | None, typer.Option(help="How pictures are fitted: squish, crop, letterbox or ink.")]
+Device = Annotated[str, typer.Option(help="Where torch trains: auto, cpu, cuda or mps.")]
+Strategies = Annotated[
+    str, typer.Option(help="Strategies: probe, finetune, scratch, between commas; probe is always there.")
+]
+Unfreeze = Annotated[
+    str,
+    typer.Option(help="How far finetune opens the network: head, last, a number of parts, all or auto."),
+]
 AllowLeaks = Annotated[bool, typer.Option("--allow-leaks", help="Go on though an image is in two splits.")]
 
 

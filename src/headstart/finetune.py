@@ -6,7 +6,6 @@ Must not import an engine at the top. Called by studies, transfers and recipes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -30,7 +29,11 @@ from headstart.progress import SILENT, Progress
 from headstart.protocol import Strategy
 from headstart.records import Array, Codes, Images
 
-__all__ = ["Decision", "Finetuner", "Trial", "sentence_of"]
+__all__ = ["OPENED", "Decision", "Finetuner", "Trial", "opened_strategies", "sentence_of"]
+
+OPENED = ("finetune", "finetune, unchecked")
+"""Names of the strategy and of what it would be without its comparison with the probe."""
+
 
 _FEW = 200  # images below which one held-out part says too little, and folds are taken
 _FOLDS = 3
@@ -160,7 +163,7 @@ class Finetuner:
         return replace(decision, kept=kept[best.depth] if best and len(parts) == 1 else None)
 
     def _parts(self, learn: Indices, seed: int) -> list[tuple[Indices, Indices]]:
-        """Images to learn from and images held out, as places in the pool; none where a class has one image."""
+        """Places of images to learn from and of images held out; none where a class has one image."""
         pool = self.reader.pool
         labels, groups = pool.labels[learn], None if pool.groups is None else pool.groups[learn]
         smallest = int(np.bincount(self._codes[learn], minlength=len(pool.classes)).min())
@@ -214,9 +217,9 @@ class Finetuner:
 
     def _answers(self, opened: Opened, place: Place, asked: Indices) -> Array:
         """By the graph that would be saved, so that its figures are the model's."""
-        from headstart.graph import build, runtime
-
         import onnx
+
+        from headstart.graph import build, runtime
 
         source = opened.source
         graph = onnx.ModelProto.FromString(source.graph)
@@ -244,6 +247,22 @@ class Finetuner:
     def _asked_images(self) -> Images:
         same = self.reader.asked is self.reader.pool
         return self._pool_images if same else prepare(self.reader.asked, self.reader.source.input)
+
+
+def opened_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
+    """The strategy finetune, and the same without its safety, by the names that tables show.
+
+    Parameters
+    ----------
+    finetuner : Finetuner
+        Shared: what one trains, the other finds.
+
+    Returns
+    -------
+    dict of str to Strategy
+    """
+    safe, unchecked = OPENED
+    return {safe: finetuner.strategy(), unchecked: finetuner.strategy(checked=False)}
 
 
 def sentence_of(decisions: dict[bytes, Decision]) -> str:
@@ -282,5 +301,3 @@ def _trial(depth: str, probs: NDArray[np.floating], truth: Codes, epochs: int) -
 def _enough_groups(labels: NDArray[np.str_], groups: NDArray[np.str_]) -> bool:
     """Whether every class comes from two groups at least, so that whole ones can be held out."""
     return all(len(np.unique(groups[labels == name])) >= 2 for name in np.unique(labels))
-
-

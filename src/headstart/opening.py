@@ -29,14 +29,20 @@ from headstart.strategies import training_views
 
 __all__ = [
     "DEPTHS",
+    "STRATEGIES",
     "Opened",
     "Opening",
     "augmentation_for",
     "depths_of",
     "open_and_train",
+    "parse_opening",
+    "parse_strategies",
     "settings_for",
     "starting_head",
 ]
+
+STRATEGIES = ("probe", "finetune", "scratch")
+"""How much is relearnt: nothing of the source, some of it, everything."""
 
 DEPTHS = ("head", "last", "2", "all", "auto")
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
@@ -116,6 +122,66 @@ def depths_of(unfreeze: str) -> tuple[str, ...]:
         f"unfreeze is {unfreeze!r}, need head, last, all, auto or a number of parts of at least 1; "
         f"{nearest(unfreeze, DEPTHS)}"
     )
+
+
+def parse_strategies(text: str) -> tuple[str, ...]:
+    """Read which strategies are wanted; the probe is always among them.
+
+    Parameters
+    ----------
+    text : str
+        Names between commas.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    SettingError
+        If one is unknown.
+
+    Examples
+    --------
+    >>> parse_strategies("finetune, scratch")
+    ('probe', 'finetune', 'scratch')
+    """
+    names = [name for part in text.split(",") if (name := part.strip())]
+    for name in names:
+        if name not in STRATEGIES:
+            raise SettingError(
+                f"strategy is {name!r}, need some of {', '.join(STRATEGIES)}; {nearest(name, STRATEGIES)}"
+            )
+    return tuple(one for one in STRATEGIES if one == "probe" or one in names)
+
+
+def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto") -> Opening | None:
+    """How to open a source, if fine-tuning is among the strategies.
+
+    Parameters
+    ----------
+    strategies : str
+        As `parse_strategies` takes them.
+    unfreeze, device : str
+        As `Opening` takes them.
+
+    Returns
+    -------
+    Opening or None
+
+    Raises
+    ------
+    SettingError
+        If a name means nothing, or it is said how to open what is not opened.
+    """
+    if "finetune" in parse_strategies(strategies):
+        return Opening(unfreeze, device=device)
+    if unfreeze != "auto":
+        raise SettingError(
+            f"unfreeze is {unfreeze!r} without the strategy finetune, need both or neither; "
+            "add --strategies probe,finetune"
+        )
+    return None
 
 
 def settings_for(n_images: int, spec: InputSpec, opening: Opening, seed: int) -> TrainSettings:

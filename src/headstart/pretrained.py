@@ -171,7 +171,7 @@ def trained_source(exported: Exported, like: Source) -> Source:
 
 def _source(network: Network, spec: InputSpec, name: str) -> Source:
     """The network behind our input."""
-    about, (height, _) = network.about, network.size
+    about, (height, width) = network.about, network.size
     graph = adopt(onnx.ModelProto.FromString(network.graph), spec, network.size)
     taps = {tap: tuple(shape) for tap, shape in about["taps"].items()}
     identity = f"{about['sha256']} {spec}"

@@ -49,9 +49,9 @@ class Protocol:
 
     ``with_all`` adds a last budget, all labels. ``shown`` names strategies that stand in the table and
     are not compared with the probe; ``redrawn`` those whose frozen weights are drawn afresh in every
-    round (``networks`` of them where there is one round), which a comparison must allow for. ``kind`` is
-    one of `KINDS`; with ``n_folds`` the pool is judged by itself, and ``units`` says which of its images
-    stay together.
+    round (``networks`` of them where there is one round), which a comparison must allow for. ``pairs`` are
+    further comparisons, of a strategy with another. ``kind`` is one of `KINDS`; with ``n_folds`` the pool
+    is judged by itself, and ``units`` says which of its images stay together.
     """
 
     labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
@@ -61,6 +61,7 @@ class Protocol:
     shown: tuple[str, ...] = ("textbook probe",)
     redrawn: tuple[str, ...] = ()
     networks: int = 5
+    pairs: tuple[tuple[str, str], ...] = ()
     kind: str = "holdout"
     n_folds: int = 0
     units: tuple[int, ...] | None = None

@@ -350,7 +350,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The probe against one control at one budget, on the same test images.
+    """A strategy, most often the probe, against a control at one budget, on the same test images.
 
     ``p_adjusted`` is Holm's over all comparisons of the study; ``verdict`` is
     ``helps``, ``hurts`` or ``cannot tell apart``. ``n_to_settle`` is how many test images would

@@ -6,7 +6,7 @@ control that trains a network asks the registry for it. Called by the command li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from time import perf_counter, strftime
@@ -14,7 +14,7 @@ from time import perf_counter, strftime
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.comparison import PROBE, Table, run_table
+from headstart.comparison import FINETUNE, PROBE, Table, run_table
 from headstart.controls import (
     Chooser,
     Reader,
@@ -34,6 +34,7 @@ from headstart.errors import DataError, SettingError, UnknownViewError, nearest
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction, Place, feature_graph
+from headstart.finetune import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.gallery import Judged, galleries
 from headstart.graph import runtime
 from headstart.heads.base import Head
@@ -42,6 +43,7 @@ from headstart.imaging.prepare import prepare
 from headstart.imaging.thumbs import examples_of
 from headstart.model import Model
 from headstart.networks.architectures import architecture
+from headstart.opening import Opening, parse_strategies
 from headstart.protocol import Judging, Protocol, Strategy, decide
 from headstart.provenance import about_source, made_with
 from headstart.records import (
@@ -59,7 +61,7 @@ from headstart.sources import native_input, open_source, pixel_source, random_so
 from headstart.strategies import CHOSEN, Probe, places_of
 from headstart.transfers import check_up, short_name
 
-__all__ = ["CONTROLS", "Wanted", "parse_labels", "run_study"]
+__all__ = ["CONTROLS", "Wanted", "parse_controls", "parse_labels", "run_study"]
 
 CONTROLS = ("majority", "raw pixels", "random frozen", "scratch", "collapse")
 """What transfer has to beat. ``collapse`` stands only where the source's own classes answer the question."""
@@ -83,6 +85,7 @@ class Wanted:
     ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are strategies to show or
     to compare with, made for the judging: they are controls, but for those named in ``shown``.
     ``spec`` is the network that is trained from scratch, ``scratch`` how (with all labels, with few).
+    ``opening`` asks for the strategy finetune, and says how.
     """
 
     probe: Probe = CHOSEN
@@ -97,6 +100,7 @@ class Wanted:
     shown: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
+    opening: Opening | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class _Study:
     reader: Reader
     chooser: Chooser
     options: Extraction
+    finetuner: Finetuner | None = None
 
 
 def run_study(
@@ -158,19 +163,16 @@ def run_study(
         Of the kind that fits; a leak before any number is computed.
     """
     begun = perf_counter()
-    unknown = [name for name in wanted.controls if name not in CONTROLS]
-    if unknown:
-        raise SettingError(
-            f"control is {unknown[0]!r}, need one of {', '.join(CONTROLS)}; {nearest(unknown[0], CONTROLS)}"
-        )
+    _check_controls(wanted.controls)
     found = _examined(dataset, external, wanted)
     protocol = Protocol(
         _BUDGETS if wanted.labels_per_class is None else tuple(sorted(set(wanted.labels_per_class))),
         wanted.draws,
         wanted.seed,
         wanted.with_all,
-        wanted.shown,
+        (*wanted.shown, *OPENED),
         redrawn=("random frozen",),
+        pairs=((FINETUNE, PROBE), (FINETUNE, "scratch")),
         networks=_NETWORKS if source.name.startswith("timm:") else _SMALL_NETWORKS,
     )
     judging = decide(dataset, external, kind=wanted.kind, protocol=protocol, units=_units(dataset, found))
@@ -181,7 +183,11 @@ def run_study(
     frame = source.input if ready is judging else replace(source.input, policy="squish")
     framed = replace(source, input=frame)
     reader = Reader(framed, ready.pool, ready.asked, options, wanted.probe.augmentation, wanted.seed)
-    study = _Study(source, trained, wanted, judging, reader, Chooser(reader, wanted.probe), options)
+    chooser = Chooser(reader, wanted.probe)
+    finetuner = None
+    if wanted.opening is not None:
+        finetuner = Finetuner(reader, chooser, wanted.opening, options.progress)
+    study = _Study(source, trained, wanted, judging, reader, chooser, options, finetuner)
     strategies, left_out = _strategies(study)
     table = run_table(
         strategies,
@@ -191,13 +197,53 @@ def run_study(
         progress=options.progress,
         beside=("scratch",) if len(judging.pool) <= _BESIDE else (),
     )
-    result = _result(study, table, (*left_out, *_warnings(dataset, wanted)), found)
+    said = [] if finetuner is None else [sentence_of(finetuner.decisions)]
+    result = _result(study, table, (*said, *left_out, *_warnings(dataset, wanted)), found)
     return replace(
         result,
         title=title or f"{short_name(source.name)} to {dataset.name}",
         summary=summary or _summary(study),
         facts=_facts(study, dataset, command, perf_counter() - begun),
     )
+
+
+def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:
+    """Read which controls are wanted; scratch may also be asked for as the strategy that it is.
+
+    Parameters
+    ----------
+    text : str
+        ``all``, ``none``, or names between commas.
+    strategies : str, default='probe'
+        As `opening.parse_strategies` takes them.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    SettingError
+        If a name is unknown.
+
+    Examples
+    --------
+    >>> parse_controls("none", "probe,scratch"), parse_controls("majority")
+    (('scratch',), ('majority',))
+    """
+    named = tuple(name for part in text.split(",") if (name := part.strip()))
+    chosen = {"all": CONTROLS, "none": ()}.get(text, named)
+    _check_controls(chosen)
+    also = "scratch" in parse_strategies(strategies) and "scratch" not in chosen
+    return (*chosen, "scratch") if also else chosen
+
+
+def _check_controls(names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in CONTROLS]
+    if unknown:
+        raise SettingError(
+            f"control is {unknown[0]!r}, need one of {', '.join(CONTROLS)}; {nearest(unknown[0], CONTROLS)}"
+        )
 
 
 def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
@@ -286,6 +332,8 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     pool, asked = study.reader.pool, study.reader.asked
     strategies: dict[str, Strategy] = {PROBE: chosen_probe(study.reader, wanted.probe, study.chooser)}
     strategies |= {name: make(judging) for name, make in wanted.extra.items()}
+    if study.finetuner is not None:
+        strategies |= opened_strategies(study.finetuner)
     remarks = []
     if "scratch" in wanted.controls:
         spec, engine, remark = _scratch_network(study)

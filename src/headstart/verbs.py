@@ -15,6 +15,7 @@ from headstart.console import (
     AllowLeaks,
     Augment,
     Balance,
+    Device,
     Engine,
     HeadName,
     Json,
@@ -27,8 +28,10 @@ from headstart.console import (
     Seed,
     Size,
     SourceName,
+    Strategies,
     Strict,
     Tap,
+    Unfreeze,
     Views,
     chosen_cache,
     save_result,
@@ -78,6 +81,9 @@ def study(
     labels: Labels = None,
     draws: Draws = 5,
     controls: Controls = "all",
+    strategies: Strategies = "probe",
+    unfreeze: Unfreeze = "auto",
+    device: Device = "auto",
     tap: Tap = None,
     pooling: Pooling = None,
     head: HeadName = None,
@@ -103,23 +109,24 @@ def study(
     from headstart.features import Extraction
     from headstart.imaging.augment import parse_views
     from headstart.model import open_model
+    from headstart.opening import parse_opening
     from headstart.progress import terminal_progress
     from headstart.sources import open_source
     from headstart.strategies import Probe
-    from headstart.studies import CONTROLS, Wanted, parse_labels, run_study
+    from headstart.studies import Wanted, parse_controls, parse_labels, run_study
 
     check_place(output, marker=_RESULT)
     budgets, with_all = parse_labels(labels)
-    named = {"all": CONTROLS, "none": ()}.get(controls, _listed(controls))
     wanted = Wanted(
         Probe(tap, pooling, head, parse_views(augment, views), balance),
         protocol,
         budgets,
         with_all,
         draws,
-        named or (),
+        parse_controls(controls, strategies),
         allow_leaks,
         seed,
+        opening=parse_opening(strategies, unfreeze, device),
     )
     with terminal_progress() as progress:
         dataset = told(load(data, strict=strict))

@@ -11,9 +11,16 @@ from dataclasses import replace
 from math import prod
 
 from headstart.errors import SettingError, UnknownTapError, nearest
-from headstart.records import InputSpec, LayerSpec, NetworkSpec
+from headstart.records import InputSpec, LayerSpec, NetworkSpec, TrainSettings
 
-__all__ = ["ARCHITECTURES", "architecture", "check_freezable", "layer_shapes", "with_classes"]
+__all__ = [
+    "ARCHITECTURES",
+    "architecture",
+    "check_freezable",
+    "layer_shapes",
+    "training_for",
+    "with_classes",
+]
 
 
 def _mlp(image: InputSpec, n_classes: int) -> NetworkSpec:
@@ -66,11 +73,76 @@ def _cnn(image: InputSpec, n_classes: int) -> NetworkSpec:
     return NetworkSpec("cnn", replace(image, height_px=28, width_px=28), layers)
 
 
+def _best(image: InputSpec, n_classes: int) -> NetworkSpec:
+    """Five convolutions with batch norm: the most that four minutes on two cores make of digits.
+
+    The first map is pooled at once, so that the wide layers work on a quarter of the places.
+    """
+    layers: list[LayerSpec] = []
+    for number, (channels, padding, pooled) in enumerate(_BEST, start=1):
+        layers.append(LayerSpec("conv2d", f"conv{number}", {"channels": channels, "kernel": 3, **padding}))
+        layers += [LayerSpec("maxpool2d", f"pool{number}", {"size": 2})] * pooled
+        layers += [LayerSpec("batchnorm2d", f"norm{number}"), LayerSpec("relu", f"block{number}")]
+    layers += [
+        LayerSpec("flatten", "flatten"),
+        LayerSpec("dropout", "dropout", {"rate": 0.25}),
+        _output(n_classes),
+    ]
+    return NetworkSpec("best", replace(image, height_px=28, width_px=28), tuple(layers))
+
+
+_SAME: dict[str, str] = {"padding": "same"}
+_BEST: tuple[tuple[int, dict[str, str], bool], ...] = (
+    (32, {}, True),
+    (64, {}, False),
+    (64, {}, True),
+    (128, _SAME, False),
+)
+
 ARCHITECTURES: dict[str, Callable[[InputSpec, int], NetworkSpec]] = {
+    "best": _best,
     "cnn": _cnn,
     "mlp": _mlp,
     "mlp-wide": _mlp_wide,
 }
+
+
+_PLAIN = TrainSettings()
+_TRAINING: dict[str, tuple[TrainSettings, str | None]] = {
+    "best": (
+        TrainSettings(
+            epochs=18,
+            learning_rate=4e-3,
+            optimizer="adamw",
+            weight_decay=0.01,
+            schedule="one-cycle",
+            label_smoothing=0.05,
+        ),
+        "handwriting",
+    ),
+}
+
+
+def training_for(name: str) -> tuple[TrainSettings, str | None]:
+    """How a named network is trained when nobody says how.
+
+    Parameters
+    ----------
+    name : str
+        As `architecture` takes it.
+
+    Returns
+    -------
+    settings : TrainSettings
+    augmentation : str or None
+        As `imaging.augment.parse_augmentation` takes it.
+
+    Examples
+    --------
+    >>> training_for("cnn")[0].epochs, training_for("best")[1]
+    (5, 'handwriting')
+    """
+    return _TRAINING.get(name, (_PLAIN, None))
 
 
 def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
@@ -78,8 +150,9 @@ def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
 
     Parameters
     ----------
-    name : {'cnn', 'mlp', 'mlp-wide'}
-        ``cnn``: three 3 x 3 convolutions (32, 64, 64) and a dense layer of 64, always at
+    name : {'best', 'cnn', 'mlp', 'mlp-wide'}
+        ``best``: four 3 x 3 convolutions (32, 64, 64, 128) with batch norm, for the engine torch, always
+        at 28 x 28 px. ``cnn``: three 3 x 3 convolutions (32, 64, 64) and a dense layer of 64, always at
         28 x 28 px. ``mlp``: dense 128 - 64. ``mlp-wide``: dense 512 - 128 with dropout 0.25.
     image : InputSpec
         Size, channels and scaling of the images.

@@ -26,7 +26,7 @@ _DIVERGED = 4.0  # times the least loss, where fastai stops too
 _CAUTION = 6.0  # so far below the rate of the least loss is the rate of the steepest taken to be, at least
 _FACTORS = {"constant": 2.0, "one-cycle": 4.0, "cosine": 4.0}
 """By schedule, its highest rate in units of the one where the loss fell fastest. Measured on 5,000 images of
-MNIST (2026-11-21, five trainings of 2 epochs, 3 seeds); a mean rate is about half a peak."""
+MNIST (2026-11-21, five pairs of network and optimizer, 2 epochs); a mean rate is about half a peak."""
 
 
 @dataclass(frozen=True)

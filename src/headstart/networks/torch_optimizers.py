@@ -86,7 +86,7 @@ class FlatOptimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Running means, and how often each rule was applied."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for number, rule in enumerate(self._rules):
             found |= {f"{number}.{name}": value for name, value in rule.memory.items()}
             found[f"{number}.n_steps"] = torch.tensor(rule.n_steps)

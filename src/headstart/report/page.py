@@ -42,7 +42,8 @@ _WIDE_PX, _NARROW_PX = 1000, 360
 _NOTES = {
     "probe": "the source, frozen, under a new head",
     "textbook probe": "frozen where the textbook does",
-    "finetune": "probe first, then everything unfrozen",
+    "finetune": "opened, where that beat the probe on images held out",
+    "finetune, unchecked": "opened, whether or not that helped",
     "scratch": "a network that learns from these labels alone",
     "random frozen": "the same network, random weights, frozen",
     "raw pixels": "no network, only the pixels",
@@ -236,7 +237,7 @@ def _table(result: StudyResult) -> list[dict[str, Any]]:
         budget: max(row.accuracy.value for row in result.rows if row.labels_per_class == budget)
         for budget in budgets
     }
-    controls = {comparison.control for comparison in result.comparisons}
+    controls = {one.control for one in result.comparisons} - {one.strategy for one in result.comparisons}
     scale = _accuracy_scale(result.rows)
     names = tuple(dict.fromkeys(row.strategy for row in result.rows))
     table = []
