@@ -50,9 +50,10 @@ LAYERS: dict[str, str] = {
     "controls": "errors records data imaging heads networks features sources strategies choose protocol",
     "opening": "errors _optional records imaging graph heads networks features pretrained sources strategies",
     "finetune": "records progress data imaging graph heads features protocol controls opening",
+    "opened_model": "records data features assemble heads controls strategies opening finetune",
     "comparison": "errors records progress beside data evaluation protocol",
     "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
-    "controls comparison provenance",
+    "controls comparison provenance opening opened_model",
     "explain": "errors records",
     "gallery": "errors records data imaging model explain",
     "scatter": "errors records data",

@@ -40,10 +40,14 @@ Held = tuple[Images, Codes]
 
 @dataclass(frozen=True)
 class Learning:
-    """The training images of a dataset, and those held out to watch and stop by."""
+    """The training images of a dataset, and those held out to watch and stop by.
+
+    ``places`` are the places of both in the dataset, where some are held out.
+    """
 
     fit: Dataset
     held: Dataset | None
+    places: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,14 @@ def network_model(
 
 
 def probe_model(
-    source: Source, fitted: Fitted, dataset: Dataset, parts: Learning, seed: int, seconds: float
+    source: Source,
+    fitted: Fitted,
+    dataset: Dataset,
+    parts: Learning,
+    seed: int,
+    seconds: float,
+    *,
+    strategy: str = "probe",
 ) -> Model:
     """A head on a frozen source, as a model: the source's graph with the head's operations appended.
 
@@ -168,6 +179,8 @@ def probe_model(
         Decides folds.
     seconds : float
         How long it took.
+    strategy : {'probe', 'finetune'}, default='probe'
+        Whether the source was trained further.
 
     Returns
     -------
@@ -196,7 +209,7 @@ def probe_model(
     )
     manifest = Manifest(
         name=f"{source.name} to {dataset.name}",
-        strategy="probe",
+        strategy=strategy,
         classes=dataset.classes,
         input=source.input,
         taps={name: shape for name, shape in source.taps.items() if name in kept},

@@ -17,6 +17,7 @@ from headstart.console import (
     AllowLeaks,
     Augment,
     Balance,
+    Device,
     Engine,
     HeadName,
     Json,
@@ -30,6 +31,7 @@ from headstart.console import (
     Size,
     Strict,
     Tap,
+    Unfreeze,
     Views,
     chosen_cache,
     print_json,
@@ -188,6 +190,11 @@ def transfer(
     ],
     data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
     output: Output,
+    strategy: Annotated[
+        str, typer.Option(help="probe, or finetune: opened where that beats the probe on images held out.")
+    ] = "probe",
+    unfreeze: Unfreeze = "auto",
+    device: Device = "auto",
     tap: Tap = None,
     pooling: Pooling = None,
     head: HeadName = None,
@@ -204,7 +211,7 @@ def transfer(
     no_cache: NoCache = False,
     json: Json = False,
 ) -> None:
-    """Teach a frozen source new classes; save the model with a report.
+    """Teach a source new classes; save the model with a report.
 
     Example: headstart transfer timm:mobilenetv3_small_100 photos -o runs/photos
     """
@@ -212,6 +219,7 @@ def transfer(
     from headstart.features import Extraction
     from headstart.imaging.augment import parse_views
     from headstart.model import check_output
+    from headstart.opening import parse_opening
     from headstart.progress import terminal_progress
     from headstart.report.page import render
     from headstart.sources import open_source
@@ -219,7 +227,7 @@ def transfer(
     from headstart.transfers import run_transfer
 
     check_output(output)
-    augmentation = parse_views(augment, views)
+    augmentation, opening = parse_views(augment, views), parse_opening(strategy, unfreeze, device)
     with terminal_progress() as progress:
         dataset = told(load(data, strict=strict))
         done = run_transfer(
@@ -230,6 +238,7 @@ def transfer(
             options=Extraction(chosen_cache(no_cache), runtime, precision, progress),
             allow_leaks=allow_leaks,
             command=typed(),
+            opening=opening,
         )
     done.learnt.model.save(output, render(done.result))
     if json:

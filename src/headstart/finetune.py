@@ -6,6 +6,7 @@ Must not import an engine at the top. Called by studies, transfers and recipes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -29,7 +30,7 @@ from headstart.progress import SILENT, Progress
 from headstart.protocol import Strategy
 from headstart.records import Array, Codes, Images
 
-__all__ = ["OPENED", "Decision", "Finetuner", "Trial", "opened_strategies", "sentence_of"]
+__all__ = ["OPENED", "Decision", "Finetuner", "Parts", "Trial", "opened_strategies", "sentence_of"]
 
 OPENED = ("finetune", "finetune, unchecked")
 """Names of the strategy and of what it would be without its comparison with the probe."""
@@ -40,6 +41,7 @@ _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
 _REFIT = 2_000  # images below which those held out are too many to do without
 Indices = NDArray[np.intp]
+Parts = Sequence[tuple[Indices, Indices]]
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,16 @@ class Finetuner:
         How far and how.
     progress : Progress
         Told which depth is trained.
+    own_parts : sequence of pairs of ndarray of int, optional
+        Places in the pool to learn from and held out, where that is settled: then the network is kept as
+        those to learn from made it. Default: by rule, from whatever is learnt from.
     """
 
     reader: Reader
     chooser: Chooser
     opening: Opening = field(default_factory=Opening)
     progress: Progress = SILENT
+    own_parts: Parts = ()
     decisions: dict[bytes, Decision] = field(default_factory=dict)
     _done: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
 
@@ -134,7 +140,7 @@ class Finetuner:
         """The network as it is used: trained on all images to learn from, or on most of very many."""
         key = (learn.tobytes(), seed)
         if key not in self._done:
-            if decision.kept is not None and len(learn) >= _REFIT:
+            if decision.kept is not None and (self.own_parts or len(learn) >= _REFIT):
                 self._done[key] = decision.kept
             else:
                 best = decision.best
@@ -162,13 +168,15 @@ class Finetuner:
         best = decision.best
         return replace(decision, kept=kept[best.depth] if best and len(parts) == 1 else None)
 
-    def _parts(self, learn: Indices, seed: int) -> list[tuple[Indices, Indices]]:
+    def _parts(self, learn: Indices, seed: int) -> Parts:
         """Places of images to learn from and of images held out; none where a class has one image."""
+        if self.own_parts:
+            return self.own_parts
         pool = self.reader.pool
         labels, groups = pool.labels[learn], None if pool.groups is None else pool.groups[learn]
         smallest = int(np.bincount(self._codes[learn], minlength=len(pool.classes)).min())
         if smallest < 2:
-            return []
+            return ()
         if groups is not None and not _enough_groups(labels, groups):
             groups = None
         if len(learn) < _FEW:

@@ -37,7 +37,9 @@ __all__ = [
     "Learning",
     "Learnt",
     "Probe",
+    "best_epoch",
     "choose_place",
+    "epoch_curve",
     "learn_head",
     "learn_network",
     "places_of",
@@ -115,13 +117,14 @@ def training_parts(dataset: Dataset, seed: int) -> Learning:
             f"class {missing[0]!r} of dataset {dataset.name!r} has no training image, need one of each "
             "class; add images, or leave the class out with a view"
         )
+    own = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
     if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
-        return Learning(train, dataset.split("val"))
+        return Learning(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))
     share = min(_VALIDATION_SHARE, _VALIDATION_MOST / len(train))
     if share * len(train) < _VALIDATION_LEAST or min(train.counts().values()) < 2:
         return Learning(train, None)
     rest, held = holdout(train.labels, share, seed, train.groups)
-    return Learning(train.subset(rest), train.subset(held))
+    return Learning(train.subset(rest), train.subset(held), (own[rest], own[held]))
 
 
 def learn_network(
@@ -183,7 +186,7 @@ def learn_network(
         views=training_views(augmentation, settings.seed),
     )
     seconds = perf_counter() - begun
-    curve = _curve(f"{network} on {dataset.name}", history, settings.patience > 0)
+    curve = epoch_curve(f"{network} on {dataset.name}", history, best_epoch(history, settings))
     model = network_model(
         trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
     )
@@ -405,8 +408,29 @@ def _told(task: str, progress: Progress) -> OnStep:
     return on_step
 
 
-def _curve(title: str, history: tuple[Epoch, ...], stopped_early: bool) -> Curve:
-    best = float(min(history, key=lambda epoch: epoch.val_loss).number) if stopped_early else None
+def best_epoch(history: tuple[Epoch, ...], settings: TrainSettings) -> int | None:
+    """Number of the epoch whose weights came back; None where the last ones stayed."""
+    if not settings.patience:
+        return None
+    return min(history, key=lambda epoch: epoch.val_loss).number
+
+
+def epoch_curve(title: str, history: tuple[Epoch, ...], best: int | None) -> Curve:
+    """A training history as a curve.
+
+    Parameters
+    ----------
+    title : str
+        Over the picture.
+    history : tuple of Epoch
+        What happened.
+    best : int or None
+        Number of the epoch whose weights came back, if training was stopped early.
+
+    Returns
+    -------
+    Curve
+    """
     return Curve(
         title,
         "epoch",
@@ -415,5 +439,5 @@ def _curve(title: str, history: tuple[Epoch, ...], stopped_early: bool) -> Curve
         tuple(one.val_loss for one in history),
         tuple(one.train_accuracy for one in history),
         tuple(one.val_accuracy for one in history),
-        best,
+        None if best is None else float(best),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import strftime
 
 from headstart.choose import Choice
-from headstart.comparison import Table, run_table
+from headstart.comparison import FINETUNE, PROBE, Table, run_table
 from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset
 from headstart.data.doctor import Checkup, examine
@@ -21,6 +21,8 @@ from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction
 from headstart.imaging.augment import flip_warning
 from headstart.imaging.thumbs import examples_of
+from headstart.opened_model import attempt, depth_table
+from headstart.opening import Opening
 from headstart.protocol import Protocol, Strategy
 from headstart.provenance import about_head, about_source, made_with
 from headstart.records import Calibration, Evaluation, PlainTable, Row, Source, StudyResult
@@ -95,6 +97,7 @@ def run_transfer(
     options: Extraction = PLAIN,
     allow_leaks: bool = False,
     command: str = "",
+    opening: Opening | None = None,
 ) -> Transferred:
     """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
 
@@ -114,6 +117,8 @@ def run_transfer(
         Go on with images that are in two splits.
     command : str, default=''
         What the user typed, for the report.
+    opening : Opening, optional
+        Try fine-tuning too, and keep what is better on images held out. Default: the probe alone.
 
     Returns
     -------
@@ -129,13 +134,18 @@ def run_transfer(
     found = check_up(dataset, allow_leaks=allow_leaks)
     learnt = learn_head(source, dataset, wanted, seed=seed, options=options)
     parts = training_parts(dataset, seed)
+    probed, tried = learnt, None
+    if opening is not None:
+        tried = attempt(source, dataset, learnt, wanted, opening, parts, seed=seed, options=options)
+        learnt = tried.learnt
     warnings = [] if wanted.augmentation is None else [flip_warning(dataset.classes, wanted.augmentation)]
     remarks = (
+        *([tried.sentence] if tried else []),
         *([learnt.choice.sentence] if learnt.choice else []),
         *(text for text in warnings if text),
         *found.remarks,
     )
-    table = _table(source, learnt, parts, seed, options)
+    table = _table(source, probed, learnt, parts, seed, options)
     evaluations: tuple[Evaluation, ...] = ()
     calibrations: tuple[Calibration, ...] = ()
     if parts.held is not None and learnt.held_probs is not None:
@@ -156,7 +166,10 @@ def run_transfer(
         sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
         examples=examples_of(parts.fit),
         calibrations=calibrations,
-        tables=() if learnt.choice is None else (choice_table(learnt.choice),),
+        tables=(
+            *([depth_table(tried.decision)] if tried and tried.decision.trials else []),
+            *([choice_table(learnt.choice)] if learnt.choice else []),
+        ),
         judged_on="validation" if n_held else "cross-validated training",
     )
     return Transferred(learnt, result)
@@ -196,9 +209,11 @@ def choice_table(choice: Choice) -> PlainTable:
     )
 
 
-def _table(source: Source, learnt: Learnt, parts: Learning, seed: int, options: Extraction) -> Table:
-    """The model beside raw pixels and the commonest class, on the same images held out."""
-    answers = learnt.held_probs
+def _table(
+    source: Source, learnt: Learnt, kept: Learnt, parts: Learning, seed: int, options: Extraction
+) -> Table:
+    """The probe, and the model if it is another, beside raw pixels and the commonest class."""
+    answers, opened = learnt.held_probs, None if kept is learnt else kept.held_probs
     if parts.held is None or answers is None:
         choice = learnt.choice
         rows = () if choice is None else (Row("probe", None, choice.best.accuracy, 1, 0.0, learnt.seconds),)
@@ -215,13 +230,18 @@ def _table(source: Source, learnt: Learnt, parts: Learning, seed: int, options: 
     if source.name != "pixels":  # with it nothing is transferred: there is no verdict to give
         strategies["raw pixels"] = probe(open_source("pixels", parts.fit), parts.fit, parts.held, raw)
         strategies["majority"] = majority(parts.fit)
-    return run_table(strategies, parts.fit, parts.held, Protocol((), 1, seed), progress=options.progress)
+    if opened is not None:
+        strategies[FINETUNE] = lambda learn, asked, seed: opened
+    protocol = Protocol((), 1, seed, shown=(FINETUNE,), pairs=((FINETUNE, PROBE),))
+    return run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
 
 
 def _summary(learnt: Learnt, n_held: int) -> str:
     manifest = learnt.model.manifest
     source = manifest.source
-    where = f"{short_name(source['name'])}, frozen, read at {source['tap']} ({source['pooling']})"
+    state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
+    name = short_name(source["name"]).removesuffix(", fine-tuned")
+    where = f"{name}, {state}, read at {source['tap']} ({source['pooling']})"
     judged = (
         f"The figures are about {n_held:,} validation images that it did not learn from"
         if n_held
