@@ -29,6 +29,7 @@ from headstart.console import (
     Runtime,
     Seed,
     Size,
+    Strategies,
     Strict,
     Tap,
     Unfreeze,
@@ -98,6 +99,9 @@ def run(
     controls: Annotated[
         bool, typer.Option(help="Run what transfer has to beat; without, there is no verdict.")
     ] = True,
+    strategies: Strategies = "probe",
+    unfreeze: Unfreeze = "auto",
+    device: Device = "auto",
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     no_cache: NoCache = False,
@@ -107,6 +111,7 @@ def run(
 
     Example: headstart run odd-to-even --data mnist
     """
+    from headstart.opening import parse_opening
     from headstart.progress import terminal_progress
     from headstart.recipes.recipe import read_recipe
     from headstart.recipes.run import Options, run_recipe
@@ -127,6 +132,7 @@ def run(
             size,
             test,
             progress,
+            parse_opening(strategies, unfreeze, device),
         )
         outcome = run_recipe(wanted, folder, options)
     if json:

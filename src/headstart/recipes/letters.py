@@ -19,6 +19,7 @@ from headstart.features import Extraction
 from headstart.graph import build
 from headstart.imaging.augment import parse_augmentation
 from headstart.model import Model
+from headstart.opening import Opening
 from headstart.protocol import Strategy
 from headstart.recipes.recipe import LettersRecipe
 from headstart.records import PlainTable, Source, StudyResult, TrainSettings
@@ -67,6 +68,7 @@ def run_letters(
     keep: bool,
     options: Extraction,
     command: str,
+    opening: Opening | None = None,
 ) -> Letters:
     """Run the experiment from digits to a verdict about strangers' letters.
 
@@ -88,6 +90,8 @@ def run_letters(
         Cache, runtime and precision.
     command : str
         What the user typed, for the report.
+    opening : Opening, optional
+        Fine-tune beside the probe, so.
 
     Returns
     -------
@@ -110,6 +114,7 @@ def run_letters(
         extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
         spec=parts.trained.model.manifest.network,
         scratch=(recipe.scratch, recipe.scratch),
+        opening=opening,
     )
     judged = run_study(
         parts.source,

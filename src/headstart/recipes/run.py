@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from headstart.atomic import write_atomic
 from headstart.cache import Cache, NullCache
-from headstart.comparison import Table, run_table
+from headstart.comparison import FINETUNE, PROBE, Table, run_table
 from headstart.controls import (
+    Chooser,
     FeatureOptions,
+    Reader,
     collapse,
     frozen_controls,
     network_from_scratch,
@@ -34,8 +36,10 @@ from headstart.data.views import apply_view
 from headstart.errors import SettingError, UnknownTapError, nearest
 from headstart.evaluation.metrics import evaluate
 from headstart.features import Extraction
+from headstart.finetune import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.heads.registry import make_head
 from headstart.networks.architectures import architecture
+from headstart.opening import Opening
 from headstart.progress import SILENT, Progress
 from headstart.protocol import Protocol, Strategy
 from headstart.provenance import about_head, made_with
@@ -64,7 +68,8 @@ class Options:
 
     ``data``, ``engine``, ``source``, ``size_px`` and ``test`` stand in for the recipe's own where given.
     A recipe that names torch runs on the scratch engine, with a remark, where torch is not installed. Without
-    ``controls`` there is no verdict. ``command`` is what the user typed, for the report.
+    ``controls`` there is no verdict. ``command`` is what the user typed, for the report. ``opening`` asks for
+    the strategy finetune beside the probe, and says how.
     """
 
     data: str | None = None
@@ -78,6 +83,7 @@ class Options:
     size_px: int | None = None
     test: str | None = None
     progress: Progress = SILENT
+    opening: Opening | None = None
 
     @property
     def extraction(self) -> Extraction:
@@ -175,17 +181,22 @@ def run_recipe(
         seed=options.seed,
         options=options.extraction,
     )
-    table = _table(run, source, transferred)
+    table, said = _table(run, source, transferred)
     evaluations = _evaluations(run, source, transferred)
     source.model.save(home / "source")
     transferred.model.save(home / "model")
     facts = _facts(run, source, transferred, perf_counter() - begun)
+    table = replace(table, remarks=(*said, *table.remarks))
     result = _result(run, table, evaluations, (source, transferred), facts)
     return _written(home, result)
 
 
 def _run_frozen(recipe: FrozenRecipe, home: Path, options: Options) -> Outcome:
     """An experiment on a network that others trained."""
+    if options.opening is not None:
+        raise SettingError(
+            f"recipe {recipe.name!r} reads a frozen network, need no finetune; use headstart study for that"
+        )
     if options.engine is not None:
         raise SettingError(f"recipe {recipe.name!r} trains no network, need no engine; leave --engine out")
     whole = with_test_split(load(options.data or recipe.data), options.seed)
@@ -217,6 +228,7 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: Options) -> Outcome
         keep=not isinstance(options.cache, NullCache),
         options=options.extraction,
         command=options.command,
+        opening=options.opening,
     )
     found.source.save(home / "source")
     found.learnt.model.save(home / "model")
@@ -324,8 +336,11 @@ def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evalua
     return first, second
 
 
-def _table(run: _Run, source: Learnt, transferred: Learnt) -> Table:
-    """The transfer against its controls; with all labels the probe is the saved model itself."""
+def _table(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Table, tuple[str, ...]]:
+    """The transfer against its controls, and what to say of fine-tuning.
+
+    With all labels the probe is the saved model itself.
+    """
     options, recipe = run.options, run.recipe
     features = FeatureOptions(recipe.tap, "flat", recipe.head, options.extraction)
     by_features = probe(source.model.source(), run.train, run.test, features)
@@ -336,6 +351,9 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> Table:
         return transferred.model.probabilities(run.test, runtime_name=options.runtime)
 
     strategies: dict[str, Strategy] = {"probe": probed}
+    tuner = _finetuner(run, source)
+    if tuner is not None:
+        strategies |= opened_strategies(tuner)
     if recipe.textbook_tap and options.controls:
         textbook = replace(features, tap=recipe.textbook_tap)
         strategies["textbook probe"] = probe(source.model.source(), run.train, run.test, textbook)
@@ -353,8 +371,24 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> Table:
             strategies["collapse"] = collapse(
                 answers, source.model.classes, recipe.target_view, run.train.classes
             )
-    protocol = Protocol(recipe.labels_per_class if options.controls else (), recipe.draws, options.seed)
-    return run_table(strategies, run.train, run.test, protocol, progress=options.progress)
+    budgets = recipe.labels_per_class if options.controls or tuner else ()
+    protocol = replace(
+        Protocol(budgets, recipe.draws, options.seed),
+        shown=("textbook probe", *OPENED),
+        pairs=((FINETUNE, PROBE), (FINETUNE, "scratch")),
+    )
+    table = run_table(strategies, run.train, run.test, protocol, progress=options.progress)
+    return table, (() if tuner is None else (sentence_of(tuner.decisions),))
+
+
+def _finetuner(run: _Run, source: Learnt) -> Finetuner | None:
+    """The source opened where the recipe's probe reads, if that is wanted."""
+    options, recipe = run.options, run.recipe
+    if options.opening is None:
+        return None
+    reader = Reader(source.model.source(), run.train, run.test, options.extraction)
+    chooser = Chooser(reader, Probe(recipe.tap, "flat", recipe.head))
+    return Finetuner(reader, chooser, options.opening, options.progress)
 
 
 def _result(
