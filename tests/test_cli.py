@@ -104,9 +104,11 @@ def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: 
         "card.md",
         "manifest.json",
         "model.onnx",
+        "report.html",
         "samples.safetensors",
         "weights.safetensors",
     ]
+    assert said.out.endswith("Report: source/report.html\nLog: source.log/training.jsonl\n")
 
     said = run("transfer", "source", "digits:parity", "-o", "parity", "--tap", "hidden1", "--head", "ridge")
     assert (said.code, said.err) == (0, "")
@@ -124,7 +126,7 @@ def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: 
     said = run("predict", "parity", pictures / "4-0.png")
     assert (said.code, said.err) == (0, "")
     assert re.search(r"4-0\.png +even +[01]\.\d{4} +\d+\.\d+ +odd [01]\.\d{4}\n$", said.out), said.out
-    assert sorted(path.name for path in desk.iterdir()) == ["parity", "source"]
+    assert sorted(path.name for path in desk.iterdir()) == ["parity", "source", "source.log"]
 
 
 def test_train_says_what_it_learnt_as_json(run: Run, desk: Path) -> None:
@@ -134,6 +136,8 @@ def test_train_says_what_it_learnt_as_json(run: Run, desk: Path) -> None:
     assert said.document["model"] == "m" and said.document["classes"] == list("01234")
     assert said.document["scores"]["val_accuracy"]["n"] == open_model("m").manifest.data["n_held"]
     assert said.document["learning_s"] >= 0
+    assert said.document["report"] == "m/report.html" and said.document["log"] == "m.log/training.jsonl"
+    assert said.document["result"]["evaluations"][0]["accuracy"] == said.document["scores"]["val_accuracy"]
 
 
 def test_transfer_as_json_without_a_cache(run: Run, desk: Path, models: Path) -> None:
@@ -634,7 +638,8 @@ def test_an_older_model_is_replaced(run: Run, desk: Path) -> None:
     for view in ("0-1", "0-2"):
         assert run("train", f"digits:{view}", "-o", "m", *SMALL).code == 0
     assert open_model("m").classes == ("0", "1", "2")
-    assert [path.name for path in desk.iterdir()] == ["m"]
+    assert sorted(path.name for path in desk.iterdir()) == ["m", "m.log"]
+    assert (desk / "m.log" / "training.jsonl").read_text().count("started") == 1
 
 
 def test_a_recipe_that_is_none(refused: Callable[..., Said], desk: Path) -> None:
@@ -684,7 +689,27 @@ def test_a_refusal_of_the_operating_system_is_one_line(
         raise OSError(28, "No space left on device", "/disk/model.onnx")
 
     monkeypatch.setattr("headstart.model.Model.save", full)
-    refused("train", "digits:0-1", "-o", "m", *SMALL, names=("'/disk/model.onnx'", "No space left on device"))
+    words = ("digits:0-1", "-o", "m")
+    refused(
+        *("transfer", "pixels", *words, "--head", "ridge"),
+        names=("'/disk/model.onnx'", "No space left on device"),
+    )
+
+
+def test_a_training_that_cannot_be_saved_can_be_once_there_is_room(
+    run: Run, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/disk/model.onnx")
+
+    words = ("train", "digits:0-1", "-o", "m", *SMALL[:-1], "2")
+    with monkeypatch.context() as broken:
+        broken.setattr("headstart.model.Model.save", full)
+        said = run(*words)
+    assert said.code == 1 and "No space left on device" in said.err and said.err.count("\n") == 1
+    assert sorted(path.name for path in desk.iterdir()) == ["m.checkpoints", "m.log"]
+    assert run(*words, "--resume").code == 0
+    assert sorted(path.name for path in desk.iterdir()) == ["m", "m.log"]
 
 
 def test_what_nobody_foresaw_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -772,7 +797,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_interrupt_is_status_130_and_leaves_nothing(desk: Path) -> None:
+def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> None:
     ours, theirs = pty.openpty()
     begun = subprocess.Popen(
         [sys.executable, "-m", "headstart.cli", "train", "digits", "-o", "m", *SMALL[:-1], "1000000"],
@@ -793,7 +818,8 @@ def test_interrupt_is_status_130_and_leaves_nothing(desk: Path) -> None:
         assert begun.wait(30) == 130
         assert begun.stdout is not None and begun.stdout.read() == b""
         assert b"train mlp" in said and b"Traceback" not in said
-        assert contents(desk) == {}
+        assert b"headstart: interrupted; go on with the same command and --resume" in said
+        assert sorted(path.name for path in desk.iterdir()) == ["m.checkpoints", "m.log"]
     finally:
         begun.kill()
         begun.wait()

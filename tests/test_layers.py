@@ -64,6 +64,9 @@ LAYERS: dict[str, str] = {
     "tune_training": "errors records _optional progress data imaging evaluation networks sources regime",
     "tunings": "errors records data imaging evaluation networks features sources strategies transfers regime "
     "tune tune_training provenance",
+    "training_log": "errors records _optional atomic",
+    "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
+    "strategies provenance training_log",
     "trained": "errors records atomic progress cache data imaging model assemble strategies",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
@@ -73,18 +76,19 @@ LAYERS: dict[str, str] = {
     "estimator": "errors records cache data imaging heads features model sources strategies",
     "face": "errors records progress cache data imaging features model sources strategies studies",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies comparison tables networks heads features choose transfers protocol controls studies trained "
-    "graph provenance",
+    "strategies comparison tables networks heads features choose transfers protocol controls opening "
+    "finetune studies trained graph provenance",
     "console": "atomic cache data records report tables",
     "nouns": "cache data sources inspect tables recipes console",
     "app": "headstart errors _optional records progress data imaging graph evaluation heads features model "
     "sources strategies",
     "shipping": "console data model export app",
-    "verbs": "errors console atomic progress data features imaging model networks sources strategies studies "
-    "tune_training tunings",
-    "cli": "headstart errors records progress cache data imaging evaluation report model sources strategies "
-    "inspect tables predict predict_batch face recipes networks heads features transfers nouns console "
-    "verbs shipping",
+    "verbs": "errors console atomic progress data features imaging model networks opening sources strategies "
+    "studies tune_training tunings",
+    "training_verb": "errors console progress data evaluation model strategies trainings",
+    "cli": "headstart errors records progress cache data imaging evaluation report model opening sources "
+    "strategies inspect tables predict predict_batch face recipes networks heads features transfers nouns "
+    "console verbs shipping training_verb",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.
@@ -101,7 +105,9 @@ OWNERS: dict[str, str] = {
     "PIL": "data imaging assemble app",
     "safetensors": "model networks",
     "kornia": "imaging",
-    "typer": "cli console nouns shipping verbs",
+    "mlflow": "training_log",
+    "tensorboardX": "training_log",
+    "typer": "cli console nouns shipping training_verb verbs",
     "optuna": "tune_training",
     "rich": "progress cli",
     "pyarrow": "data",

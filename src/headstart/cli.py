@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -43,6 +43,7 @@ from headstart.console import (
 from headstart.errors import HeadstartError
 from headstart.nouns import cache_app, recipes_app, sources_app
 from headstart.shipping import shipping_app
+from headstart.training_verb import learnt_facts, training_app
 from headstart.verbs import verbs_app
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(training_app)
 app.add_typer(verbs_app)
 app.add_typer(shipping_app)
 app.add_typer(recipes_app, name="recipes")
@@ -143,53 +145,6 @@ def run(
 
 
 @app.command()
-def train(
-    data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
-    output: Output,
-    network: Annotated[str, typer.Option(help="cnn, mlp or mlp-wide.")] = "cnn",
-    engine: Engine = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 5,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-3,
-    schedule: Annotated[str, typer.Option(help="constant or one-cycle.")] = "constant",
-    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.99)] = 0.0,
-    patience: Annotated[
-        int, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")
-    ] = 0,
-    seed: Seed = 0,
-    strict: Strict = False,
-    json: Json = False,
-) -> None:
-    """Train a network from nothing and save it as a model.
-
-    Example: headstart train digits -o runs/digits --network mlp --engine scratch
-    """
-    from headstart.data.readers import load
-    from headstart.model import check_output
-    from headstart.progress import terminal_progress
-    from headstart.records import TrainSettings
-    from headstart.strategies import learn_network
-
-    check_output(output)
-    settings = TrainSettings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        label_smoothing=label_smoothing,
-        patience=patience,
-        seed=seed,
-    )
-    with terminal_progress() as progress:
-        dataset = told(load(data, strict=strict))
-        learnt = learn_network(
-            dataset, network=network, engine=engine or "torch", settings=settings, progress=progress
-        )
-    learnt.model.save(output)
-    _print_learnt(learnt, output, json)
-
-
-@app.command()
 def transfer(
     source: Annotated[
         str, typer.Argument(help="timm:NAME, timm:local-dir:PATH, a model folder, pixels, or random:NETWORK.")
@@ -248,7 +203,7 @@ def transfer(
         )
     done.learnt.model.save(output, render(done.result))
     if json:
-        learnt = _learnt(done.learnt, output)
+        learnt = learnt_facts(done.learnt, output)
         print_json({**learnt, "report": str(output / "report.html"), "result": done.result})
     else:
         print_result(done.result)
@@ -420,43 +375,6 @@ def _same_classes(part: Dataset, model: Model) -> None:
             f"dataset {part.name!r} {' and '.join(faults)}, need the classes of model "
             f"{model.manifest.name!r}; choose a view with the same classes"
         )
-
-
-def _print_learnt(learnt: Any, output: Path, json: bool) -> None:
-    manifest = learnt.model.manifest
-    if json:
-        print_json(_learnt(learnt, output))
-        return
-    scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in manifest.scores.items())
-    print(
-        f"{output}: {manifest.name}, {len(manifest.classes)} classes, learnt in {learnt.seconds:.1f} s"
-        + (f" ({scores} on held-out training images)" if scores else "")
-    )
-
-
-def _learnt(learnt: Any, output: Path) -> dict[str, Any]:
-    """What was learnt, for machines."""
-    manifest = learnt.model.manifest
-    return {
-        "model": str(output),
-        "classes": manifest.classes,
-        "scores": _scores(learnt),
-        "head": manifest.head,
-        "learning_s": round(learnt.seconds, 3),
-    }
-
-
-def _scores(learnt: Any) -> dict[str, Any]:
-    """What was measured on training images held out; shares with their intervals."""
-    from headstart.evaluation.intervals import wilson
-
-    manifest = learnt.model.manifest
-    scores, n_held = dict(manifest.scores), int(manifest.data["n_held"])
-    if "val_accuracy" in scores:
-        scores["val_accuracy"] = wilson(round(scores["val_accuracy"] * n_held), n_held)
-    if "cv_accuracy" in scores:
-        scores["cv_accuracy"] = learnt.choice.best.accuracy
-    return scores
 
 
 def main() -> None:

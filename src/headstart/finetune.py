@@ -123,7 +123,7 @@ class Finetuner:
         def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
             decision = self.decide(learn, seed)
             if checked and not decision.accepted:
-                return self._probe(learn, asked, seed)
+                return self.probe(learn, asked, seed)
             opened = self.opened(learn, seed, decision)
             return self._answers(opened, self.chooser(learn, seed)[0], asked)
 
@@ -153,7 +153,7 @@ class Finetuner:
         if not parts:
             return Decision(None, (), 0)
         codes = self._codes
-        probe = [self._probe(rest, held, seed, in_pool=True) for rest, held in parts]
+        probe = [self.probe(rest, held, seed, in_pool=True) for rest, held in parts]
         truth = np.concatenate([codes[held] for _, held in parts])
         trials, kept = [], {}
         for depth in depths_of(self.opening.unfreeze):
@@ -217,7 +217,8 @@ class Finetuner:
             ),
         )
 
-    def _probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
+    def probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
+        """The probe's answers to images asked, or with ``in_pool`` to images of the pool."""
         place, head = self.chooser(learn, seed)
         found = fitted(self.reader, place, head, learn, seed, balance=self.chooser.wanted.balance)
         rows = self.reader.rows(place) if in_pool else self.reader.answers(place)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,14 @@ from headstart.imaging.prepare import prepare
 from headstart.model import Model
 from headstart.networks.architectures import architecture
 from headstart.networks.registry import make_network
-from headstart.networks.training import OnStep, Views, fit
+from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.progress import SILENT, Progress
-from headstart.records import Array, Curve, Epoch, Source, TrainSettings
+from headstart.records import Array, Codes, Curve, Epoch, Images, Source, Trainable, TrainSettings
 from headstart.sources import native_input
 
 __all__ = [
     "CHOSEN",
+    "Fit",
     "Learning",
     "Learnt",
     "Probe",
@@ -86,6 +87,24 @@ class Learnt:
     held_probs: Array | None = None
 
 
+class Fit(Protocol):
+    """Fits a network; gives its epochs, and the settings it was fitted with in the end."""
+
+    def __call__(
+        self,
+        network: Trainable,
+        images: Images,
+        labels: Codes,
+        settings: TrainSettings,
+        *,
+        validation: Held | None,
+        on_step: OnStep,
+        views: Views | None,
+    ) -> tuple[tuple[Epoch, ...], TrainSettings]:
+        """As `training.fit`, which it calls."""
+        ...
+
+
 def training_parts(dataset: Dataset, seed: int) -> Learning:
     """Which images are learnt from and which are watched.
 
@@ -134,6 +153,8 @@ def learn_network(
     engine: str = "torch",
     settings: TrainSettings | None = None,
     augmentation: Augmentation | None = None,
+    device: str = "auto",
+    fit_by: Fit | None = None,
     progress: Progress = SILENT,
 ) -> Learnt:
     """Train a network on a dataset's training images.
@@ -150,13 +171,18 @@ def learn_network(
         Default: five epochs of Adam.
     augmentation : Augmentation, optional
         Every epoch learns from another view of the images; how many views it names does not matter.
+    device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
+        Where the engine torch trains.
+    fit_by : Fit, optional
+        What has a say in the fit beside the settings, such as checkpoints and logs. Default: nothing.
     progress : Progress, optional
         Told about images, loss and accuracy.
 
     Returns
     -------
     Learnt
-        The model answers with the dataset's classes; its curve is by epoch.
+        The model answers with the dataset's classes; its curve is by epoch. ``seconds`` are those of all
+        its epochs, also of such as an interrupted run did.
 
     Raises
     ------
@@ -171,12 +197,12 @@ def learn_network(
             f"to stop early by; set patience to 0"
         )
     spec = architecture(network, native_input(dataset), len(dataset.classes))
-    trained = make_network(spec, engine, settings.seed)
+    trained = make_network(spec, engine, settings.seed, device)
     images = prepare(parts.fit, spec.input)
     held = (
         None if parts.held is None else (prepare(parts.held, spec.input), parts.held.codes(dataset.classes))
     )
-    history = fit(
+    history, settings = (fit_by or _fitted)(
         trained,
         images,
         parts.fit.codes(dataset.classes),
@@ -185,7 +211,7 @@ def learn_network(
         on_step=_told(f"train {network}", progress),
         views=training_views(augmentation, settings.seed),
     )
-    seconds = perf_counter() - begun
+    seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
     curve = epoch_curve(f"{network} on {dataset.name}", history, best_epoch(history, settings))
     model = network_model(
         trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
@@ -194,6 +220,12 @@ def learn_network(
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
     return Learnt(model, curve, seconds)
+
+
+def _fitted(
+    network: Trainable, images: Images, labels: Codes, settings: TrainSettings, **more: Any
+) -> tuple[tuple[Epoch, ...], TrainSettings]:
+    return fit(network, images, labels, settings, **more), settings
 
 
 def training_views(augmentation: Augmentation | None, seed: int) -> Views | None:

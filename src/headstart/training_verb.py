@@ -1,0 +1,202 @@
+"""The verb that trains a network from nothing: train.
+
+In: words. Out: text and files. Imports nothing heavy at the top: ``headstart --help`` must answer at once.
+Called by cli, which takes it among its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headstart.console import Device, Engine, Json, Output, Seed, Strict, print_json, told, typed
+from headstart.errors import SettingError
+
+if TYPE_CHECKING:
+    from headstart.strategies import Learnt
+    from headstart.trainings import Trained
+
+__all__ = ["learnt_facts", "training_app"]
+
+training_app = typer.Typer()
+
+_OWN = "Default: the network's own."
+
+
+NetworkName = Annotated[
+    str, typer.Option(help="best, cnn, mlp or mlp-wide; each comes with settings of its own.")
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help=_OWN)]
+BatchSize = Annotated[int | None, typer.Option(min=1, help=_OWN)]
+Rate = Annotated[
+    str | None,
+    typer.Option(metavar="NUMBER|auto", help=f"Peak of the schedule; auto finds it by a test. {_OWN}"),
+]
+Schedule = Annotated[str | None, typer.Option(help=f"constant, one-cycle or cosine. {_OWN}")]
+Optimizer = Annotated[str | None, typer.Option(help=f"adam, adamw or sgd. {_OWN}")]
+Decay = Annotated[float | None, typer.Option(min=0.0, help=_OWN)]
+Smoothing = Annotated[float | None, typer.Option(min=0.0, max=0.99, help=_OWN)]
+NewViews = Annotated[
+    str | None,
+    typer.Option(
+        help="A new view of every image in every epoch: handwriting, photo, or such as shear=0.2,zoom=0.2; "
+        f"or none. {_OWN}"
+    ),
+]
+Mixup = Annotated[
+    float | None, typer.Option(min=0.0, help="Mix pairs of images, so strongly; torch only. 0 does not.")
+]
+Ema = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=0.99999, help="Share that a running mean of the weights keeps at a step; torch only."
+    ),
+]
+Patience = Annotated[
+    int | None, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where an interrupted run of the same command was.")
+]
+Every = Annotated[
+    str, typer.Option(metavar="TIME", help="How often OUTPUT.checkpoints gets one: 30s, 5m, 1h.")
+]
+Logs = Annotated[
+    str | None,
+    typer.Option(help="Beside OUTPUT.log/training.jsonl: tensorboard, mlflow, between commas."),
+]
+
+
+@training_app.command()
+def train(
+    data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
+    output: Output,
+    network: NetworkName = "cnn",
+    engine: Engine = None,
+    device: Device = "auto",
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: Rate = None,
+    schedule: Schedule = None,
+    optimizer: Optimizer = None,
+    weight_decay: Decay = None,
+    label_smoothing: Smoothing = None,
+    augment: NewViews = None,
+    mixup: Mixup = None,
+    ema: Ema = None,
+    patience: Patience = None,
+    resume: Resume = False,
+    checkpoint_every: Every = "60s",
+    log: Logs = None,
+    seed: Seed = 0,
+    strict: Strict = False,
+    json: Json = False,
+) -> None:
+    """Train a network from nothing; save the model with a report. An interrupted run can go on.
+
+    Example: headstart train mnist -o runs/best --network best
+    """
+    from headstart.data.readers import load
+    from headstart.model import check_output
+    from headstart.progress import terminal_progress
+    from headstart.trainings import Keeping, Training, checkpoints_of, parse_span, run_training
+
+    check_output(output)
+    given = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": _rate(learning_rate),
+        "schedule": schedule,
+        "optimizer": optimizer,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "mixup": mixup,
+        "ema": ema,
+        "patience": patience,
+        "seed": seed,
+    }
+    settings = {name: value for name, value in given.items() if value is not None}
+    wanted = Training(network, engine or "torch", device, augment, settings)
+    keeping = Keeping(output, resume, parse_span(checkpoint_every), _listed(log))
+    try:
+        with terminal_progress() as progress:
+            dataset = told(load(data, strict=strict))
+            done = run_training(dataset, wanted, keeping, progress=progress, command=typed())
+    except KeyboardInterrupt:
+        if any(checkpoints_of(output).glob("step-*")):
+            print("headstart: interrupted; go on with the same command and --resume", file=sys.stderr)
+        raise
+    _print_trained(done, output, json)
+
+
+def _rate(text: str | None) -> float | str | None:
+    """A number, or a word for the test of rates."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingError(f"learning_rate is {text!r}, need a number above 0, or auto") from None
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+
+
+def _print_trained(done: Trained, output: Path, json: bool) -> None:
+    learnt, report = done.learnt, output / "report.html"
+    if json:
+        more = {"report": str(report), "log": str(done.log), "result": done.result}
+        print_json({**learnt_facts(learnt, output), **more})
+        return
+    manifest = learnt.model.manifest
+    scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in manifest.scores.items())
+    print(
+        f"{output}: {manifest.name}, {len(manifest.classes)} classes, learnt in {learnt.seconds:.1f} s"
+        + (f" ({scores} on held-out training images)" if scores else "")
+    )
+    for remark in done.result.remarks:
+        print(f"- {remark}")
+    print(f"Report: {report}\nLog: {done.log}")
+
+
+def learnt_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
+    """What was learnt, for machines.
+
+    Parameters
+    ----------
+    learnt : Learnt
+        A model, and how it was learnt.
+    output : Path
+        Where it was saved.
+
+    Returns
+    -------
+    dict of str to object
+        Shares of images among the scores come with their intervals.
+    """
+    manifest = learnt.model.manifest
+    return {
+        "model": str(output),
+        "classes": manifest.classes,
+        "scores": _scores(learnt),
+        "head": manifest.head,
+        "learning_s": round(learnt.seconds, 3),
+    }
+
+
+def _scores(learnt: Learnt) -> dict[str, Any]:
+    """What was measured on training images held out; shares with their intervals."""
+    from headstart.evaluation.intervals import wilson
+
+    manifest = learnt.model.manifest
+    scores: dict[str, Any] = dict(manifest.scores)
+    n_held = int(manifest.data["n_held"])
+    if "val_accuracy" in scores:
+        scores["val_accuracy"] = wilson(round(scores["val_accuracy"] * n_held), n_held)
+    if "cv_accuracy" in scores and learnt.choice is not None:
+        scores["cv_accuracy"] = learnt.choice.best.accuracy
+    return scores

@@ -1,0 +1,541 @@
+"""A training as a user asks for it: settings, learning rate, checkpoints, logs; a model with its report.
+
+In: a Dataset, a network's name, where to write. Out: a model folder, and beside it a log; while it trains,
+checkpoints too. Must not import an engine at the top. Called by the verb train.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from time import strftime
+from typing import Any
+
+from threadpoolctl import threadpool_info
+
+from headstart._optional import require
+from headstart.data.dataset import Dataset
+from headstart.errors import SettingError, nearest
+from headstart.evaluation.calibration import reliability
+from headstart.evaluation.metrics import evaluate
+from headstart.graph.runtime import split_batches
+from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
+from headstart.imaging.thumbs import examples_of
+from headstart.model import check_output
+from headstart.networks.architectures import training_for
+from headstart.networks.checkpoints import Checkpoints, Snapshot
+from headstart.networks.rate_finder import RateCurve, find_rate
+from headstart.networks.training import Held, OnStep, Views, fit
+from headstart.progress import SILENT, Progress
+from headstart.provenance import made_with
+from headstart.records import (
+    Calibration,
+    Codes,
+    Epoch,
+    Evaluation,
+    Images,
+    PlainTable,
+    StudyResult,
+    Trainable,
+    TrainSettings,
+)
+from headstart.report.diagrams import rate_test
+from headstart.report.page import render
+from headstart.strategies import Learning, Learnt, learn_network, training_parts
+from headstart.training_log import LOGS, TrainingLog, make_log
+
+__all__ = ["Keeping", "Trained", "Training", "checkpoints_of", "log_of", "parse_span", "run_training"]
+
+_AUTO, _NONE = "auto", "none"
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_AROUND = "around"  # where a checkpoint's values have what the loop knows nothing of
+_DECIDING = ("headstart", "kornia", "numpy", "pillow", "torch")
+_ALWAYS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "optimizer",
+    "schedule",
+    "weight_decay",
+    "label_smoothing",
+)
+_LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
+_TRAINING_SECTION = '<section id="training">'
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained and how; what is None or absent is as it belongs to the network.
+
+    ``settings`` are fields of `records.TrainSettings`; a ``learning_rate`` of ``"auto"`` is found by a
+    test. ``augment`` is as `imaging.augment.parse_augmentation` takes it, or ``"none"``.
+    """
+
+    network: str = "cnn"
+    engine: str = "torch"
+    device: str = "auto"
+    augment: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where a training is written: the model folder, and beside it checkpoints and logs."""
+
+    output: Path
+    resume: bool = False
+    every_s: float = 60.0
+    logs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was learnt, what is known of it, and the file of the log."""
+
+    learnt: Learnt
+    result: StudyResult
+    log: Path
+
+
+def checkpoints_of(output: Path) -> Path:
+    """Where a training's checkpoints lie while it is under way.
+
+    Examples
+    --------
+    >>> checkpoints_of(Path("runs/best")).as_posix()
+    'runs/best.checkpoints'
+    """
+    return _beside(output, ".checkpoints")
+
+
+def log_of(output: Path) -> Path:
+    """Where a training's log lies, while it is under way and after.
+
+    Examples
+    --------
+    >>> log_of(Path("runs/best")).as_posix()
+    'runs/best.log'
+    """
+    return _beside(output, ".log")
+
+
+def _beside(output: Path, ending: str) -> Path:
+    place = output if output.name not in ("", "..") else output.resolve()
+    return place.with_name(f"{place.name}{ending}")
+
+
+def parse_span(text: str) -> float:
+    """Read the time between two checkpoints.
+
+    Parameters
+    ----------
+    text : str
+        A number and ``s``, ``m`` or ``h``; a plain number is seconds.
+
+    Returns
+    -------
+    float
+        Seconds, at least 0.
+
+    Raises
+    ------
+    SettingError
+        If it is no such time.
+
+    Examples
+    --------
+    >>> parse_span("90s"), parse_span("5m"), parse_span("0")
+    (90.0, 300.0, 0.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", text)
+    if found is None:
+        raise SettingError(f"checkpoint-every is {text!r}, need a time; write it like 60s, 5m or 1h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def run_training(
+    dataset: Dataset,
+    wanted: Training,
+    keeping: Keeping,
+    *,
+    progress: Progress = SILENT,
+    command: str = "",
+) -> Trained:
+    """Train a network, save it with a report, and keep it on the way so that an interrupted run goes on.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its ``test`` split, if any, is not looked at.
+    wanted : Training
+        What and how.
+    keeping : Keeping
+        Where to, and whether to go on with what an interrupted run left there.
+    progress : Progress, optional
+        Told about images, loss and accuracy.
+    command : str, default=''
+        What the user typed, for the report.
+
+    Returns
+    -------
+    Trained
+        The model is saved; checkpoints are deleted, the log stays. Figures are about validation images.
+
+    Raises
+    ------
+    SettingError
+        If a setting is wrong, something is in the way of the output, checkpoints lie there and ``resume``
+        is false, or they are of another run.
+    HeadstartError
+        Else as `strategies.learn_network`.
+    KeyboardInterrupt
+        If a signal asked to stop; a checkpoint was written before.
+
+    Notes
+    -----
+    An interrupted run that is gone on with has the same weights, to the bit, as one that was not, on the
+    same machine with the same number of threads.
+    """
+    check_output(keeping.output)
+    _check_logs(keeping.logs)
+    settings, augmentation, auto = _settled(wanted)
+    kept = _Kept(
+        checkpoints_of(keeping.output),
+        _identity(dataset, wanted, settings, augmentation, auto),
+        interval_s=keeping.every_s,
+        resume=keeping.resume,
+    )
+    parts = training_parts(dataset, settings.seed)
+    facts = {
+        "network": wanted.network,
+        "engine": wanted.engine,
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit)},
+        "augmentation": None if augmentation is None else augmentation.parts(),
+        "command": command,
+        **made_with(wanted.engine),
+    }
+    attended = _Attended(kept, auto, keeping, facts, progress)
+    learnt = learn_network(
+        dataset,
+        network=wanted.network,
+        engine=wanted.engine,
+        settings=settings,
+        augmentation=augmentation,
+        device=wanted.device,
+        fit_by=attended,
+        progress=progress,
+    )
+    result = _result(dataset, parts, learnt, attended, _About(wanted, augmentation, command))
+    learnt.model.save(keeping.output, _page(result, attended.rate))
+    attended.log.finished({
+        **learnt.model.manifest.scores, "seconds": learnt.seconds, "model": str(keeping.output)
+    })  # fmt: skip
+    kept.clear()
+    return Trained(learnt, result, log_of(keeping.output) / "training.jsonl")
+
+
+def _check_logs(names: Sequence[str]) -> None:
+    """Before anything is computed: the logs themselves are made at the first step."""
+    for name in names:
+        if name not in LOGS:
+            raise SettingError(f"log is {name!r}, need one of {', '.join(LOGS)}; {nearest(name, LOGS)}")
+        if find_spec(_LOG_PACKAGES[name]) is None:  # not imported yet: its maker sets it up first
+            require(_LOG_PACKAGES[name], extra="track", for_=f"log {name!r}")
+
+
+def _settled(wanted: Training) -> tuple[TrainSettings, Augmentation | None, bool]:
+    """The network's own settings with those given in their place; whether the rate is to be found."""
+    settings, preset = training_for(wanted.network)
+    given = dict(wanted.settings)
+    auto = given.get("learning_rate") == _AUTO
+    if auto:
+        del given["learning_rate"]
+    text = preset if wanted.augment is None else wanted.augment
+    augmentation = None if text in (None, _NONE) else parse_augmentation(str(text))
+    return replace(settings, **given), augmentation, auto
+
+
+def _identity(
+    dataset: Dataset, wanted: Training, settings: TrainSettings, augmentation: Augmentation | None, auto: bool
+) -> dict[str, Any]:
+    """What must be the same for a run to go on; threads and device are remarked on only.
+
+    A run that moves to another machine is worth more than its last bits.
+    """
+    return {
+        "data": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "network": wanted.network,
+        "engine": wanted.engine,
+        "settings": {**asdict(settings), **({"learning_rate": _AUTO} if auto else {})},
+        "augmentation": None if augmentation is None else asdict(augmentation),
+        "versions": {name: _version(name) for name in _DECIDING},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class _Kept(Checkpoints):
+    """Checkpoints that hold, beside what the loop keeps, what else a run must not forget."""
+
+    around: Mapping[str, Any] = {}
+
+    def keep(self, snapshot: Snapshot) -> None:
+        super().keep(Snapshot(snapshot.arrays, {**snapshot.values, _AROUND: dict(self.around)}))
+
+
+class _Attended:
+    """Fits with a rate test before, checkpoints and logs beside; remembers what the report tells."""
+
+    def __init__(
+        self, kept: _Kept, auto: bool, keeping: Keeping, facts: Mapping[str, Any], progress: Progress
+    ) -> None:
+        self._kept, self._auto, self._progress = kept, auto, progress
+        self._keeping, self._facts = keeping, facts
+        self._log: TrainingLog | None = None
+        self.rate: RateCurve | None = None
+        self.validation: Held | None = None
+        self.history: tuple[Epoch, ...] = ()
+        self.settings = TrainSettings()
+        self.device = "cpu"
+
+    def __call__(
+        self,
+        network: Trainable,
+        images: Images,
+        labels: Codes,
+        settings: TrainSettings,
+        *,
+        validation: Held | None,
+        on_step: OnStep,
+        views: Views | None,
+    ) -> tuple[tuple[Epoch, ...], TrainSettings]:
+        self.validation, self.device = validation, str(getattr(network, "device", "cpu"))
+        before = self._before()
+        around = before.get(_AROUND, {})
+        if self._auto:
+            noted = around.get("rate")
+            self.rate = _tested(network, images, labels, settings, views) if noted is None else _rate(noted)
+            settings = replace(settings, learning_rate=self.rate.suggestion)
+            self._progress.remark(f"learning rate {settings.learning_rate:.2g}, found by a test of rates")
+        self.settings = settings
+        here = {"device": self.device, "threads": _n_threads()}
+        self._remark_on_machine(around.get("machine", here), here)
+        self._kept.around = {"machine": here, "rate": None if self.rate is None else asdict(self.rate)}
+        next_epoch = len(before["history"]) + 1 if before else None
+
+        def told(done: int, total: int, loss: float, accuracy: float) -> None:
+            if self._log is None:  # not before: a training that is refused leaves no log
+                self._log = self._begun(next_epoch)
+            on_step(done, total, loss, accuracy)
+
+        with self._kept:
+            self.history = fit(
+                network,
+                images,
+                labels,
+                settings,
+                validation=validation,
+                on_step=told,
+                on_epoch=self._told_epoch,
+                views=views,
+                checkpoints=self._kept,
+            )
+        return self.history, settings
+
+    @property
+    def log(self) -> TrainingLog:
+        """There since the first step."""
+        assert self._log is not None, "a training has a step before it has anything to tell"
+        return self._log
+
+    def _told_epoch(self, epoch: Epoch) -> None:
+        self.log.epoch(epoch)
+
+    def _before(self) -> dict[str, Any]:
+        """What an interrupted run noted beside its arrays, or nothing."""
+        found = self._kept.found()
+        for remark in self._kept.remarks:
+            self._progress.remark(remark)
+        return {} if found is None else found.values
+
+    def _begun(self, next_epoch: int | None) -> TrainingLog:
+        place = log_of(self._keeping.output)
+        place.mkdir(parents=True, exist_ok=True)  # where this fails the model would too, hours later
+        log = make_log(
+            self._keeping.logs,
+            place,
+            title=self._keeping.output.name,
+            resume_epoch=next_epoch,
+            remark=self._progress.remark,
+        )
+        log.started({**self._facts, "settings": asdict(self.settings), "device": self.device})
+        return log
+
+    def _remark_on_machine(self, was: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+        other = [f"{name} {was.get(name)} before, {value} now" for name, value in here.items()
+                 if was.get(name) != value]  # fmt: skip
+        if other:
+            self._progress.remark(
+                f"the run began elsewhere ({', '.join(other)}): it goes on, but not to the same bits"
+            )
+
+
+def _n_threads() -> int:
+    """Of whatever computes here with most of them: sums depend on how many add."""
+    return max((int(one["num_threads"]) for one in threadpool_info()), default=1)
+
+
+def _tested(
+    network: Trainable, images: Images, labels: Codes, settings: TrainSettings, views: Views | None
+) -> RateCurve:
+    try:
+        return find_rate(network, images, labels, settings, views=views)
+    except SettingError as error:
+        raise SettingError(f"learning rate was not found: {error}; or give a number for it") from error
+
+
+def _rate(noted: Mapping[str, Any]) -> RateCurve:
+    """A test of rates as a checkpoint has it."""
+    return RateCurve(
+        tuple(noted["rates"]), tuple(noted["losses"]), float(noted["suggestion"]), str(noted["remark"])
+    )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What was asked for, as the report says it."""
+
+    wanted: Training
+    augmentation: Augmentation | None
+    command: str
+
+
+def _result(
+    dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Attended, about: _About
+) -> StudyResult:
+    """What is known of a training, for its report."""
+    evaluations: tuple[Evaluation, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    seed = attended.settings.seed
+    if attended.validation is not None:
+        images, codes = attended.validation
+        probs = learnt.model.answer_prepared(split_batches(images, 64)).probabilities
+        title = f"Validation images of {dataset.name}"
+        evaluations = (evaluate(title, probs, codes, dataset.classes, seed),)
+        calibrations = (reliability(f"How far to believe it: {title}", probs, codes),)
+    n_held = 0 if parts.held is None else len(parts.held)
+    return StudyResult(
+        title=learnt.model.manifest.name,
+        summary=_summary(dataset, parts, learnt, attended, about.wanted.network),
+        verdict=_verdict(about.wanted.network, evaluations),
+        remarks=_remarks(dataset, attended, about.augmentation),
+        rows=(),
+        comparisons=(),
+        evaluations=evaluations,
+        curves=() if learnt.curve is None else (learnt.curve,),
+        facts=_facts(dataset, learnt, attended, about),
+        sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
+        examples=examples_of(parts.fit),
+        calibrations=calibrations,
+        tables=(_settings_table(attended, about),),
+        judged_on="validation",
+    )
+
+
+def _verdict(network: str, evaluations: Sequence[Evaluation]) -> str:
+    if not evaluations:
+        return "Too few images to hold some out: how good it is, is open."
+    found = evaluations[0].accuracy
+    return (
+        f"{network} gets {found.value:.2%} of {found.n:,} validation images right "
+        f"[{found.low:.2%}, {found.high:.2%}]."
+    )
+
+
+def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Attended, network: str) -> str:
+    epochs = len(attended.history)
+    judged = (
+        "Nothing was measured but on the images it learnt from."
+        if parts.held is None
+        else f"The figures are about {len(parts.held):,} validation images that it did not learn from; test "
+        "images, if there are any, were not looked at."
+    )
+    return (
+        f"The network {network} learnt {len(dataset.classes)} classes from {len(parts.fit):,} images of "
+        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learnt.seconds:.1f} s. {judged}"
+    )
+
+
+def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation | None) -> tuple[str, ...]:
+    said = []
+    settings, n_epochs = attended.settings, len(attended.history)
+    if settings.patience:
+        best = min(attended.history, key=lambda one: one.val_loss).number
+        said.append(
+            f"Training went {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were "
+            "kept. The validation images decided that, which flatters the figures about them a little."
+        )
+    if attended.rate is not None and attended.rate.remark:
+        said.append(f"Of the test of rates: {attended.rate.remark}.")
+    warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
+    return (*said, *([warning] if warning else []))
+
+
+def _settings_table(attended: _Attended, about: _About) -> PlainTable:
+    plain, used = asdict(TrainSettings()), asdict(attended.settings)
+    shown = {name: value for name, value in used.items() if name in _ALWAYS or value != plain[name]}
+    lines = [(name.replace("_", " "), _said(value)) for name, value in shown.items() if name != "seed"]
+    views = () if about.augmentation is None else about.augmentation.operations
+    lines.append(("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in views) or _NONE))
+    found = " The learning rate was found by a test." if attended.rate is not None else ""
+    return PlainTable(
+        "How it was trained",
+        f"Settings in full are in the model's manifest.{found}",
+        ("setting", "value"),
+        tuple(lines),
+    )
+
+
+def _said(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _facts(dataset: Dataset, learnt: Learnt, attended: _Attended, about: _About) -> Mapping[str, str]:
+    wanted = about.wanted
+    return {
+        "command": about.command,
+        "network": wanted.network,
+        "engine": f"{wanted.engine} on {attended.device}",
+        "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        "model_fingerprint": learnt.model.manifest.source_fingerprint,
+        "seed": str(attended.settings.seed),
+        **made_with(wanted.engine),
+        "learning": f"{learnt.seconds:.1f} s",
+        "date": strftime("%Y-%m-%d"),
+    }
+
+
+def _page(result: StudyResult, rate: RateCurve | None) -> str:
+    """The report; a test of rates stands before the curve that came of it."""
+    page = render(result)
+    if rate is None:
+        return page
+    figure = rate_test(rate.rates, rate.losses, rate.suggestion)
+    section = (
+        '<section id="rates">\n<h2>How the learning rate was found</h2>\n'
+        '<p class="caption">The rate rose from step to step until the loss did. The line marks the rate that '
+        "was trained with: the highest of its schedule.</p>\n"
+        f'<div class="pair"><figure>{figure}</figure></div>\n</section>\n\n'
+    )
+    assert _TRAINING_SECTION in page, "a training has a curve, and the page a section for it"
+    return page.replace(_TRAINING_SECTION, section + _TRAINING_SECTION, 1)

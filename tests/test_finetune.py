@@ -1,0 +1,369 @@
+"""Fine-tuning: it starts at the probe, keeps frozen what is frozen, never does worse on images held out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.controls import Chooser, Reader
+from headstart.data import from_arrays
+from headstart.data.dataset import Dataset
+from headstart.data.readers import load
+from headstart.errors import HeadstartError, SettingError, SourceError
+from headstart.features import Extraction
+from headstart.finetune import OPENED, Decision, Finetuner, Trial, opened_strategies, sentence_of
+from headstart.graph.build import network_graph
+from headstart.heads.base import softmax
+from headstart.heads.registry import make_head
+from headstart.imaging.prepare import prepare
+from headstart.model import open_model
+from headstart.networks.architectures import architecture
+from headstart.networks.registry import make_network
+from headstart.networks.training import fit
+from headstart.opening import (
+    Opened,
+    Opening,
+    augmentation_for,
+    depths_of,
+    open_and_train,
+    parse_opening,
+    parse_strategies,
+    settings_for,
+    starting_head,
+)
+from headstart.records import InputSpec, Source, TrainSettings
+from headstart.sources import open_source, spec_source
+from headstart.strategies import Probe
+from headstart.studies import Wanted, run_study
+from headstart.transfers import run_transfer
+
+pytest.importorskip("torch", reason="needs torch")
+timm = pytest.importorskip("timm", reason="needs timm")
+
+SHORT = {"epochs": 1, "precision": "fp32"}
+FP32 = Extraction(precision="fp32")
+EIGHT = InputSpec(28, 28, 1)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """Shuffled: neighbours are by the same hand."""
+    whole = load("digits")
+    return whole.subset(np.random.default_rng(0).permutation(len(whole)))
+
+
+@pytest.fixture(scope="module")
+def source(digits: Dataset) -> Source:
+    """A small network with batch norm, trained on half of the classes."""
+    low = digits.subset(np.flatnonzero(np.isin(digits.labels, list("01234"))))
+    spec = architecture("best", EIGHT, 5)
+    network = make_network(spec, "torch", 0)
+    fit(
+        network,
+        prepare(low, EIGHT),
+        low.codes() % 5,
+        TrainSettings(epochs=2, batch_size=32, learning_rate=3e-3, precision="fp32"),
+    )
+    return spec_source("low digits", spec, network_graph(spec, network.weights()), network.weights())
+
+
+@pytest.fixture(scope="module")
+def pool(digits: Dataset) -> Dataset:
+    return digits.subset(np.arange(240))
+
+
+@pytest.fixture(scope="module")
+def asked(digits: Dataset) -> Dataset:
+    return digits.subset(np.arange(240, 640))
+
+
+@pytest.fixture(scope="module")
+def photos_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A tiny network of timm with batch norm, as timm saves one."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=7).eval()
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.2)
+            part.running_var.uniform_(0.5, 2)
+    folder = tmp_path_factory.mktemp("weights") / "mine"
+    folder.mkdir()
+    save_file(network.state_dict(), folder / "model.safetensors")
+    about = {"input_size": [3, 64, 64], "num_classes": 7, "license": "mit", "interpolation": "bicubic"}
+    config = {"architecture": "test_resnet", "num_classes": 7, "pretrained_cfg": about}
+    (folder / "config.json").write_text(json.dumps(config))
+    return open_source(f"timm:local-dir:{folder}", photos(8), 0)
+
+
+def photos(n: int, side: int = 40) -> Dataset:
+    rng = np.random.default_rng(n)
+    labels = np.array(["dark", "light"])[np.arange(n) % 2]
+    images = rng.integers(0, 120, (n, side, side, 3)) + 100 * (labels == "light")[:, None, None, None]
+    return from_arrays(images.astype(np.uint8), labels)
+
+
+def trained(source: Source, data: Dataset, place: tuple[str, str], depth: str, **changes: Any) -> Opened:
+    reader = Reader(source, data, data, FP32)
+    rows, codes = reader.rows(place), data.codes()
+    head = make_head("ridge").fit(rows, data.labels, classes=data.classes)
+    opening = Opening(depth, settings={**SHORT, **changes})
+    return open_and_train(
+        source,
+        place,
+        starting_head(head, rows, codes, data.classes, 0),
+        prepare(data, source.input),
+        codes,
+        data.classes,
+        opening=opening,
+        depth=depth,
+        settings=settings_for(len(data), source.input, opening, 0),
+        held=(prepare(data, source.input), codes),
+    )
+
+
+PLACES = {"ours": ("block5", "flat"), "timm": ("stage5", "avg"), "joined": ("stage4+stage5", "grid2")}
+
+
+@pytest.mark.parametrize("which", PLACES)
+def test_it_starts_where_the_probe_stands(
+    which: str, source: Source, photos_source: Source, pool: Dataset
+) -> None:
+    own, data = (source, pool) if which == "ours" else (photos_source, photos(12))
+    rows = Reader(own, data, data, FP32).rows(PLACES[which])
+    head = make_head("ridge").fit(rows, data.labels, classes=data.classes)
+    opened = trained(own, data, PLACES[which], "head", learning_rate=1e-12)
+    assert opened.logits is not None
+    wanted = np.log(np.maximum(head.probabilities(rows), 1e-30))
+    found = opened.logits - opened.logits.max(axis=1, keepdims=True)
+    found = found - np.log(np.exp(found).sum(axis=1, keepdims=True))
+    assert np.abs(np.exp(found) - np.exp(wanted)).max() < 1e-3
+
+
+@pytest.mark.parametrize("which", PLACES)
+def test_the_graph_answers_as_torch_does(
+    which: str, source: Source, photos_source: Source, pool: Dataset
+) -> None:
+    own, data = (source, pool) if which == "ours" else (photos_source, photos(12))
+    opened = trained(own, data, PLACES[which], "all", learning_rate=3e-3)
+    rows = Reader(opened.source, data, data, FP32).rows(PLACES[which])
+    assert opened.logits is not None
+    by_graph = opened.head.probabilities(rows)
+    assert np.abs(by_graph - softmax(opened.logits)).max() < 1e-3
+    assert opened.source.fingerprint != own.fingerprint
+
+
+@pytest.mark.parametrize("batch_norm", ["learn", "frozen"])
+@pytest.mark.parametrize("depth", ["head", "last", "2", "3", "all"])
+def test_frozen_means_frozen_at_every_depth(
+    depth: str, batch_norm: str, source: Source, pool: Dataset
+) -> None:
+    opened = trained(source, pool, ("block5", "flat"), depth, batch_norm=batch_norm, learning_rate=1e-2)
+    assert source.network is not None
+    assert opened.source.network is not None
+    before, after = source.network[1], opened.source.network[1]
+    n_open = {"head": 0, "last": 1, "2": 2, "3": 3, "all": 5}[depth]
+    assert (opened.open_parts, opened.parts) == (n_open, 5)
+    for name, value in after.items():
+        layer = int(name.partition(".")[0][-1])
+        moves = layer > 5 - n_open and (batch_norm == "learn" or name.startswith("conv"))
+        assert np.array_equal(value, before[name]) != moves, name
+
+
+@pytest.mark.parametrize("depth", ["head", "last", "2", "all"])
+def test_frozen_means_frozen_in_networks_of_timm(depth: str, photos_source: Source) -> None:
+    from headstart.networks.opened import AffineMap, OpenedNetwork
+    from headstart.networks.timm_body import timm_body
+
+    body = timm_body(photos_source, "stage5")
+    zeros = np.zeros(body.shapes["stage5"][0], np.float32)
+    head = AffineMap(zeros, zeros + 1, np.zeros((len(zeros), 2), np.float32), np.zeros(2, np.float32))
+    network = OpenedNetwork(body, "avg", head, photos_source.input)
+    network.open_last({"head": 0, "last": 1, "2": 2}.get(depth))
+    sums, before = network.checksum(), network.weights()
+    data = photos(12)
+    fit(
+        network,
+        prepare(data, photos_source.input),
+        data.codes(),
+        TrainSettings(epochs=2, batch_size=4, learning_rate=1e-2, ema=0.9, batch_norm="learn"),
+    )
+    assert network.checksum() == sums
+    after = network.weights()
+    moved = {name for name, value in after.items() if not np.array_equal(value, before[name])}
+    frozen = {name for name in set(after) - moved if ".fc." not in name}  # its own top is not in use
+    assert "dense.weight" in moved
+    assert (not frozen) == (depth == "all"), sorted(frozen)
+    assert any(name.endswith("mean") for name in moved if name != "mean") == (depth != "head")
+
+
+def test_a_part_that_changes_is_noticed(
+    source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.networks.opened import OpenedNetwork
+
+    sums = iter("ab")
+    monkeypatch.setattr(OpenedNetwork, "checksum", lambda self: next(sums))
+    with pytest.raises(HeadstartError, match="frozen layers of source 'low digits' changed"):
+        trained(source, pool, ("block5", "flat"), "last")
+
+
+def tuner(source: Source, pool: Dataset, asked: Dataset, **settings: Any) -> Finetuner:
+    reader = Reader(source, pool, asked)
+    opening = Opening("all", settings={**SHORT, **settings})
+    return Finetuner(reader, Chooser(reader, Probe("block5", "flat", "ridge")), opening)
+
+
+def test_it_is_taken_only_where_it_is_better() -> None:
+    probe = Trial("probe", 0.9, 0.3, 0)
+    better, tie, worse = (Trial("all", value, 0.1, 3) for value in (0.91, 0.9, 0.89))
+    assert Decision(probe, (worse, better), 50).accepted
+    assert not Decision(probe, (tie,), 50).accepted
+    assert not Decision(probe, (worse,), 50).accepted
+    assert not Decision(None, (), 0).accepted
+    assert Decision(probe, (tie, replace(tie, depth="last", loss=0.05)), 50).best == replace(
+        tie, depth="last", loss=0.05
+    )
+
+
+def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, asked: Dataset) -> None:
+    spoilt = tuner(source, pool, asked, learning_rate=30.0, clip=0.0)
+    learn, everyone = np.arange(len(pool)), np.arange(len(asked))
+    decision = spoilt.decide(learn, 0)
+    assert decision.best is not None
+    assert decision.probe is not None
+    assert decision.best.accuracy < decision.probe.accuracy
+    safe, unchecked = opened_strategies(spoilt).values()
+    assert np.array_equal(safe(learn, everyone, 0), spoilt.probe(learn, everyone, 0))
+    truth = asked.codes()
+    assert (unchecked(learn, everyone, 0).argmax(1) == truth).mean() < 0.5
+    assert "taken, in 0 of 1 fits" in sentence_of(spoilt.decisions)
+
+
+def test_it_helps_on_new_classes_and_sees_no_label_asked(
+    source: Source, pool: Dataset, asked: Dataset
+) -> None:
+    learn, everyone = np.arange(len(pool)), np.arange(len(asked))
+    found = []
+    for labels in (asked.labels, np.roll(asked.labels, 1)):
+        one = tuner(source, pool, replace(asked, labels=labels), epochs=30)
+        found.append(one.strategy()(learn, everyone, 0))
+    assert np.array_equal(*found)
+    probed = one.probe(learn, everyone, 0)
+    truth = asked.codes()
+    assert (found[0].argmax(1) == truth).mean() > (probed.argmax(1) == truth).mean()
+    assert one.decide(learn, 0).accepted
+
+
+def test_with_one_image_of_a_class_the_probe_stays(source: Source, pool: Dataset, asked: Dataset) -> None:
+    one = tuner(source, pool, asked)
+    learn = np.array([int(np.flatnonzero(pool.labels == name)[0]) for name in pool.classes])
+    everyone = np.arange(20)
+    assert one.decide(learn, 0).n_held == 0
+    assert np.array_equal(one.strategy()(learn, everyone, 0), one.probe(learn, everyone, 0))
+    assert "1 fit had too few images" in sentence_of(one.decisions)
+
+
+def test_few_images_are_judged_in_folds_and_many_by_a_fifth(source: Source, pool: Dataset) -> None:
+    one = tuner(source, pool, pool)
+    assert one.decide(np.arange(60), 0).n_held == 60
+    assert one.decide(np.arange(240), 0).n_held == 48
+
+
+def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> None:
+    some = digits.subset(np.arange(0, 1797, 3))
+    wanted = Wanted(
+        Probe("block5", "flat", "ridge"),
+        "holdout",
+        (5,),
+        True,
+        2,
+        ("majority",),
+        opening=Opening("last", settings=SHORT),
+    )
+    result = run_study(source, some, wanted)
+    rows = {(row.strategy, row.labels_per_class) for row in result.rows}
+    assert {(name, budget) for name in OPENED for budget in (5, None)} <= rows
+    pairs = {(one.strategy, one.control) for one in result.comparisons}
+    assert pairs == {("probe", "majority"), ("finetune", "probe")}
+    assert any(text.startswith("Fine-tuning against the probe: with 5 labels") for text in result.remarks)
+    assert any("fits" in text and "Fine-tuning beat" in text for text in result.remarks)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_transfer_keeps_the_better_model(
+    accepted: bool, source: Source, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Decision, "accepted", property(lambda self: accepted))
+    done = run_transfer(
+        source,
+        digits.subset(np.arange(900)),
+        Probe("block5", "flat", "ridge"),
+        opening=Opening("last", settings=SHORT),
+    )
+    model = done.learnt.model
+    assert model.manifest.strategy == ("finetune" if accepted else "probe")
+    assert any(("was taken" if accepted else "did not beat") in text for text in done.result.remarks)
+    assert done.result.tables[0].title == "How far the network was opened"
+    model.save(tmp_path / "m")
+    again = open_model(tmp_path / "m")
+    some = digits.subset(np.arange(900, 960))
+    assert np.array_equal(again.probabilities(some), model.probabilities(some))
+    assert (again.probabilities(some).argmax(1) == some.codes()).mean() > 0.8
+    assert again.manifest.novelty
+
+
+def test_a_network_of_timm_becomes_a_model(photos_source: Source, tmp_path: Path) -> None:
+    tuned = run_transfer(
+        photos_source,
+        photos(120),
+        Probe("stage5", "avg", "linear"),
+        opening=Opening("all", settings=SHORT),
+    )
+    tuned.learnt.model.save(tmp_path / "m")
+    assert open_model(tmp_path / "m").classes == ("dark", "light")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: Opening("most"), "unfreeze is 'most', need head, last, all, auto or a number"),
+        (
+            lambda: Opening(settings={"epoch": 3}),
+            "setting 'epoch' is unknown, need one of TrainSettings",
+        ),
+        (
+            lambda: parse_strategies("probe,finetunes"),
+            "strategy is 'finetunes', need some of probe",
+        ),
+        (lambda: parse_opening("probe", "all"), "unfreeze is 'all' without the strategy finetune"),
+    ],
+)
+def test_a_wish_without_meaning_is_one_sentence(call: Any, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        call()
+
+
+def test_what_has_no_network_cannot_be_opened(pool: Dataset) -> None:
+    with pytest.raises(SourceError, match="source 'pixels' has no network that can be trained further"):
+        trained(open_source("pixels", pool), pool, ("values", "flat"), "all")
+
+
+def test_the_rule_depends_on_the_data_alone() -> None:
+    small = settings_for(1_000, EIGHT, Opening(), 0)
+    photo = settings_for(244, InputSpec(224, 224, 3), Opening(), 0)
+    assert small.epochs > settings_for(10_000, EIGHT, Opening(), 0).epochs >= 3
+    assert (small.mixup, small.batch_norm) == (0.0, "frozen")
+    assert photo.mixup > 0
+    assert settings_for(10_000, EIGHT, Opening(), 0).batch_norm == "learn"
+    assert not augmentation_for(EIGHT, ("ant", "bee"), Opening()).flips
+    assert augmentation_for(InputSpec(224, 224, 3), ("ant", "bee"), Opening()).flips
+    assert not augmentation_for(InputSpec(224, 224, 3), ("odd", "even"), Opening()).flips
+    assert depths_of("auto")[-1] == "all"
