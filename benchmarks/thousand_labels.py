@@ -139,7 +139,7 @@ def main() -> None:
     tuners = {}
     for name, source in sources.items():
         reader = Reader(source, pool, test, options)
-        head = Probe("block5", "flat") if name == "Omniglot" else Probe()
+        head = Probe("block4", "flat") if name == "Omniglot" else Probe()
         tuners[name] = Finetuner(reader, Chooser(reader, head), opening)
     found: list[list[Tried]] = []
     for number, learn in enumerate(draws):

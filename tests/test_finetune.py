@@ -129,7 +129,7 @@ def trained(source: Source, data: Dataset, place: tuple[str, str], depth: str, *
     )
 
 
-PLACES = {"ours": ("block5", "flat"), "timm": ("stage5", "avg"), "joined": ("stage4+stage5", "grid2")}
+PLACES = {"ours": ("block4", "flat"), "timm": ("stage5", "avg"), "joined": ("stage4+stage5", "grid2")}
 
 
 @pytest.mark.parametrize("which", PLACES)
@@ -165,15 +165,15 @@ def test_the_graph_answers_as_torch_does(
 def test_frozen_means_frozen_at_every_depth(
     depth: str, batch_norm: str, source: Source, pool: Dataset
 ) -> None:
-    opened = trained(source, pool, ("block5", "flat"), depth, batch_norm=batch_norm, learning_rate=1e-2)
+    opened = trained(source, pool, ("block4", "flat"), depth, batch_norm=batch_norm, learning_rate=1e-2)
     assert source.network is not None
     assert opened.source.network is not None
     before, after = source.network[1], opened.source.network[1]
-    n_open = {"head": 0, "last": 1, "2": 2, "3": 3, "all": 5}[depth]
-    assert (opened.open_parts, opened.parts) == (n_open, 5)
+    n_open = {"head": 0, "last": 1, "2": 2, "3": 3, "all": 4}[depth]
+    assert (opened.open_parts, opened.parts) == (n_open, 4)
     for name, value in after.items():
         layer = int(name.partition(".")[0][-1])
-        moves = layer > 5 - n_open and (batch_norm == "learn" or name.startswith("conv"))
+        moves = layer > 4 - n_open and (batch_norm == "learn" or name.startswith("conv"))
         assert np.array_equal(value, before[name]) != moves, name
 
 
@@ -212,13 +212,13 @@ def test_a_part_that_changes_is_noticed(
     sums = iter("ab")
     monkeypatch.setattr(OpenedNetwork, "checksum", lambda self: next(sums))
     with pytest.raises(HeadstartError, match="frozen layers of source 'low digits' changed"):
-        trained(source, pool, ("block5", "flat"), "last")
+        trained(source, pool, ("block4", "flat"), "last")
 
 
 def tuner(source: Source, pool: Dataset, asked: Dataset, **settings: Any) -> Finetuner:
     reader = Reader(source, pool, asked)
     opening = Opening("all", settings={**SHORT, **settings})
-    return Finetuner(reader, Chooser(reader, Probe("block5", "flat", "ridge")), opening)
+    return Finetuner(reader, Chooser(reader, Probe("block4", "flat", "ridge")), opening)
 
 
 def test_it_is_taken_only_where_it_is_better() -> None:
@@ -250,16 +250,15 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
 def test_it_helps_on_new_classes_and_sees_no_label_asked(
     source: Source, pool: Dataset, asked: Dataset
 ) -> None:
-    learn, everyone = np.arange(len(pool)), np.arange(len(asked))
+    learn, everyone = np.arange(80), np.arange(len(asked))
     found = []
     for labels in (asked.labels, np.roll(asked.labels, 1)):
         one = tuner(source, pool, replace(asked, labels=labels), epochs=30)
-        found.append(one.strategy()(learn, everyone, 0))
+        found.append(one.strategy(checked=False)(learn, everyone, 0))
     assert np.array_equal(*found)
     probed = one.probe(learn, everyone, 0)
     truth = asked.codes()
-    assert (found[0].argmax(1) == truth).mean() > (probed.argmax(1) == truth).mean()
-    assert one.decide(learn, 0).accepted
+    assert (found[0].argmax(1) == truth).mean() > (probed.argmax(1) == truth).mean() + 0.01
 
 
 def test_with_one_image_of_a_class_the_probe_stays(source: Source, pool: Dataset, asked: Dataset) -> None:
@@ -280,7 +279,7 @@ def test_few_images_are_judged_in_folds_and_many_by_a_fifth(source: Source, pool
 def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> None:
     some = digits.subset(np.arange(0, 1797, 3))
     wanted = Wanted(
-        Probe("block5", "flat", "ridge"),
+        Probe("block4", "flat", "ridge"),
         "holdout",
         (5,),
         True,
@@ -305,7 +304,7 @@ def test_a_transfer_keeps_the_better_model(
     done = run_transfer(
         source,
         digits.subset(np.arange(900)),
-        Probe("block5", "flat", "ridge"),
+        Probe("block4", "flat", "ridge"),
         opening=Opening("last", settings=SHORT),
     )
     model = done.learnt.model

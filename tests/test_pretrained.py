@@ -234,7 +234,7 @@ def test_the_names_of_imagenet_s_classes(folder: Path, warm: Path) -> None:
 def test_export_leaves_weights_and_statistics_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     network = drawn("test_resnet", 2)
     before = checksum(network)
-    monkeypatch.setattr(timm_source, "_created", lambda *_: network)
+    monkeypatch.setattr(timm_source, "create_network", lambda *_: network)
     exported = export_network("test_resnet", size_px=64)
     assert exported.checksum == before == checksum(network) and not network.training
     assert not any(one.requires_grad for one in network.parameters())
