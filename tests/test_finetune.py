@@ -225,7 +225,10 @@ def test_it_is_taken_only_where_it_is_better() -> None:
     probe = Trial("probe", 0.9, 0.3, 0)
     better, tie, worse = (Trial("all", value, 0.1, 3) for value in (0.91, 0.9, 0.89))
     assert Decision(probe, (worse, better), 50).accepted
-    assert not Decision(probe, (tie,), 50).accepted
+    assert Decision(probe, (tie,), 50).accepted  # as many right, and surer of them
+    assert not Decision(probe, (replace(tie, loss=0.4),), 50).accepted
+    perfect = replace(probe, accuracy=1.0)
+    assert not Decision(perfect, (replace(tie, accuracy=1.0),), 50).accepted
     assert not Decision(probe, (worse,), 50).accepted
     assert not Decision(None, (), 0).accepted
     assert Decision(probe, (tie, replace(tie, depth="last", loss=0.05)), 50).best == replace(

@@ -66,7 +66,7 @@ LAYERS: dict[str, str] = {
     "tune tune_training provenance",
     "training_log": "errors records _optional atomic",
     "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
-    "strategies provenance training_log",
+    "sources strategies provenance training_log",
     "trained": "errors records atomic progress cache data imaging model assemble strategies",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",

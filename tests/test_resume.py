@@ -20,6 +20,7 @@ from headstart import trainings
 from headstart.data.dataset import Dataset
 from headstart.errors import SettingError
 from headstart.model import open_model
+from headstart.networks.architectures import ARCHITECTURES
 from headstart.progress import Remarks
 from headstart.trainings import Keeping, Trained, Training, checkpoints_of, run_training
 
@@ -148,6 +149,16 @@ def test_what_lies_there_is_neither_lost_nor_mistaken(few: Dataset, tmp_path: Pa
             run_training(dataset, wanted, Keeping(output, resume=True))
         assert "need the same command" in str(told.value)
     assert {name: one for name, one in contents(checkpoints_of(output)).items() if name != ".lock"} == before
+
+
+def test_a_network_that_was_rebuilt_meanwhile_is_another(
+    few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_training(few, SCRATCH, Keeping(tmp_path / "m"), progress=Stop(2))
+    monkeypatch.setitem(ARCHITECTURES, "mlp-wide", ARCHITECTURES["mlp"])
+    with pytest.raises(SettingError, match=r"of another run \(spec"):
+        run_training(few, SCRATCH, Keeping(tmp_path / "m", resume=True))
 
 
 def test_another_number_of_threads_is_remarked_on(

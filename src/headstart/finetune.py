@@ -75,8 +75,11 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether the opened network beats the probe: a tie keeps the probe, which is simpler."""
-        return self.best is not None and self.probe is not None and self.best.accuracy > self.probe.accuracy
+        """Whether the opened network beats the probe; where nothing is wrong the simpler one stays."""
+        if self.best is None or self.probe is None or self.probe.accuracy == 1.0:
+            return False
+        found, stands = (self.best.accuracy, -self.best.loss), (self.probe.accuracy, -self.probe.loss)
+        return found > stands
 
 
 @dataclass
@@ -193,9 +196,9 @@ class Finetuner:
         (place, head_name), pool = self.chooser(learn, seed), self.reader.pool
         settings = settings_for(len(learn), self.reader.source.input, self.opening, seed)
         if held is not None:
-            settings = replace(settings, patience=max(3, settings.epochs // 3))
-        elif epochs is not None:
-            settings = replace(settings, epochs=max(1, epochs))
+            settings = replace(settings, patience=max(5, settings.epochs // 2))
+        elif epochs is not None and epochs < settings.epochs // 2:
+            settings = replace(settings, epochs=max(1, epochs))  # it overfits: a schedule of that length
         rows, labels, _ = self.reader.training(place, learn)
         codes = self._code_of(labels)
         probe = fitted(self.reader, place, head_name, learn, seed, balance=self.chooser.wanted.balance)

@@ -26,7 +26,7 @@ from headstart.graph.runtime import split_batches
 from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.imaging.thumbs import examples_of
 from headstart.model import check_output
-from headstart.networks.architectures import training_for
+from headstart.networks.architectures import architecture, training_for
 from headstart.networks.checkpoints import Checkpoints, Snapshot
 from headstart.networks.rate_finder import RateCurve, find_rate
 from headstart.networks.training import Held, OnStep, Views, fit
@@ -45,6 +45,7 @@ from headstart.records import (
 )
 from headstart.report.diagrams import rate_test
 from headstart.report.page import render
+from headstart.sources import native_input
 from headstart.strategies import Learning, Learnt, learn_network, training_parts
 from headstart.training_log import LOGS, TrainingLog, make_log
 
@@ -203,13 +204,13 @@ def run_training(
     check_output(keeping.output)
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
+    parts = training_parts(dataset, settings.seed)
     kept = _Kept(
         checkpoints_of(keeping.output),
         _identity(dataset, wanted, settings, augmentation, auto),
         interval_s=keeping.every_s,
         resume=keeping.resume,
     )
-    parts = training_parts(dataset, settings.seed)
     facts = {
         "network": wanted.network,
         "engine": wanted.engine,
@@ -274,6 +275,7 @@ def _identity(
         "settings": {**asdict(settings), **({"learning_rate": _AUTO} if auto else {})},
         "augmentation": None if augmentation is None else asdict(augmentation),
         "versions": {name: _version(name) for name in _DECIDING},
+        "spec": asdict(architecture(wanted.network, native_input(dataset), len(dataset.classes))),
     }
 
 
