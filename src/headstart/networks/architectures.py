@@ -112,7 +112,7 @@ _PLAIN = TrainSettings()
 _TRAINING: dict[str, tuple[TrainSettings, str | None]] = {
     "best": (
         TrainSettings(
-            epochs=16,
+            epochs=17,
             learning_rate=4e-3,
             optimizer="adamw",
             weight_decay=0.01,
