@@ -73,11 +73,11 @@ def from_scratch(pool: Dataset, asked: Dataset, learn: np.ndarray, seed: int) ->
 
     def learnt(places: np.ndarray) -> Any:
         network = make_network(architecture("best", DIGITS, 10), "torch", seed)
-        settings = settings_for(len(places), DIGITS, Opening(), seed)
+        settings = settings_for(len(places), DIGITS.height_px, Opening(), seed)
         settings = replace(
             training_for("best")[0],
             prune=0.0,
-            epochs=2 * settings.epochs,
+            epochs=settings.epochs,
             batch_size=settings.batch_size,
             seed=seed,
         )

@@ -34,6 +34,7 @@ from headstart.opening import (
     parse_opening,
     parse_strategies,
     settings_for,
+    side_of,
     starting_head,
 )
 from headstart.records import InputSpec, Source, TrainSettings
@@ -124,7 +125,7 @@ def trained(source: Source, data: Dataset, place: tuple[str, str], depth: str, *
         data.classes,
         opening=opening,
         depth=depth,
-        settings=settings_for(len(data), source.input, opening, 0),
+        settings=settings_for(len(data), side_of(source), opening, 0),
         held=(prepare(data, source.input), codes),
     )
 
@@ -359,12 +360,13 @@ def test_what_has_no_network_cannot_be_opened(pool: Dataset) -> None:
 
 
 def test_the_rule_depends_on_the_data_alone() -> None:
-    small = settings_for(1_000, EIGHT, Opening(), 0)
-    photo = settings_for(244, InputSpec(224, 224, 3), Opening(), 0)
-    assert small.epochs > settings_for(10_000, EIGHT, Opening(), 0).epochs >= 3
-    assert (small.mixup, small.batch_norm) == (0.0, "frozen")
+    small = settings_for(1_000, 28, Opening(), 0)
+    photo = settings_for(244, 224, Opening(), 0)
+    assert small.epochs > settings_for(10_000, 28, Opening(), 0).epochs >= 3
+    assert (small.mixup, small.batch_norm) == (0.0, "learn")
+    assert settings_for(100, 28, Opening(), 0).batch_norm == photo.batch_norm == "frozen"
     assert photo.mixup > 0
-    assert settings_for(10_000, EIGHT, Opening(), 0).batch_norm == "learn"
+    assert settings_for(10_000, 28, Opening(), 0).batch_norm == "learn"
     assert not augmentation_for(EIGHT, ("ant", "bee"), Opening()).flips
     assert augmentation_for(InputSpec(224, 224, 3), ("ant", "bee"), Opening()).flips
     assert not augmentation_for(InputSpec(224, 224, 3), ("odd", "even"), Opening()).flips

@@ -21,11 +21,12 @@ from headstart.records import (
     Curve,
     Difference,
     Evaluation,
+    Figure,
     Row,
     Score,
     StudyResult,
 )
-from headstart.report import figures, page
+from headstart.report import diagrams, figures, page
 
 BUDGETS = (1, 5, 10, 50, None)
 ACCURACIES = {
@@ -282,6 +283,39 @@ def test_an_example_that_is_no_png_is_refused(result):
     for address in ("http://example.org/a.png", "data:image/svg+xml;base64,AAAA", "data:image/png;base64,!"):
         with pytest.raises(SettingError, match=r"example 'x' is .*, need a PNG"):
             page.render(replace(result, examples=[("x", address)]))
+
+
+def test_a_further_figure_has_its_section_before_the_training(result):
+    drawing = diagrams.rate_test((1e-3, 1e-2, 1e-1), (2.0, 1.0, 3.0), 1e-2)
+    further = (Figure("How <it> was found", "The rate rose & rose.", drawing), Figure("Another", "", drawing))
+    text = page.render(replace(result, figures=further))
+    assert text.count(drawing) == 2 and "<h2>How &lt;it&gt; was found</h2>" in text
+    assert "The rate rose &amp; rose." in text and '<a href="#figures">' in text
+    assert text.count('<section id="figures">') == 1
+    assert text.index('<section id="figures">') < text.index('<section id="training">')
+    assert 'id="figures"' not in page.render(result)
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        "",
+        "<p>rates</p>",
+        "<svg></svg><p>",
+        "<svg><script>x</script></svg>",
+        '<svg><image href="a.png"/></svg>',
+        '<svg onload="x"></svg>',
+        "<svg><style>p { color: red }</style></svg>",
+    ],
+)
+def test_a_figure_that_is_no_plain_svg_is_refused(result, svg):
+    with pytest.raises(SettingError, match=r"figure 'rates' is .* need one <svg> element"):
+        page.render(replace(result, figures=(Figure("rates", "", svg),)))
+
+
+@pytest.mark.parametrize("kind", ["study", "transfer", "training"])
+def test_the_page_says_what_it_is_of(result, kind):
+    assert f"<b>Headstart {kind}</b>" in page.render(replace(result, kind=kind))
 
 
 def test_a_bare_result_still_makes_a_page():

@@ -336,7 +336,7 @@ def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("learn", "said"),
     [
-        (lambda d: learn_network(d, network="cmm"), "network is 'cmm', need one of cnn, mlp"),
+        (lambda d: learn_network(d, network="cmm"), "network is 'cmm', need one of best, cnn, mlp, mlp-wide"),
         (
             lambda d: learn_network(d, network="mlp", engine="tensorflow"),
             "engine is 'tensorflow', need one of",

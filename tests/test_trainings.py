@@ -104,11 +104,11 @@ def test_a_rate_found_by_itself_is_used_told_and_drawn(run: Run, desk: Path) -> 
     rate = settings_of(desk / "m")["learning_rate"]
     assert 1e-4 < rate < 0.3 and f"learning rate {rate:.2g}, found by a test of rates" in said.err
     page = (desk / "m" / "report.html").read_text()
-    assert page.index('<section id="rates">') < page.index('<section id="training">')
+    assert page.index('<section id="figures">') < page.index('<section id="training">')
     assert f"suggested: {float(f'{rate:.2g}'):g}" in page
     assert lines(desk / "m")[0]["settings"]["learning_rate"] == rate
     assert run("train", "digits", "-o", "m", *SMALL).code == 0
-    assert 'id="rates"' not in (desk / "m" / "report.html").read_text()
+    assert 'id="figures"' not in (desk / "m" / "report.html").read_text()
 
 
 def test_a_rate_that_cannot_be_found_is_an_error_with_a_way_out(refused: Callable[..., Said]) -> None:

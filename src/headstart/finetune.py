@@ -24,6 +24,7 @@ from headstart.opening import (
     depths_of,
     open_and_train,
     settings_for,
+    side_of,
     starting_head,
 )
 from headstart.progress import SILENT, Progress
@@ -194,7 +195,7 @@ class Finetuner:
     ) -> Opened:
         """One training; with images held out it stops early by them."""
         (place, head_name), pool = self.chooser(learn, seed), self.reader.pool
-        settings = settings_for(len(learn), self.reader.source.input, self.opening, seed)
+        settings = settings_for(len(learn), side_of(self.reader.source), self.opening, seed)
         if held is not None:
             settings = replace(settings, patience=max(5, settings.epochs // 2))
         elif epochs is not None and epochs < settings.epochs // 2:

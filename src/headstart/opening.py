@@ -38,6 +38,7 @@ __all__ = [
     "parse_opening",
     "parse_strategies",
     "settings_for",
+    "side_of",
     "starting_head",
 ]
 
@@ -46,7 +47,8 @@ STRATEGIES = ("probe", "finetune", "scratch")
 
 DEPTHS = ("head", "last", "2", "all", "auto")
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
-_MANY = 5_000  # images from which batch-norm's statistics may follow the new data
+_MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data
+_SEEN_SMALL, _SEEN_PHOTOS = 2_500, 100  # images learnt from, times the square root of how many there are
 _NAMES = {one.name for one in fields(TrainSettings)}
 
 
@@ -184,15 +186,15 @@ def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto")
     return None
 
 
-def settings_for(n_images: int, spec: InputSpec, opening: Opening, seed: int) -> TrainSettings:
+def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> TrainSettings:
     """The one recipe: only the length, the size of a batch and what is done to photos depend on the data.
 
     Parameters
     ----------
     n_images : int
         To learn from.
-    spec : InputSpec
-        Small images are cheap and get many views; photos few.
+    side_px : int
+        Of what the network computes on: small images are cheap and get many views, photos few.
     opening : Opening
         Its settings go before the rule's.
     seed : int
@@ -210,29 +212,46 @@ def settings_for(n_images: int, spec: InputSpec, opening: Opening, seed: int) ->
 
     Examples
     --------
-    >>> settings_for(1_000, InputSpec(28, 28, 1), Opening(), 0).epochs
-    64
+    >>> settings_for(1_000, 28, Opening(), 0).epochs
+    79
     """
-    small = max(spec.height_px, spec.width_px) <= _SMALL_PX
-    batch = min(64 if small else 16, max(8, n_images // 2))
-    seen = (2_000 if small else 160) * sqrt(n_images)
-    by_rule = TrainSettings(
+    small = side_px <= _SMALL_PX
+    seen = (_SEEN_SMALL if small else _SEEN_PHOTOS) * sqrt(n_images)
+    shared = TrainSettings(
         epochs=max(3, round(seen / n_images)),
-        batch_size=batch,
-        learning_rate=2e-3 if small else 3e-4,
         optimizer="adamw",
         schedule="cosine",
         weight_decay=0.01,
-        label_smoothing=0.0 if small else 0.05,
-        mixup=0.0 if small else 0.1,
-        ema=0.98,
+        label_smoothing=0.05,
         clip=1.0,
-        layer_decay=0.8,
-        gradual=0.3,
-        batch_norm="learn" if n_images >= _MANY else "frozen",
         seed=seed,
     )
+    if small:  # cheap, so it may go far from where it started
+        by_rule = replace(
+            shared,
+            batch_size=min(64, max(8, n_images // 2)),
+            learning_rate=4e-3,
+            gradual=0.1,
+            batch_norm="learn" if n_images >= _MANY_SMALL else "frozen",
+        )
+    else:
+        by_rule = replace(
+            shared,
+            batch_size=min(16, max(8, n_images // 2)),
+            learning_rate=3e-4,
+            layer_decay=0.8,
+            gradual=0.3,
+            mixup=0.1,
+            ema=0.98,
+            batch_norm="learn" if n_images >= _MANY else "frozen",
+        )
     return replace(by_rule, **opening.settings)
+
+
+def side_of(source: Source) -> int:
+    """Side in px of what a source's network computes on: it may enlarge its input itself."""
+    own: int = source.notes.get("size_px", max(source.input.height_px, source.input.width_px))
+    return own
 
 
 def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: Opening) -> Augmentation:

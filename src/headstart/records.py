@@ -27,6 +27,7 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "Factor",
+    "Figure",
     "Gallery",
     "Images",
     "InputSpec",
@@ -377,6 +378,15 @@ class PlainTable:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A picture for a report: ``svg`` is an ``<svg>`` element without script or request, ours."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
 class ReliabilityBin:
     """Answers of about the same confidence, (``low``, ``high``], and how many of them were right."""
 
@@ -482,7 +492,8 @@ class StudyResult:
 
     ``judged_on`` says which images the figures are about: ``test``, ``validation``,
     ``cross-validated training`` and the like. ``protocol`` says in a sentence or two how images were
-    parted and what every interval and p-value rests on; ``findings`` are the doctor's.
+    parted and what every interval and p-value rests on; ``findings`` are the doctor's; ``kind`` is what
+    was done: ``study``, ``transfer``, ``training`` and the like.
     """
 
     title: str
@@ -504,3 +515,5 @@ class StudyResult:
     galleries: tuple[Gallery, ...] = ()
     scatters: tuple[Scatter, ...] = ()
     factors: tuple[Factor, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    kind: str = "study"

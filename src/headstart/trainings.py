@@ -37,6 +37,7 @@ from headstart.records import (
     Codes,
     Epoch,
     Evaluation,
+    Figure,
     Images,
     PlainTable,
     StudyResult,
@@ -65,7 +66,6 @@ _ALWAYS = (
     "label_smoothing",
 )
 _LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
-_TRAINING_SECTION = '<section id="training">'
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def run_training(
         progress=progress,
     )
     result = _result(dataset, parts, learnt, attended, _About(wanted, augmentation, command))
-    learnt.model.save(keeping.output, _page(result, attended.rate))
+    learnt.model.save(keeping.output, render(result))
     attended.log.finished({
         **learnt.model.manifest.scores, "seconds": learnt.seconds, "model": str(keeping.output)
     })  # fmt: skip
@@ -451,6 +451,8 @@ def _result(
         calibrations=calibrations,
         tables=(_settings_table(attended, about),),
         judged_on="validation",
+        figures=_figures(attended.rate),
+        kind="training",
     )
 
 
@@ -527,17 +529,15 @@ def _facts(dataset: Dataset, learnt: Learnt, attended: _Attended, about: _About)
     }
 
 
-def _page(result: StudyResult, rate: RateCurve | None) -> str:
-    """The report; a test of rates stands before the curve that came of it."""
-    page = render(result)
+def _figures(rate: RateCurve | None) -> tuple[Figure, ...]:
+    """A test of rates, if there was one."""
     if rate is None:
-        return page
-    figure = rate_test(rate.rates, rate.losses, rate.suggestion)
-    section = (
-        '<section id="rates">\n<h2>How the learning rate was found</h2>\n'
-        '<p class="caption">The rate rose from step to step until the loss did. The line marks the rate that '
-        "was trained with: the highest of its schedule.</p>\n"
-        f'<div class="pair"><figure>{figure}</figure></div>\n</section>\n\n'
+        return ()
+    return (
+        Figure(
+            "How the learning rate was found",
+            "The rate rose from step to step until the loss did. The line marks the rate that was trained "
+            "with: the highest of its schedule.",
+            rate_test(rate.rates, rate.losses, rate.suggestion),
+        ),
     )
-    assert _TRAINING_SECTION in page, "a training has a curve, and the page a section for it"
-    return page.replace(_TRAINING_SECTION, section + _TRAINING_SECTION, 1)

@@ -7,7 +7,7 @@ Called by cli, which takes them among its own.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,6 +38,12 @@ from headstart.console import (
     told,
     typed,
 )
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import Dataset
+    from headstart.features import Extraction
+    from headstart.model import Model
+    from headstart.progress import Progress
 
 __all__ = ["verbs_app"]
 
@@ -105,10 +111,7 @@ def study(
     Example: headstart study timm:mobilenetv3_small_100 photos -o runs/worth-it
     """
     from headstart.atomic import check_place
-    from headstart.data.readers import load
-    from headstart.features import Extraction
     from headstart.imaging.augment import parse_views
-    from headstart.model import open_model
     from headstart.opening import parse_opening
     from headstart.progress import terminal_progress
     from headstart.sources import open_source
@@ -129,14 +132,14 @@ def study(
         opening=parse_opening(strategies, unfreeze, device),
     )
     with terminal_progress() as progress:
-        dataset = told(load(data, strict=strict))
+        dataset = _loaded(data, strict)
         result = run_study(
             open_source(source, dataset, seed, size, policy),
             dataset,
             wanted,
-            external=None if test is None else told(load(test, strict=strict)),
-            trained=open_model(source) if Path(source).is_dir() else None,
-            options=Extraction(chosen_cache(no_cache), runtime, precision, progress),
+            external=None if test is None else _loaded(test, strict),
+            trained=_trained(source),
+            options=_extraction(no_cache, runtime, precision, progress),
             command=typed(),
         )
     save_result(result, output, json)
@@ -168,8 +171,6 @@ def tune(
 
     Example: headstart tune timm:mobilenetv3_small_100 photos -o runs/tuned --budget 5m
     """
-    from headstart.data.readers import load
-    from headstart.features import Extraction
     from headstart.networks.architectures import ARCHITECTURES
     from headstart.progress import terminal_progress
     from headstart.tune_training import parse_budget
@@ -191,15 +192,36 @@ def tune(
     with terminal_progress() as progress:
         done = run_tuning(
             source,
-            told(load(data, strict=strict)),
+            _loaded(data, strict),
             search,
             seed=seed,
-            options=Extraction(chosen_cache(no_cache), runtime, precision, progress),
+            options=_extraction(no_cache, runtime, precision, progress),
             allow_leaks=allow_leaks,
             command=typed(),
             data=data,
         )
     save_result(done.result, output, json, command=done.command)
+
+
+def _loaded(data: str, strict: bool) -> Dataset:
+    """A dataset, with its remarks on stderr."""
+    from headstart.data.readers import load
+
+    return told(load(data, strict=strict))
+
+
+def _trained(source: str) -> Model | None:
+    """The model whose classes are a control too, where the source is one."""
+    from headstart.model import open_model
+
+    return open_model(source) if Path(source).is_dir() else None
+
+
+def _extraction(no_cache: bool, runtime: str, precision: str | None, progress: Progress) -> Extraction:
+    """How features are read."""
+    from headstart.features import Extraction
+
+    return Extraction(chosen_cache(no_cache), runtime, precision, progress)
 
 
 def _check_home(output: Path) -> None:

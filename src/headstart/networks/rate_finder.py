@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -24,6 +24,8 @@ __all__ = ["RateCurve", "find_rate"]
 _FEWEST = 20  # steps; a curve of fewer has no shape
 _DIVERGED = 4.0  # times the least loss, where fastai stops too
 _CAUTION = 6.0  # so far below the rate of the least loss is the rate of the steepest taken to be, at least
+_RISE = 0.15  # of the fall so far: a loss that rises by more has left the floor
+_REACHED = 0.9  # of the fall: from here on it is the floor
 _FACTORS = {"constant": 2.0, "one-cycle": 4.0, "cosine": 4.0}
 """By schedule, its highest rate in units of the one where the loss fell fastest. Measured on 5,000 images of
 MNIST (2026-11-21, five pairs of network and optimizer, 2 epochs); a mean rate is about half a peak."""
@@ -93,7 +95,11 @@ def find_rate(
     rate of the least loss; twice that as the peak of a schedule that falls again. Losses are smoothed
     over the last fifth of the test and slopes taken over a tenth, whatever its steps. A tenth of the rate
     of the least loss, and the longest fall ("valley"), did worse in trainings at the suggested rates. The
-    order of the images is drawn from ``settings.seed``. Cost: ``n_steps`` training steps at most.
+    curve counts up to where the loss first rose clearly: a network with batch norm recovers from a blow-up
+    at a higher rate, and falls steeply then. The least loss counts as reached after nine tenths of the
+    fall, because on the floor that follows noise decides. Mixup is left out of the test: the losses of
+    mixed images are those of half an answer, and go up and down with the share of the mix. The order of
+    the images is drawn from ``settings.seed``. Cost: ``n_steps`` training steps at most.
 
     References
     ----------
@@ -101,6 +107,7 @@ def find_rate(
     """
     _check(images, labels, n_steps, low, high)
     rates = np.geomspace(low, high, n_steps)
+    settings = replace(settings, mixup=0.0)
     network.start(settings)
     before = network.state()
     try:
@@ -190,20 +197,21 @@ def _read(rates: NDArray[np.float64], raw: Sequence[float], window: int, factor:
         )
     smoothed = _Smoothed(window)
     losses = np.array([smoothed.add(float(value)) for value in finite])
+    start = float(finite[:window].mean())
     # the first window is for comparison: its running mean is of few losses, and wavers
     least = window + int(losses[window:].argmin())
-    start = float(finite[:window].mean())
-    # of one loss, as a median because those of high rates jump; then of the two means compared
-    noise = 1.05 * float(np.median(np.abs(np.diff(finite[: least + 1]))))
-    noise *= math.sqrt(1 / window + 1 / (2 * window - 1))
-    if not start - losses[least] > max(0.02 * start, 4 * noise):
+    rise = _first_rise(losses, window, start, _chance(finite[: least + 1], window, start))
+    least = window + int(losses[window:rise].argmin())
+    fall = start - losses[least]
+    if not fall > _chance(finite[: least + 1], window, start):
         raise SettingError(
             f"loss does not fall between learning rates of {rates[0]:.2g} and {rates[len(losses) - 1]:.2g} "
             f"({start:.3g} to {losses[least]:.3g} at best), need a range where it does; "
             "widen the range, or look whether the labels belong to the images"
         )
-    steepest = _steepest(losses, window, least, len(rates) // 20)
-    suggestion = factor * min(float(rates[steepest]), float(rates[least]) / _CAUTION)
+    floor = window + int(np.argmax(losses[window:rise] <= start - _REACHED * fall))
+    steepest = _steepest(losses, window, floor, len(rates) // 20)
+    suggestion = factor * min(float(rates[steepest]), float(rates[floor]) / _CAUTION)
     tried = tuple(float(rate) for rate in rates[: len(losses)])
     remark = ""
     if steepest == window:
@@ -213,6 +221,19 @@ def _read(rates: NDArray[np.float64], raw: Sequence[float], window: int, factor:
             f"the loss still falls at the highest rate tried, {tried[-1]:.2g}: a higher one may be better"
         )
     return RateCurve(tried, tuple(float(loss) for loss in losses), suggestion, remark)
+
+
+def _chance(raw: NDArray[np.float64], window: int, start: float) -> float:
+    """How far two smoothed losses may lie apart for no reason, at least a fiftieth of the first loss."""
+    one = 1.05 * float(np.median(np.abs(np.diff(raw))))  # as a median, because those of high rates jump
+    return max(0.02 * start, 4 * one * math.sqrt(1 / window + 1 / (2 * window - 1)))
+
+
+def _first_rise(losses: NDArray[np.float64], window: int, start: float, chance: float) -> int:
+    """The first step whose smoothed loss rose above its least by more than chance, or how many there are."""
+    least = np.minimum.accumulate(losses[window:])
+    risen = losses[window:] > least + np.maximum(_RISE * (start - least), chance)
+    return window + int(np.argmax(risen)) if risen.any() else len(losses)
 
 
 def _steepest(losses: NDArray[np.float64], first: int, last: int, reach: int) -> int:

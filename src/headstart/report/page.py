@@ -71,7 +71,7 @@ def render(result: StudyResult) -> str:
     Raises
     ------
     SettingError
-        If an example or a picture of a gallery is not a PNG as a data address.
+        If an example or a picture of a gallery is not a PNG as a data address, or a figure is no SVG.
 
     Notes
     -----
@@ -103,6 +103,7 @@ def render(result: StudyResult) -> str:
             to_settle=any(_open(one) and one.n_to_settle is not None for one in result.comparisons),
             curves=[_curve(curve) for curve in result.curves],
             evaluations=[_evaluation(evaluation) for evaluation in result.evaluations],
+            further=[(one, pictures.drawing(one)) for one in result.figures],
             facts=_facts(result.facts),
             examples=pictures.examples(result.examples),
             calibrations=[_calibration(one) for one in result.calibrations],
@@ -127,7 +128,7 @@ def write(result: StudyResult, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     SettingError
-        If the folder does not exist, ``path`` is a folder, or an example is not a PNG.
+        If the folder does not exist, ``path`` is a folder, or a picture is of the wrong kind.
     OSError
         If the file cannot be written.
 
@@ -205,6 +206,7 @@ def _sections(result: StudyResult) -> list[tuple[str, str]]:
         ("chance", "Comparisons", result.comparisons),
         ("remarks", "Remarks", result.remarks),
         ("findings", "Data", result.findings),
+        ("figures", "Figures", result.figures),
         ("training", "Training", result.curves),
         ("mistakes", "Mistakes", result.evaluations),
         ("belief", "Probabilities", result.calibrations),

@@ -1,22 +1,26 @@
-"""Pictures of the report: examples, and galleries of images with what a model said of them.
+"""Pictures of the report: examples, galleries of images with what a model said of them, and drawings.
 
-In: captions and records with pictures as data addresses. Out: what the template lays out, each picture
-checked to be a PNG inside the page. Imports errors and records of ours. Called by page.
+In: captions and records with pictures as data addresses or SVG. Out: what the template lays out, each
+picture checked to be a PNG inside the page, or an SVG. Imports errors and records of ours. Called by page.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from headstart.errors import SettingError
-from headstart.records import Gallery, Picture
+from markupsafe import Markup
 
-__all__ = ["examples", "gallery"]
+from headstart.errors import SettingError
+from headstart.records import Figure, Gallery, Picture
+
+__all__ = ["drawing", "examples", "gallery"]
 
 _PNG = "data:image/png;base64,"
+_FORBIDDEN = re.compile(r"<\s*(?:script|foreignobject|style)|\b(?:href|src|on\w+)\s*=", re.IGNORECASE)
 _TINY_PX = 64
 _SHORT = 9  # letters of a class's name that fit between two columns
 
@@ -58,6 +62,28 @@ def gallery(one: Gallery) -> dict[str, Any]:
         "paired": any(picture.heat for picture in one.pictures),
         "wordy": any(len(name) > _SHORT for it in one.pictures for name in (it.called, it.truth, it.second)),
     }
+
+
+def drawing(one: Figure) -> Markup:
+    """Check that a figure is an SVG, which the page takes as it is.
+
+    Raises
+    ------
+    SettingError
+        If it is something else, or has a script or an address in it.
+
+    Examples
+    --------
+    >>> drawing(Figure("rates", "", '<svg viewBox="0 0 1 1"></svg>'))
+    Markup('<svg viewBox="0 0 1 1"></svg>')
+    """
+    text = one.svg
+    if not (text.startswith("<svg") and text.endswith("</svg>")) or _FORBIDDEN.search(text):
+        raise SettingError(
+            f"figure {one.title!r} is {text[:40]!r}, need one <svg> element without script or address; "
+            "draw it with headstart.report.diagrams"
+        )
+    return Markup(text)
 
 
 def _picture(picture: Picture) -> dict[str, Any]:
