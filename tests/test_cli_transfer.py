@@ -218,6 +218,28 @@ def test_an_absent_source(refused: Callable[..., Said], source: str, names: tupl
     refused("transfer", source, "digits", "-o", "m", names=names)
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("transfer", "drawings", "digits", "--strategy", "finetnue"), ("'finetnue'", "probe, finetune")),
+        (("transfer", "drawings", "digits", "--unfreeze", "all"), ("'all' without the strategy finetune",)),
+        (("study", "drawings", "digits", "--strategies", "probe,fintune"), ("'fintune'", "finetune")),
+        (
+            ("study", "drawings", "digits", "--strategies", "finetune", "--unfreeze", "last2"),
+            ("unfreeze is 'last2'", "last"),
+        ),
+        (("run", "odd-to-even", "--strategies", "all"), ("strategy is 'all'", "scratch")),
+        (("train", "digits", "--device", "gpu"), ("device is 'gpu'", "auto, cpu, cuda, mps")),
+    ],
+    ids=" ".join,
+)
+def test_how_to_open_wrongly_is_one_sentence(
+    refused: Callable[..., Said], words: tuple[str, ...], names: tuple[str, ...], desk: Path
+) -> None:
+    refused(*words, "-o", "o", names=names)
+    assert not (desk / "o").exists()
+
+
 @pytest.mark.usefixtures("tiny")
 def test_a_network_that_timm_does_not_know_gets_the_nearest(refused: Callable[..., Said]) -> None:
     for kind in ("timm:", "random:timm:"):

@@ -122,7 +122,7 @@ def test_a_rate_once_found_is_not_searched_again(
 
     def rates(name: str) -> str:
         page = (tmp_path / name / "report.html").read_text()
-        return page[page.index('<section id="rates">') : page.index('<section id="training">')]
+        return page[page.index('<section id="figures">') : page.index('<section id="training">')]
 
     assert rates("whole") == rates("parted") and "suggested" in rates("whole")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from headstart.controls import Chooser, Reader, fitted
 from headstart.data.splits import folds, holdout
 from headstart.features import Place
-from headstart.heads.base import log_loss, softmax
+from headstart.heads.base import fit_temperature
 from headstart.imaging.prepare import prepare
 from headstart.opening import (
     Opened,
@@ -40,6 +41,7 @@ OPENED = ("finetune", "finetune, unchecked")
 _FEW = 200  # images below which one held-out part says too little, and folds are taken
 _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
+_LEAST = 1e-12  # probability, of which a logarithm is taken
 _REFIT = 2_000  # images below which those held out are too many to do without
 Indices = NDArray[np.intp]
 Parts = Sequence[tuple[Indices, Indices]]
@@ -47,12 +49,18 @@ Parts = Sequence[tuple[Indices, Indices]]
 
 @dataclass(frozen=True)
 class Trial:
-    """How one depth did on images that it did not learn from: accuracy, loss in nats, epochs to the best."""
+    """How one depth did on images that it did not learn from: accuracy, loss in nats, epochs to the best.
+
+    ``gain`` is how much lower the loss is than the probe's on the same images, and ``error`` the standard
+    error of that mean difference.
+    """
 
     depth: str
     accuracy: float
     loss: float
-    epochs: int
+    epochs: int = 0
+    gain: float = 0.0
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,15 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether the opened network beats the probe; where nothing is wrong the simpler one stays."""
-        if self.best is None or self.probe is None or self.probe.accuracy == 1.0:
+        """Whether the opened network beats the probe: no less accurate, its loss lower by a standard error.
+
+        The one-standard-error rule of Breiman et al. (1984): the simpler model stays unless chance is an
+        unlikely reason for the difference.
+        """
+        best, probe = self.best, self.probe
+        if best is None or probe is None or probe.accuracy == 1.0:
             return False
-        found, stands = (self.best.accuracy, -self.best.loss), (self.probe.accuracy, -self.probe.loss)
-        return found > stands
+        return best.accuracy >= probe.accuracy and best.gain > best.error
 
 
 @dataclass
@@ -159,16 +171,30 @@ class Finetuner:
         codes = self._codes
         probe = [self.probe(rest, held, seed, in_pool=True) for rest, held in parts]
         truth = np.concatenate([codes[held] for _, held in parts])
+        stands = _losses(np.log(np.maximum(np.concatenate(probe), _LEAST)), truth)
         trials, kept = [], {}
         for depth in depths_of(self.opening.unfreeze):
             done = [self._trained(rest, held, depth, seed) for rest, held in parts]
             logits = np.concatenate([one.logits for one in done if one.logits is not None])
             epochs = int(np.median([one.best_epoch for one in done]))
-            trials.append(_trial(depth, softmax(logits), truth, epochs))
+            losses = _losses(logits, truth)
+            gain = stands - losses
+            trials.append(
+                Trial(
+                    depth,
+                    float((logits.argmax(axis=1) == truth).mean()),
+                    float(losses.mean()),
+                    epochs,
+                    float(gain.mean()),
+                    float(gain.std(ddof=1) / np.sqrt(len(gain))),
+                )
+            )
             kept[depth] = done[0]
             if done[0].open_parts == done[0].parts:
                 break  # deeper is the same
-        decision = Decision(_trial("probe", np.concatenate(probe), truth, 0), tuple(trials), len(truth))
+        right = np.concatenate(probe).argmax(axis=1) == truth
+        judged = Trial("probe", float(right.mean()), float(stands.mean()))
+        decision = Decision(judged, tuple(trials), len(truth))
         best = decision.best
         return replace(decision, kept=kept[best.depth] if best and len(parts) == 1 else None)
 
@@ -306,9 +332,12 @@ def sentence_of(decisions: dict[bytes, Decision]) -> str:
     )
 
 
-def _trial(depth: str, probs: NDArray[np.floating], truth: Codes, epochs: int) -> Trial:
-    logits = np.log(np.maximum(probs, 1e-12))
-    return Trial(depth, float((probs.argmax(axis=1) == truth).mean()), log_loss(logits, truth), epochs)
+def _losses(logits: NDArray[Any], truth: Codes) -> NDArray[np.float64]:
+    """Loss of each image in nats, confidence put right first: how sure they are is not what is compared."""
+    scaled = logits.astype(np.float64) * fit_temperature(logits, truth)
+    shifted = scaled - scaled.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(truth)), truth]
+    return found
 
 
 def _enough_groups(labels: NDArray[np.str_], groups: NDArray[np.str_]) -> bool:
