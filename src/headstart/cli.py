@@ -180,7 +180,7 @@ def transfer(
     from headstart.features import Extraction
     from headstart.imaging.augment import parse_views
     from headstart.model import check_output
-    from headstart.opening import parse_opening
+    from headstart.opening import parse_transfer
     from headstart.progress import terminal_progress
     from headstart.report.page import render
     from headstart.sources import open_source
@@ -188,7 +188,7 @@ def transfer(
     from headstart.transfers import run_transfer
 
     check_output(output)
-    augmentation, opening = parse_views(augment, views), parse_opening(strategy, unfreeze, device)
+    augmentation, opening = parse_views(augment, views), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:
         dataset = told(load(data, strict=strict))
         done = run_transfer(

@@ -6,7 +6,7 @@ Must not import an engine at the top. Called by studies, transfers and recipes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from headstart.controls import Chooser, Reader, fitted
 from headstart.data.splits import folds, holdout
-from headstart.features import Place
 from headstart.heads.base import fit_temperature
 from headstart.imaging.prepare import prepare
 from headstart.opening import (
@@ -119,7 +118,7 @@ class Finetuner:
     opening: Opening = field(default_factory=Opening)
     progress: Progress = SILENT
     own_parts: Parts = ()
-    decisions: dict[bytes, Decision] = field(default_factory=dict)
+    decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
     _done: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
 
     def strategy(self, *, checked: bool = True) -> Strategy:
@@ -141,13 +140,13 @@ class Finetuner:
             if checked and not decision.accepted:
                 return self.probe(learn, asked, seed)
             opened = self.opened(learn, seed, decision)
-            return self._answers(opened, self.chooser(learn, seed)[0], asked)
+            return self._answers(opened, asked)
 
         return strategy
 
     def decide(self, learn: Indices, seed: int) -> Decision:
         """Try the depths on images held out of those to learn from, beside the probe."""
-        key = learn.tobytes()
+        key = learn.tobytes(), seed
         if key not in self.decisions:
             self.decisions[key] = self._decided(learn, seed)
         return self.decisions[key]
@@ -207,8 +206,10 @@ class Finetuner:
         smallest = int(np.bincount(self._codes[learn], minlength=len(pool.classes)).min())
         if smallest < 2:
             return ()
-        if groups is not None and not _enough_groups(labels, groups):
-            groups = None
+        if groups is not None:  # whole groups are held out
+            smallest = min(len(np.unique(groups[labels == name])) for name in np.unique(labels))
+            if smallest < 2:
+                return ()
         if len(learn) < _FEW:
             parts = folds(labels, min(_FOLDS, smallest), seed, groups)
         else:
@@ -230,6 +231,9 @@ class Finetuner:
         codes = self._code_of(labels)
         probe = fitted(self.reader, place, head_name, learn, seed, balance=self.chooser.wanted.balance)
         start = starting_head(probe, rows, codes, pool.classes, seed)
+        opening = self.opening
+        if opening.augmentation is None:  # as the probe's, where that was said
+            opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
         task = f"open {depth}, {len(learn):,} images"
         return open_and_train(
             self.reader.source,
@@ -238,7 +242,7 @@ class Finetuner:
             self._pool_images[learn],
             self._codes[learn],
             pool.classes,
-            opening=self.opening,
+            opening=opening,
             depth=depth,
             settings=settings,
             held=None if held is None else (self._pool_images[held], self._codes[held]),
@@ -254,13 +258,13 @@ class Finetuner:
         rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
         return found.probabilities(rows[asked])
 
-    def _answers(self, opened: Opened, place: Place, asked: Indices) -> Array:
+    def _answers(self, opened: Opened, asked: Indices) -> Array:
         """By the graph that would be saved, so that its figures are the model's."""
         import onnx
 
         from headstart.graph import build, runtime
 
-        source = opened.source
+        source, place = opened.source, opened.place
         graph = onnx.ModelProto.FromString(source.graph)
         builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(build.JOIN)))
         name = opened.head.append(builder, build.read(builder, source.taps, *place))
@@ -304,12 +308,12 @@ def opened_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
     return {safe: finetuner.strategy(), unchecked: finetuner.strategy(checked=False)}
 
 
-def sentence_of(decisions: dict[bytes, Decision]) -> str:
+def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
     """Say how often the opened network was taken.
 
     Parameters
     ----------
-    decisions : dict of bytes to Decision
+    decisions : mapping to Decision
         Of all fits.
 
     Returns
@@ -322,7 +326,8 @@ def sentence_of(decisions: dict[bytes, Decision]) -> str:
     how = f" (opened: {', '.join(depths)})" if depths else ""
     alone = len(decisions) - len(judged)
     rest = (
-        f" {alone} fit{'s' if alone > 1 else ''} had too few images to hold any out, so the probe was kept."
+        f" {alone} fit{'s' if alone > 1 else ''} had too few images or groups to hold any out: "
+        "the probe was kept."
         if alone
         else ""
     )
@@ -338,8 +343,3 @@ def _losses(logits: NDArray[Any], truth: Codes) -> NDArray[np.float64]:
     shifted = scaled - scaled.max(axis=1, keepdims=True)
     found: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(truth)), truth]
     return found
-
-
-def _enough_groups(labels: NDArray[np.str_], groups: NDArray[np.str_]) -> bool:
-    """Whether every class comes from two groups at least, so that whole ones can be held out."""
-    return all(len(np.unique(groups[labels == name])) >= 2 for name in np.unique(labels))

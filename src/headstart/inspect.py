@@ -85,9 +85,9 @@ def describe_source(source: Source) -> dict[str, Any]:
 
 def _notes(source: Source) -> dict[str, Any]:
     """What the makers say, ready to print."""
-    if not source.notes:
-        return {}
     notes = source.notes
+    if "n_parameters" not in notes:  # ours: what there is to say of it
+        return {name.replace(" ", "_"): value for name, value in notes.items()}
     return {
         "parameters": f"{notes['n_parameters']:,}",
         "gflops_per_image": round(notes["gflops"], 3),

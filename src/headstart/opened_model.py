@@ -16,7 +16,7 @@ import numpy as np
 from headstart.assemble import Fitted, Learning, probe_model
 from headstart.controls import Chooser, Reader
 from headstart.data.dataset import Dataset
-from headstart.features import PLAIN, Extraction, Place, extract
+from headstart.features import PLAIN, Extraction, extract
 from headstart.finetune import Decision, Finetuner, Parts
 from headstart.heads.base import fit_temperature
 from headstart.heads.trained import TrainedHead
@@ -39,10 +39,13 @@ class Attempt:
         """Whether it was worth it, on images held out."""
         probe, best, n = self.decision.probe, self.decision.best, self.decision.n_held
         if probe is None or best is None:
-            return "Fine-tuning was not tried: a class has one image, so none can be held out to judge by."
+            return "Fine-tuning was not tried: a class has too few images or groups to hold one out."
         said = f"{best.accuracy:.2%} against the probe's {probe.accuracy:.2%} of {n:,} images held out"
         if self.decision.accepted:
-            return f"Fine-tuning (opened: {best.depth}) was taken: {said}."
+            return (
+                f"Fine-tuning (opened: {best.depth}) was taken: {said}. They also said when to stop and "
+                "how far to open, so its figures on them flatter; judge it by images of your own."
+            )
         return f"Fine-tuning (opened: {best.depth}) did not beat the probe, so the probe was kept: {said}."
 
 
@@ -104,7 +107,7 @@ def attempt(
         "augmentation": augmentation_for(source.input, dataset.classes, opening).parts(),
         **opening.settings,
     }
-    made = _model(dataset, parts, opened, (probe.tap or "", probe.pooling or ""), note, seed)
+    made = _model(dataset, parts, opened, note, seed)
     seconds = learnt.seconds + perf_counter() - begun
     timed = {**made.model.manifest.timing, "learning_s": round(seconds, 3)}
     model = replace(made.model, manifest=replace(made.model.manifest, timing=timed))
@@ -120,10 +123,9 @@ def _pooled(dataset: Dataset, parts: Learning) -> tuple[Dataset, Parts]:
     return pool, ((np.arange(len(fit)), len(fit) + np.arange(len(held))),)
 
 
-def _model(
-    dataset: Dataset, parts: Learning, opened: Opened, place: Place, note: Mapping[str, Any], seed: int
-) -> Learnt:
+def _model(dataset: Dataset, parts: Learning, opened: Opened, note: Mapping[str, Any], seed: int) -> Learnt:
     """The trained network as a model; its probabilities are calibrated on images held out, if any."""
+    place = opened.place
     rows = extract(parts.fit, opened.source, tap=place[0], pooling=place[1])
     codes, head, held, scores = parts.fit.codes(dataset.classes), opened.head, None, {}
     probs = None

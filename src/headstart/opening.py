@@ -25,10 +25,11 @@ from headstart.networks.training import Held, OnEpoch, OnStep, fit
 from headstart.pretrained import trained_source
 from headstart.records import Array, Codes, Epoch, Images, InputSpec, Source, TrainSettings
 from headstart.sources import spec_source
-from headstart.strategies import training_views
+from headstart.strategies import best_epoch, training_views
 
 __all__ = [
     "DEPTHS",
+    "DEVICES",
     "STRATEGIES",
     "Opened",
     "Opening",
@@ -37,6 +38,7 @@ __all__ = [
     "open_and_train",
     "parse_opening",
     "parse_strategies",
+    "parse_transfer",
     "settings_for",
     "side_of",
     "starting_head",
@@ -46,6 +48,9 @@ STRATEGIES = ("probe", "finetune", "scratch")
 """How much is relearnt: nothing of the source, some of it, everything."""
 
 DEPTHS = ("head", "last", "2", "all", "auto")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Where torch may train; the engine says which of them are there."""
+
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
 _MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data
 _SEEN_SMALL, _SEEN_PHOTOS = 2_500, 100  # images learnt from, times the square root of how many there are
@@ -68,6 +73,10 @@ class Opening:
 
     def __post_init__(self) -> None:
         depths_of(self.unfreeze)
+        if self.device not in DEVICES:
+            raise SettingError(
+                f"device is {self.device!r}, need one of {', '.join(DEVICES)}; auto takes the fastest"
+            )
         for name in self.settings:
             if name not in _NAMES:
                 raise SettingError(
@@ -77,13 +86,14 @@ class Opening:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source as training left it: frozen again, with the head it was trained with.
+    """A source as training left it: frozen again, and the head it was trained with, which reads at ``place``.
 
     ``parts`` is how many parts lay below the head and ``open_parts`` how many of them learnt; ``logits`` are
     of the held images, None without any.
     """
 
     source: Source
+    place: Place
     head: TrainedHead
     depth: str
     parts: int
@@ -178,12 +188,37 @@ def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto")
     """
     if "finetune" in parse_strategies(strategies):
         return Opening(unfreeze, device=device)
-    if unfreeze != "auto":
-        raise SettingError(
-            f"unfreeze is {unfreeze!r} without the strategy finetune, need both or neither; "
-            "add --strategies probe,finetune"
-        )
+    for name, value in (("unfreeze", unfreeze), ("device", device)):
+        if value != "auto":
+            raise SettingError(
+                f"{name} is {value!r} without the strategy finetune, need both or neither; "
+                "name finetune among the strategies"
+            )
     return None
+
+
+def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") -> Opening | None:
+    """The same for one strategy that makes a model: probe or finetune.
+
+    Parameters
+    ----------
+    strategy, unfreeze, device : str
+        As `parse_opening` takes them, but one strategy.
+
+    Returns
+    -------
+    Opening or None
+
+    Raises
+    ------
+    SettingError
+        If a name means nothing here.
+    """
+    if strategy not in STRATEGIES[:2]:
+        raise SettingError(
+            f"strategy is {strategy!r}, need probe or finetune; to learn from nothing use: headstart train"
+        )
+    return parse_opening(strategy, unfreeze, device)
 
 
 def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> TrainSettings:
@@ -386,12 +421,12 @@ def open_and_train(
     )
     if network.checksum() != before:
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
-    best = min(history, key=lambda one: one.val_loss).number if settings.patience else len(history)
+    best = best_epoch(history, settings) or len(history)
     logits = None if held is None else network.logits(held[0])
     made, head = network.finished()
     weight, bias = head.folded()
     trained = TrainedHead(weight, bias, classes)
-    return Opened(_source(source, made), trained, depth, below, n_open, history, best, logits)
+    return Opened(_source(source, made), place, trained, depth, below, n_open, history, best, logits)
 
 
 def _body(source: Source, tap: str) -> Any:

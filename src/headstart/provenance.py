@@ -30,8 +30,9 @@ def about_source(source: Source) -> str:
     str
     """
     notes = source.notes
-    about = f", {notes['n_parameters']:,} parameters, licence {notes['licence']}" if notes else ""
-    return f"{source.name}{about}"
+    known = [f"{notes['n_parameters']:,} parameters"] if "n_parameters" in notes else []
+    known += [f"licence {notes['licence']}"] if "licence" in notes else []
+    return ", ".join([source.name, *known])
 
 
 def about_head(head: Mapping[str, Any]) -> str:

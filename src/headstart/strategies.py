@@ -444,7 +444,7 @@ def best_epoch(history: tuple[Epoch, ...], settings: TrainSettings) -> int | Non
     """Number of the epoch whose weights came back; None where the last ones stayed."""
     if not settings.patience:
         return None
-    return min(history, key=lambda epoch: epoch.val_loss).number
+    return min(history, key=lambda epoch: (not np.isfinite(epoch.val_loss), epoch.val_loss)).number
 
 
 def epoch_curve(title: str, history: tuple[Epoch, ...], best: int | None) -> Curve:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import strftime
 
 from headstart.choose import Choice
-from headstart.comparison import FINETUNE, PROBE, Table, run_table
+from headstart.comparison import FINETUNE, Table, run_table
 from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset
 from headstart.data.doctor import Checkup, examine
@@ -154,6 +154,7 @@ def run_transfer(
         calibrations = (reliability(f"How far to believe it: {title}", learnt.held_probs, codes),)
     n_held = 0 if parts.held is None else len(parts.held)
     result = StudyResult(
+        kind="transfer",
         title=f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(learnt, n_held),
         verdict=table.verdict,
@@ -232,7 +233,7 @@ def _table(
         strategies["majority"] = majority(parts.fit)
     if opened is not None:
         strategies[FINETUNE] = lambda learn, asked, seed: opened
-    protocol = Protocol((), 1, seed, shown=(FINETUNE,), pairs=((FINETUNE, PROBE),))
+    protocol = Protocol((), 1, seed, shown=(FINETUNE,))  # no test against the probe: these images chose
     return run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
 
 

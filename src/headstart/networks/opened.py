@@ -19,7 +19,7 @@ from torch.nn import functional
 from headstart.graph.build import JOIN, n_features
 from headstart.networks.torch_engine import spec_module, spec_parts
 from headstart.networks.torch_training import TorchTraining, tensor
-from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, TrainSettings, Weights
+from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, Weights
 
 __all__ = ["HEAD", "AffineMap", "Body", "OpenedNetwork", "spec_body"]
 
@@ -53,7 +53,8 @@ class Body:
 
     ``module`` gives the tensors of ``taps`` from scaled pixels (n, channels, height, width); ``shapes`` are
     theirs without the images' axis; ``parts`` name its parameters from the input upwards; ``finished``
-    makes of the trained module what its maker wants.
+    makes of the trained module what its maker wants. ``dropout_rng`` is what its dropout draws from, if it
+    has a generator of its own.
     """
 
     module: nn.Module
@@ -61,6 +62,7 @@ class Body:
     shapes: Mapping[str, tuple[int, ...]]
     parts: Sequence[tuple[str, Sequence[str]]]
     finished: Callable[[nn.Module], Any]
+    dropout_rng: torch.Generator | None = None
 
 
 class OpenedNetwork(TorchTraining):
@@ -107,16 +109,15 @@ class OpenedNetwork(TorchTraining):
         below = len(self.parts) - 1
         self.freeze_parts(0 if n_parts is None else max(0, below - n_parts))
 
-    def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
-        """Make the optimizer for the parts that are not frozen; ``n_steps`` are to come, 0 if unknown."""
-        super().start(settings, n_steps)
-
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
     ) -> tuple[Array, NDArray[np.bool_]]:
         """As the training loop has it; dropout within the body draws from this step's own seed."""
+        draw = hash((self._seed, self._settings.seed, self._done)) % 2**63  # by step: nothing to remember
+        if self._body.dropout_rng is not None:
+            self._body.dropout_rng.manual_seed(draw)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(hash((self._seed, self._settings.seed, self._done)) % 2**63)
+            torch.manual_seed(draw)
             return super().train_step(images, labels, learning_rate, weights)
 
     def finished(self) -> tuple[Any, AffineMap]:
@@ -206,7 +207,8 @@ def spec_body(spec: NetworkSpec, weights: Weights, tap: str) -> Body:
 
     last = max(spec.layer_names.index(one) for one in taps)
     cut = replace(spec, layers=spec.layers[: last + 1])
-    module = _Tapped(spec_module(cut, torch.Generator().manual_seed(0)), taps)
+    dropout_rng = torch.Generator()
+    module = _Tapped(spec_module(cut, dropout_rng), taps)
     parts = spec_parts(cut, module.layers)
     named = {**dict(module.layers.named_parameters()), **_statistics(module.layers)}
     with torch.no_grad():
@@ -224,6 +226,7 @@ def spec_body(spec: NetworkSpec, weights: Weights, tap: str) -> Body:
         layer_shapes(cut),
         [(name, [f"layers.{one}" for one in names]) for name, names in parts],
         finished,
+        dropout_rng,
     )
 
 

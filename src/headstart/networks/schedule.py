@@ -62,7 +62,9 @@ class Plan:
 
     def batch(self) -> tuple[Indices, Array | None]:
         """The next images, with weights where some were skipped; sets the learning rate."""
-        part = slice(self._place, self._place + self._settings.batch_size)
+        stop = self._place + self._settings.batch_size
+        # a last image alone joins the batch before it: one image has no variance for a norm to learn from
+        part = slice(self._place, stop + (len(self._order) - stop == 1))
         indices = self._order[part]
         share = self._share_per_image * len(self._losses) / len(self._order) * len(indices)
         self.learning_rate = self._rate(self._done + 0.5 * share)

@@ -148,15 +148,27 @@ class TorchTraining:
         self._set_modes()
 
     def _set_modes(self) -> None:
-        """Dropout and statistics are live in open parts only."""
+        """Dropout and statistics are live in open parts only; a layer without weights goes with the next."""
         self._module.train()
         first = len(self.parts) - self._n_open
         closed = {name.rpartition(".")[0] for names in self._names[:first] for name in names}
         still = self._settings.batch_norm == "frozen"
+        waiting: list[nn.Module] = []
         for name, one in self._module.named_modules():
-            alone = not any(True for _ in one.children())
-            if alone and (name in closed or (still and isinstance(one, _NORMS))):
+            if isinstance(one, _NORMS):  # some hold an activation, so they are no leaves
+                if still or name in closed:
+                    one.eval()
+            elif any(True for _ in one.children()):
+                continue
+            elif name in closed:
                 one.eval()
+                for before in waiting:
+                    before.eval()
+                waiting = []
+            elif not any(True for _ in one.parameters(recurse=False)):
+                waiting.append(one)
+            else:
+                waiting = []
 
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
@@ -169,7 +181,7 @@ class TorchTraining:
         targets, shares = self._moved(labels), None if weights is None else self._moved(weights)
         pixels, mixed = self._mixed(self._pixels(images))
         losses, rights = [], []
-        size = -(-len(images) // self._settings.accumulate)
+        size = max(2, -(-len(images) // self._settings.accumulate))  # one image has no variance for a norm
         for part in (slice(at, at + size) for at in range(0, len(images), size)):
             plain, loss, right = self._losses(pixels[part], targets, part, mixed)
             counted = loss if shares is None else loss * shares[part]
@@ -208,6 +220,7 @@ class TorchTraining:
             return pixels, None
         rng = np.random.default_rng([self._settings.seed, 4, self._done])  # by step, so nothing to remember
         share = float(rng.beta(strength, strength))
+        share = max(share, 1 - share)  # most of each image is its own: by that its loss is told
         partners = self._moved(rng.permutation(len(pixels)))
         return share * pixels + (1 - share) * pixels[partners], (partners, share)
 

@@ -170,8 +170,9 @@ class _Run:
         self.history.append(Epoch(self.number, *train, *held, self.plan.learning_rate, seconds))
         if not self._settings.patience:
             return
-        if self._best is None or held[0] < self._best[0]:
-            self._best = held[0], self._network.weights()
+        loss = held[0] if np.isfinite(held[0]) else np.inf  # else the first would stay the best for ever
+        if self._best is None or loss < self._best[0]:
+            self._best = loss, self._network.weights()
         elif len(self.history) - _best_epoch(self.history) >= self._settings.patience:
             self._stopped = True
 
@@ -242,7 +243,7 @@ def measure(network: Trainable, images: Images, labels: Codes) -> tuple[float, f
 
 
 def _best_epoch(history: list[Epoch]) -> int:
-    return min(history, key=lambda epoch: epoch.val_loss).number
+    return min(history, key=lambda epoch: (not np.isfinite(epoch.val_loss), epoch.val_loss)).number
 
 
 def _check(images: Images, labels: Codes, settings: TrainSettings, validation: Held | None) -> None:
