@@ -38,7 +38,7 @@ from headstart.opening import (
     starting_head,
 )
 from headstart.records import InputSpec, Source, TrainSettings
-from headstart.sources import open_source, spec_source
+from headstart.sources import open_source, random_source, spec_source
 from headstart.strategies import Probe
 from headstart.studies import Wanted, run_study
 from headstart.transfers import run_transfer
@@ -263,18 +263,26 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
     assert "taken, in 0 of 1 fits" in sentence_of(spoilt.decisions)
 
 
-def test_it_helps_on_new_classes_and_sees_no_label_asked(
-    source: Source, pool: Dataset, asked: Dataset
-) -> None:
-    learn, everyone = np.arange(80), np.arange(len(asked))
+def test_it_helps_where_the_probe_is_poor(pool: Dataset, asked: Dataset) -> None:
+    """On a network that nobody trained there is much to learn."""
+    reader = Reader(random_source(architecture("cnn", EIGHT, 10), 0), pool, asked)
+    opening = Opening("all", settings={"epochs": 90, "precision": "fp32"})
+    one = Finetuner(reader, Chooser(reader, Probe("hidden1", "flat", "ridge")), opening)
+    learn, everyone, truth = np.arange(150), np.arange(len(asked)), asked.codes()
+    probed = (one.probe(learn, everyone, 0).argmax(1) == truth).mean()
+    opened = (one.strategy()(learn, everyone, 0).argmax(1) == truth).mean()
+    assert one.decide(learn, 0).accepted
+    assert opened > probed + 0.02
+    assert "taken, in 1 of 1 fits (opened: all)" in sentence_of(one.decisions)
+
+
+def test_no_label_of_what_is_asked_is_seen(source: Source, pool: Dataset, asked: Dataset) -> None:
+    learn, everyone = np.arange(len(pool)), np.arange(len(asked))
     found = []
     for labels in (asked.labels, np.roll(asked.labels, 1)):
-        one = tuner(source, pool, replace(asked, labels=labels), epochs=100)
+        one = tuner(source, pool, replace(asked, labels=labels))
         found.append(one.strategy(checked=False)(learn, everyone, 0))
     assert np.array_equal(*found)
-    probed = one.probe(learn, everyone, 0)
-    truth = asked.codes()
-    assert (found[0].argmax(1) == truth).mean() > (probed.argmax(1) == truth).mean() + 0.01
 
 
 def test_with_one_image_of_a_class_the_probe_stays(source: Source, pool: Dataset, asked: Dataset) -> None:

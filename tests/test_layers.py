@@ -74,7 +74,8 @@ LAYERS: dict[str, str] = {
     "predict_batch": "errors records progress atomic data model predict",
     "export": "errors records atomic data imaging graph model",
     "estimator": "errors records cache data imaging heads features model sources strategies",
-    "face": "errors records progress cache data imaging features model sources strategies studies",
+    "face": "errors records progress cache data imaging features model sources strategies studies opening "
+    "opened_model",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
     "strategies comparison tables networks heads features choose transfers protocol controls opening "
     "finetune studies trained graph provenance",

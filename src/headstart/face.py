@@ -15,10 +15,12 @@ from headstart.data.readers import load
 from headstart.features import Extraction
 from headstart.imaging.augment import parse_augmentation
 from headstart.model import Model, open_model
+from headstart.opened_model import attempt
+from headstart.opening import parse_opening, parse_transfer
 from headstart.records import StudyResult, TrainSettings
 from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head, learn_network
-from headstart.studies import CONTROLS, Wanted, run_study
+from headstart.strategies import Probe, learn_head, learn_network, training_parts
+from headstart.studies import CONTROLS, Wanted, parse_controls, run_study
 
 __all__ = ["study", "train", "transfer"]
 
@@ -77,6 +79,8 @@ def transfer(
     head: str | None = None,
     augment: str | None = None,
     balance: bool = False,
+    strategy: str = "probe",
+    unfreeze: str = "auto",
     seed: int = 0,
 ) -> Model:
     """Teach a frozen source new classes.
@@ -98,13 +102,17 @@ def transfer(
         Views to learn from beside the images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
     balance : bool, default=False
         Let every class count alike, however many images it has.
+    strategy : {'probe', 'finetune'}, default='probe'
+        ``finetune`` opens the network, and keeps that only where it beats the probe on images held out.
+    unfreeze : str, default='auto'
+        How far: ``head``, ``last``, a number of parts, ``all`` or ``auto``.
     seed : int, default=0
         Same seed, same machine, same model.
 
     Returns
     -------
     Model
-        The source's graph with the head appended.
+        The source's graph, trained further or not, with the head appended.
 
     Raises
     ------
@@ -122,7 +130,12 @@ def transfer(
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(tap, pooling, head, augmentation, balance)
-    return learn_head(frozen, dataset, probe, seed=seed, options=Extraction(default_cache())).model
+    opening, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
+    learnt = learn_head(frozen, dataset, probe, seed=seed, options=options)
+    if opening is None:
+        return learnt.model
+    parts = training_parts(dataset, seed)
+    return attempt(frozen, dataset, learnt, probe, opening, parts, seed=seed, options=options).learnt.model
 
 
 def study(
@@ -139,6 +152,8 @@ def study(
     head: str | None = None,
     augment: str | None = None,
     allow_leaks: bool = False,
+    strategies: Sequence[str] = ("probe",),
+    unfreeze: str = "auto",
     seed: int = 0,
 ) -> StudyResult:
     """Find out whether transfer is worth it, and how far one may trust the answer.
@@ -164,6 +179,10 @@ def study(
         As in `transfer`; what is left out is chosen anew inside every fit.
     allow_leaks : bool, default=False
         Go on though an image is learnt from and judged by.
+    strategies : sequence of str, default=('probe',)
+        ``finetune`` beside it, ``scratch`` too.
+    unfreeze : str, default='auto'
+        How far fine-tuning opens the network, as in `transfer`.
     seed : int, default=0
         Same seed, same machine, same result.
 
@@ -197,9 +216,10 @@ def study(
         None if labels_per_class is None else tuple(labels_per_class),
         True,
         draws,
-        tuple(controls),
+        parse_controls(",".join(controls) or "none", ",".join(strategies)),
         allow_leaks,
         seed,
+        opening=parse_opening(",".join(strategies), unfreeze),
     )
     options = Extraction(default_cache())
     return run_study(frozen, dataset, wanted, external=external, trained=trained, options=options)
