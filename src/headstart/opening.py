@@ -273,7 +273,7 @@ def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> Tr
         by_rule = replace(
             shared,
             batch_size=min(16, max(8, n_images // 2)),
-            learning_rate=3e-4,
+            learning_rate=1e-4,
             layer_decay=0.8,
             gradual=0.3,
             mixup=0.1,
