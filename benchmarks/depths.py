@@ -52,7 +52,8 @@ def main() -> None:
             tuner, right = Finetuner(reader, chooser, Opening(depth)), []
             for number, places in enumerate(draws):
                 learn = np.searchsorted(kept, places)
-                tuner.decisions[learn.tobytes(), number] = Decision(None, (Trial(depth, 0.0, 0.0, epochs=10_000),), 0)
+                given = Decision(None, (Trial(depth, 0.0, 0.0, epochs=10_000),), 0)
+                tuner.decisions[learn.tobytes(), number] = given
                 answers = tuner.strategy(checked=False)(learn, everyone, number)
                 right.append(answers.argmax(axis=1) == truth)
             accuracies = [float(one.mean()) for one in right]

@@ -59,9 +59,7 @@ def trained(data: Dataset) -> Network:
         images,
         data.codes(),
         SETTINGS,
-        views=lambda batch, indices, epoch: augment(
-            batch, augmentation, seed=0, indices=indices, view=epoch
-        ),
+        views=lambda batch, indices, epoch: augment(batch, augmentation, seed=0, indices=indices, view=epoch),
     )
     print(
         f"{len(data)} drawings of {len(data.classes)} characters: {perf_counter() - begun:.0f} s, "
