@@ -221,7 +221,7 @@ def test_an_absent_source(refused: Callable[..., Said], source: str, names: tupl
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (("transfer", "drawings", "digits", "--strategy", "finetnue"), ("'finetnue'", "probe, finetune")),
+        (("transfer", "drawings", "digits", "--strategy", "finetnue"), ("'finetnue'", "probe or finetune")),
         (("transfer", "drawings", "digits", "--unfreeze", "all"), ("'all' without the strategy finetune",)),
         (("study", "drawings", "digits", "--strategies", "probe,fintune"), ("'fintune'", "finetune")),
         (

@@ -108,6 +108,8 @@ def test_it_is_a_network(engine: str, spec: NetworkSpec) -> None:
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "every"])
 def test_a_seed_draws_the_same_weights_in_every_engine(engine: str, name: str) -> None:
     spec = EVERY if name == "every" else architecture(name, GREY, 10)
+    if engine == "scratch" and name == "best":
+        pytest.skip("the NumPy engine has no batch norm")
     drawn = make_network(spec, engine, 3).weights()
     assert same(drawn, initial_weights(spec, 3)) and not same(drawn, initial_weights(spec, 4))
     shapes = {**layer_shapes(spec)}

@@ -244,7 +244,8 @@ def test_no_test_image_is_learnt_from(
 
     def see_learn(*args: Any, **_: Any) -> None:
         dataset = next(one for one in args if isinstance(one, Dataset))
-        for part in filter(None, vars(training_parts(dataset, 0)).values()):
+        parts = training_parts(dataset, 0)
+        for part in filter(None, (parts.fit, parts.held)):
             learnt.update(rows_of(part))
             groups_learnt.update(part.groups.tolist())
 

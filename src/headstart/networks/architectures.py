@@ -140,8 +140,8 @@ def training_for(name: str) -> tuple[TrainSettings, str | None]:
 
     Examples
     --------
-    >>> training_for("cnn")[0].epochs, training_for("best")[1]
-    (5, 'handwriting')
+    >>> training_for("cnn")[0].epochs, training_for("best")[0].schedule
+    (5, 'one-cycle')
     """
     return _TRAINING.get(name, (_PLAIN, None))
 

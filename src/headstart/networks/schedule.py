@@ -36,7 +36,7 @@ class Plan:
     def __init__(self, n_images: int, settings: TrainSettings) -> None:
         self._settings = settings
         self._losses = np.full(n_images, np.inf, np.float32)
-        per_epoch = -(-n_images // settings.batch_size)
+        per_epoch = max(1, -(-(n_images - 1) // settings.batch_size))  # see `batch`
         self.epochs = max(settings.epochs, -(-settings.min_steps // per_epoch))
         self.n_steps = self.epochs * per_epoch
         self.step = 0
