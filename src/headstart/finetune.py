@@ -227,8 +227,8 @@ class Finetuner:
             settings = replace(settings, patience=max(5, settings.epochs // 2))
         elif epochs is not None and epochs < settings.epochs // 2:
             settings = replace(settings, epochs=max(1, epochs))  # it overfits: a schedule of that length
-        rows, labels, _ = self.reader.training(place, learn)
-        codes = self._code_of(labels)
+        rows, _, images = self.reader.training(place, learn)
+        codes = self._codes[learn][images]
         probe = fitted(self.reader, place, head_name, learn, seed, balance=self.chooser.wanted.balance)
         start = starting_head(probe, rows, codes, pool.classes, seed)
         opening = self.opening
@@ -277,10 +277,6 @@ class Finetuner:
     @cached_property
     def _codes(self) -> Codes:
         return self.reader.pool.codes()
-
-    def _code_of(self, labels: NDArray[np.str_]) -> Codes:
-        order = {name: code for code, name in enumerate(self.reader.pool.classes)}
-        return np.array([order[name] for name in labels.tolist()], np.int64)
 
     @cached_property
     def _pool_images(self) -> Images:

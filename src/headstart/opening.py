@@ -23,13 +23,12 @@ from headstart.heads.trained import TrainedHead
 from headstart.imaging.augment import PRESETS, Augmentation, flip_warning, parse_augmentation
 from headstart.networks.training import Held, OnEpoch, OnStep, fit
 from headstart.pretrained import trained_source
-from headstart.records import Array, Codes, Epoch, Images, InputSpec, Source, TrainSettings
+from headstart.records import DEVICES, Array, Codes, Epoch, Images, InputSpec, Source, TrainSettings
 from headstart.sources import spec_source
 from headstart.strategies import best_epoch, training_views
 
 __all__ = [
     "DEPTHS",
-    "DEVICES",
     "STRATEGIES",
     "Opened",
     "Opening",
@@ -48,8 +47,6 @@ STRATEGIES = ("probe", "finetune", "scratch")
 """How much is relearnt: nothing of the source, some of it, everything."""
 
 DEPTHS = ("head", "last", "2", "all", "auto")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-"""Where torch may train; the engine says which of them are there."""
 
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
 _MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data

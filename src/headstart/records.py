@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "DEVICES",
     "NONE_OF_THESE",
     "Answered",
     "Array",
@@ -56,6 +57,9 @@ Weights = dict[str, NDArray[np.float32]]
 ``layer.mean`` and ``layer.variance``, all (channels,).
 A flattened map is in (height, width, channel) order, in every engine and in the graph."""
 
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Where torch may train; the engine says which of them are there."""
 
 NONE_OF_THESE = "none of these"
 """What a model answers to a picture unlike all it learnt from."""

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.graph.build import JOIN, n_features
+from headstart.networks.architectures import layer_shapes
 from headstart.networks.torch_engine import spec_module, spec_parts
-from headstart.networks.torch_training import TorchTraining, tensor
+from headstart.networks.torch_training import TorchTraining, named_weights, tensor
 from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, Weights
 
 __all__ = ["HEAD", "AffineMap", "Body", "OpenedNetwork", "spec_body"]
@@ -203,21 +204,18 @@ def spec_body(spec: NetworkSpec, weights: Weights, tap: str) -> Body:
         Finished, it gives the spec up to the last tap, and the weights.
     """
     taps = tuple(tap.split(JOIN))
-    from headstart.networks.architectures import layer_shapes
-
     last = max(spec.layer_names.index(one) for one in taps)
     cut = replace(spec, layers=spec.layers[: last + 1])
     dropout_rng = torch.Generator()
     module = _Tapped(spec_module(cut, dropout_rng), taps)
     parts = spec_parts(cut, module.layers)
-    named = {**dict(module.layers.named_parameters()), **_statistics(module.layers)}
     with torch.no_grad():
-        for name, value in named.items():
+        for name, value in named_weights(module.layers).items():
             value.copy_(tensor(np.ascontiguousarray(weights[name])))
 
     def finished(trained: nn.Module) -> tuple[NetworkSpec, Weights]:
         assert isinstance(trained, _Tapped), "the module that was given"
-        found = {**dict(trained.layers.named_parameters()), **_statistics(trained.layers)}
+        found = named_weights(trained.layers)
         return cut, {name: one.detach().numpy().copy(order="C") for name, one in found.items()}
 
     return Body(
@@ -228,17 +226,6 @@ def spec_body(spec: NetworkSpec, weights: Weights, tap: str) -> Body:
         finished,
         dropout_rng,
     )
-
-
-def _statistics(module: nn.Module) -> dict[str, Tensor]:
-    """Of batch-norm, by the names of the canonical layout."""
-    return {
-        f"{name}.{own}": one
-        for name, norm in module.named_modules()
-        if isinstance(norm, nn.BatchNorm2d)
-        for own, one in (("mean", norm.running_mean), ("variance", norm.running_var))
-        if one is not None
-    }
 
 
 class _Tapped(nn.Module):

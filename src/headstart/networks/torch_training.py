@@ -23,11 +23,10 @@ from torch.nn import functional
 
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.networks.torch_optimizers import FlatOptimizer, Stretch
-from headstart.records import Array, Codes, Images, InputSpec, TrainSettings, Weights
+from headstart.records import DEVICES, Array, Codes, Images, InputSpec, TrainSettings, Weights
 
-__all__ = ["DEVICES", "TorchTraining", "chosen_device", "keep_freed_memory", "tensor"]
+__all__ = ["TorchTraining", "chosen_device", "keep_freed_memory", "named_weights", "tensor"]
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 _EVALUATION_PIXELS = 1024 * 28 * 28
 _STATISTICS = {"running_mean": "mean", "running_var": "variance"}
 _NORMS = nn.modules.batchnorm._BatchNorm
@@ -327,12 +326,12 @@ class TorchTraining:
         with self._averaged():
             return {
                 name: one.detach().cpu().numpy().copy(order="C")
-                for name, one in self._named_weights().items()
+                for name, one in named_weights(self._module).items()
             }
 
     def load_weights(self, weights: Weights) -> None:
         """Take weights as `weights` gives them; names and shapes must match exactly."""
-        own = self._named_weights()
+        own = named_weights(self._module)
         wanted = {name: tuple(value.shape) for name, value in own.items()}
         given = {name: value.shape for name, value in weights.items()}
         if wanted != given:
@@ -346,15 +345,6 @@ class TorchTraining:
     def _title(self) -> str:
         """What to call it in an error."""
         return "this network"
-
-    def _named_weights(self) -> dict[str, Tensor]:
-        """Parameters, then statistics of batch-norm, by their names in the canonical layout."""
-        found: dict[str, Tensor] = dict(self._module.named_parameters())
-        for name, one in self._module.named_buffers():
-            before, _, last = name.rpartition(".")
-            if last in _STATISTICS:
-                found[f"{before}.{_STATISTICS[last]}"] = one
-        return found
 
     def _learning_statistics(self) -> list[tuple[str, Tensor]]:
         """Statistics of batch-norm that training changes."""
@@ -431,6 +421,27 @@ def chosen_device(name: str) -> torch.device:
     if not there[name]:
         raise SettingError(f"device is {name!r}, which torch does not find here, need one it does; use auto")
     return torch.device(name)
+
+
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters, then statistics of batch-norm, by their names in the canonical layout.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The module's own, not copies.
+    """
+    found: dict[str, Tensor] = dict(module.named_parameters())
+    for name, one in module.named_buffers():
+        before, _, last = name.rpartition(".")
+        if last in _STATISTICS:
+            found[f"{before}.{_STATISTICS[last]}"] = one
+    return found
 
 
 def tensor(array: NDArray[Any]) -> Tensor:
