@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headstart import finetune
 from headstart.controls import Chooser, Reader
 from headstart.data import from_arrays
 from headstart.data.dataset import Dataset
@@ -298,6 +299,43 @@ def test_few_images_are_judged_in_folds_and_many_by_a_fifth(source: Source, pool
     one = tuner(source, pool, pool)
     assert one.decide(np.arange(60), 0).n_held == 60
     assert one.decide(np.arange(240), 0).n_held == 48
+
+
+def test_classes_count_alike_where_the_probe_balances(
+    source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    real = finetune.open_and_train
+
+    def watched(*words: Any, **settings: Any) -> Opened:
+        given.append((words[4], settings["shares"]))
+        return real(*words, **settings)
+
+    monkeypatch.setattr(finetune, "open_and_train", watched)
+    reader = Reader(source, pool, pool)
+    for balance in (False, True):
+        chooser = Chooser(reader, Probe("block4", "flat", "ridge", balance=balance))
+        Finetuner(reader, chooser, Opening("last", settings=SHORT)).decide(np.arange(230), 0)
+    (_, plain), (codes, shares) = given
+    assert plain is None
+    totals = np.bincount(codes, shares)
+    assert np.allclose(totals, totals[0])
+    assert len(set(np.bincount(codes))) > 1
+
+
+def test_networks_are_not_held_for_later(
+    source: Source, pool: Dataset, asked: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "_REFIT", 100)  # so that the network judged is the one that answers
+    one = tuner(source, pool, asked)
+    learn, everyone = np.arange(len(pool)), np.arange(len(asked))
+    one.decide(learn, 0)
+    assert len(one._judged) == 1
+    safe, unchecked = opened_strategies(one).values()
+    safe(learn, everyone, 0)
+    assert not one._judged
+    unchecked(learn, everyone, 0)
+    assert len(one._answered) == 1
 
 
 def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> None:

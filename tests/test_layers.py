@@ -27,6 +27,7 @@ LAYERS: dict[str, str] = {
     "progress": "records",
     "beside": "errors",
     "scratch": "errors",
+    "durations": "errors",
     "data": "errors records _optional",
     "imaging": "errors records _optional data",
     "graph": "errors records imaging",
@@ -49,7 +50,7 @@ LAYERS: dict[str, str] = {
     "protocol": "errors records data",
     "controls": "errors records data imaging heads networks features sources strategies choose protocol",
     "opening": "errors _optional records imaging graph heads networks features pretrained sources strategies",
-    "finetune": "records progress data imaging graph heads features protocol controls opening",
+    "finetune": "records scratch progress data imaging graph heads features protocol controls opening",
     "opened_model": "records data features assemble heads controls strategies opening finetune",
     "comparison": "errors records progress beside data evaluation protocol",
     "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
@@ -84,9 +85,9 @@ LAYERS: dict[str, str] = {
     "app": "headstart errors _optional records progress data imaging graph evaluation heads features model "
     "sources strategies",
     "shipping": "console data model export app",
-    "verbs": "errors console atomic progress data features imaging model networks opening sources strategies "
-    "studies tune_training tunings",
-    "training_verb": "errors console progress data evaluation model strategies trainings",
+    "verbs": "errors console durations atomic progress data features imaging model networks opening sources "
+    "strategies studies tune_training tunings",
+    "training_verb": "errors console durations progress data evaluation model strategies trainings",
     "cli": "headstart errors records progress cache data imaging evaluation report model opening sources "
     "strategies inspect tables predict predict_batch face recipes networks heads features transfers nouns "
     "console verbs shipping training_verb",

@@ -321,3 +321,12 @@ def test_all_faults_of_a_call_are_told_together(data: Data) -> None:
 def test_images_and_labels_must_match(n_images: int, n_labels: int) -> None:
     with pytest.raises(ShapeError, match=f"images number {n_images}, labels {n_labels}, need as many"):
         fit(Recorder(), numbered(n_images)[0], numbered(n_labels)[1], settings())
+
+
+def test_images_count_as_they_are_told_to() -> None:
+    images, labels = numbered(8)
+    network, shares = Recorder(), np.arange(8, dtype=np.float32)
+    fit(network, images, labels, TrainSettings(epochs=1, batch_size=4), shares=shares)
+    for batch, given in zip(network.batches, network.shares, strict=True):
+        assert given is not None
+        assert np.array_equal(given, shares[batch])

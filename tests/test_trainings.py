@@ -14,12 +14,11 @@ from command import ERROR, Run, Said, contents
 from headstart import trainings
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
-from headstart.errors import SettingError
 from headstart.model import open_model
 from headstart.networks.architectures import training_for
 from headstart.records import TrainSettings
 from headstart.training_log import JsonLines
-from headstart.trainings import Keeping, Training, checkpoints_of, log_of, parse_span, run_training
+from headstart.trainings import Keeping, Training, checkpoints_of, log_of, run_training
 
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "2")
 
@@ -160,7 +159,7 @@ def test_a_log_that_fails_costs_a_remark_not_the_model(
     ("words", "names"),
     [
         (("--log", "tensorbord"), ("'tensorbord'", "nearest", "tensorboard")),
-        (("--checkpoint-every", "soon"), ("'soon'", "60s, 5m or 1h")),
+        (("--checkpoint-every", "soon"), ("'soon'", "90s, 5m or 1h")),
         (("--device", "cuda"), ("'cuda'", "scratch")),
         (("--mixup", "0.2"), ("mixup is 0.2", "torch")),
         (("--augment", "huge"), ("'huge'",)),
@@ -221,13 +220,6 @@ def test_places_beside_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert checkpoints_of(Path("runs/v1.5")) == Path("runs/v1.5.checkpoints")
     assert log_of(Path(".")) == tmp_path.with_name(f"{tmp_path.name}.log")
     assert checkpoints_of(Path("a/..")).parent == tmp_path.parent
-
-
-def test_spans() -> None:
-    assert [parse_span(one) for one in ("60s", "1.5m", " 2 ", "0", "1h")] == [60, 90, 2, 0, 3600]
-    for wrong in ("", "-1s", "1d", "s", "nan"):
-        with pytest.raises(SettingError, match="checkpoint-every"):
-            parse_span(wrong)
 
 
 # --- the report

@@ -19,7 +19,7 @@ from headstart.errors import DataError, SettingError
 from headstart.networks.architectures import architecture
 from headstart.records import InputSpec
 from headstart.regime import Regime, default_regime
-from headstart.tune_training import TrainingTuning, parse_budget, tune_training
+from headstart.tune_training import TrainingTuning, tune_training
 
 optuna = pytest.importorskip("optuna")
 
@@ -63,19 +63,6 @@ def timeless(found: TrainingTuning) -> TrainingTuning:
 
 
 # --- words
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1h", 3600), ("1.5 m", 90), ("7", 7), (" .5h ", 1800)]
-)
-def test_a_budget_is_a_number_and_a_unit(text: str, seconds: float) -> None:
-    assert parse_budget(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "5 minutes", "0s", "-5m", "m", "1h30m", "nan", "5d"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(SettingError, match="need a time above 0; write it like 90s, 5m or 1h"):
-        parse_budget(text)
 
 
 @pytest.mark.parametrize("network", ["cnn", "mlp", "mlp-wide"])

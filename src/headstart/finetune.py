@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from headstart.controls import Chooser, Reader, fitted
 from headstart.data.splits import folds, holdout
+from headstart.features import Place
 from headstart.heads.base import fit_temperature
+from headstart.heads.training import class_weights
 from headstart.imaging.prepare import prepare
 from headstart.opening import (
     Opened,
@@ -30,6 +32,7 @@ from headstart.opening import (
 from headstart.progress import SILENT, Progress
 from headstart.protocol import Strategy
 from headstart.records import Array, Codes, Images
+from headstart.scratch.losses import cross_entropy
 
 __all__ = ["OPENED", "Decision", "Finetuner", "Parts", "Trial", "opened_strategies", "sentence_of"]
 
@@ -67,14 +70,12 @@ class Decision:
     """What was tried, and whether it was better than the probe on the same images held out.
 
     ``probe`` is the probe's trial; ``trials`` are of the depths. ``n_held`` is 0 where a class has too few
-    images to hold any out: then nothing is accepted. ``kept`` is the network trained on the images beside
-    the held ones, where there was one part of them.
+    images to hold any out: then nothing is accepted.
     """
 
     probe: Trial | None
     trials: tuple[Trial, ...]
     n_held: int
-    kept: Opened | None = None
 
     @property
     def best(self) -> Trial | None:
@@ -96,7 +97,9 @@ class Decision:
 
 @dataclass
 class Finetuner:
-    """Fine-tuning on any part of a pool, judged by others of its images; every fit is kept.
+    """Fine-tuning on any part of a pool, judged by others of its images.
+
+    Every decision and every answer is kept; networks are not, as those of a study would fill the memory.
 
     Parameters
     ----------
@@ -119,7 +122,9 @@ class Finetuner:
     progress: Progress = SILENT
     own_parts: Parts = ()
     decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
-    _done: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
+    _judged: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
+    _answered: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
+    _start: tuple[tuple[bytes, int], Any] | None = field(default=None, repr=False)
 
     def strategy(self, *, checked: bool = True) -> Strategy:
         """Answers of the opened network where it was accepted, else the probe's.
@@ -136,11 +141,12 @@ class Finetuner:
         """
 
         def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-            decision = self.decide(learn, seed)
-            if checked and not decision.accepted:
+            accepted = self.decide(learn, seed).accepted
+            if (learn.tobytes(), seed) in self._judged:  # answers now, so that no network waits for later
+                self.answers(learn, asked, seed)
+            if checked and not accepted:
                 return self.probe(learn, asked, seed)
-            opened = self.opened(learn, seed, decision)
-            return self._answers(opened, asked)
+            return self.answers(learn, asked, seed)
 
         return strategy
 
@@ -151,17 +157,21 @@ class Finetuner:
             self.decisions[key] = self._decided(learn, seed)
         return self.decisions[key]
 
-    def opened(self, learn: Indices, seed: int, decision: Decision) -> Opened:
+    def opened(self, learn: Indices, seed: int) -> Opened:
         """The network as it is used: trained on all images to learn from, or on most of very many."""
-        key = (learn.tobytes(), seed)
-        if key not in self._done:
-            if decision.kept is not None and (self.own_parts or len(learn) >= _REFIT):
-                self._done[key] = decision.kept
-            else:
-                best = decision.best
-                depth = best.depth if best else depths_of(self.opening.unfreeze)[-1]
-                self._done[key] = self._trained(learn, None, depth, seed, best.epochs if best else None)
-        return self._done[key]
+        best = self.decide(learn, seed).best
+        judged = self._judged.pop((learn.tobytes(), seed), None)
+        if judged is not None:
+            return judged
+        depth = best.depth if best else depths_of(self.opening.unfreeze)[-1]
+        return self._trained(learn, None, depth, seed, best.epochs if best else None)
+
+    def answers(self, learn: Indices, asked: Indices, seed: int) -> Array:
+        """The opened network's answers to images asked, whether it beat the probe or not."""
+        key = learn.tobytes(), asked.tobytes(), seed
+        if key not in self._answered:
+            self._answered[key] = self._by_graph(self.opened(learn, seed), asked)
+        return self._answered[key]
 
     def _decided(self, learn: Indices, seed: int) -> Decision:
         parts = self._parts(learn, seed)
@@ -195,7 +205,9 @@ class Finetuner:
         judged = Trial("probe", float(right.mean()), float(stands.mean()))
         decision = Decision(judged, tuple(trials), len(truth))
         best = decision.best
-        return replace(decision, kept=kept[best.depth] if best and len(parts) == 1 else None)
+        if best and (self.own_parts or len(learn) >= _REFIT):
+            self._judged[learn.tobytes(), seed] = kept[best.depth]
+        return decision
 
     def _parts(self, learn: Indices, seed: int) -> Parts:
         """Places of images to learn from and of images held out; none where a class has one image."""
@@ -221,17 +233,13 @@ class Finetuner:
         self, learn: Indices, held: Indices | None, depth: str, seed: int, epochs: int | None = None
     ) -> Opened:
         """One training; with images held out it stops early by them."""
-        (place, head_name), pool = self.chooser(learn, seed), self.reader.pool
+        place, start = self._starting(learn, seed)
         settings = settings_for(len(learn), side_of(self.reader.source), self.opening, seed)
         if held is not None:
             settings = replace(settings, patience=max(5, settings.epochs // 2))
         elif epochs is not None and epochs < settings.epochs // 2:
             settings = replace(settings, epochs=max(1, epochs))  # it overfits: a schedule of that length
-        rows, _, images = self.reader.training(place, learn)
-        codes = self._codes[learn][images]
-        probe = fitted(self.reader, place, head_name, learn, seed, balance=self.chooser.wanted.balance)
-        start = starting_head(probe, rows, codes, pool.classes, seed)
-        opening = self.opening
+        codes, opening = self._codes[learn], self.opening
         if opening.augmentation is None:  # as the probe's, where that was said
             opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
         task = f"open {depth}, {len(learn):,} images"
@@ -240,8 +248,9 @@ class Finetuner:
             place,
             start,
             self._pool_images[learn],
-            self._codes[learn],
-            pool.classes,
+            codes,
+            self.reader.pool.classes,
+            shares=class_weights(codes) if self.chooser.wanted.balance else None,
             opening=opening,
             depth=depth,
             settings=settings,
@@ -251,6 +260,18 @@ class Finetuner:
             ),
         )
 
+    def _starting(self, learn: Indices, seed: int) -> tuple[Place, Any]:
+        """Where the probe reads, and the head that training starts from: the same for every depth."""
+        key = learn.tobytes(), seed
+        if self._start is None or self._start[0] != key:
+            place, name = self.chooser(learn, seed)
+            rows, _, images = self.reader.training(place, learn)
+            probe = fitted(self.reader, place, name, learn, seed, balance=self.chooser.wanted.balance)
+            head = starting_head(probe, rows, self._codes[learn][images], self.reader.pool.classes, seed)
+            self._start = key, (place, head)
+        found: tuple[Place, Any] = self._start[1]
+        return found
+
     def probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
         """The probe's answers to images asked, or with ``in_pool`` to images of the pool."""
         place, head = self.chooser(learn, seed)
@@ -258,8 +279,8 @@ class Finetuner:
         rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
         return found.probabilities(rows[asked])
 
-    def _answers(self, opened: Opened, asked: Indices) -> Array:
-        """By the graph that would be saved, so that its figures are the model's."""
+    def _by_graph(self, opened: Opened, asked: Indices) -> Array:
+        """Its answers, by the graph that would be saved, so that its figures are the model's."""
         import onnx
 
         from headstart.graph import build, runtime
@@ -333,9 +354,7 @@ def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
     )
 
 
-def _losses(logits: NDArray[Any], truth: Codes) -> NDArray[np.float64]:
+def _losses(logits: Array, truth: Codes) -> Array:
     """Loss of each image in nats, confidence put right first: how sure they are is not what is compared."""
-    scaled = logits.astype(np.float64) * fit_temperature(logits, truth)
-    shifted = scaled - scaled.max(axis=1, keepdims=True)
-    found: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(truth)), truth]
-    return found
+    losses, _ = cross_entropy(logits.astype(np.float64) * fit_temperature(logits, truth), truth)
+    return losses

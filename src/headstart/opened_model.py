@@ -102,7 +102,7 @@ def attempt(
     decision = tuner.decide(everyone, seed)
     if not decision.accepted:
         return Attempt(learnt, decision)
-    opened = tuner.opened(everyone, seed, decision)
+    opened = tuner.opened(everyone, seed)
     note = {
         "augmentation": augmentation_for(source.input, dataset.classes, opening).parts(),
         **opening.settings,

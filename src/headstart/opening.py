@@ -51,6 +51,7 @@ DEPTHS = ("head", "last", "2", "all", "auto")
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
 _MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data
 _SEEN_SMALL, _SEEN_PHOTOS = 2_500, 100  # images learnt from, times the square root of how many there are
+_FOR = "strategy 'finetune'"
 _NAMES = {one.name for one in fields(TrainSettings)}
 
 
@@ -182,8 +183,11 @@ def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto")
     ------
     SettingError
         If a name means nothing, or it is said how to open what is not opened.
+    MissingExtraError
+        If it is, and torch is not installed: before anything is computed.
     """
     if "finetune" in parse_strategies(strategies):
+        require("torch", extra="train", for_=_FOR)
         return Opening(unfreeze, device=device)
     for name, value in (("unfreeze", unfreeze), ("device", device)):
         if value != "auto":
@@ -210,6 +214,8 @@ def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") 
     ------
     SettingError
         If a name means nothing here.
+    MissingExtraError
+        As `parse_opening` raises it.
     """
     if strategy not in STRATEGIES[:2]:
         raise SettingError(
@@ -351,6 +357,7 @@ def open_and_train(
     opening: Opening,
     depth: str,
     settings: TrainSettings,
+    shares: Array | None = None,
     held: Held | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
@@ -377,6 +384,8 @@ def open_and_train(
         One of `depths_of`.
     settings : TrainSettings
         From `settings_for`.
+    shares : ndarray of shape (n_images,), float32, optional
+        How much each image counts, 1 on average.
     held : pair, optional
         Images and codes to stop by.
     on_step, on_epoch : callable, optional
@@ -393,7 +402,7 @@ def open_and_train(
     MissingExtraError
         If torch, or for a network of timm's timm, is not installed.
     """
-    require("torch", extra="train", for_="strategy 'finetune'")
+    require("torch", extra="train", for_=_FOR)
     from headstart.networks.opened import OpenedNetwork
 
     body = _body(source, place[0])
@@ -413,6 +422,7 @@ def open_and_train(
         settings,
         validation=held,
         views=training_views(augmentation, settings.seed),
+        shares=shares,
         on_step=on_step,
         on_epoch=on_epoch,
     )

@@ -100,9 +100,10 @@ def train(
     Example: headstart train mnist -o runs/best --network best
     """
     from headstart.data.readers import load
+    from headstart.durations import parse_duration
     from headstart.model import check_output
     from headstart.progress import terminal_progress
-    from headstart.trainings import Keeping, Training, checkpoints_of, parse_span, run_training
+    from headstart.trainings import Keeping, Training, checkpoints_of, run_training
 
     check_output(output)
     given = {
@@ -120,7 +121,8 @@ def train(
     }
     settings = {name: value for name, value in given.items() if value is not None}
     wanted = Training(network, engine or "torch", device, augment, settings)
-    keeping = Keeping(output, resume, parse_span(checkpoint_every), _listed(log))
+    every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
+    keeping = Keeping(output, resume, every_s, _listed(log))
     try:
         with terminal_progress() as progress:
             dataset = told(load(data, strict=strict))

@@ -6,7 +6,6 @@ checkpoints too. Must not import an engine at the top. Called by the verb train.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -50,10 +49,9 @@ from headstart.sources import native_input
 from headstart.strategies import Learning, Learnt, learn_network, training_parts
 from headstart.training_log import LOGS, TrainingLog, make_log
 
-__all__ = ["Keeping", "Trained", "Training", "checkpoints_of", "log_of", "parse_span", "run_training"]
+__all__ = ["Keeping", "Trained", "Training", "checkpoints_of", "log_of", "run_training"]
 
 _AUTO, _NONE = "auto", "none"
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _AROUND = "around"  # where a checkpoint's values have what the loop knows nothing of
 _DECIDING = ("headstart", "kornia", "numpy", "pillow", "torch")
 _ALWAYS = (
@@ -127,35 +125,6 @@ def log_of(output: Path) -> Path:
 def _beside(output: Path, ending: str) -> Path:
     place = output if output.name not in ("", "..") else output.resolve()
     return place.with_name(f"{place.name}{ending}")
-
-
-def parse_span(text: str) -> float:
-    """Read the time between two checkpoints.
-
-    Parameters
-    ----------
-    text : str
-        A number and ``s``, ``m`` or ``h``; a plain number is seconds.
-
-    Returns
-    -------
-    float
-        Seconds, at least 0.
-
-    Raises
-    ------
-    SettingError
-        If it is no such time.
-
-    Examples
-    --------
-    >>> parse_span("90s"), parse_span("5m"), parse_span("0")
-    (90.0, 300.0, 0.0)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", text)
-    if found is None:
-        raise SettingError(f"checkpoint-every is {text!r}, need a time; write it like 60s, 5m or 1h")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def run_training(

@@ -8,7 +8,6 @@ Owns optuna, imported on use. Must not import an engine. Called by tunings.
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,11 +45,9 @@ from headstart.sources import native_input
 __all__ = [
     "NetworkTrial",
     "TrainingTuning",
-    "parse_budget",
     "tune_training",
 ]
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _JUDGED_SHARE, _WATCHED_SHARE = 0.2, 0.25  # of all; of the rest: a fifth of all each
 _SEARCH_SHARE = 0.8  # of a budget: the rest is for training the winner and the default once more
 _STARTUP = 5  # trials before one is stopped for being worse than the median
@@ -115,36 +112,6 @@ class TrainingTuning:
     def n_pruned(self) -> int:
         """Trials that were stopped early."""
         return sum(trial.pruned for trial in self.trials)
-
-
-def parse_budget(text: str) -> float:
-    """Read a span of time.
-
-    Parameters
-    ----------
-    text : str
-        A number and ``s``, ``m`` or ``h``; a plain number is seconds.
-
-    Returns
-    -------
-    float
-        Seconds, above 0.
-
-    Raises
-    ------
-    SettingError
-        If it is no such span.
-
-    Examples
-    --------
-    >>> parse_budget("5m"), parse_budget("90s"), parse_budget("1.5h")
-    (300.0, 90.0, 5400.0)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", text)
-    seconds = float(found[1]) * _SECONDS[found[2] or "s"] if found else 0.0
-    if not seconds > 0:
-        raise SettingError(f"budget is {text!r}, need a time above 0; write it like 90s, 5m or 1h")
-    return seconds
 
 
 def tune_training(

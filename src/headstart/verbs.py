@@ -171,9 +171,9 @@ def tune(
 
     Example: headstart tune timm:mobilenetv3_small_100 photos -o runs/tuned --budget 5m
     """
+    from headstart.durations import parse_duration
     from headstart.networks.architectures import ARCHITECTURES
     from headstart.progress import terminal_progress
-    from headstart.tune_training import parse_budget
     from headstart.tunings import Search, run_tuning
 
     _check_home(output)
@@ -187,7 +187,7 @@ def tune(
         n_trials=trials,
         engine=engine,
         storage=output / _TRIALS,
-        budget_s=None if wanted is None else parse_budget(wanted),
+        budget_s=None if wanted is None else parse_duration(wanted, "budget"),
     )
     with terminal_progress() as progress:
         done = run_tuning(

@@ -17,6 +17,7 @@ from headstart.errors import SettingError, ShapeError, nearest
 from headstart.networks.checkpoints import Checkpoints, Snapshot
 from headstart.networks.schedule import SCHEDULES, Plan
 from headstart.records import Array, Codes, Epoch, Images, Trainable, TrainSettings, Weights
+from headstart.scratch.losses import cross_entropy
 
 __all__ = ["Held", "OnEpoch", "OnStep", "Views", "fit", "measure"]
 
@@ -44,6 +45,7 @@ def fit(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     views: Views | None = None,
+    shares: Array | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[Epoch, ...]:
     """Train a network; with patience, stop early and bring the best weights back.
@@ -64,6 +66,8 @@ def fit(
         Progress; see ``OnStep`` and ``OnEpoch``.
     views : callable, optional
         Other augmented views of every batch; see ``Views``. Default: the images themselves.
+    shares : ndarray of shape (n_images,), float32, optional
+        How much each image counts in what is learnt, 1 on average. Default: all alike.
     checkpoints : Checkpoints, optional
         Where the run is kept now and then, and found again. With one found, training goes on from there,
         to the bit: same data, settings and machine given.
@@ -89,7 +93,7 @@ def fit(
     pass over the images per epoch, one forward pass over the validation images.
     """
     _check(images, labels, settings, validation)
-    run = _Run(network, len(images), settings)
+    run = _Run(network, len(images), settings, shares)
     found = None if checkpoints is None else checkpoints.found()
     if found is not None:
         run.load(found)
@@ -122,8 +126,10 @@ def _keep(run: _Run, checkpoints: Checkpoints) -> None:
 class _Run:
     """Where a training run stands: all of it, so that it can be kept and gone on with."""
 
-    def __init__(self, network: Trainable, n_images: int, settings: TrainSettings) -> None:
-        self._network, self._settings = network, settings
+    def __init__(
+        self, network: Trainable, n_images: int, settings: TrainSettings, shares: Array | None
+    ) -> None:
+        self._network, self._settings, self._shares = network, settings, shares
         self.plan = Plan(n_images, settings)
         self.history: list[Epoch] = []
         self._rng = np.random.default_rng([settings.seed, 1])
@@ -150,9 +156,11 @@ class _Run:
 
     def learn(self, batch: Images, labels: Codes, indices: NDArray[np.intp], weights: Array | None) -> None:
         """One step; skipped images are counted through those that stand for them."""
+        share = np.ones(len(indices), np.float32) if weights is None else weights
+        if self._shares is not None:
+            weights = share * self._shares[indices]
         losses, right = self._network.train_step(batch, labels, self.plan.learning_rate, weights)
         self.plan.saw(indices, losses)
-        share = np.ones(len(indices)) if weights is None else weights
         self._seen += float(share.sum())
         self._loss += float(share @ losses)
         self._hits += float(share @ right)
@@ -236,10 +244,8 @@ def measure(network: Trainable, images: Images, labels: Codes) -> tuple[float, f
         (loss, accuracy).
     """
     logits = network.logits(images).astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probs[np.arange(len(labels)), labels].mean()
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())
+    losses, _ = cross_entropy(logits, labels)
+    return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
 def _best_epoch(history: list[Epoch]) -> int:

@@ -1,0 +1,27 @@
+"""Spans of time as users write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from headstart.durations import parse_duration
+from headstart.errors import SettingError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1h", 3600), ("1.5 m", 90), ("7", 7), (" .5h ", 1800)]
+)
+def test_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text, "budget") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5 minutes", "0s", "-5m", "m", "1h30m", "nan", "5d"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match=r"budget is .* need a time above 0; write it like 90s, 5m or 1h"):
+        parse_duration(text, "budget")
+
+
+def test_no_time_at_all_where_that_means_something() -> None:
+    assert parse_duration("0", "checkpoint-every", zero=True) == 0
+    with pytest.raises(SettingError, match="checkpoint-every is '-1s', need a time; write"):
+        parse_duration("-1s", "checkpoint-every", zero=True)
