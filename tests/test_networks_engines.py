@@ -273,9 +273,8 @@ def test_images_of_another_shape_are_refused(engine: str, shape: tuple[int, ...]
 
 
 def test_an_unknown_optimizer_is_refused(engine: str) -> None:
-    with pytest.raises(
-        SettingError, match="optimizer is 'adamm', need one of adam, adamw, sgd; nearest are adam"
-    ):
+    names = "adam, adamw, sgd" if engine == "scratch" else "adam, adamw, muon, sgd"
+    with pytest.raises(SettingError, match=f"optimizer is 'adamm', need one of {names}; nearest are adam"):
         make_network(SPECS["mlp"], engine).start(TrainSettings(optimizer="adamm"))
 
 

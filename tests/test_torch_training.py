@@ -19,6 +19,7 @@ from headstart.records import Codes, Images, InputSpec, LayerSpec, NetworkSpec, 
 torch = pytest.importorskip("torch", reason="needs torch")
 
 from headstart.networks.torch_engine import TorchNetwork  # noqa: E402 - it imports torch
+from headstart.networks.torch_optimizers import FlatOptimizer, Stretch  # noqa: E402 - it imports torch
 from headstart.networks.torch_training import chosen_device  # noqa: E402
 
 GREY = InputSpec(12, 12, 1, (0.2,), (0.4,))
@@ -84,6 +85,7 @@ def test_batch_norm_is_in_the_graph(data: tuple[Images, Codes]) -> None:
         {"gradual": 0.5},
         {"batch_norm": "frozen"},
         {"weight_decay": 0.1, "optimizer": "adamw"},
+        {"optimizer": "muon"},
         {"schedule": "cosine"},
     ],
 )
@@ -104,6 +106,42 @@ def test_accumulating_gives_the_same_step(data: tuple[Images, Codes]) -> None:
     fit(parts, *data, replace(settings, accumulate=3))
     for name, value in whole.weights().items():
         assert np.abs(value - parts.weights()[name]).max() < 1e-5
+
+
+def test_muon_moves_as_torchs_does() -> None:
+    """torch.optim.Muon, one matrix, five steps."""
+    rng = np.random.default_rng(0)
+    for shape in ((6, 20), (20, 6)):
+        values = torch.tensor(rng.normal(size=shape), dtype=torch.float32)
+        theirs = torch.nn.Parameter(values.clone())
+        optimizer = torch.optim.Muon(
+            [theirs], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        )
+        flat, grads = values.reshape(-1).clone(), torch.zeros(values.numel())
+        ours = FlatOptimizer(
+            TrainSettings(optimizer="muon", weight_decay=0.1),
+            flat,
+            grads,
+            [Stretch(0, flat.numel(), 1.0, True, 0, rows=shape[0])],
+        )
+        for _ in range(5):
+            gradient = torch.tensor(rng.normal(size=shape), dtype=torch.float32)
+            theirs.grad = gradient
+            grads.copy_(gradient.reshape(-1))
+            optimizer.step()
+            ours.step(0.01, 1)
+        moved = (theirs.detach() - values).abs().max()
+        gap = (theirs.detach().reshape(-1) - flat).abs().max()
+        assert moved > 0.01
+        assert gap < 0.05 * moved  # theirs is in bfloat16
+
+
+def test_muon_takes_the_matrices_inside(data: tuple[Images, Codes]) -> None:
+    network = TorchNetwork(SPEC, seed=1)
+    network.start(replace(PLAIN, optimizer="muon", weight_decay=0.01))
+    assert network._optimizer is not None
+    matrices = sum(one.rows > 0 for one in network._optimizer.stretches)
+    assert matrices == sum(one.kind in ("conv2d", "dense") for one in SPEC.layers) - 2
 
 
 def test_the_running_mean_is_the_result(data: tuple[Images, Codes]) -> None:

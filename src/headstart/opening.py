@@ -51,6 +51,7 @@ DEPTHS = ("head", "last", "2", "all", "auto")
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
 _MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data
 _SEEN_SMALL, _SEEN_PHOTOS = 2_500, 100  # images learnt from, times the square root of how many there are
+_PHOTO_PX = 224  # side of the photos that is meant for; smaller ones cost less, and more are seen
 _FOR = "strategy 'finetune'"
 _NAMES = {one.name for one in fields(TrainSettings)}
 
@@ -245,8 +246,8 @@ def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> Tr
     Notes
     -----
     In the manner of BiT's rule (Kolesnikov et al. 2020, arXiv:1912.11370): images seen grow with the square
-    root of those there are. The head is fitted before anything is opened (Kumar et al. 2022,
-    arXiv:2202.10054).
+    root of those there are, and what a smaller side saves goes into more of them. The head is fitted before
+    anything is opened (Kumar et al. 2022, arXiv:2202.10054).
 
     Examples
     --------
@@ -254,7 +255,8 @@ def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> Tr
     79
     """
     small = side_px <= _SMALL_PX
-    seen = (_SEEN_SMALL if small else _SEEN_PHOTOS) * sqrt(n_images)
+    photos = _SEEN_PHOTOS * max(1.0, (_PHOTO_PX / side_px) ** 2)
+    seen = (_SEEN_SMALL if small else photos) * sqrt(n_images)
     shared = TrainSettings(
         epochs=max(3, round(seen / n_images)),
         optimizer="adamw",

@@ -121,14 +121,15 @@ class NetworkSpec:
 class TrainSettings:
     """How a network is trained; everything that changes the result, and nothing else.
 
-    ``optimizer`` is ``adam``, ``adamw`` (its decay shrinks weights, not gradients) or ``sgd``; weight decay
-    spares biases and norms. ``schedule`` is ``constant``, ``one-cycle`` (Smith and Topin 2018,
-    arXiv:1708.07120): linear warm-up to ``learning_rate`` over the first fifth of all steps, then linearly
-    to zero; or ``cosine``: warm-up over a twentieth, then half a cosine. ``patience`` counts epochs without
-    a lower validation loss before training stops; the best weights come back. ``min_steps`` raises the
-    epochs of a tiny set to that many steps. ``prune`` skips that share of the images whose last loss was
-    below the mean, in every epoch but the first, and weighs the kept ones up (InfoBatch, arXiv:2303.04947).
-    ``precision`` is ``auto`` (bf16 where the engine and the machine have it) or ``fp32``.
+    ``optimizer`` is ``adam``, ``adamw`` (its decay shrinks weights, not gradients), ``sgd``, or with torch
+    ``muon`` (matrices inside the network move as one, the rest by adamw); weight decay spares biases and
+    norms. ``schedule`` is ``constant``, ``one-cycle`` (Smith and Topin 2018, arXiv:1708.07120): linear
+    warm-up to ``learning_rate`` over the first fifth of all steps, then linearly to zero; or ``cosine``:
+    warm-up over a twentieth, then half a cosine. ``patience`` counts epochs without a lower validation loss
+    before training stops; the best weights come back. ``min_steps`` raises the epochs of a tiny set to that
+    many steps. ``prune`` skips that share of the images whose last loss was below the mean, in every epoch
+    but the first, and weighs the kept ones up (InfoBatch, arXiv:2303.04947). ``precision`` is ``auto`` (bf16
+    where the engine and the machine have it) or ``fp32``.
 
     The engine torch alone has the rest. ``mixup`` is the parameter of the Beta distribution by which pairs
     of images are mixed (Zhang et al. 2018, arXiv:1710.09412), 0 for none. ``ema`` is the share kept at each

@@ -36,7 +36,7 @@ Rate = Annotated[
     typer.Option(metavar="NUMBER|auto", help=f"Peak of the schedule; auto finds it by a test. {_OWN}"),
 ]
 Schedule = Annotated[str | None, typer.Option(help=f"constant, one-cycle or cosine. {_OWN}")]
-Optimizer = Annotated[str | None, typer.Option(help=f"adam, adamw or sgd. {_OWN}")]
+Optimizer = Annotated[str | None, typer.Option(help=f"adam, adamw, muon (torch) or sgd. {_OWN}")]
 Decay = Annotated[float | None, typer.Option(min=0.0, help=_OWN)]
 Smoothing = Annotated[float | None, typer.Option(min=0.0, max=0.99, help=_OWN)]
 NewViews = Annotated[

@@ -19,7 +19,7 @@ from headstart.records import TrainSettings
 
 __all__ = ["FlatOptimizer", "Stretch"]
 
-_NAMES = ("adam", "adamw", "sgd")
+_NAMES = ("adam", "adamw", "muon", "sgd")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Stretch:
     """Weights that lie side by side and learn alike.
 
     ``start`` and ``stop`` are places in the vector; ``scale`` multiplies the learning rate, ``decays``
-    says whether weight decay counts, ``part`` is the part of the network, 0 at the top.
+    says whether weight decay counts, ``part`` is the part of the network, 0 at the top. ``rows`` is how many
+    a matrix inside the network has that ``muon`` moves as one; 0 if each weight moves for itself.
     """
 
     start: int
@@ -35,6 +36,7 @@ class Stretch:
     scale: float
     decays: bool
     part: int
+    rows: int = 0
 
 
 class FlatOptimizer:
@@ -68,11 +70,7 @@ class FlatOptimizer:
         for one in stretches:
             own = values[one.start : one.stop], grads[one.start : one.stop]
             decay = settings.weight_decay if one.decays else 0.0
-            self._rules.append(
-                _SGD(*own, decay, settings.momentum)
-                if settings.optimizer == "sgd"
-                else _Adam(*own, decay, decoupled=settings.optimizer == "adamw")
-            )
+            self._rules.append(_rule(settings, *own, decay, one.rows))
 
     def step(self, learning_rate: float, n_open: int) -> None:
         """Move the weights of the first ``n_open`` parts once, their gradients clipped together."""
@@ -98,6 +96,14 @@ class FlatOptimizer:
             rule.n_steps = int(state[f"{number}.n_steps"])
             for name, value in rule.memory.items():
                 value.copy_(state[f"{number}.{name}"])
+
+
+def _rule(settings: TrainSettings, values: Tensor, grads: Tensor, decay: float, rows: int) -> _Rule:
+    if settings.optimizer == "sgd":
+        return _SGD(values, grads, decay, settings.momentum)
+    if rows:
+        return _Muon(values, grads, decay, rows)
+    return _Adam(values, grads, decay, decoupled=settings.optimizer != "adam")
 
 
 class _Rule(ABC):
@@ -149,3 +155,34 @@ class _Adam(_Rule):
         if self._decoupled and self.decay:
             self.values.mul_(1 - rate * self.decay)
         self.values.sub_(spare)
+
+
+class _Muon(_Rule):
+    """Momentum whose every direction counts alike (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+
+    Five steps of Newton and Schulz take the momentum's singular values to about 1. Scaled as by Liu et al.
+    2025 (arXiv:2502.16982), so that a learning rate means what it does for ``adamw``.
+    """
+
+    _MOMENTUM, _STEPS, _EPS = 0.95, 5, 1e-7
+    _A, _B, _C = 3.4445, -4.7750, 2.0315
+
+    def __init__(self, values: Tensor, grads: Tensor, decay: float, rows: int) -> None:
+        super().__init__(values, grads, decay)
+        self._rows, self.memory = rows, {"velocity": torch.zeros_like(values)}
+
+    def step(self, rate: float) -> None:
+        self.n_steps += 1
+        v = self.memory["velocity"]
+        v.mul_(self._MOMENTUM).add_(self.grads)
+        matrix = torch.add(self.grads, v, alpha=self._MOMENTUM, out=self._spare).view(self._rows, -1)
+        tall = matrix.shape[0] > matrix.shape[1]
+        x = matrix.T if tall else matrix
+        x = x / (x.norm() + self._EPS)
+        for _ in range(self._STEPS):
+            square = x @ x.T
+            x = self._A * x + (self._B * square + self._C * (square @ square)) @ x
+        if self.decay:
+            self.values.mul_(1 - rate * self.decay)
+        scale = 0.2 * sqrt(max(matrix.shape))
+        self.values.sub_((x.T if tall else x).reshape(-1), alpha=rate * scale)

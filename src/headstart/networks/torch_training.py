@@ -362,8 +362,15 @@ class TorchTraining:
     def _one_vector(self) -> tuple[Tensor, Tensor, list[Stretch]]:
         """Move parameters, and gradients for them, into two flat vectors, alike ones side by side."""
         named, settings, top = dict(self._module.named_parameters()), self._settings, len(self.parts) - 1
+        # muon leaves the first part and the last one to adamw: rows of pixels or classes are no directions
+        whole = range(1, top) if settings.optimizer == "muon" else range(0)
         learning = [
-            (top - number, bool(settings.weight_decay) and named[name].dim() > 1, named[name])
+            (
+                top - number,
+                bool(settings.weight_decay) and named[name].dim() > 1,
+                named[name],
+                number in whole,
+            )
             for number, names in enumerate(self._names)
             for name in names
             if named[name].requires_grad
@@ -371,19 +378,20 @@ class TorchTraining:
         if settings.weight_decay:
             learning.sort(key=lambda one: (-one[0], one[1]))
         apart = settings.layer_decay != 1.0 or bool(settings.gradual)
-        size = sum(one.numel() for _, _, one in learning)
+        size = sum(one.numel() for _, _, one, _ in learning)
         values, grads = (torch.zeros(size, device=self.device) for _ in range(2))
         stretches: list[Stretch] = []
         at = 0
-        for part, decays, one in learning:
+        for part, decays, one, inside in learning:
             end = at + one.numel()
             value, grad = _shaped(values[at:end], one), _shaped(grads[at:end], one)
             with torch.no_grad():
                 value.copy_(one)
             one.data, one.grad = value, grad
-            kind = (settings.layer_decay**part, decays, part if apart else 0)
+            rows = len(one) if inside and one.dim() > 1 else 0
+            kind = (settings.layer_decay**part, decays, part if apart else 0, rows)
             last = stretches[-1] if stretches else None
-            if last is not None and (last.scale, last.decays, last.part) == kind:
+            if last is not None and not rows and (last.scale, last.decays, last.part, last.rows) == kind:
                 stretches[-1] = Stretch(last.start, end, *kind)
             else:
                 stretches.append(Stretch(at, end, *kind))
