@@ -76,11 +76,12 @@ def _cnn(image: InputSpec, n_classes: int) -> NetworkSpec:
 def _best(image: InputSpec, n_classes: int) -> NetworkSpec:
     """Four convolutions with batch norm: the most that four minutes on two cores make of digits.
 
-    The first map is pooled at once, so that the wide layers work on a quarter of the places.
+    The first map is pooled at once, so that the wide layers work on a quarter of the places; with 5 x 5 in
+    the first layer every pooling divides its map without a rest, and no edge is lost.
     """
     layers: list[LayerSpec] = []
-    for number, (channels, padding, pooled) in enumerate(_BEST, start=1):
-        options = {"channels": channels, "kernel": 3, "padding": padding}
+    for number, (channels, kernel, padding, pooled) in enumerate(_BEST, start=1):
+        options = {"channels": channels, "kernel": kernel, "padding": padding}
         layers.append(LayerSpec("conv2d", f"conv{number}", options))
         layers += [LayerSpec("maxpool2d", f"pool{number}", {"size": 2})] * pooled
         layers += [LayerSpec("batchnorm2d", f"norm{number}"), LayerSpec("relu", f"block{number}")]
@@ -93,12 +94,12 @@ def _best(image: InputSpec, n_classes: int) -> NetworkSpec:
 
 
 _BEST = (
-    (32, "valid", True),
-    (64, "valid", False),
-    (64, "valid", True),
-    (128, "same", False),
+    (32, 5, "valid", True),
+    (64, 3, "valid", False),
+    (64, 3, "valid", True),
+    (128, 3, "same", False),
 )
-"""Channels, padding, and whether a pooling follows."""
+"""Channels, kernel, padding, and whether a pooling follows."""
 
 ARCHITECTURES: dict[str, Callable[[InputSpec, int], NetworkSpec]] = {
     "best": _best,
@@ -112,9 +113,9 @@ _PLAIN = TrainSettings()
 _TRAINING: dict[str, tuple[TrainSettings, str | None]] = {
     "best": (
         TrainSettings(
-            epochs=17,
+            epochs=15,
             learning_rate=4e-3,
-            optimizer="adamw",
+            optimizer="muon",
             weight_decay=0.01,
             schedule="one-cycle",
             label_smoothing=0.05,
@@ -152,7 +153,7 @@ def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
     Parameters
     ----------
     name : {'best', 'cnn', 'mlp', 'mlp-wide'}
-        ``best``: four 3 x 3 convolutions (32, 64, 64, 128) with batch norm, for the engine torch.
+        ``best``: four convolutions (32, 64, 64, 128) with batch norm, for the engine torch.
         ``cnn``: three (32, 64, 64) and a dense layer of 64. Both take 28 x 28 px. ``mlp``: dense
         128 - 64. ``mlp-wide``: dense 512 - 128 with dropout 0.25.
     image : InputSpec
