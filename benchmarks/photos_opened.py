@@ -51,14 +51,16 @@ def judged(weights: str, train: Dataset, test: Dataset, asked: argparse.Namespac
         assert decision.probe is not None and decision.best is not None, "there are photos to hold out"
         taken = decision.best if decision.accepted else decision.probe
         assert taken.accuracy >= decision.probe.accuracy, "never below the probe on photos held out"
-        held.append((decision.probe.accuracy, decision.best.accuracy))
+        best = decision.best
+        held.append((decision.probe.accuracy, best.accuracy, best.gain, best.error))
         accepted.append(decision.accepted)
         for name, probs in answers.items():
             right[name].append(probs.argmax(axis=1) == truth)
         figures = ", ".join(f"{name} {right[name][-1].mean():.4f}" for name in right)
         print(
             f"{Path(weights).name} seed {seed}: held out {held[-1][0]:.4f} against {held[-1][1]:.4f} "
-            f"({decision.best.depth}), {'taken' if accepted[-1] else 'probe kept'}; test: {figures}; "
+            f"(loss lower by {best.gain:.3f}, error {best.error:.3f}), "
+            f"{'taken' if accepted[-1] else 'probe kept'}; test: {figures}; "
             f"{perf_counter() - begun:.0f} s",
             flush=True,
         )

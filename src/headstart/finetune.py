@@ -44,6 +44,7 @@ _FEW = 200  # images below which one held-out part says too little, and folds ar
 _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
 _LEAST = 1e-12  # probability, of which a logarithm is taken
+_ERRORS = 1.645  # standard errors by which a loss has to be lower: one side, 5 %
 _REFIT = 2_000  # images below which those held out are too many to do without
 Indices = NDArray[np.intp]
 Parts = Sequence[tuple[Indices, Indices]]
@@ -84,15 +85,16 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether the opened network beats the probe: no less accurate, its loss lower by a standard error.
+        """Whether the opened network beats the probe: no less accurate, and its loss surely lower.
 
-        The one-standard-error rule of Breiman et al. (1984): the simpler model stays unless chance is an
-        unlikely reason for the difference.
+        Surely: by more than chance alone gives in one of twenty such comparisons. As in the rule of Breiman
+        et al. (1984) the simpler model stays unless there is reason to leave it; one standard error, as there,
+        is too little where epoch and depth were picked on the same images.
         """
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:
             return False
-        return best.accuracy >= probe.accuracy and best.gain > best.error
+        return best.accuracy >= probe.accuracy and best.gain > _ERRORS * best.error
 
 
 @dataclass

@@ -168,8 +168,8 @@ def depth_table(decision: Decision) -> PlainTable:
     return PlainTable(
         "How far the network was opened",
         f"Each judged by the same {decision.n_held:,} images, which it did not learn from. The best depth is "
-        "taken if no fewer are right than with the probe and its loss lower by more than a standard error; "
-        "its own figures flatter it a little, as it was picked.",
+        "taken if no fewer are right than with the probe and its loss lower by more than chance explains "
+        "(one side, 5 %); its own figures flatter it a little, as it was picked.",
         ("opened", "accuracy, %", "loss, nats", "epochs to the best"),
         tuple(
             (
