@@ -239,7 +239,7 @@ def tuner(source: Source, pool: Dataset, asked: Dataset, **settings: Any) -> Fin
 
 def test_it_is_taken_only_where_it_is_better() -> None:
     probe = Trial("probe", 0.9, 0.3)
-    sure, unsure = (Trial("all", 0.92, 0.2, 3, 0.1, error) for error in (0.04, 0.06))
+    sure, unsure = (Trial("all", 0.92, 0.2, 3, 0.1, error) for error in (0.04, 0.07))
     assert Decision(probe, (sure,), 50).accepted
     assert not Decision(probe, (unsure,), 50).accepted  # one image more may be chance
     assert Decision(probe, (replace(sure, accuracy=0.9),), 50).accepted  # as many right, and surer of them

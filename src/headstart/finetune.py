@@ -87,9 +87,9 @@ class Decision:
     def accepted(self) -> bool:
         """Whether the opened network beats the probe: no less accurate, and its loss surely lower.
 
-        Surely: by more than chance alone gives in one of twenty such comparisons. As in the rule of Breiman
-        et al. (1984) the simpler model stays unless there is reason to leave it; one standard error, as there,
-        is too little where epoch and depth were picked on the same images.
+        Surely: by more than chance alone gives in one of twenty such comparisons. As in the rule of
+        Breiman et al. (1984) the simpler model stays unless there is reason to leave it; one standard error,
+        as there, is too little where epoch and depth were picked on the same images.
         """
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:

@@ -246,8 +246,8 @@ def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> Tr
     Notes
     -----
     In the manner of BiT's rule (Kolesnikov et al. 2020, arXiv:1912.11370): images seen grow with the square
-    root of those there are, and what a smaller side saves goes into more of them. The head is fitted before
-    anything is opened (Kumar et al. 2022, arXiv:2202.10054).
+    root of those there are, and half of what a smaller side saves goes into more of them. The head is fitted
+    before anything is opened (Kumar et al. 2022, arXiv:2202.10054).
 
     Examples
     --------
@@ -255,7 +255,7 @@ def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> Tr
     79
     """
     small = side_px <= _SMALL_PX
-    photos = _SEEN_PHOTOS * max(1.0, (_PHOTO_PX / side_px) ** 2)
+    photos = _SEEN_PHOTOS * max(1.0, _PHOTO_PX / side_px)
     seen = (_SEEN_SMALL if small else photos) * sqrt(n_images)
     shared = TrainSettings(
         epochs=max(3, round(seen / n_images)),
