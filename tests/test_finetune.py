@@ -354,7 +354,7 @@ def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> N
     assert {(name, budget) for name in OPENED for budget in (5, None)} <= rows
     pairs = {(one.strategy, one.control) for one in result.comparisons}
     assert pairs == {("probe", "majority"), ("finetune", "probe")}
-    assert any(text.startswith("Fine-tuning against the probe: with 5 labels") for text in result.remarks)
+    assert "Fine-tuning against the probe: with 5 labels" in result.verdict
     assert any("fits" in text and "Fine-tuning beat" in text for text in result.remarks)
 
 

@@ -284,13 +284,12 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     """
     openings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
     comparisons = [one for one in comparisons if one.strategy == PROBE]
-    opened = (_opening(openings, n_labels),) if openings else ()
     if not comparisons:
         best = [row for row in rows if row.strategy == PROBE][-1].accuracy
         return (
             f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
             "so whether transfer was worth it is open.",
-            *opened,
+            *_opening(openings, n_labels),
         )
     lines = {}
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
@@ -301,12 +300,15 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     headline = 5 if 5 in few else (few[0] if few else None)
     alone = headline == list(lines)[-1] or None not in lines
     first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
+    above = [one for one in openings if one.labels_per_class in (headline, None)]
+    first = " ".join([first, *_opening(above, n_labels)])
+    opened = _opening([one for one in openings if one not in above], n_labels)
     worth = _worth(rows, comparisons, headline)
     others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
     return (first, *opened, *worth, *others)
 
 
-def _opening(openings: Sequence[Comparison], n_labels: int) -> str:
+def _opening(openings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
     """When to freeze and when to open: the opened network against the probe, budget by budget."""
     said = []
     for one in openings:
@@ -317,7 +319,7 @@ def _opening(openings: Sequence[Comparison], n_labels: int) -> str:
             f"with {labels} {word}, {100 * found.value:+.2f} points "
             f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
         )
-    return f"Fine-tuning against the probe: {'; '.join(said)}."
+    return (f"Fine-tuning against the probe: {'; '.join(said)}.",) if said else ()
 
 
 def _line(
