@@ -2,7 +2,8 @@
 
 In: MNIST, a Python with Keras, the baseline's script. Out: accuracy on the 10,000 test digits of `train mnist
 --network best`, a line for each seed (the test is opened once, after the training); then, in turns, how long
-ours and Keras take to train a network that reaches 99.0 % of them. Alone on the machine.
+ours and Keras take to train a network that reaches 99.0 % of them: Keras after three, four and five epochs, of which
+the first that gets there counts. Alone on the machine.
 
 python benchmarks/mnist_best.py --data data --keras-python VENV/bin/python --keras-script SCRIPT
 """
@@ -19,7 +20,8 @@ from typing import Any
 
 from machine import facts, parser, run, spread
 
-SHORT = "--network cnn --epochs 3 --schedule one-cycle --learning-rate 6e-3 --label-smoothing 0.05"
+GOAL, KERAS_EPOCHS = 0.99, (3, 4, 5)
+SHORT = "--network cnn --epochs 4 --schedule one-cycle --learning-rate 6e-3 --label-smoothing 0.05"
 
 
 def trained(folder: Path, seed: int, options: str, data: str) -> dict[str, Any]:
@@ -59,18 +61,23 @@ def main() -> None:
         for seed in range(asked.repeats if asked.keras_python else 0):
             found["short"].append(trained(Path(home) / f"short{seed}", seed, SHORT, data))
             print(f"to 99.0 %, ours: {found['short'][-1]}", flush=True)
-            if seed < 2:  # two minutes each
-                keras = run([asked.keras_python, asked.keras_script, "--data", data])
-                found["keras"].append(keras)
-                print(f"to 99.0 %, keras: {keras}", flush=True)
+            if seed < len(KERAS_EPOCHS):
+                epochs = KERAS_EPOCHS[seed]
+                command = [asked.keras_python, asked.keras_script, "--data", data, "--epochs", str(epochs)]
+                found["keras"].append({"epochs": epochs, **run(command)})
+                print(f"to 99.0 %, keras: {found['keras'][-1]}", flush=True)
     mean = statistics.mean(one["test_accuracy"] for one in found["best"])
     print(f"mean of {asked.repeats} seeds: {100 * mean:.3f} %")
     times = {
         who: spread([one["learning_s"] for one in found[who]]) for who in ("best", "short") if found[who]
     }
-    if found["keras"]:
-        times["keras"] = spread([one["digits_s"] for one in found["keras"]])
-        print(f"to 99.0 %: {times['keras']['median'] / times['short']['median']:.1f} times as fast as Keras")
+    there = [one for one in found["keras"] if one["digits_accuracy"] >= GOAL]
+    if there and all(one["test_accuracy"] >= GOAL for one in found["short"]):
+        first = min(there, key=lambda one: one["epochs"])
+        ratio = first["digits_s"] / times["short"]["median"]
+        print(f"to 99.0 %: {ratio:.1f} times as fast as Keras, which takes {first['epochs']} epochs")
+    elif found["short"]:
+        print("to 99.0 %: not all of ours, or none of Keras's, got there")
     print(json.dumps({**about, "mean_test_accuracy": mean, "seconds": times, **found}))
 
 
