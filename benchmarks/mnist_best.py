@@ -2,8 +2,8 @@
 
 In: MNIST, a Python with Keras, the baseline's script. Out: accuracy on the 10,000 test digits of `train mnist
 --network best`, a line for each seed (the test is opened once, after the training); then, in turns, how long
-ours and Keras take to train a network that reaches 99.0 % of them: Keras after three, four and five epochs, of which
-the first that gets there counts. Alone on the machine.
+ours and Keras take to train a network that reaches 99.0 % of them: Keras after three, four and five epochs,
+of which the first that gets there counts. Alone on the machine.
 
 python benchmarks/mnist_best.py --data data --keras-python VENV/bin/python --keras-script SCRIPT
 """
