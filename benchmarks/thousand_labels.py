@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -143,13 +144,13 @@ def main() -> None:
         tuners[name] = Finetuner(reader, Chooser(reader, head), opening)
     found: list[list[Tried]] = []
     for number, learn in enumerate(draws):
-        tried = [from_scratch(pool, test, learn, number)]
-        for name, tuner in tuners.items():
-            tried += from_source(name, tuner, learn, number)
-        found.append(tried)
-        for one in tried:
+        each = (from_source(name, tuner, learn, number) for name, tuner in tuners.items())
+        tried = []
+        for one in chain([from_scratch(pool, test, learn, number)], *each):
             figures = f"held {one.held:.4f} test {one.test:.4f} {one.seconds:.0f} s"
             print(f"draw {number + 1}: {one.name:24} {figures}", flush=True)
+            tried.append(one)
+        found.append(tried)
     report(found, len(test), about)
 
 

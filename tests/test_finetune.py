@@ -295,7 +295,10 @@ def test_with_one_image_of_a_class_the_probe_stays(source: Source, pool: Dataset
     assert "1 fit had too few images" in sentence_of(one.decisions)
 
 
-def test_few_images_are_judged_in_folds_and_many_by_a_fifth(source: Source, pool: Dataset) -> None:
+def test_few_images_are_judged_in_folds_and_many_by_a_fifth(
+    source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "_FEW", 200)
     one = tuner(source, pool, pool)
     assert one.decide(np.arange(60), 0).n_held == 60
     assert one.decide(np.arange(240), 0).n_held == 48
@@ -316,7 +319,7 @@ def test_classes_count_alike_where_the_probe_balances(
     for balance in (False, True):
         chooser = Chooser(reader, Probe("block4", "flat", "ridge", balance=balance))
         Finetuner(reader, chooser, Opening("last", settings=SHORT)).decide(np.arange(230), 0)
-    (_, plain), (codes, shares) = given
+    (_, plain), (codes, shares) = given[0], given[-1]
     assert plain is None
     totals = np.bincount(codes, shares)
     assert np.allclose(totals, totals[0])
@@ -326,6 +329,7 @@ def test_classes_count_alike_where_the_probe_balances(
 def test_networks_are_not_held_for_later(
     source: Source, pool: Dataset, asked: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(finetune, "_FEW", 100)
     monkeypatch.setattr(finetune, "_REFIT", 100)  # so that the network judged is the one that answers
     one = tuner(source, pool, asked)
     learn, everyone = np.arange(len(pool)), np.arange(len(asked))

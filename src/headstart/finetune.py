@@ -40,7 +40,7 @@ OPENED = ("finetune", "finetune, unchecked")
 """Names of the strategy and of what it would be without its comparison with the probe."""
 
 
-_FEW = 200  # images below which one held-out part says too little, and folds are taken
+_FEW = 500  # images below which one held-out part says too little, and folds are taken
 _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
 _LEAST = 1e-12  # probability, of which a logarithm is taken
@@ -238,9 +238,11 @@ class Finetuner:
         place, start = self._starting(learn, seed)
         settings = settings_for(len(learn), side_of(self.reader.source), self.opening, seed)
         if held is not None:
-            settings = replace(settings, patience=max(5, settings.epochs // 2))
-        elif epochs is not None and epochs < settings.epochs // 2:
-            settings = replace(settings, epochs=max(1, epochs))  # it overfits: a schedule of that length
+            settings = replace(
+                settings, patience=settings.epochs
+            )  # best epoch of all: the last rates are small
+        elif epochs is not None and epochs < settings.epochs // 2:  # it overfits: a schedule of that length
+            settings = replace(settings, epochs=max(1, settings.epochs // 4, epochs))
         codes, opening = self._codes[learn], self.opening
         if opening.augmentation is None:  # as the probe's, where that was said
             opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
@@ -257,6 +259,7 @@ class Finetuner:
             depth=depth,
             settings=settings,
             held=None if held is None else (self._pool_images[held], self._codes[held]),
+            loss=lambda logits, truth: float(_losses(logits, truth).mean()),
             on_step=lambda done, total, loss, accuracy: self.progress.step(
                 task, done, total, f"loss {loss:.3f}  accuracy {accuracy:.2%}"
             ),

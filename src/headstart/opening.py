@@ -21,7 +21,7 @@ from headstart.heads.base import AffineHead, Head, Standardiser
 from headstart.heads.registry import make_head
 from headstart.heads.trained import TrainedHead
 from headstart.imaging.augment import PRESETS, Augmentation, flip_warning, parse_augmentation
-from headstart.networks.training import Held, OnEpoch, OnStep, fit
+from headstart.networks.training import Held, Loss, OnEpoch, OnStep, fit
 from headstart.pretrained import trained_source
 from headstart.records import DEVICES, Array, Codes, Epoch, Images, InputSpec, Source, TrainSettings
 from headstart.sources import spec_source
@@ -361,6 +361,7 @@ def open_and_train(
     settings: TrainSettings,
     shares: Array | None = None,
     held: Held | None = None,
+    loss: Loss | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Opened:
@@ -390,6 +391,8 @@ def open_and_train(
         How much each image counts, 1 on average.
     held : pair, optional
         Images and codes to stop by.
+    loss : callable, optional
+        What they are measured by; see `networks.training.Loss`.
     on_step, on_epoch : callable, optional
         Progress.
 
@@ -425,6 +428,7 @@ def open_and_train(
         validation=held,
         views=training_views(augmentation, settings.seed),
         shares=shares,
+        loss=loss,
         on_step=on_step,
         on_epoch=on_epoch,
     )

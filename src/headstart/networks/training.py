@@ -19,7 +19,7 @@ from headstart.networks.schedule import SCHEDULES, Plan
 from headstart.records import Array, Codes, Epoch, Images, Trainable, TrainSettings, Weights
 from headstart.scratch.losses import cross_entropy
 
-__all__ = ["Held", "OnEpoch", "OnStep", "Views", "fit", "measure"]
+__all__ = ["Held", "Loss", "OnEpoch", "OnStep", "Views", "fit", "measure"]
 
 Held = tuple[Images, Codes]
 OnStep = Callable[[int, int, float, float], None]
@@ -30,6 +30,9 @@ OnEpoch = Callable[[Epoch], None]
 
 Views = Callable[[Images, NDArray[np.intp], int], Images]
 """From a batch, the places of its images and the number of the epoch to what is learnt from instead."""
+
+Loss = Callable[[NDArray[Any], Codes], float]
+"""From logits (n_images, n_classes) and codes to a mean loss in nats."""
 
 _PRECISIONS = ("auto", "fp32")
 _NORMS = ("learn", "frozen")
@@ -46,6 +49,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     views: Views | None = None,
     shares: Array | None = None,
+    loss: Loss | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[Epoch, ...]:
     """Train a network; with patience, stop early and bring the best weights back.
@@ -68,6 +72,8 @@ def fit(
         Other augmented views of every batch; see ``Views``. Default: the images themselves.
     shares : ndarray of shape (n_images,), float32, optional
         How much each image counts in what is learnt, 1 on average. Default: all alike.
+    loss : callable, optional
+        What validation images are measured by, and training stops by; see ``Loss``. Default: cross-entropy.
     checkpoints : Checkpoints, optional
         Where the run is kept now and then, and found again. With one found, training goes on from there,
         to the bit: same data, settings and machine given.
@@ -108,7 +114,7 @@ def fit(
                 on_step(*run.so_far(len(images)))
             if checkpoints is not None and run.plan.more and checkpoints.due():
                 _keep(run, checkpoints)
-        run.end(validation)
+        run.end(validation, loss or _mean_loss)
         if on_epoch is not None:
             on_epoch(run.history[-1])
         if checkpoints is not None and not run.over:
@@ -170,9 +176,9 @@ class _Run:
         seen = self._seen
         return int(min(seen, n_images)), n_images, self._loss / seen, self._hits / seen
 
-    def end(self, validation: Held | None) -> None:
+    def end(self, validation: Held | None, loss_of: Loss) -> None:
         """Measure; remember the best weights, or stop for want of better ones."""
-        held = (np.nan, np.nan) if validation is None else measure(self._network, *validation)
+        held = (np.nan, np.nan) if validation is None else measure(self._network, *validation, loss_of)
         train = self._loss / self._seen, self._hits / self._seen
         seconds = self._spent + perf_counter() - self._begun
         self.history.append(Epoch(self.number, *train, *held, self.plan.learning_rate, seconds))
@@ -226,7 +232,13 @@ def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[An
     return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
 
 
-def measure(network: Trainable, images: Images, labels: Codes) -> tuple[float, float]:
+def _mean_loss(logits: NDArray[Any], labels: Codes) -> float:
+    return float(cross_entropy(logits, labels)[0].mean())
+
+
+def measure(
+    network: Trainable, images: Images, labels: Codes, loss: Loss = _mean_loss
+) -> tuple[float, float]:
     """Mean loss in nats and accuracy on images nothing is learnt from.
 
     Parameters
@@ -237,6 +249,8 @@ def measure(network: Trainable, images: Images, labels: Codes) -> tuple[float, f
         At the network's input size.
     labels : ndarray of shape (n_images,), int64
         Codes in ``[0, n_classes)``.
+    loss : callable, optional
+        See ``Loss``. Default: cross-entropy.
 
     Returns
     -------
@@ -244,8 +258,7 @@ def measure(network: Trainable, images: Images, labels: Codes) -> tuple[float, f
         (loss, accuracy).
     """
     logits = network.logits(images).astype(np.float64)
-    losses, _ = cross_entropy(logits, labels)
-    return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
+    return loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
 
 
 def _best_epoch(history: list[Epoch]) -> int:
