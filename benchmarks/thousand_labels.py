@@ -3,8 +3,9 @@
 In: MNIST, Omniglot's small sets, a folder with a MobileNet of timm's. Out: a line for each strategy and draw,
 their means, and all of it as JSON. Five draws of 100 labels a class. In each, a fifth of the labels is held
 out; every strategy learns from the rest and is judged by them, then learns from all thousand and answers the
-10,000 test digits. "Best by validation" is the test accuracy of whichever did best on the fifth held out. The
-source on Omniglot is the network ``best``, trained on the 242 characters of its small sets in MNIST's frame.
+10,000 test digits. "Best by validation" is the test accuracy of whichever did best on the fifth held out (of
+equals, the one with less loss). The source on Omniglot is the network ``best``, trained on the 242 characters
+of its small sets in MNIST's frame.
 
 python benchmarks/thousand_labels.py --mobilenet weights/mobilenetv1_100...
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from time import perf_counter
@@ -31,6 +32,7 @@ from headstart.evaluation.intervals import wilson
 from headstart.features import Extraction
 from headstart.finetune import Finetuner
 from headstart.graph.build import network_graph
+from headstart.heads.base import fit_temperature, log_loss, softmax
 from headstart.imaging.augment import parse_augmentation
 from headstart.imaging.prepare import prepare
 from headstart.networks.architectures import architecture, training_for
@@ -48,12 +50,19 @@ HANDWRITING = parse_augmentation("handwriting", 1)
 
 @dataclass(frozen=True)
 class Tried:
-    """One strategy on one draw: accuracy on the fifth held out and on the test digits, seconds."""
+    """One strategy on one draw: probabilities for the fifth held out and for the test digits, seconds."""
 
     name: str
-    held: float
-    test: float
+    held: np.ndarray
+    test: np.ndarray
     seconds: float
+
+    def figures(self, held: np.ndarray, test: np.ndarray) -> tuple[float, float, float]:
+        """Accuracy on the held ones, their loss in nats (confidence put right), accuracy on the test."""
+        logits = np.log(np.maximum(self.held, 1e-12))
+        loss = log_loss(logits * fit_temperature(logits, held), held)
+        right = (self.held.argmax(axis=1) == held).mean(), (self.test.argmax(axis=1) == test).mean()
+        return float(right[0]), loss, float(right[1])
 
 
 def omniglot_source(epochs: int) -> Source:
@@ -72,7 +81,7 @@ def from_scratch(pool: Dataset, asked: Dataset, learn: np.ndarray, seed: int) ->
     """The network ``best`` on the draw alone, in another hand every epoch."""
     begun, images, codes = perf_counter(), prepare(pool, DIGITS), pool.codes()
 
-    def learnt(places: np.ndarray) -> Any:
+    def answers(places: np.ndarray, what: np.ndarray) -> np.ndarray:
         network = make_network(architecture("best", DIGITS, 10), "torch", seed)
         settings = settings_for(len(places), DIGITS.height_px, Opening(), seed)
         settings = replace(
@@ -83,32 +92,32 @@ def from_scratch(pool: Dataset, asked: Dataset, learn: np.ndarray, seed: int) ->
             seed=seed,
         )
         fit(network, images[places], codes[places], settings, views=training_views(HANDWRITING, seed))
-        return network
-
-    def right(network: Any, what: Any, truth: np.ndarray) -> float:
-        return float((network.logits(what).argmax(axis=1) == truth).mean())
+        return softmax(network.logits(what))
 
     rest, held = holdout(pool.labels[learn], 0.2, seed)
-    judged = right(learnt(learn[rest]), images[learn[held]], codes[learn[held]])
-    test = right(learnt(learn), prepare(asked, DIGITS), asked.codes(pool.classes))
+    judged = answers(learn[rest], images[learn[held]])
+    test = answers(learn, prepare(asked, DIGITS))
     return Tried("from scratch, augmented", judged, test, perf_counter() - begun)
 
 
 def from_source(name: str, tuner: Finetuner, learn: np.ndarray, seed: int) -> Iterator[Tried]:
     """The probe and the opened network of one source."""
-    pool, asked = tuner.reader.pool, tuner.reader.asked
-    codes, everyone = asked.codes(pool.classes), np.arange(len(asked))
-    begun = perf_counter()
+    everyone, begun = np.arange(len(tuner.reader.asked)), perf_counter()
     decision = tuner.decide(learn, seed)
     assert decision.probe is not None and decision.best is not None, "there are labels to hold out"
-    answers = tuner.strategy(checked=False)(learn, everyone, seed)
-    opened = float((answers.argmax(axis=1) == codes).mean())
+    opened = tuner.strategy(checked=False)(learn, everyone, seed)
     seconds = perf_counter() - begun
     begun = perf_counter()
-    answers = tuner.probe(learn, everyone, seed)
-    probed = float((answers.argmax(axis=1) == codes).mean())
-    yield Tried(f"{name}, probe", decision.probe.accuracy, probed, perf_counter() - begun)
-    yield Tried(f"{name}, fine-tuned", decision.best.accuracy, opened, seconds)
+    probed = tuner.probe(learn, everyone, seed)
+    yield Tried(f"{name}, probe", softmax(decision.probe.logits), probed, perf_counter() - begun)
+    yield Tried(f"{name}, fine-tuned", softmax(decision.best.logits), opened, seconds)
+
+
+def together(tried: Sequence[Tried]) -> Tried:
+    """Everything that learnt the network itself, asked together: the mean of their probabilities."""
+    learnt = [one for one in tried if not one.name.endswith("probe")]
+    held, test = (np.mean([getattr(one, what) for one in learnt], axis=0) for what in ("held", "test"))
+    return Tried("scratch and fine-tuned, mean", held, test, sum(one.seconds for one in learnt))
 
 
 def main() -> None:
@@ -142,33 +151,42 @@ def main() -> None:
         reader = Reader(source, pool, test, options)
         head = Probe("block4", "flat") if name == "Omniglot" else Probe()
         tuners[name] = Finetuner(reader, Chooser(reader, head), opening)
-    found: list[list[Tried]] = []
+    found: list[dict[str, tuple[float, float, float]]] = []
+    truth = test.codes(pool.classes)
     for number, learn in enumerate(draws):
+        codes, (_, held) = pool.codes()[learn], holdout(pool.labels[learn], 0.2, number)
+        tried, figures = [], {}
         each = (from_source(name, tuner, learn, number) for name, tuner in tuners.items())
-        tried = []
         for one in chain([from_scratch(pool, test, learn, number)], *each):
-            figures = f"held {one.held:.4f} test {one.test:.4f} {one.seconds:.0f} s"
-            print(f"draw {number + 1}: {one.name:24} {figures}", flush=True)
             tried.append(one)
-        found.append(tried)
+            figures[one.name] = told(one, codes[held], truth, number)
+        mean = together(tried)
+        figures[mean.name] = told(mean, codes[held], truth, number)
+        found.append(figures)
     report(found, len(test), about)
 
 
-def report(found: list[list[Tried]], n_test: int, about: dict[str, Any]) -> None:
+def told(one: Tried, held: np.ndarray, test: np.ndarray, number: int) -> tuple[float, float, float]:
+    """Its figures, printed."""
+    figures = one.figures(held, test)
+    judged = f"held {figures[0]:.4f} ({figures[1]:.4f} nats) test {figures[2]:.4f}"
+    print(f"draw {number + 1}: {one.name:28} {judged} {one.seconds:.0f} s", flush=True)
+    return figures
+
+
+def report(found: list[dict[str, tuple[float, float, float]]], n_test: int, about: dict[str, Any]) -> None:
     """Means over the draws, and the strategy that validation would have chosen."""
-    chosen = [max(tried, key=lambda one: one.held) for tried in found]
-    rows = {one.name: [tried[place].test for tried in found] for place, one in enumerate(found[0])}
-    rows["best by validation"] = [one.test for one in chosen]
+    chosen = [max(tried, key=lambda name: (tried[name][0], -tried[name][1])) for tried in found]
+    rows = {name: [tried[name][2] for tried in found] for name in found[0]}
+    rows["best by validation"] = [tried[name][2] for tried, name in zip(found, chosen, strict=True)]
     for name, values in rows.items():
         score = wilson(float(np.mean(values)) * n_test, n_test)
         print(
-            f"{name:26} {100 * np.mean(values):.2f} % [{100 * score.low:.2f}, {100 * score.high:.2f}], "
+            f"{name:30} {100 * np.mean(values):.2f} % [{100 * score.low:.2f}, {100 * score.high:.2f}], "
             f"draws {100 * min(values):.2f} to {100 * max(values):.2f}"
         )
-    print("chosen:", ", ".join(one.name for one in chosen))
-    print(
-        json.dumps({**about, "n_draws": len(found), "accuracy": rows, "chosen": [one.name for one in chosen]})
-    )
+    print("chosen:", ", ".join(chosen))
+    print(json.dumps({**about, "n_draws": len(found), "accuracy": rows, "chosen": chosen}))
 
 
 if __name__ == "__main__":

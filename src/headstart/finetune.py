@@ -55,7 +55,7 @@ class Trial:
     """How one depth did on images that it did not learn from: accuracy, loss in nats, epochs to the best.
 
     ``gain`` is how much lower the loss is than the probe's on the same images, and ``error`` the standard
-    error of that mean difference.
+    error of that mean difference. ``logits`` are the answers themselves, (n_held, n_classes), part by part.
     """
 
     depth: str
@@ -64,6 +64,7 @@ class Trial:
     epochs: int = 0
     gain: float = 0.0
     error: float = 0.0
+    logits: Array | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ class Finetuner:
         codes = self._codes
         probe = [self.probe(rest, held, seed, in_pool=True) for rest, held in parts]
         truth = np.concatenate([codes[held] for _, held in parts])
-        stands = _losses(np.log(np.maximum(np.concatenate(probe), _LEAST)), truth)
+        known = np.log(np.maximum(np.concatenate(probe), _LEAST))
+        stands = _losses(known, truth)
         trials, kept = [], {}
         for depth in depths_of(self.opening.unfreeze):
             done = [self._trained(rest, held, depth, seed) for rest, held in parts]
@@ -198,13 +200,14 @@ class Finetuner:
                     epochs,
                     float(gain.mean()),
                     float(gain.std(ddof=1) / np.sqrt(len(gain))),
+                    logits,
                 )
             )
             kept[depth] = done[0]
             if done[0].open_parts == done[0].parts:
                 break  # deeper is the same
-        right = np.concatenate(probe).argmax(axis=1) == truth
-        judged = Trial("probe", float(right.mean()), float(stands.mean()))
+        right = known.argmax(axis=1) == truth
+        judged = Trial("probe", float(right.mean()), float(stands.mean()), logits=known)
         decision = Decision(judged, tuple(trials), len(truth))
         best = decision.best
         if best and (self.own_parts or len(learn) >= _REFIT):
