@@ -176,7 +176,7 @@ def told(one: Tried, held: np.ndarray, test: np.ndarray, number: int) -> tuple[f
 
 def report(found: list[dict[str, tuple[float, float, float]]], n_test: int, about: dict[str, Any]) -> None:
     """Means over the draws, and the strategy that validation would have chosen."""
-    chosen = [max(tried, key=lambda name: (tried[name][0], -tried[name][1])) for tried in found]
+    chosen = [min(tried, key=lambda name: tried[name][1]) for tried in found]
     rows = {name: [tried[name][2] for tried in found] for name in found[0]}
     rows["best by validation"] = [tried[name][2] for tried, name in zip(found, chosen, strict=True)]
     for name, values in rows.items():
