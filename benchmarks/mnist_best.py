@@ -21,7 +21,7 @@ from typing import Any
 from machine import facts, parser, run, spread
 
 GOAL, KERAS_EPOCHS = 0.99, (3, 4, 5)
-SHORT = "--network cnn --epochs 4 --schedule one-cycle --learning-rate 6e-3 --label-smoothing 0.05"
+SHORT = "--network cnn --epochs 2 --schedule one-cycle --learning-rate 6e-3 --label-smoothing 0.05"
 
 
 def trained(folder: Path, seed: int, options: str, data: str) -> dict[str, Any]:
