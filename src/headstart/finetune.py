@@ -40,7 +40,7 @@ OPENED = ("finetune", "finetune, unchecked")
 """Names of the strategy and of what it would be without its comparison with the probe."""
 
 
-_FEW = 500  # images below which one held-out part says too little, and folds are taken
+_FEW = 250  # images below which one held-out part says too little, and folds are taken
 _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
 _LEAST = 1e-12  # probability, of which a logarithm is taken

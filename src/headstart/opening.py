@@ -51,6 +51,7 @@ DEPTHS = ("head", "last", "2", "all", "auto")
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
 _MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data
 _SEEN_SMALL, _SEEN_PHOTOS = 2_500, 100  # images learnt from, times the square root of how many there are
+_MOST_EPOCHS = 150  # of a handful of images; more cost time and give nothing
 _PHOTO_PX = 224  # side of the photos that is meant for; smaller ones cost less, and more are seen
 _FOR = "strategy 'finetune'"
 _NAMES = {one.name for one in fields(TrainSettings)}
@@ -258,7 +259,7 @@ def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> Tr
     photos = _SEEN_PHOTOS * max(1.0, _PHOTO_PX / side_px)
     seen = (_SEEN_SMALL if small else photos) * sqrt(n_images)
     shared = TrainSettings(
-        epochs=max(3, round(seen / n_images)),
+        epochs=min(_MOST_EPOCHS, max(3, round(seen / n_images))),
         optimizer="adamw",
         schedule="cosine",
         weight_decay=0.01,
