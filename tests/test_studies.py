@@ -55,7 +55,7 @@ def test_every_control_that_fits_stands_in_the_table(studied: StudyResult) -> No
 
 def test_the_verdict_says_what_the_probe_gets_right_too(studied: StudyResult) -> None:
     best = [row.accuracy for row in studied.rows if row.strategy == "probe"][-1]
-    assert f"It gets {best.value:.1%} of the 150 cross-validated images right [" in studied.verdict
+    assert f"The probe gets {best.value:.1%} of the 150 cross-validated images right [" in studied.verdict
 
 
 def test_the_report_has_all_its_parts(studied: StudyResult) -> None:

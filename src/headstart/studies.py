@@ -469,7 +469,7 @@ def _attained(table: Table, judging: Judging) -> str:
     """What the probe gets right with the most labels, whether or not it beats anything."""
     best = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     return (
-        f"It gets {best.value:.1%} of the {best.n:,} {judging.judged_on} images right "
+        f"The probe gets {best.value:.1%} of the {best.n:,} {judging.judged_on} images right "
         f"[{100 * best.low:.1f}, {100 * best.high:.1f}]."
     )
 
