@@ -3,8 +3,9 @@
 In: MNIST, Omniglot's small sets, a folder with a MobileNet of timm's. Out: a line for each strategy and draw,
 their means, and all of it as JSON. Five draws of 100 labels a class. In each, a fifth of the labels is held
 out; every strategy learns from the rest and is judged by them, then learns from all thousand and answers the
-10,000 test digits. "Best by validation" is the test accuracy of whichever did best on the fifth held out (of
-equals, the one with less loss). The source on Omniglot is the network ``best``, trained on the 242 characters
+10,000 test digits. "Best single one by validation" is the test accuracy of whichever did best on the fifth
+held out (of equals, the one with less loss); the mean of all strategies' probabilities stands beside it and
+is not among those chosen from. The source on Omniglot is the network ``best``, trained on the 242 characters
 of its small sets in MNIST's frame.
 
 python benchmarks/thousand_labels.py --mobilenet weights/mobilenetv1_100...

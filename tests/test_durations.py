@@ -21,7 +21,11 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         parse_duration(text, "budget")
 
 
+@pytest.mark.parametrize("text", ["", "1d", "s", "nan", "-1s"])
+def test_what_is_no_time_is_refused_where_none_at_all_is_one(text: str) -> None:
+    with pytest.raises(SettingError, match=r"checkpoint-every is .* need a time; write"):
+        parse_duration(text, "checkpoint-every", zero=True)
+
+
 def test_no_time_at_all_where_that_means_something() -> None:
     assert parse_duration("0", "checkpoint-every", zero=True) == 0
-    with pytest.raises(SettingError, match="checkpoint-every is '-1s', need a time; write"):
-        parse_duration("-1s", "checkpoint-every", zero=True)

@@ -1,6 +1,6 @@
 """Spans of time as users write them.
 
-In: a text like ``5m``. Out: seconds. Called by trainings and tune_training.
+In: a text like ``5m``. Out: seconds. Imports nothing of ours but errors. Called by the verbs train and tune.
 """
 
 from __future__ import annotations

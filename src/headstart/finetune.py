@@ -237,13 +237,11 @@ class Finetuner:
     def _trained(
         self, learn: Indices, held: Indices | None, depth: str, seed: int, epochs: int | None = None
     ) -> Opened:
-        """One training; with images held out it stops early by them."""
+        """One training; with images held out, the weights of the epoch that did best on them come back."""
         place, start = self._starting(learn, seed)
         settings = settings_for(len(learn), side_of(self.reader.source), self.opening, seed)
         if held is not None:
-            settings = replace(
-                settings, patience=settings.epochs
-            )  # best epoch of all: the last rates are small
+            settings = replace(settings, patience=settings.epochs)  # to the end: its last rates are small
         elif epochs is not None and epochs < settings.epochs // 2:  # it overfits: a schedule of that length
             settings = replace(settings, epochs=max(1, settings.epochs // 4, epochs))
         codes, opening = self._codes[learn], self.opening

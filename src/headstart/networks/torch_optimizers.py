@@ -107,7 +107,7 @@ def _rule(settings: TrainSettings, values: Tensor, grads: Tensor, decay: float, 
 
 
 class _Rule(ABC):
-    """How one stretch moves; the formulas are those of `headstart.scratch.optimizers`."""
+    """How one stretch moves; but for muon's the formulas are those of `headstart.scratch.optimizers`."""
 
     memory: dict[str, Tensor]
 

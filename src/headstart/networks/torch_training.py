@@ -369,7 +369,7 @@ class TorchTraining:
                 top - number,
                 bool(settings.weight_decay) and named[name].dim() > 1,
                 named[name],
-                number in whole,
+                len(named[name]) if number in whole and named[name].dim() > 1 else 0,
             )
             for number, names in enumerate(self._names)
             for name in names
@@ -382,13 +382,12 @@ class TorchTraining:
         values, grads = (torch.zeros(size, device=self.device) for _ in range(2))
         stretches: list[Stretch] = []
         at = 0
-        for part, decays, one, inside in learning:
+        for part, decays, one, rows in learning:
             end = at + one.numel()
             value, grad = _shaped(values[at:end], one), _shaped(grads[at:end], one)
             with torch.no_grad():
                 value.copy_(one)
             one.data, one.grad = value, grad
-            rows = len(one) if inside and one.dim() > 1 else 0
             kind = (settings.layer_decay**part, decays, part if apart else 0, rows)
             last = stretches[-1] if stretches else None
             if last is not None and not rows and (last.scale, last.decays, last.part, last.rows) == kind:
