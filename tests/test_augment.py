@@ -12,15 +12,15 @@ from headstart.imaging.augment import (
     OPERATIONS,
     PRESETS,
     Augmentation,
-    _blurred,
     _draw,
     augment,
     flip_warning,
     parse_augmentation,
 )
+from headstart.imaging.warp import blurred
 from headstart.records import Images
 
-EVERYTHING = "photo,elastic=0.05,shear=0.2,flip_vertical=0.5"
+EVERYTHING = "photo,elastic=0.05,shear=0.2,flip_vertical=0.5,stroke=0.05"
 
 
 def noise(*shape: int) -> Images:
@@ -202,9 +202,9 @@ def test_a_blur_does_not_depend_on_the_batch_by_the_last_bit() -> None:
     torch, kornia = pytest.importorskip("torch"), pytest.importorskip("kornia")
     values = torch.from_numpy(np.random.default_rng(0).random((64, 1, 28, 28), np.float32))
     sigmas = np.linspace(0, 0.05, 64)
-    together = _blurred(values, sigmas, 0.05, torch, kornia)
+    together = blurred(values, sigmas, 0.05, torch, kornia)
     for at in range(64):
-        alone = _blurred(values[at : at + 1], sigmas[at : at + 1], 0.05, torch, kornia)
+        alone = blurred(values[at : at + 1], sigmas[at : at + 1], 0.05, torch, kornia)
         assert torch.equal(alone[0], together[at])
 
 
@@ -218,6 +218,25 @@ def test_elastic_moves_smoothly_within_its_bound_and_keeps_the_mean() -> None:
     assert np.abs(np.diff(moved, axis=1)).max() < 1.5 and not np.all(moved == moved[:, :1])
 
 
+def test_stroke_grows_and_shrinks_by_parts_of_a_pixel() -> None:
+    bar = np.zeros((64, 28, 28, 1), np.uint8)
+    bar[:, :, 12:16] = 200
+    done = views(bar, "stroke=0.05")  # up to 1.4 of 28 pixels at each edge
+    width = done[:, 14, :, 0].sum(axis=1) / 200
+    assert (done == done[:, :1]).all(), "along the bar nothing changes"
+    assert width.min() >= 4 - 2 * 1.4 - 0.05 and width.max() <= 4 + 2 * 1.4 + 0.05
+    assert width.min() < 2 and width.max() > 6 and abs(width.mean() - 4) < 0.6
+    edges = done[:, 14, 11, 0]
+    assert ((edges > 0) & (edges < 200)).sum() > 5, "an edge may move by a part of a pixel"
+
+
+def test_stroke_was_added_without_moving_what_others_draw() -> None:
+    rows = np.random.default_rng([3, 1, 7]).random(9 + 50)  # as before there was stroke
+    draws = _draw(3, 1, [7])
+    assert draws["blur"][0] == rows[0] and draws["zoom"][0] == rows[8]
+    assert np.array_equal(draws["knots"].ravel(), rows[9:])
+
+
 # written forms and errors
 
 
@@ -228,6 +247,7 @@ def test_presets_parse_and_are_written_sorted() -> None:
         assert ",".join(f"{operation}={strength:g}" for operation, strength in change.operations) == text
     assert {name: parse_augmentation(name).flips for name in PRESETS} == {
         "handwriting": False,
+        "many-hands": False,
         "photo": True,
         "textbook": True,
     }
@@ -251,7 +271,7 @@ def test_a_preset_can_be_changed() -> None:
         ("texbook", r"^augmentation 'texbook' is not a preset in first place, .*; nearest are textbook$"),
         (
             "",
-            r"^augmentation '' is not a preset in first place, need one of handwriting, photo, textbook, or",
+            r"^augmentation '' is not a preset in first place, need one of handwriting, many-hands, photo, ",
         ),
         ("zoom=0.1,photo", r"^augmentation 'photo' is not a preset in first place"),
         ("shaer=0.2", r"^operation 'shaer' is unknown, need one of blur, .*; nearest are shear$"),
