@@ -52,7 +52,7 @@ Parts = Sequence[tuple[Indices, Indices]]
 
 @dataclass(frozen=True)
 class Trial:
-    """How one depth did on images that it did not learn from: accuracy, loss in nats, epochs to the best.
+    """How one depth did on images that it did not learn from: accuracy, loss in nats, and in which epoch.
 
     ``gain`` is how much lower the loss is than the probe's on the same images, and ``error`` the standard
     error of that mean difference. ``logits`` are the answers themselves, (n_held, n_classes), part by part.
@@ -167,7 +167,7 @@ class Finetuner:
         if judged is not None:
             return judged
         depth = best.depth if best else depths_of(self.opening.unfreeze)[-1]
-        return self._trained(learn, None, depth, seed, best.epochs if best else None)
+        return self._trained(learn, None, depth, seed)
 
     def answers(self, learn: Indices, asked: Indices, seed: int) -> Array:
         """The opened network's answers to images asked, whether it beat the probe or not."""
@@ -187,7 +187,7 @@ class Finetuner:
         stands = _losses(known, truth)
         trials, kept = [], {}
         for depth in depths_of(self.opening.unfreeze):
-            done = [self._trained(rest, held, depth, seed) for rest, held in parts]
+            done = [self._trained(rest, held, depth, seed, stops=self._kept(learn)) for rest, held in parts]
             logits = np.concatenate([one.logits for one in done if one.logits is not None])
             epochs = int(np.median([one.best_epoch for one in done]))
             losses = _losses(logits, truth)
@@ -210,9 +210,13 @@ class Finetuner:
         judged = Trial("probe", float(right.mean()), float(stands.mean()), logits=known)
         decision = Decision(judged, tuple(trials), len(truth))
         best = decision.best
-        if best and (self.own_parts or len(learn) >= _REFIT):
+        if best and self._kept(learn):
             self._judged[learn.tobytes(), seed] = kept[best.depth]
         return decision
+
+    def _kept(self, learn: Indices) -> bool:
+        """Whether the network that was judged is used, instead of another one that learnt from all images."""
+        return bool(self.own_parts) or len(learn) >= _REFIT
 
     def _parts(self, learn: Indices, seed: int) -> Parts:
         """Places of images to learn from and of images held out; none where a class has one image."""
@@ -235,15 +239,19 @@ class Finetuner:
         return [(learn[rest], learn[held]) for rest, held in parts]
 
     def _trained(
-        self, learn: Indices, held: Indices | None, depth: str, seed: int, epochs: int | None = None
+        self, learn: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
     ) -> Opened:
-        """One training; with images held out, the weights of the epoch that did best on them come back."""
+        """One training to the end of its schedule, judged there; or, if it ``stops``, where it did best.
+
+        What is judged is what is used. The weights of one epoch's luck come back only where they stay;
+        elsewhere another training follows, which would not have that luck.
+        """
         place, start = self._starting(learn, seed)
         settings = settings_for(len(learn), side_of(self.reader.source), self.opening, seed)
-        if held is not None:
-            settings = replace(settings, patience=settings.epochs)  # to the end: its last rates are small
-        elif epochs is not None and epochs < settings.epochs // 2:  # it overfits: a schedule of that length
-            settings = replace(settings, epochs=max(1, settings.epochs // 4, epochs))
+        if stops:
+            settings = replace(settings, patience=settings.epochs)  # none is cut: its last rates are small
+        elif held is None:
+            settings = replace(settings, patience=0)  # where somebody set it
         codes, opening = self._codes[learn], self.opening
         if opening.augmentation is None:  # as the probe's, where that was said
             opening = replace(opening, augmentation=self.chooser.wanted.augmentation)

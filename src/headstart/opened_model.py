@@ -170,7 +170,7 @@ def depth_table(decision: Decision) -> PlainTable:
         f"Each judged by the same {decision.n_held:,} images, which it did not learn from. The best depth is "
         "taken if no fewer are right than with the probe and its loss lower by more than chance explains "
         "(one side, 5 %); its own figures flatter it a little, as it was picked.",
-        ("opened", "accuracy, %", "loss, nats", "epochs to the best"),
+        ("opened", "accuracy, %", "loss, nats", "epochs"),
         tuple(
             (
                 "nothing: the probe" if one.depth == "probe" else one.depth,

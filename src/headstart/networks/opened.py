@@ -79,8 +79,10 @@ class OpenedNetwork(TorchTraining):
         Where it starts: with the head as fitted, opening the network can only be told apart later.
     image : InputSpec
         What it takes.
+    dropout : float, default=0.0
+        Share of what the head reads that a step leaves out, in [0, 1) (Srivastava et al. 2014).
     seed : int, default=0
-        Of whatever is random in the body, and of mixup.
+        Of whatever is random in the body, of dropout and mixup.
     device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
         Where it learns.
     """
@@ -92,11 +94,12 @@ class OpenedNetwork(TorchTraining):
         head: AffineMap,
         image: InputSpec,
         *,
+        dropout: float = 0.0,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
         self._body = body
-        reading = _Reading(body, pooling, head)
+        reading = _Reading(body, pooling, head, dropout)
         below = [(name, [f"body.{one}" for one in names]) for name, names in body.parts]
         used = _used(reading, image)
         parts = [(name, [one for one in names if one in used]) for name, names in below]
@@ -137,29 +140,29 @@ class OpenedNetwork(TorchTraining):
 
 
 class _Reading(nn.Module):
-    """Body, pooling, standardised features, dense layer."""
+    """Body, pooling, standardised features, dropout, dense layer."""
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, body: Body, pooling: str, head: AffineMap) -> None:
+    def __init__(self, body: Body, pooling: str, head: AffineMap, dropout: float) -> None:
         super().__init__()
         self.body, self._pooling = body.module, pooling
         self.register_buffer("mean", tensor(head.mean))
         self.register_buffer("scale", tensor(head.scale))
         width = sum(n_features(body.shapes[tap], pooling) for tap in body.taps)
+        self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, head.weight.shape[1])
         with torch.no_grad():
             self.dense.weight.copy_(tensor(np.ascontiguousarray(head.weight.T)))
             self.dense.bias.copy_(tensor(head.bias))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        rows = [_pooled(one, self._pooling) for one in self.body(pixels)]
-        features = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        read = [_pooled(one, self._pooling) for one in self.body(pixels)]
+        features = read[0] if len(read) == 1 else torch.cat(read, dim=1)
         with torch.autocast(pixels.device.type, enabled=False):  # few sums over many features: keep digits
-            return functional.linear(
-                (features.float() - self.mean) * self.scale, self.dense.weight, self.dense.bias
-            )
+            rows = self.dropout((features.float() - self.mean) * self.scale)
+            return functional.linear(rows, self.dense.weight, self.dense.bias)
 
 
 def _pooled(maps: Tensor, pooling: str) -> Tensor:
