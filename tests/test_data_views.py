@@ -68,7 +68,7 @@ def test_the_mapping_of_a_collapse() -> None:
         (
             "od",
             UnknownViewError,
-            r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c or a class \(known are 0, ",
+            r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c, turned or a class \(known are 0, ",
         ),
         ("", UnknownViewError, r"^view '' is unknown"),
         ("3-1", UnknownViewError, r"^view '3-1' runs downwards, need low-high; write 1-3$"),
@@ -97,6 +97,21 @@ def test_numbers_are_needed(view: str) -> None:
         match=rf"^view '{view}' does not fit classes 'ants', 'bees', need classes that are whole",
     ):
         view_map(["ants", "bees"], view)
+
+
+def test_turned_images_are_classes_of_their_own() -> None:
+    pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    seen = apply_view(from_arrays(pixels, ["b", "a"], groups=["x", "y"], name="two"), "turned")
+    assert seen.name == "two:turned" and len(seen.classes) == 8
+    assert seen.classes[:3] == ("a", "b", "a turned 90")
+    assert seen.labels.tolist()[:4] == ["b", "a", "b turned 90", "a turned 90"]
+    assert seen.images.pixels[2, :, :, 0].tolist() == [[1, 3], [0, 2]]  # type: ignore[attr-defined]
+    assert seen.groups is not None and seen.groups.tolist() == ["x", "y"] * 4
+
+
+def test_what_is_not_square_is_not_turned() -> None:
+    with pytest.raises(UnknownViewError, match=r"^view 'turned' does not fit dataset 'arrays', need square"):
+        apply_view(from_arrays(np.zeros((2, 1, 2), np.uint8), ["a", "b"]), "turned")
 
 
 def test_a_view_that_keeps_nothing(digits: Dataset) -> None:

@@ -81,7 +81,7 @@ HeadName = Annotated[
 ]
 Augment = Annotated[
     str | None,
-    typer.Option(help="Views to learn from: textbook, handwriting, photo, or such as shear=0.2,zoom=0.2."),
+    typer.Option(help="Views to learn from: textbook, handwriting, many-hands, photo, or such as shear=0.2."),
 ]
 Views = Annotated[int | None, typer.Option(min=1, help="Augmented views of each image; default: 3.")]
 Balance = Annotated[

@@ -173,12 +173,12 @@ def _timm(
     return network_source(found, native, name)
 
 
-def native_input(dataset: Dataset) -> InputSpec:
+def native_input(dataset: Dataset, policy: str = "squish") -> InputSpec:
     """The size and channels of a dataset's own images; 64 x 64 colour for files of any size."""
     if isinstance(dataset.images, ArrayImages):
         height, width, channels = dataset.images.pixels.shape[1:]
-        return InputSpec(height, width, channels)
-    return InputSpec(_LARGEST_PX, _LARGEST_PX, 3, (0.0,) * 3, (1.0,) * 3)
+        return InputSpec(height, width, channels, policy=policy)
+    return InputSpec(_LARGEST_PX, _LARGEST_PX, 3, (0.0,) * 3, (1.0,) * 3, policy=policy)
 
 
 def random_source(spec: NetworkSpec, seed: int) -> Source:

@@ -153,6 +153,7 @@ def learn_network(
     engine: str = "torch",
     settings: TrainSettings | None = None,
     augmentation: Augmentation | None = None,
+    policy: str = "squish",
     device: str = "auto",
     fit_by: Fit | None = None,
     progress: Progress = SILENT,
@@ -171,6 +172,8 @@ def learn_network(
         Default: five epochs of Adam.
     augmentation : Augmentation, optional
         Every epoch learns from another view of the images; how many views it names does not matter.
+    policy : {'squish', 'crop', 'letterbox', 'ink'}, default='squish'
+        How pictures are fitted to the network.
     device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
         Where the engine torch trains.
     fit_by : Fit, optional
@@ -196,7 +199,7 @@ def learn_network(
             f"dataset {dataset.name!r} has too few images to hold some out, need {_VALIDATION_LEAST * 10} "
             f"to stop early by; set patience to 0"
         )
-    spec = architecture(network, native_input(dataset), len(dataset.classes))
+    spec = architecture(network, native_input(dataset, policy), len(dataset.classes))
     trained = make_network(spec, engine, settings.seed, device)
     images = prepare(parts.fit, spec.input)
     held = (

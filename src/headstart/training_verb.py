@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.console import Device, Engine, Json, Output, Seed, Strict, print_json, told, typed
+from headstart.console import Device, Engine, Json, Output, Policy, Seed, Strict, print_json, told, typed
 from headstart.errors import SettingError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ Smoothing = Annotated[float | None, typer.Option(min=0.0, max=0.99, help=_OWN)]
 NewViews = Annotated[
     str | None,
     typer.Option(
-        help="A new view of every image in every epoch: handwriting, photo, or such as shear=0.2,zoom=0.2; "
-        f"or none. {_OWN}"
+        help="A new view of every image in every epoch: handwriting, many-hands, photo, or such as "
+        f"shear=0.2,zoom=0.2; or none. {_OWN}"
     ),
 ]
 Mixup = Annotated[
@@ -85,6 +85,7 @@ def train(
     weight_decay: Decay = None,
     label_smoothing: Smoothing = None,
     augment: NewViews = None,
+    policy: Policy = None,
     mixup: Mixup = None,
     ema: Ema = None,
     patience: Patience = None,
@@ -120,7 +121,7 @@ def train(
         "seed": seed,
     }
     settings = {name: value for name, value in given.items() if value is not None}
-    wanted = Training(network, engine or "torch", device, augment, settings)
+    wanted = Training(network, engine or "torch", device, augment, policy or "squish", settings)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     keeping = Keeping(output, resume, every_s, _listed(log))
     try:

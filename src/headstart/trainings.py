@@ -70,14 +70,16 @@ _LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
 class Training:
     """What is trained and how; what is None or absent is as it belongs to the network.
 
-    ``settings`` are fields of `records.TrainSettings`; a ``learning_rate`` of ``"auto"`` is found by a
-    test. ``augment`` is as `imaging.augment.parse_augmentation` takes it, or ``"none"``.
+    ``policy`` says how pictures are fitted. ``settings`` are fields of `records.TrainSettings`; a
+    ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as
+    `imaging.augment.parse_augmentation` takes it, or ``"none"``.
     """
 
     network: str = "cnn"
     engine: str = "torch"
     device: str = "auto"
     augment: str | None = None
+    policy: str = "squish"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -195,6 +197,7 @@ def run_training(
         engine=wanted.engine,
         settings=settings,
         augmentation=augmentation,
+        policy=wanted.policy,
         device=wanted.device,
         fit_by=attended,
         progress=progress,
@@ -244,7 +247,9 @@ def _identity(
         "settings": {**asdict(settings), **({"learning_rate": _AUTO} if auto else {})},
         "augmentation": None if augmentation is None else asdict(augmentation),
         "versions": {name: _version(name) for name in _DECIDING},
-        "spec": asdict(architecture(wanted.network, native_input(dataset), len(dataset.classes))),
+        "spec": asdict(
+            architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
+        ),
     }
 
 

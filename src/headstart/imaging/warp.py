@@ -23,12 +23,40 @@ Draws = dict[str, NDArray[np.float64]]
 
 
 def column(torch: Any, values: NDArray[np.float64]) -> Any:
-    """One value per image, to be combined with (n, c, h, w)."""
+    """One value per image, to be combined with (n, c, h, w).
+
+    Parameters
+    ----------
+    torch : module
+        Torch.
+    values : ndarray of shape (n,), float
+        One for each image.
+
+    Returns
+    -------
+    Tensor of shape (n, 1, 1, 1), float32
+    """
     return torch.from_numpy(values.astype(np.float32))[:, None, None, None]
 
 
 def warped(values: Any, draws: Draws, strengths: Mapping[str, float], torch: Any) -> Any:
-    """Move every pixel once, by sums and products of single values: the same in any batch."""
+    """Move every pixel once, by sums and products of single values: the same in any batch.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n, channels, height, width), float32
+        Images, in [0, 1].
+    draws : dict of str to ndarray
+        Uniform in [0, 1), (n,) each, and ``knots`` (n, 2, 5, 5).
+    strengths : mapping of str to float
+        Of every operation, as in ``augment.OPERATIONS``.
+    torch : module
+        Torch.
+
+    Returns
+    -------
+    Tensor of shape (n, channels, height, width), float32
+    """
     height, width = values.shape[2:]
     move_x, move_y = (strengths["shift"] * (2 * draws[name] - 1) for name in ("shift_x", "shift_y"))
     x = torch.arange(width) - (width - 1) / 2 - column(torch, move_x * width)[:, 0]  # (n, 1, w)
@@ -68,7 +96,23 @@ def _inverse(draws: Draws, strengths: Mapping[str, float]) -> list[list[NDArray[
 
 
 def restroked(values: Any, widths: NDArray[np.float64], most: float, torch: Any) -> Any:
-    """Grow or shrink what is bright, a pixel at a time; of a part of a pixel, that part of the change."""
+    """Grow or shrink what is bright, a pixel at a time; of a part of a pixel, that part of the change.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n, channels, height, width), float32
+        Images, in [0, 1].
+    widths : ndarray of shape (n,), float
+        How far edges move out, as shares of the shorter side; inwards below 0.
+    most : float
+        The largest there may be; with 0 nothing happens.
+    torch : module
+        Torch.
+
+    Returns
+    -------
+    Tensor of shape (n, channels, height, width), float32
+    """
     if not most:
         return values
     side = min(values.shape[2:])
@@ -87,7 +131,23 @@ def _brightest(values: Any, torch: Any) -> Any:
 
 
 def blurred(values: Any, sigmas: NDArray[np.float64], most: float, torch: Any, kornia: Any) -> Any:
-    """Blur image by image: a convolution of one image differs in the last bit from one of many."""
+    """Blur image by image: a convolution of one image differs in the last bit from one of many.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n, channels, height, width), float32
+        Images, in [0, 1].
+    sigmas : ndarray of shape (n,), float
+        Shares of the shorter side.
+    most : float
+        The largest there may be; with 0 nothing happens.
+    torch, kornia : module
+        Torch and kornia.
+
+    Returns
+    -------
+    Tensor of shape (n, channels, height, width), float32
+    """
     if not most:
         return values
     side = min(values.shape[2:])
