@@ -51,7 +51,7 @@ DEPTHS = ("head", "last", "2", "all", "auto")
 
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
 _MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data
-_SEEN_SMALL, _SEEN_PHOTOS = 2_500, 100  # images learnt from, times the square root of how many there are
+_SEEN_SMALL, _SEEN_PHOTOS = 5_000, 100  # images learnt from, times the square root of how many there are
 _MOST_EPOCHS = 150  # of a handful of images; more cost time and give nothing
 _PHOTO_PX = 224  # side of the photos that is meant for; smaller ones cost less, and more are seen
 _DROPOUT_SMALL = 0.25
@@ -259,7 +259,7 @@ def settings_for(n_images: int, side_px: int, opening: Opening, seed: int) -> Tr
     Examples
     --------
     >>> settings_for(1_000, 28, Opening(), 0).epochs
-    79
+    150
     """
     small = side_px <= _SMALL_PX
     photos = _SEEN_PHOTOS * max(1.0, _PHOTO_PX / side_px)
@@ -338,7 +338,7 @@ def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: Opening) 
     if opening.augmentation is not None:
         return opening.augmentation
     if spec.channels == 1 or spec.policy == "ink":
-        return parse_augmentation("handwriting", 1)
+        return parse_augmentation("many-hands", 1)
     photo = parse_augmentation(f"{PRESETS['photo']},blur=0", 1)
     return photo if flip_warning(classes, photo) is None else parse_augmentation("photo,blur=0,flip=0", 1)
 
