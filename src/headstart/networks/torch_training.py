@@ -478,9 +478,9 @@ def _named(shapes: dict[str, tuple[int, ...]]) -> str:
 def _use_bf16(precision: str, device: torch.device) -> bool:
     """bf16 pays only where the machine multiplies it faster than fp32.
 
-    Intel's processors do so in tiles (AMX) alone: without them, as under some hypervisors, a step of 16 photos
-    takes MobileNetV1 0.95 s in bf16 and 0.67 s in fp32, and a thousand digits take `best` 0.50 s and 0.42 s
-    (2 cores of a Xeon, 2026-11-28). AMD's vectors multiply twice as many bf16 as fp32.
+    Intel's processors do so in tiles (AMX) alone: without them, as under some hypervisors, a step of 16
+    photos takes MobileNetV1 0.95 s in bf16 and 0.67 s in fp32, and a thousand digits take `best` 0.50 s and
+    0.42 s (2 cores of a Xeon, 2026-11-28). AMD's vectors multiply twice as many bf16 as fp32.
     """
     if precision == "fp32":
         return False
