@@ -31,6 +31,7 @@ from headstart.opening import (
     Opening,
     augmentation_for,
     depths_of,
+    dropout_for,
     open_and_train,
     parse_opening,
     parse_strategies,
@@ -304,6 +305,56 @@ def test_few_images_are_judged_in_folds_and_many_by_a_fifth(
     assert one.decide(np.arange(240), 0).n_held == 48
 
 
+def test_what_is_judged_is_what_is_used(
+    source: Source, pool: Dataset, asked: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refit is as long as what was judged; an epoch's luck comes back only where its weights stay."""
+    given: list[TrainSettings] = []
+    real = finetune.open_and_train
+
+    def watched(*words: Any, **settings: Any) -> Opened:
+        given.append(settings["settings"])
+        return real(*words, **settings)
+
+    monkeypatch.setattr(finetune, "open_and_train", watched)
+    everyone = np.arange(20)
+    tuner(source, pool, asked).strategy(checked=False)(np.arange(90), everyone, 0)
+    assert len(given) == 4, "three folds and a refit"
+    assert {(one.epochs, one.patience) for one in given} == {(given[0].epochs, 0)}
+    given.clear()
+    monkeypatch.setattr(finetune, "_REFIT", 80)
+    tuner(source, pool, asked).strategy(checked=False)(np.arange(90), everyone, 0)
+    assert len(given) == 3 and {one.patience - one.epochs for one in given} == {0}
+
+
+def test_the_head_leaves_out_some_of_what_it_reads_while_it_learns(source: Source, pool: Dataset) -> None:
+    reader = Reader(source, pool, pool, FP32)
+    rows, codes = reader.rows(PLACES["ours"]), pool.codes()
+    start = starting_head(None, rows, codes, pool.classes, 0)
+    images, found = prepare(pool, source.input), []
+    for dropout in (0.0, 0.9):
+        opening = Opening("head", dropout=dropout, settings={**SHORT, "learning_rate": 1e-12})
+        settings = settings_for(len(pool), 28, opening, 0)
+        place, held = PLACES["ours"], (images, codes)
+        found.append(
+            open_and_train(
+                source,
+                place,
+                start,
+                images,
+                codes,
+                pool.classes,
+                opening=opening,
+                depth="head",
+                settings=settings,
+                held=held,
+            )
+        )
+    without, with_much = found
+    assert with_much.history[0].train_loss > 1.3 * without.history[0].train_loss
+    assert np.allclose(with_much.logits, without.logits, atol=1e-4), "never where it answers"
+
+
 def test_classes_count_alike_where_the_probe_balances(
     source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +459,7 @@ def test_a_network_of_timm_becomes_a_model(photos_source: Source, tmp_path: Path
             lambda: parse_strategies("probe,finetunes"),
             "strategy is 'finetunes', need some of probe",
         ),
+        (lambda: Opening(dropout=1.0), r"dropout is 1.0, need a share in \[0, 1\)"),
         (lambda: parse_opening("probe", "all"), "unfreeze is 'all' without the strategy finetune"),
     ],
 )
@@ -428,6 +480,7 @@ def test_the_rule_depends_on_the_data_alone() -> None:
     assert (small.mixup, small.batch_norm) == (0.0, "learn")
     assert settings_for(100, 28, Opening(), 0).batch_norm == photo.batch_norm == "frozen"
     assert photo.mixup > 0
+    assert dropout_for(28, Opening()) > dropout_for(224, Opening()) == 0
     assert settings_for(10_000, 28, Opening(), 0).batch_norm == "learn"
     assert not augmentation_for(EIGHT, ("ant", "bee"), Opening()).flips
     assert augmentation_for(InputSpec(224, 224, 3), ("ant", "bee"), Opening()).flips
