@@ -1,7 +1,7 @@
 """When to freeze and when to open: the learning curves of finished runs, side by side, as one picture.
 
-In: folders that `headstart run RECIPE --strategies probe,finetune,scratch` or a study wrote. Out: a PNG.
-Nothing is computed: every point and band is a row of their result.json.
+In: folders that `headstart run RECIPE --strategies probe,finetune,scratch` or a study wrote. Out: a PNG, and
+their rows, verdicts and remarks as text. Nothing is computed: all of it is in their result.json.
 
 python benchmarks/when_to_open.py runs/odd-to-even-mnist runs/parity-mnist --picture when-to-open.png
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def curve(result: dict[str, Any], strategy: str) -> list[tuple[int, float, float
     return found
 
 
+def tell(result: dict[str, Any]) -> None:
+    """Every row, the verdict, the remarks."""
+    print(f"\n{result['title']}")
+    for row in sorted(result["rows"], key=lambda one: one["labels_per_class"] or sys.maxsize):
+        score = {key: 100 * row["accuracy"][key] for key in ("value", "low", "high")}
+        print(
+            f"  {row['strategy']:22} {row['labels_per_class'] or 'all':>4}  {score['value']:.2f} "
+            f"[{score['low']:.2f}, {score['high']:.2f}]"
+        )
+    print("  " + result["verdict"])
+    for remark in result["remarks"]:
+        print(f"  - {remark}")
+
+
 def main() -> None:
     import matplotlib
 
@@ -46,6 +61,7 @@ def main() -> None:
     figure, panels = pyplot.subplots(1, len(asked.runs), figsize=(5.2 * len(asked.runs), 4.2), dpi=140)
     for axes, run in zip([panels] if len(asked.runs) == 1 else panels, asked.runs, strict=True):
         result = json.loads((run / "result.json").read_text())
+        tell(result)
         for strategy, (name, colour, line) in COLOURS.items():
             points = curve(result, strategy)
             if not points:
