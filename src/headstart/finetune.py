@@ -90,7 +90,7 @@ class Decision:
 
         Surely: by more than chance alone gives in one of twenty such comparisons. As in the rule of
         Breiman et al. (1984) the simpler model stays unless there is reason to leave it; one standard error,
-        as there, is too little where epoch and depth were picked on the same images.
+        as there, is too little where a depth, or of many images an epoch, was picked on the same ones.
         """
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:

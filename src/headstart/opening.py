@@ -54,7 +54,7 @@ _MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may
 _SEEN_SMALL, _SEEN_PHOTOS = 5_000, 100  # images learnt from, times the square root of how many there are
 _MOST_EPOCHS = 150  # of a handful of images; more cost time and give nothing
 _PHOTO_PX = 224  # side of the photos that is meant for; smaller ones cost less, and more are seen
-_DROPOUT_SMALL = 0.25
+_DROPOUT_SMALL = 0.25  # as in the network `best`, whose own dropout lies above the places it is read at
 _FOR = "strategy 'finetune'"
 _NAMES = {one.name for one in fields(TrainSettings)}
 
