@@ -10,7 +10,7 @@ probabilities, which is not among those chosen from. The source on Omniglot is t
 ``best``, trained on the 242 characters of its small sets, turned four ways, in MNIST's frame: what
 ``headstart train omniglot-small:turned --network best --policy ink --augment many-hands`` learns.
 
-python benchmarks/thousand_labels.py --mobilenet weights/mobilenetv1_100...
+python benchmarks/thousand_labels.py --mobilenet weights/mobilenetv1_100... --first 6
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from headstart.imaging.prepare import prepare
 from headstart.networks.architectures import architecture, training_for
 from headstart.networks.registry import make_network
 from headstart.networks.training import fit
-from headstart.opening import Opening, settings_for
+from headstart.opening import Opening
+from headstart.opening_rules import settings_for
 from headstart.protocol import Protocol, rounds_of
 from headstart.records import InputSpec, Source
 from headstart.sources import open_source, spec_source
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--unfreeze", default="all")
     parser.add_argument("--source-epochs", type=int, default=16)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--first", type=int, default=1, help="number of the first draw that is looked at")
     parser.add_argument("--dev", action="store_true", help="judge by training digits outside the draw")
     asked = parser.parse_args()
     about = facts("headstart", "torch", "timm", "openvino")
@@ -140,12 +142,13 @@ def main() -> None:
     if asked.dev:
         order = np.random.default_rng(7).permutation(len(train))
         test, train = train.subset(np.sort(order[:10_000])), train.subset(np.sort(order[10_000:]))
-    rounds = rounds_of(train, len(test), (PER_CLASS,), Protocol((PER_CLASS,), asked.draws, 0, False))
-    draws = [one[0].learn for one in rounds[PER_CLASS]]
+    protocol = Protocol((PER_CLASS,), asked.first - 1 + asked.draws, 0, False)
+    rounds = rounds_of(train, len(test), (PER_CLASS,), protocol)[PER_CLASS]
+    draws = {number: one[0].learn for number, one in enumerate(rounds) if number >= asked.first - 1}
     # only the images of the draws are looked at: features of all would take long
-    kept = np.unique(np.concatenate(draws))
+    kept = np.unique(np.concatenate(list(draws.values())))
     pool = train.subset(kept)
-    draws = [np.searchsorted(kept, one) for one in draws]
+    draws = {number: np.searchsorted(kept, one) for number, one in draws.items()}
     options, opening = Extraction(default_cache()), Opening(asked.unfreeze)
     sources = {"Omniglot": omniglot_source(asked.source_epochs)}
     if asked.mobilenet:
@@ -157,7 +160,7 @@ def main() -> None:
         tuners[name] = Finetuner(reader, Chooser(reader, Probe(*place, augmentation=VIEWS)), opening)
     found: list[dict[str, tuple[float, float, float]]] = []
     truth = test.codes(pool.classes)
-    for number, learn in enumerate(draws):
+    for number, learn in draws.items():
         codes, (_, held) = pool.codes()[learn], holdout(pool.labels[learn], 0.2, number)
         tried, figures = [], {}
         each = (from_source(name, tuner, learn, number) for name, tuner in tuners.items())

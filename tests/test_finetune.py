@@ -26,19 +26,9 @@ from headstart.model import open_model
 from headstart.networks.architectures import architecture
 from headstart.networks.registry import make_network
 from headstart.networks.training import fit
-from headstart.opening import (
-    Opened,
-    Opening,
-    augmentation_for,
-    depths_of,
-    dropout_for,
-    open_and_train,
-    parse_opening,
-    parse_strategies,
-    settings_for,
-    side_of,
-    starting_head,
-)
+from headstart.opened_source import Opened, open_and_train, starting_head
+from headstart.opening import Opening, depths_of, parse_opening, parse_strategies
+from headstart.opening_rules import alpha_for, augmentation_for, dropout_for, settings_for, side_of
 from headstart.records import InputSpec, Source, TrainSettings
 from headstart.sources import open_source, random_source, spec_source
 from headstart.strategies import Probe
@@ -117,11 +107,18 @@ def photos(n: int, side: int = 40) -> Dataset:
     return from_arrays(images.astype(np.uint8), labels)
 
 
-def trained(source: Source, data: Dataset, place: tuple[str, str], depth: str, **changes: Any) -> Opened:
+def trained(
+    source: Source,
+    data: Dataset,
+    place: tuple[str, str],
+    depth: str,
+    alpha: float | None = None,
+    **changes: Any,
+) -> Opened:
     reader = Reader(source, data, data, FP32)
     rows, codes = reader.rows(place), data.codes()
     head = make_head("ridge").fit(rows, data.labels, classes=data.classes)
-    opening = Opening(depth, settings={**SHORT, **changes})
+    opening = Opening(depth, alpha=alpha, settings={**SHORT, **changes})
     return open_and_train(
         source,
         place,
@@ -184,6 +181,37 @@ def test_frozen_means_frozen_at_every_depth(
         assert np.array_equal(value, before[name]) != moves, name
 
 
+def test_alpha_says_how_far_along_the_line_the_weights_go(source: Source, pool: Dataset) -> None:
+    whole, half = (
+        trained(source, pool, PLACES["ours"], "2", alpha=alpha, batch_norm="learn", learning_rate=1e-2)
+        for alpha in (1.0, 0.5)
+    )
+    assert source.network and whole.source.network and half.source.network
+    moved = 0
+    for name, value in half.source.network[1].items():
+        start, end = source.network[1][name], whole.source.network[1][name]
+        assert np.allclose(value, (start + end) / 2, atol=1e-6), name
+        moved += not np.array_equal(start, end)
+        assert np.array_equal(value, start) == np.array_equal(start, end), "what is frozen stays, to the bit"
+    assert moved == 2 * 6, "kernel, bias, scale, shift, mean and variance of two parts"
+    assert half.logits is not None
+    rows = Reader(half.source, pool, pool, FP32).rows(PLACES["ours"])
+    assert np.abs(half.head.probabilities(rows) - softmax(half.logits)).max() < 1e-3, "judged as it is used"
+
+
+def test_photos_go_half_the_way_and_what_is_unlike_them_all_of_it(
+    source: Source, photos_source: Source
+) -> None:
+    large = replace(photos_source, notes={**photos_source.notes, "size_px": 224})
+    assert alpha_for(large, Opening()) == 0.5
+    assert alpha_for(replace(large, input=replace(large.input, channels=1)), Opening()) == 1.0
+    assert alpha_for(source, Opening()) == 1.0
+    assert alpha_for(large, Opening(alpha=0.9)) == 0.9
+    for wrong in (0.0, 1.5):
+        with pytest.raises(SettingError, match=r"alpha is .*, need a share in \(0, 1\]"):
+            Opening(alpha=wrong)
+
+
 @pytest.fixture(scope="module", params=["test_resnet", "test_efficientnet"])
 def normed_source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Source:
     """Batch norms alone, and batch norms with an activation inside: those are no leaves."""
@@ -240,9 +268,13 @@ def tuner(source: Source, pool: Dataset, asked: Dataset, **settings: Any) -> Fin
 
 def test_it_is_taken_only_where_it_is_better() -> None:
     probe = Trial("probe", 0.9, 0.3)
-    sure, unsure = (Trial("all", 0.92, 0.2, 3, 0.1, error) for error in (0.04, 0.07))
+    sure, likely, unsure = (Trial("all", 0.92, 0.2, 3, 0.1, error) for error in (0.04, 0.07, 0.11))
     assert Decision(probe, (sure,), 50).accepted
+    assert Decision(probe, (likely,), 50).accepted
     assert not Decision(probe, (unsure,), 50).accepted  # one image more may be chance
+    for one in (Decision(probe, (likely,), 50, picked=True), Decision(probe, (likely, unsure), 50)):
+        assert not one.accepted, "the luck of an epoch or a depth picked on the same images"
+    assert Decision(probe, (sure, unsure), 50, picked=True).accepted
     assert Decision(probe, (replace(sure, accuracy=0.9),), 50).accepted  # as many right, and surer of them
     assert not Decision(probe, (replace(sure, accuracy=0.89),), 50).accepted
     assert not Decision(replace(probe, accuracy=1.0), (replace(sure, accuracy=1.0),), 50).accepted

@@ -49,9 +49,14 @@ LAYERS: dict[str, str] = {
     "provenance": "records assemble strategies",
     "protocol": "errors records data",
     "controls": "errors records data imaging heads networks features sources strategies choose protocol",
-    "opening": "errors _optional records imaging graph heads networks features pretrained sources strategies",
-    "finetune": "records scratch progress data imaging graph heads features protocol controls opening",
-    "opened_model": "records data features assemble heads controls strategies opening finetune",
+    "opening": "errors _optional records imaging",
+    "opening_rules": "records imaging opening",
+    "opened_source": "errors _optional records graph heads networks features pretrained sources strategies "
+    "opening opening_rules",
+    "finetune": "records scratch progress data imaging graph heads features protocol controls opening "
+    "opening_rules opened_source",
+    "opened_model": "records data features assemble heads controls strategies opening opening_rules "
+    "opened_source finetune",
     "comparison": "errors records progress beside data evaluation protocol",
     "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
     "controls comparison provenance opening opened_model",

@@ -20,15 +20,9 @@ from headstart.features import Place
 from headstart.heads.base import fit_temperature
 from headstart.heads.training import class_weights
 from headstart.imaging.prepare import prepare
-from headstart.opening import (
-    Opened,
-    Opening,
-    depths_of,
-    open_and_train,
-    settings_for,
-    side_of,
-    starting_head,
-)
+from headstart.opened_source import Opened, open_and_train, starting_head
+from headstart.opening import Opening, depths_of
+from headstart.opening_rules import is_handwriting, settings_for, side_of
 from headstart.progress import SILENT, Progress
 from headstart.protocol import Strategy
 from headstart.records import Array, Codes, Images
@@ -44,7 +38,7 @@ _FEW = 250  # images below which one held-out part says too little, and folds ar
 _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
 _LEAST = 1e-12  # probability, of which a logarithm is taken
-_ERRORS = 1.645  # standard errors by which a loss has to be lower: one side, 5 %
+_ERRORS, _PICKED_ERRORS = 1.0, 1.645  # standard errors by which a loss has to be lower
 _REFIT = 2_000  # images below which those held out are too many to do without
 Indices = NDArray[np.intp]
 Parts = Sequence[tuple[Indices, Indices]]
@@ -72,12 +66,13 @@ class Decision:
     """What was tried, and whether it was better than the probe on the same images held out.
 
     ``probe`` is the probe's trial; ``trials`` are of the depths. ``n_held`` is 0 where a class has too few
-    images to hold any out: then nothing is accepted.
+    images to hold any out: then nothing is accepted. ``picked`` says that an epoch was picked on them too.
     """
 
     probe: Trial | None
     trials: tuple[Trial, ...]
     n_held: int
+    picked: bool = False
 
     @property
     def best(self) -> Trial | None:
@@ -85,17 +80,22 @@ class Decision:
         return max(self.trials, key=lambda one: (one.accuracy, -one.loss), default=None)
 
     @property
-    def accepted(self) -> bool:
-        """Whether the opened network beats the probe: no less accurate, and its loss surely lower.
+    def errors(self) -> float:
+        """Standard errors by which the loss has to be lower than the probe's.
 
-        Surely: by more than chance alone gives in one of twenty such comparisons. As in the rule of
-        Breiman et al. (1984) the simpler model stays unless there is reason to leave it; one standard error,
-        as there, is too little where a depth, or of many images an epoch, was picked on the same ones.
+        One, as in the rule of Breiman et al. (1984), by which the simpler model stays unless there is reason
+        to leave it. A depth or an epoch picked on the same images flatters itself, so then 1.645: what chance
+        alone gives in one of twenty comparisons.
         """
+        return _PICKED_ERRORS if self.picked or len(self.trials) > 1 else _ERRORS
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the opened network beats the probe: no less accurate, and its loss lower beyond doubt."""
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:
             return False
-        return best.accuracy >= probe.accuracy and best.gain > _ERRORS * best.error
+        return best.accuracy >= probe.accuracy and best.gain > self.errors * best.error
 
 
 @dataclass
@@ -208,7 +208,7 @@ class Finetuner:
                 break  # deeper is the same
         right = known.argmax(axis=1) == truth
         judged = Trial("probe", float(right.mean()), float(stands.mean()), logits=known)
-        decision = Decision(judged, tuple(trials), len(truth))
+        decision = Decision(judged, tuple(trials), len(truth), self._kept(learn))
         best = decision.best
         if best and self._kept(learn):
             self._judged[learn.tobytes(), seed] = kept[best.depth]
@@ -247,7 +247,10 @@ class Finetuner:
         elsewhere another training follows, which would not have that luck.
         """
         place, start = self._starting(learn, seed)
-        settings = settings_for(len(learn), side_of(self.reader.source), self.opening, seed)
+        source = self.reader.source
+        settings = settings_for(
+            len(learn), side_of(source), self.opening, seed, handwriting=is_handwriting(source.input)
+        )
         if stops:
             settings = replace(settings, patience=settings.epochs)  # none is cut: its last rates are small
         elif held is None:
@@ -257,7 +260,7 @@ class Finetuner:
             opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
         task = f"open {depth}, {len(learn):,} images"
         return open_and_train(
-            self.reader.source,
+            source,
             place,
             start,
             self._pool_images[learn],

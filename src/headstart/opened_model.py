@@ -20,7 +20,9 @@ from headstart.features import PLAIN, Extraction, extract
 from headstart.finetune import Decision, Finetuner, Parts
 from headstart.heads.base import fit_temperature
 from headstart.heads.trained import TrainedHead
-from headstart.opening import Opened, Opening, augmentation_for
+from headstart.opened_source import Opened
+from headstart.opening import Opening
+from headstart.opening_rules import augmentation_for
 from headstart.records import Array, Codes, PlainTable, Source
 from headstart.strategies import Learnt, Probe, epoch_curve
 
@@ -168,8 +170,8 @@ def depth_table(decision: Decision) -> PlainTable:
     return PlainTable(
         "How far the network was opened",
         f"Each judged by the same {decision.n_held:,} images, which it did not learn from. The best depth is "
-        "taken if no fewer are right than with the probe and its loss lower by more than chance explains "
-        "(one side, 5 %); its own figures flatter it a little, as it was picked.",
+        "taken if no fewer are right than with the probe and its loss is lower by more than "
+        f"{decision.errors:g} standard errors of the difference; picked so, its figures flatter it a little.",
         ("opened", "accuracy, %", "loss, nats", "epochs"),
         tuple(
             (
