@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 
 from headstart.networks.torch_engine import TorchNetwork  # noqa: E402 - it imports torch
 from headstart.networks.torch_optimizers import FlatOptimizer, Stretch  # noqa: E402 - it imports torch
-from headstart.networks.torch_training import chosen_device  # noqa: E402
+from headstart.networks.torch_training import TorchTraining, chosen_device  # noqa: E402
 
 GREY = InputSpec(12, 12, 1, (0.2,), (0.4,))
 SPEC = NetworkSpec(
@@ -205,6 +205,25 @@ def test_gradual_opens_from_the_top(data: tuple[Images, Codes]) -> None:
         opened.append(sum(one in moved for one in ("conv1", "conv2", "output")))
         before = after
     assert opened == [1] * 5 + [2] * 5 + [3] * 10
+
+
+def test_a_norm_without_weights_is_frozen_with_the_layer_above_it(data: tuple[Images, Codes]) -> None:
+    torch.manual_seed(0)
+    norms = [torch.nn.BatchNorm2d(5, affine=False) for _ in range(2)]
+    convs = [torch.nn.Conv2d(n, 5, 3) for n in (1, 5, 5)]
+    module = torch.nn.Sequential(
+        convs[0], norms[0], convs[1], norms[1], convs[2], torch.nn.Flatten(), torch.nn.Linear(5 * 36, 4)
+    )
+    parts = [(f"part{n}", [f"{n}.weight", f"{n}.bias"]) for n in (0, 2, 4, 6)]
+    network = TorchTraining(module, GREY, parts)
+    network.freeze_parts(2)
+    sums = network.checksum()
+    fit(network, *data, PLAIN)
+    assert network.checksum() == sums
+    assert not norms[0].running_mean.any(), "below the last frozen layer"
+    assert norms[1].running_mean.any(), "below the first open one"
+    norms[0].running_mean += 1
+    assert network.checksum() != sums
 
 
 def test_a_frozen_part_keeps_its_statistics(data: tuple[Images, Codes]) -> None:

@@ -105,7 +105,7 @@ class TorchTraining:
 
     def checksum(self) -> str:
         """Hex SHA-256 over what is frozen: weights, and batch-norm statistics."""
-        digest = hashlib.sha256()
+        digest, closed = hashlib.sha256(), set(self._closed(self._n_frozen))
         frozen = {name for names in self._names[: self._n_frozen] for name in names}
         for prefix, child in self._module.named_modules():
             own = f"{prefix}." if prefix else ""
@@ -113,12 +113,28 @@ class TorchTraining:
                 (own + name, one)
                 for name, one in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False))
             ]
-            inside = any(name in frozen for name, _ in tensors)
+            inside = child in closed or any(name in frozen for name, _ in tensors)
             for name, one in sorted(tensors):
                 if name in frozen or (inside and not isinstance(one, nn.Parameter)):
                     digest.update(f"{name} {tuple(one.shape)} {one.dtype}".encode())
                     digest.update(one.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
+
+    def _closed(self, n_parts: int) -> list[nn.Module]:
+        """Layers of the first parts; one without weights goes with the next that has some."""
+        owners = {name.rpartition(".")[0] for names in self._names[:n_parts] for name in names}
+        found: list[nn.Module] = []
+        waiting: list[nn.Module] = []
+        for name, one in self._module.named_modules():
+            if not isinstance(one, NORMS) and any(True for _ in one.children()):
+                continue  # some norms hold an activation, so they are no leaves
+            if name in owners:
+                found += [*waiting, one]
+            elif not any(True for _ in one.parameters(recurse=False)):
+                waiting.append(one)
+                continue
+            waiting = []
+        return found
 
     # learning
 
@@ -147,27 +163,13 @@ class TorchTraining:
         self._set_modes()
 
     def _set_modes(self) -> None:
-        """Dropout and statistics are live in open parts only; a layer without weights goes with the next."""
+        """Dropout and statistics are live in open parts only."""
         self._module.train()
-        first = len(self.parts) - self._n_open
-        closed = {name.rpartition(".")[0] for names in self._names[:first] for name in names}
-        still = self._settings.batch_norm == "frozen"
-        waiting: list[nn.Module] = []
-        for name, one in self._module.named_modules():
-            if isinstance(one, NORMS):  # some hold an activation, so they are no leaves
-                if still or name in closed:
-                    one.eval()
-            elif any(True for _ in one.children()):
-                continue
-            elif name in closed:
-                one.eval()
-                for before in waiting:
-                    before.eval()
-                waiting = []
-            elif not any(True for _ in one.parameters(recurse=False)):
-                waiting.append(one)
-            else:
-                waiting = []
+        resting = self._closed(len(self.parts) - self._n_open)
+        if self._settings.batch_norm == "frozen":
+            resting += [one for one in self._module.modules() if isinstance(one, NORMS)]
+        for one in resting:
+            one.eval()
 
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
@@ -351,11 +353,11 @@ class TorchTraining:
         """Statistics of batch-norm that training changes."""
         if self._settings.batch_norm == "frozen":
             return []
-        frozen = {name.rpartition(".")[0] for names in self._names[: self._n_frozen] for name in names}
+        frozen = set(self._closed(self._n_frozen))
         return [
             (f"{name}.{own}", getattr(one, own))
             for name, one in self._module.named_modules()
-            if isinstance(one, NORMS) and name not in frozen
+            if isinstance(one, NORMS) and one not in frozen
             for own in _STATISTICS
             if getattr(one, own) is not None
         ]
