@@ -199,14 +199,15 @@ def test_alpha_says_how_far_along_the_line_the_weights_go(source: Source, pool: 
     assert np.abs(half.head.probabilities(rows) - softmax(half.logits)).max() < 1e-3, "judged as it is used"
 
 
-def test_photos_go_half_the_way_and_what_is_unlike_them_all_of_it(
+def test_few_photos_go_half_the_way_and_what_is_unlike_them_all_of_it(
     source: Source, photos_source: Source
 ) -> None:
     large = replace(photos_source, notes={**photos_source.notes, "size_px": 224})
-    assert alpha_for(large, Opening()) == 0.5
-    assert alpha_for(replace(large, input=replace(large.input, channels=1)), Opening()) == 1.0
-    assert alpha_for(source, Opening()) == 1.0
-    assert alpha_for(large, Opening(alpha=0.9)) == 0.9
+    assert alpha_for(200, large, Opening()) == 0.5
+    assert alpha_for(5_000, large, Opening()) == 1.0
+    assert alpha_for(200, replace(large, input=replace(large.input, channels=1)), Opening()) == 1.0
+    assert alpha_for(200, source, Opening()) == 1.0
+    assert alpha_for(200, large, Opening(alpha=0.9)) == 0.9
     for wrong in (0.0, 1.5):
         with pytest.raises(SettingError, match=r"alpha is .*, need a share in \(0, 1\]"):
             Opening(alpha=wrong)
@@ -511,7 +512,10 @@ def test_the_rule_depends_on_the_data_alone() -> None:
     assert small.epochs > settings_for(10_000, 28, Opening(), 0).epochs >= 3
     assert (small.mixup, small.batch_norm) == (0.0, "learn")
     assert settings_for(100, 28, Opening(), 0).batch_norm == photo.batch_norm == "frozen"
-    assert photo.mixup > 0
+    assert photo.mixup == photo.label_smoothing == 0.0
+    many = settings_for(5_000, 224, Opening(), 0)
+    assert min(many.mixup, many.label_smoothing) > 0 and many.batch_norm == "learn"
+    assert settings_for(244, 224, Opening(), 0, handwriting=True).learning_rate > photo.learning_rate
     assert dropout_for(28, Opening()) > dropout_for(224, Opening()) == 0
     assert settings_for(10_000, 28, Opening(), 0).batch_norm == "learn"
     assert not augmentation_for(EIGHT, ("ant", "bee"), Opening()).flips

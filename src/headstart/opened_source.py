@@ -171,7 +171,7 @@ def open_and_train(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    _go_back(network, begun, alpha_for(source, opening))
+    _go_back(network, begun, alpha_for(len(images), source, opening))
     if network.checksum() != before:
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
     best = best_epoch(history, settings) or len(history)

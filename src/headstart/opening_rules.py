@@ -81,13 +81,15 @@ def settings_for(
         by_rule = replace(
             shared,
             batch_size=min(16, max(8, n_images // 2)),
-            learning_rate=1e-4,
+            learning_rate=3e-4 if handwriting else 1e-4,
             layer_decay=0.8,
             gradual=0.3,
-            mixup=0.1,
             ema=0.98,
-            batch_norm="learn" if n_images >= _MANY else "frozen",
+            batch_norm="frozen",
         )
+        # of few, each is known by heart to the head already: what blurs them moves it off at the first step
+        blur = {"label_smoothing": 0.0} if n_images < _MANY else {"mixup": 0.1, "batch_norm": "learn"}
+        by_rule = replace(by_rule, **blur)
     return replace(by_rule, **opening.settings)
 
 
@@ -102,14 +104,16 @@ def is_handwriting(spec: InputSpec) -> bool:
     return spec.channels == 1 or spec.policy == "ink"
 
 
-def alpha_for(source: Source, opening: Opening) -> float:
-    """How far the weights go along the line from before training to after it: of photos half the way.
+def alpha_for(n_images: int, source: Source, opening: Opening) -> float:
+    """How far the weights go along the line from before training to after it: of few photos half the way.
 
     A network of photos that meets other photos stands near a good place already; what a short training shakes
     out of it, the mean of before and after mostly keeps (Wortsman et al. 2022, arXiv:2109.01903).
 
     Parameters
     ----------
+    n_images : int
+        To learn from.
     source : Source
         Small images and handwriting go all the way.
     opening : Opening
@@ -119,7 +123,7 @@ def alpha_for(source: Source, opening: Opening) -> float:
     -------
     float
     """
-    far = side_of(source) <= _SMALL_PX or is_handwriting(source.input)
+    far = n_images >= _MANY or side_of(source) <= _SMALL_PX or is_handwriting(source.input)
     return (1.0 if far else 0.5) if opening.alpha is None else opening.alpha
 
 
