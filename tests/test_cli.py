@@ -828,6 +828,24 @@ def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> No
             begun.stdout.close()
 
 
+def test_told_to_stop_nothing_half_written_stays(desk: Path) -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from headstart import cli\n"
+        "from headstart.atomic import atomic_folder\n"
+        "def app():\n"
+        "    with atomic_folder('m', marker='manifest.json') as half:\n"
+        "        (half / 'manifest.json').write_text('{}')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(20)\n"
+        "cli.app = app\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
+    assert list(desk.iterdir()) == []
+
+
 def pieces(terminal: int) -> Iterator[bytes]:
     """What comes out of a terminal until its other end is closed."""
     limit = time.monotonic() + 60
