@@ -461,6 +461,7 @@ def test_a_transfer_keeps_the_better_model(
     assert model.manifest.strategy == ("finetune" if accepted else "probe")
     assert any(("was taken" if accepted else "did not beat") in text for text in done.result.remarks)
     assert done.result.tables[0].title == "How far the network was opened"
+    assert model.manifest.settings.get("alpha") == (1.0 if accepted else None)
     model.save(tmp_path / "m")
     again = open_model(tmp_path / "m")
     some = digits.subset(np.arange(900, 960))

@@ -141,6 +141,7 @@ def _model(dataset: Dataset, parts: Learning, opened: Opened, note: Mapping[str,
         "opened_parts": opened.open_parts,
         "parts": opened.parts,
         "epochs": len(opened.history),
+        "alpha": opened.alpha,
         **note,
     }
     made = Fitted(head, place, scores, settings, rows, codes, np.arange(len(rows)), held)

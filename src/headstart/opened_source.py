@@ -34,8 +34,9 @@ __all__ = ["Opened", "open_and_train", "starting_head"]
 class Opened:
     """A source as training left it: frozen again, and the head it was trained with, which reads at ``place``.
 
-    ``parts`` is how many parts lay below the head and ``open_parts`` how many of them learnt; ``logits`` are
-    of the held images, None without any.
+    ``parts`` is how many parts lay below the head and ``open_parts`` how many of them learnt; ``alpha`` says
+    how far the weights went from before training to after it; ``logits`` are of the held images, None without
+    any.
     """
 
     source: Source
@@ -44,6 +45,7 @@ class Opened:
     depth: str
     parts: int
     open_parts: int
+    alpha: float
     history: tuple[Epoch, ...]
     best_epoch: int
     logits: Array | None
@@ -171,7 +173,8 @@ def open_and_train(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    _go_back(network, begun, alpha_for(len(images), source, opening))
+    alpha = alpha_for(len(images), source, opening)
+    _go_back(network, begun, alpha)
     if network.checksum() != before:
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
     best = best_epoch(history, settings) or len(history)
@@ -179,7 +182,7 @@ def open_and_train(
     made, head = network.finished()
     weight, bias = head.folded()
     trained = TrainedHead(weight, bias, classes)
-    return Opened(_source(source, made), place, trained, depth, below, n_open, history, best, logits)
+    return Opened(_source(source, made), place, trained, depth, below, n_open, alpha, history, best, logits)
 
 
 def _go_back(network: Any, begun: Weights, alpha: float) -> None:
