@@ -2,7 +2,7 @@
 
 In: the folder hymenoptera, folders of weights. Out: per seed the accuracies on the photos held out and on the
 153 test photos, the time, and a paired verdict; all of it as JSON. The 244 training photos are learnt
-from (a fifth of them held out decides whether the opened network is taken), its 153 others judge and decide
+from (in three folds they also decide whether the opened network is taken), the 153 others judge and decide
 nothing.
 
 python benchmarks/photos_opened.py --data data/hymenoptera --weights weights/mobilenetv2... weights/...
