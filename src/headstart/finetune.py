@@ -91,7 +91,7 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether the opened network beats the probe: no less accurate, and its loss lower beyond doubt."""
+        """Whether the opened network beats the probe: no less accurate, and its loss lower by `errors`."""
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:
             return False

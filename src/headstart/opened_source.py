@@ -157,7 +157,8 @@ def open_and_train(
     n_open = {"head": 0, "last": 1, "all": below}.get(depth, below)
     n_open = min(below, int(depth)) if depth.isdecimal() else n_open
     network.open_last(n_open)
-    before, begun = network.checksum(), network.weights()
+    alpha = alpha_for(len(images), source, opening)
+    before, begun = network.checksum(), network.weights() if alpha < 1 else None
     augmentation = augmentation_for(source.input, classes, opening)
     if not n_open:  # the head alone opens at once
         settings = replace(settings, gradual=0.0)
@@ -173,8 +174,8 @@ def open_and_train(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    alpha = alpha_for(len(images), source, opening)
-    _go_back(network, begun, alpha)
+    if begun is not None:
+        _go_back(network, begun, alpha)
     if network.checksum() != before:
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
     best = best_epoch(history, settings) or len(history)
@@ -186,11 +187,10 @@ def open_and_train(
 
 
 def _go_back(network: Any, begun: Weights, alpha: float) -> None:
-    """Leave the weights a share ``alpha`` of the way from where they begun; what did not move stays."""
-    if alpha < 1:
-        ended = network.weights()
-        way = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in begun.items()}
-        network.load_weights(way)
+    """Leave the weights a share ``alpha`` of the way from where they began; what did not move stays."""
+    ended = network.weights()
+    way = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in begun.items()}
+    network.load_weights(way)
 
 
 def _body(source: Source, tap: str) -> Any:

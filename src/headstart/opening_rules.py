@@ -17,7 +17,7 @@ from headstart.records import InputSpec, Source, TrainSettings
 __all__ = ["alpha_for", "augmentation_for", "dropout_for", "is_handwriting", "settings_for", "side_of"]
 
 _SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
-_MANY, _MANY_SMALL = 5_000, 500  # images from which batch-norm's statistics may follow the new data
+_MANY, _MANY_SMALL = 5_000, 500  # photos, and small images, that say enough to follow them in everything
 _SEEN_SMALL, _SEEN_PHOTOS = 5_000, 100  # images learnt from, times the square root of how many there are
 _MOST_EPOCHS = 150  # of a handful of images; more cost time and give nothing
 _PHOTO_PX = 224  # side of the photos that is meant for; smaller ones cost less, and more are seen
