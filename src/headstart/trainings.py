@@ -6,6 +6,8 @@ checkpoints too. Must not import an engine at the top. Called by the verb train.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +26,7 @@ from headstart.evaluation.metrics import evaluate
 from headstart.graph.runtime import split_batches
 from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.imaging.thumbs import examples_of
-from headstart.model import check_output
+from headstart.model import Model, check_output, open_model
 from headstart.networks.architectures import architecture, training_for
 from headstart.networks.checkpoints import Checkpoints, Snapshot
 from headstart.networks.rate_finder import RateCurve, find_rate
@@ -52,6 +54,7 @@ from headstart.training_log import LOGS, TrainingLog, make_log
 __all__ = ["Keeping", "Trained", "Training", "checkpoints_of", "log_of", "run_training"]
 
 _AUTO, _NONE = "auto", "none"
+_RUN = "run"  # where a model's settings say which run made it
 _AROUND = "around"  # where a checkpoint's values have what the loop knows nothing of
 _DECIDING = ("headstart", "kornia", "numpy", "pillow", "torch")
 _ALWAYS = (
@@ -136,7 +139,7 @@ def run_training(
     *,
     progress: Progress = SILENT,
     command: str = "",
-) -> Trained:
+) -> Trained | Model:
     """Train a network, save it with a report, and keep it on the way so that an interrupted run goes on.
 
     Parameters
@@ -154,14 +157,15 @@ def run_training(
 
     Returns
     -------
-    Trained
+    Trained or Model
         The model is saved; checkpoints are deleted, the log stays. Figures are about validation images.
+        With ``resume``, where the same run is finished already: its model, which stays as it is.
 
     Raises
     ------
     SettingError
         If a setting is wrong, something is in the way of the output, checkpoints lie there and ``resume``
-        is false, or they are of another run.
+        is false, or they, or with ``resume`` the finished model, are of another run.
     HeadstartError
         Else as `strategies.learn_network`.
     KeyboardInterrupt
@@ -175,10 +179,13 @@ def run_training(
     check_output(keeping.output)
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
+    identity = _identity(dataset, wanted, settings, augmentation, auto)
+    if keeping.resume and (finished := _finished(keeping.output, identity)) is not None:
+        return finished
     parts = training_parts(dataset, settings.seed)
     kept = _Kept(
         checkpoints_of(keeping.output),
-        _identity(dataset, wanted, settings, augmentation, auto),
+        identity,
         interval_s=keeping.every_s,
         resume=keeping.resume,
     )
@@ -202,6 +209,7 @@ def run_training(
         fit_by=attended,
         progress=progress,
     )
+    learnt = replace(learnt, model=_noted(learnt.model, identity))
     result = _result(dataset, parts, learnt, attended, _About(wanted, augmentation, command))
     learnt.model.save(keeping.output, render(result))
     attended.log.finished({
@@ -258,6 +266,45 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _noted(model: Model, identity: Mapping[str, Any]) -> Model:
+    """The model with a note of the run that made it."""
+    settings = {**model.manifest.settings, _RUN: _digests(identity)}
+    return replace(model, manifest=replace(model.manifest, settings=settings))
+
+
+def _digests(identity: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of each part of an identity; other versions do not make a finished run another one."""
+    texts = {
+        name: json.dumps(value, sort_keys=True) for name, value in identity.items() if name != "versions"
+    }
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
+
+
+def _finished(output: Path, identity: Mapping[str, Any]) -> Model | None:
+    """The model that the same run left here; None where there is something to go on with, or no model."""
+    if any(checkpoints_of(output).glob("step-*")) or not (output / "manifest.json").is_file():
+        return None
+    model = open_model(output)
+    noted, wanted = model.manifest.settings.get(_RUN), _digests(identity)
+    if noted == wanted:
+        return model
+    advice = "give that, name another output, or leave --resume out to replace the model"
+    if not isinstance(noted, dict):
+        raise SettingError(
+            f"{str(output)!r} is a model that does not say which run of train made it, need none or that of "
+            f"the same command to resume; {advice}"
+        )
+    other = [name for name in wanted if noted.get(name) != wanted[name]]
+    if "settings" in other:
+        was, now = model.manifest.settings, identity["settings"]
+        names = [name for name in now if now[name] not in (was.get(name), _AUTO)] or ["learning_rate"]
+        other[other.index("settings")] = ", ".join(f"settings.{name}" for name in names)
+    raise SettingError(
+        f"{str(output)!r} is the finished model of another run (other {', '.join(other)}), need the same "
+        f"command to resume; {advice}"
+    )
 
 
 class _Kept(Checkpoints):
