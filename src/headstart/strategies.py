@@ -31,6 +31,7 @@ from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.progress import SILENT, Progress
 from headstart.records import Array, Codes, Curve, Epoch, Images, Source, Trainable, TrainSettings
 from headstart.sources import native_input
+from headstart.training_checks import check_finite, training_remarks
 
 __all__ = [
     "CHOSEN",
@@ -77,7 +78,7 @@ class Learnt:
     """A model, the curve of its learning, and the seconds it took.
 
     ``choice`` says how its parts were chosen, if they were; ``held_probs`` are its answers on the
-    images held out, if any, (n_held, n_classes).
+    images held out, if any, (n_held, n_classes). ``remarks`` say what went wrong in training.
     """
 
     model: Model
@@ -85,6 +86,7 @@ class Learnt:
     seconds: float
     choice: Choice | None = None
     held_probs: Array | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Fit(Protocol):
@@ -191,6 +193,8 @@ def learn_network(
     ------
     SettingError, MissingExtraError, DataError
         If a name or a setting is wrong, the engine is not installed, or the data cannot be learnt from.
+    DivergedError
+        If the weights, or the validation loss with them, are not finite.
     """
     begun, settings = perf_counter(), settings or TrainSettings()
     parts = training_parts(dataset, settings.seed)
@@ -215,14 +219,21 @@ def learn_network(
         views=training_views(augmentation, settings.seed),
     )
     seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
-    curve = epoch_curve(f"{network} on {dataset.name}", history, best_epoch(history, settings))
+    best = best_epoch(history, settings)
+    check_finite(history, best, trained.weights())
+    remarks = training_remarks(
+        history, best, parts.fit.codes(dataset.classes), None if held is None else held[1]
+    )
+    for remark in remarks:
+        progress.remark(remark)
+    curve = epoch_curve(f"{network} on {dataset.name}", history, best)
     model = network_model(
         trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
     )
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
-    return Learnt(model, curve, seconds)
+    return Learnt(model, curve, seconds, remarks=remarks)
 
 
 def _fitted(

@@ -6,8 +6,6 @@ checkpoints too. Must not import an engine at the top. Called by the verb train.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -20,13 +18,14 @@ from threadpoolctl import threadpool_info
 
 from headstart._optional import require
 from headstart.data.dataset import Dataset
-from headstart.errors import SettingError, nearest
+from headstart.errors import DivergedError, SettingError, nearest
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
+from headstart.finished_runs import finished_model, noted
 from headstart.graph.runtime import split_batches
 from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.imaging.thumbs import examples_of
-from headstart.model import Model, check_output, open_model
+from headstart.model import Model, check_output
 from headstart.networks.architectures import architecture, training_for
 from headstart.networks.checkpoints import Checkpoints, Snapshot
 from headstart.networks.rate_finder import RateCurve, find_rate
@@ -48,13 +47,12 @@ from headstart.records import (
 from headstart.report.diagrams import rate_test
 from headstart.report.page import render
 from headstart.sources import native_input
-from headstart.strategies import Learning, Learnt, learn_network, training_parts
+from headstart.strategies import Learning, Learnt, best_epoch, learn_network, training_parts
 from headstart.training_log import LOGS, TrainingLog, make_log
 
 __all__ = ["Keeping", "Trained", "Training", "checkpoints_of", "log_of", "run_training"]
 
 _AUTO, _NONE = "auto", "none"
-_RUN = "run"  # where a model's settings say which run made it
 _AROUND = "around"  # where a checkpoint's values have what the loop knows nothing of
 _DECIDING = ("headstart", "kornia", "numpy", "pillow", "torch")
 _ALWAYS = (
@@ -166,6 +164,8 @@ def run_training(
     SettingError
         If a setting is wrong, something is in the way of the output, checkpoints lie there and ``resume``
         is false, or they, or with ``resume`` the finished model, are of another run.
+    DivergedError
+        If training gave numbers that are not finite; nothing is saved, and the checkpoints are deleted.
     HeadstartError
         Else as `strategies.learn_network`.
     KeyboardInterrupt
@@ -180,8 +180,10 @@ def run_training(
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
     identity = _identity(dataset, wanted, settings, augmentation, auto)
-    if keeping.resume and (finished := _finished(keeping.output, identity)) is not None:
-        return finished
+    if keeping.resume and not any(checkpoints_of(keeping.output).glob("step-*")):
+        finished = finished_model(keeping.output, identity)
+        if finished is not None:
+            return finished
     parts = training_parts(dataset, settings.seed)
     kept = _Kept(
         checkpoints_of(keeping.output),
@@ -198,18 +200,22 @@ def run_training(
         **made_with(wanted.engine),
     }
     attended = _Attended(kept, auto, keeping, facts, progress)
-    learnt = learn_network(
-        dataset,
-        network=wanted.network,
-        engine=wanted.engine,
-        settings=settings,
-        augmentation=augmentation,
-        policy=wanted.policy,
-        device=wanted.device,
-        fit_by=attended,
-        progress=progress,
-    )
-    learnt = replace(learnt, model=_noted(learnt.model, identity))
+    try:
+        learnt = learn_network(
+            dataset,
+            network=wanted.network,
+            engine=wanted.engine,
+            settings=settings,
+            augmentation=augmentation,
+            policy=wanted.policy,
+            device=wanted.device,
+            fit_by=attended,
+            progress=progress,
+        )
+    except DivergedError:
+        kept.clear()  # nothing to go on with
+        raise
+    learnt = replace(learnt, model=noted(learnt.model, identity))
     result = _result(dataset, parts, learnt, attended, _About(wanted, augmentation, command))
     learnt.model.save(keeping.output, render(result))
     attended.log.finished({
@@ -266,45 +272,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _noted(model: Model, identity: Mapping[str, Any]) -> Model:
-    """The model with a note of the run that made it."""
-    settings = {**model.manifest.settings, _RUN: _digests(identity)}
-    return replace(model, manifest=replace(model.manifest, settings=settings))
-
-
-def _digests(identity: Mapping[str, Any]) -> dict[str, str]:
-    """A digest of each part of an identity; other versions do not make a finished run another one."""
-    texts = {
-        name: json.dumps(value, sort_keys=True) for name, value in identity.items() if name != "versions"
-    }
-    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
-
-
-def _finished(output: Path, identity: Mapping[str, Any]) -> Model | None:
-    """The model that the same run left here; None where there is something to go on with, or no model."""
-    if any(checkpoints_of(output).glob("step-*")) or not (output / "manifest.json").is_file():
-        return None
-    model = open_model(output)
-    noted, wanted = model.manifest.settings.get(_RUN), _digests(identity)
-    if noted == wanted:
-        return model
-    advice = "give that, name another output, or leave --resume out to replace the model"
-    if not isinstance(noted, dict):
-        raise SettingError(
-            f"{str(output)!r} is a model that does not say which run of train made it, need none or that of "
-            f"the same command to resume; {advice}"
-        )
-    other = [name for name in wanted if noted.get(name) != wanted[name]]
-    if "settings" in other:
-        was, now = model.manifest.settings, identity["settings"]
-        names = [name for name in now if now[name] not in (was.get(name), _AUTO)] or ["learning_rate"]
-        other[other.index("settings")] = ", ".join(f"settings.{name}" for name in names)
-    raise SettingError(
-        f"{str(output)!r} is the finished model of another run (other {', '.join(other)}), need the same "
-        f"command to resume; {advice}"
-    )
 
 
 class _Kept(Checkpoints):
@@ -461,7 +428,7 @@ def _result(
         title=learnt.model.manifest.name,
         summary=_summary(dataset, parts, learnt, attended, about.wanted.network),
         verdict=_verdict(about.wanted.network, evaluations),
-        remarks=_remarks(dataset, attended, about.augmentation),
+        remarks=(*learnt.remarks, *_remarks(dataset, attended, about.augmentation)),
         rows=(),
         comparisons=(),
         evaluations=evaluations,
@@ -505,7 +472,7 @@ def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation |
     said = []
     settings, n_epochs = attended.settings, len(attended.history)
     if settings.patience:
-        best = min(attended.history, key=lambda one: one.val_loss).number
+        best = best_epoch(attended.history, settings)
         said.append(
             f"Training went {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were "
             "kept. The validation images decided that, which flatters the figures about them a little."
