@@ -284,6 +284,37 @@ def test_it_is_taken_only_where_it_is_better() -> None:
     assert Decision(probe, (worse, sure, last), 50).best == last
 
 
+def test_the_sentence_gives_the_losses_and_the_rule() -> None:
+    """More images right is not enough, and a sentence without the rule contradicts its figures."""
+    probe = Trial("probe", 0.9367, 0.2)
+    unsure = Decision(probe, (Trial("all", 0.9494, 0.19, 3, 0.01, 0.015),), 158, picked=True)
+    assert unsure.sentence == (
+        "The probe was kept: fine-tuned (unfrozen: all) 94.94% of 158 held-out images are right with a loss "
+        "of 0.1900 nats, with the probe 93.67% with 0.2000. The loss is lower by 0.0100, the threshold is "
+        "0.0247. The rule: no fewer held-out images right than with the probe, and a loss that is lower by "
+        "more than 1.645 standard errors of the difference."
+    )
+    sure = Decision(probe, (Trial("all", 0.9494, 0.15, 3, 0.05, 0.01),), 158)
+    assert sure.sentence.startswith("The fine-tuned network was kept: ")
+    assert "lower by 0.0500, the threshold is 0.0100" in sure.sentence
+    worse = Decision(probe, (Trial("all", 0.9, 0.3, 3, -0.1, 0.01),), 158)
+    assert "The loss is higher by 0.1000" in worse.sentence
+    perfect = Decision(replace(probe, accuracy=1.0), (Trial("all", 1.0, 0.1, 3, 0.1, 0.01),), 158)
+    assert "nothing can be gained" in perfect.sentence
+    broken = Trial("2", 1.0, float("nan"), 3, float("nan"), float("nan"))
+    assert "diverged" in Decision(probe, (broken,), 158).sentence
+    assert Decision(probe, (broken, *sure.trials), 158).best == sure.trials[0]
+    for one in (unsure, sure, worse, perfect):
+        assert "opened" not in one.sentence
+
+
+@pytest.mark.parametrize("rate", [1e9, 1e30])
+def test_what_diverges_leaves_the_probe(source: Source, pool: Dataset, rate: float) -> None:
+    spoilt = tuner(source, pool, pool, learning_rate=rate, clip=0.0, batch_norm="learn")
+    decision = spoilt.decide(np.arange(len(pool)), 0)
+    assert not decision.accepted and decision.sentence.startswith("The probe was kept")
+
+
 def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, asked: Dataset) -> None:
     spoilt = tuner(source, pool, asked, learning_rate=30.0, clip=0.0)
     learn, everyone = np.arange(len(pool)), np.arange(len(asked))
@@ -295,7 +326,7 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
     assert np.array_equal(safe(learn, everyone, 0), spoilt.probe(learn, everyone, 0))
     truth = asked.codes()
     assert (unchecked(learn, everyone, 0).argmax(1) == truth).mean() < 0.5
-    assert "taken, in 0 of 1 fits" in sentence_of(spoilt.decisions)
+    assert "was kept, in 0 of 1 fits" in sentence_of(spoilt.decisions)
 
 
 def test_it_helps_where_the_probe_is_poor(pool: Dataset, asked: Dataset) -> None:
@@ -308,7 +339,7 @@ def test_it_helps_where_the_probe_is_poor(pool: Dataset, asked: Dataset) -> None
     opened = (one.strategy()(learn, everyone, 0).argmax(1) == truth).mean()
     assert one.decide(learn, 0).accepted
     assert opened > probed + 0.02
-    assert "taken, in 1 of 1 fits (opened: all)" in sentence_of(one.decisions)
+    assert "was kept, in 1 of 1 fits (unfrozen: all)" in sentence_of(one.decisions)
 
 
 def test_no_label_of_what_is_asked_is_seen(source: Source, pool: Dataset, asked: Dataset) -> None:
@@ -443,7 +474,7 @@ def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> N
     pairs = {(one.strategy, one.control) for one in result.comparisons}
     assert pairs == {("probe", "majority"), ("finetune", "probe")}
     assert "Fine-tuning against the probe: with 5 labels" in result.verdict
-    assert any("fits" in text and "Fine-tuning beat" in text for text in result.remarks)
+    assert any("fits" in text and "The fine-tuned network was better" in text for text in result.remarks)
 
 
 @pytest.mark.parametrize("accepted", [True, False])
@@ -459,8 +490,9 @@ def test_a_transfer_keeps_the_better_model(
     )
     model = done.learnt.model
     assert model.manifest.strategy == ("finetune" if accepted else "probe")
-    assert any(("was taken" if accepted else "did not beat") in text for text in done.result.remarks)
-    assert done.result.tables[0].title == "How far the network was opened"
+    kept = "The fine-tuned network was kept" if accepted else "The probe was kept"
+    assert any(text.startswith(kept) for text in done.result.remarks)
+    assert done.result.tables[0].title == "How far the network was unfrozen"
     assert model.manifest.settings.get("alpha") == (1.0 if accepted else None)
     model.save(tmp_path / "m")
     card = (tmp_path / "m" / "card.md").read_text(encoding="utf-8")

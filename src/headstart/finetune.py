@@ -76,8 +76,10 @@ class Decision:
 
     @property
     def best(self) -> Trial | None:
-        """Of the depths: the most accurate, of equals that with the least loss."""
-        return max(self.trials, key=lambda one: (one.accuracy, -one.loss), default=None)
+        """Of the depths: the most accurate, of equals that with the least loss; one that diverged last."""
+        return max(
+            self.trials, key=lambda one: (np.isfinite(one.loss), one.accuracy, -one.loss), default=None
+        )
 
     @property
     def errors(self) -> float:
@@ -96,6 +98,34 @@ class Decision:
         if best is None or probe is None or probe.accuracy == 1.0:
             return False
         return best.accuracy >= probe.accuracy and best.gain > self.errors * best.error
+
+    @property
+    def rule(self) -> str:
+        """What a fine-tuned network has to do to replace the probe."""
+        return (
+            "no fewer held-out images right than with the probe, and a loss that is lower by more than "
+            f"{self.errors:g} standard error{'' if self.errors == 1 else 's'} of the difference"
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Which of the two was kept, by which figures and by which rule."""
+        probe, best = self.probe, self.best
+        if probe is None or best is None:
+            return "Fine-tuning was not tried: a class has too few images or groups to hold one out."
+        kept = "The fine-tuned network was kept" if self.accepted else "The probe was kept"
+        if not np.isfinite(best.loss):
+            return f"{kept}: fine-tuning (unfrozen: {best.depth}) diverged, its loss is not finite."
+        figures = (
+            f"fine-tuned (unfrozen: {best.depth}) {best.accuracy:.2%} of {self.n_held:,} held-out images are "
+            f"right with a loss of {best.loss:.4f} nats, with the probe {probe.accuracy:.2%} with "
+            f"{probe.loss:.4f}"
+        )
+        if probe.accuracy == 1.0:
+            return f"{kept}: {figures}. Where the probe gets every image right, nothing can be gained."
+        change = f"The loss is {'lower' if best.gain > 0 else 'higher'} by {abs(best.gain):.4f}"
+        change += f", the threshold is {self.errors * best.error:.4f}"
+        return f"{kept}: {figures}. {change}. The rule: {self.rule}."
 
 
 @dataclass
@@ -357,7 +387,8 @@ def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
     judged = [one for one in decisions.values() if one.n_held]
     taken = [one for one in judged if one.accepted]
     depths = sorted({one.best.depth for one in taken if one.best is not None})
-    how = f" (opened: {', '.join(depths)})" if depths else ""
+    how = f" (unfrozen: {', '.join(depths)})" if depths else ""
+    rule = f" The rule: {judged[0].rule}." if judged else ""
     alone = len(decisions) - len(judged)
     rest = (
         f" {alone} fit{'s' if alone > 1 else ''} had too few images or groups to hold any out: "
@@ -366,8 +397,8 @@ def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
         else ""
     )
     return (
-        f"Fine-tuning beat the probe on images held out, and was taken, in {len(taken)} of {len(judged)} "
-        f"fits{how}; in the others the probe was kept.{rest}"
+        f"The fine-tuned network was better than the probe on held-out images, and was kept, in {len(taken)} "
+        f"of {len(judged)} fits{how}; in the others the probe was kept.{rule}{rest}"
     )
 
 

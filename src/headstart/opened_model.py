@@ -38,17 +38,14 @@ class Attempt:
 
     @property
     def sentence(self) -> str:
-        """Whether it was worth it, on images held out."""
-        probe, best, n = self.decision.probe, self.decision.best, self.decision.n_held
-        if probe is None or best is None:
-            return "Fine-tuning was not tried: a class has too few images or groups to hold one out."
-        said = f"{best.accuracy:.2%} against the probe's {probe.accuracy:.2%} of {n:,} images held out"
+        """Which model was kept and why, and what its figures are worth."""
+        said = self.decision.sentence
         if self.decision.accepted:
-            return (
-                f"Fine-tuning (opened: {best.depth}) was taken: {said}. They also said when to stop and "
-                "how far to open, so its figures on them flatter; judge it by images of your own."
+            said += (
+                " These images also decided which model was kept, so the figures on them are optimistic; "
+                "evaluate the model on other images."
             )
-        return f"Fine-tuning (opened: {best.depth}) did not beat the probe, so the probe was kept: {said}."
+        return said
 
 
 def attempt(
@@ -169,11 +166,11 @@ def depth_table(decision: Decision) -> PlainTable:
     """
     tried = (*((decision.probe,) if decision.probe else ()), *decision.trials)
     return PlainTable(
-        "How far the network was opened",
-        f"Each judged by the same {decision.n_held:,} images, which it did not learn from. The best depth is "
-        "taken if no fewer are right than with the probe and its loss is lower by more than "
-        f"{decision.errors:g} standard errors of the difference; picked so, its figures flatter it a little.",
-        ("opened", "accuracy, %", "loss, nats", "epochs"),
+        "How far the network was unfrozen",
+        f"Each evaluated on the same {decision.n_held:,} images, which it did not learn from. The most "
+        f"accurate depth replaces the probe by this rule: {decision.rule}. Chosen so, its figures are "
+        "slightly optimistic.",
+        ("unfrozen", "accuracy, %", "loss, nats", "epochs"),
         tuple(
             (
                 "nothing: the probe" if one.depth == "probe" else one.depth,
