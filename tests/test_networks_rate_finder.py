@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError
 from headstart.networks.architectures import architecture
-from headstart.networks.rate_finder import RateCurve, find_rate
+from headstart.networks.rate_finder import FlatLossError, RateCurve, find_rate
 from headstart.networks.registry import make_network
 from headstart.networks.training import fit, measure
 from headstart.records import Array, Codes, Images, InputSpec, TrainSettings, Weights
@@ -231,6 +231,30 @@ def test_loss_that_never_falls_is_an_error() -> None:
     for loss in (lambda rate: 2.3, lambda rate: 2.3 + rate, lambda rate: 2.3 - 0.04 * (rate > 0.01)):
         with pytest.raises(SettingError, match=r"loss does not fall between .* of 1e-06 and \S+ \(2\.\d+ to"):
             find_rate(Told(loss), *numbered(500), TrainSettings())
+
+
+def test_a_fall_to_the_loss_of_guessing_is_none() -> None:
+    """Weights start somewhere above it, and come down to it whatever the labels are."""
+    images, labels = np.zeros((500, 1, 1, 1), np.uint8), np.arange(500) % 10
+
+    def settled(rate: float) -> float:
+        return 2.31 + 0.4 / (1 + math.exp(3 * (math.log10(rate) + 3)))
+
+    with pytest.raises(FlatLossError, match=r"2\.7\S* to 2\.3\S* at best, guessing has 2\.3\)"):
+        find_rate(Told(settled), images, labels, TrainSettings())
+    assert find_rate(Told(lambda rate: settled(rate) - 0.6), images, labels, TrainSettings()).suggestion > 0
+    uneven = np.arange(500) % 10 // 9  # one in ten: guessing has 0.33 nats
+    with pytest.raises(FlatLossError, match=r"guessing has 0\.325"):
+        find_rate(Told(lambda rate: settled(rate) - 1.9), images, uneven, TrainSettings())
+
+
+@pytest.mark.parametrize("network", ["mlp", "mlp-wide"])
+def test_labels_that_belong_to_nothing_give_no_rate(network: str, digits: Data) -> None:
+    for seed in range(4):
+        labels = np.random.default_rng(seed).permutation(digits[1])
+        spec = architecture(network, InputSpec(8, 8, 1), 10)
+        with pytest.raises(FlatLossError):
+            find_rate(make_network(spec, "scratch", seed), digits[0], labels, TrainSettings(seed=seed))
 
 
 def test_noise_is_no_fall() -> None:

@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from command import Run, contents
 from headstart import trainings
 from headstart.data.dataset import Dataset
+from headstart.data.readers import from_arrays
 from headstart.errors import SettingError
 from headstart.face import transfer
 from headstart.model import Model, open_model
@@ -126,6 +128,20 @@ def test_a_rate_once_found_is_not_searched_again(
         return page[page.index('<section id="figures">') : page.index('<section id="training">')]
 
     assert rates("whole") == rates("parted") and "suggested" in rates("whole")
+
+
+def test_a_flat_loss_is_not_tested_again(
+    few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = from_arrays(np.zeros((600, 8, 8), np.uint8), few.labels)
+    wanted = replace(SCRATCH, settings={**SCRATCH.settings, "learning_rate": "auto"})
+    run_training(data, wanted, Keeping(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(data, wanted, Keeping(tmp_path / "parted"), progress=Stop(3))
+    monkeypatch.setattr(trainings, "find_rate", lambda *_, **__: pytest.fail("searched again"))
+    _, said = go_on(data, wanted, tmp_path / "parted", ())
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
+    assert any("no learning rate was suggested" in one for one in said.remarks)
 
 
 def test_what_lies_there_is_neither_lost_nor_mistaken(few: Dataset, tmp_path: Path) -> None:

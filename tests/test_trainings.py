@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from command import ERROR, Run, Said, contents
 from headstart import trainings
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers import from_arrays, load
 from headstart.model import open_model
 from headstart.networks.architectures import training_for
 from headstart.records import TrainSettings
@@ -26,6 +27,19 @@ SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "2")
 @pytest.fixture(scope="module")
 def few(digits: Dataset) -> Dataset:
     return digits.subset(range(600))
+
+
+class Recorded:
+    """Progress that keeps what is remarked."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+
+    def step(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Nothing."""
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
 
 
 def settings_of(output: Path) -> dict[str, Any]:
@@ -108,6 +122,19 @@ def test_a_rate_found_by_itself_is_used_told_and_drawn(run: Run, desk: Path) -> 
     assert lines(desk / "m")[0]["settings"]["learning_rate"] == rate
     assert run("train", "digits", "-o", "m", *SMALL).code == 0
     assert 'id="figures"' not in (desk / "m" / "report.html").read_text()
+
+
+def test_where_the_loss_is_flat_the_networks_own_rate_is_used(few: Dataset, tmp_path: Path) -> None:
+    blank = from_arrays(np.zeros((600, 8, 8), np.uint8), few.labels)
+    wanted = Training("mlp", "scratch", settings={"epochs": 2, "learning_rate": "auto"})
+    said = Recorded()
+    done = run_training(blank, wanted, Keeping(tmp_path / "m"), progress=said)
+    own = training_for("mlp")[0].learning_rate
+    assert settings_of(tmp_path / "m")["learning_rate"] == own
+    sentence = f"no learning rate was suggested, the network's default {own:.2g} is used: loss does not fall"
+    assert any(one.startswith(sentence) for one in said.remarks)
+    assert any(sentence in one for one in done.result.remarks) and not done.result.figures
+    assert "found by a test" not in (tmp_path / "m" / "report.html").read_text()
 
 
 def test_a_rate_that_cannot_be_found_is_an_error_with_a_way_out(refused: Callable[..., Said]) -> None:

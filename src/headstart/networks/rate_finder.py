@@ -19,7 +19,7 @@ from headstart.errors import SettingError, ShapeError
 from headstart.networks.training import Views
 from headstart.records import Codes, Images, Trainable, TrainSettings
 
-__all__ = ["RateCurve", "find_rate"]
+__all__ = ["FlatLossError", "RateCurve", "find_rate"]
 
 _FEWEST = 20  # steps; a curve of fewer has no shape
 _DIVERGED = 4.0  # times the least loss, where fastai stops too
@@ -29,6 +29,10 @@ _REACHED = 0.9  # of the fall: from here on it is the floor
 _FACTORS = {"constant": 2.0, "one-cycle": 4.0, "cosine": 4.0}
 """By schedule, its highest rate in units of the one where the loss fell fastest. Measured on 5,000 images of
 MNIST (2026-11-21, five pairs of network and optimizer, 2 epochs); a mean rate is about half a peak."""
+
+
+class FlatLossError(SettingError):
+    """The loss does not fall significantly, so that no learning rate can be read off it."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,17 @@ def find_rate(
     Raises
     ------
     SettingError
-        If an option is out of range; or if the loss was not finite or exploded at once, or never fell,
-        so that no rate can be read off it.
+        If an option is out of range; or if the loss was not finite or exploded at once.
+    FlatLossError
+        If the loss did not fall significantly, or not below that of guessing by the class frequencies.
     ShapeError
         If images and labels differ in number, or there are none.
 
     Notes
     -----
+    A loss that falls from where the weights happened to start to that of guessing has learned nothing: the
+    fall counts from the lower of the two.
+
     The suggestion is twice the rate at which the smoothed loss fell fastest, but at most a third of the
     rate of the least loss; twice that as the peak of a schedule that falls again. Losses are smoothed
     over the last fifth of the test and slopes taken over a tenth, whatever its steps. A tenth of the rate
@@ -115,7 +123,8 @@ def find_rate(
     finally:  # an interrupted test leaves no trace either
         network.start(settings)  # another optimizer, without the momentum of the test
         network.load_state(before)
-    return _read(rates, raw, _window(n_steps), _FACTORS.get(settings.schedule, 2.0))
+    guess = _loss_of_guessing(labels, settings.label_smoothing)
+    return _read(rates, raw, _window(n_steps), _FACTORS.get(settings.schedule, 2.0), guess)
 
 
 def _check(images: Images, labels: Codes, n_steps: int, low: float, high: float) -> None:
@@ -185,7 +194,17 @@ class _Smoothed:
         return self._sum / self._weight
 
 
-def _read(rates: NDArray[np.float64], raw: Sequence[float], window: int, factor: float) -> RateCurve:
+def _loss_of_guessing(labels: Codes, smoothing: float) -> float:
+    """Nats where every answer is the class frequencies, of targets smoothed as training smooths them."""
+    counts = np.bincount(labels)
+    shares = counts[counts > 0] / len(labels)
+    shares = (1 - smoothing) * shares + smoothing / len(shares)
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _read(
+    rates: NDArray[np.float64], raw: Sequence[float], window: int, factor: float, guess: float
+) -> RateCurve:
     """Suggest a rate, or say why none can be."""
     ended = math.isfinite(raw[-1])
     finite = np.asarray(raw if ended else raw[:-1])
@@ -203,11 +222,11 @@ def _read(rates: NDArray[np.float64], raw: Sequence[float], window: int, factor:
     rise = _first_rise(losses, window, start, _chance(finite[: least + 1], window, start))
     least = window + int(losses[window:rise].argmin())
     fall = start - losses[least]
-    if not fall > _chance(finite[: least + 1], window, start):
-        raise SettingError(
+    if not min(start, guess) - losses[least] > _chance(finite[: least + 1], window, start):
+        raise FlatLossError(
             f"loss does not fall between learning rates of {rates[0]:.2g} and {rates[len(losses) - 1]:.2g} "
-            f"({start:.3g} to {losses[least]:.3g} at best), need a range where it does; "
-            "widen the range, or look whether the labels belong to the images"
+            f"({start:.3g} to {losses[least]:.3g} at best, guessing has {guess:.3g}), need a range where it "
+            "falls significantly; widen the range, or check that the labels belong to the images"
         )
     floor = window + int(np.argmax(losses[window:rise] <= start - _REACHED * fall))
     steepest = _steepest(losses, window, floor, len(rates) // 20)
