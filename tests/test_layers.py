@@ -73,8 +73,9 @@ LAYERS: dict[str, str] = {
     "tune tune_training provenance",
     "training_log": "errors records _optional atomic",
     "finished_runs": "errors model",
+    "rate_choice": "errors records networks",
     "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
-    "sources strategies provenance training_log finished_runs",
+    "sources strategies provenance training_log finished_runs rate_choice",
     "trained": "errors records atomic progress cache data imaging model assemble strategies",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",

@@ -28,10 +28,11 @@ from headstart.imaging.thumbs import examples_of
 from headstart.model import Model, check_output
 from headstart.networks.architectures import architecture, training_for
 from headstart.networks.checkpoints import Checkpoints, Snapshot
-from headstart.networks.rate_finder import FlatLossError, RateCurve, find_rate
+from headstart.networks.rate_finder import RateCurve, find_rate
 from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.progress import SILENT, Progress
 from headstart.provenance import made_with
+from headstart.rate_choice import RateChoice, choose_rate
 from headstart.records import (
     Calibration,
     Codes,
@@ -292,8 +293,7 @@ class _Attended:
         self._kept, self._auto, self._progress = kept, auto, progress
         self._keeping, self._facts = keeping, facts
         self._log: TrainingLog | None = None
-        self.rate: RateCurve | None = None
-        self.no_rate = ""  # why none was found
+        self.rate: RateChoice | None = None
         self.validation: Held | None = None
         self.history: tuple[Epoch, ...] = ()
         self.settings = TrainSettings()
@@ -314,17 +314,15 @@ class _Attended:
         before = self._before()
         around = before.get(_AROUND, {})
         if self._auto:
-            noted = around.get("rate")
-            try:
-                tested = _tested(network, images, labels, settings, views) if noted is None else _rate(noted)
-                self.rate = tested
-            except FlatLossError as error:
-                self.no_rate = str(error).partition(", need")[0]
-            settings = self._with_rate(settings)
+            self.rate = choose_rate(
+                lambda: find_rate(network, images, labels, settings, views=views), around.get("rate")
+            )
+            settings = self.rate.applied(settings)
+            self._progress.remark(self.rate.sentence(settings))
         self.settings = settings
         here = {"device": self.device, "threads": _n_threads()}
         self._remark_on_machine(around.get("machine", here), here)
-        self._kept.around = {"machine": here, "rate": self._noted_rate()}
+        self._kept.around = {"machine": here, "rate": None if self.rate is None else self.rate.note()}
         next_epoch = len(before["history"]) + 1 if before else None
 
         def told(done: int, total: int, loss: float, accuracy: float) -> None:
@@ -345,18 +343,6 @@ class _Attended:
                 checkpoints=self._kept,
             )
         return self.history, settings
-
-    def _with_rate(self, settings: TrainSettings) -> TrainSettings:
-        """The rate that the test suggests, or the network's own."""
-        if self.rate is None:
-            self._progress.remark(_default_rate(self.no_rate, settings))
-            return settings
-        self._progress.remark(f"learning rate {self.rate.suggestion:.2g}, found by a test of rates")
-        return replace(settings, learning_rate=self.rate.suggestion)
-
-    def _noted_rate(self) -> dict[str, Any] | None:
-        """What the test found, so that a run that goes on does not repeat it."""
-        return asdict(self.rate) if self.rate is not None else {"flat": self.no_rate} if self._auto else None
 
     @property
     def log(self) -> TrainingLog:
@@ -401,31 +387,6 @@ def _n_threads() -> int:
     return max((int(one["num_threads"]) for one in threadpool_info()), default=1)
 
 
-def _tested(
-    network: Trainable, images: Images, labels: Codes, settings: TrainSettings, views: Views | None
-) -> RateCurve:
-    try:
-        return find_rate(network, images, labels, settings, views=views)
-    except FlatLossError:
-        raise
-    except SettingError as error:
-        raise SettingError(f"learning rate was not found: {error}; or give a number for it") from error
-
-
-def _rate(noted: Mapping[str, Any]) -> RateCurve:
-    """A test of rates as a checkpoint has it."""
-    if "flat" in noted:
-        raise FlatLossError(str(noted["flat"]))
-    return RateCurve(
-        tuple(noted["rates"]), tuple(noted["losses"]), float(noted["suggestion"]), str(noted["remark"])
-    )
-
-
-def _default_rate(why: str, settings: TrainSettings) -> str:
-    own = f"the network's default {settings.learning_rate:.2g} is used"
-    return f"no learning rate was suggested, {own}: {why}"
-
-
 @dataclass(frozen=True)
 class _About:
     """What was asked for, as the report says it."""
@@ -464,7 +425,7 @@ def _result(
         calibrations=calibrations,
         tables=(_settings_table(attended, about),),
         judged_on="validation",
-        figures=_figures(attended.rate),
+        figures=_figures(attended.rate.curve if attended.rate else None),
         kind="training",
     )
 
@@ -502,10 +463,9 @@ def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation |
             f"Training went {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were "
             "kept. The validation images decided that, which flatters the figures about them a little."
         )
-    if attended.no_rate:
-        said.append(f"Of the test of rates: {_default_rate(attended.no_rate, settings)}.")
-    if attended.rate is not None and attended.rate.remark:
-        said.append(f"Of the test of rates: {attended.rate.remark}.")
+    rate = attended.rate
+    if rate is not None and (rate.curve is None or rate.doubt):
+        said.append(f"Of the test of rates: {rate.doubt or rate.sentence(settings)}.")
     warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
     return (*said, *([warning] if warning else []))
 
@@ -516,7 +476,8 @@ def _settings_table(attended: _Attended, about: _About) -> PlainTable:
     lines = [(name.replace("_", " "), _said(value)) for name, value in shown.items() if name != "seed"]
     views = () if about.augmentation is None else about.augmentation.operations
     lines.append(("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in views) or _NONE))
-    found = " The learning rate was found by a test." if attended.rate is not None else ""
+    tested = attended.rate is not None and attended.rate.curve is not None
+    found = " The learning rate was found by a test." if tested else ""
     return PlainTable(
         "How it was trained",
         f"Settings in full are in the model's manifest.{found}",
