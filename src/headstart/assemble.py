@@ -124,7 +124,7 @@ def network_model(
         _features(features, seen[some]),
         codes,
         held=None if held is None else _features(features, held[0]),
-        groups=None if parts.fit.groups is None else parts.fit.groups[some],
+        groups=None if parts.fit.together is None else parts.fit.together[some],
         seed=settings.seed,
     )
     last = min(history, key=lambda epoch: epoch.val_loss) if settings.patience else history[-1]
@@ -204,7 +204,7 @@ def probe_model(
         fitted.codes,
         fitted.images,
         held=None if fitted.held is None else fitted.held[0],
-        groups=parts.fit.groups,
+        groups=parts.fit.together,
         seed=seed,
     )
     manifest = Manifest(

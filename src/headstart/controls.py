@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from headstart.choose import choose, deciding_images
 from headstart.data.dataset import Dataset
+from headstart.data.splits import fewest_per_class
 from headstart.data.stores import ArrayImages
 from headstart.data.views import view_map
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.heads.base import Head
-from headstart.heads.crossval import HELD_OUT
+from headstart.heads.registry import SEARCHED
 from headstart.heads.registry import make_head
 from headstart.imaging.augment import Augmentation, augment
 from headstart.imaging.prepare import prepare
@@ -168,9 +169,22 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
     if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _LEFT_OUT:
         # the class of what is left out is rarer among the rest; a head that heeds that answers the others
         shares = np.bincount(reader.pool.codes(), minlength=len(classes)).tolist()
+    clusters = _clusters(reader.pool, learn)
     return make_head(head).fit(
-        rows, labels, classes=classes, images=images, seed=seed, balance=balance, shares=shares
+        rows,
+        labels,
+        classes=classes,
+        images=images,
+        clusters=None if clusters is None else clusters[images],
+        seed=seed,
+        balance=balance,
+        shares=shares,
     )
+
+
+def _clusters(pool: Dataset, some: Indices) -> Indices | None:
+    """Which of some images of a pool stay together."""
+    return None if pool.together is None else pool.together[some]
 
 
 def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions) -> Strategy:
@@ -227,13 +241,20 @@ class Chooser:
     def _chosen(self, learn: Indices, seed: int) -> tuple[Place, str]:
         pool = self._reader.pool
         codes = pool.codes()[learn]
-        if not self._heads or np.bincount(codes, minlength=len(pool.classes)).min() < 2:
+        if not self._heads or len(np.unique(codes)) < len(pool.classes) or fewest_per_class(codes, _clusters(pool, learn)) < 2:
             return self._given
         some = learn[deciding_images(codes, seed, _DECIDING)]
         rows = {place: self._reader.rows(place)[some] for place in self.places}
-        best = choose(rows, pool.codes()[some], heads=self._heads, n_folds=5, seed=seed).best
+        best = choose(
+            rows,
+            pool.codes()[some],
+            heads=self._heads,
+            clusters=_clusters(pool, some),
+            balance=self.wanted.balance,
+            seed=seed,
+        ).best
         head = self._given[1]
-        return (best.tap, best.pooling), best.head if head in HELD_OUT else head
+        return (best.tap, best.pooling), best.head if head in SEARCHED else head
 
 
 def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.controls import Chooser, Reader, fitted
-from headstart.data.splits import folds, holdout
+from headstart.data.splits import fewest_per_class, folds, holdout
 from headstart.features import Place
 from headstart.heads.base import fit_temperature
 from headstart.heads.training import class_weights
@@ -223,14 +223,10 @@ class Finetuner:
         if self.own_parts:
             return self.own_parts
         pool = self.reader.pool
-        labels, groups = pool.labels[learn], None if pool.groups is None else pool.groups[learn]
-        smallest = int(np.bincount(self._codes[learn], minlength=len(pool.classes)).min())
-        if smallest < 2:
+        labels, groups = pool.labels[learn], None if pool.together is None else pool.together[learn]
+        smallest = fewest_per_class(labels, groups)
+        if len(np.unique(labels)) < len(pool.classes) or smallest < 2:
             return ()
-        if groups is not None:  # whole groups are held out
-            smallest = min(len(np.unique(groups[labels == name])) for name in np.unique(labels))
-            if smallest < 2:
-                return ()
         if len(learn) < _FEW:
             parts = folds(labels, min(_FOLDS, smallest), seed, groups)
         else:

@@ -20,7 +20,7 @@ from headstart.data.splits import holdout
 from headstart.errors import DataError, UnknownClassError
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.graph import build
-from headstart.heads.crossval import HELD_OUT
+from headstart.heads.registry import SEARCHED
 from headstart.heads.registry import make_head
 from headstart.imaging.augment import Augmentation, augment
 from headstart.imaging.prepare import prepare
@@ -142,7 +142,7 @@ def training_parts(dataset: Dataset, seed: int) -> Learning:
     share = min(_VALIDATION_SHARE, _VALIDATION_MOST / len(train))
     if share * len(train) < _VALIDATION_LEAST or min(train.counts().values()) < 2:
         return Learning(train, None)
-    rest, held = holdout(train.labels, share, seed, train.groups)
+    rest, held = holdout(train.labels, share, seed, train.together)
     return Learning(train.subset(rest), train.subset(held), (own[rest], own[held]))
 
 
@@ -385,8 +385,8 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
         named if named in places else places[-1],
         probe.head or ("ridge" if source.candidates else "linear"),
     )
-    heads = (probe.head,) if probe.head in HELD_OUT else tuple(HELD_OUT)
-    if probe.head is not None and probe.head not in HELD_OUT:
+    heads = (probe.head,) if probe.head in SEARCHED else SEARCHED
+    if probe.head is not None and probe.head not in SEARCHED:
         make_head(probe.head)  # a wrong name is found before anything is computed
         heads = ("ridge",)
     if len(places) == 1 and (probe.head is not None or not source.candidates):

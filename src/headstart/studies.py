@@ -26,8 +26,8 @@ from headstart.controls import (
     redrawn_probe,
 )
 from headstart.data.dataset import Dataset, check_same_classes
-from headstart.data.doctor import Checkup, examine
-from headstart.data.joined import joined
+from headstart.data.doctor import Checkup
+from headstart.data.refuse import checked, refuse_shared
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.views import view_map
 from headstart.errors import DataError, SettingError, UnknownViewError, nearest
@@ -59,7 +59,7 @@ from headstart.records import (
 from headstart.scatter import feature_scatter
 from headstart.sources import native_input, open_source, pixel_source, random_source
 from headstart.strategies import CHOSEN, Probe, places_of
-from headstart.transfers import check_up, short_name
+from headstart.transfers import short_name
 
 __all__ = ["CONTROLS", "Wanted", "parse_controls", "parse_labels", "run_study"]
 
@@ -71,7 +71,6 @@ _BESIDE = 2_000  # images up to which the control from scratch trains in other p
 _SMALL_PX = 64  # side up to which raw pixels are what the source sees
 _PICTURES = 12  # more than a gallery shows
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw one; small ones cost little
-_NEAR_MOST = 2_500  # images among which near duplicates are looked for: the time grows with the square
 _BUDGETS = (1, 5, 10, 50)
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
 _SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=100)
@@ -164,7 +163,7 @@ def run_study(
     """
     begun = perf_counter()
     _check_controls(wanted.controls)
-    found = _examined(dataset, external, wanted)
+    dataset, found = _examined(dataset, external, wanted)
     protocol = Protocol(
         _BUDGETS if wanted.labels_per_class is None else tuple(sorted(set(wanted.labels_per_class))),
         wanted.draws,
@@ -175,7 +174,7 @@ def run_study(
         pairs=((FINETUNE, PROBE), (FINETUNE, "scratch")),
         networks=_NETWORKS if source.name.startswith("timm:") else _SMALL_NETWORKS,
     )
-    judging = decide(dataset, external, kind=wanted.kind, protocol=protocol, units=_units(dataset, found))
+    judging = decide(dataset, external, kind=wanted.kind, protocol=protocol)
     if wanted.labels_per_class is None and judging.protocol.kind == "leave-one-out":
         # a fit for each image leaves no time for a curve
         judging = replace(judging, protocol=replace(judging.protocol, labels_per_class=()))
@@ -292,38 +291,15 @@ def _prepared(judging: Judging, source: Source) -> Judging:
     return replace(judging, pool=fit_pool, asked=fit_asked)
 
 
-def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> Checkup:
-    """The doctor's findings; refuse what would make every number a lie."""
-    near = len(dataset) + (0 if external is None else len(external)) <= _NEAR_MOST
-    found = check_up(dataset, allow_leaks=wanted.allow_leaks, near=near)
+def _examined(
+    dataset: Dataset, external: Dataset | None, wanted: Wanted
+) -> tuple[Dataset, Checkup]:
+    """The dataset with clusters of copies, and the doctor's findings; refuse what no number could be true of."""
+    dataset, found = checked(dataset, allow_leaks=wanted.allow_leaks)
     if external is None:
-        return found
+        return dataset, found
     check_same_classes(dataset, external)
-    both = joined(dataset, external)
-    if both is None:
-        return found
-    leaks = [pair for pair in examine(both, near=near).pairs if pair.leak]
-    if leaks and not wanted.allow_leaks:
-        raise DataError(
-            f"dataset {external.name!r} has {len(leaks)} image(s) of {dataset.name!r} in it, such as "
-            f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), need a test set that shares "
-            "none; remove them, or go on with --allow-leaks"
-        )
-    if leaks:
-        said = f"{len(leaks)} images of {external.name} are also learnt from: the figures flatter."
-        found = replace(found, remarks=(said, *found.remarks))
-    return found
-
-
-def _units(dataset: Dataset, found: Checkup) -> list[int] | None:
-    """Numbers that keep copies of one image in one fold; None where there are no copies."""
-    if not found.pairs:
-        return None
-    units = np.arange(len(dataset))
-    for pair in found.pairs:
-        first, second = units[list(pair.places)]
-        units[units == max(first, second)] = min(first, second)
-    return [int(unit) for unit in units]
+    return dataset, refuse_shared(dataset, external, found, allow_leaks=wanted.allow_leaks)
 
 
 def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:

@@ -14,8 +14,7 @@ from headstart.choose import Choice
 from headstart.comparison import FINETUNE, Table, run_table
 from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset
-from headstart.data.doctor import Checkup, examine
-from headstart.errors import DataError
+from headstart.data.refuse import checked
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction
@@ -29,7 +28,7 @@ from headstart.records import Calibration, Evaluation, PlainTable, Row, Source, 
 from headstart.sources import open_source
 from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts
 
-__all__ = ["Transferred", "check_up", "choice_table", "run_transfer", "short_name"]
+__all__ = ["Transferred", "choice_table", "run_transfer", "short_name"]
 
 _SHOWN = 12  # trials in a report
 
@@ -40,52 +39,6 @@ class Transferred:
 
     learnt: Learnt
     result: StudyResult
-
-
-def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
-    """The doctor's cheap part, before anything is learnt: refuse what would make every number a lie.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits.
-    allow_leaks : bool, default=False
-        Go on with images that are in two splits.
-    near : bool, default=False
-        Look for near duplicates too, which opens every picture.
-
-    Returns
-    -------
-    Checkup
-        Its remarks belong into the report.
-
-    Raises
-    ------
-    DataError
-        If a class has fewer than two images, the splits have other classes, or an image is in two splits.
-    """
-    found = examine(dataset, near=near)
-    counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
-    few = [name for name, count in counts.items() if count < 2]
-    if few:
-        raise DataError(
-            f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
-            "need at least 2 to learn from one and judge by the other; add images, or leave the class out "
-            "with a view"
-        )
-    if found.label_problems:
-        raise DataError(
-            f"dataset {dataset.name!r}: {found.label_problems[0]}, need the same names in every split; "
-            "rename the folders"
-        )
-    leaks = [pair for pair in found.pairs if pair.leak]
-    if leaks and not allow_leaks:
-        raise DataError(
-            f"dataset {dataset.name!r} has {len(leaks)} image(s) in two splits, such as {leaks[0].first!r} "
-            f"and {leaks[0].second!r}, need splits that share none; remove them (headstart inspect lists "
-            "all), or go on with --allow-leaks"
-        )
-    return found
 
 
 def run_transfer(

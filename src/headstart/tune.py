@@ -26,7 +26,7 @@ from headstart.evaluation.intervals import wilson
 from headstart.evaluation.resampled import resampled_difference
 from headstart.features import PLAIN, Extraction, View, extract_all
 from headstart.heads.base import one_hot
-from headstart.heads.crossval import HELD_OUT
+from headstart.heads.registry import SEARCHED
 from headstart.heads.registry import make_head
 from headstart.imaging.augment import Augmentation
 from headstart.records import Array, Codes, Difference, Factor, Score, Source
@@ -150,7 +150,7 @@ def tune_features(
     dataset: Dataset,
     *,
     augmentations: Mapping[str, Augmentation] | None = None,
-    heads: Sequence[str] = tuple(HELD_OUT),
+    heads: Sequence[str] = tuple(SEARCHED),
     seed: int = 0,
     options: Extraction = PLAIN,
     budget_s: float | None = None,
@@ -221,7 +221,7 @@ def tune_arrays(
     labels: NDArray[np.str_],
     *,
     groups: NDArray[np.str_] | None = None,
-    heads: Sequence[str] = tuple(HELD_OUT),
+    heads: Sequence[str] = tuple(SEARCHED),
     seed: int = 0,
 ) -> FeatureTuning:
     """Try every head at every strength on features that are there already.
@@ -369,9 +369,9 @@ class _Search:
     def __post_init__(self) -> None:
         self.codes = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
         for head in self.heads:
-            if head not in HELD_OUT:
+            if head not in SEARCHED:
                 raise SettingError(
-                    f"head is {head!r}, need one of {', '.join(HELD_OUT)}; {nearest(head, HELD_OUT)}"
+                    f"head is {head!r}, need one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
                 )
         if not self.features or not self.heads:
             raise SettingError("there is nothing to choose from, need features and heads; name some")
@@ -408,7 +408,7 @@ class _Search:
         found: _Found = {}
         for where, head, augment in ways:
             rows, images = self.rows(where, augment, part)
-            scores_of, strengths = HELD_OUT[head]
+            scores_of, strengths = SEARCHED[head]
             with threads_for(rows.size):
                 scores = scores_of(rows, codes[images], numbers[images], strengths)[:, : len(part)]
             right = scores.argmax(axis=2) == codes

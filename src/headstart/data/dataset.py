@@ -49,6 +49,9 @@ class Dataset:
         ``train``, ``val`` or ``test``; ``valid`` and ``validation`` become ``val``.
     skipped : tuple of (str, str)
         Path and reason of each file that was found and left out.
+    clusters : ndarray of shape (n_images,), int, or None
+        Images with the same number must stay on one side of every split: copies of one image, images
+        of one group. None where nobody looked for copies; see `data.clusters.with_clusters`.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Dataset:
     groups: Names | None = None
     splits: Names | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    clusters: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.images, np.ndarray):
@@ -100,6 +104,13 @@ class Dataset:
     def __len__(self) -> int:
         """How many images there are."""
         return len(self.images)
+
+    @property
+    def together(self) -> NDArray[np.intp] | None:
+        """Which images must stay on one side of every split: clusters, else groups; None: each alone."""
+        if self.clusters is not None or self.groups is None:
+            return self.clusters
+        return np.unique(self.groups, return_inverse=True)[1]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -185,6 +196,7 @@ class Dataset:
             labels=self.labels[chosen],
             groups=None if self.groups is None else self.groups[chosen],
             splits=None if self.splits is None else self.splits[chosen],
+            clusters=None if self.clusters is None else self.clusters[chosen],
         )
 
     def split(self, name: str) -> Dataset:

@@ -16,15 +16,17 @@ from headstart.heads.base import (
     Standardiser,
     Watch,
     fit_temperature,
-    log_loss,
     one_hot,
+    softmax,
 )
+from headstart.heads.held_out import HeldOut, best_setting
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
 
 __all__ = ["NeighboursHead", "PrototypesHead"]
 
 _BLOCK = 2_048
+_TIE = 1e-3  # of a vote, by which the nearest counts more
 
 
 class NeighboursHead(Head):
@@ -32,13 +34,14 @@ class NeighboursHead(Head):
 
     Parameters
     ----------
-    candidates : sequence of int, default=(1, 3, 5, 9, 15)
-        Numbers of neighbours to choose from by leave-one-out cross-entropy.
+    candidates : sequence of int, default=(1, 3, 5, 7, 9, 15, 25)
+        Numbers of neighbours to choose from by the squared error of leave-one-out votes.
 
     Notes
     -----
-    Euclidean distance on standardised features. With k votes the probability of a class is
-    (votes + 0.5) / (k + n_classes / 2). Prediction costs n_images x n_training_images products.
+    Euclidean distance on standardised features. With k votes the share of a class is
+    (votes + 0.5) / (k + n_classes / 2); probabilities are these shares to the power of a temperature
+    that fits the leave-one-out votes. Prediction costs n_images x n_training_images products.
 
     Examples
     --------
@@ -50,7 +53,7 @@ class NeighboursHead(Head):
 
     name = "neighbours"
 
-    def __init__(self, candidates: tuple[int, ...] = (1, 3, 5, 9, 15)) -> None:
+    def __init__(self, candidates: tuple[int, ...] = (1, 3, 5, 7, 9, 15, 25)) -> None:
         if not candidates or min(candidates) < 1:
             raise SettingError(f"candidates are {candidates!r}, need numbers of neighbours of at least 1")
         self.candidates = tuple(sorted(candidates))
@@ -61,21 +64,43 @@ class NeighboursHead(Head):
         return int(self.rows_.shape[1])
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
+        held = self.held_out(training)
+        if held is None:
+            self.k_, self.temperature_ = 1, 1.0
+        else:
+            best, judged = best_setting(held), training.originals
+            self.k_ = int(held.settings[best]["neighbours"])
+            self.temperature_ = fit_temperature(
+                held.logits[best], training.codes[judged], training.weights[judged]
+            )
+        self._keep(training)
+        self.chosen_ = {"neighbours": float(self.k_), "temperature": self.temperature_}
+
+    def _keep(self, training: Training) -> None:
         self.standardise_ = Standardiser.of(training.features)
         self.rows_ = self.standardise_(training.features)
         self.targets_ = one_hot(training.codes, training.n_classes) * training.weights[:, None]
-        possible = [k for k in self.candidates if k < len(training.originals)] or [1]
-        order = self._nearest_others(training, possible[-1])
-        codes, weights = training.codes[training.originals], training.weights[training.originals]
-        losses = [log_loss(np.log(self._votes(order[:, :k])), codes, weights) for k in possible]
-        self.k_ = possible[int(np.argmin(losses))]
-        self.chosen_ = {"neighbours": float(self.k_)}
 
-    def _nearest_others(self, training: Training, k: int) -> NDArray[np.intp]:
-        """(n_images, k): for each image the nearest rows of other images."""
-        own = int(np.bincount(training.images).max())
+    def held_out(self, training: Training) -> HeldOut | None:
+        """Shares of the votes of the k nearest images of other clusters, for every k."""
+        if training.smallest_class < 2:
+            return None
+        self._keep(training)
+        order = self._nearest_others(training)
+        ks = [k for k in self.candidates if k <= order.shape[1]] or [1]
+        votes = self.targets_[order[:, : ks[-1]]]  # (n_images, k, n_classes)
+        counts = [self._weighed(votes[:, :k]) for k in ks]
+        shares = np.stack([one / k for one, k in zip(counts, ks, strict=True)])
+        logits = np.log(np.stack([self._smoothed(one) for one in counts]))
+        return HeldOut.of(tuple({"neighbours": float(k)} for k in ks), shares, training, logits)
+
+    def _nearest_others(self, training: Training) -> NDArray[np.intp]:
+        """(n_images, k): for each image the nearest rows of other clusters."""
+        together = np.unique(training.together, return_inverse=True)[1]
+        own = int(np.bincount(together).max())
+        k = min(self.candidates[-1], len(together) - own)
         order = self._nearest(self.rows_[training.originals], k + own)
-        same = training.images[order] == training.images[training.originals][:, None]
+        same = together[order] == together[training.originals][:, None]
         last = np.argsort(same, axis=1, kind="stable")  # its own rows behind all others
         return np.take_along_axis(order, last, axis=1)[:, :k]
 
@@ -90,12 +115,19 @@ class NeighboursHead(Head):
             parts.append(np.take_along_axis(near, inner, axis=1))
         return np.concatenate(parts)
 
-    def _votes(self, order: NDArray[np.intp]) -> Array:
-        votes = self.targets_[order].sum(axis=1) + 0.5  # (n, n_classes)
-        return votes / votes.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+    @staticmethod
+    def _weighed(votes: Array) -> Array:
+        """Votes of neighbours, (n, k, n_classes), added up: where they tie, the nearest decides."""
+        return votes.sum(axis=1) + np.float32(_TIE) * votes[:, 0]  # type: ignore[no-any-return]
+
+    def _smoothed(self, votes: Array) -> Array:
+        raised = votes + 0.5  # (n, n_classes)
+        return raised / raised.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
     def _probabilities(self, features: Array) -> Array:
-        return self._votes(self._nearest(self.standardise_(features), self.k_)).astype(np.float32)
+        near = self._nearest(self.standardise_(features), self.k_)
+        logits = np.log(self._smoothed(self._weighed(self.targets_[near])))
+        return softmax(logits * self.temperature_).astype(np.float32)
 
     def _append(self, builder: Builder, features: str) -> str:
         rows = self.standardise_.append(builder, features)
@@ -109,10 +141,13 @@ class NeighboursHead(Head):
         voters = builder.add(
             "Gather", builder.constant("head.targets", self.targets_), near + ".1"
         )  # (n, k, classes)
-        votes = builder.add("ReduceSum", voters, builder.constant("head.axis", np.array([1])), keepdims=0)
+        weights = np.ones((1, len(self.rows_[: self.k_]), 1), np.float32)
+        weights[0, 0] += _TIE
+        weighed = builder.add("Mul", voters, builder.constant("head.weights", weights))
+        votes = builder.add("ReduceSum", weighed, builder.constant("head.axis", np.array([1])), keepdims=0)
         raised = builder.add("Add", votes, builder.constant("head.smoothing", np.array([0.5], np.float32)))
-        total = builder.add("ReduceSum", raised, "head.axis", keepdims=1)
-        return builder.add("Div", raised, total)
+        factor = builder.constant("head.temperature", np.array([self.temperature_], np.float32))
+        return builder.add("Softmax", builder.add("Mul", builder.add("Log", raised), factor), axis=1)
 
 
 class PrototypesHead(AffineHead):

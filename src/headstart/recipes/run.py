@@ -259,7 +259,7 @@ def with_test_split(dataset: Dataset, seed: int) -> Dataset:
     if dataset.splits is not None and "test" in set(dataset.splits.tolist()):
         return dataset
     train = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
-    groups = None if dataset.groups is None else dataset.groups[train]
+    groups = None if dataset.together is None else dataset.together[train]
     _, held = holdout(dataset.labels[train], _TEST_SHARE, seed, groups)
     splits = (
         np.full(len(dataset), "train", dtype="<U5")
