@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from headstart.assemble import Fitted, Learning, network_model, probe_model
 from headstart.choose import Choice, choose, deciding_images
 from headstart.data.dataset import Dataset, require_classes
-from headstart.data.splits import holdout
+from headstart.data.splits import fewest_per_class, holdout
 from headstart.errors import DataError, UnknownClassError
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.graph import build
-from headstart.heads.registry import SEARCHED
-from headstart.heads.registry import make_head
+from headstart.heads.registry import SEARCHED, make_head
 from headstart.imaging.augment import Augmentation, augment
 from headstart.imaging.prepare import prepare
 from headstart.model import Model
@@ -76,8 +75,8 @@ CHOSEN = Probe()
 class Learnt:
     """A model, the curve of its learning, and the seconds it took.
 
-    ``choice`` says how its parts were chosen, if they were; ``held_probs`` are its answers on the
-    images held out, if any, (n_held, n_classes).
+    ``choice`` says how its parts were selected, if they were; ``held_probs`` are its answers on the
+    images held out, if any, (n_held, n_classes); ``parts`` which images it learned from.
     """
 
     model: Model
@@ -85,6 +84,7 @@ class Learnt:
     seconds: float
     choice: Choice | None = None
     held_probs: Array | None = None
+    parts: Learning | None = None
 
 
 class Fit(Protocol):
@@ -105,16 +105,18 @@ class Fit(Protocol):
         ...
 
 
-def training_parts(dataset: Dataset, seed: int) -> Learning:
+def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> Learning:
     """Which images are learnt from and which are watched.
 
     Parameters
     ----------
     dataset : Dataset
         With a ``val`` split of its own, that is watched. Else a stratified tenth of the training
-        images, 3,000 at most; nothing where that would be fewer than 50. Whole groups stay together.
+        images, 3,000 at most; nothing where that would be fewer than 50. Copies and groups stay together.
     seed : int
         Decides which.
+    share : float, optional
+        Hold out this share instead, however few images there are. Default: by that rule.
 
     Returns
     -------
@@ -139,8 +141,9 @@ def training_parts(dataset: Dataset, seed: int) -> Learning:
     own = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
     if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
         return Learning(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))
-    share = min(_VALIDATION_SHARE, _VALIDATION_MOST / len(train))
-    if share * len(train) < _VALIDATION_LEAST or min(train.counts().values()) < 2:
+    few = share is None and _VALIDATION_SHARE * len(train) < _VALIDATION_LEAST
+    share = min(share or _VALIDATION_SHARE, _VALIDATION_MOST / len(train))
+    if few or fewest_per_class(train.labels, train.together) < 2:
         return Learning(train, None)
     rest, held = holdout(train.labels, share, seed, train.together)
     return Learning(train.subset(rest), train.subset(held), (own[rest], own[held]))
@@ -245,6 +248,7 @@ def learn_head(
     *,
     seed: int = 0,
     spare: bool = True,
+    held_share: float | None = None,
     options: Extraction = PLAIN,
 ) -> Learnt:
     """Fit a head on a frozen source's features: the strategy ``probe``.
@@ -260,7 +264,9 @@ def learn_head(
     seed : int, default=0
         Decides folds, held-out images and views.
     spare : bool, default=True
-        Hold some of many training images out, to watch and to measure by; without, all are learnt from.
+        Hold some of many training images out, to measure by; without, all are learned from.
+    held_share : float, optional
+        As `training_parts` takes it.
     options : Extraction, optional
         Cache, runtime and precision.
 
@@ -274,7 +280,7 @@ def learn_head(
     SettingError, UnknownTapError, DataError
         If a name is wrong or the data cannot be learnt from.
     """
-    begun, parts = perf_counter(), training_parts(dataset, seed)
+    begun, parts = perf_counter(), training_parts(dataset, seed, held_share)
     if not spare:
         parts = Learning(dataset if dataset.splits is None else dataset.split("train"), None)
     place, head, choice = choose_place(source, parts.fit, probe, seed, options)
@@ -283,6 +289,7 @@ def learn_head(
     if parts.held is not None:
         held = extract(parts.held, source, tap=place[0], pooling=place[1], options=options)
         watch = (held, parts.held.labels)
+    together = parts.fit.together
     fitted = make_head(head).fit(
         rows,
         labels,
@@ -290,6 +297,7 @@ def learn_head(
         seed=seed,
         watch=watch,
         images=images,
+        clusters=None if together is None else together[images],
         balance=probe.balance,
     )
     seconds = perf_counter() - begun
@@ -299,8 +307,6 @@ def learn_head(
         held_probs = fitted.probabilities(watch[0])
         hits = np.asarray(dataset.classes)[held_probs.argmax(axis=1)] == watch[1]
         scores["val_accuracy"] = float(hits.mean())
-    if choice is not None:
-        scores["cv_accuracy"] = choice.best.accuracy.value
     settings: dict[str, Any] = {}
     if probe.augmentation is not None:
         settings["augmentation"] = probe.augmentation.parts()
@@ -311,7 +317,7 @@ def learn_head(
     watched = None if watch is None or parts.held is None else (watch[0], parts.held.codes(dataset.classes))
     made = Fitted(fitted, place, scores, settings, rows, codes, images, watched)
     model = probe_model(source, made, dataset, parts, seed, seconds)
-    return Learnt(model, curve, seconds, choice, held_probs)
+    return Learnt(model, curve, seconds, choice, held_probs, parts)
 
 
 def choose_place(
@@ -337,14 +343,21 @@ def choose_place(
     place : (tap, pooling)
     head : str
     choice : Choice or None
-        None if there was nothing to choose, or a class has one image.
+        None if there was nothing to choose, or a class has images of one cluster only.
     """
     places, heads, given = places_of(source, probe)
-    if not heads or min(dataset.counts().values()) < 2:
+    if not heads or fewest_per_class(dataset.labels, dataset.together) < 2:
         return *given, None
     some = dataset.subset(deciding_images(dataset.codes(), seed))
     rows = extract_all(some, source, places, options=options)
-    choice = choose(dict(zip(places, rows, strict=True)), some.codes(), heads=heads, seed=seed)
+    choice = choose(
+        dict(zip(places, rows, strict=True)),
+        some.codes(),
+        heads=heads,
+        clusters=some.together,
+        balance=probe.balance,
+        seed=seed,
+    )
     best = choice.best
     return (best.tap, best.pooling), probe.head or best.head, choice
 
@@ -385,7 +398,7 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
         named if named in places else places[-1],
         probe.head or ("ridge" if source.candidates else "linear"),
     )
-    heads = (probe.head,) if probe.head in SEARCHED else SEARCHED
+    heads: tuple[str, ...] = (probe.head,) if probe.head in SEARCHED else SEARCHED
     if probe.head is not None and probe.head not in SEARCHED:
         make_head(probe.head)  # a wrong name is found before anything is computed
         heads = ("ridge",)

@@ -22,7 +22,6 @@ from headstart.controls import (
     collapse,
     fitted,
     majority,
-    network_from_scratch,
     redrawn_probe,
 )
 from headstart.data.dataset import Dataset, check_same_classes
@@ -44,20 +43,20 @@ from headstart.imaging.thumbs import examples_of
 from headstart.model import Model
 from headstart.networks.architectures import architecture
 from headstart.opening import Opening, parse_strategies
+from headstart.plain_controls import frames_for, network_from_scratch, raw_pixels
 from headstart.protocol import Judging, Protocol, Strategy, decide
 from headstart.provenance import about_source, made_with
 from headstart.records import (
     Array,
     Evaluation,
     Images,
-    InputSpec,
     NetworkSpec,
     Source,
     StudyResult,
     TrainSettings,
 )
 from headstart.scatter import feature_scatter
-from headstart.sources import native_input, open_source, pixel_source, random_source
+from headstart.sources import native_input, open_source, random_source
 from headstart.strategies import CHOSEN, Probe, places_of
 from headstart.transfers import short_name
 
@@ -73,6 +72,11 @@ _PICTURES = 12  # more than a gallery shows
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw one; small ones cost little
 _BUDGETS = (1, 5, 10, 50)
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
+_SCRATCH_OTHERS = (
+    replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
+    replace(_SCRATCH, epochs=24, min_steps=600),
+)
+"""Settings that the control from scratch may choose instead, each in the sense of `TrainSettings`."""
 _SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=100)
 
 
@@ -104,13 +108,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _Study:
-    """One study under way."""
+    """One study under way; ``plain`` reads images as they are, ``reader`` as the source prepares them."""
 
     source: Source
     trained: Model | None
     wanted: Wanted
     judging: Judging
     reader: Reader
+    plain: Reader
     chooser: Chooser
     options: Extraction
     finetuner: Finetuner | None = None
@@ -186,7 +191,8 @@ def run_study(
     finetuner = None
     if wanted.opening is not None:
         finetuner = Finetuner(reader, chooser, wanted.opening, options.progress)
-    study = _Study(source, trained, wanted, judging, reader, chooser, options, finetuner)
+    plain = replace(reader, source=source, pool=judging.pool, asked=judging.asked, _kept={}, _viewed={})
+    study = _Study(source, trained, wanted, judging, reader, plain, chooser, options, finetuner)
     strategies, left_out = _strategies(study)
     table = run_table(
         strategies,
@@ -282,7 +288,7 @@ def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
 
 
 def _prepared(judging: Judging, source: Source) -> Judging:
-    """Pictures in files, for a source of small images: fitted once, for it and for every control."""
+    """Images in files, for a source of small images: prepared once for it and for its random twins."""
     pool, asked, spec = judging.pool, judging.asked, source.input
     if not isinstance(pool.images, FileImages) or spec.height_px > _SMALL_PX:
         return judging
@@ -291,10 +297,8 @@ def _prepared(judging: Judging, source: Source) -> Judging:
     return replace(judging, pool=fit_pool, asked=fit_asked)
 
 
-def _examined(
-    dataset: Dataset, external: Dataset | None, wanted: Wanted
-) -> tuple[Dataset, Checkup]:
-    """The dataset with clusters of copies, and the doctor's findings; refuse what no number could be true of."""
+def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> tuple[Dataset, Checkup]:
+    """The dataset with its clusters, and the doctor's findings; refuse what cannot be judged."""
     dataset, found = checked(dataset, allow_leaks=wanted.allow_leaks)
     if external is None:
         return dataset, found
@@ -305,7 +309,8 @@ def _examined(
 def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     """The probe, its controls, and why some control is missing."""
     wanted, judging, source = study.wanted, study.judging, study.reader.source
-    pool, asked = study.reader.pool, study.reader.asked
+    pool, asked = study.plain.pool, study.plain.asked
+    frames = frames_for(pool, study.plain.source.input)
     strategies: dict[str, Strategy] = {PROBE: chosen_probe(study.reader, wanted.probe, study.chooser)}
     strategies |= {name: make(judging) for name, make in wanted.extra.items()}
     if study.finetuner is not None:
@@ -315,34 +320,25 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
         spec, engine, remark = _scratch_network(study)
         remarks += [remark] if remark else []
         strategies["scratch"] = network_from_scratch(
-            spec, engine, wanted.scratch, pool, asked, wanted.probe.augmentation
+            spec,
+            engine,
+            wanted.scratch,
+            pool,
+            asked,
+            wanted.probe.augmentation,
+            frames=frames if spec.input in frames else (spec.input, *frames),
+            alternatives=_SCRATCH_OTHERS,
         )
     drawn = _drawn(study) if "random frozen" in wanted.controls else None
     if drawn is not None:
         strategies["random frozen"] = redrawn_probe(drawn, wanted.probe, study.chooser)
     if "raw pixels" in wanted.controls and source.name != "pixels":
-        raw = Reader(
-            pixel_source(_small_input(source, pool)),
-            pool,
-            asked,
-            study.options,
-            wanted.probe.augmentation,
-            wanted.seed,
-        )
-        strategies["raw pixels"] = chosen_probe(raw, Probe(head="kernel", balance=wanted.probe.balance))
+        strategies["raw pixels"] = raw_pixels(study.plain, frames=frames, balance=wanted.probe.balance)
     if "collapse" in wanted.controls and (read := _collapse(study)) is not None:
         strategies["collapse"] = read
     if "majority" in wanted.controls:
         strategies["majority"] = majority(pool, whole=judging.protocol.crossed)
     return strategies, remarks
-
-
-def _small_input(source: Source, pool: Dataset) -> InputSpec:
-    """What the controls without the source see: its own frame if that is small, else the images' own."""
-    own = source.input
-    # a graph that enlarges by itself takes small images too, with the scaling of its colours
-    plain = own.height_px <= _SMALL_PX and len(own.mean) == own.channels
-    return own if plain else native_input(pool)
 
 
 def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
@@ -351,7 +347,7 @@ def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
     spec = study.wanted.spec or own
     remark = ""
     if spec is None:
-        spec = architecture("cnn", _small_input(study.reader.source, study.reader.pool), 2)
+        spec = architecture("cnn", native_input(study.plain.pool), 2)
         remark = (
             "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
             "weights to learn from so few images in a sensible time."

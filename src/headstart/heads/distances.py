@@ -91,7 +91,7 @@ class NeighboursHead(Head):
         votes = self.targets_[order[:, : ks[-1]]]  # (n_images, k, n_classes)
         counts = [self._weighed(votes[:, :k]) for k in ks]
         shares = np.stack([one / k for one, k in zip(counts, ks, strict=True)])
-        logits = np.log(np.stack([self._smoothed(one) for one in counts]))
+        logits = np.log(np.stack([self._smoothed(one) for one in counts])).astype(np.float32)
         return HeldOut.of(tuple({"neighbours": float(k)} for k in ks), shares, training, logits)
 
     def _nearest_others(self, training: Training) -> NDArray[np.intp]:

@@ -251,7 +251,7 @@ def _held_out(problem: LeastSquares, training: Training, strengths: tuple[float,
 def chosen_setting(
     held: HeldOut | None, training: Training, default: Mapping[str, float]
 ) -> tuple[dict[str, float], float]:
-    """The best setting, and the temperature of its held-out scores; the default where nothing was held out."""
+    """The best setting and the temperature of its scores; the default where nothing can be held out."""
     if held is None:
         return dict(default), _DEFAULT_TEMPERATURE
     best, judged = best_setting(held), training.originals

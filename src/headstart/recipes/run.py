@@ -26,7 +26,6 @@ from headstart.controls import (
     Reader,
     collapse,
     frozen_controls,
-    network_from_scratch,
     probe,
 )
 from headstart.data.dataset import Dataset, check_same_classes
@@ -40,6 +39,7 @@ from headstart.finetune import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.heads.registry import make_head
 from headstart.networks.architectures import architecture
 from headstart.opening import Opening
+from headstart.plain_controls import network_from_scratch
 from headstart.progress import SILENT, Progress
 from headstart.protocol import Protocol, Strategy
 from headstart.provenance import about_head, made_with
