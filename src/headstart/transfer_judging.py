@@ -140,13 +140,12 @@ def by_cross_validation(
     protocol = Protocol((), 1, seed, kind=kind, n_folds=n_folds)
     table = run_table(strategies, pool, pool, protocol, progress=options.progress)
     assert table.answers is not None, "there are images to answer"
-    again = (
-        " Layer, pooling and head were selected again in every fold." if places_of(source, wanted)[1] else ""
-    )
+    selected = bool(places_of(source, wanted)[1])
+    again = " Layer, pooling and head were selected again in every fold." if selected else ""
     said = (
-        f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one fold; "
-        f"each image was answered by a model that learned from the other folds only.{again} The saved model "
-        "learned from all images. Intervals allow for the images that folds share."
+        f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one "
+        f"fold; each image was answered by a model that learned from the other folds only.{again} The saved "
+        "model learned from all images. Intervals allow for the images that folds share."
     )
     return Judged(table, pool, table.answers, PROBE, "cross-validated", said)
 

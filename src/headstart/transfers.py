@@ -213,9 +213,9 @@ def choice_table(choice: Choice) -> PlainTable:
     more = f" {left} more were tried." if left else ""
     return PlainTable(
         "How layer, pooling and head were selected",
-        f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} candidates "
-        f"in {choice.seconds:.1f} s, the least loss first. The accuracies here selected the first line and are "
-        f"too high for it: they are no estimate of accuracy on new images.{more}",
+        f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
+        f"candidates in {choice.seconds:.1f} s, the least loss first. The accuracies here selected the first "
+        f"line and are too high for it: they are no estimate of accuracy on new images.{more}",
         ("candidate", "setting", "accuracy, %", "loss, nats"),
         lines,
     )

@@ -7,6 +7,8 @@ studies.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
@@ -14,13 +16,16 @@ from scipy.special import ndtri
 from headstart.errors import SettingError, ShapeError
 from headstart.records import Score
 
-__all__ = ["N_DRAWS", "bootstrap_f1", "wilson"]
+__all__ = ["N_DRAWS", "bootstrap_f1", "cross_validated", "wilson"]
+
+_SHARED = 1.5
+"""Images of a cross-validation that tell as much as one independent image."""
 
 N_DRAWS = 2000
 """Bootstrap draws behind every interval of F1."""
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> Score:
+def wilson(successes: float, n: float, level: float = 0.95) -> Score:
     """Wilson's score interval for a proportion.
 
     Parameters
@@ -28,8 +33,8 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Score:
     successes : float
         How many of ``n`` succeeded, in ``[0, n]``. May be fractional: the mean count over several
         draws of the training labels.
-    n : int
-        Trials, 0 or more.
+    n : float
+        Trials, 0 or more; fractional where trials depend on each other and count for less.
     level : float, default=0.95
         Confidence level, above 0 and below 1.
 
@@ -77,6 +82,50 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Score:
     low = 0.0 if successes == 0 else float(max(centre - half, 0.0))
     high = 1.0 if successes == n else float(min(centre + half, 1.0))
     return Score(float(share), low, high, int(n))
+
+
+def cross_validated(share: float, n: int, level: float = 0.95) -> Score:
+    """Interval for the accuracy of cross-validated answers, pooled over folds.
+
+    Parameters
+    ----------
+    share : float
+        Answers that were right, in ``[0, 1]``.
+    n : int
+        Images, each answered once.
+    level : float, default=0.95
+        Confidence level, above 0 and below 1.
+
+    Returns
+    -------
+    Score
+        Wilson's interval for two thirds as many independent images; ``n`` is the number of images.
+
+    Raises
+    ------
+    SettingError
+        As `wilson`.
+
+    Notes
+    -----
+    The models of the folds share most of the images that they learn from, so their answers depend on each
+    other, and Wilson's own interval is too narrow: of 60 coin-toss labelings and of 60 real samples of 80
+    photos, selection nested in 10 folds, it held the truth in 90 %; with two thirds of the images in 95 %
+    (2026-11-29, docs/decisions/0014).
+
+    References
+    ----------
+    Bates, Hastie, Tibshirani. Cross-validation: what does it estimate and how well does it do it? Journal
+    of the American Statistical Association 119 (2024), arXiv:2104.00673.
+
+    Examples
+    --------
+    >>> found, plain = cross_validated(0.5, 80), wilson(40, 80)
+    >>> found.n, found.low < plain.low, round(found.high, 3)
+    (80, True, 0.63)
+    """
+    counted = n / _SHARED
+    return replace(wilson(share * counted, counted, level), value=share, n=n)
 
 
 def bootstrap_f1(confusion: NDArray[np.int64], seed: int = 0, level: float = 0.95) -> tuple[Score, ...]:

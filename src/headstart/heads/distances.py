@@ -90,8 +90,9 @@ class NeighboursHead(Head):
         ks = [k for k in self.candidates if k <= order.shape[1]] or [1]
         votes = self.targets_[order[:, : ks[-1]]]  # (n_images, k, n_classes)
         counts = [self._weighed(votes[:, :k]) for k in ks]
-        shares = np.stack([one / k for one, k in zip(counts, ks, strict=True)])
-        logits = np.log(np.stack([self._smoothed(one) for one in counts])).astype(np.float32)
+        shares = np.stack([one / np.float32(k) for one, k in zip(counts, ks, strict=True)])
+        smoothed = np.stack([self._smoothed(one) for one in counts])
+        logits: Array = np.log(smoothed).astype(np.float32)
         return HeldOut.of(tuple({"neighbours": float(k)} for k in ks), shares, training, logits)
 
     def _nearest_others(self, training: Training) -> NDArray[np.intp]:
