@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from headstart.beside import run_beside
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError
-from headstart.evaluation.clusters import clustered_difference, clustered_score
+from headstart.evaluation.clusters import accuracy_score, clustered_difference
 from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
-from headstart.evaluation.intervals import cross_validated, wilson
 from headstart.evaluation.power import images_to_settle
 from headstart.evaluation.resampled import resampled_difference
 from headstart.progress import SILENT, Progress
 from headstart.protocol import Parting, Protocol, Strategy, rounds_of, smallest_class
-from headstart.records import Array, Comparison, Difference, Row, Score
+from headstart.records import Array, Comparison, Difference, Row
 
 __all__ = ["FINETUNE", "PROBE", "Table", "run_table", "sentences"]
 
@@ -190,18 +189,10 @@ def _cell(
 def _row(
     name: str, budget: int | None, cell: _Cell, groups: NDArray[np.intp] | None, *, crossed: bool
 ) -> Row:
-    per_round, n_asked = cell.right.mean(axis=1), cell.right.shape[1]
+    per_round = cell.right.mean(axis=1)
     spread = float(per_round.std(ddof=1)) if len(per_round) > 1 else 0.0
-    score = _score(cell, groups, n_asked, crossed=crossed)
+    score = accuracy_score(cell.right, groups, crossed=crossed)
     return Row(name, budget, score, len(per_round), spread, cell.seconds)
-
-
-def _score(cell: _Cell, groups: NDArray[np.intp] | None, n_asked: int, *, crossed: bool) -> Score:
-    if groups is not None:
-        return clustered_score(cell.right, groups)
-    if crossed:
-        return cross_validated(float(cell.right.mean()), n_asked)
-    return wilson(float(cell.right.mean()) * n_asked, n_asked)
 
 
 def _compare(

@@ -12,15 +12,16 @@ from pathlib import Path
 from headstart.cache import default_cache
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
+from headstart.data.refuse import checked
 from headstart.features import Extraction
 from headstart.imaging.augment import parse_augmentation
 from headstart.model import Model, open_model
-from headstart.opened_model import attempt
 from headstart.opening import parse_opening, parse_transfer
 from headstart.records import StudyResult, TrainSettings
 from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head, learn_network, training_parts
+from headstart.strategies import Probe, learn_network
 from headstart.studies import CONTROLS, Wanted, parse_controls, run_study
+from headstart.transfers import run_transfer
 
 __all__ = ["study", "train", "transfer"]
 
@@ -65,7 +66,7 @@ def train(
     >>> model.classes
     ('0', '1')
     """
-    dataset = load(data) if isinstance(data, str) else data
+    dataset, _ = checked(load(data) if isinstance(data, str) else data)
     chosen = replace(settings or TrainSettings(), seed=seed)
     return learn_network(dataset, network=network, engine=engine, settings=chosen).model
 
@@ -81,6 +82,8 @@ def transfer(
     balance: bool = False,
     strategy: str = "probe",
     unfreeze: str = "auto",
+    allow_leaks: bool = False,
+    judge: bool = True,
     seed: int = 0,
 ) -> Model:
     """Teach a frozen source new classes.
@@ -106,6 +109,11 @@ def transfer(
         ``finetune`` opens the network, and keeps that only where it beats the probe on images held out.
     unfreeze : str, default='auto'
         How far: ``head``, ``last``, a number of parts, ``all`` or ``auto``.
+    allow_leaks : bool, default=False
+        Go on with images or groups that are in two splits.
+    judge : bool, default=True
+        Measure its accuracy on images that nothing was learned from or selected on, as the command does;
+        it is in ``model.manifest.scores``. Without, the model is made and nothing is known of it.
     seed : int, default=0
         Same seed, same machine, same model.
 
@@ -117,7 +125,7 @@ def transfer(
     Raises
     ------
     HeadstartError
-        Of the kind that fits.
+        Of the kind that fits; a leak before anything is learned.
 
     Examples
     --------
@@ -131,11 +139,17 @@ def transfer(
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(tap, pooling, head, augmentation, balance)
     opening, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
-    learnt = learn_head(frozen, dataset, probe, seed=seed, options=options)
-    if opening is None:
-        return learnt.model
-    parts = training_parts(dataset, seed)
-    return attempt(frozen, dataset, learnt, probe, opening, parts, seed=seed, options=options).learnt.model
+    done = run_transfer(
+        frozen,
+        dataset,
+        probe,
+        seed=seed,
+        options=options,
+        allow_leaks=allow_leaks,
+        opening=opening,
+        judge=judge,
+    )
+    return done.learnt.model
 
 
 def study(

@@ -234,7 +234,7 @@ class Source:
     shape of each without the images' axis, (features,) or (channels, height, width).
     ``fingerprint`` covers the weights, the layers and the input. ``classes`` are what its own top
     tells apart, or None if it has no top. ``precision`` is what its features are computed in when
-    nobody asks for another: ``auto`` where bf16 pays, ``fp32`` where the network is small.
+    nobody asks for another: fp32, as a saved model computes.
     ``candidates`` are the pairs of tap and pooling worth trying when nobody names a tap; a source
     without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes``
     are facts to show: licence, parameters, GFLOPs. ``network`` has the layers and weights of a network of

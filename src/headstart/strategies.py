@@ -21,15 +21,26 @@ from headstart.errors import DataError, UnknownClassError
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.graph import build
 from headstart.heads.registry import SEARCHED, make_head
-from headstart.imaging.augment import Augmentation, augment
+from headstart.imaging.augment import Augmentation
 from headstart.imaging.prepare import prepare
 from headstart.model import Model
 from headstart.networks.architectures import architecture
 from headstart.networks.registry import make_network
 from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.progress import SILENT, Progress
-from headstart.records import Array, Codes, Curve, Epoch, Images, Source, Trainable, TrainSettings
+from headstart.records import (
+    Array,
+    Codes,
+    Curve,
+    Epoch,
+    Images,
+    NetworkSpec,
+    Source,
+    Trainable,
+    TrainSettings,
+)
 from headstart.sources import native_input
+from headstart.training_judging import TrainingJudged, cross_fitted, deciding_part, training_views
 
 __all__ = [
     "CHOSEN",
@@ -45,7 +56,6 @@ __all__ = [
     "places_of",
     "training_parts",
     "training_rows",
-    "training_views",
 ]
 
 _VALIDATION_SHARE = 0.1
@@ -76,7 +86,8 @@ class Learnt:
     """A model, the curve of its learning, and the seconds it took.
 
     ``choice`` says how its parts were selected, if they were; ``held_probs`` are its answers on the
-    images held out, if any, (n_held, n_classes); ``parts`` which images it learned from.
+    images held out, if any, (n_held, n_classes); ``parts`` which images it learned from; ``judged`` a
+    network's answers about validation images that decided nothing.
     """
 
     model: Model
@@ -85,6 +96,7 @@ class Learnt:
     choice: Choice | None = None
     held_probs: Array | None = None
     parts: Learning | None = None
+    judged: TrainingJudged | None = None
 
 
 class Fit(Protocol):
@@ -204,14 +216,15 @@ def learn_network(
         )
     spec = architecture(network, native_input(dataset, policy), len(dataset.classes))
     trained = make_network(spec, engine, settings.seed, device)
-    images = prepare(parts.fit, spec.input)
-    held = (
-        None if parts.held is None else (prepare(parts.held, spec.input), parts.held.codes(dataset.classes))
-    )
+    images, codes = prepare(parts.fit, spec.input), parts.fit.codes(dataset.classes)
+    deciding, judging = parts.held, parts.held
+    if settings.patience and parts.held is not None:
+        deciding, judging = deciding_part(parts.held, settings.seed)
+    held = None if deciding is None else (prepare(deciding, spec.input), deciding.codes(dataset.classes))
     history, settings = (fit_by or _fitted)(
         trained,
         images,
-        parts.fit.codes(dataset.classes),
+        codes,
         settings,
         validation=held,
         on_step=_told(f"train {network}", progress),
@@ -222,23 +235,33 @@ def learn_network(
     model = network_model(
         trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
     )
+    judged = _judged_network(trained, model, judging, spec, settings) if judging is not None else None
+    if judged is not None:
+        found = judged.evaluation(settings.seed)
+        scores = {**model.manifest.scores, "val_accuracy": found.accuracy.value}
+        model = replace(model, manifest=replace(model.manifest, scores=scores))
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
-    return Learnt(model, curve, seconds)
+    return Learnt(model, curve, seconds, parts=parts, judged=judged)
+
+
+def _judged_network(
+    network: Trainable, model: Model, judging: Dataset, spec: NetworkSpec, settings: TrainSettings
+) -> TrainingJudged:
+    """Answers about validation images: with patience about those that did not decide when to stop."""
+    images, codes = prepare(judging, spec.input), judging.codes(model.classes)
+    if settings.patience:
+        probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
+    else:
+        probs = cross_fitted(network.logits(images), codes, settings.seed)
+    return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")
 
 
 def _fitted(
     network: Trainable, images: Images, labels: Codes, settings: TrainSettings, **more: Any
 ) -> tuple[tuple[Epoch, ...], TrainSettings]:
     return fit(network, images, labels, settings, **more), settings
-
-
-def training_views(augmentation: Augmentation | None, seed: int) -> Views | None:
-    """Another view of every image in every epoch, for `training.fit`; None without an augmentation."""
-    if augmentation is None:
-        return None
-    return lambda batch, indices, epoch: augment(batch, augmentation, seed=seed, indices=indices, view=epoch)
 
 
 def learn_head(
@@ -268,7 +291,7 @@ def learn_head(
     held_share : float, optional
         As `training_parts` takes it.
     options : Extraction, optional
-        Cache, runtime and precision.
+        Cache and runtime; features are computed in fp32, as the saved model computes them.
 
     Returns
     -------
@@ -281,6 +304,7 @@ def learn_head(
         If a name is wrong or the data cannot be learnt from.
     """
     begun, parts = perf_counter(), training_parts(dataset, seed, held_share)
+    options = replace(options, precision="fp32")  # as the saved model computes
     if not spare:
         parts = Learning(dataset if dataset.splits is None else dataset.split("train"), None)
     place, head, choice = choose_place(source, parts.fit, probe, seed, options)

@@ -156,11 +156,8 @@ def _print_trained(done: Trained, output: Path, json: bool) -> None:
         print_json({**learnt_facts(learnt, output), **more})
         return
     manifest = learnt.model.manifest
-    scores = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in manifest.scores.items())
-    print(
-        f"{output}: {manifest.name}, {len(manifest.classes)} classes, learnt in {learnt.seconds:.1f} s"
-        + (f" ({scores} on held-out training images)" if scores else "")
-    )
+    print(f"{output}: {manifest.name}, {len(manifest.classes)} classes, trained in {learnt.seconds:.1f} s")
+    print(f"\n{done.result.verdict}")
     for remark in done.result.remarks:
         print(f"- {remark}")
     print(f"Report: {report}\nLog: {done.log}")
@@ -192,14 +189,21 @@ def learnt_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
 
 
 def _scores(learnt: Learnt) -> dict[str, Any]:
-    """What was measured on training images held out; shares with their intervals."""
-    from headstart.evaluation.intervals import wilson
+    """What was measured on images that were not learned from; shares with their intervals."""
+    from headstart.evaluation.clusters import accuracy_score
+    from headstart.records import Score
 
-    manifest = learnt.model.manifest
-    scores: dict[str, Any] = dict(manifest.scores)
-    n_held = int(manifest.data["n_held"])
-    if "val_accuracy" in scores:
-        scores["val_accuracy"] = wilson(round(scores["val_accuracy"] * n_held), n_held)
-    if "cv_accuracy" in scores and learnt.choice is not None:
-        scores["cv_accuracy"] = learnt.choice.best.accuracy
+    scores: dict[str, Any] = dict(learnt.model.manifest.scores)
+    if "cv_accuracy" in scores:
+        low, high = scores.pop("cv_low"), scores.pop("cv_high")
+        n_images = int(learnt.model.manifest.data["n_images"])
+        scores["cv_accuracy"] = Score(scores["cv_accuracy"], low, high, n_images)
+    if "val_accuracy" in scores and learnt.judged is not None:
+        seed = learnt.model.manifest.seed
+        scores["val_accuracy"] = learnt.judged.evaluation(seed).accuracy
+    elif "val_accuracy" in scores and learnt.parts is not None and learnt.parts.held is not None:
+        held = learnt.parts.held
+        assert learnt.held_probs is not None, "images held out were answered"
+        right = learnt.held_probs.argmax(axis=1) == held.codes(learnt.model.classes)
+        scores["val_accuracy"] = accuracy_score(right, held.together)
     return scores

@@ -18,10 +18,10 @@ from threadpoolctl import threadpool_info
 
 from headstart._optional import require
 from headstart.data.dataset import Dataset
+from headstart.data.refuse import checked
 from headstart.errors import SettingError, nearest
-from headstart.evaluation.calibration import reliability
-from headstart.evaluation.metrics import evaluate
-from headstart.graph.runtime import split_batches
+from headstart.gallery import Judged as Answers
+from headstart.gallery import galleries
 from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.imaging.thumbs import examples_of
 from headstart.model import check_output
@@ -32,11 +32,11 @@ from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.progress import SILENT, Progress
 from headstart.provenance import made_with
 from headstart.records import (
-    Calibration,
     Codes,
     Epoch,
     Evaluation,
     Figure,
+    Gallery,
     Images,
     PlainTable,
     StudyResult,
@@ -47,6 +47,7 @@ from headstart.report.diagrams import rate_test
 from headstart.report.page import render
 from headstart.sources import native_input
 from headstart.strategies import Learning, Learnt, learn_network, training_parts
+from headstart.training_judging import TrainingJudged, cross_validated_training
 from headstart.training_log import LOGS, TrainingLog, make_log
 
 __all__ = ["Keeping", "Trained", "Training", "checkpoints_of", "log_of", "run_training"]
@@ -136,6 +137,7 @@ def run_training(
     *,
     progress: Progress = SILENT,
     command: str = "",
+    allow_leaks: bool = False,
 ) -> Trained:
     """Train a network, save it with a report, and keep it on the way so that an interrupted run goes on.
 
@@ -151,11 +153,14 @@ def run_training(
         Told about images, loss and accuracy.
     command : str, default=''
         What the user typed, for the report.
+    allow_leaks : bool, default=False
+        Go on with images or groups that are in two splits.
 
     Returns
     -------
     Trained
-        The model is saved; checkpoints are deleted, the log stays. Figures are about validation images.
+        The model is saved; checkpoints are deleted, the log stays. Figures are about validation images that
+        decided nothing; of fewer than 500 training images without validation images, by cross-validation.
 
     Raises
     ------
@@ -175,6 +180,7 @@ def run_training(
     check_output(keeping.output)
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
+    dataset, found = checked(dataset, allow_leaks=allow_leaks)
     parts = training_parts(dataset, settings.seed)
     kept = _Kept(
         checkpoints_of(keeping.output),
@@ -202,13 +208,40 @@ def run_training(
         fit_by=attended,
         progress=progress,
     )
-    result = _result(dataset, parts, learnt, attended, _About(wanted, augmentation, command))
+    if learnt.judged is None and parts.held is None:
+        learnt = _cross_validated(dataset, parts, wanted, learnt, attended, augmentation, progress=progress)
+    about = _About(wanted, augmentation, command)
+    result = _result(dataset, parts, learnt, attended, about, found.remarks)
     learnt.model.save(keeping.output, render(result))
     attended.log.finished({
         **learnt.model.manifest.scores, "seconds": learnt.seconds, "model": str(keeping.output)
     })  # fmt: skip
     kept.clear()
     return Trained(learnt, result, log_of(keeping.output) / "training.jsonl")
+
+
+def _cross_validated(
+    dataset: Dataset,
+    parts: Learning,
+    wanted: Training,
+    learnt: Learnt,
+    attended: _Attended,
+    augmentation: Augmentation | None,
+    *,
+    progress: Progress,
+) -> Learnt:
+    """The same network with cross-validated answers, and its accuracy by them in its manifest."""
+    spec = architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
+    settings = attended.settings
+    judged = cross_validated_training(
+        parts.fit, spec, wanted.engine, settings, augmentation, progress=progress, device=wanted.device
+    )
+    if judged is None:
+        return learnt
+    found, manifest = judged.evaluation(settings.seed).accuracy, learnt.model.manifest
+    scores = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
+    model = replace(learnt.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
+    return replace(learnt, model=model, judged=judged)
 
 
 def _check_logs(names: Sequence[str]) -> None:
@@ -397,24 +430,23 @@ class _About:
 
 
 def _result(
-    dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Attended, about: _About
+    dataset: Dataset,
+    parts: Learning,
+    learnt: Learnt,
+    attended: _Attended,
+    about: _About,
+    findings: tuple[str, ...],
 ) -> StudyResult:
     """What is known of a training, for its report."""
-    evaluations: tuple[Evaluation, ...] = ()
-    calibrations: tuple[Calibration, ...] = ()
-    seed = attended.settings.seed
-    if attended.validation is not None:
-        images, codes = attended.validation
-        probs = learnt.model.answer_prepared(split_batches(images, 64)).probabilities
-        title = f"Validation images of {dataset.name}"
-        evaluations = (evaluate(title, probs, codes, dataset.classes, seed),)
-        calibrations = (reliability(f"How far to believe it: {title}", probs, codes),)
+    judged, seed = learnt.judged, attended.settings.seed
+    evaluations = () if judged is None else (judged.evaluation(seed),)
+    calibrations = () if judged is None else (judged.calibration(),)
     n_held = 0 if parts.held is None else len(parts.held)
     return StudyResult(
         title=learnt.model.manifest.name,
         summary=_summary(dataset, parts, learnt, attended, about.wanted.network),
-        verdict=_verdict(about.wanted.network, evaluations),
-        remarks=_remarks(dataset, attended, about.augmentation),
+        verdict=_verdict(about.wanted.network, judged, evaluations),
+        remarks=(*_remarks(dataset, attended, about.augmentation), *findings),
         rows=(),
         comparisons=(),
         evaluations=evaluations,
@@ -424,30 +456,49 @@ def _result(
         examples=examples_of(parts.fit),
         calibrations=calibrations,
         tables=(_settings_table(attended, about),),
-        judged_on="validation",
+        judged_on="training" if judged is None else judged.judged_on,
+        galleries=() if judged is None else _galleries(judged),
         figures=_figures(attended.rate),
         kind="training",
     )
 
 
-def _verdict(network: str, evaluations: Sequence[Evaluation]) -> str:
-    if not evaluations:
-        return "Too few images to hold some out: how good it is, is open."
+def _verdict(network: str, judged: TrainingJudged | None, evaluations: Sequence[Evaluation]) -> str:
+    if judged is None:
+        return (
+            "Nothing could be held out: a class has images of one group only, or copies of one image. "
+            "Add images to learn how accurate the network is on new ones."
+        )
     found = evaluations[0].accuracy
     return (
-        f"{network} gets {found.value:.2%} of {found.n:,} validation images right "
-        f"[{found.low:.2%}, {found.high:.2%}]."
+        f"{network} answers {100 * found.value:.1f} % of {found.n:,} {judged.judged_on} images rightly "
+        f"[{100 * found.low:.1f}, {100 * found.high:.1f}]."
     )
+
+
+def _galleries(judged: TrainingJudged) -> tuple[Gallery, ...]:
+    images = judged.images
+    return galleries(Answers(images, judged.probabilities, images.codes(), images.classes), heats=0)
+
+
+def _how_judged(parts: Learning, learnt: Learnt, settings: TrainSettings) -> str:
+    if learnt.judged is None:
+        return "It could not be judged on other images."
+    n_judged = len(learnt.judged.images)
+    if learnt.judged.judged_on == "cross-validated":
+        return (
+            f"The figures are cross-validated: each of the {n_judged:,} images was answered by a network "
+            "trained without its fold, copies and groups in one fold; the saved network learned from all."
+        )
+    said = f"The figures are about {n_judged:,} validation images that it did not learn from"
+    if settings.patience and parts.held is not None:
+        said += f"; {len(parts.held) - n_judged:,} others decided when to stop"
+    return f"{said}. Test images, if there are any, were not looked at."
 
 
 def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Attended, network: str) -> str:
     epochs = len(attended.history)
-    judged = (
-        "Nothing was measured but on the images it learnt from."
-        if parts.held is None
-        else f"The figures are about {len(parts.held):,} validation images that it did not learn from; test "
-        "images, if there are any, were not looked at."
-    )
+    judged = _how_judged(parts, learnt, attended.settings)
     return (
         f"The network {network} learnt {len(dataset.classes)} classes from {len(parts.fit):,} images of "
         f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learnt.seconds:.1f} s. {judged}"
@@ -460,8 +511,7 @@ def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation |
     if settings.patience:
         best = min(attended.history, key=lambda one: one.val_loss).number
         said.append(
-            f"Training went {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were "
-            "kept. The validation images decided that, which flatters the figures about them a little."
+            f"Training ran {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were kept."
         )
     if attended.rate is not None and attended.rate.remark:
         said.append(f"Of the test of rates: {attended.rate.remark}.")

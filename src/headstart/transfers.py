@@ -62,7 +62,7 @@ def run_transfer(
     seed : int, default=0
         Decides folds, held-out images and views.
     options : Extraction, optional
-        Cache, runtime and precision.
+        Cache and runtime; everything is computed in fp32, as the saved model computes.
     allow_leaks : bool, default=False
         Go on with images that are in two splits.
     command : str, default=''
@@ -84,6 +84,7 @@ def run_transfer(
     HeadstartError
         Of the kind that fits; before anything is computed where that can be.
     """
+    options = replace(options, precision="fp32")  # what is judged is what is saved
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     learnt = learn_head(source, dataset, wanted, seed=seed, options=options, held_share=_held_share(opening))
     parts, kept, tried = learnt.parts, learnt, None

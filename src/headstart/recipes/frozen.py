@@ -91,9 +91,7 @@ class _Bench:
         if not self.answered:
             options = self.options
             self.answered.append(
-                learnt.model.probabilities(
-                    self.test, runtime_name=options.runtime, precision="auto", progress=options.progress
-                )
+                learnt.model.probabilities(self.test, runtime_name=options.runtime, progress=options.progress)
             )
         return self.answered[0]
 
