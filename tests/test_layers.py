@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -131,6 +132,9 @@ HEAVY = ("torch", "timm", "openvino", "onnx", "onnxruntime", "sklearn", "matplot
 MODULE_LINES, FUNCTION_LINES = 400, 60
 
 
+parsed = cache(ast.parse)  # several rules read the same modules
+
+
 def modules() -> dict[str, Path]:
     """Dotted name to file, of every module of the package."""
     found = {}
@@ -154,7 +158,7 @@ def all_faults(rule: Callable[[str, str], list[str]], *, but: Iterable[str] = ()
 def imports(source: str, known: Iterable[str] = MODULES) -> set[str]:
     """Every module a source text imports, in functions and for type checkers too; relative ones with dots."""
     known, found = set(known), set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -353,7 +357,7 @@ def bound(tree: ast.Module) -> set[str]:
 
 def introduction_faults(name: str, source: str) -> list[str]:
     """A module starts by saying what it is, in two lines or more where it holds code."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     said = ast.get_docstring(tree)
     if not said:
         return [f"{name} has no docstring"]
@@ -365,7 +369,7 @@ def introduction_faults(name: str, source: str) -> list[str]:
 
 def listing_faults(name: str, source: str) -> list[str]:
     """A module that holds code lists what it offers: everything public, nothing else, in order."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     if bare(tree):
         return []
     names = listed(tree)
@@ -432,6 +436,7 @@ def test_checker_sees_a_package_that_offers_what_it_should_not() -> None:
     assert not listing_faults("headstart.report", "import math")
 
 
+@cache
 def code_lines(source: str) -> set[int]:
     """Numbers of the lines that are code: no docstring, comment or blank."""
     empty = {
@@ -446,7 +451,7 @@ def code_lines(source: str) -> set[int]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in empty:
             code |= set(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if (
             isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Constant)
@@ -458,7 +463,7 @@ def code_lines(source: str) -> set[int]:
 
 def function_lines(source: str) -> Iterator[tuple[str, int]]:
     code = code_lines(source)
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, len(code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
 
