@@ -74,7 +74,7 @@ def head(n_bytes: int) -> bytes:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """All that comes until the other side closes; an error if it does not."""
     found = b""
     with contextlib.suppress(ConnectionError):
         while piece := connection.recv(65_536):
@@ -197,21 +197,17 @@ def test_bombs_cost_no_memory(running: Running) -> None:
 
 def test_a_slow_header_is_cut_off_and_others_are_answered(running: Running) -> None:
     with running.connect() as silent, running.connect() as slow:
-        begun = time.monotonic()
         slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost".encode())
         running.well()
         assert everything(silent) == b"" and everything(slow) == b""
-        assert 0.5 < time.monotonic() - begun < 5
 
 
 def test_a_header_that_drips_is_cut_off(running: Running) -> None:
-    with running.connect() as connection:
-        begun = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            for _ in range(100):
-                connection.sendall(b"G" if time.monotonic() - begun < 0.1 else b"E")
-                time.sleep(0.1)
-        assert time.monotonic() - begun < 5
+    """A letter every tenth of a second for ten times as long as a header may take."""
+    with running.connect() as connection, pytest.raises(ConnectionError):
+        for number in range(100):
+            connection.sendall(b"E" if number else b"G")
+            time.sleep(0.1)
     running.well()
 
 
@@ -219,10 +215,8 @@ def test_a_second_header_on_the_same_connection_is_cut_off_too(running: Running)
     with running.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.2)
-        begun = time.monotonic()
         connection.sendall(b"GET /healthz HT")
         assert everything(connection).count(b"200 OK") == 1
-        assert time.monotonic() - begun < 5
 
 
 def test_a_slow_body_is_told_and_others_are_answered(running: Running) -> None:
