@@ -28,7 +28,7 @@ PROGRAM = """
 import sys
 from headstart.app.limits import Limits
 from headstart.app.server import serve_models
-limits = Limits(header_s=1.0, body_s=1.5, drain_s=5.0)
+limits = Limits(header_s=1.0, body_s=float(sys.argv[2]), drain_s=10.0)
 serve_models([sys.argv[1]], port=0, token=None, limits=limits, workers=1)
 """
 PREDICT = "/v1/models/tiny/predict"
@@ -88,10 +88,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(folder: Path) -> Callable[[], Running]:
-    def begin() -> Running:
+def start(folder: Path) -> Callable[..., Running]:
+    def begin(body_s: float = 1.5) -> Running:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder)],
+            [sys.executable, "-c", PROGRAM, str(folder), str(body_s)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -114,7 +114,7 @@ def ended(running: Running, number: int = signal.SIGTERM) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def running(start: Callable[[], Running]) -> Iterator[Running]:
+def running(start: Callable[..., Running]) -> Iterator[Running]:
     """One process for all tests that leave it as it was; it must have said nothing of what was sent."""
     made = start()
     yield made
@@ -129,16 +129,21 @@ def test_it_answers(running: Running) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_under_way_is_finished(start: Callable[[], Running], number: int) -> None:
-    running = start()
+def test_what_is_under_way_is_finished(start: Callable[..., Running], number: int) -> None:
+    running = start(body_s=30.0)
     body = picture(255)
     with running.connect() as connection, running.connect():  # the other says nothing
         connection.sendall(head(len(body)) + body[:10])
-        time.sleep(0.3)
+        running.well()  # whoever came before has been heard then
         running.process.send_signal(number)
-        time.sleep(0.5)
-        with pytest.raises(ConnectionRefusedError):
-            running.connect()
+        for _ in range(100):
+            try:
+                running.connect().close()
+            except ConnectionRefusedError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("new connections are still taken")
         connection.sendall(body[10:])
         assert b"200 OK" in everything(connection)
     assert running.process.wait(15) == 0
