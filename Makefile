@@ -1,6 +1,8 @@
-# Two commands set everything up on a machine with Python 3.11 and make:
+# Two commands set everything up on a machine with Python 3.11, 3.12 or 3.13 and make:
 #   make demo   the base install (no torch), the main job on bundled data, and where its report is
 #   make test   everything installed, every check and test run
+# and one is for the time between two edits:
+#   make quick  the tests that are not marked slow
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +10,11 @@ PIP := $(BIN)/pip install --quiet --constraint requirements.lock
 # the real data sets, where they stand beside the checkout; tests that need them skip elsewhere
 DATA := $(wildcard ../shared/data)
 export HEADSTART_DATA ?= $(if $(DATA),$(abspath $(DATA)))
+# tests run in one process per core, each on one thread; WORKERS=0 runs them in this process
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo install check test docs bench lock clean
+.PHONY: demo install check quick test docs bench lock clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/headstart run odd-to-even --data digits -o runs/demo
@@ -23,8 +28,11 @@ check: $(VENV)/all.stamp
 	$(BIN)/codespell
 	$(BIN)/python tools/docs.py --check
 
+quick: $(VENV)/all.stamp
+	$(PYTEST) -m 'not slow and not gpu and not network'
+
 test: check
-	$(BIN)/pytest
+	$(PYTEST)
 
 docs: $(VENV)/all.stamp
 	$(BIN)/python tools/docs.py
@@ -32,9 +40,9 @@ docs: $(VENV)/all.stamp
 bench: $(VENV)/all.stamp
 	@echo "one at a time, alone on the machine:"; ls benchmarks/*.py | sed 's/^/  $(subst /,\/,$(BIN))\/python /'
 
-# exact pins from the ranges in pyproject.toml; needs uv
+# exact pins from the ranges in pyproject.toml, for every Python and system at once; needs uv
 lock:
-	uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-annotate --no-header \
+	uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-find-links --no-emit-index-url --output-file requirements.lock
 
 clean:

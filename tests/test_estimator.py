@@ -203,12 +203,12 @@ def test_grid_search_in_two_processes(tmp_path: Path) -> None:
         TransferClassifier(cache=tmp_path), {"head": ["ridge", "prototypes"]}, cv=2, n_jobs=2
     )
     search.fit(IMAGES, DIGITS.labels)
-    assert search.best_score_ > 0.9 and search.predict(IMAGES[:3]).tolist() == DIGITS.labels[:3].tolist()
+    assert search.best_score_ > 0.8 and search.predict(IMAGES[:3]).tolist() == DIGITS.labels[:3].tolist()
 
 
 def test_cross_validation_and_pipeline(folder: Path) -> None:
     scaled = make_pipeline(StandardScaler(), TransferClassifier(head="ridge"))
-    assert cross_val_score(scaled, FLAT, CODES, cv=3).min() > 0.85
+    assert cross_val_score(scaled, FLAT, CODES, cv=3).min() > 0.8
     data = load(folder)
     paths = [str(path) for path in data.images.paths]
     scores = cross_val_score(

@@ -14,6 +14,7 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
 from headstart.graph.build import GraphBuilder, normalise, pool
 from headstart.graph.runtime import RUNTIMES, compile_graph
+from headstart.heads import linear
 from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
 from headstart.heads.crossval import HELD_OUT
 from headstart.heads.distances import NeighboursHead, PrototypesHead
@@ -167,12 +168,13 @@ def test_the_order_of_classes_is_the_caller_s(name: str, fitted: Head, task: Tas
     turned = make_head(name).fit(task.features, task.labels, classes=NAMES[::-1])
     assert turned.classes_ == NAMES[::-1]
     one, other = fitted.probabilities(task.test_features), turned.probabilities(task.test_features)[:, ::-1]
+    same = (one.argmax(axis=1) == other.argmax(axis=1)).mean()  # columns of another order agree in a tenth
     if name == "mlp":  # its first weights are drawn output by output
-        assert (one.argmax(axis=1) == other.argmax(axis=1)).mean() > 0.85
+        assert same > 0.7
+    elif name == "linear":  # its folds are dealt class by class, in the order given
+        assert same > 0.9
     else:
-        assert (one.argmax(axis=1) == other.argmax(axis=1)).mean() > 0.95
-        if name != "linear":  # whose folds are dealt class by class, in the order given
-            np.testing.assert_allclose(one, other, atol=5e-3)
+        np.testing.assert_allclose(one, other, atol=5e-3)
     plain = make_head("prototypes").fit(task.features, task.labels)
     assert plain.classes_ == tuple(sorted(NAMES))
 
@@ -181,7 +183,7 @@ def test_the_order_of_rows_does_not_matter_much(name: str, fitted: Head, task: T
     order = np.random.default_rng(5).permutation(100)
     mixed = make_head(name).fit(task.features[order], task.labels[order], classes=NAMES)
     same = mixed.predict(task.test_features) == fitted.predict(task.test_features)
-    assert same.mean() > (0.85 if name == "mlp" else 0.95)
+    assert same.mean() > (0.7 if name == "mlp" else 0.9)
 
 
 def test_constant_features_are_no_accident(name: str) -> None:
@@ -271,10 +273,8 @@ def test_watching_changes_nothing(name: str, fitted: Head, task: Task) -> None:
     watch = (task.test_features, task.test_labels)
     watched = make_head(name).fit(task.features, task.labels, classes=NAMES, watch=watch)
     one, other = (head.probabilities(task.test_features) for head in (fitted, watched))
-    if (
-        name == "linear"
-    ):  # a curve starts at zero, a plain fit where the search ended: L-BFGS stops in two places
-        assert (one.argmax(axis=1) == other.argmax(axis=1)).mean() > 0.97
+    if name == "linear":  # L-BFGS enlarges the last bit
+        np.testing.assert_allclose(one, other, atol=3e-2)
     else:
         assert np.array_equal(one, other)
     assert fitted.curve_ is None
@@ -362,17 +362,24 @@ def test_linear_is_logistic_regression(task: Task, strength: float) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=5e-3)
 
 
-def test_linear_in_the_span_is_linear(task: Task) -> None:
-    """The same rows with columns of zeros added need another way, and must get the same answer."""
-    narrow = task.features[:, :40]
-    padded = np.hstack([narrow, np.zeros((100, 80), np.float32)])
-    direct = LinearHead((0.01,)).fit(narrow, task.labels)
-    spanned = LinearHead((0.01 / 3,)).fit(padded, task.labels)
-    # standardised rows shrink by sqrt(3) when columns are added, so the penalty must by 3; what the mean
-    # variance adds to each column differs too, hence no more than near
-    test = task.test_features[:, :40]
-    both = direct.predict(test), spanned.predict(np.hstack([test, np.zeros((400, 80), np.float32)]))
-    assert (both[0] == both[1]).mean() > 0.97
+@pytest.mark.parametrize(("strength", "tolerance"), [(1.0, 1e-3), (0.01, 3e-2)])
+def test_linear_in_the_span_is_linear(
+    task: Task, strength: float, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer images than features are solved in their span, with the probabilities of the direct way."""
+    some = slice(None, None, 2)  # 50 images, 64 or 300 features
+    spanned = LinearHead((strength,)).fit(task.features[some], task.labels[some])
+    ways: list[bool] = []
+
+    def everywhere(rows: Array) -> linear._Span:
+        ways.append(len(rows) < rows.shape[1])
+        return linear._Span(None)
+
+    monkeypatch.setattr(linear._Span, "of", everywhere)
+    direct = LinearHead((strength,)).fit(task.features[some], task.labels[some])
+    assert ways == [True]
+    got, wanted = spanned.probabilities(task.test_features), direct.probabilities(task.test_features)
+    np.testing.assert_allclose(got, wanted, atol=tolerance)
 
 
 def test_linear_chooses_by_held_out_loss(task: Task) -> None:
