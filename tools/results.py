@@ -1,0 +1,233 @@
+"""Results of figures: their commands run one after the other, what they print reduced to what is quoted, written.
+
+Every file begins with where it comes from: date, commands, machine, versions, commit, and the digest of the
+code. Paths of this machine do not get into it: a command is written with its placeholders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from machine import facts
+
+__all__ = ["Header", "Made", "header_of", "read_result", "reduced", "run_figure"]
+
+_PACKAGES = ("headstart", "numpy", "scikit-learn", "torch", "timm", "onnxruntime", "openvino")
+_HEADED = re.compile(r"^# (\w+): (.*)$", flags=re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Where a result comes from; ``code`` is the digest of what it depends on, ``seconds`` the time it took."""
+
+    code: str
+    commands: Sequence[str]
+    date: str
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str]
+    commit: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a figure's commands gave: all but the digest of a `Header`, the result, the text they printed."""
+
+    about: Mapping[str, Any]
+    result: Any
+    printed: str
+
+    def write(self, path: Path, header: Header, *, text: bool) -> None:
+        """Write the JSON and, if asked, the text beside it, both under the header."""
+        whole = json.dumps({**asdict(header), "result": self.result}, indent=1, ensure_ascii=False)
+        path.write_text(f"{_flat(whole)}\n", encoding="utf-8")
+        if text:
+            lines = [f"# {name}: {_line(value)}" for name, value in asdict(header).items()]
+            body = "\n".join([*lines, "", self.printed.strip("\n"), ""])
+            path.with_suffix(".txt").write_text(body, encoding="utf-8")
+
+
+def header_of(path: Path) -> Header:
+    """The header of a result, JSON or text.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        found = json.loads(text)
+    else:
+        found = {name: _value(value) for name, value in _HEADED.findall(text.partition("\n\n")[0])}
+    try:
+        return Header(**{name: found[name] for name in Header.__dataclass_fields__})
+    except KeyError as error:
+        raise ValueError(f"benchmarks/results/{path.name} has no {error} in its header, expected one") from None
+
+
+def read_result(path: Path) -> Any:
+    """What a result file says, without its header."""
+    return json.loads(path.read_text(encoding="utf-8"))["result"]
+
+
+def reduced(value: Any, paths: Sequence[str]) -> Any:
+    """Keep the parts of a JSON value that are named: ``verdict``, ``rows.accuracy``; of a list, in every entry.
+
+    Examples
+    --------
+    >>> reduced({"a": 1, "rows": [{"b": 2, "c": 3}, {"b": 4}]}, ["rows.b"])
+    {'rows': [{'b': 2}, {'b': 4}]}
+    """
+    if not paths or "" in paths:
+        return value
+    if isinstance(value, list):
+        return [reduced(one, paths) for one in value]
+    below: dict[str, list[str]] = {}
+    for path in paths:
+        name, _, rest = path.partition(".")
+        below.setdefault(name, []).append(rest)
+    return {name: reduced(value[name], rest) for name, rest in below.items() if name in value}
+
+
+def run_figure(commands: Sequence[str], keep: Sequence[str], root: Path, name: str) -> Made:
+    """Run a figure's commands.
+
+    Parameters
+    ----------
+    commands : sequence of str
+        Run in turn; the last one prints JSON, whole or as its last line. ``{out}`` is a new folder of the
+        figure, any other ``{name}`` the value of the variable ``HEADSTART_NAME``.
+    keep : sequence of str
+        As `reduced` takes it.
+    root : Path
+        The checkout, where they run.
+    name : str
+        Of the figure.
+
+    Returns
+    -------
+    Made
+
+    Raises
+    ------
+    LookupError
+        If a variable is not set.
+    ValueError
+        If a command fails or prints no JSON.
+    """
+    out = root / "runs/figures" / name
+    values = {"out": str(out), **_variables(commands)}
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    about = facts(*_installed())
+    begun, printed = perf_counter(), ""
+    # features and networks that earlier code computed would be found in the user's own cache
+    with tempfile.TemporaryDirectory() as cache:
+        for command in commands:
+            printed = _run([word.format(**values) for word in shlex.split(command)], root, cache)
+    machine = {key: about[key] for key in ("cpu", "cores", "load_before", "openblas_coretype")}
+    versions = {key: about[key] for key in ("python", *_installed())}
+    made = {
+        "commands": tuple(commands),
+        "date": about["date"],
+        "machine": machine,
+        "versions": versions,
+        "commit": _commit(root),
+        "seconds": round(perf_counter() - begun, 1),
+    }
+    return Made(made, reduced(_json(printed), keep), _without(values, printed))
+
+
+def _variables(commands: Sequence[str]) -> dict[str, str]:
+    names = {field for command in commands for _, field, _, _ in string.Formatter().parse(command) if field}
+    found = {name: os.environ.get(f"HEADSTART_{name.upper()}", "") for name in names - {"out"}}
+    missing = sorted(f"HEADSTART_{name.upper()}" for name, value in found.items() if not value)
+    if missing:
+        raise LookupError(f"{' and '.join(missing)} not set, expected where they are; see benchmarks/figures.toml")
+    return found
+
+
+def _run(words: Sequence[str], root: Path, cache: str) -> str:
+    """One command to its end; what it printed."""
+    programs = {"headstart": [sys.executable, "-m", "headstart"], "python": [sys.executable]}
+    command = [*programs.get(words[0], [words[0]]), *words[1:]]
+    environment = {**os.environ, "HEADSTART_CACHE": cache}
+    done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{shlex.join(words)} ended with status {done.returncode}, expected 0")
+    return done.stdout
+
+
+def _json(printed: str) -> Any:
+    for text in (printed, printed.strip().rpartition("\n")[2]):
+        try:
+            return json.loads(text)
+        except ValueError:
+            continue
+    raise ValueError("its last command printed no JSON, expected it whole or as the last line")
+
+
+def _without(values: Mapping[str, str], printed: str) -> str:
+    """The text with paths of this machine put back into placeholders, longest first, and no JSON at its end."""
+    for name, value in sorted(values.items(), key=lambda item: -len(item[1])):
+        printed = printed.replace(value, f"{{{name}}}")
+    lines = printed.strip("\n").splitlines()
+    return "\n".join(lines[:-1] if lines and lines[-1].startswith("{") else lines)
+
+
+def _installed() -> Iterator[str]:
+    for name in _PACKAGES:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            continue
+        yield name
+
+
+def _commit(root: Path) -> str:
+    """The commit that is checked out, with a plus sign where files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _line(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _flat(text: str) -> str:
+    """Indented JSON with the innermost lists and mappings each on one line: a line for every number's change."""
+    return re.sub(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])", lambda m: _joined(*m.groups()), text)
+
+
+def _joined(begin: str, inner: str, end: str) -> str:
+    return begin + re.sub(r"\n\s+", " ", inner) + end
