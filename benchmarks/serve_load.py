@@ -205,7 +205,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("digits", "photos"))
     parser.add_argument("--model", required=True)
-    parser.add_argument("--pictures", required=True, help="a folder, or a dataset in memory; 32 are sent in turn")
+    parser.add_argument(
+        "--pictures", required=True, help="a folder, or a dataset in memory; 32 are sent in turn"
+    )
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--repeats", type=int, default=3)

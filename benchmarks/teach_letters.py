@@ -60,7 +60,9 @@ def judged(eye: Any, home: Path, repeats: int) -> dict[str, Any]:
         "seconds": spread([seconds for _, seconds in rooms]),
         "left_out": asdict(room.lesson().accuracy),
         "photos": len(photos),
-        "photos_likeliest_right": int(np.sum([label == one for (label, _), one in zip(answers, likeliest, strict=True)])),
+        "photos_likeliest_right": int(
+            np.sum([label == one for (label, _), one in zip(answers, likeliest, strict=True)])
+        ),
         "photos_named": len(named),
         "photos_named_right": sum(label == one.called for label, one in named),
         "others": len(others),

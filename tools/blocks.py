@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 
 __all__ = ["Block", "blocks_in", "outside_blocks", "rendered", "replaced"]
 
@@ -23,6 +23,10 @@ _BLOCK = re.compile(r"<!-- figures: ([^>]*?) -->\n(.*?)<!-- /figures -->", flags
 _END = "<!-- /figures -->"
 _NOT_PROSE = ("|", "#", "```", "    ")
 _ITEM = re.compile(r"(?:[-*+]|\d+\.) ")
+
+
+class StateError(ValueError):
+    """A template states what its results do not show."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,7 @@ def blocks_in(text: str) -> Iterator[Block]:
 
 def replaced(text: str, name: str, content: str) -> str:
     """The document with new text in the blocks of a name."""
-    return _BLOCK.sub(
-        lambda m: f"<!-- figures: {name} -->\n{content}{_END}" if m[1] == name else m[0], text
-    )
+    return _BLOCK.sub(lambda m: f"<!-- figures: {name} -->\n{content}{_END}" if m[1] == name else m[0], text)
 
 
 def outside_blocks(text: str) -> str:
@@ -83,19 +85,36 @@ def rendered(folder: Path, name: str, results: Mapping[str, Any]) -> str:
 
     Raises
     ------
-    jinja2.TemplateError, ValueError, LookupError
-        If the template asks for what is not in the results, or states what they do not show.
+    ValueError
+        If there is no such template, or it asks for what is not in the results, or states what they do not show.
     """
-    loader = Environment(
+    try:
+        return _wrapped(_environment(folder).get_template(f"{name}.md.j2").render(figures=results))
+    except TemplateNotFound:
+        raise ValueError(
+            f"is unknown, expected a template in {folder.name}; add it or correct the name"
+        ) from None
+    except StateError:
+        raise
+    except Exception as error:  # whatever a template does with results of another shape
+        raise ValueError(
+            f"cannot be written ({type(error).__name__}: {error}); correct its template"
+        ) from error
+
+
+def _environment(folder: Path) -> Environment:
+    made = Environment(
         loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         autoescape=False,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
     )
-    loader.globals |= {one.__name__: one for one in (row, comparison, states, labels_table, rows_table)}
-    loader.filters |= {one.__name__: one for one in (percent, span, scored, to, points, between, count)}
-    return _wrapped(loader.get_template(f"{name}.md.j2").render(figures=results))
+    called = (row, comparison, table, remark, states, labels_table, rows_table)
+    made.globals |= {one.__name__: one for one in called}
+    made.filters |= {one.__name__: one for one in (percent, span, scored, to, points, between, count)}
+    return made
 
 
 def _wrapped(text: str) -> str:
@@ -132,7 +151,7 @@ def _filled(paragraph: str) -> str:
 def states(holds: bool, what: str) -> str:
     """Nothing, where what the text says holds; else an error, so that a sentence goes with its numbers."""
     if not holds:
-        raise ValueError(f"states that {what}, which its results no longer show; rewrite its template")
+        raise StateError(f"states that {what}, which its results no longer show; rewrite its template")
     return ""
 
 
@@ -145,11 +164,27 @@ def row(result: Mapping[str, Any], strategy: str, labels: int | None = None) -> 
 
 
 def comparison(result: Mapping[str, Any], control: str, labels: int | None = None, of: str = "probe") -> Any:
-    """The difference between a strategy and a control: value, low, high, p_value."""
+    """The comparison of a strategy with a control: difference, verdict."""
     for one in result["comparisons"]:
         if (one["strategy"], one["control"], one["labels_per_class"]) == (of, control, labels):
-            return one["difference"]
-    raise LookupError(f"asks for {of!r} against {control!r}, which was not compared")
+            return one
+    raise LookupError(f"asks for {of!r} against {control!r}, which were not compared")
+
+
+def table(result: Mapping[str, Any], header: str) -> Any:
+    """The first table of a report that has this column."""
+    for one in result["tables"]:
+        if header in one["header"]:
+            return one
+    raise LookupError(f"asks for a table with the column {header!r}, which the result does not have")
+
+
+def remark(result: Mapping[str, Any], words: str) -> str:
+    """The first remark of a report that has these words."""
+    for one in result["remarks"]:
+        if words in one:
+            return str(one)
+    raise LookupError(f"asks for a remark with the words {words!r}, which the result does not have")
 
 
 def percent(share: Any, digits: int = 1) -> str:
@@ -188,8 +223,19 @@ def count(n: float) -> str:
     return f"{n:,.0f}"
 
 
-def labels_table(result: Mapping[str, Any], names: Mapping[str, str], intervals: bool = True) -> str:
-    """Strategies by labels per class; the highest value of each column is bold."""
+def labels_table(
+    result: Mapping[str, Any],
+    names: Mapping[str, str],
+    *,
+    intervals: bool = True,
+    of: str = "",
+    over: str = "",
+) -> str:
+    """Strategies by labels per class; the highest value of each column is bold.
+
+    ``of`` and ``over`` name two strategies that were compared: their difference makes the last row, with an
+    asterisk where it is significant.
+    """
     budgets = sorted({one["labels_per_class"] for one in result["rows"]}, key=lambda n: (n is None, n))
     best = {n: max(_shown(row(result, name, n)) for name in names) for n in budgets}
     lines = [
@@ -203,6 +249,13 @@ def labels_table(result: Mapping[str, Any], names: Mapping[str, str], intervals:
             value = f"**{percent(score)}**" if _shown(score) == best[n] else percent(score)
             cells.append(f"{value} {span(score)}" if intervals else value)
         lines.append(f"| {shown} | {' | '.join(cells)} |")
+    if of:
+        compared = [comparison(result, over, n, of) for n in budgets]
+        cells = [
+            f"{points(one['difference'], 1)}{'*' if one['verdict'] in ('helps', 'hurts') else ''}"
+            for one in compared
+        ]
+        lines.append(f"| {of} - {over}, points | {' | '.join(cells)} |".replace(" points [", " ["))
     return "\n".join(lines)
 
 

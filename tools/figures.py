@@ -20,18 +20,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 sys.path.insert(0, str(Path(__file__).parent))
 
 from blocks import blocks_in, outside_blocks, rendered, replaced
 from digests import Part, code_digest, defines
-from results import Header, header_of, read_result, run_figure
+from results import Header, folder_of, header_of, read_result, run_figure, stamp, stamped
 
 ROOT = Path(__file__).parent.parent
 # a number that somebody measured: a share in per cent, a difference, a ratio, a duration
 _MEASURED = re.compile(r"\d[\d.,]*(?: to \d[\d.,]*)?\s?(?:%|points|times as|s\b|min\b|ms\b|images/s)")
-_NOT_RENDERED = (TemplateError, ValueError, LookupError, OSError)
 _NOT_READ = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|<!--.*?-->", flags=re.DOTALL)
 
 
@@ -39,8 +36,8 @@ _NOT_READ = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|<!--.*?-->", flags=re.D
 class Figure:
     """One entry of figures.toml.
 
-    ``text`` says that the command's own output is kept beside the JSON; ``keep`` are the parts of the JSON
-    that are kept, all of it if empty.
+    ``keep`` are the parts of the JSON that are kept, all of it if empty; ``text`` says that what the command
+    prints is kept, too; ``images`` show the figure.
     """
 
     name: str
@@ -49,6 +46,7 @@ class Figure:
     depends: tuple[str, ...]
     blocks: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     text: bool = False
 
 
@@ -103,9 +101,9 @@ class Book:
 
     def content(self, block: str) -> str:
         """The text of a block by the present results."""
-        if not (self.templates / f"{block}.md.j2").exists():
-            raise LookupError(f"is unknown, expected a template in {self.shown(self.templates)}")
-        quoted = {name: read_result(self.place(name)) for name, one in self.figures.items() if block in one.blocks}
+        quoted = {
+            name: read_result(self.place(name)) for name, one in self.figures.items() if block in one.blocks
+        }
         return rendered(self.templates, block, quoted)
 
     def shown(self, path: Path) -> str:
@@ -167,6 +165,14 @@ def _faults_of_result(book: Book, figure: Figure) -> Iterator[str]:
                 f"{present[:12]}; {again}"
             )
 
+    for name in figure.images:
+        path = book.root / name
+        if not path.exists() or stamped(path) != present:
+            yield (
+                f"{name} is stale, expected a picture of figure {figure.name} with the present code, "
+                f"{present[:12]}; run: python tools/figures.py run {figure.name}, then tools/screenshots.py"
+            )
+
 
 def _faults_of_document(book: Book, path: Path) -> Iterator[str]:
     """Blocks that are not what their results say, and measured numbers outside blocks."""
@@ -180,7 +186,7 @@ def _faults_of_document(book: Book, path: Path) -> Iterator[str]:
         what = f"{name}:{block.line}: block {block.name}"
         try:
             expected = book.content(block.name)
-        except _NOT_RENDERED as error:
+        except (ValueError, OSError) as error:
             yield f"{what} {error}"
             continue
         if block.text != expected:
@@ -194,7 +200,9 @@ def _numbers_outside(book: Book, text: str, name: str) -> Iterator[str]:
     text = outside_blocks(text)
     text = _NOT_READ.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), text)
     for allowed in book.settings["documents"]["not_measured"]:
-        text = re.sub(r"\s+".join(map(re.escape, allowed.split())), lambda m: re.sub(r"[^\n]", " ", m[0]), text)
+        text = re.sub(
+            r"\s+".join(map(re.escape, allowed.split())), lambda m: re.sub(r"[^\n]", " ", m[0]), text
+        )
     for number in _MEASURED.finditer(text):
         line = text.count("\n", 0, number.start()) + 1
         yield (
@@ -216,7 +224,7 @@ def render(book: Book) -> list[str]:
             for block in blocks_in(text):
                 try:
                     new = replaced(new, block.name, book.content(block.name))
-                except _NOT_RENDERED as error:
+                except (ValueError, OSError) as error:
                     failed.append(f"{name}: block {block.name} {error}")
         except ValueError as error:
             failed.append(f"{name}: {error}; correct them")
@@ -245,9 +253,15 @@ def run(book: Book, names: Sequence[str], group: str) -> list[str]:
             continue
         fresh = Book(book.root)
         if fresh.digest(fresh.figures[figure.name]) != code:
-            failed.append(f"figure {figure.name}: its code changed while it ran, expected one state; run it again")
+            failed.append(
+                f"figure {figure.name}: its code changed while it ran, expected one state; run it again"
+            )
             continue
         made.write(book.place(figure.name), Header(code=code, **made.about), text=figure.text)
+        (folder_of(book.root, figure.name) / "code").write_text(code, encoding="utf-8")
+        for name in figure.images:
+            if any(name in command for command in figure.commands):  # drawn by the command itself
+                stamp(book.root / name, code)
     return failed
 
 
@@ -255,7 +269,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=("run", "render", "check"))
     parser.add_argument("names", nargs="*", help="figures to run")
-    parser.add_argument("--group", choices=("fast", "slow"), default="fast", help="to run where no name is given")
+    parser.add_argument(
+        "--group", choices=("fast", "slow"), default="fast", help="to run where no name is given"
+    )
     asked = parser.parse_args()
     book = Book(ROOT)
     if asked.what == "check":

@@ -26,9 +26,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from machine import facts
 
-__all__ = ["Header", "Made", "header_of", "read_result", "reduced", "run_figure"]
+__all__ = [
+    "Header",
+    "Made",
+    "folder_of",
+    "header_of",
+    "made_with",
+    "read_result",
+    "reduced",
+    "run_figure",
+    "stamp",
+    "stamped",
+]
 
 _PACKAGES = ("headstart", "numpy", "scikit-learn", "torch", "timm", "onnxruntime", "openvino")
+_STAMP = "figure-code"
 _HEADED = re.compile(r"^# (\w+): (.*)$", flags=re.MULTILINE)
 
 
@@ -42,7 +54,7 @@ class Header:
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     commit: str
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,9 @@ def header_of(path: Path) -> Header:
     try:
         return Header(**{name: found[name] for name in Header.__dataclass_fields__})
     except KeyError as error:
-        raise ValueError(f"benchmarks/results/{path.name} has no {error} in its header, expected one") from None
+        raise ValueError(
+            f"benchmarks/results/{path.name} has no {error} in its header, expected one"
+        ) from None
 
 
 def read_result(path: Path) -> Any:
@@ -104,6 +118,37 @@ def reduced(value: Any, paths: Sequence[str]) -> Any:
         name, _, rest = path.partition(".")
         below.setdefault(name, []).append(rest)
     return {name: reduced(value[name], rest) for name, rest in below.items() if name in value}
+
+
+def stamp(image: Path, code: str) -> None:
+    """Write the digest of the code into a PNG: a picture of figures is as old as they are."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text(_STAMP, code)
+    with Image.open(image) as opened:
+        opened.load()
+        opened.save(image, pnginfo=info, optimize=True)
+
+
+def stamped(image: Path) -> str:
+    """The digest in a PNG; empty if there is none."""
+    from PIL import Image
+
+    with Image.open(image) as opened:
+        return str(opened.info.get(_STAMP, ""))
+
+
+def folder_of(root: Path, name: str) -> Path:
+    """Where a figure's commands leave models and reports."""
+    return root / "runs/figures" / name
+
+
+def made_with(root: Path, name: str) -> str:
+    """The digest of the code that left what is in a figure's folder; empty if it was not finished."""
+    place = folder_of(root, name) / "code"
+    return place.read_text(encoding="utf-8") if place.exists() else ""
 
 
 def run_figure(commands: Sequence[str], keep: Sequence[str], root: Path, name: str) -> Made:
@@ -132,10 +177,10 @@ def run_figure(commands: Sequence[str], keep: Sequence[str], root: Path, name: s
     ValueError
         If a command fails or prints no JSON.
     """
-    out = root / "runs/figures" / name
+    out = folder_of(root, name)
     values = {"out": str(out), **_variables(commands)}
     shutil.rmtree(out, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     about = facts(*_installed())
     begun, printed = perf_counter(), ""
     # features and networks that earlier code computed would be found in the user's own cache
@@ -160,7 +205,9 @@ def _variables(commands: Sequence[str]) -> dict[str, str]:
     found = {name: os.environ.get(f"HEADSTART_{name.upper()}", "") for name in names - {"out"}}
     missing = sorted(f"HEADSTART_{name.upper()}" for name, value in found.items() if not value)
     if missing:
-        raise LookupError(f"{' and '.join(missing)} not set, expected where they are; see benchmarks/figures.toml")
+        raise LookupError(
+            f"{' and '.join(missing)} not set, expected where they are; see benchmarks/figures.toml"
+        )
     return found
 
 
