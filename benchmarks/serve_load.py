@@ -1,8 +1,9 @@
 """Requests per second and latencies of `headstart serve`, against the straightforward PyTorch peer.
 
-In: a model folder, a folder of pictures or the name of a dataset. Out: a line for each server, and all of it as JSON. Each picture
-is sent as one request (a form with one file, the same bytes to both); the public tool wrk, a process of its
-own, keeps some connections busy. --minutes asks ours longer and watches its memory. Only to 127.0.0.1.
+In: a model folder, a folder of pictures or the name of a dataset. Out: a line for each server, and all of it
+as JSON. Each picture is sent as one request (a form with one file, the same bytes to both); the public tool
+wrk, a process of its own, keeps some connections busy. --minutes asks ours longer and watches its memory.
+Only to 127.0.0.1.
 
 python benchmarks/serve_load.py digits --model runs/digits --pictures mnist
 python benchmarks/serve_load.py photos --model runs/bees --pictures data/hymenoptera/val --minutes 10

@@ -1,7 +1,7 @@
 """Marked blocks of Markdown: ``<!-- figures: NAME -->`` ... ``<!-- /figures -->``, written from results.
 
-A block is one or more whole paragraphs or tables. Its text is a Jinja template, ``benchmarks/blocks/NAME.md.j2``,
-which sees the results of the figures that list it and nothing else.
+A block is one or more whole paragraphs or tables. Its text is a Jinja template,
+``benchmarks/blocks/NAME.md.j2``, which sees the results of the figures that list it and nothing else.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def rendered(folder: Path, name: str, results: Mapping[str, Any]) -> str:
     Raises
     ------
     ValueError
-        If there is no such template, or it asks for what is not in the results, or states what they do not show.
+        If there is no such template, it asks for what is not in the results, or states what they do not show.
     """
     try:
         return _wrapped(_environment(folder).get_template(f"{name}.md.j2").render(figures=results))
@@ -138,9 +138,9 @@ def _filled(paragraph: str) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    for place, line in enumerate(lines[1:], 1):
-        if _ITEM.match(line.strip()):  # would begin a list
-            word, _, rest = line.strip().partition(" ")
+    for place in range(1, len(lines)):
+        while _ITEM.match(lines[place].strip()):  # would begin a list
+            word, _, rest = lines[place].strip().partition(" ")
             lines[place - 1], lines[place] = f"{lines[place - 1]} {word}", indent + rest
     return "\n".join(lines)
 

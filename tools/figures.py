@@ -1,4 +1,4 @@
-"""Figures of README and docs: run what gives them, write them into the documents, check that they are up to date.
+"""Figures of README and docs: run what gives them, write them into the documents, check that none is stale.
 
     python tools/figures.py run [NAME ...] [--group fast|slow]   run commands, write results, render
     python tools/figures.py render                               rewrite the marked blocks from the results
@@ -134,8 +134,8 @@ def _faults_of_settings(book: Book) -> Iterator[str]:
     known = {path for group in code for path, name in book.parts(group) if not name}
     for path in sorted({path for path, _ in book.parts("src/**/*.py")} - known):
         yield (
-            f"{settings}: {book.shown(path)} is in no group of [code], expected one; add it, to no_figures if "
-            "it decides no number"
+            f"{settings}: {book.shown(path)} is in no group of [code], expected one; add it, "
+            "to no_figures if it decides no number"
         )
     quoted = {block for figure in book.figures.values() for block in figure.blocks}
     for path in sorted(book.templates.glob("*.md.j2")):
@@ -190,24 +190,23 @@ def _faults_of_document(book: Book, path: Path) -> Iterator[str]:
             yield f"{what} {error}"
             continue
         if block.text != expected:
-            yield f"{what} is not what its results say, expected what they do; run: python tools/figures.py render"
+            yield f"{what} is not what its results say, expected that; run: python tools/figures.py render"
     if any(path in book.root.glob(pattern) for pattern in book.settings["documents"]["numbers_in_blocks"]):
         yield from _numbers_outside(book, text, name)
 
 
 def _numbers_outside(book: Book, text: str, name: str) -> Iterator[str]:
     """Measured numbers in prose that no command rewrites."""
+    allowed = book.settings["documents"]["not_measured"]
+    patterns = [_NOT_READ, *(re.compile(r"\s+".join(map(re.escape, one.split()))) for one in allowed)]
     text = outside_blocks(text)
-    text = _NOT_READ.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), text)
-    for allowed in book.settings["documents"]["not_measured"]:
-        text = re.sub(
-            r"\s+".join(map(re.escape, allowed.split())), lambda m: re.sub(r"[^\n]", " ", m[0]), text
-        )
+    for pattern in patterns:
+        text = pattern.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), text)
     for number in _MEASURED.finditer(text):
         line = text.count("\n", 0, number.start()) + 1
         yield (
-            f"{name}:{line}: {' '.join(number[0].split())!r} is outside the figures' blocks, expected inside one; move "
-            "it there, or add it to not_measured in benchmarks/figures.toml if nobody here measured it"
+            f"{name}:{line}: {' '.join(number[0].split())!r} is outside the figures' blocks, expected inside "
+            "one; move it there, or list it as not_measured in benchmarks/figures.toml"
         )
 
 

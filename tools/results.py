@@ -1,4 +1,4 @@
-"""Results of figures: their commands run one after the other, what they print reduced to what is quoted, written.
+"""Results of figures: their commands run, what they print reduced to what is quoted, and written.
 
 Every file begins with where it comes from: date, commands, machine, versions, commit, and the digest of the
 code. Paths of this machine do not get into it: a command is written with its placeholders.
@@ -46,7 +46,7 @@ _HEADED = re.compile(r"^# (\w+): (.*)$", flags=re.MULTILINE)
 
 @dataclass(frozen=True)
 class Header:
-    """Where a result comes from; ``code`` is the digest of what it depends on, ``seconds`` the time it took."""
+    """Where a result comes from; ``code`` is the digest of what it depends on, ``seconds`` what it took."""
 
     code: str
     commands: Sequence[str]
@@ -102,7 +102,7 @@ def read_result(path: Path) -> Any:
 
 
 def reduced(value: Any, paths: Sequence[str]) -> Any:
-    """Keep the parts of a JSON value that are named: ``verdict``, ``rows.accuracy``; of a list, in every entry.
+    """Keep the named parts of a JSON value, such as ``rows.accuracy``; of a list, those of every entry.
 
     Examples
     --------
@@ -206,7 +206,7 @@ def _variables(commands: Sequence[str]) -> dict[str, str]:
     missing = sorted(f"HEADSTART_{name.upper()}" for name, value in found.items() if not value)
     if missing:
         raise LookupError(
-            f"{' and '.join(missing)} not set, expected where they are; see benchmarks/figures.toml"
+            f"{' and '.join(missing)} not set, expected a path; see the head of benchmarks/figures.toml"
         )
     return found
 
@@ -232,7 +232,7 @@ def _json(printed: str) -> Any:
 
 
 def _without(values: Mapping[str, str], printed: str) -> str:
-    """The text with paths of this machine put back into placeholders, longest first, and no JSON at its end."""
+    """The text with paths of this machine put back into placeholders, and no JSON at its end."""
     for name, value in sorted(values.items(), key=lambda item: -len(item[1])):
         printed = printed.replace(value, f"{{{name}}}")
     lines = printed.strip("\n").splitlines()
@@ -272,7 +272,7 @@ def _value(text: str) -> Any:
 
 
 def _flat(text: str) -> str:
-    """Indented JSON with the innermost lists and mappings each on one line: a line for every number's change."""
+    """Indented JSON with the innermost lists and mappings each on one line."""
     return re.sub(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])", lambda m: _joined(*m.groups()), text)
 
 

@@ -2,8 +2,8 @@
 
     python tools/screenshots.py [NAME ...]
 
-Reports are those that `python tools/figures.py run` left in runs/figures. Images of other people, whose licence
-is unknown, are taken out. Needs Chromium on the PATH, and playwright for the teaching page.
+Reports are those that `python tools/figures.py run` left in runs/figures. Images of other people, whose
+licence is unknown, are taken out. Needs Chromium on the PATH, and playwright for the teaching page.
 """
 
 from __future__ import annotations
@@ -69,9 +69,8 @@ def browser() -> str:
     for name in BROWSERS:
         if found := shutil.which(name):
             return found
-    sys.exit(
-        f"no browser on the PATH, expected one of {', '.join(BROWSERS)}; for example: apt-get install chromium"
-    )
+    names = ", ".join(BROWSERS)
+    sys.exit(f"no browser is on the PATH, expected one of {names}; for example: apt-get install chromium")
 
 
 def report_shot(shot: Shot, place: Path) -> None:
