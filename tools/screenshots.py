@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Shot:
 
 
 SHOTS = {
-    "report": Shot("odd-to-even", "run/report.html", 900, 1170),
+    "report": Shot("odd-to-even", "run/report.html", 1000, 1400),
     "ants-and-bees": Shot("ants-and-bees", "model/report.html", 1100, 1210),
     "greek": Shot("greek", "run/report.html", 1280, 1500),
 }
@@ -101,9 +102,8 @@ def report_shot(shot: Shot, place: Path) -> None:
 
 
 def written(image: Image.Image, size: tuple[int, int], place: Path) -> None:
-    """Cut to size and reduced to 256 colours."""
-    cut = image.convert("RGB").crop((0, 0, *size))
-    cut.quantize(256, dither=Image.Dither.NONE).save(place, optimize=True)
+    """Cut to size. Its colours stay: 256 of them would change those of the strategies."""
+    image.convert("RGB").crop((0, 0, *size)).save(place, optimize=True)
 
 
 # ---- the teaching page ----
@@ -193,11 +193,22 @@ def draw(page: Any) -> None:
     page.get_by_role("tab", name="Draw").click()
     box = page.locator("#pad canvas").bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    for number, (x, y) in enumerate(STROKE):
-        page.mouse.move(middle[0] + box["height"] * x, middle[1] + box["height"] * y, steps=6)
+    for number, (x, y) in enumerate(smooth(smooth(smooth(STROKE)))):
+        page.mouse.move(middle[0] + box["height"] * x, middle[1] + box["height"] * y)
         if not number:
             page.mouse.down()
     page.mouse.up()
+
+
+def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A line with its corners cut (Chaikin 1974); its ends stay."""
+    cut = [points[0]]
+    for (ax, ay), (bx, by) in pairwise(points):
+        cut += [
+            (0.75 * ax + 0.25 * bx, 0.75 * ay + 0.25 * by),
+            (0.25 * ax + 0.75 * bx, 0.25 * ay + 0.75 * by),
+        ]
+    return [*cut, points[-1]]
 
 
 def main() -> None:
