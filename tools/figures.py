@@ -243,7 +243,7 @@ def run(book: Book, names: Sequence[str], group: str) -> list[str]:
     for figure in book.figures.values():
         if figure.name not in names and (names or figure.group != group):
             continue
-        print(f"{figure.name}: {len(figure.commands)} commands", file=sys.stderr, flush=True)
+        print(f"figure {figure.name}", file=sys.stderr, flush=True)
         code = book.digest(figure)
         try:
             made = run_figure(figure.commands, figure.keep, book.root, figure.name)

@@ -249,15 +249,14 @@ def _installed() -> Iterator[str]:
 
 
 def _commit(root: Path) -> str:
-    """The commit that is checked out, with a plus sign where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
+    """The commit that is checked out, with a plus sign where code differs from it."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+
+    found = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", "src", "benchmarks/*.py").returncode == 1
+    return f"{found}{'+' if changed else ''}" if found else "unknown"
 
 
 def _line(value: Any) -> str:
