@@ -12,11 +12,11 @@ import pytest
 TOOLS = Path(__file__).parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
 
-import blocks  # noqa: E402
-import figures  # noqa: E402
-import results  # noqa: E402
-from digests import code_digest  # noqa: E402
-from PIL import Image  # noqa: E402
+import blocks
+import figures
+import results
+from digests import code_digest
+from PIL import Image
 
 SETTINGS = """
 [documents]
