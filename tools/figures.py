@@ -147,30 +147,27 @@ def _faults_of_settings(book: Book) -> Iterator[str]:
 
 
 def _faults_of_result(book: Book, figure: Figure) -> Iterator[str]:
-    """A result that is not there, or was made by other code or another command."""
-    present = book.digest(figure)
+    """A result that is not there, or was made by other code or another command; else pictures that were."""
+    present, again = book.digest(figure), f"run: python tools/figures.py run {figure.name}"
+    stale = []
     for suffix in (".json", ".txt") if figure.text else (".json",):
-        path, again = book.place(figure.name, suffix), f"run: python tools/figures.py run {figure.name}"
-        if not path.exists():
-            yield f"{book.shown(path)} is not there, expected the result of figure {figure.name}; {again}"
-            continue
+        path = book.place(figure.name, suffix)
         try:
-            made = header_of(path).code
+            if header_of(path).code != present:
+                stale.append(book.shown(path))
+        except FileNotFoundError:
+            yield f"{book.shown(path)} is not there, expected the result of figure {figure.name}; {again}"
         except ValueError as error:
             yield f"{error}; {again}"
-            continue
-        if made != present:
-            yield (
-                f"{book.shown(path)} is stale: it was made with code {made[:12]}, expected the present code, "
-                f"{present[:12]}; {again}"
-            )
-
+    if stale:
+        yield f"{' and '.join(stale)}: stale, expected results of the present code, {present[:12]}; {again}"
+        return
     for name in figure.images:
         path = book.root / name
         if not path.exists() or stamped(path) != present:
             yield (
-                f"{name} is stale, expected a picture of figure {figure.name} with the present code, "
-                f"{present[:12]}; run: python tools/figures.py run {figure.name}, then tools/screenshots.py"
+                f"{name}: stale, expected a picture of the present code, {present[:12]}; "
+                f"{again}, then: python tools/screenshots.py {path.stem}"
             )
 
 
