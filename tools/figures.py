@@ -36,8 +36,8 @@ _NOT_READ = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|<!--.*?-->", flags=re.D
 class Figure:
     """One entry of figures.toml.
 
-    ``keep`` are the parts of the JSON that are kept, all of it if empty; ``text`` says that what the command
-    prints is kept, too; ``images`` show the figure.
+    ``part`` of the JSON is the result, and of it ``keep`` is kept; empty, all of it. ``text`` says that what
+    the command prints is kept, too. ``images`` show the figure.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Figure:
     blocks: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    part: str = ""
     text: bool = False
 
 
@@ -69,7 +70,8 @@ class Book:
         for name, entry in self.settings["figures"].items():
             lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
             kept = tuple(path for one in lists.pop("keep", ()) for path in keep.get(one, [one]))
-            found[name] = Figure(name, entry["group"], keep=kept, text=entry.get("text", False), **lists)
+            plain = {key: entry[key] for key in ("part", "text") if key in entry}
+            found[name] = Figure(name, entry["group"], keep=kept, **plain, **lists)
         return found
 
     @cached_property
@@ -243,7 +245,7 @@ def run(book: Book, names: Sequence[str], group: str) -> list[str]:
         print(f"figure {figure.name}", file=sys.stderr, flush=True)
         code = book.digest(figure)
         try:
-            made = run_figure(figure.commands, figure.keep, book.root, figure.name)
+            made = run_figure(figure.commands, book.root, figure.name, keep=figure.keep, part=figure.part)
         except (OSError, ValueError, LookupError) as error:
             failed.append(f"figure {figure.name}: {error}")
             continue

@@ -151,7 +151,9 @@ def made_with(root: Path, name: str) -> str:
     return place.read_text(encoding="utf-8") if place.exists() else ""
 
 
-def run_figure(commands: Sequence[str], keep: Sequence[str], root: Path, name: str) -> Made:
+def run_figure(
+    commands: Sequence[str], root: Path, name: str, *, keep: Sequence[str] = (), part: str = ""
+) -> Made:
     """Run a figure's commands.
 
     Parameters
@@ -159,12 +161,14 @@ def run_figure(commands: Sequence[str], keep: Sequence[str], root: Path, name: s
     commands : sequence of str
         Run in turn; the last one prints JSON, whole or as its last line. ``{out}`` is a new folder of the
         figure, any other ``{name}`` the value of the variable ``HEADSTART_NAME``.
-    keep : sequence of str
-        As `reduced` takes it.
     root : Path
         The checkout, where they run.
     name : str
         Of the figure.
+    keep : sequence of str, optional
+        As `reduced` takes it.
+    part : str, optional
+        The part of the JSON that is the result.
 
     Returns
     -------
@@ -197,7 +201,10 @@ def run_figure(commands: Sequence[str], keep: Sequence[str], root: Path, name: s
         "commit": _commit(root),
         "seconds": round(perf_counter() - begun, 1),
     }
-    return Made(made, reduced(_json(printed), keep), _without(values, printed))
+    found = _json(printed)
+    if part and part not in found:
+        raise ValueError(f"the JSON of its last command has no {part!r}, expected the result there")
+    return Made(made, reduced(found[part] if part else found, keep), _without(values, printed))
 
 
 def _variables(commands: Sequence[str]) -> dict[str, str]:
