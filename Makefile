@@ -14,7 +14,13 @@ export HEADSTART_DATA ?= $(if $(DATA),$(abspath $(DATA)))
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo install check quick test docs bench lock clean
+# pretrained weights and the scripts of the peers that benchmarks compare with
+WEIGHTS := $(wildcard ../shared/weights)
+export HEADSTART_WEIGHTS ?= $(if $(WEIGHTS),$(abspath $(WEIGHTS)))
+PEERS := $(wildcard ../shared/bench)
+export HEADSTART_PEERS ?= $(if $(PEERS),$(abspath $(PEERS)))
+
+.PHONY: demo install check quick test docs bench figures figures-slow pictures lock clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/headstart run odd-to-even --data digits -o runs/demo
@@ -27,6 +33,7 @@ check: $(VENV)/all.stamp
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python tools/docs.py --check
+	$(BIN)/python tools/figures.py check
 
 quick: $(VENV)/all.stamp
 	$(PYTEST) -m 'not slow and not gpu and not network'
@@ -39,6 +46,16 @@ docs: $(VENV)/all.stamp
 
 bench: $(VENV)/all.stamp
 	@echo "one at a time, alone on the machine:"; ls benchmarks/*.py | sed 's/^/  $(subst /,\/,$(BIN))\/python /'
+
+# what README and docs quote: run again what gives it, and write it there; see benchmarks/figures.toml
+figures: $(VENV)/all.stamp
+	$(BIN)/python tools/figures.py run
+
+figures-slow: $(VENV)/all.stamp
+	$(BIN)/python tools/figures.py run --group slow
+
+pictures: $(VENV)/all.stamp
+	$(BIN)/python tools/screenshots.py
 
 # exact pins from the ranges in pyproject.toml, for every Python and system at once; needs uv
 lock:
