@@ -162,7 +162,9 @@ def test_a_source_gives_places_that_share_a_tap() -> None:
 def test_operations_are_those_counted_by_hand() -> None:
     conv1, conv2, gemm = 4 * 3 * 9 * 10 * 8, 6 * 4 * 4 * 5 * 4, 5 * 6
     assert flops_of(small((10, 8))) == 2 * (conv1 + conv2 + gemm)
-    assert flops_of(adopt(small((10, 8)), InputSpec(5, 4, 1), (10, 8))) == 2 * (conv1 + conv2 + gemm)
+    assert flops_of(adopt(small((10, 8)), InputSpec(5, 4, 1, *SCALING), (10, 8))) == 2 * (
+        conv1 + conv2 + gemm
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
@@ -189,3 +191,36 @@ def test_products_after_a_reshape_are_counted_too() -> None:
     keys = builder.add("Transpose", parted, name="keys", perm=[0, 2, 3, 1])
     builder.add("MatMul", rows, keys, name="likeness")
     assert flops_of(builder.model(["likeness"])) == 2 * 2 * 11 * 11 * 4
+
+
+def test_other_products_are_counted_too() -> None:
+    builder = empty(6, 5, 5)
+    maps = builder.add(
+        "ConvTranspose", "x", builder.constant("w", drawn(6, 4, 2, 2)), name="up", strides=[2, 2]
+    )
+    rows = builder.add("Flatten", maps, name="rows")
+    turned = builder.add("Transpose", rows, name="turned", perm=[1, 0])
+    builder.add("Gemm", turned, builder.constant("w2", drawn(400, 3)), name="out", transA=1)
+    assert flops_of(builder.model(["out"])) == 2 * (6 * 25 * 4 * 4 + 400 * 3)
+
+
+def test_an_einsum_is_a_loop_over_its_indices() -> None:
+    builder = empty(11, 8)
+    builder.add("Einsum", "x", builder.constant("w", drawn(8, 5)), name="rows", equation="...qd, dk -> ...qk")
+    assert flops_of(builder.model(["rows"])) == 2 * 11 * 8 * 5
+
+
+def test_recurrent_layers_cost_both_matrices_at_every_step() -> None:
+    builder = empty(7, 4)
+    steps = builder.add("Transpose", "x", name="steps", perm=[1, 0, 2])
+    weights = [builder.constant("w", drawn(2, 20, 4)), builder.constant("r", drawn(2, 20, 5))]
+    builder.add("LSTM", steps, *weights, name="states", hidden_size=5, direction="bidirectional")
+    assert flops_of(builder.model(["states"])) == 2 * 7 * 2 * 20 * (4 + 5)
+
+
+def test_what_only_an_earlier_output_needs_costs_nothing() -> None:
+    """A network's head is there twice where two outputs need it."""
+    network = small((10, 8))
+    network.graph.node.append(helper.make_node("Identity", ["stage1"], ["again"]))
+    network.graph.output.append(helper.make_tensor_value_info("again", TensorProto.FLOAT, None))
+    assert flops_of(network) == 2 * 4 * 3 * 9 * 10 * 8

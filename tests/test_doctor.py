@@ -280,6 +280,22 @@ def test_imbalance_and_small_classes_are_said_last() -> None:
     assert said(from_arrays(drawn(40), ["ant"] * 30 + ["bee"] * 10)) == ()
 
 
+def test_imbalance_is_that_of_the_training_split() -> None:
+    """A test set that is skewed the other way does not make up for it."""
+    labels = ["ant"] * 120 + ["bee"] * 12 + ["ant"] * 12 + ["bee"] * 108
+    dataset = from_arrays(drawn(252), labels, splits=["train"] * 132 + ["test"] * 120)
+    checkup = examine(dataset, near=False)
+    assert checkup.imbalance == 10
+    assert checkup.remarks == ("class 'ant' has 120 images and 'bee' 12 in train, 10.0 times as many",)
+
+
+def test_a_skewed_test_set_is_no_imbalance() -> None:
+    labels = ["ant", "bee"] * 20 + ["ant"] * 90 + ["bee"] * 10
+    dataset = from_arrays(drawn(140), labels, splits=["train"] * 40 + ["test"] * 100)
+    checkup = examine(dataset, near=False)
+    assert checkup.imbalance == 1 and checkup.remarks == ()
+
+
 def test_mixed_polarity_is_seen() -> None:
     pixels, labels = balanced(10, "ant", "bee")
     pixels[15:] = 255 - pixels[15:]

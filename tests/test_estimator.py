@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -132,6 +133,21 @@ def test_classes_of_a_dataset_are_sorted_as_metrics_expect() -> None:
     found = TransferClassifier(head="ridge").fit(data)
     assert found.classes_.tolist() == ["1", "10", "2"]
     assert (found.predict(IMAGES) == names).mean() > 0.99
+
+
+def test_classes_of_an_opened_model_are_sorted_whatever_its_own_order_is(tmp_path: Path) -> None:
+    """Folders 1, 2 and 10 are in the order of numbers in a model; scikit-learn's metrics sort text."""
+    names = np.array(["1", "2", "10"])[CODES]
+    data = from_arrays(IMAGES, names)
+    transfer("pixels", data, head="ridge").save(tmp_path / "m")
+    found = TransferClassifier.open(tmp_path / "m")
+    assert found.model_.classes == ("1", "2", "10") and found.classes_.tolist() == ["1", "10", "2"]
+    assert log_loss(names, found.predict_proba(data)) < 0.2
+    assert found.score(data, names) > 0.95
+    again = TransferClassifier.open(found.save(tmp_path / "again"))
+    assert np.array_equal(again.predict_proba(data), found.predict_proba(data))
+    found.set_params(source="pixels", head="ridge").fit(data)
+    assert log_loss(names, found.predict_proba(data)) < 0.2
 
 
 def test_rows_of_numbers_are_not_rounded_to_pixels() -> None:

@@ -463,6 +463,9 @@ def test_a_transfer_keeps_the_better_model(
     assert done.result.tables[0].title == "How far the network was opened"
     assert model.manifest.settings.get("alpha") == (1.0 if accepted else None)
     model.save(tmp_path / "m")
+    card = (tmp_path / "m" / "card.md").read_text(encoding="utf-8")
+    assert ("fine-tuned (1 of 4 parts unfrozen)" in card) == accepted
+    assert ("frozen\n" in card) == (not accepted)
     again = open_model(tmp_path / "m")
     some = digits.subset(np.arange(900, 960))
     assert np.array_equal(again.probabilities(some), model.probabilities(some))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,12 @@ def test_sources_say_what_they_take_and_where_they_can_be_tapped(trained: Model,
     ours = describe_source(trained.source("m"))
     assert ours["source"] == "m" and ours["classes"] == ["0", "1", "2", "3", "4"]
     assert list(ours["taps"])[-1] == "output" and ours["default_tap"] == "hidden2"
+
+
+def test_the_cost_of_a_source_is_said_in_both_units(digits: Dataset) -> None:
+    facts = {"n_parameters": 4_231_976, "gflops": 1.13752, "licence": "mit", "checksum": "c"}
+    found = describe_source(replace(open_source("pixels", digits), notes=facts))
+    assert found["gflops_per_image"] == 1.14 and found["gmacs_per_image"] == 0.569
 
 
 def test_what_is_neither() -> None:

@@ -48,8 +48,9 @@ LAYERS: dict[str, str] = {
     "pretrained": "errors _optional atomic records cache graph networks",
     "sources": "errors records data graph networks model pretrained",
     "assemble": "errors records data imaging graph evaluation heads networks features manifest model sources",
-    "strategies": "errors records progress data imaging graph cache heads networks features model "
-    "sources choose assemble",
+    "training_checks": "errors records",
+    "strategies": "errors records training_checks progress data imaging graph cache heads networks features "
+    "model sources choose assemble",
     "provenance": "records assemble strategies",
     "protocol": "errors records data",
     "controls": "errors records data imaging heads networks features sources strategies choose protocol",
@@ -75,8 +76,9 @@ LAYERS: dict[str, str] = {
     "tunings": "errors records data imaging evaluation networks features sources strategies transfers regime "
     "tune tune_training provenance",
     "training_log": "errors records _optional atomic",
+    "finished_runs": "errors model",
     "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
-    "sources strategies provenance training_log",
+    "sources strategies provenance training_log finished_runs",
     "trained": "errors records atomic progress cache data imaging model assemble strategies",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",

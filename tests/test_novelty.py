@@ -9,7 +9,7 @@ import pytest
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.novelty import auroc, detection
 from headstart.graph import build
-from headstart.graph.runtime import ReferenceRun
+from headstart.graph.runtime import ReferenceRun, compile_graph
 from headstart.heads.novelty import METHODS, Novelty, fit_novelty
 from headstart.records import NONE_OF_THESE, Answered, Array, Codes, InputSpec
 
@@ -112,6 +112,19 @@ def test_too_few_images_say_nothing_and_a_wrong_rate_is_refused() -> None:
 def test_no_method_breaks_on_rows_that_are_all_alike(method: type) -> None:
     rows, codes = np.ones((20, 6), np.float32), np.arange(20) % 2
     assert np.isfinite(method.fit(rows, codes).scores(np.eye(6, dtype=np.float32))).all()
+
+
+def test_rows_that_are_all_alike_make_a_graph_that_every_runtime_reads() -> None:
+    """Dead units of a network that learned nothing; a matrix without columns is none to OpenVINO."""
+    rows, codes = np.ones((20, 6), np.float32), np.arange(20) % 2
+    novelty = fit_novelty(rows, codes)
+    assert novelty is not None
+    builder = build.GraphBuilder(input_spec=InputSpec(1, 6, 1))
+    pixels = builder.add("Flatten", builder.add("Cast", build.INPUT, to=onnx.TensorProto.FLOAT), axis=1)
+    novelty.append(builder, pixels, build.NOVELTY)
+    compiled = compile_graph(builder.model([build.NOVELTY]), precision="fp32")
+    images = np.ones((3, 1, 6, 1), np.uint8)
+    np.testing.assert_allclose(compiled.run([images], 3), novelty.scores(np.ones((3, 6), np.float32)))
 
 
 def test_area_under_the_curve_is_that_of_counting_pairs() -> None:

@@ -31,6 +31,7 @@ from headstart.errors import (
     SourceError,
     UnknownSourceError,
 )
+from headstart.graph.adopt import flops_of
 from headstart.graph.build import GraphBuilder
 from headstart.graph.runtime import compile_graph
 from headstart.imaging.prepare import prepare
@@ -216,6 +217,28 @@ def test_operations_of_a_transformer_are_torch_s(folder: Path, warm: Path) -> No
         original("test_vit", folder)(torch.zeros(1, 3, 160, 160))
     source = opened("test_vit", folder)
     assert source.notes["gflops"] == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-6)
+
+
+SMALL_NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {
+    "test_efficientnet": (64, {"pad_type": "same"}),
+    "tf_mobilenetv3_small_minimal_100": (32, {}),  # its head is computed twice, for embedding and logits
+    "swin_tiny_patch4_window7_224": (32, {"img_size": 32, "window_size": 4, "depths": (2, 1)}),
+    "vit_small_patch16_dinov3": (32, {"depth": 1}),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_operations_are_those_that_torch_counts(name: str) -> None:
+    """Padding, reshapes and window sizes computed in the graph hide shapes from shape inference."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side, options = SMALL_NETWORKS[name]
+    network = timm.create_model(name, **options).eval()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(torch.zeros(1, 3, side, side))
+    counted = flops_of(timm_source.describe_network(network, name, side).graph)
+    assert counted == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
 def test_a_policy_of_one_s_own_changes_only_the_preparation(folder: Path, warm: Path) -> None:

@@ -19,7 +19,8 @@ from command import Run, contents
 from headstart import trainings
 from headstart.data.dataset import Dataset
 from headstart.errors import SettingError
-from headstart.model import open_model
+from headstart.face import transfer
+from headstart.model import Model, open_model
 from headstart.networks.architectures import ARCHITECTURES
 from headstart.progress import Remarks
 from headstart.trainings import Keeping, Trained, Training, checkpoints_of, run_training
@@ -177,6 +178,56 @@ def test_nothing_to_go_on_with_is_said(few: Dataset, tmp_path: Path, capsys: Any
     run_training(few, SCRATCH, Keeping(tmp_path / "m", resume=True), progress=Remarks())
     assert "no checkpoint" in capsys.readouterr().err
     assert open_model(tmp_path / "m").classes == few.classes
+
+
+@pytest.mark.parametrize("rate", [0.001, "auto"])
+def test_a_finished_run_is_left_as_it_is(few: Dataset, tmp_path: Path, rate: Any) -> None:
+    """Trained again it would be another model where the machine, or a number of threads, is another."""
+    wanted, output = replace(SCRATCH, settings={**SCRATCH.settings, "learning_rate": rate}), tmp_path / "m"
+    done = run_training(few, wanted, Keeping(output))
+    before, log = contents(output), log_lines(output)
+    again = run_training(few, wanted, Keeping(output, resume=True))
+    assert isinstance(again, Model) and again.manifest.scores == done.learnt.model.manifest.scores
+    assert contents(output) == before and log_lines(output) == log
+    run_training(few, wanted, Keeping(output))
+    assert contents(output)["manifest.json"] != before["manifest.json"], "without resume it is replaced"
+
+
+def test_a_finished_run_of_another_command_is_not_replaced(few: Dataset, tmp_path: Path) -> None:
+    output = tmp_path / "m"
+    run_training(few, SCRATCH, Keeping(output))
+    before = contents(output)
+    others = {
+        "settings.batch_size": (few, replace(SCRATCH, settings={**SCRATCH.settings, "batch_size": 64})),
+        "settings.learning_rate": (
+            few,
+            replace(SCRATCH, settings={**SCRATCH.settings, "learning_rate": "auto"}),
+        ),
+        "network, spec": (few, replace(SCRATCH, network="mlp")),
+        "augmentation": (few, replace(SCRATCH, augment="handwriting")),
+        "data": (few.subset(range(500)), SCRATCH),
+    }
+    for name, (dataset, wanted) in others.items():
+        with pytest.raises(SettingError, match=rf"finished model of another run \(other {name}\)"):
+            run_training(dataset, wanted, Keeping(output, resume=True))
+    assert contents(output) == before
+    transfer("pixels", few, head="ridge").save(output)
+    with pytest.raises(SettingError, match="is a model that does not say which run of train made it"):
+        run_training(few, SCRATCH, Keeping(output, resume=True))
+
+
+def test_the_command_says_that_a_run_is_finished(run: Run, desk: Path) -> None:
+    words = ("train", "digits", "-o", "m", "--network", "mlp", "--engine", "scratch", "--epochs", "1")
+    assert run(*words).code == 0
+    before = contents(desk / "m")
+    said = run(*words, "--resume")
+    assert said.code == 0 and said.out.startswith(
+        "m: this run is finished already; its model was left as it is"
+    )
+    assert len(said.out.splitlines()) == 1
+    found = json.loads(run(*words, "--resume", "--json").out)
+    assert found["already_finished"] and found["scores"]["val_accuracy"]["n"] > 0
+    assert contents(desk / "m") == before
 
 
 def test_stopping_in_the_last_step_finishes(few: Dataset, tmp_path: Path) -> None:

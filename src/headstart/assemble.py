@@ -127,7 +127,8 @@ def network_model(
         groups=None if parts.fit.together is None else parts.fit.together[some],
         seed=settings.seed,
     )
-    last = min(history, key=lambda epoch: epoch.val_loss) if settings.patience else history[-1]
+    finite = [epoch for epoch in history if np.isfinite(epoch.val_loss)] if settings.patience else []
+    last = min(finite, key=lambda epoch: epoch.val_loss) if finite else history[-1]
     scores = {} if parts.held is None else {"val_loss": last.val_loss, "val_accuracy": last.val_accuracy}
     manifest = Manifest(
         name=f"{spec.name} on {dataset.name}",

@@ -40,9 +40,10 @@ def render_card(manifest: Manifest) -> str:
         f"fingerprint {str(manifest.data.get('fingerprint'))[:12]})",
     ]
     if manifest.source:
+        name = str(manifest.source.get("name")).removesuffix(", fine-tuned")
         lines.append(
-            f"- Source: {manifest.source.get('name')}, tap {manifest.source.get('tap')} "
-            f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), frozen"
+            f"- Source: {name}, tap {manifest.source.get('tap')} "
+            f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), {_state(manifest)}"
         )
     lines.append(f"- Head: {manifest.head.get('name')} " + _pairs(manifest.head.get("chosen", {})))
     lines += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in sorted(manifest.scores.items())]
@@ -61,6 +62,14 @@ def render_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _state(manifest: Manifest) -> str:
+    """Whether the source's weights are those that it came with."""
+    if manifest.strategy != "finetune":
+        return "frozen"
+    unfrozen, parts = (manifest.settings.get(name) for name in ("opened_parts", "parts"))
+    return "fine-tuned" if unfrozen is None else f"fine-tuned ({unfrozen} of {parts} parts unfrozen)"
 
 
 def _trust(manifest: Manifest) -> list[str]:

@@ -6,6 +6,7 @@ Imports nothing of ours, so that every layer may raise them.
 
     HeadstartError                     catch this one to catch them all
     |-- SettingError(ValueError)       an option has a value it cannot have
+    |   `-- DivergedError              training with it gave numbers that are not finite
     |-- ShapeError(ValueError)         an array has the wrong rank, size or dtype
     |-- DataError(ValueError)          a dataset cannot be used as asked
     |   |-- UnknownDatasetError(LookupError)
@@ -32,6 +33,7 @@ __all__ = [
     "BrokenDataError",
     "CacheError",
     "DataError",
+    "DivergedError",
     "FetchError",
     "HeadstartError",
     "MissingDataError",
@@ -71,6 +73,10 @@ class HeadstartError(Exception):
 
 class SettingError(HeadstartError, ValueError):
     """An option has a value it cannot have."""
+
+
+class DivergedError(SettingError):
+    """Training with these settings gave numbers that are not finite."""
 
 
 class ShapeError(HeadstartError, ValueError):

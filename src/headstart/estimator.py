@@ -90,7 +90,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted, of the type they were given in.
+        Labels, sorted as `numpy.unique` sorts them, of the type they were given in.
     model_ : Model
         What was learnt from images: a network's graph with the head appended.
     head_ : Head
@@ -169,7 +169,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         HeadstartError
             Of the kind that fits; each is a ValueError too.
         """
-        for name in [name for name in vars(self) if name.endswith("_")]:
+        for name in [name for name in vars(self) if name.endswith("_") or name == "_order"]:
             delattr(self, name)
         if isinstance(X, Dataset | str | os.PathLike):
             dataset = _labelled(X, y)
@@ -226,7 +226,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return self.head_.probabilities(inputs)
         some = np.full(len(inputs), self.model_.classes[0])
         asked = Dataset("pictures", inputs, some, self.model_.classes)
-        return self.model_.probabilities(asked, runtime_name=self.runtime)
+        columns = self.model_.probabilities(asked, runtime_name=self.runtime)
+        return columns[:, self._order] if hasattr(self, "_order") else columns
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The likeliest label of each image; ``X`` as for `predict_proba`."""
@@ -297,7 +298,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         note = model.manifest.settings.get(_NOTE, {"parameters": {"source": os.fspath(folder)}})
         try:
             opened = cls(**_parameters(note["parameters"], cls._get_param_names()))
-            opened.classes_ = _as_given(model.classes, note.get("labels", "str"))
+            labels = _as_given(model.classes, note.get("labels", "str"))
+            opened._order = np.argsort(labels, kind="stable")  # a model's own order may be 1, 2, ..., 10
+            opened.classes_ = labels[opened._order]
             if "n_features_in" in note:
                 opened.n_features_in_ = int(note["n_features_in"])
             if "feature_names_in" in note:

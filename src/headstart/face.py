@@ -5,6 +5,7 @@ In: names or Datasets. Out: Models, a StudyResult. Called by users through the p
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,11 @@ def train(
     HeadstartError
         Of the kind that fits.
 
+    Warns
+    -----
+    UserWarning
+        If training diverged, or the model is not significantly better than the commonest class.
+
     Examples
     --------
     >>> import headstart as hs
@@ -68,7 +74,10 @@ def train(
     """
     dataset, _ = checked(load(data) if isinstance(data, str) else data)
     chosen = replace(settings or TrainSettings(), seed=seed)
-    return learn_network(dataset, network=network, engine=engine, settings=chosen).model
+    learnt = learn_network(dataset, network=network, engine=engine, settings=chosen)
+    for remark in learnt.remarks:
+        warnings.warn(remark, stacklevel=2)
+    return learnt.model
 
 
 def transfer(

@@ -90,7 +90,8 @@ def _notes(source: Source) -> dict[str, Any]:
         return {name.replace(" ", "_"): value for name, value in notes.items()}
     return {
         "parameters": f"{notes['n_parameters']:,}",
-        "gflops_per_image": round(notes["gflops"], 3),
+        "gflops_per_image": float(f"{notes['gflops']:.3g}"),
+        "gmacs_per_image": float(f"{notes['gflops'] / 2:.3g}"),
         "licence": notes["licence"],
         "checksum": notes["checksum"],
         "tried_by_cross_validation": [f"{tap} {pooling}" for tap, pooling in source.candidates],

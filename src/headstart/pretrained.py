@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "find_network", "network_source", "pretrained_names", "trained_source"]
 
-_FORMAT = 3  # raise it when the same network would be exported otherwise
+_FORMAT = 4  # raise it when the same network would be exported or described otherwise
 _LOCAL = "local-dir:"
 _BATCH_PIXELS = 4 * 224 * 224  # maps of more images do not stay in a processor's cache
 _LAST_STAGES = 5  # what lies before sees edges only

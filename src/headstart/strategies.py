@@ -40,6 +40,7 @@ from headstart.records import (
     TrainSettings,
 )
 from headstart.sources import native_input
+from headstart.training_checks import check_finite, training_remarks
 from headstart.training_judging import TrainingJudged, cross_fitted, deciding_part, training_views
 
 __all__ = [
@@ -87,7 +88,8 @@ class Learnt:
 
     ``choice`` says how its parts were selected, if they were; ``held_probs`` are its answers on the
     images held out, if any, (n_held, n_classes); ``parts`` which images it learned from; ``judged`` a
-    network's answers about validation images that decided nothing.
+    network's answers about validation images that decided nothing. ``remarks`` say what went wrong in
+    training.
     """
 
     model: Model
@@ -97,6 +99,7 @@ class Learnt:
     held_probs: Array | None = None
     parts: Learning | None = None
     judged: TrainingJudged | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Fit(Protocol):
@@ -206,6 +209,8 @@ def learn_network(
     ------
     SettingError, MissingExtraError, DataError
         If a name or a setting is wrong, the engine is not installed, or the data cannot be learnt from.
+    DivergedError
+        If the weights, or the validation loss with them, are not finite.
     """
     begun, settings = perf_counter(), settings or TrainSettings()
     parts = training_parts(dataset, settings.seed)
@@ -231,7 +236,14 @@ def learn_network(
         views=training_views(augmentation, settings.seed),
     )
     seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
-    curve = epoch_curve(f"{network} on {dataset.name}", history, best_epoch(history, settings))
+    best = best_epoch(history, settings)
+    check_finite(history, best, trained.weights())
+    remarks = training_remarks(
+        history, best, parts.fit.codes(dataset.classes), None if held is None else held[1]
+    )
+    for remark in remarks:
+        progress.remark(remark)
+    curve = epoch_curve(f"{network} on {dataset.name}", history, best)
     model = network_model(
         trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
     )
@@ -243,7 +255,7 @@ def learn_network(
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
-    return Learnt(model, curve, seconds, parts=parts, judged=judged)
+    return Learnt(model, curve, seconds, remarks=remarks, parts=parts, judged=judged)
 
 
 def _judged_network(

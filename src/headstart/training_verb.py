@@ -16,6 +16,9 @@ from headstart.console import Device, Engine, Json, Output, Policy, Seed, Strict
 from headstart.errors import SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headstart.model import Model
     from headstart.strategies import Learnt
     from headstart.trainings import Trained
 
@@ -59,7 +62,10 @@ Patience = Annotated[
     int | None, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on where an interrupted run of the same command was.")
+    bool,
+    typer.Option(
+        "--resume", help="Go on where an interrupted run of the same command was; leave a finished one alone."
+    ),
 ]
 Every = Annotated[
     str, typer.Option(metavar="TIME", help="How often OUTPUT.checkpoints gets one: 30s, 5m, 1h.")
@@ -102,7 +108,7 @@ def train(
     """
     from headstart.data.readers import load
     from headstart.durations import parse_duration
-    from headstart.model import check_output
+    from headstart.model import Model, check_output
     from headstart.progress import terminal_progress
     from headstart.trainings import Keeping, Training, checkpoints_of, run_training
 
@@ -132,7 +138,10 @@ def train(
         if any(checkpoints_of(output).glob("step-*")):
             print("headstart: interrupted; go on with the same command and --resume", file=sys.stderr)
         raise
-    _print_trained(done, output, json)
+    if isinstance(done, Model):
+        _print_finished(done, output, json)
+    else:
+        _print_trained(done, output, json)
 
 
 def _rate(text: str | None) -> float | str | None:
@@ -147,6 +156,23 @@ def _rate(text: str | None) -> float | str | None:
 
 def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+
+
+def _print_finished(model: Model, output: Path, json: bool) -> None:
+    """A run that has nothing left to do."""
+    from headstart.strategies import Learnt
+
+    seconds = float(model.manifest.timing.get("learning_s", 0.0))
+    if json:
+        print_json({**learnt_facts(Learnt(model, None, seconds), output), "already_finished": True})
+        return
+    scores = _shown(model.manifest.scores)
+    print(f"{output}: this run is finished already; its model was left as it is{scores}")
+
+
+def _shown(scores: Mapping[str, Any]) -> str:
+    listed = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in scores.items())
+    return f" ({listed} on held-out training images)" if listed else ""
 
 
 def _print_trained(done: Trained, output: Path, json: bool) -> None:

@@ -19,12 +19,13 @@ from threadpoolctl import threadpool_info
 from headstart._optional import require
 from headstart.data.dataset import Dataset
 from headstart.data.refuse import checked
-from headstart.errors import SettingError, nearest
+from headstart.errors import DivergedError, SettingError, nearest
+from headstart.finished_runs import finished_model, noted
 from headstart.gallery import Judged as Answers
 from headstart.gallery import galleries
 from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.imaging.thumbs import examples_of
-from headstart.model import check_output
+from headstart.model import Model, check_output
 from headstart.networks.architectures import architecture, training_for
 from headstart.networks.checkpoints import Checkpoints, Snapshot
 from headstart.networks.rate_finder import RateCurve, find_rate
@@ -46,7 +47,7 @@ from headstart.records import (
 from headstart.report.diagrams import rate_test
 from headstart.report.page import render
 from headstart.sources import native_input
-from headstart.strategies import Learning, Learnt, learn_network, training_parts
+from headstart.strategies import Learning, Learnt, best_epoch, learn_network, training_parts
 from headstart.training_judging import TrainingJudged, cross_validated_training
 from headstart.training_log import LOGS, TrainingLog, make_log
 
@@ -138,7 +139,7 @@ def run_training(
     progress: Progress = SILENT,
     command: str = "",
     allow_leaks: bool = False,
-) -> Trained:
+) -> Trained | Model:
     """Train a network, save it with a report, and keep it on the way so that an interrupted run goes on.
 
     Parameters
@@ -158,15 +159,18 @@ def run_training(
 
     Returns
     -------
-    Trained
+    Trained or Model
         The model is saved; checkpoints are deleted, the log stays. Figures are about validation images that
         decided nothing; of fewer than 500 training images without validation images, by cross-validation.
+        With ``resume``, where the same run is finished already: its model, which stays as it is.
 
     Raises
     ------
     SettingError
         If a setting is wrong, something is in the way of the output, checkpoints lie there and ``resume``
-        is false, or they are of another run.
+        is false, or they, or with ``resume`` the finished model, are of another run.
+    DivergedError
+        If training gave numbers that are not finite; nothing is saved, and the checkpoints are deleted.
     HeadstartError
         Else as `strategies.learn_network`.
     KeyboardInterrupt
@@ -180,11 +184,16 @@ def run_training(
     check_output(keeping.output)
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
+    identity = _identity(dataset, wanted, settings, augmentation, auto)
+    if keeping.resume and not any(checkpoints_of(keeping.output).glob("step-*")):
+        finished = finished_model(keeping.output, identity)
+        if finished is not None:
+            return finished
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     parts = training_parts(dataset, settings.seed)
     kept = _Kept(
         checkpoints_of(keeping.output),
-        _identity(dataset, wanted, settings, augmentation, auto),
+        identity,
         interval_s=keeping.every_s,
         resume=keeping.resume,
     )
@@ -197,19 +206,24 @@ def run_training(
         **made_with(wanted.engine),
     }
     attended = _Attended(kept, auto, keeping, facts, progress)
-    learnt = learn_network(
-        dataset,
-        network=wanted.network,
-        engine=wanted.engine,
-        settings=settings,
-        augmentation=augmentation,
-        policy=wanted.policy,
-        device=wanted.device,
-        fit_by=attended,
-        progress=progress,
-    )
+    try:
+        learnt = learn_network(
+            dataset,
+            network=wanted.network,
+            engine=wanted.engine,
+            settings=settings,
+            augmentation=augmentation,
+            policy=wanted.policy,
+            device=wanted.device,
+            fit_by=attended,
+            progress=progress,
+        )
+    except DivergedError:
+        kept.clear()  # nothing to go on with
+        raise
     if learnt.judged is None and parts.held is None:
         learnt = _cross_validated(dataset, parts, wanted, learnt, attended, augmentation, progress=progress)
+    learnt = replace(learnt, model=noted(learnt.model, identity))
     about = _About(wanted, augmentation, command)
     result = _result(dataset, parts, learnt, attended, about, found.remarks)
     learnt.model.save(keeping.output, render(result))
@@ -446,7 +460,7 @@ def _result(
         title=learnt.model.manifest.name,
         summary=_summary(dataset, parts, learnt, attended, about.wanted.network),
         verdict=_verdict(about.wanted.network, judged, evaluations),
-        remarks=(*_remarks(dataset, attended, about.augmentation), *findings),
+        remarks=(*learnt.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
         rows=(),
         comparisons=(),
         evaluations=evaluations,
@@ -509,7 +523,7 @@ def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation |
     said = []
     settings, n_epochs = attended.settings, len(attended.history)
     if settings.patience:
-        best = min(attended.history, key=lambda one: one.val_loss).number
+        best = best_epoch(attended.history, settings)
         said.append(
             f"Training ran {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were kept."
         )

@@ -74,8 +74,9 @@ class Checkup:
     """What `examine` found.
 
     ``counts`` goes by split, or ``all``, then class. ``sizes_px`` is None, and ``modes`` and
-    ``formats`` are empty, where files were not opened. ``imbalance`` is the largest class over
-    the smallest that has images. ``polarity`` counts the grey images that were looked at.
+    ``formats`` are empty, where files were not opened. ``imbalance`` is the number of images of the
+    largest class over that of the smallest one that has any, in the training split where there is one.
+    ``polarity`` counts the grey images that were looked at.
     ``remarks`` are sentences, the worst first; none where nothing is wrong.
     """
 
@@ -142,7 +143,8 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
     )
     counts = _counts(dataset)
     problems = _label_problems(dataset, counts)
-    sizes = [number for number in dataset.counts().values() if number]
+    split, learnt = _learnt_from(counts)
+    sizes = [number for number in learnt.values() if number]
     return Checkup(
         dataset.name,
         len(dataset),
@@ -158,9 +160,9 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
         (
             *_pair_remarks(pairs, problems),
             *_file_remarks(dataset.skipped),
-            *_balance_remarks(dataset.counts()),
+            *_balance_remarks(learnt, split),
             *_look_remarks(looks.polarity, looks.modes, len(dataset)),
-            *_few_remarks(counts),
+            *_few_remarks(learnt, split),
         ),
     )
 
@@ -338,13 +340,24 @@ def _file_remarks(unreadable: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{files} left out, such as {path!r}: {reason}"]
 
 
-def _balance_remarks(counts: Mapping[str, int]) -> list[str]:
-    here = {name: number for name, number in counts.items() if number}
+def _learnt_from(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, Mapping[str, int]]:
+    """The split that is learned from and its counts: ``train`` where there is one, else the first."""
+    split = "train" if "train" in counts else next(iter(counts))
+    return split, counts[split]
+
+
+def _in_split(split: str) -> str:
+    return "" if split == "all" else f" in {split}"
+
+
+def _balance_remarks(learnt: Mapping[str, int], split: str) -> list[str]:
+    here = {name: number for name, number in learnt.items() if number}
     most, least = max(here, key=here.__getitem__), min(here, key=here.__getitem__)
     ratio = here[most] / here[least]
     if ratio <= _IMBALANCE:
         return []
-    return [f"class {most!r} has {here[most]} images and {least!r} {here[least]}, {ratio:.1f} times as many"]
+    sizes = f"class {most!r} has {here[most]} images and {least!r} {here[least]}"
+    return [f"{sizes}{_in_split(split)}, {ratio:.1f} times as many"]
 
 
 def _look_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_images: int) -> list[str]:
@@ -358,14 +371,11 @@ def _look_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_image
     return remarks
 
 
-def _few_remarks(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Judge what is learnt from: the training split where there is one, else everything."""
-    split = "train" if "train" in counts else next(iter(counts))
-    learnt = counts[split]
+def _few_remarks(learnt: Mapping[str, int], split: str) -> list[str]:
     bare = [name for name, number in learnt.items() if number < _TOO_FEW]
     few = [name for name, number in learnt.items() if _TOO_FEW <= number < _FEW]
-    where = "" if split == "all" else f" in {split}"
     said = [(bare, f"fewer than {_TOO_FEW} images"), (few, f"fewer than {_FEW} images")]
+    where = _in_split(split)
     return [
         f"{len(names)} class{'es have' if len(names) > 1 else ' has'} {what}{where}: {shown(names)}"
         for names, what in said

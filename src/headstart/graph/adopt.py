@@ -1,22 +1,27 @@
 """A network exported elsewhere becomes a graph of ours: uint8 in, scaled and resized inside, taps by name.
 
 In: an ONNX network on normalised float pixels. Out: the same network from ``images``, and what it costs.
-Must not import a runtime or a training framework. Called by pretrained.
+Must not import a training framework. Called by pretrained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import shape_inference
+from onnx import TensorProto, helper
 
 from headstart.graph.build import GraphBuilder, normalise
+from headstart.graph.runtime import ReferenceRun
 from headstart.records import InputSpec
 
 __all__ = ["adopt", "flops_of"]
+
+Shapes = Sequence[tuple[int, ...]]
 
 _MODES: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear"},
@@ -54,37 +59,107 @@ def adopt(network: onnx.ModelProto, spec: InputSpec, size: tuple[int, int]) -> o
 
 
 def flops_of(network: onnx.ModelProto) -> float:
-    """Floating-point operations for one image: two for each multiplication of convolutions and products.
+    """Floating-point operations of the last output for one image; a multiply-accumulate counts as two.
+
+    Convolutions, matrix products and recurrent layers are counted, as torch.utils.flop_counter does;
+    additions, activations and norms are not.
 
     Parameters
     ----------
     network : onnx.ModelProto
-        With static shapes but for the images' axis.
+        One input, of fixed shape but for the axis of images.
 
     Returns
     -------
     float
-        Operations; divide by 1e9 for GFLOPs.
+        Operations; divide by 1e9 for GFLOPs, by 2e9 for GMACs.
+
+    Notes
+    -----
+    The network runs once in ONNX Runtime, because the shapes are read from the tensors: shape inference
+    does not see through padding and reshapes that are computed in the graph.
     """
-    single = onnx.ModelProto()
-    single.CopyFrom(network)
-    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1  # shapes hang on it
-    inferred = shape_inference.infer_shapes(single, data_prop=True).graph
-    values = [*inferred.value_info, *inferred.output, *inferred.input]
-    shapes = {value.name: _sizes(value) for value in values}
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in network.graph.initializer}
-    return 2.0 * sum(_multiplications(node, shapes) for node in network.graph.node)
+    counted = [node for node in _needed_for_last_output(network) if node.op_type in _PRODUCTS]
+    shapes = _shapes(
+        network, {name for node in counted for name in (*node.input[:3], node.output[0]) if name}
+    )
+    return 2.0 * sum(
+        _PRODUCTS[node.op_type](node, [shapes.get(name, ()) for name in (*node.input[:3], node.output[0])])
+        for node in counted
+    )
 
 
-def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """Sizes with 1 where they vary: the images' axis."""
-    return tuple(one.dim_value or 1 for one in value.type.tensor_type.shape.dim)
+def _needed_for_last_output(network: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Taps before the last output may repeat some of its operations."""
+    wanted, kept = {network.graph.output[-1].name}, []
+    for node in reversed(network.graph.node):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return kept
 
 
-def _multiplications(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> float:
-    outputs = shapes.get(node.output[0], ())
-    if node.op_type == "Conv":
-        return float(np.prod(outputs) * np.prod(shapes[node.input[1]][1:]))
-    if node.op_type in ("Gemm", "MatMul"):
-        return float(np.prod(outputs) * shapes.get(node.input[0], (1,))[-1])
-    return 0.0
+def _shapes(network: onnx.ModelProto, names: AbstractSet[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors for one image, found by running the network."""
+    if not names:
+        return {}
+    ordered = sorted(names)
+    measured = onnx.ModelProto()
+    measured.CopyFrom(network)
+    del measured.graph.output[:]
+    for name in ordered:
+        measured.graph.node.append(helper.make_node("Shape", [name], [f"{name}/shape"]))
+        measured.graph.output.append(helper.make_tensor_value_info(f"{name}/shape", TensorProto.INT64, None))
+    given = network.graph.input[0].type.tensor_type
+    sizes = [1, *(one.dim_value for one in given.shape.dim[1:])]
+    image = np.zeros(sizes, helper.tensor_dtype_to_np_dtype(given.elem_type))
+    found = ReferenceRun(measured)(image)
+    return {name: tuple(shape.tolist()) for name, shape in zip(ordered, found, strict=True)}
+
+
+def _of_convolution(node: onnx.NodeProto, shapes: Shapes) -> float:
+    return math.prod(shapes[-1]) * math.prod(shapes[1][1:])
+
+
+def _of_transposed(node: onnx.NodeProto, shapes: Shapes) -> float:
+    return math.prod(shapes[0]) * math.prod(shapes[1][1:])
+
+
+def _of_product(node: onnx.NodeProto, shapes: Shapes) -> float:
+    return math.prod(shapes[-1]) * shapes[0][-1]
+
+
+def _of_gemm(node: onnx.NodeProto, shapes: Shapes) -> float:
+    transposed = any(one.name == "transA" and one.i for one in node.attribute)
+    return math.prod(shapes[-1]) * shapes[0][0 if transposed else 1]
+
+
+def _of_einsum(node: onnx.NodeProto, shapes: Shapes) -> float:
+    """Every index of the equation is one loop; an ellipsis is as many as it stands for."""
+    equation = next(one.s.decode() for one in node.attribute if one.name == "equation").replace(" ", "")
+    sizes: dict[str, int] = {}
+    for term, shape in zip(equation.partition("->")[0].split(","), shapes, strict=False):
+        before, dots, after = term.partition("...")
+        end = len(shape) - len(after)
+        named = [*zip(before, shape, strict=False), *zip(after, shape[end:], strict=False)]
+        rest = [("...", math.prod(shape[len(before) : end]))] if dots else []
+        for index, size in (*named, *rest):
+            sizes[index] = max(size, sizes.get(index, 1))
+    return math.prod(sizes.values())
+
+
+def _of_recurrence(node: onnx.NodeProto, shapes: Shapes) -> float:
+    """Both weight matrices at every step."""
+    steps, n_images, _ = shapes[0]
+    return steps * n_images * (math.prod(shapes[1]) + math.prod(shapes[2]))
+
+
+# multiply-accumulates from the shapes of up to three inputs, in order, and of the output, which is last
+_PRODUCTS: dict[str, Callable[[onnx.NodeProto, Shapes], float]] = {
+    "Conv": _of_convolution,
+    "ConvTranspose": _of_transposed,
+    "MatMul": _of_product,
+    "Gemm": _of_gemm,
+    "Einsum": _of_einsum,
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), _of_recurrence),
+}

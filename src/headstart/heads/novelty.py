@@ -359,8 +359,9 @@ def _spectrum(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float
     values, vectors = eigh(gram, subset_by_index=[max(0, size - rank), size - 1])
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > max(float(values[0]), _EPS) * 1e-9
-    values, vectors = values[kept], vectors[:, kept]
-    return values, exact.T @ (vectors / np.sqrt(values)) if n <= width else vectors
+    kept[0] = True  # of equal rows one direction, of no variance: runtimes know no matrix without columns
+    values, vectors = np.maximum(values[kept], 0.0), vectors[:, kept]
+    return values, exact.T @ (vectors / np.sqrt(np.maximum(values, _EPS))) if n <= width else vectors
 
 
 def _unit(rows: Array) -> Array:

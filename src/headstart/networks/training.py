@@ -38,6 +38,7 @@ _PRECISIONS = ("auto", "fp32")
 _NORMS = ("learn", "frozen")
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what diverges is told by its losses
 def fit(
     network: Trainable,
     images: Images,

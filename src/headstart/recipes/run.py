@@ -186,7 +186,7 @@ def run_recipe(
     source.model.save(home / "source")
     transferred.model.save(home / "model")
     facts = _facts(run, source, transferred, perf_counter() - begun)
-    table = replace(table, remarks=(*said, *table.remarks))
+    table = replace(table, remarks=(*source.remarks, *said, *table.remarks))
     result = _result(run, table, evaluations, (source, transferred), facts)
     return _written(home, result)
 
