@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from headstart._optional import require
 from headstart.data.dataset import Dataset
+from headstart.data.heldout import hold_out, holdout_sentence
 from headstart.errors import SettingError, nearest
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
@@ -72,7 +73,8 @@ class Training:
 
     ``policy`` says how pictures are fitted. ``settings`` are fields of `records.TrainSettings`; a
     ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as
-    `imaging.augment.parse_augmentation` takes it, or ``"none"``.
+    `imaging.augment.parse_augmentation` takes it, or ``"none"``. ``holdout`` is the share of the images that
+    is held out as a test set.
     """
 
     network: str = "cnn"
@@ -81,6 +83,7 @@ class Training:
     augment: str | None = None
     policy: str = "squish"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    holdout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def run_training(
     check_output(keeping.output)
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
+    dataset = hold_out(dataset, wanted.holdout, settings.seed)
     parts = training_parts(dataset, settings.seed)
     kept = _Kept(
         checkpoints_of(keeping.output),
@@ -455,7 +459,8 @@ def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Atten
 
 
 def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation | None) -> tuple[str, ...]:
-    said = []
+    held_out = holdout_sentence(dataset)
+    said = [held_out] if held_out else []
     settings, n_epochs = attended.settings, len(attended.history)
     if settings.patience:
         best = min(attended.history, key=lambda one: one.val_loss).number

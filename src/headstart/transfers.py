@@ -15,6 +15,7 @@ from headstart.comparison import FINETUNE, Table, run_table
 from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset
 from headstart.data.doctor import Checkup, examine
+from headstart.data.heldout import hold_out, holdout_sentence
 from headstart.errors import DataError
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
@@ -98,6 +99,7 @@ def run_transfer(
     allow_leaks: bool = False,
     command: str = "",
     opening: Opening | None = None,
+    holdout: float | None = None,
 ) -> Transferred:
     """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
 
@@ -119,6 +121,8 @@ def run_transfer(
         What the user typed, for the report.
     opening : Opening, optional
         Try fine-tuning too, and keep what is better on images held out. Default: the probe alone.
+    holdout : float, optional
+        Share of the images to hold out as a test set; see `data.heldout.hold_out`.
 
     Returns
     -------
@@ -131,6 +135,7 @@ def run_transfer(
     HeadstartError
         Of the kind that fits; before anything is computed where that can be.
     """
+    dataset = hold_out(dataset, holdout, seed, source.seen)
     found = check_up(dataset, allow_leaks=allow_leaks)
     learnt = learn_head(source, dataset, wanted, seed=seed, options=options)
     parts = training_parts(dataset, seed)
@@ -139,7 +144,9 @@ def run_transfer(
         tried = attempt(source, dataset, learnt, wanted, opening, parts, seed=seed, options=options)
         learnt = tried.learnt
     warnings = [] if wanted.augmentation is None else [flip_warning(dataset.classes, wanted.augmentation)]
+    held_out = holdout_sentence(dataset)
     remarks = (
+        *([held_out] if held_out else []),
         *([tried.sentence] if tried else []),
         *([learnt.choice.sentence] if learnt.choice else []),
         *(text for text in warnings if text),

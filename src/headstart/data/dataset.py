@@ -21,7 +21,7 @@ from headstart.data.faults import Fault, column_faults, label_faults, plain_spli
 from headstart.data.names import SPLITS, listed, natural_order, shown, split_name
 from headstart.data.stores import ArrayImages, ImageStore
 from headstart.errors import DataError, ShapeError
-from headstart.records import Codes
+from headstart.records import Codes, Holdout
 
 __all__ = ["Dataset", "check_same_classes", "require_classes"]
 
@@ -49,6 +49,8 @@ class Dataset:
         ``train``, ``val`` or ``test``; ``valid`` and ``validation`` become ``val``.
     skipped : tuple of (str, str)
         Path and reason of each file that was found and left out.
+    holdout : Holdout or None
+        How the ``test`` split was drawn, where it is not the dataset's own.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class Dataset:
     groups: Names | None = None
     splits: Names | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    holdout: Holdout | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.images, np.ndarray):

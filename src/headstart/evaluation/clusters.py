@@ -18,7 +18,7 @@ from headstart.evaluation.compare import mcnemar, paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.records import Difference, Score
 
-__all__ = ["clustered_difference", "clustered_score"]
+__all__ = ["accuracy", "clustered_difference", "clustered_score"]
 
 _LEVEL = 0.95
 _ASSUMED = 0.2
@@ -27,6 +27,33 @@ Without it, 95 % intervals of an accuracy of 0.9 in 5 groups of 20 hold it in 88
 where answers correlate by 0.3 and 0.5; with it in 99 (2026-11, 3000 simulated test sets each)."""
 _TRUSTED = 5
 """After so many mistakes the assumption counts half."""
+
+
+def accuracy(right: NDArray[np.bool_], groups: NDArray[np.generic] | None = None) -> Score:
+    """Share of right answers with the 95 % interval that fits the images.
+
+    Parameters
+    ----------
+    right : ndarray of shape (n_images,), bool
+        Whether the model was right on each image; may be empty.
+    groups : ndarray of shape (n_images,), str or int, optional
+        Group of each image.
+
+    Returns
+    -------
+    Score
+        From `clustered_score` where there are 2 groups or more, else Wilson's.
+
+    Examples
+    --------
+    >>> right = np.arange(90) % 10 > 0
+    >>> alone, grouped = accuracy(right), accuracy(right, np.arange(90) // 9)
+    >>> alone.value == grouped.value, grouped.high - grouped.low > alone.high - alone.low
+    (True, True)
+    """
+    if groups is None or len(np.unique(groups)) < 2:
+        return wilson(int(right.sum()), len(right))
+    return clustered_score(right, groups)
 
 
 def clustered_score(right: NDArray[np.bool_], groups: NDArray[np.generic], level: float = _LEVEL) -> Score:
