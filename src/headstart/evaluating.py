@@ -169,11 +169,10 @@ def _held_out(model: Model, whole: _Part, n_held: int) -> _Part:
     note = model.manifest.data.get("holdout", {})
     others = int((~mask & ~whole.learned & ~_of(whole, "validation")).sum())
     drawn = ", ".join(f"{key} {note[key]}" for key in ("share", "seed") if key in note)
+    new = f" ({others:,} of them new)" if others else ""
     said = (
-        f"evaluated are the {n_here:,} images that were held out when the model was made ({drawn}); the "
-        f"other {len(mask) - n_here:,} are left out"
-        + (f", {others:,} of them new" if others else "")
-        + "; all are evaluated with --split all"
+        f"the {n_here:,} images held out when the model was made ({drawn}) are evaluated; the other "
+        f"{len(mask) - n_here:,}{new} are left out, --split all evaluates them too"
     )
     return replace(whole.subset(mask), split="test", remarks=(said,))
 

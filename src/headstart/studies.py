@@ -28,6 +28,7 @@ from headstart.controls import (
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.doctor import Checkup, examine
 from headstart.data.joined import joined
+from headstart.data.names import listed
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.views import view_map
 from headstart.errors import DataError, SettingError, UnknownViewError, nearest
@@ -299,6 +300,10 @@ def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> Che
     if external is None:
         return found
     check_same_classes(dataset, external)
+    absent = [name for name in dataset.classes if name not in set(external.labels.tolist())]
+    if absent:
+        said = f"{external.name} has no image of {listed(absent)}: it judges the other classes only"
+        found = replace(found, remarks=(said, *found.remarks))
     both = joined(dataset, external)
     if both is None:
         return found

@@ -147,15 +147,16 @@ def _check(dataset: Dataset, pool: Indices, held: Indices, seen: Seen | None) ->
     rest = np.setdiff1d(pool, held)
     there = set(dataset.labels[pool].tolist())
     lacking = there - set(dataset.labels[held].tolist())
-    if lacking:
-        why = (
-            "the source learned from all others: train it with holdout too"
-            if seen is not None
-            else "add images, or leave the class out with a view"
+    if lacking and seen is not None:
+        raise DataError(
+            f"source has seen all images of {listed(natural_order(lacking))} of dataset {dataset.name!r}, "
+            "expected some that are new to it; make the source with the same holdout"
         )
+    if lacking:
         raise DataError(
             f"dataset {dataset.name!r} has no images of {listed(natural_order(lacking))} that can be held "
-            f"out, expected two that are no copies, of two groups where there are groups; {why}"
+            "out, expected two that are no copies, of two groups where there are groups; add images, or "
+            "leave the class out with a view"
         )
     lost = there - set(dataset.labels[rest].tolist())
     if lost:
