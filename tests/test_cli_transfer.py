@@ -25,7 +25,7 @@ from headstart.recipes.recipe import recipe_text
 
 TINY = "random:timm:test_resnet"
 AT_ONCE = ("--tap", "stage4", "--pooling", "avg", "--head", "ridge")
-MODEL = ["card.md", "manifest.json", "model.onnx", "report.html"]
+MODEL = ["card.md", "learned.safetensors", "manifest.json", "model.onnx", "report.html"]
 MODEL += ["samples.safetensors", "weights.safetensors"]
 Lay = Callable[..., Path]
 

@@ -80,6 +80,7 @@ LAYERS: dict[str, str] = {
     "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
     "sources strategies provenance training_log finished_runs",
     "trained": "errors records atomic progress cache data imaging model assemble strategies",
+    "evaluating": "errors records progress data evaluation model",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
@@ -87,7 +88,7 @@ LAYERS: dict[str, str] = {
     "export": "errors records atomic data imaging graph model",
     "estimator": "errors records cache data imaging heads features model sources strategies",
     "face": "errors records progress cache data imaging features model sources strategies studies opening "
-    "opened_model",
+    "opened_model evaluating",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
     "strategies comparison tables networks heads features choose transfers protocol controls opening "
     "finetune studies trained graph provenance",
@@ -100,8 +101,8 @@ LAYERS: dict[str, str] = {
     "strategies studies tune_training tunings",
     "training_verb": "errors console durations progress data evaluation model strategies trainings",
     "cli": "headstart errors records progress cache data imaging evaluation report model opening sources "
-    "strategies inspect tables predict predict_batch face recipes networks heads features transfers nouns "
-    "console verbs shipping training_verb",
+    "strategies evaluating inspect tables predict predict_batch face recipes networks heads features "
+    "transfers nouns console verbs shipping training_verb",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.

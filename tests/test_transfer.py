@@ -350,6 +350,7 @@ def test_the_model_is_saved_beside_its_report_and_opens_again(
     done.learnt.model.save(tmp_path / "m", render(done.result))
     assert {path.name for path in (tmp_path / "m").iterdir()} == {
         *("card.md", "manifest.json", "model.onnx", "report.html", "samples.safetensors"),
+        "learned.safetensors",
         "weights.safetensors",
     }
     opened = open_model(tmp_path / "m")

@@ -17,6 +17,7 @@ __all__ = [
     "TrainSettings",
     "TransferClassifier",
     "__version__",
+    "evaluate",
     "load",
     "open",
     "study",
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from headstart.data.readers import load
     from headstart.errors import HeadstartError
     from headstart.estimator import TransferClassifier
-    from headstart.face import study, train, transfer
+    from headstart.face import evaluate, study, train, transfer
     from headstart.model import Model
     from headstart.model import open_model as open
     from headstart.records import TrainSettings
@@ -40,6 +41,7 @@ _HOMES = {
     "Model": ("headstart.model", "Model"),
     "TrainSettings": ("headstart.records", "TrainSettings"),
     "TransferClassifier": ("headstart.estimator", "TransferClassifier"),
+    "evaluate": ("headstart.face", "evaluate"),
     "load": ("headstart.data.readers", "load"),
     "open": ("headstart.model", "open_model"),
     "study": ("headstart.face", "study"),

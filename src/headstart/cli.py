@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ from headstart.console import (
     Device,
     Engine,
     HeadName,
+    HoldOut,
     Json,
     NoCache,
     Output,
@@ -45,10 +46,6 @@ from headstart.nouns import cache_app, recipes_app, sources_app
 from headstart.shipping import shipping_app
 from headstart.training_verb import learnt_facts, training_app
 from headstart.verbs import verbs_app
-
-if TYPE_CHECKING:
-    from headstart.data.dataset import Dataset
-    from headstart.model import Model
 
 __all__ = ["app", "main"]
 
@@ -164,6 +161,7 @@ def transfer(
     balance: Balance = False,
     policy: Policy = None,
     size: Size = None,
+    holdout: HoldOut = None,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     strict: Strict = False,
@@ -199,6 +197,7 @@ def transfer(
             allow_leaks=allow_leaks,
             command=typed(),
             opening=opening,
+            holdout=holdout,
         )
     done.learnt.model.save(output, render(done.result))
     if json:
@@ -214,7 +213,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A model folder.")],
     data: Annotated[str, typer.Argument(help="Dataset with the model's classes.")],
     split: Annotated[
-        str | None, typer.Option(help="train, val, test or all. Default: test where there is one.")
+        str | None,
+        typer.Option(
+            help="train, val, test or all. Default: test where there is one, or what was held out for it."
+        ),
     ] = None,
     novel: Annotated[
         str | None,
@@ -229,43 +231,33 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images: accuracy, precision, recall, F1, confusion.
 
+    Images that the model learned from are found and reported apart: figures are about the new ones.
+
     Example: headstart evaluate runs/parity digits:parity
     """
-    from dataclasses import asdict
-
     from headstart.data.readers import load
-    from headstart.evaluation.calibration import reliability
-    from headstart.evaluation.metrics import evaluate as measure
-    from headstart.evaluation.novelty import detection
+    from headstart.evaluating import run_evaluation
     from headstart.model import open_model
+    from headstart.progress import terminal_progress
+    from headstart.tables import evaluated_document, evaluated_text
 
     opened = open_model(model)
-    dataset = told(load(data, strict=strict))
-    has_test = dataset.splits is not None and "test" in set(dataset.splits.tolist())
-    wanted = split or ("test" if has_test else "all")
-    part = dataset if wanted == "all" else dataset.split(wanted)
-    _same_classes(part, opened)
-    codes = part.codes(opened.classes)
-    title = f"{opened.manifest.name} on {part.name}, {wanted}"
-    answered = opened.answer(part, runtime_name=runtime)
-    found = measure(title, answered.probabilities, codes, opened.classes, seed)
-    trust = reliability(title, answered.probabilities, codes)
-    strange = told(load(novel, strict=strict)) if novel else None
-    detected = (
-        None
-        if strange is None
-        else detection(
-            f"{title}, {strange.name} novel", answered, opened.answer(strange, runtime_name=runtime)
+    with terminal_progress() as progress:
+        found = run_evaluation(
+            opened,
+            told(load(data, strict=strict)),
+            split=split,
+            novel=None if novel is None else told(load(novel, strict=strict)),
+            seed=seed,
+            runtime=runtime,
+            progress=progress,
         )
-    )
+    for warning in found.warnings:
+        print(f"headstart: warning: {warning}", file=sys.stderr)
     if json:
-        print_json({**asdict(found), "calibration": trust, "detection": detected})
+        print_json(evaluated_document(found))
     else:
-        from headstart.tables import calibration_line, detection_table, evaluation_table
-
-        print(evaluation_table(found), calibration_line(trust), sep="\n\n")
-        if detected is not None:
-            print("", detection_table(detected), sep="\n")
+        print(evaluated_text(found))
 
 
 @app.command()
@@ -359,21 +351,6 @@ def inspect(
     with terminal_progress() as progress:
         described = describe(thing, quick=quick, progress=progress)
     print(to_json(described) if json else told(described))
-
-
-def _same_classes(part: Dataset, model: Model) -> None:
-    """A class that only one side has would bend every figure: name it."""
-    from headstart.data.names import listed, natural_order
-    from headstart.errors import DataError
-
-    here, known = set(part.labels.tolist()), set(model.classes)
-    faults = [f"lacks {listed(natural_order(known - here))}"] if known - here else []
-    faults += [f"has the extra {listed(natural_order(here - known))}"] if here - known else []
-    if faults:
-        raise DataError(
-            f"dataset {part.name!r} {' and '.join(faults)}, need the classes of model "
-            f"{model.manifest.name!r}; choose a view with the same classes"
-        )
 
 
 def main() -> None:

@@ -105,6 +105,7 @@ def attempt(
     if not decision.accepted:
         return Attempt(learnt, decision)
     opened = tuner.opened(everyone, seed)
+    opened = replace(opened, source=replace(opened.source, seen=source.seen))
     note = {
         "augmentation": augmentation_for(source.input, dataset.classes, opening).parts(),
         **opening.settings,

@@ -26,6 +26,7 @@ from headstart.controls import (
 )
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.doctor import Checkup
+from headstart.data.names import listed
 from headstart.data.refuse import checked, refuse_shared
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.views import view_map
@@ -303,6 +304,10 @@ def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> tup
     if external is None:
         return dataset, found
     check_same_classes(dataset, external)
+    absent = [name for name in dataset.classes if name not in set(external.labels.tolist())]
+    if absent:
+        said = f"{external.name} has no image of {listed(absent)}: it judges the other classes only"
+        found = replace(found, remarks=(said, *found.remarks))
     return dataset, refuse_shared(dataset, external, found, allow_leaks=wanted.allow_leaks)
 
 

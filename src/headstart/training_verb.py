@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.console import Device, Engine, Json, Output, Policy, Seed, Strict, print_json, told, typed
+from headstart.console import (
+    Device,
+    Engine,
+    HoldOut,
+    Json,
+    Output,
+    Policy,
+    Seed,
+    Strict,
+    print_json,
+    told,
+    typed,
+)
 from headstart.errors import SettingError
 
 if TYPE_CHECKING:
@@ -92,6 +104,7 @@ def train(
     label_smoothing: Smoothing = None,
     augment: NewViews = None,
     policy: Policy = None,
+    holdout: HoldOut = None,
     mixup: Mixup = None,
     ema: Ema = None,
     patience: Patience = None,
@@ -127,7 +140,7 @@ def train(
         "seed": seed,
     }
     settings = {name: value for name, value in given.items() if value is not None}
-    wanted = Training(network, engine or "torch", device, augment, policy or "squish", settings)
+    wanted = Training(network, engine or "torch", device, augment, policy or "squish", settings, holdout)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     keeping = Keeping(output, resume, every_s, _listed(log))
     try:

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_info
 
 from headstart._optional import require
 from headstart.data.dataset import Dataset
+from headstart.data.heldout import hold_out, holdout_sentence
 from headstart.data.refuse import checked
 from headstart.errors import DivergedError, SettingError, nearest
 from headstart.finished_runs import finished_model, noted
@@ -74,7 +75,8 @@ class Training:
 
     ``policy`` says how pictures are fitted. ``settings`` are fields of `records.TrainSettings`; a
     ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as
-    `imaging.augment.parse_augmentation` takes it, or ``"none"``.
+    `imaging.augment.parse_augmentation` takes it, or ``"none"``. ``holdout`` is the share of the images that
+    is held out as a test set.
     """
 
     network: str = "cnn"
@@ -83,6 +85,7 @@ class Training:
     augment: str | None = None
     policy: str = "squish"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    holdout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,12 +187,13 @@ def run_training(
     check_output(keeping.output)
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
+    dataset, found = checked(dataset, allow_leaks=allow_leaks)
+    dataset = hold_out(dataset, wanted.holdout, settings.seed)
     identity = _identity(dataset, wanted, settings, augmentation, auto)
     if keeping.resume and not any(checkpoints_of(keeping.output).glob("step-*")):
         finished = finished_model(keeping.output, identity)
         if finished is not None:
             return finished
-    dataset, found = checked(dataset, allow_leaks=allow_leaks)
     parts = training_parts(dataset, settings.seed)
     kept = _Kept(
         checkpoints_of(keeping.output),
@@ -520,7 +524,8 @@ def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Atten
 
 
 def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation | None) -> tuple[str, ...]:
-    said = []
+    held_out = holdout_sentence(dataset)
+    said = [held_out] if held_out else []
     settings, n_epochs = attended.settings, len(attended.history)
     if settings.patience:
         best = best_epoch(attended.history, settings)

@@ -8,6 +8,7 @@ from time import strftime
 
 from headstart.choose import Choice
 from headstart.data.dataset import Dataset
+from headstart.data.heldout import hold_out, holdout_sentence
 from headstart.data.refuse import checked
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
@@ -48,6 +49,7 @@ def run_transfer(
     command: str = "",
     opening: Opening | None = None,
     judge: bool = True,
+    holdout: float | None = None,
 ) -> Transferred:
     """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
 
@@ -72,6 +74,8 @@ def run_transfer(
         the probe alone.
     judge : bool, default=True
         Measure accuracy; without, the model is made and nothing is known of it.
+    holdout : float, optional
+        Share of the images to hold out as a test set; see `data.heldout.hold_out`.
 
     Returns
     -------
@@ -86,6 +90,7 @@ def run_transfer(
     """
     options = replace(options, precision="fp32")  # what is judged is what is saved
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
+    dataset = hold_out(dataset, holdout, seed, source.seen)
     learnt = learn_head(source, dataset, wanted, seed=seed, options=options, held_share=_held_share(opening))
     parts, kept, tried = learnt.parts, learnt, None
     assert parts is not None, "a head learns from a part of the dataset"
@@ -100,7 +105,9 @@ def run_transfer(
         judged = by_validation(source, learnt, kept, parts, wanted, seed=seed, options=options)
     kept = _noted(kept, judged)
     warnings = [] if wanted.augmentation is None else [flip_warning(dataset.classes, wanted.augmentation)]
+    held_out = holdout_sentence(dataset)
     remarks = (
+        *([held_out] if held_out else []),
         *([tried.sentence] if tried else []),
         *([learnt.choice.sentence] if learnt.choice else []),
         *(text for text in warnings if text),

@@ -21,7 +21,7 @@ from headstart.data.faults import Fault, column_faults, label_faults, plain_spli
 from headstart.data.names import SPLITS, listed, natural_order, shown, split_name
 from headstart.data.stores import ArrayImages, ImageStore
 from headstart.errors import DataError, ShapeError
-from headstart.records import Codes
+from headstart.records import Codes, Holdout
 
 __all__ = ["Dataset", "check_same_classes", "require_classes"]
 
@@ -52,6 +52,8 @@ class Dataset:
     clusters : ndarray of shape (n_images,), int, or None
         Images with the same number must stay on one side of every split: copies of one image, images
         of one group. None where nobody looked for copies; see `data.clusters.with_clusters`.
+    holdout : Holdout or None
+        How the ``test`` split was drawn, where it is not the dataset's own.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class Dataset:
     splits: Names | None = None
     skipped: tuple[tuple[str, str], ...] = ()
     clusters: NDArray[np.intp] | None = None
+    holdout: Holdout | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.images, np.ndarray):
@@ -268,7 +271,7 @@ def require_classes(dataset: Dataset, at_least: int = 2) -> None:
 
 
 def check_same_classes(train: Dataset, test: Dataset) -> None:
-    """Make sure that both datasets have images of the same classes, in any order.
+    """Make sure that a test set has images of no other classes than there are to learn.
 
     Parameters
     ----------
@@ -278,7 +281,8 @@ def check_same_classes(train: Dataset, test: Dataset) -> None:
     Raises
     ------
     DataError
-        If one has a class that the other lacks; both kinds are named together.
+        If the test set has a class that cannot be learned. One that it lacks is no fault: it is judged by
+        the classes that it has.
 
     Examples
     --------
@@ -288,15 +292,10 @@ def check_same_classes(train: Dataset, test: Dataset) -> None:
     """
     known = {name for name, count in train.counts().items() if count}
     asked = {name for name, count in test.counts().items() if count}
-    faults = []
-    if known - asked:
-        faults.append(f"lacks {listed(natural_order(known - asked))}")
     if asked - known:
-        faults.append(f"has the extra {listed(natural_order(asked - known))}")
-    if faults:
         raise DataError(
-            f"dataset {_title(test)!r} {' and '.join(faults)}, need the classes of {_title(train)!r}; "
-            "add the images that are missing, or choose the same view of both"
+            f"dataset {_title(test)!r} has the extra {listed(natural_order(asked - known))}, expected only "
+            f"classes of {_title(train)!r}; choose the same view of both"
         )
 
 
