@@ -37,8 +37,16 @@ def partings(judging: Judging, budgets: tuple[int, ...] = ()) -> dict[int | None
         (blank(700, n_test=199), "folds", "its splits pooled"),
         (blank(90, groups=9), "grouped", "5 folds of whole groups"),
         (blank(90, groups=3), "grouped", "3 folds of whole groups"),
-        (blank(700, groups=9, n_test=199), "grouped", "its splits pooled, were parted into 5 folds of whole gr"),
-        (blank(700, groups=9, n_test=200), "holdout", "(the dataset's own test split), which were opened once"),
+        (
+            blank(700, groups=9, n_test=199),
+            "grouped",
+            "splits pooled, were parted into 5 folds of whole groups",
+        ),
+        (
+            blank(700, groups=9, n_test=200),
+            "holdout",
+            "(the dataset's own test split), which were opened once",
+        ),
     ],
 )
 def test_the_rule_goes_by_size_and_is_said(dataset: Dataset, kind: str, said: str) -> None:

@@ -211,7 +211,7 @@ def _by_rule(dataset: Dataset, external: Dataset | None) -> str:
     if external is not None:
         return "external"
     n_test = int((dataset.splits == "test").sum()) if dataset.splits is not None else 0
-    if dataset.groups is not None and n_test < _LEAST_TEST:  # a small test split is pooled, groups still count
+    if dataset.groups is not None and n_test < _LEAST_TEST:  # a small test split is pooled, by groups
         return "grouped"
     if n_test >= _LEAST_TEST or (not n_test and len(dataset) * _TEST_SHARE >= _LEAST_TEST):
         return "holdout"

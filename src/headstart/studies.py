@@ -385,7 +385,8 @@ def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
         )
     if find_spec("torch") is not None:
         return spec, "torch", remark
-    return spec, "scratch", f"{remark} torch is not installed, so the NumPy engine trains it.".strip()
+    said = "From scratch is trained by the NumPy engine, because torch is not installed."
+    return spec, "scratch", f"{remark} {said}".strip()
 
 
 def _own_network(study: _Study) -> NetworkSpec | None:
