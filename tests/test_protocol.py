@@ -37,11 +37,28 @@ def partings(judging: Judging, budgets: tuple[int, ...] = ()) -> dict[int | None
         (blank(700, n_test=199), "folds", "its splits pooled"),
         (blank(90, groups=9), "grouped", "5 folds of whole groups"),
         (blank(90, groups=3), "grouped", "3 folds of whole groups"),
+        (
+            blank(700, groups=9, n_test=199),
+            "grouped",
+            "splits pooled, were parted into 5 folds of whole groups",
+        ),
+        (
+            blank(700, groups=9, n_test=200),
+            "holdout",
+            "(the dataset's own test split), which were opened once",
+        ),
     ],
 )
 def test_the_rule_goes_by_size_and_is_said(dataset: Dataset, kind: str, said: str) -> None:
     judging = decide(dataset)
     assert judging.protocol.kind == kind and said in judging.sentence
+
+
+def test_a_test_split_by_other_people_is_said_to_be_by_others() -> None:
+    splits = np.where(np.arange(480) // 2 % 12 < 6, "train", "test")
+    judging = decide(replace(blank(480, groups=12), splits=splits))
+    assert judging.protocol.kind == "holdout"
+    assert "(the dataset's own test split; 6 groups, none of them learnt from)" in judging.sentence
 
 
 def test_a_test_set_of_its_own_is_the_judge_whatever_its_size() -> None:

@@ -86,6 +86,14 @@ def test_random_networks_are_several_and_their_spread_widens_the_interval(studie
         assert difference.high - difference.low > 2 * row.spread > 0
 
 
+def test_the_bundled_source_stands_beside_its_own_layers_drawn_and_trained(digits: Dataset) -> None:
+    """They were left out, without a word, and random weights are its strongest control."""
+    wanted = replace(RIDGE, controls=("random frozen", "scratch"), scratch=QUICK)
+    found = run_study(open_source("drawings"), digits, wanted)
+    assert {row.strategy for row in found.rows} == {"probe", "random frozen", "scratch"}
+    assert not any("From scratch is a small" in remark for remark in found.remarks)
+
+
 def leaking(n_copies: int) -> Dataset:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (600, 8, 8)).astype(np.uint8)

@@ -234,7 +234,7 @@ def _difference(
         _plain_difference(a[i : i + 1], b[i : i + 1], rounds[i : i + 1], protocol, groups)
         for i in range(len(b))
     ]
-    return redrawn_difference(each, b.mean(axis=1).tolist())
+    return redrawn_difference(each, _plain_difference(a, b, rounds, protocol, groups))
 
 
 def _plain_difference(

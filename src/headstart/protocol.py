@@ -206,7 +206,7 @@ def _by_rule(dataset: Dataset, external: Dataset | None) -> str:
     if external is not None:
         return "external"
     n_test = int((dataset.splits == "test").sum()) if dataset.splits is not None else 0
-    if dataset.groups is not None and not n_test:
+    if dataset.groups is not None and n_test < _LEAST_TEST:  # a small test split is pooled, by groups
         return "grouped"
     if n_test >= _LEAST_TEST or (not n_test and len(dataset) * _TEST_SHARE >= _LEAST_TEST):
         return "holdout"
@@ -234,11 +234,20 @@ def _held_out(dataset: Dataset, protocol: Protocol) -> Judging:
         rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.together)
         pool, asked = dataset.subset(rest), dataset.subset(held)
     which = "the dataset's own test split" if own else f"a stratified {_TEST_SHARE:.0%} held out by the seed"
+    which += _strangers(pool, asked)
     said = (
         f"Learnt from {len(pool):,} images, judged by {len(asked):,} others ({which}), which were opened "
         f"once, at the end. {_rests_on(asked)}"
     )
     return Judging(replace(protocol, kind="holdout"), pool, asked, said)
+
+
+def _strangers(pool: Dataset, asked: Dataset) -> str:
+    """Say how many groups judge, where none of them is learnt from."""
+    if pool.groups is None or asked.groups is None:
+        return ""
+    judging = set(asked.groups.tolist())
+    return f"; {len(judging)} groups, none of them learnt from" if judging.isdisjoint(pool.groups) else ""
 
 
 def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> Judging:

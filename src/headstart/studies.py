@@ -337,6 +337,11 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     drawn = _drawn(study) if "random frozen" in wanted.controls else None
     if drawn is not None:
         strategies["random frozen"] = redrawn_probe(drawn, wanted.probe, study.chooser)
+    elif "random frozen" in wanted.controls and source.name != "pixels":
+        remarks.append(
+            "The control random frozen is left out: the layers of this source are not known, so it cannot "
+            "be given random weights."
+        )
     if "raw pixels" in wanted.controls and source.name != "pixels":
         strategies["raw pixels"] = raw_pixels(study.plain, frames=frames, balance=wanted.probe.balance)
     if "collapse" in wanted.controls and (read := _collapse(study)) is not None:
@@ -348,9 +353,7 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
 
 def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
     """The network to train from nothing, who trains it, and what a reader must know of that."""
-    own = None if study.trained is None else study.trained.manifest.network
-    spec = study.wanted.spec or own
-    remark = ""
+    spec, remark = study.wanted.spec or _own_network(study), ""
     if spec is None:
         spec = architecture("cnn", native_input(study.plain.pool), 2)
         remark = (
@@ -359,13 +362,22 @@ def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
         )
     if find_spec("torch") is not None:
         return spec, "torch", remark
-    return spec, "scratch", f"{remark} torch is not installed, so the NumPy engine trains it.".strip()
+    said = "From scratch is trained by the NumPy engine, because torch is not installed."
+    return spec, "scratch", f"{remark} {said}".strip()
+
+
+def _own_network(study: _Study) -> NetworkSpec | None:
+    """The layers of the source, with the probe's preparation; None where they are not ours to train."""
+    if study.source.network is None:
+        return None
+    spec, policy = study.source.network[0], study.reader.source.input.policy
+    return replace(spec, input=replace(spec.input, policy=policy))
 
 
 def _drawn(study: _Study) -> Callable[[int], Reader] | None:
     """Readers of the source's network with random weights, by seed; None where it has no network."""
-    source, wanted, own = study.reader.source, study.wanted, study.trained
-    spec = wanted.spec or (None if own is None else own.manifest.network)
+    source, wanted = study.reader.source, study.wanted
+    spec = wanted.spec or _own_network(study)
 
     def reader(seed: int) -> Reader:
         if spec is not None:

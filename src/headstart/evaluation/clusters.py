@@ -58,7 +58,7 @@ def accuracy_score(
     n_images = right.shape[-1]
     if together is not None and 2 <= len(np.unique(together)) < n_images:
         return clustered_score(right, together)
-    share = float(right.mean())
+    share = float(right.mean()) if right.size else 0.0
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
 
 

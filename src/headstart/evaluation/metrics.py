@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError
-from headstart.evaluation.clusters import accuracy
+from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.intervals import bootstrap_f1, bootstrap_macro
 from headstart.records import ClassScore, Codes, Evaluation
 
@@ -159,14 +159,14 @@ def evaluate(
     f1_scores, rows = bootstrap_f1(counts, seed), []
     for index, name in enumerate(classes):
         called, actual = predicted == index, true == index
-        precision = accuracy(right[called], None if groups is None else groups[called])
-        recall = accuracy(right[actual], None if groups is None else groups[actual])
+        precision = accuracy_score(right[called], None if groups is None else groups[called])
+        recall = accuracy_score(right[actual], None if groups is None else groups[actual])
         rows.append(ClassScore(str(name), precision, recall, f1_scores[index]))
     cells = tuple(tuple(int(cell) for cell in row) for row in counts)
     return Evaluation(
         title,
         tuple(map(str, classes)),
-        accuracy(right, groups),
+        accuracy_score(right, groups),
         loss,
         cells,
         tuple(rows),
