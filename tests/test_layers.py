@@ -20,6 +20,7 @@ ROOT = Path(headstart.__file__).parent
 # A unit is a flat module or a folder. Lowest first; each may import what stands beside it, and itself.
 LAYERS: dict[str, str] = {
     "errors": "",
+    "_telemetry": "",
     "_threads": "",
     "_optional": "errors",
     "atomic": "errors",
