@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test finds what another one, or the user, has stored."""
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("HEADSTART_CACHE_LIMIT_GB", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The command line points matplotlib at the cache, which each test has anew; one font list is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,18 @@
 """Headstart: take a trained network, teach it your classes from few labels, find out whether it was worth it.
 
 In: nothing heavy; every name below loads its module on first use. Called by users.
+
+Importing it switches off the telemetry of packages that it uses, by environment variables and by an entry in
+``sys.modules`` (see `headstart._telemetry`). It changes nothing else in the process: no seed, no logger, no
+warning filter.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from headstart._telemetry import switch_off as _switch_off
 
 __version__ = "0.1.0"
 
@@ -48,6 +54,8 @@ _HOMES = {
     "train": ("headstart.face", "train"),
     "transfer": ("headstart.face", "transfer"),
 }
+
+_switch_off()
 
 
 def __getattr__(name: str) -> Any:

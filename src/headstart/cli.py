@@ -6,6 +6,7 @@ Imports nothing heavy at the top: ``headstart --help`` must answer at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated
 import typer
 
 from headstart import __version__
+from headstart.cache import cache_root
 from headstart.console import (
     AllowLeaks,
     Augment,
@@ -358,6 +360,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    # matplotlib keeps a list of fonts, in folders of its own below the home folder unless told otherwise
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_root().absolute() / "matplotlib"))
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half-written goes
     try:

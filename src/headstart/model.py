@@ -171,6 +171,21 @@ class Model:
         asked = self.answer(dataset, runtime_name=runtime_name, precision=precision)
         return (asked if refuse else Answered(asked.probabilities)).names(self.classes)
 
+    def load_runtime(self, runtime_name: str) -> None:
+        """Import what executes the graph; to be called before threads that prepare images start.
+
+        Parameters
+        ----------
+        runtime_name : {'openvino', 'onnxruntime'}
+            As for `probabilities`.
+
+        Raises
+        ------
+        SettingError
+            If the runtime is unknown.
+        """
+        runtime.import_runtime(runtime_name)
+
     def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:
         key = (runtime_name, precision, batch_size)
         if key not in self._compiled:
