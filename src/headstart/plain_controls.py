@@ -151,7 +151,7 @@ def network_from_scratch(
     callable
         A Strategy.
     """
-    wanted = tuple(frames) if frames and spec.name in ARCHITECTURES else (spec.input,)
+    wanted = tuple(frames) or (spec.input,)
     specs = [_fitting(spec, one, len(pool.classes)) for one in wanted]
     images = [_with_copies(pool, one.input, augmentation, settings[0].seed) for one in specs]
     answered = [
@@ -172,10 +172,10 @@ def network_from_scratch(
 
 
 def _fitting(spec: NetworkSpec, frame: InputSpec, n_classes: int) -> NetworkSpec:
-    """The network for images of another size, with another last layer."""
+    """The network for images of another size, with another last layer; of other kinds a small CNN instead."""
     if frame == spec.input:
         return with_classes(spec, n_classes)
-    return architecture(spec.name, frame, n_classes)
+    return architecture(spec.name if spec.name in ARCHITECTURES else "cnn", frame, n_classes)
 
 
 def _with_copies(

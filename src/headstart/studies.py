@@ -353,7 +353,7 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
 
 def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
     """The network to train from nothing, who trains it, and what a reader must know of that."""
-    spec, remark = study.wanted.spec or _own_network(study), ""
+    spec, remark = study.wanted.spec or _own_network(study, study.plain), ""
     if spec is None:
         spec = architecture("cnn", native_input(study.plain.pool), 2)
         remark = (
@@ -366,18 +366,18 @@ def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
     return spec, "scratch", f"{remark} {said}".strip()
 
 
-def _own_network(study: _Study) -> NetworkSpec | None:
-    """The layers of the source, with the probe's preparation; None where they are not ours to train."""
+def _own_network(study: _Study, reader: Reader) -> NetworkSpec | None:
+    """The layers of the source, for images as a reader prepares them; None where they are not ours to train."""
     if study.source.network is None:
         return None
-    spec, policy = study.source.network[0], study.reader.source.input.policy
+    spec, policy = study.source.network[0], reader.source.input.policy
     return replace(spec, input=replace(spec.input, policy=policy))
 
 
 def _drawn(study: _Study) -> Callable[[int], Reader] | None:
     """Readers of the source's network with random weights, by seed; None where it has no network."""
     source, wanted = study.reader.source, study.wanted
-    spec = wanted.spec or _own_network(study)
+    spec = wanted.spec or _own_network(study, study.reader)
 
     def reader(seed: int) -> Reader:
         if spec is not None:
