@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from headstart.heads.crossval import HELD_OUT
 from numpy.typing import NDArray
 
 from headstart import tune
@@ -17,7 +18,6 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
 from headstart.features import Extraction, View
 from headstart.heads.base import Standardiser
-from headstart.heads.crossval import HELD_OUT
 from headstart.imaging.augment import Augmentation
 from headstart.records import Array, InputSpec, Source
 from headstart.sources import open_source

@@ -367,7 +367,7 @@ def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
 
 
 def _own_network(study: _Study, reader: Reader) -> NetworkSpec | None:
-    """The layers of the source, for images as a reader prepares them; None where they are not ours to train."""
+    """The layers of the source, for images as a reader prepares them; None where they are not ours."""
     if study.source.network is None:
         return None
     spec, policy = study.source.network[0], reader.source.input.policy

@@ -267,8 +267,9 @@ class Standardiser:
     """Centre features and bring them to one scale, so that strengths mean the same everywhere.
 
     Every feature is divided by its standard deviation, shrunk towards the common one (a tenth of
-    the mean variance is added: with five images a feature's own deviation is mostly chance, and a
-    dead feature has none), and by sqrt(n_features), so that rows have a squared length near 1.
+    the mean variance is added, and ten over the number of rows of it: with five images a feature's own
+    deviation is mostly chance, and a dead feature has none), and by sqrt(n_features), so that rows have
+    a squared length near 1.
     """
 
     mean: Array
@@ -279,7 +280,8 @@ class Standardiser:
         """Measured on training rows only."""
         mean, variance = _moments(features)
         common = float(variance.mean()) or 1.0
-        scale = 1.0 / np.sqrt((variance + 0.1 * common) * features.shape[1])
+        shrunk = variance + (0.1 + 10.0 / len(features)) * common
+        scale = 1.0 / np.sqrt(shrunk * features.shape[1])
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     @classmethod

@@ -5,6 +5,9 @@ In: features, codes. Out: stored rows. Must not import a network or a graph. Cal
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +18,7 @@ from headstart.heads.base import (
     Head,
     Standardiser,
     Watch,
+    calibrated_loss,
     fit_temperature,
     one_hot,
     softmax,
@@ -26,6 +30,7 @@ from headstart.records import Array, Codes
 __all__ = ["NeighboursHead", "PrototypesHead"]
 
 _BLOCK = 2_048
+_SCALINGS = (Standardiser.centring, Standardiser.of)  # features as they are, or each of one scale
 _TIE = 1e-3  # of a vote, by which the nearest counts more
 
 
@@ -35,11 +40,12 @@ class NeighboursHead(Head):
     Parameters
     ----------
     candidates : sequence of int, default=(1, 3, 5, 7, 9, 15, 25)
-        Numbers of neighbours to choose from by the squared error of leave-one-out votes.
+        Numbers of neighbours to choose from by the calibrated loss of leave-one-out votes.
 
     Notes
     -----
-    Euclidean distance on standardised features. With k votes the share of a class is
+    Euclidean distance on centred features, each brought to one scale if that gives the lesser loss. With
+    k votes the share of a class is
     (votes + 0.5) / (k + n_classes / 2); probabilities are these shares to the power of a temperature
     that fits the leave-one-out votes. Prediction costs n_images x n_training_images products.
 
@@ -65,35 +71,44 @@ class NeighboursHead(Head):
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
         held = self.held_out(training)
-        if held is None:
-            self.k_, self.temperature_ = 1, 1.0
-        else:
+        self.k_, self.temperature_, scaled = 1, 1.0, 0.0
+        if held is not None:
             best, judged = best_setting(held), training.originals
-            self.k_ = int(held.settings[best]["neighbours"])
+            self.k_, scaled = int(held.settings[best]["neighbours"]), held.settings[best]["scaled"]
             self.temperature_ = fit_temperature(
                 held.logits[best], training.codes[judged], training.weights[judged]
             )
-        self._keep(training)
-        self.chosen_ = {"neighbours": float(self.k_), "temperature": self.temperature_}
+        self._keep(training, _SCALINGS[int(scaled)])
+        self.chosen_ = {"neighbours": float(self.k_), "scaled": scaled, "temperature": self.temperature_}
 
-    def _keep(self, training: Training) -> None:
-        self.standardise_ = Standardiser.of(training.features)
+    def _keep(self, training: Training, scaling: Callable[[Array], Standardiser]) -> None:
+        self.standardise_ = scaling(training.features)
         self.rows_ = self.standardise_(training.features)
         self.targets_ = one_hot(training.codes, training.n_classes) * training.weights[:, None]
 
     def held_out(self, training: Training) -> HeldOut | None:
-        """Shares of the votes of the k nearest images of other clusters, for every k."""
+        """Shares of the votes of the k nearest images of other clusters, for every k and both scalings."""
         if training.smallest_class < 2:
             return None
-        self._keep(training)
-        order = self._nearest_others(training)
-        ks = [k for k in self.candidates if k <= order.shape[1]] or [1]
-        votes = self.targets_[order[:, : ks[-1]]]  # (n_images, k, n_classes)
-        counts = [self._weighed(votes[:, :k]) for k in ks]
-        shares = np.stack([one / np.float32(k) for one, k in zip(counts, ks, strict=True)])
-        smoothed = np.stack([self._smoothed(one) for one in counts])
-        logits: Array = np.log(smoothed).astype(np.float32)
-        return HeldOut.of(tuple({"neighbours": float(k)} for k in ks), shares, training, logits)
+        settings: list[dict[str, float]] = []
+        shares: list[Array] = []
+        logits: list[Array] = []
+        for scaled, scaling in enumerate(_SCALINGS):
+            self._keep(training, scaling)
+            order = self._nearest_others(training)
+            ks = [k for k in self.candidates if k <= order.shape[1]] or [1]
+            votes = self.targets_[order[:, : ks[-1]]]  # (n_images, k, n_classes)
+            for k in ks:
+                counts = self._weighed(votes[:, :k])
+                settings.append({"neighbours": float(k), "scaled": float(scaled)})
+                shares.append(counts / np.float32(k))
+                logits.append(np.log(self._smoothed(counts)).astype(np.float32))
+        held = HeldOut.of(tuple(settings), np.stack(shares), training, np.stack(logits))
+        judged = training.originals
+        # squared errors of raw votes would favour many neighbours where a class has few images
+        codes, weights = training.codes[judged], training.weights[judged]
+        losses = np.array([calibrated_loss(one, codes, weights) for one in held.logits])
+        return replace(held, errors=losses)
 
     def _nearest_others(self, training: Training) -> NDArray[np.intp]:
         """(n_images, k): for each image the nearest rows of other clusters."""
@@ -154,8 +169,8 @@ class NeighboursHead(Head):
 class PrototypesHead(AffineHead):
     """One mean per class; probability by squared distance, its temperature from leave-one-out.
 
-    Works from one image per class. Notes: leaving image i of a class of m out moves its own mean
-    by (x - mean) / (m - 1), so the scores of all left-out images cost no refit.
+    Works from one image per class. Leaving a cluster out moves the means of its classes by what it added
+    to their sums, so the scores of all left-out images cost no refit.
 
     References
     ----------
@@ -178,7 +193,8 @@ class PrototypesHead(AffineHead):
         rows, targets = standardise(features).astype(np.float64), one_hot(codes, training.n_classes)
         counts = targets.sum(axis=0)  # (n_classes,)
         means = (targets / counts).T @ rows  # (n_classes, n_features)
-        temperature = self._temperature(rows, codes, means, counts)
+        together = np.unique(training.together[training.originals], return_inverse=True)[1]
+        temperature = self._temperature(rows, codes, means, counts, together)
         self.chosen_ = {"temperature": temperature}
         # -t |x - m|^2 is linear in x but for t |x|^2, which no softmax sees
         weight, bias = 2.0 * temperature * means.T, -temperature * (means**2).sum(axis=1)
@@ -186,18 +202,29 @@ class PrototypesHead(AffineHead):
 
     @staticmethod
     def _temperature(
-        rows: NDArray[np.float64], codes: Codes, means: NDArray[np.float64], counts: Array
+        rows: NDArray[np.float64],
+        codes: Codes,
+        means: NDArray[np.float64],
+        counts: Array,
+        together: NDArray[np.intp],
     ) -> float:
         distances = _distances(rows, means)
-        own = counts[codes]
-        several = own > 1
-        if not several.any():  # one image per class: nothing can be left out
+        # of each image's cluster: how many are of each class, and their sum
+        shape = (int(together.max()) + 1, len(means))
+        inside = np.zeros(shape)
+        np.add.at(inside, (together, codes), 1)
+        here = np.flatnonzero(counts[codes] > inside[together, codes])
+        if not len(here):  # one cluster per class: nothing can be left out
             gaps = _distances(means, means)
             return float(len(means) / max(gaps.mean(), 1e-12))
-        here = np.arange(len(codes))
-        # x - mean without x = (x - mean) * m / (m - 1)
-        distances[here, codes] *= np.where(several, own / np.maximum(own - 1, 1), 1.0) ** 2
-        return fit_temperature(-distances[several], codes[several])
+        for code in range(len(means)):
+            sums = np.zeros((shape[0], rows.shape[1]))
+            np.add.at(sums, together[codes == code], rows[codes == code])
+            touched = here[inside[together[here], code] > 0]
+            left = np.maximum(counts[code] - inside[together[touched], code], 1e-12)[:, None]
+            without = (counts[code] * means[code] - sums[together[touched]]) / left
+            distances[touched, code] = ((rows[touched] - without) ** 2).sum(axis=1)
+        return fit_temperature(-distances[here], codes[here])
 
 
 def _distances(rows: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:

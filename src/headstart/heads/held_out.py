@@ -32,7 +32,8 @@ class HeldOut:
         The highest is the answer; scores of one head estimate class indicators, so that their squared
         error compares settings.
     errors : ndarray of shape (n_settings,), float64
-        Weighted mean squared error of the scores against the class indicators.
+        What decides between the settings: weighted mean squared error of the scores against the class
+        indicators; of votes their calibrated loss.
     logits : ndarray of shape (n_settings, n_images, n_classes), float32
         What a temperature multiplies before the softmax; the scores themselves for most heads.
     """
@@ -59,7 +60,7 @@ class HeldOut:
 
 
 def best_setting(held: HeldOut) -> int:
-    """The place of the setting with the least squared error of its held-out scores.
+    """The place of the setting with the least error of its held-out scores.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ from headstart.records import Array
 __all__ = ["KernelHead", "RidgeHead", "squared_distances"]
 
 _STRENGTHS = tuple(10.0**power for power in np.arange(-8, 1.5, 0.5).tolist())
-_DEFAULT = {"strength": 1e-3}  # where a class has one image, or one group, nothing can be held out
+_DEFAULT = {"strength": 0.1}  # where a class has one image, or one group, nothing can be held out
 _DEFAULT_TEMPERATURE = 5.0  # scores lie between 0 and 1: right by 0.5 is then right by 92 %
 _LANDMARKS = 2_000
 _FEW = 150  # images that decide width and scaling; 300 gave the same accuracy in 4 of 5 cases (2026-11-29)

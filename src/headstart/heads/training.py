@@ -19,7 +19,7 @@ __all__ = ["Training", "class_weights"]
 
 Rows = NDArray[np.intp]
 
-_FEWEST_FOLDS = 10
+_FOLDS = 500  # each cluster is a fold of its own up to so many
 _FOLD_ROWS = 50  # rows of a fold of many: small folds cost little and come close to leaving one out
 
 
@@ -89,12 +89,12 @@ class Training:
     def left_out_with(self) -> Rows | None:
         """The number of the fold that each row is left out with, (n_rows,); None: each row alone.
 
-        Folds hold whole clusters: one each while there are few, else about 50 rows.
+        Folds hold whole clusters: one each up to 500 clusters, else a few, of about 50 rows at most.
         """
         n_clusters = len(np.unique(self.together))
         if n_clusters == len(self.codes):
             return None
-        k = max(_FEWEST_FOLDS, len(self.codes) // _FOLD_ROWS)
+        k = max(_FOLDS, len(self.codes) // _FOLD_ROWS)
         if k >= n_clusters:
             return np.unique(self.together, return_inverse=True)[1]
         deal = np.random.default_rng([self.seed, 12]).permutation(n_clusters) % k
