@@ -171,14 +171,18 @@ def draw(folder: Path, n_each: int = 10) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ink_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model that prepares images by the policy ``ink``, and images for it; made by a watched transfer."""
+def transfer(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A watched transfer, from ``drawings`` in its folder to ``model``, which prepares by ``ink``."""
     watched = make_watched(tmp_path_factory.mktemp("transfer"))
     drawings = draw(watched.work / "drawings")
     watched.run(*HEADSTART, "transfer", "drawings", drawings, "-o", watched.work / "model")
-    watched.assert_nothing_left()
-    assert (watched.work / "model" / "report.html").is_file(), "matplotlib was used"
-    return watched.work / "model", drawings
+    return watched
+
+
+@pytest.fixture
+def ink_model(transfer: Watched) -> tuple[Path, Path]:
+    """A model, and images for it."""
+    return transfer.work / "model", transfer.work / "drawings"
 
 
 RUNTIMES = """
@@ -281,9 +285,9 @@ def test_openvino_converts_models_with_its_own_stub(watched: Watched) -> None:
 
 
 @pytest.mark.slow
-def test_transfer_is_silent(ink_model: tuple[Path, Path]) -> None:
-    """Asserted where the model is made."""
-    assert ink_model[0].is_dir()
+def test_transfer_is_silent(transfer: Watched) -> None:
+    assert (transfer.work / "model" / "report.html").is_file(), "matplotlib was used"
+    transfer.assert_nothing_left()
 
 
 @pytest.mark.slow
@@ -300,8 +304,9 @@ def test_predict_is_silent(watched: Watched, ink_model: tuple[Path, Path], runti
 def test_predict_imports_the_runtime_before_it_starts_threads(
     watched: Watched, ink_model: tuple[Path, Path], runtime: str
 ) -> None:
-    model, drawings = ink_model
-    watched.run(*HEADSTART, "predict", model, drawings, "--csv", "table.csv", "--runtime", runtime)
+    """More than a batch of images: threads still prepare images when the first batch is answered."""
+    many = draw(watched.work / "many", n_each=40)
+    watched.run(*HEADSTART, "predict", ink_model[0], many, "--csv", "table.csv", "--runtime", runtime)
     assert watched.notes("runtime")[0] == ("runtime", f"{runtime} 1")
 
 
