@@ -426,6 +426,9 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     data = load(tmp_path / "t.parquet")
     assert (data.labels.tolist(), data.groups.tolist()) == (["3"], ["g"])  # type: ignore[union-attr]
+    parquet.write_table(arrow.table({"path": ["1.png"] * 2, "label": ["a", None]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"^row 2 of '.*t.parquet' has no label"):
+        load(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes(b"no parquet")
     with pytest.raises(
         BrokenDataError, match=r"^table '.*t.parquet' cannot be read \(.*\), need a whole Parquet file"
@@ -471,6 +474,11 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             DataError,
             r"^row 2 of '.*' has split 'tset', need train, val or test; re",
         ),
+        ("\n\npath,label\n\n1.png,a\n\n\n1.png,\n", DataError, r"^row 8 of '.*' has no label"),
+        ("path,label\n\n1.png,a,b\n", DataError, r"^row 3 of '.*' has 3 cells"),
+        ("path,label,split\n\n1.png,a,tset\n", DataError, r"^row 3 of '.*' has split 'tset'"),
+        ('path,label\n1.png,"a\nb"\n\n1.png,\n', DataError, r"^row 5 of '.*' has no label"),
+        ("path,label\r\n\r\n1.png,\r\n", DataError, r"^row 3 of '.*' has no label"),
         (
             "path,label\n1.png,a\nx.png,a\ny.png,a\n",
             MissingDataError,

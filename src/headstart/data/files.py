@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,8 @@ def read_table(table: Path, *, strict: bool = False) -> Dataset:
     ...     read_table(Path(home) / "pets.csv").splits.tolist()
     ['train']
     """
-    columns = _parquet_columns(table) if table.suffix.lower() == ".parquet" else _csv_columns(table)
+    read = _parquet_columns if table.suffix.lower() == ".parquet" else _csv_columns
+    columns, numbers = read(table)
     lacking = [name for name in ("path", "label") if name not in columns]
     if lacking:
         raise DataError(
@@ -142,7 +143,7 @@ def read_table(table: Path, *, strict: bool = False) -> Dataset:
         raise DataError(
             f"table {str(table)!r} has no rows, need at least one; add path and label of an image"
         )
-    entries = _entries(table, columns)
+    entries = _entries(table, columns, numbers)
     absent = [entry.path for entry in entries if not entry.path.is_file()]
     if absent:
         raise MissingDataError(
@@ -187,26 +188,37 @@ def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Pat
         )
 
 
-def _csv_columns(table: Path) -> dict[str, list[str]]:
+def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
+    """Cells by column, and the line of the file that each row begins on, blank lines counted."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.reader(lines, strict=True))
+            numbered = list(_numbered(lines))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BrokenDataError(
             f"table {str(table)!r} cannot be read ({error}), need CSV in UTF-8 with a header; save it as that"
         ) from error
-    rows = [row for row in rows if row]
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    for number, row in enumerate(rows[1:], start=2):
+    header = [name.strip().lower() for name in numbered[0][1]] if numbered else []
+    for number, row in numbered[1:]:
         if len(row) != len(header):
             raise DataError(
                 f"row {number} of {str(table)!r} has {len(row)} cells, need {len(header)} as in the header; "
                 "quote cells that hold a comma"
             )
-    return {name: [row[place].strip() for row in rows[1:]] for place, name in enumerate(header)}
+    columns = {name: [row[place].strip() for _, row in numbered[1:]] for place, name in enumerate(header)}
+    return columns, [number for number, _ in numbered[1:]]
 
 
-def _parquet_columns(table: Path) -> dict[str, list[str]]:
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the number of the line that it begins on."""
+    reader, begins = csv.reader(lines, strict=True), 1
+    for row in reader:
+        if row:
+            yield begins, row
+        begins = reader.line_num + 1  # a quoted cell may go over several lines
+
+
+def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
+    """Cells by column, and the number of each row, from 1."""
     parquet = require("pyarrow.parquet", extra="tables", for_=f"table {table.name!r}")
     try:
         read = parquet.ParquetFile(table).read().to_pydict()
@@ -215,22 +227,23 @@ def _parquet_columns(table: Path) -> dict[str, list[str]]:
         raise BrokenDataError(
             f"table {str(table)!r} cannot be read ({reason}), need a whole Parquet file; write it again"
         ) from error
-    return {
+    columns = {
         name.strip().lower(): ["" if cell is None else str(cell).strip() for cell in cells]
         for name, cells in read.items()
     }
+    return columns, list(range(1, 1 + max((len(cells) for cells in columns.values()), default=0)))
 
 
-def _entries(table: Path, columns: dict[str, list[str]]) -> list[Entry]:
+def _entries(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[Entry]:
     group_column = next((name for name in _GROUP_COLUMNS if name in columns), None)
     for name in ("path", "label", "split", group_column):
         if name in columns and "" in columns[name]:
-            row, count = columns[name].index("") + 2, columns[name].count("")
+            row, count = numbers[columns[name].index("")], columns[name].count("")
             raise DataError(
                 f"row {row} of {str(table)!r} has no {name} ({count} such rows), need one in every row; "
                 "fill it in"
             )
-    for row, name in enumerate(columns.get("split", []), start=2):
+    for row, name in zip(numbers, columns.get("split", []), strict=False):
         if split_name(name) is None:
             raise DataError(
                 f"row {row} of {str(table)!r} has split {name!r}, need train, val or test; rename the split"
