@@ -113,3 +113,15 @@ def test_progress_is_told(photos: list[Path]) -> None:
     seen, told = record([("learned", FileImages(photos[:4]))]), []
     recognise(FileImages(photos), seen, lambda done, total: told.append((done, total)))
     assert told == [(8, 8)]
+
+
+def test_a_file_that_has_gone_is_recorded_by_its_digest(photos: list[Path], tmp_path: Path) -> None:
+    images = FileImages(photos)
+    images = FileImages(photos, images.digests)
+    (tmp_path / "kept").mkdir()
+    kept = Path(shutil.copy(photos[2], tmp_path / "kept"))
+    photos[2].unlink()
+    photos[3].write_bytes(b"other")
+    seen = record([("learned", images)])
+    assert seen.count("learned") == 12
+    assert roles(FileImages([kept, photos[4]]), seen) == ["learned", "learned"]

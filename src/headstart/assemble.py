@@ -324,14 +324,19 @@ def _seen(dataset: Dataset, parts: Learning, source: Source | None = None) -> Se
     found = [("learned", parts.fit.images)]
     if parts.held is not None:
         found.append(("validation", parts.held.images))
-    if dataset.holdout is not None:
+    if _held_out(dataset):
         found.append(("test", dataset.split("test").images))
     return record(found, None if source is None else inherited(source.seen))
 
 
+def _held_out(dataset: Dataset) -> bool:
+    """Whether its test split was held out for this model; a part of a dataset may have lost it."""
+    return dataset.holdout is not None and dataset.splits is not None and "test" in dataset.splits
+
+
 def _data_note(dataset: Dataset, parts: Learning) -> Mapping[str, Any]:
     return {
-        **({} if dataset.holdout is None else {"holdout": asdict(dataset.holdout)}),
+        **({"holdout": asdict(dataset.holdout)} if dataset.holdout and _held_out(dataset) else {}),
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "n_images": len(parts.fit),

@@ -213,7 +213,7 @@ def transfer(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model folder.")],
-    data: Annotated[str, typer.Argument(help="Dataset with the model's classes.")],
+    data: Annotated[str, typer.Argument(help="Labelled images of the model's classes, or of some of them.")],
     split: Annotated[
         str | None,
         typer.Option(

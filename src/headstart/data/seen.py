@@ -21,7 +21,7 @@ from headstart.data.duplicates import THUMB_PX, thumbnails
 from headstart.data.looks import LENGTH, LIMITS, Looks, Matcher, look_at
 from headstart.data.pixels import draft, squished
 from headstart.data.stores import ArrayImages, FileImages, ImageStore
-from headstart.errors import ModelError
+from headstart.errors import BrokenDataError, MissingDataError, ModelError
 from headstart.records import ROLES, Images, Seen
 
 __all__ = ["Recognised", "from_tensors", "inherited", "recognise", "record", "to_tensors"]
@@ -76,14 +76,10 @@ def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) 
     Seen
         Digests of all images; descriptors of 20,000 at most, evenly spread.
 
-    Raises
-    ------
-    MissingDataError, BrokenDataError
-        If a file is gone, has changed or cannot be decoded.
-
     Notes
     -----
-    Reads the described images once more, JPEG at a small scale, in threads: about 1 ms for each photo.
+    Reads the described images once more, JPEG at a small scale, in threads: about 1 ms for each photo. A file
+    that has gone or changed since is recorded by its digest alone.
 
     Examples
     --------
@@ -140,11 +136,6 @@ def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -
     Returns
     -------
     Recognised
-
-    Raises
-    ------
-    MissingDataError, BrokenDataError
-        If a file is gone, has changed or cannot be decoded.
 
     Notes
     -----
@@ -234,9 +225,7 @@ def _share(parts: Sequence[tuple[str, ImageStore]], images: ImageStore) -> int:
 
 
 def _recorded(role: int, images: ImageStore, n_described: int) -> Seen:
-    places = (
-        np.linspace(0, len(images) - 1, n_described).round().astype(np.intp) if n_described else np.arange(0)
-    )
+    places = np.linspace(0, len(images) - 1, n_described).round().astype(np.intp)
     seen = [(glance.contents, look_at(glance.thumbs, glance.tiny)) for _, glance in _glances(images, places)]
     return Seen(
         _digests(images),
@@ -307,7 +296,10 @@ def _array(images: ImageStore, places: NDArray[np.intp]) -> _Glance:
 
 def _files(images: FileImages, places: NDArray[np.intp]) -> _Glance:
     def opened(place: int) -> tuple[bytes, Images, bool]:
-        header, pixels = draft(images.read(place), str(images.paths[place]), THUMB_PX)
+        try:
+            header, pixels = draft(images.read(place), str(images.paths[place]), THUMB_PX)
+        except (MissingDataError, BrokenDataError):  # no reason to lose a training: its digest is known
+            return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
         tiny = max(header.width_px, header.height_px) <= _TINY_PX
         return _content(pixels), squished(pixels, THUMB_PX), tiny
 
