@@ -85,7 +85,9 @@ def log_lines(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("wanted", [SCRATCH, TORCH], ids=["scratch", "torch"])
+@pytest.mark.parametrize(
+    "wanted", [SCRATCH, pytest.param(TORCH, marks=pytest.mark.slow)], ids=["scratch", "torch"]
+)
 def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wanted: Training) -> None:
     whole = run_training(few, wanted, Keeping(tmp_path / "whole"))
     parted, said = go_on(few, wanted, tmp_path / "parted", (2, 3))
@@ -100,6 +102,7 @@ def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wante
     assert [line["event"] for line in log_lines(tmp_path / "parted")].count("started") == 3
 
 
+@pytest.mark.slow
 def test_weights_that_differ_would_be_seen(few: Dataset, tmp_path: Path) -> None:
     for seed in (0, 1):
         wanted = replace(SCRATCH, settings={**SCRATCH.settings, "seed": seed})
@@ -108,6 +111,7 @@ def test_weights_that_differ_would_be_seen(few: Dataset, tmp_path: Path) -> None
     assert facts(tmp_path / "0") != facts(tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_a_rate_once_found_is_not_searched_again(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +230,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     output, rng, seen = tmp_path / "m", random.Random(os.urandom(8)), []
     for number in range(3):
@@ -247,6 +252,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bits(whole: Path, tmp_p
     assert not checkpoints_of(output).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_asked_to_stop_it_keeps_a_checkpoint_and_says_how_to_go_on(
     whole: Path, tmp_path: Path, number: int

@@ -151,7 +151,7 @@ def train_both(
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_a_hundred_steps_end_where_torch_ends(kind: str, optimizer: str, dtype: DTypeLike) -> None:
     torch = pytest.importorskip("torch")
     network = network_of(kind, dtype)
