@@ -208,7 +208,7 @@ def begun(output: Path, *more: str) -> subprocess.Popen[str]:
 
 def wait_for_checkpoint(process: subprocess.Popen[str], output: Path, after: str = "") -> None:
     """Until there is one newer than ``after``."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < limit:
         if newest(output) > after:
             return
@@ -224,7 +224,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What nobody interrupted."""
     output = tmp_path_factory.mktemp("resume") / "whole"
     process = begun(output)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "Report: " in out and "Log: " in out
     return output
@@ -243,7 +243,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bits(whole: Path, tmp_p
         assert not output.exists() or open_model(output)
     assert seen[0]
     process = begun(output, "--resume", "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert weights(output) == weights(whole) and facts(output) == facts(whole)
     curve = json.loads(out)["result"]["curves"][0]
@@ -261,13 +261,13 @@ def test_asked_to_stop_it_keeps_a_checkpoint_and_says_how_to_go_on(
     process = begun(output)
     wait_for_checkpoint(process, output)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "headstart: interrupted; go on with the same command and --resume"
     assert "Traceback" not in err
     assert sorted(one.name for one in tmp_path.iterdir()) == ["m.checkpoints", "m.log"]
     process = begun(output, "--resume")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert weights(output) == weights(whole)
 
