@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from headstart.data.readers import load
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "mnist: needs MNIST under $HEADSTART_DATA; skipped elsewhere")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell starts in the background is deaf
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -128,6 +128,7 @@ def test_it_answers(running: Running) -> None:
     assert running.ask("GET", "/readyz")[0] == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_under_way_is_finished(start: Callable[..., Running], number: int) -> None:
     running = start(body_s=30.0)
@@ -284,6 +285,7 @@ def test_many_at_once(running: Running) -> None:
     assert len(found) == 160 and set(found) == {200, 422}
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_no_fault(running: Running, tmp_path: Path) -> None:
     """It reads the document, asks what it allows and what it does not, and looks at every answer."""
     tool = Path(sys.executable).with_name("schemathesis")
@@ -384,6 +386,7 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         serve_models([str(folder)])
 
 
+@pytest.mark.slow
 def test_it_loads_no_training_framework(folder: Path) -> None:
     program = (
         "import sys; from headstart.app import listening, server; listening.run_app = lambda *_: None\n"

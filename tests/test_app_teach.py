@@ -170,6 +170,7 @@ def taught(visitor: Visitor, each: int = 4) -> None:
         visitor.count(kind, each)
 
 
+@pytest.mark.slow
 def test_drawings_are_taught_and_answered(visitor: Visitor, output: Path, tmp_path: Path) -> None:
     for kind in ("bar", "ring"):
         visitor.add_class(kind)
@@ -202,6 +203,7 @@ def test_drawings_are_taught_and_answered(visitor: Visitor, output: Path, tmp_pa
     assert done.returncode == 0 and "asked.png" in done.stdout
 
 
+@pytest.mark.slow
 def test_many_files_at_once_and_one_that_is_none(visitor: Visitor) -> None:
     taught(visitor)
     visitor.says("#lesson", "of 12 right")
@@ -304,6 +306,7 @@ def test_without_gradio_it_says_how_to_get_it() -> None:
     assert "pip install 'headstart[serve]'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(address: str, tmp_path: Path) -> None:
     program = SERVE.replace("port=0", f"port={address.rpartition(':')[2].strip('/')}")
     done = subprocess.run(

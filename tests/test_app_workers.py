@@ -141,6 +141,7 @@ def sockets(pid: int) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_both_answer_and_the_figures_are_those_of_both(running: Running) -> None:
     before = {pid: sockets(pid) for pid in running.pids}
     assert len(before) == 2 and running.process.pid not in before
@@ -174,6 +175,7 @@ def test_both_answer_and_the_figures_are_those_of_both(running: Running) -> None
     assert list(running.temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_that_died_is_replaced_and_requests_go_on(running: Running) -> None:
     def answered() -> float:
         return running.figure("headstart_requests_total", route=ROUTE, status="200")
@@ -200,6 +202,7 @@ def test_one_that_died_is_replaced_and_requests_go_on(running: Running) -> None:
     ], err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_both_finish_what_is_under_way(running: Running, number: int) -> None:
     body = picture(255)
@@ -227,6 +230,7 @@ def test_both_finish_what_is_under_way(running: Running, number: int) -> None:
     assert running.process.communicate() == ("", "")
 
 
+@pytest.mark.slow
 def test_they_end_with_their_parent(running: Running) -> None:
     pids = running.pids
     running.process.kill()
@@ -241,6 +245,7 @@ def state(pid: int) -> str:
         return "gone"
 
 
+@pytest.mark.slow
 def test_it_gives_up_when_they_die_at_once(running: Running) -> None:
     for _ in range(3):
         for pid in running.pids:
@@ -254,6 +259,7 @@ def test_it_gives_up_when_they_die_at_once(running: Running) -> None:
     assert "WorkersError: worker ended (signal 9), the last of 5" in err
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_do_is_our_error(folder: Path) -> None:
     with pytest.raises(SettingError, match="precision"):
         serve_models([str(folder)], port=0, workers=2, precision="fp7")

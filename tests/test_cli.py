@@ -143,6 +143,7 @@ def test_train_says_what_it_learnt_as_json(run: Run, desk: Path) -> None:
     assert said.document["result"]["evaluations"][0]["accuracy"] == said.document["scores"]["val_accuracy"]
 
 
+@pytest.mark.slow
 def test_transfer_as_json_without_a_cache(run: Run, desk: Path, models: Path) -> None:
     words = ("transfer", models / "digits", "digits:parity", "-o", "m", "--json", "--head", "prototypes")
     said = run(*words, "--no-cache")
@@ -363,6 +364,7 @@ def test_run_without_controls_leaves_the_question_open(run: Run, desk: Path) -> 
     assert "headstart run odd-to-even --data digits --no-controls" in (desk / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_run_whole_as_json_is_what_it_wrote(run: Run, desk: Path) -> None:
     small_recipe(
         desk,
@@ -392,6 +394,7 @@ def test_run_the_first_recipe_whole(run: Run, desk: Path) -> None:
         assert re.search(rf"^{name}( +\d+\.\d\d \[\d+\.\d, \d+\.\d\]){{5}}$", said.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_run_again_replaces_an_older_result_only(run: Run, desk: Path) -> None:
     words = ("run", "odd-to-even", "--data", "digits:0-3", "--no-controls", "-o", "out")
     assert run(*words).code == 0
@@ -403,6 +406,7 @@ def test_run_again_replaces_an_older_result_only(run: Run, desk: Path) -> None:
     assert not [path for path in desk.rglob(".*")]
 
 
+@pytest.mark.slow
 def test_run_says_what_it_left_out(run: Run, desk: Path) -> None:
     digits = load("digits:0-3").subset(np.arange(120))
     for number, (label, pixels) in enumerate(zip(digits.labels, digits.images.pixels, strict=True)):
@@ -622,6 +626,7 @@ def test_what_stands_in_the_way_is_not_lost(
     refused(*words, "-o", "file/below", names=("file",))
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written(refused: Callable[..., Said]) -> None:
     refused("train", "digits:0-1", *SMALL, "-o", "/proc/below", names=("/proc",))
     refused(
@@ -764,6 +769,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_torch_asked_for_and_absent(desk: Path) -> None:
     done = process("train", "digits", "-o", "m", "--engine", "torch", code=NO_TORCH)
     assert (done.returncode, done.stdout) == (1, "")
@@ -774,6 +780,7 @@ def test_torch_asked_for_and_absent(desk: Path) -> None:
     assert contents(desk) == {}
 
 
+@pytest.mark.slow
 def test_a_recipe_falls_back_to_the_scratch_engine_and_says_so(desk: Path) -> None:
     small_recipe(desk, replaced=((r'^name = "cnn"', 'name = "mlp"'), (r"^tap = .*", 'tap = "hidden1"')))
     done = process("run", "parity.toml", "--data", "digits:0-3", "--no-controls", "-o", "out", code=NO_TORCH)
@@ -801,6 +808,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> None:
     ours, theirs = pty.openpty()
     begun = subprocess.Popen(

@@ -112,6 +112,7 @@ def test_transfer_as_json_is_the_result(run: Run, desk: Path, splitted: Path) ->
     assert document["result"]["verdict"] in (desk / "m/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_transfer_replaces_the_first(run: Run, desk: Path, splitted: Path) -> None:
     transferred(run)
     before = contents(desk / "m")
@@ -281,6 +282,7 @@ def test_sources_show_a_timm_network(run: Run) -> None:
 # --- how it is fitted
 
 
+@pytest.mark.slow
 def test_a_flip_on_digits_is_warned_about_with_its_cost(run: Run, splitted: Path) -> None:
     said = transferred(run, "--augment", "textbook", "--views", "1")
     assert "a flip changes what digits and letters mean" in said.out and "1.8 points" in said.out
@@ -288,6 +290,7 @@ def test_a_flip_on_digits_is_warned_about_with_its_cost(run: Run, splitted: Path
     assert "flip" not in transferred(run, "--augment", "handwriting", "--views", "1").out
 
 
+@pytest.mark.slow
 def test_views_change_the_fit_and_the_seed_repeats_it(run: Run, splitted: Path) -> None:
     graphs = []
     for words in ((), ("--views", "1"), ("--views", "2"), ("--views", "2"), ("--views", "2", "--seed", "1")):
@@ -297,6 +300,7 @@ def test_views_change_the_fit_and_the_seed_repeats_it(run: Run, splitted: Path) 
     assert open_model("m").manifest.settings["augmentation"] == {"operations": {"shear": 0.2}, "views": 2}
 
 
+@pytest.mark.slow
 def test_balance_changes_the_answers(run: Run, lay: Lay) -> None:
     lay("pics", {"3": 80, "8": 5})
     lay("rest", {"8": 100, "3": 1}, first=80)
@@ -308,6 +312,7 @@ def test_balance_changes_the_answers(run: Run, lay: Lay) -> None:
     assert counts[1] > counts[0]
 
 
+@pytest.mark.slow
 def test_the_policy_is_the_model_s(run: Run, splitted: Path) -> None:
     graphs = []
     for policy in (None, "letterbox", "ink"):
@@ -318,6 +323,7 @@ def test_the_policy_is_the_model_s(run: Run, splitted: Path) -> None:
     assert run("predict", "m", "pics/val").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared")
 def test_the_size_is_the_model_s(run: Run, splitted: Path) -> None:
     for size in (48, 64):
@@ -432,6 +438,7 @@ print(json.dumps({"code": code, "heavy": heavy, "compiled": len(compiled)}), fil
 """
 
 
+@pytest.mark.slow
 def test_the_second_transfer_needs_no_torch_and_computes_no_feature(tiny: Path, splitted: Path) -> None:
     words = ("transfer", TINY, "pics", "-o", "m", "--size", "48", "--augment", "shear=0.2", "--views", "1")
     environment = {**os.environ, "HEADSTART_CACHE": str(tiny)}

@@ -52,6 +52,7 @@ def test_options_reach_the_model(odd: hs.Model) -> None:
     assert found.source["tap"] == "hidden1" and found.head["name"] == "neighbours" and found.seed == 4
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_stands_above_the_settings() -> None:
     def weights(seed: int, settings: hs.TrainSettings) -> bytes:
         model = hs.train("digits:0-1", network="mlp", engine="scratch", settings=settings, seed=seed)
@@ -63,6 +64,7 @@ def test_the_seed_decides_and_stands_above_the_settings() -> None:
     assert first != weights(2, FEW)
 
 
+@pytest.mark.slow
 def test_the_test_split_is_not_looked_at(odd: hs.Model) -> None:
     whole = with_splits(hs.load("digits:odd"))
     test = whole.splits == "test"

@@ -121,6 +121,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+@pytest.mark.slow
 def test_every_picture_is_a_row_in_order(asked: Asked, whole: bytes, shelf: Path) -> None:
     rows = rows_of(whole)
     assert [one["path"] for one in rows] == sorted(str(path) for path in shelf.rglob("*.png"))
@@ -251,6 +252,7 @@ def test_what_changed_in_the_folder_is_answered_anew(
     assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_for_good_at_some_moment(asked: Asked, whole: bytes, shelf: Path) -> None:
     """Kill -9 on the real command, then the same command."""
     slow = (

@@ -20,6 +20,7 @@ def test_the_readme_has_commands_to_try():
     assert len(ON_BUNDLED_DATA) >= 5
 
 
+@pytest.mark.slow
 def test_every_command_on_bundled_data_works(tmp_path):
     for command in ON_BUNDLED_DATA:
         words = [sys.executable, "-m", "headstart", *command.split()[1:]]

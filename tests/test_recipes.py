@@ -150,6 +150,7 @@ def plain_result(outcome: Outcome) -> dict[str, Any]:
     return dict(document)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(parity: Outcome, tmp_path: Path) -> None:
     again = run_recipe(quick("parity"), tmp_path / "out", Options(command="typed"))
     for model in ("source", "model"):
@@ -160,6 +161,7 @@ def test_the_same_seed_gives_the_same_bytes(parity: Outcome, tmp_path: Path) -> 
     assert plain_result(parity) == plain_result(again)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_result(parity: Outcome, tmp_path: Path) -> None:
     other = run_recipe(quick("parity"), tmp_path / "out", Options(command="typed", seed=1))
     for name in ("source/model.onnx", "model/model.onnx"):
@@ -220,6 +222,7 @@ def digits_by_writers(splits: bool) -> Dataset:
     return from_arrays(pixels, labels, groups=writers, splits=parts if splits else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["parity", "odd-to-even"])
 @pytest.mark.parametrize("splits", [True, False])
 def test_no_test_image_is_learnt_from(
