@@ -51,27 +51,31 @@ LAYERS: dict[str, str] = {
     "sources": "errors records data graph networks model pretrained",
     "assemble": "errors records data imaging graph evaluation heads networks features manifest model sources",
     "training_checks": "errors records",
-    "strategies": "errors records training_checks progress data imaging graph cache heads networks features "
-    "model sources choose assemble",
+    "training_judging": "errors records progress data imaging evaluation heads networks",
+    "strategies": "errors records training_checks training_judging progress data imaging graph cache heads "
+    "networks features model sources choose assemble",
     "provenance": "records assemble strategies",
     "protocol": "errors records data",
     "controls": "errors records data imaging heads networks features sources strategies choose protocol",
+    "plain_controls": "records data imaging heads networks sources choose protocol controls",
     "opening": "errors _optional records imaging",
     "opening_rules": "records imaging opening",
     "opened_source": "errors _optional records graph heads networks features pretrained sources strategies "
-    "opening opening_rules",
+    "training_judging opening opening_rules",
     "finetune": "records scratch progress data imaging graph heads features protocol controls opening "
     "opening_rules opened_source",
     "opened_model": "records data features assemble heads controls strategies opening opening_rules "
     "opened_source finetune",
     "comparison": "errors records progress beside data evaluation protocol",
-    "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
-    "controls comparison provenance opening opened_model",
     "explain": "errors records",
     "gallery": "errors records data imaging model explain",
+    "transfer_judging": "records data features choose strategies protocol controls plain_controls comparison",
+    "transfers": "records data imaging evaluation choose features strategies provenance opening opened_model "
+    "gallery transfer_judging",
     "scatter": "errors records data",
     "studies": "errors records beside data imaging graph evaluation heads networks features model sources "
-    "strategies protocol controls opening finetune comparison transfers gallery scatter provenance",
+    "strategies protocol controls plain_controls opening finetune comparison transfers gallery scatter "
+    "provenance",
     "regime": "errors records networks",
     "tune": "errors records _threads data imaging evaluation heads features choose",
     "tune_training": "errors records _optional progress data imaging evaluation networks sources regime",
@@ -79,8 +83,9 @@ LAYERS: dict[str, str] = {
     "tune tune_training provenance",
     "training_log": "errors records _optional atomic",
     "finished_runs": "errors model",
+    "training_report": "records data imaging networks report provenance strategies gallery training_judging",
     "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
-    "sources strategies provenance training_log finished_runs",
+    "sources strategies provenance training_log finished_runs training_judging training_report",
     "trained": "errors records atomic progress cache data imaging model assemble strategies",
     "evaluating": "errors records progress data evaluation model",
     "inspect": "errors records progress data manifest model sources",
@@ -90,9 +95,10 @@ LAYERS: dict[str, str] = {
     "export": "errors records atomic data imaging graph model",
     "estimator": "errors records cache data imaging heads features model sources strategies",
     "face": "errors records progress cache data imaging features model sources strategies studies opening "
-    "opened_model evaluating",
+    "transfers evaluating",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies comparison tables networks heads features choose transfers protocol controls opening "
+    "strategies comparison tables networks heads features choose transfers protocol controls plain_controls "
+    "opening "
     "finetune studies trained graph provenance",
     "console": "atomic cache data records report tables",
     "nouns": "cache data sources inspect tables recipes console",
@@ -101,7 +107,7 @@ LAYERS: dict[str, str] = {
     "shipping": "console data model export app",
     "verbs": "errors console durations atomic progress data features imaging model networks opening sources "
     "strategies studies tune_training tunings",
-    "training_verb": "errors console durations progress data evaluation model strategies trainings",
+    "training_verb": "errors records console durations progress data evaluation model strategies trainings",
     "cli": "headstart errors records progress cache data imaging evaluation report model opening sources "
     "strategies evaluating inspect tables predict predict_batch face recipes networks heads features "
     "transfers nouns console verbs shipping training_verb",

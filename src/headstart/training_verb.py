@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.console import (
+    AllowLeaks,
     Device,
     Engine,
     HoldOut,
@@ -113,6 +114,7 @@ def train(
     log: Logs = None,
     seed: Seed = 0,
     strict: Strict = False,
+    allow_leaks: AllowLeaks = False,
     json: Json = False,
 ) -> None:
     """Train a network from nothing; save the model with a report. An interrupted run can go on.
@@ -121,7 +123,7 @@ def train(
     """
     from headstart.data.readers import load
     from headstart.durations import parse_duration
-    from headstart.model import Model, check_output
+    from headstart.model import check_output
     from headstart.progress import terminal_progress
     from headstart.trainings import Keeping, Training, checkpoints_of, run_training
 
@@ -146,11 +148,23 @@ def train(
     try:
         with terminal_progress() as progress:
             dataset = told(load(data, strict=strict))
-            done = run_training(dataset, wanted, keeping, progress=progress, command=typed())
+            done = run_training(
+                dataset, wanted, keeping, progress=progress, command=typed(), allow_leaks=allow_leaks
+            )
     except KeyboardInterrupt:
-        if any(checkpoints_of(output).glob("step-*")):
-            print("headstart: interrupted; go on with the same command and --resume", file=sys.stderr)
+        _say_how_to_go_on(any(checkpoints_of(output).glob("step-*")))
         raise
+    _print_done(done, output, json)
+
+
+def _say_how_to_go_on(kept: bool) -> None:
+    if kept:
+        print("headstart: interrupted; go on with the same command and --resume", file=sys.stderr)
+
+
+def _print_done(done: Trained | Model, output: Path, json: bool) -> None:
+    from headstart.model import Model
+
     if isinstance(done, Model):
         _print_finished(done, output, json)
     else:

@@ -1,4 +1,7 @@
-"""A transfer as a user asks for it: check the data, select, fit, judge on other images, report."""
+"""A transfer as a user asks for it: check the data, select, fit, judge on other images, report.
+
+Apart from strategies because the command, Python and recipes share it from the checks to the report.
+"""
 
 from __future__ import annotations
 
@@ -97,22 +100,20 @@ def run_transfer(
     if opening is not None:
         tried = attempt(source, dataset, learnt, wanted, opening, parts, seed=seed, options=options)
         kept = tried.learnt
-    if not judge:
-        judged = None
-    elif parts.held is None:
+    judged = None
+    if judge and parts.held is None:
         judged = by_cross_validation(source, parts.fit, wanted, seed=seed, options=options)
-    else:
+    elif judge:
         judged = by_validation(source, learnt, kept, parts, wanted, seed=seed, options=options)
     kept = _noted(kept, judged)
-    warnings = [] if wanted.augmentation is None else [flip_warning(dataset.classes, wanted.augmentation)]
-    held_out = holdout_sentence(dataset)
-    remarks = (
-        *([held_out] if held_out else []),
-        *([tried.sentence] if tried else []),
-        *([learnt.choice.sentence] if learnt.choice else []),
-        *(text for text in warnings if text),
-        *found.remarks,
+    flips = None if wanted.augmentation is None else flip_warning(dataset.classes, wanted.augmentation)
+    said = (
+        holdout_sentence(dataset),
+        tried.sentence if tried else None,
+        learnt.choice.sentence if learnt.choice else None,
+        flips,
     )
+    remarks = (*(text for text in said if text), *found.remarks)
     result = StudyResult(
         kind="transfer",
         title=f"{short_name(source.name)} to {dataset.name}",

@@ -391,6 +391,21 @@ def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = 
 
 
 def calibrated_loss(scores: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
-    """Mean cross-entropy in nats of held-out scores after the temperature that fits them best."""
+    """Mean cross-entropy in nats of held-out scores after the temperature that fits them best.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_images, n_classes)
+        Logits but for a factor, of images that were not learned from.
+    codes : ndarray of shape (n_images,), int64
+        Their classes.
+    weights : ndarray of shape (n_images,), float32, optional
+        How much each counts.
+
+    Returns
+    -------
+    float
+        It compares heads of every kind: how sure they are does not count, only what a temperature leaves.
+    """
     logits = scores.astype(np.float64)
     return log_loss(logits * fit_temperature(logits, codes, weights), codes, weights)

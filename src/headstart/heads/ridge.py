@@ -76,7 +76,7 @@ class RidgeHead(AffineHead):
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
         standardise, problem = self._problem(training)
-        setting, temperature = chosen_setting(self.held_out(training, problem), training, _DEFAULT)
+        setting, temperature = _chosen_setting(self.held_out(training, problem), training, _DEFAULT)
         weight, bias = problem.solution(setting["strength"])
         self.chosen_ = {**setting, "temperature": temperature}
         self.weight_, self.bias_ = standardise.fold(weight * temperature, bias * temperature)
@@ -132,7 +132,7 @@ class KernelHead(Head):
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
         plan = self._plan(training)
-        setting, temperature = chosen_setting(self.held_out(training, plan), training, _DEFAULT)
+        setting, temperature = _chosen_setting(self.held_out(training, plan), training, _DEFAULT)
         self.standardise_, self.gamma_, self.landmarks_ = plan.standardise, plan.gamma, plan.rows[plan.some]
         expansion = _nystroem(np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_)))
         targets = one_hot(training.codes, training.n_classes)
@@ -248,7 +248,7 @@ def _held_out(problem: LeastSquares, training: Training, strengths: tuple[float,
     return HeldOut.of(tuple({"strength": strength} for strength in strengths), scores, training)
 
 
-def chosen_setting(
+def _chosen_setting(
     held: HeldOut | None, training: Training, default: Mapping[str, float]
 ) -> tuple[dict[str, float], float]:
     """The best setting and the temperature of its scores; the default where nothing can be held out."""
