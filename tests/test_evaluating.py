@@ -164,6 +164,7 @@ def test_holdout_is_found_again(run: Run, home: Path, tmp_path: Path) -> None:
     assert said.code == 1 and "has no image in dataset" in said.err
 
 
+@pytest.mark.filterwarnings("ignore:The network is not significantly better")  # one epoch
 def test_the_images_held_out_are_the_same_for_all_who_make_models(home: Path) -> None:
     known = load(home / "known")
     made = [

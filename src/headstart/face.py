@@ -154,7 +154,6 @@ def transfer(
     """
     dataset = load(data) if isinstance(data, str) else data
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
-    dataset = hold_out(dataset, holdout, seed, frozen.seen)
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(tap, pooling, head, augmentation, balance)
     opening, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
