@@ -342,6 +342,7 @@ def mlflow_run(folder: Path) -> tuple[Any, dict[str, list[tuple[int, float]]]]:
     return found, history
 
 
+@pytest.mark.slow
 @has["mlflow"]
 def test_mlflow_reads_what_was_told(tmp_path: Path, no_server: None) -> None:
     run(make_log(["mlflow"], tmp_path, title="digits"), 1, 3)
@@ -361,6 +362,7 @@ def test_mlflow_goes_on_with_the_run(tmp_path: Path, no_server: None) -> None:
     assert found.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 @has["mlflow"]
 @pytest.mark.parametrize("first", ["", "import mlflow; from mlflow.telemetry import client"])
 def test_mlflow_is_mute(tmp_path: Path, first: str) -> None:

@@ -82,6 +82,7 @@ def test_options_of_the_command_reach_the_model(run: Run, desk: Path) -> None:
     assert {name: found[name] for name in wanted} == wanted
 
 
+@pytest.mark.slow
 def test_torch_takes_the_rest(run: Run, desk: Path) -> None:
     words = ("train", "digits:0-1", "-o", "m", "--network", "best", "--epochs", "1", "--mixup", "0.2")
     said = run(*words, "--ema", "0.9", "--augment", "shear=0.1", "--device", "cpu")
