@@ -3,7 +3,7 @@
     python benchmarks/honest_transfer.py --data DATA --weights FOLDER_OF_A_PHOTO_NETWORK
 
 Coin-toss labels of photos: nothing can be learned, so the truth is 50 %; how often does the printed interval
-exclude it? Real labels: the printed figure of 80 photos against the accuracy of the saved model on all others.
+exclude it? Real labels: the printed figure of 80 photos against the saved model's accuracy on all others.
 USPS: 100 labels, each head; printed minus delivered on the test digits, mean over draws.
 """
 
@@ -30,7 +30,9 @@ from headstart.strategies import CHOSEN, Probe
 from headstart.transfers import run_transfer
 
 
-def printed(source: Source, pool: Dataset, probe: Probe, seed: int, options: Extraction) -> tuple[Score, object]:
+def printed(
+    source: Source, pool: Dataset, probe: Probe, seed: int, options: Extraction
+) -> tuple[Score, object]:
     """The accuracy that the command prints, and the model that it saves."""
     done = run_transfer(source, pool, probe, seed=seed, options=options)
     ours = next(row.accuracy for row in done.result.rows if row.strategy == "probe")

@@ -197,7 +197,7 @@ def test_images_larger_than_the_network_s_are_prepared_to_it(folder: Path, warm:
 def test_a_source_says_what_it_is(folder: Path, warm: Path) -> None:
     source, network = opened("mine", folder), original("mine", folder)
     assert source.name == f"{LOCAL}{folder}" and source.default_tap == "embedding"
-    assert source.classes == tuple("0123456") and source.precision == "auto"
+    assert source.classes == tuple("0123456") and source.precision == "fp32"
     assert source.notes["n_parameters"] == sum(one.numel() for one in network.parameters())
     assert source.notes["licence"] == "mit" and source.notes["checksum"] == checksum(network)
     from torch.utils.flop_counter import FlopCounterMode

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays
 from headstart.errors import DataError, SettingError
@@ -98,9 +99,8 @@ def test_groups_and_copies_stay_together() -> None:
         for one in each:
             assert grouped.pool.groups is not None
             assert not set(grouped.pool.groups[one.learn]) & set(grouped.pool.groups[one.asked])
-    units = list(range(60))
-    units[40] = 0  # a copy of the first
-    for each in partings(decide(blank(60), units=units))[None]:
+    copied = with_clusters(blank(60), [(0, 40)])
+    for each in partings(decide(copied))[None]:
         assert all((0 in one.asked) == (40 in one.asked) for one in each)
 
 

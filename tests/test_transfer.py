@@ -15,7 +15,7 @@ from headstart.choose import MOST_IMAGES
 from headstart.controls import Chooser, Reader, chosen_probe
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays, load
-from headstart.data.refuse import check_up
+from headstart.data.refuse import check_up, checked
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError, UnknownTapError
 from headstart.evaluation.intervals import cross_validated, wilson

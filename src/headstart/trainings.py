@@ -172,12 +172,12 @@ def run_training(
     settings, augmentation, auto = _settled(wanted)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, wanted.holdout, settings.seed)
+    parts = training_parts(dataset, settings.seed)
     identity = _identity(dataset, wanted, settings, augmentation, auto)
     if keeping.resume and not any(checkpoints_of(keeping.output).glob("step-*")):
         finished = finished_model(keeping.output, identity)
         if finished is not None:
             return finished
-    parts = training_parts(dataset, settings.seed)
     place, every_s = checkpoints_of(keeping.output), keeping.every_s
     kept = _Kept(place, identity, interval_s=every_s, resume=keeping.resume)
     facts = {
