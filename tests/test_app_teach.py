@@ -221,6 +221,7 @@ def test_many_files_at_once_and_one_that_is_none(visitor: Visitor) -> None:
     visitor.count("ring", 8)  # what was dropped before is still on the page
 
 
+@pytest.mark.slow
 def test_removing_an_example_and_a_class(visitor: Visitor) -> None:
     taught(visitor, 2)
     visitor.page.locator("#lesson [data-class=bar] figure").first.hover()
@@ -233,6 +234,7 @@ def test_removing_an_example_and_a_class(visitor: Visitor) -> None:
     visitor.says("#teach", "Teach bar")
 
 
+@pytest.mark.slow
 def test_two_visitors_do_not_mix(browser: Any, address: str, visitor: Visitor) -> None:
     visitor.add_class("mine")
     other = Visitor(browser, address)
@@ -245,6 +247,7 @@ def test_two_visitors_do_not_mix(browser: Any, address: str, visitor: Visitor) -
         other.context.close()
 
 
+@pytest.mark.slow
 def test_the_camera(visitor: Visitor) -> None:
     visitor.add_class("face")
     visitor.page.get_by_role("tab", name="Camera").click()
@@ -256,6 +259,7 @@ def test_the_camera(visitor: Visitor) -> None:
     visitor.count("face", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../../up", "/etc/x", ".hidden", ""])
 def test_no_name_leads_out_of_the_folder(visitor: Visitor, output: Path, name: str) -> None:
     taught(visitor, 2)
@@ -265,6 +269,7 @@ def test_no_name_leads_out_of_the_folder(visitor: Visitor, output: Path, name: s
     assert not (output.parent / "up").exists() and not (output.parent.parent / "up").exists()
 
 
+@pytest.mark.slow
 def test_plain_sentences_for_what_is_missing(visitor: Visitor) -> None:
     visitor.page.click("#begin")
     visitor.says("#notice", "Class name is ''")
@@ -280,6 +285,7 @@ def test_plain_sentences_for_what_is_missing(visitor: Visitor) -> None:
     visitor.says("#saved", "Fewer than 2 classes have an example")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_whole(browser: Any, address: str, scheme: str) -> None:
     phone = Visitor(

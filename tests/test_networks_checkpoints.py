@@ -754,6 +754,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_run_killed_at_any_moment_goes_on_from_a_whole_checkpoint(tmp_path: Path) -> None:
     tmp_path = tmp_path / "run"
