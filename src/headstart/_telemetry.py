@@ -13,7 +13,7 @@ __all__ = ["SWITCHES", "switch_off"]
 
 SWITCHES = {
     "GRADIO_ANALYTICS_ENABLED": "False",  # events to api.gradio.app, and a check for a newer version
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: versions of installed packages in every request
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, hf_xet: installed packages, summaries of transfers
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: a device id and a queue of events in the home folder
     "RAY_USAGE_STATS_ENABLED": "0",

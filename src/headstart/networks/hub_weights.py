@@ -70,13 +70,12 @@ def _is_cached(weights: Any) -> bool:
 
 
 def _address(weights: Any) -> str:
-    """Where the weights are; on the hub this redirects to the server that holds its large files."""
-    if not weights.hf_hub_id:
-        return str(weights.url)
-    repository, _, revision = weights.hf_hub_id.partition("@")
-    return huggingface_hub.hf_hub_url(
-        repository, weights.hf_hub_filename or _FILES[0], revision=revision or None
-    )
+    """The hub, or where weights outside the hub are.
+
+    Not the file: its address redirects to another server, and twice as many round trips take longer than
+    the limit over a satellite.
+    """
+    return str(huggingface_hub.constants.ENDPOINT if weights.hf_hub_id else weights.url)
 
 
 def _check_answers(address: str) -> None:
