@@ -143,8 +143,9 @@ def _faults_of_settings(book: Book) -> Iterator[str]:
     for path in sorted(book.templates.glob("*.md.j2")):
         if path.name.removesuffix(".md.j2") not in quoted:
             yield f"{book.shown(path)} is in the blocks of no figure, expected one; add it to {settings}"
+    dated = book.settings["documents"].get("unquoted", ())
     for path in sorted(book.place("x").parent.iterdir()):
-        if path.stem not in book.figures:
+        if path.stem not in book.figures and path.stem not in dated:
             yield f"{book.shown(path)} belongs to no figure, expected an entry in {settings}; add one"
 
 
