@@ -304,10 +304,14 @@ def test_with_patience_the_best_epoch_is_told(split_digits: Dataset) -> None:
     assert learnt.curve is not None
     best = int(np.argmin(learnt.curve.val_loss))
     assert learnt.curve.best_step == best + 1
+    assert learnt.judged is not None and learnt.parts is not None and learnt.parts.held is not None
+    found = learnt.judged.evaluation(0).accuracy
     assert learnt.model.manifest.scores == {
         "val_loss": learnt.curve.val_loss[best],
-        "val_accuracy": learnt.curve.val_accuracy[best],
+        "val_accuracy": found.value,
     }
+    n_held = len(learnt.parts.held)
+    assert abs(found.n - n_held / 2) <= len(split_digits.classes), "the other half decided when to stop"
 
 
 @pytest.mark.parametrize("head", HEADS)
