@@ -1,6 +1,9 @@
-# Two commands set everything up on a machine with Python 3.11 and make:
-#   make demo   the base install (no torch), the main job on bundled data, and where its report is
+# Two commands set everything up on a machine with Python 3.11, 3.12 or 3.13 and make:
+#   make demo   the base install (no torch), then a study on bundled data: Greek letters taught to a network
+#               that has never seen Greek, from 1, 2 and 5 drawings of each; says where its report is
 #   make test   everything installed, every check and test run
+# and one is for the time between two edits:
+#   make quick  the tests that are not marked slow
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,11 +11,20 @@ PIP := $(BIN)/pip install --quiet --constraint requirements.lock
 # the real data sets, where they stand beside the checkout; tests that need them skip elsewhere
 DATA := $(wildcard ../shared/data)
 export HEADSTART_DATA ?= $(if $(DATA),$(abspath $(DATA)))
+# tests run in one process per core, each on one thread; WORKERS=0 runs them in this process
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
-.PHONY: demo install check test docs bench lock clean
+# pretrained weights and the scripts of the peers that benchmarks compare with
+WEIGHTS := $(wildcard ../shared/weights)
+export HEADSTART_WEIGHTS ?= $(if $(WEIGHTS),$(abspath $(WEIGHTS)))
+PEERS := $(wildcard ../shared/bench)
+export HEADSTART_PEERS ?= $(if $(PEERS),$(abspath $(PEERS)))
+
+.PHONY: demo install check quick test docs bench figures figures-slow pictures lock clean
 
 demo: $(VENV)/base.stamp
-	$(BIN)/headstart run odd-to-even --data digits -o runs/demo
+	$(BIN)/headstart study drawings omniglot-greek --labels 1,2,all --draws 10 --output runs/demo
 
 install: $(VENV)/all.stamp
 
@@ -22,9 +34,14 @@ check: $(VENV)/all.stamp
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python tools/docs.py --check
+# until `make figures`, `make figures-slow` and `make pictures` have run with the present judging
+	$(BIN)/python tools/figures.py check --allow-stale
+
+quick: $(VENV)/all.stamp
+	$(PYTEST) -m 'not slow and not gpu and not network'
 
 test: check
-	$(BIN)/pytest
+	$(PYTEST)
 
 docs: $(VENV)/all.stamp
 	$(BIN)/python tools/docs.py
@@ -32,9 +49,19 @@ docs: $(VENV)/all.stamp
 bench: $(VENV)/all.stamp
 	@echo "one at a time, alone on the machine:"; ls benchmarks/*.py | sed 's/^/  $(subst /,\/,$(BIN))\/python /'
 
-# exact pins from the ranges in pyproject.toml; needs uv
+# what README and docs quote: run again what gives it, and write it there; see benchmarks/figures.toml
+figures: $(VENV)/all.stamp
+	$(BIN)/python tools/figures.py run
+
+figures-slow: $(VENV)/all.stamp
+	$(BIN)/python tools/figures.py run --group slow
+
+pictures: $(VENV)/all.stamp
+	$(BIN)/python tools/screenshots.py
+
+# exact pins from the ranges in pyproject.toml, for every Python and system at once; needs uv
 lock:
-	uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-annotate --no-header \
+	uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-find-links --no-emit-index-url --output-file requirements.lock
 
 clean:

@@ -14,7 +14,7 @@ coverage  models of known accuracy answer n images, alone or by writers who diff
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 from dataclasses import replace
 from time import perf_counter
 
@@ -88,8 +88,9 @@ def studied(dataset: Dataset, external: Dataset | None, kind: str, number: int, 
     return [one.verdict for one in table.comparisons]
 
 
-def alarms(n_studies: int, kinds: list[str]) -> None:
+def alarms(n_studies: int, kinds: list[str]) -> list[dict[str, object]]:
     """Share of studies in which any comparison says helps or hurts."""
+    lines: list[dict[str, object]] = []
     digits = load("mnist:parity").split("train")
     print(f"{'truth':10} {'protocol':14} {'studies':>8} {'alarms':>7}   rate, 95 % interval   seconds each")
     for truth in ("posing", "permuted"):
@@ -109,25 +110,35 @@ def alarms(n_studies: int, kinds: list[str]) -> None:
                 f"{rate.high:.2%}]   {each:.2f}",
                 flush=True,
             )
+            lines.append({"truth": truth, "protocol": kind, "studies": n_studies, "alarms": found})
+    return lines
 
 
-def coverage(n_draws: int) -> None:
+def coverage(n_draws: int) -> list[dict[str, object]]:
     """How often intervals hold what is true."""
     rng = np.random.default_rng(0)
+    lines: list[dict[str, object]] = []
+
+    def tell(name: str, n: int, truth: float, held: list[bool]) -> float:
+        share = float(np.mean(held))
+        print(f"{name:34} {n:5} {truth:6.2f}   {share:.2%}")
+        lines.append({"interval": name, "n": n, "truth": truth, "held": share})
+        return share
+
     print(f"\n{'interval of':34} {'n':>5} {'truth':>6}   holds it in, of {n_draws:,}")
     for n in (50, 200, 1_000):
         shares: list[float] = []
         for truth in (0.6, 0.7, 0.8, 0.9, 0.95):
             held = [truth_in(wilson(int(rng.binomial(n, truth)), n), truth) for _ in range(n_draws)]
-            shares.append(float(np.mean(held)))
-            print(f"{'an accuracy (Wilson)':34} {n:5} {truth:6.2f}   {shares[-1]:.2%}")
+            shares.append(tell("an accuracy (Wilson)", n, truth, held))
         print(f"{'... on average':34} {n:5} {'':6}   {np.mean(shares):.2%}")
         for truth in (0.0, 0.05, 0.15):
             held = [truth_in(paired_difference(*pair(rng, n, truth)), truth) for _ in range(n_draws)]
-            print(f"{'a paired difference (Newcombe)':34} {n:5} {truth:6.2f}   {np.mean(held):.2%}")
+            tell("a paired difference (Newcombe)", n, truth, held)
         for truth in (0.7, 0.9):
             held = [truth_in(clustered_score(*by_writers(rng, n, truth)), truth) for _ in range(n_draws // 4)]
-            print(f"{'an accuracy by 10 writers':34} {n:5} {truth:6.2f}   {np.mean(held):.2%}")
+            tell("an accuracy by 10 writers", n, truth, held)
+    return lines
 
 
 def truth_in(score: object, truth: float) -> bool:
@@ -156,13 +167,12 @@ def main() -> None:
     given.add_argument("--draws", type=int, default=4_000)
     given.add_argument("--kinds", nargs="*", default=list(_KINDS))
     chosen = given.parse_args()
-    print(facts("headstart", "numpy", "scipy"))
-    begun = perf_counter()
-    if chosen.studies:
-        alarms(chosen.studies, chosen.kinds)
-    if chosen.draws:
-        coverage(chosen.draws)
-    print(f"{perf_counter() - begun:.0f} s", file=sys.stderr)
+    about, begun = facts("headstart", "numpy", "scipy"), perf_counter()
+    print(about)
+    studies = alarms(chosen.studies, chosen.kinds) if chosen.studies else []
+    intervals = coverage(chosen.draws) if chosen.draws else []
+    print(f"{perf_counter() - begun:.0f} s")
+    print(json.dumps({**about, "studies": studies, "intervals": intervals}))
 
 
 if __name__ == "__main__":

@@ -74,13 +74,16 @@ def main() -> None:
     if args.child:
         child(args.child)
         return
-    print(json.dumps(facts("headstart", "numpy", "openvino")))
+    about, runs = facts("headstart", "numpy", "openvino"), []
+    print(json.dumps(about))
     for n_images in args.counts:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "images.npy"
             make(path, n_images)
             found = run([sys.executable, __file__, "--child", str(path)], HEADSTART_CACHE=f"{folder}/cache")
+        runs.append(found)
         print(json.dumps(found))
+    print(json.dumps({**about, "runs": runs}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ digits are also drawn large, thinned or thickened, put on unevenly lit, noisy pa
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from itertools import product
 
@@ -101,6 +102,14 @@ def main() -> None:
     for key, pairs in sorted(scores.items(), key=lambda item: -np.mean(item[1], axis=0)[1]):
         clean_mean, photo_mean = 100 * np.mean(pairs, axis=0)
         print(f"{', '.join(map(str, key)):60} {clean_mean:6.2f} {photo_mean:6.2f}   n {len(pairs)}")
+    names = ("source_augmentation", "augmentation", "copies", "layer", "head")
+    lines = [
+        dict(zip(names, key, strict=True))
+        | dict(zip(("clean", "photographed"), np.mean(pairs, axis=0).tolist(), strict=True))
+        | {"draws": len(pairs)}
+        for key, pairs in scores.items()
+    ]
+    print(json.dumps({"triples": TRIPLES[: given.triples], "draws": given.draws, "lines": lines}))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ intervals.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,8 @@ def main() -> None:
     from headstart.strategies import learn_network
     from headstart.tables import detection_table
 
-    print(facts("headstart", "numpy", "openvino", "torch"))
+    about, judged = facts("headstart", "numpy", "openvino", "torch"), []
+    print(about)
     if chosen.digits:
         model = open_model(chosen.digits)
     else:
@@ -63,14 +66,15 @@ def main() -> None:
         "smooth blobs": from_arrays(noise(1_000, 28, 2), ["noise"] * 1_000),
     }
     for name, images in novel.items():
-        print(f"\n{detection_table(detection(f'digits against {name}', known, model.answer(images)))}")
+        judged.append(detection(f"digits against {name}", known, model.answer(images)))
+        print(f"\n{detection_table(judged[-1])}")
     if chosen.greek:
         taught = open_model(chosen.greek)
         others = load(str(Path(chosen.data) / "greek/other_letters"))
-        found = detection(
-            "strangers' Greek letters", taught.answer(load("greek-photos")), taught.answer(others)
-        )
-        print(f"\n{detection_table(found)}")
+        photos = taught.answer(load("greek-photos"))
+        judged.append(detection("strangers' Greek letters", photos, taught.answer(others)))
+        print(f"\n{detection_table(judged[-1])}")
+    print(json.dumps({**about, "judged": [asdict(one) for one in judged]}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Requests per second and latencies of `headstart serve`, against the straightforward PyTorch peer.
 
-In: a model folder, a folder of pictures. Out: a line for each server, and all of it as JSON. Each picture
-is sent as one request (a form with one file, the same bytes to both); the public tool wrk, a process of its
-own, keeps some connections busy. --minutes asks ours longer and watches its memory. Only to 127.0.0.1.
+In: a model folder, a folder of pictures or the name of a dataset. Out: a line for each server, and all of it
+as JSON. Each picture is sent as one request (a form with one file, the same bytes to both); the public tool
+wrk, a process of its own, keeps some connections busy. --minutes asks ours longer and watches its memory.
+Only to 127.0.0.1.
 
-python benchmarks/serve_load.py digits --model runs/digits --pictures some/digits
+python benchmarks/serve_load.py digits --model runs/digits --pictures mnist
 python benchmarks/serve_load.py photos --model runs/bees --pictures data/hymenoptera/val --minutes 10
 """
 
@@ -35,6 +36,7 @@ SERVE = (
 )
 PEER = Path(__file__).with_name("torch_server.py")
 BOUNDARY = "headstartloadheadstartload"
+N_SENT = 32
 LUA = """
 local bodies = {}
 for name in io.lines("%(folder)s/list") do
@@ -143,6 +145,20 @@ def rss_mb(pid: int) -> float:
     return total
 
 
+def pictures(words: str, folder: Path) -> list[Path]:
+    """Files to send: those of a folder, or images of a dataset written as PNG."""
+    if not Path(words).is_dir():
+        from PIL import Image
+
+        from headstart.data.readers import load
+
+        for number, pixels in enumerate(load(words).images.pixels[:N_SENT]):  # type: ignore[attr-defined]
+            Image.fromarray(pixels[..., 0]).save(folder / f"{number:02}.png")
+        words = str(folder)
+    found = sorted(one for one in Path(words).rglob("*") if one.suffix in (".png", ".jpg", ".jpeg"))
+    return found[:N_SENT]
+
+
 def measured(command: list[str], url: str, lua: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Median and range over the repeats, after one round nobody counts."""
     with server(command) as process:
@@ -190,7 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("digits", "photos"))
     parser.add_argument("--model", required=True)
-    parser.add_argument("--pictures", required=True, help="a folder; its first 32 pictures are sent in turn")
+    parser.add_argument(
+        "--pictures", required=True, help="a folder, or a dataset in memory; 32 are sent in turn"
+    )
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--repeats", type=int, default=3)
@@ -201,14 +219,11 @@ def main() -> None:
     asked = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("needs wrk: apt-get install wrk")
-    pictures = [
-        one for one in sorted(Path(asked.pictures).rglob("*")) if one.suffix in (".png", ".jpg", ".jpeg")
-    ][:32]
     about = facts("headstart", "openvino", "torch", "uvicorn", "fastapi")
     print(json.dumps(about))
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        lua = script(pictures, Path(folder))
+        lua = script(pictures(asked.pictures, Path(folder)), Path(folder))
         port = str(free_port())
         ours = [sys.executable, "-c", SERVE, f"m={asked.model}", asked.precision, str(asked.workers), port]
         url = f"http://127.0.0.1:{port}/v1/models/m/predict"

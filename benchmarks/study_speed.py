@@ -46,7 +46,8 @@ def main() -> None:
     given = parser()
     given.add_argument("--weights", required=True, help="folder of a timm network")
     chosen = given.parse_args()
-    print(facts("headstart", "numpy", "openvino", "scikit-learn", "torch"))
+    about = facts("headstart", "numpy", "openvino", "scikit-learn", "torch")
+    print(about)
     with tempfile.TemporaryDirectory() as home:
         cache = os.environ.get("HEADSTART_CACHE", f"{home}/cache")
         command = [sys.executable, __file__, "--child", chosen.weights, home]
@@ -58,6 +59,8 @@ def main() -> None:
     print("features cached:", spread([one["wall_s"] for one in runs[1:]]))
     print("report:", size, "bytes;", runs[-1]["verdict"])
     print("median seconds of a draw:", runs[-1]["cells"])
+    cached = spread([one["wall_s"] for one in runs[1:]])
+    print(json.dumps({**about, "nothing_cached_s": runs[0]["wall_s"], "features_cached_s": cached}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """When to freeze and when to open: the learning curves of finished runs, side by side, as one picture.
 
-In: folders that `headstart run RECIPE --strategies probe,finetune,scratch` or a study wrote. Out: a PNG, and
-their rows, verdicts and remarks as text. Nothing is computed: all of it is in their result.json.
+In: folders that `headstart run RECIPE --strategies probe,finetune,scratch` or a study wrote. Out: a PNG,
+their rows, verdicts and remarks as text, and the same as JSON on the last line, by the name of the folder.
+Nothing is computed: all of it is in their result.json.
 
 python benchmarks/when_to_open.py runs/odd-to-even-mnist runs/parity-mnist --picture when-to-open.png
 """
@@ -20,6 +21,8 @@ COLOURS = {
     "finetune, unchecked": ("fine-tuned, always", "#d9822b", ":"),
     "scratch": ("from scratch", "#666666", "--"),
 }
+
+KEPT = ("title", "verdict", "remarks", "sizes", "rows", "comparisons")
 
 
 def curve(result: dict[str, Any], strategy: str) -> list[tuple[int, float, float, float]]:
@@ -58,10 +61,12 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--picture", type=Path, required=True)
     asked = parser.parse_args()
+    results = {}
     figure, panels = pyplot.subplots(1, len(asked.runs), figsize=(5.2 * len(asked.runs), 4.2), dpi=140)
     for axes, run in zip([panels] if len(asked.runs) == 1 else panels, asked.runs, strict=True):
         result = json.loads((run / "result.json").read_text())
         tell(result)
+        results[run.name] = {name: result[name] for name in KEPT}
         for strategy, (name, colour, line) in COLOURS.items():
             points = curve(result, strategy)
             if not points:
@@ -81,6 +86,7 @@ def main() -> None:
     figure.legend(*first.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(asked.picture)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from headstart.data.readers import load
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "mnist: needs MNIST under $HEADSTART_DATA; skipped elsewhere")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell starts in the background is deaf
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +27,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test finds what another one, or the user, has stored."""
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("HEADSTART_CACHE_LIMIT_GB", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The command line points matplotlib at the cache, which each test has anew; one font list is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -335,6 +335,7 @@ def parsed_elsewhere(body: bytes) -> list[tuple[dict[str, str], bytes]]:
     return [(headers, bytes(data)) for headers, data in parts]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.lists(st.sampled_from([b"\r\n", b"--", b"\r\n--boun", b"x", b"\r", b"\0"])).map(b"".join),

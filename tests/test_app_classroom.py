@@ -110,6 +110,7 @@ def test_nothing_is_said_before_there_is_enough(room: Classroom) -> None:
     assert accuracy is not None and accuracy.n == 4
 
 
+@pytest.mark.slow
 def test_a_picture_taught_is_its_own_nearest(room: Classroom) -> None:
     taught(room)
     answer = room.ask(picture("cross", 3))
@@ -117,6 +118,7 @@ def test_a_picture_taught_is_its_own_nearest(room: Classroom) -> None:
     assert answer.nearest.number == room.examples("cross")[3].number
 
 
+@pytest.mark.slow
 def test_what_is_like_nothing_taught_is_none_of_these(room: Classroom) -> None:
     taught(room, 8)
     noise = np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)
@@ -171,6 +173,7 @@ def test_shares_are_kept_so_that_chance_is_chance() -> None:
     assert 0.4 < np.mean(rights) < 0.6
 
 
+@pytest.mark.slow
 def test_the_saved_model_answers_as_the_page(room: Classroom, tmp_path: Path) -> None:
     taught(room, 6)
     room.remove(room.examples("bar")[1].number)  # the last picture moves to its place
@@ -292,6 +295,7 @@ def test_two_do_not_mix(eye: Eye) -> None:
     assert one.classes == KINDS and other.classes == ("else",) and not other.examples("else")
 
 
+@pytest.mark.slow
 def test_remarks_of_the_doctor(room: Classroom) -> None:
     room.add_class("bar")
     room.add_class("ring")

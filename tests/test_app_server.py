@@ -28,7 +28,7 @@ PROGRAM = """
 import sys
 from headstart.app.limits import Limits
 from headstart.app.server import serve_models
-limits = Limits(header_s=1.0, body_s=1.5, drain_s=5.0)
+limits = Limits(header_s=1.0, body_s=float(sys.argv[2]), drain_s=10.0)
 serve_models([sys.argv[1]], port=0, token=None, limits=limits, workers=1)
 """
 PREDICT = "/v1/models/tiny/predict"
@@ -74,7 +74,7 @@ def head(n_bytes: int) -> bytes:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """All that comes until the other side closes; an error if it does not."""
     found = b""
     with contextlib.suppress(ConnectionError):
         while piece := connection.recv(65_536):
@@ -88,10 +88,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(folder: Path) -> Callable[[], Running]:
-    def begin() -> Running:
+def start(folder: Path) -> Callable[..., Running]:
+    def begin(body_s: float = 1.5) -> Running:
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder)],
+            [sys.executable, "-c", PROGRAM, str(folder), str(body_s)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -114,7 +114,7 @@ def ended(running: Running, number: int = signal.SIGTERM) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def running(start: Callable[[], Running]) -> Iterator[Running]:
+def running(start: Callable[..., Running]) -> Iterator[Running]:
     """One process for all tests that leave it as it was; it must have said nothing of what was sent."""
     made = start()
     yield made
@@ -128,17 +128,23 @@ def test_it_answers(running: Running) -> None:
     assert running.ask("GET", "/readyz")[0] == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_under_way_is_finished(start: Callable[[], Running], number: int) -> None:
-    running = start()
+def test_what_is_under_way_is_finished(start: Callable[..., Running], number: int) -> None:
+    running = start(body_s=30.0)
     body = picture(255)
     with running.connect() as connection, running.connect():  # the other says nothing
         connection.sendall(head(len(body)) + body[:10])
-        time.sleep(0.3)
+        running.well()  # whoever came before has been heard then
         running.process.send_signal(number)
-        time.sleep(0.5)
-        with pytest.raises(ConnectionRefusedError):
-            running.connect()
+        for _ in range(100):
+            try:
+                running.connect().close()
+            except ConnectionRefusedError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("new connections are still taken")
         connection.sendall(body[10:])
         assert b"200 OK" in everything(connection)
     assert running.process.wait(15) == 0
@@ -197,21 +203,17 @@ def test_bombs_cost_no_memory(running: Running) -> None:
 
 def test_a_slow_header_is_cut_off_and_others_are_answered(running: Running) -> None:
     with running.connect() as silent, running.connect() as slow:
-        begun = time.monotonic()
         slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost".encode())
         running.well()
         assert everything(silent) == b"" and everything(slow) == b""
-        assert 0.5 < time.monotonic() - begun < 5
 
 
 def test_a_header_that_drips_is_cut_off(running: Running) -> None:
-    with running.connect() as connection:
-        begun = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            for _ in range(100):
-                connection.sendall(b"G" if time.monotonic() - begun < 0.1 else b"E")
-                time.sleep(0.1)
-        assert time.monotonic() - begun < 5
+    """A letter every tenth of a second for ten times as long as a header may take."""
+    with running.connect() as connection, pytest.raises(ConnectionError):
+        for number in range(100):
+            connection.sendall(b"E" if number else b"G")
+            time.sleep(0.1)
     running.well()
 
 
@@ -219,10 +221,8 @@ def test_a_second_header_on_the_same_connection_is_cut_off_too(running: Running)
     with running.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.2)
-        begun = time.monotonic()
         connection.sendall(b"GET /healthz HT")
         assert everything(connection).count(b"200 OK") == 1
-        assert time.monotonic() - begun < 5
 
 
 def test_a_slow_body_is_told_and_others_are_answered(running: Running) -> None:
@@ -285,6 +285,7 @@ def test_many_at_once(running: Running) -> None:
     assert len(found) == 160 and set(found) == {200, 422}
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_no_fault(running: Running, tmp_path: Path) -> None:
     """It reads the document, asks what it allows and what it does not, and looks at every answer."""
     tool = Path(sys.executable).with_name("schemathesis")
@@ -385,6 +386,7 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         serve_models([str(folder)])
 
 
+@pytest.mark.slow
 def test_it_loads_no_training_framework(folder: Path) -> None:
     program = (
         "import sys; from headstart.app import listening, server; listening.run_app = lambda *_: None\n"

@@ -170,6 +170,7 @@ def taught(visitor: Visitor, each: int = 4) -> None:
         visitor.count(kind, each)
 
 
+@pytest.mark.slow
 def test_drawings_are_taught_and_answered(visitor: Visitor, output: Path, tmp_path: Path) -> None:
     for kind in ("bar", "ring"):
         visitor.add_class(kind)
@@ -202,6 +203,7 @@ def test_drawings_are_taught_and_answered(visitor: Visitor, output: Path, tmp_pa
     assert done.returncode == 0 and "asked.png" in done.stdout
 
 
+@pytest.mark.slow
 def test_many_files_at_once_and_one_that_is_none(visitor: Visitor) -> None:
     taught(visitor)
     visitor.says("#lesson", "of 12 right")
@@ -219,6 +221,7 @@ def test_many_files_at_once_and_one_that_is_none(visitor: Visitor) -> None:
     visitor.count("ring", 8)  # what was dropped before is still on the page
 
 
+@pytest.mark.slow
 def test_removing_an_example_and_a_class(visitor: Visitor) -> None:
     taught(visitor, 2)
     visitor.page.locator("#lesson [data-class=bar] figure").first.hover()
@@ -231,6 +234,7 @@ def test_removing_an_example_and_a_class(visitor: Visitor) -> None:
     visitor.says("#teach", "Teach bar")
 
 
+@pytest.mark.slow
 def test_two_visitors_do_not_mix(browser: Any, address: str, visitor: Visitor) -> None:
     visitor.add_class("mine")
     other = Visitor(browser, address)
@@ -243,6 +247,7 @@ def test_two_visitors_do_not_mix(browser: Any, address: str, visitor: Visitor) -
         other.context.close()
 
 
+@pytest.mark.slow
 def test_the_camera(visitor: Visitor) -> None:
     visitor.add_class("face")
     visitor.page.get_by_role("tab", name="Camera").click()
@@ -254,6 +259,7 @@ def test_the_camera(visitor: Visitor) -> None:
     visitor.count("face", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../../up", "/etc/x", ".hidden", ""])
 def test_no_name_leads_out_of_the_folder(visitor: Visitor, output: Path, name: str) -> None:
     taught(visitor, 2)
@@ -263,6 +269,7 @@ def test_no_name_leads_out_of_the_folder(visitor: Visitor, output: Path, name: s
     assert not (output.parent / "up").exists() and not (output.parent.parent / "up").exists()
 
 
+@pytest.mark.slow
 def test_plain_sentences_for_what_is_missing(visitor: Visitor) -> None:
     visitor.page.click("#begin")
     visitor.says("#notice", "Class name is ''")
@@ -278,6 +285,7 @@ def test_plain_sentences_for_what_is_missing(visitor: Visitor) -> None:
     visitor.says("#saved", "Fewer than 2 classes have an example")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_whole(browser: Any, address: str, scheme: str) -> None:
     phone = Visitor(
@@ -304,6 +312,7 @@ def test_without_gradio_it_says_how_to_get_it() -> None:
     assert "pip install 'headstart[serve]'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(address: str, tmp_path: Path) -> None:
     program = SERVE.replace("port=0", f"port={address.rpartition(':')[2].strip('/')}")
     done = subprocess.run(

@@ -104,6 +104,15 @@ def until(true: Callable[[], bool], what: str) -> None:
     pytest.fail(what)
 
 
+def refuses(port: int) -> bool:
+    """Whether nobody listens on a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=20).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model().save(tmp_path_factory.mktemp("models") / "tiny")
@@ -132,6 +141,7 @@ def sockets(pid: int) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_both_answer_and_the_figures_are_those_of_both(running: Running) -> None:
     before = {pid: sockets(pid) for pid in running.pids}
     assert len(before) == 2 and running.process.pid not in before
@@ -165,22 +175,26 @@ def test_both_answer_and_the_figures_are_those_of_both(running: Running) -> None
     assert list(running.temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_that_died_is_replaced_and_requests_go_on(running: Running) -> None:
+    def answered() -> float:
+        return running.figure("headstart_requests_total", route=ROUTE, status="200")
+
     for _ in range(10):
         assert running.predict() == 200
-    time.sleep(0.3)  # an answer is counted after it was sent
+    until(lambda: answered() == 10, "not 10")  # an answer is counted after it was sent
     first = running.pids
     os.kill(first[0], signal.SIGKILL)
     until(lambda: first[0] not in running.pids and len(running.pids) == 2, "nobody replaced it")
     for _ in range(10):
         assert running.predict() == 200
-    time.sleep(0.3)
+    until(lambda: answered() == 20, "not 20")
     new = next(pid for pid in running.pids if pid not in first)
     os.kill(first[1], signal.SIGKILL)  # so a new one must answer, as soon as it can
     until(lambda: first[1] not in running.pids, "it lives")
     assert running.predict() == 200
     assert new in running.pids
-    until(lambda: running.figure("headstart_requests_total", route=ROUTE, status="200") == 21, "not 21")
+    until(lambda: answered() == 21, "not 21")
     status, err = running.ended()
     assert status == 0
     assert [line.partition(" ended ")[2] for line in err.splitlines()] == 2 * [
@@ -188,6 +202,7 @@ def test_one_that_died_is_replaced_and_requests_go_on(running: Running) -> None:
     ], err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_both_finish_what_is_under_way(running: Running, number: int) -> None:
     body = picture(255)
@@ -206,9 +221,7 @@ def test_both_finish_what_is_under_way(running: Running, number: int) -> None:
         assert all(sockets(pid) > before[pid] for pid in before)
         time.sleep(0.3)
         running.process.send_signal(number)
-        time.sleep(0.7)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", running.port), timeout=20)
+        until(lambda: refuses(running.port), "new connections are still taken")
         for connection in connections:
             connection.sendall(body[10:])
         for connection in connections:
@@ -217,6 +230,7 @@ def test_both_finish_what_is_under_way(running: Running, number: int) -> None:
     assert running.process.communicate() == ("", "")
 
 
+@pytest.mark.slow
 def test_they_end_with_their_parent(running: Running) -> None:
     pids = running.pids
     running.process.kill()
@@ -231,6 +245,7 @@ def state(pid: int) -> str:
         return "gone"
 
 
+@pytest.mark.slow
 def test_it_gives_up_when_they_die_at_once(running: Running) -> None:
     for _ in range(3):
         for pid in running.pids:
@@ -244,6 +259,7 @@ def test_it_gives_up_when_they_die_at_once(running: Running) -> None:
     assert "WorkersError: worker ended (signal 9), the last of 5" in err
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_do_is_our_error(folder: Path) -> None:
     with pytest.raises(SettingError, match="precision"):
         serve_models([str(folder)], port=0, workers=2, precision="fp7")

@@ -198,6 +198,7 @@ def test_a_blur_of_no_width_is_none() -> None:
     assert np.array_equal(views(noise(2, 9, 9, 1), "blur=1e-30"), noise(2, 9, 9, 1))
 
 
+@pytest.mark.slow
 def test_a_blur_does_not_depend_on_the_batch_by_the_last_bit() -> None:
     torch, kornia = pytest.importorskip("torch"), pytest.importorskip("kornia")
     values = torch.from_numpy(np.random.default_rng(0).random((64, 1, 28, 28), np.float32))

@@ -35,6 +35,7 @@ def digits():
     return load("digits")
 
 
+@pytest.mark.slow
 def test_a_torch_model_answers_the_same_without_torch(digits, tmp_path):
     pytest.importorskip("torch")
     settings = TrainSettings(epochs=1, learning_rate=3e-3, precision="fp32")
@@ -56,6 +57,7 @@ def test_a_torch_model_answers_the_same_without_torch(digits, tmp_path):
     assert (elsewhere.argmax(axis=1) == trained.argmax(axis=1)).all()
 
 
+@pytest.mark.slow
 def test_the_torch_engine_repeats_itself_to_the_bit(digits):
     pytest.importorskip("torch")
     spec = architecture("cnn", InputSpec(28, 28, 1), 10)

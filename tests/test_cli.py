@@ -97,11 +97,13 @@ def check_keys(value: Any) -> None:
 
 
 def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: Path) -> None:
-    said = run("train", "digits", "-o", "source", "--network", "mlp", "--engine", "scratch")
+    made = ("--network", "mlp", "--engine", "scratch", "--holdout", "0.2")
+    said = run("train", "digits", "-o", "source", *made)
     assert said.code == 0 and said.err == ""
-    assert said.out.startswith("source: mlp on digits, 10 classes, learnt in ")
+    assert said.out.startswith("source: mlp on digits, 10 classes, trained in ")
     assert sorted(path.name for path in (desk / "source").iterdir()) == [
         "card.md",
+        "learned.safetensors",
         "manifest.json",
         "model.onnx",
         "report.html",
@@ -110,7 +112,8 @@ def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: 
     ]
     assert said.out.endswith("Report: source/report.html\nLog: source.log/training.jsonl\n")
 
-    said = run("transfer", "source", "digits:parity", "-o", "parity", "--tap", "hidden1", "--head", "ridge")
+    said = run("transfer", "source", "digits:parity", "-o", "parity", "--tap", "hidden1", "--head", "ridge",
+               "--holdout", "0.2")  # fmt: skip
     assert (said.code, said.err) == (0, "")
     assert "source to digits:parity" in said.out and said.out.endswith("Report: parity/report.html\n")
     manifest = open_model("parity").manifest
@@ -118,7 +121,7 @@ def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: 
 
     said = run("evaluate", "parity", "digits:parity")
     assert (said.code, said.err) == (0, "")
-    accuracy = re.search(r"accuracy (\S+) \[(\S+), (\S+)\] on 1,797 images", said.out)
+    accuracy = re.search(r"accuracy (\S+) \[(\S+), (\S+)\] on 359 images", said.out)
     assert accuracy and 0.9 < float(accuracy[2]) < float(accuracy[1]) < float(accuracy[3]) <= 1
     for words in ("precision", "recall", "F1", "is \\ called", "even", "odd"):
         assert words in said.out
@@ -140,6 +143,7 @@ def test_train_says_what_it_learnt_as_json(run: Run, desk: Path) -> None:
     assert said.document["result"]["evaluations"][0]["accuracy"] == said.document["scores"]["val_accuracy"]
 
 
+@pytest.mark.slow
 def test_transfer_as_json_without_a_cache(run: Run, desk: Path, models: Path) -> None:
     words = ("transfer", models / "digits", "digits:parity", "-o", "m", "--json", "--head", "prototypes")
     said = run(*words, "--no-cache")
@@ -158,10 +162,14 @@ def test_pixels_and_random_networks_are_sources(run: Run, desk: Path) -> None:
 def test_evaluate_as_json(run: Run, models: Path) -> None:
     found = run("evaluate", models / "parity", "digits:parity", "--json").document
     check_keys(found)
-    assert found["classes"] == ["even", "odd"] and found["accuracy"]["n"] == 1797
-    assert np.asarray(found["confusion"]).sum() == 1797
+    n_new = found["new"]["n"]
+    assert found["about"] == "new images" and n_new + found["learned"]["n"] == 1797
+    assert found["counts"]["learned"] == 1797 - n_new >= 1617
+    assert found["classes"] == ["even", "odd"] and found["accuracy"] == found["new"]
+    assert np.asarray(found["confusion"]).sum() == n_new
     assert [one["name"] for one in found["per_class"]] == ["even", "odd"]
-    assert found["calibration"]["n"] == 1797 and found["detection"] is None
+    assert found["macro"]["recall"]["n"] == n_new and found["absent_classes"] == []
+    assert found["calibration"]["n"] == n_new and found["detection"] is None and found["warnings"] == []
 
 
 def test_evaluate_says_whether_strange_pictures_are_told_apart(run: Run, models: Path, desk: Path) -> None:
@@ -185,7 +193,7 @@ def test_evaluate_opens_the_split_that_was_asked_for(run: Run, desk: Path, model
 
     def n_images(*words: str) -> int:
         document = run("evaluate", models / "parity", "table.csv", "--json", *words).document
-        return int(document["accuracy"]["n"])
+        return int(document["counts"]["images"])
 
     assert (n_images(), n_images("--split", "train"), n_images("--split", "all")) == (20, 40, 60)
 
@@ -356,6 +364,7 @@ def test_run_without_controls_leaves_the_question_open(run: Run, desk: Path) -> 
     assert "headstart run odd-to-even --data digits --no-controls" in (desk / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_run_whole_as_json_is_what_it_wrote(run: Run, desk: Path) -> None:
     small_recipe(
         desk,
@@ -385,6 +394,7 @@ def test_run_the_first_recipe_whole(run: Run, desk: Path) -> None:
         assert re.search(rf"^{name}( +\d+\.\d\d \[\d+\.\d, \d+\.\d\]){{5}}$", said.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_run_again_replaces_an_older_result_only(run: Run, desk: Path) -> None:
     words = ("run", "odd-to-even", "--data", "digits:0-3", "--no-controls", "-o", "out")
     assert run(*words).code == 0
@@ -396,6 +406,7 @@ def test_run_again_replaces_an_older_result_only(run: Run, desk: Path) -> None:
     assert not [path for path in desk.rglob(".*")]
 
 
+@pytest.mark.slow
 def test_run_says_what_it_left_out(run: Run, desk: Path) -> None:
     digits = load("digits:0-3").subset(np.arange(120))
     for number, (label, pixels) in enumerate(zip(digits.labels, digits.images.pixels, strict=True)):
@@ -464,7 +475,7 @@ def test_help_and_version(run: Run) -> None:
         (("transfer", "pixels", "digits", "-o", "m", "--pooling", "max"), ("'max'", "avg")),
         (("transfer", "pixels", "digits", "-o", "m", "--head", "rigde"), ("'rigde'", "ridge")),
         (("transfer", "pixels", "digits", "-o", "m", "--runtime", "onnx"), ("'onnx'", "onnxruntime")),
-        (("transfer", "pixels", "digits", "-o", "m", "--precision", "fp8"), ("'fp8'", "bf16")),
+        (("study", "pixels", "digits", "-o", "m", "--precision", "fp8"), ("'fp8'", "bf16")),
         (("evaluate", "absent", "digits"), ("'absent'", "model folder")),
         (("predict", "absent", "x.png"), ("'absent'", "model folder")),
         (("inspect", "absent"), ("'absent'", "unknown")),
@@ -544,18 +555,15 @@ def test_skipped_files_are_told_and_strict_refuses_them(
     said = refused("train", "pets", "-o", "m", *SMALL, "--strict", names=("torn.png", "1 of 7"))
     assert "not a picture" in said.err
     said = run("train", "pets", "-o", "m", *SMALL)
-    assert said.code == 0 and said.err.count("\n") == 1
+    assert said.code == 0 and said.err.count("headstart: ") == 1
     assert said.err.startswith("headstart: 1 of 7 files skipped: ") and "torn.png" in said.err
 
 
-def test_evaluate_names_the_class_that_is_missing_or_too_many(
+def test_evaluate_names_the_class_that_the_model_does_not_know(
     refused: Callable[..., Said], models: Path
 ) -> None:
     refused(
-        "evaluate", models / "digits", "digits:1,2,3,4,5,6,7,8,9", names=("lacks class '0'", "mlp on digits")
-    )
-    refused(
-        "evaluate", models / "parity", "digits:0-4", names=("lacks", "'even', 'odd'", "has the extra", "'4'")
+        "evaluate", models / "parity", "digits:0-4", names=("has classes '0', '1'", "'even', 'odd'", "view")
     )
     refused("evaluate", models / "digits", "digits", "--split", "test", names=("no splits", "'test'"))
 
@@ -564,8 +572,8 @@ def test_a_class_in_one_split_only_is_named(refused: Callable[..., Said], desk: 
     for number, place in enumerate(("train/1", "train/2", "train/3", "test/1", "test/2", "test/4")):
         for copy in range(4):
             grey(desk / "pics" / place / f"{copy}.png", 10 * number + copy)
-    said = refused("run", "parity", "--data", "pics:1,2,3,4", "-o", "out", names=("'4'", "'3'"))
-    assert "lacks" in said.err and "extra" in said.err
+    said = refused("run", "parity", "--data", "pics:1,2,3,4", "-o", "out", names=("'4'", "extra"))
+    assert "lacks" not in said.err
     refused("train", "pics", "-o", "m", *SMALL, names=("'4'", "'pics'", "no training image"))
     refused("transfer", "pixels", "pics", "-o", "m", names=("'4'", "'pics'", "no training image"))
 
@@ -618,6 +626,7 @@ def test_what_stands_in_the_way_is_not_lost(
     refused(*words, "-o", "file/below", names=("file",))
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written(refused: Callable[..., Said]) -> None:
     refused("train", "digits:0-1", *SMALL, "-o", "/proc/below", names=("/proc",))
     refused(
@@ -760,6 +769,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_torch_asked_for_and_absent(desk: Path) -> None:
     done = process("train", "digits", "-o", "m", "--engine", "torch", code=NO_TORCH)
     assert (done.returncode, done.stdout) == (1, "")
@@ -770,6 +780,7 @@ def test_torch_asked_for_and_absent(desk: Path) -> None:
     assert contents(desk) == {}
 
 
+@pytest.mark.slow
 def test_a_recipe_falls_back_to_the_scratch_engine_and_says_so(desk: Path) -> None:
     small_recipe(desk, replaced=((r'^name = "cnn"', 'name = "mlp"'), (r"^tap = .*", 'tap = "hidden1"')))
     done = process("run", "parity.toml", "--data", "digits:0-3", "--no-controls", "-o", "out", code=NO_TORCH)
@@ -797,6 +808,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> None:
     ours, theirs = pty.openpty()
     begun = subprocess.Popen(

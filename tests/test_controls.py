@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import controls
-from headstart.controls import FeatureOptions, collapse, frozen_controls, network_from_scratch, probe
+from headstart import controls, plain_controls
+from headstart.controls import FeatureOptions, Reader, collapse, frozen_controls, probe
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays
 from headstart.errors import UnknownTapError, UnknownViewError
 from headstart.networks.architectures import architecture
+from headstart.plain_controls import frames_for, network_from_scratch, raw_pixels
 from headstart.records import InputSpec, TrainSettings
 from headstart.sources import open_source
 
@@ -77,13 +78,13 @@ def stripes(n_images: int, seed: int) -> Dataset:
 
 def test_the_network_from_scratch_has_settings_for_few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, TrainSettings]] = []
-    real: Callable[..., Any] = controls.fit
+    real: Callable[..., Any] = plain_controls.fit
 
     def spy(network: Any, images: Any, codes: Any, settings: TrainSettings, **rest: Any) -> Any:
         seen.append((len(images), settings))
         return real(network, images, codes, settings, **rest)
 
-    monkeypatch.setattr(controls, "fit", spy)
+    monkeypatch.setattr(plain_controls, "fit", spy)
     train, test = stripes(60, 0), stripes(20, 1)
     whole, few = TrainSettings(epochs=3, patience=2), TrainSettings(epochs=1, min_steps=4, batch_size=8)
     spec = architecture("mlp", InputSpec(8, 8, 1), 7)
@@ -137,3 +138,42 @@ def test_the_frozen_controls_are_random_layers_and_raw_pixels() -> None:
     other = frozen_controls(spec, train, test, options, 1)
     assert not np.allclose(other["random frozen"](np.arange(80), np.arange(40), 0), answers["random frozen"])
     assert np.allclose(other["raw pixels"](np.arange(80), np.arange(40), 0), answers["raw pixels"])
+
+
+def printed(n_images: int, seed: int) -> Dataset:
+    """Small grey images whose class is their brightness: ink normalisation takes it away."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(["dark", "light"])[rng.integers(0, 2, n_images)]
+    base = np.where(labels == "dark", 90, 140)[:, None, None]
+    return from_arrays((base + rng.integers(-60, 60, (n_images, 28, 28))).astype(np.uint8), labels)
+
+
+def test_raw_pixels_choose_their_own_preparation() -> None:
+    """A source that normalises ink does not handicap its control."""
+    train, test = printed(80, 0), printed(60, 1)
+    source = open_source("drawings", train)
+    assert source.input.policy == "ink" and frames_for(train, source.input)[0].policy == "squish"
+    reader = Reader(source, train, test)
+    everyone, codes = np.arange(60), test.codes()
+    chosen = raw_pixels(reader)(np.arange(80), everyone, 0)
+    forced = raw_pixels(reader, frames=(source.input,))(np.arange(80), everyone, 0)
+    assert (chosen.argmax(axis=1) == codes).mean() > (forced.argmax(axis=1) == codes).mean() + 0.2
+
+
+def test_the_network_from_scratch_chooses_its_own_preparation() -> None:
+    train, test = printed(80, 0), printed(60, 1)
+    ink = InputSpec(28, 28, 1, policy="ink")
+    spec = architecture("mlp", ink, 2)
+    settings = (TrainSettings(epochs=5), TrainSettings(epochs=5))
+    frames = frames_for(train, ink)
+    strategy = network_from_scratch(spec, "scratch", settings, train, test, frames=frames)
+    found = strategy(np.arange(80), np.arange(60), 0)
+    assert (found.argmax(axis=1) == test.codes()).mean() > 0.9
+
+
+def test_with_one_image_of_a_class_all_preparations_answer() -> None:
+    train, test = printed(40, 0), printed(20, 1)
+    reader = Reader(open_source("drawings", train), train, test)
+    learn = np.array([int(np.flatnonzero(train.labels == name)[0]) for name in train.classes])
+    found = raw_pixels(reader)(learn, np.arange(20), 0)
+    assert found.shape == (20, 2) and np.allclose(found.sum(axis=1), 1, atol=1e-5)

@@ -80,7 +80,7 @@ def test_groups_that_cannot_be_parted() -> None:
     with pytest.raises(
         DataError, match=r"^class '[ab]' would be held out with all its groups, need some to learn fro"
     ):
-        holdout(["a", "b"], 0.5, 0, ["g", "h"])
+        holdout(["a", "a", "b", "b"], 0.5, 0, ["g", "g", "h", "h"])
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])

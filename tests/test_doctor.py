@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -313,9 +312,7 @@ def test_colour_and_uneven_borders_have_no_polarity() -> None:
 
 
 @pytest.mark.mnist
-def test_mnist_is_healthy_and_the_cheap_part_is_fast(mnist: Dataset) -> None:
-    start = time.perf_counter()
+def test_mnist_is_healthy(mnist: Dataset) -> None:
     checkup = examine(mnist, near=False)
-    assert time.perf_counter() - start < 10  # 0.3 s on an idle core
     assert checkup.pairs == () and checkup.remarks == ()
     assert checkup.polarity == {"light on dark": 70_000}

@@ -39,6 +39,7 @@ def test_exact_pairs_go_to_the_first():
     assert exact_pairs([b"a"]) == []
 
 
+@pytest.mark.slow
 def test_distinct_photos_are_no_pair():
     assert found(fields(60)) == []
 

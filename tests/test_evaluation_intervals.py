@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.errors import SettingError, ShapeError
-from headstart.evaluation.intervals import bootstrap_f1, wilson
+from headstart.evaluation.intervals import bootstrap_f1, bootstrap_macro, wilson
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,24 @@ def test_bootstrap_f1_leaves_an_absent_class_open():
 def test_bootstrap_f1_wants_square_counts(bad):
     with pytest.raises(ShapeError, match="need \\(n_classes, n_classes\\)"):
         bootstrap_f1(bad)
+
+
+def test_bootstrap_macro_covers_about_as_often_as_it_says():
+    rng, truth = np.random.default_rng(0), np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0, 0.3, 0.7]])
+    exact = np.diagonal(truth).mean()
+    covered = 0
+    for seed in range(200):
+        counts = np.stack([rng.multinomial(60, row) for row in truth])
+        found = bootstrap_macro(counts, seed)[1]
+        covered += found.low <= exact <= found.high
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_bootstrap_macro_does_not_claim_certainty_without_a_mistake():
+    precision, recall, f1 = bootstrap_macro(np.array([[20, 0, 0], [0, 30, 0], [0, 0, 0]]))
+    for score in (precision, recall, f1):
+        assert score.value == score.high == 1 and 0.8 < score.low < 0.95 and score.n == 50
+
+
+def test_bootstrap_macro_without_images_knows_nothing():
+    assert {(one.low, one.high, one.n) for one in bootstrap_macro(np.zeros((2, 2), int))} == {(0, 1, 0)}

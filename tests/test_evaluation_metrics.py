@@ -89,3 +89,31 @@ def test_evaluate_says_what_it_cannot_use(probs, labels, classes, error, word):
 def test_confusion_wants_one_call_per_image():
     with pytest.raises(ShapeError, match="predicted has 1 entries, need 2"):
         confusion(np.array([0, 1]), np.array([0]), 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_averages_are_over_the_classes_that_have_images(seed):
+    rng = np.random.default_rng(seed)
+    labels, probs = rng.integers(0, 4, 200), rng.dirichlet(np.ones(6), 200)  # nothing is of class 4 or 5
+    found = evaluate("toy", probs, labels, [f"c{code}" for code in range(6)])
+    assert found.absent == ("c4", "c5")
+    called = probs.argmax(axis=1)
+    expected = precision_recall_fscore_support(labels, called, labels=range(4), average="macro")
+    scores = (found.macro.precision, found.macro.recall, found.macro.f1)
+    for score, value in zip(scores, expected, strict=False):
+        assert score.value == pytest.approx(value)
+        assert score.low <= score.value <= score.high and score.n == 200
+
+
+def test_groups_widen_the_intervals_and_move_no_value():
+    rng = np.random.default_rng(0)
+    labels, groups = np.repeat([0, 1], 100), np.array([f"g{place // 20}" for place in range(200)])
+    right = np.repeat(rng.random(10) < 0.7, 20)  # a group is right or wrong as one
+    called = np.where(right, labels, 1 - labels)
+    probs = np.where(called[:, None] == np.arange(2), 0.9, 0.1)
+    plain, grouped = evaluate("toy", probs, labels, "ab"), evaluate("toy", probs, labels, "ab", groups=groups)
+    pairs = [(plain.accuracy, grouped.accuracy)]
+    pairs += [(one.recall, two.recall) for one, two in zip(plain.per_class, grouped.per_class, strict=True)]
+    for one, two in pairs:
+        assert one.value == two.value and two.high - two.low > one.high - one.low
+    assert plain.macro == grouped.macro and plain.confusion == grouped.confusion

@@ -165,7 +165,9 @@ def test_the_graph_answers_as_torch_does(
 
 
 @pytest.mark.parametrize("batch_norm", ["learn", "frozen"])
-@pytest.mark.parametrize("depth", ["head", "last", "2", "3", "all"])
+@pytest.mark.parametrize(
+    "depth", ["head", "last", *(pytest.param(more, marks=pytest.mark.slow) for more in ("2", "3", "all"))]
+)
 def test_frozen_means_frozen_at_every_depth(
     depth: str, batch_norm: str, source: Source, pool: Dataset
 ) -> None:
@@ -329,6 +331,7 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
     assert "was kept, in 0 of 1 fits" in sentence_of(spoilt.decisions)
 
 
+@pytest.mark.slow
 def test_it_helps_where_the_probe_is_poor(pool: Dataset, asked: Dataset) -> None:
     """On a network that nobody trained there is much to learn."""
     reader = Reader(random_source(architecture("cnn", EIGHT, 10), 0), pool, asked)
@@ -342,6 +345,7 @@ def test_it_helps_where_the_probe_is_poor(pool: Dataset, asked: Dataset) -> None
     assert "was kept, in 1 of 1 fits (unfrozen: all)" in sentence_of(one.decisions)
 
 
+@pytest.mark.slow
 def test_no_label_of_what_is_asked_is_seen(source: Source, pool: Dataset, asked: Dataset) -> None:
     learn, everyone = np.arange(len(pool)), np.arange(len(asked))
     found = []
@@ -360,6 +364,7 @@ def test_with_one_image_of_a_class_the_probe_stays(source: Source, pool: Dataset
     assert "1 fit had too few images" in sentence_of(one.decisions)
 
 
+@pytest.mark.slow
 def test_few_images_are_judged_in_folds_and_many_by_a_fifth(
     source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +374,7 @@ def test_few_images_are_judged_in_folds_and_many_by_a_fifth(
     assert one.decide(np.arange(240), 0).n_held == 48
 
 
+@pytest.mark.slow
 def test_what_is_judged_is_what_is_used(
     source: Source, pool: Dataset, asked: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,6 +425,7 @@ def test_the_head_leaves_out_some_of_what_it_reads_while_it_learns(source: Sourc
     assert np.allclose(with_much.logits, without.logits, atol=1e-4), "never where it answers"
 
 
+@pytest.mark.slow
 def test_classes_count_alike_where_the_probe_balances(
     source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,6 +448,7 @@ def test_classes_count_alike_where_the_probe_balances(
     assert len(set(np.bincount(codes))) > 1
 
 
+@pytest.mark.slow
 def test_networks_are_not_held_for_later(
     source: Source, pool: Dataset, asked: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,6 +465,7 @@ def test_networks_are_not_held_for_later(
     assert len(one._answered) == 1
 
 
+@pytest.mark.slow
 def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> None:
     some = digits.subset(np.arange(0, 1797, 3))
     wanted = Wanted(
@@ -477,6 +486,7 @@ def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> N
     assert any("fits" in text and "The fine-tuned network was better" in text for text in result.remarks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accepted", [True, False])
 def test_a_transfer_keeps_the_better_model(
     accepted: bool, source: Source, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -505,6 +515,7 @@ def test_a_transfer_keeps_the_better_model(
     assert again.manifest.novelty
 
 
+@pytest.mark.slow
 def test_a_network_of_timm_becomes_a_model(photos_source: Source, tmp_path: Path) -> None:
     tuned = run_transfer(
         photos_source,

@@ -210,6 +210,7 @@ def dense(kept: FolderCache, tmp_path_factory: pytest.TempPathFactory) -> Outcom
     return run_recipe(read_recipe("pretrained-digits"), home / "out", options)
 
 
+@pytest.mark.slow
 def test_probe_textbook_and_controls_stand_in_one_table(vgg: Outcome) -> None:
     rows = {row.strategy: row for row in vgg.result.rows}
     assert [name for name in rows if name != "probe, no views"] == [
@@ -223,6 +224,7 @@ def test_probe_textbook_and_controls_stand_in_one_table(vgg: Outcome) -> None:
     assert {one.control for one in vgg.result.comparisons} == {"raw pixels", "majority"}
 
 
+@pytest.mark.slow
 def test_the_cost_of_the_flip_is_said_in_figures(vgg: Outcome) -> None:
     rows = {row.strategy: row.accuracy.value for row in vgg.result.rows}
     (cost,) = (text for text in vgg.result.remarks if text.startswith("Leaving the flip out"))
@@ -233,6 +235,7 @@ def test_the_cost_of_the_flip_is_said_in_figures(vgg: Outcome) -> None:
     assert any("a flip changes what digits and letters mean" in text for text in vgg.result.remarks)
 
 
+@pytest.mark.slow
 def test_views_are_taken_only_where_they_win(vgg: Outcome) -> None:
     (said,) = (text for text in vgg.result.remarks if text.startswith("Views were taken"))
     taken = re.match(r"Views were taken in (\d) of 2 draws, by 5-fold cross-validation", said)
@@ -242,6 +245,7 @@ def test_views_are_taken_only_where_they_win(vgg: Outcome) -> None:
     assert "augmentation" not in settings or int(taken[1]) > 0
 
 
+@pytest.mark.slow
 def test_figures_of_others_stand_beside_with_their_intervals(vgg: Outcome) -> None:
     (table,) = (one for one in vgg.result.tables if one.title == "Beside published figures")
     lines = table.lines
@@ -252,11 +256,13 @@ def test_figures_of_others_stand_beside_with_their_intervals(vgg: Outcome) -> No
     assert "Beside published figures" in page and "LeNet-5" in page and "headstart run typed" in page
 
 
+@pytest.mark.slow
 def test_the_first_test_images_are_judged_alone(vgg: Outcome) -> None:
     (said,) = (text for text in vgg.result.remarks if text.startswith("On the first 200 test images"))
     assert re.search(r"the probe gets \d\d\.\d\d% \[\d\d\.\d\d%, \d\d\.\d\d%\]", said)
 
 
+@pytest.mark.slow
 def test_the_saved_model_opens_and_has_the_first_draw_s_figure(vgg: Outcome, digits: Dataset) -> None:
     names = ["card.md", "model", "report.html", "result.json"]
     assert sorted(path.name for path in vgg.folder.iterdir()) == names
@@ -267,12 +273,14 @@ def test_the_saved_model_opens_and_has_the_first_draw_s_figure(vgg: Outcome, dig
     assert model.manifest.data["n_images"] == 200 and model.manifest.source["name"] == TINY
 
 
+@pytest.mark.slow
 def test_the_result_on_disk_is_the_result(vgg: Outcome) -> None:
     document = json.loads((vgg.folder / "result.json").read_text())
     assert document["verdict"] == vgg.result.verdict and len(document["rows"]) == len(vgg.result.rows)
     assert document["facts"]["source"].startswith(TINY)
 
 
+@pytest.mark.slow
 def test_the_curves_are_the_textbook_s(vgg: Outcome) -> None:
     titles = [curve.title for curve in vgg.result.curves]
     assert titles[-3:] == [
@@ -280,6 +288,7 @@ def test_the_curves_are_the_textbook_s(vgg: Outcome) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_all_labels_are_one_draw_of_the_saved_model(dense: Outcome) -> None:
     rows = {row.strategy: row for row in dense.result.rows}
     assert list(rows) == ["probe", "raw pixels", "majority"]
@@ -299,6 +308,7 @@ def test_an_early_stop_is_watched_on_training_images(dense: Outcome) -> None:
     assert held + dense.result.sizes["train"] + dense.result.sizes["test"] == len(load("digits:0-4"))
 
 
+@pytest.mark.slow
 def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
     """Test labels in another order: figures change, the model does not."""
     recipe = replace(
@@ -321,6 +331,7 @@ def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
     assert values[0] > 0.5 and sum(values) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_rows(kept: FolderCache) -> None:
     recipe = replace(frozen("vgg16-mnist"), labels_per_class=5, draws=2, textbook=None, size_px=48)
     whole = with_test_split(load("digits:3,8"), 0)
@@ -348,6 +359,7 @@ def test_without_controls_no_verdict_is_given(kept: FolderCache) -> None:
     assert "no control was run, so whether transfer was worth it is open" in found.result.verdict
 
 
+@pytest.mark.slow
 def test_only_a_trained_network_is_compared_with_a_random_one(kept: FolderCache, tmp_path: Path) -> None:
     recipe = replace(
         frozen("vgg16-mnist"), labels_per_class=5, draws=1, textbook=None, size_px=48, augment=None

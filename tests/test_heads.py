@@ -10,19 +10,20 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
+from headstart.data.splits import nested_subsets
 from headstart.data.stores import ArrayImages
 from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
 from headstart.graph.build import GraphBuilder, normalise, pool
 from headstart.graph.runtime import RUNTIMES, compile_graph
+from headstart.heads import linear
 from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
-from headstart.heads.crossval import HELD_OUT
 from headstart.heads.distances import NeighboursHead, PrototypesHead
 from headstart.heads.least_squares import KernelLeastSquares, LeastSquares
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
-from headstart.heads.registry import HEADS, make_head
+from headstart.heads.registry import HEADS, SEARCHED, make_head
 from headstart.heads.ridge import KernelHead, RidgeHead
-from headstart.heads.training import class_weights
+from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Images, InputSpec
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -167,12 +168,13 @@ def test_the_order_of_classes_is_the_caller_s(name: str, fitted: Head, task: Tas
     turned = make_head(name).fit(task.features, task.labels, classes=NAMES[::-1])
     assert turned.classes_ == NAMES[::-1]
     one, other = fitted.probabilities(task.test_features), turned.probabilities(task.test_features)[:, ::-1]
+    same = (one.argmax(axis=1) == other.argmax(axis=1)).mean()  # columns of another order agree in a tenth
     if name == "mlp":  # its first weights are drawn output by output
-        assert (one.argmax(axis=1) == other.argmax(axis=1)).mean() > 0.85
+        assert same > 0.7
+    elif name == "linear":  # its folds are dealt class by class, in the order given
+        assert same > 0.9
     else:
-        assert (one.argmax(axis=1) == other.argmax(axis=1)).mean() > 0.95
-        if name != "linear":  # whose folds are dealt class by class, in the order given
-            np.testing.assert_allclose(one, other, atol=5e-3)
+        np.testing.assert_allclose(one, other, atol=5e-3)
     plain = make_head("prototypes").fit(task.features, task.labels)
     assert plain.classes_ == tuple(sorted(NAMES))
 
@@ -181,7 +183,7 @@ def test_the_order_of_rows_does_not_matter_much(name: str, fitted: Head, task: T
     order = np.random.default_rng(5).permutation(100)
     mixed = make_head(name).fit(task.features[order], task.labels[order], classes=NAMES)
     same = mixed.predict(task.test_features) == fitted.predict(task.test_features)
-    assert same.mean() > (0.85 if name == "mlp" else 0.95)
+    assert same.mean() > (0.7 if name == "mlp" else 0.9)
 
 
 def test_constant_features_are_no_accident(name: str) -> None:
@@ -271,10 +273,8 @@ def test_watching_changes_nothing(name: str, fitted: Head, task: Task) -> None:
     watch = (task.test_features, task.test_labels)
     watched = make_head(name).fit(task.features, task.labels, classes=NAMES, watch=watch)
     one, other = (head.probabilities(task.test_features) for head in (fitted, watched))
-    if (
-        name == "linear"
-    ):  # a curve starts at zero, a plain fit where the search ended: L-BFGS stops in two places
-        assert (one.argmax(axis=1) == other.argmax(axis=1)).mean() > 0.97
+    if name == "linear":  # L-BFGS enlarges the last bit
+        np.testing.assert_allclose(one, other, atol=3e-2)
     else:
         assert np.array_equal(one, other)
     assert fitted.curve_ is None
@@ -362,17 +362,24 @@ def test_linear_is_logistic_regression(task: Task, strength: float) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=5e-3)
 
 
-def test_linear_in_the_span_is_linear(task: Task) -> None:
-    """The same rows with columns of zeros added need another way, and must get the same answer."""
-    narrow = task.features[:, :40]
-    padded = np.hstack([narrow, np.zeros((100, 80), np.float32)])
-    direct = LinearHead((0.01,)).fit(narrow, task.labels)
-    spanned = LinearHead((0.01 / 3,)).fit(padded, task.labels)
-    # standardised rows shrink by sqrt(3) when columns are added, so the penalty must by 3; what the mean
-    # variance adds to each column differs too, hence no more than near
-    test = task.test_features[:, :40]
-    both = direct.predict(test), spanned.predict(np.hstack([test, np.zeros((400, 80), np.float32)]))
-    assert (both[0] == both[1]).mean() > 0.97
+@pytest.mark.parametrize(("strength", "tolerance"), [(1.0, 1e-3), (0.01, 3e-2)])
+def test_linear_in_the_span_is_linear(
+    task: Task, strength: float, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer images than features are solved in their span, with the probabilities of the direct way."""
+    some = slice(None, None, 2)  # 50 images, 64 or 300 features
+    spanned = LinearHead((strength,)).fit(task.features[some], task.labels[some])
+    ways: list[bool] = []
+
+    def everywhere(rows: Array) -> linear._Span:
+        ways.append(len(rows) < rows.shape[1])
+        return linear._Span(None)
+
+    monkeypatch.setattr(linear._Span, "of", everywhere)
+    direct = LinearHead((strength,)).fit(task.features[some], task.labels[some])
+    assert ways == [True]
+    got, wanted = spanned.probabilities(task.test_features), direct.probabilities(task.test_features)
+    np.testing.assert_allclose(got, wanted, atol=tolerance)
 
 
 def test_linear_chooses_by_held_out_loss(task: Task) -> None:
@@ -407,17 +414,17 @@ def test_ridge_s_left_out_folds_are_those_of_refits(task: Task, strength: float,
         np.testing.assert_allclose(left_out[held], (exact[held] - centre) @ weight + middle, atol=5e-4)
 
 
-@pytest.mark.parametrize("name", sorted(HELD_OUT))
-def test_scores_of_a_fold_come_from_the_other_folds(task: Task, name: str) -> None:
+@pytest.mark.parametrize("name", SEARCHED)
+def test_held_out_scores_know_nothing_of_their_own_labels(task: Task, name: str) -> None:
     """Random labels cannot be told from held-out scores, though every head could learn them by heart."""
-    scores_of, strengths = HELD_OUT[name]
     rng = np.random.default_rng(0)
-    codes, folds = rng.permutation(np.repeat(np.arange(10), 10)), np.arange(100) % 10
-    scores = scores_of(task.features, codes, folds, strengths)
-    assert scores.shape == (len(strengths), 100, 10)
-    assert (scores.argmax(axis=2) == codes).mean(axis=1).max() < 0.3
-    true = np.repeat(np.arange(10), 10)
-    assert (scores_of(task.features, true, folds, strengths).argmax(axis=2) == true).mean(axis=1).max() > 0.6
+    random, true = rng.permutation(np.repeat(np.arange(10), 10)), np.repeat(np.arange(10), 10)
+    best = []
+    for codes in (random, true):
+        held = make_head(name).held_out(Training(task.features, codes, ONES, np.arange(100), 0))
+        assert held is not None and held.scores.shape == (len(held.settings), 100, 10)
+        best.append((held.scores.argmax(axis=2) == codes).mean(axis=1).max())
+    assert best[0] < 0.3 and best[1] > 0.6
 
 
 @pytest.mark.parametrize("name", ["linear", "ridge", "kernel", "neighbours", "mlp"])
@@ -550,6 +557,40 @@ def test_prototypes_shortcut_is_leave_one_out(task: Task) -> None:
     assert head.chosen_["temperature"] == pytest.approx(fit_temperature(scores, codes), rel=1e-3)
 
 
+def test_prototypes_leave_whole_clusters_out(task: Task) -> None:
+    """The temperature of pairs of copies is that of a refit without the pair, not without one of them."""
+    rows = np.repeat(task.features[::2], 2, axis=0)
+    labels, codes = np.repeat(task.labels[::2], 2), np.repeat(np.repeat(np.arange(10), 10)[::2], 2)
+    standard = Standardiser.of(rows)(rows).astype(np.float64)
+    scores = np.empty((100, 10))
+    for left in range(0, 100, 2):
+        rest = np.arange(100) // 2 != left // 2
+        means = np.stack([standard[rest & (codes == code)].mean(axis=0) for code in range(10)])
+        scores[left : left + 2] = -((standard[left] - means) ** 2).sum(axis=1)
+    head = PrototypesHead().fit(rows, labels, classes=NAMES, clusters=np.arange(100) // 2)
+    assert head.chosen_["temperature"] == pytest.approx(fit_temperature(scores, codes), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+@pytest.mark.parametrize("per_class", [1, 2, 3])
+def test_few_labels_do_not_end_at_the_end_of_a_grid(digits: Dataset, name: str, per_class: int) -> None:
+    """Five draws of digits: no head is far below the nearest neighbour, with nothing to validate on either.
+
+    The MLP has no closed form and no claim to few labels.
+    """
+    pixels = digits.images.pixels.reshape(len(digits), -1).astype(np.float32)
+    ours, plain = [], []
+    for seed in range(5):
+        learn = nested_subsets(digits.labels, (per_class,), seed=seed)[per_class]
+        rest = np.setdiff1d(np.arange(len(digits)), learn)
+        gaps = ((pixels[rest][:, None] - pixels[learn][None]) ** 2).sum(axis=2)
+        plain.append((digits.labels[learn][gaps.argmin(axis=1)] == digits.labels[rest]).mean())
+        head = make_head(name).fit(pixels[learn], digits.labels[learn], classes=digits.classes, seed=seed)
+        ours.append((head.predict(pixels[rest]) == digits.labels[rest]).mean())
+    margin = 0.15 if name == "mlp" else 0.05
+    assert np.mean(ours) > np.mean(plain) - margin, (np.mean(ours), np.mean(plain))
+
+
 def test_prototypes_answer_by_the_nearest_mean(task: Task) -> None:
     standardise = Standardiser.of(task.features)
     means = standardise(task.features).reshape(10, 10, -1).mean(axis=1)
@@ -561,16 +602,17 @@ def test_prototypes_answer_by_the_nearest_mean(task: Task) -> None:
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_neighbours_are_counted(task: Task, k: int) -> None:
-    standardise = Standardiser.of(task.features)
+    head = NeighboursHead((k,)).fit(task.features, task.labels, classes=NAMES)
+    standardise = (Standardiser.centring, Standardiser.of)[int(head.chosen_["scaled"])](task.features)
     gaps = standardise(task.test_features)[:, None].astype(float) - standardise(task.features)[None].astype(
         float
     )
     near = (gaps**2).sum(axis=2).argsort(axis=1, kind="stable")[:, :k]
     votes = one_hot(np.repeat(np.arange(10), 10), 10)[near].sum(axis=1)
-    head = NeighboursHead((k,)).fit(task.features, task.labels, classes=NAMES)
-    assert head.chosen_ == {"neighbours": k}
+    assert head.chosen_["neighbours"] == k
     got = head.probabilities(task.test_features)
-    assert (np.abs(got - (votes + 0.5) / (k + 5)).max(axis=1) < 1e-6).mean() > 0.995
+    wanted = softmax(np.log((votes + 0.5) / (k + 5)) * head.chosen_["temperature"])
+    assert (np.abs(got - wanted).max(axis=1) < 1e-2).mean() > 0.995
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -579,7 +621,9 @@ def test_neighbours_do_not_count_an_image_as_its_own(copies: int) -> None:
     rng = np.random.default_rng(0)
     rows = np.repeat(rng.normal(size=(60 // copies, 6)).astype(np.float32), copies, axis=0)
     labels = np.tile(["ant", "bee"], 30)
-    assert NeighboursHead((1, 15)).fit(rows, labels).chosen_ == {"neighbours": 15}
+    clusters = np.arange(60) // copies
+    head = NeighboursHead((1, 15)).fit(rows, labels, clusters=clusters)
+    assert head.chosen_["temperature"] < 0.5  # votes that mean nothing make nobody sure
 
 
 def test_equal_distances_are_settled_alike_in_the_graph() -> None:

@@ -1,4 +1,7 @@
-"""The shape of the code: imports go down, nothing heavy comes early, names are listed, sizes stay small."""
+"""The shape of the code: imports go down, nothing heavy comes early, names are listed, sizes stay small.
+
+One test per rule: it reads every module and reports all the faults of its kind at once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import io
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -20,6 +24,8 @@ ROOT = Path(headstart.__file__).parent
 # A unit is a flat module or a folder. Lowest first; each may import what stands beside it, and itself.
 LAYERS: dict[str, str] = {
     "errors": "",
+    "_telemetry": "",
+    "_connection": "",
     "_threads": "",
     "_optional": "errors",
     "atomic": "errors",
@@ -28,7 +34,7 @@ LAYERS: dict[str, str] = {
     "beside": "errors",
     "scratch": "errors",
     "durations": "errors",
-    "data": "errors records _optional",
+    "data": "errors records _optional _connection",
     "imaging": "errors records _optional data",
     "graph": "errors records imaging",
     "cache": "errors atomic",
@@ -37,7 +43,7 @@ LAYERS: dict[str, str] = {
     "manifest": "errors records",
     "card": "manifest",
     "heads": "errors records _threads scratch data",
-    "networks": "errors atomic records _optional scratch graph",
+    "networks": "errors atomic records _optional _connection scratch graph",
     "features": "errors records progress data imaging graph cache",
     "choose": "errors records _threads data evaluation heads",
     "model": "errors records atomic progress data imaging graph manifest card",
@@ -45,27 +51,31 @@ LAYERS: dict[str, str] = {
     "sources": "errors records data graph networks model pretrained",
     "assemble": "errors records data imaging graph evaluation heads networks features manifest model sources",
     "training_checks": "errors records",
-    "strategies": "errors records training_checks progress data imaging graph cache heads networks features "
-    "model sources choose assemble",
+    "training_judging": "errors records progress data imaging evaluation heads networks",
+    "strategies": "errors records training_checks training_judging progress data imaging graph cache heads "
+    "networks features model sources choose assemble",
     "provenance": "records assemble strategies",
     "protocol": "errors records data",
     "controls": "errors records data imaging heads networks features sources strategies choose protocol",
+    "plain_controls": "records data imaging heads networks sources choose protocol controls",
     "opening": "errors _optional records imaging",
     "opening_rules": "records imaging opening",
     "opened_source": "errors _optional records graph heads networks features pretrained sources strategies "
-    "opening opening_rules",
+    "training_judging opening opening_rules",
     "finetune": "records scratch progress data imaging graph heads features protocol controls opening "
     "opening_rules opened_source",
     "opened_model": "records data features assemble heads controls strategies opening opening_rules "
     "opened_source finetune",
     "comparison": "errors records progress beside data evaluation protocol",
-    "transfers": "errors records data imaging evaluation choose features sources strategies protocol "
-    "controls comparison provenance opening opened_model",
     "explain": "errors records",
     "gallery": "errors records data imaging model explain",
+    "transfer_judging": "records data features choose strategies protocol controls plain_controls comparison",
+    "transfers": "records data imaging evaluation choose features strategies provenance opening opened_model "
+    "gallery transfer_judging",
     "scatter": "errors records data",
     "studies": "errors records beside data imaging graph evaluation heads networks features model sources "
-    "strategies protocol controls opening finetune comparison transfers gallery scatter provenance",
+    "strategies protocol controls plain_controls opening finetune comparison transfers gallery scatter "
+    "provenance",
     "regime": "errors records networks",
     "tune": "errors records _threads data imaging evaluation heads features choose",
     "tune_training": "errors records _optional progress data imaging evaluation networks sources regime",
@@ -74,9 +84,12 @@ LAYERS: dict[str, str] = {
     "training_log": "errors records _optional atomic",
     "finished_runs": "errors model",
     "rate_choice": "errors records networks",
+    "training_report": "records data imaging networks report provenance strategies gallery rate_choice "
+    "training_judging",
     "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
-    "sources strategies provenance training_log finished_runs rate_choice",
+    "sources strategies provenance training_log finished_runs rate_choice training_judging training_report",
     "trained": "errors records atomic progress cache data imaging model assemble strategies",
+    "evaluating": "errors records progress data evaluation model",
     "inspect": "errors records progress data manifest model sources",
     "tables": "errors records cache evaluation",
     "predict": "errors records progress data imaging model tables",
@@ -84,9 +97,10 @@ LAYERS: dict[str, str] = {
     "export": "errors records atomic data imaging graph model",
     "estimator": "errors records cache data imaging heads features model sources strategies",
     "face": "errors records progress cache data imaging features model sources strategies studies opening "
-    "opened_model",
+    "transfers evaluating",
     "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies comparison tables networks heads features choose transfers protocol controls opening "
+    "strategies comparison tables networks heads features choose transfers protocol controls plain_controls "
+    "opening "
     "finetune studies trained graph provenance",
     "console": "atomic cache data records report tables",
     "nouns": "cache data sources inspect tables recipes console",
@@ -95,10 +109,10 @@ LAYERS: dict[str, str] = {
     "shipping": "console data model export app",
     "verbs": "errors console durations atomic progress data features imaging model networks opening sources "
     "strategies studies tune_training tunings",
-    "training_verb": "errors console durations progress data evaluation model strategies trainings",
+    "training_verb": "errors records console durations progress data evaluation model strategies trainings",
     "cli": "headstart errors records progress cache data imaging evaluation report model opening sources "
-    "strategies inspect tables predict predict_batch face recipes networks heads features transfers nouns "
-    "console verbs shipping training_verb",
+    "strategies evaluating inspect tables predict predict_batch face recipes networks heads features "
+    "transfers nouns console verbs shipping training_verb",
     "__main__": "cli",
 }
 # Heavier than standard library and NumPy, and the units that may know of it.
@@ -106,6 +120,9 @@ OWNERS: dict[str, str] = {
     "torch": "networks",
     "torchvision": "networks",
     "timm": "networks",
+    "huggingface_hub": "networks",
+    "pooch": "data",
+    "requests": "data",
     "openvino": "graph",
     "onnxruntime": "graph",
     "onnx": "graph features finetune model networks pretrained sources assemble",
@@ -131,6 +148,9 @@ HEAVY = ("torch", "timm", "openvino", "onnx", "onnxruntime", "sklearn", "matplot
 MODULE_LINES, FUNCTION_LINES = 400, 60
 
 
+parsed = cache(ast.parse)  # several rules read the same modules
+
+
 def modules() -> dict[str, Path]:
     """Dotted name to file, of every module of the package."""
     found = {}
@@ -141,17 +161,24 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+SOURCES = {name: path.read_text() for name, path in MODULES.items()}
 
 
-def imports(name: str, source: str, known: Iterable[str] = MODULES) -> set[str]:
-    """Every module a source text imports, wherever it stands: in functions and for type checkers too."""
+def all_faults(rule: Callable[[str, str], list[str]], *, but: Iterable[str] = ()) -> str:
+    """What a rule finds in all modules, one fault per line; empty if there are none."""
+    return "\n".join(
+        fault for name, source in SOURCES.items() if name not in but for fault in rule(name, source)
+    )
+
+
+def imports(source: str, known: Iterable[str] = MODULES) -> set[str]:
+    """Every module a source text imports, in functions and for type checkers too; relative ones with dots."""
     known, found = set(known), set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name} has a relative import, need the full name: one way to write it"
-            base = node.module or ""
+            base = "." * node.level + (node.module or "")
             below = {f"{base}.{alias.name}" for alias in node.names}
             found |= (below & known) | ({base} if below - known else set())
     return found
@@ -162,12 +189,16 @@ def unit(name: str) -> str:
     return name.split(".")[1] if "." in name else name
 
 
-def faults(name: str, source: str) -> list[str]:
+def import_faults(name: str, source: str) -> list[str]:
     """What a module imports and must not."""
     mine, wrong = unit(name), []
-    for other in sorted(imports(name, source)):
+    if mine not in LAYERS:
+        return [f"{name} is in no row of the table of layers"]
+    for other in sorted(imports(source)):
         top = other.partition(".")[0]
-        if top == "headstart":
+        if not top:
+            wrong.append(f"{name} has the relative import {other}, expected the full name")
+        elif top == "headstart":
             if unit(other) not in {mine, *LAYERS[mine].split()}:
                 wrong.append(f"{name} imports {other}: {mine} may not know of {unit(other)}")
         elif top in OWNERS and mine not in OWNERS[top].split():
@@ -179,8 +210,8 @@ def refuse_cycles(graph: dict[str, set[str]]) -> None:
     tuple(TopologicalSorter(graph).static_order())
 
 
-def inner_imports(name: str, path: Path) -> set[str]:
-    return {other for other in imports(name, path.read_text()) if other in MODULES} - {name}
+def inner_imports(name: str) -> set[str]:
+    return {other for other in imports(SOURCES[name]) if other in MODULES} - {name}
 
 
 def test_table_goes_down_only() -> None:
@@ -194,24 +225,19 @@ def test_table_holds_every_unit_and_no_other() -> None:
     assert {unit(name) for name in MODULES} - {"headstart"} == set(LAYERS)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "headstart"])
-def test_imports_go_down(name: str) -> None:
-    assert not faults(name, MODULES[name].read_text())
+def test_imports_go_down() -> None:
+    found = all_faults(import_faults, but=["headstart"])
+    assert not found, found
 
 
 def test_no_cycle_between_modules() -> None:
     """The package's own face looks up every name on use, so it is left out."""
-    graph = {name: inner_imports(name, path) for name, path in MODULES.items() if name != "headstart"}
+    graph = {name: inner_imports(name) for name in MODULES if name != "headstart"}
     refuse_cycles({name: others - {"headstart"} for name, others in graph.items()})
 
 
 def test_heads_know_of_data_only_how_to_part_it() -> None:
-    known = {
-        other
-        for name, path in MODULES.items()
-        if unit(name) == "heads"
-        for other in inner_imports(name, path)
-    }
+    known = {other for name in MODULES if unit(name) == "heads" for other in inner_imports(name)}
     assert {other for other in known if unit(other) == "data"} == {"headstart.data.splits"}
 
 
@@ -229,17 +255,32 @@ def test_heads_know_of_data_only_how_to_part_it() -> None:
         ("headstart.errors", "import headstart", "errors may not know of headstart"),
         ("headstart.strategies", "def f():\n    import torch.nn", "owned by networks"),
         ("headstart.model", "from openvino import Core", "owned by graph"),
+        ("headstart.data.idx", "def f():\n    from .splits import split", "relative import .splits"),
+        ("headstart.strange", "import math", "in no row of the table"),
     ],
 )
 def test_checker_sees_a_bad_import(name: str, source: str, said: str) -> None:
-    assert len(faults(name, source)) == 1 and said in faults(name, source)[0]
+    assert len(import_faults(name, source)) == 1 and said in import_faults(name, source)[0]
+
+
+def test_faults_of_all_modules_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("headstart.data.idx", "headstart.model"):
+        monkeypatch.setitem(SOURCES, name, "import gradio\nimport kornia.augmentation")
+    found = all_faults(import_faults, but=["headstart"]).splitlines()
+    assert [line.split(":")[0] for line in found] == [
+        "headstart.data.idx imports gradio",
+        "headstart.data.idx imports kornia.augmentation",
+        "headstart.model imports gradio",
+        "headstart.model imports kornia.augmentation",
+    ]
+    assert not all_faults(import_faults, but=["headstart", "headstart.data.idx", "headstart.model"])
 
 
 def test_checker_sees_a_cycle_and_lets_good_imports_pass() -> None:
     with pytest.raises(CycleError):
         refuse_cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}})
-    assert not faults("headstart.features", "import numpy\nfrom headstart.graph import build, runtime")
-    assert imports("x", "from headstart.graph import build, nothing") == {
+    assert not import_faults("headstart.features", "import numpy\nfrom headstart.graph import build, runtime")
+    assert imports("from headstart.graph import build, nothing") == {
         "headstart.graph.build",
         "headstart.graph",
     }
@@ -316,34 +357,102 @@ def bare(tree: ast.Module) -> bool:
     return all(isinstance(node, ast.Expr) for node in tree.body)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "headstart.__main__"])
-def test_module_says_what_it_is_and_what_it_offers(name: str) -> None:
-    tree = ast.parse(MODULES[name].read_text())
-    said = ast.get_docstring(tree)
-    assert said, "a module starts by saying what it is"
-    if bare(tree):
-        return
-    assert len([line for line in said.splitlines() if line.strip()]) >= 2
-    names = listed(tree)
-    if name in ("headstart.report", "headstart.evaluation"):  # they say what they hold, and import nothing
-        assert names is None and not public(tree)
-        return
-    assert names is not None, "a module lists what it offers"
-    assert names == in_order(names) and len(set(names)) == len(names)
-    assert not public(tree) - set(names), "public, and not listed"
+def bound(tree: ast.Module) -> set[str]:
+    """Names that a module assigns at its top or imports by name anywhere."""
     made = {
         ast.unparse(target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
     }
     made |= {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
-    made |= {
+    return made | {
         alias.asname or alias.name
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert not set(names) - made - public(tree), "listed, and not there"
 
 
+def introduction_faults(name: str, source: str) -> list[str]:
+    """A module starts by saying what it is, in two lines or more where it holds code."""
+    tree = parsed(source)
+    said = ast.get_docstring(tree)
+    if not said:
+        return [f"{name} has no docstring"]
+    lines = len([line for line in said.splitlines() if line.strip()])
+    if lines < 2 and not bare(tree):
+        return [f"{name} has a docstring of {lines} line, expected 2 or more"]
+    return []
+
+
+def listing_faults(name: str, source: str) -> list[str]:
+    """A module that holds code lists what it offers: everything public, nothing else, in order."""
+    tree = parsed(source)
+    if bare(tree):
+        return []
+    names = listed(tree)
+    if name in ("headstart.report", "headstart.evaluation"):  # they say what they hold, and import nothing
+        offered = [*([] if names is None else ["__all__"]), *sorted(public(tree))]
+        return [f"{name} offers {one}, expected nothing" for one in offered]
+    if names is None:
+        return [f"{name} has no __all__"]
+    wrong = [] if names == in_order(names) else [f"{name}: __all__ is out of order"]
+    wrong += [
+        f"{name}: {one} is twice in __all__" for one in sorted({n for n in names if names.count(n) > 1})
+    ]
+    wrong += [f"{name}: {one} is public and not in __all__" for one in sorted(public(tree) - set(names))]
+    there = bound(tree) | public(tree)
+    return wrong + [f"{name}: {one} is in __all__ and not there" for one in sorted(set(names) - there)]
+
+
+def test_modules_say_what_they_are() -> None:
+    found = all_faults(introduction_faults, but=["headstart.__main__"])
+    assert not found, found
+
+
+def test_modules_list_what_they_offer() -> None:
+    found = all_faults(listing_faults, but=["headstart.__main__"])
+    assert not found, found
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("x = 1", "headstart.a has no docstring"),
+        ('"""One line."""\nx = 1', "headstart.a has a docstring of 1 line, expected 2 or more"),
+    ],
+)
+def test_checker_sees_a_bad_introduction(source: str, said: str) -> None:
+    assert introduction_faults("headstart.a", source) == [said]
+    assert not introduction_faults("headstart.a", '"""Only a folder."""')
+    assert not introduction_faults("headstart.a", '"""One.\n\nTwo.\n"""\nx = 1')
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def f(): ...", ["has no __all__"]),
+        (
+            "__all__ = []\ndef f(): ...\nclass G: ...",
+            ["G is public and not in __all__", "f is public and not"],
+        ),
+        ("__all__ = ['gone']", ["gone is in __all__ and not there"]),
+        ("from a import f\ng: int = 1\n__all__ = ['g', 'f']", ["__all__ is out of order"]),
+        ("from a import f\n__all__ = ['f', 'f']", ["f is twice in __all__"]),
+        ("from a import f\nB = 1\n__all__ = ['B', 'f', 'g']\ndef g(): ...\ndef _h(): ...", []),
+    ],
+)
+def test_checker_sees_a_bad_list(source: str, said: list[str]) -> None:
+    found = listing_faults("headstart.a", source)
+    assert len(found) == len(said) and all(one in fault for one, fault in zip(said, found, strict=True)), (
+        found
+    )
+
+
+def test_checker_sees_a_package_that_offers_what_it_should_not() -> None:
+    assert len(listing_faults("headstart.report", "__all__ = ['f']\ndef f(): ...")) == 2
+    assert not listing_faults("headstart.report", "import math")
+
+
+@cache
 def code_lines(source: str) -> set[int]:
     """Numbers of the lines that are code: no docstring, comment or blank."""
     empty = {
@@ -358,7 +467,7 @@ def code_lines(source: str) -> set[int]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in empty:
             code |= set(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if (
             isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Constant)
@@ -370,16 +479,43 @@ def code_lines(source: str) -> set[int]:
 
 def function_lines(source: str) -> Iterator[tuple[str, int]]:
     code = code_lines(source)
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, len(code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_sizes_stay_small(name: str) -> None:
-    source = MODULES[name].read_text()
-    assert len(code_lines(source)) <= MODULE_LINES
-    assert {what: lines for what, lines in function_lines(source) if lines > FUNCTION_LINES} == {}
+def module_size_faults(name: str, source: str) -> list[str]:
+    lines = len(code_lines(source))
+    return [f"{name} has {lines} lines of code, expected at most {MODULE_LINES}"] * (lines > MODULE_LINES)
+
+
+def function_size_faults(name: str, source: str) -> list[str]:
+    return [
+        f"{name}: {what} has {lines} lines of code, expected at most {FUNCTION_LINES}"
+        for what, lines in function_lines(source)
+        if lines > FUNCTION_LINES
+    ]
+
+
+def test_modules_stay_small() -> None:
+    found = all_faults(module_size_faults)
+    assert not found, found
+
+
+def test_functions_stay_small() -> None:
+    found = all_faults(function_size_faults)
+    assert not found, found
+
+
+def test_checker_sees_what_is_too_long() -> None:
+    long = "def f():\n" + "    x = 1\n" * FUNCTION_LINES
+    assert function_size_faults("headstart.a", long + "def g(): ...") == [
+        "headstart.a: f has 61 lines of code, expected at most 60"
+    ]
+    assert not module_size_faults("headstart.a", "x = 1\n" * MODULE_LINES)
+    assert module_size_faults("headstart.a", "x = 1\n" * (MODULE_LINES + 1)) == [
+        "headstart.a has 401 lines of code, expected at most 400"
+    ]
 
 
 def test_line_counter_counts_code_only() -> None:

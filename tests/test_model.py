@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.data.dataset import Dataset
+from headstart.data.seen import to_tensors
 from headstart.errors import ModelError, SettingError
-from headstart.manifest import FILES, SAMPLES, read_manifest, spec_from_json, write_manifest
+from headstart.manifest import FILES, LEARNED, SAMPLES, read_manifest, spec_from_json, write_manifest
 from headstart.model import Model, open_model
 from headstart.records import NONE_OF_THESE, TrainSettings
 from headstart.sources import open_source
 from headstart.strategies import Probe, learn_head, learn_network
 
-ALL_FILES = ("manifest.json", SAMPLES, *FILES)
+ALL_FILES = ("manifest.json", SAMPLES, LEARNED, *FILES)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,20 @@ def test_saved_and_opened_it_gives_the_same_probabilities(
     assert all(np.array_equal(value, model.weights[name]) for name, value in opened.weights.items())
 
 
+def test_it_says_which_images_it_learned_from(model: Model, tmp_path: Path) -> None:
+    opened = open_model(model.save(tmp_path / "model"))
+    assert opened.seen is not None and model.seen is not None
+    assert opened.seen.count("learned") == model.manifest.data["n_images"]
+    before, after = to_tensors(model.seen), to_tensors(opened.seen)
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+
+
+def test_a_folder_from_before_that_was_recorded_opens(model: Model, some: Dataset, tmp_path: Path) -> None:
+    opened = open_model(replace(model, seen=None).save(tmp_path / "model"))
+    assert opened.seen is None and LEARNED not in os.listdir(tmp_path / "model")
+    assert np.array_equal(opened.probabilities(some), model.probabilities(some))
+
+
 def test_both_runtimes_give_the_same_probabilities(model: Model, some: Dataset) -> None:
     one, other = (model.probabilities(some, runtime_name=name) for name in ("openvino", "onnxruntime"))
     np.testing.assert_allclose(one, other, atol=1e-4)
@@ -108,7 +124,7 @@ def test_both_runtimes_give_the_same_probabilities(model: Model, some: Dataset) 
 def test_an_opened_manifest_is_the_saved_one(model: Model, tmp_path: Path) -> None:
     opened = open_model(model.save(tmp_path / "model")).manifest
     again = open_model(open_model(tmp_path / "model").save(tmp_path / "again")).manifest
-    assert opened == again and opened.files.keys() == set(FILES) | {SAMPLES}
+    assert opened == again and opened.files.keys() == set(FILES) | {SAMPLES, LEARNED}
     for field in (
         "classes",
         "input",

@@ -135,6 +135,7 @@ def test_noise_on_a_long_floor_does_not_decide() -> None:
         assert 1e-3 < find_rate(told, *numbered(500), TrainSettings()).suggestion < 1.5e-2, seed
 
 
+@pytest.mark.slow
 def test_mixup_is_left_out_of_the_test(digits: Data) -> None:
     pytest.importorskip("torch")
     images, labels = digits[0][:300], digits[1][:300]
@@ -162,7 +163,7 @@ def test_noise_does_not_lead_it_astray() -> None:
         assert 5e-4 < find_rate(told, *numbered(500), TrainSettings()).suggestion < 3e-2, seed
 
 
-@pytest.mark.parametrize("engine", ["scratch", "torch"])
+@pytest.mark.parametrize("engine", ["scratch", pytest.param("torch", marks=pytest.mark.slow)])
 def test_suggested_rate_trains(engine: str, digits: Data) -> None:
     if engine == "torch":
         pytest.importorskip("torch")
@@ -322,7 +323,10 @@ def test_nothing_to_learn_from() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("network", ["mlp", "mlp-wide"])  # the wide one draws masks of dropout
+@pytest.mark.parametrize(
+    "network",
+    ["mlp", pytest.param("mlp-wide", marks=pytest.mark.slow)],  # the wide one draws masks of dropout
+)
 @pytest.mark.parametrize("engine", ["scratch", "torch"])
 def test_training_gives_the_same_bits_after_it(
     engine: str, network: str, optimizer: str, digits: Data
@@ -347,10 +351,10 @@ def test_training_gives_the_same_bits_after_it(
 @pytest.mark.parametrize(
     "more",
     [
-        {"mixup": 0.4},
-        {"ema": 0.9},
+        pytest.param({"mixup": 0.4}, marks=pytest.mark.slow),
+        pytest.param({"ema": 0.9}, marks=pytest.mark.slow),
         {"gradual": 0.5},
-        {"layer_decay": 0.5, "weight_decay": 0.01},
+        pytest.param({"layer_decay": 0.5, "weight_decay": 0.01}, marks=pytest.mark.slow),
         {"clip": 1.0},
     ],
     ids=str,

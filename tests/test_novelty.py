@@ -91,6 +91,7 @@ def test_groups_are_held_out_whole() -> None:
     assert (seeing.scores(other) > 1).mean() < (blind.scores(other) > 1).mean()
 
 
+@pytest.mark.slow
 def test_long_features_do_not_swell_the_model() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(300, 20_000)).astype(np.float32) + np.repeat([0, 1], 150)[:, None]

@@ -121,6 +121,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+@pytest.mark.slow
 def test_every_picture_is_a_row_in_order(asked: Asked, whole: bytes, shelf: Path) -> None:
     rows = rows_of(whole)
     assert [one["path"] for one in rows] == sorted(str(path) for path in shelf.rglob("*.png"))
@@ -251,12 +252,15 @@ def test_what_changed_in_the_folder_is_answered_anew(
     assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_for_good_at_some_moment(asked: Asked, whole: bytes, shelf: Path) -> None:
     """Kill -9 on the real command, then the same command."""
     slow = (
-        "import sys, time\nfrom headstart import predict_batch\nreal = predict_batch.answer_pictures\n"
+        "import sys, time\nfrom pathlib import Path\nfrom headstart import predict_batch\n"
+        "real, part = predict_batch.answer_pictures, Path('out.csv.part')\n"
         "def slowly(*words, **options):\n    for batch in real(*words, **options):\n"
-        "        yield batch\n        time.sleep(0.3)\n"
+        "        if part.exists() and part.stat().st_size > 4096:\n            time.sleep(600)\n"
+        "        yield batch\n"
         "predict_batch.answer_pictures = slowly\nfrom headstart.cli import main\nmain()\n"
     )
     words = ["predict", asked.model, str(shelf), "--top", "2", "--csv", "out.csv"]

@@ -145,6 +145,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tap_is_what_torch_computes(name: str, folder: Path, warm: Path) -> None:
     source, network = opened(name, folder), original(name, folder)
@@ -196,7 +197,7 @@ def test_images_larger_than_the_network_s_are_prepared_to_it(folder: Path, warm:
 def test_a_source_says_what_it_is(folder: Path, warm: Path) -> None:
     source, network = opened("mine", folder), original("mine", folder)
     assert source.name == f"{LOCAL}{folder}" and source.default_tap == "embedding"
-    assert source.classes == tuple("0123456") and source.precision == "auto"
+    assert source.classes == tuple("0123456") and source.precision == "fp32"
     assert source.notes["n_parameters"] == sum(one.numel() for one in network.parameters())
     assert source.notes["licence"] == "mit" and source.notes["checksum"] == checksum(network)
     from torch.utils.flop_counter import FlopCounterMode
@@ -254,6 +255,7 @@ def test_the_names_of_imagenet_s_classes(folder: Path, warm: Path) -> None:
 # frozen
 
 
+@pytest.mark.slow
 def test_export_leaves_weights_and_statistics_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     network = drawn("test_resnet", 2)
     before = checksum(network)
@@ -342,6 +344,7 @@ def test_a_damaged_graph_is_exported_again_to_the_same_bytes(
     assert whole in [file.read_bytes() for file in (copied / "graphs").glob("*.onnx")]
 
 
+@pytest.mark.slow
 def test_another_seed_or_size_is_another_graph(warm: Path) -> None:
     first = find_network("test_efficientnet", pretrained=False)
     seed = find_network("test_efficientnet", pretrained=False, seed=1)
@@ -527,6 +530,7 @@ except HeadstartError as error:
 """
 
 
+@pytest.mark.slow
 def test_without_a_network_missing_weights_are_one_line(tmp_path: Path) -> None:
     done = python(
         "-c",

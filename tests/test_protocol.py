@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays
 from headstart.errors import DataError, SettingError
@@ -37,11 +38,28 @@ def partings(judging: Judging, budgets: tuple[int, ...] = ()) -> dict[int | None
         (blank(700, n_test=199), "folds", "its splits pooled"),
         (blank(90, groups=9), "grouped", "5 folds of whole groups"),
         (blank(90, groups=3), "grouped", "3 folds of whole groups"),
+        (
+            blank(700, groups=9, n_test=199),
+            "grouped",
+            "splits pooled, were parted into 5 folds of whole groups",
+        ),
+        (
+            blank(700, groups=9, n_test=200),
+            "holdout",
+            "(the dataset's own test split), which were opened once",
+        ),
     ],
 )
 def test_the_rule_goes_by_size_and_is_said(dataset: Dataset, kind: str, said: str) -> None:
     judging = decide(dataset)
     assert judging.protocol.kind == kind and said in judging.sentence
+
+
+def test_a_test_split_by_other_people_is_said_to_be_by_others() -> None:
+    splits = np.where(np.arange(480) // 2 % 12 < 6, "train", "test")
+    judging = decide(replace(blank(480, groups=12), splits=splits))
+    assert judging.protocol.kind == "holdout"
+    assert "(the dataset's own test split; 6 groups, none of them learnt from)" in judging.sentence
 
 
 def test_a_test_set_of_its_own_is_the_judge_whatever_its_size() -> None:
@@ -81,9 +99,8 @@ def test_groups_and_copies_stay_together() -> None:
         for one in each:
             assert grouped.pool.groups is not None
             assert not set(grouped.pool.groups[one.learn]) & set(grouped.pool.groups[one.asked])
-    units = list(range(60))
-    units[40] = 0  # a copy of the first
-    for each in partings(decide(blank(60), units=units))[None]:
+    copied = with_clusters(blank(60), [(0, 40)])
+    for each in partings(decide(copied))[None]:
         assert all((0 in one.asked) == (40 in one.asked) for one in each)
 
 

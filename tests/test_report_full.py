@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import re
-import time
 from dataclasses import replace
 from functools import cache
 
@@ -283,13 +282,8 @@ def test_the_page_is_well_formed_and_loads_nothing(text):
     assert "<script" not in text and "http" not in text.replace("http-equiv", "")
 
 
-def test_the_page_is_light_quick_and_the_same_every_time(result, text):
-    seconds = []
-    for _ in range(3):  # the best of three: a busy machine slows any one
-        start = time.process_time()
-        assert page.render(result) == text
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 1.5
+def test_the_page_is_light_and_the_same_every_time(result, text):
+    assert page.render(result) == text
     assert len(text.encode()) < 250_000
 
 

@@ -88,7 +88,9 @@ def log_lines(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("wanted", [SCRATCH, TORCH], ids=["scratch", "torch"])
+@pytest.mark.parametrize(
+    "wanted", [SCRATCH, pytest.param(TORCH, marks=pytest.mark.slow)], ids=["scratch", "torch"]
+)
 def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wanted: Training) -> None:
     whole = run_training(few, wanted, Keeping(tmp_path / "whole"))
     parted, said = go_on(few, wanted, tmp_path / "parted", (2, 3))
@@ -103,6 +105,7 @@ def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wante
     assert [line["event"] for line in log_lines(tmp_path / "parted")].count("started") == 3
 
 
+@pytest.mark.slow
 def test_weights_that_differ_would_be_seen(few: Dataset, tmp_path: Path) -> None:
     for seed in (0, 1):
         wanted = replace(SCRATCH, settings={**SCRATCH.settings, "seed": seed})
@@ -111,6 +114,7 @@ def test_weights_that_differ_would_be_seen(few: Dataset, tmp_path: Path) -> None
     assert facts(tmp_path / "0") != facts(tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_a_rate_once_found_is_not_searched_again(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +246,7 @@ def test_the_command_says_that_a_run_is_finished(run: Run, desk: Path) -> None:
     )
     assert len(said.out.splitlines()) == 1
     found = json.loads(run(*words, "--resume", "--json").out)
-    assert found["already_finished"] and found["scores"]["val_accuracy"]["n"] > 0
+    assert found["already_finished"] and 0 < found["scores"]["val_accuracy"] <= 1
     assert contents(desk / "m") == before
 
 
@@ -271,7 +275,7 @@ def begun(output: Path, *more: str) -> subprocess.Popen[str]:
 
 def wait_for_checkpoint(process: subprocess.Popen[str], output: Path, after: str = "") -> None:
     """Until there is one newer than ``after``."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < limit:
         if newest(output) > after:
             return
@@ -287,12 +291,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What nobody interrupted."""
     output = tmp_path_factory.mktemp("resume") / "whole"
     process = begun(output)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "Report: " in out and "Log: " in out
     return output
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     output, rng, seen = tmp_path / "m", random.Random(os.urandom(8)), []
     for number in range(3):
@@ -305,7 +310,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bits(whole: Path, tmp_p
         assert not output.exists() or open_model(output)
     assert seen[0]
     process = begun(output, "--resume", "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert weights(output) == weights(whole) and facts(output) == facts(whole)
     curve = json.loads(out)["result"]["curves"][0]
@@ -314,6 +319,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bits(whole: Path, tmp_p
     assert not checkpoints_of(output).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_asked_to_stop_it_keeps_a_checkpoint_and_says_how_to_go_on(
     whole: Path, tmp_path: Path, number: int
@@ -322,13 +328,13 @@ def test_asked_to_stop_it_keeps_a_checkpoint_and_says_how_to_go_on(
     process = begun(output)
     wait_for_checkpoint(process, output)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "headstart: interrupted; go on with the same command and --resume"
     assert "Traceback" not in err
     assert sorted(one.name for one in tmp_path.iterdir()) == ["m.checkpoints", "m.log"]
     process = begun(output, "--resume")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert weights(output) == weights(whole)
 

@@ -29,6 +29,7 @@ def places(found: Scatter) -> np.ndarray:
     return np.column_stack([found.x, found.y])
 
 
+@pytest.mark.slow
 def test_neighbours_stay_neighbours_as_well_as_scikit_learn_keeps_them() -> None:
     rows, _ = digits(300)
     ours = trustworthiness(rows, places(mapped(rows)), n_neighbors=10)

@@ -146,12 +146,15 @@ def train_both(
         their_optimizer.step()
         plain = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), reduction="none")
         np.testing.assert_allclose(losses, plain.detach().numpy(), rtol=1e-3)
-        np.testing.assert_array_equal(hits, logits.argmax(1).numpy() == labels)
+        second, first = np.sort(logits.detach().numpy(), axis=1)[:, -2:].T
+        sure = first - second > 1e-3 * np.abs(first)  # rounding decides between equals
+        assert sure.mean() > 0.5
+        np.testing.assert_array_equal(hits[sure], (logits.argmax(1).numpy() == labels)[sure])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_a_hundred_steps_end_where_torch_ends(kind: str, optimizer: str, dtype: DTypeLike) -> None:
     torch = pytest.importorskip("torch")
     network = network_of(kind, dtype)

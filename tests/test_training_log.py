@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -343,6 +342,7 @@ def mlflow_run(folder: Path) -> tuple[Any, dict[str, list[tuple[int, float]]]]:
     return found, history
 
 
+@pytest.mark.slow
 @has["mlflow"]
 def test_mlflow_reads_what_was_told(tmp_path: Path, no_server: None) -> None:
     run(make_log(["mlflow"], tmp_path, title="digits"), 1, 3)
@@ -362,6 +362,7 @@ def test_mlflow_goes_on_with_the_run(tmp_path: Path, no_server: None) -> None:
     assert found.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 @has["mlflow"]
 @pytest.mark.parametrize("first", ["", "import mlflow; from mlflow.telemetry import client"])
 def test_mlflow_is_mute(tmp_path: Path, first: str) -> None:
@@ -389,8 +390,7 @@ print(is_telemetry_disabled(), get_telemetry_client())
 def test_mlflow_server_that_is_away(tmp_path: Path, no_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody answers
     said: list[str] = []
-    begun = time.monotonic()
     run(make_log(["mlflow"], tmp_path, remark=said.append), 1, 3)
-    assert time.monotonic() - begun < 30
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1", "its own 7 take minutes, each epoch"
     assert len(said) == 1 and said[0].startswith("log mlflow failed") and "\n" not in said[0]
     assert epochs(tmp_path / "training.jsonl") == [1, 2, 3]

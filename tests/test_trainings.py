@@ -15,7 +15,7 @@ from command import ERROR, Run, Said, contents
 from headstart import trainings
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays, load
-from headstart.model import open_model
+from headstart.model import Model, open_model
 from headstart.networks.architectures import training_for
 from headstart.records import TrainSettings
 from headstart.training_log import JsonLines
@@ -96,6 +96,7 @@ def test_options_of_the_command_reach_the_model(run: Run, desk: Path) -> None:
     assert {name: found[name] for name in wanted} == wanted
 
 
+@pytest.mark.slow
 def test_torch_takes_the_rest(run: Run, desk: Path) -> None:
     words = ("train", "digits:0-1", "-o", "m", "--network", "best", "--epochs", "1", "--mixup", "0.2")
     said = run(*words, "--ema", "0.9", "--augment", "shear=0.1", "--device", "cpu")
@@ -256,11 +257,12 @@ def test_the_report_says_how_good_it_is_and_how_it_was_made(run: Run, desk: Path
     said = run("train", "digits", "-o", "m", *SMALL, "--patience", "1", "--json")
     result = said.document["result"]
     (found,) = result["evaluations"]
-    assert found["accuracy"]["n"] == result["sizes"]["validation"] == 180
-    assert sum(map(sum, found["confusion"])) == 180
-    assert result["calibrations"][0]["n"] == 180 and len(result["curves"][0]["steps"]) == 2
-    assert result["verdict"].startswith("mlp gets ") and "180 validation images" in result["verdict"]
-    assert any("validation images decided" in one for one in result["remarks"])
+    assert result["sizes"]["validation"] == 180
+    assert found["accuracy"]["n"] == 90, "the other half decided when to stop"
+    assert sum(map(sum, found["confusion"])) == 90
+    assert result["calibrations"][0]["n"] == 90 and len(result["curves"][0]["steps"]) == 2
+    assert result["verdict"].startswith("mlp answers ") and "90 validation images" in result["verdict"]
+    assert "90 others decided when to stop" in result["summary"]
     table = dict(result["tables"][0]["lines"])
     assert table["epochs"] == "2" and table["patience"] == "1" and table["augmentation"] == "none"
     assert result["facts"]["command"].startswith("headstart train digits -o m")
@@ -270,11 +272,13 @@ def test_the_report_says_how_good_it_is_and_how_it_was_made(run: Run, desk: Path
     assert result["verdict"].split(" [")[0] in page
 
 
-def test_without_images_to_hold_out_it_says_that_nothing_was_measured(run: Run, desk: Path) -> None:
+def test_of_few_images_the_figure_is_cross_validated(run: Run, desk: Path) -> None:
     tiny = load("digits:0-1").subset(range(40))
     done = run_training(tiny, Training("mlp", "scratch", settings={"epochs": 1}), Keeping(desk / "m"))
-    assert done.result.evaluations == () and done.result.verdict.startswith("Too few images")
-    assert "Nothing was measured" in done.result.summary
+    assert not isinstance(done, Model)
+    (found,) = done.result.evaluations
+    assert found.accuracy.n == 40 and "40 cross-validated images" in done.result.verdict
+    assert done.learnt.model.manifest.scores["cv_accuracy"] == found.accuracy.value
     assert (desk / "m" / "report.html").is_file()
 
 
@@ -291,3 +295,14 @@ def test_a_model_in_the_way_of_somebody_else_is_refused_first(
     (desk / "m" / "thesis.txt").write_text("years")
     said = refused("train", "no-such-data", "-o", "m", *SMALL, names=("'m'",))
     assert said.err.startswith(ERROR)
+
+
+def test_noise_listed_twice_is_answered_by_chance(desk: Path) -> None:
+    """Random labels, every image twice: copies stay in one fold, in one part of every split."""
+    rng = np.random.default_rng(0)
+    pixels = np.repeat(rng.integers(0, 256, (60, 8, 8)).astype(np.uint8), 2, axis=0)
+    twice = from_arrays(pixels, np.repeat(np.array(["a", "b"])[rng.integers(0, 2, 60)], 2))
+    wanted = Training("mlp", "scratch", settings={"epochs": 20})
+    done = run_training(twice, wanted, Keeping(desk / "m"))
+    (found,) = done.result.evaluations
+    assert found.accuracy.low < 0.5 < found.accuracy.high and found.accuracy.n == 120

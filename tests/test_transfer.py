@@ -12,18 +12,23 @@ from PIL import Image
 
 from headstart.cache import FolderCache
 from headstart.choose import MOST_IMAGES
+from headstart.controls import Chooser, Reader, chosen_probe
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers import from_arrays, load
+from headstart.data.refuse import check_up, checked
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError, UnknownTapError
+from headstart.evaluation.intervals import cross_validated, wilson
 from headstart.features import PLAIN, Extraction, extract
 from headstart.imaging.augment import parse_augmentation
 from headstart.model import open_model
-from headstart.records import Source
+from headstart.protocol import Protocol, rounds_of
+from headstart.records import Source, StudyResult
 from headstart.report.page import render
 from headstart.sources import open_source
 from headstart.strategies import CHOSEN, Probe, choose_place, learn_head, training_parts, training_rows
-from headstart.transfers import Transferred, check_up, choice_table, run_transfer
+from headstart.transfer_judging import by_cross_validation
+from headstart.transfers import Transferred, choice_table, run_transfer
 
 PLACES = (("block2", "avg"), ("block2", "grid2"), ("block3", "avg"))
 RIDGE = Probe(head="ridge")
@@ -137,7 +142,9 @@ def test_probe_stands_beside_raw_pixels_and_majority(done: Transferred) -> None:
     assert {row.accuracy.n for row in rows.values()} == {40}
     assert rows["majority"].accuracy.value == 0.5 < rows["probe"].accuracy.value
     assert [one.control for one in done.result.comparisons] == ["raw pixels", "majority"]
-    assert done.result.verdict.startswith("With all 60 labels")
+    share = 100 * rows["probe"].accuracy.value
+    assert done.result.verdict.startswith(f"{share:.1f} % of 40 validation images are answered rightly [")
+    assert "With all 60 labels, transfer" in done.result.verdict and done.result.judged_on == "validation"
 
 
 def test_figures_are_those_of_the_model_on_the_val_images(done: Transferred, splitted: Dataset) -> None:
@@ -151,7 +158,8 @@ def test_figures_are_those_of_the_model_on_the_val_images(done: Transferred, spl
     (evaluation,) = done.result.evaluations
     assert evaluation.accuracy.value == pytest.approx(share) and int(np.sum(evaluation.confusion)) == 40
     assert done.result.sizes == {"train": 60, "validation": 40, "classes": 2}
-    assert "about 40 validation images" in done.result.summary
+    assert evaluation.title == "Validation images of some"
+    assert "learned from 60 images and is judged on 40 others, which nothing was" in done.result.summary
 
 
 @pytest.mark.parametrize("head", [None, "ridge", "mlp", "linear"])
@@ -183,34 +191,194 @@ def test_the_report_says_what_was_done(done: Transferred) -> None:
     assert facts["command"] == "headstart transfer typed" and facts["seed"] == "0"
     assert done.learnt.model.manifest.source_fingerprint in facts["model_fingerprint"]
     assert done.learnt.choice is not None and done.learnt.choice.sentence in done.result.remarks
-    for words in ("How tap, pooling and head were chosen", "headstart transfer typed", "raw pixels"):
+    for words in ("How layer, pooling and head were selected", "headstart transfer typed", "raw pixels"):
         assert words in page
 
 
-# ---- too few to hold some out
+# ---- too few to hold some out: nested cross-validation
 
 
-def test_with_few_images_the_figure_is_the_cross_validation_s(few: Dataset) -> None:
-    found = run_transfer(candidate(few), few)
-    choice = found.learnt.choice
-    assert choice is not None and found.learnt.held_probs is None
-    assert [(row.strategy, row.accuracy) for row in found.result.rows] == [("probe", choice.best.accuracy)]
-    assert found.result.rows[0].accuracy.n == 40 and not found.result.evaluations
-    assert "In cross-validation the probe gets" in found.result.verdict
-    assert "too few images to hold some out, so no control was compared" in found.result.verdict
-    assert found.result.summary.endswith("The figure is the cross-validation's own.")
-    assert "In cross-validation" in render(found.result)
+PROBES = {
+    "all is selected": CHOSEN,
+    "the head is given": RIDGE,
+    "all is given": Probe("block2", "avg", "ridge"),
+    "a head of another kind": Probe("block2", "avg", "linear"),
+}
 
 
-def test_with_few_images_and_nothing_to_choose_no_figure_is_made_up(few: Dataset) -> None:
-    found = run_transfer(open_source("pixels", few), few, RIDGE)
-    assert found.result.rows == () and "how good it is, is open" in found.result.verdict
-    assert "how good it is, is open" in render(found.result)
+@pytest.mark.parametrize("wanted", PROBES.values(), ids=PROBES)
+def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted: Probe) -> None:
+    found = run_transfer(candidate(few), few, wanted)
+    result, rows = found.result, {row.strategy: row for row in found.result.rows}
+    assert list(rows) == ["probe", "raw pixels", "majority"] and found.learnt.held_probs is None
+    assert {row.accuracy.n for row in rows.values()} == {40} and rows["majority"].accuracy.value == 0.5
+    assert [one.control for one in result.comparisons] == ["raw pixels", "majority"]
+    (evaluation,), (calibration,), (gallery,) = result.evaluations, result.calibrations, result.galleries
+    assert int(np.sum(evaluation.confusion)) == calibration.n == 40 and gallery.title
+    ours = rows["probe"].accuracy
+    assert evaluation.accuracy == ours and np.trace(evaluation.confusion) == round(40 * ours.value)
+    assert ours == cross_validated(ours.value, 40)
+    assert result.sizes == {"train": 40, "classes": 2, "cross-validated": 40}
+    assert result.verdict.startswith(
+        f"{100 * ours.value:.1f} % of 40 cross-validated images are answered rightly "
+        f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]. With all 40 labels, transfer"
+    )
+    assert result.judged_on == "cross-validated" and result.summary.endswith(result.protocol)
+    assert ("were selected again in every fold" in result.protocol) == (wanted in (CHOSEN, RIDGE))
+    scores = found.learnt.model.manifest.scores
+    assert (scores["cv_accuracy"], scores["cv_low"], scores["cv_high"]) == (ours.value, ours.low, ours.high)
+    page = render(result)
+    for words in ("cross-validated images are answered rightly", "raw pixels", "Can its probabilities"):
+        assert words in page
 
 
-def test_the_summary_names_no_figure_where_there_is_none(few: Dataset) -> None:
-    found = run_transfer(open_source("pixels", few), few, RIDGE)
-    assert "cross-validation's own" not in found.result.summary
+def test_each_image_is_answered_by_a_fit_without_its_fold(few: Dataset) -> None:
+    source = candidate(few)
+    found = by_cross_validation(source, few, RIDGE, seed=0, options=PLAIN)
+    assert found is not None
+    (parts,) = rounds_of(few, len(few), (), Protocol((), 1, 0, kind="folds", n_folds=10))[None]
+    assert sorted(np.concatenate([part.asked for part in parts]).tolist()) == list(range(40))
+    for part in parts:
+        assert not set(part.learn.tolist()) & set(part.asked.tolist())
+        rest = few.subset(part.learn)
+        model = learn_head(source, rest, RIDGE, spare=False).model  # selects on these images alone
+        answers = model.probabilities(few.subset(part.asked))
+        np.testing.assert_allclose(found.answers[part.asked], answers, atol=1e-3)
+
+
+def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
+    """The label of an image changes whether its answer is right, never the answer."""
+    source = candidate(few)
+    found = by_cross_validation(source, few, CHOSEN, seed=0, options=PLAIN)
+    (parts,) = rounds_of(few, 40, (), Protocol((), 1, 0, kind="folds", n_folds=10))[None]
+    part = parts[3]
+    codes = few.codes()
+    mixed = codes.copy()
+    mixed[part.asked] = 1 - mixed[part.asked]
+    reader = Reader(source, few, few, PLAIN, None, 0)
+    other = replace(few, labels=np.array(few.classes)[mixed])
+    turned = Reader(source, other, other, PLAIN, None, 0)
+    one, two = (
+        chosen_probe(r, CHOSEN, Chooser(r, CHOSEN, MOST_IMAGES))(part.learn, part.asked, 0)
+        for r in (reader, turned)
+    )
+    assert found is not None and np.array_equal(one, two)
+    np.testing.assert_allclose(found.answers[part.asked], one, atol=1e-6)
+
+
+def noise(n_images: int, seed: int, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that know nothing of each other."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (n_images, size, size)).astype(np.uint8)
+    return pixels, rng.permutation(np.repeat(["a", "b"], n_images // 2))
+
+
+def holds_a_half(result: StudyResult) -> bool:
+    """Whether the figure allows for what is true of it: 50 %."""
+    (row,) = (one for one in result.rows if one.strategy == "probe")
+    assert result.evaluations[0].accuracy == row.accuracy
+    return row.accuracy.low < 0.5 < row.accuracy.high
+
+
+def plain_places(dataset: Dataset) -> Source:
+    """A quick source with two places to choose from."""
+    return replace(open_source("pixels", dataset), candidates=(("values", "flat"), ("values", "grid2")))
+
+
+@pytest.mark.parametrize("wanted", [CHOSEN, RIDGE, Probe("values", "flat", "neighbours")], ids=repr)
+def test_labels_that_mean_nothing_are_answered_by_chance_though_each_image_is_there_twice(
+    wanted: Probe,
+) -> None:
+    held, shares = [], []
+    for seed in range(6):
+        pixels, labels = noise(30, seed)
+        twice = from_arrays(np.repeat(pixels, 2, axis=0), np.repeat(labels, 2))
+        found = run_transfer(plain_places(twice), twice, wanted, seed=seed).result
+        assert found.rows[0].accuracy.n == 60 and found.judged_on == "cross-validated"
+        held.append(holds_a_half(found))
+        shares.append(found.rows[0].accuracy.value)
+    assert sum(held) >= 5  # of intervals that hold the truth in 95 of 100 cases
+    assert abs(np.mean(shares) - 0.5) < 0.12  # three standard errors of six times thirty images
+    apart = by_cross_validation(plain_places(twice), twice, wanted, seed=0, options=PLAIN)
+    assert apart is not None  # where nobody looked for copies
+    assert apart.table.rows[0].accuracy.value > 0.75 or wanted.head == "ridge"
+
+
+def test_of_many_images_copies_are_held_out_together() -> None:
+    pixels, labels = noise(300, 0)
+    twice = from_arrays(np.repeat(pixels, 2, axis=0), np.repeat(labels, 2))
+    found = run_transfer(plain_places(twice), twice, Probe(head="neighbours")).result
+    assert found.judged_on == "validation" and found.sizes["train"] + found.sizes["validation"] == 600
+    assert holds_a_half(found)
+    part = training_parts(checked(twice)[0], 0)
+    assert part.places is not None
+    learnt, held = (set((one // 2).tolist()) for one in part.places)
+    assert held and not learnt & held
+
+
+def near_copy(picture: Image.Image, kind: str, path: Path) -> None:
+    if kind == "resized":
+        picture.resize((80, 80), Image.Resampling.BICUBIC).save(path.with_suffix(".png"))
+    else:
+        picture.save(path.with_suffix(".jpg"), quality=80)
+
+
+@pytest.mark.parametrize("kind", ["resized", "re-encoded"])
+def test_near_copies_are_left_out_together(tmp_path: Path, kind: str) -> None:
+    pixels, labels = noise(40, 0)
+    for number, (one, label) in enumerate(zip(pixels, labels, strict=True)):
+        (tmp_path / "pics" / label).mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(one).resize((64, 64), Image.Resampling.BICUBIC)
+        picture.save(tmp_path / "pics" / label / f"{number}.png")
+        near_copy(picture, kind, tmp_path / "pics" / label / f"{number}-copy")
+    pictures = load(str(tmp_path / "pics"))
+    source = plain_places(pictures)
+    found = run_transfer(source, pictures, Probe(head="neighbours"))
+    assert found.result.rows[0].accuracy.n == 80 and holds_a_half(found.result)
+    clusters = checked(pictures)[0].clusters
+    assert clusters is not None and np.bincount(clusters).tolist() == [2] * 40
+    apart = by_cross_validation(source, pictures, Probe(head="neighbours"), seed=0, options=PLAIN)
+    assert apart is not None and apart.table.rows[0].accuracy.value > 0.75
+
+
+def test_images_of_a_group_are_left_out_together_and_counted_so() -> None:
+    """Pixels that name the writer and nothing else: each writer has one class, by lot."""
+    rng = np.random.default_rng(0)
+    writers = np.repeat(np.arange(24), 6)
+    labels = rng.permutation(np.repeat(["a", "b"], 12))[writers]
+    hands = rng.integers(40, 216, (24, 8, 8))[writers]
+    pixels = (hands + rng.integers(-20, 21, hands.shape)).astype(np.uint8)
+    plain = from_arrays(pixels, labels)
+    grouped = replace(plain, groups=np.char.add("w", writers.astype(str)))
+    source = plain_places(plain)
+    found = run_transfer(source, grouped).result
+    assert holds_a_half(found)
+    score = found.rows[0].accuracy
+    assert score.high - score.low > 1.5 * (
+        wilson(144 * score.value, 144).high - wilson(144 * score.value, 144).low
+    )
+    apart = by_cross_validation(source, plain, CHOSEN, seed=0, options=PLAIN)
+    assert apart is not None and apart.table.rows[0].accuracy.value > 0.9
+
+
+def test_where_nothing_can_be_held_out_no_figure_is_made_up(digits: Dataset) -> None:
+    dataset = take(digits, {"3": 20, "8": 2})
+    assert isinstance(dataset.images, ArrayImages)
+    pixels = dataset.images.pixels.copy()
+    pixels[21] = pixels[20]  # both images of a class are one
+    found = run_transfer(candidate(dataset), replace(dataset, images=ArrayImages(pixels)))
+    assert found.result.rows == found.result.evaluations == found.result.calibrations == ()
+    assert found.result.verdict.startswith("Nothing could be held out: a class has")
+    assert not {"cv_accuracy", "val_accuracy"} & set(found.learnt.model.manifest.scores)
+    assert "Nothing could be held out" in render(found.result)
+
+
+def test_unjudged_it_is_the_same_model_and_nothing_is_said_of_it(few: Dataset) -> None:
+    plain, judged = (run_transfer(candidate(few), few, judge=one) for one in (False, True))
+    assert plain.learnt.model.graph == judged.learnt.model.graph
+    assert plain.result.rows == plain.result.evaluations == () and "cv_accuracy" not in (
+        plain.learnt.model.manifest.scores
+    )
 
 
 # ---- which place and which head
@@ -222,8 +390,7 @@ def test_the_best_of_the_candidates_is_taken(splitted: Dataset) -> None:
     assert choice is not None
     assert place == (choice.best.tap, choice.best.pooling) and head == choice.best.head
     assert {(one.tap, one.pooling) for one in choice.trials} == set(PLACES)
-    best = max(choice.trials, key=lambda one: (one.accuracy.value, -one.error))
-    assert choice.best == best
+    assert choice.best == min(choice.trials, key=lambda one: (one.loss, -one.accuracy.value))
 
 
 def test_what_is_given_is_not_chosen(splitted: Dataset) -> None:
@@ -278,12 +445,14 @@ def test_the_choice_is_told_best_first(done: Transferred) -> None:
     assert choice is not None
     table = choice_table(choice)
     assert table.lines[0][0] == f"{choice.best.head} on {choice.best.tap}, {choice.best.pooling}"
-    shares = [float(row[2]) for row in table.lines]
-    assert shares == sorted(shares, reverse=True) and len(table.lines) == min(12, len(choice.trials))
-    assert "10-fold cross-validation on 60 training images" in table.caption
+    losses = [float(row[3]) for row in table.lines]
+    assert losses == sorted(losses) and len(table.lines) == min(12, len(choice.trials))
+    assert table.lines[0][1] == choice.best.described
+    assert "Leave-one-out cross-validation on 60 training images" in table.caption
+    assert "no estimate of accuracy on new images" in table.caption
     many = replace(choice, trials=choice.trials * 3)
     assert len(choice_table(many).lines) == 12
-    assert f"{len(many.trials) - 12} more follow" in choice_table(many).caption
+    assert f"{len(many.trials) - 12} more were tried" in choice_table(many).caption
 
 
 # ---- views and balance
@@ -350,6 +519,7 @@ def test_the_model_is_saved_beside_its_report_and_opens_again(
     done.learnt.model.save(tmp_path / "m", render(done.result))
     assert {path.name for path in (tmp_path / "m").iterdir()} == {
         *("card.md", "manifest.json", "model.onnx", "report.html", "samples.safetensors"),
+        "learned.safetensors",
         "weights.safetensors",
     }
     opened = open_model(tmp_path / "m")

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from headstart import tune
 from headstart.data.dataset import Dataset
-from headstart.data.splits import folds
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
 from headstart.features import Extraction, View
 from headstart.heads.base import Standardiser
-from headstart.heads.crossval import HELD_OUT
+from headstart.heads.registry import SEARCHED
+from headstart.heads.ridge import RidgeHead
 from headstart.imaging.augment import Augmentation
 from headstart.records import Array, InputSpec, Source
 from headstart.sources import open_source
@@ -69,7 +69,9 @@ def test_the_planted_place_wins_and_the_search_is_judged_by_images_it_did_not_se
     assert {pick.where.tap for pick in found.picks} == {"middle"} and len(found.picks) == found.n_outer == 5
     assert found.nested.n == found.n_images == 75 and found.repeats == 1 and found.spread == 0
     assert [one.rank for one in found.trials] == sorted(one.rank for one in found.trials)
-    assert len(found.trials) == 3 * sum(len(strengths) for _, strengths in HELD_OUT.values())
+    assert {one.head for one in found.trials} == set(SEARCHED)
+    settled = [one for one in found.trials if one.settled]
+    assert len(settled) == 3 * len(SEARCHED) and found.trials[0].settled
     assert found.runner_up is not None and found.runner_up.where.tap != "middle"
     assert found.lead is not None and found.lead.value > 0.1
 
@@ -109,9 +111,7 @@ def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judg
     plain, views = clouds(labels, 5, 0.8), [clouds(labels, 5, 0.8, seed) for seed in (3, 4)]
     found = feature_tuned(monkeypatch, labels, {"only": plain}, views={"only": views})
     codes = np.unique(labels, return_inverse=True)[1]
-    numbers = np.empty(len(codes), np.intp)
-    for number, (_, held) in enumerate(folds(codes, 10, 0)):
-        numbers[held] = number
+    numbers = np.arange(len(codes))
     checked = 0
     for trial in found.trials:
         if trial.head == "ridge":
@@ -119,7 +119,7 @@ def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judg
             assert trial.accuracy.value == by_hand(plain, used, codes, numbers, trial.strength)
             assert trial.accuracy.n == len(labels)
             checked += trial.augment != NO_VIEWS
-    assert checked == len(HELD_OUT["ridge"][1])
+    assert checked == len(RidgeHead().strengths)
 
 
 # --- honesty
@@ -158,7 +158,7 @@ def test_same_seed_same_search_and_other_folds_with_another() -> None:
 def test_few_images_are_judged_several_times_over() -> None:
     found = searched(n_per_class=8)
     assert (found.repeats, found.n_outer, len(found.picks)) == (3, 8, 24)
-    assert found.nested.n == 24 and found.n_folds == 8
+    assert found.nested.n == 24
     assert any(one.spread > 0 for one in found.rivals)
 
 
@@ -298,11 +298,8 @@ def test_factors_name_what_was_varied_with_its_best_score() -> None:
     assert tap.importance > 0.9 and not tap.log
     assert dict(zip(tap.values, tap.scores, strict=True))["middle"] == found.best.accuracy.value
     ridge = factors["strength of ridge"]
-    assert ridge.log and list(ridge.values) == sorted(HELD_OUT["ridge"][1]) and len(ridge.scores) == 8
-    settled = {}
-    for trial in found.trials:
-        settled.setdefault((trial.where, trial.head), trial)
-    best = list(settled.values())
+    assert ridge.log and list(ridge.values) == sorted(RidgeHead().strengths)
+    best = [trial for trial in found.trials if trial.settled]
     assert factors["head"].importance == explained([o.head for o in best], [o.accuracy.value for o in best])
 
 
@@ -363,5 +360,5 @@ def test_groups_that_run_out_inside_are_parted_by_image() -> None:
     features = {where("only"): clouds(labels, 4, 5.0)}
     search = tune._Search(features, labels, groups, ("ridge",), 0)
     alone = np.flatnonzero((labels == "a") | (groups == "b0"))
-    numbers, k = search.numbers(alone)
-    assert k >= 2 and len(np.unique(numbers[labels[alone] == "b"])) >= 2
+    assert search.together(alone) is None  # b has one writer left
+    assert search.together(np.arange(36)) is not None

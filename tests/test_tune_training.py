@@ -103,6 +103,7 @@ def test_parts_share_no_image_and_hold_every_class(few: Dataset) -> None:
     assert not set(groups[whole[0]]) & set(groups[whole[1]])
 
 
+@pytest.mark.slow
 def test_a_search_that_goes_on_ends_as_one_that_was_not_interrupted(tuned: Tune) -> None:
     whole = tuned(5, "whole")
     assert tuned(2, "parted").n_resumed == 0
@@ -135,6 +136,7 @@ class Interrupting:
     def remark(self, text: str) -> None: ...
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(tuned: Tune) -> None:
     stopped = tuned(4, progress=Interrupting(3))
     assert stopped.interrupted and len(stopped.trials) == 2
@@ -152,6 +154,7 @@ def test_ctrl_c_before_anything_is_done_leaves_and_can_be_begun_again(tuned: Tun
     assert [one.regime for one in found.trials if one.regime == Regime()] and len(found.trials) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_trial_that_is_waited_for(tuned: Tune, tmp_path: Path) -> None:
     def states(ask: bool) -> list[str]:
         storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'trials.sqlite'}")
@@ -182,6 +185,7 @@ def test_only_training_images_are_looked_at(tuned: Tune, digits: Dataset) -> Non
     assert first.n_fit + first.watched.n + first.judged.n == 90
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_stopped(tuned: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     networks: dict[int, int] = {}
     kept: list[Any] = []
@@ -198,6 +202,7 @@ def test_a_hopeless_trial_is_stopped(tuned: Tune, monkeypatch: pytest.MonkeyPatc
     assert all(one.epochs_done < one.regime.epochs and one.number >= 6 for one in found.trials if one.pruned)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_no_winner(tuned: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count()
     # the default's five epochs, then nonsense
@@ -213,6 +218,7 @@ def test_a_training_that_diverges_is_no_winner(tuned: Tune, monkeypatch: pytest.
             tuned(n_trials, f"nonsense {n_trials}", budget_s=budget_s)
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_search_but_not_before_one_trial(
     tuned: Tune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +249,7 @@ def test_nothing_is_said_and_optuna_is_left_as_it_was(
 # --- what is refused
 
 
+@pytest.mark.slow
 def test_another_search_is_not_mixed_into_this_one(tuned: Tune, few: Dataset) -> None:
     first = tuned(2)
     other = few.subset(np.arange(100))

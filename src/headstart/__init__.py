@@ -1,12 +1,18 @@
 """Headstart: take a trained network, teach it your classes from few labels, find out whether it was worth it.
 
 In: nothing heavy; every name below loads its module on first use. Called by users.
+
+Importing it switches off the telemetry of packages that it uses, by environment variables and by an entry in
+``sys.modules`` (see `headstart._telemetry`). It changes nothing else in the process: no seed, no logger, no
+warning filter.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from headstart._telemetry import switch_off as _switch_off
 
 __version__ = "0.1.0"
 
@@ -17,6 +23,7 @@ __all__ = [
     "TrainSettings",
     "TransferClassifier",
     "__version__",
+    "evaluate",
     "load",
     "open",
     "study",
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
     from headstart.data.readers import load
     from headstart.errors import HeadstartError
     from headstart.estimator import TransferClassifier
-    from headstart.face import study, train, transfer
+    from headstart.face import evaluate, study, train, transfer
     from headstart.model import Model
     from headstart.model import open_model as open
     from headstart.records import TrainSettings
@@ -40,12 +47,15 @@ _HOMES = {
     "Model": ("headstart.model", "Model"),
     "TrainSettings": ("headstart.records", "TrainSettings"),
     "TransferClassifier": ("headstart.estimator", "TransferClassifier"),
+    "evaluate": ("headstart.face", "evaluate"),
     "load": ("headstart.data.readers", "load"),
     "open": ("headstart.model", "open_model"),
     "study": ("headstart.face", "study"),
     "train": ("headstart.face", "train"),
     "transfer": ("headstart.face", "transfer"),
 }
+
+_switch_off()
 
 
 def __getattr__(name: str) -> Any:

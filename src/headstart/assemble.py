@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
+from headstart.data.seen import inherited, record
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.evaluation.calibration import reliability
 from headstart.features import Place
@@ -27,7 +28,7 @@ from headstart.imaging.prepare import decode
 from headstart.manifest import Manifest
 from headstart.model import Model
 from headstart.networks.architectures import layer_shapes
-from headstart.records import Array, Calibration, Codes, Epoch, Images, Network, Source, TrainSettings
+from headstart.records import Array, Calibration, Codes, Epoch, Images, Network, Seen, Source, TrainSettings
 from headstart.sources import fingerprint
 
 __all__ = ["Fitted", "Held", "Learning", "network_model", "probe_model", "versions"]
@@ -124,7 +125,7 @@ def network_model(
         _features(features, seen[some]),
         codes,
         held=None if held is None else _features(features, held[0]),
-        groups=None if parts.fit.groups is None else parts.fit.groups[some],
+        groups=None if parts.fit.together is None else parts.fit.together[some],
         seed=settings.seed,
     )
     finite = [epoch for epoch in history if np.isfinite(epoch.val_loss)] if settings.patience else []
@@ -151,7 +152,7 @@ def network_model(
         timing=_timing(seconds),
     )
     graph = plain if novelty is None else _with_novelty(builder, shapes, (tap, "flat"), novelty)
-    return Model(manifest, graph, network.weights(), _samples(parts.fit))
+    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts))
 
 
 def probe_model(
@@ -205,7 +206,7 @@ def probe_model(
         fitted.codes,
         fitted.images,
         held=None if fitted.held is None else fitted.held[0],
-        groups=parts.fit.groups,
+        groups=parts.fit.together,
         seed=seed,
     )
     manifest = Manifest(
@@ -235,7 +236,7 @@ def probe_model(
         timing=_timing(seconds),
     )
     graph = plain if novelty is None else _with_novelty(builder, source.taps, fitted.place, novelty)
-    return Model(manifest, graph, _floats(model), _samples(parts.fit))
+    return Model(manifest, graph, _floats(model), _samples(parts.fit), _seen(dataset, parts, source))
 
 
 def versions(engine: str = "scratch") -> dict[str, str]:
@@ -318,8 +319,24 @@ def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     }
 
 
+def _seen(dataset: Dataset, parts: Learning, source: Source | None = None) -> Seen:
+    """Which images were learned from, held out, or kept as a test set; and those of the source."""
+    found = [("learned", parts.fit.images)]
+    if parts.held is not None:
+        found.append(("validation", parts.held.images))
+    if _held_out(dataset):
+        found.append(("test", dataset.split("test").images))
+    return record(found, None if source is None else inherited(source.seen))
+
+
+def _held_out(dataset: Dataset) -> bool:
+    """Whether its test split was held out for this model; a part of a dataset may have lost it."""
+    return dataset.holdout is not None and dataset.splits is not None and "test" in dataset.splits
+
+
 def _data_note(dataset: Dataset, parts: Learning) -> Mapping[str, Any]:
     return {
+        **({"holdout": asdict(dataset.holdout)} if dataset.holdout and _held_out(dataset) else {}),
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "n_images": len(parts.fit),

@@ -95,7 +95,8 @@ def _limits(manifest: Manifest) -> str:
     return (
         f"{said} The figures above are from images held out of training, not from the test split: measure it "
         "on yours with `headstart evaluate`. A few of the images it learnt from lie in the folder "
-        "(`samples.safetensors`): exports are checked with them."
+        "(`samples.safetensors`): exports are checked with them. Digests and descriptors of the images "
+        "(`learned.safetensors`) let `headstart evaluate` recognise what it learned from."
     )
 
 

@@ -1,65 +1,73 @@
-"""Which tap, pooling, head and strength: tried by cross-validation on features that are there already.
+"""Selection of layer, pooling and head by cross-validation on features that are already computed.
 
-In: features by place, and classes. Out: every trial, the best first, and by how much it won.
-Must not import a runtime, a graph or a training framework. Called by strategies.
+Apart from strategies because controls, studies and tuning select in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart._threads import threads_for
-from headstart.data.splits import folds, holdout
-from headstart.errors import SettingError, nearest
+from headstart.data.splits import holdout
+from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
-from headstart.heads.base import one_hot
-from headstart.heads.crossval import HELD_OUT
+from headstart.heads.base import calibrated_loss
+from headstart.heads.held_out import HeldOut, best_setting
+from headstart.heads.registry import SEARCHED, make_head
+from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Difference, Score
 
 __all__ = ["MOST_IMAGES", "Choice", "Trial", "alike", "choose", "deciding_images"]
 
 MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
 _FEW = 16  # images by which two places are found to be one
+_SHORTLIST = 4  # places where the first head does best, at which the other heads are tried
 _LEAST = 3  # images of a class that folds need, of few as of many
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to read and fit, with its best strength, and how it did on images left out.
+    """One layer, pooling and head at its best setting, judged on images left out of the fit.
 
-    ``error`` is the mean squared error of its scores, which parts trials of equal accuracy.
+    ``error`` is the mean squared error of its held-out scores; ``loss`` their mean cross-entropy in nats
+    after the temperature that a fit gives them.
     """
 
     tap: str
     pooling: str
     head: str
-    strength: float
+    setting: Mapping[str, float]
     accuracy: Score
     error: float
+    loss: float
 
     @property
     def title(self) -> str:
         """For tables and sentences."""
         return f"{self.head} on {self.tap}, {self.pooling}"
 
+    @property
+    def described(self) -> str:
+        """The setting as text, such as ``strength 0.1``."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.setting.items())
+
 
 @dataclass(frozen=True)
 class Choice:
-    """All trials, the best first; how the best compares with the best of another tap, image by image.
+    """All trials, the best first; how the best compares with the best of another place, image by image.
 
-    The winner's own accuracy flatters a little: it was picked for it.
+    The winner's own accuracy is the best of many and too high: it is no estimate of accuracy on new images.
     """
 
     trials: tuple[Trial, ...]
     n_tried: int
     n_images: int
-    n_folds: int
     runner_up: Trial | None
     lead: Difference | None
     seconds: float
@@ -71,19 +79,10 @@ class Choice:
 
     @property
     def sentence(self) -> str:
-        """Who won, by how much, against whom."""
-        won = self.best.accuracy
-        said = (
-            f"Chosen by {self.n_folds}-fold cross-validation on {self.n_images:,} training images among "
-            f"{self.n_tried} ways: {self.best.title} (strength {self.best.strength:g}), "
-            f"{won.value:.2%} [{won.low:.2%}, {won.high:.2%}]"
-        )
-        if self.runner_up is None or self.lead is None:
-            return f"{said}."
-        lead = self.lead
+        """What was selected, among how many candidates."""
         return (
-            f"{said}, {100 * lead.value:+.2f} points [{100 * lead.low:+.2f}, {100 * lead.high:+.2f}] "
-            f"from the best of another place ({self.runner_up.title})."
+            f"{self.best.title} ({self.best.described}) was selected by leave-one-out cross-validation on "
+            f"{self.n_images:,} training images among {self.n_tried:,} candidates."
         )
 
 
@@ -91,82 +90,135 @@ def choose(
     features: Mapping[tuple[str, str], Array],
     codes: Codes,
     *,
-    heads: Sequence[str] = tuple(HELD_OUT),
-    n_folds: int = 10,
+    heads: Sequence[str] = SEARCHED,
+    clusters: NDArray[np.intp] | None = None,
+    balance: bool = False,
     seed: int = 0,
 ) -> Choice:
-    """Try every head at every strength on the features of every place.
+    """Judge every head at every setting on the features of every place.
 
     Parameters
     ----------
     features : mapping of (tap, pooling) to ndarray of shape (n_images, n_features), float32
         Rows of the same training images.
     codes : ndarray of shape (n_images,), int64
-        Their classes; each must have two images.
+        Their classes.
     heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
-        Those whose left-out answers have a closed form.
-    n_folds : int, default=10
-        At most the images of the smallest class.
+        Those whose held-out scores have a closed form.
+    clusters : ndarray of shape (n_images,), int, optional
+        Images with the same number are held out together. Default: each alone.
+    balance : bool, default=False
+        Let every class count alike, as the fit will.
     seed : int, default=0
-        Decides the folds; of more than 1,500 images, also which are used.
+        Of more than 1,500 images, decides which are used; and what a fit draws.
 
     Returns
     -------
     Choice
-        Ranked by accuracy on images left out, then by squared error.
+        Ranked by loss on images left out, then by accuracy. The setting of each trial is the one that
+        `Head.fit` chooses on the same images: both use `Head.held_out` and `best_setting`.
 
     Raises
     ------
     SettingError
         If there is nothing to try, or a head cannot be judged so.
     DataError
-        If a class has one image.
+        If a class has images of one cluster only.
 
     Notes
     -----
-    Exact: a fit without a fold is solved, not approximated; one decomposition for each place and
-    kind of head serves all folds and strengths. No randomness but the folds.
+    Exact: a fit without an image is solved, not approximated; one decomposition for each place and kind
+    of head serves all settings.
     """
     begun = perf_counter()
     for head in heads:
-        if head not in HELD_OUT:
+        if head not in SEARCHED:
             raise SettingError(
-                f"head is {head!r}, need one of {', '.join(HELD_OUT)}; {nearest(head, HELD_OUT)}"
+                f"head is {head!r}, expected one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
             )
     if not features or not heads:
-        raise SettingError("there is nothing to choose from, need features and heads; name some")
+        raise SettingError("there is nothing to choose from, expected features and heads; name some")
     used = deciding_images(codes, seed)
-    codes = codes[used]
-    smallest = int(np.unique(codes, return_counts=True)[1].min())
-    parts = folds(codes, max(2, min(n_folds, smallest)), seed)
-    numbers = np.empty(len(codes), np.intp)
-    for number, (_, held) in enumerate(parts):
-        numbers[held] = number
-    trials: list[Trial] = []
-    right: dict[Trial, NDArray[np.bool_]] = {}
-    seen: list[Array] = []
-    for (tap, pooling), rows in features.items():
-        if any(alike(rows[:_FEW], other) for other in seen):
-            continue  # an embedding may be a stage averaged
-        seen.append(rows[:_FEW])
-        known = np.ascontiguousarray(rows[used], np.float32)
-        for head in heads:
-            with threads_for(known.size):
-                found, hits = _tried(known, codes, numbers, head)
-            trials.append(Trial(tap, pooling, head, *found))
-            right[trials[-1]] = hits
-    trials.sort(key=lambda trial: (-trial.accuracy.value, trial.error))
-    best = trials[0]
-    elsewhere = [trial for trial in trials if (trial.tap, trial.pooling) != (best.tap, best.pooling)]
+    codes, together = codes[used], None if clusters is None else clusters[used]
+    weights = class_weights(codes) if balance else np.ones(len(codes), np.float32)
+    judge = _Judge(codes, weights, seed, together)
+    places = _distinct(features)
+    judge.at({place: features[place][used] for place in places}, heads[0])
+    for head in heads[1:]:
+        judge.at({place: features[place][used] for place in judge.shortlist(heads[0])}, head)
+    trials, right = judge.trials, judge.right
+    order = sorted(range(len(trials)), key=lambda i: _rank(trials[i]))
+    best = trials[order[0]]
+    elsewhere = [i for i in order if (trials[i].tap, trials[i].pooling) != (best.tap, best.pooling)]
     return Choice(
-        tuple(trials),
-        sum(len(HELD_OUT[trial.head][1]) for trial in trials),
+        tuple(trials[i] for i in order),
+        judge.n_tried,
         len(codes),
-        len(parts),
-        elsewhere[0] if elsewhere else None,
-        paired_difference(right[best][None], right[elsewhere[0]][None]) if elsewhere else None,
+        trials[elsewhere[0]] if elsewhere else None,
+        paired_difference(right[order[0]][None], right[elsewhere[0]][None]) if elsewhere else None,
         perf_counter() - begun,
     )
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    """By loss: it compares heads of every kind, and varies less from sample to sample than accuracy."""
+    return (trial.loss, -trial.accuracy.value)
+
+
+def _distinct(features: Mapping[tuple[str, str], Array]) -> list[tuple[str, str]]:
+    """Places with features of their own: an embedding may be a stage averaged."""
+    kept: list[tuple[str, str]] = []
+    for place, rows in features.items():
+        if not any(alike(rows[:_FEW], features[other][:_FEW]) for other in kept):
+            kept.append(place)
+    return kept
+
+
+@dataclass
+class _Judge:
+    """Judges heads at places on the same images, and remembers all trials."""
+
+    codes: Codes
+    weights: Array
+    seed: int
+    clusters: NDArray[np.intp] | None
+    trials: list[Trial] = field(default_factory=list)
+    right: list[NDArray[np.bool_]] = field(default_factory=list)
+    n_tried: int = 0
+
+    def at(self, features: Mapping[tuple[str, str], Array], head: str) -> None:
+        """Judge a head on the features of some places."""
+        for (tap, pooling), rows in features.items():
+            known = np.ascontiguousarray(rows, np.float32)
+            images = np.arange(len(self.codes))
+            training = Training(known, self.codes, self.weights, images, self.seed, self.clusters)
+            with threads_for(known.size):
+                held = make_head(head).held_out(training)
+            if held is None:
+                raise DataError(
+                    "a class has one image, or images of one group only, expected two to hold one out; "
+                    "add images"
+                )
+            self.n_tried += len(held.settings)
+            found, hits = _judged(held, training)
+            self.trials.append(Trial(tap, pooling, head, *found))
+            self.right.append(hits)
+
+    def shortlist(self, head: str) -> list[tuple[str, str]]:
+        """The places where one head has the least loss."""
+        ranked = sorted((one for one in self.trials if one.head == head), key=_rank)
+        return [(one.tap, one.pooling) for one in ranked[:_SHORTLIST]]
+
+
+def _judged(
+    held: HeldOut, training: Training
+) -> tuple[tuple[Mapping[str, float], Score, float, float], NDArray[np.bool_]]:
+    """The best setting of a head with its accuracy, error and loss, and which images it got right."""
+    best, codes = best_setting(held), training.codes
+    right = held.scores[best].argmax(axis=1) == codes
+    loss = calibrated_loss(held.logits[best], codes, training.weights)
+    score = wilson(int(right.sum()), len(codes))
+    return (held.settings[best], score, float(held.errors[best]), loss), right
 
 
 def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray[np.intp]:
@@ -211,16 +263,3 @@ def alike(rows: Array, others: Array) -> bool:
     return rows.shape == others.shape and bool(
         np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0))
     )
-
-
-def _tried(
-    rows: Array, codes: Codes, numbers: NDArray[np.intp], head: str
-) -> tuple[tuple[float, Score, float], NDArray[np.bool_]]:
-    """The best strength of a head with its accuracy and error, and which images it got right."""
-    scores_of, strengths = HELD_OUT[head]
-    scores = scores_of(rows, codes, numbers, strengths)
-    right = scores.argmax(axis=2) == codes
-    errors = ((scores - one_hot(codes, scores.shape[2])) ** 2).sum(axis=2).mean(axis=1)
-    first = int(np.lexsort((errors, -right.mean(axis=1)))[0])
-    score = wilson(int(right[first].sum()), len(codes))
-    return (strengths[first], score, float(errors[first])), right[first]

@@ -6,14 +6,16 @@ Imports nothing heavy at the top: ``headstart --help`` must answer at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from headstart import __version__
+from headstart.cache import cache_root
 from headstart.console import (
     AllowLeaks,
     Augment,
@@ -21,12 +23,12 @@ from headstart.console import (
     Device,
     Engine,
     HeadName,
+    HoldOut,
     Json,
     NoCache,
     Output,
     Policy,
     Pooling,
-    Precision,
     Runtime,
     Seed,
     Size,
@@ -46,10 +48,6 @@ from headstart.nouns import cache_app, recipes_app, sources_app
 from headstart.shipping import shipping_app
 from headstart.training_verb import learnt_facts, training_app
 from headstart.verbs import verbs_app
-
-if TYPE_CHECKING:
-    from headstart.data.dataset import Dataset
-    from headstart.model import Model
 
 __all__ = ["app", "main"]
 
@@ -165,9 +163,9 @@ def transfer(
     balance: Balance = False,
     policy: Policy = None,
     size: Size = None,
+    holdout: HoldOut = None,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
-    precision: Precision = None,
     strict: Strict = False,
     allow_leaks: AllowLeaks = False,
     no_cache: NoCache = False,
@@ -197,10 +195,11 @@ def transfer(
             dataset,
             Probe(tap, pooling, head, augmentation, balance),
             seed=seed,
-            options=Extraction(chosen_cache(no_cache), runtime, precision, progress),
+            options=Extraction(chosen_cache(no_cache), runtime, progress=progress),
             allow_leaks=allow_leaks,
             command=typed(),
             opening=opening,
+            holdout=holdout,
         )
     done.learnt.model.save(output, render(done.result))
     if json:
@@ -214,9 +213,12 @@ def transfer(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model folder.")],
-    data: Annotated[str, typer.Argument(help="Dataset with the model's classes.")],
+    data: Annotated[str, typer.Argument(help="Labelled images of the model's classes, or of some of them.")],
     split: Annotated[
-        str | None, typer.Option(help="train, val, test or all. Default: test where there is one.")
+        str | None,
+        typer.Option(
+            help="train, val, test or all. Default: test where there is one, or what was held out for it."
+        ),
     ] = None,
     novel: Annotated[
         str | None,
@@ -231,43 +233,33 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images: accuracy, precision, recall, F1, confusion.
 
+    Images that the model learned from are found and reported apart: figures are about the new ones.
+
     Example: headstart evaluate runs/parity digits:parity
     """
-    from dataclasses import asdict
-
     from headstart.data.readers import load
-    from headstart.evaluation.calibration import reliability
-    from headstart.evaluation.metrics import evaluate as measure
-    from headstart.evaluation.novelty import detection
+    from headstart.evaluating import run_evaluation
     from headstart.model import open_model
+    from headstart.progress import terminal_progress
+    from headstart.tables import evaluated_document, evaluated_text
 
     opened = open_model(model)
-    dataset = told(load(data, strict=strict))
-    has_test = dataset.splits is not None and "test" in set(dataset.splits.tolist())
-    wanted = split or ("test" if has_test else "all")
-    part = dataset if wanted == "all" else dataset.split(wanted)
-    _same_classes(part, opened)
-    codes = part.codes(opened.classes)
-    title = f"{opened.manifest.name} on {part.name}, {wanted}"
-    answered = opened.answer(part, runtime_name=runtime)
-    found = measure(title, answered.probabilities, codes, opened.classes, seed)
-    trust = reliability(title, answered.probabilities, codes)
-    strange = told(load(novel, strict=strict)) if novel else None
-    detected = (
-        None
-        if strange is None
-        else detection(
-            f"{title}, {strange.name} novel", answered, opened.answer(strange, runtime_name=runtime)
+    with terminal_progress() as progress:
+        found = run_evaluation(
+            opened,
+            told(load(data, strict=strict)),
+            split=split,
+            novel=None if novel is None else told(load(novel, strict=strict)),
+            seed=seed,
+            runtime=runtime,
+            progress=progress,
         )
-    )
+    for warning in found.warnings:
+        print(f"headstart: warning: {warning}", file=sys.stderr)
     if json:
-        print_json({**asdict(found), "calibration": trust, "detection": detected})
+        print_json(evaluated_document(found))
     else:
-        from headstart.tables import calibration_line, detection_table, evaluation_table
-
-        print(evaluation_table(found), calibration_line(trust), sep="\n\n")
-        if detected is not None:
-            print("", detection_table(detected), sep="\n")
+        print(evaluated_text(found))
 
 
 @app.command()
@@ -363,26 +355,13 @@ def inspect(
     print(to_json(described) if json else told(described))
 
 
-def _same_classes(part: Dataset, model: Model) -> None:
-    """A class that only one side has would bend every figure: name it."""
-    from headstart.data.names import listed, natural_order
-    from headstart.errors import DataError
-
-    here, known = set(part.labels.tolist()), set(model.classes)
-    faults = [f"lacks {listed(natural_order(known - here))}"] if known - here else []
-    faults += [f"has the extra {listed(natural_order(here - known))}"] if here - known else []
-    if faults:
-        raise DataError(
-            f"dataset {part.name!r} {' and '.join(faults)}, need the classes of model "
-            f"{model.manifest.name!r}; choose a view with the same classes"
-        )
-
-
 def main() -> None:
     """Run the command line; one line and status 1 for our own errors, a traceback only with ``--debug``."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    # matplotlib keeps a list of fonts, in folders of its own below the home folder unless told otherwise
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_root().absolute() / "matplotlib"))
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is half-written goes
     try:

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from headstart.beside import run_beside
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError
-from headstart.evaluation.clusters import clustered_difference, clustered_score
+from headstart.evaluation.clusters import accuracy_score, clustered_difference
 from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
-from headstart.evaluation.intervals import wilson
 from headstart.evaluation.power import images_to_settle
 from headstart.evaluation.resampled import resampled_difference
 from headstart.progress import SILENT, Progress
 from headstart.protocol import Parting, Protocol, Strategy, rounds_of, smallest_class
-from headstart.records import Array, Comparison, Difference, Row, Score
+from headstart.records import Array, Comparison, Difference, Row
 
 __all__ = ["FINETUNE", "PROBE", "Table", "run_table", "sentences"]
 
@@ -131,7 +130,9 @@ def run_table(
         cells[name, budget] = _cell([wait() for wait in waits], wanted[budget])
     cells = {(name, budget): cells[name, budget] for budget in wanted for name in strategies}
     groups = _groups(asked, protocol)
-    rows = tuple(_row(name, budget, cell, groups) for (name, budget), cell in cells.items())
+    rows = tuple(
+        _row(name, budget, cell, groups, crossed=protocol.crossed) for (name, budget), cell in cells.items()
+    )
     budgets = [*possible, *([None] if protocol.with_all else [])]
     pairs = [(PROBE, control) for control in controls]
     pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
@@ -140,12 +141,13 @@ def run_table(
     return Table(rows, comparisons, said[0], (*said[1:], *remarks), cells[PROBE, budgets[-1]].first)
 
 
-def _groups(asked: Dataset, protocol: Protocol) -> NDArray[np.str_] | None:
-    """Who the images asked come from, where that matters and there are several."""
+def _groups(asked: Dataset, protocol: Protocol) -> NDArray[np.intp] | None:
+    """Which images count as one: groups, and copies of one image; None where each is alone."""
     by_groups = protocol.kind in ("grouped", "external", "holdout")
-    if asked.groups is None or not by_groups or len(np.unique(asked.groups)) < 2:
+    together = asked.together if by_groups or asked.groups is None else None
+    if together is None or not 2 <= len(np.unique(together)) < len(together):
         return None
-    return asked.groups
+    return together
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -184,16 +186,13 @@ def _cell(
     return _Cell(np.stack(right), float(np.median(seconds)), rounds, answers[0])
 
 
-def _row(name: str, budget: int | None, cell: _Cell, groups: NDArray[np.str_] | None) -> Row:
-    per_round, n_asked = cell.right.mean(axis=1), cell.right.shape[1]
+def _row(
+    name: str, budget: int | None, cell: _Cell, groups: NDArray[np.intp] | None, *, crossed: bool
+) -> Row:
+    per_round = cell.right.mean(axis=1)
     spread = float(per_round.std(ddof=1)) if len(per_round) > 1 else 0.0
-    return Row(name, budget, _score(cell, groups, n_asked), len(per_round), spread, cell.seconds)
-
-
-def _score(cell: _Cell, groups: NDArray[np.str_] | None, n_asked: int) -> Score:
-    if groups is not None:
-        return clustered_score(cell.right, groups)
-    return wilson(float(cell.right.mean()) * n_asked, n_asked)
+    score = accuracy_score(cell.right, groups, crossed=crossed)
+    return Row(name, budget, score, len(per_round), spread, cell.seconds)
 
 
 def _compare(
@@ -201,7 +200,7 @@ def _compare(
     named: Sequence[tuple[str, str]],
     budgets: Sequence[int | None],
     protocol: Protocol,
-    groups: NDArray[np.str_] | None,
+    groups: NDArray[np.intp] | None,
 ) -> tuple[Comparison, ...]:
     pairs = [(strategy, control, budget) for budget in budgets for strategy, control in named]
     differences = [
@@ -224,7 +223,7 @@ def _compare(
 
 
 def _difference(
-    ours: _Cell, theirs: _Cell, protocol: Protocol, groups: NDArray[np.str_] | None, control: str
+    ours: _Cell, theirs: _Cell, protocol: Protocol, groups: NDArray[np.intp] | None, control: str
 ) -> Difference:
     """With random networks of its own a control is several, and each difference counts alone."""
     if control not in protocol.redrawn:
@@ -235,7 +234,7 @@ def _difference(
         _plain_difference(a[i : i + 1], b[i : i + 1], rounds[i : i + 1], protocol, groups)
         for i in range(len(b))
     ]
-    return redrawn_difference(each, b.mean(axis=1).tolist())
+    return redrawn_difference(each, _plain_difference(a, b, rounds, protocol, groups))
 
 
 def _plain_difference(
@@ -243,7 +242,7 @@ def _plain_difference(
     b: NDArray[np.bool_],
     rounds: Sequence[Sequence[Parting]],
     protocol: Protocol,
-    groups: NDArray[np.str_] | None,
+    groups: NDArray[np.intp] | None,
 ) -> Difference:
     """By what the rounds are: groups of images, folds of one pool, or draws on images of their own."""
     if groups is not None:

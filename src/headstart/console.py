@@ -25,6 +25,7 @@ __all__ = [
     "Device",
     "Engine",
     "HeadName",
+    "HoldOut",
     "Json",
     "NoCache",
     "Output",
@@ -95,6 +96,14 @@ Strategies = Annotated[
 Unfreeze = Annotated[
     str,
     typer.Option(help="How far finetune opens the network: head, last, a number of parts, all or auto."),
+]
+HoldOut = Annotated[
+    float | None,
+    typer.Option(
+        "--holdout",
+        metavar="SHARE",
+        help="Share of the images to hold out as a test set, such as 0.2; evaluate finds them again.",
+    ),
 ]
 AllowLeaks = Annotated[bool, typer.Option("--allow-leaks", help="Go on though an image is in two splits.")]
 

@@ -15,37 +15,37 @@ from numpy.typing import NDArray
 
 from headstart.choose import choose, deciding_images
 from headstart.data.dataset import Dataset
+from headstart.data.splits import fewest_per_class
 from headstart.data.stores import ArrayImages
 from headstart.data.views import view_map
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.heads.base import Head
-from headstart.heads.crossval import HELD_OUT
-from headstart.heads.registry import make_head
+from headstart.heads.registry import SEARCHED, make_head
 from headstart.imaging.augment import Augmentation, augment
 from headstart.imaging.prepare import prepare
-from headstart.networks.architectures import with_classes
-from headstart.networks.registry import make_network
-from headstart.networks.training import fit
 from headstart.protocol import Strategy
-from headstart.records import Array, Images, InputSpec, NetworkSpec, Source, TrainSettings
+from headstart.records import Array, Images, InputSpec, NetworkSpec, Source
 from headstart.sources import open_source, random_source
 from headstart.strategies import CHOSEN, Probe, places_of
 
 __all__ = [
+    "DECIDING",
     "Chooser",
     "FeatureOptions",
     "Reader",
     "chosen_probe",
+    "clusters_of",
     "collapse",
     "fitted",
     "frozen_controls",
     "majority",
-    "network_from_scratch",
     "probe",
     "redrawn_probe",
 ]
 
-_DECIDING = 250  # images that a choice inside a fit is made on: it is made in every fit again
+DECIDING = 250
+"""Images that a choice inside a fit is made on: it is made again in every fit."""
+
 _VIEW_BYTES = 256 * 2**20  # of views held in memory at once
 _LEFT_OUT = 3  # images up to which a parting leaves one out, with its copies
 Indices = NDArray[np.intp]
@@ -168,9 +168,22 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
     if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _LEFT_OUT:
         # the class of what is left out is rarer among the rest; a head that heeds that answers the others
         shares = np.bincount(reader.pool.codes(), minlength=len(classes)).tolist()
+    clusters = clusters_of(reader.pool, learn)
     return make_head(head).fit(
-        rows, labels, classes=classes, images=images, seed=seed, balance=balance, shares=shares
+        rows,
+        labels,
+        classes=classes,
+        images=images,
+        clusters=None if clusters is None else clusters[images],
+        seed=seed,
+        balance=balance,
+        shares=shares,
     )
+
+
+def clusters_of(pool: Dataset, some: Indices) -> Indices | None:
+    """Which of some images of a pool stay together; None: each is alone."""
+    return None if pool.together is None else pool.together[some]
 
 
 def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions) -> Strategy:
@@ -210,10 +223,12 @@ class Chooser:
         The source and the images.
     wanted : Probe, optional
         What is given; the rest is chosen. Its augmentation is the reader's.
+    most : int, default=250
+        Images that a choice is made on, at most.
     """
 
-    def __init__(self, reader: Reader, wanted: Probe = CHOSEN) -> None:
-        self.wanted, self._reader = wanted, reader
+    def __init__(self, reader: Reader, wanted: Probe = CHOSEN, most: int = DECIDING) -> None:
+        self.wanted, self._reader, self._most = wanted, reader, most
         self.places, self._heads, self._given = places_of(reader.source, wanted)
         self._kept: dict[bytes, tuple[Place, str]] = {}
 
@@ -227,13 +242,21 @@ class Chooser:
     def _chosen(self, learn: Indices, seed: int) -> tuple[Place, str]:
         pool = self._reader.pool
         codes = pool.codes()[learn]
-        if not self._heads or np.bincount(codes, minlength=len(pool.classes)).min() < 2:
+        complete = len(np.unique(codes)) == len(pool.classes)
+        if not self._heads or not complete or fewest_per_class(codes, clusters_of(pool, learn)) < 2:
             return self._given
-        some = learn[deciding_images(codes, seed, _DECIDING)]
+        some = learn[deciding_images(codes, seed, self._most)]
         rows = {place: self._reader.rows(place)[some] for place in self.places}
-        best = choose(rows, pool.codes()[some], heads=self._heads, n_folds=5, seed=seed).best
+        best = choose(
+            rows,
+            pool.codes()[some],
+            heads=self._heads,
+            clusters=clusters_of(pool, some),
+            balance=self.wanted.balance,
+            seed=seed,
+        ).best
         head = self._given[1]
-        return (best.tap, best.pooling), best.head if head in HELD_OUT else head
+        return (best.tap, best.pooling), best.head if head in SEARCHED else head
 
 
 def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:
@@ -321,52 +344,6 @@ def frozen_controls(
         "random frozen": probe(random_source(spec, seed), pool, asked, options),
         "raw pixels": probe(open_source("pixels", pool), pool, asked, raw),
     }
-
-
-def network_from_scratch(
-    spec: NetworkSpec,
-    engine: str,
-    settings: tuple[TrainSettings, TrainSettings],
-    pool: Dataset,
-    asked: Dataset,
-    augmentation: Augmentation | None = None,
-) -> Strategy:
-    """The same network learning the target from nothing.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        The source's layers; the last is replaced.
-    engine : str
-        What trains it.
-    settings : pair of TrainSettings
-        With all labels, as the source was trained but for early stopping; and with fewer.
-    pool, asked : Dataset
-        Images to draw labels from, and images to answer.
-    augmentation : Augmentation, optional
-        Its views of the images are learnt from beside them.
-
-    Returns
-    -------
-    callable
-        A Strategy.
-    """
-    spec = with_classes(spec, len(pool.classes))
-    images, codes = prepare(pool, spec.input), pool.codes()
-    answered = images if asked is pool else prepare(asked, spec.input)
-    views = [images]
-    for number in range(0 if augmentation is None else augmentation.views):
-        assert augmentation is not None, "only an augmentation has views"
-        everyone = np.arange(len(pool))
-        views.append(augment(images, augmentation, seed=settings[0].seed, indices=everyone, view=number))
-
-    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-        network = make_network(spec, engine, seed)
-        chosen = replace(settings[0] if len(learn) == len(pool) else settings[1], seed=seed, patience=0)
-        fit(network, np.concatenate([one[learn] for one in views]), np.tile(codes[learn], len(views)), chosen)
-        return network.logits(answered[asked])
-
-    return strategy
 
 
 def majority(pool: Dataset, *, whole: bool = False) -> Strategy:

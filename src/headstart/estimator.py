@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d, vali
 from headstart.cache import Cache, FolderCache, default_cache
 from headstart.data.dataset import Dataset
 from headstart.data.readers import load
+from headstart.data.refuse import checked
 from headstart.data.stores import ArrayImages, FileImages, ImageStore
 from headstart.errors import (
     DataError,
@@ -362,6 +363,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         views = None if self.augment is None else parse_augmentation(self.augment, int(self.views))
         probe = Probe(self.tap, self.pooling, self.head, views, bool(self.balance))
         options = Extraction(self._cache(), self.runtime)
+        dataset, _ = checked(dataset)
         self.model_ = learn_head(source, dataset, probe, seed=seed, spare=False, options=options).model
 
     def _learn_rows(self, rows: Array, names: NDArray[np.str_], codes: NDArray[np.intp]) -> None:

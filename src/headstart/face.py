@@ -1,6 +1,6 @@
-"""The Python face: ``hs.train``, ``hs.transfer`` and ``hs.study``, from names to the answer in one call.
+"""The Python face: ``hs.train``, ``hs.transfer``, ``hs.evaluate``, ``hs.study``: from names to the answer.
 
-In: names or Datasets. Out: Models, a StudyResult. Called by users through the package.
+In: names or Datasets. Out: Models, an Evaluated, a StudyResult. Called by users through the package.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from pathlib import Path
 
 from headstart.cache import default_cache
 from headstart.data.dataset import Dataset
+from headstart.data.heldout import hold_out
 from headstart.data.readers import load
+from headstart.data.refuse import checked
+from headstart.evaluating import run_evaluation
 from headstart.features import Extraction
 from headstart.imaging.augment import parse_augmentation
 from headstart.model import Model, open_model
-from headstart.opened_model import attempt
 from headstart.opening import parse_opening, parse_transfer
-from headstart.records import StudyResult, TrainSettings
+from headstart.records import Evaluated, StudyResult, TrainSettings
 from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head, learn_network, training_parts
+from headstart.strategies import Probe, learn_network
 from headstart.studies import CONTROLS, Wanted, parse_controls, run_study
+from headstart.transfers import run_transfer
 
-__all__ = ["study", "train", "transfer"]
+__all__ = ["evaluate", "study", "train", "transfer"]
 
 
 def train(
@@ -32,6 +35,7 @@ def train(
     network: str = "cnn",
     engine: str = "torch",
     settings: TrainSettings | None = None,
+    holdout: float | None = None,
     seed: int = 0,
 ) -> Model:
     """Train a network from nothing.
@@ -46,6 +50,8 @@ def train(
         What trains it.
     settings : TrainSettings, optional
         Default: five epochs of Adam.
+    holdout : float, optional
+        Share of the images to hold out as a test set, such as 0.2; `evaluate` finds them again.
     seed : int, default=0
         Same seed, same machine, same model.
 
@@ -71,7 +77,8 @@ def train(
     >>> model.classes
     ('0', '1')
     """
-    dataset = load(data) if isinstance(data, str) else data
+    dataset, _ = checked(load(data) if isinstance(data, str) else data)
+    dataset = hold_out(dataset, holdout, seed)
     chosen = replace(settings or TrainSettings(), seed=seed)
     learnt = learn_network(dataset, network=network, engine=engine, settings=chosen)
     for remark in learnt.remarks:
@@ -90,6 +97,9 @@ def transfer(
     balance: bool = False,
     strategy: str = "probe",
     unfreeze: str = "auto",
+    allow_leaks: bool = False,
+    judge: bool = True,
+    holdout: float | None = None,
     seed: int = 0,
 ) -> Model:
     """Teach a frozen source new classes.
@@ -115,6 +125,13 @@ def transfer(
         ``finetune`` opens the network, and keeps that only where it beats the probe on images held out.
     unfreeze : str, default='auto'
         How far: ``head``, ``last``, a number of parts, ``all`` or ``auto``.
+    allow_leaks : bool, default=False
+        Go on with images or groups that are in two splits.
+    judge : bool, default=True
+        Measure its accuracy on images that nothing was learned from or selected on, as the command does;
+        it is in ``model.manifest.scores``. Without, the model is made and nothing is known of it.
+    holdout : float, optional
+        Share of the images to hold out as a test set, such as 0.2; `evaluate` finds them again.
     seed : int, default=0
         Same seed, same machine, same model.
 
@@ -126,7 +143,7 @@ def transfer(
     Raises
     ------
     HeadstartError
-        Of the kind that fits.
+        Of the kind that fits; a leak before anything is learned.
 
     Examples
     --------
@@ -140,11 +157,78 @@ def transfer(
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(tap, pooling, head, augmentation, balance)
     opening, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
-    learnt = learn_head(frozen, dataset, probe, seed=seed, options=options)
-    if opening is None:
-        return learnt.model
-    parts = training_parts(dataset, seed)
-    return attempt(frozen, dataset, learnt, probe, opening, parts, seed=seed, options=options).learnt.model
+    done = run_transfer(
+        frozen,
+        dataset,
+        probe,
+        seed=seed,
+        options=options,
+        allow_leaks=allow_leaks,
+        opening=opening,
+        judge=judge,
+        holdout=holdout,
+    )
+    return done.learnt.model
+
+
+def evaluate(
+    model: str | Path | Model,
+    data: str | Dataset,
+    *,
+    split: str | None = None,
+    novel: str | Dataset | None = None,
+    seed: int = 0,
+) -> Evaluated:
+    """Measure a model on labelled images, those it learned from apart.
+
+    Parameters
+    ----------
+    model : str, Path or Model
+        A model folder, or a model.
+    data : str or Dataset
+        As ``headstart evaluate`` takes it. Its classes must be classes of the model; some may have no image.
+    split : {'train', 'val', 'test', 'all'}, optional
+        Default: ``test`` where the dataset has one, else the test set that was held out when the model was
+        made, if all of it is there, else all images.
+    novel : str or Dataset, optional
+        Images of none of the model's classes: are they recognised as such?
+    seed : int, default=0
+        Of the bootstrap behind some intervals.
+
+    Returns
+    -------
+    Evaluated
+        ``new`` and ``learned`` are the accuracies on images that the model did not learn from and on those
+        that it did; ``evaluation`` holds the details, about the images that ``about`` names.
+
+    Raises
+    ------
+    HeadstartError
+        Of the kind that fits.
+
+    Warns
+    -----
+    UserWarning
+        If no image is new to the model, or it is not known which are.
+
+    Examples
+    --------
+    >>> import headstart as hs
+    >>> model = hs.transfer("pixels", "digits:0-1", head="ridge", holdout=0.2)
+    >>> found = hs.evaluate(model, "digits:0-1")
+    >>> found.about, found.new.n, found.learned
+    ('new images', 72, None)
+    """
+    found = run_evaluation(
+        model if isinstance(model, Model) else open_model(model),
+        load(data) if isinstance(data, str) else data,
+        split=split,
+        novel=load(novel) if isinstance(novel, str) else novel,
+        seed=seed,
+    )
+    for warning in found.warnings:
+        warnings.warn(warning, stacklevel=2)
+    return found
 
 
 def study(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.controls import Chooser, Reader, fitted
-from headstart.data.splits import folds, holdout
+from headstart.data.splits import fewest_per_class, folds, holdout
 from headstart.features import Place
 from headstart.heads.base import fit_temperature
 from headstart.heads.training import class_weights
@@ -28,7 +28,7 @@ from headstart.protocol import Strategy
 from headstart.records import Array, Codes, Images
 from headstart.scratch.losses import cross_entropy
 
-__all__ = ["OPENED", "Decision", "Finetuner", "Parts", "Trial", "opened_strategies", "sentence_of"]
+__all__ = ["OPENED", "Decision", "Finetuner", "Trial", "opened_strategies", "sentence_of"]
 
 OPENED = ("finetune", "finetune, unchecked")
 """Names of the strategy and of what it would be without its comparison with the probe."""
@@ -67,12 +67,14 @@ class Decision:
 
     ``probe`` is the probe's trial; ``trials`` are of the depths. ``n_held`` is 0 where a class has too few
     images to hold any out: then nothing is accepted. ``picked`` says that an epoch was picked on them too.
+    ``truth`` are the classes of the images held out, in the order of the trials' logits.
     """
 
     probe: Trial | None
     trials: tuple[Trial, ...]
     n_held: int
     picked: bool = False
+    truth: Codes | None = field(default=None, repr=False, compare=False)
 
     @property
     def best(self) -> Trial | None:
@@ -144,16 +146,12 @@ class Finetuner:
         How far and how.
     progress : Progress
         Told which depth is trained.
-    own_parts : sequence of pairs of ndarray of int, optional
-        Places in the pool to learn from and held out, where that is settled: then the network is kept as
-        those to learn from made it. Default: by rule, from whatever is learnt from.
     """
 
     reader: Reader
     chooser: Chooser
     opening: Opening = field(default_factory=Opening)
     progress: Progress = SILENT
-    own_parts: Parts = ()
     decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
     _judged: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
     _answered: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
@@ -238,7 +236,7 @@ class Finetuner:
                 break  # deeper is the same
         right = known.argmax(axis=1) == truth
         judged = Trial("probe", float(right.mean()), float(stands.mean()), logits=known)
-        decision = Decision(judged, tuple(trials), len(truth), self._kept(learn))
+        decision = Decision(judged, tuple(trials), len(truth), self._kept(learn), truth)
         best = decision.best
         if best and self._kept(learn):
             self._judged[learn.tobytes(), seed] = kept[best.depth]
@@ -246,21 +244,15 @@ class Finetuner:
 
     def _kept(self, learn: Indices) -> bool:
         """Whether the network that was judged is used, instead of another one that learnt from all images."""
-        return bool(self.own_parts) or len(learn) >= _REFIT
+        return len(learn) >= _REFIT
 
     def _parts(self, learn: Indices, seed: int) -> Parts:
         """Places of images to learn from and of images held out; none where a class has one image."""
-        if self.own_parts:
-            return self.own_parts
         pool = self.reader.pool
-        labels, groups = pool.labels[learn], None if pool.groups is None else pool.groups[learn]
-        smallest = int(np.bincount(self._codes[learn], minlength=len(pool.classes)).min())
-        if smallest < 2:
+        labels, groups = pool.labels[learn], None if pool.together is None else pool.together[learn]
+        smallest = fewest_per_class(labels, groups)
+        if len(np.unique(labels)) < len(pool.classes) or smallest < 2:
             return ()
-        if groups is not None:  # whole groups are held out
-            smallest = min(len(np.unique(groups[labels == name])) for name in np.unique(labels))
-            if smallest < 2:
-                return ()
         if len(learn) < _FEW:
             parts = folds(labels, min(_FOLDS, smallest), seed, groups)
         else:

@@ -17,6 +17,7 @@ from headstart.records import InputSpec, LayerSpec, NetworkSpec
 __all__ = [
     "FILES",
     "FORMAT",
+    "LEARNED",
     "SAMPLES",
     "FileNote",
     "Manifest",
@@ -30,6 +31,8 @@ _FORMAT_VERSION = 1
 FILES = ("card.md", "model.onnx", "weights.safetensors")
 SAMPLES = "samples.safetensors"
 """A few of the images learnt from, as they came, by which an export is checked; a model may have none."""
+LEARNED = "learned.safetensors"
+"""Which images the model has seen, as digests and descriptors (`records.Seen`); old models have none."""
 _LIMIT_CLASSES = 100_000
 
 
@@ -131,7 +134,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         name: FileNote(int(note["size_bytes"]), _text(note["sha256"]))
         for name, note in document["files"].items()
     }
-    if sorted(set(files) - {SAMPLES}) != sorted(FILES):
+    if sorted(set(files) - {SAMPLES, LEARNED}) != sorted(FILES):
         raise ValueError(f"files are {sorted(files)}")
     plain: dict[str, Any] = {
         key: _mapping(document[key])

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from headstart.atomic import atomic_folder, check_place
 from headstart.card import render_card
 from headstart.data.dataset import Dataset
+from headstart.data.seen import from_tensors, to_tensors
 from headstart.errors import ModelError
 from headstart.graph import build, runtime
 from headstart.imaging.prepare import batches
-from headstart.manifest import FILES, SAMPLES, FileNote, Manifest, read_manifest, write_manifest
+from headstart.manifest import FILES, LEARNED, SAMPLES, FileNote, Manifest, read_manifest, write_manifest
 from headstart.progress import SILENT, Progress, told
-from headstart.records import Answered, Array, Images, Source, Weights
+from headstart.records import Answered, Array, Images, Seen, Source, Weights
 
 __all__ = ["Model", "check_output", "open_model"]
 
@@ -51,12 +52,15 @@ class Model:
         Trainable weights in the canonical layout, for going on learning.
     samples : tuple of ndarray of shape (height, width, channels), uint8
         A few of the images learnt from, as they came: an export is checked with them.
+    seen : Seen or None
+        Which images it learned from; None for a model saved before that was recorded.
     """
 
     manifest: Manifest
     graph: bytes
     weights: Weights
     samples: tuple[NDArray[np.uint8], ...] = ()
+    seen: Seen | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -167,6 +171,21 @@ class Model:
         asked = self.answer(dataset, runtime_name=runtime_name, precision=precision)
         return (asked if refuse else Answered(asked.probabilities)).names(self.classes)
 
+    def load_runtime(self, runtime_name: str) -> None:
+        """Import what executes the graph; to be called before threads that prepare images start.
+
+        Parameters
+        ----------
+        runtime_name : {'openvino', 'onnxruntime'}
+            As for `probabilities`.
+
+        Raises
+        ------
+        SettingError
+            If the runtime is unknown.
+        """
+        runtime.import_runtime(runtime_name)
+
     def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:
         key = (runtime_name, precision, batch_size)
         if key not in self._compiled:
@@ -192,6 +211,7 @@ class Model:
             manifest.source_fingerprint,
             manifest.classes,
             network=None if manifest.network is None else (manifest.network, dict(self.weights)),
+            seen=self.seen,
         )
 
     def save(self, folder: str | os.PathLike[str], report: str | None = None) -> Path:
@@ -223,6 +243,8 @@ class Model:
         }
         if self.samples:
             contents[SAMPLES] = save({f"{number:02}": one for number, one in enumerate(self.samples)})
+        if self.seen is not None:
+            contents[LEARNED] = save(to_tensors(self.seen))
         notes = {
             name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
         }
@@ -269,7 +291,10 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
     _audit_graph(contents["model.onnx"], manifest, str(folder))
     weights = _tensors(contents, "weights.safetensors", str(folder))
     samples = _tensors(contents, SAMPLES, str(folder)) if SAMPLES in contents else {}
-    return Model(manifest, contents["model.onnx"], weights, _images(samples, str(folder)))
+    seen = None
+    if LEARNED in contents:
+        seen = from_tensors(_tensors(contents, LEARNED, str(folder)), str(folder))
+    return Model(manifest, contents["model.onnx"], weights, _images(samples, str(folder)), seen)
 
 
 def _manifest_text(home: Path) -> str:

@@ -17,7 +17,7 @@ from headstart.assemble import Fitted, Learning, probe_model
 from headstart.controls import Chooser, Reader
 from headstart.data.dataset import Dataset
 from headstart.features import PLAIN, Extraction, extract
-from headstart.finetune import Decision, Finetuner, Parts
+from headstart.finetune import Decision, Finetuner
 from headstart.heads.base import fit_temperature
 from headstart.heads.trained import TrainedHead
 from headstart.opened_source import Opened
@@ -91,47 +91,47 @@ def attempt(
         If the source cannot be opened.
     """
     begun, manifest = perf_counter(), learnt.model.manifest
-    pool, own = _pooled(dataset, parts)
+    pool = replace(parts.fit, splits=None)
     probe = replace(
         wanted, tap=manifest.source["tap"], pooling=manifest.source["pooling"], head=manifest.head["name"]
     )
     reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
-    tuner = Finetuner(reader, Chooser(reader, probe), opening, options.progress, own)
+    tuner = Finetuner(reader, Chooser(reader, probe), opening, options.progress)
     everyone = np.arange(len(pool))
     decision = tuner.decide(everyone, seed)
     if not decision.accepted:
         return Attempt(learnt, decision)
     opened = tuner.opened(everyone, seed)
+    opened = replace(opened, source=replace(opened.source, seen=source.seen))
     note = {
         "augmentation": augmentation_for(source.input, dataset.classes, opening).parts(),
         **opening.settings,
     }
-    made = _model(dataset, parts, opened, note, seed)
+    made = _model(dataset, parts, opened, note, seed, decision)
     seconds = learnt.seconds + perf_counter() - begun
     timed = {**made.model.manifest.timing, "learning_s": round(seconds, 3)}
     model = replace(made.model, manifest=replace(made.model.manifest, timing=timed))
-    return Attempt(replace(made, model=model, seconds=seconds, choice=learnt.choice), decision)
+    return Attempt(replace(made, model=model, seconds=seconds, choice=learnt.choice, parts=parts), decision)
 
 
-def _pooled(dataset: Dataset, parts: Learning) -> tuple[Dataset, Parts]:
-    """Images to learn from and held out in one pool, and which are which; () leaves that to the rule."""
-    if parts.places is None:
-        return replace(parts.fit, splits=None), ()
-    fit, held = parts.places
-    pool = replace(dataset.subset(np.concatenate([fit, held])), splits=None)
-    return pool, ((np.arange(len(fit)), len(fit) + np.arange(len(held))),)
-
-
-def _model(dataset: Dataset, parts: Learning, opened: Opened, note: Mapping[str, Any], seed: int) -> Learnt:
-    """The trained network as a model; its probabilities are calibrated on images held out, if any."""
+def _model(
+    dataset: Dataset,
+    parts: Learning,
+    opened: Opened,
+    note: Mapping[str, Any],
+    seed: int,
+    decision: Decision,
+) -> Learnt:
+    """The trained network as a model; its probabilities are calibrated on the images that decided."""
     place = opened.place
     rows = extract(parts.fit, opened.source, tap=place[0], pooling=place[1])
     codes, head, held, scores = parts.fit.codes(dataset.classes), opened.head, None, {}
-    probs = None
+    probs, best = None, decision.best
+    if best is not None and best.logits is not None and decision.truth is not None:
+        head = _calibrated(head, best.logits, decision.truth)
     if parts.held is not None:
         watched = extract(parts.held, opened.source, tap=place[0], pooling=place[1])
         held_codes = parts.held.codes(dataset.classes)
-        head = _calibrated(head, watched @ head.weight_ + head.bias_, held_codes)
         held, probs = (watched, held_codes), head.probabilities(watched)
         scores["val_accuracy"] = float((probs.argmax(axis=1) == held_codes).mean())
     settings = {

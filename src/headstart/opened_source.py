@@ -25,7 +25,8 @@ from headstart.opening_rules import alpha_for, augmentation_for, dropout_for, si
 from headstart.pretrained import trained_source
 from headstart.records import Array, Codes, Epoch, Images, Source, TrainSettings, Weights
 from headstart.sources import spec_source
-from headstart.strategies import best_epoch, training_views
+from headstart.strategies import best_epoch
+from headstart.training_judging import training_views
 
 __all__ = ["Opened", "open_and_train", "starting_head"]
 

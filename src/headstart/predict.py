@@ -162,6 +162,7 @@ def answer_pictures(
     SettingError
         If the runtime is unknown.
     """
+    model.load_runtime(runtime_name)  # before the threads of _prepared start
     batches = _batched(_prepared(paths, model.manifest.input), BATCH)
     for first in batches:  # several in one call keep every core busy; few enough to tell of them soon
         said: list[list[Unread | str]] = []

@@ -185,7 +185,7 @@ def _source(network: Network, spec: InputSpec, name: str) -> Source:
         last,
         hashlib.sha256(identity.encode()).hexdigest(),
         None if classes is None else tuple(classes),
-        "auto",
+        "fp32",
         _candidates(taps),
         max(1, min(64, _BATCH_PIXELS // (height * width))),
         {key: about[key] for key in ("n_parameters", "gflops", "licence", "checksum")} | {"size_px": height},

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.splits import folds, holdout, nested_subsets
+from headstart.data.splits import fewest_per_class, folds, holdout, nested_subsets
 from headstart.errors import DataError, SettingError, nearest
 from headstart.records import Array
 
@@ -51,7 +51,7 @@ class Protocol:
     are not compared with the probe; ``redrawn`` those whose frozen weights are drawn afresh in every
     round (``networks`` of them where there is one round), which a comparison must allow for. ``pairs`` are
     further comparisons, of a strategy with another. ``kind`` is one of `KINDS`; with ``n_folds`` the pool
-    is judged by itself, and ``units`` says which of its images stay together.
+    is judged by itself, whole clusters of its images together.
     """
 
     labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
@@ -64,7 +64,6 @@ class Protocol:
     pairs: tuple[tuple[str, str], ...] = ()
     kind: str = "holdout"
     n_folds: int = 0
-    units: tuple[int, ...] | None = None
 
     @property
     def crossed(self) -> bool:
@@ -97,7 +96,6 @@ def decide(
     *,
     kind: str | None = None,
     protocol: Protocol = Protocol(),
-    units: Sequence[int] | None = None,
 ) -> Judging:
     """Choose how a study is judged, by rule from the size of the data.
 
@@ -113,8 +111,6 @@ def decide(
         where images have groups, one image left out at a time up to 50 images, else five folds.
     protocol : Protocol, optional
         Budgets, draws and seed; the rest is filled in.
-    units : sequence of int of length n_images, optional
-        Images with the same number stay in one fold: copies of each other, say.
 
     Returns
     -------
@@ -143,7 +139,7 @@ def decide(
         )
     if chosen == "holdout":
         return _held_out(dataset, protocol)
-    return _crossed(dataset, chosen, protocol, units)
+    return _crossed(dataset, chosen, protocol)
 
 
 def rounds_of(
@@ -203,15 +199,14 @@ def _folded(pool: Dataset, n_asked: int, protocol: Protocol, number: int) -> lis
     if not protocol.crossed:
         return [Parting(np.arange(len(pool)), np.arange(n_asked))]
     rng = np.random.default_rng([protocol.seed, 8, number])
-    groups = pool.groups if protocol.kind == "grouped" else protocol.units
-    return [Parting(*one) for one in folds(pool.labels, protocol.n_folds, rng, groups)]
+    return [Parting(*one) for one in folds(pool.labels, protocol.n_folds, rng, pool.together)]
 
 
 def _by_rule(dataset: Dataset, external: Dataset | None) -> str:
     if external is not None:
         return "external"
     n_test = int((dataset.splits == "test").sum()) if dataset.splits is not None else 0
-    if dataset.groups is not None and not n_test:
+    if dataset.groups is not None and n_test < _LEAST_TEST:  # a small test split is pooled, by groups
         return "grouped"
     if n_test >= _LEAST_TEST or (not n_test and len(dataset) * _TEST_SHARE >= _LEAST_TEST):
         return "holdout"
@@ -236,9 +231,10 @@ def _held_out(dataset: Dataset, protocol: Protocol) -> Judging:
         assert dataset.splits is not None
         pool, asked = dataset.subset(dataset.splits != "test"), dataset.split("test")
     else:
-        rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.groups)
+        rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.together)
         pool, asked = dataset.subset(rest), dataset.subset(held)
     which = "the dataset's own test split" if own else f"a stratified {_TEST_SHARE:.0%} held out by the seed"
+    which += _strangers(pool, asked)
     said = (
         f"Learnt from {len(pool):,} images, judged by {len(asked):,} others ({which}), which were opened "
         f"once, at the end. {_rests_on(asked)}"
@@ -246,18 +242,24 @@ def _held_out(dataset: Dataset, protocol: Protocol) -> Judging:
     return Judging(replace(protocol, kind="holdout"), pool, asked, said)
 
 
-def _crossed(dataset: Dataset, kind: str, protocol: Protocol, units: Sequence[int] | None) -> Judging:
+def _strangers(pool: Dataset, asked: Dataset) -> str:
+    """Say how many groups judge, where none of them is learnt from."""
+    if pool.groups is None or asked.groups is None:
+        return ""
+    judging = set(asked.groups.tolist())
+    return f"; {len(judging)} groups, none of them learnt from" if judging.isdisjoint(pool.groups) else ""
+
+
+def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> Judging:
     pool = dataset if dataset.splits is None else replace(dataset, splits=None)
-    smallest = min(count for count in pool.counts().values())
+    smallest = fewest_per_class(pool.labels, pool.together)
     if kind == "grouped":
         n_folds, what = _group_folds(pool), "groups"
     elif kind == "leave-one-out":
-        n_folds, what = len(pool) if units is None else len(set(units)), "image"
+        n_folds, what = len(pool) if pool.together is None else len(np.unique(pool.together)), "image"
     else:
         n_folds, what = max(2, min(_FOLDS, smallest)), "images"
-    protocol = replace(
-        protocol, kind=kind, n_folds=n_folds, units=None if units is None else tuple(map(int, units))
-    )
+    protocol = replace(protocol, kind=kind, n_folds=n_folds)
     splits = "" if dataset.splits is None else ", its splits pooled,"
     if kind == "leave-one-out":
         said = (
@@ -279,7 +281,8 @@ def _group_folds(pool: Dataset) -> int:
             f"protocol is 'grouped' and dataset {pool.name!r} has no groups, need a column group or writer; "
             "add one, or choose folds"
         )
-    by_class = [len(set(pool.groups[pool.labels == name].tolist())) for name in pool.classes]
+    assert pool.together is not None, "groups stay together"
+    by_class = [len(np.unique(pool.together[pool.labels == name])) for name in pool.classes]
     if min(by_class) < 2:
         lonely = pool.classes[int(np.argmin(by_class))]
         raise DataError(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 __all__ = [
     "DEVICES",
     "NONE_OF_THESE",
+    "ROLES",
     "Answered",
     "Array",
     "Calibration",
@@ -26,10 +27,12 @@ __all__ = [
     "Detection",
     "Difference",
     "Epoch",
+    "Evaluated",
     "Evaluation",
     "Factor",
     "Figure",
     "Gallery",
+    "Holdout",
     "Images",
     "InputSpec",
     "LayerSpec",
@@ -41,6 +44,7 @@ __all__ = [
     "Row",
     "Scatter",
     "Score",
+    "Seen",
     "Source",
     "StudyResult",
     "TrainSettings",
@@ -63,6 +67,10 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 NONE_OF_THESE = "none of these"
 """What a model answers to a picture unlike all it learnt from."""
+
+ROLES = ("new", "learned", "source", "validation", "test")
+"""What an image was to a model: not seen; learned from; learned from by its source network; held out of
+training to calibrate or stop by; held out as a test set."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,37 @@ class Network(Trainable, Protocol):
 
 
 @dataclass(frozen=True)
+class Holdout:
+    """A test set held out of a dataset: the share wanted (0 - 1), the seed, how many images it has."""
+
+    share: float
+    seed: int
+    n_images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Which images a model has seen, and in which role, without the images themselves.
+
+    ``digests`` uint8 (n_images, 16) are the first bytes of the SHA-256 of each file, or of the pixels where
+    images were in memory; ``roles`` uint8 (n_images,) are positions in `ROLES`. Of some of the images, at
+    ``places`` int64 (n_described,), there is more: ``contents`` uint8 (n_described, 16), digests of the
+    pixels; ``looks`` int8 (n_described, 256) and ``kinds`` uint8 (n_described,), as `data.looks` makes them.
+    """
+
+    digests: NDArray[np.uint8]
+    roles: NDArray[np.uint8]
+    places: NDArray[np.int64]
+    contents: NDArray[np.uint8]
+    looks: NDArray[np.int8]
+    kinds: NDArray[np.uint8]
+
+    def count(self, role: str) -> int:
+        """How many images had this role."""
+        return int((self.roles == ROLES.index(role)).sum())
+
+
+@dataclass(frozen=True)
 class Source:
     """A frozen network to learn from.
 
@@ -234,11 +273,11 @@ class Source:
     shape of each without the images' axis, (features,) or (channels, height, width).
     ``fingerprint`` covers the weights, the layers and the input. ``classes`` are what its own top
     tells apart, or None if it has no top. ``precision`` is what its features are computed in when
-    nobody asks for another: ``auto`` where bf16 pays, ``fp32`` where the network is small.
+    nobody asks for another: fp32, as a saved model computes.
     ``candidates`` are the pairs of tap and pooling worth trying when nobody names a tap; a source
     without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes``
     are facts to show: licence, parameters, GFLOPs. ``network`` has the layers and weights of a network of
-    ours, for who wants to train it further.
+    ours, for who wants to train it further. ``seen`` says which images a model of ours learned from.
     """
 
     name: str
@@ -253,6 +292,7 @@ class Source:
     batch_size: int = 64
     notes: Mapping[str, Any] = field(default_factory=dict)
     network: tuple[NetworkSpec, Weights] | None = field(default=None, repr=False, compare=False)
+    seen: Seen | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -314,7 +354,10 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How one model did on one test set; ``confusion[i][j]`` counts class i called class j."""
+    """How one model did on one test set; ``confusion[i][j]`` counts class i called class j.
+
+    ``macro`` holds the averages over the classes that have images.
+    """
 
     title: str
     classes: tuple[str, ...]
@@ -322,6 +365,36 @@ class Evaluation:
     loss: float
     confusion: tuple[tuple[int, ...], ...]
     per_class: tuple[ClassScore, ...]
+    macro: ClassScore | None = None
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes without an image."""
+        return tuple(name for name, row in zip(self.classes, self.confusion, strict=True) if not sum(row))
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How one model did on one dataset, and what the figures are about.
+
+    ``evaluation`` and ``calibration`` are about the images that ``about`` names: ``new images``; ``images
+    learned from`` where none is new; ``images`` where the model does not say what it learned from. ``new``
+    and ``learned`` are the accuracies on either kind, None without images of it. ``counts`` says how many
+    images were of which kind. ``warnings`` are sentences without which the figures would be misread.
+    """
+
+    title: str
+    about: str
+    split: str
+    new: Score | None
+    learned: Score | None
+    counts: Mapping[str, int]
+    evaluation: Evaluation
+    calibration: Calibration
+    detection: Detection | None = None
+    n_groups: int = 0
+    warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

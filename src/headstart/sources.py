@@ -128,7 +128,7 @@ def open_source(
 def _drawings() -> Source:
     spec, weights = drawings_network()
     source = spec_source("drawings", spec, build.network_graph(spec, weights), weights)
-    return replace(source, notes={"licence": "MIT", "learnt from": "Omniglot, 218 characters, none Greek"})
+    return replace(source, notes={"licence": "MIT", "learnt from": "Omniglot (218 characters, none Greek)"})
 
 
 def find_sources(pattern: str) -> list[str]:

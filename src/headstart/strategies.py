@@ -16,22 +16,32 @@ from numpy.typing import NDArray
 from headstart.assemble import Fitted, Learning, network_model, probe_model
 from headstart.choose import Choice, choose, deciding_images
 from headstart.data.dataset import Dataset, require_classes
-from headstart.data.splits import holdout
+from headstart.data.splits import fewest_per_class, holdout
 from headstart.errors import DataError, UnknownClassError
 from headstart.features import PLAIN, Extraction, Place, View, extract, extract_all
 from headstart.graph import build
-from headstart.heads.crossval import HELD_OUT
-from headstart.heads.registry import make_head
-from headstart.imaging.augment import Augmentation, augment
+from headstart.heads.registry import SEARCHED, make_head
+from headstart.imaging.augment import Augmentation
 from headstart.imaging.prepare import prepare
 from headstart.model import Model
 from headstart.networks.architectures import architecture
 from headstart.networks.registry import make_network
 from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.progress import SILENT, Progress
-from headstart.records import Array, Codes, Curve, Epoch, Images, Source, Trainable, TrainSettings
+from headstart.records import (
+    Array,
+    Codes,
+    Curve,
+    Epoch,
+    Images,
+    NetworkSpec,
+    Source,
+    Trainable,
+    TrainSettings,
+)
 from headstart.sources import native_input
 from headstart.training_checks import check_finite, training_remarks
+from headstart.training_judging import TrainingJudged, cross_fitted, deciding_part, training_views
 
 __all__ = [
     "CHOSEN",
@@ -47,7 +57,6 @@ __all__ = [
     "places_of",
     "training_parts",
     "training_rows",
-    "training_views",
 ]
 
 _VALIDATION_SHARE = 0.1
@@ -77,8 +86,10 @@ CHOSEN = Probe()
 class Learnt:
     """A model, the curve of its learning, and the seconds it took.
 
-    ``choice`` says how its parts were chosen, if they were; ``held_probs`` are its answers on the
-    images held out, if any, (n_held, n_classes). ``remarks`` say what went wrong in training.
+    ``choice`` says how its parts were selected, if they were; ``held_probs`` are its answers on the
+    images held out, if any, (n_held, n_classes); ``parts`` which images it learned from; ``judged`` a
+    network's answers about validation images that decided nothing. ``remarks`` say what went wrong in
+    training.
     """
 
     model: Model
@@ -86,6 +97,8 @@ class Learnt:
     seconds: float
     choice: Choice | None = None
     held_probs: Array | None = None
+    parts: Learning | None = None
+    judged: TrainingJudged | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -107,16 +120,18 @@ class Fit(Protocol):
         ...
 
 
-def training_parts(dataset: Dataset, seed: int) -> Learning:
+def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> Learning:
     """Which images are learnt from and which are watched.
 
     Parameters
     ----------
     dataset : Dataset
         With a ``val`` split of its own, that is watched. Else a stratified tenth of the training
-        images, 3,000 at most; nothing where that would be fewer than 50. Whole groups stay together.
+        images, 3,000 at most; nothing where that would be fewer than 50. Copies and groups stay together.
     seed : int
         Decides which.
+    share : float, optional
+        Hold out this share instead, however few images there are. Default: by that rule.
 
     Returns
     -------
@@ -141,10 +156,11 @@ def training_parts(dataset: Dataset, seed: int) -> Learning:
     own = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
     if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
         return Learning(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))
-    share = min(_VALIDATION_SHARE, _VALIDATION_MOST / len(train))
-    if share * len(train) < _VALIDATION_LEAST or min(train.counts().values()) < 2:
+    few = share is None and _VALIDATION_SHARE * len(train) < _VALIDATION_LEAST
+    share = min(share or _VALIDATION_SHARE, _VALIDATION_MOST / len(train))
+    if few or fewest_per_class(train.labels, train.together) < 2:
         return Learning(train, None)
-    rest, held = holdout(train.labels, share, seed, train.groups)
+    rest, held = holdout(train.labels, share, seed, train.together)
     return Learning(train.subset(rest), train.subset(held), (own[rest], own[held]))
 
 
@@ -205,14 +221,15 @@ def learn_network(
         )
     spec = architecture(network, native_input(dataset, policy), len(dataset.classes))
     trained = make_network(spec, engine, settings.seed, device)
-    images = prepare(parts.fit, spec.input)
-    held = (
-        None if parts.held is None else (prepare(parts.held, spec.input), parts.held.codes(dataset.classes))
-    )
+    images, codes = prepare(parts.fit, spec.input), parts.fit.codes(dataset.classes)
+    deciding, judging = parts.held, parts.held
+    if settings.patience and parts.held is not None:
+        deciding, judging = deciding_part(parts.held, settings.seed)
+    held = None if deciding is None else (prepare(deciding, spec.input), deciding.codes(dataset.classes))
     history, settings = (fit_by or _fitted)(
         trained,
         images,
-        parts.fit.codes(dataset.classes),
+        codes,
         settings,
         validation=held,
         on_step=_told(f"train {network}", progress),
@@ -230,23 +247,33 @@ def learn_network(
     model = network_model(
         trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
     )
+    judged = _judged_network(trained, model, judging, spec, settings) if judging is not None else None
+    if judged is not None:
+        found = judged.evaluation(settings.seed)
+        scores = {**model.manifest.scores, "val_accuracy": found.accuracy.value}
+        model = replace(model, manifest=replace(model.manifest, scores=scores))
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
-    return Learnt(model, curve, seconds, remarks=remarks)
+    return Learnt(model, curve, seconds, remarks=remarks, parts=parts, judged=judged)
+
+
+def _judged_network(
+    network: Trainable, model: Model, judging: Dataset, spec: NetworkSpec, settings: TrainSettings
+) -> TrainingJudged:
+    """Answers about validation images: with patience about those that did not decide when to stop."""
+    images, codes = prepare(judging, spec.input), judging.codes(model.classes)
+    if settings.patience:
+        probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
+    else:
+        probs = cross_fitted(network.logits(images), codes, settings.seed)
+    return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")
 
 
 def _fitted(
     network: Trainable, images: Images, labels: Codes, settings: TrainSettings, **more: Any
 ) -> tuple[tuple[Epoch, ...], TrainSettings]:
     return fit(network, images, labels, settings, **more), settings
-
-
-def training_views(augmentation: Augmentation | None, seed: int) -> Views | None:
-    """Another view of every image in every epoch, for `training.fit`; None without an augmentation."""
-    if augmentation is None:
-        return None
-    return lambda batch, indices, epoch: augment(batch, augmentation, seed=seed, indices=indices, view=epoch)
 
 
 def learn_head(
@@ -256,6 +283,7 @@ def learn_head(
     *,
     seed: int = 0,
     spare: bool = True,
+    held_share: float | None = None,
     options: Extraction = PLAIN,
 ) -> Learnt:
     """Fit a head on a frozen source's features: the strategy ``probe``.
@@ -271,9 +299,11 @@ def learn_head(
     seed : int, default=0
         Decides folds, held-out images and views.
     spare : bool, default=True
-        Hold some of many training images out, to watch and to measure by; without, all are learnt from.
+        Hold some of many training images out, to measure by; without, all are learned from.
+    held_share : float, optional
+        As `training_parts` takes it.
     options : Extraction, optional
-        Cache, runtime and precision.
+        Cache and runtime; features are computed in fp32, as the saved model computes them.
 
     Returns
     -------
@@ -285,7 +315,8 @@ def learn_head(
     SettingError, UnknownTapError, DataError
         If a name is wrong or the data cannot be learnt from.
     """
-    begun, parts = perf_counter(), training_parts(dataset, seed)
+    begun, parts = perf_counter(), training_parts(dataset, seed, held_share)
+    options = replace(options, precision="fp32")  # as the saved model computes
     if not spare:
         parts = Learning(dataset if dataset.splits is None else dataset.split("train"), None)
     place, head, choice = choose_place(source, parts.fit, probe, seed, options)
@@ -294,6 +325,7 @@ def learn_head(
     if parts.held is not None:
         held = extract(parts.held, source, tap=place[0], pooling=place[1], options=options)
         watch = (held, parts.held.labels)
+    together = parts.fit.together
     fitted = make_head(head).fit(
         rows,
         labels,
@@ -301,6 +333,7 @@ def learn_head(
         seed=seed,
         watch=watch,
         images=images,
+        clusters=None if together is None else together[images],
         balance=probe.balance,
     )
     seconds = perf_counter() - begun
@@ -310,8 +343,6 @@ def learn_head(
         held_probs = fitted.probabilities(watch[0])
         hits = np.asarray(dataset.classes)[held_probs.argmax(axis=1)] == watch[1]
         scores["val_accuracy"] = float(hits.mean())
-    if choice is not None:
-        scores["cv_accuracy"] = choice.best.accuracy.value
     settings: dict[str, Any] = {}
     if probe.augmentation is not None:
         settings["augmentation"] = probe.augmentation.parts()
@@ -322,7 +353,7 @@ def learn_head(
     watched = None if watch is None or parts.held is None else (watch[0], parts.held.codes(dataset.classes))
     made = Fitted(fitted, place, scores, settings, rows, codes, images, watched)
     model = probe_model(source, made, dataset, parts, seed, seconds)
-    return Learnt(model, curve, seconds, choice, held_probs)
+    return Learnt(model, curve, seconds, choice, held_probs, parts)
 
 
 def choose_place(
@@ -348,14 +379,21 @@ def choose_place(
     place : (tap, pooling)
     head : str
     choice : Choice or None
-        None if there was nothing to choose, or a class has one image.
+        None if there was nothing to choose, or a class has images of one cluster only.
     """
     places, heads, given = places_of(source, probe)
-    if not heads or min(dataset.counts().values()) < 2:
+    if not heads or fewest_per_class(dataset.labels, dataset.together) < 2:
         return *given, None
     some = dataset.subset(deciding_images(dataset.codes(), seed))
     rows = extract_all(some, source, places, options=options)
-    choice = choose(dict(zip(places, rows, strict=True)), some.codes(), heads=heads, seed=seed)
+    choice = choose(
+        dict(zip(places, rows, strict=True)),
+        some.codes(),
+        heads=heads,
+        clusters=some.together,
+        balance=probe.balance,
+        seed=seed,
+    )
     best = choice.best
     return (best.tap, best.pooling), probe.head or best.head, choice
 
@@ -396,8 +434,8 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
         named if named in places else places[-1],
         probe.head or ("ridge" if source.candidates else "linear"),
     )
-    heads = (probe.head,) if probe.head in HELD_OUT else tuple(HELD_OUT)
-    if probe.head is not None and probe.head not in HELD_OUT:
+    heads: tuple[str, ...] = (probe.head,) if probe.head in SEARCHED else SEARCHED
+    if probe.head is not None and probe.head not in SEARCHED:
         make_head(probe.head)  # a wrong name is found before anything is computed
         heads = ("ridge",)
     if len(places) == 1 and (probe.head is not None or not source.candidates):

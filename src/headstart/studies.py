@@ -22,12 +22,12 @@ from headstart.controls import (
     collapse,
     fitted,
     majority,
-    network_from_scratch,
     redrawn_probe,
 )
 from headstart.data.dataset import Dataset, check_same_classes
-from headstart.data.doctor import Checkup, examine
-from headstart.data.joined import joined
+from headstart.data.doctor import Checkup
+from headstart.data.names import listed
+from headstart.data.refuse import checked, refuse_shared
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.views import view_map
 from headstart.errors import DataError, SettingError, UnknownViewError, nearest
@@ -44,22 +44,22 @@ from headstart.imaging.thumbs import examples_of
 from headstart.model import Model
 from headstart.networks.architectures import architecture
 from headstart.opening import Opening, parse_strategies
+from headstart.plain_controls import frames_for, network_from_scratch, raw_pixels
 from headstart.protocol import Judging, Protocol, Strategy, decide
 from headstart.provenance import about_source, made_with
 from headstart.records import (
     Array,
     Evaluation,
     Images,
-    InputSpec,
     NetworkSpec,
     Source,
     StudyResult,
     TrainSettings,
 )
 from headstart.scatter import feature_scatter
-from headstart.sources import native_input, open_source, pixel_source, random_source
+from headstart.sources import native_input, open_source, random_source
 from headstart.strategies import CHOSEN, Probe, places_of
-from headstart.transfers import check_up, short_name
+from headstart.transfers import short_name
 
 __all__ = ["CONTROLS", "Wanted", "parse_controls", "parse_labels", "run_study"]
 
@@ -71,9 +71,13 @@ _BESIDE = 2_000  # images up to which the control from scratch trains in other p
 _SMALL_PX = 64  # side up to which raw pixels are what the source sees
 _PICTURES = 12  # more than a gallery shows
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw one; small ones cost little
-_NEAR_MOST = 2_500  # images among which near duplicates are looked for: the time grows with the square
 _BUDGETS = (1, 5, 10, 50)
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
+_SCRATCH_OTHERS = (
+    replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
+    replace(_SCRATCH, epochs=24, min_steps=600),
+)
+"""Settings that the control from scratch may choose instead, each in the sense of `TrainSettings`."""
 _SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=100)
 
 
@@ -105,13 +109,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _Study:
-    """One study under way."""
+    """One study under way; ``plain`` reads images as they are, ``reader`` as the source prepares them."""
 
     source: Source
     trained: Model | None
     wanted: Wanted
     judging: Judging
     reader: Reader
+    plain: Reader
     chooser: Chooser
     options: Extraction
     finetuner: Finetuner | None = None
@@ -164,7 +169,7 @@ def run_study(
     """
     begun = perf_counter()
     _check_controls(wanted.controls)
-    found = _examined(dataset, external, wanted)
+    dataset, found = _examined(dataset, external, wanted)
     protocol = Protocol(
         _BUDGETS if wanted.labels_per_class is None else tuple(sorted(set(wanted.labels_per_class))),
         wanted.draws,
@@ -175,7 +180,7 @@ def run_study(
         pairs=((FINETUNE, PROBE), (FINETUNE, "scratch")),
         networks=_NETWORKS if source.name.startswith("timm:") else _SMALL_NETWORKS,
     )
-    judging = decide(dataset, external, kind=wanted.kind, protocol=protocol, units=_units(dataset, found))
+    judging = decide(dataset, external, kind=wanted.kind, protocol=protocol)
     if wanted.labels_per_class is None and judging.protocol.kind == "leave-one-out":
         # a fit for each image leaves no time for a curve
         judging = replace(judging, protocol=replace(judging.protocol, labels_per_class=()))
@@ -187,7 +192,8 @@ def run_study(
     finetuner = None
     if wanted.opening is not None:
         finetuner = Finetuner(reader, chooser, wanted.opening, options.progress)
-    study = _Study(source, trained, wanted, judging, reader, chooser, options, finetuner)
+    plain = replace(reader, source=source, pool=judging.pool, asked=judging.asked, _kept={}, _viewed={})
+    study = _Study(source, trained, wanted, judging, reader, plain, chooser, options, finetuner)
     strategies, left_out = _strategies(study)
     table = run_table(
         strategies,
@@ -283,7 +289,7 @@ def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
 
 
 def _prepared(judging: Judging, source: Source) -> Judging:
-    """Pictures in files, for a source of small images: fitted once, for it and for every control."""
+    """Images in files, for a source of small images: prepared once for it and for its random twins."""
     pool, asked, spec = judging.pool, judging.asked, source.input
     if not isinstance(pool.images, FileImages) or spec.height_px > _SMALL_PX:
         return judging
@@ -292,44 +298,24 @@ def _prepared(judging: Judging, source: Source) -> Judging:
     return replace(judging, pool=fit_pool, asked=fit_asked)
 
 
-def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> Checkup:
-    """The doctor's findings; refuse what would make every number a lie."""
-    near = len(dataset) + (0 if external is None else len(external)) <= _NEAR_MOST
-    found = check_up(dataset, allow_leaks=wanted.allow_leaks, near=near)
+def _examined(dataset: Dataset, external: Dataset | None, wanted: Wanted) -> tuple[Dataset, Checkup]:
+    """The dataset with its clusters, and the doctor's findings; refuse what cannot be judged."""
+    dataset, found = checked(dataset, allow_leaks=wanted.allow_leaks)
     if external is None:
-        return found
+        return dataset, found
     check_same_classes(dataset, external)
-    both = joined(dataset, external)
-    if both is None:
-        return found
-    leaks = [pair for pair in examine(both, near=near).pairs if pair.leak]
-    if leaks and not wanted.allow_leaks:
-        raise DataError(
-            f"dataset {external.name!r} has {len(leaks)} image(s) of {dataset.name!r} in it, such as "
-            f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), need a test set that shares "
-            "none; remove them, or go on with --allow-leaks"
-        )
-    if leaks:
-        said = f"{len(leaks)} images of {external.name} are also learnt from: the figures flatter."
+    absent = [name for name in dataset.classes if name not in set(external.labels.tolist())]
+    if absent:
+        said = f"{external.name} has no image of {listed(absent)}: it judges the other classes only"
         found = replace(found, remarks=(said, *found.remarks))
-    return found
-
-
-def _units(dataset: Dataset, found: Checkup) -> list[int] | None:
-    """Numbers that keep copies of one image in one fold; None where there are no copies."""
-    if not found.pairs:
-        return None
-    units = np.arange(len(dataset))
-    for pair in found.pairs:
-        first, second = units[list(pair.places)]
-        units[units == max(first, second)] = min(first, second)
-    return [int(unit) for unit in units]
+    return dataset, refuse_shared(dataset, external, found, allow_leaks=wanted.allow_leaks)
 
 
 def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     """The probe, its controls, and why some control is missing."""
     wanted, judging, source = study.wanted, study.judging, study.reader.source
-    pool, asked = study.reader.pool, study.reader.asked
+    pool, asked = study.plain.pool, study.plain.asked
+    frames = frames_for(pool, study.plain.source.input)
     strategies: dict[str, Strategy] = {PROBE: chosen_probe(study.reader, wanted.probe, study.chooser)}
     strategies |= {name: make(judging) for name, make in wanted.extra.items()}
     if study.finetuner is not None:
@@ -339,21 +325,25 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
         spec, engine, remark = _scratch_network(study)
         remarks += [remark] if remark else []
         strategies["scratch"] = network_from_scratch(
-            spec, engine, wanted.scratch, pool, asked, wanted.probe.augmentation
+            spec,
+            engine,
+            wanted.scratch,
+            pool,
+            asked,
+            wanted.probe.augmentation,
+            frames=frames if spec.input in frames else (spec.input, *frames),
+            alternatives=_SCRATCH_OTHERS,
         )
     drawn = _drawn(study) if "random frozen" in wanted.controls else None
     if drawn is not None:
         strategies["random frozen"] = redrawn_probe(drawn, wanted.probe, study.chooser)
-    if "raw pixels" in wanted.controls and source.name != "pixels":
-        raw = Reader(
-            pixel_source(_small_input(source, pool)),
-            pool,
-            asked,
-            study.options,
-            wanted.probe.augmentation,
-            wanted.seed,
+    elif "random frozen" in wanted.controls and source.name != "pixels":
+        remarks.append(
+            "The control random frozen is left out: the layers of this source are not known, so it cannot "
+            "be given random weights."
         )
-        strategies["raw pixels"] = chosen_probe(raw, Probe(head="kernel", balance=wanted.probe.balance))
+    if "raw pixels" in wanted.controls and source.name != "pixels":
+        strategies["raw pixels"] = raw_pixels(study.plain, frames=frames, balance=wanted.probe.balance)
     if "collapse" in wanted.controls and (read := _collapse(study)) is not None:
         strategies["collapse"] = read
     if "majority" in wanted.controls:
@@ -361,34 +351,33 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     return strategies, remarks
 
 
-def _small_input(source: Source, pool: Dataset) -> InputSpec:
-    """What the controls without the source see: its own frame if that is small, else the images' own."""
-    own = source.input
-    # a graph that enlarges by itself takes small images too, with the scaling of its colours
-    plain = own.height_px <= _SMALL_PX and len(own.mean) == own.channels
-    return own if plain else native_input(pool)
-
-
 def _scratch_network(study: _Study) -> tuple[NetworkSpec, str, str]:
     """The network to train from nothing, who trains it, and what a reader must know of that."""
-    own = None if study.trained is None else study.trained.manifest.network
-    spec = study.wanted.spec or own
-    remark = ""
+    spec, remark = study.wanted.spec or _own_network(study, study.plain), ""
     if spec is None:
-        spec = architecture("cnn", _small_input(study.reader.source, study.reader.pool), 2)
+        spec = architecture("cnn", native_input(study.plain.pool), 2)
         remark = (
             "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
             "weights to learn from so few images in a sensible time."
         )
     if find_spec("torch") is not None:
         return spec, "torch", remark
-    return spec, "scratch", f"{remark} torch is not installed, so the NumPy engine trains it.".strip()
+    said = "From scratch is trained by the NumPy engine, because torch is not installed."
+    return spec, "scratch", f"{remark} {said}".strip()
+
+
+def _own_network(study: _Study, reader: Reader) -> NetworkSpec | None:
+    """The layers of the source, for images as a reader prepares them; None where they are not ours."""
+    if study.source.network is None:
+        return None
+    spec, policy = study.source.network[0], reader.source.input.policy
+    return replace(spec, input=replace(spec.input, policy=policy))
 
 
 def _drawn(study: _Study) -> Callable[[int], Reader] | None:
     """Readers of the source's network with random weights, by seed; None where it has no network."""
-    source, wanted, own = study.reader.source, study.wanted, study.trained
-    spec = wanted.spec or (None if own is None else own.manifest.network)
+    source, wanted = study.reader.source, study.wanted
+    spec = wanted.spec or _own_network(study, study.reader)
 
     def reader(seed: int) -> Reader:
         if spec is not None:

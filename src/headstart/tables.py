@@ -13,7 +13,7 @@ from pathlib import Path
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
-from headstart.records import Calibration, Detection, Evaluation, Row, Score, StudyResult
+from headstart.records import Calibration, Detection, Evaluated, Evaluation, Row, Score, StudyResult
 
 if TYPE_CHECKING:
     from headstart.cache import Entry
@@ -23,6 +23,8 @@ __all__ = [
     "cache_table",
     "calibration_line",
     "detection_table",
+    "evaluated_document",
+    "evaluated_text",
     "evaluation_table",
     "pairs",
     "result_table",
@@ -120,19 +122,68 @@ def _cell(row: Row | None) -> str:
     return f"{100 * found.value:.2f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
+def evaluated_document(found: Evaluated) -> dict[str, Any]:
+    """An evaluation for machines: the figures, and what they are about."""
+    return {
+        "about": found.about,
+        "split": found.split,
+        "new": found.new,
+        "learned": found.learned,
+        "counts": found.counts,
+        **asdict(found.evaluation),
+        "absent_classes": found.evaluation.absent,
+        "n_groups": found.n_groups,
+        "calibration": found.calibration,
+        "detection": found.detection,
+        "warnings": found.warnings,
+        "remarks": found.remarks,
+    }
+
+
+def evaluated_text(found: Evaluated) -> str:
+    """Accuracy on new images and on those learned from, then the figures and what they are about."""
+    counts = found.counts
+    rows = [["", "images", "accuracy [95 % interval]"]]
+    if found.about == "images":
+        rows.append(["images, new or not", f"{counts['images']:,}", _score(found.evaluation.accuracy)])
+    else:
+        for name, kind, score in (
+            ("new images", "new", found.new),
+            ("images learned from", "learned", found.learned),
+        ):
+            rows.append([name, f"{counts[kind]:,}", "-" if score is None else _score(score)])
+    parts = [f"{found.title}\n\n{aligned(rows)}"]
+    if counts.get("near_copies"):
+        parts[0] += f"\n{counts['near_copies']:,} of those learned from are re-encoded or changed copies"
+    if found.remarks:
+        parts.append("\n".join(f"- {remark}" for remark in found.remarks))
+    about = _ABOUT[found.about].format(found.evaluation.accuracy.n)
+    parts.append(f"The figures below are about {about}.")
+    parts += [evaluation_table(found.evaluation), calibration_line(found.calibration)]
+    if found.detection is not None:
+        parts.append(detection_table(found.detection))
+    return "\n\n".join(parts)
+
+
+_ABOUT = {
+    "new images": "the {:,} new images, which the model did not learn from",
+    "images learned from": "{:,} images that the model learned from: no estimate of its accuracy on new ones",
+    "images": "{:,} images; the model does not say whether it learned from them",
+}
+
+
 def evaluation_table(found: Evaluation) -> str:
     """Accuracy, a line per class, and the confusion counts."""
     per_class = [["class", "precision", "recall", "F1", "images"]]
-    per_class += [
-        [one.name, _score(one.precision), _score(one.recall), _score(one.f1), str(one.recall.n)]
-        for one in found.per_class
-    ]
+    for one in found.per_class:
+        scores = ("-", "-", "-") if not one.recall.n else map(_score, (one.precision, one.recall, one.f1))
+        per_class.append([one.name, *scores, str(one.recall.n)])
+    if found.macro is not None:
+        macro = map(_score, (found.macro.precision, found.macro.recall, found.macro.f1))
+        per_class.append(["average over classes", *macro, str(found.macro.recall.n)])
     counts = [["is \\ called", *found.classes]]
     counts += [[name, *map(str, row)] for name, row in zip(found.classes, found.confusion, strict=True)]
-    head = (
-        f"{found.title}\naccuracy {_score(found.accuracy)} on {found.accuracy.n:,} images, "
-        f"loss {found.loss:.4f} nats"
-    )
+    head = f"accuracy {_score(found.accuracy)} on {found.accuracy.n:,} images, loss {found.loss:.4f} nats"
     return "\n\n".join([head, aligned(per_class), aligned(counts)])
 
 

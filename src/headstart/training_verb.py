@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.console import Device, Engine, Json, Output, Policy, Seed, Strict, print_json, told, typed
+from headstart.console import (
+    AllowLeaks,
+    Device,
+    Engine,
+    HoldOut,
+    Json,
+    Output,
+    Policy,
+    Seed,
+    Strict,
+    print_json,
+    told,
+    typed,
+)
 from headstart.errors import SettingError
 
 if TYPE_CHECKING:
@@ -92,6 +105,7 @@ def train(
     label_smoothing: Smoothing = None,
     augment: NewViews = None,
     policy: Policy = None,
+    holdout: HoldOut = None,
     mixup: Mixup = None,
     ema: Ema = None,
     patience: Patience = None,
@@ -100,6 +114,7 @@ def train(
     log: Logs = None,
     seed: Seed = 0,
     strict: Strict = False,
+    allow_leaks: AllowLeaks = False,
     json: Json = False,
 ) -> None:
     """Train a network from nothing; save the model with a report. An interrupted run can go on.
@@ -108,7 +123,7 @@ def train(
     """
     from headstart.data.readers import load
     from headstart.durations import parse_duration
-    from headstart.model import Model, check_output
+    from headstart.model import check_output
     from headstart.progress import terminal_progress
     from headstart.trainings import Keeping, Training, checkpoints_of, run_training
 
@@ -127,17 +142,29 @@ def train(
         "seed": seed,
     }
     settings = {name: value for name, value in given.items() if value is not None}
-    wanted = Training(network, engine or "torch", device, augment, policy or "squish", settings)
+    wanted = Training(network, engine or "torch", device, augment, policy or "squish", settings, holdout)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     keeping = Keeping(output, resume, every_s, _listed(log))
     try:
         with terminal_progress() as progress:
             dataset = told(load(data, strict=strict))
-            done = run_training(dataset, wanted, keeping, progress=progress, command=typed())
+            done = run_training(
+                dataset, wanted, keeping, progress=progress, command=typed(), allow_leaks=allow_leaks
+            )
     except KeyboardInterrupt:
-        if any(checkpoints_of(output).glob("step-*")):
-            print("headstart: interrupted; go on with the same command and --resume", file=sys.stderr)
+        _say_how_to_go_on(any(checkpoints_of(output).glob("step-*")))
         raise
+    _print_done(done, output, json)
+
+
+def _say_how_to_go_on(kept: bool) -> None:
+    if kept:
+        print("headstart: interrupted; go on with the same command and --resume", file=sys.stderr)
+
+
+def _print_done(done: Trained | Model, output: Path, json: bool) -> None:
+    from headstart.model import Model
+
     if isinstance(done, Model):
         _print_finished(done, output, json)
     else:
@@ -182,10 +209,8 @@ def _print_trained(done: Trained, output: Path, json: bool) -> None:
         print_json({**learnt_facts(learnt, output), **more})
         return
     manifest = learnt.model.manifest
-    print(
-        f"{output}: {manifest.name}, {len(manifest.classes)} classes, learnt in {learnt.seconds:.1f} s"
-        f"{_shown(manifest.scores)}"
-    )
+    print(f"{output}: {manifest.name}, {len(manifest.classes)} classes, trained in {learnt.seconds:.1f} s")
+    print(f"\n{done.result.verdict}")
     for remark in done.result.remarks:
         print(f"- {remark}")
     print(f"Report: {report}\nLog: {done.log}")
@@ -217,14 +242,21 @@ def learnt_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
 
 
 def _scores(learnt: Learnt) -> dict[str, Any]:
-    """What was measured on training images held out; shares with their intervals."""
-    from headstart.evaluation.intervals import wilson
+    """What was measured on images that were not learned from; shares with their intervals."""
+    from headstart.evaluation.clusters import accuracy_score
+    from headstart.records import Score
 
-    manifest = learnt.model.manifest
-    scores: dict[str, Any] = dict(manifest.scores)
-    n_held = int(manifest.data["n_held"])
-    if "val_accuracy" in scores:
-        scores["val_accuracy"] = wilson(round(scores["val_accuracy"] * n_held), n_held)
-    if "cv_accuracy" in scores and learnt.choice is not None:
-        scores["cv_accuracy"] = learnt.choice.best.accuracy
+    scores: dict[str, Any] = dict(learnt.model.manifest.scores)
+    if "cv_accuracy" in scores:
+        low, high = scores.pop("cv_low"), scores.pop("cv_high")
+        n_images = int(learnt.model.manifest.data["n_images"])
+        scores["cv_accuracy"] = Score(scores["cv_accuracy"], low, high, n_images)
+    if "val_accuracy" in scores and learnt.judged is not None:
+        seed = learnt.model.manifest.seed
+        scores["val_accuracy"] = learnt.judged.evaluation(seed).accuracy
+    elif "val_accuracy" in scores and learnt.parts is not None and learnt.parts.held is not None:
+        held = learnt.parts.held
+        assert learnt.held_probs is not None, "images held out were answered"
+        right = learnt.held_probs.argmax(axis=1) == held.codes(learnt.model.classes)
+        scores["val_accuracy"] = accuracy_score(right, held.together)
     return scores

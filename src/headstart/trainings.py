@@ -11,60 +11,45 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from time import strftime
 from typing import Any
 
 from threadpoolctl import threadpool_info
 
 from headstart._optional import require
 from headstart.data.dataset import Dataset
+from headstart.data.heldout import hold_out
+from headstart.data.refuse import checked
 from headstart.errors import DivergedError, SettingError, nearest
-from headstart.evaluation.calibration import reliability
-from headstart.evaluation.metrics import evaluate
 from headstart.finished_runs import finished_model, noted
-from headstart.graph.runtime import split_batches
-from headstart.imaging.augment import Augmentation, flip_warning, parse_augmentation
-from headstart.imaging.thumbs import examples_of
+from headstart.imaging.augment import Augmentation, parse_augmentation
 from headstart.model import Model, check_output
 from headstart.networks.architectures import architecture, training_for
 from headstart.networks.checkpoints import Checkpoints, Snapshot
-from headstart.networks.rate_finder import RateCurve, find_rate
+from headstart.networks.rate_finder import find_rate
 from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.progress import SILENT, Progress
 from headstart.provenance import made_with
 from headstart.rate_choice import RateChoice, choose_rate
 from headstart.records import (
-    Calibration,
     Codes,
     Epoch,
-    Evaluation,
-    Figure,
     Images,
-    PlainTable,
     StudyResult,
     Trainable,
     TrainSettings,
 )
-from headstart.report.diagrams import rate_test
 from headstart.report.page import render
 from headstart.sources import native_input
-from headstart.strategies import Learning, Learnt, best_epoch, learn_network, training_parts
+from headstart.strategies import Learning, Learnt, learn_network, training_parts
+from headstart.training_judging import cross_validated_training
 from headstart.training_log import LOGS, TrainingLog, make_log
+from headstart.training_report import About, training_result
 
 __all__ = ["Keeping", "Trained", "Training", "checkpoints_of", "log_of", "run_training"]
 
 _AUTO, _NONE = "auto", "none"
 _AROUND = "around"  # where a checkpoint's values have what the loop knows nothing of
 _DECIDING = ("headstart", "kornia", "numpy", "pillow", "torch")
-_ALWAYS = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "optimizer",
-    "schedule",
-    "weight_decay",
-    "label_smoothing",
-)
 _LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
 
 
@@ -74,7 +59,8 @@ class Training:
 
     ``policy`` says how pictures are fitted. ``settings`` are fields of `records.TrainSettings`; a
     ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as
-    `imaging.augment.parse_augmentation` takes it, or ``"none"``.
+    `imaging.augment.parse_augmentation` takes it, or ``"none"``. ``holdout`` is the share of the images that
+    is held out as a test set.
     """
 
     network: str = "cnn"
@@ -83,6 +69,7 @@ class Training:
     augment: str | None = None
     policy: str = "squish"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    holdout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +125,7 @@ def run_training(
     *,
     progress: Progress = SILENT,
     command: str = "",
+    allow_leaks: bool = False,
 ) -> Trained | Model:
     """Train a network, save it with a report, and keep it on the way so that an interrupted run goes on.
 
@@ -153,11 +141,14 @@ def run_training(
         Told about images, loss and accuracy.
     command : str, default=''
         What the user typed, for the report.
+    allow_leaks : bool, default=False
+        Go on with images or groups that are in two splits.
 
     Returns
     -------
     Trained or Model
-        The model is saved; checkpoints are deleted, the log stays. Figures are about validation images.
+        The model is saved; checkpoints are deleted, the log stays. Figures are about validation images that
+        decided nothing; of fewer than 500 training images without validation images, by cross-validation.
         With ``resume``, where the same run is finished already: its model, which stays as it is.
 
     Raises
@@ -180,18 +171,16 @@ def run_training(
     check_output(keeping.output)
     _check_logs(keeping.logs)
     settings, augmentation, auto = _settled(wanted)
+    dataset, found = checked(dataset, allow_leaks=allow_leaks)
+    dataset = hold_out(dataset, wanted.holdout, settings.seed)
+    parts = training_parts(dataset, settings.seed)
     identity = _identity(dataset, wanted, settings, augmentation, auto)
     if keeping.resume and not any(checkpoints_of(keeping.output).glob("step-*")):
         finished = finished_model(keeping.output, identity)
         if finished is not None:
             return finished
-    parts = training_parts(dataset, settings.seed)
-    kept = _Kept(
-        checkpoints_of(keeping.output),
-        identity,
-        interval_s=keeping.every_s,
-        resume=keeping.resume,
-    )
+    place, every_s = checkpoints_of(keeping.output), keeping.every_s
+    kept = _Kept(place, identity, interval_s=every_s, resume=keeping.resume)
     facts = {
         "network": wanted.network,
         "engine": wanted.engine,
@@ -216,14 +205,41 @@ def run_training(
     except DivergedError:
         kept.clear()  # nothing to go on with
         raise
+    if learnt.judged is None and parts.held is None:
+        learnt = _cross_validated(dataset, parts, wanted, learnt, attended, augmentation, progress=progress)
     learnt = replace(learnt, model=noted(learnt.model, identity))
-    result = _result(dataset, parts, learnt, attended, _About(wanted, augmentation, command))
+    about = About(wanted.network, wanted.engine, augmentation, command)
+    result = training_result(dataset, parts, learnt, attended, about, found.remarks)
     learnt.model.save(keeping.output, render(result))
     attended.log.finished({
         **learnt.model.manifest.scores, "seconds": learnt.seconds, "model": str(keeping.output)
     })  # fmt: skip
     kept.clear()
     return Trained(learnt, result, log_of(keeping.output) / "training.jsonl")
+
+
+def _cross_validated(
+    dataset: Dataset,
+    parts: Learning,
+    wanted: Training,
+    learnt: Learnt,
+    attended: _Attended,
+    augmentation: Augmentation | None,
+    *,
+    progress: Progress,
+) -> Learnt:
+    """The same network with cross-validated answers, and its accuracy by them in its manifest."""
+    spec = architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
+    settings = attended.settings
+    judged = cross_validated_training(
+        parts.fit, spec, wanted.engine, settings, augmentation, progress=progress, device=wanted.device
+    )
+    if judged is None:
+        return learnt
+    found, manifest = judged.evaluation(settings.seed).accuracy, learnt.model.manifest
+    scores = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
+    model = replace(learnt.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
+    return replace(learnt, model=model, judged=judged)
 
 
 def _check_logs(names: Sequence[str]) -> None:
@@ -385,135 +401,3 @@ class _Attended:
 def _n_threads() -> int:
     """Of whatever computes here with most of them: sums depend on how many add."""
     return max((int(one["num_threads"]) for one in threadpool_info()), default=1)
-
-
-@dataclass(frozen=True)
-class _About:
-    """What was asked for, as the report says it."""
-
-    wanted: Training
-    augmentation: Augmentation | None
-    command: str
-
-
-def _result(
-    dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Attended, about: _About
-) -> StudyResult:
-    """What is known of a training, for its report."""
-    evaluations: tuple[Evaluation, ...] = ()
-    calibrations: tuple[Calibration, ...] = ()
-    seed = attended.settings.seed
-    if attended.validation is not None:
-        images, codes = attended.validation
-        probs = learnt.model.answer_prepared(split_batches(images, 64)).probabilities
-        title = f"Validation images of {dataset.name}"
-        evaluations = (evaluate(title, probs, codes, dataset.classes, seed),)
-        calibrations = (reliability(f"How far to believe it: {title}", probs, codes),)
-    n_held = 0 if parts.held is None else len(parts.held)
-    return StudyResult(
-        title=learnt.model.manifest.name,
-        summary=_summary(dataset, parts, learnt, attended, about.wanted.network),
-        verdict=_verdict(about.wanted.network, evaluations),
-        remarks=(*learnt.remarks, *_remarks(dataset, attended, about.augmentation)),
-        rows=(),
-        comparisons=(),
-        evaluations=evaluations,
-        curves=() if learnt.curve is None else (learnt.curve,),
-        facts=_facts(dataset, learnt, attended, about),
-        sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
-        examples=examples_of(parts.fit),
-        calibrations=calibrations,
-        tables=(_settings_table(attended, about),),
-        judged_on="validation",
-        figures=_figures(attended.rate.curve if attended.rate else None),
-        kind="training",
-    )
-
-
-def _verdict(network: str, evaluations: Sequence[Evaluation]) -> str:
-    if not evaluations:
-        return "Too few images to hold some out: how good it is, is open."
-    found = evaluations[0].accuracy
-    return (
-        f"{network} gets {found.value:.2%} of {found.n:,} validation images right "
-        f"[{found.low:.2%}, {found.high:.2%}]."
-    )
-
-
-def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: _Attended, network: str) -> str:
-    epochs = len(attended.history)
-    judged = (
-        "Nothing was measured but on the images it learnt from."
-        if parts.held is None
-        else f"The figures are about {len(parts.held):,} validation images that it did not learn from; test "
-        "images, if there are any, were not looked at."
-    )
-    return (
-        f"The network {network} learnt {len(dataset.classes)} classes from {len(parts.fit):,} images of "
-        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learnt.seconds:.1f} s. {judged}"
-    )
-
-
-def _remarks(dataset: Dataset, attended: _Attended, augmentation: Augmentation | None) -> tuple[str, ...]:
-    said = []
-    settings, n_epochs = attended.settings, len(attended.history)
-    if settings.patience:
-        best = best_epoch(attended.history, settings)
-        said.append(
-            f"Training went {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were "
-            "kept. The validation images decided that, which flatters the figures about them a little."
-        )
-    rate = attended.rate
-    if rate is not None and (rate.curve is None or rate.doubt):
-        said.append(f"Of the test of rates: {rate.doubt or rate.sentence(settings)}.")
-    warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
-    return (*said, *([warning] if warning else []))
-
-
-def _settings_table(attended: _Attended, about: _About) -> PlainTable:
-    plain, used = asdict(TrainSettings()), asdict(attended.settings)
-    shown = {name: value for name, value in used.items() if name in _ALWAYS or value != plain[name]}
-    lines = [(name.replace("_", " "), _said(value)) for name, value in shown.items() if name != "seed"]
-    views = () if about.augmentation is None else about.augmentation.operations
-    lines.append(("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in views) or _NONE))
-    tested = attended.rate is not None and attended.rate.curve is not None
-    found = " The learning rate was found by a test." if tested else ""
-    return PlainTable(
-        "How it was trained",
-        f"Settings in full are in the model's manifest.{found}",
-        ("setting", "value"),
-        tuple(lines),
-    )
-
-
-def _said(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _facts(dataset: Dataset, learnt: Learnt, attended: _Attended, about: _About) -> Mapping[str, str]:
-    wanted = about.wanted
-    return {
-        "command": about.command,
-        "network": wanted.network,
-        "engine": f"{wanted.engine} on {attended.device}",
-        "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
-        "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "seed": str(attended.settings.seed),
-        **made_with(wanted.engine),
-        "learning": f"{learnt.seconds:.1f} s",
-        "date": strftime("%Y-%m-%d"),
-    }
-
-
-def _figures(rate: RateCurve | None) -> tuple[Figure, ...]:
-    """A test of rates, if there was one."""
-    if rate is None:
-        return ()
-    return (
-        Figure(
-            "How the learning rate was found",
-            "The rate rose from step to step until the loss did. The line marks the rate that was trained "
-            "with: the highest of its schedule.",
-            rate_test(rate.rates, rate.losses, rate.suggestion),
-        ),
-    )

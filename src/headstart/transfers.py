@@ -1,37 +1,36 @@
-"""A transfer as a user asks for it: examine the data, choose, fit, measure on images held out, report.
+"""A transfer as a user asks for it: check the data, select, fit, judge on other images, report.
 
-In: a source, a Dataset, a Probe. Out: the model and a StudyResult about images that it did not learn from.
-Must not import an engine at the top. Called by the command line.
+Apart from strategies because the command, Python and recipes share it from the checks to the report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import strftime
 
 from headstart.choose import Choice
-from headstart.comparison import FINETUNE, Table, run_table
-from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset
-from headstart.data.doctor import Checkup, examine
-from headstart.errors import DataError
+from headstart.data.heldout import hold_out, holdout_sentence
+from headstart.data.refuse import checked
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.features import PLAIN, Extraction
+from headstart.gallery import Judged as Answers
+from headstart.gallery import galleries
 from headstart.imaging.augment import flip_warning
 from headstart.imaging.thumbs import examples_of
 from headstart.opened_model import attempt, depth_table
 from headstart.opening import Opening
-from headstart.protocol import Protocol, Strategy
 from headstart.provenance import about_head, about_source, made_with
-from headstart.records import Calibration, Evaluation, PlainTable, Row, Source, StudyResult
-from headstart.sources import open_source
-from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head, training_parts
+from headstart.records import Calibration, Evaluation, Gallery, PlainTable, Source, StudyResult
+from headstart.strategies import CHOSEN, Learning, Learnt, Probe, learn_head
+from headstart.transfer_judging import Judged, by_cross_validation, by_validation
 
-__all__ = ["Transferred", "check_up", "choice_table", "run_transfer", "short_name"]
+__all__ = ["Transferred", "choice_table", "run_transfer", "short_name"]
 
 _SHOWN = 12  # trials in a report
+_FIFTH = 0.2
 
 
 @dataclass(frozen=True)
@@ -40,52 +39,6 @@ class Transferred:
 
     learnt: Learnt
     result: StudyResult
-
-
-def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
-    """The doctor's cheap part, before anything is learnt: refuse what would make every number a lie.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits.
-    allow_leaks : bool, default=False
-        Go on with images that are in two splits.
-    near : bool, default=False
-        Look for near duplicates too, which opens every picture.
-
-    Returns
-    -------
-    Checkup
-        Its remarks belong into the report.
-
-    Raises
-    ------
-    DataError
-        If a class has fewer than two images, the splits have other classes, or an image is in two splits.
-    """
-    found = examine(dataset, near=near)
-    counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
-    few = [name for name, count in counts.items() if count < 2]
-    if few:
-        raise DataError(
-            f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
-            "need at least 2 to learn from one and judge by the other; add images, or leave the class out "
-            "with a view"
-        )
-    if found.label_problems:
-        raise DataError(
-            f"dataset {dataset.name!r}: {found.label_problems[0]}, need the same names in every split; "
-            "rename the folders"
-        )
-    leaks = [pair for pair in found.pairs if pair.leak]
-    if leaks and not allow_leaks:
-        raise DataError(
-            f"dataset {dataset.name!r} has {len(leaks)} image(s) in two splits, such as {leaks[0].first!r} "
-            f"and {leaks[0].second!r}, need splits that share none; remove them (headstart inspect lists "
-            "all), or go on with --allow-leaks"
-        )
-    return found
 
 
 def run_transfer(
@@ -98,6 +51,8 @@ def run_transfer(
     allow_leaks: bool = False,
     command: str = "",
     opening: Opening | None = None,
+    judge: bool = True,
+    holdout: float | None = None,
 ) -> Transferred:
     """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
 
@@ -112,68 +67,133 @@ def run_transfer(
     seed : int, default=0
         Decides folds, held-out images and views.
     options : Extraction, optional
-        Cache, runtime and precision.
+        Cache and runtime; everything is computed in fp32, as the saved model computes.
     allow_leaks : bool, default=False
         Go on with images that are in two splits.
     command : str, default=''
         What the user typed, for the report.
     opening : Opening, optional
-        Try fine-tuning too, and keep what is better on images held out. Default: the probe alone.
+        Try fine-tuning too, and keep what does better on images held out of the training images. Default:
+        the probe alone.
+    judge : bool, default=True
+        Measure accuracy; without, the model is made and nothing is known of it.
+    holdout : float, optional
+        Share of the images to hold out as a test set; see `data.heldout.hold_out`.
 
     Returns
     -------
     Transferred
-        Its figures are about validation images: the dataset's own ``val`` split, or a held-out tenth.
-        Where there are too few images for that, they are the winner's of the cross-validation.
+        Its figures are about images that nothing was learned from or selected on: the dataset's own ``val``
+        split, or a held-out tenth of 500 images or more, or the answers of a nested cross-validation.
 
     Raises
     ------
     HeadstartError
         Of the kind that fits; before anything is computed where that can be.
     """
-    found = check_up(dataset, allow_leaks=allow_leaks)
-    learnt = learn_head(source, dataset, wanted, seed=seed, options=options)
-    parts = training_parts(dataset, seed)
-    probed, tried = learnt, None
+    options = replace(options, precision="fp32")  # what is judged is what is saved
+    dataset, found = checked(dataset, allow_leaks=allow_leaks)
+    dataset = hold_out(dataset, holdout, seed, source.seen)
+    learnt = learn_head(source, dataset, wanted, seed=seed, options=options, held_share=_held_share(opening))
+    parts, kept, tried = learnt.parts, learnt, None
+    assert parts is not None, "a head learns from a part of the dataset"
     if opening is not None:
         tried = attempt(source, dataset, learnt, wanted, opening, parts, seed=seed, options=options)
-        learnt = tried.learnt
-    warnings = [] if wanted.augmentation is None else [flip_warning(dataset.classes, wanted.augmentation)]
-    remarks = (
-        *([tried.sentence] if tried else []),
-        *([learnt.choice.sentence] if learnt.choice else []),
-        *(text for text in warnings if text),
-        *found.remarks,
+        kept = tried.learnt
+    judged = None
+    if judge and parts.held is None:
+        judged = by_cross_validation(source, parts.fit, wanted, seed=seed, options=options)
+    elif judge:
+        judged = by_validation(source, learnt, kept, parts, wanted, seed=seed, options=options)
+    kept = _noted(kept, judged)
+    flips = None if wanted.augmentation is None else flip_warning(dataset.classes, wanted.augmentation)
+    said = (
+        holdout_sentence(dataset),
+        tried.sentence if tried else None,
+        learnt.choice.sentence if learnt.choice else None,
+        flips,
     )
-    table = _table(source, probed, learnt, parts, seed, options)
-    evaluations: tuple[Evaluation, ...] = ()
-    calibrations: tuple[Calibration, ...] = ()
-    if parts.held is not None and learnt.held_probs is not None:
-        codes, title = parts.held.codes(dataset.classes), f"Validation images of {dataset.name}"
-        evaluations = (evaluate(title, learnt.held_probs, codes, dataset.classes, seed),)
-        calibrations = (reliability(f"How far to believe it: {title}", learnt.held_probs, codes),)
-    n_held = 0 if parts.held is None else len(parts.held)
+    remarks = (*(text for text in said if text), *found.remarks)
     result = StudyResult(
         kind="transfer",
         title=f"{short_name(source.name)} to {dataset.name}",
-        summary=_summary(learnt, n_held),
-        verdict=table.verdict,
-        remarks=(*table.remarks, *remarks),
-        rows=table.rows,
-        comparisons=table.comparisons,
-        evaluations=evaluations,
-        curves=() if learnt.curve is None else (learnt.curve,),
-        facts=_facts(source, dataset, learnt, command),
-        sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
+        summary=_summary(kept, judged),
+        verdict=_verdict(judged),
+        remarks=(*(() if judged is None else judged.table.remarks), *remarks),
+        rows=() if judged is None else judged.table.rows,
+        comparisons=() if judged is None else judged.table.comparisons,
+        evaluations=() if judged is None else (_evaluation(judged, dataset, seed),),
+        curves=() if kept.curve is None else (kept.curve,),
+        facts=_facts(source, dataset, kept, command),
+        sizes=_sizes(parts, judged, dataset),
         examples=examples_of(parts.fit),
-        calibrations=calibrations,
+        protocol="" if judged is None else judged.protocol,
+        calibrations=() if judged is None else (_calibration(judged, dataset),),
+        galleries=() if judged is None else _galleries(judged, dataset, source),
         tables=(
             *([depth_table(tried.decision)] if tried and tried.decision.trials else []),
             *([choice_table(learnt.choice)] if learnt.choice else []),
         ),
-        judged_on="validation" if n_held else "cross-validated training",
+        judged_on="training" if judged is None else judged.judged_on,
     )
-    return Transferred(learnt, result)
+    return Transferred(kept, result)
+
+
+def _held_share(opening: Opening | None) -> float | None:
+    """Share held out of a dataset without validation images: by rule, or a fifth where fine-tuning is tried.
+
+    Cross-validating fine-tuning would take ten times as long as fine-tuning itself.
+    """
+    return None if opening is None else _FIFTH
+
+
+def _noted(kept: Learnt, judged: Judged | None) -> Learnt:
+    """The model with its accuracy on images that it did not learn from in its manifest."""
+    if judged is None or judged.judged_on != "cross-validated":
+        return kept
+    found = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    score = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
+    manifest = kept.model.manifest
+    noted = replace(manifest, scores={**manifest.scores, **score})
+    return replace(kept, model=replace(kept.model, manifest=noted))
+
+
+def _verdict(judged: Judged | None) -> str:
+    if judged is None:
+        return (
+            "Nothing could be held out: a class has images of one group only, or copies of one image. "
+            "Add images to learn how accurate the model is on new ones."
+        )
+    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    said = (
+        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are answered rightly "
+        f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]."
+    )
+    return f"{said} {judged.table.verdict}" if judged.table.comparisons else said
+
+
+def _sizes(parts: Learning, judged: Judged | None, dataset: Dataset) -> dict[str, int]:
+    sizes = {"train": len(parts.fit), "classes": len(dataset.classes)}
+    return sizes if judged is None else {**sizes, judged.judged_on: len(judged.images)}
+
+
+def _evaluation(judged: Judged, dataset: Dataset, seed: int) -> Evaluation:
+    """The answers in detail; accuracy keeps the interval of the table."""
+    title = f"{judged.judged_on.capitalize()} images of {dataset.name}"
+    codes = judged.images.codes(dataset.classes)
+    found = evaluate(title, judged.answers, codes, dataset.classes, seed)
+    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    return replace(found, accuracy=ours)
+
+
+def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
+    title = f"How reliable its probabilities are: {judged.judged_on} images of {dataset.name}"
+    return reliability(title, judged.answers, judged.images.codes(dataset.classes))
+
+
+def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
+    codes = judged.images.codes(dataset.classes)
+    return galleries(Answers(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0)
 
 
 def short_name(source: str) -> str:
@@ -191,68 +211,34 @@ def choice_table(choice: Choice) -> PlainTable:
     """The best trials of a choice, a line each."""
     lines = tuple(
         (
-            f"{one.head} on {one.tap}, {one.pooling}",
-            f"{one.strength:g}",
+            one.title,
+            one.described,
             f"{100 * one.accuracy.value:.2f}",
-            f"{100 * one.accuracy.low:.1f} to {100 * one.accuracy.high:.1f}",
-            f"{one.error:.4f}",
+            f"{one.loss:.4f}",
         )
         for one in choice.trials[:_SHOWN]
     )
     left = len(choice.trials) - len(lines)
+    more = f" {left} more were tried." if left else ""
     return PlainTable(
-        "How tap, pooling and head were chosen",
-        f"{choice.n_folds}-fold cross-validation on {choice.n_images:,} training images, {choice.n_tried} "
-        f"ways in {choice.seconds:.1f} s; each line with its best strength. The first was taken: its own "
-        f"figure flatters it a little, as it was picked for it.{f' {left} more follow.' if left else ''}",
-        ("head, tap, pooling", "strength", "accuracy, %", "95 % interval", "squared error"),
+        "How layer, pooling and head were selected",
+        f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
+        f"candidates in {choice.seconds:.1f} s, the least loss first. The accuracies here selected the first "
+        f"line and are too high for it: they are no estimate of accuracy on new images.{more}",
+        ("candidate", "setting", "accuracy, %", "loss, nats"),
         lines,
     )
 
 
-def _table(
-    source: Source, learnt: Learnt, kept: Learnt, parts: Learning, seed: int, options: Extraction
-) -> Table:
-    """The probe, and the model if it is another, beside raw pixels and the commonest class."""
-    answers, opened = learnt.held_probs, None if kept is learnt else kept.held_probs
-    if parts.held is None or answers is None:
-        choice = learnt.choice
-        rows = () if choice is None else (Row("probe", None, choice.best.accuracy, 1, 0.0, learnt.seconds),)
-        said = (
-            "Too few images to hold some out, and nothing was cross-validated: how good it is, is open."
-            if choice is None
-            else f"In cross-validation the probe gets {choice.best.accuracy.value:.2%} right "
-            f"[{choice.best.accuracy.low:.2%}, {choice.best.accuracy.high:.2%}]; too few images to hold some "
-            "out, so no control was compared."
-        )
-        return Table(rows, (), said, ())
-    raw = FeatureOptions(head="kernel", extraction=options)
-    strategies: dict[str, Strategy] = {"probe": lambda learn, asked, seed: answers}
-    if source.name != "pixels":  # with it nothing is transferred: there is no verdict to give
-        strategies["raw pixels"] = probe(open_source("pixels", parts.fit), parts.fit, parts.held, raw)
-        strategies["majority"] = majority(parts.fit)
-    if opened is not None:
-        strategies[FINETUNE] = lambda learn, asked, seed: opened
-    protocol = Protocol((), 1, seed, shown=(FINETUNE,))  # no test against the probe: these images chose
-    return run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
-
-
-def _summary(learnt: Learnt, n_held: int) -> str:
+def _summary(learnt: Learnt, judged: Judged | None) -> str:
     manifest = learnt.model.manifest
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
     name = short_name(source["name"]).removesuffix(", fine-tuned")
     where = f"{name}, {state}, read at {source['tap']} ({source['pooling']})"
-    judged = (
-        f"The figures are about {n_held:,} validation images that it did not learn from"
-        if n_held
-        else "The figure is the cross-validation's own"
-        if learnt.choice
-        else "Nothing was measured"
-    )
     return (
-        f"A {manifest.head['name']} head on {where} learnt {len(manifest.classes)} classes from "
-        f"{manifest.data['n_images']:,} images. {judged}."
+        f"A {manifest.head['name']} head on {where} learned {len(manifest.classes)} classes from "
+        f"{manifest.data['n_images']:,} images." + ("" if judged is None else f" {judged.protocol}")
     )
 
 

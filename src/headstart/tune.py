@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from headstart._threads import threads_for
 from headstart.choose import alike, deciding_images
 from headstart.data.dataset import Dataset
-from headstart.data.splits import folds
+from headstart.data.splits import fewest_per_class, folds
 from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.evaluation.resampled import resampled_difference
 from headstart.features import PLAIN, Extraction, View, extract_all
-from headstart.heads.base import one_hot
-from headstart.heads.crossval import HELD_OUT
-from headstart.heads.registry import make_head
+from headstart.heads.base import calibrated_loss
+from headstart.heads.held_out import best_setting
+from headstart.heads.registry import SEARCHED, make_head
+from headstart.heads.training import Training
 from headstart.imaging.augment import Augmentation
 from headstart.records import Array, Codes, Difference, Factor, Score, Source
 
@@ -46,7 +47,6 @@ __all__ = [
 NO_VIEWS = "none"
 """Name of the augmentation that is none."""
 
-_FOLDS = 10
 _OUTER = 5
 _GLANCED = 16  # images by which two places are first compared
 _FEW, _REPEATS = 50, 3  # up to so many images, ten outer folds or the smallest class, several times over
@@ -73,7 +73,8 @@ class Where(NamedTuple):
 class FeatureTrial:
     """One combination, and how it did on images left out of its fit.
 
-    ``error`` is the mean squared error of its scores, which parts trials of equal accuracy.
+    ``error`` is the mean squared error of its held-out scores, ``loss`` their calibrated cross-entropy in
+    nats. ``settled`` says that the head itself chooses this strength when it is fitted.
     """
 
     where: Where
@@ -82,6 +83,8 @@ class FeatureTrial:
     augment: str
     accuracy: Score
     error: float
+    loss: float
+    settled: bool
 
     @property
     def title(self) -> str:
@@ -90,9 +93,9 @@ class FeatureTrial:
         return f"{self.head} on {self.where.tap}, {self.where.pooling}, {self.where.policy}{views}"
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Sorts the best first."""
-        return (-self.accuracy.value, self.error)
+    def rank(self) -> tuple[bool, float, float]:
+        """Sorts the best first, among those whose strength is the head's own choice."""
+        return (not self.settled, self.loss, -self.accuracy.value)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,6 @@ class FeatureTuning:
     spread: float
     repeats: int
     n_outer: int
-    n_folds: int
     n_images: int
     picks: tuple[FeatureTrial, ...]
     rivals: tuple[Rival, ...]
@@ -150,7 +152,7 @@ def tune_features(
     dataset: Dataset,
     *,
     augmentations: Mapping[str, Augmentation] | None = None,
-    heads: Sequence[str] = tuple(HELD_OUT),
+    heads: Sequence[str] = SEARCHED,
     seed: int = 0,
     options: Extraction = PLAIN,
     budget_s: float | None = None,
@@ -163,7 +165,7 @@ def tune_features(
         The same source under each preparation policy; the first is what is taken without a search.
     dataset : Dataset
         Training images: with splits, only those of ``train`` are looked at. Of more than 1,500 a
-        stratified part decides. Groups stay together in folds.
+        stratified part decides. Copies and groups (the dataset's clusters) stay together in folds.
     augmentations : mapping of str to Augmentation, optional
         Views to learn from, by name; images left out are always judged as they are.
     heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
@@ -205,7 +207,7 @@ def tune_features(
         new = _unlike(features, {Where(policy, *at): one for at, one in zip(places, rows, strict=True)})
         left_out += [] if new else [f"preparation {policy} (it changes nothing here)"]
         features |= new
-    search = _Search(features, some.labels, some.groups, tuple(heads), seed)
+    search = _Search(features, some.labels, some.together, tuple(heads), seed)
     wanted = augmentations or {}
 
     def views(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]]:
@@ -220,8 +222,8 @@ def tune_arrays(
     features: Mapping[Where, Array],
     labels: NDArray[np.str_],
     *,
-    groups: NDArray[np.str_] | None = None,
-    heads: Sequence[str] = tuple(HELD_OUT),
+    groups: NDArray[np.generic] | None = None,
+    heads: Sequence[str] = SEARCHED,
     seed: int = 0,
 ) -> FeatureTuning:
     """Try every head at every strength on features that are there already.
@@ -232,7 +234,7 @@ def tune_arrays(
         Rows of the same images; the first place of the first policy is what is taken without a search.
     labels : ndarray of shape (n_images,), str
         Their classes, three images of each at least.
-    groups : ndarray of shape (n_images,), str, optional
+    groups : ndarray of shape (n_images,), str or int, optional
         Images that belong together; three groups of each class at least.
     heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
         Those whose left-out answers have a closed form.
@@ -242,7 +244,7 @@ def tune_arrays(
     Returns
     -------
     FeatureTuning
-        Ranked by accuracy on images left out, then by squared error.
+        Ranked by calibrated loss on images left out, then by accuracy.
 
     Raises
     ------
@@ -253,8 +255,8 @@ def tune_arrays(
 
     Notes
     -----
-    Inside: 10 folds, exact left-out answers, one decomposition for each place and head. Outside: 5 folds,
-    up to 50 images 10 folds (or the smallest class) three times over; the whole search is run again
+    Inside: one cluster left out at a time, exactly, with one decomposition for each place and head. Outside:
+    5 folds, up to 50 images 10 folds (or the smallest class) three times over; the whole search is run again
     without each. Time is about that of 1 + 0.6 * n_outer * repeats searches. Outer folds share images to
     learn from, so an interval of their pooled answers is a little too narrow (Bates et al.).
 
@@ -360,7 +362,7 @@ class _Search:
 
     features: Mapping[Where, Array]
     labels: NDArray[np.str_]
-    groups: NDArray[np.str_] | None
+    groups: NDArray[np.generic] | None
     heads: tuple[str, ...]
     seed: int
     views: dict[str, Mapping[Where, Sequence[Array]]] = field(default_factory=dict)
@@ -369,9 +371,9 @@ class _Search:
     def __post_init__(self) -> None:
         self.codes = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
         for head in self.heads:
-            if head not in HELD_OUT:
+            if head not in SEARCHED:
                 raise SettingError(
-                    f"head is {head!r}, need one of {', '.join(HELD_OUT)}; {nearest(head, HELD_OUT)}"
+                    f"head is {head!r}, need one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
                 )
         if not self.features or not self.heads:
             raise SettingError("there is nothing to choose from, need features and heads; name some")
@@ -390,39 +392,47 @@ class _Search:
         views = [np.asarray(one[part], np.float32) for one in self.views[augment][where]]
         return np.concatenate([plain, *views]), np.tile(np.arange(len(part)), 1 + len(views))
 
-    def numbers(self, part: Indices) -> tuple[Indices, int]:
-        """The fold of each image, and how many folds there are."""
-        codes, groups = self.codes[part], None if self.groups is None else self.groups[part]
-        try:
-            parts = folds(codes, _n_folds(codes, groups, _FOLDS), self.seed, groups)
-        except DataError:  # without an outer fold a class may have one group left: its images part it then
-            parts = folds(codes, _n_folds(codes, None, _FOLDS), self.seed)
-        numbers = np.empty(len(part), np.intp)
-        for number, (_, held) in enumerate(parts):
-            numbers[held] = number
-        return numbers, len(parts)
+    def together(self, part: Indices) -> NDArray[np.intp] | None:
+        """Which of some images stay together; None where a class would have one group left."""
+        if self.groups is None:
+            return None
+        units = np.unique(self.groups[part], return_inverse=True)[1]
+        return units if fewest_per_class(self.codes[part], units) > 1 else None
 
     def tried(self, part: Indices, ways: Iterable[Way]) -> _Found:
-        """Every strength of every way on some images: who was right when left out."""
-        codes, (numbers, _) = self.codes[part], self.numbers(part)
+        """Every setting of every way on some images: who was right when left out."""
+        codes, together = self.codes[part], self.together(part)
         found: _Found = {}
         for where, head, augment in ways:
             rows, images = self.rows(where, augment, part)
-            scores_of, strengths = HELD_OUT[head]
+            clusters = None if together is None else together[images]
+            ones = np.ones(len(rows), np.float32)
             with threads_for(rows.size):
-                scores = scores_of(rows, codes[images], numbers[images], strengths)[:, : len(part)]
-            right = scores.argmax(axis=2) == codes
-            errors = ((scores - one_hot(codes, scores.shape[2])) ** 2).sum(axis=2).mean(axis=1)
-            for strength, hits, error in zip(strengths, right, errors, strict=True):
-                score = wilson(int(hits.sum()), len(codes))
-                found[FeatureTrial(where, head, float(strength), augment, score, float(error))] = hits
+                held = make_head(head).held_out(
+                    Training(rows, codes[images], ones, images, self.seed, clusters)
+                )
+            assert held is not None, "three images of each class leave two without an outer fold"
+            settled = best_setting(held)
+            for number, setting in enumerate(held.settings):
+                hits = held.scores[number].argmax(axis=1) == codes
+                score, loss = wilson(int(hits.sum()), len(codes)), calibrated_loss(held.logits[number], codes)
+                strength, error = next(iter(setting.values())), float(held.errors[number])
+                trial = FeatureTrial(where, head, strength, augment, score, error, loss, number == settled)
+                found[trial] = hits
         return found
 
     def answered(self, way: Way, learn: Indices, held: Indices) -> Hits:
         """Fit as the command line would, and answer images that the search did not see."""
         where, head, augment = way
         rows, images = self.rows(where, augment, learn)
-        fitted = make_head(head).fit(rows, self.labels[learn][images], images=images, seed=self.seed)
+        together = self.together(learn)
+        fitted = make_head(head).fit(
+            rows,
+            self.labels[learn][images],
+            images=images,
+            clusters=None if together is None else together[images],
+            seed=self.seed,
+        )
         return np.asarray(fitted.predict(self.features[where][held]) == self.labels[held])
 
 
@@ -447,7 +457,6 @@ def _tuned(search: _Search, begun: float, viewing: _Viewing, left_out: tuple[str
         _spread(tuned),
         len(outer),
         len(outer[0]),
-        search.numbers(parts[0])[1],
         n_images,
         picks,
         tuple(Rival(name, _score(one), _spread(one), _lead(tuned, one, outer)) for name, one in hits.items()),
@@ -634,12 +643,12 @@ def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Wh
     return kept
 
 
-def _n_folds(codes: Codes, groups: NDArray[np.str_] | None, most: int) -> int:
+def _n_folds(codes: Codes, groups: NDArray[np.generic] | None, most: int) -> int:
     """As many as wanted and as the smallest class has images, or groups."""
     return max(2, min(most, *_units(codes, groups)))
 
 
-def _units(codes: Codes, groups: NDArray[np.str_] | None) -> list[int]:
+def _units(codes: Codes, groups: NDArray[np.generic] | None) -> list[int]:
     """How many images, or groups, each class has."""
     counts = np.bincount(codes)
     if groups is None:
@@ -647,7 +656,7 @@ def _units(codes: Codes, groups: NDArray[np.str_] | None) -> list[int]:
     return [len(np.unique(groups[codes == code])) for code in np.flatnonzero(counts)]
 
 
-def _check_three(labels: NDArray[np.str_], codes: Codes, groups: NDArray[np.str_] | None) -> None:
+def _check_three(labels: NDArray[np.str_], codes: Codes, groups: NDArray[np.generic] | None) -> None:
     """One to judge the search by, one to judge its trials by, one to learn from."""
     units, what = _units(codes, groups), "image(s)" if groups is None else "group(s)"
     least = int(np.argmin(units))

@@ -285,7 +285,7 @@ def _parted(
     train: Dataset, some: NDArray[np.intp], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Hold a stratified share of some of the images out, 3,000 at most, whole groups together."""
-    groups = None if train.groups is None else train.groups[some]
+    groups = None if train.together is None else train.together[some]
     share = min(share, _MOST_HELD / len(some))
     rest, held = holdout(train.labels[some], share, np.random.default_rng([seed, 11, len(some)]), groups)
     return some[rest], some[held]

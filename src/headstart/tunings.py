@@ -14,6 +14,7 @@ from pathlib import Path
 from time import strftime
 
 from headstart.data.dataset import Dataset
+from headstart.data.refuse import checked
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, nearest
 from headstart.evaluation.compare import holm, verdict
@@ -26,7 +27,7 @@ from headstart.provenance import about_source, made_with
 from headstart.records import Comparison, Difference, Factor, PlainTable, Row, Score, Source, StudyResult
 from headstart.regime import Regime
 from headstart.sources import open_source
-from headstart.transfers import check_up, short_name
+from headstart.transfers import short_name
 from headstart.tune import NO_VIEWS, FeatureTrial, FeatureTuning, tune_features
 from headstart.tune_training import NetworkTrial, TrainingTuning, tune_training
 
@@ -118,9 +119,9 @@ def run_tuning(
     asked = _Asked(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
         _refuse(search, "network", ("policies", "augments", "views", "size_px"), "a source")
-        found = check_up(dataset, allow_leaks=allow_leaks)
+        clustered, found = checked(dataset, allow_leaks=allow_leaks)
         tuned = tune_training(
-            dataset,
+            clustered,
             storage=search.storage or Path("trials.sqlite"),
             network=name,
             engine=search.engine or _ENGINE,
@@ -133,10 +134,10 @@ def run_tuning(
     _refuse(search, "source", ("n_trials", "engine"), "a network")
     augmentations = augmentations_for(dataset, search.augments, search.views or _VIEWS)
     sources = _sources(asked, policies_for(dataset, search.policies))
-    found = check_up(dataset, allow_leaks=allow_leaks)
+    clustered, found = checked(dataset, allow_leaks=allow_leaks)
     searched = tune_features(
         sources,
-        dataset,
+        clustered,
         augmentations=augmentations,
         seed=seed,
         options=options,
@@ -395,7 +396,7 @@ def _feature_protocol(found: FeatureTuning) -> str:
     again = f", {found.repeats} times over" if found.repeats > 1 else ""
     return (
         f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
-        f"whole search was run anew ({found.n_folds} inner folds), its winner fitted and asked about that "
+        f"whole search was run again (leave-one-out inside), its winner fitted and asked about that "
         "fold. Validation and test images were not looked at. Views were learnt from, never judged by. "
         "Intervals of accuracies are Wilson's on the pooled answers, a little too narrow as folds share "
         "images to learn from; differences are by the corrected resampled t-test over folds, with Holm's "
@@ -428,8 +429,8 @@ def _trials_table(found: FeatureTuning) -> PlainTable:
     ]
     return PlainTable(
         "The best trials",
-        f"{found.n_folds}-fold cross-validation on {found.n_images:,} training images; each line with its "
-        "best strength. The first was taken; a head settles its strength itself when it is fitted. "
+        f"Leave-one-out cross-validation on {found.n_images:,} training images, whole clusters of copies and "
+        "groups at a time; each line with the strength that its head chooses, ranked by loss. "
         f"{max(len(best) - _SHOWN, 0):,} more follow.",
         ("head, tap, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
         tuple(lines),

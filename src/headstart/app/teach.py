@@ -6,7 +6,6 @@ nothing from outside this machine and reports to nobody. Called by the command l
 
 from __future__ import annotations
 
-import os
 from base64 import b64decode
 from binascii import Error as NoBase64
 from collections import OrderedDict
@@ -27,7 +26,6 @@ from headstart.sources import open_source
 if TYPE_CHECKING:
     import gradio as gr
 else:
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     gr = require("gradio", extra="serve", for_="the teaching page")
 
 __all__ = ["make_page", "serve_page"]

@@ -21,7 +21,7 @@ from headstart.data.faults import Fault, column_faults, label_faults, plain_spli
 from headstart.data.names import SPLITS, listed, natural_order, shown, split_name
 from headstart.data.stores import ArrayImages, ImageStore
 from headstart.errors import DataError, ShapeError
-from headstart.records import Codes
+from headstart.records import Codes, Holdout
 
 __all__ = ["Dataset", "check_same_classes", "require_classes"]
 
@@ -49,6 +49,11 @@ class Dataset:
         ``train``, ``val`` or ``test``; ``valid`` and ``validation`` become ``val``.
     skipped : tuple of (str, str)
         Path and reason of each file that was found and left out.
+    clusters : ndarray of shape (n_images,), int, or None
+        Images with the same number must stay on one side of every split: copies of one image, images
+        of one group. None where nobody looked for copies; see `data.clusters.with_clusters`.
+    holdout : Holdout or None
+        How the ``test`` split was drawn, where it is not the dataset's own.
 
     Raises
     ------
@@ -73,6 +78,8 @@ class Dataset:
     groups: Names | None = None
     splits: Names | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    clusters: NDArray[np.intp] | None = None
+    holdout: Holdout | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.images, np.ndarray):
@@ -100,6 +107,13 @@ class Dataset:
     def __len__(self) -> int:
         """How many images there are."""
         return len(self.images)
+
+    @property
+    def together(self) -> NDArray[np.intp] | None:
+        """Which images must stay on one side of every split: clusters, else groups; None: each alone."""
+        if self.clusters is not None or self.groups is None:
+            return self.clusters
+        return np.unique(self.groups, return_inverse=True)[1]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -185,6 +199,7 @@ class Dataset:
             labels=self.labels[chosen],
             groups=None if self.groups is None else self.groups[chosen],
             splits=None if self.splits is None else self.splits[chosen],
+            clusters=None if self.clusters is None else self.clusters[chosen],
         )
 
     def split(self, name: str) -> Dataset:
@@ -256,7 +271,7 @@ def require_classes(dataset: Dataset, at_least: int = 2) -> None:
 
 
 def check_same_classes(train: Dataset, test: Dataset) -> None:
-    """Make sure that both datasets have images of the same classes, in any order.
+    """Make sure that a test set has images of no other classes than there are to learn.
 
     Parameters
     ----------
@@ -266,7 +281,8 @@ def check_same_classes(train: Dataset, test: Dataset) -> None:
     Raises
     ------
     DataError
-        If one has a class that the other lacks; both kinds are named together.
+        If the test set has a class that cannot be learned. One that it lacks is no fault: it is judged by
+        the classes that it has.
 
     Examples
     --------
@@ -276,15 +292,10 @@ def check_same_classes(train: Dataset, test: Dataset) -> None:
     """
     known = {name for name, count in train.counts().items() if count}
     asked = {name for name, count in test.counts().items() if count}
-    faults = []
-    if known - asked:
-        faults.append(f"lacks {listed(natural_order(known - asked))}")
     if asked - known:
-        faults.append(f"has the extra {listed(natural_order(asked - known))}")
-    if faults:
         raise DataError(
-            f"dataset {_title(test)!r} {' and '.join(faults)}, need the classes of {_title(train)!r}; "
-            "add the images that are missing, or choose the same view of both"
+            f"dataset {_title(test)!r} has the extra {listed(natural_order(asked - known))}, expected only "
+            f"classes of {_title(train)!r}; choose the same view of both"
         )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.records import Array, Images
 
-__all__ = ["THUMB_PX", "exact_pairs", "near_pairs", "thumbnails"]
+__all__ = ["THUMB_PX", "exact_pairs", "grounds", "near_pairs", "thumbnails"]
 
 THUMB_PX = 32
 # Measured 2026-11-21. Of 397 photos (hymenoptera), copies in JPEG 30 - 95 or PNG, half as large, 1.2 times as
@@ -125,18 +125,41 @@ def _squish(length_px: int) -> Array:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
-def _limits(thumbs: Images) -> NDArray[np.float64]:
-    """Give the likeness each image must have with its copy: more, on even ground, and more, if grey."""
+def grounds(thumbs: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Find the images that stand on even ground, such as paper, and those without colour.
+
+    Parameters
+    ----------
+    thumbs : ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
+        Every image, squished.
+
+    Returns
+    -------
+    even, grey : ndarray of shape (n_images,), bool
+        Even ground: most of the border and half of the image have one colour.
+
+    Examples
+    --------
+    >>> even, grey = grounds(np.full((1, 32, 32, 3), (200, 100, 0), np.uint8))
+    >>> bool(even[0]), bool(grey[0])
+    (True, False)
+    """
     border = np.pad(np.zeros((THUMB_PX - 4, THUMB_PX - 4), np.bool_), 2, constant_values=True)
-    limits = np.full(len(thumbs), _DETAIL)
+    even, grey = np.zeros(len(thumbs), np.bool_), np.zeros(len(thumbs), np.bool_)
     for start in range(0, len(thumbs), _CHUNK):
-        chunk = thumbs[start : start + _CHUNK].astype(np.int16)
+        here = slice(start, start + _CHUNK)
+        chunk = thumbs[here].astype(np.int16)
         paper = np.median(chunk[:, border], axis=1)[:, None, None]
         ground = (abs(chunk - paper) <= _PAPER_RANGE).all(axis=3)
-        even = (ground[:, border].mean(axis=1) >= 0.75) & (ground.mean(axis=(1, 2)) >= 0.5)
-        grey = (np.ptp(chunk, axis=3) <= _PAPER_RANGE).all(axis=(1, 2))
-        limits[start : start + len(chunk)][even] = np.where(grey, _DETAIL_DRAWN, _DETAIL_ON_GROUND)[even]
-    return limits
+        even[here] = (ground[:, border].mean(axis=1) >= 0.75) & (ground.mean(axis=(1, 2)) >= 0.5)
+        grey[here] = (np.ptp(chunk, axis=3) <= _PAPER_RANGE).all(axis=(1, 2))
+    return even, grey
+
+
+def _limits(thumbs: Images) -> NDArray[np.float64]:
+    """Give the likeness each image must have with its copy: more, on even ground, and more, if grey."""
+    even, grey = grounds(thumbs)
+    return np.where(even, np.where(grey, _DETAIL_DRAWN, _DETAIL_ON_GROUND), _DETAIL)
 
 
 def _candidates(layouts: Array, rigid: NDArray[np.bool_]) -> Iterator[Pairs]:

@@ -12,13 +12,15 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from headstart._connection import ANSWER_S, answers
 from headstart.errors import BrokenDataError, FetchError, MissingDataError
 
 __all__ = ["Remote", "cache_folder", "extract", "find", "obtain"]
 
-_TIMEOUT_S = 30
+_READ_S = 30  # between two pieces of a file
 _CHUNK_BYTES = 1024**2
 
 
@@ -124,10 +126,14 @@ HEADSTART_DATA to a folder that holds it, or allow download
     import pooch
 
     target = cache_folder() / remote.place
-    reason, cause = "no address is known", None
-    for url in remote.urls:
+    reason: str = "no address is known"
+    cause: Exception | None = None
+    for url, fault in zip(remote.urls, answers([partial(_ask, url) for url in remote.urls]), strict=True):
+        if fault is not None:
+            reason, cause = type(fault).__name__, fault
+            continue
         try:
-            fetcher = pooch.HTTPDownloader(timeout=_TIMEOUT_S, chunk_size=_CHUNK_BYTES)
+            fetcher = pooch.HTTPDownloader(timeout=(ANSWER_S, _READ_S), chunk_size=_CHUNK_BYTES)
             pooch.retrieve(url, f"md5:{remote.md5}", target.name, target.parent, downloader=fetcher)
             return target
         except (OSError, ValueError) as error:  # requests' are OSErrors, a wrong MD5 a ValueError
@@ -141,6 +147,13 @@ HEADSTART_DATA to a folder that holds it, or allow download
         f"dataset {dataset!r} could not be fetched ({reason}), need {remote.place}; "
         f"set HEADSTART_DATA to a folder that holds it, or download {remote.urls[0]} to {target}"
     ) from cause
+
+
+def _ask(url: str) -> None:
+    """Make a small request; raises if nobody answers, and takes any answer."""
+    import requests
+
+    requests.head(url, timeout=ANSWER_S).close()
 
 
 def extract(archive: Path, member: str, place: str) -> Path:

@@ -21,7 +21,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.fetch import Remote, extract, find, obtain
 from headstart.data.files import read_folder, read_table
 from headstart.data.idx import check_pair, parse_idx
-from headstart.data.omniglot import read_omniglot
+from headstart.data.omniglot import read_omniglot, read_omniglot_greek
 from headstart.data.stores import ArrayImages
 from headstart.errors import BrokenDataError, MissingDataError
 from headstart.records import Images
@@ -237,6 +237,10 @@ KNOWN = {
     "greek-photos": Known("photos of such letters by other people, by writer: likewise", _read_greek),
     "kmnist": Known("70,000 cursive Japanese characters of 28 x 28, train and test", _KMNIST.read),
     "mnist": Known("70,000 handwritten digits of 28 x 28, train and test", _MNIST.read),
+    "omniglot-greek": Known(
+        "480 drawings of the 24 Greek letters by 20 people, 105 x 105, bundled: no download",
+        read_omniglot_greek,
+    ),
     "omniglot-small": Known(
         "4,840 drawings of 242 characters by 20 people each, 105 x 105, by person", read_omniglot
     ),

@@ -1,7 +1,7 @@
 """Omniglot's two small background sets: 242 characters of 8 alphabets, each drawn by 20 people.
 
-In: two archives as their author published them. Out: a Dataset in memory, grouped by person. Pillow is
-imported on use. Called by known.
+In: two archives as their author published them, or the bundled sheet of the Greek letters. Out: a Dataset
+in memory, grouped by person. Pillow is imported on use.
 
 Lake, Salakhutdinov, Tenenbaum. Human-level concept learning through probabilistic program induction.
 Science 350 (2015).
@@ -22,9 +22,16 @@ from headstart.data.fetch import Remote, find, obtain
 from headstart.data.stores import ArrayImages
 from headstart.errors import BrokenDataError
 
-__all__ = ["read_omniglot"]
+__all__ = ["read_omniglot", "read_omniglot_greek"]
 
 _SIDE_PX = 105
+_GREEK_SHEET = Path(__file__).with_name("omniglot-greek.png")  # tools/pack_omniglot_greek.py writes it
+_GREEK_LETTERS = (
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"),
+    *("iota", "kappa", "lambda", "mu", "nu", "xi", "omicron", "pi"),
+    *("rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
+_N_DRAWERS, _N_TEACHING = 20, 5
 _URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
 _ARCHIVES = tuple(
     Remote(f"omniglot-py/{name}.zip", (f"{_URL}{name}.zip",), md5)
@@ -74,6 +81,42 @@ def read_omniglot(name: str, splits: Sequence[str], download: bool) -> Dataset:
         np.array(labels),
         tuple(sorted(set(labels))),
         groups=np.array(groups),
+    )
+
+
+def read_omniglot_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
+    """Read the Greek letters that are bundled: one sheet, a row of 20 drawings for each letter.
+
+    Parameters
+    ----------
+    name : str
+        What the dataset is called.
+    splits : sequence of str
+        Ignored: both are read.
+    download : bool
+        Ignored: nothing is downloaded.
+
+    Returns
+    -------
+    Dataset
+        480 images (105, 105, 1), black on white; classes ``alpha`` to ``omega``; groups ``drawer 01`` to
+        ``drawer 20``. The first ten drawers are ``train``, the last ten ``test``.
+    """
+    from PIL import Image
+
+    with Image.open(_GREEK_SHEET) as sheet:
+        pixels = np.asarray(sheet.convert("L"))
+    n_letters = len(_GREEK_LETTERS)
+    tiles = pixels.reshape(n_letters, _SIDE_PX, _N_DRAWERS, _SIDE_PX)  # row of the sheet, y, drawer, x
+    drawers = np.array([f"drawer {number:02}" for number in range(1, _N_DRAWERS + 1)])
+    parts = np.repeat(["train", "test"], [_N_TEACHING, _N_DRAWERS - _N_TEACHING])
+    return Dataset(
+        name,
+        ArrayImages(tiles.transpose(0, 2, 1, 3).reshape(-1, _SIDE_PX, _SIDE_PX)),
+        np.repeat(_GREEK_LETTERS, _N_DRAWERS),
+        _GREEK_LETTERS,
+        groups=np.tile(drawers, n_letters),
+        splits=np.tile(parts, n_letters),
     )
 
 

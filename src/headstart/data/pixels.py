@@ -18,7 +18,7 @@ from headstart.errors import BrokenDataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["EXTENSIONS", "Header", "decode_bytes", "fault_in", "thumbnail"]
+__all__ = ["EXTENSIONS", "Header", "decode_bytes", "draft", "fault_in", "squished", "thumbnail"]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # only these decoders ever see a stranger's bytes; EPS, for one, would start Ghostscript
@@ -134,6 +134,38 @@ def thumbnail(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.
     >>> header, pixels.shape
     (Header(width_px=4, height_px=2, mode='L', format='PPM'), (2, 2, 3))
     """
+    header, pixels = draft(data, name, side_px)
+    return header, squished(pixels, side_px)
+
+
+def draft(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+    """Read a picture's header, and its pixels upright, as large as is cheap.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    name : str
+        What to call it in an error.
+    side_px : int
+        Side of the thumbnail that is wanted; JPEG is unpacked at a scale near it, all else as it is.
+
+    Returns
+    -------
+    header : Header
+        As the file has it.
+    pixels : ndarray of shape (height, width, 1 or 3), uint8
+
+    Raises
+    ------
+    BrokenDataError
+        If it cannot be decoded.
+
+    Examples
+    --------
+    >>> draft(b"P5 4 2 255 " + bytes(8), "dark.pgm", 2)[1].shape
+    (2, 4, 1)
+    """
     from PIL import Image, ImageOps
 
     try:
@@ -142,13 +174,36 @@ def thumbnail(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.
             header = Header(image.width, image.height, image.mode, str(image.format))
             image.draft(None, (4 * side_px, 4 * side_px))
             image.load()
-            pixels = _to_array(ImageOps.exif_transpose(image))
+            return header, _to_array(ImageOps.exif_transpose(image))
     except Exception as error:  # on hostile bytes decoders raise nearly anything
         raise BrokenDataError(
             f"image {name!r} cannot be read ({error}), need a whole picture; replace it or leave it out"
         ) from error
+
+
+def squished(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """Squish pixels to a small square in colour.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 1 or 3), uint8
+        One picture.
+    side_px : int
+        Side of the square in pixels.
+
+    Returns
+    -------
+    ndarray of shape (side_px, side_px, 3), uint8
+
+    Examples
+    --------
+    >>> squished(np.full((4, 6, 1), 7, np.uint8), 2)[1, 1].tolist()
+    [7, 7, 7]
+    """
+    from PIL import Image
+
     small = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
-    return header, np.asarray(small.resize((side_px, side_px), Image.Resampling.BILINEAR))
+    return np.asarray(small.resize((side_px, side_px), Image.Resampling.BILINEAR))
 
 
 def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]:

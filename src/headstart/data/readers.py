@@ -103,7 +103,7 @@ def catalog() -> Mapping[str, str]:
     --------
     >>> list(catalog())
     ['digits', 'emnist-letters', 'fashion-mnist', 'greek', 'greek-photos', 'kmnist', 'mnist', \
-'omniglot-small', 'usps']
+'omniglot-greek', 'omniglot-small', 'usps']
     """
     return {name: known.title for name, known in KNOWN.items()}
 

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from headstart.data.names import listed, natural_order
 from headstart.errors import DataError, SettingError, ShapeError
 
-__all__ = ["Indices", "folds", "holdout", "nested_subsets"]
+__all__ = ["Indices", "fewest_per_class", "folds", "holdout", "nested_subsets"]
 
 Indices = NDArray[np.intp]
 _N_TRIES = 64
+_MANY_GROUPS = 2_000  # from which on trying out which groups to hold takes too long
 
 
 def holdout(
@@ -62,10 +63,13 @@ def holdout(
     if not 0 < share < 1:
         raise SettingError(f"share is {share!r}, need a number between 0 and 1; 0.2 holds out a fifth")
     rng = np.random.default_rng(seed)
-    if groups is None:
+    units = None if groups is None else _grouped(groups, len(codes))
+    if units is None or len(np.unique(units)) == len(units):
         held = _held_images(codes, share, rng)
+    elif units.max() >= _MANY_GROUPS:
+        held = _held_clusters(codes, units, share, rng)
     else:
-        held = _held_groups(names, codes, _grouped(groups, len(codes)), share, rng)
+        held = _held_groups(names, codes, units, share, rng)
     if not held.any():
         raise DataError("labels has no class with 2 images, need one to hold any out; add images")
     return np.flatnonzero(~held), np.flatnonzero(held)
@@ -174,6 +178,32 @@ def nested_subsets(
     return {size: np.sort(np.concatenate([order[:size] for order in drawn])) for size in sizes}
 
 
+def fewest_per_class(labels: ArrayLike, groups: ArrayLike | None = None) -> int:
+    """Images, or groups, of the class that has the fewest of those that occur.
+
+    Parameters
+    ----------
+    labels : array_like of shape (n_images,)
+        Names or codes.
+    groups : array_like of shape (n_images,), optional
+        Images that stay together count once in each of their classes.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> fewest_per_class(["a", "a", "b", "b"]), fewest_per_class(["a", "a", "b", "b"], [0, 1, 2, 2])
+    (2, 1)
+    """
+    codes = _coded(labels)[1]
+    if groups is not None:
+        units = np.unique(np.asarray(groups), return_inverse=True)[1]
+        codes = np.unique(np.stack([codes, units]), axis=1)[0]
+    return int(np.bincount(codes).min())
+
+
 def _coded(labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
     values = np.asarray(labels)
     if values.ndim != 1 or values.size == 0:
@@ -217,6 +247,14 @@ def _held_images(codes: Indices, share: float, rng: np.random.Generator) -> NDAr
     for code, n_held in enumerate(number):
         held[rng.permutation(np.flatnonzero(codes == code))[:n_held]] = True
     return held
+
+
+def _held_clusters(
+    codes: Indices, units: Indices, share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Of very many groups a share by the class of their first image: most are single images."""
+    first = np.unique(units, return_index=True)[1]
+    return _held_images(codes[first], share, rng)[units]
 
 
 def _held_groups(

@@ -121,15 +121,15 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
 
 
-def redrawn_difference(differences: Sequence[Difference], accuracies: Sequence[float]) -> Difference:
+def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> Difference:
     """Allow for a control being one draw of many: another random network would have done otherwise.
 
     Parameters
     ----------
     differences : sequence of Difference
         From each draw of the control, on the same images.
-    accuracies : sequence of float
-        What each draw of the control got right, in ``[0, 1]``.
+    whole : Difference
+        Over all these draws together.
 
     Returns
     -------
@@ -139,14 +139,17 @@ def redrawn_difference(differences: Sequence[Difference], accuracies: Sequence[f
     Raises
     ------
     ShapeError
-        If there is no draw, or not as many differences as accuracies.
+        If there is no draw.
 
     Notes
     -----
-    The question is whether the strategy could be another such draw. Its variance has two parts: that
-    of a difference on these images, the mean over draws of what their own intervals say; and that
-    between draws, once for the strategy and ``1 / n_draws`` for the mean of the control. The second is
-    known from few draws, so the sum is read on Student's t with Satterthwaite's degrees of freedom.
+    The question is whether the strategy could be another such draw. Its variance has two parts. That of
+    the mean difference on these images is bounded from above in two ways, and the smaller counts: the
+    variance of a single draw's difference, on average, and that of ``whole``. That between draws is the
+    variance of the differences, once for the strategy and ``1 / n_draws`` for the mean of the control:
+    where a draw is of labels too, both learn from the same, so labels that were easy for both do not
+    count. The second part is known from few draws, so the sum is read on Student's t with
+    Satterthwaite's degrees of freedom.
 
     References
     ----------
@@ -156,23 +159,19 @@ def redrawn_difference(differences: Sequence[Difference], accuracies: Sequence[f
     Examples
     --------
     >>> one, other = Difference(0.12, 0.07, 0.17, 1e-5, 400), Difference(0.08, 0.03, 0.13, 0.002, 400)
-    >>> found = redrawn_difference([one, other], [0.70, 0.74])
+    >>> found = redrawn_difference([one, other], Difference(0.1, 0.06, 0.14, 1e-5, 400))
     >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
-    (0.1, -0.06, 0.26)
+    (0.1, -0.07, 0.27)
     """
-    n_draws = len(differences)
-    if not n_draws or len(accuracies) != n_draws:
-        raise ShapeError(
-            f"differences are {n_draws}, accuracies {len(accuracies)}, need as many of each and at least 1; "
-            "pass one of each for every draw"
-        )
-    between = float(np.var(accuracies, ddof=1)) * (1 + 1 / n_draws) if n_draws > 1 else 0.0
+    if not differences:
+        raise ShapeError("differences are 0, need at least 1; pass one for every draw")
+    n_draws, gains = len(differences), [one.value for one in differences]
+    between = float(np.var(gains, ddof=1)) * (1 + 1 / n_draws) if n_draws > 1 else 0.0
     if between == 0:
         return differences[0] if n_draws == 1 else _averaged(differences)
-    quantile = float(ndtri(0.5 + _LEVEL / 2))
-    own = float(np.mean([((one.high - one.low) / 2 / quantile) ** 2 for one in differences]))
+    own = min(float(np.mean([_variance(one) for one in differences])), _variance(whole))
     freedom = (own + between) ** 2 / (between**2 / (n_draws - 1))
-    value, error = float(np.mean([one.value for one in differences])), float(np.sqrt(own + between))
+    value, error = float(np.mean(gains)), float(np.sqrt(own + between))
     half = error * float(stdtrit(freedom, 0.5 + _LEVEL / 2))
     p_value = float(2 * stdtr(freedom, -abs(value) / error))
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, differences[0].n)
@@ -253,6 +252,11 @@ def verdict(difference: Difference, p_adjusted: float, alpha: float = 0.05) -> s
     if p_adjusted >= alpha or difference.value == 0:
         return "cannot tell apart"
     return "helps" if difference.value > 0 else "hurts"
+
+
+def _variance(difference: Difference) -> float:
+    """What the width of an interval says of the variance, as if it were normal: never too little."""
+    return float(((difference.high - difference.low) / 2 / ndtri(0.5 + _LEVEL / 2)) ** 2)
 
 
 def _averaged(differences: Sequence[Difference]) -> Difference:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError
-from headstart.evaluation.intervals import bootstrap_f1, wilson
-from headstart.records import ClassScore, Codes, Evaluation, Score
+from headstart.evaluation.clusters import accuracy_score
+from headstart.evaluation.intervals import bootstrap_f1, bootstrap_macro
+from headstart.records import ClassScore, Codes, Evaluation
 
 __all__ = ["confusion", "cross_entropy", "evaluate"]
 
@@ -98,7 +99,12 @@ def cross_entropy(probs: NDArray[np.floating], labels: Codes) -> float:
 
 
 def evaluate(
-    title: str, probs: NDArray[np.floating], labels: Codes, classes: Sequence[str], seed: int = 0
+    title: str,
+    probs: NDArray[np.floating],
+    labels: Codes,
+    classes: Sequence[str],
+    seed: int = 0,
+    groups: NDArray[np.str_] | None = None,
 ) -> Evaluation:
     """Score class probabilities against true classes, with a 95 % interval on every score.
 
@@ -113,7 +119,10 @@ def evaluate(
     classes : sequence of str
         Names of the columns of ``probs``.
     seed : int, default=0
-        Of the bootstrap behind the intervals of F1; nothing else is random.
+        Of the bootstrap behind the intervals of F1 and of the averages; nothing else is random.
+    groups : ndarray of shape (n_images,), str, optional
+        Who or what each image comes from. Where there are two or more, the intervals of accuracy, precision
+        and recall count groups, as `clusters.clustered_score` does.
 
     Returns
     -------
@@ -121,7 +130,8 @@ def evaluate(
         Accuracy, precision and recall with Wilson's interval, F1 with a bootstrap interval
         stratified by true class, the mean loss in nats, and the confusion counts. Where a ratio has
         no denominator (a class never called has no precision, one that never occurs no recall) its
-        value is 0.0 by convention, its ``n`` 0 and its interval ``[0, 1]``.
+        value is 0.0 by convention, its ``n`` 0 and its interval ``[0, 1]``. ``macro`` averages over the
+        classes that have images.
 
     Raises
     ------
@@ -144,17 +154,24 @@ def evaluate(
             "name every column once"
         )
     loss = cross_entropy(table, labels)
-    counts = confusion(labels, table.argmax(axis=1), len(classes))
-    hits, called, actual = np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1)
-    rows: list[ClassScore] = []
-    f1_scores: tuple[Score, ...] = bootstrap_f1(counts, seed)
+    true, predicted = np.asarray(labels), table.argmax(axis=1)
+    counts, right = confusion(labels, predicted, len(classes)), predicted == true
+    f1_scores, rows = bootstrap_f1(counts, seed), []
     for index, name in enumerate(classes):
-        right = int(hits[index])
-        precision, recall = wilson(right, int(called[index])), wilson(right, int(actual[index]))
+        called, actual = predicted == index, true == index
+        precision = accuracy_score(right[called], None if groups is None else groups[called])
+        recall = accuracy_score(right[actual], None if groups is None else groups[actual])
         rows.append(ClassScore(str(name), precision, recall, f1_scores[index]))
     cells = tuple(tuple(int(cell) for cell in row) for row in counts)
-    accuracy = wilson(int(hits.sum()), int(counts.sum()))
-    return Evaluation(title, tuple(map(str, classes)), accuracy, loss, cells, tuple(rows))
+    return Evaluation(
+        title,
+        tuple(map(str, classes)),
+        accuracy_score(right, groups),
+        loss,
+        cells,
+        tuple(rows),
+        ClassScore("macro", *bootstrap_macro(counts, seed)),
+    )
 
 
 def _codes(name: str, codes: Codes, n_classes: int) -> Codes:

@@ -8,7 +8,8 @@ Must not import a training framework. Called by features and model.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "Executable",
     "ReferenceRun",
     "compile_graph",
+    "import_runtime",
     "resolve_precision",
     "split_batches",
 ]
@@ -74,11 +76,8 @@ def resolve_precision(precision: str, runtime: str) -> str:
     SettingError
         If a name is unknown, or bf16 is asked of what cannot do it.
     """
-    for value, known, what in ((precision, PRECISIONS, "precision"), (runtime, RUNTIMES, "runtime")):
-        if value not in known:
-            raise SettingError(
-                f"{what} is {value!r}, need one of {', '.join(known)}; {nearest(value, known)}"
-            )
+    _check_name(precision, PRECISIONS, "precision")
+    _check_name(runtime, RUNTIMES, "runtime")
     if precision == "fp32":
         return "fp32"
     capable = runtime == "openvino" and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -88,6 +87,26 @@ def resolve_precision(precision: str, runtime: str) -> str:
             "use fp32"
         )
     return "bf16" if capable else "fp32"
+
+
+def import_runtime(runtime: str) -> None:
+    """Import the package that executes graphs, for callers that start threads before they compile.
+
+    A native library initialises itself while it is loaded, and may fork. Neither is safe while other
+    threads compute.
+
+    Parameters
+    ----------
+    runtime : {'openvino', 'onnxruntime'}
+        What will execute.
+
+    Raises
+    ------
+    SettingError
+        If the name is unknown.
+    """
+    _check_name(runtime, RUNTIMES, "runtime")
+    import_module(runtime)
 
 
 def compile_graph(
@@ -120,6 +139,11 @@ def compile_graph(
     if runtime == "onnxruntime":
         return _OnnxRuntime(model)
     return _OpenVino(model, resolved, batch_size)
+
+
+def _check_name(value: str, known: Sequence[str], what: str) -> None:
+    if value not in known:
+        raise SettingError(f"{what} is {value!r}, need one of {', '.join(known)}; {nearest(value, known)}")
 
 
 _CORES: list[Any] = []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headstart._threads import threads_for
 from headstart.errors import NotFittedError, ShapeError, UnknownClassError, nearest
+from headstart.heads.held_out import HeldOut
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
 
@@ -26,6 +27,7 @@ __all__ = [
     "Standardiser",
     "Watch",
     "append_softmax",
+    "calibrated_loss",
     "fit_temperature",
     "log_loss",
     "one_hot",
@@ -83,6 +85,7 @@ class Head(ABC):
         seed: int = 0,
         watch: Watch | None = None,
         images: NDArray[np.integer[Any]] | None = None,
+        clusters: NDArray[np.integer[Any]] | None = None,
         balance: bool = False,
         shares: Sequence[float] | None = None,
     ) -> Self:
@@ -102,6 +105,9 @@ class Head(ABC):
             Validation features and names, reported in ``curve_`` and not learnt from.
         images : ndarray of shape (n_rows,), int, optional
             Which image each row shows, where there are several of one. Default: each its own.
+        clusters : ndarray of shape (n_rows,), int, optional
+            Rows with the same number are held out together wherever something is chosen: copies of one
+            image, images of one group. Default: the rows of one image.
         balance : bool, default=False
             Let every class count alike, however many images it has.
         shares : sequence of float, optional
@@ -138,6 +144,7 @@ class Head(ABC):
             weights,
             np.arange(len(codes)) if images is None else np.asarray(images, np.intp),
             seed,
+            None if clusters is None else np.asarray(clusters, np.intp),
         )
         with threads_for(features.size):
             self._fit(training, watch)
@@ -169,6 +176,13 @@ class Head(ABC):
     def append(self, builder: Builder, features: str) -> str:
         """Append the head's operations to a graph; the name of the probabilities' tensor."""
         return self._append(builder, features)
+
+    def held_out(self, training: Training) -> HeldOut | None:
+        """Scores of every image at every setting, by fits without its cluster.
+
+        None where that has no closed form, or where a class has but one cluster.
+        """
+        return None
 
     @property
     @abstractmethod
@@ -253,8 +267,9 @@ class Standardiser:
     """Centre features and bring them to one scale, so that strengths mean the same everywhere.
 
     Every feature is divided by its standard deviation, shrunk towards the common one (a tenth of
-    the mean variance is added: with five images a feature's own deviation is mostly chance, and a
-    dead feature has none), and by sqrt(n_features), so that rows have a squared length near 1.
+    the mean variance is added, and ten over the number of rows of it: with five images a feature's own
+    deviation is mostly chance, and a dead feature has none), and by sqrt(n_features), so that rows have
+    a squared length near 1.
     """
 
     mean: Array
@@ -265,7 +280,8 @@ class Standardiser:
         """Measured on training rows only."""
         mean, variance = _moments(features)
         common = float(variance.mean()) or 1.0
-        scale = 1.0 / np.sqrt((variance + 0.1 * common) * features.shape[1])
+        shrunk = variance + (0.1 + 10.0 / len(features)) * common
+        scale = 1.0 / np.sqrt(shrunk * features.shape[1])
         return cls(mean.astype(np.float32), scale.astype(np.float32))
 
     @classmethod
@@ -372,3 +388,24 @@ def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = 
 
     found = minimize_scalar(loss, bounds=(-6.9, 6.9), method="bounded")
     return float(np.exp(found.x))
+
+
+def calibrated_loss(scores: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
+    """Mean cross-entropy in nats of held-out scores after the temperature that fits them best.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_images, n_classes)
+        Logits but for a factor, of images that were not learned from.
+    codes : ndarray of shape (n_images,), int64
+        Their classes.
+    weights : ndarray of shape (n_images,), float32, optional
+        How much each counts.
+
+    Returns
+    -------
+    float
+        It compares heads of every kind: how sure they are does not count, only what a temperature leaves.
+    """
+    logits = scores.astype(np.float64)
+    return log_loss(logits * fit_temperature(logits, codes, weights), codes, weights)

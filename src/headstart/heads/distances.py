@@ -5,6 +5,9 @@ In: features, codes. Out: stored rows. Must not import a network or a graph. Cal
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,16 +18,20 @@ from headstart.heads.base import (
     Head,
     Standardiser,
     Watch,
+    calibrated_loss,
     fit_temperature,
-    log_loss,
     one_hot,
+    softmax,
 )
+from headstart.heads.held_out import HeldOut, best_setting
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
 
 __all__ = ["NeighboursHead", "PrototypesHead"]
 
 _BLOCK = 2_048
+_SCALINGS = (Standardiser.centring, Standardiser.of)  # features as they are, or each of one scale
+_TIE = 1e-3  # of a vote, by which the nearest counts more
 
 
 class NeighboursHead(Head):
@@ -32,13 +39,15 @@ class NeighboursHead(Head):
 
     Parameters
     ----------
-    candidates : sequence of int, default=(1, 3, 5, 9, 15)
-        Numbers of neighbours to choose from by leave-one-out cross-entropy.
+    candidates : sequence of int, default=(1, 3, 5, 7, 9, 15, 25)
+        Numbers of neighbours to choose from by the calibrated loss of leave-one-out votes.
 
     Notes
     -----
-    Euclidean distance on standardised features. With k votes the probability of a class is
-    (votes + 0.5) / (k + n_classes / 2). Prediction costs n_images x n_training_images products.
+    Euclidean distance on centred features, each brought to one scale if that gives the lesser loss. With
+    k votes the share of a class is
+    (votes + 0.5) / (k + n_classes / 2); probabilities are these shares to the power of a temperature
+    that fits the leave-one-out votes. Prediction costs n_images x n_training_images products.
 
     Examples
     --------
@@ -50,7 +59,7 @@ class NeighboursHead(Head):
 
     name = "neighbours"
 
-    def __init__(self, candidates: tuple[int, ...] = (1, 3, 5, 9, 15)) -> None:
+    def __init__(self, candidates: tuple[int, ...] = (1, 3, 5, 7, 9, 15, 25)) -> None:
         if not candidates or min(candidates) < 1:
             raise SettingError(f"candidates are {candidates!r}, need numbers of neighbours of at least 1")
         self.candidates = tuple(sorted(candidates))
@@ -61,21 +70,53 @@ class NeighboursHead(Head):
         return int(self.rows_.shape[1])
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
-        self.standardise_ = Standardiser.of(training.features)
+        held = self.held_out(training)
+        self.k_, self.temperature_, scaled = 1, 1.0, 0.0
+        if held is not None:
+            best, judged = best_setting(held), training.originals
+            self.k_, scaled = int(held.settings[best]["neighbours"]), held.settings[best]["scaled"]
+            self.temperature_ = fit_temperature(
+                held.logits[best], training.codes[judged], training.weights[judged]
+            )
+        self._keep(training, _SCALINGS[int(scaled)])
+        self.chosen_ = {"neighbours": float(self.k_), "scaled": scaled, "temperature": self.temperature_}
+
+    def _keep(self, training: Training, scaling: Callable[[Array], Standardiser]) -> None:
+        self.standardise_ = scaling(training.features)
         self.rows_ = self.standardise_(training.features)
         self.targets_ = one_hot(training.codes, training.n_classes) * training.weights[:, None]
-        possible = [k for k in self.candidates if k < len(training.originals)] or [1]
-        order = self._nearest_others(training, possible[-1])
-        codes, weights = training.codes[training.originals], training.weights[training.originals]
-        losses = [log_loss(np.log(self._votes(order[:, :k])), codes, weights) for k in possible]
-        self.k_ = possible[int(np.argmin(losses))]
-        self.chosen_ = {"neighbours": float(self.k_)}
 
-    def _nearest_others(self, training: Training, k: int) -> NDArray[np.intp]:
-        """(n_images, k): for each image the nearest rows of other images."""
-        own = int(np.bincount(training.images).max())
+    def held_out(self, training: Training) -> HeldOut | None:
+        """Shares of the votes of the k nearest images of other clusters, for every k and both scalings."""
+        if training.smallest_class < 2:
+            return None
+        settings: list[dict[str, float]] = []
+        shares: list[Array] = []
+        logits: list[Array] = []
+        for scaled, scaling in enumerate(_SCALINGS):
+            self._keep(training, scaling)
+            order = self._nearest_others(training)
+            ks = [k for k in self.candidates if k <= order.shape[1]] or [1]
+            votes = self.targets_[order[:, : ks[-1]]]  # (n_images, k, n_classes)
+            for k in ks:
+                counts = self._weighed(votes[:, :k])
+                settings.append({"neighbours": float(k), "scaled": float(scaled)})
+                shares.append(counts / np.float32(k))
+                logits.append(np.log(self._smoothed(counts)).astype(np.float32))
+        held = HeldOut.of(tuple(settings), np.stack(shares), training, np.stack(logits))
+        judged = training.originals
+        # squared errors of raw votes would favour many neighbours where a class has few images
+        codes, weights = training.codes[judged], training.weights[judged]
+        losses = np.array([calibrated_loss(one, codes, weights) for one in held.logits])
+        return replace(held, errors=losses)
+
+    def _nearest_others(self, training: Training) -> NDArray[np.intp]:
+        """(n_images, k): for each image the nearest rows of other clusters."""
+        together = np.unique(training.together, return_inverse=True)[1]
+        own = int(np.bincount(together).max())
+        k = min(self.candidates[-1], len(together) - own)
         order = self._nearest(self.rows_[training.originals], k + own)
-        same = training.images[order] == training.images[training.originals][:, None]
+        same = together[order] == together[training.originals][:, None]
         last = np.argsort(same, axis=1, kind="stable")  # its own rows behind all others
         return np.take_along_axis(order, last, axis=1)[:, :k]
 
@@ -90,12 +131,19 @@ class NeighboursHead(Head):
             parts.append(np.take_along_axis(near, inner, axis=1))
         return np.concatenate(parts)
 
-    def _votes(self, order: NDArray[np.intp]) -> Array:
-        votes = self.targets_[order].sum(axis=1) + 0.5  # (n, n_classes)
-        return votes / votes.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+    @staticmethod
+    def _weighed(votes: Array) -> Array:
+        """Votes of neighbours, (n, k, n_classes), added up: where they tie, the nearest decides."""
+        return votes.sum(axis=1) + np.float32(_TIE) * votes[:, 0]  # type: ignore[no-any-return]
+
+    def _smoothed(self, votes: Array) -> Array:
+        raised = votes + 0.5  # (n, n_classes)
+        return raised / raised.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
 
     def _probabilities(self, features: Array) -> Array:
-        return self._votes(self._nearest(self.standardise_(features), self.k_)).astype(np.float32)
+        near = self._nearest(self.standardise_(features), self.k_)
+        logits = np.log(self._smoothed(self._weighed(self.targets_[near])))
+        return softmax(logits * self.temperature_).astype(np.float32)
 
     def _append(self, builder: Builder, features: str) -> str:
         rows = self.standardise_.append(builder, features)
@@ -109,17 +157,20 @@ class NeighboursHead(Head):
         voters = builder.add(
             "Gather", builder.constant("head.targets", self.targets_), near + ".1"
         )  # (n, k, classes)
-        votes = builder.add("ReduceSum", voters, builder.constant("head.axis", np.array([1])), keepdims=0)
+        weights = np.ones((1, len(self.rows_[: self.k_]), 1), np.float32)
+        weights[0, 0] += _TIE
+        weighed = builder.add("Mul", voters, builder.constant("head.weights", weights))
+        votes = builder.add("ReduceSum", weighed, builder.constant("head.axis", np.array([1])), keepdims=0)
         raised = builder.add("Add", votes, builder.constant("head.smoothing", np.array([0.5], np.float32)))
-        total = builder.add("ReduceSum", raised, "head.axis", keepdims=1)
-        return builder.add("Div", raised, total)
+        factor = builder.constant("head.temperature", np.array([self.temperature_], np.float32))
+        return builder.add("Softmax", builder.add("Mul", builder.add("Log", raised), factor), axis=1)
 
 
 class PrototypesHead(AffineHead):
     """One mean per class; probability by squared distance, its temperature from leave-one-out.
 
-    Works from one image per class. Notes: leaving image i of a class of m out moves its own mean
-    by (x - mean) / (m - 1), so the scores of all left-out images cost no refit.
+    Works from one image per class. Leaving a cluster out moves the means of its classes by what it added
+    to their sums, so the scores of all left-out images cost no refit.
 
     References
     ----------
@@ -142,7 +193,8 @@ class PrototypesHead(AffineHead):
         rows, targets = standardise(features).astype(np.float64), one_hot(codes, training.n_classes)
         counts = targets.sum(axis=0)  # (n_classes,)
         means = (targets / counts).T @ rows  # (n_classes, n_features)
-        temperature = self._temperature(rows, codes, means, counts)
+        together = np.unique(training.together[training.originals], return_inverse=True)[1]
+        temperature = self._temperature(rows, codes, means, counts, together)
         self.chosen_ = {"temperature": temperature}
         # -t |x - m|^2 is linear in x but for t |x|^2, which no softmax sees
         weight, bias = 2.0 * temperature * means.T, -temperature * (means**2).sum(axis=1)
@@ -150,18 +202,29 @@ class PrototypesHead(AffineHead):
 
     @staticmethod
     def _temperature(
-        rows: NDArray[np.float64], codes: Codes, means: NDArray[np.float64], counts: Array
+        rows: NDArray[np.float64],
+        codes: Codes,
+        means: NDArray[np.float64],
+        counts: Array,
+        together: NDArray[np.intp],
     ) -> float:
         distances = _distances(rows, means)
-        own = counts[codes]
-        several = own > 1
-        if not several.any():  # one image per class: nothing can be left out
+        # of each image's cluster: how many are of each class, and their sum
+        shape = (int(together.max()) + 1, len(means))
+        inside = np.zeros(shape)
+        np.add.at(inside, (together, codes), 1)
+        here = np.flatnonzero(counts[codes] > inside[together, codes])
+        if not len(here):  # one cluster per class: nothing can be left out
             gaps = _distances(means, means)
             return float(len(means) / max(gaps.mean(), 1e-12))
-        here = np.arange(len(codes))
-        # x - mean without x = (x - mean) * m / (m - 1)
-        distances[here, codes] *= np.where(several, own / np.maximum(own - 1, 1), 1.0) ** 2
-        return fit_temperature(-distances[several], codes[several])
+        for code in range(len(means)):
+            sums = np.zeros((shape[0], rows.shape[1]))
+            np.add.at(sums, together[codes == code], rows[codes == code])
+            touched = here[inside[together[here], code] > 0]
+            left = np.maximum(counts[code] - inside[together[touched], code], 1e-12)[:, None]
+            without = (counts[code] * means[code] - sums[together[touched]]) / left
+            distances[touched, code] = ((rows[touched] - without) ** 2).sum(axis=1)
+        return fit_temperature(-distances[here], codes[here])
 
 
 def _distances(rows: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -104,7 +104,7 @@ class LinearHead(AffineHead):
         n_images = len(training.originals)
         if n_images < _MANY:
             return training.folded(min(self.n_folds, training.smallest_class))
-        learn, held = training.parted(max(0.1, 1 - _ENOUGH / n_images))
+        learn, held = training.split(max(0.1, 1 - _ENOUGH / n_images))
         few = held[: max(_ENOUGH // 9, 1)] if n_images > _ENOUGH else held
         return [(learn, few)]
 

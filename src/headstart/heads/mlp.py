@@ -83,7 +83,7 @@ class MLPHead(Head):
         rows *= root  # unit variance suits Adam
         training = replace(training, features=rows)
         if len(training.originals) >= _FEW and training.smallest_class > 1:
-            learn, stop = training.parted(0.1)
+            learn, stop = training.split(0.1)
         else:
             learn, stop = np.arange(len(rows)), np.arange(0)
         network = self._network(rows.shape[1], training.n_classes, training.seed)

@@ -245,7 +245,7 @@ def fit_novelty(
     images: NDArray[np.integer[Any]] | None = None,
     *,
     held: Array | None = None,
-    groups: NDArray[np.str_] | None = None,
+    groups: NDArray[np.generic] | None = None,
     rate: float = 0.05,
     seed: int = 0,
 ) -> Novelty | None:
@@ -335,7 +335,7 @@ def _raw(detectors: tuple[Detector, ...], rows: Array) -> NDArray[np.float64]:
     return np.stack([one.scores(rows) for one in detectors]).astype(np.float64)
 
 
-def _fold_numbers(codes: Codes, groups: NDArray[np.str_] | None, seed: int) -> NDArray[np.intp]:
+def _fold_numbers(codes: Codes, groups: NDArray[np.generic] | None, seed: int) -> NDArray[np.intp]:
     """A fold for every image: classes spread evenly, or whole groups together."""
     rng = np.random.default_rng([seed, 4])
     if groups is not None and len(np.unique(groups)) >= _FOLDS:

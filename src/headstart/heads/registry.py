@@ -15,11 +15,14 @@ from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
 from headstart.heads.ridge import KernelHead, RidgeHead
 
-__all__ = ["HEADS", "make_head"]
+__all__ = ["HEADS", "SEARCHED", "make_head"]
 
 HEADS: dict[str, Callable[[], Head]] = {
     head.name: head for head in (KernelHead, LinearHead, MLPHead, NeighboursHead, PrototypesHead, RidgeHead)
 }
+
+SEARCHED = ("ridge", "kernel", "neighbours")
+"""Heads that selection tries: their held-out scores have a closed form, so trying them costs one fit."""
 
 
 def make_head(name: str) -> Head:

@@ -1,7 +1,6 @@
-"""What a head learns from: rows of features, their classes, how much each counts, which belong together.
+"""What a head learns from: rows of features, their classes and weights, and which rows stay together.
 
-In: checked arrays. Out: one record with the partings that learning needs. Imports data's splits.
-Must not import a network or a graph. Called by the heads.
+Apart from the heads because all of them split their training rows in the same way.
 """
 
 from __future__ import annotations
@@ -13,12 +12,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.splits import folds, holdout
+from headstart.data.splits import fewest_per_class, folds, holdout
 from headstart.records import Array, Codes
 
 __all__ = ["Training", "class_weights"]
 
 Rows = NDArray[np.intp]
+
+_FOLDS = 500  # each cluster is a fold of its own up to so many
+_FOLD_ROWS = 50  # rows of a fold of many: small folds cost little and come close to leaving one out
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Training:
         Which image each row shows; rows of one image are held out together.
     seed : int
         Decides what is held out.
+    clusters : ndarray of shape (n_rows,), int, or None
+        Which images are held out together: copies of one image, images of one group. Default: each
+        image alone.
     """
 
     features: Array
@@ -44,6 +49,7 @@ class Training:
     weights: Array
     images: Rows
     seed: int
+    clusters: Rows | None = None
 
     @property
     def n_classes(self) -> int:
@@ -60,32 +66,45 @@ class Training:
         """The first row of each image, in the order of the images: what a head is judged on."""
         return np.unique(self.images, return_index=True)[1]
 
-    @property
-    def has_views(self) -> bool:
-        """Whether an image has more than one row."""
-        return len(self.originals) < len(self.codes)
+    @cached_property
+    def together(self) -> Rows:
+        """Which rows are held out together, (n_rows,): those of a cluster, else those of an image."""
+        return self.images if self.clusters is None else self.clusters
 
-    @property
+    @cached_property
     def smallest_class(self) -> int:
-        """Images of the smallest class."""
-        return int(np.bincount(self.codes[self.originals]).min())
+        """Clusters of the class with the fewest: what can be held out of it, one at a time."""
+        return fewest_per_class(self.codes, self.together)
 
-    def parted(self, share: float) -> tuple[Rows, Rows]:
-        """Rows to learn from, and originals of a stratified share of the images."""
-        rest, held = holdout(self.codes[self.originals], share, self.seed)
+    def split(self, share: float) -> tuple[Rows, Rows]:
+        """Rows to learn from, and originals of a stratified share of the images, whole clusters."""
+        rest, held = holdout(self.codes[self.originals], share, self.seed, self._units)
         return self._rows_of(rest), self.originals[held]
 
     def folded(self, k: int) -> list[tuple[Rows, Rows]]:
         """The same for each of k folds."""
-        parts = folds(self.codes[self.originals], k, self.seed)
+        parts = folds(self.codes[self.originals], k, self.seed, self._units)
         return [(self._rows_of(rest), self.originals[held]) for rest, held in parts]
 
-    def fold_numbers(self, k: int) -> Rows:
-        """The fold of every row, (n_rows,)."""
-        numbers = np.empty(len(self.originals), np.intp)
-        for number, (_, held) in enumerate(folds(self.codes[self.originals], k, self.seed)):
-            numbers[held] = number
-        return numbers[np.unique(self.images, return_inverse=True)[1]]
+    def left_out_with(self) -> Rows | None:
+        """The number of the fold that each row is left out with, (n_rows,); None: each row alone.
+
+        Folds hold whole clusters: one each up to 500 clusters, else a few, of about 50 rows at most.
+        """
+        n_clusters = len(np.unique(self.together))
+        if n_clusters == len(self.codes):
+            return None
+        k = max(_FOLDS, len(self.codes) // _FOLD_ROWS)
+        if k >= n_clusters:
+            return np.unique(self.together, return_inverse=True)[1]
+        deal = np.random.default_rng([self.seed, 12]).permutation(n_clusters) % k
+        numbers: Rows = deal[np.unique(self.together, return_inverse=True)[1]]
+        return numbers
+
+    @property
+    def _units(self) -> Rows | None:
+        """The cluster of each image; None where each is alone."""
+        return None if self.clusters is None else self.clusters[self.originals]
 
     def _rows_of(self, chosen: Rows) -> Rows:
         """All rows of these images (positions among `originals`)."""

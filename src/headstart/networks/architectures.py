@@ -186,8 +186,10 @@ def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
 
 
 def with_classes(spec: NetworkSpec, n_classes: int) -> NetworkSpec:
-    """The same network with another number of outputs."""
+    """The same network with another number of outputs; one that ends in features gets an output layer."""
     last = spec.layers[-1]
+    if last.kind != "dense":
+        return replace(spec, layers=(*spec.layers, _output(n_classes)))
     return replace(
         spec, layers=(*spec.layers[:-1], replace(last, options={**last.options, "units": n_classes}))
     )

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from headstart.errors import SourceError, UnknownSourceError, nearest
 from headstart.graph.runtime import ReferenceRun
+from headstart.networks.hub_weights import create_pretrained
 
 __all__ = ["Exported", "checksum", "create_network", "describe_network", "export_network", "timm_names"]
 
@@ -203,6 +204,8 @@ def create_network(name: str, pretrained: bool = True) -> Any:
         _check_has_weights(name)
     try:
         with _quiet():
+            if pretrained and not local:
+                return create_pretrained(name)
             return timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # whatever hub, disk, parser or network raise; many have no common base
         reason = " ".join(str(error).split())[:300] or type(error).__name__

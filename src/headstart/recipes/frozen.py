@@ -17,6 +17,7 @@ from headstart.choose import Choice
 from headstart.comparison import Table, run_table
 from headstart.controls import FeatureOptions, majority, probe
 from headstart.data.dataset import Dataset, check_same_classes
+from headstart.data.refuse import checked
 from headstart.data.splits import folds
 from headstart.errors import RecipeError
 from headstart.evaluation.compare import paired_difference
@@ -39,7 +40,7 @@ from headstart.strategies import (
     training_parts,
     training_rows,
 )
-from headstart.transfers import check_up, choice_table
+from headstart.transfers import choice_table
 
 __all__ = ["Frozen", "run_frozen"]
 
@@ -90,9 +91,7 @@ class _Bench:
         if not self.answered:
             options = self.options
             self.answered.append(
-                learnt.model.probabilities(
-                    self.test, runtime_name=options.runtime, precision="auto", progress=options.progress
-                )
+                learnt.model.probabilities(self.test, runtime_name=options.runtime, progress=options.progress)
             )
         return self.answered[0]
 
@@ -141,7 +140,7 @@ def run_frozen(
         Of the kind that fits.
     """
     begun = perf_counter()
-    found = check_up(dataset)
+    dataset, found = checked(dataset)
     wanted_px = size_px or (recipe.size_px if "timm:" in source_name else None)
     source = open_source(source_name, dataset, seed, wanted_px)
     train, test = training_parts(dataset, seed).fit, dataset.split("test")

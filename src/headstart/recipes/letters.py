@@ -243,7 +243,6 @@ def _configurations(parts: _Parts, dataset: Dataset) -> Choice:
     return choose(
         {place: reader.rows(place) for place in places},
         dataset.codes(),
-        n_folds=len(dataset),
         seed=parts.seed,
     )
 
@@ -254,8 +253,8 @@ def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
     return replace(
         choice_table(compared),
         title="Configurations compared, on the letters alone",
-        caption=f"{compared.n_folds}-fold cross-validation on the {compared.n_images} letters without views, "
-        f"{compared.n_tried} ways, each line with its best strength. So few letters hardly part them: "
+        caption=f"Leave-one-out cross-validation on the {compared.n_images} letters without augmentation, "
+        f"{compared.n_tried} candidates, the least loss first. So few letters hardly tell them apart: "
         f"the recipe's own ({recipe.head} on {recipe.tap}, {recipe.views} views) was settled on digits.",
     )
 

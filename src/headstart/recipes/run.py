@@ -26,7 +26,6 @@ from headstart.controls import (
     Reader,
     collapse,
     frozen_controls,
-    network_from_scratch,
     probe,
 )
 from headstart.data.dataset import Dataset, check_same_classes
@@ -40,6 +39,7 @@ from headstart.finetune import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.heads.registry import make_head
 from headstart.networks.architectures import architecture
 from headstart.opening import Opening
+from headstart.plain_controls import network_from_scratch
 from headstart.progress import SILENT, Progress
 from headstart.protocol import Protocol, Strategy
 from headstart.provenance import about_head, made_with
@@ -259,7 +259,7 @@ def with_test_split(dataset: Dataset, seed: int) -> Dataset:
     if dataset.splits is not None and "test" in set(dataset.splits.tolist()):
         return dataset
     train = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
-    groups = None if dataset.groups is None else dataset.groups[train]
+    groups = None if dataset.together is None else dataset.together[train]
     _, held = holdout(dataset.labels[train], _TEST_SHARE, seed, groups)
     splits = (
         np.full(len(dataset), "train", dtype="<U5")

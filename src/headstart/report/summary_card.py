@@ -74,12 +74,12 @@ def _index(result: StudyResult) -> list[str]:
     if not result.evaluations:
         return []
     found = result.evaluations[0]
-    n_classes = len(found.per_class)
+    here = [one for one in found.per_class if one.name not in found.absent]
     metrics = {
         "accuracy": found.accuracy.value,
-        "precision": sum(one.precision.value for one in found.per_class) / n_classes,
-        "recall": sum(one.recall.value for one in found.per_class) / n_classes,
-        "f1": sum(one.f1.value for one in found.per_class) / n_classes,
+        "precision": sum(one.precision.value for one in here) / len(here),
+        "recall": sum(one.recall.value for one in here) / len(here),
+        "f1": sum(one.f1.value for one in here) / len(here),
     }
     # names are the user's: JSON strings are YAML strings, whatever is in them
     lines = ["model-index:", f"- name: {json.dumps(result.title, ensure_ascii=False)}", "  results:"]
