@@ -213,8 +213,8 @@ def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted
     assert list(rows) == ["probe", "raw pixels", "majority"] and found.learnt.held_probs is None
     assert {row.accuracy.n for row in rows.values()} == {40} and rows["majority"].accuracy.value == 0.5
     assert [one.control for one in result.comparisons] == ["raw pixels", "majority"]
-    (evaluation,), (calibration,), (gallery,) = result.evaluations, result.calibrations, result.galleries
-    assert int(np.sum(evaluation.confusion)) == calibration.n == 40 and gallery.title
+    (evaluation,), (calibration,) = result.evaluations, result.calibrations
+    assert int(np.sum(evaluation.confusion)) == calibration.n == 40 and result.galleries
     ours = rows["probe"].accuracy
     assert evaluation.accuracy == ours and np.trace(evaluation.confusion) == round(40 * ours.value)
     assert ours == cross_validated(ours.value, 40)
@@ -285,34 +285,70 @@ def plain_places(dataset: Dataset) -> Source:
     return replace(open_source("pixels", dataset), candidates=(("values", "flat"), ("values", "grid2")))
 
 
-@pytest.mark.parametrize("wanted", [CHOSEN, RIDGE, Probe("values", "flat", "neighbours")], ids=repr)
+def nonsense(n_images: int, seed: int) -> Dataset:
+    """Noise, each image twice, with labels drawn by lot."""
+    pixels, labels = noise(n_images, seed)
+    return from_arrays(np.repeat(pixels, 2, axis=0), np.repeat(labels, 2))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_seeds"),
+    [(RIDGE, 5), (Probe("values", "flat", "neighbours"), 5), (CHOSEN, 1)],
+    ids=["ridge", "neighbours", "all is selected"],
+)
 def test_labels_that_mean_nothing_are_answered_by_chance_though_each_image_is_there_twice(
-    wanted: Probe,
+    wanted: Probe, n_seeds: int
 ) -> None:
-    held, shares = [], []
-    for seed in range(6):
-        pixels, labels = noise(30, seed)
-        twice = from_arrays(np.repeat(pixels, 2, axis=0), np.repeat(labels, 2))
+    shares = []
+    for seed in range(n_seeds):
+        twice = nonsense(40, seed)
         found = run_transfer(plain_places(twice), twice, wanted, seed=seed).result
-        assert found.rows[0].accuracy.n == 60 and found.judged_on == "cross-validated"
-        held.append(holds_a_half(found))
+        assert found.rows[0].accuracy.n == 80 and found.judged_on == "cross-validated"
+        assert holds_a_half(found)
         shares.append(found.rows[0].accuracy.value)
-    assert sum(held) >= 5  # of intervals that hold the truth in 95 of 100 cases
-    assert abs(np.mean(shares) - 0.5) < 0.12  # three standard errors of six times thirty images
-    apart = by_cross_validation(plain_places(twice), twice, wanted, seed=0, options=PLAIN)
-    assert apart is not None  # where nobody looked for copies
-    assert apart.table.rows[0].accuracy.value > 0.75 or wanted.head == "ridge"
+    assert abs(np.mean(shares) - 0.5) < 0.24 / np.sqrt(n_seeds)  # three standard errors of 40 images each
+
+
+def test_copies_that_nobody_looked_for_would_flatter() -> None:
+    """What the test above would see if copies were in two folds."""
+    twice, nearest = nonsense(40, 0), Probe("values", "flat", "neighbours")
+    apart = by_cross_validation(plain_places(twice), twice, nearest, seed=0, options=PLAIN)
+    assert apart is not None and apart.table.rows[0].accuracy.value > 0.75
+
+
+@pytest.mark.xfail(strict=True, reason="controls.fitted counts images that are left out, not clusters")
+def test_few_copies_in_uneven_folds_are_not_answered_below_chance() -> None:
+    """Of 15 images of each class, ten folds take one or two: the rest lean to the other class."""
+    shares = []
+    for seed in range(12):
+        twice = checked(nonsense(30, seed))[0]
+        found = by_cross_validation(plain_places(twice), twice, RIDGE, seed=seed, options=PLAIN)
+        assert found is not None
+        shares.append(found.table.rows[0].accuracy.value)
+    assert np.mean(shares) > 0.45
+
+
+@pytest.mark.xfail(
+    strict=True, reason="accuracy_score forgets that answers are crossed where there are copies"
+)
+def test_one_copy_does_not_make_the_interval_narrower(few: Dataset) -> None:
+    assert isinstance(few.images, ArrayImages)
+    pixels = few.images.pixels.copy()
+    pixels[1] = pixels[0]
+    one = replace(few, images=ArrayImages(pixels))
+    score = run_transfer(candidate(one), one, RIDGE).result.rows[0].accuracy
+    plain = cross_validated(score.value, 40)
+    assert score.low <= plain.low + 0.005 and score.high >= plain.high - 0.005
 
 
 def test_of_many_images_copies_are_held_out_together() -> None:
-    pixels, labels = noise(300, 0)
-    twice = from_arrays(np.repeat(pixels, 2, axis=0), np.repeat(labels, 2))
-    found = run_transfer(plain_places(twice), twice, Probe(head="neighbours")).result
+    twice, nearest = nonsense(300, 0), Probe("values", "flat", "neighbours")
+    found = run_transfer(plain_places(twice), twice, nearest).result
     assert found.judged_on == "validation" and found.sizes["train"] + found.sizes["validation"] == 600
-    assert holds_a_half(found)
-    part = training_parts(checked(twice)[0], 0)
-    assert part.places is not None
-    learnt, held = (set((one // 2).tolist()) for one in part.places)
+    assert found.rows[0].accuracy.value < 0.75  # 100 % if copies of the held images were learned from
+    places = training_parts(checked(twice)[0], 0).places
+    assert places is not None
+    learnt, held = (set((one // 2).tolist()) for one in places)
     assert held and not learnt & held
 
 
