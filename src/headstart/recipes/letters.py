@@ -112,6 +112,7 @@ def run_letters(
         controls=("majority", "raw pixels", "random frozen", "scratch") if controls else (),
         seed=seed,
         extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
+        shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
         spec=parts.trained.model.manifest.network,
         scratch=(recipe.scratch, recipe.scratch),
         opening=opening,
