@@ -11,6 +11,7 @@ import pytest
 
 from headstart import controls, plain_controls
 from headstart.controls import FeatureOptions, Reader, collapse, frozen_controls, probe
+from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.readers import from_arrays
 from headstart.errors import UnknownTapError, UnknownViewError
@@ -64,6 +65,22 @@ def test_leaving_one_out_does_not_make_its_class_less_likely() -> None:
         head = controls.fitted(reader, place, "ridge", learn, 0, balance=False)
         right.append(head.probabilities(reader.answers(place)[[out]]).argmax() == codes[out])
     assert 0.25 < np.mean(right) < 0.75  # 0 of 30 when the classes are weighed as they are left
+
+
+def test_leaving_copies_out_does_not_make_their_class_less_likely() -> None:
+    """As above with each image twice: a fold of two images of a class is four rows."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (30, 8, 8)).astype(np.uint8)
+    twice = from_arrays(np.repeat(pixels, 2, axis=0), np.repeat(["a", "b"] * 15, 2))
+    pool = with_clusters(twice, [(2 * one, 2 * one + 1) for one in range(30)])
+    place, codes = ("values", "flat"), pool.codes()
+    reader = controls.Reader(open_source("pixels", pool), pool, pool)
+    right = []
+    for first in range(28):  # images first and first + 2 are of one class
+        out = np.flatnonzero(np.isin(np.arange(60) // 2, [first, first + 2]))
+        head = controls.fitted(reader, place, "ridge", np.setdiff1d(np.arange(60), out), 0, balance=False)
+        right += (head.probabilities(reader.answers(place)[out]).argmax(axis=1) == codes[out]).tolist()
+    assert 0.25 < np.mean(right) < 0.75
 
 
 def stripes(n_images: int, seed: int) -> Dataset:

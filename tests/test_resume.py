@@ -137,7 +137,7 @@ def test_a_rate_once_found_is_not_searched_again(
 def test_a_flat_loss_is_not_tested_again(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = from_arrays(np.zeros((600, 8, 8), np.uint8), few.labels)
+    data = from_arrays(np.random.default_rng(0).integers(0, 2, (600, 8, 8)).astype(np.uint8), few.labels)
     wanted = replace(SCRATCH, settings={**SCRATCH.settings, "learning_rate": "auto"})
     run_training(data, wanted, Keeping(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from headstart.assemble import versions
 from headstart.cache import FolderCache
+from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import DataError, HeadstartError, MissingDataError, SettingError
@@ -25,6 +26,7 @@ from headstart.networks.registry import make_network
 from headstart.records import Source, TrainSettings
 from headstart.sources import native_input, open_source
 from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts
+from headstart.training_judging import deciding_part
 
 QUICK = TrainSettings(epochs=2, precision="fp32")
 
@@ -312,6 +314,21 @@ def test_with_patience_the_best_epoch_is_told(split_digits: Dataset) -> None:
     }
     n_held = len(learnt.parts.held)
     assert abs(found.n - n_held / 2) <= len(split_digits.classes), "the other half decided when to stop"
+
+
+def test_images_that_decide_when_to_stop_do_not_judge() -> None:
+    held = blank(["a", "b"] * 30)
+    copies = with_clusters(held, [(2 * one, 2 * one + 20) for one in range(0, 10)])
+    for dataset in (held, copies):
+        deciding, judging = deciding_part(dataset, 0)
+        assert numbers(deciding) | numbers(judging) == set(range(60))
+        assert not numbers(deciding) & numbers(judging)
+    first, second = numbers(deciding), numbers(judging)
+    assert all(
+        {2 * one, 2 * one + 20} <= part or not {2 * one, 2 * one + 20} & part
+        for one in range(10)
+        for part in (first, second)
+    )
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -126,7 +126,7 @@ def test_a_rate_found_by_itself_is_used_told_and_drawn(run: Run, desk: Path) -> 
 
 
 def test_where_the_loss_is_flat_the_networks_own_rate_is_used(few: Dataset, tmp_path: Path) -> None:
-    blank = from_arrays(np.zeros((600, 8, 8), np.uint8), few.labels)
+    blank = from_arrays(np.random.default_rng(0).integers(0, 2, (600, 8, 8)).astype(np.uint8), few.labels)
     wanted = Training("mlp", "scratch", settings={"epochs": 2, "learning_rate": "auto"})
     said = Recorded()
     done = run_training(blank, wanted, Keeping(tmp_path / "m"), progress=said)

@@ -316,21 +316,6 @@ def test_copies_that_nobody_looked_for_would_flatter() -> None:
     assert apart is not None and apart.table.rows[0].accuracy.value > 0.75
 
 
-@pytest.mark.xfail(strict=True, reason="controls.fitted counts images that are left out, not clusters")
-def test_few_copies_in_uneven_folds_are_not_answered_below_chance() -> None:
-    """Of 15 images of each class, ten folds take one or two: the rest lean to the other class."""
-    shares = []
-    for seed in range(12):
-        twice = checked(nonsense(30, seed))[0]
-        found = by_cross_validation(plain_places(twice), twice, RIDGE, seed=seed, options=PLAIN)
-        assert found is not None
-        shares.append(found.table.rows[0].accuracy.value)
-    assert np.mean(shares) > 0.45
-
-
-@pytest.mark.xfail(
-    strict=True, reason="accuracy_score forgets that answers are crossed where there are copies"
-)
 def test_one_copy_does_not_make_the_interval_narrower(few: Dataset) -> None:
     assert isinstance(few.images, ArrayImages)
     pixels = few.images.pixels.copy()
@@ -403,7 +388,7 @@ def test_where_nothing_can_be_held_out_no_figure_is_made_up(digits: Dataset) -> 
     pixels = dataset.images.pixels.copy()
     pixels[21] = pixels[20]  # both images of a class are one
     found = run_transfer(candidate(dataset), replace(dataset, images=ArrayImages(pixels)))
-    assert found.result.rows == found.result.evaluations == found.result.calibrations == ()
+    assert not (found.result.rows or found.result.evaluations or found.result.calibrations)
     assert found.result.verdict.startswith("Nothing could be held out: a class has")
     assert not {"cv_accuracy", "val_accuracy"} & set(found.learnt.model.manifest.scores)
     assert "Nothing could be held out" in render(found.result)
@@ -412,7 +397,7 @@ def test_where_nothing_can_be_held_out_no_figure_is_made_up(digits: Dataset) -> 
 def test_unjudged_it_is_the_same_model_and_nothing_is_said_of_it(few: Dataset) -> None:
     plain, judged = (run_transfer(candidate(few), few, judge=one) for one in (False, True))
     assert plain.learnt.model.graph == judged.learnt.model.graph
-    assert plain.result.rows == plain.result.evaluations == () and "cv_accuracy" not in (
+    assert not (plain.result.rows or plain.result.evaluations) and "cv_accuracy" not in (
         plain.learnt.model.manifest.scores
     )
 

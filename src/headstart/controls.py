@@ -165,7 +165,7 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
     """
     rows, labels, images = reader.training(place, learn)
     classes, shares = reader.pool.classes, None
-    if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _LEFT_OUT:
+    if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _left_out_most(reader.pool):
         # the class of what is left out is rarer among the rest; a head that heeds that answers the others
         shares = np.bincount(reader.pool.codes(), minlength=len(classes)).tolist()
     clusters = clusters_of(reader.pool, learn)
@@ -179,6 +179,16 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
         balance=balance,
         shares=shares,
     )
+
+
+def _left_out_most(pool: Dataset) -> int:
+    """Images up to which a part that is left out is one fold of a cross-validation with all labels."""
+    largest = (
+        1
+        if pool.together is None
+        else int(np.bincount(np.unique(pool.together, return_inverse=True)[1]).max())
+    )
+    return max(_LEFT_OUT * largest, len(pool) // 5 + largest)
 
 
 def clusters_of(pool: Dataset, some: Indices) -> Indices | None:

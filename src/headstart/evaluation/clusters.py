@@ -15,7 +15,7 @@ from scipy.special import stdtr, stdtrit
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.compare import mcnemar, paired_difference
-from headstart.evaluation.intervals import cross_validated, wilson
+from headstart.evaluation.intervals import SHARED, cross_validated, wilson
 from headstart.records import Difference, Score
 
 __all__ = ["accuracy_score", "clustered_difference", "clustered_score"]
@@ -57,12 +57,18 @@ def accuracy_score(
     """
     n_images = right.shape[-1]
     if together is not None and 2 <= len(np.unique(together)) < n_images:
-        return clustered_score(right, together)
+        return clustered_score(right, together, crossed=crossed)
     share = float(right.mean()) if right.size else 0.0
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
 
 
-def clustered_score(right: NDArray[np.bool_], groups: NDArray[np.generic], level: float = _LEVEL) -> Score:
+def clustered_score(
+    right: NDArray[np.bool_],
+    groups: NDArray[np.generic],
+    level: float = _LEVEL,
+    *,
+    crossed: bool = False,
+) -> Score:
     """Accuracy with an interval that counts how alike the images of one group are.
 
     Parameters
@@ -74,6 +80,9 @@ def clustered_score(right: NDArray[np.bool_], groups: NDArray[np.generic], level
         Group of each image, such as its writer; 2 different ones or more.
     level : float, default=0.95
         Confidence level, above 0 and below 1.
+    crossed : bool, default=False
+        The answers are those of models that share training images: two thirds as many images count, as in
+        `intervals.cross_validated`.
 
     Returns
     -------
@@ -132,7 +141,8 @@ def clustered_score(right: NDArray[np.bool_], groups: NDArray[np.generic], level
     estimated = between / spread if spread else 1.0
     rare = min(value, 1 - value) * n_images
     deff = max(1.0, estimated, _assumed_effect(sizes, rare))
-    counted = int(n_images / deff * _few_groups(n_images, len(sizes), level) ** 2)
+    shared = SHARED if crossed else 1.0
+    counted = int(n_images / shared / deff * _few_groups(n_images, len(sizes), level) ** 2)
     return replace(wilson(value * counted, counted, level), value=value, n=n_images)
 
 

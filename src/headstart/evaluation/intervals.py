@@ -16,9 +16,9 @@ from scipy.special import ndtri
 from headstart.errors import SettingError, ShapeError
 from headstart.records import Score
 
-__all__ = ["N_DRAWS", "bootstrap_f1", "bootstrap_macro", "cross_validated", "wilson"]
+__all__ = ["N_DRAWS", "SHARED", "bootstrap_f1", "bootstrap_macro", "cross_validated", "wilson"]
 
-_SHARED = 1.5
+SHARED = 1.5
 """Images of a cross-validation that tell as much as one independent image."""
 
 N_DRAWS = 2000
@@ -124,7 +124,7 @@ def cross_validated(share: float, n: int, level: float = 0.95) -> Score:
     >>> found.n, found.low < plain.low, round(found.high, 3)
     (80, True, 0.63)
     """
-    counted = n / _SHARED
+    counted = n / SHARED
     return replace(wilson(share * counted, counted, level), value=share, n=n)
 
 
