@@ -161,7 +161,7 @@ def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> 
     >>> one, other = Difference(0.12, 0.07, 0.17, 1e-5, 400), Difference(0.08, 0.03, 0.13, 0.002, 400)
     >>> found = redrawn_difference([one, other], Difference(0.1, 0.06, 0.14, 1e-5, 400))
     >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
-    (0.1, -0.07, 0.27)
+    (0.1, -0.09, 0.29)
     """
     if not differences:
         raise ShapeError("differences are 0, need at least 1; pass one for every draw")
