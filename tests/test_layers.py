@@ -77,7 +77,11 @@ LAYERS: dict[str, str] = {
     "strategies protocol controls plain_controls opening finetune comparison transfers gallery scatter "
     "provenance",
     "regime": "errors records networks",
-    "tune": "errors records _threads data imaging evaluation heads features choose",
+    "search_clock": "",
+    "tune_records": "records",
+    "search_factors": "records tune_records",
+    "tune": "errors records _threads data imaging evaluation heads features choose search_clock tune_records "
+    "search_factors",
     "tune_training": "errors records _optional progress data imaging evaluation networks sources regime",
     "tunings": "errors records data imaging evaluation networks features sources strategies transfers regime "
     "tune tune_training provenance",

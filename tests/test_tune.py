@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart import tune
+from headstart import search_clock, tune
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
@@ -20,6 +20,7 @@ from headstart.heads.registry import SEARCHED
 from headstart.heads.ridge import RidgeHead
 from headstart.imaging.augment import Augmentation
 from headstart.records import Array, InputSpec, Source
+from headstart.search_clock import Clock
 from headstart.sources import open_source
 from headstart.tune import (
     NO_VIEWS,
@@ -244,18 +245,64 @@ def test_a_preparation_that_changes_nothing_is_not_tried_twice(monkeypatch: pyte
     )
 
 
-def test_a_budget_leaves_out_preparations_and_views_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = labelled(12, 2)
     plain = {"a": clouds(labels, 6, 1.0)}
     found = feature_tuned(
         monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e-9
     )
-    assert found.left_out == ("preparation crop (for want of time)", "views some (for want of time)")
-    assert found.nested.n == 24 and {trial.where.policy for trial in found.trials} == {"squish"}
+    assert found.left_out == (
+        "preparation crop (for want of time)",
+        "2 of 3 combinations of place and head, from kernel on a, flat, squish on (for want of time)",
+        "views some (for want of time)",
+        "28 of 30 outer folds of the estimate (for want of time)",
+    )
+    assert found.n_outer == len(found.picks) == 2 and found.nested.n in (4, 5, 6)
+    assert {(trial.where.policy, trial.head) for trial in found.trials} == {("squish", "ridge")}
+    assert all(one.accuracy.n == one.lead.n == found.nested.n for one in found.rivals)
     whole = feature_tuned(
         monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e6
     )
     assert not whole.left_out and {trial.where.policy for trial in whole.trials} == {"squish", "crop"}
+    free = feature_tuned(monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]})
+    assert replace(free, seconds=0.0) == replace(whole, seconds=0.0)
+
+
+class Ticking:
+    """A clock that moves only by what searching and fitting are said to cost."""
+
+    COSTS: ClassVar = {"ridge": 1.0, "kernel": 3.0, "neighbours": 0.5}
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, n_images: int) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(search_clock, "perf_counter", lambda: self.now)
+        for name in ("tried_once", "answered"):
+            monkeypatch.setattr(tune._Search, name, self.costing(getattr(tune._Search, name), name, n_images))
+
+    def costing(self, real: Any, name: str, n_images: int) -> Any:
+        def costly(search: Any, *words: Any) -> Any:
+            part, way = words if name == "tried_once" else (words[1], words[0])
+            self.now += self.COSTS[way[1]] * (len(part) / n_images) ** 2
+            return real(search, *words)
+
+        return costly
+
+
+def test_a_budget_holds_with_the_estimate_included(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = labelled(30, 2)
+    features = {where(f"t{n}"): clouds(labels, 6, 0.4, n) for n in range(6)}
+    ticking, spent, judged = Ticking(monkeypatch, len(labels)), [], []
+    for budget in (None, 1000.0, 110.0, 90.0, 60.0, 30.0, 20.0, 10.0):
+        ticking.now = 0.0
+        search = tune._Search(features, labels, None, ("ridge", "kernel", "neighbours"), 0)
+        found = tune._tuned(search, Clock(budget, 0.0), tune._Viewing(), ())
+        spent.append((ticking.now, budget))
+        judged.append(found.n_outer)
+        assert found.n_outer >= 2 and len(found.picks) == found.n_outer
+        assert bool(found.left_out) == (budget is not None and budget < spent[0][0])
+    assert all(now <= 1.01 * budget for now, budget in spent if budget), spent
+    assert all(now > 0.6 * budget for now, budget in spent[2:] if budget), (spent, judged)
+    assert judged[:3] == [5, 5, 4] and min(judged) >= 2
 
 
 def test_only_training_images_are_looked_at(digits: Dataset) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +29,10 @@ from headstart.heads.held_out import best_setting
 from headstart.heads.registry import SEARCHED, make_head
 from headstart.heads.training import Training
 from headstart.imaging.augment import Augmentation
-from headstart.records import Array, Codes, Difference, Factor, Score, Source
+from headstart.records import Array, Codes, Difference, Score, Source
+from headstart.search_clock import Clock
+from headstart.search_factors import explained, factors_of
+from headstart.tune_records import NO_VIEWS, FeatureTrial, FeatureTuning, Rival, Way, Where
 
 __all__ = [
     "NO_VIEWS",
@@ -44,107 +46,21 @@ __all__ = [
     "tune_features",
 ]
 
-NO_VIEWS = "none"
-"""Name of the augmentation that is none."""
-
 _OUTER = 5
 _GLANCED = 16  # images by which two places are first compared
 _FEW, _REPEATS = 50, 3  # up to so many images, ten outer folds or the smallest class, several times over
 _VIEWED = 2  # places that are also tried with views: these cost an extraction each
 _MOST_KERNEL_ROWS = 2_400  # images and views that an exact kernel is solved for at every fold
 _MOST_FEATURES = 4_096  # of a tap that nobody named as worth trying
-_POLICY_SHARE, _VIEW_SHARE = 0.25, 0.4  # of a budget, after which no policy is begun, and no views
+_POLICY_SHARE = 0.25  # of a budget, within which features of further preparations are computed
+_LEAST_OUTER = 2  # outer folds that are always judged: one tells nothing of its own spread
+_OUTER_COST = 0.85  # of a search of all images, without a fifth of them, at most
+_FITS = 3  # that each outer fold needs at most
 
 Indices = NDArray[np.intp]
 Hits = NDArray[np.bool_]
 Outer = list[list[tuple[Indices, Indices]]]
 """By repeat and fold: images to search and learn from, and images to be judged by."""
-
-
-class Where(NamedTuple):
-    """How images are prepared, and where features are read."""
-
-    policy: str
-    tap: str
-    pooling: str
-
-
-@dataclass(frozen=True)
-class FeatureTrial:
-    """One combination, and how it did on images left out of its fit.
-
-    ``error`` is the mean squared error of its held-out scores, ``loss`` their calibrated cross-entropy in
-    nats. ``settled`` says that the head itself chooses this strength when it is fitted.
-    """
-
-    where: Where
-    head: str
-    strength: float
-    augment: str
-    accuracy: Score
-    error: float
-    loss: float
-    settled: bool
-
-    @property
-    def title(self) -> str:
-        """For tables and sentences."""
-        views = "" if self.augment == NO_VIEWS else f", views {self.augment}"
-        return f"{self.head} on {self.where.tap}, {self.where.pooling}, {self.where.policy}{views}"
-
-    @property
-    def rank(self) -> tuple[bool, float, float]:
-        """Sorts the best first, among those whose strength is the head's own choice."""
-        return (not self.settled, self.loss, -self.accuracy.value)
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A way with less search or none, on the same outer folds; ``lead`` is by how much tuning beats it.
-
-    The lead's interval and p-value are those of the corrected resampled t-test.
-    """
-
-    name: str
-    accuracy: Score
-    spread: float
-    lead: Difference
-
-
-@dataclass(frozen=True)
-class FeatureTuning:
-    """What an exhaustive search found, and what it is worth.
-
-    ``nested`` is the accuracy of the search itself: run again without each outer fold, its winner
-    fitted and asked about that fold. The winner's own accuracy is the best of many, and flatters.
-    ``picks`` are the winners without each outer fold. ``lead`` is the winner's over ``runner_up``, the best
-    of another place, preparation or augmentation; both share the flattery. ``left_out`` names what was
-    not tried, and why.
-    """
-
-    trials: tuple[FeatureTrial, ...]
-    nested: Score
-    spread: float
-    repeats: int
-    n_outer: int
-    n_images: int
-    picks: tuple[FeatureTrial, ...]
-    rivals: tuple[Rival, ...]
-    runner_up: FeatureTrial | None
-    lead: Difference | None
-    factors: tuple[Factor, ...]
-    seconds: float
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def best(self) -> FeatureTrial:
-        """The one to take."""
-        return self.trials[0]
-
-    @property
-    def optimism(self) -> float:
-        """By how much the winner's own accuracy is above the nested one (-1 to 1)."""
-        return self.best.accuracy.value - self.nested.value
 
 
 def tune_features(
@@ -175,9 +91,10 @@ def tune_features(
     options : Extraction, optional
         Cache, runtime and precision.
     budget_s : float, optional
-        Seconds, roughly: no further preparation is begun after a quarter of it, and no views after two
-        fifths; what was left out is named. The nested estimate is always made. Default: no limit, and
-        then the same seed gives the same result.
+        Seconds for everything, the nested estimate included. What does not fit by the times measured so far
+        is left out and named: preparations, combinations, views, outer folds. The first extraction, one
+        combination and two outer folds are always done. Default: no limit, and then the same seed gives
+        the same result.
 
     Returns
     -------
@@ -193,29 +110,29 @@ def tune_features(
     -----
     The source runs once over the images for every preparation, and once for every view.
     """
-    begun = perf_counter()
+    clock = Clock(budget_s)
     train = dataset if dataset.splits is None else dataset.split("train")
     some = train.subset(deciding_images(train.codes(), seed))
     features: dict[Where, Array] = {}
     left_out: list[str] = []
     for policy, source in sources.items():
-        if features and budget_s is not None and perf_counter() - begun > _POLICY_SHARE * budget_s:
+        if features and not clock.fits(clock.dearest("extraction"), _POLICY_SHARE):
             left_out.append(f"preparation {policy} (for want of time)")
             continue
         places = places_to_try(source)
-        rows = extract_all(some, source, places, options=options)
+        with clock.timed("extraction"):
+            rows = extract_all(some, source, places, options=options)
         new = _unlike(features, {Where(policy, *at): one for at, one in zip(places, rows, strict=True)})
         left_out += [] if new else [f"preparation {policy} (it changes nothing here)"]
         features |= new
     search = _Search(features, some.labels, some.together, tuple(heads), seed)
     wanted = augmentations or {}
 
-    def views(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]]:
-        return _viewed(sources, some, places, wanted[name], seed, options)
+    def views(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]] | None:
+        return _viewed(sources, some, places, wanted[name], seed, options, clock=clock)
 
-    deadline = None if budget_s is None else begun + _VIEW_SHARE * budget_s
     augments = {name: one.views for name, one in wanted.items()}
-    return _tuned(search, begun, _Viewing(views, augments, deadline), tuple(left_out))
+    return _tuned(search, clock, _Viewing(views, augments), tuple(left_out))
 
 
 def tune_arrays(
@@ -280,7 +197,7 @@ def tune_arrays(
     ('last', True)
     """
     search = _Search(dict(features), labels, groups, tuple(heads), seed)
-    return _tuned(search, perf_counter(), _Viewing(), ())
+    return _tuned(search, Clock(), _Viewing(), ())
 
 
 def places_to_try(source: Source) -> list[tuple[str, str]]:
@@ -306,54 +223,15 @@ def places_to_try(source: Source) -> list[tuple[str, str]]:
     return found
 
 
-def explained(values: Sequence[object], scores: Sequence[float]) -> float:
-    """Share of the variance of scores that one setting explains by itself.
-
-    Parameters
-    ----------
-    values : sequence
-        What the setting was in each trial.
-    scores : sequence of float
-        What the trial scored.
-
-    Returns
-    -------
-    float
-        The variance between the means for each value over the variance of all, 0 - 1; 0 where nothing
-        varies. It is the main effect of a functional analysis of variance where all combinations were tried.
-
-    References
-    ----------
-    Hutter, Hoos, Leyton-Brown. An Efficient Approach for Assessing Hyperparameter Importance. ICML 2014.
-
-    Examples
-    --------
-    >>> explained(["a", "a", "b", "b"], [0.1, 0.3, 0.7, 0.9])
-    0.9
-    """
-    marks = np.asarray(scores, np.float64)
-    total = 0.0 if len(marks) < 2 else float(((marks - marks.mean()) ** 2).sum())
-    if total <= 1e-18:  # rounding alone
-        return 0.0
-    between = 0.0
-    for value in set(values):
-        here = marks[[other == value for other in values]]
-        between += len(here) * float(here.mean() - marks.mean()) ** 2
-    return round(between / total, 12)
-
-
 _Found = dict[FeatureTrial, Hits]
-Way = tuple[Where, str, str]
-"""Place, head and augmentation: what a fit depends on."""
 
 
 @dataclass(frozen=True)
 class _Viewing:
-    """Who computes features of views, how many there are by augmentation, and until when it is begun."""
+    """Who computes features of views, None for want of time, and how many there are by augmentation."""
 
-    rows_of: Callable[[str, Sequence[Where]], Mapping[Where, Sequence[Array]]] | None = None
+    rows_of: Callable[[str, Sequence[Where]], Mapping[Where, Sequence[Array]] | None] | None = None
     augments: Mapping[str, int] = field(default_factory=dict)
-    deadline: float | None = None
 
 
 @dataclass
@@ -401,24 +279,28 @@ class _Search:
 
     def tried(self, part: Indices, ways: Iterable[Way]) -> _Found:
         """Every setting of every way on some images: who was right when left out."""
-        codes, together = self.codes[part], self.together(part)
         found: _Found = {}
-        for where, head, augment in ways:
-            rows, images = self.rows(where, augment, part)
-            clusters = None if together is None else together[images]
-            ones = np.ones(len(rows), np.float32)
-            with threads_for(rows.size):
-                held = make_head(head).held_out(
-                    Training(rows, codes[images], ones, images, self.seed, clusters)
-                )
-            assert held is not None, "three images of each class leave two without an outer fold"
-            settled = best_setting(held)
-            for number, setting in enumerate(held.settings):
-                hits = held.scores[number].argmax(axis=1) == codes
-                score, loss = wilson(int(hits.sum()), len(codes)), calibrated_loss(held.logits[number], codes)
-                strength, error = next(iter(setting.values())), float(held.errors[number])
-                trial = FeatureTrial(where, head, strength, augment, score, error, loss, number == settled)
-                found[trial] = hits
+        for way in ways:
+            found |= self.tried_once(part, way)
+        return found
+
+    def tried_once(self, part: Indices, way: Way) -> _Found:
+        """Every setting of one way."""
+        (where, head, augment), found = way, _Found()
+        codes, together = self.codes[part], self.together(part)
+        rows, images = self.rows(where, augment, part)
+        clusters = None if together is None else together[images]
+        ones = np.ones(len(rows), np.float32)
+        with threads_for(rows.size):
+            held = make_head(head).held_out(Training(rows, codes[images], ones, images, self.seed, clusters))
+        assert held is not None, "three images of each class leave two without an outer fold"
+        settled = best_setting(held)
+        for number, setting in enumerate(held.settings):
+            hits = held.scores[number].argmax(axis=1) == codes
+            score, loss = wilson(int(hits.sum()), len(codes)), calibrated_loss(held.logits[number], codes)
+            strength, error = next(iter(setting.values())), float(held.errors[number])
+            trial = FeatureTrial(where, head, strength, augment, score, error, loss, number == settled)
+            found[trial] = hits
         return found
 
     def answered(self, way: Way, learn: Indices, held: Indices) -> Hits:
@@ -436,50 +318,131 @@ class _Search:
         return np.asarray(fitted.predict(self.features[where][held]) == self.labels[held])
 
 
-def _tuned(search: _Search, begun: float, viewing: _Viewing, left_out: tuple[str, ...]) -> FeatureTuning:
-    """Search all images, then anew without each outer fold."""
-    n_images, outer = len(search.labels), _outer_folds(search)
-    parts = [np.arange(n_images), *(learn for repeat in outer for learn, _ in repeat)]
+def _tuned(search: _Search, clock: Clock, viewing: _Viewing, left_out: tuple[str, ...]) -> FeatureTuning:
+    """Search all images, then anew without each outer fold; what does not fit the budget is named."""
+    outer = _outer_folds(search)
+    parts = [np.arange(len(search.labels)), *(learn for repeat in outer for learn, _ in repeat)]
     plain = [(where, head, NO_VIEWS) for where in search.features for head in search.heads]
-    found = [search.tried(parts[0], plain)]
-    if viewing.deadline is not None and perf_counter() > viewing.deadline:
+    found = [_within(search, parts[0], plain, clock)]
+    ways = plain[: len(clock.costs["way"])]
+    costs = dict(zip(ways, clock.costs["way"], strict=True))
+    fitted = set(_ways(search, _ranked(found[0])).values())
+    clock.costs["fits"] = [_OUTER_COST * sum(costs.get(way, clock.mean("way")) for way in fitted)]
+    if len(ways) < len(plain):
+        where, head, _ = plain[len(ways)]
+        left_out += (
+            f"{len(plain) - len(ways)} of {len(plain)} combinations of place and head, from {head} on "
+            f"{where.tap}, {where.pooling}, {where.policy} on (for want of time)",
+        )
+    for part in parts[1:]:
+        needed = clock.dearest("outer", 1) + len(found) * _fits(clock)
+        if len(found) > _LEAST_OUTER and not clock.fits(needed):
+            break
+        with clock.timed("outer"):
+            found.append(search.tried(part, ways))
+    viewed = len(found) == len(parts) and _try_views(search, viewing, parts, found, clock)
+    if not viewed:
         left_out += tuple(f"views {name} (for want of time)" for name in viewing.augments)
-        viewing = _Viewing()
-    found += [search.tried(part, plain) for part in parts[1:]]
-    _try_views(search, viewing, parts, found)
-    trials = _ranked(found[0])
-    hits, picks = _judged(search, outer, [_ranked(one) for one in found[1:]])
+    hits, picks = _judged(search, outer, [_ranked(one) for one in found[1:]], clock)
+    n_outer = len(parts) - 1
+    if len(picks) < n_outer:
+        outer = _first_folds(outer, len(picks))
+        left_out += (f"{n_outer - len(picks)} of {n_outer} outer folds of the estimate (for want of time)",)
+    judged = _Judged(outer, hits, picks[: sum(map(len, outer))])
+    return _result(search, clock, found[0], judged, left_out)
+
+
+class _Judged(NamedTuple):
+    """The outer folds that were judged, who was right in them by name, and each one's winner."""
+
+    outer: Outer
+    hits: dict[str, Hits]
+    picks: tuple[FeatureTrial, ...]
+
+
+def _result(
+    search: _Search, clock: Clock, found: _Found, judged: _Judged, left_out: tuple[str, ...]
+) -> FeatureTuning:
+    trials, (outer, hits, picks) = _ranked(found), judged
+    asked = np.sort(np.concatenate([held for _, held in outer[0]]))
+    known = {name: one[: len(outer), asked] for name, one in hits.items()}
+    leads = {name: _lead(hits["tuned"], one, outer) for name, one in hits.items()}
+    tuned = known.pop("tuned")
     runner_up = next((one for one in trials if _elsewhere(one, trials[0])), None)
-    tuned = hits.pop("tuned")
     return FeatureTuning(
         trials,
         _score(tuned),
         _spread(tuned),
         len(outer),
         len(outer[0]),
-        n_images,
+        len(search.labels),
         picks,
-        tuple(Rival(name, _score(one), _spread(one), _lead(tuned, one, outer)) for name, one in hits.items()),
+        tuple(Rival(name, _score(one), _spread(one), leads[name]) for name, one in known.items()),
         runner_up,
-        None if runner_up is None else paired_difference(found[0][trials[0]], found[0][runner_up]),
-        _factors(trials),
-        perf_counter() - begun,
+        None if runner_up is None else paired_difference(found[trials[0]], found[runner_up]),
+        factors_of(trials),
+        clock.elapsed_s,
         left_out,
     )
 
 
-def _try_views(search: _Search, viewing: _Viewing, parts: Sequence[Indices], found: Sequence[_Found]) -> None:
-    """Add trials with views at each part's own best places; the source sees every view once for all parts."""
+def _within(search: _Search, part: Indices, ways: Sequence[Way], clock: Clock) -> _Found:
+    """Trials of as many ways as leave time to judge the search."""
+    found: _Found = {}
+    for way in ways:
+        following = clock.dearest("way", len(search.heads))
+        outer = _OUTER_COST * (clock.total("way") + following) + _fits(clock)
+        if found and not clock.fits(following + _LEAST_OUTER * outer):
+            break
+        with clock.timed("way"):
+            found |= search.tried_once(part, way)
+    return found
+
+
+def _fits(clock: Clock) -> float:
+    """Seconds of the fits of one outer fold: as measured, or as those of the same ways, or of any."""
+    known = clock.dearest("judging", 1) or clock.dearest("fits")
+    return known or _OUTER_COST * _FITS * clock.mean("way")
+
+
+def _first_folds(outer: Outer, n_folds: int) -> Outer:
+    """Whole repeats as far as they go, else a part of the first."""
+    repeats = n_folds // len(outer[0])
+    return outer[:repeats] if repeats else [outer[0][:n_folds]]
+
+
+def _try_views(
+    search: _Search, viewing: _Viewing, parts: Sequence[Indices], found: Sequence[_Found], clock: Clock
+) -> bool:
+    """Add trials with views at each part's own best places; False, and nothing added, for want of time.
+
+    The source sees every view once for all parts.
+    """
     if viewing.rows_of is None or not viewing.augments:
-        return
-    most = len(search.labels) * (1 + max(viewing.augments.values()))
+        return True
+    most, n_outer = len(search.labels) * (1 + max(viewing.augments.values())), len(parts) - 1
     short = [_shortlist(one, most) for one in found]
     wanted = list(dict.fromkeys(where for ways in short for where in ways))
-    for name in viewing.augments:
-        search.views[name] = viewing.rows_of(name, wanted)
-    for part, trials, ways in zip(parts, found, short, strict=True):
-        viewed = [(where, head, name) for where, head in ways.items() for name in viewing.augments]
-        trials.update(search.tried(part, viewed))
+    policies, judging = len({where.policy for where in wanted}), n_outer * _fits(clock)
+    for name, n_views in viewing.augments.items():
+        least = policies * n_views * clock.dearest("extraction")
+        rows = viewing.rows_of(name, wanted) if clock.fits(least + judging) else None
+        if rows is None:
+            search.views.clear()
+            return False
+        search.views[name] = rows
+    viewed: list[_Found] = []
+    for part, ways in zip(parts, short, strict=True):
+        rest = _OUTER_COST * (len(parts) - len(viewed)) * clock.dearest("views")
+        if viewed and not clock.fits(rest + judging):
+            search.views.clear()
+            return False
+        with clock.timed("views"):
+            asked = [(where, head, name) for where, head in ways.items() for name in viewing.augments]
+            viewed.append(search.tried(part, asked))
+    for trials, more in zip(found, viewed, strict=True):
+        trials.update(more)
+    return True
 
 
 def _shortlist(found: _Found, most_rows: int) -> dict[Where, str]:
@@ -494,32 +457,36 @@ def _shortlist(found: _Found, most_rows: int) -> dict[Where, str]:
 
 
 def _judged(
-    search: _Search, outer: Outer, rankings: Sequence[Sequence[FeatureTrial]]
+    search: _Search, outer: Outer, rankings: Sequence[Sequence[FeatureTrial]], clock: Clock
 ) -> tuple[dict[str, Hits], tuple[FeatureTrial, ...]]:
     """Who was right on which image, (repeats, n_images): the search, less search, none; and its picks."""
     hits: dict[str, Hits] = {}
-    todo = iter(rankings)
-    for number, repeat in enumerate(outer):
-        for learn, held in repeat:
-            known: dict[Way, Hits] = {}
-            for name, way in _ways(search, next(todo)).items():
+    picks: list[FeatureTrial] = []
+    todo = [(number, *fold) for number, repeat in enumerate(outer) for fold in repeat]
+    for (number, learn, held), ranking in zip(todo, rankings, strict=False):
+        if len(picks) >= _LEAST_OUTER and not clock.fits(_fits(clock)):
+            break
+        known: dict[Way, Hits] = {}
+        with clock.timed("judging"):
+            for name, way in _ways(search, ranking).items():
                 if way not in known:
                     known[way] = search.answered(way, learn, held)
                 hits.setdefault(name, np.zeros((len(outer), len(search.labels)), np.bool_))
                 hits[name][number, held] = known[way]
-            hits.setdefault("majority", np.zeros((len(outer), len(search.labels)), np.bool_))
-            commonest = np.bincount(search.codes[learn]).argmax()
-            hits["majority"][number, held] = search.codes[held] == commonest
-    return hits, tuple(ranking[0] for ranking in rankings)
+        hits.setdefault("majority", np.zeros((len(outer), len(search.labels)), np.bool_))
+        commonest = np.bincount(search.codes[learn]).argmax()
+        hits["majority"][number, held] = search.codes[held] == commonest
+        picks.append(ranking[0])
+    return hits, tuple(picks)
 
 
 def _ways(search: _Search, ranking: Sequence[FeatureTrial]) -> dict[str, Way]:
     """What is fitted without one outer fold, by the name that tables show."""
     default = search.default
-    ways = {"tuned": _way(ranking[0])}
+    ways = {"tuned": ranking[0].way}
     if search.views or any(where.policy != default.policy for where in search.features):
         at_home = (one for one in ranking if one.where.policy == default.policy and one.augment == NO_VIEWS)
-        ways["default preparation"] = _way(next(at_home))
+        ways["default preparation"] = next(at_home).way
     plain = "ridge" if "ridge" in search.heads else search.heads[0]
     return {**ways, "nothing chosen": (default, plain, NO_VIEWS)}
 
@@ -541,12 +508,18 @@ def _viewed(
     augmentation: Augmentation,
     seed: int,
     options: Extraction,
-) -> dict[Where, list[Array]]:
-    """Features of every view at these places, one pass over the images for each policy and view."""
+    *,
+    clock: Clock,
+) -> dict[Where, list[Array]] | None:
+    """Features of every view at these places, one pass for each policy and view; None for want of time."""
     found: dict[Where, list[Array]] = {where: [] for where in places}
-    for policy in dict.fromkeys(where.policy for where in places):
+    policies = list(dict.fromkeys(where.policy for where in places))
+    passes = [(policy, number) for policy in policies for number in range(augmentation.views)]
+    for done, (policy, number) in enumerate(passes):
+        if not clock.fits((len(passes) - done) * clock.dearest("view")):
+            return None
         here = [where for where in places if where.policy == policy]
-        for number in range(augmentation.views):
+        with clock.timed("view"):
             rows = extract_all(
                 dataset,
                 sources[policy],
@@ -554,63 +527,13 @@ def _viewed(
                 view=View(augmentation, seed, number),
                 options=options,
             )
-            for where, one in zip(here, rows, strict=True):
-                found[where].append(one)
+        for where, one in zip(here, rows, strict=True):
+            found[where].append(one)
     return found
-
-
-def _factors(trials: Sequence[FeatureTrial]) -> tuple[Factor, ...]:
-    """What mattered, the most first: each setting over the trials in which it was varied.
-
-    Preparation, tap, pooling, head and views are compared at their best strength: what a user who
-    leaves strengths to the head would see. A strength is compared within its head.
-    """
-    plain = [one for one in trials if one.augment == NO_VIEWS]
-    settled = _settled(plain)
-    viewed = {(one.where, one.head) for one in trials if one.augment != NO_VIEWS}
-    both = _settled([one for one in trials if (one.where, one.head) in viewed])
-    found = [
-        _factor("preparation", settled, lambda one: one.where.policy),
-        _factor("tap", settled, lambda one: one.where.tap),
-        _factor("pooling", settled, lambda one: one.where.pooling),
-        _factor("head", settled, lambda one: one.head),
-        _factor("views", both, lambda one: one.augment),
-    ]
-    for head in dict.fromkeys(one.head for one in plain):
-        what = "neighbours" if head == "neighbours" else f"strength of {head}"
-        found.append(_factor(what, [one for one in plain if one.head == head], lambda one: one.strength))
-    varied = [one for one in found if len(one.values) > 1]
-    return tuple(sorted(varied, key=lambda one: -one.importance))
-
-
-def _factor(
-    name: str, trials: Sequence[FeatureTrial], value_of: Callable[[FeatureTrial], str | float]
-) -> Factor:
-    """A setting's share, and the best score that was had with each of its values."""
-    values = [value_of(one) for one in trials]
-    scores = [one.accuracy.value for one in trials]
-    distinct = list(dict.fromkeys(values))
-    numbers = all(isinstance(value, float) for value in distinct)
-    if numbers:
-        distinct.sort()
-    best = tuple(max(s for v, s in zip(values, scores, strict=True) if v == value) for value in distinct)
-    return Factor(name, explained(values, scores), tuple(distinct), best, numbers and bool(distinct))
-
-
-def _settled(trials: Sequence[FeatureTrial]) -> list[FeatureTrial]:
-    """The best strength of each way."""
-    best: dict[Way, FeatureTrial] = {}
-    for trial in sorted(trials, key=lambda one: one.rank):
-        best.setdefault(_way(trial), trial)
-    return list(best.values())
 
 
 def _ranked(found: _Found) -> tuple[FeatureTrial, ...]:
     return tuple(sorted(found, key=lambda one: one.rank))
-
-
-def _way(trial: FeatureTrial) -> Way:
-    return trial.where, trial.head, trial.augment
 
 
 def _elsewhere(trial: FeatureTrial, best: FeatureTrial) -> bool:
@@ -629,8 +552,9 @@ def _lead(hits: Hits, others: Hits, outer: Outer) -> Difference:
     """By how much one way beats another, over the outer folds."""
     gain = hits.astype(np.float64) - others  # (n_repeats, n_images)
     gains = [gain[n, held].mean() for n, repeat in enumerate(outer) for _, held in repeat]
-    n_images, n_asked = hits.shape[1], round(hits.shape[1] / len(outer[0]))
-    return resampled_difference(np.array(gains), n_images - n_asked, n_asked, n_images)
+    asked = [len(held) for _, held in outer[0]]
+    n_asked = round(sum(asked) / len(asked))
+    return resampled_difference(np.array(gains), hits.shape[1] - n_asked, n_asked, sum(asked))
 
 
 def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Where, Array]:

@@ -49,9 +49,10 @@ __all__ = [
 ]
 
 _JUDGED_SHARE, _WATCHED_SHARE = 0.2, 0.25  # of all; of the rest: a fifth of all each
-_SEARCH_SHARE = 0.8  # of a budget: the rest is for training the winner and the default once more
+_SEARCH_SHARE = 0.95  # of a budget: the rest is for what mattered
 _STARTUP = 5  # trials before one is stopped for being worse than the median
 _STUDY = "headstart"
+_RIGHT = "right"  # a trial's note of who is right
 _SQLITE = b"SQLite format 3\0"
 _MOST_HELD = 3_000
 _FEWEST = 4  # trials that came to their end, before anything is said of what mattered
@@ -138,8 +139,8 @@ def tune_training(
     engine : {'torch', 'scratch'}, default='torch'
         What trains it.
     budget_s : float, optional
-        Seconds for everything, roughly: four fifths for trials. None: no limit, and then ``n_trials`` is
-        needed. One trial is always finished.
+        Seconds for everything. None: no limit, and then ``n_trials`` is needed. One trial is always
+        finished; one that is under way when time is up is stopped.
     n_trials : int, optional
         Trials in all, those of an earlier run included. Default: as many as there is time for.
     seed : int, default=0
@@ -187,9 +188,10 @@ def tune_training(
         interrupted = _search(study, bench, deadline, n_trials)
         trials = tuple(sorted(map(_trial, _finished(study)), key=lambda one: one.rank))
         factors = _factors(study, trials, seed)
+        answers = {_regime(one.params): one.user_attrs[_RIGHT] for one in _answered(study)}
     best, default = trials[0].regime, default_regime(bench.spec)
-    watched, judged = bench.hits(best)
-    untuned = judged if best == default else bench.hits(default)[1]
+    watched, judged = _unpacked(answers[best], bench) if best in answers else bench.hits(best)
+    untuned = _unpacked(answers[default], bench)[1] if default in answers else bench.hits(default)[1]
     return TrainingTuning(
         network,
         engine,
@@ -240,6 +242,20 @@ class _Bench:
 
         network = self.trained(regime, lambda network: on_step)
         return _right(network, self.watch), _right(network, self.judge)
+
+
+def _packed(network: Network, bench: _Bench) -> list[str]:
+    """Who is right among the images that choose and those that judge, as text of bits."""
+    return [np.packbits(_right(network, part)).tobytes().hex() for part in (bench.watch, bench.judge)]
+
+
+def _unpacked(texts: Sequence[str], bench: _Bench) -> tuple[Hits, Hits]:
+    """The way back from `_packed`."""
+    watched, judged = (
+        np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[: len(part[1])].astype(np.bool_)
+        for text, part in zip(texts, (bench.watch, bench.judge), strict=True)
+    )
+    return watched, judged
 
 
 def _right(network: Network, part: Part) -> Hits:
@@ -340,11 +356,13 @@ def _try(study: Any, trial: Any, bench: _Bench, deadline: float | None, note: st
     def watching(network: Network) -> OnStep:
         def on_step(done: int, total: int, train_loss: float, train_accuracy: float) -> None:
             nonlocal loss, accuracy
+            late = deadline is not None and perf_counter() > deadline
             if not telling(done, total):
+                if late:
+                    raise TrialPruned
                 return
             loss, accuracy = measure(network, *bench.watch)
             trial.report(accuracy, telling.epochs)
-            late = deadline is not None and perf_counter() > deadline
             if not math.isfinite(loss):
                 loss, accuracy = math.inf, 0.0
                 raise TrialPruned
@@ -355,9 +373,12 @@ def _try(study: Any, trial: Any, bench: _Bench, deadline: float | None, note: st
 
     state = TrialState.COMPLETE
     try:
-        bench.trained(regime, watching)
+        network = bench.trained(regime, watching)
     except TrialPruned:
-        state = TrialState.PRUNED
+        # of one that time cut off in its first epoch nothing is known
+        state = TrialState.PRUNED if telling.epochs else TrialState.FAIL
+    else:  # so that the best need not be trained again; no trial looks at it
+        trial.set_user_attr(_RIGHT, _packed(network, bench))
     for name, value in (("loss", loss), ("accuracy", accuracy), ("epochs", telling.epochs)):
         trial.set_user_attr(name, value if math.isfinite(value) else None)
     trial.set_user_attr("seconds", perf_counter() - begun)
@@ -431,6 +452,14 @@ def _finished(study: Any) -> list[Any]:
 
     found: list[Any] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     return found
+
+
+def _answered(study: Any) -> list[Any]:
+    """Trials that came to their end and noted who is right; those of an older search did not."""
+    from optuna.trial import TrialState
+
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [one for one in found if _RIGHT in one.user_attrs]
 
 
 def _trial(one: Any) -> NetworkTrial:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from time import strftime
+from time import perf_counter, strftime
 
 from headstart.data.dataset import Dataset
 from headstart.data.refuse import checked
@@ -34,6 +34,8 @@ from headstart.tune_training import NetworkTrial, TrainingTuning, tune_training
 __all__ = ["Search", "Tuned", "augmentations_for", "policies_for", "run_tuning"]
 
 _SHOWN = 12  # trials in a report
+_REPORT_SHARE = 0.05  # of a budget
+_LEAST_S = 1e-3
 _ALPHA = 0.05
 _VIEWS, _ENGINE = 3, "torch"
 _TYPED = {
@@ -51,7 +53,7 @@ class Search:
 
     ``policies``, ``augments`` (names of presets), ``views`` and ``size_px`` are of a search over features;
     ``n_trials``, ``engine`` and ``storage`` (an SQLite file) of one over training. ``budget_s`` is in
-    seconds, roughly, and of both.
+    seconds for everything, and of both.
     """
 
     policies: tuple[str, ...] | None = None
@@ -83,6 +85,7 @@ def run_tuning(
     allow_leaks: bool = False,
     command: str = "",
     data: str | None = None,
+    begun: float | None = None,
 ) -> Tuned:
     """Search over features of a source, or over the training of a network, and report.
 
@@ -105,6 +108,8 @@ def run_tuning(
         What the user typed, for the report.
     data : str, optional
         What the user typed for the dataset, for the recommended command. Default: its name.
+    begun : float, optional
+        `time.perf_counter` when the budget began, so that reading the data counts. Default: now.
 
     Returns
     -------
@@ -116,6 +121,7 @@ def run_tuning(
     HeadstartError
         Of the kind that fits; before anything is computed where that can be.
     """
+    begun = perf_counter() if begun is None else begun
     asked = _Asked(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
         _refuse(search, "network", ("policies", "augments", "views", "size_px"), "a source")
@@ -125,7 +131,7 @@ def run_tuning(
             storage=search.storage or Path("trials.sqlite"),
             network=name,
             engine=search.engine or _ENGINE,
-            budget_s=search.budget_s,
+            budget_s=_left(search.budget_s, begun),
             n_trials=search.n_trials,
             seed=seed,
             progress=options.progress,
@@ -141,11 +147,18 @@ def run_tuning(
         augmentations=augmentations,
         seed=seed,
         options=options,
-        budget_s=search.budget_s,
+        budget_s=_left(search.budget_s, begun),
     )
     warnings = [flip_warning(dataset.classes, one) for one in augmentations.values()]
     remarks = (*(text for text in warnings if text), *found.remarks)
     return _of_features(asked, next(iter(sources.values())), searched, remarks)
+
+
+def _left(budget_s: float | None, begun: float) -> float | None:
+    """Seconds of a budget that are left for the search: the report takes some too."""
+    if budget_s is None:
+        return None
+    return max((1 - _REPORT_SHARE) * budget_s - (perf_counter() - begun), _LEAST_S)
 
 
 def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[str, ...]:

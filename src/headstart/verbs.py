@@ -52,7 +52,7 @@ verbs_app = typer.Typer()
 _RESULT, _TRIALS = "result.json", "trials.sqlite"
 
 Budget = Annotated[
-    str | None, typer.Option(help="Time, roughly: 90s, 5m, 1h. Default: 5m for a network, else none.")
+    str | None, typer.Option(help="Time for everything: 90s, 5m, 1h. Default: 5m for a network, else none.")
 ]
 Policies = Annotated[
     str | None, typer.Option(help="Preparations to try, such as squish,crop; default: what makes sense.")
@@ -171,6 +171,9 @@ def tune(
 
     Example: headstart tune timm:mobilenetv3_small_100 photos -o runs/tuned --budget 5m
     """
+    from time import perf_counter
+
+    begun = perf_counter()
     from headstart.durations import parse_duration
     from headstart.networks.architectures import ARCHITECTURES
     from headstart.progress import terminal_progress
@@ -199,6 +202,7 @@ def tune(
             allow_leaks=allow_leaks,
             command=typed(),
             data=data,
+            begun=begun,
         )
     save_result(done.result, output, json, command=done.command)
 
