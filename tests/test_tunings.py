@@ -207,6 +207,13 @@ def test_the_verb_goes_on_with_a_network_and_answers_machines(tune: Tune) -> Non
     assert sorted(contents(Path("out"))) == ["card.md", "report.html", "result.json", "trials.sqlite"]
 
 
+def test_a_budget_that_is_too_small_is_said(digits: Dataset) -> None:
+    some = digits.subset(np.arange(60))
+    said = run_tuning("pixels", some, Search(budget_s=1e-6)).result.remarks
+    assert any(one.startswith("The search took") and "budget of 1e-06 s" in one for one in said)
+    assert not any("The search took" in one for one in run_tuning("pixels", some).result.remarks)
+
+
 def test_the_verb_leaves_the_folders_of_others_alone(tune: Tune, desk: Path) -> None:
     (desk / "out").mkdir()
     (desk / "out/diary.txt").write_text("mine")

@@ -136,7 +136,8 @@ def run_tuning(
             seed=seed,
             progress=options.progress,
         )
-        return _of_training(asked, tuned, found.remarks)
+        over = _exceeded(search.budget_s, begun, "one training is always finished")
+        return _of_training(asked, tuned, (*over, *found.remarks))
     _refuse(search, "source", ("n_trials", "engine"), "a network")
     augmentations = augmentations_for(dataset, search.augments, search.views or _VIEWS)
     sources = _sources(asked, policies_for(dataset, search.policies))
@@ -150,7 +151,8 @@ def run_tuning(
         budget_s=_left(search.budget_s, begun),
     )
     warnings = [flip_warning(dataset.classes, one) for one in augmentations.values()]
-    remarks = (*(text for text in warnings if text), *found.remarks)
+    over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
+    remarks = (*over, *(text for text in warnings if text), *found.remarks)
     return _of_features(asked, next(iter(sources.values())), searched, remarks)
 
 
@@ -159,6 +161,14 @@ def _left(budget_s: float | None, begun: float) -> float | None:
     if budget_s is None:
         return None
     return max((1 - _REPORT_SHARE) * budget_s - (perf_counter() - begun), _LEAST_S)
+
+
+def _exceeded(budget_s: float | None, begun: float, why: str) -> tuple[str, ...]:
+    """A remark where a budget was too small for what is always done."""
+    seconds = perf_counter() - begun
+    if budget_s is None or seconds <= budget_s:
+        return ()
+    return (f"The search took {seconds:.0f} s of a budget of {budget_s:g} s: {why}.",)
 
 
 def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[str, ...]:
