@@ -45,8 +45,11 @@ def quick() -> LettersRecipe:
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return ran(tmp_path_factory.mktemp("greek"))
+
+
+def ran(home: Path, *, controls: bool = True) -> Outcome:
     """Three digits stand in for the letters, other images of them for the strangers'."""
-    home = tmp_path_factory.mktemp("greek")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(home / "cache"))
         few, others = load("digits:0-2").subset(np.arange(27)), load("digits:0-2").subset(np.arange(40, 100))
@@ -54,7 +57,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         parts = {"digits": load("digits"), "few": few, "others": others}
         patch.setattr(letters, "load", lambda name: parts[name])
         cache = FolderCache(home / "features", 2**30)
-        options = Options(data="few", test="others", cache=cache, command="headstart run greek")
+        options = Options(
+            data="few", test="others", cache=cache, command="headstart run greek", controls=controls
+        )
         return run_recipe(quick(), home / "out", options)
 
 
@@ -63,6 +68,15 @@ def test_the_table_has_the_textbook_and_every_control(outcome: Outcome) -> None:
     assert names == {"probe", "textbook", "raw pixels", "random frozen", "scratch", "majority"}
     assert {row.accuracy.n for row in outcome.result.rows} == {60}
     assert "6 groups" in outcome.result.protocol and "opened once" in outcome.result.protocol
+
+
+def test_without_controls_there_is_no_verdict(tmp_path: Path) -> None:
+    """The textbook's way is no control: that the probe beats it does not say that transfer helps."""
+    found = ran(tmp_path, controls=False).result
+    assert [row.strategy for row in found.rows] == ["probe", "textbook"] and not found.comparisons
+    assert "no control was run, so whether transfer was worth it is open" in found.verdict
+    assert [line[0] for line in found.tables[0].lines] == ["probe", "textbook"]
+    assert "helps" not in found.verdict and "hurts" not in found.verdict
 
 
 def test_the_letters_themselves_are_left_out_one_at_a_time(outcome: Outcome) -> None:

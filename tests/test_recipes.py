@@ -312,6 +312,13 @@ def test_a_remark_is_said_at_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
     assert open_model(tmp_path / "out" / "source").manifest.settings["engine"] == "scratch"
 
 
+@pytest.mark.parametrize("name", ["parity", "odd-to-even"])
+def test_without_controls_there_is_no_verdict(name: str, tmp_path: Path) -> None:
+    found = run_recipe(quick(name), tmp_path / "out", Options(controls=False, progress=SILENT)).result
+    assert [row.strategy for row in found.rows] == ["probe"] and not found.comparisons
+    assert "no control was run, so whether transfer was worth it is open" in found.verdict
+
+
 def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runner, "learn_network", lambda *_, **__: pytest.fail("it trained"))
     for change, kind in (

@@ -105,7 +105,7 @@ def run_letters(
     """
     dataset, external = load(data or recipe.data), load(test or recipe.test)
     parts = _parts(recipe, engine, seed, keep, options)
-    alone = _left_out(parts, dataset)
+    alone = _left_out(parts, dataset, controls=controls)
     chosen = Wanted(
         probe=parts.probe,
         labels_per_class=(),
@@ -195,15 +195,16 @@ def _textbook(parts: _Parts, pool: Dataset, asked: Dataset) -> Strategy:
     return chosen_probe(reader, Probe(parts.recipe.textbook_tap, "flat", parts.recipe.textbook_head))
 
 
-def _left_out(parts: _Parts, dataset: Dataset) -> StudyResult:
+def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> StudyResult:
     """Every letter judged by a model that learnt from the others."""
     wanted = Wanted(
         probe=parts.probe,
         kind="leave-one-out",
         labels_per_class=(),
-        controls=("raw pixels",),
+        controls=("raw pixels",) if controls else (),
         seed=parts.seed,
         extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
+        shown=() if controls else (_TEXTBOOK,),
     )
     return run_study(parts.source, dataset, wanted, trained=parts.trained.model, options=parts.options)
 
