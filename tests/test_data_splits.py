@@ -190,3 +190,12 @@ def test_subsets_that_cannot_be() -> None:
         SettingError, match=r"^per_class is \(0, 5\), need sizes of at least 1; such as \(1, 5, 10\)$"
     ):
         nested_subsets(LABELS, (0, 5), seed=0)
+
+
+def test_folds_that_an_even_deal_does_not_find_are_found() -> None:
+    """Drawers who each drew some letters: two folds exist in which every letter is in both."""
+    labels = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    drawers = ["x", "y", "x", "y", "y", "z", "z", "w"]
+    for seed in range(30):
+        for _, held in folds(labels, 2, seed, drawers):
+            assert sorted(np.asarray(labels)[held]) == ["a", "b", "c", "d"]

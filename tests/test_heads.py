@@ -649,3 +649,14 @@ def test_mlp_stops_by_images_it_holds_out(task: Task) -> None:
 def test_mlp_follows_its_seed(task: Task) -> None:
     one, other = (MLPHead(epochs=3).fit(task.features, task.labels, seed=seed) for seed in (0, 1))
     assert not np.array_equal(one.probabilities(task.test_features), other.probabilities(task.test_features))
+
+
+def test_a_linear_head_validates_on_groups_that_two_folds_cannot_hold() -> None:
+    """Three classes from three groups, two each: any two folds hold all of one class; three do not."""
+    rng = np.random.default_rng(0)
+    labels = np.array(["a", "a", "b", "b", "c", "c"])
+    rows = rng.normal(size=(6, 4)).astype(np.float32) + 3 * np.repeat(np.eye(3, 4), 2, axis=0).astype(
+        np.float32
+    )
+    head = LinearHead().fit(rows, labels, clusters=np.array([0, 1, 1, 2, 2, 0]))
+    assert (head.predict(rows) == labels).all()

@@ -55,7 +55,7 @@ def test_the_evaluation_table_has_accuracy_classes_and_confusion() -> None:
     probs = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 0]] * 0.8 + 0.1
     found = evaluate("m on d, test", probs, np.array([0, 0, 0, 1, 1, 1]), ("cat", "dog"), 0)
     head, classes, confusion = evaluation_table(found).split("\n\n")
-    assert head.startswith("m on d, test\naccuracy 0.8333 [0.4365, 0.9699] on 6 images, loss ")
+    assert head.startswith("accuracy 0.8333 [0.4365, 0.9699] on 6 images, loss ")
     assert [line.split()[0] for line in classes.splitlines()] == ["class", "cat", "dog"]
     assert classes.splitlines()[1].split()[-1] == "3"
     assert [line.split() for line in confusion.splitlines()[1:]] == [["cat", "3", "0"], ["dog", "1", "2"]]

@@ -119,12 +119,16 @@ def folds(
     _check_units(names, codes, units, "image" if groups is None else "group")
     rng = np.random.default_rng(seed)
     fold = _dealt(codes, k, rng) if groups is None else _dealt_groups(codes, units, k, rng)
-    for name, code in zip(names, range(len(names)), strict=True):
-        if len(np.unique(fold[codes == code])) < 2:
-            raise DataError(
-                f"class {name!r} falls into one of {k} folds with all its groups, need two folds for it; "
-                "choose more folds, or another seed"
-            )
+    for _ in range(_N_TRIES):
+        alone = _in_one_fold(codes, fold)
+        if alone is None:
+            break
+        fold = rng.permutation(np.arange(n_units) % k)[units]  # less even, but perhaps possible
+    if alone is not None:
+        raise DataError(
+            f"class {str(names[alone])!r} falls into one of {k} folds with all its groups, need two folds "
+            "for it; choose more folds, or another seed"
+        )
     return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
 
 
@@ -202,6 +206,13 @@ def fewest_per_class(labels: ArrayLike, groups: ArrayLike | None = None) -> int:
         units = np.unique(np.asarray(groups), return_inverse=True)[1]
         codes = np.unique(np.stack([codes, units]), axis=1)[0]
     return int(np.bincount(codes).min())
+
+
+def _in_one_fold(codes: Indices, fold: Indices) -> int | None:
+    """The first class with all its images in one fold; None if there is none."""
+    pairs = np.unique(np.stack([codes, fold]), axis=1)
+    alone = np.flatnonzero(np.bincount(pairs[0]) < 2)
+    return int(alone[0]) if len(alone) else None
 
 
 def _coded(labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:

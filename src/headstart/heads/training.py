@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.splits import fewest_per_class, folds, holdout
+from headstart.errors import DataError
 from headstart.records import Array, Codes
 
 __all__ = ["Training", "class_weights"]
@@ -82,8 +83,16 @@ class Training:
         return self._rows_of(rest), self.originals[held]
 
     def folded(self, k: int) -> list[tuple[Rows, Rows]]:
-        """The same for each of k folds."""
-        parts = folds(self.codes[self.originals], k, self.seed, self._units)
+        """The same for each of k folds; of more, where so few would hold all of a class in one."""
+        n_clusters = len(np.unique(self.together))
+        for more in range(k, n_clusters + 1):
+            try:
+                parts = folds(self.codes[self.originals], more, self.seed, self._units)
+            except DataError:
+                if more == n_clusters:
+                    raise
+            else:
+                break
         return [(self._rows_of(rest), self.originals[held]) for rest, held in parts]
 
     def left_out_with(self) -> Rows | None:
