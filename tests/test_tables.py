@@ -56,7 +56,7 @@ def test_the_evaluation_table_has_accuracy_classes_and_confusion() -> None:
     found = evaluate("m on d, test", probs, np.array([0, 0, 0, 1, 1, 1]), ("cat", "dog"), 0)
     head, classes, confusion = evaluation_table(found).split("\n\n")
     assert head.startswith("accuracy 0.8333 [0.4365, 0.9699] on 6 images, loss ")
-    assert [line.split()[0] for line in classes.splitlines()] == ["class", "cat", "dog"]
+    assert [line.split()[0] for line in classes.splitlines()] == ["class", "cat", "dog", "average"]
     assert classes.splitlines()[1].split()[-1] == "3"
     assert [line.split() for line in confusion.splitlines()[1:]] == [["cat", "3", "0"], ["dog", "1", "2"]]
 
