@@ -236,7 +236,7 @@ def test_each_image_is_answered_by_a_fit_without_its_fold(few: Dataset) -> None:
     source = candidate(few)
     found = by_cross_validation(source, few, RIDGE, seed=0, options=PLAIN)
     assert found is not None
-    (parts,) = rounds_of(few, len(few), (), Protocol((), 1, 0, kind="folds", n_folds=10))[None]
+    (parts,) = rounds_of(few, len(few), (), Protocol((), 1, 0, kind="folds", n_folds=20))[None]
     assert sorted(np.concatenate([part.asked for part in parts]).tolist()) == list(range(40))
     for part in parts:
         assert not set(part.learn.tolist()) & set(part.asked.tolist())
@@ -250,7 +250,7 @@ def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
     """The label of an image changes whether its answer is right, never the answer."""
     source = candidate(few)
     found = by_cross_validation(source, few, CHOSEN, seed=0, options=PLAIN)
-    (parts,) = rounds_of(few, 40, (), Protocol((), 1, 0, kind="folds", n_folds=10))[None]
+    (parts,) = rounds_of(few, 40, (), Protocol((), 1, 0, kind="folds", n_folds=20))[None]
     part = parts[3]
     codes = few.codes()
     mixed = codes.copy()
