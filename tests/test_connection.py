@@ -104,6 +104,7 @@ def test_mirrors_that_are_silent_are_one_error_within_seconds() -> None:
             obtain(remote, "x", download=True)
 
 
+@pytest.mark.slow
 def test_a_mirror_that_answers_stands_in_for_one_that_does_not() -> None:
     content = b"a dataset"
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -43,6 +43,7 @@ def test_the_readme_shows_the_command_of_the_demo() -> None:
     assert f"headstart {' '.join(demo())}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_demo_on_three_letters_without_torch(tmp_path: Path) -> None:
     words = " ".join(demo()).replace("omniglot-greek", "omniglot-greek:alpha,beta,gamma")
     words = words.replace("--draws 10", "--draws 2").split()

@@ -316,6 +316,7 @@ def test_copies_that_nobody_looked_for_would_flatter() -> None:
     assert apart is not None and apart.table.rows[0].accuracy.value > 0.75
 
 
+@pytest.mark.slow
 def test_one_copy_does_not_make_the_interval_narrower(few: Dataset) -> None:
     assert isinstance(few.images, ArrayImages)
     pixels = few.images.pixels.copy()
@@ -362,6 +363,7 @@ def test_near_copies_are_left_out_together(tmp_path: Path, kind: str) -> None:
     assert apart is not None and apart.table.rows[0].accuracy.value > 0.75
 
 
+@pytest.mark.slow
 def test_images_of_a_group_are_left_out_together_and_counted_so() -> None:
     """Pixels that name the writer and nothing else: each writer has one class, by lot."""
     rng = np.random.default_rng(0)

@@ -126,6 +126,7 @@ def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judg
 # --- honesty
 
 
+@pytest.mark.slow
 def test_with_labels_that_mean_nothing_the_best_score_flatters_and_the_nested_one_does_not() -> None:
     rng, best, nested = np.random.default_rng(0), [], []
     tables = {where(f"t{n}"): rng.normal(size=(60, 5)).astype(np.float32) for n in range(8)}
@@ -202,6 +203,7 @@ def feature_tuned(
     return tune_features(sources, dataset, augmentations=augmentations, **options)
 
 
+@pytest.mark.slow
 def test_views_that_help_are_taken_and_those_that_mislead_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = labelled(14, 3)
     plain = {"a": clouds(labels, 20, 0.35)}
@@ -218,6 +220,7 @@ def test_views_that_help_are_taken_and_those_that_mislead_are_not(monkeypatch: p
     assert helped.nested.value > rivals["default preparation"]
 
 
+@pytest.mark.slow
 def test_views_are_computed_of_the_best_places_only_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, asked = labelled(20, 2), []
     plain = {f"t{n}": clouds(labels, 6, apart, n) for n, apart in enumerate((0.0, 3.0, 0.0, 2.5, 0.0))}
@@ -227,6 +230,7 @@ def test_views_are_computed_of_the_best_places_only_and_once(monkeypatch: pytest
     assert set(viewed[0]) <= {"t1", "t3"}
 
 
+@pytest.mark.slow
 def test_a_preparation_that_changes_nothing_is_not_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = labelled(12, 2)
     plain = {
@@ -245,6 +249,7 @@ def test_a_preparation_that_changes_nothing_is_not_tried_twice(monkeypatch: pyte
     )
 
 
+@pytest.mark.slow
 def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = labelled(12, 2)
     plain = {"a": clouds(labels, 6, 1.0)}
