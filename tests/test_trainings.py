@@ -18,6 +18,7 @@ from headstart.data.readers import from_arrays, load
 from headstart.model import Model, open_model
 from headstart.networks.architectures import training_for
 from headstart.records import TrainSettings
+from headstart.training_judging import cross_fitted
 from headstart.training_log import JsonLines
 from headstart.trainings import Keeping, Training, checkpoints_of, log_of, run_training
 
@@ -280,6 +281,17 @@ def test_of_few_images_the_figure_is_cross_validated(run: Run, desk: Path) -> No
     assert found.accuracy.n == 40 and "40 cross-validated images" in done.result.verdict
     assert done.learnt.model.manifest.scores["cv_accuracy"] == found.accuracy.value
     assert (desk / "m" / "report.html").is_file()
+
+
+def test_copies_calibrate_on_one_side_of_the_halves() -> None:
+    rng, cluster = np.random.default_rng(0), np.arange(60).repeat(2)
+    logits = rng.normal(size=(60, 3)).astype(np.float32)[cluster] * 4
+    codes = rng.integers(0, 3, 60)[cluster]
+    answers = cross_fitted(logits, codes, seed=0, together=cluster)
+    changed = codes.copy()
+    changed[:2] = (codes[0] + 1) % 3
+    moved = (cross_fitted(logits, changed, seed=0, together=cluster) != answers).any(axis=1)
+    assert moved.any() and not moved[:2].any(), "no image's own label decides its temperature"
 
 
 def test_a_flip_of_digits_is_warned_of(few: Dataset, tmp_path: Path) -> None:

@@ -152,6 +152,15 @@ def test_images_of_a_group_are_left_out_together() -> None:
     assert grouped.nested.value < 0.8 and grouped.best.accuracy.value < 0.9
 
 
+def test_copies_do_not_make_the_interval_of_the_estimate_narrower() -> None:
+    labels = labelled(20, 2)
+    rows = clouds(labels, 4, 0.5)
+    once = tune_arrays({where("only"): rows}, labels)
+    copies = np.arange(40).repeat(2)
+    twice = tune_arrays({where("only"): rows[copies]}, labels[copies], groups=copies)
+    assert twice.nested.high - twice.nested.low > 0.95 * (once.nested.high - once.nested.low)
+
+
 def test_same_seed_same_search_and_other_folds_with_another() -> None:
     assert replace(searched(), seconds=0.0) == replace(searched(), seconds=0.0)
     assert [one.lead for one in searched(1).rivals] != [one.lead for one in searched().rivals]

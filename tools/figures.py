@@ -2,10 +2,11 @@
 
     python tools/figures.py run [NAME ...] [--group fast|slow]   run commands, write results, render
     python tools/figures.py render                               rewrite the marked blocks from the results
-    python tools/figures.py check [--allow-stale]                one line for every fault, status 1 if any
+    python tools/figures.py check [--strict]                     one line for every fault, status 1 if any
 
 ``benchmarks/figures.toml`` says which command gives which figure and on which code it depends. A result is
-stale when that code is not the code it was made with: see digests.py.
+stale when that code is not the code it was made with: see digests.py. A block that quotes a stale result ends
+in a sentence that says so, and a block without it is a fault; with --strict every stale result is one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +107,20 @@ class Book:
         quoted = {
             name: read_result(self.place(name)) for name, one in self.figures.items() if block in one.blocks
         }
-        return rendered(self.templates, block, quoted)
+        return rendered(self.templates, block, quoted) + self._dated(quoted)
+
+    def _dated(self, names: Iterable[str]) -> str:
+        """A paragraph that says when results were measured, if the code has changed since then."""
+        stale = [name for name in names if self.stale(self.figures[name])]
+        dates = sorted({header_of(self.place(name)).date for name in stale})
+        return f"\n*Measured on {' and '.join(dates)}, before later changes to the code.*\n" if stale else ""
+
+    def stale(self, figure: Figure) -> list[Path]:
+        """Files of a result that other code, or another command, has made."""
+        files = [
+            self.place(figure.name, suffix) for suffix in ((".json", ".txt") if figure.text else (".json",))
+        ]
+        return [path for path in files if header_of(path).code != self.digest(figure)]
 
     def shown(self, path: Path) -> str:
         """A path as messages name it."""
@@ -150,26 +164,26 @@ def _faults_of_settings(book: Book) -> Iterator[str]:
 
 
 def _faults_of_result(book: Book, figure: Figure) -> Iterator[str]:
-    """A result that is not there, or was made by other code or another command; else pictures that were."""
+    """A result that is not there or was made by other code; pictures of another run than the result."""
     present, again = book.digest(figure), f"run: python tools/figures.py run {figure.name}"
-    stale = []
-    for suffix in (".json", ".txt") if figure.text else (".json",):
-        path = book.place(figure.name, suffix)
-        try:
-            if header_of(path).code != present:
-                stale.append(book.shown(path))
-        except FileNotFoundError:
-            yield f"{book.shown(path)} is not there, expected the result of figure {figure.name}; {again}"
-        except ValueError as error:
-            yield f"{error}; {again}"
-    if stale:
-        yield f"{' and '.join(stale)}: stale, expected results of the present code, {present[:12]}; {again}"
+    try:
+        stale = book.stale(figure)
+        made = header_of(book.place(figure.name)).code
+    except FileNotFoundError as error:
+        missing = book.shown(Path(error.filename))
+        yield f"{missing} is not there, expected the result of figure {figure.name}; {again}"
         return
+    except ValueError as error:
+        yield f"{error}; {again}"
+        return
+    if stale:
+        names = " and ".join(map(book.shown, stale))
+        yield f"{names}: stale, expected results of the present code, {present[:12]}; {again}"
     for name in figure.images:
         path = book.root / name
-        if not path.exists() or stamped(path) != present:
+        if not path.exists() or stamped(path) != made:
             yield (
-                f"{name}: stale, expected a picture of the present code, {present[:12]}; "
+                f"{name}: not a picture of the present result, {made[:12]}, expected one; "
                 f"{again}, then: python tools/screenshots.py {path.stem}"
             )
 
@@ -271,13 +285,13 @@ def main() -> None:
     parser.add_argument(
         "--group", choices=("fast", "slow"), default="fast", help="to run where no name is given"
     )
-    parser.add_argument("--allow-stale", action="store_true", help="report stale results and pass")
+    parser.add_argument("--strict", action="store_true", help="fail for stale results, too")
     asked = parser.parse_args()
     book = Book(ROOT)
     if asked.what == "check":
         found = list(faults(book))
         print("\n".join(found), file=sys.stderr)
-        sys.exit(1 if [one for one in found if not (asked.allow_stale and ": stale, " in one)] else 0)
+        sys.exit(1 if [one for one in found if asked.strict or ": stale, " not in one] else 0)
     failed = run(book, asked.names, asked.group) if asked.what == "run" else []
     failed += render(book)
     if failed:

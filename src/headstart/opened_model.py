@@ -42,8 +42,8 @@ class Attempt:
         said = self.decision.sentence
         if self.decision.accepted:
             said += (
-                " These images also decided which model was kept, so the figures on them are optimistic; "
-                "evaluate the model on other images."
+                " These held-out images decided which model was kept, so both figures are optimistic; the "
+                "reported accuracy is about other images."
             )
         return said
 

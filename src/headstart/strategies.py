@@ -266,7 +266,7 @@ def _judged_network(
     if settings.patience:
         probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
     else:
-        probs = cross_fitted(network.logits(images), codes, settings.seed)
+        probs = cross_fitted(network.logits(images), codes, settings.seed, judging.together)
     return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.splits import fewest_per_class, folds, holdout
@@ -89,7 +90,9 @@ def deciding_part(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     return held.subset(deciding), held.subset(judging)
 
 
-def cross_fitted(logits: Array, codes: Codes, seed: int) -> Array:
+def cross_fitted(
+    logits: Array, codes: Codes, seed: int, together: NDArray[np.generic] | None = None
+) -> Array:
     """Probabilities of images whose temperature was fitted on the other half of them.
 
     Parameters
@@ -100,13 +103,16 @@ def cross_fitted(logits: Array, codes: Codes, seed: int) -> Array:
         Their classes.
     seed : int
         Deals the halves.
+    together : ndarray of shape (n_images,), optional
+        Images with the same number go to the same half.
 
     Returns
     -------
     ndarray of shape (n_images, n_classes), float32
         The answers are those of any temperature; how reliable they are is judged without having seen them.
     """
-    half = np.random.default_rng([seed, 13]).permutation(len(codes)) % 2 == 0
+    cluster = np.arange(len(codes)) if together is None else np.unique(together, return_inverse=True)[1]
+    half = (np.random.default_rng([seed, 13]).permutation(cluster.max() + 1) % 2 == 0)[cluster]
     found = np.empty(logits.shape, np.float32)
     for here in (half, ~half):
         factor = fit_temperature(logits[~here], codes[~here]) if (~here).any() else 1.0
@@ -153,7 +159,7 @@ def cross_validated_training(
         views = training_views(augmentation, settings.seed)
         fit(network, images[learn], codes[learn], replace(settings, patience=0), views=views)
         answers[held] = network.logits(images[held])
-    return TrainingJudged(pool, cross_fitted(answers, codes, settings.seed), "cross-validated")
+    return TrainingJudged(pool, cross_fitted(answers, codes, settings.seed, pool.together), "cross-validated")
 
 
 def training_views(augmentation: Augmentation | None, seed: int) -> Views | None:

@@ -20,6 +20,7 @@ from headstart.choose import alike, deciding_images
 from headstart.data.dataset import Dataset
 from headstart.data.splits import fewest_per_class, folds
 from headstart.errors import DataError, SettingError, nearest
+from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.evaluation.resampled import resampled_difference
@@ -29,7 +30,7 @@ from headstart.heads.held_out import best_setting
 from headstart.heads.registry import SEARCHED, make_head
 from headstart.heads.training import Training
 from headstart.imaging.augment import Augmentation
-from headstart.records import Array, Codes, Difference, Score, Source
+from headstart.records import Array, Codes, Difference, Source
 from headstart.search_clock import Clock
 from headstart.search_factors import explained, factors_of
 from headstart.tune_records import NO_VIEWS, FeatureTrial, FeatureTuning, Rival, Way, Where
@@ -175,7 +176,7 @@ def tune_arrays(
     Inside: one cluster left out at a time, exactly, with one decomposition for each place and head. Outside:
     5 folds, up to 50 images 10 folds (or the smallest class) three times over; the whole search is run again
     without each. Time is about that of 1 + 0.6 * n_outer * repeats searches. Outer folds share images to
-    learn from, so an interval of their pooled answers is a little too narrow (Bates et al.).
+    learn from (Bates et al.), so intervals are those of `intervals.cross_validated`, by groups where given.
 
     References
     ----------
@@ -367,17 +368,20 @@ def _result(
     asked = np.sort(np.concatenate([held for _, held in outer[0]]))
     known = {name: one[: len(outer), asked] for name, one in hits.items()}
     leads = {name: _lead(hits["tuned"], one, outer) for name, one in hits.items()}
-    tuned = known.pop("tuned")
+    tuned, groups = known.pop("tuned"), None if search.groups is None else search.groups[asked]
     runner_up = next((one for one in trials if _elsewhere(one, trials[0])), None)
     return FeatureTuning(
         trials,
-        _score(tuned),
+        accuracy_score(tuned, groups, crossed=True),
         _spread(tuned),
         len(outer),
         len(outer[0]),
         len(search.labels),
         picks,
-        tuple(Rival(name, _score(one), _spread(one), leads[name]) for name, one in known.items()),
+        tuple(
+            Rival(name, accuracy_score(one, groups, crossed=True), _spread(one), leads[name])
+            for name, one in known.items()
+        ),
         runner_up,
         None if runner_up is None else paired_difference(found[trials[0]], found[runner_up]),
         factors_of(trials),
@@ -538,10 +542,6 @@ def _ranked(found: _Found) -> tuple[FeatureTrial, ...]:
 
 def _elsewhere(trial: FeatureTrial, best: FeatureTrial) -> bool:
     return (trial.where, trial.augment) != (best.where, best.augment)
-
-
-def _score(hits: Hits) -> Score:
-    return wilson(float(hits.mean(axis=0).sum()), hits.shape[1])
 
 
 def _spread(hits: Hits) -> float:

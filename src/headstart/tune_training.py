@@ -23,8 +23,8 @@ from headstart._optional import require
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import holdout
 from headstart.errors import DataError, SettingError
+from headstart.evaluation.clusters import accuracy_score, clustered_difference
 from headstart.evaluation.compare import paired_difference
-from headstart.evaluation.intervals import wilson
 from headstart.imaging.prepare import prepare
 from headstart.networks.architectures import architecture
 from headstart.networks.registry import make_network
@@ -197,10 +197,10 @@ def tune_training(
         engine,
         trials,
         default,
-        _score(watched),
-        _score(judged),
-        _score(untuned),
-        paired_difference(judged, untuned),
+        accuracy_score(watched, bench.together[0]),
+        accuracy_score(judged, bench.together[1]),
+        accuracy_score(untuned, bench.together[1]),
+        _lead(judged, untuned, bench.together[1]),
         factors,
         len(bench.fit[1]),
         n_resumed,
@@ -215,7 +215,10 @@ Part = tuple[Images, Codes]
 
 @dataclass(frozen=True)
 class _Bench:
-    """What all trials share: the network, who trains it, and images to learn from, choose by and judge by."""
+    """What all trials share: the network, who trains it, and images to learn from, choose by and judge by.
+
+    ``together`` are the clusters of the images that choose, and of those that judge.
+    """
 
     spec: NetworkSpec
     engine: str
@@ -224,6 +227,7 @@ class _Bench:
     fit: Part
     watch: Part
     judge: Part
+    together: tuple[NDArray[np.generic] | None, ...] = (None, None)
 
     def trained(self, regime: Regime, on_step: Callable[[Network], OnStep]) -> Network:
         """A network trained on the images to learn from."""
@@ -294,7 +298,8 @@ def _bench(train: Dataset, network: str, engine: str, seed: int, progress: Progr
     learn, watch = _parted(train, rest, _WATCHED_SHARE, seed)
     images, codes = prepare(train, spec.input), train.codes()
     parts = [(images[part], codes[part]) for part in (learn, watch, judge)]
-    return _Bench(spec, engine, seed, progress, parts[0], parts[1], parts[2])
+    together = tuple(None if train.together is None else train.together[part] for part in (watch, judge))
+    return _Bench(spec, engine, seed, progress, parts[0], parts[1], parts[2], together)
 
 
 def _parted(
@@ -570,5 +575,8 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _score(hits: Hits) -> Score:
-    return wilson(int(hits.sum()), len(hits))
+def _lead(judged: Hits, untuned: Hits, together: NDArray[np.generic] | None) -> Difference:
+    """The best regime's accuracy less the default's, by clusters if images have any."""
+    if together is not None and 2 <= len(np.unique(together)) < len(together):
+        return clustered_difference(judged, untuned, together)
+    return paired_difference(judged, untuned)

@@ -421,9 +421,8 @@ def _feature_protocol(found: FeatureTuning) -> str:
         f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
         f"whole search was run again (leave-one-out inside), its winner fitted and asked about that "
         "fold. Validation and test images were not looked at. Views were learnt from, never judged by. "
-        "Intervals of accuracies are Wilson's on the pooled answers, a little too narrow as folds share "
-        "images to learn from; differences are by the corrected resampled t-test over folds, with Holm's "
-        "adjustment."
+        "Intervals of accuracies count two thirds of the images, since folds share training images; "
+        "differences are by the corrected resampled t-test over folds, with Holm's adjustment."
     )
 
 
