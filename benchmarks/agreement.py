@@ -34,13 +34,13 @@ from machine import facts
 from PIL import Image
 
 from headstart.data.dataset import Dataset
-from headstart.data.pixels import EXTENSIONS
-from headstart.data.readers import from_arrays, load
+from headstart.data.images.decode import EXTENSIONS
+from headstart.data.images.prepare import decode, fit
+from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import FileImages
-from headstart.export import export_model
 from headstart.graph.files import run_file
-from headstart.imaging.prepare import decode, fit
-from headstart.model import Model, open_model
+from headstart.models.export import export_model
+from headstart.models.model import Model, open_model
 from headstart.records import Answered
 
 _HERE = [sys.executable, "-m", "headstart"]

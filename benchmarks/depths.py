@@ -18,12 +18,12 @@ import numpy as np
 from machine import facts
 from thousand_labels import omniglot_source
 
-from headstart.controls import Chooser, Reader
-from headstart.data.readers import load
-from headstart.finetune import Decision, Finetuner, Trial
-from headstart.opening import Opening
-from headstart.protocol import Protocol, rounds_of
-from headstart.strategies import Probe
+from headstart.data.readers.load import load
+from headstart.strategies.finetune.decide import Decision, Finetuner, Trial
+from headstart.strategies.finetune.options import Opening
+from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.learn import Probe
+from headstart.workflows.study.protocol import Protocol, rounds_of
 
 DEPTHS = ("head", "last", "2", "3", "all")
 

@@ -21,18 +21,19 @@ from time import perf_counter
 import numpy as np
 from machine import facts
 
-from headstart.comparison import run_table
-from headstart.controls import Reader, chosen_probe, majority, redrawn_probe
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
+from headstart.data.readers.load import from_arrays, load
 from headstart.evaluation.clusters import clustered_score
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
-from headstart.networks.architectures import architecture
-from headstart.protocol import Protocol, Strategy, decide
+from headstart.networks.specs import architecture
 from headstart.records import InputSpec
-from headstart.sources import open_source, random_source
-from headstart.strategies import Probe
+from headstart.sources.registry import open_source, random_source
+from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
+from headstart.strategies.learn import Probe
+from headstart.workflows.study.controls import majority
+from headstart.workflows.study.protocol import Protocol, decide
+from headstart.workflows.study.table import run_table
 
 _SPEC = architecture("mlp", InputSpec(28, 28, 1), 10)
 _PROBE = Probe("hidden2", "flat", "ridge")

@@ -39,10 +39,10 @@ def peak_mib() -> float:
 
 def child(path: str) -> None:
     """Extract the features of a mapped file and say how much memory that took."""
-    from headstart.cache import default_cache
     from headstart.data import from_arrays
-    from headstart.features import Extraction, extract
-    from headstart.sources import open_source
+    from headstart.sources.features import Extraction, extract
+    from headstart.sources.registry import open_source
+    from headstart.system.cache import default_cache
 
     images = np.load(path, mmap_mode="r")
     labels = np.arange(len(images)) % 10

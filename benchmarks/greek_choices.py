@@ -16,14 +16,14 @@ from itertools import product
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-from headstart.cache import default_cache
-from headstart.controls import Reader, fitted
-from headstart.data.readers import from_arrays, load
-from headstart.features import Extraction
-from headstart.imaging.augment import parse_augmentation
-from headstart.imaging.ink import ink
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.images.ink import ink
+from headstart.data.readers.load import from_arrays, load
 from headstart.records import TrainSettings
-from headstart.strategies import learn_network
+from headstart.sources.features import Extraction
+from headstart.strategies.fits import Reader, fitted
+from headstart.strategies.learn import learn_network
+from headstart.system.cache import default_cache
 
 TRIPLES = ((2, 5, 8), (3, 6, 9), (1, 4, 7))
 

@@ -18,16 +18,16 @@ from dataclasses import replace
 import numpy as np
 from machine import facts
 
-from headstart.cache import FolderCache
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.data.splits import nested_subsets
-from headstart.features import Extraction
 from headstart.heads.registry import HEADS
 from headstart.records import Score, Source
-from headstart.sources import open_source
-from headstart.strategies import CHOSEN, Probe
-from headstart.transfers import run_transfer
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import CHOSEN, Probe
+from headstart.system.cache import FolderCache
+from headstart.workflows.transfer.run import run_transfer
 
 
 def printed(

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from headstart.errors import HeadstartError
-from headstart.model import open_model
+from headstart.models.model import open_model
 
 TRAINING = ("digits", "--network", "cnn", "--epochs", "6", "--augment", "handwriting", "--patience", "4")
 

@@ -18,12 +18,12 @@ import numpy as np
 from machine import facts, parser
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.data.splits import nested_subsets
-from headstart.features import extract_all
 from headstart.records import Array
-from headstart.sources import open_source
-from headstart.tune import Where, places_to_try, tune_arrays
+from headstart.sources.features import extract_all
+from headstart.sources.registry import open_source
+from headstart.workflows.tune.features import Where, places_to_try, tune_arrays
 
 __all__ = ["main", "tables"]
 

@@ -41,13 +41,13 @@ def main() -> None:
     chosen = given.parse_args()
     os.environ["HEADSTART_DATA"] = chosen.data
 
-    from headstart.data.readers import from_arrays, load
-    from headstart.evaluation.novelty import detection
-    from headstart.imaging.prepare import prepare
-    from headstart.model import open_model
+    from headstart.data.images.prepare import prepare
+    from headstart.data.readers.load import from_arrays, load
+    from headstart.evaluation.detection import detection
+    from headstart.interfaces.cli.tables import detection_table
+    from headstart.models.model import open_model
     from headstart.records import InputSpec
-    from headstart.strategies import learn_network
-    from headstart.tables import detection_table
+    from headstart.strategies.learn import learn_network
 
     about, judged = facts("headstart", "numpy", "openvino", "torch"), []
     print(about)

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from machine import facts
 
-from headstart.cache import default_cache
-from headstart.controls import Chooser, Reader
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.evaluation.compare import paired_difference, verdict
-from headstart.features import Extraction
-from headstart.finetune import Finetuner
-from headstart.opening import Opening
-from headstart.sources import open_source
-from headstart.strategies import CHOSEN
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source
+from headstart.strategies.finetune.decide import Finetuner
+from headstart.strategies.finetune.options import Opening
+from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.learn import CHOSEN
+from headstart.system.cache import default_cache
 
 
 def judged(weights: str, train: Dataset, test: Dataset, asked: argparse.Namespace) -> dict[str, Any]:

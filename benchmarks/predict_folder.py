@@ -28,7 +28,7 @@ def make(home: Path, n_images: int) -> None:
     """Pictures of MNIST, over again where it has too few."""
     from PIL import Image
 
-    from headstart.data.readers import load
+    from headstart.data.readers.load import load
 
     pixels = load("mnist").images.pixels
     for index in range(n_images):
@@ -41,9 +41,9 @@ def learn(folder: str) -> None:
     """A small network, so that finding, reading and writing are what is measured."""
     import numpy as np
 
-    from headstart.data.readers import load
+    from headstart.data.readers.load import load
     from headstart.records import TrainSettings
-    from headstart.strategies import learn_network
+    from headstart.strategies.learn import learn_network
 
     few = load("mnist").subset(np.arange(2000))
     learn_network(few, network="cnn", engine="scratch", settings=TrainSettings(epochs=1)).model.save(folder)
@@ -51,7 +51,7 @@ def learn(folder: str) -> None:
 
 def child(model: str, folder: str, out: str) -> None:
     """Predict one folder and say how much memory and time that took."""
-    from headstart.predict_batch import Asked, predict_to_file
+    from headstart.models.predict_csv import Asked, predict_to_file
 
     done = predict_to_file(Asked(model, (folder,)), out)
     print(

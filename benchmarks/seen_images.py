@@ -89,8 +89,8 @@ def form(seed: int) -> Image.Image:
 
 def glanced(images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
     """Thumbnails, and which images are tiny."""
-    from headstart.data.duplicates import THUMB_PX
-    from headstart.data.pixels import squished
+    from headstart.data.checks.duplicates import THUMB_PX
+    from headstart.data.images.decode import squished
 
     plain = [np.asarray(one if one.mode == "L" else one.convert("RGB")) for one in images]
     thumbs = np.stack([squished(one[..., None] if one.ndim == 2 else one, THUMB_PX) for one in plain])
@@ -101,7 +101,7 @@ def judged(
     name: str, known: Sequence[Image.Image], new: Sequence[Image.Image], changes: Sequence[str]
 ) -> dict[str, Any]:
     """False alarms among new images, and how many of some known ones are recognised after each change."""
-    from headstart.data.looks import Matcher, look_at
+    from headstart.data.checks.appearance import Matcher, look_at
 
     thumbs, tiny = glanced(known)
     looks = look_at(thumbs, tiny)
@@ -161,7 +161,7 @@ def main() -> None:
     data = Path(given.parse_args().data)
     os.environ["HEADSTART_DATA"] = str(data)
 
-    from headstart.data.readers import load
+    from headstart.data.readers.load import load
 
     about = facts("headstart", "numpy", "pillow")
     print(about)

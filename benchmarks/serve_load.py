@@ -31,7 +31,7 @@ from typing import Any
 from machine import facts, spread
 
 SERVE = (
-    "import sys; from headstart.app.server import serve_models; "
+    "import sys; from headstart.interfaces.http.server import serve_models; "
     "serve_models([sys.argv[1]], precision=sys.argv[2], workers=int(sys.argv[3]), port=int(sys.argv[4]))"
 )
 PEER = Path(__file__).with_name("torch_server.py")
@@ -150,7 +150,7 @@ def pictures(words: str, folder: Path) -> list[Path]:
     if not Path(words).is_dir():
         from PIL import Image
 
-        from headstart.data.readers import load
+        from headstart.data.readers.load import load
 
         for number, pixels in enumerate(load(words).images.pixels[:N_SENT]):  # type: ignore[attr-defined]
             Image.fromarray(pixels[..., 0]).save(folder / f"{number:02}.png")

@@ -47,7 +47,7 @@ def main() -> None:
     heavy = {
         "import headstart": loaded("import headstart"),
         "headstart --help": loaded(
-            "import sys; sys.argv[1:] = ['--help']\nfrom headstart.cli import app\n"
+            "import sys; sys.argv[1:] = ['--help']\nfrom headstart.interfaces.cli.main import app\n"
             "try: app()\nexcept SystemExit: pass"
         ),
     }

@@ -22,12 +22,12 @@ def child(weights: str, folder: str) -> None:
     """The study, as the command line runs it, on 1,000 digits."""
     from time import perf_counter
 
-    from headstart.cache import default_cache
-    from headstart.data.readers import from_arrays, load
-    from headstart.features import Extraction
+    from headstart.data.readers.load import from_arrays, load
     from headstart.report.page import render
-    from headstart.sources import open_source
-    from headstart.studies import Wanted, run_study
+    from headstart.sources.features import Extraction
+    from headstart.sources.registry import open_source
+    from headstart.system.cache import default_cache
+    from headstart.workflows.study.run import Wanted, run_study
 
     begun = perf_counter()
     mnist = load("mnist").split("train")

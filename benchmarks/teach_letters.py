@@ -31,7 +31,7 @@ def letters(folder: Path) -> list[tuple[str, Path]]:
 
 def taught(eye: Any, examples: Sequence[tuple[str, Path]]) -> tuple[Any, float]:
     """A classroom with these examples, and the seconds from the last one to the new accuracy."""
-    from headstart.app.classroom import Classroom
+    from headstart.interfaces.teach.classroom import Classroom
 
     room, begun = Classroom(eye), 0.0
     for label in dict.fromkeys(label for label, _ in examples):
@@ -76,10 +76,10 @@ def main() -> None:
 
     from dataclasses import replace
 
-    from headstart.app.classroom import Eye, fitting_augmentation
-    from headstart.data.readers import load
-    from headstart.sources import open_source
-    from headstart.strategies import learn_network
+    from headstart.data.readers.load import load
+    from headstart.interfaces.teach.classroom import Eye, fitting_augmentation
+    from headstart.sources.registry import open_source
+    from headstart.strategies.learn import learn_network
 
     about = facts("headstart", "numpy", "openvino", "torch")
     print(", ".join(f"{name} {value}" for name, value in about.items()))

@@ -27,27 +27,27 @@ from typing import Any
 import numpy as np
 from machine import facts
 
-from headstart.cache import default_cache
-from headstart.controls import Chooser, Reader
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.images.prepare import prepare
+from headstart.data.readers.load import load
 from headstart.data.splits import holdout
 from headstart.evaluation.intervals import wilson
-from headstart.features import Extraction
-from headstart.finetune import Finetuner
 from headstart.graph.build import network_graph
 from headstart.heads.base import fit_temperature, log_loss, softmax
-from headstart.imaging.augment import parse_augmentation
-from headstart.imaging.prepare import prepare
-from headstart.networks.architectures import architecture, training_for
-from headstart.networks.registry import make_network
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture, training_for
 from headstart.networks.training import fit
-from headstart.opening import Opening
-from headstart.opening_rules import settings_for
-from headstart.protocol import Protocol, rounds_of
 from headstart.records import InputSpec, Source
-from headstart.sources import open_source, spec_source
-from headstart.strategies import Probe, training_views
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source, spec_source
+from headstart.strategies.finetune.decide import Finetuner
+from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.rules import settings_for
+from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.learn import Probe, training_views
+from headstart.system.cache import default_cache
+from headstart.workflows.study.protocol import Protocol, rounds_of
 
 DIGITS, PER_CLASS = InputSpec(28, 28, 1), 100
 HANDS = parse_augmentation("many-hands", 1)

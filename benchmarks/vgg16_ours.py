@@ -15,13 +15,13 @@ import json  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from headstart.cache import default_cache  # noqa: E402
 from headstart.data import load  # noqa: E402
-from headstart.features import Extraction, extract  # noqa: E402
+from headstart.data.images.augment import parse_augmentation  # noqa: E402
 from headstart.heads.registry import make_head  # noqa: E402
-from headstart.imaging.augment import parse_augmentation  # noqa: E402
-from headstart.sources import open_source  # noqa: E402
-from headstart.strategies import training_rows  # noqa: E402
+from headstart.sources.features import Extraction, extract  # noqa: E402
+from headstart.sources.registry import open_source  # noqa: E402
+from headstart.strategies.learn import training_rows  # noqa: E402
+from headstart.system.cache import default_cache  # noqa: E402
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from command import ERROR, Run, Said, contents
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,7 +74,7 @@ def digits() -> Dataset:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command in this process; any exception that leaves main fails the test with its traceback."""
-    from headstart import cli
+    from headstart.interfaces.cli import main as cli
 
     def runner(*words: object, stdin: str = "") -> Said:
         monkeypatch.setattr(sys, "argv", ["headstart", *map(str, words)])

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from headstart.features import feature_graph
-from headstart.graph.adopt import adopt, flops_of
 from headstart.graph.build import INPUT, GraphBuilder, normalise, pool, read
-from headstart.graph.runtime import compile_graph
+from headstart.graph.run import compile_graph
+from headstart.graph.wrap import adopt, flops_of
 from headstart.records import Array, Images, InputSpec, Source
+from headstart.sources.features import feature_graph
 
 SCALING = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
 

@@ -22,12 +22,12 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from python_multipart.multipart import MultipartParser
 
-from headstart.app.api import App, make_app
-from headstart.app.limits import Budget, Limits, RequestError, shown
-from headstart.app.pictures import FORMATS, picture_px
-from headstart.app.uploads import _Form
-from headstart.data import pixels
+from headstart.data.images import decode as pixels
 from headstart.errors import SettingError
+from headstart.interfaces.http.api import App, make_app
+from headstart.interfaces.http.images import FORMATS, picture_px
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+from headstart.interfaces.http.uploads import _Form
 from headstart.records import NONE_OF_THESE, InputSpec
 from tiny_model import SPEC, noise, picture, tiny_model
 
@@ -527,7 +527,7 @@ def test_a_fault_of_ours_is_a_500_that_says_nothing_of_the_sender(
     def broken(*_: Any) -> Any:
         raise ValueError("secret picture of alice")
 
-    monkeypatch.setattr("headstart.app.api._Served.say", broken)
+    monkeypatch.setattr("headstart.interfaces.http.api._Served.say", broken)
     answer = send(app, picture(1))
     assert answer.status_code == 500 and "alice" not in answer.text
     (record,) = caplog.records

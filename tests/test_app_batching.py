@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart.app.batching import Batcher
 from headstart.graph.online import OnlineRun
+from headstart.interfaces.http.batching import Batcher
 from headstart.records import Array, Images
 from tiny_model import SIZE, tiny_model
 

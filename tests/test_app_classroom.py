@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from headstart.app.blackboard import answer_html, answers_html, lesson_html, notice_html
-from headstart.app.classroom import Classroom, Eye, fitting_augmentation, left_out_right
 from headstart.data.dataset import Dataset
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError, HeadstartError, SettingError, UnknownClassError
@@ -20,9 +18,11 @@ from headstart.evaluation.intervals import wilson
 from headstart.heads.base import one_hot
 from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights
-from headstart.model import open_model
+from headstart.interfaces.teach.blackboard import answer_html, answers_html, lesson_html, notice_html
+from headstart.interfaces.teach.classroom import Classroom, Eye, fitting_augmentation, left_out_right
+from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
-from headstart.sources import pixel_source
+from headstart.sources.registry import pixel_source
 
 KINDS = ("bar", "cross", "ring")
 
@@ -264,8 +264,8 @@ def test_what_is_not_there_cannot_be_used(room: Classroom) -> None:
 
 
 def test_there_is_an_end_to_it(room: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.app.classroom._MOST_EXAMPLES", 4)
-    monkeypatch.setattr("headstart.app.classroom._MOST_CLASSES", 2)
+    monkeypatch.setattr("headstart.interfaces.teach.classroom._MOST_EXAMPLES", 4)
+    monkeypatch.setattr("headstart.interfaces.teach.classroom._MOST_CLASSES", 2)
     room.add_class("bar")
     room.add_class("ring")
     with pytest.raises(SettingError, match="headstart transfer"):
@@ -336,7 +336,7 @@ def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:
 
 
 def test_many_examples_have_fewer_views(eye: Eye, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.app.classroom._ROWS", 24)
+    monkeypatch.setattr("headstart.interfaces.teach.classroom._ROWS", 24)
     room = taught(Classroom(eye), 3)
     assert room._rows()[0].shape == (18, 784)  # 9 pictures with one view each
     room.add("bar", picture("bar", 8))

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import pytest
 
-from headstart.app.server import read_models, serve_models
 from headstart.errors import MissingExtraError, ModelError, SettingError
+from headstart.interfaces.http.server import read_models, serve_models
 from test_app_api import png_of
 from tiny_model import noise, picture, tiny_model
 
 PROGRAM = """
 import sys
-from headstart.app.limits import Limits
-from headstart.app.server import serve_models
+from headstart.interfaces.http.limits import Limits
+from headstart.interfaces.http.server import serve_models
 limits = Limits(header_s=1.0, body_s=float(sys.argv[2]), drain_s=10.0)
 serve_models([sys.argv[1]], port=0, token=None, limits=limits, workers=1)
 """
@@ -374,7 +374,7 @@ def test_an_open_door_is_told(
     token: str | None,
     warned: bool,
 ) -> None:
-    monkeypatch.setattr("headstart.app.listening.run_app", lambda *_: None)
+    monkeypatch.setattr("headstart.interfaces.http.listening.run_app", lambda *_: None)
     serve_models([str(folder)], host=host, port=0, token=token, workers=1)
     err = capsys.readouterr().err
     assert (err.count("\n"), "no token" in err) == ((1, True) if warned else (0, False))
@@ -389,7 +389,8 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 def test_it_loads_no_training_framework(folder: Path) -> None:
     program = (
-        "import sys; from headstart.app import listening, server; listening.run_app = lambda *_: None\n"
+        "import sys; from headstart.interfaces.http import listening, server\n"
+        "listening.run_app = lambda *_: None\n"
         "server.serve_models([sys.argv[1]], port=0, workers=1)\n"
         "print(sorted({'torch', 'timm', 'sklearn', 'gradio', 'matplotlib'} & set(sys.modules)))"
     )

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.readers import from_arrays
-from headstart.model import open_model
+from headstart.data.readers.load import from_arrays
+from headstart.models.model import open_model
 from headstart.records import InputSpec
-from headstart.sources import pixel_source
-from headstart.strategies import Probe, learn_head
+from headstart.sources.registry import pixel_source
+from headstart.strategies.learn import Probe, learn_head
 from test_app_classroom import KINDS, bomb, picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -32,7 +32,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 SERVE = """
 import sys
 from pathlib import Path
-from headstart.app.teach import serve_page
+from headstart.interfaces.teach.page import serve_page
 serve_page(sys.argv[1], Path(sys.argv[2]), host="127.0.0.1", port=0)
 """
 FLAGS = [
@@ -305,7 +305,7 @@ def test_a_phone_shows_it_whole(browser: Any, address: str, scheme: str) -> None
 
 
 def test_without_gradio_it_says_how_to_get_it() -> None:
-    program = "import sys; sys.modules['gradio'] = None\nimport headstart.app.teach"
+    program = "import sys; sys.modules['gradio'] = None\nimport headstart.interfaces.teach.page"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )

@@ -22,20 +22,20 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from headstart.app.batching import Batcher
-from headstart.app.limits import Limits
-from headstart.app.server import serve_models
-from headstart.app.workers import Turn, divided
 from headstart.errors import SettingError
+from headstart.interfaces.http.batching import Batcher
+from headstart.interfaces.http.limits import Limits
+from headstart.interfaces.http.server import serve_models
+from headstart.interfaces.http.workers import Turn, divided
 from headstart.records import Array, Images
 from tiny_model import picture, tiny_model
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 PROGRAM = """
 import sys
-from headstart.app.batching import Batcher
-from headstart.app.limits import Limits
-from headstart.app.server import serve_models
+from headstart.interfaces.http.batching import Batcher
+from headstart.interfaces.http.limits import Limits
+from headstart.interfaces.http.server import serve_models
 serve_models([sys.argv[1]], port=0, token="secret", limits=Limits(drain_s=5.0), workers=2)
 """
 PREDICT, ROUTE = "/v1/models/tiny/predict", "/v1/models/{name}/predict"
@@ -290,7 +290,7 @@ def test_together_they_take_what_one_would(wanted: int) -> None:
 
 def test_large_pictures_take_turns_across_processes(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from headstart.app.workers import Turn\n"
+        "import sys, pathlib; from headstart.interfaces.http.workers import Turn\n"
         "with Turn(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read(1)"
     )
     path = tmp_path / "turn"

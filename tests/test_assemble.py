@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.card import render_card
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
+from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import ArrayImages
-from headstart.model import Model, open_model
+from headstart.models.card import render_card
+from headstart.models.model import Model, open_model
 from headstart.records import NONE_OF_THESE, TrainSettings
-from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head, learn_network
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import Probe, learn_head, learn_network
 
 # long, on few images
 SETTINGS = TrainSettings(epochs=30, learning_rate=5e-3)

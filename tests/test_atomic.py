@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.atomic import atomic_folder, write_atomic
 from headstart.errors import SettingError
+from headstart.system.files import atomic_folder, write_atomic
 
 MARKER = "mark.json"
 

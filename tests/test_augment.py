@@ -7,8 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from headstart.errors import MissingExtraError, SettingError, ShapeError
-from headstart.imaging.augment import (
+from headstart.data.images.augment import (
     OPERATIONS,
     PRESETS,
     Augmentation,
@@ -17,7 +16,8 @@ from headstart.imaging.augment import (
     flip_warning,
     parse_augmentation,
 )
-from headstart.imaging.warp import blurred
+from headstart.data.images.warp import blurred
+from headstart.errors import MissingExtraError, SettingError, ShapeError
 from headstart.records import Images
 
 EVERYTHING = "photo,elastic=0.05,shear=0.2,flip_vertical=0.5,stroke=0.05"
@@ -66,7 +66,7 @@ def test_an_image_does_not_depend_on_its_batch(
             for at in range(0, len(images), size)
         ]
         assert np.array_equal(np.concatenate(parts), together)
-    monkeypatch.setattr("headstart.imaging.augment._CHUNK_VALUES", 3 * images[0].size)
+    monkeypatch.setattr("headstart.data.images.augment._CHUNK_VALUES", 3 * images[0].size)
     assert np.array_equal(augment(images, change, seed=3, indices=range(len(images)), view=2), together)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from headstart.data import load
-from headstart.imaging.prepare import prepare
-from headstart.networks.architectures import architecture
-from headstart.networks.registry import make_network
+from headstart.data.images.prepare import prepare
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture
 from headstart.networks.training import fit
 from headstart.records import InputSpec, TrainSettings
-from headstart.strategies import learn_network
+from headstart.strategies.learn import learn_network
 
 WITHOUT = """
 import sys

@@ -8,14 +8,14 @@ import signal
 import numpy as np
 import pytest
 
-from headstart import beside
-from headstart.beside import run_beside, warm_up
-from headstart.comparison import run_table
-from headstart.controls import majority
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.errors import DataError, HeadstartError
-from headstart.protocol import Protocol
 from headstart.records import Array
+from headstart.system import processes as beside
+from headstart.system.processes import run_beside, warm_up
+from headstart.workflows.study.controls import majority
+from headstart.workflows.study.protocol import Protocol
+from headstart.workflows.study.table import run_table
 
 
 def test_calls_run_in_other_processes_in_order_and_their_errors_arrive() -> None:

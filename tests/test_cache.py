@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.cache import Cache, FolderCache, NullCache, cache_root, default_cache, key_of
 from headstart.errors import CacheError, SettingError
+from headstart.system.cache import Cache, FolderCache, NullCache, cache_root, default_cache, key_of
 
 PARTS = {"images": "abc", "tap": "conv1"}
 

@@ -23,13 +23,13 @@ from PIL import Image
 
 import headstart
 from command import ERROR, Run, Said, contents
-from headstart import cli
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
-from headstart.graph import runtime
-from headstart.model import open_model
+from headstart.data.readers.load import load
+from headstart.graph import run as runtime
+from headstart.interfaces.cli import main as cli
+from headstart.models.model import open_model
 from headstart.records import TrainSettings
-from headstart.strategies import Probe, learn_head, learn_network
+from headstart.strategies.learn import Probe, learn_head, learn_network
 
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "1")
 # keys below these are names of the user's or of files, not ours
@@ -679,7 +679,9 @@ def test_a_wrong_name_in_a_recipe_is_found_before_training(
     names: tuple[str, ...],
 ) -> None:
     small_recipe(desk, replaced=((pattern, new),))
-    monkeypatch.setattr("headstart.recipes.run.learn_network", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(
+        "headstart.workflows.recipes.run.learn_network", lambda *_, **__: pytest.fail("it trained")
+    )
     refused("run", "parity.toml", "--engine", "scratch", names=names)
 
 
@@ -697,7 +699,7 @@ def test_a_refusal_of_the_operating_system_is_one_line(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/disk/model.onnx")
 
-    monkeypatch.setattr("headstart.model.Model.save", full)
+    monkeypatch.setattr("headstart.models.model.Model.save", full)
     words = ("digits:0-1", "-o", "m")
     refused(
         *("transfer", "pixels", *words, "--head", "ridge"),
@@ -713,7 +715,7 @@ def test_a_training_that_cannot_be_saved_can_be_once_there_is_room(
 
     words = ("train", "digits:0-1", "-o", "m", *SMALL[:-1], "2")
     with monkeypatch.context() as broken:
-        broken.setattr("headstart.model.Model.save", full)
+        broken.setattr("headstart.models.model.Model.save", full)
         said = run(*words)
     assert said.code == 1 and "No space left on device" in said.err and said.err.count("\n") == 1
     assert sorted(path.name for path in desk.iterdir()) == ["m.checkpoints", "m.log"]
@@ -725,7 +727,7 @@ def test_what_nobody_foresaw_is_one_line_too(run: Run, monkeypatch: pytest.Monke
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr("headstart.inspect.describe", broken)
+    monkeypatch.setattr("headstart.interfaces.cli.describe.describe", broken)
     said = run("inspect", "digits")
     assert said.code == 1 and said.out == "" and said.err.count("\n") == 1
     assert said.err.startswith(ERROR + "ZeroDivisionError was not foreseen (division by zero)")
@@ -743,7 +745,7 @@ def test_debug_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def process(*words: object, code: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    start = ["-m", "headstart.cli"] if code is None else ["-c", code]
+    start = ["-m", "headstart.interfaces.cli.main"] if code is None else ["-c", code]
     return subprocess.run(
         [sys.executable, "-W", "error", *start, *map(str, words)],
         capture_output=True,
@@ -764,7 +766,7 @@ class WithoutTorch(PathFinder):
         return None if name.partition(".")[0] == "torch" else super().find_spec(name, path, target)
 
 sys.meta_path[:] = [WithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
-from headstart.cli import main
+from headstart.interfaces.cli.main import main
 main()
 """
 
@@ -803,7 +805,7 @@ def test_a_process_reports_its_status(desk: Path) -> None:
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
-    shell = f"{sys.executable} -m headstart.cli recipes show parity | true"
+    shell = f"{sys.executable} -m headstart.interfaces.cli.main recipes show parity | true"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr
 
@@ -812,7 +814,17 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
 def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> None:
     ours, theirs = pty.openpty()
     begun = subprocess.Popen(
-        [sys.executable, "-m", "headstart.cli", "train", "digits", "-o", "m", *SMALL[:-1], "1000000"],
+        [
+            sys.executable,
+            "-m",
+            "headstart.interfaces.cli.main",
+            "train",
+            "digits",
+            "-o",
+            "m",
+            *SMALL[:-1],
+            "1000000",
+        ],
         stdout=subprocess.PIPE,
         stderr=theirs,
         env={**os.environ, "TERM": "xterm"},
@@ -844,7 +856,7 @@ def test_told_to_stop_nothing_half_written_stays(desk: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
         "from headstart import cli\n"
-        "from headstart.atomic import atomic_folder\n"
+        "from headstart.system.files import atomic_folder\n"
         "def app():\n"
         "    with atomic_folder('m', marker='manifest.json') as half:\n"
         "        (half / 'manifest.json').write_text('{}')\n"

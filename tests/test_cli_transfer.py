@@ -20,8 +20,8 @@ from PIL import Image
 from command import Run, Said, contents
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
-from headstart.model import open_model
-from headstart.recipes.recipe import recipe_text
+from headstart.models.model import open_model
+from headstart.workflows.recipes.recipe import recipe_text
 
 TINY = "random:timm:test_resnet"
 AT_ONCE = ("--tap", "stage4", "--pooling", "avg", "--head", "ridge")
@@ -426,8 +426,8 @@ def test_frozen_recipes_are_listed_and_shown(run: Run) -> None:
 
 WATCHED = """
 import json, os, sys
-from headstart import cli
-from headstart.graph import runtime
+from headstart.interfaces.cli import main as cli
+from headstart.graph import run as runtime
 compiled, real = [], runtime.compile_graph
 runtime.compile_graph = lambda *given, **options: compiled.append(1) or real(*given, **options)
 sys.argv = ["headstart", *sys.argv[1:]]

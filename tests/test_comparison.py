@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart.comparison import Table, run_table
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays
+from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError
-from headstart.protocol import Protocol, Strategy
+from headstart.strategies.fits import Strategy
+from headstart.workflows.study.protocol import Protocol
+from headstart.workflows.study.table import Table, run_table
 
 ALL = Protocol(())
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from headstart._connection import ANSWER_S, answers
-from headstart.data.fetch import Remote, obtain
+from headstart.data.readers.download import Remote, obtain
 from headstart.errors import FetchError
+from headstart.system.connection import ANSWER_S, answers
 
 WITHIN_S = 10.0
 NETWORK = "test_resnet.r160_in1k"  # of timm, made for tests: 2 MB
@@ -126,9 +126,9 @@ def test_a_slow_mirror_is_waited_for() -> None:
 
 OPEN = """
 import json, sys, time
-import headstart.networks.timm_source
+import headstart.sources.timm.export
 from headstart.errors import HeadstartError
-from headstart.sources import open_source
+from headstart.sources.registry import open_source
 begun = time.monotonic()
 try:
     said = open_source(sys.argv[1]).name

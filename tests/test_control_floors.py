@@ -8,15 +8,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.controls import Reader, redrawn_probe
 from headstart.data.dataset import Dataset
 from headstart.data.splits import holdout, nested_subsets
-from headstart.networks.architectures import architecture
-from headstart.plain_controls import frames_for, network_from_scratch, raw_pixels
-from headstart.protocol import Strategy
-from headstart.sources import native_input, open_source, random_source
-from headstart.strategies import Probe
-from headstart.studies import Wanted
+from headstart.networks.specs import architecture
+from headstart.sources.registry import native_input, open_source, random_source
+from headstart.strategies.fits import Reader, Strategy, redrawn_probe
+from headstart.strategies.learn import Probe
+from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.study.run import Wanted
 
 BUDGETS = (1, 3, 10)
 FLOORS = {

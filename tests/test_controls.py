@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import controls, plain_controls
-from headstart.controls import FeatureOptions, Reader, collapse, frozen_controls, probe
 from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays
+from headstart.data.readers.load import from_arrays
 from headstart.errors import UnknownTapError, UnknownViewError
-from headstart.networks.architectures import architecture
-from headstart.plain_controls import frames_for, network_from_scratch, raw_pixels
+from headstart.networks.specs import architecture
 from headstart.records import InputSpec, TrainSettings
-from headstart.sources import open_source
+from headstart.sources.registry import open_source
+from headstart.strategies.fits import FeatureOptions, Reader, fitted, probe
+from headstart.workflows.study import baselines as plain_controls
+from headstart.workflows.study import controls
+from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.study.controls import collapse, frozen_controls
 
 # --- strategies
 
@@ -58,11 +60,11 @@ def test_leaving_one_out_does_not_make_its_class_less_likely() -> None:
     rng = np.random.default_rng(1)
     pool = from_arrays(rng.integers(0, 256, (30, 8, 8)).astype(np.uint8), ["a", "b"] * 15)
     place, codes = ("values", "flat"), pool.codes()
-    reader = controls.Reader(open_source("pixels", pool), pool, pool)
+    reader = Reader(open_source("pixels", pool), pool, pool)
     right = []
     for out in range(30):
         learn = np.setdiff1d(np.arange(30), [out])
-        head = controls.fitted(reader, place, "ridge", learn, 0, balance=False)
+        head = fitted(reader, place, "ridge", learn, 0, balance=False)
         right.append(head.probabilities(reader.answers(place)[[out]]).argmax() == codes[out])
     assert 0.25 < np.mean(right) < 0.75  # 0 of 30 when the classes are weighed as they are left
 
@@ -74,11 +76,11 @@ def test_leaving_copies_out_does_not_make_their_class_less_likely() -> None:
     twice = from_arrays(np.repeat(pixels, 2, axis=0), np.repeat(["a", "b"] * 15, 2))
     pool = with_clusters(twice, [(2 * one, 2 * one + 1) for one in range(30)])
     place, codes = ("values", "flat"), pool.codes()
-    reader = controls.Reader(open_source("pixels", pool), pool, pool)
+    reader = Reader(open_source("pixels", pool), pool, pool)
     right = []
     for first in range(28):  # images first and first + 2 are of one class
         out = np.flatnonzero(np.isin(np.arange(60) // 2, [first, first + 2]))
-        head = controls.fitted(reader, place, "ridge", np.setdiff1d(np.arange(60), out), 0, balance=False)
+        head = fitted(reader, place, "ridge", np.setdiff1d(np.arange(60), out), 0, balance=False)
         right += (head.probabilities(reader.answers(place)[out]).argmax(axis=1) == codes[out]).tolist()
     assert 0.25 < np.mean(right) < 0.75
 

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 
-from headstart.data.idx import check_pair, parse_idx
+from headstart.data.readers.idx import check_pair, parse_idx
 from headstart.errors import BrokenDataError
 
 

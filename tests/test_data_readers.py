@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 
 from headstart.data import ArrayImages, FileImages, catalog, load
-from headstart.data import fetch as fetch_module
-from headstart.data.fetch import Remote, cache_folder, obtain
-from headstart.data.pixels import fault_in
+from headstart.data.images.decode import fault_in
+from headstart.data.readers import download as fetch_module
+from headstart.data.readers.download import Remote, cache_folder, obtain
 from headstart.errors import (
     BrokenDataError,
     DataError,

@@ -16,7 +16,7 @@ WITHOUT = """
 import sys
 for name in ("torch", "torchvision", "timm", "kornia", "ray", "gradio", "starlette", "pyarrow", "optuna"):
     sys.modules[name] = None
-from headstart.cli import main
+from headstart.interfaces.cli.main import main
 sys.argv[0] = "headstart"
 main()
 """

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from headstart.data import from_arrays, load
+from headstart.data.checks.doctor import Checkup, Pair, examine
 from headstart.data.dataset import Dataset
-from headstart.data.doctor import Checkup, Pair, examine
 from headstart.errors import BrokenDataError
 
 N_COPIES = 10

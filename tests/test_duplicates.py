@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headstart.data.checks.duplicates import THUMB_PX, _detail_likeness, exact_pairs, near_pairs, thumbnails
 from headstart.data.dataset import Dataset
-from headstart.data.duplicates import THUMB_PX, _detail_likeness, exact_pairs, near_pairs, thumbnails
 
 
 def fields(n_images: int, side_px: int = 160, seed: int = 0) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     whole = found(images)
     assert len(whole) == 5
     for name in ("_BLOCK", "_CHUNK"):
-        monkeypatch.setattr(f"headstart.data.duplicates.{name}", 3)
+        monkeypatch.setattr(f"headstart.data.checks.duplicates.{name}", 3)
     assert sorted(found(images)) == sorted(whole)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headstart.durations import parse_duration
 from headstart.errors import SettingError
+from headstart.interfaces.cli.durations import parse_duration
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from headstart import estimator
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.readers.load import from_arrays, load
 from headstart.errors import (
     DataError,
     HeadstartError,
@@ -31,14 +31,14 @@ from headstart.errors import (
     ShapeError,
     UnknownClassError,
 )
-from headstart.estimator import TransferClassifier
-from headstart.face import transfer
 from headstart.heads.registry import HEADS
-from headstart.imaging.augment import parse_augmentation
-from headstart.model import open_model
+from headstart.interfaces import sklearn as estimator
+from headstart.interfaces.python import transfer
+from headstart.interfaces.sklearn import TransferClassifier
+from headstart.models.model import open_model
 from headstart.records import Source
-from headstart.sources import open_source
-from headstart.strategies import Probe
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import Probe
 
 DIGITS = load("digits:0-2").subset(np.arange(200))
 IMAGES = DIGITS.images.pixels[..., 0]  # (200, 8, 8)

@@ -14,10 +14,10 @@ from PIL import Image
 import headstart as hs
 from command import Run, Said
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
-from headstart.evaluating import run_evaluation
+from headstart.data.readers.load import load
 from headstart.evaluation.clusters import clustered_score
-from headstart.model import Model, open_model
+from headstart.models.model import Model, open_model
+from headstart.workflows.evaluate import run_evaluation
 from test_duplicates import fields
 
 SHADES = {"dark": 0.55, "light": 1.3}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart import explain
 from headstart.errors import SettingError, ShapeError
-from headstart.explain import occlusion, overlay
 from headstart.records import Array, Images
+from headstart.workflows import occlusion as explain
+from headstart.workflows.occlusion import occlusion, overlay
 
 
 def ask_ink(images: Images) -> Array:

@@ -16,14 +16,14 @@ import onnx
 import pytest
 from PIL import Image
 
-from headstart import export
-from headstart.data.readers import from_arrays, load
+from headstart.data.readers.load import from_arrays, load
 from headstart.errors import ModelError, SettingError
-from headstart.export import export_model
-from headstart.graph import picture
 from headstart.graph.files import run_file
-from headstart.manifest import Manifest
-from headstart.model import Model
+from headstart.graph.picture import prepare as picture
+from headstart.models import export
+from headstart.models.export import export_model
+from headstart.models.manifest import Manifest
+from headstart.models.model import Model
 from headstart.records import InputSpec
 from test_graph_picture import photo, toy
 
@@ -224,7 +224,7 @@ def test_folder_and_its_program_in_javascript(tmp_path):
     modules = os.environ.get("HEADSTART_NODE_MODULES")
     if not modules or shutil.which("node") is None:
         pytest.skip(
-            "needs node, and HEADSTART_NODE_MODULES: where npm installed src/headstart/shipped/package.json"
+            "needs node, and HEADSTART_NODE_MODULES: where npm installed models/shipped/package.json"
         )
     for policy in ("squish", "crop", "letterbox", "ink"):
         spec = InputSpec(28, 28, 1, policy=policy)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart.cache import default_cache
 from headstart.data.dataset import Dataset
 from headstart.errors import SettingError, UnknownDatasetError, UnknownSourceError, UnknownTapError
+from headstart.system.cache import default_cache
 
 FEW = hs.TrainSettings(epochs=3, learning_rate=3e-3)
 

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import features
-from headstart.cache import Cache, FolderCache
 from headstart.data.dataset import Dataset
+from headstart.data.images.augment import parse_augmentation
 from headstart.data.stores import ArrayImages
-from headstart.data.views import apply_view
+from headstart.data.subsets import apply_view
 from headstart.errors import SettingError, UnknownTapError
-from headstart.features import Extraction, View, extract_all, feature_graph
-from headstart.graph import runtime
-from headstart.imaging.augment import parse_augmentation
-from headstart.networks.architectures import architecture, layer_shapes
-from headstart.progress import SILENT, Progress
+from headstart.graph import run as runtime
+from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import Array, InputSpec, Source
-from headstart.sources import open_source, random_source
+from headstart.sources import features
+from headstart.sources.features import Extraction, View, extract_all, feature_graph
+from headstart.sources.registry import open_source, random_source
+from headstart.system.cache import Cache, FolderCache
+from headstart.system.progress import SILENT, Progress
 
 
 def extract(

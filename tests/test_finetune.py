@@ -10,30 +10,43 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import finetune
-from headstart.controls import Chooser, Reader
 from headstart.data import from_arrays
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.images.prepare import prepare
+from headstart.data.readers.load import load
 from headstart.errors import HeadstartError, SettingError, SourceError
-from headstart.features import Extraction
-from headstart.finetune import OPENED, Decision, Finetuner, Trial, opened_strategies, sentence_of
 from headstart.graph.build import network_graph
 from headstart.heads.base import softmax
 from headstart.heads.registry import make_head
-from headstart.imaging.prepare import prepare
-from headstart.model import open_model
-from headstart.networks.architectures import architecture
-from headstart.networks.registry import make_network
+from headstart.models.model import open_model
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture
 from headstart.networks.training import fit
-from headstart.opened_source import Opened, open_and_train, starting_head
-from headstart.opening import Opening, depths_of, parse_opening, parse_strategies
-from headstart.opening_rules import alpha_for, augmentation_for, dropout_for, settings_for, side_of
 from headstart.records import InputSpec, Source, TrainSettings
-from headstart.sources import open_source, random_source, spec_source
-from headstart.strategies import Probe
-from headstart.studies import Wanted, run_study
-from headstart.transfers import run_transfer
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source, random_source, spec_source
+from headstart.strategies.finetune import decide as finetune
+from headstart.strategies.finetune.decide import (
+    OPENED,
+    Decision,
+    Finetuner,
+    Trial,
+    opened_strategies,
+    sentence_of,
+)
+from headstart.strategies.finetune.options import Opening, depths_of, parse_opening, parse_strategies
+from headstart.strategies.finetune.rules import (
+    alpha_for,
+    augmentation_for,
+    dropout_for,
+    settings_for,
+    side_of,
+)
+from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
+from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.learn import Probe
+from headstart.workflows.study.run import Wanted, run_study
+from headstart.workflows.transfer.run import run_transfer
 
 pytest.importorskip("torch", reason="needs torch")
 timm = pytest.importorskip("timm", reason="needs timm")
@@ -224,8 +237,8 @@ def normed_source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 @pytest.mark.parametrize("batch_norm", ["learn", "frozen"])
 @pytest.mark.parametrize("depth", ["head", "last", "2", "all"])
 def test_frozen_means_frozen_in_networks_of_timm(depth: str, batch_norm: str, normed_source: Source) -> None:
-    from headstart.networks.opened import AffineMap, OpenedNetwork
-    from headstart.networks.timm_body import timm_body
+    from headstart.networks.engines.torch_finetune import AffineMap, OpenedNetwork
+    from headstart.sources.timm.body import timm_body
 
     photos_source = normed_source
     body = timm_body(photos_source, "stage5")
@@ -255,7 +268,7 @@ def test_frozen_means_frozen_in_networks_of_timm(depth: str, batch_norm: str, no
 def test_a_part_that_changes_is_noticed(
     source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headstart.networks.opened import OpenedNetwork
+    from headstart.networks.engines.torch_finetune import OpenedNetwork
 
     sums = iter("ab")
     monkeypatch.setattr(OpenedNetwork, "checksum", lambda self: next(sums))

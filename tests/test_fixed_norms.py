@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from headstart.networks.fixed_norms import fixed_norms  # noqa: E402
+from headstart.networks.engines.torch_norms import fixed_norms  # noqa: E402
 
 
 def network(norm: object) -> object:

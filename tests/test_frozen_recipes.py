@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.cache import FolderCache
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.readers.load import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, RecipeError, SettingError
-from headstart.features import Extraction
 from headstart.heads.registry import HEADS
-from headstart.imaging.augment import parse_augmentation
-from headstart.model import open_model
-from headstart.recipes import frozen as runner
-from headstart.recipes.frozen import run_frozen
-from headstart.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
-from headstart.recipes.run import Options, Outcome, run_recipe, with_test_split
-from headstart.sources import open_source
+from headstart.models.model import open_model
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source
+from headstart.system.cache import FolderCache
+from headstart.workflows.recipes import frozen as runner
+from headstart.workflows.recipes.frozen import run_frozen
+from headstart.workflows.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
+from headstart.workflows.recipes.run import Options, Outcome, run_recipe, with_test_split
 
 FROZEN = ("pretrained-digits", "vgg16-mnist")
 TINY = "random:timm:test_resnet"

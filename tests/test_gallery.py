@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
+from headstart.data.images.prepare import prepare
+from headstart.data.images.thumbnails import png_address
+from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import ArrayImages
 from headstart.errors import ShapeError
-from headstart.gallery import Judged, galleries, least_certain, mistakes
-from headstart.imaging.prepare import prepare
-from headstart.imaging.thumbs import png_address
-from headstart.model import Model
+from headstart.models.model import Model
 from headstart.records import Array, Images, InputSpec
-from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import Probe, learn_head
+from headstart.workflows.gallery import Judged, galleries, least_certain, mistakes
 
 
 def ask_model(model: Model) -> Callable[[Images], Array]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from headstart.errors import SettingError, UnknownTapError
 from headstart.graph.build import INPUT, POOLINGS, GraphBuilder, network_graph, normalise, pool, with_outputs
-from headstart.graph.runtime import RUNTIMES, compile_graph
-from headstart.networks.architectures import architecture
-from headstart.networks.scratch_engine import initial_weights
+from headstart.graph.run import RUNTIMES, compile_graph
+from headstart.networks.engines.numpy_engine import initial_weights
+from headstart.networks.specs import architecture
 from headstart.records import Array, Images, InputSpec
 
 SPEC = architecture("cnn", InputSpec(28, 28, 1), 4)

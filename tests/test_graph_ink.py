@@ -11,13 +11,13 @@ import pytest
 from onnx import helper
 from PIL import Image, ImageDraw
 
+from headstart.data.images import ink as page
+from headstart.data.images.prepare import decode, fit
 from headstart.graph.build import GraphBuilder
-from headstart.graph.ink import _reduced
-from headstart.graph.picture import preparation_graph
-from headstart.graph.runtime import ReferenceRun
-from headstart.graph.tensors import Workspace
-from headstart.imaging import ink as page
-from headstart.imaging.prepare import decode, fit
+from headstart.graph.picture.ink import _reduced
+from headstart.graph.picture.prepare import preparation_graph
+from headstart.graph.picture.tensors import Workspace
+from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 
 SPEC = InputSpec(28, 28, 1, policy="ink")

@@ -7,10 +7,11 @@ import onnx
 import pytest
 from PIL import Image
 
-from headstart.graph import build, picture
-from headstart.graph.runtime import ReferenceRun
-from headstart.graph.tensors import Workspace
-from headstart.imaging.prepare import fit
+from headstart.data.images.prepare import fit
+from headstart.graph import build
+from headstart.graph.picture import prepare as picture
+from headstart.graph.picture.tensors import Workspace
+from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 
 SIZES = [(28, 28), (1, 1), (3, 90), (31, 57), (120, 80), (96, 104), (640, 470)]

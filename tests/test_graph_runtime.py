@@ -9,11 +9,11 @@ import onnx
 import pytest
 
 from headstart.errors import SettingError
-from headstart.graph import runtime
+from headstart.graph import run as runtime
 from headstart.graph.build import INPUT, GraphBuilder, network_graph, normalise, pool
-from headstart.graph.runtime import PRECISIONS, RUNTIMES, compile_graph, resolve_precision, split_batches
-from headstart.networks.architectures import architecture
-from headstart.networks.scratch_engine import initial_weights
+from headstart.graph.run import PRECISIONS, RUNTIMES, compile_graph, resolve_precision, split_batches
+from headstart.networks.engines.numpy_engine import initial_weights
+from headstart.networks.specs import architecture
 from headstart.records import Array, Images, InputSpec
 
 CNN = architecture("cnn", InputSpec(28, 28, 1), 10)

@@ -8,8 +8,8 @@ import pytest
 from onnx import helper
 
 from headstart.graph.build import GraphBuilder
-from headstart.graph.runtime import ReferenceRun
-from headstart.graph.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
+from headstart.graph.picture.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
+from headstart.graph.run import ReferenceRun
 
 VALUES = np.random.default_rng(0).normal(0, 3, (4, 5)).astype(np.float32)
 

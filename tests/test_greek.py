@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cache import FolderCache
-from headstart.data.known import KNOWN
-from headstart.data.readers import load
+from headstart.data.readers.catalog import KNOWN
+from headstart.data.readers.load import load
 from headstart.errors import MissingDataError, RecipeError
-from headstart.model import open_model
-from headstart.recipes import letters
-from headstart.recipes.recipe import LettersRecipe, read_recipe, recipe_text
-from headstart.recipes.run import Options, Outcome, run_recipe
+from headstart.models.model import open_model
 from headstart.records import TrainSettings
+from headstart.system.cache import FolderCache
+from headstart.workflows.recipes import letters
+from headstart.workflows.recipes.recipe import LettersRecipe, read_recipe, recipe_text
+from headstart.workflows.recipes.run import Options, Outcome, run_recipe
 
 QUICK = TrainSettings(epochs=1, batch_size=64)
 HERE = Path(os.environ.get("HEADSTART_DATA", "/nowhere")) / "greek" / "train"
@@ -95,7 +95,7 @@ def test_source_and_model_are_saved_and_open(outcome: Outcome) -> None:
 
 
 def test_the_network_is_trained_once(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart import trained
+    from headstart.workflows.train import store as trained
 
     monkeypatch.setenv("HEADSTART_CACHE", str(outcome.folder.parent / "cache"))
     monkeypatch.setattr(trained, "learn_network", lambda *_, **__: pytest.fail("it trained again"))
@@ -114,7 +114,7 @@ def test_the_network_is_trained_once(outcome: Outcome, monkeypatch: pytest.Monke
 def test_a_kept_network_that_is_damaged_is_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headstart.trained import trained_network
+    from headstart.workflows.train.store import trained_network
 
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
 

@@ -14,7 +14,7 @@ from headstart.data.splits import nested_subsets
 from headstart.data.stores import ArrayImages
 from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
 from headstart.graph.build import GraphBuilder, normalise, pool
-from headstart.graph.runtime import RUNTIMES, compile_graph
+from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.heads import linear
 from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
 from headstart.heads.distances import NeighboursHead, PrototypesHead

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from headstart.data.checks.hold_out import hold_out, holdout_sentence
+from headstart.data.checks.seen import inherited, record
 from headstart.data.dataset import Dataset
-from headstart.data.heldout import hold_out, holdout_sentence
-from headstart.data.seen import inherited, record
-from headstart.data.views import apply_view
+from headstart.data.subsets import apply_view
 from headstart.errors import DataError, SettingError
 from test_duplicates import fields
 

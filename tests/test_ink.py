@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from headstart.imaging.ink import ink
+from headstart.data.images.ink import ink
 
 PAPER, PEN = 240, 40
 

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.errors import ModelError, UnknownDatasetError
-from headstart.inspect import describe, describe_source
-from headstart.model import Model
+from headstart.interfaces.cli.describe import describe, describe_source
+from headstart.models.model import Model
 from headstart.records import TrainSettings
-from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head, learn_network
-from headstart.tables import to_json
+from headstart.report.json import to_json
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import Probe, learn_head, learn_network
 
 
 @pytest.fixture(scope="module")

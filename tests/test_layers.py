@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -21,132 +22,53 @@ import headstart
 
 ROOT = Path(headstart.__file__).parent
 
-# A unit is a flat module or a folder. Lowest first; each may import what stands beside it, and itself.
+# A unit is a module at the top or a package, lowest layer first; each may import those named, and itself.
 LAYERS: dict[str, str] = {
     "errors": "",
-    "_telemetry": "",
-    "_connection": "",
-    "_threads": "",
-    "_optional": "errors",
-    "atomic": "errors",
-    "records": "errors",
-    "progress": "records",
-    "beside": "errors",
+    "records": "",
     "scratch": "errors",
-    "durations": "errors",
-    "data": "errors records _optional _connection",
-    "imaging": "errors records _optional data",
-    "graph": "errors records imaging",
-    "cache": "errors atomic",
     "evaluation": "errors records",
+    "system": "errors records",
+    "data": "errors records system",
     "report": "errors records",
-    "manifest": "errors records",
-    "card": "manifest",
-    "heads": "errors records _threads scratch data",
-    "networks": "errors atomic records _optional _connection scratch graph",
-    "features": "errors records progress data imaging graph cache",
-    "choose": "errors records _threads data evaluation heads",
-    "model": "errors records atomic progress data imaging graph manifest card",
-    "pretrained": "errors _optional atomic records cache graph networks",
-    "sources": "errors records data graph networks model pretrained",
-    "assemble": "errors records data imaging graph evaluation heads networks features manifest model sources",
-    "training_checks": "errors records",
-    "training_judging": "errors records progress data imaging evaluation heads networks",
-    "strategies": "errors records training_checks training_judging progress data imaging graph cache heads "
-    "networks features model sources choose assemble",
-    "provenance": "records assemble strategies",
-    "protocol": "errors records data",
-    "controls": "errors records data imaging heads networks features sources strategies choose protocol",
-    "plain_controls": "records data imaging heads networks sources choose protocol controls",
-    "opening": "errors _optional records imaging",
-    "opening_rules": "records imaging opening",
-    "opened_source": "errors _optional records graph heads networks features pretrained sources strategies "
-    "training_judging opening opening_rules",
-    "finetune": "records scratch progress data imaging graph heads features protocol controls opening "
-    "opening_rules opened_source",
-    "opened_model": "records data features assemble heads controls strategies opening opening_rules "
-    "opened_source finetune",
-    "comparison": "errors records progress beside data evaluation protocol",
-    "explain": "errors records",
-    "gallery": "errors records data imaging model explain",
-    "transfer_judging": "records data features choose strategies protocol controls plain_controls comparison",
-    "transfers": "records data imaging evaluation choose features strategies provenance opening opened_model "
-    "gallery transfer_judging",
-    "scatter": "errors records data",
-    "studies": "errors records beside data imaging graph evaluation heads networks features model sources "
-    "strategies protocol controls plain_controls opening finetune comparison transfers gallery scatter "
-    "provenance",
-    "regime": "errors records networks",
-    "search_clock": "",
-    "tune_records": "records",
-    "search_factors": "records tune_records",
-    "tune": "errors records _threads data imaging evaluation heads features choose search_clock tune_records "
-    "search_factors",
-    "tune_training": "errors records _optional progress data imaging evaluation networks sources regime",
-    "tunings": "errors records data imaging evaluation networks features sources strategies transfers regime "
-    "tune tune_training provenance",
-    "training_log": "errors records _optional atomic",
-    "finished_runs": "errors model",
-    "rate_choice": "errors records networks",
-    "training_report": "records data imaging networks report provenance strategies gallery rate_choice "
-    "training_judging",
-    "trainings": "errors _optional records progress data imaging graph evaluation report networks model "
-    "sources strategies provenance training_log finished_runs rate_choice training_judging training_report",
-    "trained": "errors records atomic progress cache data imaging model assemble strategies",
-    "evaluating": "errors records progress data evaluation model",
-    "inspect": "errors records progress data manifest model sources",
-    "tables": "errors records cache evaluation",
-    "predict": "errors records progress data imaging model tables",
-    "predict_batch": "errors records progress atomic data model predict",
-    "export": "errors records atomic data imaging graph model",
-    "estimator": "errors records cache data imaging heads features model sources strategies",
-    "face": "errors records progress cache data imaging features model sources strategies studies opening "
-    "transfers evaluating",
-    "recipes": "errors records atomic progress cache data imaging evaluation report manifest model sources "
-    "strategies comparison tables networks heads features choose transfers protocol controls plain_controls "
-    "opening "
-    "finetune studies trained graph provenance",
-    "console": "atomic cache data records report tables",
-    "nouns": "cache data sources inspect tables recipes console",
-    "app": "headstart errors _optional records progress data imaging graph evaluation heads features model "
-    "sources strategies",
-    "shipping": "console data model export app",
-    "verbs": "errors console durations atomic progress data features imaging model networks opening sources "
-    "strategies studies tune_training tunings",
-    "training_verb": "errors records console durations progress data evaluation model strategies trainings",
-    "cli": "headstart errors records progress cache data imaging evaluation report model opening sources "
-    "strategies evaluating inspect tables predict predict_batch face recipes networks heads features "
-    "transfers nouns console verbs shipping training_verb",
-    "__main__": "cli",
+    "graph": "errors records data",
+    "networks": "errors records system scratch graph",
+    "models": "errors records system data report graph",
+    "heads": "errors records system scratch data",
+    "sources": "errors records system data graph networks models",
+    "strategies": "errors records system scratch evaluation data graph networks models heads sources",
+    "workflows": "errors records system evaluation data report graph networks models heads sources strategies",
+    "interfaces": "headstart errors records system evaluation data report graph networks models heads sources "
+    "strategies workflows",
+    "__main__": "interfaces",
 }
-# Heavier than standard library and NumPy, and the units that may know of it.
+# Heavier than standard library and NumPy, and the packages that may know of it.
 OWNERS: dict[str, str] = {
-    "torch": "networks",
-    "torchvision": "networks",
-    "timm": "networks",
-    "huggingface_hub": "networks",
+    "torch": "networks sources",
+    "timm": "sources",
+    "huggingface_hub": "sources",
     "pooch": "data",
     "requests": "data",
     "openvino": "graph",
     "onnxruntime": "graph",
-    "onnx": "graph features finetune model networks pretrained sources assemble",
-    "sklearn": "data estimator",
+    "onnx": "graph models sources strategies",
+    "sklearn": "data interfaces",
     "matplotlib": "report",
     "jinja2": "report",
-    "PIL": "data imaging assemble app",
-    "safetensors": "model networks",
-    "kornia": "imaging",
-    "mlflow": "training_log",
-    "tensorboardX": "training_log",
-    "typer": "cli console nouns shipping training_verb verbs",
-    "optuna": "tune_training",
-    "rich": "progress cli",
+    "PIL": "data interfaces strategies",
+    "safetensors": "networks models sources",
+    "kornia": "data",
+    "mlflow": "networks",
+    "tensorboardX": "networks",
+    "typer": "interfaces",
+    "optuna": "workflows",
+    "rich": "system",
     "pyarrow": "data",
-    "loky": "beside",
-    "starlette": "app",
-    "uvicorn": "app",
-    "prometheus_client": "app",
-    "gradio": "app",
+    "loky": "system",
+    "starlette": "interfaces",
+    "uvicorn": "interfaces",
+    "prometheus_client": "interfaces",
+    "gradio": "interfaces",
 }
 HEAVY = ("torch", "timm", "openvino", "onnx", "onnxruntime", "sklearn", "matplotlib", "scipy")
 MODULE_LINES, FUNCTION_LINES = 400, 60
@@ -189,7 +111,7 @@ def imports(source: str, known: Iterable[str] = MODULES) -> set[str]:
 
 
 def unit(name: str) -> str:
-    """The layer a module belongs to: ``headstart.data.idx`` to ``data``."""
+    """The layer a module belongs to: ``headstart.data.readers.idx`` to ``data``."""
     return name.split(".")[1] if "." in name else name
 
 
@@ -234,6 +156,22 @@ def test_imports_go_down() -> None:
     assert not found, found
 
 
+def test_no_row_allows_what_nobody_uses() -> None:
+    used: dict[str, set[str]] = {mine: set() for mine in LAYERS}
+    owners: dict[str, set[str]] = {top: set() for top in OWNERS}
+    for name, source in SOURCES.items():
+        for other in imports(source) if name != "headstart" else ():
+            if other.partition(".")[0] == "headstart":
+                used[unit(name)].add(unit(other))
+        for top in OWNERS:  # by an import, or by name where it is optional
+            if re.search(rf'^\s*(?:from|import) {top}\b|"{top}[".]', source, flags=re.M):
+                owners[top].add(unit(name))
+    unused = {mine: set(below.split()) - used[mine] for mine, below in LAYERS.items()}
+    assert not {mine: names for mine, names in unused.items() if names}
+    idle = {top: set(named.split()) - owners[top] for top, named in OWNERS.items()}
+    assert not {top: names for top, names in idle.items() if names}
+
+
 def test_no_cycle_between_modules() -> None:
     """The package's own face looks up every name on use, so it is left out."""
     graph = {name: inner_imports(name) for name in MODULES if name != "headstart"}
@@ -249,7 +187,11 @@ def test_heads_know_of_data_only_how_to_part_it() -> None:
     ("name", "source", "said"),
     [
         ("headstart.heads.ridge", "from headstart.graph.build import pool", "heads may not know of graph"),
-        ("headstart.graph.build", "def f():\n    from headstart import cache", "graph may not know of cache"),
+        (
+            "headstart.graph.build",
+            "def f():\n    from headstart.networks import training",
+            "graph may not know of networks",
+        ),
         (
             "headstart.scratch.layers",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from headstart.records import Array",
@@ -257,9 +199,9 @@ def test_heads_know_of_data_only_how_to_part_it() -> None:
         ),
         ("headstart.report.page", "import headstart.evaluation.metrics", "report may not know of evaluation"),
         ("headstart.errors", "import headstart", "errors may not know of headstart"),
-        ("headstart.strategies", "def f():\n    import torch.nn", "owned by networks"),
-        ("headstart.model", "from openvino import Core", "owned by graph"),
-        ("headstart.data.idx", "def f():\n    from .splits import split", "relative import .splits"),
+        ("headstart.strategies.learn", "def f():\n    import torch.nn", "owned by networks"),
+        ("headstart.models.model", "from openvino import Core", "owned by graph"),
+        ("headstart.data.readers.idx", "def f():\n    from .splits import split", "relative import .splits"),
         ("headstart.strange", "import math", "in no row of the table"),
     ],
 )
@@ -268,22 +210,26 @@ def test_checker_sees_a_bad_import(name: str, source: str, said: str) -> None:
 
 
 def test_faults_of_all_modules_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("headstart.data.idx", "headstart.model"):
-        monkeypatch.setitem(SOURCES, name, "import gradio\nimport kornia.augmentation")
+    for name in ("headstart.data.readers.idx", "headstart.models.model"):
+        monkeypatch.setitem(SOURCES, name, "import gradio\nimport typer.main")
     found = all_faults(import_faults, but=["headstart"]).splitlines()
     assert [line.split(":")[0] for line in found] == [
-        "headstart.data.idx imports gradio",
-        "headstart.data.idx imports kornia.augmentation",
-        "headstart.model imports gradio",
-        "headstart.model imports kornia.augmentation",
+        "headstart.data.readers.idx imports gradio",
+        "headstart.data.readers.idx imports typer.main",
+        "headstart.models.model imports gradio",
+        "headstart.models.model imports typer.main",
     ]
-    assert not all_faults(import_faults, but=["headstart", "headstart.data.idx", "headstart.model"])
+    assert not all_faults(
+        import_faults, but=["headstart", "headstart.data.readers.idx", "headstart.models.model"]
+    )
 
 
 def test_checker_sees_a_cycle_and_lets_good_imports_pass() -> None:
     with pytest.raises(CycleError):
         refuse_cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}})
-    assert not import_faults("headstart.features", "import numpy\nfrom headstart.graph import build, runtime")
+    assert not import_faults(
+        "headstart.sources.features", "import numpy\nfrom headstart.graph import build, runtime"
+    )
     assert imports("from headstart.graph import build, nothing") == {
         "headstart.graph.build",
         "headstart.graph",
@@ -293,7 +239,7 @@ def test_checker_sees_a_cycle_and_lets_good_imports_pass() -> None:
 HELP = """
 import sys
 sys.argv = ["headstart", "--help"]
-from headstart.cli import main
+from headstart.interfaces.cli.main import main
 try:
     main()
 except SystemExit as end:

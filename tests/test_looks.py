@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from headstart.data.duplicates import THUMB_PX
-from headstart.data.looks import LENGTH, LIMITS, Matcher, look_at
-from headstart.data.pixels import thumbnail
+from headstart.data.checks.appearance import LENGTH, LIMITS, Matcher, look_at
+from headstart.data.checks.duplicates import THUMB_PX
+from headstart.data.images.decode import thumbnail
 from test_duplicates import fields, moved
 
 Change = Callable[[Image.Image], bytes]
@@ -131,7 +131,7 @@ def test_no_photo_of_the_test_set_is_called_learned(real_data: Path) -> None:
 
 @pytest.mark.mnist
 def test_no_digit_of_the_test_set_is_called_learned(mnist) -> None:
-    from headstart.data.duplicates import thumbnails
+    from headstart.data.checks.duplicates import thumbnails
 
     train, test = (mnist.split(name).images.pixels for name in ("train", "test"))
     known = np.concatenate([thumbnails(train[start : start + 500]) for start in range(0, 20_000, 500)])

@@ -18,14 +18,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from headstart.data.checks.seen import to_tensors
 from headstart.data.dataset import Dataset
-from headstart.data.seen import to_tensors
 from headstart.errors import ModelError, SettingError
-from headstart.manifest import FILES, LEARNED, SAMPLES, read_manifest, spec_from_json, write_manifest
-from headstart.model import Model, open_model
+from headstart.models.manifest import FILES, LEARNED, SAMPLES, read_manifest, spec_from_json, write_manifest
+from headstart.models.model import Model, open_model
 from headstart.records import NONE_OF_THESE, TrainSettings
-from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head, learn_network
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import Probe, learn_head, learn_network
 
 ALL_FILES = ("manifest.json", SAMPLES, LEARNED, *FILES)
 
@@ -156,7 +156,7 @@ def test_the_graph_needs_nothing_of_ours(model: Model) -> None:
 
 
 def test_a_model_is_compiled_once(model: Model, some: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headstart.graph import runtime
+    from headstart.graph import run as runtime
 
     fresh, calls, real = Model(model.manifest, model.graph, model.weights), [], runtime.compile_graph
     monkeypatch.setattr(runtime, "compile_graph", lambda *a, **k: (calls.append(k), real(*a, **k))[1])
@@ -499,7 +499,7 @@ def test_a_killed_save_leaves_the_old_model(models: dict[str, Model], folder: Pa
     """Killed with all but the last file written: no clean-up runs."""
     newer = models["probe"].save(folder.parent / "newer")
     program = (
-        "import os, sys; from headstart.model import open_model; model = open_model(sys.argv[1]); "
+        "import os, sys; from headstart.models.model import open_model; model = open_model(sys.argv[1]); "
         "os.fsync = lambda handle: os._exit(9); model.save(sys.argv[2])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(newer), str(folder)], check=False, timeout=60)

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError
-from headstart.networks.architectures import architecture
-from headstart.networks.rate_finder import FlatLossError, RateCurve, find_rate
-from headstart.networks.registry import make_network
+from headstart.networks.engines.registry import make_network
+from headstart.networks.rate_test import FlatLossError, RateCurve, find_rate
+from headstart.networks.specs import architecture
 from headstart.networks.training import fit, measure
 from headstart.records import Array, Codes, Images, InputSpec, TrainSettings, Weights
-from headstart.report import diagrams
+from headstart.report import svg as diagrams
 
 Data = tuple[Images, Codes]
 

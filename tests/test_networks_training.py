@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, ShapeError
-from headstart.networks.architectures import architecture
-from headstart.networks.registry import make_network
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture
 from headstart.networks.training import fit, measure
 from headstart.records import Array, Codes, Images, InputSpec, Network, NetworkSpec, TrainSettings, Weights
 

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 import headstart
-from headstart._telemetry import SWITCHES
+from headstart.system.telemetry import SWITCHES
 
 WATCH = Path(__file__).parent / "watch"
 KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
@@ -186,7 +186,7 @@ def ink_model(transfer: Watched) -> tuple[Path, Path]:
 
 
 RUNTIMES = """
-from headstart.graph.runtime import import_runtime
+from headstart.graph.run import import_runtime
 for runtime in ("openvino", "onnxruntime"):
     import_runtime(runtime)
 """
@@ -239,8 +239,8 @@ def test_processes_beside_are_silent(watched: Watched) -> None:
     """Workers of loky, which are not children by fork."""
     program = watched.work / "beside.py"
     lines = (
-        "from headstart.beside import run_beside",
-        "from headstart.graph.runtime import import_runtime",
+        "from headstart.system.processes import run_beside",
+        "from headstart.graph.run import import_runtime",
         "if __name__ == '__main__':",
         "    for wait in [run_beside(import_runtime, one) for one in ('openvino', 'onnxruntime')]:",
         "        wait()",

@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from headstart.errors import DataError, SettingError
-from headstart.evaluation.novelty import auroc, detection
+from headstart.evaluation.detection import auroc, detection
 from headstart.graph import build
-from headstart.graph.runtime import ReferenceRun, compile_graph
+from headstart.graph.run import ReferenceRun, compile_graph
 from headstart.heads.novelty import METHODS, Novelty, fit_novelty
 from headstart.records import NONE_OF_THESE, Answered, Array, Codes, InputSpec
 

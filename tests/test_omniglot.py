@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import headstart.data.omniglot
+import headstart.data.readers.omniglot
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.errors import BrokenDataError, MissingDataError
-from headstart.sources import open_source
+from headstart.sources.registry import open_source
 
 
 def archive(path: Path, places: list[str], side: int = 105) -> None:
@@ -113,7 +113,7 @@ def test_each_drawer_draws_every_letter_once_and_is_in_one_split() -> None:
 
 
 def test_licence_and_origin_lie_beside_the_bundled_letters() -> None:
-    place = Path(headstart.data.omniglot.__file__).parent
+    place = Path(headstart.data.readers.omniglot.__file__).parent
     assert "Copyright (c) 2015 Brenden Lake" in (place / "omniglot-greek.LICENSE").read_text()
     assert "Lake, B. M., Salakhutdinov, R., and Tenenbaum, J. B. (2015)" in (
         place / "omniglot-greek.md"

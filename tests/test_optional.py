@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart._optional import require
 from headstart.errors import MissingExtraError
+from headstart.system.optional import require
 
 
 def test_gives_what_is_installed() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from headstart.data.dataset import Dataset
-from headstart.features import Extraction, extract
 from headstart.heads.ridge import RidgeHead
 from headstart.records import Array
-from headstart.sources import open_source
-from headstart.strategies import Probe, learn_head
+from headstart.sources.features import Extraction, extract
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import Probe, learn_head
 
 
 def test_training_features_are_those_of_the_saved_graph(

@@ -13,12 +13,20 @@ import pytest
 from PIL import Image
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.errors import MissingDataError, ModelError, SettingError
-from headstart.model import Model, open_model
-from headstart.predict import BATCH, Answer, Answers, count_pictures, find_pictures, predict_files, to_table
+from headstart.models.model import Model, open_model
+from headstart.models.predict import (
+    BATCH,
+    Answer,
+    Answers,
+    count_pictures,
+    find_pictures,
+    predict_files,
+    to_table,
+)
 from headstart.records import NONE_OF_THESE, TrainSettings
-from headstart.strategies import learn_network
+from headstart.strategies.learn import learn_network
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,14 @@ import pytest
 from PIL import Image
 
 from command import ERROR, Run
-from headstart import predict_batch
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.errors import MissingDataError, ModelError, SettingError
-from headstart.model import Model, open_model
-from headstart.predict import BATCH, Answer, Unread, answer_pictures
-from headstart.predict_batch import Asked, check_file, columns, predict_to_file, predict_to_stream, row
+from headstart.models import predict_csv as predict_batch
+from headstart.models.model import Model, open_model
+from headstart.models.predict import BATCH, Answer, Unread, answer_pictures
+from headstart.models.predict_csv import Asked, check_file, columns, predict_to_file, predict_to_stream, row
 from headstart.records import NONE_OF_THESE, Answered, TrainSettings
-from headstart.strategies import learn_network
+from headstart.strategies.learn import learn_network
 
 N_PICTURES = 3 * BATCH + 7
 
@@ -161,7 +161,7 @@ def test_how_many_batches_go_together_does_not_matter(
 ) -> None:
     together, alone = io.BytesIO(), io.BytesIO()
     predict_to_stream(replace(asked, runtime_name=runtime), together)
-    monkeypatch.setattr("headstart.predict._TOGETHER_S", -1)
+    monkeypatch.setattr("headstart.models.predict._TOGETHER_S", -1)
     predict_to_stream(replace(asked, runtime_name=runtime), alone)
     assert alone.getvalue() == together.getvalue()
     assert (together.getvalue() == whole) or runtime == "onnxruntime"
@@ -261,7 +261,7 @@ def test_killed_for_good_at_some_moment(asked: Asked, whole: bytes, shelf: Path)
         "def slowly(*words, **options):\n    for batch in real(*words, **options):\n"
         "        if part.exists() and part.stat().st_size > 4096:\n            time.sleep(600)\n"
         "        yield batch\n"
-        "predict_batch.answer_pictures = slowly\nfrom headstart.cli import main\nmain()\n"
+        "predict_batch.answer_pictures = slowly\nfrom headstart.interfaces.cli.main import main\nmain()\n"
     )
     words = ["predict", asked.model, str(shelf), "--top", "2", "--csv", "out.csv"]
     with subprocess.Popen([sys.executable, "-c", slow, *words]) as process:

@@ -22,7 +22,8 @@ from PIL import Image
 
 from headstart.data import from_arrays
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.images.prepare import prepare
+from headstart.data.readers.load import load
 from headstart.errors import (
     HeadstartError,
     MissingDataError,
@@ -31,19 +32,18 @@ from headstart.errors import (
     SourceError,
     UnknownSourceError,
 )
-from headstart.graph.adopt import flops_of
 from headstart.graph.build import GraphBuilder
-from headstart.graph.runtime import compile_graph
-from headstart.imaging.prepare import prepare
-from headstart.pretrained import Network, find_network, network_source, pretrained_names
+from headstart.graph.run import compile_graph
+from headstart.graph.wrap import flops_of
 from headstart.records import Array, InputSpec, Source
-from headstart.sources import find_sources, open_source
+from headstart.sources.registry import find_sources, open_source
+from headstart.sources.timm.store import Network, find_network, network_source, pretrained_names
 
 torch = pytest.importorskip("torch", reason="needs torch")
 timm = pytest.importorskip("timm", reason="needs timm")
 
-from headstart.networks import timm_source  # noqa: E402 - it imports both
-from headstart.networks.timm_source import Exported, checksum, export_network  # noqa: E402
+from headstart.sources.timm import export as timm_source  # noqa: E402 - it imports both
+from headstart.sources.timm.export import Exported, checksum, export_network  # noqa: E402
 
 HOME = os.environ.get("HEADSTART_DATA")
 REAL = Path(HOME).parent / "weights" / "mobilenetv2_035.keras_in1k_notop" if HOME else Path("nowhere")
@@ -295,8 +295,8 @@ def test_a_network_that_changes_while_it_is_exported_is_refused(monkeypatch: pyt
 FRESH = """
 import hashlib, sys
 from headstart.data import from_arrays
-from headstart.pretrained import find_network
-from headstart.sources import open_source
+from headstart.sources.timm.store import find_network
+from headstart.sources.registry import open_source
 name = sys.argv[1]
 print(hashlib.sha256(find_network(name).graph).hexdigest(), open_source("timm:" + name).fingerprint)
 print([package for package in ("torch", "timm", "torchvision") if package in sys.modules])
@@ -323,7 +323,7 @@ def test_a_kept_graph_needs_neither_torch_nor_timm(
     folder: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find_network(f"local-dir:{folder}")
-    for package in ("torch", "timm", "headstart.networks.timm_source"):
+    for package in ("torch", "timm", "headstart.sources.timm.export"):
         monkeypatch.setitem(sys.modules, package, None)
     moved = shutil.copytree(folder, warm.parent / f"{warm.name}-moved")
     assert find_network(f"local-dir:{moved}").graph == find_network(f"local-dir:{folder}").graph
@@ -522,7 +522,7 @@ def test_a_size_is_for_networks_of_timm_only(name: str) -> None:
 ALONE = """
 import sys
 from headstart.errors import HeadstartError
-from headstart.sources import open_source
+from headstart.sources.registry import open_source
 try:
     open_source(sys.argv[1])
 except HeadstartError as error:

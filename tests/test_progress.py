@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from headstart.progress import SILENT, Remarks, terminal_progress, told
+from headstart.system.progress import SILENT, Remarks, terminal_progress, told
 
 STEPS = """
 import time
-from headstart.progress import terminal_progress
+from headstart.system.progress import terminal_progress
 with terminal_progress() as progress:
     for epoch in range(2):
         for done in range(1, 9):
@@ -94,7 +94,8 @@ def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_pipe_does_not_cost_the_import_of_rich() -> None:
-    code = "import sys\nfrom headstart.progress import terminal_progress\nwith terminal_progress(): pass\n"
+    code = "import sys\nfrom headstart.system.progress import terminal_progress\n"
+    code += "with terminal_progress(): pass\n"
     code += "assert 'rich' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.PIPE)
 
@@ -120,7 +121,7 @@ def test_batches_pass_unchanged_and_the_last_is_told() -> None:
 
 def test_steps_are_told_ten_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(1000 + 0.03 * np.arange(100))
-    monkeypatch.setattr("headstart.progress.perf_counter", lambda: next(now))
+    monkeypatch.setattr("headstart.system.progress.perf_counter", lambda: next(now))
     heard = Heard()
     list(told(iter([np.zeros((1, 1, 1, 1), np.uint8)] * 41), 41, "features", heard))
     assert [done for _, done, _ in heard.steps] == [*range(1, 41, 4), 41]

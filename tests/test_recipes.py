@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
-from headstart.data.views import apply_view
+from headstart.data.readers.load import from_arrays, load
+from headstart.data.subsets import apply_view
 from headstart.errors import DataError, RecipeError, SettingError, UnknownTapError
 from headstart.heads.registry import HEADS
-from headstart.model import open_model
-from headstart.networks.architectures import architecture
-from headstart.networks.registry import ENGINES
-from headstart.progress import SILENT
-from headstart.recipes import run as runner
-from headstart.recipes.recipe import Recipe, read_recipe, recipe_names, recipe_text
-from headstart.recipes.run import Options, Outcome, run_recipe, with_test_split
+from headstart.models.model import open_model
+from headstart.networks.engines.registry import ENGINES
+from headstart.networks.specs import architecture
 from headstart.records import InputSpec, TrainSettings
-from headstart.strategies import training_parts
+from headstart.strategies.learn import training_parts
+from headstart.system.progress import SILENT
+from headstart.workflows.recipes import run as runner
+from headstart.workflows.recipes.recipe import Recipe, read_recipe, recipe_names, recipe_text
+from headstart.workflows.recipes.run import Options, Outcome, run_recipe, with_test_split
 
 QUICK = TrainSettings(epochs=2, learning_rate=3e-3)
 TIMES = ("learning_the_source", "learning_the_head", "everything", "date")
@@ -256,11 +256,11 @@ def test_no_test_image_is_learnt_from(
         learnt.update(rows_of(train))
         tested.append(test)
 
-    spy("headstart.strategies", "fit", see_fit)
-    spy("headstart.plain_controls", "fit", see_fit)
-    spy("headstart.recipes.run", "learn_network", see_learn)
-    spy("headstart.recipes.run", "learn_head", see_learn)
-    spy("headstart.recipes.run", "run_table", see_table)
+    spy("headstart.strategies.learn", "fit", see_fit)
+    spy("headstart.workflows.study.baselines", "fit", see_fit)
+    spy("headstart.workflows.recipes.run", "learn_network", see_learn)
+    spy("headstart.workflows.recipes.run", "learn_head", see_learn)
+    spy("headstart.workflows.recipes.run", "run_table", see_table)
     monkeypatch.setattr(runner, "load", lambda _: digits_by_writers(splits))
     run_recipe(quick(name), tmp_path / "out")
     (test,) = tested

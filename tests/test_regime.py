@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from headstart.errors import SettingError
-from headstart.networks.architectures import architecture, layer_shapes
-from headstart.networks.registry import make_network
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import InputSpec
-from headstart.regime import default_regime, widened, with_dropout
+from headstart.workflows.tune.regime import default_regime, widened, with_dropout
 
 DIGIT = InputSpec(8, 8, 1)
 

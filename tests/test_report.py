@@ -26,7 +26,8 @@ from headstart.records import (
     Score,
     StudyResult,
 )
-from headstart.report import diagrams, figures, page
+from headstart.report import figures, page
+from headstart.report import svg as diagrams
 
 BUDGETS = (1, 5, 10, 50, None)
 ACCURACIES = {

@@ -31,7 +31,8 @@ from headstart.records import (
     Score,
     StudyResult,
 )
-from headstart.report import diagrams, page
+from headstart.report import page
+from headstart.report import svg as diagrams
 from headstart.report.scales import Scale, round_scale
 from test_report import Reader
 

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from command import Run, contents
-from headstart import trainings
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays
+from headstart.data.readers.load import from_arrays
 from headstart.errors import SettingError
-from headstart.face import transfer
-from headstart.model import Model, open_model
-from headstart.networks.architectures import ARCHITECTURES
-from headstart.progress import Remarks
-from headstart.trainings import Keeping, Trained, Training, checkpoints_of, run_training
+from headstart.interfaces.python import transfer
+from headstart.models.model import Model, open_model
+from headstart.networks.specs import ARCHITECTURES
+from headstart.system.progress import Remarks
+from headstart.workflows.train import run as trainings
+from headstart.workflows.train.run import Keeping, Trained, Training, checkpoints_of, run_training
 
 # dropout, patience and a schedule: much to remember
 WORDS = (

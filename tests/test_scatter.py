@@ -7,10 +7,10 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE, trustworthiness
 
-from headstart import scatter
 from headstart.errors import DataError, SettingError, ShapeError
 from headstart.records import Scatter
-from headstart.scatter import feature_scatter
+from headstart.workflows import feature_map as scatter
+from headstart.workflows.feature_map import feature_scatter
 
 DIGITS = tuple("0123456789")
 

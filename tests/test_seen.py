@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import seen as module
-from headstart.data.seen import from_tensors, inherited, recognise, record, to_tensors
+from headstart.data.checks import seen as module
+from headstart.data.checks.seen import from_tensors, inherited, recognise, record, to_tensors
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import ModelError
 from headstart.records import ROLES, Seen

@@ -10,15 +10,22 @@ import pytest
 from PIL import Image
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.errors import ModelError, UnknownSourceError
-from headstart.features import extract
 from headstart.graph.build import network_graph
-from headstart.networks.architectures import architecture, layer_shapes
-from headstart.networks.scratch_engine import initial_weights
+from headstart.networks.engines.numpy_engine import initial_weights
+from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import InputSpec, TrainSettings
-from headstart.sources import KNOWN, fingerprint, native_input, open_source, random_source, spec_source
-from headstart.strategies import Probe, learn_head, learn_network
+from headstart.sources.features import extract
+from headstart.sources.registry import (
+    KNOWN,
+    fingerprint,
+    native_input,
+    open_source,
+    random_source,
+    spec_source,
+)
+from headstart.strategies.learn import Probe, learn_head, learn_network
 
 CNN = architecture("cnn", InputSpec(28, 28, 1), 10)
 

@@ -12,21 +12,21 @@ import onnx
 import pytest
 from PIL import Image
 
-from headstart.assemble import versions
-from headstart.cache import FolderCache
 from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
+from headstart.data.images.prepare import prepare
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import DataError, HeadstartError, MissingDataError, SettingError
-from headstart.features import Extraction, extract
 from headstart.heads.registry import HEADS, make_head
-from headstart.imaging.prepare import prepare
-from headstart.model import open_model
-from headstart.networks.registry import make_network
+from headstart.models.model import open_model
+from headstart.networks.engines.registry import make_network
 from headstart.records import Source, TrainSettings
-from headstart.sources import native_input, open_source
-from headstart.strategies import Learnt, Probe, learn_head, learn_network, training_parts
-from headstart.training_judging import deciding_part
+from headstart.sources.features import Extraction, extract
+from headstart.sources.registry import native_input, open_source
+from headstart.strategies.assemble import versions
+from headstart.strategies.judge import deciding_part
+from headstart.strategies.learn import Learnt, Probe, learn_head, learn_network, training_parts
+from headstart.system.cache import FolderCache
 
 QUICK = TrainSettings(epochs=2, precision="fp32")
 

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import controls, studies
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
+from headstart.data.readers.load import from_arrays, load
 from headstart.errors import DataError, SettingError
-from headstart.model import Model
+from headstart.models.model import Model
 from headstart.records import StudyResult, TrainSettings
-from headstart.sources import open_source
-from headstart.strategies import Probe, learn_network
-from headstart.studies import Wanted, run_study
+from headstart.sources.registry import open_source
+from headstart.strategies import fits
+from headstart.strategies.learn import Probe, learn_network
+from headstart.workflows.study import run as studies
+from headstart.workflows.study.run import Wanted, run_study
 
 QUICK = (TrainSettings(epochs=1, batch_size=64), TrainSettings(epochs=1, batch_size=64))
 RIDGE = Wanted(Probe(head="ridge"), labels_per_class=(), controls=("majority",), draws=2, scratch=QUICK)
@@ -139,13 +140,13 @@ def test_the_choice_sees_only_what_a_fit_learns_from(
     trained: Model, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    real = controls.choose
+    real = fits.choose
 
     def spy(features: Any, codes: Any, **rest: Any) -> Any:
         sizes.append(len(codes))
         return real(features, codes, **rest)
 
-    monkeypatch.setattr(controls, "choose", spy)
+    monkeypatch.setattr(fits, "choose", spy)
     source = replace(trained.source("digits"), candidates=(("hidden1", "flat"), ("hidden2", "flat")))
     found = run_study(source, digits, replace(RIDGE, probe=Probe()))
     assert len(sizes) >= 10 and set(sizes[:10]) == {96}  # four of five folds of 120

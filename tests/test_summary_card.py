@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import yaml
 
-from headstart.report.summary_card import summary_card
+from headstart.report.card import summary_card
 from test_report_full import full_result
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cache import Entry
 from headstart.evaluation.metrics import evaluate
+from headstart.interfaces.cli.tables import cache_table, evaluation_table, pairs, result_table
 from headstart.records import Row, Score, StudyResult
-from headstart.tables import aligned, cache_table, evaluation_table, pairs, result_table, to_json
+from headstart.report.columns import aligned
+from headstart.report.json import to_json
+from headstart.system.cache import Entry
 
 
 def row(strategy: str, budget: int | None, value: float) -> Row:

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from headstart.errors import SettingError
-from headstart.graph import runtime
+from headstart.graph import run as runtime
 from headstart.graph.build import network_graph
-from headstart.networks.architectures import architecture
-from headstart.networks.registry import make_network
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture
 from headstart.networks.training import fit
 from headstart.records import Codes, Images, InputSpec, LayerSpec, NetworkSpec, TrainSettings
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from headstart.networks.torch_engine import TorchNetwork  # noqa: E402 - it imports torch
-from headstart.networks.torch_optimizers import FlatOptimizer, Stretch  # noqa: E402 - it imports torch
-from headstart.networks.torch_training import TorchTraining, chosen_device  # noqa: E402
+from headstart.networks.engines.torch_engine import TorchNetwork  # noqa: E402 - it imports torch
+from headstart.networks.engines.torch_optimizers import FlatOptimizer, Stretch  # noqa: E402 - it imports torch
+from headstart.networks.engines.torch_training import TorchTraining, chosen_device  # noqa: E402
 
 GREY = InputSpec(12, 12, 1, (0.2,), (0.4,))
 SPEC = NetworkSpec(

@@ -12,9 +12,9 @@ import headstart
 from command import Run
 from headstart.data import from_arrays
 from headstart.errors import DivergedError
+from headstart.networks.remarks import check_finite, training_remarks
 from headstart.records import Epoch, TrainSettings
-from headstart.training_checks import check_finite, training_remarks
-from headstart.trainings import checkpoints_of
+from headstart.workflows.train.run import checkpoints_of
 
 CODES = np.repeat([0, 1, 2], [60, 30, 30])
 HELD = np.repeat([0, 1, 2], [50, 25, 25])

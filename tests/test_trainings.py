@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from command import ERROR, Run, Said, contents
-from headstart import trainings
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
-from headstart.model import Model, open_model
-from headstart.networks.architectures import training_for
+from headstart.data.readers.load import from_arrays, load
+from headstart.models.model import Model, open_model
+from headstart.networks.logs.log import JsonLines
+from headstart.networks.specs import training_for
 from headstart.records import TrainSettings
-from headstart.training_judging import cross_fitted
-from headstart.training_log import JsonLines
-from headstart.trainings import Keeping, Training, checkpoints_of, log_of, run_training
+from headstart.strategies.judge import cross_fitted
+from headstart.workflows.train import run as trainings
+from headstart.workflows.train.run import Keeping, Training, checkpoints_of, log_of, run_training
 
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "2")
 
@@ -219,9 +219,9 @@ def test_interrupted_before_the_first_step_nothing_is_left(
         signal.raise_signal(signal.SIGINT)
 
     place = {
-        "prepare": "headstart.strategies.prepare",
-        "find_rate": "headstart.trainings.find_rate",
-        "load": "headstart.data.readers.load",
+        "prepare": "headstart.strategies.learn.prepare",
+        "find_rate": "headstart.workflows.train.run.find_rate",
+        "load": "headstart.data.readers.load.load",
     }
     monkeypatch.setattr(place[moment], stop)
     said = run("train", "digits", "-o", "m", *SMALL, "--learning-rate", "auto")
@@ -236,7 +236,7 @@ def test_interrupted_while_the_model_is_put_together_it_can_go_on(
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as broken:
-        broken.setattr("headstart.strategies.network_model", stop)
+        broken.setattr("headstart.strategies.learn.network_model", stop)
         said = run("train", "digits", "-o", "m", *SMALL)
     assert said.code == 130 and "go on with the same command and --resume" in said.err
     assert not (desk / "m").exists()

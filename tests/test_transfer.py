@@ -10,25 +10,25 @@ import onnx
 import pytest
 from PIL import Image
 
-from headstart.cache import FolderCache
-from headstart.choose import MOST_IMAGES
-from headstart.controls import Chooser, Reader, chosen_probe
+from headstart.data.checks.refuse import check_up, checked
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
-from headstart.data.refuse import check_up, checked
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError, UnknownTapError
 from headstart.evaluation.intervals import cross_validated, wilson
-from headstart.features import PLAIN, Extraction, extract
-from headstart.imaging.augment import parse_augmentation
-from headstart.model import open_model
-from headstart.protocol import Protocol, rounds_of
+from headstart.models.model import open_model
 from headstart.records import Source, StudyResult
 from headstart.report.page import render
-from headstart.sources import open_source
-from headstart.strategies import CHOSEN, Probe, choose_place, learn_head, training_parts, training_rows
-from headstart.transfer_judging import by_cross_validation
-from headstart.transfers import Transferred, choice_table, run_transfer
+from headstart.sources.features import PLAIN, Extraction, extract
+from headstart.sources.registry import open_source
+from headstart.strategies.fits import Chooser, Reader, chosen_probe
+from headstart.strategies.learn import CHOSEN, Probe, choose_place, learn_head, training_parts, training_rows
+from headstart.strategies.select import MOST_IMAGES
+from headstart.system.cache import FolderCache
+from headstart.workflows.study.protocol import Protocol, rounds_of
+from headstart.workflows.transfer.judge import by_cross_validation
+from headstart.workflows.transfer.run import Transferred, choice_table, run_transfer
 
 PLACES = (("block2", "avg"), ("block2", "grid2"), ("block3", "avg"))
 RIDGE = Probe(head="ridge")

@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart import search_clock, tune
 from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
-from headstart.features import Extraction, View
 from headstart.heads.base import Standardiser
 from headstart.heads.registry import SEARCHED
 from headstart.heads.ridge import RidgeHead
-from headstart.imaging.augment import Augmentation
 from headstart.records import Array, InputSpec, Source
-from headstart.search_clock import Clock
-from headstart.sources import open_source
-from headstart.tune import (
+from headstart.sources.features import Extraction, View
+from headstart.sources.registry import open_source
+from headstart.workflows.tune import clock as search_clock
+from headstart.workflows.tune import features as tune
+from headstart.workflows.tune.clock import Clock
+from headstart.workflows.tune.features import (
     NO_VIEWS,
     FeatureTuning,
     Where,

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import tune_training as module
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
-from headstart.networks.architectures import architecture
+from headstart.networks.specs import architecture
 from headstart.records import InputSpec
-from headstart.regime import Regime, default_regime
-from headstart.tune_training import TrainingTuning, tune_training
+from headstart.workflows.tune import training as module
+from headstart.workflows.tune.regime import Regime, default_regime
+from headstart.workflows.tune.training import TrainingTuning, tune_training
 
 optuna = pytest.importorskip("optuna")
 

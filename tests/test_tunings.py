@@ -16,18 +16,18 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from command import Run, contents
-from headstart import tunings
 from headstart.data.dataset import Dataset
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.intervals import wilson
-from headstart.features import Extraction
+from headstart.interfaces.cli.verbs import verbs_app
 from headstart.report.page import render
-from headstart.tune import FeatureTuning
-from headstart.tune_training import TrainingTuning, tune_training
-from headstart.tunings import Search, augmentations_for, policies_for, run_tuning
-from headstart.verbs import verbs_app
+from headstart.sources.features import Extraction
+from headstart.workflows.tune import run as tunings
+from headstart.workflows.tune.features import FeatureTuning
+from headstart.workflows.tune.run import Search, augmentations_for, policies_for, run_tuning
+from headstart.workflows.tune.training import TrainingTuning, tune_training
 
 PLAIN = Extraction(runtime="onnxruntime")
 
@@ -71,7 +71,9 @@ def test_photos_are_tried_in_every_shape_and_mirrored(photos: Path) -> None:
 
 
 def test_without_torch_no_views_are_tried(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headstart.tunings.find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr(
+        "headstart.workflows.tune.run.find_spec", lambda name: None if name == "torch" else object()
+    )
     assert augmentations_for(few) == {}
     assert list(augmentations_for(few, ["photo"])) == ["photo"]  # asked for: an error later, not silence
 

@@ -12,8 +12,8 @@ import numpy as np
 from onnx import TensorProto, helper
 from PIL import Image
 
-from headstart.manifest import Manifest
-from headstart.model import Model
+from headstart.models.manifest import Manifest
+from headstart.models.model import Model
 from headstart.records import InputSpec
 
 SIZE = 8

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from headstart.cli import app
+from headstart.interfaces.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 HEADER = """# Command line

@@ -3,7 +3,7 @@
 A row for each letter, a column for each drawer, 105 x 105 px and one bit a pixel. Reads the dataset
 ``omniglot-small``, so the two archives must be under HEADSTART_DATA, or are downloaded.
 
-    python tools/pack_omniglot_greek.py        writes src/headstart/data/omniglot-greek.png
+    python tools/pack_omniglot_greek.py        writes src/headstart/data/readers/omniglot-greek.png
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from headstart.data.readers import load
+from headstart.data.readers.load import load
 from headstart.data.stores import ArrayImages
 
-TARGET = Path(__file__).parents[1] / "src/headstart/data/omniglot-greek.png"
+TARGET = Path(__file__).parents[1] / "src/headstart/data/readers/omniglot-greek.png"
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ brought into the frame of MNIST by ``ink`` and seen in another hand every epoch.
 convolutions, as float16. Before that the same training without two alphabets is judged on them: three
 unknown characters are taught from nine people's drawings and eleven other people's are read.
 
-    python tools/train_drawings.py        writes src/headstart/networks/drawings.safetensors
+    python tools/train_drawings.py        writes src/headstart/sources/drawings/drawings.safetensors
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers import from_arrays, load
-from headstart.features import extract
+from headstart.data.images.augment import augment, parse_augmentation
+from headstart.data.images.prepare import prepare
+from headstart.data.readers.load import from_arrays, load
 from headstart.graph import build
 from headstart.heads.registry import make_head
-from headstart.imaging.augment import augment, parse_augmentation
-from headstart.imaging.prepare import prepare
-from headstart.networks.architectures import architecture
-from headstart.networks.registry import make_network
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture
 from headstart.networks.training import fit
 from headstart.records import InputSpec, Network, TrainSettings
-from headstart.sources import spec_source
+from headstart.sources.features import extract
+from headstart.sources.registry import spec_source
 
-TARGET = Path(__file__).parents[1] / "src/headstart/networks/drawings.safetensors"
+TARGET = Path(__file__).parents[1] / "src/headstart/sources/drawings/drawings.safetensors"
 INPUT = InputSpec(28, 28, 1, policy="ink")
 WIDTHS = {"conv1": 48, "conv2": 96, "conv3": 128}
 KEPT = "block3"

@@ -3,8 +3,8 @@
 In: nothing heavy; every name below loads its module on first use. Called by users.
 
 Importing it switches off the telemetry of packages that it uses, by environment variables and by an entry in
-``sys.modules`` (see `headstart._telemetry`). It changes nothing else in the process: no seed, no logger, no
-warning filter.
+``sys.modules`` (see `headstart.system.telemetry`). It changes nothing else in the process: no seed, no
+logger, no warning filter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from headstart._telemetry import switch_off as _switch_off
+from headstart.system.telemetry import switch_off as _switch_off
 
 __version__ = "0.1.0"
 
@@ -33,26 +33,26 @@ __all__ = [
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
-    from headstart.data.readers import load
+    from headstart.data.readers.load import load
     from headstart.errors import HeadstartError
-    from headstart.estimator import TransferClassifier
-    from headstart.face import evaluate, study, train, transfer
-    from headstart.model import Model
-    from headstart.model import open_model as open
+    from headstart.interfaces.python import evaluate, study, train, transfer
+    from headstart.interfaces.sklearn import TransferClassifier
+    from headstart.models.model import Model
+    from headstart.models.model import open_model as open
     from headstart.records import TrainSettings
 
 _HOMES = {
     "Dataset": ("headstart.data.dataset", "Dataset"),
     "HeadstartError": ("headstart.errors", "HeadstartError"),
-    "Model": ("headstart.model", "Model"),
+    "Model": ("headstart.models.model", "Model"),
     "TrainSettings": ("headstart.records", "TrainSettings"),
-    "TransferClassifier": ("headstart.estimator", "TransferClassifier"),
-    "evaluate": ("headstart.face", "evaluate"),
-    "load": ("headstart.data.readers", "load"),
-    "open": ("headstart.model", "open_model"),
-    "study": ("headstart.face", "study"),
-    "train": ("headstart.face", "train"),
-    "transfer": ("headstart.face", "transfer"),
+    "TransferClassifier": ("headstart.interfaces.sklearn", "TransferClassifier"),
+    "evaluate": ("headstart.interfaces.python", "evaluate"),
+    "load": ("headstart.data.readers.load", "load"),
+    "open": ("headstart.models.model", "open_model"),
+    "study": ("headstart.interfaces.python", "study"),
+    "train": ("headstart.interfaces.python", "train"),
+    "transfer": ("headstart.interfaces.python", "transfer"),
 }
 
 _switch_off()

@@ -1,6 +1,6 @@
 """``python -m headstart``: the command line. Called by Python."""
 
-from headstart.cli import main
+from headstart.interfaces.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from headstart.data.dataset import Dataset, check_same_classes, require_classes
 from headstart.data.names import natural_order
-from headstart.data.readers import catalog, from_arrays, load
+from headstart.data.readers.load import catalog, from_arrays, load
 from headstart.data.splits import folds, holdout, nested_subsets
 from headstart.data.stores import ArrayImages, FileImages, ImageStore
-from headstart.data.views import apply_view, view_map
+from headstart.data.subsets import apply_view, view_map
 
 __all__ = [
     "ArrayImages",

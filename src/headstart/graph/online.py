@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from headstart.graph.build import INPUT
-from headstart.graph.runtime import _core, resolve_precision
+from headstart.graph.run import _core, resolve_precision
 from headstart.records import Array, Images
 
 __all__ = ["OnlineRun"]
@@ -28,7 +28,7 @@ class OnlineRun:
     graph : bytes
         Serialized ONNX model with the input ``images``.
     precision : {'fp32', 'bf16', 'auto'}, default='fp32'
-        As for `headstart.graph.runtime.compile_graph`.
+        As for `headstart.graph.run.compile_graph`.
     n_threads : int, optional
         Threads for one batch. Default: OpenVINO's choice, all cores.
     n_lanes : int, optional

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart._threads import threads_for
 from headstart.errors import NotFittedError, ShapeError, UnknownClassError, nearest
 from headstart.heads.held_out import HeldOut
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
+from headstart.system.threads import threads_for
 
 __all__ = [
     "AffineHead",

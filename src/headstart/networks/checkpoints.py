@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.atomic import check_place, write_atomic
 from headstart.errors import CacheError, SettingError
+from headstart.system.files import check_place, write_atomic
 
 __all__ = ["Checkpoints", "Snapshot"]
 

@@ -32,7 +32,9 @@ from headstart.records import (
     Score,
     StudyResult,
 )
-from headstart.report import diagrams, figures, numbers, pictures
+from headstart.report import figures, numbers
+from headstart.report import gallery as pictures
+from headstart.report import svg as diagrams
 from headstart.report.scales import Scale, round_scale
 
 __all__ = ["render", "write"]

@@ -1,1 +1,0 @@
-"""What answers over a network: the HTTP server and the page that teaches; nothing here is loaded unasked."""

@@ -1,0 +1,383 @@
+"""What is wrong with a dataset: leaks, duplicates, label names, broken files, imbalance, mixed polarity.
+
+In: a Dataset. Out: a Checkup of plain values with its remarks, the worst first. Imports our data
+modules and records only. Called by the command line and by recipes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs, thumbnails
+from headstart.data.dataset import Dataset
+from headstart.data.images.decode import Header, thumbnail
+from headstart.data.names import SPLITS, shown
+from headstart.data.stores import ArrayImages, FileImages
+from headstart.errors import nearest
+from headstart.records import Images
+
+__all__ = ["Checkup", "Pair", "Sizes", "examine"]
+
+_TINY_PX = 64
+_CHUNK = 256
+_FEW, _TOO_FEW = 10, 2
+_IMBALANCE = 3.0
+_MINORITY = 0.01  # of the drawings, from which on a second polarity is no slip of the judge
+DARK, LIGHT, UNCLEAR = "dark on light", "light on dark", "unclear"
+
+OnImage = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are the same, ``exact``, or nearly, ``near``; similarity at most 1.
+
+    ``first`` and ``second`` are paths, or ``image 17`` for the one at place 17 of an array; ``places``
+    are where they stand in the dataset.
+    """
+
+    first: str
+    second: str
+    kind: str
+    splits: tuple[str, str] | None
+    labels: tuple[str, str]
+    similarity: float
+    places: tuple[int, int]
+
+    @property
+    def leak(self) -> bool:
+        """Whether they are in different splits."""
+        return self.splits is not None and self.splits[0] != self.splits[1]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Width and height of the images with least, median and most pixels; how many sizes there are."""
+
+    smallest: tuple[int, int]
+    median: tuple[int, int]
+    largest: tuple[int, int]
+    n_distinct: int
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What `examine` found.
+
+    ``counts`` goes by split, or ``all``, then class. ``sizes_px`` is None, and ``modes`` and
+    ``formats`` are empty, where files were not opened. ``imbalance`` is the number of images of the
+    largest class over that of the smallest one that has any, in the training split where there is one.
+    ``polarity`` counts the grey images that were looked at.
+    ``remarks`` are sentences, the worst first; none where nothing is wrong.
+    """
+
+    dataset: str
+    n_images: int
+    counts: Mapping[str, Mapping[str, int]]
+    sizes_px: Sizes | None
+    modes: Mapping[str, int]
+    formats: Mapping[str, int]
+    unreadable: tuple[tuple[str, str], ...]
+    pairs: tuple[Pair, ...]
+    imbalance: float
+    polarity: Mapping[str, int]
+    label_problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = None) -> Checkup:
+    """Find what is wrong with a dataset before anything is learnt from it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        All splits at once, or leaks between them cannot be seen.
+    near : bool, default=True
+        Look at every picture, for near duplicates, sizes, modes and polarity. Without
+        it no file is opened.
+    on_image : callable, optional
+        Called with the number of images done and of all.
+
+    Returns
+    -------
+    Checkup
+
+    Raises
+    ------
+    MissingDataError, BrokenDataError
+        If ``near`` and a file is gone, has changed or cannot be decoded.
+
+    Notes
+    -----
+    Files are decoded in threads, JPEG at a small scale. Near duplicates take O(n_images ** 2)
+    in matrix products. No randomness.
+
+    Examples
+    --------
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
+    >>> pixels[12] = pixels[3]
+    >>> labels = np.repeat(["cat", "dog"], 10)
+    >>> examine(Dataset("pets", pixels, labels, ("cat", "dog"))).remarks[0]
+    "the same image is labelled differently in 1 pair, such as 'image 3' (cat) and 'image 12' (dog)"
+    """
+    exact = exact_pairs(_digests(dataset.images))
+    alike: list[tuple[int, int, float]] = []
+    looks = _Looks(dataset, near=near, on_image=on_image)
+    if near:
+        copies = {second for _, second in exact}
+        kept = np.array([place for place in range(len(dataset)) if place not in copies], np.intp)
+        found = near_pairs(looks.thumbs[kept], looks.tiny[kept])
+        alike = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
+    pairs = tuple(
+        [_pair(dataset, first, second, "exact", 1.0) for first, second in exact]
+        + [_pair(dataset, first, second, "near", round(score, 4)) for first, second, score in alike]
+    )
+    counts = _counts(dataset)
+    problems = _label_problems(dataset, counts)
+    split, learnt = _learnt_from(counts)
+    sizes = [number for number in learnt.values() if number]
+    return Checkup(
+        dataset.name,
+        len(dataset),
+        counts,
+        looks.sizes(),
+        looks.modes,
+        looks.formats,
+        dataset.skipped,
+        pairs,
+        max(sizes) / min(sizes),
+        looks.polarity,
+        problems,
+        (
+            *_pair_remarks(pairs, problems),
+            *_file_remarks(dataset.skipped),
+            *_balance_remarks(learnt, split),
+            *_look_remarks(looks.polarity, looks.modes, len(dataset)),
+            *_few_remarks(learnt, split),
+        ),
+    )
+
+
+class _Looks:
+    """What is seen of the images themselves: headers, thumbnails, polarity."""
+
+    def __init__(self, dataset: Dataset, *, near: bool, on_image: OnImage | None) -> None:
+        self.sizes_px: NDArray[np.int64] = np.zeros((0, 2), np.int64)
+        self.modes: dict[str, int] = {}
+        self.formats: dict[str, int] = {}
+        self.polarity: dict[str, int] = {}
+        self.thumbs: Images = np.zeros((0, THUMB_PX, THUMB_PX, 3), np.uint8)
+        if isinstance(dataset.images, ArrayImages):
+            self._look_at_array(dataset.images.pixels, near=near, on_image=on_image)
+        elif isinstance(dataset.images, FileImages) and near:
+            self._look_at_files(dataset.images, on_image)
+
+    @property
+    def tiny(self) -> NDArray[np.bool_]:
+        """Images of at most so many pixels a side that honest ones look alike."""
+        longest: NDArray[np.int64] = self.sizes_px.max(axis=1)
+        return longest <= _TINY_PX
+
+    def sizes(self) -> Sizes | None:
+        """Sum up the sizes; None where none was looked at."""
+        if not len(self.sizes_px):
+            return None
+        ordered = self.sizes_px[np.argsort(self.sizes_px.prod(axis=1), kind="stable")]
+        least, middle, most = ((int(w), int(h)) for w, h in ordered[[0, (len(ordered) - 1) // 2, -1]])
+        return Sizes(least, middle, most, len(np.unique(ordered, axis=0)))
+
+    def _look_at_array(self, pixels: Images, *, near: bool, on_image: OnImage | None) -> None:
+        n_images, height, width, channels = pixels.shape
+        self.sizes_px = np.tile(np.array([[width, height]]), (n_images, 1))
+        self.modes = {"L" if channels == 1 else "RGB": n_images}
+        thumbs, polarity = [], Counter[str]()
+        for start in range(0, n_images, _CHUNK):
+            chunk = pixels[start : start + _CHUNK]
+            polarity.update(_polarity(chunk))
+            if near:
+                thumbs.append(thumbnails(chunk))
+            if on_image is not None:
+                on_image(start + len(chunk), n_images)
+        self.polarity = dict(polarity)
+        self.thumbs = np.concatenate(thumbs) if near else self.thumbs
+
+    def _look_at_files(self, files: FileImages, on_image: OnImage | None) -> None:
+        headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
+        for place, (header, thumb) in enumerate(_opened(files)):
+            headers.append(header)
+            thumbs[place] = thumb
+            if on_image is not None:
+                on_image(place + 1, len(files))
+        self.thumbs = thumbs
+        self.sizes_px = np.array([(header.width_px, header.height_px) for header in headers])
+        self.modes = dict(Counter(header.mode for header in headers))
+        self.formats = dict(Counter(header.format for header in headers))
+        self.polarity = dict(Counter(_polarity(thumbs)))
+
+
+def _opened(files: FileImages) -> Iterator[tuple[Header, Images]]:
+    """Read all files in threads, in order."""
+
+    def opened(place: int) -> tuple[Header, Images]:
+        return thumbnail(files.read(place), str(files.paths[place]), THUMB_PX)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(opened, range(len(files)))
+
+
+def _digests(images: object) -> Sequence[bytes]:
+    if isinstance(images, FileImages):
+        return images.digests
+    assert isinstance(images, ArrayImages)
+    return [hashlib.sha256(image).digest() for image in images.pixels]
+
+
+def _polarity(pixels: Images) -> list[str]:
+    """Judge the grey images among some: the inside is darker or lighter than an even border."""
+    grey = pixels[(np.ptp(pixels, axis=3) <= 8).all(axis=(1, 2))][..., 0].astype(np.float32)
+    if not len(grey):
+        return []
+    edge = max(1, min(grey.shape[1:]) // 16)
+    border = np.ones(grey.shape[1:], np.bool_)
+    border[edge:-edge, edge:-edge] = False
+    ring = grey[:, border]
+    paper = np.median(ring, axis=1)
+    even = (abs(ring - paper[:, None]) <= 24).mean(axis=1) >= 0.75
+    ink = grey[:, ~border].mean(axis=1) - paper
+    verdicts = np.where(even & (abs(ink) >= 2), np.where(ink > 0, LIGHT, DARK), UNCLEAR)
+    return [str(verdict) for verdict in verdicts]
+
+
+def _pair(dataset: Dataset, first: int, second: int, kind: str, similarity: float) -> Pair:
+    files = dataset.images.paths if isinstance(dataset.images, FileImages) else None
+    names = [f"image {place}" if files is None else str(files[place]) for place in (first, second)]
+    splits = None if dataset.splits is None else (str(dataset.splits[first]), str(dataset.splits[second]))
+    labels = (str(dataset.labels[first]), str(dataset.labels[second]))
+    return Pair(names[0], names[1], kind, splits, labels, similarity, (first, second))
+
+
+def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
+    if dataset.splits is None:
+        return {"all": dataset.counts()}
+    return {name: dataset.split(name).counts() for name in SPLITS if name in dataset.splits}
+
+
+def _label_problems(dataset: Dataset, counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    problems = []
+    for name in dataset.classes:
+        here = [split for split in counts if counts[split][name]]
+        if len(counts) > 1 and len(here) == 1:
+            others = [other for other in dataset.classes if other != name]
+            near = f", {nearest(name, others)}" if others else ""
+            problems.append(f"class {name!r} is in {here[0]} only{near}")
+    problems += [
+        f"classes {one!r} and {other!r} have nearly the same name"
+        for one, other in _same_words(dataset.classes)
+    ]
+    return tuple(problems)
+
+
+def _same_words(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair names that differ by case, spaces, hyphens or plural; single letters are names of their own."""
+    known: dict[str, list[str]] = {}
+    for name in names:
+        bare = "".join(letter for letter in name.casefold() if letter not in " -_")
+        if len(bare) > 1:
+            known.setdefault(bare, []).append(name)
+    same = [pair for alike in known.values() for pair in combinations(alike, 2)]
+    for bare, alike in known.items():
+        plurals = [bare + "s", bare + "es", *([bare[:-1] + "ies"] if bare.endswith("y") else [])]
+        same += [(alike[0], known[plural][0]) for plural in plurals if plural in known]
+    return same
+
+
+def _pair_remarks(pairs: Sequence[Pair], problems: Sequence[str]) -> list[str]:
+    leaks = [pair for pair in pairs if pair.leak]
+    torn = [pair for pair in pairs if pair.labels[0] != pair.labels[1]]
+    remarks = []
+    if leaks:
+        one, other = leaks[0].splits or ("", "")
+        remarks.append(
+            f"an image of {one} is also in {other}: {_numbered(leaks)}; scores on the copy flatter"
+        )
+    remarks += problems
+    if torn:
+        one, other = torn[0].labels
+        first, second = torn[0].first, torn[0].second
+        remarks.append(
+            f"the same image is labelled differently in {_pairs(len(torn))}, "
+            f"such as {first!r} ({one}) and {second!r} ({other})"
+        )
+    if pairs:
+        remarks.append(f"an image is there more than once: {_numbered(pairs)}")
+    return remarks
+
+
+def _numbered(pairs: Sequence[Pair]) -> str:
+    near = sum(pair.kind == "near" for pair in pairs)
+    kinds = "exact" if not near else "near" if near == len(pairs) else f"{near} of them near"
+    return f"{_pairs(len(pairs))} ({kinds}), such as {pairs[0].first!r} and {pairs[0].second!r}"
+
+
+def _pairs(number: int) -> str:
+    return f"{number} pair{'s' if number > 1 else ''}"
+
+
+def _file_remarks(unreadable: Sequence[tuple[str, str]]) -> list[str]:
+    if not unreadable:
+        return []
+    path, reason = unreadable[0]
+    files = "1 file was" if len(unreadable) == 1 else f"{len(unreadable)} files were"
+    return [f"{files} left out, such as {path!r}: {reason}"]
+
+
+def _learnt_from(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, Mapping[str, int]]:
+    """The split that is learned from and its counts: ``train`` where there is one, else the first."""
+    split = "train" if "train" in counts else next(iter(counts))
+    return split, counts[split]
+
+
+def _in_split(split: str) -> str:
+    return "" if split == "all" else f" in {split}"
+
+
+def _balance_remarks(learnt: Mapping[str, int], split: str) -> list[str]:
+    here = {name: number for name, number in learnt.items() if number}
+    most, least = max(here, key=here.__getitem__), min(here, key=here.__getitem__)
+    ratio = here[most] / here[least]
+    if ratio <= _IMBALANCE:
+        return []
+    sizes = f"class {most!r} has {here[most]} images and {least!r} {here[least]}"
+    return [f"{sizes}{_in_split(split)}, {ratio:.1f} times as many"]
+
+
+def _look_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_images: int) -> list[str]:
+    remarks = []
+    dark, light = polarity.get(DARK, 0), polarity.get(LIGHT, 0)
+    if 2 * (dark + light) > n_images and min(dark, light) > _MINORITY * (dark + light):
+        remarks.append(f"{dark} drawings are dark on light and {light} light on dark")
+    if len(modes) > 1:
+        listed = ", ".join(f"{mode} {number}" for mode, number in sorted(modes.items()))
+        remarks.append(f"images are stored in {len(modes)} modes: {listed}")
+    return remarks
+
+
+def _few_remarks(learnt: Mapping[str, int], split: str) -> list[str]:
+    bare = [name for name, number in learnt.items() if number < _TOO_FEW]
+    few = [name for name, number in learnt.items() if _TOO_FEW <= number < _FEW]
+    said = [(bare, f"fewer than {_TOO_FEW} images"), (few, f"fewer than {_FEW} images")]
+    where = _in_split(split)
+    return [
+        f"{len(names)} class{'es have' if len(names) > 1 else ' has'} {what}{where}: {shown(names)}"
+        for names, what in said
+        if names
+    ]

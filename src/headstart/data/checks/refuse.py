@@ -1,0 +1,152 @@
+"""What every command that learns checks first: data on which no number could be true is refused.
+
+Apart from the doctor, which reports and never refuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from headstart.data.checks.doctor import Checkup, examine
+from headstart.data.clusters import with_clusters
+from headstart.data.dataset import Dataset
+from headstart.data.union import joined
+from headstart.errors import DataError
+
+__all__ = ["NEAR_MOST", "check_up", "checked", "refuse_shared"]
+
+NEAR_MOST = 10_000
+"""Images among which near copies are looked for: the time grows with the square of their number."""
+
+
+def checked(dataset: Dataset, *, allow_leaks: bool = False) -> tuple[Dataset, Checkup]:
+    """Examine a dataset, refuse what cannot be judged, and form clusters of copies and groups.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        All splits.
+    allow_leaks : bool, default=False
+        Go on with images or groups that are in two splits.
+
+    Returns
+    -------
+    dataset : Dataset
+        With ``clusters``: exact copies, near copies (up to 10,000 images) and groups.
+    found : Checkup
+        Its remarks belong into the report.
+
+    Raises
+    ------
+    DataError
+        As `check_up`.
+    """
+    near = len(dataset) <= NEAR_MOST
+    found = check_up(dataset, allow_leaks=allow_leaks, near=near)
+    if not near:
+        unseen = f"near copies were not searched for among {len(dataset):,} images, only exact ones"
+        found = replace(found, remarks=(*found.remarks, unseen))
+    return with_clusters(dataset, [pair.places for pair in found.pairs]), found
+
+
+def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
+    """Examine a dataset and refuse it where no number about it could be true.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        All splits.
+    allow_leaks : bool, default=False
+        Go on with images or groups that are in two splits.
+    near : bool, default=False
+        Search for near copies too, which decodes every image.
+
+    Returns
+    -------
+    Checkup
+
+    Raises
+    ------
+    DataError
+        If a class has fewer than two training images, the splits have different classes, or an image or a
+        group is in two splits.
+    """
+    found = examine(dataset, near=near)
+    counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
+    few = [name for name, count in counts.items() if count < 2]
+    if few:
+        raise DataError(
+            f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
+            "need at least 2 to learn from one and judge by the other; add images, or leave the class out "
+            "with a view"
+        )
+    if found.label_problems:
+        raise DataError(
+            f"dataset {dataset.name!r}: {found.label_problems[0]}, need the same names in every split; "
+            "rename the folders"
+        )
+    leaks = [pair for pair in found.pairs if pair.leak]
+    if leaks and not allow_leaks:
+        raise DataError(
+            f"dataset {dataset.name!r} has {len(leaks)} image(s) in two splits, such as {leaks[0].first!r} "
+            f"and {leaks[0].second!r}, need splits that share none; remove them (headstart inspect lists "
+            "all), or go on with --allow-leaks"
+        )
+    shared = _shared_groups(dataset)
+    if shared and not allow_leaks:
+        raise DataError(
+            f"dataset {dataset.name!r} has {len(shared)} group(s) in two splits, such as {shared[0]!r}, "
+            "expected every group in one split; move its images, or go on with --allow-leaks"
+        )
+    return found
+
+
+def refuse_shared(
+    dataset: Dataset, external: Dataset, found: Checkup, *, allow_leaks: bool = False
+) -> Checkup:
+    """Refuse a test set of its own that shares images with what is learned from.
+
+    Parameters
+    ----------
+    dataset, external : Dataset
+        Training images and test images.
+    found : Checkup
+        Of the training images.
+    allow_leaks : bool, default=False
+        Go on, with a remark.
+
+    Returns
+    -------
+    Checkup
+        ``found``, with the remark where there is something to remark.
+
+    Raises
+    ------
+    DataError
+        If an image, exactly or nearly, is in both.
+    """
+    both = joined(dataset, external)
+    if both is None:
+        return found
+    leaks = [pair for pair in examine(both, near=len(both) <= NEAR_MOST).pairs if pair.leak]
+    if leaks and not allow_leaks:
+        raise DataError(
+            f"dataset {external.name!r} has {len(leaks)} image(s) of {dataset.name!r} in it, such as "
+            f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), need a test set that shares "
+            "none; remove them, or go on with --allow-leaks"
+        )
+    if not leaks:
+        return found
+    said = f"{len(leaks)} images of {external.name} are also training images: the figures are too high."
+    return replace(found, remarks=(said, *found.remarks))
+
+
+def _shared_groups(dataset: Dataset) -> list[str]:
+    """Groups with images in more than one split."""
+    if dataset.groups is None or dataset.splits is None:
+        return []
+    pairs = np.unique(np.stack([dataset.groups.astype(str), dataset.splits.astype(str)]), axis=1)
+    names, counts = np.unique(pairs[0], return_counts=True)
+    return [str(name) for name in names[counts > 1]]

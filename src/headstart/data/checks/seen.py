@@ -1,0 +1,335 @@
+"""Which images a model has seen: recorded when it learns, recognised when it is evaluated.
+
+In: stores of images. Out: a `records.Seen`, or the role that each image of another store had. Recognises
+files by their bytes, images by their pixels, and copies (re-encoded, resized, brightened, slightly cropped)
+by `looks`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.checks.appearance import LENGTH, LIMITS, Looks, Matcher, look_at
+from headstart.data.checks.duplicates import THUMB_PX, thumbnails
+from headstart.data.images.decode import draft, squished
+from headstart.data.stores import ArrayImages, FileImages, ImageStore
+from headstart.errors import BrokenDataError, MissingDataError, ModelError
+from headstart.records import ROLES, Images, Seen
+
+__all__ = ["Recognised", "from_tensors", "inherited", "recognise", "record", "to_tensors"]
+
+_BYTES = 16
+_MOST_DESCRIBED = 20_000  # 5 MB; twice as many with those of a source
+_CHUNK = 1_024
+_TINY_PX = 64
+_LEARNED, _SOURCE, _VALIDATION = (ROLES.index(name) for name in ("learned", "source", "validation"))
+
+_WEIGHT = ("learned", "source", "validation", "test", "new")
+
+OnImage = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What each image was to a model: ``roles`` are positions in `ROLES`, (n_images,).
+
+    ``near`` says which were recognised by what they look like, not by their bytes or pixels.
+    """
+
+    roles: NDArray[np.uint8]
+    near: NDArray[np.bool_]
+
+    def of(self, *names: str) -> NDArray[np.bool_]:
+        """Which images had one of these roles, (n_images,)."""
+        return np.isin(self.roles, [ROLES.index(name) for name in names])
+
+
+@dataclass(frozen=True, eq=False)
+class _Glance:
+    """Some images seen small: digests of their pixels, thumbnails, and whether they are tiny."""
+
+    contents: NDArray[np.uint8]
+    thumbs: Images
+    tiny: NDArray[np.bool_]
+
+
+def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) -> Seen:
+    """Record images by their roles.
+
+    Parameters
+    ----------
+    parts : sequence of (str, ImageStore)
+        A name among `ROLES`, and the images that have this role.
+    before : Seen, optional
+        What the source has seen, as `inherited` gives it.
+
+    Returns
+    -------
+    Seen
+        Digests of all images; descriptors of 20,000 at most, evenly spread.
+
+    Notes
+    -----
+    Reads the described images once more, JPEG at a small scale, in threads: about 1 ms for each photo. A file
+    that has gone or changed since is recorded by its digest alone.
+
+    Examples
+    --------
+    >>> images = ArrayImages(np.arange(128, dtype=np.uint8).reshape(2, 8, 8))
+    >>> found = record([("learned", images)])
+    >>> found.count("learned"), recognise(images, found).of("learned").tolist()
+    (2, [True, True])
+    """
+    found = _joined([_recorded(ROLES.index(name), images, _share(parts, images)) for name, images in parts])
+    if before is None:
+        return found
+    keep = ~np.isin(_keys(before.digests), _keys(found.digests[found.roles == _LEARNED]))
+    return _joined([found, _kept(before, keep)])
+
+
+def inherited(seen: Seen | None) -> Seen | None:
+    """What a model has seen, as one that uses it as a source has it.
+
+    Parameters
+    ----------
+    seen : Seen or None
+        The source's.
+
+    Returns
+    -------
+    Seen or None
+        What the source learned from has the role ``source``; its test images are left out.
+
+    Examples
+    --------
+    >>> seen = inherited(record([("learned", ArrayImages(np.zeros((1, 8, 8), np.uint8)))]))
+    >>> seen.count("source"), seen.count("learned")
+    (1, 0)
+    """
+    if seen is None:
+        return None
+    kept = _kept(seen, np.isin(seen.roles, (_LEARNED, _SOURCE, _VALIDATION)))
+    roles = np.where(kept.roles == _LEARNED, _SOURCE, kept.roles).astype(np.uint8)
+    return Seen(kept.digests, roles, kept.places, kept.contents, kept.looks, kept.kinds)
+
+
+def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -> Recognised:
+    """Find out what each image was to a model.
+
+    Parameters
+    ----------
+    images : ImageStore
+        Any images.
+    seen : Seen
+        What the model has seen.
+    on_image : callable, optional
+        Called with the number of images done and of all, once files have to be opened.
+
+    Returns
+    -------
+    Recognised
+
+    Notes
+    -----
+    Files whose bytes were seen are not opened. The others are decoded, compared by their pixels, and then by
+    `looks.Matcher`: time O(n_images * n_described) in matrix products, memory flat.
+    """
+    index = _Index(seen)
+    roles = index.roles(_digests(images))
+    near = np.zeros(len(images), np.bool_)
+    rest = np.flatnonzero(roles == 0)
+    described = index.roles(seen.digests)[seen.places]
+    matcher, done = Matcher(Looks(seen.looks, seen.kinds)), 0
+    for places, glance in _glances(images, rest):
+        by_content = index.roles(glance.contents)
+        origin = matcher.copies(glance.thumbs, glance.tiny)
+        alike = (by_content == 0) & (origin >= 0)
+        roles[places] = by_content
+        roles[places[alike]] = described[origin[alike]]
+        near[places] = alike
+        done += len(places)
+        if on_image is not None:
+            on_image(done, len(rest))
+    return Recognised(roles, near)
+
+
+def to_tensors(seen: Seen) -> dict[str, NDArray[Any]]:
+    """A record as named arrays, for a file of safetensors."""
+    return {name: np.ascontiguousarray(getattr(seen, name)) for name in _SHAPES}
+
+
+_SHAPES: Mapping[str, tuple[type, tuple[int, ...]]] = {
+    "digests": (np.uint8, (_BYTES,)),
+    "roles": (np.uint8, ()),
+    "places": (np.int64, ()),
+    "contents": (np.uint8, (_BYTES,)),
+    "looks": (np.int8, (LENGTH,)),
+    "kinds": (np.uint8, ()),
+}
+
+
+def from_tensors(tensors: Mapping[str, NDArray[Any]], place: str) -> Seen:
+    """A record from named arrays that somebody else may have written.
+
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray
+        As `to_tensors` gives them.
+    place : str
+        The model folder, for the message.
+
+    Returns
+    -------
+    Seen
+
+    Raises
+    ------
+    ModelError
+        If an array is missing, of another shape or dtype, or points outside the others.
+    """
+    wrong = [
+        name
+        for name, (dtype, shape) in _SHAPES.items()
+        if name not in tensors or tensors[name].dtype != dtype or tensors[name].shape[1:] != shape
+    ]
+    if not wrong:
+        seen = Seen(**{name: tensors[name] for name in _SHAPES})
+        n_images, n_described = len(seen.digests), len(seen.places)
+        sizes = [len(seen.contents), len(seen.looks), len(seen.kinds)]
+        inside = (
+            seen.roles.max(initial=0) < len(ROLES)
+            and seen.kinds.max(initial=0) < len(LIMITS)
+            and seen.places.min(initial=0) >= 0
+            and seen.places.max(initial=-1) < n_images
+        )
+        if len(seen.roles) == n_images and sizes == [n_described] * 3 and inside:
+            return seen
+    raise ModelError(
+        f"record of learned images of model {place!r} has malformed {', '.join(wrong) or 'sizes'}, expected "
+        "the arrays that headstart writes; copy the folder again"
+    )
+
+
+def _share(parts: Sequence[tuple[str, ImageStore]], images: ImageStore) -> int:
+    """How many of these images are described, so that all parts together keep to the limit."""
+    total = sum(len(one) for _, one in parts)
+    return len(images) if total <= _MOST_DESCRIBED else len(images) * _MOST_DESCRIBED // total
+
+
+def _recorded(role: int, images: ImageStore, n_described: int) -> Seen:
+    places = np.linspace(0, len(images) - 1, n_described).round().astype(np.intp)
+    seen = [(glance.contents, look_at(glance.thumbs, glance.tiny)) for _, glance in _glances(images, places)]
+    return Seen(
+        _digests(images),
+        np.full(len(images), role, np.uint8),
+        places.astype(np.int64),
+        np.concatenate([contents for contents, _ in seen] or [np.empty((0, _BYTES), np.uint8)]),
+        np.concatenate([looks.values for _, looks in seen] or [np.empty((0, LENGTH), np.int8)]),
+        np.concatenate([looks.kinds for _, looks in seen] or [np.empty(0, np.uint8)]),
+    )
+
+
+def _joined(parts: Sequence[Seen]) -> Seen:
+    """Several records as one."""
+    starts = np.cumsum([0, *(len(part.digests) for part in parts)])
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES}
+    columns["places"] = np.concatenate(
+        [part.places + start for part, start in zip(parts, starts[:-1], strict=True)]
+    ).astype(np.int64)
+    return Seen(**columns)
+
+
+def _kept(seen: Seen, keep: NDArray[np.bool_]) -> Seen:
+    """The record of some of the images."""
+    described = keep[seen.places]
+    new_places = np.cumsum(keep) - 1
+    return Seen(
+        seen.digests[keep],
+        seen.roles[keep],
+        new_places[seen.places[described]].astype(np.int64),
+        seen.contents[described],
+        seen.looks[described],
+        seen.kinds[described],
+    )
+
+
+def _digests(images: ImageStore) -> NDArray[np.uint8]:
+    """Digests of files' bytes, or of the pixels of images in memory, (n_images, 16)."""
+    if isinstance(images, FileImages):
+        found = [digest[:_BYTES] for digest in images.digests]
+    else:
+        assert isinstance(images, ArrayImages), "images are in memory or in files"
+        found = [_content(image) for image in images.pixels]
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, _BYTES)
+
+
+def _content(pixels: NDArray[np.uint8]) -> bytes:
+    """Digest of an image's size and pixels; grey is the same in one channel and in three."""
+    if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]
+    head = "x".join(map(str, pixels.shape)).encode()
+    return hashlib.sha256(head + np.ascontiguousarray(pixels).data).digest()[:_BYTES]
+
+
+def _glances(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], _Glance]]:
+    """Look at some of the images, so many at a time."""
+    for start in range(0, len(places), _CHUNK):
+        some = places[start : start + _CHUNK]
+        yield some, _files(images, some) if isinstance(images, FileImages) else _array(images, some)
+
+
+def _array(images: ImageStore, places: NDArray[np.intp]) -> _Glance:
+    assert isinstance(images, ArrayImages), "images are in memory or in files"
+    pixels = images.pixels[places]
+    thumbs = np.concatenate([thumbnails(pixels[start : start + 256]) for start in range(0, len(pixels), 256)])
+    contents = np.frombuffer(b"".join(_content(one) for one in pixels), np.uint8).reshape(-1, _BYTES)
+    return _Glance(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= _TINY_PX))
+
+
+def _files(images: FileImages, places: NDArray[np.intp]) -> _Glance:
+    def opened(place: int) -> tuple[bytes, Images, bool]:
+        try:
+            header, pixels = draft(images.read(place), str(images.paths[place]), THUMB_PX)
+        except (MissingDataError, BrokenDataError):  # no reason to lose a training: its digest is known
+            return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
+        tiny = max(header.width_px, header.height_px) <= _TINY_PX
+        return _content(pixels), squished(pixels, THUMB_PX), tiny
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents, thumbs, tiny = zip(*pool.map(opened, places.tolist()), strict=True)
+    return _Glance(
+        np.frombuffer(b"".join(contents), np.uint8).reshape(-1, _BYTES),
+        np.stack(thumbs),
+        np.array(tiny, np.bool_),
+    )
+
+
+class _Index:
+    """Looks digests up; one that stands in a record twice has the weightiest role."""
+
+    def __init__(self, seen: Seen) -> None:
+        digests = np.concatenate([seen.digests, seen.contents])
+        roles = np.concatenate([seen.roles, seen.roles[seen.places]])
+        order = np.array([_WEIGHT.index(name) for name in ROLES])[roles].argsort(kind="stable")
+        self._names, first = np.unique(_keys(digests[order]), return_index=True)
+        self._roles = roles[order][first]
+
+    def roles(self, digests: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Role of each digest, 0 where it is not there."""
+        wanted = _keys(digests)
+        if not len(self._names):
+            return np.zeros(len(wanted), np.uint8)
+        place = np.searchsorted(self._names, wanted).clip(max=len(self._names) - 1)
+        return np.where(self._names[place] == wanted, self._roles[place], 0).astype(np.uint8)
+
+
+def _keys(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    return np.ascontiguousarray(digests).reshape(-1, _BYTES).view(f"S{_BYTES}").ravel()

@@ -1,0 +1,1 @@
+"""Readers: named sets, folders, tables and archives become a Dataset."""

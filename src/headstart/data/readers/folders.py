@@ -1,0 +1,312 @@
+"""Datasets that lie on disk: a folder of class folders, or a table of paths.
+
+In: a path. Out: a Dataset of files, each decoded once to find the broken ones and hashed on
+the way. Imports our data modules and errors; pyarrow only for Parquet. Called by readers.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.decode import EXTENSIONS, fault_in
+from headstart.data.names import listed, natural_order, shown, split_name
+from headstart.data.stores import FileImages
+from headstart.errors import BrokenDataError, DataError, MissingDataError
+from headstart.system.optional import require
+
+__all__ = ["Entry", "read_folder", "read_table"]
+
+# pictures that we cannot decode are reported, not overlooked
+_FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
+_GROUP_COLUMNS = ("group", "writer")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file as a reader found it: its label, and its split and group where there are any."""
+
+    path: Path
+    label: str
+    split: str | None = None
+    group: str | None = None
+
+
+def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
+    """Read a folder that has one folder per class, alone or under train, val and test.
+
+    Parameters
+    ----------
+    folder : Path
+        Hidden files are ignored; class folders are searched to any depth.
+    strict : bool, default=False
+        Refuse broken files rather than list them in ``skipped``.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        If there are no class folders, one has no image that can be read, or
+        folders for splits stand next to others.
+    BrokenDataError
+        If ``strict`` and a file cannot be decoded.
+
+    Notes
+    -----
+    Every file is read once, in threads. No randomness: files are in order of
+    their names.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     for label in ("cat", "dog"):
+    ...         (Path(home) / label).mkdir()
+    ...         _ = (Path(home) / label / "1.pgm").write_bytes(b"P5 2 1 255 ab")
+    ...     read_folder(Path(home)).counts()
+    {'cat': 1, 'dog': 1}
+    """
+    top = _folders(folder)
+    split_folders = [child for child in top if split_name(child.name) and _folders(child)]
+    strays = [path for path in _files(folder) if _is_picture(path)]
+    if split_folders:
+        _check_splits(folder, split_folders, top)
+        homes = [(split_name(child.name), home) for child in split_folders for home in _folders(child)]
+        strays += [path for child in split_folders for path in _files(child) if _is_picture(path)]
+    else:
+        homes = [(None, home) for home in top]
+    if not homes:
+        raise DataError(
+            f"folder {str(folder)!r} has {len(strays)} images and no folders, need one folder per class; "
+            "sort the images into folders named for their classes"
+        )
+    entries = [Entry(path, home.name, split) for split, home in homes for path in _walk(home)]
+    skipped = [(str(path), "it is not in a class folder") for path in strays]
+    return _checked(folder.resolve().name, entries, [home for _, home in homes], skipped, strict=strict)
+
+
+def read_table(table: Path, *, strict: bool = False) -> Dataset:
+    r"""Read a table with the columns path, label and, where there are any, split and group.
+
+    Parameters
+    ----------
+    table : Path
+        CSV in UTF-8 with a header, or Parquet. Relative paths are relative to the
+        table's folder. A column ``writer`` counts as ``group``; others are ignored.
+    strict : bool, default=False
+        Refuse broken files rather than list them in ``skipped``.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        If a column or a cell is missing, or no file can be read.
+    MissingDataError
+        If a file is not there; the first is named and all are counted.
+    BrokenDataError
+        If the table is not one, or ``strict`` and a file cannot be decoded.
+    MissingExtraError
+        If a Parquet table is asked for without pyarrow.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     _ = (Path(home) / "1.pgm").write_bytes(b"P5 2 1 255 ab")
+    ...     _ = (Path(home) / "pets.csv").write_text("path,label,split\n1.pgm,cat,train\n")
+    ...     read_table(Path(home) / "pets.csv").splits.tolist()
+    ['train']
+    """
+    read = _parquet_columns if table.suffix.lower() == ".parquet" else _csv_columns
+    columns, numbers = read(table)
+    lacking = [name for name in ("path", "label") if name not in columns]
+    if lacking:
+        raise DataError(
+            f"table {str(table)!r} has the columns {shown(columns)}, need path and label; "
+            f"add or rename {' and '.join(lacking)}"
+        )
+    if not columns["path"]:
+        raise DataError(
+            f"table {str(table)!r} has no rows, need at least one; add path and label of an image"
+        )
+    entries = _entries(table, columns, numbers)
+    absent = [entry.path for entry in entries if not entry.path.is_file()]
+    if absent:
+        raise MissingDataError(
+            f"image {str(absent[0])!r} is not there, {len(absent)} of {len(entries)} missing, "
+            f"need every file that {str(table)!r} names; mend the paths, which are relative to the table"
+        )
+    return _checked(table.stem, entries, [], [], strict=strict)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS + _FOREIGN
+
+
+def _walk(home: Path) -> Iterator[Path]:
+    """Give the pictures under a class folder, in an order that depends on names only."""
+    yield from (path for path in _files(home) if _is_picture(path))
+    for child in _folders(home):
+        if not child.is_symlink():  # a link may lead back up
+            yield from _walk(child)
+
+
+def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Path]) -> None:
+    others = [child.name for child in top if child not in split_folders]
+    here = shown(child.name for child in split_folders)
+    if others:
+        raise DataError(
+            f"folder {str(folder)!r} has {shown(others)} next to {here}, "
+            "need folders for splits only, or folders for classes only; move the others away"
+        )
+    words = [split_name(child.name) for child in split_folders]
+    if len(set(words)) != len(words):
+        raise DataError(
+            f"folder {str(folder)!r} has {here}, need one folder per split; merge those that mean the same"
+        )
+
+
+def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
+    """Cells by column, and the line of the file that each row begins on, blank lines counted."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            numbered = list(_numbered(lines))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BrokenDataError(
+            f"table {str(table)!r} cannot be read ({error}), need CSV in UTF-8 with a header; save it as that"
+        ) from error
+    header = [name.strip().lower() for name in numbered[0][1]] if numbered else []
+    for number, row in numbered[1:]:
+        if len(row) != len(header):
+            raise DataError(
+                f"row {number} of {str(table)!r} has {len(row)} cells, need {len(header)} as in the header; "
+                "quote cells that hold a comma"
+            )
+    columns = {name: [row[place].strip() for _, row in numbered[1:]] for place, name in enumerate(header)}
+    return columns, [number for number, _ in numbered[1:]]
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the number of the line that it begins on."""
+    reader, begins = csv.reader(lines, strict=True), 1
+    for row in reader:
+        if row:
+            yield begins, row
+        begins = reader.line_num + 1  # a quoted cell may go over several lines
+
+
+def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
+    """Cells by column, and the number of each row, from 1."""
+    parquet = require("pyarrow.parquet", extra="tables", for_=f"table {table.name!r}")
+    try:
+        read = parquet.ParquetFile(table).read().to_pydict()
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BrokenDataError(
+            f"table {str(table)!r} cannot be read ({reason}), need a whole Parquet file; write it again"
+        ) from error
+    columns = {
+        name.strip().lower(): ["" if cell is None else str(cell).strip() for cell in cells]
+        for name, cells in read.items()
+    }
+    return columns, list(range(1, 1 + max((len(cells) for cells in columns.values()), default=0)))
+
+
+def _entries(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[Entry]:
+    group_column = next((name for name in _GROUP_COLUMNS if name in columns), None)
+    for name in ("path", "label", "split", group_column):
+        if name in columns and "" in columns[name]:
+            row, count = numbers[columns[name].index("")], columns[name].count("")
+            raise DataError(
+                f"row {row} of {str(table)!r} has no {name} ({count} such rows), need one in every row; "
+                "fill it in"
+            )
+    for row, name in zip(numbers, columns.get("split", []), strict=False):
+        if split_name(name) is None:
+            raise DataError(
+                f"row {row} of {str(table)!r} has split {name!r}, need train, val or test; rename the split"
+            )
+    n_rows = len(columns["path"])
+    splits = columns.get("split", [None] * n_rows)
+    groups = [None] * n_rows if group_column is None else columns[group_column]
+    rows = zip(columns["path"], columns["label"], splits, groups, strict=True)
+    return [Entry(table.parent / path, label, split, group) for path, label, split, group in rows]
+
+
+def _checked(
+    name: str,
+    entries: Sequence[Entry],
+    homes: Sequence[Path],
+    skipped: list[tuple[str, str]],
+    *,
+    strict: bool,
+) -> Dataset:
+    """Leave out what cannot be decoded, and make sure that no class is lost by it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(_inspect, [entry.path for entry in entries]))
+    broken = [(str(entry.path), fault) for entry, (_, fault) in zip(entries, found, strict=True) if fault]
+    if strict and broken:
+        raise BrokenDataError(
+            f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(entries)} such, "
+            "need whole pictures; replace them, or allow them to be skipped: strict=False"
+        )
+    whole = [(entry, digest) for entry, (digest, fault) in zip(entries, found, strict=True) if not fault]
+    _check_classes(name, [entry for entry, _ in whole], entries, homes)
+    kept = [entry for entry, _ in whole]
+    return Dataset(
+        name,
+        FileImages([entry.path for entry in kept], [digest for _, digest in whole]),
+        np.array([entry.label for entry in kept], dtype=np.str_),
+        natural_order(entry.label for entry in kept),
+        None if kept[0].group is None else np.array([entry.group for entry in kept], dtype=np.str_),
+        None if kept[0].split is None else np.array([entry.split for entry in kept], dtype=np.str_),
+        tuple(skipped + broken),
+    )
+
+
+def _check_classes(
+    name: str, whole: Sequence[Entry], entries: Sequence[Entry], homes: Sequence[Path]
+) -> None:
+    wanted = {home.name for home in homes} | {entry.label for entry in entries}
+    lost = natural_order(wanted - {entry.label for entry in whole})
+    empty = [str(home) for home in homes if not any(entry.path.is_relative_to(home) for entry in whole)]
+    if lost or empty:
+        where = f" in {shown(empty)}" if empty else ""
+        classes = listed(lost) if lost else listed(natural_order(Path(path).name for path in empty))
+        raise DataError(
+            f"dataset {name!r} has no image that can be read of {classes}{where}, need at least one; "
+            "add images, or remove the class"
+        )
+
+
+def _inspect(path: Path) -> tuple[bytes, str | None]:
+    """Give a file's SHA-256 and what is wrong with it."""
+    if path.suffix.lower() in _FOREIGN:
+        return b"", f"its format {path.suffix.lower()} is not one we read; convert it to PNG or JPEG"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return b"", f"it cannot be opened: {error.strerror}"
+    return hashlib.sha256(data).digest(), fault_in(data)

@@ -1,0 +1,199 @@
+"""The one door to datasets: in comes a name, a path or arrays, out a Dataset.
+
+``mnist``, ``mnist:odd``, ``photos/``, ``photos.csv:ants,bees``. Imports our data modules only.
+Called by the command line, the Python face and recipes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from headstart.data.dataset import Dataset
+from headstart.data.faults import raise_faults
+from headstart.data.names import natural_order, split_name
+from headstart.data.readers.catalog import KNOWN
+from headstart.data.readers.folders import read_folder, read_table
+from headstart.data.stores import ArrayImages
+from headstart.data.subsets import apply_view
+from headstart.errors import DataError, MissingDataError, UnknownDatasetError, nearest
+from headstart.records import Images
+
+__all__ = ["catalog", "from_arrays", "load"]
+
+_TABLES = (".csv", ".parquet")
+_BOTH = ("train", "test")
+
+
+def load(
+    name: str | os.PathLike[str], *, split: str | None = None, strict: bool = False, download: bool = True
+) -> Dataset:
+    """Load a dataset by name or from disk.
+
+    Parameters
+    ----------
+    name : str or path
+        A name in `catalog`, a folder of class folders (alone, or under train, val
+        and test), or a CSV or Parquet table with the columns path and label, and
+        split and group if there are any. A view may follow a colon: ``mnist:odd``.
+        A name in the catalog comes before a folder of that name: write ``./mnist``.
+    split : str, optional
+        Take this split only.
+    strict : bool, default=False
+        Refuse files that cannot be decoded rather than list them in ``skipped``.
+    download : bool, default=True
+        Whether a dataset that is not on this machine may be fetched.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    UnknownDatasetError
+        If the name is not in the catalog and nothing is at such a path.
+    UnknownViewError, UnknownClassError
+        If the part after the colon is no view, or names a class that is not there.
+    MissingDataError
+        If a path, or a file that a table names, is not there.
+    BrokenDataError
+        If a file is truncated or altered, or, where ``strict``, not a picture.
+    FetchError
+        If a download fails.
+    DataError
+        If the folder or table cannot be used, or lacks the split.
+
+    Notes
+    -----
+    Looks for named datasets under ``$HEADSTART_DATA``, then in the user's cache
+    (``$HEADSTART_CACHE``), then on the network. No randomness.
+
+    Examples
+    --------
+    >>> digits = load("digits:parity")
+    >>> digits.name, len(digits), digits.classes
+    ('digits:parity', 1797, ('even', 'odd'))
+    """
+    text = os.fspath(name)
+    base, colon, view = text.rpartition(":")
+    if colon and base and not Path(text).expanduser().exists():
+        return apply_view(load(base, split=split, strict=strict, download=download), view)
+    if text in KNOWN:
+        wanted = split_name(split) if split is not None else None
+        whole = KNOWN[text].read(text, (wanted,) if wanted in _BOTH else _BOTH, download)
+    else:
+        whole = _from_path(text, strict=strict)
+    return whole if split is None else whole.split(split)
+
+
+def catalog() -> Mapping[str, str]:
+    """List the datasets that go by a name.
+
+    Returns
+    -------
+    mapping of str to str
+        One line about each.
+
+    Examples
+    --------
+    >>> list(catalog())
+    ['digits', 'emnist-letters', 'fashion-mnist', 'greek', 'greek-photos', 'kmnist', 'mnist', \
+'omniglot-greek', 'omniglot-small', 'usps']
+    """
+    return {name: known.title for name, known in KNOWN.items()}
+
+
+def from_arrays(
+    images: Images,
+    labels: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    splits: ArrayLike | None = None,
+    name: str = "arrays",
+) -> Dataset:
+    """Make a dataset of arrays.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_images, height, width) or (n_images, height, width, 1 or 3), uint8
+        Values 0 - 255. Not copied: do not change it afterwards.
+    labels : array_like of shape (n_images,)
+        Names, or whole numbers that become names.
+    groups : array_like of shape (n_images,), optional
+        Names or whole numbers: who or what an image comes from.
+    splits : array_like of shape (n_images,), optional
+        ``train``, ``val`` or ``test``.
+    name : str, default="arrays"
+        What to call it in reports.
+
+    Returns
+    -------
+    Dataset
+        Its classes are the labels in natural order.
+
+    Raises
+    ------
+    ShapeError
+        If images are not uint8 images, or lengths differ.
+    DataError
+        If labels are neither names nor whole numbers, or a split is unknown.
+
+    Examples
+    --------
+    >>> from_arrays(np.zeros((3, 8, 8), np.uint8), [9, 10, 9]).classes
+    ('9', '10')
+    """
+    names = _names("labels", labels)
+    return Dataset(
+        name,
+        ArrayImages(images),
+        names,
+        natural_order(np.unique(names).tolist()),
+        None if groups is None else _names("groups", groups),
+        None if splits is None else _names("splits", splits),
+    )
+
+
+def _names(what: str, values: ArrayLike) -> NDArray[Any]:
+    """Give names for names and for whole numbers; anything else is a fault."""
+    column = np.asarray(values)
+    if column.dtype.kind == "O" and all(isinstance(value, str | int | np.integer) for value in column.flat):
+        return column.astype(np.str_)
+    if column.dtype.kind not in "UTiub":
+        advice = "convert them, for instance with .astype(int)"
+        raise_faults(
+            [
+                (
+                    DataError,
+                    f"{what} has dtype {column.dtype}, need names or whole numbers, none missing; {advice}",
+                )
+            ]
+        )
+    if column.ndim == 1 and column.dtype.kind in "iub":  # 21 characters each, unless the names are made first
+        codes, places = np.unique(column, return_inverse=True)
+        return np.array([str(code) for code in codes.tolist()], np.str_)[places]
+    return column.astype(np.str_)
+
+
+def _from_path(text: str, *, strict: bool) -> Dataset:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return read_folder(path, strict=strict)
+    if path.is_file():
+        if path.suffix.lower() in _TABLES:
+            return read_table(path, strict=strict)
+        raise DataError(
+            f"file {text!r} is no table, need a folder of class folders or a table (.csv, .parquet); "
+            "give the folder that it lies in"
+        )
+    if os.sep in text or path.suffix.lower() in _TABLES:
+        raise MissingDataError(f"path {text!r} is not there, need a folder or a table; mend the path")
+    raise UnknownDatasetError(
+        f"dataset {text!r} is unknown, need a name in the catalog, {nearest(text, KNOWN)}, "
+        "or a path that is there; choose one of these"
+    )

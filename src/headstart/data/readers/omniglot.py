@@ -1,0 +1,141 @@
+"""Omniglot's two small background sets: 242 characters of 8 alphabets, each drawn by 20 people.
+
+In: two archives as their author published them, or the bundled sheet of the Greek letters. Out: a Dataset
+in memory, grouped by person. Pillow is imported on use.
+
+Lake, Salakhutdinov, Tenenbaum. Human-level concept learning through probabilistic program induction.
+Science 350 (2015).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset
+from headstart.data.readers.download import Remote, find, obtain
+from headstart.data.stores import ArrayImages
+from headstart.errors import BrokenDataError
+
+__all__ = ["read_omniglot", "read_omniglot_greek"]
+
+_SIDE_PX = 105
+_GREEK_SHEET = Path(__file__).with_name("omniglot-greek.png")  # tools/pack_omniglot_greek.py writes it
+_GREEK_LETTERS = (
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"),
+    *("iota", "kappa", "lambda", "mu", "nu", "xi", "omicron", "pi"),
+    *("rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
+_N_DRAWERS, _N_TEACHING = 20, 5
+_URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
+_ARCHIVES = tuple(
+    Remote(f"omniglot-py/{name}.zip", (f"{_URL}{name}.zip",), md5)
+    for name, md5 in (
+        ("images_background_small1", "e704a628b5459e08445c13499850abc4"),
+        ("images_background_small2", "b75a71a51d3b13f821f212756fe481fd"),
+    )
+)
+
+
+def read_omniglot(name: str, splits: Sequence[str], download: bool) -> Dataset:
+    """Read both archives; a character that is in both is read once.
+
+    Parameters
+    ----------
+    name : str
+        What the dataset is called.
+    splits : sequence of str
+        Not looked at: the set has no splits of its own.
+    download : bool
+        Whether the network may be asked.
+
+    Returns
+    -------
+    Dataset
+        Classes such as ``Greek/character01``; groups such as ``Greek 07``, the seventh person that drew
+        that alphabet. Images (105, 105, 1), black on white.
+
+    Raises
+    ------
+    MissingDataError, FetchError
+        If an archive is neither here nor to be had.
+    BrokenDataError
+        If one cannot be read.
+    """
+    drawings: dict[str, NDArray[np.uint8]] = {}
+    for remote in _ARCHIVES:
+        path = find([remote.place]) or obtain(remote, name, download=download)
+        for place, pixels in _drawings(path):
+            drawings.setdefault(place, pixels)
+    places = sorted(drawings)
+    labels = [str(PurePosixPath(place).parent) for place in places]
+    groups = [f"{place.split('/')[0]} {PurePosixPath(place).stem[-2:]}" for place in places]
+    return Dataset(
+        name,
+        ArrayImages(np.stack([drawings[place] for place in places])),
+        np.array(labels),
+        tuple(sorted(set(labels))),
+        groups=np.array(groups),
+    )
+
+
+def read_omniglot_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
+    """Read the Greek letters that are bundled: one sheet, a row of 20 drawings for each letter.
+
+    Parameters
+    ----------
+    name : str
+        What the dataset is called.
+    splits : sequence of str
+        Ignored: both are read.
+    download : bool
+        Ignored: nothing is downloaded.
+
+    Returns
+    -------
+    Dataset
+        480 images (105, 105, 1), black on white; classes ``alpha`` to ``omega``; groups ``drawer 01`` to
+        ``drawer 20``. The first ten drawers are ``train``, the last ten ``test``.
+    """
+    from PIL import Image
+
+    with Image.open(_GREEK_SHEET) as sheet:
+        pixels = np.asarray(sheet.convert("L"))
+    n_letters = len(_GREEK_LETTERS)
+    tiles = pixels.reshape(n_letters, _SIDE_PX, _N_DRAWERS, _SIDE_PX)  # row of the sheet, y, drawer, x
+    drawers = np.array([f"drawer {number:02}" for number in range(1, _N_DRAWERS + 1)])
+    parts = np.repeat(["train", "test"], [_N_TEACHING, _N_DRAWERS - _N_TEACHING])
+    return Dataset(
+        name,
+        ArrayImages(tiles.transpose(0, 2, 1, 3).reshape(-1, _SIDE_PX, _SIDE_PX)),
+        np.repeat(_GREEK_LETTERS, _N_DRAWERS),
+        _GREEK_LETTERS,
+        groups=np.tile(drawers, n_letters),
+        splits=np.tile(parts, n_letters),
+    )
+
+
+def _drawings(path: Path) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Place under the archive's one folder, and pixels, of every drawing."""
+    from PIL import Image
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".png")]
+            found = []
+            for name in names:
+                with Image.open(io.BytesIO(archive.read(name))) as picture:
+                    if picture.size != (_SIDE_PX, _SIDE_PX):
+                        raise ValueError(f"{name} is {picture.size[0]} x {picture.size[1]} px")
+                    found.append((name.split("/", 1)[1], np.asarray(picture.convert("L"))))
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise BrokenDataError(
+            f"Omniglot archive {str(path)!r} cannot be read ({error}), need drawings of {_SIDE_PX} x "
+            f"{_SIDE_PX} px in folders of alphabets; fetch it again"
+        ) from error
+    return found

@@ -1,0 +1,1 @@
+"""Preparation of an image inside the graph: resizing, cropping and ink normalisation as ONNX operations."""

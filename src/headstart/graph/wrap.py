@@ -1,0 +1,165 @@
+"""A network exported elsewhere becomes a graph of ours: uint8 in, scaled and resized inside, taps by name.
+
+In: an ONNX network on normalised float pixels. Out: the same network from ``images``, and what it costs.
+Must not import a training framework. Called by pretrained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from headstart.graph.build import GraphBuilder, normalise
+from headstart.graph.run import ReferenceRun
+from headstart.records import InputSpec
+
+__all__ = ["adopt", "flops_of"]
+
+Shapes = Sequence[tuple[int, ...]]
+
+_MODES: dict[str, dict[str, Any]] = {
+    "bilinear": {"mode": "linear"},
+    "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},
+}
+
+
+def adopt(network: onnx.ModelProto, spec: InputSpec, size: tuple[int, int]) -> onnx.ModelProto:
+    """Put our input before a network.
+
+    Parameters
+    ----------
+    network : onnx.ModelProto
+        One input, float32 (n, 3, height, width), normalised; any outputs.
+    spec : InputSpec
+        What pictures are prepared to; grey becomes colour, and sizes below the network's are
+        enlarged in the graph.
+    size : (int, int)
+        Height and width that the network takes.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``images``, uint8 (n, spec.height_px, spec.width_px, spec.channels); the same outputs.
+    """
+    builder = GraphBuilder(input_spec=spec)
+    pixels = normalise(builder, spec)  # three means make three channels of one
+    if (spec.height_px, spec.width_px) != size:
+        sizes = builder.constant("input.size", np.array(size, np.int64))
+        pixels = builder.add(
+            "Resize", pixels, "", "", sizes, name="resized", axes=[2, 3], **_MODES[spec.interpolation]
+        )
+    builder.graft(network, {network.graph.input[0].name: pixels})
+    return builder.model([output.name for output in network.graph.output])
+
+
+def flops_of(network: onnx.ModelProto) -> float:
+    """Floating-point operations of the last output for one image; a multiply-accumulate counts as two.
+
+    Convolutions, matrix products and recurrent layers are counted, as torch.utils.flop_counter does;
+    additions, activations and norms are not.
+
+    Parameters
+    ----------
+    network : onnx.ModelProto
+        One input, of fixed shape but for the axis of images.
+
+    Returns
+    -------
+    float
+        Operations; divide by 1e9 for GFLOPs, by 2e9 for GMACs.
+
+    Notes
+    -----
+    The network runs once in ONNX Runtime, because the shapes are read from the tensors: shape inference
+    does not see through padding and reshapes that are computed in the graph.
+    """
+    counted = [node for node in _needed_for_last_output(network) if node.op_type in _PRODUCTS]
+    shapes = _shapes(
+        network, {name for node in counted for name in (*node.input[:3], node.output[0]) if name}
+    )
+    return 2.0 * sum(
+        _PRODUCTS[node.op_type](node, [shapes.get(name, ()) for name in (*node.input[:3], node.output[0])])
+        for node in counted
+    )
+
+
+def _needed_for_last_output(network: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Taps before the last output may repeat some of its operations."""
+    wanted, kept = {network.graph.output[-1].name}, []
+    for node in reversed(network.graph.node):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return kept
+
+
+def _shapes(network: onnx.ModelProto, names: AbstractSet[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors for one image, found by running the network."""
+    if not names:
+        return {}
+    ordered = sorted(names)
+    measured = onnx.ModelProto()
+    measured.CopyFrom(network)
+    del measured.graph.output[:]
+    for name in ordered:
+        measured.graph.node.append(helper.make_node("Shape", [name], [f"{name}/shape"]))
+        measured.graph.output.append(helper.make_tensor_value_info(f"{name}/shape", TensorProto.INT64, None))
+    given = network.graph.input[0].type.tensor_type
+    sizes = [1, *(one.dim_value for one in given.shape.dim[1:])]
+    image = np.zeros(sizes, helper.tensor_dtype_to_np_dtype(given.elem_type))
+    found = ReferenceRun(measured)(image)
+    return {name: tuple(shape.tolist()) for name, shape in zip(ordered, found, strict=True)}
+
+
+def _of_convolution(node: onnx.NodeProto, shapes: Shapes) -> float:
+    return math.prod(shapes[-1]) * math.prod(shapes[1][1:])
+
+
+def _of_transposed(node: onnx.NodeProto, shapes: Shapes) -> float:
+    return math.prod(shapes[0]) * math.prod(shapes[1][1:])
+
+
+def _of_product(node: onnx.NodeProto, shapes: Shapes) -> float:
+    return math.prod(shapes[-1]) * shapes[0][-1]
+
+
+def _of_gemm(node: onnx.NodeProto, shapes: Shapes) -> float:
+    transposed = any(one.name == "transA" and one.i for one in node.attribute)
+    return math.prod(shapes[-1]) * shapes[0][0 if transposed else 1]
+
+
+def _of_einsum(node: onnx.NodeProto, shapes: Shapes) -> float:
+    """Every index of the equation is one loop; an ellipsis is as many as it stands for."""
+    equation = next(one.s.decode() for one in node.attribute if one.name == "equation").replace(" ", "")
+    sizes: dict[str, int] = {}
+    for term, shape in zip(equation.partition("->")[0].split(","), shapes, strict=False):
+        before, dots, after = term.partition("...")
+        end = len(shape) - len(after)
+        named = [*zip(before, shape, strict=False), *zip(after, shape[end:], strict=False)]
+        rest = [("...", math.prod(shape[len(before) : end]))] if dots else []
+        for index, size in (*named, *rest):
+            sizes[index] = max(size, sizes.get(index, 1))
+    return math.prod(sizes.values())
+
+
+def _of_recurrence(node: onnx.NodeProto, shapes: Shapes) -> float:
+    """Both weight matrices at every step."""
+    steps, n_images, _ = shapes[0]
+    return steps * n_images * (math.prod(shapes[1]) + math.prod(shapes[2]))
+
+
+# multiply-accumulates from the shapes of up to three inputs, in order, and of the output, which is last
+_PRODUCTS: dict[str, Callable[[onnx.NodeProto, Shapes], float]] = {
+    "Conv": _of_convolution,
+    "ConvTranspose": _of_transposed,
+    "MatMul": _of_product,
+    "Gemm": _of_gemm,
+    "Einsum": _of_einsum,
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), _of_recurrence),
+}

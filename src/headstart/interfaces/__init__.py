@@ -1,0 +1,1 @@
+"""The command line, the Python interface, the estimator, the HTTP server and the teaching page."""

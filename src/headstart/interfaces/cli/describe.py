@@ -1,0 +1,165 @@
+"""Say what a thing is: a model folder, a dataset or a source, as names and values.
+
+In: a name. Out: plain values, ready to print. Called by the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.data.checks.doctor import Checkup, examine
+from headstart.data.dataset import Dataset
+from headstart.data.readers.load import load
+from headstart.data.stores import ArrayImages
+from headstart.models.manifest import Manifest
+from headstart.models.model import open_model
+from headstart.records import InputSpec, Source
+from headstart.system.progress import SILENT, Progress
+
+__all__ = ["describe", "describe_source"]
+
+
+def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
+    """What a model folder or a dataset is.
+
+    Parameters
+    ----------
+    thing : str
+        A folder with a ``manifest.json``, or anything ``headstart.load`` takes.
+    quick : bool, default=False
+        Of a dataset: open no picture, so find no near duplicates.
+    progress : Progress, optional
+        Told about pictures looked at.
+
+    Returns
+    -------
+    dict
+        Plain values.
+
+    Raises
+    ------
+    ModelError, DataError
+        If it is neither.
+
+    Examples
+    --------
+    >>> describe("digits")["n_images"]
+    1797
+    """
+    if (Path(thing) / "manifest.json").exists():
+        return _model(open_model(thing).manifest)
+    dataset = load(thing)
+    found = examine(
+        dataset, near=not quick, on_image=lambda done, total: progress.step("look at", done, total)
+    )
+    return {**_dataset(dataset), **_checkup(found)}
+
+
+def describe_source(source: Source) -> dict[str, Any]:
+    """What a source takes and where it can be tapped.
+
+    Parameters
+    ----------
+    source : Source
+        Any.
+
+    Returns
+    -------
+    dict
+        Plain values.
+    """
+    return {
+        "source": source.name,
+        **_notes(source),
+        "input": _input(source.input),
+        "fingerprint": source.fingerprint,
+        "classes": list(source.classes or ()) or "none of its own",
+        "default_tap": source.default_tap,
+        "taps": {name: " x ".join(map(str, shape)) for name, shape in source.taps.items()},
+    }
+
+
+def _notes(source: Source) -> dict[str, Any]:
+    """What the makers say, ready to print."""
+    notes = source.notes
+    if "n_parameters" not in notes:  # ours: what there is to say of it
+        return {name.replace(" ", "_"): value for name, value in notes.items()}
+    return {
+        "parameters": f"{notes['n_parameters']:,}",
+        "gflops_per_image": float(f"{notes['gflops']:.3g}"),
+        "gmacs_per_image": float(f"{notes['gflops'] / 2:.3g}"),
+        "licence": notes["licence"],
+        "checksum": notes["checksum"],
+        "tried_by_cross_validation": [f"{tap} {pooling}" for tap, pooling in source.candidates],
+    }
+
+
+def _checkup(found: Checkup) -> dict[str, Any]:
+    """The doctor's findings, ready to print."""
+    sizes = found.sizes_px
+    told: dict[str, Any] = {"images_per_split_and_class": {k: dict(v) for k, v in found.counts.items()}}
+    if sizes is not None:
+        told["sizes_px"] = {
+            "smallest": " x ".join(map(str, sizes.smallest)),
+            "median": " x ".join(map(str, sizes.median)),
+            "largest": " x ".join(map(str, sizes.largest)),
+            "different_sizes": sizes.n_distinct,
+        }
+        told |= {"modes": dict(found.modes), "formats": dict(found.formats), "polarity": dict(found.polarity)}
+    told["imbalance"] = round(found.imbalance, 3)
+    if found.pairs:
+        told["duplicates"] = [asdict(pair) | {"leak": pair.leak} for pair in found.pairs]
+    told["remarks"] = list(found.remarks) or ["nothing wrong was found"]
+    return told
+
+
+def _model(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "model": manifest.name,
+        "strategy": manifest.strategy,
+        "classes": list(manifest.classes),
+        "input": _input(manifest.input),
+        "head": f"{manifest.head['name']} {dict(manifest.head['chosen'])}",
+        "source": dict(manifest.source) or "none: trained whole",
+        "data": {key: value for key, value in manifest.data.items() if key != "counts"},
+        "images_per_class": dict(manifest.data["counts"]),
+        "held_out_scores": dict(manifest.scores) or "none",
+        "settings": dict(manifest.settings) or "none",
+        "default_tap": manifest.default_tap,
+        "taps": {name: " x ".join(map(str, shape)) for name, shape in manifest.taps.items()},
+        "seed": manifest.seed,
+        "versions": dict(manifest.versions),
+        "files": {
+            name: f"{note.size_bytes} bytes, sha256 {note.sha256}" for name, note in manifest.files.items()
+        },
+    }
+
+
+def _input(spec: InputSpec) -> str:
+    return (
+        f"{spec.height_px} x {spec.width_px} px, {spec.channels} channel(s), {spec.policy}, "
+        f"mean {spec.mean}, std {spec.std}"
+    )
+
+
+def _dataset(dataset: Dataset) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "dataset": dataset.name,
+        "n_images": len(dataset),
+        "fingerprint": dataset.fingerprint,
+        "images_per_class": dataset.counts(),
+    }
+    if isinstance(dataset.images, ArrayImages):
+        found["size"] = " x ".join(map(str, dataset.images.pixels.shape[1:]))
+    if dataset.splits is not None:
+        names, counts = np.unique(dataset.splits, return_counts=True)
+        found["splits"] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    if dataset.groups is not None:
+        found["n_groups"] = len(np.unique(dataset.groups))
+    if dataset.skipped:
+        found["skipped"] = {str(path): reason for path, reason in dataset.skipped}
+    return found

@@ -1,0 +1,193 @@
+"""What the command line prints: aligned tables of text, and JSON.
+
+In: records. Out: text without a trailing newline. Must not compute. Called by cli and predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from time import localtime, strftime
+from typing import TYPE_CHECKING, Any
+
+from headstart.records import Calibration, Detection, Evaluated, Evaluation, Row, Score, StudyResult
+from headstart.report.columns import aligned
+
+if TYPE_CHECKING:
+    from headstart.system.cache import Entry
+
+__all__ = [
+    "cache_table",
+    "calibration_line",
+    "detection_table",
+    "evaluated_document",
+    "evaluated_text",
+    "evaluation_table",
+    "pairs",
+    "result_table",
+    "told",
+]
+
+
+_SHOWN = 20
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values, a line each; a mapping inside is set in."""
+    lines = []
+    width = max((len(str(name)) for name in values), default=0)
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines.append(str(name))
+            lines += [f"  {line}" for line in pairs(value).splitlines()]
+        else:
+            shown = _listed(value) if isinstance(value, list | tuple) else str(value)
+            lines.append(f"{str(name).ljust(width)}  {shown}")
+    return "\n".join(lines)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """All of a few, the first of many."""
+    few = ", ".join(map(str, values[:_SHOWN]))
+    return few if len(values) <= _SHOWN else f"{few} and {len(values) - _SHOWN:,} more"
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """The same for values whose names are keys: ``n_images`` is said as ``n images``."""
+    return pairs({name.replace("_", " "): value for name, value in values.items()})
+
+
+def result_table(result: StudyResult) -> str:
+    """Strategies by budgets: accuracy in per cent with its 95 % interval."""
+    if not result.rows:
+        return result.title
+    strategies = list(dict.fromkeys(row.strategy for row in result.rows))
+    budgets = list(dict.fromkeys(row.labels_per_class for row in result.rows))
+    cells = {(row.strategy, row.labels_per_class): row for row in result.rows}
+    header = ["labels per class", *("all" if budget is None else str(budget) for budget in budgets)]
+    body = [[name, *(_cell(cells.get((name, budget))) for budget in budgets)] for name in strategies]
+    n_test = result.rows[0].accuracy.n
+    draws = "; mean over draws of labels" if max(row.draws for row in result.rows) > 1 else ""
+    note = f"Accuracy in % [95 % interval] on the same {n_test:,} {result.judged_on} images{draws}."
+    return f"{result.title}\n\n{aligned([header, *body])}\n\n{note}"
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    found = row.accuracy
+    return f"{100 * found.value:.2f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def evaluated_document(found: Evaluated) -> dict[str, Any]:
+    """An evaluation for machines: the figures, and what they are about."""
+    return {
+        "about": found.about,
+        "split": found.split,
+        "new": found.new,
+        "learned": found.learned,
+        "counts": found.counts,
+        **asdict(found.evaluation),
+        "absent_classes": found.evaluation.absent,
+        "n_groups": found.n_groups,
+        "calibration": found.calibration,
+        "detection": found.detection,
+        "warnings": found.warnings,
+        "remarks": found.remarks,
+    }
+
+
+def evaluated_text(found: Evaluated) -> str:
+    """Accuracy on new images and on those learned from, then the figures and what they are about."""
+    counts = found.counts
+    rows = [["", "images", "accuracy [95 % interval]"]]
+    if found.about == "images":
+        rows.append(["images, new or not", f"{counts['images']:,}", _score(found.evaluation.accuracy)])
+    else:
+        for name, kind, score in (
+            ("new images", "new", found.new),
+            ("images learned from", "learned", found.learned),
+        ):
+            rows.append([name, f"{counts[kind]:,}", "-" if score is None else _score(score)])
+    parts = [f"{found.title}\n\n{aligned(rows)}"]
+    if counts.get("near_copies"):
+        parts[0] += f"\n{counts['near_copies']:,} of those learned from are re-encoded or changed copies"
+    if found.remarks:
+        parts.append("\n".join(f"- {remark}" for remark in found.remarks))
+    about = _ABOUT[found.about].format(found.evaluation.accuracy.n)
+    parts.append(f"The figures below are about {about}.")
+    parts += [evaluation_table(found.evaluation), calibration_line(found.calibration)]
+    if found.detection is not None:
+        parts.append(detection_table(found.detection))
+    return "\n\n".join(parts)
+
+
+_ABOUT = {
+    "new images": "the {:,} new images, which the model did not learn from",
+    "images learned from": "{:,} images that the model learned from: no estimate of its accuracy on new ones",
+    "images": "{:,} images; the model does not say whether it learned from them",
+}
+
+
+def evaluation_table(found: Evaluation) -> str:
+    """Accuracy, a line per class, and the confusion counts."""
+    per_class = [["class", "precision", "recall", "F1", "images"]]
+    for one in found.per_class:
+        scores = ("-", "-", "-") if not one.recall.n else map(_score, (one.precision, one.recall, one.f1))
+        per_class.append([one.name, *scores, str(one.recall.n)])
+    if found.macro is not None:
+        macro = map(_score, (found.macro.precision, found.macro.recall, found.macro.f1))
+        per_class.append(["average over classes", *macro, str(found.macro.recall.n)])
+    counts = [["is \\ called", *found.classes]]
+    counts += [[name, *map(str, row)] for name, row in zip(found.classes, found.confusion, strict=True)]
+    head = f"accuracy {_score(found.accuracy)} on {found.accuracy.n:,} images, loss {found.loss:.4f} nats"
+    return "\n\n".join([head, aligned(per_class), aligned(counts)])
+
+
+def calibration_line(found: Calibration) -> str:
+    """How far the probabilities can be believed."""
+    return (
+        f"calibration error {found.ece:.4f}, Brier score {found.brier:.4f}, loss {found.nll:.4f} nats on "
+        f"{found.n:,} images"
+    )
+
+
+def detection_table(found: Detection) -> str:
+    """How well novel pictures are told from known ones, the largest probability beside it."""
+    rate = f"{100 * found.rate:g} % of the known refused"
+    rows = [
+        ["none of these", "novelty", "largest probability"],
+        ["area under the curve", _score(found.auroc), _score(found.baseline_auroc)],
+        [
+            f"detected, {rate}",
+            _score(found.detected_at_rate),
+            _score(found.baseline_detected_at_rate),
+        ],
+        ["detected at the model's threshold", _score(found.detected), "-"],
+        ["known ones refused there", _score(found.falsely_rejected), "-"],
+    ]
+    n_known, n_novel = found.falsely_rejected.n, found.detected.n
+    return f"{found.title}: {n_known:,} known images, {n_novel:,} novel\n{aligned(rows)}"
+
+
+def _score(score: Score) -> str:
+    return f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"
+
+
+def cache_table(entries: Sequence[Entry]) -> str:
+    """What is cached, a line each, and the sum."""
+    total = f"{len(entries)} arrays, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"
+    if not entries:
+        return total
+    rows = [["key", "tap", "shape", "MiB", "last used"]]
+    rows += [
+        [
+            one.key[:12],
+            str(one.parts.get("tap")),
+            "x".join(map(str, one.shape)),
+            f"{one.size_bytes / 2**20:.1f}",
+            strftime("%Y-%m-%d %H:%M", localtime(one.used_at)),
+        ]
+        for one in entries
+    ]
+    return f"{aligned(rows, left=2)}\n{total}"

@@ -1,0 +1,414 @@
+"""The HTTP server's routes: pictures in, classes out, every refusal one sentence with its own status.
+
+In: models and requests. Out: an ASGI application. Owns Starlette.
+Must not import a training framework, nor write anywhere what a user sent. Called by server and tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import math
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from headstart import __version__
+from headstart.errors import nearest
+from headstart.graph.online import OnlineRun
+from headstart.interfaces.http.batching import Batcher
+from headstart.interfaces.http.images import Preparer
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+from headstart.interfaces.http.metrics import CONTENT_TYPE, Figures
+from headstart.interfaces.http.spec import TOP_LIMIT, docs_page, openapi
+from headstart.interfaces.http.uploads import Upload, uploads
+from headstart.models.model import Model
+from headstart.records import NONE_OF_THESE, Array
+
+__all__ = ["App", "Share", "make_app"]
+
+_LOG = logging.getLogger(__name__)
+_OPEN = ("/healthz", "/readyz")  # an orchestrator asks these without a token
+_PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
+_TOP = 5
+_LINGER_S = 2.0
+_UNHEARD = 499  # the client left: nobody receives this status, it is only counted
+# A batch takes 20 ms at most: it saves what a call costs, and a slow network has none to save. One that holds
+# up the loop takes less.
+_LARGEST_BATCH, _BATCH_S, _HELD_S = 32, 0.02, 0.01
+_QUICK_S, _MOST_TRIALS = 0.001, 30
+_LARGEST_NOVELTY = 1e9  # JSON has no infinity
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several workers has of the machine.
+
+    Attributes
+    ----------
+    n_threads : int, optional
+        For pictures, and again for each network. Default: one for every core.
+    n_lanes : int, optional
+        Batches at a time of each network. Default: as for `OnlineRun`.
+    turn : context manager
+        Held while a large picture is unpacked; entered again and again, from one thread.
+    """
+
+    n_threads: int | None = None
+    n_lanes: int | None = None
+    turn: AbstractContextManager[object] = field(default_factory=nullcontext)
+
+
+def make_app(
+    models: Mapping[str, Model],
+    *,
+    token: str | None = None,
+    limits: Limits | None = None,
+    precision: str = "fp32",
+    share: Share | None = None,
+) -> App:
+    """Make the application that answers for some models.
+
+    Parameters
+    ----------
+    models : mapping of str to Model
+        By the name in their address.
+    token : str, optional
+        Bearer token that every request but those for health must carry.
+    limits : Limits, optional
+        What it takes at most.
+    precision : {'fp32', 'bf16', 'auto'}, default='fp32'
+        What networks compute in. fp32 answers as `headstart predict` does, to about 1e-5.
+    share : Share, optional
+        What it has of the machine; default: all.
+
+    Returns
+    -------
+    App
+        An ASGI application for one event loop. Each network is compiled and was run once.
+
+    Raises
+    ------
+    SettingError
+        If the precision is unknown or cannot be had.
+    """
+    return App(models, token, limits or Limits(), precision, share or Share())
+
+
+class App:
+    """An ASGI application; made by `make_app`.
+
+    Attributes
+    ----------
+    draining : bool
+        Set to True when it is about to stop: ``/readyz`` says so.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Model], token: str | None, limits: Limits, precision: str, share: Share
+    ) -> None:
+        self.draining = False
+        self._limits = limits
+        self._token = None if token is None else token.encode()
+        self._bodies = Budget(limits.bodies_bytes, "too many bytes of pictures")
+        self._waiting = Budget(limits.waiting, "too many pictures waiting")
+        self._requests = Budget(limits.requests, "too many requests")
+        self._figures = Figures()
+        self._preparer = Preparer(limits, n_threads=share.n_threads, turn=share.turn)
+        self._models = {
+            name: _Served(name, model, self._figures, precision, share) for name, model in models.items()
+        }
+        document = openapi(limits, list(models), __version__, token=token is not None)
+        self._spec, self._page = json.dumps(document), docs_page(document)
+        self._router = Router(
+            [
+                Route("/v1/models/{name}/predict", self._predict, methods=["POST"]),
+                Route("/v1/models/{name}", self._model),
+                Route("/v1/models", self._list),
+                Route("/healthz", self._health),
+                Route("/readyz", self._ready),
+                Route("/metrics", self._metrics),
+                Route("/openapi.json", self._openapi),
+                Route("/docs", self._docs),
+            ],
+            redirect_slashes=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI has it."""
+        if scope["type"] != "http":
+            return
+        begun = time.perf_counter()
+        scope["app"] = self
+        talk = _Talk(scope, receive, send)
+        try:
+            await self._answer(scope, talk)
+        except RequestError as error:
+            await talk.refuse(error)
+        except HTTPException as error:
+            await talk.refuse(_unrouted(scope, error))
+        except ClientDisconnect:
+            talk.status = _UNHEARD
+        except Exception as error:  # ours, not theirs: tell where, never what was sent
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            _LOG.error("unforeseen %s at %s:%s", type(error).__name__, where.filename, where.lineno)
+            await talk.refuse(RequestError(500, "server met an error it did not foresee; its log says where"))
+        finally:
+            self._figures.request(_route(scope["path"]), talk.status, time.perf_counter() - begun)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the models."""
+        return tuple(self._models)
+
+    def close(self) -> None:
+        """Let go of all threads."""
+        self._preparer.close()
+        for served in self._models.values():
+            served.batcher.close()
+
+    async def _answer(self, scope: Scope, talk: _Talk) -> None:
+        if scope["path"] in _OPEN:
+            await self._router(scope, talk.receive, talk.send)
+            return
+        self._check_token(scope)
+        with self._requests.held(1):
+            await self._router(scope, talk.receive, talk.send)
+
+    def _check_token(self, scope: Scope) -> None:
+        if self._token is None:
+            return
+        given = [value for key, value in scope["headers"] if key == b"authorization"]
+        kind, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
+        if kind.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+            raise RequestError(
+                401,
+                f"token is {'wrong' if given else 'missing'}, need the header 'Authorization: Bearer TOKEN'",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    async def _predict(self, request: Request) -> Response:
+        served, top = self._served(request), _asked_top(request)
+        async with uploads(request, self._limits, self._bodies) as sent:
+            with self._waiting.held(len(sent)), self._figures.waiting(len(sent)):
+                outputs = await self._outputs(served, sent)
+        said = [served.say(upload, values, top) for upload, values in zip(sent, outputs, strict=True)]
+        return _json({"model": served.name, "predictions": said})
+
+    async def _outputs(self, served: _Served, sent: Sequence[Upload]) -> list[tuple[Array, ...]]:
+        """What the network says of every picture; all faults together, if there are any."""
+        try:
+            async with asyncio.timeout(self._limits.answer_s):
+                if len(sent) == 1:
+                    return [await self._one(served, sent[0])]
+                found = await asyncio.gather(
+                    *(self._one(served, upload) for upload in sent), return_exceptions=True
+                )
+        except TimeoutError as error:
+            raise RequestError(
+                504,
+                f"answer took longer than {self._limits.answer_s:g} s, need fewer or smaller pictures; "
+                "try again later",
+                retry_after_s=5,
+            ) from error
+        for one in found:
+            if isinstance(one, BaseException) and not isinstance(one, RequestError):
+                raise one
+        faults = [one for one in found if isinstance(one, RequestError)]
+        if faults:
+            more = f"; also {len(faults) - 1} more" if len(faults) > 1 else ""
+            raise RequestError(faults[0].status, f"{faults[0]}{more}")
+        return [one for one in found if not isinstance(one, BaseException)]
+
+    async def _one(self, served: _Served, upload: Upload) -> tuple[Array, ...]:
+        name = upload.name or "body"
+        image = await self._preparer.prepare(upload.data, name, served.model.manifest.input)
+        return await served.batcher.answer(image)
+
+    def _served(self, request: Request) -> _Served:
+        name = request.path_params["name"]
+        if name not in self._models:
+            raise RequestError(
+                404,
+                f"model {shown(name)!r} is unknown, need one of /v1/models, "
+                f"{nearest(shown(name), self._models)}",
+            )
+        return self._models[name]
+
+    async def _list(self, request: Request) -> Response:
+        return _json({"models": [served.about for served in self._models.values()]})
+
+    async def _model(self, request: Request) -> Response:
+        return _json(self._served(request).about)
+
+    async def _health(self, request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def _ready(self, request: Request) -> Response:
+        if self.draining:
+            raise RequestError(503, "server is stopping, need another; ask there", retry_after_s=5)
+        return _json({"status": "ready"})
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(self._figures.text(), headers={"content-type": CONTENT_TYPE})
+
+    async def _openapi(self, request: Request) -> Response:
+        return Response(self._spec, media_type="application/json")
+
+    async def _docs(self, request: Request) -> Response:
+        return HTMLResponse(self._page, headers={"content-security-policy": _PAGE_POLICY})
+
+
+class _Served:
+    """A model with its network, ready to answer."""
+
+    def __init__(self, name: str, model: Model, figures: Figures, precision: str, share: Share) -> None:
+        self.name, self.model = name, model
+        run = OnlineRun(model.graph, precision=precision, n_threads=share.n_threads, n_lanes=share.n_lanes)
+        image_s = _seconds(run, model)
+        # Of a worker with one core a quick network needs no thread: it would only be one to wait for.
+        at_once = share.n_threads == 1 and image_s < _QUICK_S
+        self.batcher = Batcher(
+            run,
+            n_lanes=run.n_lanes,
+            largest=max(1, min(_LARGEST_BATCH, int((_HELD_S if at_once else _BATCH_S) / image_s))),
+            seen=figures.batches(name),
+            at_once=at_once,
+        )
+        manifest = model.manifest
+        self.about = {
+            "name": name,
+            "classes": list(manifest.classes),
+            "input": asdict(manifest.input),
+            "strategy": manifest.strategy,
+            **{
+                key: dict(getattr(manifest, key))
+                for key in ("data", "source", "novelty", "calibration", "scores")
+            },
+        }
+
+    def say(self, upload: Upload, outputs: tuple[Array, ...], top: int) -> dict[str, Any]:
+        """One prediction, as the document of the API describes it."""
+        probabilities = outputs[0]
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        classes = [
+            {"name": self.model.classes[index], "probability": _rounded(probabilities[index])}
+            for index in order
+        ]
+        novelty = None if len(outputs) == 1 else _finite(float(outputs[1]))
+        return {
+            "file": None if upload.name is None else shown(upload.name),
+            "class": NONE_OF_THESE if novelty is not None and novelty > 1 else classes[0]["name"],
+            "probability": classes[0]["probability"],
+            "novelty": novelty,
+            "classes": classes,
+        }
+
+
+class _Talk:
+    """What was heard of a request and said to it so far."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {key for key, _ in scope["headers"]}
+        self._heard = not headers & {b"content-length", b"transfer-encoding"}
+        self._polite = b"expect" in headers  # such a client sends nothing before it is told to
+        self._receive, self._send = receive, send
+        self._begun = False
+        self.status = 500
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._heard = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._begun, self.status = True, message["status"]
+        await self._send(message)
+
+    async def refuse(self, error: RequestError) -> None:
+        """Say why not; who is still sending is listened to a little, or would miss the answer."""
+        if self._begun:
+            return
+        headers = error.headers if self._heard else {**error.headers, "connection": "close"}
+        answer = _json({"error": str(error)}, error.status, headers)
+        await self.send(
+            {"type": "http.response.start", "status": error.status, "headers": answer.raw_headers}
+        )
+        await self._send({"type": "http.response.body", "body": answer.body, "more_body": True})
+        if not self._heard and not self._polite:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    while not self._heard:
+                        await self.receive()
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+def _seconds(run: OnlineRun, model: Model) -> float:
+    """For one image; the first answer of each lane is the slowest, and others may use the machine now."""
+    image = np.zeros((1, *model.manifest.input.shape), np.uint8)
+    seconds: list[float] = []
+    while len(seconds) < 3 * run.n_lanes or (len(seconds) < _MOST_TRIALS and sum(seconds) < _BATCH_S):
+        begun = time.perf_counter()
+        run(image)
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    text = json.dumps(value, separators=(",", ":"))
+    return Response(text, status, headers, media_type="application/json")
+
+
+def _rounded(probability: np.float32) -> float:
+    return min(1.0, max(0.0, round(float(probability), 6)))
+
+
+def _finite(novelty: float) -> float:
+    return round(min(novelty, _LARGEST_NOVELTY), 6) if math.isfinite(novelty) else _LARGEST_NOVELTY
+
+
+def _asked_top(request: Request) -> int:
+    if not request.scope["query_string"]:
+        return _TOP
+    asked = request.query_params.multi_items()
+    for key, _ in asked:
+        if key != "top":
+            raise RequestError(422, f"option {shown(key)!r} is unknown, need top or none")
+    text = asked[0][1] if len(asked) == 1 else ""
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= TOP_LIMIT):
+        raise RequestError(422, f"top is {shown(text)!r}, need one whole number from 1 to {TOP_LIMIT}")
+    return int(text)
+
+
+def _unrouted(scope: Scope, error: HTTPException) -> RequestError:
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        method = shown(scope["method"])
+        return RequestError(
+            405, f"method is {method}, need {headers.get('Allow', 'another')}", headers=headers
+        )
+    path = shown(scope["path"])
+    return RequestError(
+        error.status_code, f"path {path!r} is unknown, need one listed at /docs", headers=headers
+    )
+
+
+def _route(path: str) -> str:
+    """The route's pattern: names that strangers make up must not become figures."""
+    if path.startswith("/v1/models/"):
+        return "/v1/models/{name}/predict" if path.endswith("/predict") else "/v1/models/{name}"
+    return path if path in _PAGES else "other"

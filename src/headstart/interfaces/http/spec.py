@@ -1,0 +1,274 @@
+"""What the server offers, as an OpenAPI document and as a page to read.
+
+In: limits, and whether a token is asked for. Out: a mapping for /openapi.json, HTML for /docs. The page
+loads nothing, from this machine or another. Must not import a web framework. Called by api.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from headstart.interfaces.http.limits import Limits
+
+__all__ = ["TOP_LIMIT", "docs_page", "openapi"]
+
+TOP_LIMIT = 100_000  # as many classes as a manifest may have
+_JSON = "application/json"
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "additionalProperties": False,
+    "properties": {
+        "error": {"type": "string", "description": "One sentence: what is wrong, what is needed."}
+    },
+}
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+_PREDICTION = {
+    "type": "object",
+    "required": ["file", "class", "probability", "novelty", "classes"],
+    "additionalProperties": False,
+    "properties": {
+        "file": {
+            "type": ["string", "null"],
+            "description": "Name sent, made printable; null for a plain body.",
+        },
+        "class": {
+            "type": "string",
+            "description": "Likeliest class, or 'none of these' for a novelty above 1.",
+        },
+        "probability": {**_PROBABILITY, "description": "Of the likeliest class."},
+        "novelty": {
+            "type": ["number", "null"],
+            "description": "How unlike all that was learnt from; null for a model that never says so.",
+        },
+        "classes": {
+            "type": "array",
+            "description": "The likeliest first.",
+            "items": {
+                "type": "object",
+                "required": ["name", "probability"],
+                "additionalProperties": False,
+                "properties": {"name": {"type": "string"}, "probability": _PROBABILITY},
+            },
+        },
+    },
+}
+_ANSWER = {
+    "type": "object",
+    "required": ["model", "predictions"],
+    "additionalProperties": False,
+    "properties": {
+        "model": {"type": "string"},
+        "predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}},
+    },
+}
+_MODEL = {
+    "type": "object",
+    "required": [
+        "name",
+        "classes",
+        "input",
+        "strategy",
+        "data",
+        "source",
+        "novelty",
+        "calibration",
+        "scores",
+    ],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string"},
+        "classes": {"type": "array", "items": {"type": "string"}},
+        "strategy": {"type": "string"},
+        **{
+            key: {"type": "object"} for key in ("input", "data", "source", "novelty", "calibration", "scores")
+        },
+    },
+}
+_MODELS = {
+    "type": "object",
+    "required": ["models"],
+    "additionalProperties": False,
+    "properties": {"models": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}},
+}
+_STATE = {
+    "type": "object",
+    "required": ["status"],
+    "additionalProperties": False,
+    "properties": {"status": {"type": "string"}},
+}
+_SCHEMAS = {
+    "Error": _ERROR,
+    "Prediction": _PREDICTION,
+    "Answer": _ANSWER,
+    "Model": _MODEL,
+    "Models": _MODELS,
+    "State": _STATE,
+}
+_REASONS = {
+    400: "The body breaks its own format.",
+    401: "The token is missing or wrong.",
+    404: "There is no such model.",
+    408: "The body did not arrive in time.",
+    413: "Too many bytes, pictures or pixels.",
+    415: "The body is of a type that holds no picture.",
+    422: "Not a whole picture, or an option with a value it cannot have.",
+    503: "Too much is waiting, or the server is stopping; Retry-After says when to ask again.",
+    504: "The answer took too long; Retry-After says when to ask again.",
+}
+
+
+def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> dict[str, Any]:
+    """The OpenAPI 3.1 document.
+
+    Parameters
+    ----------
+    limits : Limits
+        Told in the descriptions.
+    names : list of str
+        Of the models.
+    version : str
+        Of this package.
+    token : bool
+        Whether requests must carry one.
+
+    Returns
+    -------
+    dict
+        Ready for JSON.
+
+    Examples
+    --------
+    >>> sorted(openapi(Limits(), ["digits"], "1", token=False)["paths"])[:2]
+    ['/healthz', '/metrics']
+    """
+    name = {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+        "description": "Of a model.",
+        "examples": {one: {"value": one} for one in names},
+    }
+    closed = (401,) if token else ()
+    paths: dict[str, dict[str, Any]] = {
+        "/v1/models/{name}/predict": {"parameters": [name], "post": _predict(limits, closed)},
+        "/v1/models/{name}": {
+            "parameters": [name],
+            "get": _get("One model", _ref("Model"), *closed, 404, 503),
+        },
+        "/v1/models": {"get": _get("All models", _ref("Models"), *closed, 503)},
+        "/metrics": {"get": _get("Figures for Prometheus", {"text/plain": {}}, *closed, 503)},
+        "/healthz": {"get": _get("Whether the process answers", _ref("State"), 503)},
+        "/readyz": {"get": _get("Whether it takes requests", _ref("State"), 503)},
+    }
+    for path in ("/healthz", "/readyz"):
+        paths[path]["get"]["security"] = []
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "Headstart", "version": version, "description": "Names what is in a picture."},
+        "paths": paths,
+        "components": {"schemas": _SCHEMAS},
+    }
+    if token:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document
+
+
+def docs_page(document: Mapping[str, Any]) -> str:
+    """The document as one HTML page without scripts.
+
+    Parameters
+    ----------
+    document : mapping
+        As `openapi` made it.
+
+    Returns
+    -------
+    str
+        A whole page.
+    """
+    parts = []
+    for path, item in document["paths"].items():
+        for method in ("get", "post"):
+            if method in item:
+                parts.append(_section(method, path, item[method]))
+    info = document["info"]
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>Headstart server</title>'
+        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}"
+        "code,pre{font-family:ui-monospace,monospace}pre{background:#8882;padding:.7rem;overflow:auto}"
+        "td{padding:.1rem .8rem .1rem 0;vertical-align:top}:root{color-scheme:light dark}</style>"
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])} "
+        'For programs: <a href="/openapi.json">/openapi.json</a>.</p>' + "".join(parts) + "</html>"
+    )
+
+
+def _section(method: str, path: str, operation: Mapping[str, Any]) -> str:
+    lines = "".join(
+        f"<tr><td><code>{escape(status)}</code><td>{escape(one['description'])}"
+        for status, one in operation["responses"].items()
+    )
+    more = operation.get("description", "")
+    return (
+        f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}.</p>"
+        + "".join(f"<p>{escape(one)}</p>" for one in more.split("\n") if one)
+        + f"<table>{lines}</table>"
+    )
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {_JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _get(summary: str, content: Mapping[str, Any], *refused: int) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": content}, **_refused(*refused)},
+    }
+
+
+def _refused(*statuses: int) -> dict[str, Any]:
+    return {str(status): {"description": _REASONS[status], "content": _ref("Error")} for status in statuses}
+
+
+def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
+    picture = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
+    form = {
+        "type": "object",
+        "required": ["files"],
+        "additionalProperties": False,
+        "properties": {"files": {"type": "array", "minItems": 1, "items": picture}},
+    }
+    plain = {"schema": {"type": "string", "format": "binary"}}
+    kinds = ("application/octet-stream", "image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
+    return {
+        "summary": "What is in each picture",
+        "description": (
+            f"Send pictures as a form, field 'files', at most {limits.files}, or one as the body itself "
+            "(image/* or application/octet-stream): PNG, JPEG, BMP, GIF (first frame), WEBP, TIFF or PPM, "
+            f"at most {limits.picture_px:,} pixels each and {limits.body_bytes:,} bytes together.\n"
+            "Example: curl -F files=@bee.jpg http://127.0.0.1:8000/v1/models/NAME/predict"
+        ),
+        "parameters": [
+            {
+                "name": "top",
+                "in": "query",
+                "schema": {"type": "integer", "minimum": 1, "maximum": TOP_LIMIT, "default": 5},
+                "description": "Classes told of each picture, at most as many as there are.",
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": form}, **dict.fromkeys(kinds, plain)},
+        },
+        "responses": {
+            "200": {"description": "Answers in the order of the pictures", "content": _ref("Answer")},
+            **_refused(400, *closed, 404, 408, 413, 415, 422, 503, 504),
+        },
+    }

@@ -1,0 +1,194 @@
+"""The body of a request to pictures, read piece by piece and refused as soon as it is too much.
+
+In: a request under way. Out: names and bytes of its pictures. Owns Starlette's request beside api. Names
+are only ever shown: nothing is written anywhere. Called by api.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+
+__all__ = ["FIELD", "Upload", "uploads"]
+
+FIELD = "files"
+_HEADER_BYTES = 8 * 1024
+_DISPOSITION = b"content-disposition:"
+_DISPOSITION_LENGTH = len(_DISPOSITION)
+_OPTION = re.compile(rb';[ \t]*(name|filename)=(?:"((?:[^"\\]|\\.)*)"|([^;" \t]*))', re.IGNORECASE)
+_ESCAPED = re.compile(rb'\\(["\\])')
+_BOUNDARY = re.compile(r';[ \t]*boundary=(?:"([^"]{1,70})"|([^;" \t,]{1,70}))[ \t]*(?:;|$)', re.IGNORECASE)
+
+
+@dataclass
+class Upload:
+    """One picture as it came; ``name`` is None for a body that is the picture itself."""
+
+    name: str | None
+    data: bytes
+
+
+def uploads(request: Request, limits: Limits, budget: Budget) -> AbstractAsyncContextManager[list[Upload]]:
+    """The pictures of a request, whose bytes count against the budget while the block runs.
+
+    Parameters
+    ----------
+    request : Request
+        Whose body nobody has read.
+    limits : Limits
+        Bytes, files and seconds.
+    budget : Budget
+        Bytes that all requests hold together.
+
+    Returns
+    -------
+    async context manager of list of Upload
+        At least one.
+
+    Raises
+    ------
+    RequestError
+        On entering: 408, 413, 415, 422 or 503, and 400 for a body that breaks its own format.
+    starlette.requests.ClientDisconnect
+        On entering, if the client has left.
+    """
+    return _uploads(request, limits, budget)
+
+
+@asynccontextmanager
+async def _uploads(request: Request, limits: Limits, budget: Budget) -> AsyncIterator[list[Upload]]:
+    taken = _taker(request.headers.get("content-type", ""), limits)
+    announced = _announced(request, limits)
+    budget.take(announced)
+    held = [announced]
+    try:
+        try:
+            async with asyncio.timeout(limits.body_s):
+                body = await _read(request, limits, budget, held)
+        except TimeoutError as error:
+            raise RequestError(
+                408, f"body did not arrive in {limits.body_s:g} s, need it sooner; send smaller pictures"
+            ) from error
+        yield taken(body)
+    finally:
+        budget.give_back(held[0])
+
+
+def _taker(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]]:
+    """What finds the pictures in a body of this type."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        found = _BOUNDARY.search(content_type)
+        if found is None:
+            raise RequestError(400, "content-type has no boundary, need multipart/form-data with one")
+        return _Form((found[1] or found[2]).encode("latin-1"), limits)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        return _picture
+    raise RequestError(
+        415,
+        f"content-type is {shown(kind)!r}, need multipart/form-data, image/* or application/octet-stream; "
+        "send the picture as it is",
+    )
+
+
+async def _read(request: Request, limits: Limits, budget: Budget, held: list[int]) -> bytes:
+    pieces, n_bytes = [], 0
+    async for piece in request.stream():
+        n_bytes += len(piece)
+        if n_bytes > limits.body_bytes:
+            raise _too_long(limits)
+        if n_bytes > held[0]:  # no length was announced
+            budget.take(n_bytes - held[0])
+            held[0] = n_bytes
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _announced(request: Request, limits: Limits) -> int:
+    length = request.headers.get("content-length", "0")
+    n_bytes = int(length) if length.isdecimal() and len(length) < 20 else limits.body_bytes + 1
+    if n_bytes > limits.body_bytes:
+        raise _too_long(limits)
+    return n_bytes
+
+
+def _too_long(limits: Limits) -> RequestError:
+    return RequestError(
+        413, f"body is too long, need at most {limits.body_bytes:,} bytes; send smaller or fewer pictures"
+    )
+
+
+def _picture(body: bytes) -> list[Upload]:
+    return [Upload(None, body)]
+
+
+class _Form:
+    """A multipart form (RFC 7578) that holds pictures and nothing else.
+
+    The body is there as a whole, so its boundaries are found by searching, which costs a tenth of a
+    millisecond less per request than a parser that goes from byte to byte (2026-11-21).
+    """
+
+    def __init__(self, boundary: bytes, limits: Limits) -> None:
+        self._mark = b"--" + boundary
+        self._limit_files = limits.files
+
+    def __call__(self, body: bytes) -> list[Upload]:
+        """The pictures of a body; RequestError if it is no such form."""
+        mark, found = self._mark, list[Upload]()
+        if not body.startswith(mark):
+            raise _broken("does not begin with its boundary")
+        at = len(mark)
+        while not body.startswith(b"--", at):
+            at = _line_end(body, at)
+            # an empty header is followed at once by the blank line that ends it
+            bare = body.startswith(b"\r\n", at)
+            stop = at - 2 if bare else body.find(b"\r\n\r\n", at, at + _HEADER_BYTES)
+            end = body.find(b"\r\n" + mark, stop + 2)
+            if stop < 0 or end < 0:
+                raise _broken("has a part without an end")
+            if len(found) == self._limit_files:
+                raise RequestError(
+                    413,
+                    f"form holds more than {self._limit_files} pictures, need no more; ask several times",
+                )
+            name = _file_name(body[at:stop]) or f"picture {len(found) + 1}"
+            found.append(Upload(name, body[min(stop + 4, end) : end]))
+            at = end + 2 + len(mark)
+        if not found:
+            raise RequestError(422, f"form holds no picture, need one or more in the field {FIELD!r}")
+        return found
+
+
+def _line_end(body: bytes, at: int) -> int:
+    """Where the line after a boundary begins; blanks may come before it."""
+    stop = body.find(b"\r\n", at, at + _HEADER_BYTES)
+    if stop < 0 or body[at:stop].strip(b" \t"):
+        raise _broken("has a boundary that does not end its line")
+    return stop + 2
+
+
+def _file_name(header: bytes) -> str:
+    """The name a part's header gives its file, empty if it gives none; the field must be ours."""
+    options: dict[bytes, bytes] = {}
+    for line in header.split(b"\r\n"):
+        if line[:_DISPOSITION_LENGTH].lower() == _DISPOSITION:
+            for key, quoted, plain in _OPTION.findall(line):
+                options.setdefault(key.lower(), _ESCAPED.sub(rb"\1", quoted) if quoted else plain)
+    field = options.get(b"name", b"").decode("utf-8", "replace")
+    if field != FIELD:
+        raise RequestError(
+            422, f"field {shown(field)!r} is unknown, need pictures in the field {FIELD!r} and no other"
+        )
+    return options.get(b"filename", b"").decode("utf-8", "replace")
+
+
+def _broken(what: str) -> RequestError:
+    return RequestError(400, f"multipart body {what}, need one that follows RFC 7578; send it again")

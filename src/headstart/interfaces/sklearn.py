@@ -1,0 +1,493 @@
+"""The scikit-learn face: a classifier that obeys scikit-learn's contract, for images or rows of numbers.
+
+In: arrays, paths, folders or datasets, and labels of any type. Out: labels as they were given.
+Owns the package scikit-learn beside data, so whoever imports the package must not import this module
+before it is used. Must not import a training framework. Called by users through the package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+
+from headstart.data.checks.refuse import checked
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.readers.load import load
+from headstart.data.stores import ArrayImages, FileImages, ImageStore
+from headstart.errors import (
+    DataError,
+    ModelError,
+    NotFittedError,
+    SettingError,
+    ShapeError,
+    UnknownClassError,
+)
+from headstart.heads.base import Head
+from headstart.heads.registry import make_head
+from headstart.models.model import open_model
+from headstart.records import Array, Source
+from headstart.sources.features import Extraction
+from headstart.sources.registry import open_source
+from headstart.strategies.learn import Probe, learn_head
+from headstart.system.cache import Cache, FolderCache, default_cache
+
+__all__ = ["TransferClassifier"]
+
+_NOTE = "estimator"  # where a model folder's settings say what only this face needs
+_NUMBERS = {np.dtype(kind).name: np.dtype(kind) for kind in "bhilqBHILQefd"}
+_NO_LABELS = "no_validation"  # as validate_data wants it said
+
+
+class _UnfittedError(NotFittedError, SklearnNotFittedError):  # type: ignore[misc]
+    """Ours, which scikit-learn knows too."""
+
+
+class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A head on a frozen source, as a scikit-learn classifier.
+
+    Parameters
+    ----------
+    source : str, path or Source, default='pixels'
+        What to learn from: ``timm:NAME``, the folder of a model, or ``pixels``, which is no network.
+    tap, pooling : str, optional
+        Where features are read, and how maps become rows. Default: chosen by cross-validation where
+        the source has candidates.
+    head : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}, optional
+        What is fitted on the features. Default: chosen with the tap, else ``linear``.
+    augment : str, optional
+        Views to learn from beside the images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
+    views : int, default=3
+        How many of each image.
+    balance : bool, default=False
+        Let every class count alike, however many images it has.
+    policy : {'squish', 'crop', 'letterbox', 'ink'}, optional
+        How pictures are fitted to the source. Default: the source's own.
+    size_px : int, optional
+        Side of a timm network's input. Default: its own.
+    image_shape : tuple of int, optional
+        (height, width) or (height, width, channels) of the images in the rows of a 2-D ``X``. Without it
+        such rows are features themselves: numbers of any size, given to the head as they are.
+    seed : int, default=0
+        Same seed, same machine, same classifier.
+    runtime : {'openvino', 'onnxruntime'}, default='openvino'
+        What executes the network.
+    cache : bool or path, default=False
+        Keep features, so that fits on the same images (other heads, other folds seen before) need not
+        run the network again. True is the user's cache, a path one of its own.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, sorted as `numpy.unique` sorts them, of the type they were given in.
+    model_ : Model
+        What was learnt from images: a network's graph with the head appended.
+    head_ : Head
+        What was learnt from rows of features, instead.
+    n_features_in_ : int
+        Columns of a 2-D ``X`` at fit.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where ``X`` had names that are all text.
+
+    Notes
+    -----
+    ``X`` may be uint8 images (n, height, width) or (n, height, width, 1 or 3); a 2-D array; a list of
+    paths; and, without ``y``, a folder of class folders, a name as `headstart.load` takes it, or a
+    Dataset.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import cross_val_score
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> classifier = TransferClassifier("pixels", head="ridge", image_shape=(8, 8))
+    >>> bool(cross_val_score(classifier, X, y, cv=3).mean() > 0.9)
+    True
+    >>> classifier.fit(X, y).predict(X[:3]).tolist()
+    [0, 1, 2]
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Source = "pixels",
+        *,
+        tap: str | None = None,
+        pooling: str | None = None,
+        head: str | None = None,
+        augment: str | None = None,
+        views: int = 3,
+        balance: bool = False,
+        policy: str | None = None,
+        size_px: int | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        seed: int = 0,
+        runtime: str = "openvino",
+        cache: bool | str | os.PathLike[str] = False,
+    ) -> None:
+        self.source = source
+        self.tap = tap
+        self.pooling = pooling
+        self.head = head
+        self.augment = augment
+        self.views = views
+        self.balance = balance
+        self.policy = policy
+        self.size_px = size_px
+        self.image_shape = image_shape
+        self.seed = seed
+        self.runtime = runtime
+        self.cache = cache
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from images, or from rows of features.
+
+        Parameters
+        ----------
+        X : array_like, sequence of path, path, str or Dataset
+            See the notes of the class.
+        y : array_like of shape (n_images,), optional
+            Labels of any type. None where ``X`` has labels of its own.
+
+        Returns
+        -------
+        TransferClassifier
+            Itself.
+
+        Raises
+        ------
+        HeadstartError
+            Of the kind that fits; each is a ValueError too.
+        """
+        for name in [name for name in vars(self) if name.endswith("_") or name == "_order"]:
+            delattr(self, name)
+        if isinstance(X, Dataset | str | os.PathLike):
+            dataset = _labelled(X, y)
+            self._learn(dataset)
+            self.classes_ = np.asarray(dataset.classes)
+            return self
+        inputs, labels = self._read(X, y, fitting=True)
+        classes, codes = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise UnknownClassError(
+                f"y has the class {classes.tolist()[0]!r} only, need at least 2 classes; "
+                "pass samples of another"
+            )
+        names = np.array([str(one) for one in classes.tolist()])
+        if isinstance(inputs, np.ndarray):
+            self._learn_rows(inputs, names, codes)
+        else:
+            self._learn(Dataset("arrays", inputs, names[codes], tuple(names.tolist())))
+        self.classes_ = classes
+        return self
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : array_like, sequence of path, path, str or Dataset
+            As at fit; labels it may have are not looked at.
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_classes), float32
+            Columns in the order of ``classes_``.
+
+        Raises
+        ------
+        NotFittedError
+            If ``fit`` was not called; scikit-learn's as well as ours.
+        HeadstartError
+            Of the kind that fits; each is a ValueError too.
+        """
+        self._check_fitted()
+        if isinstance(X, Dataset | str | os.PathLike):
+            inputs: ImageStore | Array = (X if isinstance(X, Dataset) else load(X)).images
+        else:
+            inputs, _ = self._read(X, _NO_LABELS, fitting=False)
+        on_rows, rows = hasattr(self, "head_"), isinstance(inputs, np.ndarray)
+        if on_rows != rows:
+            given, wanted = ("rows of numbers", "images")[:: 1 if rows else -1]
+            raise ShapeError(
+                f"X has {given}, need {wanted} as at fit; pass what it was fitted on, or fit again"
+            )
+        if isinstance(inputs, np.ndarray):
+            return self.head_.probabilities(inputs)
+        some = np.full(len(inputs), self.model_.classes[0])
+        asked = Dataset("pictures", inputs, some, self.model_.classes)
+        columns = self.model_.probabilities(asked, runtime_name=self.runtime)
+        return columns[:, self._order] if hasattr(self, "_order") else columns
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The likeliest label of each image; ``X`` as for `predict_proba`."""
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[likeliest]
+        return labels
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write a model folder, as the command line reads it; no code is in it.
+
+        Parameters
+        ----------
+        folder : path
+            New, empty, or an older model folder, which is replaced.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        NotFittedError
+            If ``fit`` was not called.
+        SettingError
+            If it was fitted on rows of numbers, or on labels that text cannot bring back, or the
+            folder holds something else.
+        """
+        self._check_fitted()
+        if not hasattr(self, "model_"):
+            raise SettingError(
+                "classifier was fitted on rows of numbers, need images for a model folder; fit it with "
+                "image_shape, or keep it with joblib.dump"
+            )
+        note: dict[str, Any] = {
+            "labels": _label_type(self.classes_),
+            "parameters": {name: _plain(value) for name, value in self.get_params(deep=False).items()},
+        }
+        if hasattr(self, "n_features_in_"):
+            note["n_features_in"] = int(self.n_features_in_)
+        if hasattr(self, "feature_names_in_"):
+            note["feature_names_in"] = self.feature_names_in_.tolist()
+        manifest = self.model_.manifest
+        noted = replace(manifest, settings={**manifest.settings, _NOTE: note})
+        return replace(self.model_, manifest=noted).save(folder)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Self:
+        """A fitted classifier from a model folder, whoever wrote it.
+
+        Parameters
+        ----------
+        folder : path
+            Written by `save`, or by any command that makes a model: its labels are then the names of the
+            classes, and a new fit would learn from it.
+
+        Returns
+        -------
+        TransferClassifier
+            Gives the same predictions as the one that was saved.
+
+        Raises
+        ------
+        ModelError
+            If the folder or a file is missing, altered or not a model of ours.
+        """
+        model = open_model(folder)
+        note = model.manifest.settings.get(_NOTE, {"parameters": {"source": os.fspath(folder)}})
+        try:
+            opened = cls(**_parameters(note["parameters"], cls._get_param_names()))
+            labels = _as_given(model.classes, note.get("labels", "str"))
+            opened._order = np.argsort(labels, kind="stable")  # a model's own order may be 1, 2, ..., 10
+            opened.classes_ = labels[opened._order]
+            if "n_features_in" in note:
+                opened.n_features_in_ = int(note["n_features_in"])
+            if "feature_names_in" in note:
+                opened.feature_names_in_ = np.array([str(one) for one in note["feature_names_in"]], object)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ModelError(
+                f"manifest of model {os.fspath(folder)!r} has malformed notes of a classifier ({error}), "
+                "need those that save() wrote; save the classifier again"
+            ) from error
+        opened.model_ = model
+        return opened
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "model_" in state:
+            state["model_"] = replace(state["model_"])  # without the compiled graph, which cannot travel
+        return state
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "classes_"):
+            raise _UnfittedError(
+                "classifier is not fitted, need fit() first; call fit with images and labels, or open a model"
+            )
+
+    def _read(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
+        """Images or rows of features, and labels where they are asked for."""
+        paths = _paths(X)
+        if paths is None and _n_dimensions(X) < 3:
+            return self._read_table(X, y, fitting=fitting)
+        images = ArrayImages(np.asarray(X)) if paths is None else FileImages(paths)
+        return images, _labels(y, len(images)) if fitting else np.empty(0)
+
+    def _read_table(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
+        """The same of a 2-D array, which scikit-learn checks as it likes it."""
+        rows = self.image_shape is None
+        kind = np.float32 if rows else "numeric"
+        least = 2 if fitting else 1
+        checked = validate_data(self, X, y, reset=fitting, dtype=kind, ensure_min_samples=least)
+        table, labels = checked if fitting else (checked, np.empty(0))
+        if fitting:
+            check_classification_targets(labels)
+        return (table if rows else _pictures(table, self.image_shape)), labels
+
+    def _learn(self, dataset: Dataset) -> None:
+        """Put a head on the source for these images."""
+        seed = self._seed()
+        source = self.source
+        if not isinstance(source, Source):
+            source = open_source(os.fspath(source), dataset, seed, self.size_px, self.policy)
+        elif self.size_px is not None or self.policy is not None:
+            raise SettingError(
+                "size_px or policy is given beside a Source, need a name to set them of; "
+                "change the Source's input"
+            )
+        views = None if self.augment is None else parse_augmentation(self.augment, int(self.views))
+        probe = Probe(self.tap, self.pooling, self.head, views, bool(self.balance))
+        options = Extraction(self._cache(), self.runtime)
+        dataset, _ = checked(dataset)
+        self.model_ = learn_head(source, dataset, probe, seed=seed, spare=False, options=options).model
+
+    def _learn_rows(self, rows: Array, names: NDArray[np.str_], codes: NDArray[np.intp]) -> None:
+        """Fit a head on the rows themselves."""
+        given = ("tap", "pooling", "augment", "policy", "size_px")
+        unfit = [name for name in given if getattr(self, name) is not None]
+        if self.source != "pixels":
+            unfit.insert(0, "source")
+        if unfit:
+            said = ", ".join(f"{name}={getattr(self, name)!r}" for name in unfit)
+            raise SettingError(
+                f"X has rows of numbers, need images for {said}; give their image_shape, or leave these out"
+            )
+        head: Head = make_head(self.head or "linear")
+        classes = tuple(names.tolist())
+        self.head_ = head.fit(
+            rows, names[codes], classes=classes, seed=self._seed(), balance=bool(self.balance)
+        )
+
+    def _seed(self) -> int:
+        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise SettingError(f"seed is {self.seed!r}, need a whole number of at least 0; 0 is the default")
+        return int(self.seed)
+
+    def _cache(self) -> Cache | None:
+        if isinstance(self.cache, bool | np.bool_):
+            return default_cache() if self.cache else None
+        return FolderCache(self.cache)
+
+
+def _labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
+    """The dataset meant, its classes sorted as scikit-learn's metrics expect."""
+    if y is not None:
+        raise DataError(
+            f"y is given beside {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, need None: it has "
+            "labels of its own; leave y out"
+        )
+    dataset = X if isinstance(X, Dataset) else load(X)
+    return replace(dataset, classes=tuple(sorted(dataset.classes)))
+
+
+def _n_dimensions(X: Any) -> int:
+    return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
+
+
+def _paths(X: Any) -> list[str | os.PathLike[str]] | None:
+    """Paths, if X is a list or a column of them."""
+    if isinstance(X, list | tuple):
+        items = list(X)
+    elif getattr(X, "ndim", 0) == 1:
+        items = np.asarray(X, object).tolist()
+    else:
+        return None
+    return items if items and all(isinstance(one, str | os.PathLike) for one in items) else None
+
+
+def _labels(y: Any, n_images: int) -> NDArray[Any]:
+    if y is None:
+        raise DataError(
+            f"y is None, need the class of each of {n_images} images; pass labels, or as X a folder of "
+            "class folders"
+        )
+    labels: NDArray[Any] = column_or_1d(y, warn=True)
+    check_classification_targets(labels)
+    check_consistent_length(range(n_images), labels)
+    return labels
+
+
+def _pictures(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayImages:
+    """Rows of pixels as images; whole numbers of any type are pixels."""
+    shape = tuple(int(side) for side in image_shape or ())
+    if len(shape) not in (2, 3) or int(np.prod(shape)) != table.shape[1]:
+        raise ShapeError(
+            f"image_shape is {image_shape!r}, need (height, width) or (height, width, channels) of "
+            f"{table.shape[1]} values, as X has; mend it, or leave it out for rows that are no images"
+        )
+    if table.dtype != np.uint8:
+        if table.min() < 0 or table.max() > 255 or (table != np.rint(table)).any():
+            raise ShapeError(
+                f"X has values {table.min():g} to {table.max():g}, need whole numbers in 0 - 255 where "
+                "image_shape says that they are pixels; scale them, or leave image_shape out"
+            )
+        table = table.astype(np.uint8)
+    return ArrayImages(table.reshape(-1, *shape))
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON has it."""
+    if isinstance(value, Source):
+        return value.name
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _parameters(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """Parameters from JSON; a name that is not ours is no reason to fail."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in noted.items()
+        if name in known
+    }
+
+
+def _label_type(classes: NDArray[Any]) -> str:
+    """The type of labels, in a word that `_as_given` understands."""
+    if classes.dtype.kind in "UT":
+        return "str"
+    if classes.dtype.name in ("bool", *_NUMBERS):
+        return classes.dtype.name
+    if classes.dtype.kind == "O" and all(isinstance(one, str) for one in classes):
+        return "object"
+    raise SettingError(
+        f"labels are of type {type(classes.tolist()[0]).__name__}, need numbers, truths or text in a model "
+        "folder; fit with names instead"
+    )
+
+
+def _as_given(names: Sequence[str], kind: str) -> NDArray[Any]:
+    """Class names as the labels they were made of."""
+    if kind == "bool":
+        return np.array([{"False": False, "True": True}[name] for name in names])
+    if kind == "object":
+        return np.array(names, object)
+    return np.array(names) if kind == "str" else np.array(names).astype(_NUMBERS[kind])

@@ -1,0 +1,1 @@
+"""The page on which anyone teaches classes by example."""

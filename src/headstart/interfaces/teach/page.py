@@ -1,0 +1,462 @@
+"""The teaching page: draw, drop or photograph a few pictures of each class, see at once what is learnt.
+
+In: a source's name and a folder for models. Out: a page served until it is stopped. Owns gradio; loads
+nothing from outside this machine and reports to nobody. Called by the command line.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as NoBase64
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import DataError, HeadstartError, SettingError
+from headstart.interfaces.teach.blackboard import (
+    answer_html,
+    answers_html,
+    lesson_html,
+    notice_html,
+    sentence,
+)
+from headstart.interfaces.teach.classroom import Classroom, Eye, fitting_augmentation, shown
+from headstart.records import Source
+from headstart.sources.registry import open_source
+from headstart.system.optional import require
+
+if TYPE_CHECKING:
+    import gradio as gr
+else:
+    gr = require("gradio", extra="serve", for_="the teaching page")
+
+__all__ = ["make_page", "serve_page"]
+
+_HERE = Path(__file__).parent
+_FONTS = (
+    "ui-sans-serif",
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "Helvetica Neue",
+    "Arial",
+    "sans-serif",
+)
+_MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "Liberation Mono", "monospace")
+_FILE_BYTES = 20 * 2**20
+_ASKED = 12  # pictures of one drop that are answered; all of them are taught
+_MOST_ROOMS = 100  # the one that nobody came to for longest makes way
+_DRAW, _FILES, _CAMERA = "Draw", "Files", "Camera"
+_PAD = (
+    '<div class="hs-pad"><canvas width="640" height="480" tabindex="0" aria-label="draw here"></canvas>'
+    '<span>Draw here</span><div><button type="button" data-pad="undo">Undo</button>'
+    '<button type="button" data-pad="clear">Clear</button></div></div>'
+)
+_CLICKS = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-do]');
+  if (button) trigger('click', {todo: button.dataset.do, what: button.dataset.what});
+});"""
+_WITH_PICTURE = "(way, drawing, ...rest) => [window.headstart.way(), window.headstart.drawing(), ...rest]"
+_CLEAR = "(done) => { if (done) window.headstart.clear(); }"
+
+Picture = tuple[str, bytes]
+"""What to call it, and the file."""
+
+
+def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
+    """Serve the page until it is interrupted.
+
+    Parameters
+    ----------
+    source : str
+        As `sources.open_source` takes it.
+    output : Path
+        Folder under which models are saved.
+    host : str
+        Address to listen at.
+    port : int
+        0 takes any that is free.
+
+    Raises
+    ------
+    HeadstartError
+        If the source cannot be had, or the address is taken.
+    """
+    page = make_page(_drawing_source(open_source(source)), output)
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port or _free_port(host),
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=_FILE_BYTES,
+            theme=_theme(),
+            css_paths=_HERE / "teach.css",
+        )
+    except OSError as error:
+        raise SettingError(
+            f"address {host}:{port} cannot be listened at ({error}), need a free one; choose another --port"
+        ) from error
+    print(f"Teach at {address}  (stop with Ctrl+C)", flush=True)
+    page.block_thread()
+
+
+def make_page(source: Source, output: Path) -> gr.Blocks:
+    """The page, not yet served.
+
+    Parameters
+    ----------
+    source : Source
+        What is learnt from.
+    output : Path
+        Folder under which models are saved.
+
+    Returns
+    -------
+    gradio.Blocks
+    """
+    desk = _Desk(Eye(source, fitting_augmentation(source)), output)
+    page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
+    with page:
+        _html(_head(source))
+        with gr.Row(equal_height=False, elem_classes="hs-sides"):
+            with gr.Column(scale=1, min_width=320):
+                parts = _teach_side()
+            with gr.Column(scale=1, min_width=320):
+                parts |= _answer_side()
+        _wire(desk, _Parts(**parts))
+        page.unload(desk.leave)
+    return page
+
+
+def _html(value: str = "", **settings: Any) -> Any:
+    """HTML that the page's own style sheet alone dresses."""
+    return gr.HTML(value, apply_default_css=False, **settings)
+
+
+def _drawing_source(source: Source) -> Source:
+    """A network of grey pictures of a fixed small frame reads drawings: bring them into its frame."""
+    plain = source.input.channels == 1 and source.input.policy == "squish"
+    return replace(source, input=replace(source.input, policy="ink")) if plain else source
+
+
+def _free_port(host: str) -> int:
+    from socket import socket
+
+    with socket() as one:
+        one.bind((host, 0))
+        return int(one.getsockname()[1])
+
+
+def _theme() -> Any:
+    blue = gr.themes.Color(
+        *("#e3edf5", "#cbdfee", "#a9cbe4", "#7fb3d8", "#5eb0f0", "#2f86c4", "#0063a8"),
+        *("#00558f", "#004676", "#00375d", "#002a47"),
+    )
+    theme = gr.themes.Base(
+        primary_hue=blue, neutral_hue="zinc", font=_FONTS, font_mono=_MONO, radius_size="md"
+    )
+    paper, tint, rule, ink, muted = (
+        {"": f"var(--hs-{name})", "_dark": f"var(--hs-{name})"}
+        for name in ("paper", "tint", "rule", "ink", "muted")
+    )
+    wanted = {
+        "body_background_fill": paper,
+        "block_background_fill": paper,
+        "background_fill_primary": paper,
+        "background_fill_secondary": tint,
+        "input_background_fill": paper,
+        "border_color_primary": rule,
+        "block_border_color": rule,
+        "input_border_color": rule,
+        "body_text_color": ink,
+        "body_text_color_subdued": muted,
+        "block_label_text_color": muted,
+        "block_title_text_color": muted,
+    }
+    return theme.set(
+        **{f"{name}{mode}": value for name, one in wanted.items() for mode, value in one.items()},
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_500",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#0b1620",
+        block_shadow="none",
+        block_shadow_dark="none",
+    )
+
+
+def _head(source: Source) -> str:
+    return (
+        f'<div class="hs-head"><p class="hs-kicker">Headstart, from {escape(Path(source.name).name)}</p>'
+        "<h1>Teach by example</h1><p>Name classes, show a few pictures of each, and try new ones. "
+        "Nothing leaves the machine that serves this page.</p></div>"
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Components of the page by what they hold."""
+
+    way: Any
+    drawing: Any
+    pad: Any
+    files: Any
+    camera: Any
+    tabs: Sequence[Any]
+    label: Any
+    teach: Any
+    done: Any
+    notice: Any
+    answer: Any
+    lesson: Any
+    fresh: Any
+    begin: Any
+    name: Any
+    save: Any
+    saved: Any
+
+
+def _teach_side() -> dict[str, Any]:
+    """Names of classes, where pictures come from, and which class they are."""
+    fresh, begin = _line("New class", "fresh", "Add class", "begin")
+    label = gr.Radio(
+        [], show_label=False, container=False, elem_id="label", interactive=True, visible="hidden"
+    )
+    tabs = []
+    with gr.Tabs():
+        with gr.Tab(_DRAW) as tab:
+            tabs.append(tab)
+            js = (_HERE / "teach.js").read_text(encoding="utf-8")
+            pad = _html(html_template=_PAD, js_on_load=js, elem_id="pad")
+        with gr.Tab(_FILES) as tab:
+            tabs.append(tab)
+            files = gr.File(file_count="multiple", show_label=False, height=300, elem_id="files")
+        with gr.Tab(_CAMERA) as tab:
+            tabs.append(tab)
+            camera = gr.Image(
+                sources=["webcam"],
+                type="filepath",
+                format="png",
+                show_label=False,
+                height=340,
+                elem_id="camera",
+            )
+    teach = gr.Button("Teach", variant="primary", elem_id="teach", interactive=False, size="md")
+    return {
+        "fresh": fresh,
+        "begin": begin,
+        "label": label,
+        "way": gr.Textbox(visible=False),
+        "drawing": gr.Textbox(visible=False),
+        "pad": pad,
+        "files": files,
+        "camera": camera,
+        "tabs": tabs,
+        "teach": teach,
+        "done": gr.Textbox(visible=False),
+        "notice": _html(elem_id="notice"),
+    }
+
+
+def _answer_side() -> dict[str, Any]:
+    """What a picture is taken for, how well the classes are told apart, and where the model goes."""
+    answer = _html(answer_html(None), elem_id="answer")
+    lesson = _html(lesson_html(None), js_on_load=_CLICKS, elem_id="lesson")
+    name, save = _line("Name of the model", "name", "Save model", "save")
+    return {"answer": answer, "lesson": lesson, "name": name, "save": save, "saved": _html(elem_id="saved")}
+
+
+def _line(placeholder: str, box_id: str, said: str, button_id: str) -> tuple[Any, Any]:
+    """A box for a name, and the button beside it."""
+    with gr.Row(elem_classes="hs-row"):
+        box = gr.Textbox(
+            placeholder=placeholder,
+            show_label=False,
+            scale=2,
+            min_width=140,
+            max_lines=1,
+            elem_id=box_id,
+            container=False,
+        )
+        button = gr.Button(said, scale=1, min_width=100, elem_id=button_id, size="md")
+    return box, button
+
+
+def _wire(desk: _Desk, at: _Parts) -> None:
+    """Which part of the page does what."""
+    picture = [at.way, at.drawing, at.files, at.camera]
+    now: dict[str, Any] = {"show_progress": "hidden"}
+    # one queue for all that ask, or an older question could be answered last
+    asking: dict[str, Any] = {
+        "fn": desk.ask,
+        "inputs": picture,
+        "outputs": [at.answer, at.notice],
+        "js": _WITH_PICTURE,
+        "concurrency_id": "ask",
+        **now,
+    }
+    for event in (at.pad.input, at.files.change, at.camera.change):
+        event(trigger_mode="always_last", **asking)
+    for tab in at.tabs:
+        tab.select(**asking)
+    board = [at.label, at.teach, at.lesson, at.notice]
+    for event in (at.begin.click, at.fresh.submit):
+        event(desk.begin, at.fresh, [at.fresh, *board], **now)
+    at.teach.click(
+        desk.teach, [*picture, at.label], [at.done, at.files, at.camera, *board], js=_WITH_PICTURE, **now
+    ).then(None, at.done, None, js=_CLEAR)
+    at.label.input(desk.choose, at.label, board, **now)
+    at.lesson.click(desk.clicked, at.label, board, **now).then(**asking)
+    for event in (at.save.click, at.name.submit):
+        event(desk.save, at.name, at.saved, **now)
+
+
+class _Desk:
+    """What the page's buttons do, each in the classroom of the visitor who presses them."""
+
+    def __init__(self, eye: Eye, output: Path) -> None:
+        self._eye, self._output = eye, output
+        self._rooms: OrderedDict[str, Classroom] = OrderedDict()
+        self._lock = Lock()
+
+    def _room(self, request: gr.Request) -> Classroom:
+        """The visitor's own classroom. A gr.State would copy the first one, and comes after the page does."""
+        with self._lock:
+            key = str(request.session_hash)
+            room = self._rooms.setdefault(key, Classroom(self._eye))
+            self._rooms.move_to_end(key)
+            while len(self._rooms) > _MOST_ROOMS:
+                self._rooms.popitem(last=False)
+        return room
+
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed: nobody can come back to its classroom."""
+        with self._lock:
+            self._rooms.pop(str(request.session_hash), None)
+
+    def ask(
+        self, way: str, drawing: str, files: list[str] | None, camera: str | None, request: gr.Request
+    ) -> tuple[str, str]:
+        """The answer to what is on the page, and what was wrong with it."""
+        room = self._room(request)
+        answers, faults = [], []
+        for name, content in self._pictures(way, drawing, files, camera)[:_ASKED]:
+            try:
+                answers.append((name, shown(content, name), room.ask(content, name)))
+            except HeadstartError as error:
+                faults.append(sentence(error))
+        if not answers:
+            return answer_html(None), notice_html(" ".join(faults[:1]), bad=True)
+        said = answer_html(answers[0][2], answers[0][1]) if len(answers) == 1 else answers_html(answers)
+        return said, notice_html(_some(faults), bad=True)
+
+    def teach(
+        self,
+        way: str,
+        drawing: str,
+        files: list[str] | None,
+        camera: str | None,
+        label: str | None,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        """Every picture on the page becomes an example; those that cannot be read are named."""
+        room = self._room(request)
+        taught, faults = 0, []
+        try:
+            pictures = self._pictures(way, drawing, files, camera)
+            if label is None:
+                raise DataError("no class is chosen, need one to teach; add a class first")
+            if not pictures:
+                raise DataError("there is no picture, need one to teach; draw, drop or photograph one first")
+            for name, content in pictures:
+                try:
+                    room.add(label, content, name)
+                    taught += 1
+                except HeadstartError as error:
+                    faults.append(sentence(error))
+        except HeadstartError as error:
+            faults.append(sentence(error))
+        kept = (gr.skip(), gr.skip()) if not taught else (None, None)
+        return ("yes" if taught else "", *kept, *self._board(room, label, _some(faults), bad=True))
+
+    def begin(self, name: str, request: gr.Request) -> tuple[Any, ...]:
+        """Add a class and choose it."""
+        room = self._room(request)
+        try:
+            label = room.add_class(name)
+        except HeadstartError as error:
+            return (gr.skip(), gr.skip(), gr.skip(), gr.skip(), notice_html(sentence(error), bad=True))
+        return ("", *self._board(room, label))
+
+    def choose(self, label: str, request: gr.Request) -> tuple[Any, ...]:
+        """Teach another class from now on."""
+        return self._board(self._room(request), label)
+
+    def clicked(self, label: str | None, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
+        """A click on the lesson: choose a class, drop it, or remove an example."""
+        room = self._room(request)
+        try:
+            if event.todo == "choose":
+                label = str(event.what)
+            elif event.todo == "drop":
+                room.remove_class(str(event.what))
+            elif event.todo == "remove":
+                room.remove(int(event.what))
+        except (HeadstartError, ValueError) as error:
+            return self._board(room, label, sentence(error), bad=True)
+        return self._board(room, label)
+
+    def save(self, name: str, request: gr.Request) -> str:
+        """Write the model folder."""
+        try:
+            folder = self._room(request).save(self._output, name)
+        except HeadstartError as error:
+            return notice_html(sentence(error), bad=True)
+        except OSError as error:
+            return notice_html(f"The disk refuses: {error.strerror}.", bad=True)
+        return notice_html(f"Saved. Use it with: headstart predict '{folder}' PICTURE")
+
+    def _board(
+        self, room: Classroom, label: str | None, said: str = "", *, bad: bool = False
+    ) -> tuple[Any, ...]:
+        """The class chooser, its button, the lesson and the notice."""
+        classes = list(room.classes)
+        label = label if label in classes else (classes[0] if classes else None)
+        button = gr.Button(f"Teach {label}" if label else "Teach", interactive=label is not None)
+        return (
+            gr.Radio(choices=classes, value=label, visible=True if classes else "hidden"),
+            button,
+            lesson_html(room, label),
+            notice_html(said, bad=bad),
+        )
+
+    def _pictures(self, way: str, drawing: str, files: list[str] | None, camera: str | None) -> list[Picture]:
+        """What the open tab shows."""
+        if way == _DRAW:
+            return [("the drawing", _png(drawing))] if drawing else []
+        paths = [Path(path) for path in (files or [])] if way == _FILES else [Path(camera)] if camera else []
+        return [(path.name if way == _FILES else "the photo", path.read_bytes()) for path in paths]
+
+
+def _png(address: str) -> bytes:
+    """The bytes in a canvas's data address; no bytes, which are no picture, in anything else."""
+    try:
+        return b64decode(address.partition(",")[2][: 2 * _FILE_BYTES], validate=True)
+    except (NoBase64, ValueError):
+        return b""
+
+
+def _some(faults: Sequence[str]) -> str:
+    """The first in full, and how many more."""
+    more = len(faults) - 1
+    others = f" So {'is 1 other' if more == 1 else f'are {more} others'}." if more > 0 else ""
+    return " ".join(faults[:1]) + others

@@ -1,0 +1,1 @@
+"""The saved model: its folder, its predictions, its exports."""

@@ -1,0 +1,78 @@
+"""Which run a finished model is of, so that the same command leaves it as it is.
+
+In: a model, the identity of a run as plain values. Out: a note in the model's settings, and the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import SettingError
+from headstart.models.model import Model, open_model
+
+__all__ = ["finished_model", "noted"]
+
+_RUN = "run"  # in a model's settings
+_IGNORED = "versions"  # of packages: a finished run needs none
+_AUTO = "auto"
+
+
+def noted(model: Model, identity: Mapping[str, Any]) -> Model:
+    """The model with a note of the run that made it; the identity as for `finished_model`."""
+    settings = {**model.manifest.settings, _RUN: _digests(identity)}
+    return replace(model, manifest=replace(model.manifest, settings=settings))
+
+
+def finished_model(output: Path, identity: Mapping[str, Any]) -> Model | None:
+    """The model that a run left when it finished.
+
+    Parameters
+    ----------
+    output : Path
+        Where the run writes its model.
+    identity : mapping of str to object
+        Says which run it is: JSON values by name. ``settings`` are those that the model's settings repeat.
+
+    Returns
+    -------
+    Model or None
+        None if there is no model.
+
+    Raises
+    ------
+    SettingError
+        If the model there is of another run, or does not say of which.
+    ModelError
+        If it is damaged.
+    """
+    if not (output / "manifest.json").is_file():
+        return None
+    model = open_model(output)
+    known, wanted = model.manifest.settings.get(_RUN), _digests(identity)
+    if known == wanted:
+        return model
+    advice = "give that, name another output, or leave --resume out to replace the model"
+    if not isinstance(known, dict):
+        raise SettingError(
+            f"{str(output)!r} is a model that does not say which run of train made it, need none or that of "
+            f"the same command to resume; {advice}"
+        )
+    other = [name for name in wanted if known.get(name) != wanted[name]]
+    if "settings" in other:
+        was, now = model.manifest.settings, identity["settings"]
+        names = [name for name in now if now[name] not in (was.get(name), _AUTO)] or ["learning_rate"]
+        other[other.index("settings")] = ", ".join(f"settings.{name}" for name in names)
+    raise SettingError(
+        f"{str(output)!r} is the finished model of another run (other {', '.join(other)}), need the same "
+        f"command to resume; {advice}"
+    )
+
+
+def _digests(identity: Mapping[str, Any]) -> dict[str, str]:
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in identity.items() if name != _IGNORED}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}

@@ -1,0 +1,1 @@
+"""Engines that train a network: NumPy from scratch, and PyTorch."""

@@ -1,0 +1,65 @@
+"""Engines by name: in comes a spec, out a trainable Network.
+
+Must not import an engine at the top: each brings its own heavy package. Called by controls and strategies.
+"""
+
+from __future__ import annotations
+
+from headstart.errors import SettingError, nearest
+from headstart.records import Network, NetworkSpec
+from headstart.system.optional import require
+
+__all__ = ["ENGINES", "make_network"]
+
+ENGINES = ("scratch", "torch")
+
+
+def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "auto") -> Network:
+    """Build a network in an engine, its weights drawn from a seed.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        What to build.
+    engine : {'scratch', 'torch'}
+        NumPy, always there; or PyTorch, in the extra ``train``.
+    seed : int, default=0
+        The same seed draws the same weights in both engines.
+    device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
+        Where torch trains; NumPy knows the processor only.
+
+    Returns
+    -------
+    Network
+        Untrained.
+
+    Raises
+    ------
+    SettingError
+        If the engine is unknown, or has no such device.
+    MissingExtraError
+        If the engine is 'torch' and torch is not installed.
+
+    Examples
+    --------
+    >>> from headstart.networks.specs import architecture
+    >>> from headstart.records import InputSpec
+    >>> make_network(architecture("mlp", InputSpec(8, 8, 1), 5), "scratch").spec.n_classes
+    5
+    """
+    if engine not in ENGINES:
+        raise SettingError(
+            f"engine is {engine!r}, need one of {', '.join(ENGINES)}; {nearest(engine, ENGINES)}"
+        )
+    if engine == "scratch":
+        if device not in ("auto", "cpu"):
+            raise SettingError(
+                f"device is {device!r}, which the engine scratch cannot use, need cpu; or train with torch"
+            )
+        from headstart.networks.engines.numpy_engine import ScratchNetwork
+
+        return ScratchNetwork(spec, seed)
+    require("torch", extra="train", for_="engine 'torch'")
+    from headstart.networks.engines.torch_engine import TorchNetwork
+
+    return TorchNetwork(spec, seed, device)

@@ -1,0 +1,35 @@
+"""Columns of text, aligned.
+
+Apart from the command line because tables of predictions are written to files, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+__all__ = ["aligned"]
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Columns of text: the first ``left`` to the left, the others to the right.
+
+    Examples
+    --------
+    >>> print(aligned([["a", "1"], ["bb", "10"]]))
+    a    1
+    bb  10
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            text.ljust(width) if column < left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Pretrained networks as frozen functions from images to features."""

@@ -1,0 +1,99 @@
+"""A network of the timm collection opened for fine-tuning, its stages as parts.
+
+In: a timm name, taps. Out: a Body; trained, it is exported as any network of timm is.
+Owns timm's way to group parameters; imported only when such a network is fine-tuned. Called by finetune.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headstart.errors import SourceError
+from headstart.graph.build import JOIN
+from headstart.networks.engines.torch_finetune import Body
+from headstart.records import Source
+from headstart.sources.timm.export import Exported, checksum, create_network, describe_network
+
+__all__ = ["timm_body"]
+
+
+def timm_body(source: Source, tap: str) -> Body:
+    """The network of a source ``timm:NAME``, up to a tap.
+
+    Parameters
+    ----------
+    source : Source
+        Its name says which network, its notes of which weights and size.
+    tap : str
+        Stages, or ``embedding``; several joined by ``+``.
+
+    Returns
+    -------
+    Body
+        Finished, it gives what `timm_source.describe_network` gives.
+
+    Raises
+    ------
+    SourceError
+        If the weights are others than the source's.
+    """
+    name, side = source.name.removeprefix("timm:"), int(source.notes["size_px"])
+    network = create_network(name).eval()
+    if checksum(network) != source.notes["checksum"]:
+        raise SourceError(
+            f"source {source.name!r} has other weights than when its graph was made, need the same; "
+            "clear the kept graphs with: headstart cache clear"
+        )
+    taps = tuple(tap.split(JOIN))
+    module = _Stages(network, taps, side)
+    groups = group_parameters(network, network.group_matcher(coarse=True))
+    parts = [
+        (f"part{number}", [f"network.{one}" for one in names]) for number, names in sorted(groups.items())
+    ]
+
+    def finished(trained: nn.Module) -> Exported:
+        assert isinstance(trained, _Stages), "the module that was given"
+        return describe_network(trained.network.requires_grad_(False), name, side)
+
+    return Body(module, taps, source.taps, parts, finished)
+
+
+class _Stages(nn.Module):
+    """The tensors of some taps, and nothing computed above the highest."""
+
+    def __init__(self, network: Any, taps: tuple[str, ...], side_px: int) -> None:
+        super().__init__()
+        self.network: Any = network
+        self._taps, self._side_px = taps, side_px
+        self._bicubic = network.pretrained_cfg["interpolation"] == "bicubic"
+        stages = [int(one.removeprefix("stage")) for one in taps if one.startswith("stage")]
+        self._indices = [number - 1 for number in stages] if len(stages) == len(taps) else None
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        if tuple(pixels.shape[2:]) != (self._side_px,) * 2:  # as the graph enlarges small images
+            pixels = functional.interpolate(
+                pixels,
+                (self._side_px,) * 2,
+                mode="bicubic" if self._bicubic else "bilinear",
+                antialias=self._bicubic,  # with it, torch has the graph's cubic coefficient
+                align_corners=False,
+            )
+        if self._indices is not None:
+            found = self.network.forward_intermediates(
+                pixels, indices=self._indices, stop_early=True, output_fmt="NCHW", intermediates_only=True
+            )
+            by_stage = dict(zip(sorted(self._indices), found, strict=True))
+            return [by_stage[index] for index in self._indices]
+        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
+        return [self._tensor(tap, last, stages) for tap in self._taps]
+
+    def _tensor(self, tap: str, last: Tensor, stages: list[Tensor]) -> Tensor:
+        if tap == "embedding":
+            return self.network.forward_head(last, pre_logits=True)  # type: ignore[no-any-return]
+        if tap == "logits":
+            return self.network.forward_head(last)  # type: ignore[no-any-return]
+        return last if tap == "features" else stages[int(tap.removeprefix("stage")) - 1]

@@ -1,0 +1,372 @@
+"""Networks of the timm collection as graphs: weights had or an error, every stage a tap, frozen whole.
+
+In: a timm name or a local folder. Out: an ONNX network on normalised pixels, and what its makers say.
+Owns the package timm, so it is imported by pretrained alone, the first time a network is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import timm
+import torch
+from timm.data.imagenet_info import ImageNetInfo
+from timm.layers import padding
+from torch import Tensor, nn
+
+from headstart.errors import SourceError, UnknownSourceError, nearest
+from headstart.graph.run import ReferenceRun
+from headstart.sources.timm.hub import create_pretrained
+
+__all__ = ["Exported", "checksum", "create_network", "describe_network", "export_network", "timm_names"]
+
+_LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left behind
+_TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
+_OPSET = 18
+_CLOSE = 1e-3  # relative: rounding stays far below, a wrong graph far above
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as its makers describe it, and its graph.
+
+    ``graph`` takes float32 (n, 3, *size), normalised, and gives the tensors that ``taps`` names
+    with their shapes; ``classes`` are those of the tap ``logits``, None without one.
+    """
+
+    graph: onnx.ModelProto
+    taps: Mapping[str, tuple[int, ...]]
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_share: float
+    classes: tuple[str, ...] | None
+    n_parameters: int
+    licence: str
+    checksum: str
+
+
+def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:
+    """Names that timm knows, with weights or all.
+
+    Parameters
+    ----------
+    pattern : str, default=''
+        Shell pattern, such as ``*mobilenet*``; a plain word is looked for anywhere.
+    pretrained : bool, default=True
+        Only those with weights, each with the tag of its training.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    wanted = pattern if not pattern or any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    found: list[str] = timm.list_models(wanted, pretrained=pretrained)
+    return found
+
+
+def export_network(
+    name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
+) -> Exported:
+    """Build a network, freeze it, and write it as a graph.
+
+    Parameters
+    ----------
+    name : str
+        A timm name, with or without a tag, or ``local-dir:PATH``.
+    pretrained : bool, default=True
+        With its weights; False draws random ones, for a control.
+    seed : int, default=0
+        Draws random weights.
+    size_px : int, optional
+        Side of the square input. Default: the network's own.
+
+    Returns
+    -------
+    Exported
+        Weights and batch-norm statistics are as they were: a checksum is compared.
+
+    Raises
+    ------
+    UnknownSourceError
+        If timm has no such network.
+    SourceError
+        If its weights cannot be had, or it cannot be exported at this size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = create_network(name, pretrained).eval().requires_grad_(False)
+    before = checksum(network)
+    exported = describe_network(network, name, size_px or network.pretrained_cfg["input_size"][-1])
+    if exported.checksum != before:
+        raise SourceError(
+            f"source 'timm:{name}' changed while it was exported, need frozen weights; report it"
+        )
+    return exported
+
+
+def describe_network(network: Any, name: str, side_px: int) -> Exported:
+    """A network of timm as it is now, as a graph.
+
+    Parameters
+    ----------
+    network : timm network
+        In evaluation mode, on the processor.
+    name : str
+        What to call it in an error.
+    side_px : int
+        Side of its square input.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    SourceError
+        If it cannot be exported at this size.
+    """
+    config = network.pretrained_cfg
+    graph, taps = _graph(network, name, (side_px, side_px))
+    return Exported(
+        graph=graph,
+        taps=taps,
+        size=(side_px, side_px),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"] if config["interpolation"] == "bicubic" else "bilinear",
+        crop_share=float(config["crop_pct"] or 1.0),
+        classes=_classes(network) if "logits" in taps else None,
+        n_parameters=sum(one.numel() for one in network.parameters()),
+        licence=str(config.get("license") or "not stated"),
+        checksum=checksum(network),
+    )
+
+
+def checksum(network: nn.Module) -> str:
+    """Hex SHA-256 over all weights, batch-norm statistics included.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Any.
+
+    Returns
+    -------
+    str
+        Equal for equal networks.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def create_network(name: str, pretrained: bool = True) -> Any:
+    """A network of timm with its weights, or the reason why not; never silently random.
+
+    Parameters
+    ----------
+    name : str
+        As for `export_network`.
+    pretrained : bool, default=True
+        With its weights.
+
+    Returns
+    -------
+    timm network
+
+    Raises
+    ------
+    UnknownSourceError, SourceError
+        If there is none of this name, or its weights cannot be had.
+    """
+    local = name.startswith("local-dir:")
+    if not local and not timm.is_model(name):
+        known = nearest(name.partition(".")[0].lower(), timm.list_models())
+        raise UnknownSourceError(
+            f"source 'timm:{name}' is unknown, need a network of timm, {known}; "
+            "list all with: headstart sources list PATTERN"
+        )
+    if pretrained and not local:
+        _check_has_weights(name)
+    try:
+        with _quiet():
+            if pretrained and not local:
+                return create_pretrained(name)
+            return timm.create_model(name, pretrained=pretrained)
+    except Exception as error:  # whatever hub, disk, parser or network raise; many have no common base
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if local:
+            raise SourceError(
+                f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), need the folder "
+                "as timm saved it; copy it again"
+            ) from error
+        raise SourceError(
+            f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), need its weights from "
+            "the hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
+        ) from error
+
+
+def _check_has_weights(name: str) -> None:
+    """Without this, timm warns and goes on with random weights."""
+    base, _, tag = name.partition(".")
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{base}.*")]
+    if not tags or ("." in name and tag not in tags):
+        rest = f"need one of its tags, {nearest(tag, tags)}" if tags else "need a network that has some"
+        raise UnknownSourceError(
+            f"source 'timm:{name}' has no pretrained weights, {rest}; "
+            "list those with weights: headstart sources list PATTERN"
+        )
+
+
+def _classes(network: Any) -> tuple[str, ...]:
+    """Names of what the top tells apart; numbers where the makers name none."""
+    names = network.pretrained_cfg.get("label_names")
+    n_classes = network.num_classes
+    if names and len(names) == n_classes:
+        return tuple(str(one) for one in names)
+    if n_classes == 1000:
+        info = ImageNetInfo()
+        return tuple(info.index_to_description(index) for index in range(n_classes))
+    return tuple(str(index) for index in range(n_classes))
+
+
+class _Tapped(nn.Module):
+    """A network that gives the maps of every stage, and its top's values where the top is small."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network: Any = network  # timm's networks share methods and no type
+        top = sum(one.numel() for name, one in network.named_parameters() if name.startswith(_TOP))
+        self.with_top = top <= _LARGEST_TOP
+        self.n_classes = int(network.num_classes)
+        self.adds_features = False  # set by `shapes`: the last maps may be those of the last stage
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Stages, last maps, embedding, logits: as many of them as there are."""
+        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
+        found = [*stages, last] if self.adds_features else list(stages)
+        if self.with_top:
+            found.append(self.network.forward_head(last, pre_logits=True))
+            if self.n_classes:
+                found.append(self.network.forward_head(last))
+        return tuple(found)
+
+    def shapes(self, pixels: Tensor) -> dict[str, tuple[int, ...]]:
+        """Names of what `forward` gives, with shapes but for the images' axis."""
+        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
+        self.adds_features = (
+            last.ndim == 4 and last.shape[1] >= last.shape[3] and not torch.equal(last, stages[-1])
+        )
+        names = [f"stage{number}" for number in range(1, len(stages) + 1)]
+        names += ["features"] * self.adds_features + ["embedding"] * self.with_top
+        names += ["logits"] * (self.with_top and self.n_classes > 0)
+        return {name: tuple(one.shape[1:]) for name, one in zip(names, self(pixels), strict=True)}
+
+
+def _graph(
+    network: Any, name: str, size: tuple[int, int]
+) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
+    """The network's graph, and its taps with their shapes."""
+    try:
+        tapped, example = (
+            _Tapped(network).eval(),
+            torch.linspace(-1, 1, 6 * size[0] * size[1]).reshape(2, 3, *size),
+        )
+        with torch.inference_mode():
+            shapes = tapped.shapes(example)
+        traced = _traced(tapped, example, list(shapes))
+        return traced if traced is not None else _exported(tapped, example, list(shapes)), shapes
+    except Exception as error:  # a network that its tracer or its own checks refuse
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), need a network "
+            "and a size that can; choose another size or network"
+        ) from error
+
+
+def _traced(tapped: _Tapped, example: Tensor, names: list[str]) -> onnx.ModelProto | None:
+    """By tracing, which takes a tenth of the time; None where that does not give what the network gives."""
+    file = io.BytesIO()
+    try:
+        with _quiet(), _whole_padding():
+            torch.onnx.export(
+                tapped,
+                (example,),
+                file,  # type: ignore[arg-type]  # it takes a buffer, too
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=["pixels"],
+                output_names=names,
+                dynamic_axes={name: {0: "n"} for name in ("pixels", *names)},
+            )
+        model = onnx.ModelProto.FromString(file.getvalue())
+    except Exception:  # what tracing cannot do, the other exporter may
+        return None
+    return model if _agrees(model, tapped, example) else None
+
+
+def _exported(tapped: _Tapped, example: Tensor, names: list[str]) -> onnx.ModelProto:
+    """By torch.export, which follows every network that it can follow at all."""
+    with _quiet():
+        program = torch.onnx.export(
+            tapped,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            opset_version=_OPSET,
+            input_names=["pixels"],
+            output_names=names,
+            verbose=False,
+        )
+    assert program is not None, "dynamo gives a program"
+    return program.model_proto
+
+
+def _agrees(model: onnx.ModelProto, tapped: _Tapped, example: Tensor) -> bool:
+    """Whether the graph gives what the network gives, for one image and for three."""
+    reference = ReferenceRun(model)
+    for images in (example[:1], torch.cat([example, example[1:] * 0.5])):
+        with torch.inference_mode():
+            wanted = [one.numpy() for one in tapped(images)]
+        for found, value in zip(reference(images.numpy()), wanted, strict=True):
+            if found.shape != value.shape or np.abs(found - value).max() > _CLOSE * np.abs(value).max():
+                return False
+    return True
+
+
+@contextmanager
+def _whole_padding() -> Iterator[None]:
+    """TensorFlow's padding depends on the size of the maps, which is fixed here: a number, not operations."""
+    original = padding.get_same_padding
+    padding.get_same_padding = lambda side, *rest: original(int(side), *rest)
+    try:
+        yield
+    finally:
+        padding.get_same_padding = original
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its own makers much that no user can act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

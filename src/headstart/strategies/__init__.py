@@ -1,0 +1,1 @@
+"""How much is learned: a new head on a frozen source, a fine-tuned source, or a network from scratch."""

@@ -1,0 +1,350 @@
+"""Put a model together from what was learnt: graph, calibrated probabilities, novelty, manifest, samples.
+
+In: a trained network or a fitted head, and the images it learnt from. Out: a Model. Must not import an
+engine. Called by strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from time import time
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from headstart.data.checks.seen import inherited, record
+from headstart.data.dataset import Dataset
+from headstart.data.images.prepare import decode
+from headstart.data.stores import ArrayImages, FileImages
+from headstart.evaluation.calibration import reliability
+from headstart.graph import build
+from headstart.graph import run as runtime
+from headstart.heads.base import Head, fit_temperature, softmax
+from headstart.heads.novelty import Novelty, fit_novelty
+from headstart.models.manifest import Manifest
+from headstart.models.model import Model
+from headstart.networks.specs import layer_shapes
+from headstart.records import Array, Calibration, Codes, Epoch, Images, Network, Seen, Source, TrainSettings
+from headstart.sources.features import Place
+from headstart.sources.registry import fingerprint
+
+__all__ = ["Fitted", "Held", "Learning", "network_model", "probe_model", "versions"]
+
+_SAMPLES, _SAMPLE_PX = 8, 256
+_NOVELTY_ROWS = 1_000
+
+Held = tuple[Images, Codes]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """The training images of a dataset, and those held out to watch and stop by.
+
+    ``places`` are the places of both in the dataset, where some are held out.
+    """
+
+    fit: Dataset
+    held: Dataset | None
+    places: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, where it reads, its accuracy on images held out, what else was set, and what it was fitted on.
+
+    ``rows`` are features, ``codes`` their classes, ``images`` which image each shows; ``held`` features of
+    images held out, with their codes, if any.
+    """
+
+    head: Head
+    place: Place
+    scores: Mapping[str, float]
+    settings: Mapping[str, Any]
+    rows: Array
+    codes: Codes
+    images: NDArray[np.intp]
+    held: tuple[Array, Codes] | None
+
+
+def network_model(
+    network: Network,
+    dataset: Dataset,
+    parts: Learning,
+    images: tuple[Images, Held | None],
+    *,
+    settings: TrainSettings,
+    history: tuple[Epoch, ...],
+    seconds: float,
+) -> Model:
+    """A network trained whole, as a model.
+
+    Parameters
+    ----------
+    network : Network
+        Trained.
+    dataset : Dataset
+        What it learnt.
+    parts : Learning
+        Which images of it.
+    images : pair
+        Those learnt from, prepared; those held out with their codes, or None: by them its probabilities
+        are calibrated.
+    settings : TrainSettings
+        How.
+    history : tuple of Epoch
+        What happened.
+    seconds : float
+        How long it took.
+
+    Returns
+    -------
+    Model
+    """
+    spec, (seen, held) = network.spec, images
+    builder = build.GraphBuilder(build.network_graph(spec, network.weights()))
+    logits, calibration = spec.layer_names[-1], {}
+    if held is not None:
+        answers = network.logits(held[0])
+        temperature = fit_temperature(answers, held[1])
+        calibration = _calibrated(temperature, softmax(answers), softmax(answers * temperature), held[1])
+        factor = builder.constant("calibration.temperature", np.array([temperature], np.float32))
+        logits = builder.add("Mul", logits, factor, name="calibrated")
+    builder.add("Softmax", logits, name=build.PROBABILITIES, axis=1)
+    plain = builder.model([build.PROBABILITIES]).SerializeToString(deterministic=True)
+    shapes = layer_shapes(spec)
+    tap = _telling_taps(shapes, spec.layer_names[-2])
+    features = runtime.compile_graph(
+        builder.model([build.read(builder, shapes, tap, "flat")]), precision="fp32"
+    )
+    some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
+    codes = parts.fit.codes(dataset.classes)[some]
+    novelty = fit_novelty(
+        _features(features, seen[some]),
+        codes,
+        held=None if held is None else _features(features, held[0]),
+        groups=None if parts.fit.together is None else parts.fit.together[some],
+        seed=settings.seed,
+    )
+    finite = [epoch for epoch in history if np.isfinite(epoch.val_loss)] if settings.patience else []
+    last = min(finite, key=lambda epoch: epoch.val_loss) if finite else history[-1]
+    scores = {} if parts.held is None else {"val_loss": last.val_loss, "val_accuracy": last.val_accuracy}
+    manifest = Manifest(
+        name=f"{spec.name} on {dataset.name}",
+        strategy="scratch",
+        classes=dataset.classes,
+        input=spec.input,
+        taps=shapes,
+        default_tap=spec.layer_names[-2],
+        source_fingerprint=fingerprint(plain),
+        network=spec,
+        head={"name": spec.layer_names[-1], "chosen": {}},
+        source={},
+        data=_data_note(dataset, parts),
+        settings={**asdict(settings), "engine": network.engine},
+        scores=scores,
+        seed=settings.seed,
+        versions=versions(network.engine),
+        calibration=calibration,
+        novelty={} if novelty is None else {**novelty.note(), "tap": tap, "pooling": "flat"},
+        timing=_timing(seconds),
+    )
+    graph = plain if novelty is None else _with_novelty(builder, shapes, (tap, "flat"), novelty)
+    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts))
+
+
+def probe_model(
+    source: Source,
+    fitted: Fitted,
+    dataset: Dataset,
+    parts: Learning,
+    seed: int,
+    seconds: float,
+    *,
+    strategy: str = "probe",
+) -> Model:
+    """A head on a frozen source, as a model: the source's graph with the head's operations appended.
+
+    Parameters
+    ----------
+    source : Source
+        Cut above the taps that are read.
+    fitted : Fitted
+        The head.
+    dataset : Dataset
+        What it learnt.
+    parts : Learning
+        Which images of it.
+    seed : int
+        Decides folds.
+    seconds : float
+        How long it took.
+    strategy : {'probe', 'finetune'}, default='probe'
+        Whether the source was trained further.
+
+    Returns
+    -------
+    Model
+    """
+    (tap, pooling), head = fitted.place, fitted.head
+    # what lies above the tap is cut off first: it may be a head of ours, with the same names
+    taps = tap.split(build.JOIN)
+    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
+    answer = head.append(builder, build.read(builder, source.taps, tap, pooling))
+    builder.add("Identity", answer, name=build.PROBABILITIES)
+    model = builder.model([build.PROBABILITIES])
+    plain = model.SerializeToString(deterministic=True)
+    kept = {name for node in model.graph.node for name in node.output}
+    calibration: Mapping[str, Any] = {}
+    if fitted.held is not None:
+        found = reliability("held out", head.probabilities(fitted.held[0]), fitted.held[1])
+        calibration = {"images": "held out", "after": _figures(found)}
+    novelty = fit_novelty(
+        fitted.rows,
+        fitted.codes,
+        fitted.images,
+        held=None if fitted.held is None else fitted.held[0],
+        groups=parts.fit.together,
+        seed=seed,
+    )
+    manifest = Manifest(
+        name=f"{source.name} to {dataset.name}",
+        strategy=strategy,
+        classes=dataset.classes,
+        input=source.input,
+        taps={name: shape for name, shape in source.taps.items() if name in kept},
+        default_tap=taps[-1],
+        source_fingerprint=fingerprint(plain),
+        network=None,
+        head={"name": head.name, "chosen": head.chosen_},
+        source={
+            "name": source.name,
+            "fingerprint": source.fingerprint,
+            "tap": tap,
+            "pooling": pooling,
+            **({"licence": source.notes["licence"]} if "licence" in source.notes else {}),
+        },
+        data=_data_note(dataset, parts),
+        settings=fitted.settings,
+        scores=fitted.scores,
+        seed=seed,
+        versions=versions(),
+        calibration=calibration,
+        novelty={} if novelty is None else {**novelty.note(), "tap": tap, "pooling": pooling},
+        timing=_timing(seconds),
+    )
+    graph = plain if novelty is None else _with_novelty(builder, source.taps, fitted.place, novelty)
+    return Model(manifest, graph, _floats(model), _samples(parts.fit), _seen(dataset, parts, source))
+
+
+def versions(engine: str = "scratch") -> dict[str, str]:
+    """Versions of what decides a result, by distribution name."""
+    names = ["headstart", "numpy", "onnx", "openvino", "scipy", *(["torch"] if engine == "torch" else [])]
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _telling_taps(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
+    """Where a network trained whole shows what is strange: its last maps beside its last features.
+
+    The last features alone know little but what parts the classes; measured in docs/decisions/0010.
+    """
+    maps = [name for name, shape in shapes.items() if len(shape) == 3]
+    return build.JOIN.join([*maps[-1:], last])
+
+
+def _with_novelty(
+    builder: build.GraphBuilder, taps: Mapping[str, tuple[int, ...]], place: Place, novelty: Novelty
+) -> bytes:
+    novelty.append(builder, build.read(builder, taps, *place), build.NOVELTY)
+    model = builder.model([build.PROBABILITIES, build.NOVELTY])
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _features(executable: runtime.Executable, images: Images) -> Array:
+    return executable.run(runtime.split_batches(images, 64), len(images))
+
+
+def _calibrated(
+    temperature: float, before: NDArray[Any], after: NDArray[Any], codes: Codes
+) -> dict[str, Any]:
+    return {
+        "temperature": temperature,
+        "images": "held out",
+        "before": _figures(reliability("before", before, codes)),
+        "after": _figures(reliability("after", after, codes)),
+    }
+
+
+def _figures(found: Calibration) -> dict[str, Any]:
+    return {"ece": found.ece, "brier": found.brier, "nll": found.nll, "n": found.n}
+
+
+def _samples(dataset: Dataset) -> tuple[NDArray[np.uint8], ...]:
+    """A few images as they came, the classes taking turns; large photos are made smaller first."""
+    codes = dataset.codes()
+    turn = np.empty(len(codes), np.intp)  # first of its class, second of it, ...
+    for code in np.unique(codes):
+        here = np.flatnonzero(codes == code)
+        turn[here] = np.arange(len(here))
+    return tuple(_raw(dataset, int(place)) for place in np.argsort(turn, kind="stable")[:_SAMPLES])
+
+
+def _raw(dataset: Dataset, place: int) -> NDArray[np.uint8]:
+    if isinstance(dataset.images, ArrayImages):
+        return np.array(dataset.images.pixels[place])
+    assert isinstance(dataset.images, FileImages), "images are in memory or in files"
+    from PIL import Image
+
+    pixels = decode(dataset.images.read(place))
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
+    return np.asarray(picture).reshape(picture.height, picture.width, -1).copy()
+
+
+def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """Every float constant of a graph: the source's weights and the head's."""
+    wanted = onnx.TensorProto.FLOAT
+    return {
+        one.name: onnx.numpy_helper.to_array(one)
+        for one in model.graph.initializer
+        if one.data_type == wanted
+    }
+
+
+def _seen(dataset: Dataset, parts: Learning, source: Source | None = None) -> Seen:
+    """Which images were learned from, held out, or kept as a test set; and those of the source."""
+    found = [("learned", parts.fit.images)]
+    if parts.held is not None:
+        found.append(("validation", parts.held.images))
+    if _held_out(dataset):
+        found.append(("test", dataset.split("test").images))
+    return record(found, None if source is None else inherited(source.seen))
+
+
+def _held_out(dataset: Dataset) -> bool:
+    """Whether its test split was held out for this model; a part of a dataset may have lost it."""
+    return dataset.holdout is not None and dataset.splits is not None and "test" in dataset.splits
+
+
+def _data_note(dataset: Dataset, parts: Learning) -> Mapping[str, Any]:
+    return {
+        **({"holdout": asdict(dataset.holdout)} if dataset.holdout and _held_out(dataset) else {}),
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "n_images": len(parts.fit),
+        "n_held": 0 if parts.held is None else len(parts.held),
+        "counts": parts.fit.counts(),
+    }
+
+
+def _timing(seconds: float) -> Mapping[str, Any]:
+    return {"created_unix_s": round(time(), 3), "learning_s": round(seconds, 3)}

@@ -1,0 +1,400 @@
+"""The strategy ``finetune``: the head first, then the network opened; kept only where it beats the probe.
+
+In: features and images of a pool, a probe. Out: a Strategy, or a source trained further with its head.
+Must not import an engine at the top. Called by studies, transfers and recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.images.prepare import prepare
+from headstart.data.splits import fewest_per_class, folds, holdout
+from headstart.heads.base import fit_temperature
+from headstart.heads.training import class_weights
+from headstart.records import Array, Codes, Images
+from headstart.scratch.losses import cross_entropy
+from headstart.sources.features import Place
+from headstart.strategies.finetune.options import Opening, depths_of
+from headstart.strategies.finetune.rules import is_handwriting, settings_for, side_of
+from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
+from headstart.strategies.fits import Chooser, Reader, Strategy, fitted
+from headstart.system.progress import SILENT, Progress
+
+__all__ = ["OPENED", "Decision", "Finetuner", "Trial", "opened_strategies", "sentence_of"]
+
+OPENED = ("finetune", "finetune, unchecked")
+"""Names of the strategy and of what it would be without its comparison with the probe."""
+
+
+_FEW = 250  # images below which one held-out part says too little, and folds are taken
+_FOLDS = 3
+_HELD_SHARE, _HELD_MOST = 0.2, 3_000
+_LEAST = 1e-12  # probability, of which a logarithm is taken
+_ERRORS, _PICKED_ERRORS = 1.0, 1.645  # standard errors by which a loss has to be lower
+_REFIT = 2_000  # images below which those held out are too many to do without
+Indices = NDArray[np.intp]
+Parts = Sequence[tuple[Indices, Indices]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one depth did on images that it did not learn from: accuracy, loss in nats, and in which epoch.
+
+    ``gain`` is how much lower the loss is than the probe's on the same images, and ``error`` the standard
+    error of that mean difference. ``logits`` are the answers themselves, (n_held, n_classes), part by part.
+    """
+
+    depth: str
+    accuracy: float
+    loss: float
+    epochs: int = 0
+    gain: float = 0.0
+    error: float = 0.0
+    logits: Array | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was tried, and whether it was better than the probe on the same images held out.
+
+    ``probe`` is the probe's trial; ``trials`` are of the depths. ``n_held`` is 0 where a class has too few
+    images to hold any out: then nothing is accepted. ``picked`` says that an epoch was picked on them too.
+    ``truth`` are the classes of the images held out, in the order of the trials' logits.
+    """
+
+    probe: Trial | None
+    trials: tuple[Trial, ...]
+    n_held: int
+    picked: bool = False
+    truth: Codes | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def best(self) -> Trial | None:
+        """Of the depths: the most accurate, of equals that with the least loss; one that diverged last."""
+        return max(
+            self.trials, key=lambda one: (np.isfinite(one.loss), one.accuracy, -one.loss), default=None
+        )
+
+    @property
+    def errors(self) -> float:
+        """Standard errors by which the loss has to be lower than the probe's.
+
+        One, as in the rule of Breiman et al. (1984), by which the simpler model stays unless there is reason
+        to leave it. A depth or an epoch picked on the same images flatters itself, so then 1.645: what chance
+        alone gives in one of twenty comparisons.
+        """
+        return _PICKED_ERRORS if self.picked or len(self.trials) > 1 else _ERRORS
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the opened network beats the probe: no less accurate, and its loss lower by `errors`."""
+        best, probe = self.best, self.probe
+        if best is None or probe is None or probe.accuracy == 1.0:
+            return False
+        return best.accuracy >= probe.accuracy and best.gain > self.errors * best.error
+
+    @property
+    def rule(self) -> str:
+        """What a fine-tuned network has to do to replace the probe."""
+        return (
+            "no fewer held-out images right than with the probe, and a loss that is lower by more than "
+            f"{self.errors:g} standard error{'' if self.errors == 1 else 's'} of the difference"
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Which of the two was kept, by which figures and by which rule."""
+        probe, best = self.probe, self.best
+        if probe is None or best is None:
+            return "Fine-tuning was not tried: a class has too few images or groups to hold one out."
+        kept = "The fine-tuned network was kept" if self.accepted else "The probe was kept"
+        if not np.isfinite(best.loss):
+            return f"{kept}: fine-tuning (unfrozen: {best.depth}) diverged, its loss is not finite."
+        figures = (
+            f"fine-tuned (unfrozen: {best.depth}) {best.accuracy:.2%} of {self.n_held:,} held-out images are "
+            f"right with a loss of {best.loss:.4f} nats, with the probe {probe.accuracy:.2%} with "
+            f"{probe.loss:.4f}"
+        )
+        if probe.accuracy == 1.0:
+            return f"{kept}: {figures}. Where the probe gets every image right, nothing can be gained."
+        change = f"The loss is {'lower' if best.gain > 0 else 'higher'} by {abs(best.gain):.4f}"
+        change += f", the threshold is {self.errors * best.error:.4f}"
+        return f"{kept}: {figures}. {change}. The rule: {self.rule}."
+
+
+@dataclass
+class Finetuner:
+    """Fine-tuning on any part of a pool, judged by others of its images.
+
+    Every decision and every answer is kept; networks are not, as those of a study would fill the memory.
+
+    Parameters
+    ----------
+    reader : Reader
+        Features of the pool and of the images asked.
+    chooser : Chooser
+        The probe's: a network is opened where the probe reads.
+    opening : Opening
+        How far and how.
+    progress : Progress
+        Told which depth is trained.
+    """
+
+    reader: Reader
+    chooser: Chooser
+    opening: Opening = field(default_factory=Opening)
+    progress: Progress = SILENT
+    decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
+    _judged: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
+    _answered: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
+    _start: tuple[tuple[bytes, int], Any] | None = field(default=None, repr=False)
+
+    def strategy(self, *, checked: bool = True) -> Strategy:
+        """Answers of the opened network where it was accepted, else the probe's.
+
+        Parameters
+        ----------
+        checked : bool, default=True
+            Without, the opened network answers even where it did worse than the probe.
+
+        Returns
+        -------
+        callable
+            A Strategy. Its choices see the images to learn from only.
+        """
+
+        def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+            accepted = self.decide(learn, seed).accepted
+            if (learn.tobytes(), seed) in self._judged:  # answers now, so that no network waits for later
+                self.answers(learn, asked, seed)
+            if checked and not accepted:
+                return self.probe(learn, asked, seed)
+            return self.answers(learn, asked, seed)
+
+        return strategy
+
+    def decide(self, learn: Indices, seed: int) -> Decision:
+        """Try the depths on images held out of those to learn from, beside the probe."""
+        key = learn.tobytes(), seed
+        if key not in self.decisions:
+            self.decisions[key] = self._decided(learn, seed)
+        return self.decisions[key]
+
+    def opened(self, learn: Indices, seed: int) -> Opened:
+        """The network as it is used: trained on all images to learn from, or on most of very many."""
+        best = self.decide(learn, seed).best
+        judged = self._judged.pop((learn.tobytes(), seed), None)
+        if judged is not None:
+            return judged
+        depth = best.depth if best else depths_of(self.opening.unfreeze)[-1]
+        return self._trained(learn, None, depth, seed)
+
+    def answers(self, learn: Indices, asked: Indices, seed: int) -> Array:
+        """The opened network's answers to images asked, whether it beat the probe or not."""
+        key = learn.tobytes(), asked.tobytes(), seed
+        if key not in self._answered:
+            self._answered[key] = self._by_graph(self.opened(learn, seed), asked)
+        return self._answered[key]
+
+    def _decided(self, learn: Indices, seed: int) -> Decision:
+        parts = self._parts(learn, seed)
+        if not parts:
+            return Decision(None, (), 0)
+        codes = self._codes
+        probe = [self.probe(rest, held, seed, in_pool=True) for rest, held in parts]
+        truth = np.concatenate([codes[held] for _, held in parts])
+        known = np.log(np.maximum(np.concatenate(probe), _LEAST))
+        stands = _losses(known, truth)
+        trials, kept = [], {}
+        for depth in depths_of(self.opening.unfreeze):
+            done = [self._trained(rest, held, depth, seed, stops=self._kept(learn)) for rest, held in parts]
+            logits = np.concatenate([one.logits for one in done if one.logits is not None])
+            epochs = int(np.median([one.best_epoch for one in done]))
+            losses = _losses(logits, truth)
+            gain = stands - losses
+            trials.append(
+                Trial(
+                    depth,
+                    float((logits.argmax(axis=1) == truth).mean()),
+                    float(losses.mean()),
+                    epochs,
+                    float(gain.mean()),
+                    float(gain.std(ddof=1) / np.sqrt(len(gain))),
+                    logits,
+                )
+            )
+            kept[depth] = done[0]
+            if done[0].open_parts == done[0].parts:
+                break  # deeper is the same
+        right = known.argmax(axis=1) == truth
+        judged = Trial("probe", float(right.mean()), float(stands.mean()), logits=known)
+        decision = Decision(judged, tuple(trials), len(truth), self._kept(learn), truth)
+        best = decision.best
+        if best and self._kept(learn):
+            self._judged[learn.tobytes(), seed] = kept[best.depth]
+        return decision
+
+    def _kept(self, learn: Indices) -> bool:
+        """Whether the network that was judged is used, instead of another one that learnt from all images."""
+        return len(learn) >= _REFIT
+
+    def _parts(self, learn: Indices, seed: int) -> Parts:
+        """Places of images to learn from and of images held out; none where a class has one image."""
+        pool = self.reader.pool
+        labels, groups = pool.labels[learn], None if pool.together is None else pool.together[learn]
+        smallest = fewest_per_class(labels, groups)
+        if len(np.unique(labels)) < len(pool.classes) or smallest < 2:
+            return ()
+        if len(learn) < _FEW:
+            parts = folds(labels, min(_FOLDS, smallest), seed, groups)
+        else:
+            share = min(_HELD_SHARE, _HELD_MOST / len(learn))
+            parts = [holdout(labels, share, seed, groups)]
+        return [(learn[rest], learn[held]) for rest, held in parts]
+
+    def _trained(
+        self, learn: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
+    ) -> Opened:
+        """One training to the end of its schedule, judged there; or, if it ``stops``, where it did best.
+
+        What is judged is what is used. The weights of one epoch's luck come back only where they stay;
+        elsewhere another training follows, which would not have that luck.
+        """
+        place, start = self._starting(learn, seed)
+        source = self.reader.source
+        settings = settings_for(
+            len(learn), side_of(source), self.opening, seed, handwriting=is_handwriting(source.input)
+        )
+        if stops:
+            settings = replace(settings, patience=settings.epochs)  # none is cut: its last rates are small
+        elif held is None:
+            settings = replace(settings, patience=0)  # where somebody set it
+        codes, opening = self._codes[learn], self.opening
+        if opening.augmentation is None:  # as the probe's, where that was said
+            opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
+        task = f"open {depth}, {len(learn):,} images"
+        return open_and_train(
+            source,
+            place,
+            start,
+            self._pool_images[learn],
+            codes,
+            self.reader.pool.classes,
+            shares=class_weights(codes) if self.chooser.wanted.balance else None,
+            opening=opening,
+            depth=depth,
+            settings=settings,
+            held=None if held is None else (self._pool_images[held], self._codes[held]),
+            loss=lambda logits, truth: float(_losses(logits, truth).mean()),
+            on_step=lambda done, total, loss, accuracy: self.progress.step(
+                task, done, total, f"loss {loss:.3f}  accuracy {accuracy:.2%}"
+            ),
+        )
+
+    def _starting(self, learn: Indices, seed: int) -> tuple[Place, Any]:
+        """Where the probe reads, and the head that training starts from: the same for every depth."""
+        key = learn.tobytes(), seed
+        if self._start is None or self._start[0] != key:
+            place, name = self.chooser(learn, seed)
+            rows, _, images = self.reader.training(place, learn)
+            probe = fitted(self.reader, place, name, learn, seed, balance=self.chooser.wanted.balance)
+            head = starting_head(probe, rows, self._codes[learn][images], self.reader.pool.classes, seed)
+            self._start = key, (place, head)
+        found: tuple[Place, Any] = self._start[1]
+        return found
+
+    def probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
+        """The probe's answers to images asked, or with ``in_pool`` to images of the pool."""
+        place, head = self.chooser(learn, seed)
+        found = fitted(self.reader, place, head, learn, seed, balance=self.chooser.wanted.balance)
+        rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
+        return found.probabilities(rows[asked])
+
+    def _by_graph(self, opened: Opened, asked: Indices) -> Array:
+        """Its answers, by the graph that would be saved, so that its figures are the model's."""
+        import onnx
+
+        from headstart.graph import build
+        from headstart.graph import run as runtime
+
+        source, place = opened.source, opened.place
+        graph = onnx.ModelProto.FromString(source.graph)
+        builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(build.JOIN)))
+        name = opened.head.append(builder, build.read(builder, source.taps, *place))
+        compiled = runtime.compile_graph(
+            builder.model([name]), precision="fp32", batch_size=source.batch_size
+        )
+        images = self._asked_images[asked]
+        return compiled.run(runtime.split_batches(images, source.batch_size), len(images))
+
+    @cached_property
+    def _codes(self) -> Codes:
+        return self.reader.pool.codes()
+
+    @cached_property
+    def _pool_images(self) -> Images:
+        return prepare(self.reader.pool, self.reader.source.input)
+
+    @cached_property
+    def _asked_images(self) -> Images:
+        same = self.reader.asked is self.reader.pool
+        return self._pool_images if same else prepare(self.reader.asked, self.reader.source.input)
+
+
+def opened_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
+    """The strategy finetune, and the same without its safety, by the names that tables show.
+
+    Parameters
+    ----------
+    finetuner : Finetuner
+        Shared: what one trains, the other finds.
+
+    Returns
+    -------
+    dict of str to Strategy
+    """
+    safe, unchecked = OPENED
+    return {safe: finetuner.strategy(), unchecked: finetuner.strategy(checked=False)}
+
+
+def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
+    """Say how often the opened network was taken.
+
+    Parameters
+    ----------
+    decisions : mapping to Decision
+        Of all fits.
+
+    Returns
+    -------
+    str
+    """
+    judged = [one for one in decisions.values() if one.n_held]
+    taken = [one for one in judged if one.accepted]
+    depths = sorted({one.best.depth for one in taken if one.best is not None})
+    how = f" (unfrozen: {', '.join(depths)})" if depths else ""
+    rule = f" The rule: {judged[0].rule}." if judged else ""
+    alone = len(decisions) - len(judged)
+    rest = (
+        f" {alone} fit{'s' if alone > 1 else ''} had too few images or groups to hold any out: "
+        "the probe was kept."
+        if alone
+        else ""
+    )
+    return (
+        f"The fine-tuned network was better than the probe on held-out images, and was kept, in {len(taken)} "
+        f"of {len(judged)} fits{how}; in the others the probe was kept.{rule}{rest}"
+    )
+
+
+def _losses(logits: Array, truth: Codes) -> Array:
+    """Loss of each image in nats, confidence put right first: how sure they are is not what is compared."""
+    losses, _ = cross_entropy(logits.astype(np.float64) * fit_temperature(logits, truth), truth)
+    return losses

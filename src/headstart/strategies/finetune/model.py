@@ -1,0 +1,183 @@
+"""A source fine-tuned on a dataset, as a model: decided on images held out, put together like any other.
+
+In: a source, a dataset, the probe that was learnt on it. Out: a Learnt that is the probe's or better. Must
+not import an engine at the top. Called by transfers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from headstart.data.dataset import Dataset
+from headstart.heads.base import fit_temperature
+from headstart.heads.trained import TrainedHead
+from headstart.records import Array, Codes, PlainTable, Source
+from headstart.sources.features import PLAIN, Extraction, extract
+from headstart.strategies.assemble import Fitted, Learning, probe_model
+from headstart.strategies.finetune.decide import Decision, Finetuner
+from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.rules import augmentation_for
+from headstart.strategies.finetune.train import Opened
+from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.learn import Learnt, Probe, epoch_curve
+
+__all__ = ["Attempt", "attempt", "depth_table"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of fine-tuning: the model that is kept, and what was tried."""
+
+    learnt: Learnt
+    decision: Decision
+
+    @property
+    def sentence(self) -> str:
+        """Which model was kept and why, and what its figures are worth."""
+        said = self.decision.sentence
+        if self.decision.accepted:
+            said += (
+                " These held-out images decided which model was kept, so both figures are optimistic; the "
+                "reported accuracy is about other images."
+            )
+        return said
+
+
+def attempt(
+    source: Source,
+    dataset: Dataset,
+    learnt: Learnt,
+    wanted: Probe,
+    opening: Opening,
+    parts: Learning,
+    *,
+    seed: int = 0,
+    options: Extraction = PLAIN,
+) -> Attempt:
+    """Open a source where its probe reads, and keep what does better on images held out.
+
+    Parameters
+    ----------
+    source : Source
+        As the probe has it.
+    dataset : Dataset
+        Its ``test`` split, if any, is not looked at.
+    learnt : Learnt
+        The probe.
+    wanted : Probe
+        Its augmentation and balance.
+    opening : Opening
+        How far and how.
+    parts : Learning
+        Images to learn from and, if there are any, those held out.
+    seed : int, default=0
+        Decides folds, order and views.
+    options : Extraction, optional
+        Cache, runtime and precision.
+
+    Returns
+    -------
+    Attempt
+        With the probe's own model where fine-tuning did not beat it.
+
+    Raises
+    ------
+    SourceError, MissingExtraError
+        If the source cannot be opened.
+    """
+    begun, manifest = perf_counter(), learnt.model.manifest
+    pool = replace(parts.fit, splits=None)
+    probe = replace(
+        wanted, tap=manifest.source["tap"], pooling=manifest.source["pooling"], head=manifest.head["name"]
+    )
+    reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
+    tuner = Finetuner(reader, Chooser(reader, probe), opening, options.progress)
+    everyone = np.arange(len(pool))
+    decision = tuner.decide(everyone, seed)
+    if not decision.accepted:
+        return Attempt(learnt, decision)
+    opened = tuner.opened(everyone, seed)
+    opened = replace(opened, source=replace(opened.source, seen=source.seen))
+    note = {
+        "augmentation": augmentation_for(source.input, dataset.classes, opening).parts(),
+        **opening.settings,
+    }
+    made = _model(dataset, parts, opened, note, seed, decision)
+    seconds = learnt.seconds + perf_counter() - begun
+    timed = {**made.model.manifest.timing, "learning_s": round(seconds, 3)}
+    model = replace(made.model, manifest=replace(made.model.manifest, timing=timed))
+    return Attempt(replace(made, model=model, seconds=seconds, choice=learnt.choice, parts=parts), decision)
+
+
+def _model(
+    dataset: Dataset,
+    parts: Learning,
+    opened: Opened,
+    note: Mapping[str, Any],
+    seed: int,
+    decision: Decision,
+) -> Learnt:
+    """The trained network as a model; its probabilities are calibrated on the images that decided."""
+    place = opened.place
+    rows = extract(parts.fit, opened.source, tap=place[0], pooling=place[1])
+    codes, head, held, scores = parts.fit.codes(dataset.classes), opened.head, None, {}
+    probs, best = None, decision.best
+    if best is not None and best.logits is not None and decision.truth is not None:
+        head = _calibrated(head, best.logits, decision.truth)
+    if parts.held is not None:
+        watched = extract(parts.held, opened.source, tap=place[0], pooling=place[1])
+        held_codes = parts.held.codes(dataset.classes)
+        held, probs = (watched, held_codes), head.probabilities(watched)
+        scores["val_accuracy"] = float((probs.argmax(axis=1) == held_codes).mean())
+    settings = {
+        "opened_parts": opened.open_parts,
+        "parts": opened.parts,
+        "epochs": len(opened.history),
+        "alpha": opened.alpha,
+        **note,
+    }
+    made = Fitted(head, place, scores, settings, rows, codes, np.arange(len(rows)), held)
+    model = probe_model(opened.source, made, dataset, parts, seed, 0.0, strategy="finetune")
+    curve = epoch_curve(f"fine-tuning on {dataset.name}", opened.history, opened.best_epoch)
+    return Learnt(model, curve, 0.0, None, probs)
+
+
+def _calibrated(head: TrainedHead, logits: Array, codes: Codes) -> TrainedHead:
+    factor = np.float32(fit_temperature(logits, codes))
+    return TrainedHead(head.weight_ * factor, head.bias_ * factor, head.classes_)
+
+
+def depth_table(decision: Decision) -> PlainTable:
+    """The probe and every depth that was tried, on the same images held out.
+
+    Parameters
+    ----------
+    decision : Decision
+        With at least one trial.
+
+    Returns
+    -------
+    PlainTable
+    """
+    tried = (*((decision.probe,) if decision.probe else ()), *decision.trials)
+    return PlainTable(
+        "How far the network was unfrozen",
+        f"Each evaluated on the same {decision.n_held:,} images, which it did not learn from. The most "
+        f"accurate depth replaces the probe by this rule: {decision.rule}. Chosen so, its figures are "
+        "slightly optimistic.",
+        ("unfrozen", "accuracy, %", "loss, nats", "epochs"),
+        tuple(
+            (
+                "nothing: the probe" if one.depth == "probe" else one.depth,
+                f"{100 * one.accuracy:.2f}",
+                f"{one.loss:.4f}",
+                str(one.epochs) if one.epochs else "",
+            )
+            for one in tried
+        ),
+    )

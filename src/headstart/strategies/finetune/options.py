@@ -1,0 +1,194 @@
+"""How a source is to be opened: which strategies are asked for, how far, and what overrules the rules.
+
+In: words. Out: an Opening. Must not import an engine. Called by the command line, studies and recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from headstart.data.images.augment import Augmentation
+from headstart.errors import SettingError, nearest
+from headstart.records import DEVICES, TrainSettings
+from headstart.system.optional import require
+
+__all__ = [
+    "DEPTHS",
+    "FOR",
+    "STRATEGIES",
+    "Opening",
+    "depths_of",
+    "parse_opening",
+    "parse_strategies",
+    "parse_transfer",
+]
+
+STRATEGIES = ("probe", "finetune", "scratch")
+"""How much is relearnt: nothing of the source, some of it, everything."""
+
+DEPTHS = ("head", "last", "2", "all", "auto")
+
+FOR = "strategy 'finetune'"
+"""What torch is asked for, in errors."""
+
+_NAMES = {one.name for one in fields(TrainSettings)}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How far a source is opened and how it is trained; what is None goes by rule.
+
+    ``unfreeze`` is ``head`` (nothing of the network), ``last`` (its last part), a number of parts, ``all``,
+    or ``auto``: several depths are tried and the best on validation images is taken. ``dropout`` is the share
+    of what the head reads that a step leaves out. ``alpha`` in (0, 1] says how far the weights go along the
+    line from those before training to those after it, 1 all the way (WiSE-FT, Wortsman et al. 2022,
+    arXiv:2109.01903). ``settings`` are fields of `TrainSettings` that replace the rule's.
+    """
+
+    unfreeze: str = "auto"
+    augmentation: Augmentation | None = None
+    device: str = "auto"
+    dropout: float | None = None
+    alpha: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        depths_of(self.unfreeze)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise SettingError(f"dropout is {self.dropout!r}, need a share in [0, 1); 0 leaves nothing out")
+        if self.alpha is not None and not 0 < self.alpha <= 1:
+            raise SettingError(f"alpha is {self.alpha!r}, need a share in (0, 1]; 1 goes all the way")
+        if self.device not in DEVICES:
+            raise SettingError(
+                f"device is {self.device!r}, need one of {', '.join(DEVICES)}; auto takes the fastest"
+            )
+        for name in self.settings:
+            if name not in _NAMES:
+                raise SettingError(
+                    f"setting {name!r} is unknown, need one of TrainSettings, {nearest(name, _NAMES)}"
+                )
+
+
+def depths_of(unfreeze: str) -> tuple[str, ...]:
+    """The depths that a wish means.
+
+    Parameters
+    ----------
+    unfreeze : str
+        As in `Opening`.
+
+    Returns
+    -------
+    tuple of str
+        One; several for ``auto``.
+
+    Raises
+    ------
+    SettingError
+        If it means nothing.
+
+    Examples
+    --------
+    >>> depths_of("auto"), depths_of("3")
+    (('last', '2', 'all'), ('3',))
+    """
+    if unfreeze == "auto":
+        return ("last", "2", "all")
+    if unfreeze in DEPTHS or (unfreeze.isdecimal() and int(unfreeze) >= 1):
+        return (unfreeze,)
+    raise SettingError(
+        f"unfreeze is {unfreeze!r}, need head, last, all, auto or a number of parts of at least 1; "
+        f"{nearest(unfreeze, DEPTHS)}"
+    )
+
+
+def parse_strategies(text: str) -> tuple[str, ...]:
+    """Read which strategies are wanted; the probe is always among them.
+
+    Parameters
+    ----------
+    text : str
+        Names between commas.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    SettingError
+        If one is unknown.
+
+    Examples
+    --------
+    >>> parse_strategies("finetune, scratch")
+    ('probe', 'finetune', 'scratch')
+    """
+    names = [name for part in text.split(",") if (name := part.strip())]
+    for name in names:
+        if name not in STRATEGIES:
+            raise SettingError(
+                f"strategy is {name!r}, need some of {', '.join(STRATEGIES)}; {nearest(name, STRATEGIES)}"
+            )
+    return tuple(one for one in STRATEGIES if one == "probe" or one in names)
+
+
+def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto") -> Opening | None:
+    """How to open a source, if fine-tuning is among the strategies.
+
+    Parameters
+    ----------
+    strategies : str
+        As `parse_strategies` takes them.
+    unfreeze, device : str
+        As `Opening` takes them.
+
+    Returns
+    -------
+    Opening or None
+
+    Raises
+    ------
+    SettingError
+        If a name means nothing, or it is said how to open what is not opened.
+    MissingExtraError
+        If it is, and torch is not installed: before anything is computed.
+    """
+    if "finetune" in parse_strategies(strategies):
+        require("torch", extra="train", for_=FOR)
+        return Opening(unfreeze, device=device)
+    for name, value in (("unfreeze", unfreeze), ("device", device)):
+        if value != "auto":
+            raise SettingError(
+                f"{name} is {value!r} without the strategy finetune, need both or neither; "
+                "name finetune among the strategies"
+            )
+    return None
+
+
+def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") -> Opening | None:
+    """The same for one strategy that makes a model: probe or finetune.
+
+    Parameters
+    ----------
+    strategy, unfreeze, device : str
+        As `parse_opening` takes them, but one strategy.
+
+    Returns
+    -------
+    Opening or None
+
+    Raises
+    ------
+    SettingError
+        If a name means nothing here.
+    MissingExtraError
+        As `parse_opening` raises it.
+    """
+    if strategy not in STRATEGIES[:2]:
+        raise SettingError(
+            f"strategy is {strategy!r}, need probe or finetune; to learn from nothing use: headstart train"
+        )
+    return parse_opening(strategy, unfreeze, device)

@@ -1,0 +1,328 @@
+"""A probe fitted again and again on parts of a pool, as studies and cross-validation need it.
+
+Features are computed once for each place and kept; each fit selects its layer and head anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation, augment
+from headstart.data.images.prepare import prepare
+from headstart.data.splits import fewest_per_class
+from headstart.data.stores import ArrayImages
+from headstart.heads.base import Head
+from headstart.heads.registry import SEARCHED, make_head
+from headstart.records import Array, Images, InputSpec, Source
+from headstart.sources.features import PLAIN, Extraction, Place, View, extract, extract_all
+from headstart.strategies.learn import CHOSEN, Probe, places_of
+from headstart.strategies.select import choose, deciding_images
+
+__all__ = [
+    "DECIDING",
+    "Chooser",
+    "FeatureOptions",
+    "Reader",
+    "Strategy",
+    "chosen_probe",
+    "clusters_of",
+    "fitted",
+    "probe",
+    "redrawn_probe",
+]
+
+DECIDING = 250
+"""Images that a choice inside a fit is made on: it is made again in every fit."""
+
+
+_VIEW_BYTES = 256 * 2**20  # of views held in memory at once
+
+
+_LEFT_OUT = 3  # images up to which a parting leaves one out, with its copies
+
+
+Indices = NDArray[np.intp]
+Strategy = Callable[[Indices, Indices, int], Array]
+"""Learns from these images of the pool with this seed; probabilities of those of the asked images."""
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Where features are read and what is fitted on them; the same for the probe and its controls."""
+
+    tap: str | None = None
+    pooling: str = "flat"
+    head: str = "linear"
+    extraction: Extraction = PLAIN
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Features of a pool and of the images asked, each read once and kept.
+
+    ``augmentation`` adds views of the pool's images, never of those asked; ``seed`` draws them.
+    """
+
+    source: Source
+    pool: Dataset
+    asked: Dataset
+    options: Extraction = PLAIN
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    _kept: dict[tuple[Place, int], Array] = field(default_factory=dict, repr=False)
+    _viewed: dict[InputSpec, Dataset] = field(default_factory=dict, repr=False)  # shared by its replacements
+
+    def read(self, places: Sequence[Place]) -> None:
+        """Compute several places in one pass over the images, where they are not there yet."""
+        wanted = [place for place in dict.fromkeys(places) if (place, 0) not in self._kept]
+        if wanted:
+            rows = extract_all(self.pool, self.source, wanted, options=self.options)
+            self._kept.update({(place, 0): one for place, one in zip(wanted, rows, strict=True)})
+            if self.asked is not self.pool:
+                rows = extract_all(self.asked, self.source, wanted, options=self.options)
+            self._kept.update({(place, -1): one for place, one in zip(wanted, rows, strict=True)})
+
+    def rows(self, place: Place) -> Array:
+        """Features of the pool's images, (n_pool, n_features)."""
+        self.read([place])
+        return self._kept[place, 0]
+
+    def answers(self, place: Place) -> Array:
+        """Features of the images asked, (n_asked, n_features)."""
+        self.read([place])
+        return self._kept[place, -1]
+
+    def training(self, place: Place, learn: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
+        """Rows to learn from, their labels, and which image each shows: the images, then their views."""
+        n_views = 0 if self.augmentation is None else self.augmentation.views
+        if n_views and (place, n_views) not in self._kept:
+            self._read_views(place)
+        parts = [self.rows(place)[learn], *(self._kept[place, 1 + one][learn] for one in range(n_views))]
+        images = np.tile(np.arange(len(learn)), len(parts))
+        return np.concatenate(parts), self.pool.labels[learn][images], images
+
+    def _read_views(self, place: Place) -> None:
+        """Features of every view: of a few images in memory in one pass, else view by view."""
+        assert self.augmentation is not None, "only an augmentation has views"
+        n_views, spec = self.augmentation.views, self.source.input
+        where: dict[str, Any] = {"tap": place[0], "pooling": place[1], "options": self.options}
+        size = len(self.pool) * n_views * spec.height_px * spec.width_px * spec.channels
+        if not isinstance(self.pool.images, ArrayImages) or size > _VIEW_BYTES:
+            for number in range(n_views):
+                view = View(self.augmentation, self.seed, number)
+                self._kept[place, number + 1] = extract(self.pool, self.source, view=view, **where)
+            return
+        if spec not in self._viewed:
+            self._viewed[spec] = self._all_views(prepare(self.pool, spec))
+        fitted_already = replace(self.source, input=replace(spec, policy="squish"))
+        rows = extract(self._viewed[spec], fitted_already, **where)
+        for number, part in enumerate(np.split(rows, n_views)):
+            self._kept[place, number + 1] = part
+
+    def _all_views(self, images: Images) -> Dataset:
+        """Every view of prepared images, one view after the other."""
+        assert self.augmentation is not None, "only an augmentation has views"
+        n_views, everyone = self.augmentation.views, np.arange(len(images))
+        views = [
+            augment(images, self.augmentation, seed=self.seed, indices=everyone, view=number)
+            for number in range(n_views)
+        ]
+        return Dataset(
+            f"views of {self.pool.name}",
+            ArrayImages(np.concatenate(views)),
+            np.tile(self.pool.labels, n_views),
+            self.pool.classes,
+        )
+
+
+def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *, balance: bool) -> Head:
+    """A head on some of a pool's images.
+
+    Parameters
+    ----------
+    reader : Reader
+        Where features come from.
+    place : (tap, pooling)
+        Where they are read.
+    head : str
+        What is fitted.
+    learn : ndarray of int
+        Places in the pool.
+    seed : int
+        Decides its folds.
+    balance : bool
+        Let every class count alike.
+
+    Returns
+    -------
+    Head
+        Fitted.
+    """
+    rows, labels, images = reader.training(place, learn)
+    classes, shares = reader.pool.classes, None
+    if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _left_out_most(reader.pool):
+        # the class of what is left out is rarer among the rest; a head that heeds that answers the others
+        shares = np.bincount(reader.pool.codes(), minlength=len(classes)).tolist()
+    clusters = clusters_of(reader.pool, learn)
+    return make_head(head).fit(
+        rows,
+        labels,
+        classes=classes,
+        images=images,
+        clusters=None if clusters is None else clusters[images],
+        seed=seed,
+        balance=balance,
+        shares=shares,
+    )
+
+
+def _left_out_most(pool: Dataset) -> int:
+    """Images up to which a part that is left out is one fold of a cross-validation with all labels."""
+    largest = (
+        1
+        if pool.together is None
+        else int(np.bincount(np.unique(pool.together, return_inverse=True)[1]).max())
+    )
+    return max(_LEFT_OUT * largest, len(pool) // 5 + largest)
+
+
+def clusters_of(pool: Dataset, some: Indices) -> Indices | None:
+    """Which of some images of a pool stay together; None: each is alone."""
+    return None if pool.together is None else pool.together[some]
+
+
+def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions) -> Strategy:
+    """A head on a frozen source: the strategy itself, or a control with another source.
+
+    Parameters
+    ----------
+    source : Source
+        Runs once over both sets.
+    pool, asked : Dataset
+        Images to draw labels from, and images to answer.
+    options : FeatureOptions
+        Tap, head, cache and runtime.
+
+    Returns
+    -------
+    callable
+        A Strategy.
+    """
+    reader = Reader(source, pool, asked, options.extraction)
+    place = (options.tap or source.default_tap, options.pooling)
+    reader.read([place])
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        head = fitted(reader, place, options.head, learn, seed, balance=False)
+        return head.probabilities(reader.answers(place)[asked])
+
+    return strategy
+
+
+class Chooser:
+    """Where to read and what to fit, chosen from whatever images a fit learns from, once for each such set.
+
+    Parameters
+    ----------
+    reader : Reader
+        The source and the images.
+    wanted : Probe, optional
+        What is given; the rest is chosen. Its augmentation is the reader's.
+    most : int, default=250
+        Images that a choice is made on, at most.
+    """
+
+    def __init__(self, reader: Reader, wanted: Probe = CHOSEN, most: int = DECIDING) -> None:
+        self.wanted, self._reader, self._most = wanted, reader, most
+        self.places, self._heads, self._given = places_of(reader.source, wanted)
+        self._kept: dict[bytes, tuple[Place, str]] = {}
+
+    def __call__(self, learn: Indices, seed: int) -> tuple[Place, str]:
+        """Place and head for these images of the pool; as given where there is nothing to choose by."""
+        key = learn.tobytes()
+        if key not in self._kept:
+            self._kept[key] = self._chosen(learn, seed)
+        return self._kept[key]
+
+    def _chosen(self, learn: Indices, seed: int) -> tuple[Place, str]:
+        pool = self._reader.pool
+        codes = pool.codes()[learn]
+        complete = len(np.unique(codes)) == len(pool.classes)
+        if not self._heads or not complete or fewest_per_class(codes, clusters_of(pool, learn)) < 2:
+            return self._given
+        some = learn[deciding_images(codes, seed, self._most)]
+        rows = {place: self._reader.rows(place)[some] for place in self.places}
+        best = choose(
+            rows,
+            pool.codes()[some],
+            heads=self._heads,
+            clusters=clusters_of(pool, some),
+            balance=self.wanted.balance,
+            seed=seed,
+        ).best
+        head = self._given[1]
+        return (best.tap, best.pooling), best.head if head in SEARCHED else head
+
+
+def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:
+    """The probe with everything that is not given chosen again from whatever images it learns from.
+
+    Parameters
+    ----------
+    reader : Reader
+        The source and the images.
+    wanted : Probe, optional
+        What is given. Its augmentation is the reader's.
+    chooser : Chooser, optional
+        Chooses; another reader's may, so that a control reads where the probe does. Default: its own.
+
+    Returns
+    -------
+    callable
+        A Strategy. The choice sees the images to learn from only, so its answers are as honest as
+        those of a fit without a choice.
+    """
+    choice = chooser or Chooser(reader, wanted)
+    reader.read(choice.places)
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        place, head = choice(learn, seed)
+        found = fitted(reader, place, head, learn, seed, balance=wanted.balance)
+        return found.probabilities(reader.answers(place)[asked])
+
+    return strategy
+
+
+def redrawn_probe(
+    readers: Callable[[int], Reader], wanted: Probe = CHOSEN, chooser: Chooser | None = None
+) -> Strategy:
+    """The probe on networks that nobody trained, another one for every seed.
+
+    Parameters
+    ----------
+    readers : callable
+        From a seed to a reader whose source has weights drawn by it.
+    wanted : Probe, optional
+        As the probe's.
+    chooser : Chooser, optional
+        The probe's: random networks are read where it is.
+
+    Returns
+    -------
+    callable
+        A Strategy; name it among the protocol's ``redrawn``.
+    """
+    kept: dict[int, Strategy] = {}
+
+    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+        if seed not in kept:
+            kept[seed] = chosen_probe(readers(seed), wanted, chooser)
+        return kept[seed](learn, asked, seed)
+
+    return strategy

@@ -1,0 +1,169 @@
+"""How a training is judged: on validation images that decided nothing, else by cross-validation.
+
+Apart from trainings because `learn_network` splits images the same way for every caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation, augment
+from headstart.data.images.prepare import prepare
+from headstart.data.splits import fewest_per_class, folds, holdout
+from headstart.errors import DataError
+from headstart.evaluation.calibration import reliability
+from headstart.evaluation.clusters import accuracy_score
+from headstart.evaluation.metrics import evaluate
+from headstart.heads.base import fit_temperature, softmax
+from headstart.networks.engines.registry import make_network
+from headstart.networks.training import Views, fit
+from headstart.records import Array, Calibration, Codes, Evaluation, NetworkSpec, TrainSettings
+from headstart.system.progress import Progress
+
+__all__ = [
+    "TrainingJudged",
+    "cross_fitted",
+    "cross_validated_training",
+    "deciding_part",
+    "training_views",
+]
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class TrainingJudged:
+    """Probabilities for images that the network, or that of their fold, did not learn from.
+
+    ``judged_on`` is what the images are, as a word before "images".
+    """
+
+    images: Dataset
+    probabilities: Array
+    judged_on: str
+
+    def evaluation(self, seed: int) -> Evaluation:
+        """Accuracy, precision, recall, F1 and confusion; accuracy with an interval that covers."""
+        classes, codes = self.images.classes, self.images.codes()
+        title = f"{self.judged_on.capitalize()} images of {self.images.name}"
+        found = evaluate(title, self.probabilities, codes, classes, seed)
+        right = self.probabilities.argmax(axis=1) == codes
+        crossed = self.judged_on == "cross-validated"
+        return replace(found, accuracy=accuracy_score(right, self.images.together, crossed=crossed))
+
+    def calibration(self) -> Calibration:
+        """How reliable the probabilities are."""
+        title = f"How reliable its probabilities are: {self.judged_on} images of {self.images.name}"
+        return reliability(title, self.probabilities, self.images.codes())
+
+
+def deciding_part(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Half of the validation images to stop by and to calibrate on, and the other half to judge by.
+
+    Parameters
+    ----------
+    held : Dataset
+        Validation images.
+    seed : int
+        Decides which.
+
+    Returns
+    -------
+    deciding, judging : Dataset
+        Whole clusters on one side.
+
+    Raises
+    ------
+    DataError
+        If a class has images of one cluster only.
+    """
+    if fewest_per_class(held.labels, held.together) < 2:
+        raise DataError(
+            f"validation part of dataset {held.name!r} has a class with one image, expected two: one to stop "
+            "early by and one to judge by; add images, or set patience to 0"
+        )
+    deciding, judging = holdout(held.labels, 0.5, seed, held.together)
+    return held.subset(deciding), held.subset(judging)
+
+
+def cross_fitted(
+    logits: Array, codes: Codes, seed: int, together: NDArray[np.generic] | None = None
+) -> Array:
+    """Probabilities of images whose temperature was fitted on the other half of them.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_images, n_classes)
+        Of images that were not learned from.
+    codes : ndarray of shape (n_images,), int64
+        Their classes.
+    seed : int
+        Deals the halves.
+    together : ndarray of shape (n_images,), optional
+        Images with the same number go to the same half.
+
+    Returns
+    -------
+    ndarray of shape (n_images, n_classes), float32
+        The answers are those of any temperature; how reliable they are is judged without having seen them.
+    """
+    cluster = np.arange(len(codes)) if together is None else np.unique(together, return_inverse=True)[1]
+    half = (np.random.default_rng([seed, 13]).permutation(cluster.max() + 1) % 2 == 0)[cluster]
+    found = np.empty(logits.shape, np.float32)
+    for here in (half, ~half):
+        factor = fit_temperature(logits[~here], codes[~here]) if (~here).any() else 1.0
+        found[here] = softmax(logits[here] * factor)
+    return found
+
+
+def cross_validated_training(
+    pool: Dataset,
+    spec: NetworkSpec,
+    engine: str,
+    settings: TrainSettings,
+    augmentation: Augmentation | None,
+    *,
+    progress: Progress,
+    device: str = "auto",
+) -> TrainingJudged | None:
+    """Train the network again without each of five folds of whole clusters, and answer the fold.
+
+    Parameters
+    ----------
+    pool : Dataset
+        The training images.
+    spec, engine, settings, augmentation, device
+        As the network itself is trained.
+    progress : Progress
+        Told which fold is trained.
+
+    Returns
+    -------
+    TrainingJudged or None
+        None if a class has images of one cluster only.
+    """
+    fewest = fewest_per_class(pool.labels, pool.together)
+    if fewest < 2:
+        return None
+    pool = replace(pool, splits=None)
+    images, codes = prepare(pool, spec.input), pool.codes()
+    answers = np.zeros((len(pool), len(pool.classes)), np.float32)
+    parts = folds(pool.labels, min(_FOLDS, fewest), settings.seed, pool.together)
+    for number, (learn, held) in enumerate(parts):
+        progress.step("cross-validation", number, len(parts))
+        network = make_network(spec, engine, settings.seed, device)
+        views = training_views(augmentation, settings.seed)
+        fit(network, images[learn], codes[learn], replace(settings, patience=0), views=views)
+        answers[held] = network.logits(images[held])
+    return TrainingJudged(pool, cross_fitted(answers, codes, settings.seed, pool.together), "cross-validated")
+
+
+def training_views(augmentation: Augmentation | None, seed: int) -> Views | None:
+    """Another augmented copy of every image in every epoch, for `training.fit`; None without any."""
+    if augmentation is None:
+        return None
+    return lambda batch, indices, epoch: augment(batch, augmentation, seed=seed, indices=indices, view=epoch)

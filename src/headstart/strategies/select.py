@@ -1,0 +1,265 @@
+"""Selection of layer, pooling and head by cross-validation on features that are already computed.
+
+Apart from strategies because controls, studies and tuning select in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.splits import holdout
+from headstart.errors import DataError, SettingError, nearest
+from headstart.evaluation.compare import paired_difference
+from headstart.evaluation.intervals import wilson
+from headstart.heads.base import calibrated_loss
+from headstart.heads.held_out import HeldOut, best_setting
+from headstart.heads.registry import SEARCHED, make_head
+from headstart.heads.training import Training, class_weights
+from headstart.records import Array, Codes, Difference, Score
+from headstart.system.threads import threads_for
+
+__all__ = ["MOST_IMAGES", "Choice", "Trial", "alike", "choose", "deciding_images"]
+
+MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
+_FEW = 16  # images by which two places are found to be one
+_SHORTLIST = 4  # places where the first head does best, at which the other heads are tried
+_LEAST = 3  # images of a class that folds need, of few as of many
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One layer, pooling and head at its best setting, judged on images left out of the fit.
+
+    ``error`` is the mean squared error of its held-out scores; ``loss`` their mean cross-entropy in nats
+    after the temperature that a fit gives them.
+    """
+
+    tap: str
+    pooling: str
+    head: str
+    setting: Mapping[str, float]
+    accuracy: Score
+    error: float
+    loss: float
+
+    @property
+    def title(self) -> str:
+        """For tables and sentences."""
+        return f"{self.head} on {self.tap}, {self.pooling}"
+
+    @property
+    def described(self) -> str:
+        """The setting as text, such as ``strength 0.1``."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.setting.items())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All trials, the best first; how the best compares with the best of another place, image by image.
+
+    The winner's own accuracy is the best of many and too high: it is no estimate of accuracy on new images.
+    """
+
+    trials: tuple[Trial, ...]
+    n_tried: int
+    n_images: int
+    runner_up: Trial | None
+    lead: Difference | None
+    seconds: float
+
+    @property
+    def best(self) -> Trial:
+        """The one to take."""
+        return self.trials[0]
+
+    @property
+    def sentence(self) -> str:
+        """What was selected, among how many candidates."""
+        return (
+            f"{self.best.title} ({self.best.described}) was selected by leave-one-out cross-validation on "
+            f"{self.n_images:,} training images among {self.n_tried:,} candidates."
+        )
+
+
+def choose(
+    features: Mapping[tuple[str, str], Array],
+    codes: Codes,
+    *,
+    heads: Sequence[str] = SEARCHED,
+    clusters: NDArray[np.intp] | None = None,
+    balance: bool = False,
+    seed: int = 0,
+) -> Choice:
+    """Judge every head at every setting on the features of every place.
+
+    Parameters
+    ----------
+    features : mapping of (tap, pooling) to ndarray of shape (n_images, n_features), float32
+        Rows of the same training images.
+    codes : ndarray of shape (n_images,), int64
+        Their classes.
+    heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
+        Those whose held-out scores have a closed form.
+    clusters : ndarray of shape (n_images,), int, optional
+        Images with the same number are held out together. Default: each alone.
+    balance : bool, default=False
+        Let every class count alike, as the fit will.
+    seed : int, default=0
+        Of more than 1,500 images, decides which are used; and what a fit draws.
+
+    Returns
+    -------
+    Choice
+        Ranked by loss on images left out, then by accuracy. The setting of each trial is the one that
+        `Head.fit` chooses on the same images: both use `Head.held_out` and `best_setting`.
+
+    Raises
+    ------
+    SettingError
+        If there is nothing to try, or a head cannot be judged so.
+    DataError
+        If a class has images of one cluster only.
+
+    Notes
+    -----
+    Exact: a fit without an image is solved, not approximated; one decomposition for each place and kind
+    of head serves all settings.
+    """
+    begun = perf_counter()
+    for head in heads:
+        if head not in SEARCHED:
+            raise SettingError(
+                f"head is {head!r}, expected one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
+            )
+    if not features or not heads:
+        raise SettingError("there is nothing to choose from, expected features and heads; name some")
+    used = deciding_images(codes, seed)
+    codes, together = codes[used], None if clusters is None else clusters[used]
+    weights = class_weights(codes) if balance else np.ones(len(codes), np.float32)
+    judge = _Judge(codes, weights, seed, together)
+    places = _distinct(features)
+    judge.at({place: features[place][used] for place in places}, heads[0])
+    for head in heads[1:]:
+        judge.at({place: features[place][used] for place in judge.shortlist(heads[0])}, head)
+    trials, right = judge.trials, judge.right
+    order = sorted(range(len(trials)), key=lambda i: _rank(trials[i]))
+    best = trials[order[0]]
+    elsewhere = [i for i in order if (trials[i].tap, trials[i].pooling) != (best.tap, best.pooling)]
+    return Choice(
+        tuple(trials[i] for i in order),
+        judge.n_tried,
+        len(codes),
+        trials[elsewhere[0]] if elsewhere else None,
+        paired_difference(right[order[0]][None], right[elsewhere[0]][None]) if elsewhere else None,
+        perf_counter() - begun,
+    )
+
+
+def _rank(trial: Trial) -> tuple[float, float]:
+    """By loss: it compares heads of every kind, and varies less from sample to sample than accuracy."""
+    return (trial.loss, -trial.accuracy.value)
+
+
+def _distinct(features: Mapping[tuple[str, str], Array]) -> list[tuple[str, str]]:
+    """Places with features of their own: an embedding may be a stage averaged."""
+    kept: list[tuple[str, str]] = []
+    for place, rows in features.items():
+        if not any(alike(rows[:_FEW], features[other][:_FEW]) for other in kept):
+            kept.append(place)
+    return kept
+
+
+@dataclass
+class _Judge:
+    """Judges heads at places on the same images, and remembers all trials."""
+
+    codes: Codes
+    weights: Array
+    seed: int
+    clusters: NDArray[np.intp] | None
+    trials: list[Trial] = field(default_factory=list)
+    right: list[NDArray[np.bool_]] = field(default_factory=list)
+    n_tried: int = 0
+
+    def at(self, features: Mapping[tuple[str, str], Array], head: str) -> None:
+        """Judge a head on the features of some places."""
+        for (tap, pooling), rows in features.items():
+            known = np.ascontiguousarray(rows, np.float32)
+            images = np.arange(len(self.codes))
+            training = Training(known, self.codes, self.weights, images, self.seed, self.clusters)
+            with threads_for(known.size):
+                held = make_head(head).held_out(training)
+            if held is None:
+                raise DataError(
+                    "a class has one image, or images of one group only, expected two to hold one out; "
+                    "add images"
+                )
+            self.n_tried += len(held.settings)
+            found, hits = _judged(held, training)
+            self.trials.append(Trial(tap, pooling, head, *found))
+            self.right.append(hits)
+
+    def shortlist(self, head: str) -> list[tuple[str, str]]:
+        """The places where one head has the least loss."""
+        ranked = sorted((one for one in self.trials if one.head == head), key=_rank)
+        return [(one.tap, one.pooling) for one in ranked[:_SHORTLIST]]
+
+
+def _judged(
+    held: HeldOut, training: Training
+) -> tuple[tuple[Mapping[str, float], Score, float, float], NDArray[np.bool_]]:
+    """The best setting of a head with its accuracy, error and loss, and which images it got right."""
+    best, codes = best_setting(held), training.codes
+    right = held.scores[best].argmax(axis=1) == codes
+    loss = calibrated_loss(held.logits[best], codes, training.weights)
+    score = wilson(int(right.sum()), len(codes))
+    return (held.settings[best], score, float(held.errors[best]), loss), right
+
+
+def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray[np.intp]:
+    """The images that a choice is made on: all, or of many a stratified part with 3 of each class.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_images,), int64
+        Classes.
+    seed : int
+        Decides which.
+    most : int, default=1500
+        How many, a few more where classes are scarce.
+
+    Returns
+    -------
+    ndarray of int
+        Sorted.
+    """
+    n_classes = int(codes.max()) + 1
+    if len(codes) <= most + _LEAST * n_classes:
+        return np.arange(len(codes))
+    rest, held = holdout(codes, most / len(codes), seed)
+    lacking = _LEAST - np.bincount(codes[held], minlength=n_classes)
+    more = [rest[codes[rest] == code][: max(lack, 0)] for code, lack in enumerate(lacking)]
+    return np.sort(np.concatenate([held, *more]))
+
+
+def alike(rows: Array, others: Array) -> bool:
+    """Whether two places give the same features, up to the rounding of bf16.
+
+    Parameters
+    ----------
+    rows, others : ndarray of shape (n_images, n_features), float32
+        Of the same images: an embedding may be a stage averaged.
+
+    Returns
+    -------
+    bool
+        False where the shapes differ.
+    """
+    return rows.shape == others.shape and bool(
+        np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0))
+    )

@@ -1,0 +1,261 @@
+"""Evaluation of a model as a user asks for it: on which images, which of them are new, and how well.
+
+In: a model and a Dataset. Out: a `records.Evaluated`. It is apart from `evaluation`, which knows of numbers
+only: here images are compared with those that the model learned from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.checks.seen import Recognised, recognise
+from headstart.data.dataset import Dataset
+from headstart.data.names import listed, natural_order, shown, split_name
+from headstart.errors import DataError
+from headstart.evaluation.calibration import reliability
+from headstart.evaluation.clusters import accuracy_score
+from headstart.evaluation.detection import detection
+from headstart.evaluation.metrics import evaluate
+from headstart.models.model import Model
+from headstart.records import Answered, Detection, Evaluated, Score
+from headstart.system.progress import SILENT, Progress
+
+__all__ = ["run_evaluation"]
+
+_NEW, _LEARNED, _UNKNOWN = "new images", "images learned from", "images"
+_ROLE_OF = {"train": ("learned", "source"), "val": ("validation",), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The images to evaluate, and what they were to the model: None if it does not say."""
+
+    dataset: Dataset
+    split: str
+    found: Recognised | None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def learned(self) -> NDArray[np.bool_]:
+        """Which images the model learned from, also through its source."""
+        if self.found is None:
+            return np.zeros(len(self.dataset), np.bool_)
+        return self.found.of("learned", "source")
+
+    def subset(self, mask: NDArray[np.bool_]) -> _Part:
+        """Some of the images."""
+        found = None if self.found is None else Recognised(self.found.roles[mask], self.found.near[mask])
+        return replace(self, dataset=self.dataset.subset(mask), found=found)
+
+
+def run_evaluation(
+    model: Model,
+    dataset: Dataset,
+    *,
+    split: str | None = None,
+    novel: Dataset | None = None,
+    seed: int = 0,
+    runtime: str = "openvino",
+    progress: Progress = SILENT,
+) -> Evaluated:
+    """Measure a model on labelled images, those it learned from apart.
+
+    Parameters
+    ----------
+    model : Model
+        As opened or just learned.
+    dataset : Dataset
+        Its classes must be classes of the model; some may have no image.
+    split : {'train', 'val', 'test', 'all'}, optional
+        Default: ``test`` where the dataset has one. Else, the test set that was held out when the model was
+        made, if all of it is there. Else, all images.
+    novel : Dataset, optional
+        Images of none of the model's classes.
+    seed : int, default=0
+        Of the bootstrap behind some intervals.
+    runtime : {'openvino', 'onnxruntime'}, default='openvino'
+        What executes the model.
+    progress : Progress, optional
+        Told about images done.
+
+    Returns
+    -------
+    Evaluated
+        Its detailed figures are about images that the model did not learn from, if there are any. Images are
+        recognised by their bytes, their pixels, and as copies (see `data.looks`).
+
+    Raises
+    ------
+    DataError
+        If an image has a class that the model does not know, or the split is not there.
+    """
+    part = _chosen(model, dataset, split, progress)
+    learned = part.learned
+    answered = model.answer(part.dataset, runtime_name=runtime, progress=progress)
+    codes, groups = part.dataset.codes(model.classes), part.dataset.groups
+    judged = learned if learned.all() else ~learned
+    about = _UNKNOWN if part.found is None else _LEARNED if learned.all() else _NEW
+    title = f"{model.manifest.name} on {part.dataset.name}, {part.split}"
+
+    right = answered.probabilities.argmax(axis=1) == codes
+
+    def measured(some: NDArray[np.bool_]) -> Score | None:
+        return accuracy_score(right[some], None if groups is None else groups[some]) if some.any() else None
+
+    evaluation = evaluate(
+        f"{title}: {about}",
+        answered.probabilities[judged],
+        codes[judged],
+        model.classes,
+        seed,
+        None if groups is None else groups[judged],
+    )
+    n_groups = 0 if groups is None else len(np.unique(groups[judged]))
+    return Evaluated(
+        title,
+        about,
+        part.split,
+        None if part.found is None else measured(~learned),
+        measured(learned),
+        _counts(part),
+        evaluation,
+        reliability(title, answered.probabilities[judged], codes[judged]),
+        None if novel is None else _detected(model, novel, answered, judged, title, runtime),
+        n_groups,
+        _warnings(model, part),
+        (*part.remarks, *_remarks(model, part, evaluation.absent, n_groups)),
+    )
+
+
+def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progress) -> _Part:
+    """The images to evaluate, after comparing them with those that the model has seen."""
+    wanted = None if split is None else split_name(split) or split
+    here = set() if dataset.splits is None else set(dataset.splits.tolist())
+    n_held = 0 if model.seen is None else model.seen.count("test")
+    by_role = n_held > 0 and wanted in _ROLE_OF and wanted not in here
+    if wanted is None and "test" in here:
+        wanted = "test"
+    name = wanted or "all"
+    part = dataset if name == "all" or by_role else dataset.split(name)
+    _check_classes(part, model)
+    if model.seen is None:
+        return _Part(part, name, None)
+    found = recognise(part.images, model.seen, lambda done, total: progress.step("compare", done, total))
+    whole = _Part(part, name, found)
+    if by_role:
+        mask = found.of(*_ROLE_OF[name])
+        if not mask.any():
+            raise DataError(
+                f"split {name!r} of model {model.manifest.name!r} has no image in dataset {dataset.name!r}, "
+                "expected some that the model was made with; give that dataset, or leave the split out"
+            )
+        return whole.subset(mask)
+    if wanted is None and n_held:
+        return _held_out(model, whole, n_held)
+    return whole
+
+
+def _held_out(model: Model, whole: _Part, n_held: int) -> _Part:
+    """The test set that was held out when the model was made, if all of it is there."""
+    mask = whole.found.of("test") if whole.found is not None else np.zeros(len(whole.dataset), np.bool_)
+    n_here = int(mask.sum())
+    if n_here < n_held:
+        said = f"{n_here:,} of the {n_held:,} images of the model's own test set are here" if n_here else ""
+        return replace(whole, remarks=(said,) if said else ())
+    note = model.manifest.data.get("holdout", {})
+    others = int((~mask & ~whole.learned & ~_of(whole, "validation")).sum())
+    drawn = ", ".join(f"{key} {note[key]}" for key in ("share", "seed") if key in note)
+    new = f" ({others:,} of them new)" if others else ""
+    said = (
+        f"the {n_here:,} images held out when the model was made ({drawn}) are evaluated; the other "
+        f"{len(mask) - n_here:,}{new} are left out, --split all evaluates them too"
+    )
+    return replace(whole.subset(mask), split="test", remarks=(said,))
+
+
+def _of(part: _Part, *roles: str) -> NDArray[np.bool_]:
+    """Which images had one of these roles."""
+    return np.zeros(len(part.dataset), np.bool_) if part.found is None else part.found.of(*roles)
+
+
+def _check_classes(part: Dataset, model: Model) -> None:
+    """A class that the model does not know would make every figure wrong: name it."""
+    extra = natural_order(set(part.labels.tolist()) - set(model.classes))
+    if extra:
+        raise DataError(
+            f"dataset {part.name!r} has {listed(extra)}, expected only classes that model "
+            f"{model.manifest.name!r} knows ({shown(model.classes)}); leave the others out with a view"
+        )
+
+
+def _counts(part: _Part) -> Mapping[str, int]:
+    counts = {"images": len(part.dataset)}
+    if part.found is None:
+        return counts
+    learned = part.learned
+    return counts | {
+        "new": int((~learned).sum()),
+        "learned": int(learned.sum()),
+        "learned_by_source": int(part.found.of("source").sum()),
+        "near_copies": int((learned & part.found.near).sum()),
+        "validation": int(part.found.of("validation").sum()),
+    }
+
+
+def _warnings(model: Model, part: _Part) -> tuple[str, ...]:
+    """Without these sentences the figures would be misread."""
+    if part.found is None:
+        return (
+            f"model {model.manifest.name!r} does not say which images it learned from, so it is not known "
+            "whether these figures are about new images; make the model again to find out",
+        )
+    if part.learned.all():
+        return (
+            f"none of the {len(part.dataset):,} images is new to the model: it learned from all of them, so "
+            "this is no estimate of its accuracy on new images; evaluate it on other images, or make it with "
+            "--holdout",
+        )
+    return ()
+
+
+def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) -> list[str]:
+    said = []
+    counts = _counts(part)
+    if counts.get("learned_by_source"):
+        said.append(
+            f"{counts['learned_by_source']:,} images were learned from by the model's source network only"
+        )
+    if counts.get("validation"):
+        said.append(
+            f"{counts['validation']:,} of the new images were held out of training to calibrate, to choose "
+            "or to stop by, so figures about them are slightly too good"
+        )
+    if absent:
+        said.append(f"no image here is of {listed(absent)}: averages are over the other classes")
+    if n_groups > 1:
+        said.append(
+            f"the images are of {n_groups:,} groups: intervals of accuracy, precision and recall count "
+            "groups, those of F1 and of the averages count images"
+        )
+    if n_groups == 1:
+        said.append("all images are of one group: the intervals do not say how other groups would differ")
+    if model.seen is not None and len(model.seen.places) < len(model.seen.digests):
+        said.append(
+            f"re-encoded or changed copies were looked for among {len(model.seen.places):,} of the "
+            f"{len(model.seen.digests):,} images that the model has seen, exact ones among all"
+        )
+    return said
+
+
+def _detected(
+    model: Model, novel: Dataset, answered: Answered, some: NDArray[np.bool_], title: str, runtime: str
+) -> Detection:
+    known = Answered(
+        answered.probabilities[some], None if answered.novelty is None else answered.novelty[some]
+    )
+    strange = model.answer(novel, runtime_name=runtime)
+    return detection(f"{title}, {novel.name} novel", known, strange)

@@ -1,0 +1,1 @@
+"""Recipes: a study or a training as a TOML file; the classic experiments."""

@@ -1,0 +1,270 @@
+"""Carry out the recipe of the few letters: train on digits, save, load, freeze, teach letters, be judged.
+
+In: a LettersRecipe and where to find data. Out: a StudyResult and the models. Must not import an engine
+at the top. Called by the command line through run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+import numpy as np
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import parse_augmentation
+from headstart.data.readers.load import load
+from headstart.graph import build
+from headstart.models.model import Model
+from headstart.records import PlainTable, Source, StudyResult, TrainSettings
+from headstart.sources.features import Extraction
+from headstart.sources.registry import fingerprint, spec_source
+from headstart.strategies.finetune.options import Opening
+from headstart.strategies.fits import Reader, Strategy, chosen_probe
+from headstart.strategies.learn import Learnt, Probe, learn_head
+from headstart.strategies.select import Choice, choose
+from headstart.workflows.recipes.recipe import LettersRecipe
+from headstart.workflows.study.run import Wanted, run_study
+from headstart.workflows.train.store import trained_network
+from headstart.workflows.transfer.run import choice_table
+
+__all__ = ["Letters", "run_letters"]
+
+_TEXTBOOK = "textbook"
+_COMPARED = ("block", "hidden")  # taps behind a ReLU
+
+
+@dataclass(frozen=True)
+class Letters:
+    """What the recipe found: the network that learnt digits, the model of the letters, and the study."""
+
+    source: Model
+    learnt: Learnt
+    result: StudyResult
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Everything that both judgements need."""
+
+    recipe: LettersRecipe
+    trained: Learnt
+    source: Source
+    textbook: Source
+    probe: Probe
+    seed: int
+    options: Extraction
+
+
+def run_letters(
+    recipe: LettersRecipe,
+    *,
+    data: str | None,
+    test: str | None,
+    engine: str | None,
+    seed: int,
+    controls: bool,
+    keep: bool,
+    options: Extraction,
+    command: str,
+    opening: Opening | None = None,
+) -> Letters:
+    """Run the experiment from digits to a verdict about strangers' letters.
+
+    Parameters
+    ----------
+    recipe : LettersRecipe
+        What to do.
+    data, test : str, optional
+        The letters to learn, and those to be judged by, instead of the recipe's.
+    engine : str, optional
+        What trains the networks. Default: the recipe's, or NumPy where torch is missing.
+    seed : int
+        Decides weights, folds and views.
+    controls : bool
+        Run what transfer has to beat.
+    keep : bool
+        Keep trained networks in the cache and find them there again.
+    options : Extraction
+        Cache, runtime and precision.
+    command : str
+        What the user typed, for the report.
+    opening : Opening, optional
+        Fine-tune beside the probe, so.
+
+    Returns
+    -------
+    Letters
+        The strangers' letters were opened once, after everything was settled.
+
+    Raises
+    ------
+    HeadstartError
+        Of the kind that fits.
+    """
+    dataset, external = load(data or recipe.data), load(test or recipe.test)
+    parts = _parts(recipe, engine, seed, keep, options)
+    alone = _left_out(parts, dataset, controls=controls)
+    chosen = Wanted(
+        probe=parts.probe,
+        labels_per_class=(),
+        controls=("majority", "raw pixels", "random frozen", "scratch") if controls else (),
+        seed=seed,
+        extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
+        shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
+        spec=parts.trained.model.manifest.network,
+        scratch=(recipe.scratch, recipe.scratch),
+        opening=opening,
+    )
+    judged = run_study(
+        parts.source,
+        dataset,
+        chosen,
+        external=external,
+        trained=parts.trained.model,
+        options=options,
+        title=recipe.title,
+        summary=recipe.summary,
+        command=command,
+    )
+    learnt = learn_head(parts.source, dataset, parts.probe, seed=seed, options=options)
+    compared = _configurations(parts, dataset)
+    result = replace(
+        judged,
+        evaluations=(*judged.evaluations, *alone.evaluations),
+        calibrations=(*judged.calibrations, *alone.calibrations),
+        curves=tuple(one for one in (parts.trained.curve,) if one is not None),
+        tables=(_left_out_table(parts, dataset, alone), _compared_table(parts, compared)),
+        remarks=(*judged.remarks, *_said_of_source(parts)),
+    )
+    return Letters(parts.trained.model, learnt, result)
+
+
+def _parts(recipe: LettersRecipe, engine: str | None, seed: int, keep: bool, options: Extraction) -> _Parts:
+    digits = load(recipe.source_data)
+    engine = engine or (recipe.engine if find_spec("torch") is not None else "scratch")
+    augmentation = None if recipe.augment is None else parse_augmentation(recipe.augment, 1)
+
+    def trained(settings: TrainSettings, augmented: bool) -> Learnt:
+        return trained_network(
+            digits,
+            network=recipe.network,
+            engine=engine,
+            settings=replace(settings, seed=seed),
+            augmentation=augmentation if augmented else None,
+            keep=keep,
+            progress=options.progress,
+        )
+
+    ours, plain = trained(recipe.training, True), trained(recipe.textbook_training, False)
+    source = ours.model.source(f"{recipe.network} trained on {digits.name}")
+    probe = Probe(recipe.tap, "flat", recipe.head, parse_augmentation(recipe.views_augment, recipe.views))
+    return _Parts(
+        recipe,
+        ours,
+        replace(source, input=replace(source.input, policy=recipe.policy)),
+        _inverted(plain.model, recipe),
+        probe,
+        seed,
+        options,
+    )
+
+
+def _inverted(model: Model, recipe: LettersRecipe) -> Source:
+    """The textbook's preparation: the middle of the picture, shrunk, dark and light exchanged."""
+    spec = model.manifest.network
+    assert spec is not None, "a network we trained has a spec"
+    frame = replace(
+        spec.input,
+        mean=(1.0,) * spec.input.channels,
+        std=(-1.0,) * spec.input.channels,
+        policy="crop",
+        crop_share=recipe.crop_share,
+    )
+    spec = replace(spec, input=frame)
+    made = spec_source(
+        "the same network as the textbook trains it", spec, build.network_graph(spec, model.weights)
+    )
+    # the graph says nothing of how much of the picture is cut out
+    return replace(made, fingerprint=fingerprint(made.graph + repr(frame).encode()))
+
+
+def _textbook(parts: _Parts, pool: Dataset, asked: Dataset) -> Strategy:
+    reader = Reader(parts.textbook, pool, asked, parts.options)
+    return chosen_probe(reader, Probe(parts.recipe.textbook_tap, "flat", parts.recipe.textbook_head))
+
+
+def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> StudyResult:
+    """Every letter judged by a model that learnt from the others."""
+    wanted = Wanted(
+        probe=parts.probe,
+        kind="leave-one-out",
+        labels_per_class=(),
+        controls=("raw pixels",) if controls else (),
+        seed=parts.seed,
+        extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
+        shown=() if controls else (_TEXTBOOK,),
+    )
+    return run_study(parts.source, dataset, wanted, trained=parts.trained.model, options=parts.options)
+
+
+def _left_out_table(parts: _Parts, dataset: Dataset, alone: StudyResult) -> PlainTable:
+    """The 27 themselves: left out one at a time, and as the textbook counts, on what was learnt."""
+    reader = Reader(parts.source, dataset, dataset, parts.options, parts.probe.augmentation, parts.seed)
+    everyone, codes = np.arange(len(dataset)), dataset.codes()
+    ways = {"probe": chosen_probe(reader, parts.probe), _TEXTBOOK: _textbook(parts, dataset, dataset)}
+    learnt = {
+        name: int((way(everyone, everyone, parts.seed).argmax(axis=1) == codes).sum())
+        for name, way in ways.items()
+    }
+    n = len(dataset)
+    lines = tuple(
+        (
+            row.strategy,
+            f"{round(row.accuracy.value * n)} of {n}",
+            f"{100 * row.accuracy.low:.1f} to {100 * row.accuracy.high:.1f}",
+            f"{learnt[row.strategy]} of {n}" if row.strategy in learnt else "",
+        )
+        for row in alone.rows
+    )
+    return PlainTable(
+        f"The {n} letters themselves",
+        "Each letter judged by a model that learnt from the others (leave-one-out), beside what the textbook "
+        "reports: accuracy on the very images that were learnt from, which any table of answers could have.",
+        ("strategy", "left out, right", "95 % interval, %", "learnt from, right"),
+        lines,
+    )
+
+
+def _configurations(parts: _Parts, dataset: Dataset) -> Choice:
+    """Taps, heads and strengths compared on the letters alone, one left out at a time."""
+    places = [(name, "flat") for name in parts.source.taps if name.startswith(_COMPARED)]
+    reader = Reader(parts.source, dataset, dataset, parts.options)
+    reader.read(places)
+    return choose(
+        {place: reader.rows(place) for place in places},
+        dataset.codes(),
+        seed=parts.seed,
+    )
+
+
+def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
+    """The comparison under a title that says what it is for: nothing was chosen by it."""
+    recipe = parts.recipe
+    return replace(
+        choice_table(compared),
+        title="Configurations compared, on the letters alone",
+        caption=f"Leave-one-out cross-validation on the {compared.n_images} letters without augmentation, "
+        f"{compared.n_tried} candidates, the least loss first. So few letters hardly tell them apart: "
+        f"the recipe's own ({recipe.head} on {recipe.tap}, {recipe.views} views) was settled on digits.",
+    )
+
+
+def _said_of_source(parts: _Parts) -> tuple[str, ...]:
+    scores, seconds = parts.trained.model.manifest.scores, parts.trained.seconds
+    if "val_accuracy" not in scores:
+        return ()
+    return (
+        f"The network itself reads {scores['val_accuracy']:.2%} of held-out digits; training took "
+        f"{seconds:.0f} s, and is done once: the cache keeps it.",
+    )

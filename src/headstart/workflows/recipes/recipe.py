@@ -1,0 +1,403 @@
+"""Recipes as records: a TOML file read, checked and listed.
+
+In: a name or a path. Out: a Recipe whose every setting was checked before anything is computed.
+Must not import data or networks. Called by run.py and the command line.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import RecipeError, nearest
+from headstart.records import TrainSettings
+
+__all__ = [
+    "FrozenRecipe",
+    "LettersRecipe",
+    "Published",
+    "Recipe",
+    "Textbook",
+    "read_recipe",
+    "recipe_names",
+    "recipe_text",
+]
+
+_SETTINGS = {field.name: type(field.default) for field in fields(TrainSettings)}
+_TABLES: Mapping[str, Mapping[str, Any]] = {
+    "data": {"default": str, "source_view": str, "target_view": str},
+    "network": {"name": str, "engine": str},
+    "training": _SETTINGS,
+    "few_labels": _SETTINGS,
+    "probe": {"tap": str, "textbook_tap": str, "head": str},
+    "study": {"labels_per_class": list, "draws": int, "collapse": bool},
+}
+_FROZEN_TABLES: Mapping[str, Mapping[str, Any]] = {
+    "data": {"default": str},
+    "source": {"name": str, "size_px": int},
+    "probe": {"head": str, "augment": str, "views": int},
+    "textbook": {"head": str, "augment": str, "views": int},
+    "study": {"labels_per_class": int, "draws": int, "first_test_images": int},
+}
+_LETTERS_TABLES: Mapping[str, Mapping[str, Any]] = {
+    "data": {"source": str, "default": str, "test": str},
+    "network": {"name": str, "engine": str, "augment": str},
+    "training": _SETTINGS,
+    "probe": {"tap": str, "head": str, "policy": str, "augment": str, "views": int},
+    "textbook": {"tap": str, "head": str, "crop_share": float},
+    "textbook_training": _SETTINGS,
+    "scratch": _SETTINGS,
+}
+_FROZEN_OPTIONAL = {
+    *("size_px", "head", "augment", "views", "probe", "textbook", "study"),
+    *("labels_per_class", "draws", "first_test_images"),
+}
+_PUBLISHED = {"what": str, "accuracy": float, "n_test": int, "source": str}
+_TEXTS = ("title", "summary")
+_OPTIONAL = {"textbook_tap", "collapse", *_SETTINGS}
+_COUNTS = ("draws", "views", "size_px", "first_test_images", "labels_per_class", "n_test")
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of whole numbers, each at least 1",
+    dict: "a table",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A classic experiment: which data, which network, how it learns, what is compared."""
+
+    name: str
+    title: str
+    summary: str
+    data: str
+    source_view: str
+    target_view: str
+    network: str
+    engine: str
+    training: TrainSettings
+    few_labels: TrainSettings
+    tap: str
+    textbook_tap: str | None
+    head: str
+    labels_per_class: tuple[int, ...]
+    draws: int
+    collapse: bool
+
+
+@dataclass(frozen=True)
+class Textbook:
+    """How the textbook does it, on the last stage's maps averaged."""
+
+    head: str
+    augment: str
+    views: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure of others: what it is of, its accuracy in 0 - 1, test images, and where it stands."""
+
+    what: str
+    accuracy: float
+    n_test: int
+    source: str
+
+
+@dataclass(frozen=True)
+class FrozenRecipe:
+    """A classic experiment on a network that others trained; what is None is chosen or left out.
+
+    ``labels_per_class`` None learns from all labels in one draw. ``augment`` is tried against none by
+    cross-validation, and taken if it wins. ``first_test_images`` is a smaller test set to show beside.
+    """
+
+    name: str
+    title: str
+    summary: str
+    data: str
+    source: str
+    size_px: int | None
+    head: str | None
+    augment: str | None
+    views: int
+    textbook: Textbook | None
+    labels_per_class: int | None
+    draws: int
+    first_test_images: int | None
+    published: tuple[Published, ...]
+
+
+@dataclass(frozen=True)
+class LettersRecipe:
+    """A network trained on one dataset, frozen, taught the few images of another, judged by a third.
+
+    ``augment`` is what the network's training images go through, ``views_augment`` and ``views`` what the
+    few images do. The textbook's way has a network, a preparation and a tap of its own.
+    """
+
+    name: str
+    title: str
+    summary: str
+    source_data: str
+    data: str
+    test: str
+    network: str
+    engine: str
+    augment: str
+    training: TrainSettings
+    tap: str
+    head: str
+    policy: str
+    views_augment: str
+    views: int
+    textbook_tap: str
+    textbook_head: str
+    crop_share: float
+    textbook_training: TrainSettings
+    scratch: TrainSettings
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with Headstart.
+
+    Examples
+    --------
+    >>> "parity" in recipe_names()
+    True
+    """
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".toml")
+            for entry in files("headstart.workflows.recipes").iterdir()
+            if entry.name.endswith(".toml")
+        )
+    )
+
+
+def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
+    """A recipe by name, or from a TOML file of the user's.
+
+    Parameters
+    ----------
+    name : str
+        One of `recipe_names`, or a path that ends in ``.toml``.
+
+    Returns
+    -------
+    Recipe, FrozenRecipe or LettersRecipe
+        Checked; a recipe with a table [source] is frozen from the start, one whose [data] names a test
+        set of its own is of letters.
+
+    Raises
+    ------
+    RecipeError
+        If there is none of that name, or the file is not a recipe.
+    """
+    text = recipe_text(name)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(
+            f"recipe {name!r} is not TOML ({error}), need a recipe as TOML; "
+            "see one with: headstart recipes show parity"
+        ) from error
+    if faults := _faults(document):
+        raise RecipeError(
+            f"recipe {name!r} is malformed ({'; '.join(faults)}), need the tables and keys of a recipe; "
+            "see one with: headstart recipes show parity"
+        )
+    kind, stem = _kind(document), Path(name).stem
+    if kind == "own":
+        return _recipe(stem, document)
+    return _frozen_recipe(stem, document) if kind == "frozen" else _letters_recipe(stem, document)
+
+
+def _kind(document: Mapping[str, Any]) -> str:
+    """Which kind of recipe a document is meant to be."""
+    if "source" in document:
+        return "frozen"
+    data = document.get("data")
+    return "letters" if isinstance(data, dict) and "test" in data else "own"
+
+
+def recipe_text(name: str) -> str:
+    """The TOML of a recipe, by name or path.
+
+    Parameters
+    ----------
+    name : str
+        As in `read_recipe`.
+
+    Returns
+    -------
+    str
+        As it stands in the file.
+
+    Raises
+    ------
+    RecipeError
+        If there is none.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise RecipeError(
+                f"recipe file {name!r} does not exist, need a TOML file; "
+                "see one with: headstart recipes show parity"
+            )
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(
+                f"recipe file {name!r} cannot be read ({error}), need TOML in UTF-8; save it as that"
+            ) from error
+    if name in recipe_names():
+        return files("headstart.workflows.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    raise RecipeError(
+        f"recipe {name!r} is unknown, need a registered name or a .toml file, "
+        f"{nearest(name, recipe_names())}; list all with: headstart recipes"
+    )
+
+
+def _faults(document: Mapping[str, Any]) -> list[str]:
+    """All that is unknown, missing or of a wrong type."""
+    kind = _kind(document)
+    frozen = kind == "frozen"
+    tables = {"frozen": _FROZEN_TABLES, "letters": _LETTERS_TABLES, "own": _TABLES}[kind]
+    known = (*tables, *_TEXTS, *(["published"] if frozen else []))
+    faults = [f"{name!r} is unknown, {nearest(name, known)}" for name in document if name not in known]
+    faults += _published_faults(document.get("published", [])) if frozen else []
+    optional = _FROZEN_OPTIONAL if frozen else _OPTIONAL
+    faults += [
+        fault for name in _TEXTS for fault in _value_faults(repr(name), document, name, str, needed=True)
+    ]
+    for table, keys in tables.items():
+        here = document.get(table)
+        if here is None and table in optional:
+            continue
+        if not isinstance(here, dict):
+            faults.append(
+                f"table [{table}] is missing" if here is None else f"{table!r} is {here!r}, need a table"
+            )
+            continue
+        for key in here:
+            if key not in keys:
+                faults.append(f"key {key!r} in [{table}] is unknown, {nearest(key, keys)}")
+        for key, kind in keys.items():
+            faults += _value_faults(f"{key!r} in [{table}]", here, key, kind, needed=key not in optional)
+    return faults
+
+
+def _published_faults(entries: Any) -> list[str]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return [f"'published' is {entries!r}, need tables [[published]]"]
+    faults = [
+        fault
+        for entry in entries
+        for key, kind in _PUBLISHED.items()
+        for fault in _value_faults(f"{key!r} in [[published]]", entry, key, kind, needed=True)
+    ]
+    faults += [
+        f"key {key!r} in [[published]] is unknown, {nearest(key, _PUBLISHED)}"
+        for entry in entries
+        for key in entry
+        if key not in _PUBLISHED
+    ]
+    shares = [entry["accuracy"] for entry in entries if type(entry.get("accuracy")) in (int, float)]
+    return faults + [
+        f"'accuracy' in [[published]] is {share}, need a share from 0 to 1"
+        for share in shares
+        if not 0 <= share <= 1
+    ]
+
+
+def _value_faults(what: str, table: Mapping[str, Any], key: str, kind: type, *, needed: bool) -> list[str]:
+    if key not in table:
+        return [f"{what} is missing"] if needed else []
+    value = table[key]
+    if kind is list:
+        right = isinstance(value, list) and all(type(size) is int and size >= 1 for size in value)
+    else:
+        right = type(value) is kind or (kind is float and type(value) is int)
+    if right and kind is int and key in _COUNTS and value < 1:
+        return [f"{what} is {value}, need at least 1"]
+    return [] if right else [f"{what} is {value!r}, need {_WORDS[kind]}"]
+
+
+def _frozen_recipe(name: str, document: Mapping[str, Any]) -> FrozenRecipe:
+    probe, study = document.get("probe", {}), document.get("study", {})
+    textbook = document.get("textbook")
+    return FrozenRecipe(
+        name=name,
+        title=document["title"],
+        summary=document["summary"].strip(),
+        data=document["data"]["default"],
+        source=document["source"]["name"],
+        size_px=document["source"].get("size_px"),
+        head=probe.get("head"),
+        augment=probe.get("augment"),
+        views=probe.get("views", 3),
+        textbook=None
+        if textbook is None
+        else Textbook(textbook["head"], textbook["augment"], textbook.get("views", 3)),
+        labels_per_class=study.get("labels_per_class"),
+        draws=study.get("draws", 1),
+        first_test_images=study.get("first_test_images"),
+        published=tuple(Published(**entry) for entry in document.get("published", [])),
+    )
+
+
+def _letters_recipe(name: str, document: Mapping[str, Any]) -> LettersRecipe:
+    data, network, probe, textbook = (document[part] for part in ("data", "network", "probe", "textbook"))
+    return LettersRecipe(
+        name=name,
+        title=document["title"],
+        summary=document["summary"].strip(),
+        source_data=data["source"],
+        data=data["default"],
+        test=data["test"],
+        network=network["name"],
+        engine=network["engine"],
+        augment=network["augment"],
+        training=TrainSettings(**document["training"]),
+        tap=probe["tap"],
+        head=probe["head"],
+        policy=probe["policy"],
+        views_augment=probe["augment"],
+        views=probe["views"],
+        textbook_tap=textbook["tap"],
+        textbook_head=textbook["head"],
+        crop_share=textbook["crop_share"],
+        textbook_training=TrainSettings(**document["textbook_training"]),
+        scratch=TrainSettings(**document["scratch"]),
+    )
+
+
+def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
+    data, network, study = document["data"], document["network"], document["study"]
+    return Recipe(
+        name=name,
+        title=document["title"],
+        summary=document["summary"].strip(),
+        data=data["default"],
+        source_view=data["source_view"],
+        target_view=data["target_view"],
+        network=network["name"],
+        engine=network["engine"],
+        training=TrainSettings(**document["training"]),
+        few_labels=TrainSettings(**document["few_labels"]),
+        tap=document["probe"]["tap"],
+        textbook_tap=document["probe"].get("textbook_tap"),
+        head=document["probe"]["head"],
+        labels_per_class=tuple(study["labels_per_class"]),
+        draws=study["draws"],
+        collapse=study.get("collapse", False),
+    )

@@ -1,0 +1,1 @@
+"""A study: strategies and controls on the same splits, with intervals, paired tests and a verdict."""

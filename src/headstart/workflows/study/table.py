@@ -1,0 +1,404 @@
+"""The honest comparison: a strategy and its controls, on the same labels and the same images asked.
+
+In: strategies, the images to learn from and to answer, a protocol. Out: rows, comparisons, verdict.
+Must not import a source, a head or an engine. Called by recipes, transfers and studies.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset
+from headstart.errors import DataError
+from headstart.evaluation.clusters import accuracy_score, clustered_difference
+from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
+from headstart.evaluation.power import images_to_settle
+from headstart.evaluation.resampled import resampled_difference
+from headstart.records import Array, Comparison, Difference, Row
+from headstart.strategies.fits import Strategy
+from headstart.system.processes import run_beside
+from headstart.system.progress import SILENT, Progress
+from headstart.workflows.study.protocol import Parting, Protocol, rounds_of, smallest_class
+
+__all__ = ["FINETUNE", "PROBE", "Table", "run_table", "sentences"]
+
+PROBE = "probe"
+"""The strategy that the others are controls of."""
+
+FINETUNE = "finetune"
+"""The strategy that opens the network where that beats the probe on images held out."""
+
+_COLLAPSE = "collapse"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and comparisons, and the sentences they amount to.
+
+    ``answers`` are the probe's on the images asked, (n_asked, n_classes), at the largest budget, in the
+    first round; None without images.
+    """
+
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    verdict: str
+    remarks: tuple[str, ...]
+    answers: Array | None = None
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What one strategy got right at one budget: (n_rounds, n_asked); and how the rounds were parted."""
+
+    right: NDArray[np.bool_]
+    seconds: float
+    rounds: Sequence[Sequence[Parting]]
+    first: Array
+
+
+def run_table(
+    strategies: Mapping[str, Strategy],
+    pool: Dataset,
+    asked: Dataset,
+    protocol: Protocol,
+    *,
+    progress: Progress = SILENT,
+    beside: Collection[str] = (),
+) -> Table:
+    """Try every strategy at every budget on the same draws, and compare the probe with each control.
+
+    Parameters
+    ----------
+    strategies : mapping of str to Strategy
+        One is ``probe``; the others are its controls, but for those that the protocol only shows.
+    pool, asked : Dataset
+        Images to draw labels from, and the images that every figure is about; the same where the
+        protocol judges the pool by itself.
+    protocol : Protocol
+        Budgets, draws, seed, folds. Budgets larger than the smallest class are left out, with a remark.
+    progress : Progress, optional
+        Told which cell is being computed.
+    beside : collection of str, optional
+        Strategies computed in other processes, on one core each, while the others run here: those that
+        train a network of few weights on few images.
+
+    Returns
+    -------
+    Table
+        Intervals are Wilson's at 95 % on the images asked, on groups of them where they have groups;
+        comparisons are paired, their p-values Holm's over all of them.
+
+    Raises
+    ------
+    DataError
+        If there is no strategy called ``probe``.
+    """
+    if PROBE not in strategies:
+        raise DataError(f"strategies are {', '.join(strategies) or 'none'}, need one called {PROBE!r}")
+    possible, remarks = _possible(pool, protocol)
+    codes, cells = asked.codes(pool.classes), {}
+    controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
+    wanted = rounds_of(pool, len(asked), possible, protocol)
+    away = {
+        (name, budget): [
+            run_beside(_round, strategies[name], partings, codes, protocol.seed + number)
+            for number, partings in enumerate(rounds)
+        ]
+        for budget, rounds in reversed(wanted.items())  # the longest first
+        for name in strategies
+        if name in beside and name not in protocol.redrawn
+    }
+    for budget, rounds in wanted.items():
+        for name, strategy in strategies.items():
+            if (name, budget) not in away:
+                progress.step(f"{name}, {_labels(budget)}", 0, len(rounds))
+                again = protocol.networks if name in protocol.redrawn and len(rounds) == 1 else 1
+                seeds = range(protocol.seed, protocol.seed + len(rounds) * again)
+                tried = [
+                    _round(strategy, partings, codes, seed)
+                    for seed, partings in zip(seeds, list(rounds) * again, strict=True)
+                ]
+                cells[name, budget] = _cell(tried, list(rounds) * again)
+    for (name, budget), waits in away.items():
+        progress.step(f"{name}, {_labels(budget)}", 0, len(waits))
+        cells[name, budget] = _cell([wait() for wait in waits], wanted[budget])
+    cells = {(name, budget): cells[name, budget] for budget in wanted for name in strategies}
+    groups = _groups(asked, protocol)
+    rows = tuple(
+        _row(name, budget, cell, groups, crossed=protocol.crossed) for (name, budget), cell in cells.items()
+    )
+    budgets = [*possible, *([None] if protocol.with_all else [])]
+    pairs = [(PROBE, control) for control in controls]
+    pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
+    comparisons = _compare(cells, pairs, budgets, protocol, groups) if pairs else ()
+    said = sentences(rows, comparisons, len(pool))
+    return Table(rows, comparisons, said[0], (*said[1:], *remarks), cells[PROBE, budgets[-1]].first)
+
+
+def _groups(asked: Dataset, protocol: Protocol) -> NDArray[np.intp] | None:
+    """Which images count as one: groups, and copies of one image; None where each is alone."""
+    by_groups = protocol.kind in ("grouped", "external", "holdout")
+    together = asked.together if by_groups or asked.groups is None else None
+    if together is None or not 2 <= len(np.unique(together)) < len(together):
+        return None
+    return together
+
+
+def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Budgets that every parting can fill, and a remark on each of the others."""
+    smallest = smallest_class(pool, protocol)
+    # without folds the smallest class in whole is the budget of all labels
+    fits = [size for size in protocol.labels_per_class if size < smallest + protocol.crossed]
+    left = tuple(
+        f"{size} labels per class were asked for; the smallest class has {smallest}, "
+        "so this budget is left out."
+        for size in protocol.labels_per_class
+        if size not in fits
+    )
+    return tuple(fits), left
+
+
+def _round(
+    strategy: Strategy, partings: Sequence[Parting], codes: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.bool_], float, Array]:
+    """Which images a strategy got right in one round, (n_asked,); its seconds; its answers."""
+    begun, right = perf_counter(), np.zeros(len(codes), np.bool_)
+    answers: Array | None = None
+    for part in partings:
+        probs = strategy(part.learn, part.asked, seed)
+        right[part.asked] = probs.argmax(axis=1) == codes[part.asked]
+        answers = np.zeros((len(codes), probs.shape[1]), np.float32) if answers is None else answers
+        answers[part.asked] = probs
+    assert answers is not None, "a round answers every image"
+    return right, perf_counter() - begun, answers
+
+
+def _cell(
+    tried: Sequence[tuple[NDArray[np.bool_], float, Array]], rounds: Sequence[Sequence[Parting]]
+) -> _Cell:
+    right, seconds, answers = zip(*tried, strict=True)
+    return _Cell(np.stack(right), float(np.median(seconds)), rounds, answers[0])
+
+
+def _row(
+    name: str, budget: int | None, cell: _Cell, groups: NDArray[np.intp] | None, *, crossed: bool
+) -> Row:
+    per_round = cell.right.mean(axis=1)
+    spread = float(per_round.std(ddof=1)) if len(per_round) > 1 else 0.0
+    score = accuracy_score(cell.right, groups, crossed=crossed)
+    return Row(name, budget, score, len(per_round), spread, cell.seconds)
+
+
+def _compare(
+    cells: Mapping[tuple[str, int | None], _Cell],
+    named: Sequence[tuple[str, str]],
+    budgets: Sequence[int | None],
+    protocol: Protocol,
+    groups: NDArray[np.intp] | None,
+) -> tuple[Comparison, ...]:
+    pairs = [(strategy, control, budget) for budget in budgets for strategy, control in named]
+    differences = [
+        _difference(cells[strategy, budget], cells[control, budget], protocol, groups, control)
+        for strategy, control, budget in pairs
+    ]
+    adjusted = holm([one.p_value for one in differences])
+    found = []
+    for (strategy, control, budget), difference, p in zip(pairs, differences, adjusted, strict=True):
+        ours, theirs = _paired(cells[strategy, budget].right, cells[control, budget].right)
+        n_images = ours.shape[1]
+        shares = float((ours & ~theirs).mean()) * n_images, float((theirs & ~ours).mean()) * n_images
+        settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
+        if settles is not None and groups is not None:  # images of one group tell less than as many alone
+            plain = paired_difference(ours, theirs)
+            settles = round(settles * max(1.0, _width(difference) / max(_width(plain), 1e-9)) ** 2)
+        word = verdict(difference, p)
+        found.append(Comparison(strategy, control, budget, difference, p, word, settles))
+    return tuple(found)
+
+
+def _difference(
+    ours: _Cell, theirs: _Cell, protocol: Protocol, groups: NDArray[np.intp] | None, control: str
+) -> Difference:
+    """With random networks of its own a control is several, and each difference counts alone."""
+    if control not in protocol.redrawn:
+        return _plain_difference(ours.right, theirs.right, ours.rounds, protocol, groups)
+    a, b = _paired(ours.right, theirs.right)
+    rounds = theirs.rounds
+    each = [
+        _plain_difference(a[i : i + 1], b[i : i + 1], rounds[i : i + 1], protocol, groups)
+        for i in range(len(b))
+    ]
+    return redrawn_difference(each, _plain_difference(a, b, rounds, protocol, groups))
+
+
+def _plain_difference(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    rounds: Sequence[Sequence[Parting]],
+    protocol: Protocol,
+    groups: NDArray[np.intp] | None,
+) -> Difference:
+    """By what the rounds are: groups of images, folds of one pool, or draws on images of their own."""
+    if groups is not None:
+        return clustered_difference(a, b, groups)
+    if protocol.kind in ("folds", "leave-one-out"):  # models that share most of what they learn from
+        gain = a.astype(np.float64) - b
+        by_fold = [gain[i, part.asked].mean() for i, one in enumerate(rounds) for part in one]
+        n_asked = len(rounds[0][0].asked)  # folds share learners as the whole pool does, whatever the budget
+        return resampled_difference(np.array(by_fold), a.shape[1] - n_asked, n_asked, a.shape[1])
+    return paired_difference(a, b)
+
+
+def _width(difference: Difference) -> float:
+    return difference.high - difference.low
+
+
+def _paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+    """As many rounds of both: one round of ours stands against every draw of theirs."""
+    return np.broadcast_to(ours, theirs.shape) if len(ours) == 1 else ours, theirs
+
+
+def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+    """Say what the table amounts to: the verdict at few labels and at all, then a line for every budget.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Every strategy at every budget.
+    comparisons : sequence of Comparison
+        The probe against every control.
+    n_labels : int
+        Training images when all are used.
+
+    Returns
+    -------
+    tuple of str
+        The verdict first.
+    """
+    openings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
+    comparisons = [one for one in comparisons if one.strategy == PROBE]
+    if not comparisons:
+        best = [row for row in rows if row.strategy == PROBE][-1].accuracy
+        return (
+            f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
+            "so whether transfer was worth it is open.",
+            *_opening(openings, n_labels),
+        )
+    lines = {}
+    for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
+        here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
+        rivals = [one for one in comparisons if one.labels_per_class == budget]
+        lines[budget] = _line(rivals, here, budget, n_labels)
+    few = [budget for budget in lines if budget is not None]
+    headline = 5 if 5 in few else (few[0] if few else None)
+    alone = headline == list(lines)[-1] or None not in lines
+    first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
+    above = [one for one in openings if one.labels_per_class in (headline, None)]
+    first = " ".join([first, *_opening(above, n_labels)])
+    opened = _opening([one for one in openings if one not in above], n_labels)
+    worth = _worth(rows, comparisons, headline)
+    others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
+    return (first, *opened, *worth, *others)
+
+
+def _opening(openings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+    """When to freeze and when to open: the opened network against the probe, budget by budget."""
+    said = []
+    for one in openings:
+        found, budget = one.difference, one.labels_per_class
+        labels = f"all {n_labels:,} labels" if budget is None else _labels(budget)
+        word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not to be told apart")
+        said.append(
+            f"with {labels} {word}, {100 * found.value:+.2f} points "
+            f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+        )
+    return (f"Fine-tuning against the probe: {'; '.join(said)}.",) if said else ()
+
+
+def _line(
+    rivals: Sequence[Comparison], accuracies: Mapping[str, float], budget: int | None, n_labels: int
+) -> str:
+    """The probe against its strongest control; collapse uses the source too, so it is said apart."""
+    without = [one for one in rivals if one.control != _COLLAPSE] or rivals
+    said = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
+    apart = [one for one in rivals if one.control == _COLLAPSE and one.verdict == "hurts"]
+    if not apart or len(without) == len(rivals):
+        return said
+    found = apart[0].difference
+    better, span = -100 * found.value, f"[{-100 * found.high:+.2f}, {-100 * found.low:+.2f}]"
+    return (
+        f"{said} But no new head is needed: collapse, which reads the answer off the source's own classes, "
+        f"does better by {better:.2f} points {span}."
+    )
+
+
+def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int | None) -> tuple[str, ...]:
+    """How many labels a control takes to do as well as the probe with few, read off its learning curve."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        if row.labels_per_class is not None:
+            curves.setdefault(row.strategy, []).append((row.labels_per_class, row.accuracy.value))
+    ours = dict(curves.get(PROBE, [])).get(budget or 0)
+    if ours is None or budget is None or len(curves[PROBE]) < 2:
+        return ()
+    needs = {}
+    for control in dict.fromkeys(one.control for one in comparisons):
+        if control != "majority" and control in curves:
+            needs[control] = _labels_to_reach(sorted(curves[control]), ours)
+    said = [
+        f"{name} with {number:,.0f}" if number < inf else f"{name} with more than {curves[name][-1][0]:,}"
+        for name, number in needs.items()
+        if number > budget
+    ]
+    if not said:
+        return ()
+    return (f"Transfer with {_labels(budget)} does as well as " + ", ".join(said) + ".",)
+
+
+def _labels_to_reach(curve: Sequence[tuple[int, float]], wanted: float) -> float:
+    """First number of labels at which a curve, straight over their logarithm, reaches an accuracy."""
+    if curve[0][1] >= wanted:
+        return curve[0][0]
+    for (few, low), (many, high) in itertools.pairwise(curve):
+        if high >= wanted:
+            return float(few * (many / few) ** ((wanted - low) / (high - low)))
+    return inf
+
+
+def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> str:
+    """One sentence: the probe against the strongest control at a budget."""
+    with_labels = f"With all {n_labels:,} labels" if budget is None else f"With {_labels(budget)}"
+    found, rival = comparison.difference, comparison.control
+    span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    if comparison.verdict == "cannot tell apart":
+        alone = found.low > 0 or found.high < 0
+        caveat = ", which chance among so many comparisons can explain (Holm)" if alone else ""
+        return (
+            f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
+            f"{100 * found.value:+.2f} points {span}{caveat}{_settled_by(comparison)}."
+        )
+    points = f"{abs(100 * found.value):.2f} points"
+    if comparison.verdict == "helps":
+        return f"{with_labels}, transfer helps by {points} {span} over its strongest control ({rival})."
+    return f"{with_labels}, transfer hurts by {points} {span}: {rival} does better."
+
+
+def _settled_by(comparison: Comparison) -> str:
+    """How large a test would tell them apart, if the difference is as large as it looks."""
+    number, here = comparison.n_to_settle, comparison.difference.n
+    if number is None:
+        return "; no test of a practical size would"
+    return f"; a test of about {number:,} images could" if number > here else ""
+
+
+def _labels(budget: int | None) -> str:
+    if budget is None:
+        return "all labels"
+    return f"{budget} label{'s' if budget > 1 else ''} per class"

@@ -1,0 +1,217 @@
+"""The report of a training: what it learned from, how it is judged, what happened, with which settings.
+
+Apart from trainings because nothing here decides a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from time import strftime
+from typing import Any, Protocol
+
+from headstart.data.checks.hold_out import holdout_sentence
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation, flip_warning
+from headstart.data.images.thumbnails import examples_of
+from headstart.networks.rate_test import RateCurve
+from headstart.records import Epoch, Evaluation, Figure, Gallery, PlainTable, StudyResult, TrainSettings
+from headstart.report.svg import rate_test
+from headstart.strategies.judge import TrainingJudged
+from headstart.strategies.learn import Learning, Learnt, best_epoch
+from headstart.strategies.provenance import made_with
+from headstart.workflows.gallery import Judged as Answers
+from headstart.workflows.gallery import galleries
+from headstart.workflows.train.rate import RateChoice
+
+__all__ = ["About", "Attended", "training_result"]
+
+_NONE = "none"
+_ALWAYS = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "optimizer",
+    "schedule",
+    "weight_decay",
+    "label_smoothing",
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What was asked for, as the report says it."""
+
+    network: str
+    engine: str
+    augmentation: Augmentation | None
+    command: str
+
+
+class Attended(Protocol):
+    """What a training remembers for its report."""
+
+    settings: TrainSettings
+    history: tuple[Epoch, ...]
+    rate: RateChoice | None
+    device: str
+
+
+def training_result(
+    dataset: Dataset,
+    parts: Learning,
+    learnt: Learnt,
+    attended: Attended,
+    about: About,
+    findings: tuple[str, ...],
+) -> StudyResult:
+    """What is known of a training, for its report.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With its splits.
+    parts : Learning
+        Images learned from and held out.
+    learnt : Learnt
+        The network, and its answers about other images.
+    attended : Attended
+        What happened.
+    about : About
+        What was asked for.
+    findings : tuple of str
+        The doctor's.
+
+    Returns
+    -------
+    StudyResult
+    """
+    judged, seed = learnt.judged, attended.settings.seed
+    evaluations = () if judged is None else (judged.evaluation(seed),)
+    calibrations = () if judged is None else (judged.calibration(),)
+    n_held = 0 if parts.held is None else len(parts.held)
+    return StudyResult(
+        title=learnt.model.manifest.name,
+        summary=_summary(dataset, parts, learnt, attended, about.network),
+        verdict=_verdict(about.network, judged, evaluations),
+        remarks=(*learnt.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
+        rows=(),
+        comparisons=(),
+        evaluations=evaluations,
+        curves=() if learnt.curve is None else (learnt.curve,),
+        facts=_facts(dataset, learnt, attended, about),
+        sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
+        examples=examples_of(parts.fit),
+        calibrations=calibrations,
+        tables=(_settings_table(attended, about),),
+        judged_on="training" if judged is None else judged.judged_on,
+        galleries=() if judged is None else _galleries(judged),
+        figures=_figures(attended.rate.curve if attended.rate else None),
+        kind="training",
+    )
+
+
+def _verdict(network: str, judged: TrainingJudged | None, evaluations: Sequence[Evaluation]) -> str:
+    if judged is None:
+        return (
+            "Nothing could be held out: a class has images of one group only, or copies of one image. "
+            "Add images to learn how accurate the network is on new ones."
+        )
+    found = evaluations[0].accuracy
+    return (
+        f"{network} answers {100 * found.value:.1f} % of {found.n:,} {judged.judged_on} images rightly "
+        f"[{100 * found.low:.1f}, {100 * found.high:.1f}]."
+    )
+
+
+def _galleries(judged: TrainingJudged) -> tuple[Gallery, ...]:
+    images = judged.images
+    return galleries(Answers(images, judged.probabilities, images.codes(), images.classes), heats=0)
+
+
+def _how_judged(parts: Learning, learnt: Learnt, settings: TrainSettings) -> str:
+    if learnt.judged is None:
+        return "It could not be judged on other images."
+    n_judged = len(learnt.judged.images)
+    if learnt.judged.judged_on == "cross-validated":
+        return (
+            f"The figures are cross-validated: each of the {n_judged:,} images was answered by a network "
+            "trained without its fold, copies and groups in one fold; the saved network learned from all."
+        )
+    said = f"The figures are about {n_judged:,} validation images that it did not learn from"
+    if settings.patience and parts.held is not None:
+        said += f"; {len(parts.held) - n_judged:,} others decided when to stop"
+    return f"{said}. Test images, if there are any, were not looked at."
+
+
+def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: Attended, network: str) -> str:
+    epochs = len(attended.history)
+    judged = _how_judged(parts, learnt, attended.settings)
+    return (
+        f"The network {network} learnt {len(dataset.classes)} classes from {len(parts.fit):,} images of "
+        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learnt.seconds:.1f} s. {judged}"
+    )
+
+
+def _remarks(dataset: Dataset, attended: Attended, augmentation: Augmentation | None) -> tuple[str, ...]:
+    held_out = holdout_sentence(dataset)
+    said = [held_out] if held_out else []
+    settings, n_epochs = attended.settings, len(attended.history)
+    if settings.patience:
+        best = best_epoch(attended.history, settings)
+        said.append(
+            f"Training ran {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were kept."
+        )
+    rate = attended.rate
+    if rate is not None and (rate.curve is None or rate.doubt):
+        said.append(f"Of the test of rates: {rate.doubt or rate.sentence(settings)}.")
+    warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
+    return (*said, *([warning] if warning else []))
+
+
+def _settings_table(attended: Attended, about: About) -> PlainTable:
+    plain, used = asdict(TrainSettings()), asdict(attended.settings)
+    shown = {name: value for name, value in used.items() if name in _ALWAYS or value != plain[name]}
+    lines = [(name.replace("_", " "), _said(value)) for name, value in shown.items() if name != "seed"]
+    views = () if about.augmentation is None else about.augmentation.operations
+    lines.append(("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in views) or _NONE))
+    tested = attended.rate is not None and attended.rate.curve is not None
+    found = " The learning rate was found by a test." if tested else ""
+    return PlainTable(
+        "How it was trained",
+        f"Settings in full are in the model's manifest.{found}",
+        ("setting", "value"),
+        tuple(lines),
+    )
+
+
+def _said(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _facts(dataset: Dataset, learnt: Learnt, attended: Attended, about: About) -> Mapping[str, str]:
+    return {
+        "command": about.command,
+        "network": about.network,
+        "engine": f"{about.engine} on {attended.device}",
+        "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        "model_fingerprint": learnt.model.manifest.source_fingerprint,
+        "seed": str(attended.settings.seed),
+        **made_with(about.engine),
+        "learning": f"{learnt.seconds:.1f} s",
+        "date": strftime("%Y-%m-%d"),
+    }
+
+
+def _figures(rate: RateCurve | None) -> tuple[Figure, ...]:
+    """A test of rates, if there was one."""
+    if rate is None:
+        return ()
+    return (
+        Figure(
+            "How the learning rate was found",
+            "The rate rose from step to step until the loss did. The line marks the rate that was trained "
+            "with: the highest of its schedule.",
+            rate_test(rate.rates, rate.losses, rate.suggestion),
+        ),
+    )

@@ -1,0 +1,94 @@
+"""Networks we train ourselves, once: the same data and settings find the same model again.
+
+In: a dataset and how to learn. Out: a Learnt, from the cache where it is there. Must not import an engine
+at the top. Called by recipes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation
+from headstart.errors import ModelError
+from headstart.models.model import open_model
+from headstart.records import Curve, TrainSettings
+from headstart.strategies.assemble import versions
+from headstart.strategies.learn import Learnt, learn_network
+from headstart.system.cache import cache_root, key_of
+from headstart.system.files import write_atomic
+from headstart.system.progress import SILENT, Progress
+
+__all__ = ["trained_network"]
+
+_FORMAT = 3  # raise it when the same parts would give another network
+
+
+def trained_network(
+    dataset: Dataset,
+    *,
+    network: str,
+    engine: str,
+    settings: TrainSettings,
+    augmentation: Augmentation | None = None,
+    keep: bool = True,
+    progress: Progress = SILENT,
+) -> Learnt:
+    """A network trained on a dataset, or the one that the same call trained before.
+
+    Parameters
+    ----------
+    dataset, network, engine, settings, augmentation, progress
+        As `strategies.learn_network` takes them.
+    keep : bool, default=True
+        Look into the cache, and keep what was trained; without, it is trained anew.
+
+    Returns
+    -------
+    Learnt
+        ``seconds`` are those of the training, whenever that was.
+
+    Raises
+    ------
+    HeadstartError
+        As `strategies.learn_network`.
+    """
+    parts = {
+        "format": _FORMAT,
+        "data": dataset.fingerprint,
+        "network": network,
+        "engine": engine,
+        "settings": asdict(settings),
+        "augmentation": None if augmentation is None else augmentation.parts(),
+        "version": versions(engine)["headstart"],
+    }
+    home = cache_root() / "networks" / key_of(parts)[:32]
+    if keep and (home / "curve.json").is_file():
+        try:
+            model = open_model(home / "model")
+            kept = json.loads((home / "curve.json").read_text(encoding="utf-8"))
+            curve = None if kept is None else Curve(**_floats(kept))
+            return Learnt(model, curve, float(model.manifest.timing["learning_s"]))
+        except (ModelError, OSError, ValueError, TypeError, KeyError):
+            shutil.rmtree(home, ignore_errors=True)  # what may be deleted may be damaged: train again
+    learnt = learn_network(
+        dataset,
+        network=network,
+        engine=engine,
+        settings=settings,
+        augmentation=augmentation,
+        progress=progress,
+    )
+    if keep:
+        home.mkdir(parents=True, exist_ok=True)
+        learnt.model.save(home / "model")
+        told = None if learnt.curve is None else asdict(learnt.curve)
+        write_atomic(home / "curve.json", json.dumps(told))  # last: its presence says the rest is whole
+    return learnt
+
+
+def _floats(kept: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}

@@ -1,0 +1,163 @@
+"""How a transfer is judged: on validation images where there are some, else by nested cross-validation.
+
+Apart from transfers because the answers here decide every figure of the report and nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headstart.data.dataset import Dataset
+from headstart.data.splits import fewest_per_class
+from headstart.records import Array, Source
+from headstart.sources.features import Extraction
+from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe
+from headstart.strategies.learn import Learning, Learnt, Probe, places_of
+from headstart.strategies.select import MOST_IMAGES
+from headstart.workflows.study.baselines import raw_pixels
+from headstart.workflows.study.controls import majority
+from headstart.workflows.study.protocol import Protocol
+from headstart.workflows.study.table import FINETUNE, PROBE, Table, run_table
+
+__all__ = ["Judged", "by_cross_validation", "by_validation"]
+
+_FOLDS, _MORE_FOLDS = 10, 20
+_FEW = 150  # images up to which a tenth less to learn from costs more than a point: more folds are cheap here
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Answers about images that the model they come from did not learn from.
+
+    Attributes
+    ----------
+    table : Table
+        The model and its controls on the same images.
+    images : Dataset
+        The images.
+    answers : ndarray of shape (n_images, n_classes), float32
+        Probabilities of the model, or of the models of the folds.
+    name : str
+        The row of the table that they belong to.
+    judged_on : str
+        What the images are, as a word before "images".
+    protocol : str
+        How they were held out, in a sentence.
+    """
+
+    table: Table
+    images: Dataset
+    answers: Array
+    name: str
+    judged_on: str
+    protocol: str
+
+
+def by_validation(
+    source: Source,
+    learnt: Learnt,
+    kept: Learnt,
+    parts: Learning,
+    wanted: Probe,
+    *,
+    seed: int,
+    options: Extraction,
+) -> Judged:
+    """The model itself on the validation images, which nothing was learned from or selected on.
+
+    Parameters
+    ----------
+    source : Source
+        Frozen.
+    learnt : Learnt
+        The probe.
+    kept : Learnt
+        The model: the probe or a fine-tuned network.
+    parts : Learning
+        With images held out.
+    wanted : Probe
+        What was asked for.
+    seed : int
+        Of the controls.
+    options : Extraction
+        Cache, runtime and precision.
+
+    Returns
+    -------
+    Judged
+    """
+    assert parts.held is not None and learnt.held_probs is not None and kept.held_probs is not None
+    answers, final = learnt.held_probs, kept.held_probs
+    strategies: dict[str, Strategy] = {PROBE: lambda learn, asked, seed: answers}
+    strategies |= _controls(Reader(source, parts.fit, parts.held, options, wanted.augmentation, seed), wanted)
+    if kept is not learnt:
+        strategies[FINETUNE] = lambda learn, asked, seed: final
+    protocol = Protocol((), 1, seed, shown=(FINETUNE,))
+    table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
+    said = (
+        f"The model learned from {len(parts.fit):,} images and is judged on {len(parts.held):,} others, "
+        "which nothing was learned from or selected on. Intervals are Wilson's, or count groups where images "
+        "have groups; differences are paired."
+    )
+    name = PROBE if kept is learnt else FINETUNE
+    return Judged(table, parts.held, final, name, "validation", said)
+
+
+def by_cross_validation(
+    source: Source, pool: Dataset, wanted: Probe, *, seed: int, options: Extraction
+) -> Judged | None:
+    """The whole procedure, selection included, repeated without each of ten or twenty folds of clusters.
+
+    Parameters
+    ----------
+    source : Source
+        Frozen.
+    pool : Dataset
+        The training images, with their clusters.
+    wanted : Probe
+        What was asked for; the rest is selected again in every fold.
+    seed : int
+        Deals the folds.
+    options : Extraction
+        Cache, runtime and precision.
+
+    Returns
+    -------
+    Judged or None
+        None if a class has images of one cluster only: then nothing can be held out.
+    """
+    fewest = fewest_per_class(pool.labels, pool.together)
+    if fewest < 2:
+        return None
+    pool = replace(pool, splits=None)
+    n_clusters = len(pool) if pool.together is None else len(np.unique(pool.together))
+    n_folds = min(_MORE_FOLDS if len(pool) <= _FEW else _FOLDS, n_clusters)
+    reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
+    probe = chosen_probe(reader, wanted, Chooser(reader, wanted, MOST_IMAGES))
+    strategies: Mapping[str, Strategy] = {PROBE: probe, **_controls(reader, wanted, whole=True)}
+    kind = "folds" if pool.groups is None else "grouped"
+    protocol = Protocol((), 1, seed, kind=kind, n_folds=n_folds)
+    table = run_table(strategies, pool, pool, protocol, progress=options.progress)
+    assert table.answers is not None, "there are images to answer"
+    selected = bool(places_of(source, wanted)[1])
+    again = " Layer, pooling and head were selected again in every fold." if selected else ""
+    said = (
+        f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one "
+        f"fold; each image was answered by a model that learned from the other folds only.{again} The saved "
+        "model learned from all images. Intervals allow for the images that folds share."
+    )
+    return Judged(table, pool, table.answers, PROBE, "cross-validated", said)
+
+
+def _controls(reader: Reader, wanted: Probe, *, whole: bool = False) -> dict[str, Strategy]:
+    """Raw pixels and the commonest class; with raw pixels as the source nothing is transferred."""
+    if reader.source.name == "pixels":
+        return {}
+    makers: dict[str, Callable[[], Strategy]] = {
+        "raw pixels": lambda: raw_pixels(reader, balance=wanted.balance),
+        "majority": lambda: majority(reader.pool, whole=whole),
+    }
+    return {name: make() for name, make in makers.items()}

@@ -1,0 +1,257 @@
+"""A transfer as a user asks for it: check the data, select, fit, judge on other images, report.
+
+Apart from strategies because the command, Python and recipes share it from the checks to the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import strftime
+
+from headstart.data.checks.hold_out import hold_out, holdout_sentence
+from headstart.data.checks.refuse import checked
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import flip_warning
+from headstart.data.images.thumbnails import examples_of
+from headstart.evaluation.calibration import reliability
+from headstart.evaluation.metrics import evaluate
+from headstart.records import Calibration, Evaluation, Gallery, PlainTable, Source, StudyResult
+from headstart.sources.features import PLAIN, Extraction
+from headstart.strategies.finetune.model import attempt, depth_table
+from headstart.strategies.finetune.options import Opening
+from headstart.strategies.learn import CHOSEN, Learning, Learnt, Probe, learn_head
+from headstart.strategies.provenance import about_head, about_source, made_with
+from headstart.strategies.select import Choice
+from headstart.workflows.gallery import Judged as Answers
+from headstart.workflows.gallery import galleries
+from headstart.workflows.transfer.judge import Judged, by_cross_validation, by_validation
+
+__all__ = ["Transferred", "choice_table", "run_transfer", "short_name"]
+
+_SHOWN = 12  # trials in a report
+_FIFTH = 0.2
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What was learnt, and what is known of it."""
+
+    learnt: Learnt
+    result: StudyResult
+
+
+def run_transfer(
+    source: Source,
+    dataset: Dataset,
+    wanted: Probe = CHOSEN,
+    *,
+    seed: int = 0,
+    options: Extraction = PLAIN,
+    allow_leaks: bool = False,
+    command: str = "",
+    opening: Opening | None = None,
+    judge: bool = True,
+    holdout: float | None = None,
+) -> Transferred:
+    """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
+
+    Parameters
+    ----------
+    source : Source
+        Frozen.
+    dataset : Dataset
+        Its ``test`` split, if any, is not looked at.
+    wanted : Probe, optional
+        What is given; the rest is chosen by cross-validation on the training images.
+    seed : int, default=0
+        Decides folds, held-out images and views.
+    options : Extraction, optional
+        Cache and runtime; everything is computed in fp32, as the saved model computes.
+    allow_leaks : bool, default=False
+        Go on with images that are in two splits.
+    command : str, default=''
+        What the user typed, for the report.
+    opening : Opening, optional
+        Try fine-tuning too, and keep what does better on images held out of the training images. Default:
+        the probe alone.
+    judge : bool, default=True
+        Measure accuracy; without, the model is made and nothing is known of it.
+    holdout : float, optional
+        Share of the images to hold out as a test set; see `data.heldout.hold_out`.
+
+    Returns
+    -------
+    Transferred
+        Its figures are about images that nothing was learned from or selected on: the dataset's own ``val``
+        split, or a held-out tenth of 500 images or more, or the answers of a nested cross-validation.
+
+    Raises
+    ------
+    HeadstartError
+        Of the kind that fits; before anything is computed where that can be.
+    """
+    options = replace(options, precision="fp32")  # what is judged is what is saved
+    dataset, found = checked(dataset, allow_leaks=allow_leaks)
+    dataset = hold_out(dataset, holdout, seed, source.seen)
+    learnt = learn_head(source, dataset, wanted, seed=seed, options=options, held_share=_held_share(opening))
+    parts, kept, tried = learnt.parts, learnt, None
+    assert parts is not None, "a head learns from a part of the dataset"
+    if opening is not None:
+        tried = attempt(source, dataset, learnt, wanted, opening, parts, seed=seed, options=options)
+        kept = tried.learnt
+    judged = None
+    if judge and parts.held is None:
+        judged = by_cross_validation(source, parts.fit, wanted, seed=seed, options=options)
+    elif judge:
+        judged = by_validation(source, learnt, kept, parts, wanted, seed=seed, options=options)
+    kept = _noted(kept, judged)
+    flips = None if wanted.augmentation is None else flip_warning(dataset.classes, wanted.augmentation)
+    said = (
+        holdout_sentence(dataset),
+        tried.sentence if tried else None,
+        learnt.choice.sentence if learnt.choice else None,
+        flips,
+    )
+    remarks = (*(text for text in said if text), *found.remarks)
+    result = StudyResult(
+        kind="transfer",
+        title=f"{short_name(source.name)} to {dataset.name}",
+        summary=_summary(kept, judged),
+        verdict=_verdict(judged),
+        remarks=(*(() if judged is None else judged.table.remarks), *remarks),
+        rows=() if judged is None else judged.table.rows,
+        comparisons=() if judged is None else judged.table.comparisons,
+        evaluations=() if judged is None else (_evaluation(judged, dataset, seed),),
+        curves=() if kept.curve is None else (kept.curve,),
+        facts=_facts(source, dataset, kept, command),
+        sizes=_sizes(parts, judged, dataset),
+        examples=examples_of(parts.fit),
+        protocol="" if judged is None else judged.protocol,
+        calibrations=() if judged is None else (_calibration(judged, dataset),),
+        galleries=() if judged is None else _galleries(judged, dataset, source),
+        tables=(
+            *([depth_table(tried.decision)] if tried and tried.decision.trials else []),
+            *([choice_table(learnt.choice)] if learnt.choice else []),
+        ),
+        judged_on="training" if judged is None else judged.judged_on,
+    )
+    return Transferred(kept, result)
+
+
+def _held_share(opening: Opening | None) -> float | None:
+    """Share held out of a dataset without validation images: by rule, or a fifth where fine-tuning is tried.
+
+    Cross-validating fine-tuning would take ten times as long as fine-tuning itself.
+    """
+    return None if opening is None else _FIFTH
+
+
+def _noted(kept: Learnt, judged: Judged | None) -> Learnt:
+    """The model with its accuracy on images that it did not learn from in its manifest."""
+    if judged is None or judged.judged_on != "cross-validated":
+        return kept
+    found = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    score = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
+    manifest = kept.model.manifest
+    noted = replace(manifest, scores={**manifest.scores, **score})
+    return replace(kept, model=replace(kept.model, manifest=noted))
+
+
+def _verdict(judged: Judged | None) -> str:
+    if judged is None:
+        return (
+            "Nothing could be held out: a class has images of one group only, or copies of one image. "
+            "Add images to learn how accurate the model is on new ones."
+        )
+    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    said = (
+        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are answered rightly "
+        f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]."
+    )
+    return f"{said} {judged.table.verdict}" if judged.table.comparisons else said
+
+
+def _sizes(parts: Learning, judged: Judged | None, dataset: Dataset) -> dict[str, int]:
+    sizes = {"train": len(parts.fit), "classes": len(dataset.classes)}
+    return sizes if judged is None else {**sizes, judged.judged_on: len(judged.images)}
+
+
+def _evaluation(judged: Judged, dataset: Dataset, seed: int) -> Evaluation:
+    """The answers in detail; accuracy keeps the interval of the table."""
+    title = f"{judged.judged_on.capitalize()} images of {dataset.name}"
+    codes = judged.images.codes(dataset.classes)
+    found = evaluate(title, judged.answers, codes, dataset.classes, seed)
+    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    return replace(found, accuracy=ours)
+
+
+def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
+    title = f"How reliable its probabilities are: {judged.judged_on} images of {dataset.name}"
+    return reliability(title, judged.answers, judged.images.codes(dataset.classes))
+
+
+def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
+    codes = judged.images.codes(dataset.classes)
+    return galleries(Answers(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0)
+
+
+def short_name(source: str) -> str:
+    """A source's name without the folders above it.
+
+    Examples
+    --------
+    >>> short_name("timm:local-dir:/home/me/weights/resnet50"), short_name("timm:vgg16")
+    ('resnet50', 'timm:vgg16')
+    """
+    return source.rstrip("/").rpartition("/")[2] if "/" in source else source
+
+
+def choice_table(choice: Choice) -> PlainTable:
+    """The best trials of a choice, a line each."""
+    lines = tuple(
+        (
+            one.title,
+            one.described,
+            f"{100 * one.accuracy.value:.2f}",
+            f"{one.loss:.4f}",
+        )
+        for one in choice.trials[:_SHOWN]
+    )
+    left = len(choice.trials) - len(lines)
+    more = f" {left} more were tried." if left else ""
+    return PlainTable(
+        "How layer, pooling and head were selected",
+        f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
+        f"candidates in {choice.seconds:.1f} s, the least loss first. The accuracies here selected the first "
+        f"line and are too high for it: they are no estimate of accuracy on new images.{more}",
+        ("candidate", "setting", "accuracy, %", "loss, nats"),
+        lines,
+    )
+
+
+def _summary(learnt: Learnt, judged: Judged | None) -> str:
+    manifest = learnt.model.manifest
+    source = manifest.source
+    state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
+    name = short_name(source["name"]).removesuffix(", fine-tuned")
+    where = f"{name}, {state}, read at {source['tap']} ({source['pooling']})"
+    return (
+        f"A {manifest.head['name']} head on {where} learned {len(manifest.classes)} classes from "
+        f"{manifest.data['n_images']:,} images." + ("" if judged is None else f" {judged.protocol}")
+    )
+
+
+def _facts(source: Source, dataset: Dataset, learnt: Learnt, command: str) -> Mapping[str, str]:
+    return {
+        "command": command,
+        "source": about_source(source),
+        "source_fingerprint": source.fingerprint,
+        "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        "model_fingerprint": learnt.model.manifest.source_fingerprint,
+        "head": about_head(learnt.model.manifest.head),
+        "seed": str(learnt.model.manifest.seed),
+        **made_with(),
+        "learning": f"{learnt.seconds:.1f} s, features included",
+        "date": strftime("%Y-%m-%d"),
+    }

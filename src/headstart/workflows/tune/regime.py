@@ -1,0 +1,127 @@
+"""How a network is trained, as far as it is searched, and what that makes of the network.
+
+In: a NetworkSpec and settings. Out: settings of a training, and a wider spec with dropout. Computes nothing
+else: must not import an engine or a search. Called by tune_training and tunings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from headstart.errors import SettingError
+from headstart.records import LayerSpec, NetworkSpec, TrainSettings
+
+__all__ = ["Regime", "default_regime", "widened", "with_dropout"]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How a network is trained, as far as it is searched; ``width`` multiplies units and channels."""
+
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    epochs: int = 5
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    width: float = 1.0
+    dropout: float = 0.0
+
+    def settings(self, seed: int) -> TrainSettings:
+        """The part of it that training takes."""
+        return TrainSettings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            label_smoothing=self.label_smoothing,
+            weight_decay=self.weight_decay,
+            seed=seed,
+        )
+
+    def network(self, spec: NetworkSpec) -> NetworkSpec:
+        """The part of it that is the network's."""
+        return with_dropout(widened(spec, self.width), self.dropout)
+
+
+def default_regime(spec: NetworkSpec) -> Regime:
+    """What ``train`` does when nothing is said: the network as it is, five epochs of Adam."""
+    own = [layer.options["rate"] for layer in spec.layers if layer.kind == "dropout"]
+    return Regime(dropout=float(own[0]) if own else 0.0)
+
+
+def widened(spec: NetworkSpec, width: float) -> NetworkSpec:
+    """The same network with so many times the channels and units in every layer but the last.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        Any.
+    width : float
+        Above 0; numbers are rounded, and at least 1.
+
+    Returns
+    -------
+    NetworkSpec
+
+    Raises
+    ------
+    SettingError
+        If the width is not above 0.
+
+    Examples
+    --------
+    >>> from headstart.networks.specs import architecture
+    >>> from headstart.records import InputSpec
+    >>> wide = widened(architecture("mlp", InputSpec(8, 8, 1), 10), 0.5)
+    >>> [layer.options["units"] for layer in wide.layers if layer.kind == "dense"]
+    [64, 32, 10]
+    """
+    if not width > 0:
+        raise SettingError(f"width is {width!r}, need a number above 0; 1 leaves the network as it is")
+    layers = []
+    for layer in spec.layers[:-1]:
+        scaled = {
+            name: max(1, round(layer.options[name] * width))
+            for name in ("channels", "units")
+            if name in layer.options
+        }
+        layers.append(replace(layer, options={**layer.options, **scaled}))
+    return replace(spec, layers=(*layers, spec.layers[-1]))
+
+
+def with_dropout(spec: NetworkSpec, rate: float) -> NetworkSpec:
+    """The same network with dropout at a rate: where it has some, else before its last dense layer.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        Any.
+    rate : float
+        Share dropped, in [0, 1); 0 takes dropout out.
+
+    Returns
+    -------
+    NetworkSpec
+
+    Raises
+    ------
+    SettingError
+        If the rate is out of range.
+
+    Examples
+    --------
+    >>> from headstart.networks.specs import architecture
+    >>> from headstart.records import InputSpec
+    >>> with_dropout(architecture("mlp", InputSpec(8, 8, 1), 10), 0.25).layer_names[-3:]
+    ('hidden2', 'dropout', 'output')
+    """
+    if not 0 <= rate < 1:
+        raise SettingError(f"dropout is {rate!r}, need a share in [0, 1); 0 drops nothing")
+    has = any(layer.kind == "dropout" for layer in spec.layers)
+    layers = [
+        replace(layer, options={**layer.options, "rate": rate}) if layer.kind == "dropout" else layer
+        for layer in spec.layers
+        if rate or layer.kind != "dropout"
+    ]
+    if rate and not has:
+        layers.insert(len(layers) - 1, LayerSpec("dropout", "dropout", {"rate": rate}))
+    return replace(spec, layers=tuple(layers))

@@ -1,0 +1,536 @@
+"""A search as a user asks for it: examine the data, search, say what won and what the search is worth.
+
+In: a source or the name of a network, a Dataset, a Search. Out: a StudyResult about training images, and
+the command that uses the winner. Must not import an engine at the top. Called by the command line.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter, strftime
+
+from headstart.data.checks.refuse import checked
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
+from headstart.data.images.prepare import POLICIES
+from headstart.data.images.thumbnails import examples_of
+from headstart.data.stores import ArrayImages
+from headstart.errors import SettingError, nearest
+from headstart.evaluation.compare import holm, verdict
+from headstart.networks.specs import ARCHITECTURES
+from headstart.records import Comparison, Difference, Factor, PlainTable, Row, Score, Source, StudyResult
+from headstart.sources.features import PLAIN, Extraction
+from headstart.sources.registry import open_source
+from headstart.strategies.provenance import about_source, made_with
+from headstart.workflows.transfer.run import short_name
+from headstart.workflows.tune.features import NO_VIEWS, FeatureTrial, FeatureTuning, tune_features
+from headstart.workflows.tune.regime import Regime
+from headstart.workflows.tune.training import NetworkTrial, TrainingTuning, tune_training
+
+__all__ = ["Search", "Tuned", "augmentations_for", "policies_for", "run_tuning"]
+
+_SHOWN = 12  # trials in a report
+_REPORT_SHARE = 0.05  # of a budget
+_LEAST_S = 1e-3
+_ALPHA = 0.05
+_VIEWS, _ENGINE = 3, "torch"
+_TYPED = {
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "learning_rate": "--learning-rate",
+    "label_smoothing": "--label-smoothing",
+}
+"""Settings that ``headstart train`` takes, by their option; the others are said in a remark."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched and for how long; None leaves it to the data.
+
+    ``policies``, ``augments`` (names of presets), ``views`` and ``size_px`` are of a search over features;
+    ``n_trials``, ``engine`` and ``storage`` (an SQLite file) of one over training. ``budget_s`` is in
+    seconds for everything, and of both.
+    """
+
+    policies: tuple[str, ...] | None = None
+    augments: tuple[str, ...] | None = None
+    views: int | None = None
+    size_px: int | None = None
+    n_trials: int | None = None
+    engine: str | None = None
+    storage: Path | None = None
+    budget_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found: for a report, as the command that uses it, and in full."""
+
+    result: StudyResult
+    command: str
+    found: FeatureTuning | TrainingTuning
+
+
+def run_tuning(
+    name: str,
+    dataset: Dataset,
+    search: Search = Search(),
+    *,
+    seed: int = 0,
+    options: Extraction = PLAIN,
+    allow_leaks: bool = False,
+    command: str = "",
+    data: str | None = None,
+    begun: float | None = None,
+) -> Tuned:
+    """Search over features of a source, or over the training of a network, and report.
+
+    Parameters
+    ----------
+    name : str
+        A source as `sources.open_source` takes it; or ``cnn``, ``mlp``, ``mlp-wide``, whose training is
+        searched.
+    dataset : Dataset
+        With splits, only ``train`` is learnt from and judged by: neither ``val`` nor ``test``.
+    search : Search, optional
+        What is tried. Default: what makes sense for the data.
+    seed : int, default=0
+        Decides folds, views, partings and what is tried.
+    options : Extraction, optional
+        Cache, runtime and precision; its progress is told of training, too.
+    allow_leaks : bool, default=False
+        Go on with images that are in two splits.
+    command : str, default=''
+        What the user typed, for the report.
+    data : str, optional
+        What the user typed for the dataset, for the recommended command. Default: its name.
+    begun : float, optional
+        `time.perf_counter` when the budget began, so that reading the data counts. Default: now.
+
+    Returns
+    -------
+    Tuned
+        Its figures are about images that the search did not see.
+
+    Raises
+    ------
+    HeadstartError
+        Of the kind that fits; before anything is computed where that can be.
+    """
+    begun = perf_counter() if begun is None else begun
+    asked = _Asked(name, dataset, search, seed, command, dataset.name if data is None else data)
+    if name in ARCHITECTURES:
+        _refuse(search, "network", ("policies", "augments", "views", "size_px"), "a source")
+        clustered, found = checked(dataset, allow_leaks=allow_leaks)
+        tuned = tune_training(
+            clustered,
+            storage=search.storage or Path("trials.sqlite"),
+            network=name,
+            engine=search.engine or _ENGINE,
+            budget_s=_left(search.budget_s, begun),
+            n_trials=search.n_trials,
+            seed=seed,
+            progress=options.progress,
+        )
+        over = _exceeded(search.budget_s, begun, "one training is always finished")
+        return _of_training(asked, tuned, (*over, *found.remarks))
+    _refuse(search, "source", ("n_trials", "engine"), "a network")
+    augmentations = augmentations_for(dataset, search.augments, search.views or _VIEWS)
+    sources = _sources(asked, policies_for(dataset, search.policies))
+    clustered, found = checked(dataset, allow_leaks=allow_leaks)
+    searched = tune_features(
+        sources,
+        clustered,
+        augmentations=augmentations,
+        seed=seed,
+        options=options,
+        budget_s=_left(search.budget_s, begun),
+    )
+    warnings = [flip_warning(dataset.classes, one) for one in augmentations.values()]
+    over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
+    remarks = (*over, *(text for text in warnings if text), *found.remarks)
+    return _of_features(asked, next(iter(sources.values())), searched, remarks)
+
+
+def _left(budget_s: float | None, begun: float) -> float | None:
+    """Seconds of a budget that are left for the search: the report takes some too."""
+    if budget_s is None:
+        return None
+    return max((1 - _REPORT_SHARE) * budget_s - (perf_counter() - begun), _LEAST_S)
+
+
+def _exceeded(budget_s: float | None, begun: float, why: str) -> tuple[str, ...]:
+    """A remark where a budget was too small for what is always done."""
+    seconds = perf_counter() - begun
+    if budget_s is None or seconds <= budget_s:
+        return ()
+    return (f"The search took {seconds:.0f} s of a budget of {budget_s:g} s: {why}.",)
+
+
+def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Preparations worth trying: ink only for characters, squish, crop and letterbox only for files.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Arrays all have one size, which squish, crop and letterbox leave alone.
+    named : sequence of str, optional
+        What the user names instead.
+
+    Returns
+    -------
+    tuple of str
+        May be empty: then the source's own is all there is.
+
+    Raises
+    ------
+    SettingError
+        If a name is unknown.
+    """
+    if named is not None:
+        for name in named:
+            if name not in POLICIES:
+                raise SettingError(
+                    f"policy is {name!r}, need one of {', '.join(POLICIES)}; {nearest(name, POLICIES)}"
+                )
+        return tuple(dict.fromkeys(named))
+    shapes = () if isinstance(dataset.images, ArrayImages) else ("squish", "crop", "letterbox")
+    return (*shapes, *(["ink"] if _characters(dataset) else []))
+
+
+def augmentations_for(
+    dataset: Dataset, named: Sequence[str] | None = None, views: int = _VIEWS
+) -> dict[str, Augmentation]:
+    """Views worth trying: handwriting for characters, else photo; none where torch or kornia are missing.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its classes tell what it shows.
+    named : sequence of str, optional
+        Presets that the user names instead; ``none`` is tried in any case.
+    views : int, default=3
+        Augmented views of each image.
+
+    Returns
+    -------
+    dict of str to Augmentation
+
+    Raises
+    ------
+    SettingError
+        If a name is unknown, or there is no view.
+    """
+    if named is None:
+        installed = find_spec("torch") is not None and find_spec("kornia") is not None
+        named = [] if not installed else ["handwriting" if _characters(dataset) else "photo"]
+    return {name: parse_augmentation(name, views) for name in dict.fromkeys(named) if name != NO_VIEWS}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for."""
+
+    name: str
+    dataset: Dataset
+    search: Search
+    seed: int
+    command: str
+    data: str
+
+    @property
+    def train(self) -> Dataset:
+        """The images that a search may look at."""
+        return self.dataset if self.dataset.splits is None else self.dataset.split("train")
+
+
+def _characters(dataset: Dataset) -> bool:
+    """Whether the classes are named as digits and letters are."""
+    return flip_warning(dataset.classes, parse_augmentation("flip=1")) is not None
+
+
+def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None:
+    """An option that would be passed over in silence is an error."""
+    for name in names:
+        value = getattr(search, name)
+        if value is not None:
+            raise SettingError(
+                f"{name.removeprefix('n_').removesuffix('_px')} is {value!r}, need it left out for a {what}; "
+                f"it is for {other}"
+            )
+
+
+def _sources(asked: _Asked, policies: Sequence[str]) -> dict[str, Source]:
+    """The source under each preparation, its own first where it is among them or none is named."""
+    plain = open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px)
+    own = plain.input.policy
+    if asked.search.policies is None:
+        policies = (own, *policies)
+    order = sorted(dict.fromkeys(policies), key=lambda policy: policy != own)
+    return {
+        policy: open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px, policy)
+        for policy in order
+    }
+
+
+def _of_features(asked: _Asked, source: Source, found: FeatureTuning, remarks: Sequence[str]) -> Tuned:
+    best, command = found.best, _transfer_command(asked, found.best)
+    rows = (
+        Row("tuned", None, found.nested, found.repeats, found.spread, found.seconds),
+        *(Row(one.name, None, one.accuracy, found.repeats, one.spread, 0.0) for one in found.rivals),
+    )
+    comparisons = _compared([(one.name, one.lead) for one in found.rivals])
+    verdict = (
+        f"{_capital(best.title)}: the search that chose it gets {_share(found.nested)} of images right that "
+        f"it did not see. {_against(comparisons)}"
+    )
+    same = sum(one.where == best.where and one.augment == best.augment for one in found.picks)
+    said = [
+        f"Use it: {command}",
+        f"Its own score in the search, {_share(best.accuracy)}, is the best of {len(found.trials):,} and "
+        f"{_optimism(found.optimism)}.",
+        f"Without each of the {len(found.picks)} outer folds the search picked the same place {same} times.",
+        *_lead_said(found),
+        *([f"Not tried: {', '.join(found.left_out)}."] if found.left_out else []),
+    ]
+    result = StudyResult(
+        title=f"Tuning {short_name(asked.name)} on {asked.dataset.name}",
+        summary=_feature_summary(asked, found),
+        verdict=verdict,
+        remarks=(*said, *remarks),
+        rows=rows,
+        comparisons=comparisons,
+        evaluations=(),
+        curves=(),
+        facts=_facts(
+            asked,
+            {"source": about_source(replace(source, name=asked.name)), "use_it": command},
+            found.seconds,
+        ),
+        sizes={"train": found.n_images, "ways": len(found.trials), "classes": len(asked.dataset.classes)},
+        examples=examples_of(asked.train),
+        tables=(_mattered(found.factors), _trials_table(found)),
+        judged_on="nested cross-validated training",
+        protocol=_feature_protocol(found),
+        factors=found.factors,
+    )
+    return Tuned(result, command, found)
+
+
+def _of_training(asked: _Asked, found: TrainingTuning, remarks: Sequence[str]) -> Tuned:
+    command = _train_command(asked, found.best.regime)
+    comparisons = _compared([("default settings", found.lead)])
+    untyped = {
+        name: value
+        for name, value in asdict(found.best.regime).items()
+        if name not in _TYPED and value != getattr(found.default_regime, name)
+    }
+    kept = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in untyped.items())
+    said = [
+        f"Use it: {command}",
+        *([f"The command has no option yet for what else was chosen: {kept}."] if untyped else []),
+        f"On the {found.watched.n:,} images that it was chosen by, the same model gets "
+        f"{_share(found.watched)}: the best of {len(found.trials):,}, which "
+        f"{_optimism(found.watched.value - found.judged.value)}.",
+        f"{found.n_pruned} of {len(found.trials)} trials were stopped early.",
+        *([f"{found.n_resumed} trials are of an earlier run."] if found.n_resumed else []),
+        *(["The search was interrupted; the same command goes on."] if found.interrupted else []),
+    ]
+    result = StudyResult(
+        title=f"Tuning the training of {asked.name} on {asked.dataset.name}",
+        summary=f"{len(found.trials)} trainings of {asked.name} ({found.engine}) on {found.n_fit:,} images, "
+        f"chosen by {found.watched.n:,} others and judged by {found.judged.n:,} that no trial saw.",
+        verdict=f"{_capital(_regime_said(found.best.regime))}: {_share(found.judged)} of images right that "
+        f"no trial saw. {_against(comparisons)}",
+        remarks=(*said, *remarks),
+        rows=(
+            Row("tuned", None, found.judged, 1, 0.0, found.best.seconds),
+            Row("default settings", None, found.default, 1, 0.0, 0.0),
+        ),
+        comparisons=comparisons,
+        evaluations=(),
+        curves=(),
+        facts=_facts(
+            asked, {"network": asked.name, "engine": found.engine, "use_it": command}, found.seconds
+        ),
+        sizes={"train": len(asked.train), "trials": len(found.trials), "classes": len(asked.dataset.classes)},
+        examples=examples_of(asked.train),
+        tables=(*([_mattered(found.factors)] if found.factors else []), _network_table(found)),
+        judged_on="held-out training",
+        protocol="The training images were parted in three, stratified: to learn from, to choose by, to "
+        "judge by. No trial saw the last, nor the validation and test images. The interval is Wilson's; "
+        "tuned and default settings are compared on the same images by McNemar's exact test.",
+        factors=found.factors,
+    )
+    return Tuned(result, command, found)
+
+
+def _compared(leads: Sequence[tuple[str, Difference]]) -> tuple[Comparison, ...]:
+    adjusted = holm([lead.p_value for _, lead in leads])
+    return tuple(
+        Comparison("tuned", name, None, lead, p, verdict(lead, p, _ALPHA))
+        for (name, lead), p in zip(leads, adjusted, strict=True)
+    )
+
+
+def _against(comparisons: Sequence[Comparison]) -> str:
+    """What searching gained over the best of the ways with less of it."""
+    rival = min(comparisons, key=lambda one: one.difference.value)
+    span = _points(rival.difference)
+    if rival.verdict == "cannot tell apart":
+        return f"Whether that is better than {rival.control} cannot be told: {span}."
+    return f"Tuning {rival.verdict}: {span} against {rival.control}."
+
+
+def _points(lead: Difference) -> str:
+    return f"{100 * lead.value:+.2f} points [{100 * lead.low:+.2f}, {100 * lead.high:+.2f}]"
+
+
+def _optimism(points: float) -> str:
+    said = f"{100 * abs(points):.2f} points"
+    return f"flatters by {said}" if points > 0 else f"does not flatter here ({said} below)"
+
+
+def _lead_said(found: FeatureTuning) -> list[str]:
+    if found.runner_up is None or found.lead is None:
+        return []
+    return [
+        f"In the search it was {_points(found.lead)} from the best of another place or preparation "
+        f"({found.runner_up.title})."
+    ]
+
+
+def _feature_summary(asked: _Asked, found: FeatureTuning) -> str:
+    wheres = {trial.where for trial in found.trials}
+    return (
+        f"{len(found.trials):,} ways to use {short_name(asked.name)}, frozen, tried on {found.n_images:,} "
+        f"training images: {len({where.policy for where in wheres})} preparation(s), "
+        f"{len({(where.tap, where.pooling) for where in wheres})} place(s) to read, "
+        f"{len({trial.head for trial in found.trials})} head(s) at all their strengths, "
+        f"{len({trial.augment for trial in found.trials}) - 1} augmentation(s) of the best places."
+    )
+
+
+def _feature_protocol(found: FeatureTuning) -> str:
+    again = f", {found.repeats} times over" if found.repeats > 1 else ""
+    return (
+        f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
+        f"whole search was run again (leave-one-out inside), its winner fitted and asked about that "
+        "fold. Validation and test images were not looked at. Views were learnt from, never judged by. "
+        "Intervals of accuracies count two thirds of the images, since folds share training images; "
+        "differences are by the corrected resampled t-test over folds, with Holm's adjustment."
+    )
+
+
+def _mattered(factors: Sequence[Factor]) -> PlainTable:
+    """Each setting's share, and its best value with that value's score."""
+    lines = []
+    for one in factors:
+        score, value = max(zip(one.scores, map(_plain, one.values), strict=True), key=lambda pair: pair[0])
+        lines.append((one.name, f"{100 * one.importance:.0f}", value, f"{100 * score:.2f}"))
+    return PlainTable(
+        "What mattered",
+        "The share of the variance between trials that a setting explains by itself, the value that scored "
+        "highest, and that score. These scores chose, so they flatter.",
+        ("setting", "share, %", "best value", "accuracy, %"),
+        tuple(lines),
+    )
+
+
+def _trials_table(found: FeatureTuning) -> PlainTable:
+    best: dict[str, FeatureTrial] = {}
+    for trial in found.trials:
+        best.setdefault(trial.title, trial)
+    lines = [
+        (one.title, f"{one.strength:g}", *_cells(one.accuracy), f"{one.error:.4f}")
+        for one in list(best.values())[:_SHOWN]
+    ]
+    return PlainTable(
+        "The best trials",
+        f"Leave-one-out cross-validation on {found.n_images:,} training images, whole clusters of copies and "
+        "groups at a time; each line with the strength that its head chooses, ranked by loss. "
+        f"{max(len(best) - _SHOWN, 0):,} more follow.",
+        ("head, tap, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
+        tuple(lines),
+    )
+
+
+def _network_table(found: TrainingTuning) -> PlainTable:
+    return PlainTable(
+        "The best trials",
+        f"Accuracy on the {found.watched.n:,} images that chose. Trials stopped early come last, with their "
+        f"last accuracy. {max(len(found.trials) - _SHOWN, 0):,} more follow.",
+        ("settings", "accuracy, %", "loss, nats", "epochs done", "seconds"),
+        tuple(_network_line(one) for one in found.trials[:_SHOWN]),
+    )
+
+
+def _network_line(one: NetworkTrial) -> tuple[str, ...]:
+    stopped = ", stopped" if one.pruned else ""
+    return (
+        f"{one.number + 1}: {_regime_said(one.regime)}{stopped}",
+        f"{100 * one.accuracy:.2f}",
+        f"{one.loss:.4f}",
+        str(one.epochs_done),
+        f"{one.seconds:.1f}",
+    )
+
+
+def _regime_said(regime: Regime) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(regime).items())
+
+
+def _transfer_command(asked: _Asked, best: FeatureTrial) -> str:
+    words = ["headstart", "transfer", asked.name, asked.data, "-o", "MODEL"]
+    words += ["--tap", best.where.tap, "--pooling", best.where.pooling, "--head", best.head]
+    words += ["--policy", best.where.policy]
+    if best.augment != NO_VIEWS:
+        words += ["--augment", best.augment, "--views", str(asked.search.views or _VIEWS)]
+    if asked.search.size_px is not None:
+        words += ["--size", str(asked.search.size_px)]
+    return shlex.join([*words, *_seed(asked)])
+
+
+def _train_command(asked: _Asked, regime: Regime) -> str:
+    words = ["headstart", "train", asked.data, "-o", "MODEL", "--network", asked.name]
+    words += ["--engine", asked.search.engine or _ENGINE]
+    for name, option in _TYPED.items():
+        words += [option, f"{getattr(regime, name):g}"]
+    return shlex.join([*words, *_seed(asked)])
+
+
+def _seed(asked: _Asked) -> list[str]:
+    return ["--seed", str(asked.seed)] if asked.seed else []
+
+
+def _facts(asked: _Asked, special: Mapping[str, str], seconds: float) -> dict[str, str]:
+    engine = (asked.search.engine or _ENGINE) if asked.name in ARCHITECTURES else "scratch"
+    return {
+        "command": asked.command,
+        **special,
+        "data": f"{asked.dataset.name}, fingerprint {asked.dataset.fingerprint}",
+        "seed": str(asked.seed),
+        **made_with(engine),
+        "searching": f"{seconds:.1f} s",
+        "date": strftime("%Y-%m-%d"),
+    }
+
+
+def _share(score: Score) -> str:
+    return f"{score.value:.2%} [{score.low:.2%}, {score.high:.2%}]"
+
+
+def _cells(score: Score) -> tuple[str, str]:
+    return f"{100 * score.value:.2f}", f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

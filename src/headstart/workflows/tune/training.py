@@ -1,0 +1,582 @@
+"""The search over how a network is trained: rate, batch, epochs, regularisation, width and dropout.
+
+In: a network's name, training images, a budget. Out: every trial, what mattered, and the winner judged on
+images that no trial saw. Trials live in an SQLite file, so a search that was stopped goes on.
+Owns optuna, imported on use. Must not import an engine. Called by tunings.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset, require_classes
+from headstart.data.images.prepare import prepare
+from headstart.data.splits import holdout
+from headstart.errors import DataError, SettingError
+from headstart.evaluation.clusters import accuracy_score, clustered_difference
+from headstart.evaluation.compare import paired_difference
+from headstart.networks.engines.registry import make_network
+from headstart.networks.specs import architecture
+from headstart.networks.training import OnStep, fit, measure
+from headstart.records import (
+    Codes,
+    Difference,
+    Factor,
+    Images,
+    Network,
+    NetworkSpec,
+    Score,
+)
+from headstart.sources.registry import native_input
+from headstart.system.optional import require
+from headstart.system.progress import SILENT, Progress
+from headstart.workflows.tune.regime import Regime, default_regime
+
+__all__ = [
+    "NetworkTrial",
+    "TrainingTuning",
+    "tune_training",
+]
+
+_JUDGED_SHARE, _WATCHED_SHARE = 0.2, 0.25  # of all; of the rest: a fifth of all each
+_SEARCH_SHARE = 0.95  # of a budget: the rest is for what mattered
+_STARTUP = 5  # trials before one is stopped for being worse than the median
+_STUDY = "headstart"
+_RIGHT = "right"  # a trial's note of who is right
+_SQLITE = b"SQLite format 3\0"
+_MOST_HELD = 3_000
+_FEWEST = 4  # trials that came to their end, before anything is said of what mattered
+_LEAST_DECAY = 1e-6  # the lower end of a logarithmic scale, and taken for none
+
+
+@dataclass(frozen=True)
+class NetworkTrial:
+    """One training, judged on the watched images after its last epoch; ``pruned`` if it was stopped early.
+
+    ``loss`` is in nats per image and may be infinite.
+    """
+
+    number: int
+    regime: Regime
+    accuracy: float
+    loss: float
+    epochs_done: int
+    pruned: bool
+    seconds: float
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Sorts the best first, those that were stopped last."""
+        return (self.pruned, -self.accuracy, self.loss)
+
+
+@dataclass(frozen=True)
+class TrainingTuning:
+    """What a search over training found.
+
+    ``watched`` is the winner's accuracy on the images that it was chosen by, which flatters; ``judged`` is
+    the same model's on images that no trial saw, and ``default`` is that of the network trained by
+    ``default_regime`` on these.
+    ``lead`` is the difference of the two, image by image.
+    """
+
+    network: str
+    engine: str
+    trials: tuple[NetworkTrial, ...]
+    default_regime: Regime
+    watched: Score
+    judged: Score
+    default: Score
+    lead: Difference
+    factors: tuple[Factor, ...]
+    n_fit: int
+    n_resumed: int
+    interrupted: bool
+    seconds: float
+
+    @property
+    def best(self) -> NetworkTrial:
+        """The one to take."""
+        return self.trials[0]
+
+    @property
+    def n_pruned(self) -> int:
+        """Trials that were stopped early."""
+        return sum(trial.pruned for trial in self.trials)
+
+
+def tune_training(
+    dataset: Dataset,
+    *,
+    storage: str | Path,
+    network: str = "cnn",
+    engine: str = "torch",
+    budget_s: float | None = 300.0,
+    n_trials: int | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> TrainingTuning:
+    """Search how a network is best trained, and judge the winner on images that no trial saw.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With splits, only ``train`` is looked at. A fifth of it chooses, a fifth judges; groups stay together.
+    storage : path
+        SQLite file of the trials; if it is there, the search goes on. For one process at a time.
+    network : {'cnn', 'mlp', 'mlp-wide'}, default='cnn'
+        What is trained.
+    engine : {'torch', 'scratch'}, default='torch'
+        What trains it.
+    budget_s : float, optional
+        Seconds for everything. None: no limit, and then ``n_trials`` is needed. One trial is always
+        finished; one that is under way when time is up is stopped.
+    n_trials : int, optional
+        Trials in all, those of an earlier run included. Default: as many as there is time for.
+    seed : int, default=0
+        Decides partings, first weights and what is tried.
+    progress : Progress, optional
+        Told about images and the best so far.
+
+    Returns
+    -------
+    TrainingTuning
+        About training images only.
+
+    Raises
+    ------
+    SettingError
+        If there is neither budget nor number of trials, a name is wrong, or the file holds another search.
+    DataError
+        If a class has fewer than three images.
+    MissingExtraError
+        If optuna or the engine is not installed.
+
+    Notes
+    -----
+    The first trial is `default_regime`; the others are drawn by the tree-structured Parzen estimator, each
+    from the seed and its number, so that without a budget a search that was interrupted and goes on ends as
+    one that was not. A trial below the median of the others at the same epoch is stopped. Ctrl-C ends the
+    search and keeps its trials.
+
+    References
+    ----------
+    Bergstra, Bardenet, Bengio, Kegl. Algorithms for Hyper-Parameter Optimization. NIPS 2011.
+    Akiba, Sano, Yanase, Ohta, Koyama. Optuna: A Next-generation Hyperparameter Optimization Framework. KDD
+    2019, arXiv:1907.10902.
+    """
+    if budget_s is None and n_trials is None:
+        raise SettingError("there is neither a budget nor a number of trials, need one of them; name it")
+    if n_trials is not None and n_trials < 1:
+        raise SettingError(f"trials is {n_trials}, need at least 1; 30 tell something")
+    begun = perf_counter()
+    train = dataset if dataset.splits is None else dataset.split("train")
+    bench = _bench(train, network, engine, seed, progress)
+    deadline = None if budget_s is None else begun + _SEARCH_SHARE * budget_s
+    with _quiet(), _opened(Path(storage), _identity(bench, train)) as study:
+        n_resumed = len(_finished(study))
+        interrupted = _search(study, bench, deadline, n_trials)
+        trials = tuple(sorted(map(_trial, _finished(study)), key=lambda one: one.rank))
+        factors = _factors(study, trials, seed)
+        answers = {_regime(one.params): one.user_attrs[_RIGHT] for one in _answered(study)}
+    best, default = trials[0].regime, default_regime(bench.spec)
+    watched, judged = _unpacked(answers[best], bench) if best in answers else bench.hits(best)
+    untuned = _unpacked(answers[default], bench)[1] if default in answers else bench.hits(default)[1]
+    return TrainingTuning(
+        network,
+        engine,
+        trials,
+        default,
+        accuracy_score(watched, bench.together[0]),
+        accuracy_score(judged, bench.together[1]),
+        accuracy_score(untuned, bench.together[1]),
+        _lead(judged, untuned, bench.together[1]),
+        factors,
+        len(bench.fit[1]),
+        n_resumed,
+        interrupted,
+        perf_counter() - begun,
+    )
+
+
+Hits = NDArray[np.bool_]
+Part = tuple[Images, Codes]
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What all trials share: the network, who trains it, and images to learn from, choose by and judge by.
+
+    ``together`` are the clusters of the images that choose, and of those that judge.
+    """
+
+    spec: NetworkSpec
+    engine: str
+    seed: int
+    progress: Progress
+    fit: Part
+    watch: Part
+    judge: Part
+    together: tuple[NDArray[np.generic] | None, ...] = (None, None)
+
+    def trained(self, regime: Regime, on_step: Callable[[Network], OnStep]) -> Network:
+        """A network trained on the images to learn from."""
+        network = make_network(regime.network(self.spec), self.engine, self.seed)
+        with np.errstate(all="ignore"):  # a rate that is too high overflows, and is seen by its loss
+            fit(network, *self.fit, regime.settings(self.seed), on_step=on_step(network))
+        return network
+
+    def hits(self, regime: Regime) -> tuple[Hits, Hits]:
+        """Train anew, and say who is right among the images that chose, and among those that judge."""
+        total = regime.epochs * len(self.fit[1])
+        tell = _Telling(self.progress, "train the best and the default", total, "")
+
+        def on_step(done: int, n_images: int, loss: float, accuracy: float) -> None:
+            tell(done, n_images)
+
+        network = self.trained(regime, lambda network: on_step)
+        return _right(network, self.watch), _right(network, self.judge)
+
+
+def _packed(network: Network, bench: _Bench) -> list[str]:
+    """Who is right among the images that choose and those that judge, as text of bits."""
+    return [np.packbits(_right(network, part)).tobytes().hex() for part in (bench.watch, bench.judge)]
+
+
+def _unpacked(texts: Sequence[str], bench: _Bench) -> tuple[Hits, Hits]:
+    """The way back from `_packed`."""
+    watched, judged = (
+        np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[: len(part[1])].astype(np.bool_)
+        for text, part in zip(texts, (bench.watch, bench.judge), strict=True)
+    )
+    return watched, judged
+
+
+def _right(network: Network, part: Part) -> Hits:
+    return np.asarray(network.logits(part[0]).argmax(axis=1) == part[1])
+
+
+class _Telling:
+    """Progress of one training over its epochs, in images."""
+
+    def __init__(self, progress: Progress, task: str, total: int, note: str) -> None:
+        self._progress, self._task, self._total, self._note = progress, task, total, note
+        self._before, self.epochs = 0, 0
+
+    def __call__(self, done: int, n_images: int) -> bool:
+        """Say how far an epoch came; whether it ended."""
+        self._progress.step(self._task, self._before + done, self._total, self._note)
+        if done < n_images:
+            return False
+        self._before, self.epochs = self._before + n_images, self.epochs + 1
+        return True
+
+
+def _bench(train: Dataset, network: str, engine: str, seed: int, progress: Progress) -> _Bench:
+    """Part the training images in three, and bring them to the network's size."""
+    require_classes(train)
+    spec = architecture(network, native_input(train), len(train.classes))
+    make_network(spec, engine, seed)  # a wrong name is found before a file is written
+    few = [name for name, count in train.counts().items() if count < 3]
+    if few:
+        raise DataError(
+            f"class {few[0]!r} of dataset {train.name!r} has {train.counts()[few[0]] or 'no'} training "
+            "image(s), need at least 3 to tune: to learn from, to choose by and to judge by; add images, or "
+            "leave the class out with a view"
+        )
+    rest, judge = _parted(train, np.arange(len(train)), _JUDGED_SHARE, seed)
+    learn, watch = _parted(train, rest, _WATCHED_SHARE, seed)
+    images, codes = prepare(train, spec.input), train.codes()
+    parts = [(images[part], codes[part]) for part in (learn, watch, judge)]
+    together = tuple(None if train.together is None else train.together[part] for part in (watch, judge))
+    return _Bench(spec, engine, seed, progress, parts[0], parts[1], parts[2], together)
+
+
+def _parted(
+    train: Dataset, some: NDArray[np.intp], share: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Hold a stratified share of some of the images out, 3,000 at most, whole groups together."""
+    groups = None if train.together is None else train.together[some]
+    share = min(share, _MOST_HELD / len(some))
+    rest, held = holdout(train.labels[some], share, np.random.default_rng([seed, 11, len(some)]), groups)
+    return some[rest], some[held]
+
+
+def _search(study: Any, bench: _Bench, deadline: float | None, n_trials: int | None) -> bool:
+    """Try until time or number is up, but not before one trial came to its end; whether Ctrl-C ended it."""
+    from optuna.samplers import TPESampler
+    from optuna.trial import TrialState
+
+    while True:
+        finished = _finished(study)
+        complete = [one.value for one in finished if one.state == TrialState.COMPLETE]
+        if n_trials is not None and len(finished) >= n_trials:
+            break
+        late = deadline is not None and perf_counter() > deadline
+        if late and (complete or len(finished) >= _STARTUP):
+            break
+        if not finished and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            study.enqueue_trial(_parameters(default_regime(bench.spec)))
+        draw = np.random.default_rng([bench.seed, 7, len(finished)]).integers(2**31)
+        study.sampler = TPESampler(seed=int(draw))  # anew for each: an interrupted search goes on the same
+        trial = study.ask()
+        note = f"best {max(complete):.2%}" if complete else ""
+        try:
+            _try(study, trial, bench, deadline if complete else None, note)
+        except KeyboardInterrupt:
+            study.tell(trial, state=TrialState.FAIL)
+            if not complete:
+                raise
+            return True
+        except BaseException:
+            study.tell(trial, state=TrialState.FAIL)
+            raise
+    if not complete:
+        raise SettingError(
+            f"no training of {bench.spec.name!r} came to its end in {len(finished)} trial(s), need one that "
+            "does; allow more trials, or look at the data with: headstart inspect"
+        )
+    return False
+
+
+def _try(study: Any, trial: Any, bench: _Bench, deadline: float | None, note: str) -> None:
+    """One training: watched after every epoch, stopped where it is hopeless or time is up."""
+    from optuna import TrialPruned
+    from optuna.trial import TrialState
+
+    begun, regime = perf_counter(), _drawn(trial)
+    telling = _Telling(bench.progress, f"trial {trial.number + 1}", regime.epochs * len(bench.fit[1]), note)
+    loss, accuracy = math.inf, 0.0
+
+    def watching(network: Network) -> OnStep:
+        def on_step(done: int, total: int, train_loss: float, train_accuracy: float) -> None:
+            nonlocal loss, accuracy
+            late = deadline is not None and perf_counter() > deadline
+            if not telling(done, total):
+                if late:
+                    raise TrialPruned
+                return
+            loss, accuracy = measure(network, *bench.watch)
+            trial.report(accuracy, telling.epochs)
+            if not math.isfinite(loss):
+                loss, accuracy = math.inf, 0.0
+                raise TrialPruned
+            if telling.epochs < regime.epochs and (late or trial.should_prune()):
+                raise TrialPruned
+
+        return on_step
+
+    state = TrialState.COMPLETE
+    try:
+        network = bench.trained(regime, watching)
+    except TrialPruned:
+        # of one that time cut off in its first epoch nothing is known
+        state = TrialState.PRUNED if telling.epochs else TrialState.FAIL
+    else:  # so that the best need not be trained again; no trial looks at it
+        trial.set_user_attr(_RIGHT, _packed(network, bench))
+    for name, value in (("loss", loss), ("accuracy", accuracy), ("epochs", telling.epochs)):
+        trial.set_user_attr(name, value if math.isfinite(value) else None)
+    trial.set_user_attr("seconds", perf_counter() - begun)
+    # told last: a trial that counts has all its facts
+    study.tell(trial, accuracy if state == TrialState.COMPLETE else None, state=state)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What is tried of one setting, on the scale it is drawn on; ``base`` is that of a logarithm."""
+
+    low: float
+    high: float
+    base: int = 0
+    whole: bool = False
+
+
+_SPACE: dict[str, _Range] = {
+    "learning_rate": _Range(-4.0, -1.5, 10),
+    "batch_size": _Range(4, 9, 2, whole=True),
+    "epochs": _Range(2, 30, whole=True),
+    "label_smoothing": _Range(0.0, 0.2),
+    "weight_decay": _Range(-6.0, -2.0, 10),
+    "width": _Range(-1.0, 1.0, 2),
+    "dropout": _Range(0.0, 0.5),
+}
+_DIGITS = 3  # that settings are rounded to, so that they can be typed
+
+
+def _drawn(trial: Any) -> Regime:
+    """Ask for every setting, on its own scale: what mattered is then measured on it too."""
+    values = {
+        name: trial.suggest_int(name, int(one.low), int(one.high))
+        if one.whole
+        else trial.suggest_float(name, one.low, one.high)
+        for name, one in _SPACE.items()
+    }
+    return _regime(values)
+
+
+def _regime(parameters: Mapping[str, float]) -> Regime:
+    """From the scales that are drawn on to settings; the least weight decay is none."""
+    plain = {
+        name: float(f"{one.base ** parameters[name] if one.base else parameters[name]:.{_DIGITS}g}")
+        for name, one in _SPACE.items()
+    }
+    decay = plain["weight_decay"]
+    return Regime(
+        learning_rate=plain["learning_rate"],
+        batch_size=int(plain["batch_size"]),
+        epochs=int(plain["epochs"]),
+        label_smoothing=plain["label_smoothing"],
+        weight_decay=0.0 if decay <= _LEAST_DECAY else decay,
+        width=plain["width"],
+        dropout=plain["dropout"],
+    )
+
+
+def _parameters(regime: Regime) -> dict[str, float]:
+    """The other way."""
+    found = {}
+    for name, one in _SPACE.items():
+        value = max(float(getattr(regime, name)), _LEAST_DECAY if name == "weight_decay" else 0.0)
+        scaled = math.log(value, one.base) if one.base else value
+        found[name] = round(scaled) if one.whole else round(scaled, 9)
+    return found
+
+
+def _finished(study: Any) -> list[Any]:
+    from optuna.trial import TrialState
+
+    found: list[Any] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return found
+
+
+def _answered(study: Any) -> list[Any]:
+    """Trials that came to their end and noted who is right; those of an older search did not."""
+    from optuna.trial import TrialState
+
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [one for one in found if _RIGHT in one.user_attrs]
+
+
+def _trial(one: Any) -> NetworkTrial:
+    from optuna.trial import TrialState
+
+    facts = one.user_attrs
+    return NetworkTrial(
+        one.number,
+        _regime(one.params),
+        facts["accuracy"],
+        math.inf if facts["loss"] is None else facts["loss"],
+        facts["epochs"],
+        one.state == TrialState.PRUNED,
+        facts["seconds"],
+    )
+
+
+def _factors(study: Any, trials: Sequence[NetworkTrial], seed: int) -> tuple[Factor, ...]:
+    """What mattered among the trials that came to their end, by a functional analysis of variance."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    ended = [one for one in trials if not one.pruned]
+    if len(ended) < _FEWEST or len({one.accuracy for one in ended}) == 1:
+        return ()
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+    found = []
+    for name, share in shares.items():
+        pairs = sorted((float(getattr(one.regime, name)), one.accuracy) for one in ended)
+        log = bool(_SPACE[name].base)
+        values = tuple(max(value, _LEAST_DECAY) if log else value for value, _ in pairs)
+        found.append(
+            Factor(name.replace("_", " "), float(share), values, tuple(score for _, score in pairs), log)
+        )
+    return tuple(found)
+
+
+def _identity(bench: _Bench, train: Dataset) -> dict[str, Any]:
+    """All that trials of one search share."""
+    return {
+        "data": train.fingerprint,
+        "network": bench.spec.name,
+        "engine": bench.engine,
+        "seed": bench.seed,
+        "search space": {name: list(asdict(one).values()) for name, one in _SPACE.items()},
+    }
+
+
+@contextmanager
+def _opened(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
+    """The study in a file, new or going on."""
+    optuna = _optuna()
+    if path.exists() and (not path.is_file() or (path.stat().st_size and not _is_sqlite(path))):
+        raise SettingError(f"{str(path)!r} is no SQLite file, need one of an earlier search or none; move it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from sqlalchemy.engine import URL  # what optuna itself stores by
+
+    address = URL.create("sqlite", database=str(path.absolute())).render_as_string()
+    storage = optuna.storages.RDBStorage(address)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=_STUDY,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=1),
+            load_if_exists=True,
+        )
+        known = study.user_attrs.get("identity")
+        if known is None:
+            study.set_user_attr("identity", identity)
+        _check_same(path, known or identity, identity)
+        for stale in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # of a run that was killed
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _check_same(path: Path, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    other = [name for name in wanted if known.get(name) != wanted[name]]
+    if other:
+        raise SettingError(
+            f"the search in {str(path)!r} was begun with another {' and another '.join(other)}, need the "
+            "same to go on; choose another folder, or remove the file to begin anew"
+        )
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _optuna() -> Any:
+    return require("optuna", extra="tune", for_="tuning the training of a network")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep optuna from logging and from warning that a part of it is new, and leave it as it was."""
+    optuna = _optuna()
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _lead(judged: Hits, untuned: Hits, together: NDArray[np.generic] | None) -> Difference:
+    """The best regime's accuracy less the default's, by clusters if images have any."""
+    if together is not None and 2 <= len(np.unique(together)) < len(together):
+        return clustered_difference(judged, untuned, together)
+    return paired_difference(judged, untuned)
