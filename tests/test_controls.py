@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
-from headstart.data.readers.load import from_arrays
+from headstart.data.readers.load import from_arrays, load
 from headstart.errors import UnknownTapError, UnknownViewError
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec, TrainSettings
@@ -174,12 +175,21 @@ def test_raw_pixels_choose_their_own_preparation() -> None:
     """A source that normalises ink does not handicap its control."""
     train, test = printed(80, 0), printed(60, 1)
     source = open_source("drawings", train)
-    assert source.input.policy == "ink" and frames_for(train, source.input)[0].policy == "squish"
+    assert source.input.policy == "ink" and frames_for(train, source.input)[1].policy == "squish"
     reader = Reader(source, train, test)
     everyone, codes = np.arange(60), test.codes()
     chosen = raw_pixels(reader)(np.arange(80), everyone, 0)
     forced = raw_pixels(reader, frames=(source.input,))(np.arange(80), everyone, 0)
     assert (chosen.argmax(axis=1) == codes).mean() > (forced.argmax(axis=1) == codes).mean() + 0.2
+
+
+def test_a_preparation_is_not_exchanged_on_thin_evidence(real_data: Path) -> None:
+    """27 letters by one hand are read as they are, too; the letters of strangers are not."""
+    assert (real_data / "greek").is_dir()
+    letters, strangers = load("greek"), load("greek-photos")
+    reader = Reader(open_source("drawings", letters), letters, strangers)
+    answers = raw_pixels(reader)(np.arange(len(letters)), np.arange(len(strangers)), 0)
+    assert (answers.argmax(axis=1) == strangers.codes(letters.classes)).mean() > 0.7
 
 
 def test_the_network_from_scratch_chooses_its_own_preparation() -> None:

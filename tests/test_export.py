@@ -223,9 +223,7 @@ def test_folder_and_its_program_in_python(tmp_path):
 def test_folder_and_its_program_in_javascript(tmp_path):
     modules = os.environ.get("HEADSTART_NODE_MODULES")
     if not modules or shutil.which("node") is None:
-        pytest.skip(
-            "needs node, and HEADSTART_NODE_MODULES: where npm installed models/shipped/package.json"
-        )
+        pytest.skip("needs node, and HEADSTART_NODE_MODULES: where npm installed models/shipped/package.json")
     for policy in ("squish", "crop", "letterbox", "ink"):
         spec = InputSpec(28, 28, 1, policy=policy)
         place = Path(export_model(model(spec, novelty=True), "folder", tmp_path / policy).path)

@@ -37,9 +37,10 @@ LAYERS: dict[str, str] = {
     "heads": "errors records system scratch data",
     "sources": "errors records system data graph networks models",
     "strategies": "errors records system scratch evaluation data graph networks models heads sources",
-    "workflows": "errors records system evaluation data report graph networks models heads sources strategies",
-    "interfaces": "headstart errors records system evaluation data report graph networks models heads sources "
-    "strategies workflows",
+    "workflows": "errors records system evaluation data report graph networks models heads sources "
+    "strategies",
+    "interfaces": "headstart errors records system evaluation data report graph networks models heads "
+    "sources strategies workflows",
     "__main__": "interfaces",
 }
 # Heavier than standard library and NumPy, and the packages that may know of it.
