@@ -321,7 +321,7 @@ def test_recipes_are_listed_and_shown(run: Run) -> None:
     assert run("recipes").out == run("recipes", "list").out
     assert re.search(r"^odd-to-even +Odd digits to even", run("recipes").out, re.MULTILINE)
     said = run("recipes", "show", "parity")
-    home = Path(headstart.__file__).parent / "recipes"
+    home = Path(headstart.__file__).parent / "workflows/recipes"
     assert (said.code, said.out) == (0, (home / "parity.toml").read_text())
 
 
@@ -330,7 +330,7 @@ def test_recipes_are_listed_and_shown(run: Run) -> None:
 
 def small_recipe(desk: Path, name: str = "parity", replaced: tuple[tuple[str, str], ...] = ()) -> Path:
     """A bundled recipe cut down to seconds."""
-    text = (Path(headstart.__file__).parent / "recipes" / f"{name}.toml").read_text()
+    text = (Path(headstart.__file__).parent / "workflows/recipes" / f"{name}.toml").read_text()
     shorter = (
         (r"^draws = .*", "draws = 2"),
         (r"^labels_per_class = .*", "labels_per_class = [1, 5]"),
@@ -805,7 +805,7 @@ def test_a_process_reports_its_status(desk: Path) -> None:
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
-    shell = f"{sys.executable} -m headstart.interfaces.cli.main recipes show parity | true"
+    shell = f"{sys.executable} -m headstart recipes show parity | true"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr
 
@@ -855,7 +855,7 @@ def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> No
 def test_told_to_stop_nothing_half_written_stays(desk: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
-        "from headstart import cli\n"
+        "from headstart.interfaces.cli import main as cli\n"
         "from headstart.system.files import atomic_folder\n"
         "def app():\n"
         "    with atomic_folder('m', marker='manifest.json') as half:\n"

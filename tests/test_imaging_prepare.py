@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from headstart.data import Dataset, FileImages, from_arrays, load
-from headstart.data.images import batches, decode, fit, prepare
+from headstart.data.images.prepare import batches, decode, fit, prepare
 from headstart.errors import BrokenDataError, MissingDataError, SettingError, ShapeError
 from headstart.records import InputSpec
 
