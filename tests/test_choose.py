@@ -288,3 +288,19 @@ def test_the_same_seed_is_the_same_choice(counts: tuple[int, ...]) -> None:
         for seed in (0, 0, 1)
     )
     assert one == same and (one == other) == (len(codes) <= MOST_IMAGES)  # nothing else is drawn
+
+
+@pytest.mark.parametrize("head", SEARCHED)
+@pytest.mark.parametrize("alike", [True, False])
+def test_no_setting_reads_random_labels_off_copies(head: str, alike: bool) -> None:
+    """A kernel that interpolates leaves residuals near rounding: at strength 1e-8 all answers were right."""
+    rng, clusters = np.random.default_rng(0), np.repeat(np.arange(40), 3)
+    rows = np.abs(rng.normal(size=(40, 500)))[clusters]
+    if not alike:
+        rows = rows + 5 * rng.normal(size=rows.shape)
+    codes = np.repeat(rng.integers(0, 2, 40), 3)
+    training = Training(rows.astype(np.float32), codes, np.ones(120, np.float32), np.arange(120), 0, clusters)
+    held = make_head(head).held_out(training)
+    assert held is not None
+    shares = [(one.argmax(axis=1) == codes).mean() for one in held.scores]
+    assert max(shares) < 0.8 and min(held.errors) > 0.2, list(zip(held.settings, shares, strict=True))

@@ -53,13 +53,14 @@ class LeastSquares:
         n_rows, width = rows.shape
         if n_rows * width * min(n_rows, width) < _AFFORDABLE:
             rows = rows.astype(np.float64)
-        self._targets, self._weights = targets, weights
-        self._root = np.sqrt(weights, dtype=rows.dtype)[:, None]
-        self._centre = np.average(rows, axis=0, weights=weights).astype(rows.dtype)
-        self._middle = np.average(targets, axis=0, weights=weights).astype(rows.dtype)
+        # a middle rounded to float32 is wrong by 1e-8, as large as the residuals of a fit that interpolates
+        self._targets, self._weights = targets.astype(rows.dtype), weights.astype(rows.dtype)
+        self._root = np.sqrt(self._weights)[:, None]
+        self._centre = np.average(rows, axis=0, weights=self._weights)
+        self._middle = np.average(self._targets, axis=0, weights=self._weights)
         self._rows = (rows - self._centre) * self._root
         self._values, self._left = self._decomposed()  # (rank,), (n_rows, rank) orthonormal
-        self._projected = self._left.T @ ((targets - self._middle) * self._root)
+        self._projected = self._left.T @ ((self._targets - self._middle) * self._root)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
         return decompose(self._rows)
@@ -122,8 +123,9 @@ class KernelLeastSquares(LeastSquares):
     """
 
     def __init__(self, kernel: Floats, targets: Array, weights: Array) -> None:
-        means = np.average(kernel, axis=1, weights=weights)
-        super().__init__(kernel.astype(np.float64) - means[:, None], targets, weights)
+        exact = kernel.astype(np.float64)
+        means = np.average(exact, axis=1, weights=weights.astype(np.float64))
+        super().__init__(exact - means[:, None], targets, weights)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
         return _spectrum((self._rows * self._root.T).astype(np.float64))  # rows are centred both ways by now
