@@ -64,10 +64,9 @@ def test_a_copy_is_found(copied):
     [
         lambda image: 255 - image,
         lambda image: image[..., ::-1],
-        lambda image: image[:, ::-1],
         lambda image: moved(image, 0.2),
     ],
-    ids=["negative", "other colours", "mirrored", "cropped much"],
+    ids=["negative", "other colours", "cropped much"],
 )
 def test_another_picture_is_not(changed):
     images = fields(20)
@@ -129,3 +128,27 @@ def test_honest_digits_are_no_leaks(mnist: Dataset):
     pixels = mnist.images.pixels[np.r_[0:3000, 60000:63000]]
     assert found(pixels, tiny=True) == []
     assert found(np.concatenate([pixels, pixels[:2] // 2]), tiny=True) == [(0, 6000), (1, 6001)]
+
+
+@pytest.mark.parametrize("name", ["mirrored", "upside down", "turned", "grey"])
+def test_altered_copies_of_photos_are_found(name: str) -> None:
+    """Folders with augmented copies hold them: 60 photos with random labels and mirrors had 97 % right."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (20, 8, 8, 3))
+    photos = thumbnails(coarse.repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8))
+    grey = (photos @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None].repeat(3, axis=3)
+    altered = {
+        "mirrored": photos[:, :, ::-1],
+        "upside down": photos[:, ::-1],
+        "turned": photos.swapaxes(1, 2)[:, ::-1],
+        "grey": grey,
+    }[name]
+    found = near_pairs(np.concatenate([photos, altered]), np.zeros(40, np.bool_))
+    assert [(first, second) for first, second, _ in found] == [(i, i + 20) for i in range(20)]
+
+
+def test_a_mirrored_drawing_is_another_one() -> None:
+    drawings = np.full((2, 32, 32, 3), 255, np.uint8)
+    drawings[0, 6:26, 8:11] = drawings[0, 6:9, 8:20] = drawings[0, 14:17, 8:16] = 0  # an F
+    drawings[1] = drawings[0][:, ::-1]
+    assert not near_pairs(drawings, np.zeros(2, np.bool_))

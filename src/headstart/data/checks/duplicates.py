@@ -6,7 +6,7 @@ Imports NumPy and our records only: nothing is decoded here. Called by doctor.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,20 @@ _DETAIL_ON_GROUND, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
 _LAYOUT_RIGID = 0.99
 _PAPER_RANGE = 24  # of 255, around the median of the border
 _BLOCK, _CHUNK = 2048, 256
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as image libraries make grey of colour
 _FLAT = 1e-3  # a norm below this is rounding, on pixel values of 0 - 255
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+# mirrored and turned by right angles: what folders with augmented copies hold
+_TURNS: tuple[Callable[[Images], Images], ...] = (
+    lambda images: images[:, :, ::-1],
+    lambda images: images[:, ::-1],
+    lambda images: images[:, ::-1, ::-1],
+    lambda images: images.swapaxes(1, 2),
+    lambda images: images.swapaxes(1, 2)[:, :, ::-1],
+    lambda images: images.swapaxes(1, 2)[:, ::-1],
+    lambda images: images.swapaxes(1, 2)[:, ::-1, ::-1],
+)
 
 
 def exact_pairs(digests: Sequence[Hashable]) -> list[tuple[int, int]]:
@@ -56,6 +67,9 @@ def exact_pairs(digests: Sequence[Hashable]) -> list[tuple[int, int]]:
 
 def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
     """Find the images that are copies of one another but for size, brightness, crop and compression.
+
+    Photos are also found when mirrored, turned by right angles or without their colour; drawings and tiny
+    images are not, since a mirrored letter is another one.
 
     Parameters
     ----------
@@ -86,12 +100,24 @@ def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, 
     [(1, 3)]
     """
     limits = np.where(tiny, _DETAIL_TINY, _limits(thumbs))
+    found = _alike(thumbs, thumbs, limits)
+    photos = np.flatnonzero(limits < _DETAIL_DRAWN)
+    for turn in _TURNS if len(photos) > 1 else ():
+        pairs = _alike(thumbs[photos], np.ascontiguousarray(turn(thumbs[photos])), limits[photos])
+        found += [(int(photos[first]), int(photos[second]), score) for first, second, score in pairs]
+    return _forest(sorted(found), len(thumbs))
+
+
+def _alike(thumbs: Images, others: Images, limits: NDArray[np.float64]) -> list[tuple[int, int, float]]:
+    """Pairs of a thumbnail and a later one of the others that show the same."""
     found: list[tuple[int, int, float]] = []
-    for first, second in _candidates(_layouts(thumbs), limits >= _DETAIL_DRAWN):
+    layouts = _layouts(thumbs)
+    turned = layouts if others is thumbs else _layouts(others)
+    for first, second in _candidates(layouts, turned, limits >= _DETAIL_DRAWN):
         for start in range(0, len(first), _CHUNK):
             here = slice(start, start + _CHUNK)
-            found += _confirmed(thumbs, limits, first[here], second[here])
-    return _forest(sorted(found), len(thumbs))
+            found += _confirmed(thumbs, others, limits, first[here], second[here])
+    return found
 
 
 def thumbnails(pixels: Images) -> Images:
@@ -162,12 +188,12 @@ def _limits(thumbs: Images) -> NDArray[np.float64]:
     return np.where(even, np.where(grey, _DETAIL_DRAWN, _DETAIL_ON_GROUND), _DETAIL)
 
 
-def _candidates(layouts: Array, rigid: NDArray[np.bool_]) -> Iterator[Pairs]:
+def _candidates(layouts: Array, others: Array, rigid: NDArray[np.bool_]) -> Iterator[Pairs]:
     """Give the pairs whose layouts correlate, block by block."""
     lowest = _LAYOUT_RIGID if rigid.all() else _LAYOUT
     for row in range(0, len(layouts), _BLOCK):
         for column in range(row, len(layouts), _BLOCK):
-            alike = layouts[row : row + _BLOCK] @ layouts[column : column + _BLOCK].T
+            alike = layouts[row : row + _BLOCK] @ others[column : column + _BLOCK].T
             places = np.flatnonzero(alike >= lowest)
             first, second = places // alike.shape[1] + row, places % alike.shape[1] + column
             needed = np.where(rigid[first] | rigid[second], _LAYOUT_RIGID, _LAYOUT)
@@ -176,10 +202,14 @@ def _candidates(layouts: Array, rigid: NDArray[np.bool_]) -> Iterator[Pairs]:
 
 
 def _confirmed(
-    thumbs: Images, limits: NDArray[np.float64], first: NDArray[np.intp], second: NDArray[np.intp]
+    thumbs: Images,
+    others: Images,
+    limits: NDArray[np.float64],
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
 ) -> list[tuple[int, int, float]]:
     limit = np.maximum(limits[first], limits[second])
-    scores = _detail_likeness(thumbs[first], thumbs[second], limit >= _DETAIL_DRAWN)
+    scores = _detail_likeness(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
     alike = scores >= limit
     return list(zip(first[alike].tolist(), second[alike].tolist(), scores[alike].tolist(), strict=True))
 
@@ -234,13 +264,23 @@ def _layouts(thumbs: Images) -> Array:
     return np.concatenate(vectors)
 
 
+def _as_grey(images: Images, which: NDArray[np.bool_]) -> Array:
+    """Float images, of which some have their colour taken away: beside a grey copy colour says nothing."""
+    found = images.astype(np.float32)
+    found[which] = (found[which] @ _LUMA)[..., None]
+    return found
+
+
 def _detail_likeness(first: Images, second: Images, rigid: NDArray[np.bool_]) -> Array:
     """Correlate second images with first ones that are fitted to them.
 
     To first order a shift or stretch adds to an image its slope, or its slope times the
     place: the best fit is a linear regression on these, all channels together.
     """
-    one, other = (_band(images.astype(np.float32), 1.0, 4.0) for images in (first, second))
+    without = (np.ptp(first, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE) | (
+        np.ptp(second, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE
+    )
+    one, other = (_band(_as_grey(images, without), 1.0, 4.0) for images in (first, second))
     place = np.linspace(-1, 1, THUMB_PX, dtype=np.float32)
     down, across = np.gradient(one, axis=2), np.gradient(one, axis=3)
     moves = np.stack([down, down * place[:, None], across, across * place], axis=1)
