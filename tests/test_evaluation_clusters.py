@@ -275,7 +275,7 @@ def test_wrong_input_gets_one_sentence():
         clustered_difference(right, right[:0], groups)
     with pytest.raises(ShapeError, match="to match"):
         clustered_difference(right, np.ones((2, 4), bool), groups)
-    with pytest.raises(SettingError, match="groups holds 1 group, need 2 or more"):
+    with pytest.raises(SettingError, match="XX"):
         clustered_score(right, np.zeros(4, int))
     with pytest.raises(SettingError, match="level is 95, need"):
         clustered_score(right, groups, 95)
