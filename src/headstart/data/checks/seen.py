@@ -170,7 +170,8 @@ def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -
 def recorded(seen: Seen, role: str) -> NDArray[np.intp]:
     """Places of the different images that had a role, as `Recognised.places` has them."""
     places = np.unique(_Index(seen).places(seen.digests))
-    return places[seen.roles[places] == ROLES.index(role)]
+    found: NDArray[np.intp] = places[seen.roles[places] == ROLES.index(role)]
+    return found
 
 
 def to_tensors(seen: Seen) -> dict[str, NDArray[Any]]:

@@ -104,8 +104,8 @@ def by_validation(
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
     said = (
         f"The model learned from {len(parts.fit):,} images and is judged on {len(parts.held):,} others, "
-        "which nothing was learned from or selected on. Intervals are Wilson's and count copies of one image, "
-        "and images of one group, as one; differences are paired."
+        "which nothing was learned from or selected on. Intervals are Wilson's and count copies and "
+        "groups as one; differences are paired."
     )
     name = PROBE if kept is learnt else FINETUNE
     return Judged(table, parts.held, final, name, "validation", said)
