@@ -254,8 +254,8 @@ def cluster_remark(together: NDArray[np.generic] | None, labels: NDArray[np.str_
         return None
     listed = ", ".join(map(repr, lonely[:5])) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")
     return (
-        f"all images of class {listed} are of one group, or copies of one image: the interval of the recall is "
-        "0 to 100 %"
+        f"all images of class {listed} are of one group, or copies of one image: the interval of its "
+        "recall is 0 to 100 %"
     )
 
 

@@ -1,4 +1,7 @@
-"""How well novel images are found: area under the curve, detection at a rate, against a baseline."""
+"""How well novel images are found: area under the curve, detection at a rate, against a baseline.
+
+It judges answers that a model has given, and fits nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Intervals for proportions of independent or cross-validated images."""
+"""Intervals for proportions of independent or cross-validated images.
+
+Apart from clusters, where images depend on each other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Accuracy, loss, confusion, and precision, recall and F1 by class, each with its interval."""
+"""Accuracy, loss, confusion, and precision, recall and F1 by class, each with its interval.
+
+Apart from ratios, which holds the intervals of precision, recall and F1.
+"""
 
 from __future__ import annotations
 

@@ -74,9 +74,8 @@ def network_model(
     network: Network,
     dataset: Dataset,
     parts: Learning,
-    images: tuple[Images, Held | None],
+    images: tuple[Images, Held | None, Dataset | None],
     *,
-    deciding: Dataset | None,
     settings: TrainSettings,
     history: tuple[Epoch, ...],
     seconds: float,
@@ -91,11 +90,9 @@ def network_model(
         What it learnt.
     parts : Learning
         Which images of it.
-    images : pair
+    images : triple
         Those learnt from, prepared; those held out with their codes, or None: by them its probabilities
-        are calibrated.
-    deciding : Dataset or None
-        The images held out that these are: all of them, or half where training stops early.
+        are calibrated; and these as a dataset: all that were held out, or half where training stops early.
     settings : TrainSettings
         How.
     history : tuple of Epoch
@@ -107,7 +104,7 @@ def network_model(
     -------
     Model
     """
-    spec, (seen, held) = network.spec, images
+    spec, (seen, held, deciding) = network.spec, images
     builder = build.GraphBuilder(build.network_graph(spec, network.weights()))
     logits, calibration = spec.layer_names[-1], {}
     if held is not None:

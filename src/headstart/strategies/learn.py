@@ -245,14 +245,7 @@ def learn_network(
         progress.remark(remark)
     curve = epoch_curve(f"{network} on {dataset.name}", history, best)
     model = network_model(
-        trained,
-        dataset,
-        parts,
-        (images, held),
-        deciding=deciding,
-        settings=settings,
-        history=history,
-        seconds=seconds,
+        trained, dataset, parts, (images, held, deciding), settings=settings, history=history, seconds=seconds
     )
     judged = _judged_network(trained, model, judging, spec, settings) if judging is not None else None
     if judged is not None:

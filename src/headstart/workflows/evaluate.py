@@ -131,7 +131,9 @@ def run_evaluation(
         _counts(part),
         evaluation,
         reliability(title, answered.probabilities[judged], codes[judged], together=of(judged)),
-        None if novel is None else _detected(model, novel, answered, judged, title, runtime, of(judged)),
+        None
+        if novel is None
+        else _detected(model, novel, _some(answered, judged), of(judged), title, runtime),
         n_groups,
         _warnings(model, part),
         (
@@ -156,8 +158,8 @@ def _clusters(dataset: Dataset) -> tuple[NDArray[np.intp] | None, list[str]]:
     if pairs:
         n_copies = len(dataset) - int(joined_clusters(len(dataset), pairs).max()) - 1
         said.append(
-            f"{n_copies:,} of the {len(dataset):,} images are copies of others: intervals count the copies of "
-            "one image as one"
+            f"{n_copies:,} of the {len(dataset):,} images are copies of others: intervals count "
+            "the copies of one image as one"
         )
     if not near:
         said.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
@@ -271,8 +273,8 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
     n_decided = int(_of(part, "validation").sum())
     if n_decided:
         said.append(
-            f"{n_decided:,} of the new images were held out of training, but set the temperature, the novelty "
-            "threshold or the end of training: figures about them are slightly too good"
+            f"{n_decided:,} of the new images were held out of training, but set the temperature, the "
+            "novelty threshold or the end of training: figures about them are slightly too good"
         )
     if absent:
         said.append(f"no image here is of {listed(absent)}: averages are over the other classes")
@@ -286,18 +288,15 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
     return said
 
 
+def _some(answered: Answered, mask: NDArray[np.bool_]) -> Answered:
+    """The answers about some of the images."""
+    novelty = None if answered.novelty is None else answered.novelty[mask]
+    return Answered(answered.probabilities[mask], novelty)
+
+
 def _detected(
-    model: Model,
-    novel: Dataset,
-    answered: Answered,
-    some: NDArray[np.bool_],
-    title: str,
-    runtime: str,
-    together: NDArray[np.intp] | None,
+    model: Model, novel: Dataset, known: Answered, together: NDArray[np.intp] | None, title: str, runtime: str
 ) -> Detection:
-    known = Answered(
-        answered.probabilities[some], None if answered.novelty is None else answered.novelty[some]
-    )
     strange = model.answer(novel, runtime_name=runtime)
     return detection(
         f"{title}, {novel.name} novel",

@@ -86,7 +86,7 @@ def training_result(
     -------
     StudyResult
     """
-    judged, seed = learnt.judged, attended.settings.seed
+    judged = learnt.judged
     evaluations = () if judged is None else (judged.evaluation(),)
     calibrations = () if judged is None else (judged.calibration(),)
     lonely = () if judged is None or judged.remark is None else (judged.remark,)
