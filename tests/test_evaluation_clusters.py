@@ -7,7 +7,12 @@ import pytest
 from scipy.stats import t
 
 from headstart.errors import SettingError, ShapeError
-from headstart.evaluation.clusters import clustered_difference, clustered_score
+from headstart.evaluation.clusters import (
+    accuracy_score,
+    cluster_remark,
+    clustered_difference,
+    clustered_score,
+)
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 
@@ -265,6 +270,18 @@ def test_unclustered_differences_call_falsely():
     assert called / 200 > 0.2
 
 
+def test_one_group_says_nothing_of_others():
+    right, one = np.ones(6, bool), np.zeros(6, int)
+    for score in (clustered_score(right, one), accuracy_score(right, one)):
+        assert (score.value, score.low, score.high) == (1.0, 0.0, 1.0)
+    found = clustered_difference(right, ~right, one)
+    assert (found.low, found.high, found.p_value) == (-1.0, 1.0, 1.0)
+    labels = np.array(list("aabbcd"))
+    assert "all images are of one group" in (cluster_remark(one, labels) or "")
+    assert "class 'a' are" in (cluster_remark(np.array([0, 0, 1, 2, 3, 4]), labels) or "")
+    assert cluster_remark(np.arange(6), labels) is None
+
+
 def test_wrong_input_gets_one_sentence():
     right, groups = np.ones(4, bool), np.array([0, 0, 1, 1])
     with pytest.raises(ShapeError, match=r"groups has shape \(3,\), need \(4,\) to match right; pass"):
@@ -275,7 +292,5 @@ def test_wrong_input_gets_one_sentence():
         clustered_difference(right, right[:0], groups)
     with pytest.raises(ShapeError, match="to match"):
         clustered_difference(right, np.ones((2, 4), bool), groups)
-    with pytest.raises(SettingError, match="groups holds 1 group, need 2 or more"):
-        clustered_score(right, np.zeros(4, int))
     with pytest.raises(SettingError, match="level is 95, need"):
         clustered_score(right, groups, 95)

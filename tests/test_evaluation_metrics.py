@@ -63,7 +63,7 @@ def test_a_certain_mistake_costs_a_finite_loss():
 
 def test_evaluate_is_the_same_for_the_same_seed():
     probs, labels = _guess(n_images=100)
-    assert evaluate("t", probs, labels, list("abcde"), 1) == evaluate("t", probs, labels, list("abcde"), 1)
+    assert evaluate("t", probs, labels, list("abcde")) == evaluate("t", probs, labels, list("abcde"))
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,25 @@ def test_groups_widen_the_intervals_and_move_no_value():
     right = np.repeat(rng.random(10) < 0.7, 20)  # a group is right or wrong as one
     called = np.where(right, labels, 1 - labels)
     probs = np.where(called[:, None] == np.arange(2), 0.9, 0.1)
-    plain, grouped = evaluate("toy", probs, labels, "ab"), evaluate("toy", probs, labels, "ab", groups=groups)
+    plain, grouped = (
+        evaluate("toy", probs, labels, "ab"),
+        evaluate("toy", probs, labels, "ab", together=groups),
+    )
     pairs = [(plain.accuracy, grouped.accuracy)]
     pairs += [(one.recall, two.recall) for one, two in zip(plain.per_class, grouped.per_class, strict=True)]
     for one, two in pairs:
         assert one.value == two.value and two.high - two.low > one.high - one.low
-    assert plain.macro == grouped.macro and plain.confusion == grouped.confusion
+    assert plain.macro is not None and grouped.macro is not None
+    assert grouped.macro.f1.low < plain.macro.f1.low and plain.confusion == grouped.confusion
+
+
+def test_a_model_that_answers_one_class_has_intervals_with_a_width():
+    found = evaluate("toy", np.tile([0.1, 0.9], (40, 1)), np.repeat([0, 1], 20), "ab")
+    for score in (found.per_class[1].f1, found.macro.precision, found.macro.recall, found.macro.f1):
+        assert score.low < score.value < score.high
+
+
+def test_one_cluster_for_a_class_says_nothing_of_others():
+    probs, labels = np.repeat(np.eye(2), 30, axis=0), np.repeat([0, 1], 30)
+    for row in evaluate("toy", probs, labels, "ab", labels).per_class:
+        assert {(one.low, one.high) for one in (row.precision, row.recall, row.f1)} == {(0.0, 1.0)}

@@ -68,9 +68,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 NONE_OF_THESE = "none of these"
 """What a model answers to a picture unlike all it learnt from."""
 
-ROLES = ("new", "learned", "source", "validation", "test")
+ROLES = ("new", "learned", "source", "validation", "test", "judged")
 """What an image was to a model: not seen; learned from; learned from by its source network; held out of
-training to calibrate or stop by; held out as a test set."""
+training to calibrate or stop by; held out as a test set; held out of training and only judged by."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """How far probabilities can be believed: reliability by confidence, expected calibration error, Brier.
 
-In: class probabilities and true codes of one test set. Out: ``records.Calibration``. Imports only
-errors and records of ours and its neighbours; it measures and mends nothing. Called by studies and
-the command line.
+It measures and changes nothing; the temperature is fitted elsewhere.
 """
 
 from __future__ import annotations
@@ -11,14 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError
-from headstart.evaluation.intervals import wilson
+from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.metrics import cross_entropy
 from headstart.records import Calibration, Codes, ReliabilityBin
 
 __all__ = ["reliability"]
 
 
-def reliability(title: str, probs: NDArray[np.floating], codes: Codes, n_bins: int = 10) -> Calibration:
+def reliability(
+    title: str,
+    probs: NDArray[np.floating],
+    codes: Codes,
+    n_bins: int = 10,
+    *,
+    together: NDArray[np.generic] | None = None,
+    crossed: bool = False,
+) -> Calibration:
     """Compare how sure a model was with how often it was right.
 
     Parameters
@@ -32,11 +38,15 @@ def reliability(title: str, probs: NDArray[np.floating], codes: Codes, n_bins: i
         True class of each image, in ``[0, n_classes)``.
     n_bins : int, default=10
         Bins of equal width over ``(0, 1]``, 1 or more.
+    together : ndarray of shape (n_images,), str or int, optional
+        Images with the same entry depend on each other, and intervals count that.
+    crossed : bool, default=False
+        The probabilities are those of models that share training images.
 
     Returns
     -------
     Calibration
-        Bins that hold no image are left out; the accuracy of the others has Wilson's 95 % interval.
+        Bins that hold no image are left out; the accuracy of the others has a 95 % interval.
 
     Raises
     ------
@@ -82,7 +92,11 @@ def reliability(title: str, probs: NDArray[np.floating], codes: Codes, n_bins: i
             float(edges[place]),
             float(edges[place + 1]),
             float(sure[places == place].mean()),
-            wilson(int(right[places == place].sum()), int((places == place).sum())),
+            accuracy_score(
+                right[places == place],
+                None if together is None else together[places == place],
+                crossed=crossed,
+            ),
         )
         for place in np.unique(places)
     )

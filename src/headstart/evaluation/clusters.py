@@ -18,7 +18,7 @@ from headstart.evaluation.compare import mcnemar, paired_difference
 from headstart.evaluation.intervals import SHARED, cross_validated, wilson
 from headstart.records import Difference, Score
 
-__all__ = ["accuracy_score", "clustered_difference", "clustered_score"]
+__all__ = ["accuracy_score", "cluster_remark", "clustered_difference", "clustered_score", "paired"]
 
 _LEVEL = 0.95
 _ASSUMED = 0.2
@@ -56,7 +56,7 @@ def accuracy_score(
     (0.75, True)
     """
     n_images = right.shape[-1]
-    if together is not None and 2 <= len(np.unique(together)) < n_images:
+    if together is not None and right.size and len(np.unique(together)) < n_images:
         return clustered_score(right, together, crossed=crossed)
     share = float(right.mean()) if right.size else 0.0
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
@@ -77,7 +77,7 @@ def clustered_score(
         Whether the model was right on each image; with several draws of the training labels one row
         per draw, and the accuracy is their mean.
     groups : ndarray of shape (n_images,), str or int
-        Group of each image, such as its writer; 2 different ones or more.
+        Group of each image, such as its writer. Of a single group nothing is known of others: [0, 1].
     level : float, default=0.95
         Confidence level, above 0 and below 1.
     crossed : bool, default=False
@@ -95,7 +95,7 @@ def clustered_score(
     ShapeError
         If ``right`` is not a bool array of one of these shapes, is empty, or does not match ``groups``.
     SettingError
-        If there are fewer than 2 groups, or ``level`` is outside (0, 1).
+        If ``level`` is outside (0, 1).
 
     Notes
     -----
@@ -135,6 +135,8 @@ def clustered_score(
         raise SettingError(f"level is {level!r}, need a number between 0 and 1; pass 0.95 for 95 %")
     mean, sizes = answers.mean(axis=0), np.bincount(codes)
     n_images, value = len(mean), float(mean.mean())
+    if len(sizes) == 1:
+        return Score(value, 0.0, 1.0, n_images)
     spread = value * (1 - value) / max(n_images - 1, 1)
     totals = np.bincount(codes, weights=mean - value)
     between = len(sizes) / (len(sizes) - 1) * float(totals @ totals) / n_images**2
@@ -144,6 +146,15 @@ def clustered_score(
     shared = SHARED if crossed else 1.0
     counted = int(n_images / shared / deff * _few_groups(n_images, len(sizes), level) ** 2)
     return replace(wilson(value * counted, counted, level), value=value, n=n_images)
+
+
+def paired(
+    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], together: NDArray[np.generic] | None
+) -> Difference:
+    """Accuracy of a minus accuracy of b on the same images, by clusters if images have any."""
+    if together is None or len(np.unique(together)) == len(together):
+        return paired_difference(right_a, right_b)
+    return clustered_difference(right_a, right_b, together)
 
 
 def clustered_difference(
@@ -157,7 +168,8 @@ def clustered_difference(
         Whether each was right on each image, in the same order; with several draws of the training
         labels one row per draw, the same draw in the same row of both.
     groups : ndarray of shape (n_images,), str or int
-        Group of each image, such as its writer; 2 different ones or more.
+        Group of each image, such as its writer. Of a single group nothing is known of others: the interval
+        is [-1, 1] and p is 1.
 
     Returns
     -------
@@ -170,8 +182,6 @@ def clustered_difference(
     ------
     ShapeError
         If the two are not bool arrays of the same shape, or do not match ``groups``.
-    SettingError
-        If there are fewer than 2 groups.
 
     Notes
     -----
@@ -207,6 +217,8 @@ def clustered_difference(
     alone = paired_difference(first, second)
     gain, sizes = first.astype(np.float64) - second, np.bincount(codes)
     value, n_images = alone.value, alone.n
+    if len(sizes) == 1:
+        return Difference(value, -1.0, 1.0, 1.0, n_images)
     rare = float(np.abs(gain).mean()) * n_images
     wider = np.sqrt(max(1.0, _assumed_effect(sizes, rare))) / _few_groups(n_images, len(sizes), _LEVEL)
     down, up = wider * (value - alone.low), wider * (alone.high - value)
@@ -218,6 +230,33 @@ def clustered_difference(
     else:
         p_value = mcnemar(np.ones(len(sizes), np.bool_), np.zeros(len(sizes), np.bool_))
     return Difference(value, float(low), float(high), max(p_value, alone.p_value), n_images)
+
+
+def cluster_remark(together: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:
+    """What to say where all images, or all of a class, are of one cluster; None where none are.
+
+    A class of a single image is no such class: nothing is repeated.
+    """
+    if together is None:
+        return None
+    if len(labels) > 1 and len(np.unique(together)) == 1:
+        return (
+            "all images are of one group, or copies of one image: nothing is known of other groups, so "
+            "intervals are 0 to 100 %"
+        )
+    names, sizes = np.unique(labels, return_counts=True)
+    lonely = [
+        str(name)
+        for name, size in zip(names, sizes, strict=True)
+        if size > 1 and len(np.unique(together[labels == name])) == 1
+    ]
+    if not lonely:
+        return None
+    listed = ", ".join(map(repr, lonely[:5])) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")
+    return (
+        f"all images of class {listed} are of one group, or copies of one image: the interval of its "
+        "recall is 0 to 100 %"
+    )
 
 
 def _grouped_error(
@@ -269,10 +308,4 @@ def _checked(
             f"groups has shape {named.shape}, need {answers.shape[-1:]} to match {name}; "
             "pass one group per image"
         )
-    found, codes = np.unique(named, return_inverse=True)
-    if len(found) < 2:
-        raise SettingError(
-            f"groups holds {len(found)} group, need 2 or more to see how groups differ; "
-            "use wilson or paired_difference and say that one group answers for all"
-        )
-    return np.atleast_2d(answers), codes
+    return np.atleast_2d(answers), np.unique(named, return_inverse=True)[1]

@@ -1,7 +1,6 @@
-"""How well novel pictures are found: area under the curve, detection at a rate, against a baseline.
+"""How well novel images are found: area under the curve, detection at a rate, against a baseline.
 
-In: scores of known and of novel images, larger where stranger. Out: ``records.Detection``. Imports only
-errors and records of ours and its neighbours. Called by the command line and benchmarks.
+It judges answers that a model has given, and fits nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import DataError
+from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.intervals import wilson
 from headstart.records import Answered, Detection, Score
 
@@ -18,19 +18,30 @@ __all__ = ["auroc", "detection"]
 _Z = 1.959963984540054
 
 
-def auroc(known: NDArray[np.floating], novel: NDArray[np.floating]) -> Score:
+Together = NDArray[np.generic] | None
+
+
+def auroc(
+    known: NDArray[np.floating],
+    novel: NDArray[np.floating],
+    together: Together = None,
+    novel_together: Together = None,
+) -> Score:
     """The chance that a novel image scores higher than a known one; ties count half.
 
     Parameters
     ----------
     known, novel : ndarray of shape (n,)
         Scores, larger where stranger.
+    together, novel_together : ndarray of shape (n,), str or int, optional
+        Images with the same entry depend on each other: copies, or images of one group.
 
     Returns
     -------
     Score
-        With DeLong's 95 % interval, on the logit scale so that it stays within (0, 1); ``n`` images in
-        all. Where the two are parted wholly, the interval is that of one more image on the wrong side.
+        With DeLong's 95 % interval between clusters, on the logit scale so that it stays within (0, 1); ``n``
+        images in all. Where the two are separated wholly, the interval is Wilson's for as many clusters as
+        the smaller side has.
 
     Raises
     ------
@@ -41,6 +52,7 @@ def auroc(known: NDArray[np.floating], novel: NDArray[np.floating]) -> Score:
     ----------
     DeLong, DeLong, Clarke-Pearson. Comparing the areas under two or more correlated receiver operating
     characteristic curves. Biometrics 44 (1988).
+    Obuchowski. Nonparametric Analysis of Clustered ROC Curve Data. Biometrics 53 (1997).
 
     Examples
     --------
@@ -54,17 +66,37 @@ def auroc(known: NDArray[np.floating], novel: NDArray[np.floating]) -> Score:
     above = _placements(np.asarray(novel, np.float64), np.asarray(known, np.float64))  # of each novel image
     below = 1.0 - _placements(np.asarray(known, np.float64), np.asarray(novel, np.float64))
     value = float(above.mean())
-    variance = (above.var(ddof=1) / n if n > 1 else 0.0) + (below.var(ddof=1) / m if m > 1 else 0.0)
+    sides = (above, novel_together), (below, together)
+    fewest = min(len(one) if same is None else len(np.unique(same)) for one, same in sides)
+    if fewest == 1 < min(m, n):
+        return Score(value, 0.0, 1.0, m + n)
+    variance = sum(_variance(one, same) for one, same in sides)
     if variance <= 0 or not 0 < value < 1:
-        bound = wilson(round(value * min(m, n)), min(m, n))
+        bound = wilson(round(value * fewest), fewest)
         return Score(value, min(bound.low, value), max(bound.high, value), m + n)
     middle, spread = np.log(value / (1 - value)), np.sqrt(variance) / (value * (1 - value))
     low, high = (1 / (1 + np.exp(-(middle + side * _Z * spread))) for side in (-1, 1))
     return Score(value, float(low), float(high), m + n)
 
 
-def detection(title: str, known: Answered, novel: Answered, rate: float = 0.05) -> Detection:
-    """Judge a model's novelty by images of its classes and images of none, and its probabilities beside it.
+def _variance(placements: NDArray[np.float64], together: Together) -> float:
+    """Variance of a mean of placements, between clusters; 0 for one image."""
+    clusters = np.arange(len(placements)) if together is None else np.unique(together, return_inverse=True)[1]
+    totals = np.bincount(clusters, weights=placements - placements.mean())
+    n_clusters = len(totals)
+    return n_clusters / max(n_clusters - 1, 1) * float(totals @ totals) / len(placements) ** 2
+
+
+def detection(
+    title: str,
+    known: Answered,
+    novel: Answered,
+    rate: float = 0.05,
+    *,
+    together: Together = None,
+    novel_together: Together = None,
+) -> Detection:
+    """Judge a model's novelty, and its largest probability, by images of its classes and images of none.
 
     Parameters
     ----------
@@ -74,11 +106,13 @@ def detection(title: str, known: Answered, novel: Answered, rate: float = 0.05) 
         The model's answers to either.
     rate : float, default=0.05
         Share of the known images that may be refused when the curves are read.
+    together, novel_together : ndarray of shape (n,), str or int, optional
+        Known and novel images with the same entry depend on each other.
 
     Returns
     -------
     Detection
-        Shares have Wilson's 95 % intervals.
+        Shares have 95 % intervals that count clusters.
 
     Raises
     ------
@@ -92,23 +126,20 @@ def detection(title: str, known: Answered, novel: Answered, rate: float = 0.05) 
     """
     if known.novelty is None or novel.novelty is None:
         raise DataError(
-            "model has no novelty, need one that learnt from 8 images or more; teach it again with more"
+            "model has no novelty, need one that learned from 8 images or more; make it again from more"
         )
     plain = [-one.probabilities.max(axis=1).astype(np.float64) for one in (known, novel)]
+    same = together, novel_together
     return Detection(
         title,
-        auroc(known.novelty, novel.novelty),
-        auroc(*plain),
-        _share(novel.novelty > 1),
-        _share(known.novelty > 1),
+        auroc(known.novelty, novel.novelty, *same),
+        auroc(plain[0], plain[1], *same),
+        accuracy_score(novel.novelty > 1, novel_together),
+        accuracy_score(known.novelty > 1, together),
         rate,
-        _share(novel.novelty > np.quantile(known.novelty, 1 - rate)),
-        _share(plain[1] > np.quantile(plain[0], 1 - rate)),
+        accuracy_score(novel.novelty > np.quantile(known.novelty, 1 - rate), novel_together),
+        accuracy_score(plain[1] > np.quantile(plain[0], 1 - rate), novel_together),
     )
-
-
-def _share(found: NDArray[np.bool_]) -> Score:
-    return wilson(int(found.sum()), len(found))
 
 
 def _placements(ones: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

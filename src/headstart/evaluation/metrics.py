@@ -1,8 +1,6 @@
 """Accuracy, loss, confusion, and precision, recall and F1 by class, each with its interval.
 
-In: class probabilities and true codes of one test set. Out: ``records.Evaluation``.
-Imports only errors and records of ours and the intervals next door. Called by evaluate, studies and
-the command line.
+Apart from ratios, which holds the intervals of precision, recall and F1.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.clusters import accuracy_score
-from headstart.evaluation.intervals import bootstrap_f1, bootstrap_macro
+from headstart.evaluation.ratios import averages, class_scores
 from headstart.records import ClassScore, Codes, Evaluation
 
 __all__ = ["confusion", "cross_entropy", "evaluate"]
@@ -103,8 +101,9 @@ def evaluate(
     probs: NDArray[np.floating],
     labels: Codes,
     classes: Sequence[str],
-    seed: int = 0,
-    groups: NDArray[np.str_] | None = None,
+    together: NDArray[np.generic] | None = None,
+    *,
+    crossed: bool = False,
 ) -> Evaluation:
     """Score class probabilities against true classes, with a 95 % interval on every score.
 
@@ -118,17 +117,17 @@ def evaluate(
         True class of each image, in ``[0, n_classes)``.
     classes : sequence of str
         Names of the columns of ``probs``.
-    seed : int, default=0
-        Of the bootstrap behind the intervals of F1 and of the averages; nothing else is random.
-    groups : ndarray of shape (n_images,), str, optional
-        Who or what each image comes from. Where there are two or more, the intervals of accuracy, precision
-        and recall count groups, as `clusters.clustered_score` does.
+    together : ndarray of shape (n_images,), str or int, optional
+        Images with the same entry depend on each other: copies, or images of one group. Every interval
+        counts these. Default: none do.
+    crossed : bool, default=False
+        The probabilities are those of models that share training images.
 
     Returns
     -------
     Evaluation
-        Accuracy, precision and recall with Wilson's interval, F1 with a bootstrap interval
-        stratified by true class, the mean loss in nats, and the confusion counts. Where a ratio has
+        Accuracy, precision, recall and F1 with their intervals (see `ratios` for F1 and the averages),
+        the mean loss in nats, and the confusion counts. Where a ratio has
         no denominator (a class never called has no precision, one that never occurs no recall) its
         value is 0.0 by convention, its ``n`` 0 and its interval ``[0, 1]``. ``macro`` averages over the
         classes that have images.
@@ -155,22 +154,23 @@ def evaluate(
         )
     loss = cross_entropy(table, labels)
     true, predicted = np.asarray(labels), table.argmax(axis=1)
-    counts, right = confusion(labels, predicted, len(classes)), predicted == true
-    f1_scores, rows = bootstrap_f1(counts, seed), []
-    for index, name in enumerate(classes):
-        called, actual = predicted == index, true == index
-        precision = accuracy_score(right[called], None if groups is None else groups[called])
-        recall = accuracy_score(right[actual], None if groups is None else groups[actual])
-        rows.append(ClassScore(str(name), precision, recall, f1_scores[index]))
+    counts = confusion(labels, predicted, len(classes))
+    rows = [
+        ClassScore(str(name), *scores)
+        for name, scores in zip(
+            classes, class_scores(true, predicted, len(classes), together, crossed=crossed), strict=True
+        )
+    ]
+    macro = ClassScore("macro", *averages(true, predicted, rows, together, crossed=crossed))
     cells = tuple(tuple(int(cell) for cell in row) for row in counts)
     return Evaluation(
         title,
         tuple(map(str, classes)),
-        accuracy_score(right, groups),
+        accuracy_score(predicted == true, together, crossed=crossed),
         loss,
         cells,
         tuple(rows),
-        ClassScore("macro", *bootstrap_macro(counts, seed)),
+        macro,
     )
 
 

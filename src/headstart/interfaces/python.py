@@ -193,7 +193,7 @@ def evaluate(
     novel : str or Dataset, optional
         Images of none of the model's classes: are they recognised as such?
     seed : int, default=0
-        Of the bootstrap behind some intervals.
+        Without effect: nothing in an evaluation is random.
 
     Returns
     -------

@@ -74,7 +74,7 @@ def network_model(
     network: Network,
     dataset: Dataset,
     parts: Learning,
-    images: tuple[Images, Held | None],
+    images: tuple[Images, Held | None, Dataset | None],
     *,
     settings: TrainSettings,
     history: tuple[Epoch, ...],
@@ -90,9 +90,9 @@ def network_model(
         What it learnt.
     parts : Learning
         Which images of it.
-    images : pair
+    images : triple
         Those learnt from, prepared; those held out with their codes, or None: by them its probabilities
-        are calibrated.
+        are calibrated; and these as a dataset: all that were held out, or half where training stops early.
     settings : TrainSettings
         How.
     history : tuple of Epoch
@@ -104,7 +104,7 @@ def network_model(
     -------
     Model
     """
-    spec, (seen, held) = network.spec, images
+    spec, (seen, held, deciding) = network.spec, images
     builder = build.GraphBuilder(build.network_graph(spec, network.weights()))
     logits, calibration = spec.layer_names[-1], {}
     if held is not None:
@@ -153,7 +153,7 @@ def network_model(
         timing=_timing(seconds),
     )
     graph = plain if novelty is None else _with_novelty(builder, shapes, (tap, "flat"), novelty)
-    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts))
+    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts, deciding))
 
 
 def probe_model(
@@ -206,7 +206,6 @@ def probe_model(
         fitted.rows,
         fitted.codes,
         fitted.images,
-        held=None if fitted.held is None else fitted.held[0],
         groups=parts.fit.together,
         seed=seed,
     )
@@ -237,7 +236,7 @@ def probe_model(
         timing=_timing(seconds),
     )
     graph = plain if novelty is None else _with_novelty(builder, source.taps, fitted.place, novelty)
-    return Model(manifest, graph, _floats(model), _samples(parts.fit), _seen(dataset, parts, source))
+    return Model(manifest, graph, _floats(model), _samples(parts.fit), _seen(dataset, parts, None, source))
 
 
 def versions(engine: str = "scratch") -> dict[str, str]:
@@ -320,11 +319,16 @@ def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def _seen(dataset: Dataset, parts: Learning, source: Source | None = None) -> Seen:
-    """Which images were learned from, held out, or kept as a test set; and those of the source."""
+def _seen(dataset: Dataset, parts: Learning, deciding: Dataset | None, source: Source | None = None) -> Seen:
+    """Which images were learned from, decided something, were only judged by, or kept as a test set.
+
+    An image that decided has the weightier of its two roles. Those of the source come along.
+    """
     found = [("learned", parts.fit.images)]
-    if parts.held is not None:
-        found.append(("validation", parts.held.images))
+    if deciding is not None:
+        found.append(("validation", deciding.images))
+    if parts.held is not None and deciding is not parts.held:
+        found.append(("judged", parts.held.images))
     if _held_out(dataset):
         found.append(("test", dataset.split("test").images))
     return record(found, None if source is None else inherited(source.seen))

@@ -16,7 +16,7 @@ from headstart.data.images.prepare import prepare
 from headstart.data.splits import fewest_per_class, folds, holdout
 from headstart.errors import DataError
 from headstart.evaluation.calibration import reliability
-from headstart.evaluation.clusters import accuracy_score
+from headstart.evaluation.clusters import cluster_remark
 from headstart.evaluation.metrics import evaluate
 from headstart.heads.base import fit_temperature, softmax
 from headstart.networks.engines.registry import make_network
@@ -46,19 +46,28 @@ class TrainingJudged:
     probabilities: Array
     judged_on: str
 
-    def evaluation(self, seed: int) -> Evaluation:
-        """Accuracy, precision, recall, F1 and confusion; accuracy with an interval that covers."""
+    @property
+    def crossed(self) -> bool:
+        """Whether the answers are those of networks that share training images."""
+        return self.judged_on == "cross-validated"
+
+    def evaluation(self) -> Evaluation:
+        """Accuracy, precision, recall, F1 and confusion, with intervals that count clusters."""
         classes, codes = self.images.classes, self.images.codes()
         title = f"{self.judged_on.capitalize()} images of {self.images.name}"
-        found = evaluate(title, self.probabilities, codes, classes, seed)
-        right = self.probabilities.argmax(axis=1) == codes
-        crossed = self.judged_on == "cross-validated"
-        return replace(found, accuracy=accuracy_score(right, self.images.together, crossed=crossed))
+        together = self.images.together
+        return evaluate(title, self.probabilities, codes, classes, together, crossed=self.crossed)
 
     def calibration(self) -> Calibration:
         """How reliable the probabilities are."""
         title = f"How reliable its probabilities are: {self.judged_on} images of {self.images.name}"
-        return reliability(title, self.probabilities, self.images.codes())
+        together, codes = self.images.together, self.images.codes()
+        return reliability(title, self.probabilities, codes, together=together, crossed=self.crossed)
+
+    @property
+    def remark(self) -> str | None:
+        """What to say where all images, or all of a class, are of one cluster."""
+        return cluster_remark(self.images.together, self.images.labels)
 
 
 def deciding_part(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:

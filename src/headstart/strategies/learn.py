@@ -245,11 +245,11 @@ def learn_network(
         progress.remark(remark)
     curve = epoch_curve(f"{network} on {dataset.name}", history, best)
     model = network_model(
-        trained, dataset, parts, (images, held), settings=settings, history=history, seconds=seconds
+        trained, dataset, parts, (images, held, deciding), settings=settings, history=history, seconds=seconds
     )
     judged = _judged_network(trained, model, judging, spec, settings) if judging is not None else None
     if judged is not None:
-        found = judged.evaluation(settings.seed)
+        found = judged.evaluation()
         scores = {**model.manifest.scores, "val_accuracy": found.accuracy.value}
         model = replace(model, manifest=replace(model.manifest, scores=scores))
     if augmentation is not None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from headstart.data.splits import holdout
 from headstart.errors import DataError, SettingError, nearest
+from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.compare import paired_difference
-from headstart.evaluation.intervals import wilson
 from headstart.heads.base import calibrated_loss
 from headstart.heads.held_out import HeldOut, best_setting
 from headstart.heads.registry import SEARCHED, make_head
@@ -217,7 +217,7 @@ def _judged(
     best, codes = best_setting(held), training.codes
     right = held.scores[best].argmax(axis=1) == codes
     loss = calibrated_loss(held.logits[best], codes, training.weights)
-    score = wilson(int(right.sum()), len(codes))
+    score = accuracy_score(right, training.together)
     return (held.settings[best], score, float(held.errors[best]), loss), right
 
 

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.seen import Recognised, recognise
+from headstart.data.checks.doctor import examine
+from headstart.data.checks.refuse import NEAR_MOST
+from headstart.data.checks.seen import Recognised, recognise, recorded
+from headstart.data.clusters import joined_clusters, with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.names import listed, natural_order, shown, split_name
 from headstart.errors import DataError
 from headstart.evaluation.calibration import reliability
-from headstart.evaluation.clusters import accuracy_score
+from headstart.evaluation.clusters import accuracy_score, cluster_remark
 from headstart.evaluation.detection import detection
 from headstart.evaluation.metrics import evaluate
 from headstart.models.model import Model
@@ -27,7 +30,7 @@ from headstart.system.progress import SILENT, Progress
 __all__ = ["run_evaluation"]
 
 _NEW, _LEARNED, _UNKNOWN = "new images", "images learned from", "images"
-_ROLE_OF = {"train": ("learned", "source"), "val": ("validation",), "test": ("test",)}
+_ROLE_OF = {"train": ("learned", "source"), "val": ("validation", "judged"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class _Part:
 
     def subset(self, mask: NDArray[np.bool_]) -> _Part:
         """Some of the images."""
-        found = None if self.found is None else Recognised(self.found.roles[mask], self.found.near[mask])
+        found = None if self.found is None else self.found.subset(mask)
         return replace(self, dataset=self.dataset.subset(mask), found=found)
 
 
@@ -76,7 +79,7 @@ def run_evaluation(
     novel : Dataset, optional
         Images of none of the model's classes.
     seed : int, default=0
-        Of the bootstrap behind some intervals.
+        Without effect: nothing in an evaluation is random.
     runtime : {'openvino', 'onnxruntime'}, default='openvino'
         What executes the model.
     progress : Progress, optional
@@ -98,21 +101,25 @@ def run_evaluation(
     answered = model.answer(part.dataset, runtime_name=runtime, progress=progress)
     codes, groups = part.dataset.codes(model.classes), part.dataset.groups
     judged = learned if learned.all() else ~learned
+    together, copies = _clusters(part.dataset)
+
+    def of(some: NDArray[np.bool_]) -> NDArray[np.intp] | None:
+        return None if together is None else together[some]
+
     about = _UNKNOWN if part.found is None else _LEARNED if learned.all() else _NEW
     title = f"{model.manifest.name} on {part.dataset.name}, {part.split}"
 
     right = answered.probabilities.argmax(axis=1) == codes
 
     def measured(some: NDArray[np.bool_]) -> Score | None:
-        return accuracy_score(right[some], None if groups is None else groups[some]) if some.any() else None
+        return accuracy_score(right[some], of(some)) if some.any() else None
 
     evaluation = evaluate(
         f"{title}: {about}",
         answered.probabilities[judged],
         codes[judged],
         model.classes,
-        seed,
-        None if groups is None else groups[judged],
+        of(judged),
     )
     n_groups = 0 if groups is None else len(np.unique(groups[judged]))
     return Evaluated(
@@ -123,12 +130,40 @@ def run_evaluation(
         measured(learned),
         _counts(part),
         evaluation,
-        reliability(title, answered.probabilities[judged], codes[judged]),
-        None if novel is None else _detected(model, novel, answered, judged, title, runtime),
+        reliability(title, answered.probabilities[judged], codes[judged], together=of(judged)),
+        None
+        if novel is None
+        else _detected(model, novel, _some(answered, judged), of(judged), title, runtime),
         n_groups,
         _warnings(model, part),
-        (*part.remarks, *_remarks(model, part, evaluation.absent, n_groups)),
+        (
+            *part.remarks,
+            *copies,
+            *_remarks(model, part, evaluation.absent, n_groups),
+            *_lonely(part, judged, of(judged)),
+        ),
     )
+
+
+def _lonely(part: _Part, some: NDArray[np.bool_], together: NDArray[np.intp] | None) -> list[str]:
+    remark = cluster_remark(together, part.dataset.labels[some])
+    return [remark] if remark else []
+
+
+def _clusters(dataset: Dataset) -> tuple[NDArray[np.intp] | None, list[str]]:
+    """Copies and groups among the images as clusters, and what to say of the copies."""
+    near = len(dataset) <= NEAR_MOST
+    pairs = [pair.places for pair in examine(replace(dataset, splits=None), near=near).pairs]
+    said = []
+    if pairs:
+        n_copies = len(dataset) - int(joined_clusters(len(dataset), pairs).max()) - 1
+        said.append(
+            f"{n_copies:,} of the {len(dataset):,} images are copies of others: intervals count "
+            "the copies of one image as one"
+        )
+    if not near:
+        said.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
+    return with_clusters(dataset, pairs).together, said
 
 
 def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progress) -> _Part:
@@ -161,18 +196,24 @@ def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progres
 
 def _held_out(model: Model, whole: _Part, n_held: int) -> _Part:
     """The test set that was held out when the model was made, if all of it is there."""
-    mask = whole.found.of("test") if whole.found is not None else np.zeros(len(whole.dataset), np.bool_)
-    n_here = int(mask.sum())
-    if n_here < n_held:
-        said = f"{n_here:,} of the {n_held:,} images of the model's own test set are here" if n_here else ""
+    assert whole.found is not None and model.seen is not None, "the test set was recorded"
+    mask = whole.found.of("test")
+    expected = recorded(model.seen, "test")  # without what stands in the record twice
+    n_here = len(np.intersect1d(whole.found.places[mask], expected))
+    if n_here < len(expected):
+        said = (
+            f"{n_here:,} of the {len(expected):,} images of the model's own test set are here"
+            if n_here
+            else ""
+        )
         return replace(whole, remarks=(said,) if said else ())
     note = model.manifest.data.get("holdout", {})
-    others = int((~mask & ~whole.learned & ~_of(whole, "validation")).sum())
+    others = int((~mask & ~whole.learned & ~_of(whole, "validation", "judged")).sum())
     drawn = ", ".join(f"{key} {note[key]}" for key in ("share", "seed") if key in note)
     new = f" ({others:,} of them new)" if others else ""
     said = (
-        f"the {n_here:,} images held out when the model was made ({drawn}) are evaluated; the other "
-        f"{len(mask) - n_here:,}{new} are left out, --split all evaluates them too"
+        f"the {n_held:,} images held out when the model was made ({drawn}) are evaluated; the other "
+        f"{len(mask) - int(mask.sum()):,}{new} are left out, --split all evaluates them too"
     )
     return replace(whole.subset(mask), split="test", remarks=(said,))
 
@@ -202,7 +243,7 @@ def _counts(part: _Part) -> Mapping[str, int]:
         "learned": int(learned.sum()),
         "learned_by_source": int(part.found.of("source").sum()),
         "near_copies": int((learned & part.found.near).sum()),
-        "validation": int(part.found.of("validation").sum()),
+        "validation": int(part.found.of("validation", "judged").sum()),
     }
 
 
@@ -229,20 +270,16 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
         said.append(
             f"{counts['learned_by_source']:,} images were learned from by the model's source network only"
         )
-    if counts.get("validation"):
+    n_decided = int(_of(part, "validation").sum())
+    if n_decided:
         said.append(
-            f"{counts['validation']:,} of the new images were held out of training to calibrate, to choose "
-            "or to stop by, so figures about them are slightly too good"
+            f"{n_decided:,} of the new images were held out of training, but set the temperature, the "
+            "novelty threshold or the end of training: figures about them are slightly too good"
         )
     if absent:
         said.append(f"no image here is of {listed(absent)}: averages are over the other classes")
     if n_groups > 1:
-        said.append(
-            f"the images are of {n_groups:,} groups: intervals of accuracy, precision and recall count "
-            "groups, those of F1 and of the averages count images"
-        )
-    if n_groups == 1:
-        said.append("all images are of one group: the intervals do not say how other groups would differ")
+        said.append(f"the images are of {n_groups:,} groups: intervals count groups")
     if model.seen is not None and len(model.seen.places) < len(model.seen.digests):
         said.append(
             f"re-encoded or changed copies were looked for among {len(model.seen.places):,} of the "
@@ -251,11 +288,20 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
     return said
 
 
+def _some(answered: Answered, mask: NDArray[np.bool_]) -> Answered:
+    """The answers about some of the images."""
+    novelty = None if answered.novelty is None else answered.novelty[mask]
+    return Answered(answered.probabilities[mask], novelty)
+
+
 def _detected(
-    model: Model, novel: Dataset, answered: Answered, some: NDArray[np.bool_], title: str, runtime: str
+    model: Model, novel: Dataset, known: Answered, together: NDArray[np.intp] | None, title: str, runtime: str
 ) -> Detection:
-    known = Answered(
-        answered.probabilities[some], None if answered.novelty is None else answered.novelty[some]
-    )
     strange = model.answer(novel, runtime_name=runtime)
-    return detection(f"{title}, {novel.name} novel", known, strange)
+    return detection(
+        f"{title}, {novel.name} novel",
+        known,
+        strange,
+        together=together,
+        novel_together=_clusters(novel)[0],
+    )

@@ -24,7 +24,7 @@ from headstart.data.stores import ArrayImages, FileImages, ImageStore
 from headstart.errors import BrokenDataError, MissingDataError, ModelError
 from headstart.records import ROLES, Images, Seen
 
-__all__ = ["Recognised", "from_tensors", "inherited", "recognise", "record", "to_tensors"]
+__all__ = ["Recognised", "from_tensors", "inherited", "recognise", "record", "recorded", "to_tensors"]
 
 _BYTES = 16
 _MOST_DESCRIBED = 20_000  # 5 MB; twice as many with those of a source
@@ -32,7 +32,7 @@ _CHUNK = 1_024
 _TINY_PX = 64
 _LEARNED, _SOURCE, _VALIDATION = (ROLES.index(name) for name in ("learned", "source", "validation"))
 
-_WEIGHT = ("learned", "source", "validation", "test", "new")
+_WEIGHT = ("learned", "source", "validation", "judged", "test", "new")
 
 OnImage = Callable[[int, int], None]
 
@@ -41,11 +41,17 @@ OnImage = Callable[[int, int], None]
 class Recognised:
     """What each image was to a model: ``roles`` are positions in `ROLES`, (n_images,).
 
-    ``near`` says which were recognised by what they look like, not by their bytes or pixels.
+    ``near`` says which were recognised by what they look like, not by their bytes or pixels. ``places`` are
+    those of the recorded images in the model's record, -1 where an image is new: copies have the same place.
     """
 
     roles: NDArray[np.uint8]
     near: NDArray[np.bool_]
+    places: NDArray[np.intp]
+
+    def subset(self, mask: NDArray[np.bool_]) -> Recognised:
+        """The same of some of the images."""
+        return Recognised(self.roles[mask], self.near[mask], self.places[mask])
 
     def of(self, *names: str) -> NDArray[np.bool_]:
         """Which images had one of these roles, (n_images,)."""
@@ -143,22 +149,29 @@ def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -
     `looks.Matcher`: time O(n_images * n_described) in matrix products, memory flat.
     """
     index = _Index(seen)
-    roles = index.roles(_digests(images))
+    known = index.places(_digests(images))
     near = np.zeros(len(images), np.bool_)
-    rest = np.flatnonzero(roles == 0)
-    described = index.roles(seen.digests)[seen.places]
+    rest = np.flatnonzero(known < 0)
+    described = index.places(seen.digests)[seen.places]
     matcher, done = Matcher(Looks(seen.looks, seen.kinds)), 0
     for places, glance in _glances(images, rest):
-        by_content = index.roles(glance.contents)
+        by_content = index.places(glance.contents)
         origin = matcher.copies(glance.thumbs, glance.tiny)
-        alike = (by_content == 0) & (origin >= 0)
-        roles[places] = by_content
-        roles[places[alike]] = described[origin[alike]]
+        alike = (by_content < 0) & (origin >= 0)
+        known[places] = by_content
+        known[places[alike]] = described[origin[alike]]
         near[places] = alike
         done += len(places)
         if on_image is not None:
             on_image(done, len(rest))
-    return Recognised(roles, near)
+    return Recognised(np.append(seen.roles, np.uint8(0))[known], near, known)
+
+
+def recorded(seen: Seen, role: str) -> NDArray[np.intp]:
+    """Places of the different images that had a role, as `Recognised.places` has them."""
+    places = np.unique(_Index(seen).places(seen.digests))
+    found: NDArray[np.intp] = places[seen.roles[places] == ROLES.index(role)]
+    return found
 
 
 def to_tensors(seen: Seen) -> dict[str, NDArray[Any]]:
@@ -320,15 +333,15 @@ class _Index:
         roles = np.concatenate([seen.roles, seen.roles[seen.places]])
         order = np.array([_WEIGHT.index(name) for name in ROLES])[roles].argsort(kind="stable")
         self._names, first = np.unique(_keys(digests[order]), return_index=True)
-        self._roles = roles[order][first]
+        self._places = np.concatenate([np.arange(len(seen.digests)), seen.places])[order][first]
 
-    def roles(self, digests: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Role of each digest, 0 where it is not there."""
+    def places(self, digests: NDArray[np.uint8]) -> NDArray[np.intp]:
+        """Place in the record of each digest, -1 where it is not there."""
         wanted = _keys(digests)
         if not len(self._names):
-            return np.zeros(len(wanted), np.uint8)
+            return np.full(len(wanted), -1, np.intp)
         place = np.searchsorted(self._names, wanted).clip(max=len(self._names) - 1)
-        return np.where(self._names[place] == wanted, self._roles[place], 0).astype(np.uint8)
+        return np.where(self._names[place] == wanted, self._places[place], -1).astype(np.intp)
 
 
 def _keys(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:

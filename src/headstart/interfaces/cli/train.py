@@ -252,8 +252,7 @@ def _scores(learnt: Learnt) -> dict[str, Any]:
         n_images = int(learnt.model.manifest.data["n_images"])
         scores["cv_accuracy"] = Score(scores["cv_accuracy"], low, high, n_images)
     if "val_accuracy" in scores and learnt.judged is not None:
-        seed = learnt.model.manifest.seed
-        scores["val_accuracy"] = learnt.judged.evaluation(seed).accuracy
+        scores["val_accuracy"] = learnt.judged.evaluation().accuracy
     elif "val_accuracy" in scores and learnt.parts is not None and learnt.parts.held is not None:
         held = learnt.parts.held
         assert learnt.held_probs is not None, "images held out were answered"

@@ -19,6 +19,7 @@ from headstart.data.images.augment import Augmentation, flip_warning, parse_augm
 from headstart.data.images.thumbnails import examples_of
 from headstart.data.splits import folds
 from headstart.errors import RecipeError
+from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.evaluation.metrics import evaluate
@@ -354,7 +355,7 @@ def _result(
 def _evaluations(bench: _Bench, learnt: Learnt) -> tuple[Evaluation, ...]:
     probs = bench.asked(learnt)
     codes, title = bench.test.codes(bench.train.classes), f"The saved model on {bench.test.name}"
-    return (evaluate(title, probs, codes, bench.train.classes, bench.seed),)
+    return (evaluate(title, probs, codes, bench.train.classes, bench.test.together),)
 
 
 def _said_of_views(bench: _Bench) -> list[str]:
@@ -389,7 +390,8 @@ def _said_of_first(bench: _Bench) -> list[str]:
     n = bench.recipe.first_test_images
     if n is None or n >= len(bench.test):
         return []
-    score = wilson(float(np.stack(bench.hits["probe"])[:, :n].mean()) * n, n)
+    together = None if bench.test.together is None else bench.test.together[:n]
+    score = accuracy_score(np.stack(bench.hits["probe"])[:, :n], together)
     return [
         f"On the first {n} test images alone, as the textbook has them, the probe gets {score.value:.2%} "
         f"[{score.low:.2%}, {score.high:.2%}]: an interval that wide parts few methods."

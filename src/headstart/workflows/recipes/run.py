@@ -323,7 +323,7 @@ def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evalua
             learnt.model.probabilities(dataset.split("test"), runtime_name=run.options.runtime),
             dataset.split("test").codes(dataset.classes),
             dataset.classes,
-            run.options.seed,
+            dataset.split("test").together,
         )
         for what, learnt, dataset in halves
     )

@@ -32,6 +32,7 @@ from headstart.models.model import Model
 from headstart.networks.specs import architecture
 from headstart.records import (
     Array,
+    Calibration,
     Evaluation,
     Images,
     NetworkSpec,
@@ -432,7 +433,7 @@ def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checku
         judged_on=judging.judged_on,
         protocol=judging.sentence + _nested(study),
         findings=found.remarks,
-        calibrations=(reliability("How far its probabilities can be believed", table.answers, codes),),
+        calibrations=(_calibrated(study, table, codes),),
         galleries=galleries(judged),
         scatters=(
             feature_scatter(
@@ -460,10 +461,21 @@ def _evaluated(title: str, study: _Study, table: Table, codes: NDArray[np.int64]
     """The answers in detail; where images come in groups, accuracy keeps the interval that counts them."""
     assert table.answers is not None, "there are images to answer"
     classes = study.judging.pool.classes
-    found = evaluate(title, table.answers, codes, classes, study.wanted.seed)
+    judging = study.judging
+    found = evaluate(
+        title, table.answers, codes, classes, judging.asked.together, crossed=judging.protocol.crossed
+    )
     ours = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     same = abs(ours.value - found.accuracy.value) < _ROUNDING
     return replace(found, accuracy=ours) if same else found
+
+
+def _calibrated(study: _Study, table: Table, codes: NDArray[np.int64]) -> Calibration:
+    """How reliable the probabilities are."""
+    assert table.answers is not None, "there are images to answer"
+    together, crossed = study.judging.asked.together, study.judging.protocol.crossed
+    title = "How far its probabilities can be believed"
+    return reliability(title, table.answers, codes, together=together, crossed=crossed)
 
 
 def _nested(study: _Study) -> str:

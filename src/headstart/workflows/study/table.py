@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError
-from headstart.evaluation.clusters import accuracy_score, clustered_difference
+from headstart.evaluation.clusters import accuracy_score, cluster_remark, clustered_difference
 from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
 from headstart.evaluation.power import images_to_settle
 from headstart.evaluation.resampled import resampled_difference
@@ -139,14 +139,16 @@ def run_table(
     pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
     comparisons = _compare(cells, pairs, budgets, protocol, groups) if pairs else ()
     said = sentences(rows, comparisons, len(pool))
-    return Table(rows, comparisons, said[0], (*said[1:], *remarks), cells[PROBE, budgets[-1]].first)
+    lonely = None if groups is None else cluster_remark(groups, asked.labels)
+    remarks = (*said[1:], *remarks, *([lonely] if lonely else ()))
+    return Table(rows, comparisons, said[0], remarks, cells[PROBE, budgets[-1]].first)
 
 
 def _groups(asked: Dataset, protocol: Protocol) -> NDArray[np.intp] | None:
     """Which images count as one: groups, and copies of one image; None where each is alone."""
     by_groups = protocol.kind in ("grouped", "external", "holdout")
     together = asked.together if by_groups or asked.groups is None else None
-    if together is None or not 2 <= len(np.unique(together)) < len(together):
+    if together is None or len(np.unique(together)) == len(together):
         return None
     return together
 
@@ -217,7 +219,11 @@ def _compare(
         settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
         if settles is not None and groups is not None:  # images of one group tell less than as many alone
             plain = paired_difference(ours, theirs)
-            settles = round(settles * max(1.0, _width(difference) / max(_width(plain), 1e-9)) ** 2)
+            settles = (
+                None
+                if len(np.unique(groups)) == 1
+                else round(settles * max(1.0, _width(difference) / max(_width(plain), 1e-9)) ** 2)
+            )
         word = verdict(difference, p)
         found.append(Comparison(strategy, control, budget, difference, p, word, settles))
     return tuple(found)

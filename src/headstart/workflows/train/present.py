@@ -86,15 +86,16 @@ def training_result(
     -------
     StudyResult
     """
-    judged, seed = learnt.judged, attended.settings.seed
-    evaluations = () if judged is None else (judged.evaluation(seed),)
+    judged = learnt.judged
+    evaluations = () if judged is None else (judged.evaluation(),)
     calibrations = () if judged is None else (judged.calibration(),)
+    lonely = () if judged is None or judged.remark is None else (judged.remark,)
     n_held = 0 if parts.held is None else len(parts.held)
     return StudyResult(
         title=learnt.model.manifest.name,
         summary=_summary(dataset, parts, learnt, attended, about.network),
         verdict=_verdict(about.network, judged, evaluations),
-        remarks=(*learnt.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
+        remarks=(*lonely, *learnt.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
         rows=(),
         comparisons=(),
         evaluations=evaluations,

@@ -236,7 +236,7 @@ def _cross_validated(
     )
     if judged is None:
         return learnt
-    found, manifest = judged.evaluation(settings.seed).accuracy, learnt.model.manifest
+    found, manifest = judged.evaluation().accuracy, learnt.model.manifest
     scores = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
     model = replace(learnt.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
     return replace(learnt, model=model, judged=judged)

@@ -55,6 +55,11 @@ class Judged:
     judged_on: str
     protocol: str
 
+    @property
+    def crossed(self) -> bool:
+        """Whether the answers are those of models that share training images."""
+        return self.judged_on == "cross-validated"
+
 
 def by_validation(
     source: Source,
@@ -99,8 +104,8 @@ def by_validation(
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
     said = (
         f"The model learned from {len(parts.fit):,} images and is judged on {len(parts.held):,} others, "
-        "which nothing was learned from or selected on. Intervals are Wilson's, or count groups where images "
-        "have groups; differences are paired."
+        "which nothing was learned from or selected on. Intervals are Wilson's and count copies and "
+        "groups as one; differences are paired."
     )
     name = PROBE if kept is learnt else FINETUNE
     return Judged(table, parts.held, final, name, "validation", said)

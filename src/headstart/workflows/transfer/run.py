@@ -122,7 +122,7 @@ def run_transfer(
         remarks=(*(() if judged is None else judged.table.remarks), *remarks),
         rows=() if judged is None else judged.table.rows,
         comparisons=() if judged is None else judged.table.comparisons,
-        evaluations=() if judged is None else (_evaluation(judged, dataset, seed),),
+        evaluations=() if judged is None else (_evaluation(judged, dataset),),
         curves=() if kept.curve is None else (kept.curve,),
         facts=_facts(source, dataset, kept, command),
         sizes=_sizes(parts, judged, dataset),
@@ -177,18 +177,20 @@ def _sizes(parts: Learning, judged: Judged | None, dataset: Dataset) -> dict[str
     return sizes if judged is None else {**sizes, judged.judged_on: len(judged.images)}
 
 
-def _evaluation(judged: Judged, dataset: Dataset, seed: int) -> Evaluation:
+def _evaluation(judged: Judged, dataset: Dataset) -> Evaluation:
     """The answers in detail; accuracy keeps the interval of the table."""
     title = f"{judged.judged_on.capitalize()} images of {dataset.name}"
     codes = judged.images.codes(dataset.classes)
-    found = evaluate(title, judged.answers, codes, dataset.classes, seed)
+    together = judged.images.together
+    found = evaluate(title, judged.answers, codes, dataset.classes, together, crossed=judged.crossed)
     ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
     return replace(found, accuracy=ours)
 
 
 def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
     title = f"How reliable its probabilities are: {judged.judged_on} images of {dataset.name}"
-    return reliability(title, judged.answers, judged.images.codes(dataset.classes))
+    codes, together = judged.images.codes(dataset.classes), judged.images.together
+    return reliability(title, judged.answers, codes, together=together, crossed=judged.crossed)
 
 
 def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:

@@ -8,7 +8,7 @@ Must not import an engine or a graph: all is judged on features. Called by tunin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import NamedTuple
 
@@ -19,9 +19,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.data.splits import fewest_per_class, folds
 from headstart.errors import DataError, SettingError, nearest
-from headstart.evaluation.clusters import accuracy_score
-from headstart.evaluation.compare import paired_difference
-from headstart.evaluation.intervals import wilson
+from headstart.evaluation.clusters import accuracy_score, paired
 from headstart.evaluation.resampled import resampled_difference
 from headstart.heads.base import calibrated_loss
 from headstart.heads.held_out import best_setting
@@ -289,6 +287,7 @@ class _Search:
         """Every setting of one way."""
         (where, head, augment), found = way, _Found()
         codes, together = self.codes[part], self.together(part)
+        groups = None if self.groups is None else self.groups[part]
         rows, images = self.rows(where, augment, part)
         clusters = None if together is None else together[images]
         ones = np.ones(len(rows), np.float32)
@@ -298,7 +297,7 @@ class _Search:
         settled = best_setting(held)
         for number, setting in enumerate(held.settings):
             hits = held.scores[number].argmax(axis=1) == codes
-            score, loss = wilson(int(hits.sum()), len(codes)), calibrated_loss(held.logits[number], codes)
+            score, loss = accuracy_score(hits, groups), calibrated_loss(held.logits[number], codes)
             strength, error = next(iter(setting.values())), float(held.errors[number])
             trial = FeatureTrial(where, head, strength, augment, score, error, loss, number == settled)
             found[trial] = hits
@@ -367,7 +366,7 @@ def _result(
     trials, (outer, hits, picks) = _ranked(found), judged
     asked = np.sort(np.concatenate([held for _, held in outer[0]]))
     known = {name: one[: len(outer), asked] for name, one in hits.items()}
-    leads = {name: _lead(hits["tuned"], one, outer) for name, one in hits.items()}
+    leads = {name: _lead(hits["tuned"], one, outer, search.groups) for name, one in hits.items()}
     tuned, groups = known.pop("tuned"), None if search.groups is None else search.groups[asked]
     runner_up = next((one for one in trials if _elsewhere(one, trials[0])), None)
     return FeatureTuning(
@@ -383,7 +382,7 @@ def _result(
             for name, one in known.items()
         ),
         runner_up,
-        None if runner_up is None else paired_difference(found[trials[0]], found[runner_up]),
+        None if runner_up is None else paired(found[trials[0]], found[runner_up], search.groups),
         factors_of(trials),
         clock.elapsed_s,
         left_out,
@@ -548,13 +547,16 @@ def _spread(hits: Hits) -> float:
     return float(hits.mean(axis=1).std(ddof=1)) if len(hits) > 1 else 0.0
 
 
-def _lead(hits: Hits, others: Hits, outer: Outer) -> Difference:
-    """By how much one way beats another, over the outer folds."""
+def _lead(hits: Hits, others: Hits, outer: Outer, groups: NDArray[np.generic] | None) -> Difference:
+    """By how much one way beats another, over the outer folds; images of one cluster count as one."""
     gain = hits.astype(np.float64) - others  # (n_repeats, n_images)
     gains = [gain[n, held].mean() for n, repeat in enumerate(outer) for _, held in repeat]
     asked = [len(held) for _, held in outer[0]]
     n_asked = round(sum(asked) / len(asked))
-    return resampled_difference(np.array(gains), hits.shape[1] - n_asked, n_asked, sum(asked))
+    places = np.concatenate([held for _, held in outer[0]])
+    n_units = len(places) if groups is None else len(np.unique(groups[places]))
+    found = resampled_difference(np.array(gains), hits.shape[1] - n_asked, n_asked, n_units)
+    return replace(found, n=sum(asked))
 
 
 def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Where, Array]:

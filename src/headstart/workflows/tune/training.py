@@ -23,8 +23,7 @@ from headstart.data.dataset import Dataset, require_classes
 from headstart.data.images.prepare import prepare
 from headstart.data.splits import holdout
 from headstart.errors import DataError, SettingError
-from headstart.evaluation.clusters import accuracy_score, clustered_difference
-from headstart.evaluation.compare import paired_difference
+from headstart.evaluation.clusters import accuracy_score, paired
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import OnStep, fit, measure
@@ -200,7 +199,7 @@ def tune_training(
         accuracy_score(watched, bench.together[0]),
         accuracy_score(judged, bench.together[1]),
         accuracy_score(untuned, bench.together[1]),
-        _lead(judged, untuned, bench.together[1]),
+        paired(judged, untuned, bench.together[1]),
         factors,
         len(bench.fit[1]),
         n_resumed,
@@ -573,10 +572,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def _lead(judged: Hits, untuned: Hits, together: NDArray[np.generic] | None) -> Difference:
-    """The best regime's accuracy less the default's, by clusters if images have any."""
-    if together is not None and 2 <= len(np.unique(together)) < len(together):
-        return clustered_difference(judged, untuned, together)
-    return paired_difference(judged, untuned)
