@@ -18,7 +18,7 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError, UnknownTapError
 from headstart.evaluation.intervals import cross_validated, wilson
 from headstart.models.model import open_model
-from headstart.records import Source, StudyResult
+from headstart.records import Report, Source
 from headstart.report.page import render
 from headstart.sources.features import PLAIN, Extraction, extract
 from headstart.sources.registry import open_source
@@ -273,7 +273,7 @@ def noise(n_images: int, seed: int, size: int = 8) -> tuple[np.ndarray, np.ndarr
     return pixels, rng.permutation(np.repeat(["a", "b"], n_images // 2))
 
 
-def holds_a_half(result: StudyResult) -> bool:
+def holds_a_half(result: Report) -> bool:
     """Whether the figure allows for what is true of it: 50 %."""
     (row,) = (one for one in result.rows if one.strategy == "probe")
     assert result.evaluations[0].accuracy == row.accuracy
