@@ -13,7 +13,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.stores import ArrayImages
 from headstart.data.subsets import apply_view
-from headstart.errors import SettingError, UnknownTapError
+from headstart.errors import SettingError, UnknownLayerError
 from headstart.graph import run as runtime
 from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import Array, InputSpec, Source
@@ -178,7 +178,7 @@ def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source,
     [
         (
             {"tap": "blok3"},
-            UnknownTapError,
+            UnknownLayerError,
             "tap 'blok3' is unknown, need one of source 'random:cnn', nearest are block3",
         ),
         ({"pooling": "mean"}, SettingError, "pooling is 'mean', need one of avg, flat, grid2"),

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from headstart.errors import SettingError, UnknownTapError
+from headstart.errors import SettingError, UnknownLayerError
 from headstart.graph.build import INPUT, POOLINGS, GraphBuilder, network_graph, normalise, pool, with_outputs
 from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.networks.engines.numpy_engine import initial_weights
@@ -119,7 +119,7 @@ def test_a_cut_keeps_what_it_needs_and_gives_the_same_values() -> None:
 def test_an_unknown_tap_is_one_sentence() -> None:
     whole = network_graph(SPEC, initial_weights(SPEC, 0))
     with pytest.raises(
-        UnknownTapError, match=r"tap 'blok3' is not in the graph, need .*, nearest are block3"
+        UnknownLayerError, match=r"tap 'blok3' is not in the graph, need .*, nearest are block3"
     ):
         with_outputs(whole, ["conv1", "blok3"])
 

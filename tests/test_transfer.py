@@ -15,7 +15,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import ArrayImages
-from headstart.errors import DataError, SettingError, UnknownTapError
+from headstart.errors import DataError, SettingError, UnknownLayerError
 from headstart.evaluation.intervals import cross_validated, wilson
 from headstart.models.model import open_model
 from headstart.records import Report, Source
@@ -451,7 +451,7 @@ def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_pat
     cache = FolderCache(tmp_path)
     with pytest.raises(SettingError, match="head is 'rigde', need one of"):
         choose_place(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
-    with pytest.raises(UnknownTapError, match="tap 'blok2' is unknown, need one of source 'random:cnn'"):
+    with pytest.raises(UnknownLayerError, match="tap 'blok2' is unknown, need one of source 'random:cnn'"):
         choose_place(candidate(few), few, Probe(tap="blok2"), 0, Extraction(cache))
     assert not cache.entries()
 

@@ -10,14 +10,14 @@ Imports nothing of ours, so that every layer may raise them.
     |-- ShapeError(ValueError)         an array has the wrong rank, size or dtype
     |-- DataError(ValueError)          a dataset cannot be used as asked
     |   |-- UnknownDatasetError(LookupError)
-    |   |-- UnknownViewError(LookupError)
+    |   |-- UnknownSubsetError(LookupError)
     |   |-- UnknownClassError(LookupError)
     |   |-- MissingDataError(FileNotFoundError)   a file that should be there is not
     |   |-- BrokenDataError            a file is there and cannot be read
     |   `-- FetchError(ConnectionError)           a download failed or came altered
     |-- SourceError(ValueError)        a source cannot be used as asked
     |   |-- UnknownSourceError(LookupError)
-    |   `-- UnknownTapError(LookupError)
+    |   `-- UnknownLayerError(LookupError)
     |-- ModelError(ValueError)         a model folder is missing, truncated or altered
     |-- RecipeError(ValueError)        a recipe is unknown or malformed
     |-- CacheError(OSError)            the cache cannot be read or written
@@ -46,9 +46,9 @@ __all__ = [
     "SourceError",
     "UnknownClassError",
     "UnknownDatasetError",
+    "UnknownLayerError",
     "UnknownSourceError",
-    "UnknownTapError",
-    "UnknownViewError",
+    "UnknownSubsetError",
     "nearest",
 ]
 
@@ -91,7 +91,7 @@ class UnknownDatasetError(DataError, LookupError):
     """No dataset goes by this name, and no file or folder is at this path."""
 
 
-class UnknownViewError(DataError, LookupError):
+class UnknownSubsetError(DataError, LookupError):
     """The part after the colon names no view of this dataset."""
 
 
@@ -119,7 +119,7 @@ class UnknownSourceError(SourceError, LookupError):
     """No source goes by this name."""
 
 
-class UnknownTapError(SourceError, LookupError):
+class UnknownLayerError(SourceError, LookupError):
     """The source has no tap of this name."""
 
 

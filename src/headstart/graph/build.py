@@ -17,7 +17,7 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart.errors import SettingError, UnknownTapError, nearest
+from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.records import InputSpec, LayerSpec, NetworkSpec, Weights
 
 __all__ = [
@@ -188,13 +188,13 @@ def with_outputs(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPr
 
     Raises
     ------
-    UnknownTapError
+    UnknownLayerError
         If the graph has no tensor of that name.
     """
     made = [name for node in model.graph.node for name in node.output]
     for name in outputs:
         if name not in made:
-            raise UnknownTapError(
+            raise UnknownLayerError(
                 f"tap {name!r} is not in the graph, need one of its tensors, {nearest(name, made)}"
             )
     return GraphBuilder(model).model(outputs)

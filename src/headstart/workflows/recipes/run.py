@@ -21,7 +21,7 @@ from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.readers.load import load
 from headstart.data.splits import holdout
 from headstart.data.subsets import apply_view
-from headstart.errors import SettingError, UnknownTapError, nearest
+from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.evaluation.metrics import evaluate
 from headstart.heads.registry import make_head
 from headstart.networks.specs import architecture
@@ -300,7 +300,7 @@ def _check_names(recipe: Recipe, source: Dataset) -> None:
     spec = architecture(recipe.network, native_input(source), len(source.classes))
     for tap in (recipe.tap, recipe.textbook_tap):
         if tap is not None and tap not in spec.layer_names:
-            raise UnknownTapError(
+            raise UnknownLayerError(
                 f"tap {tap!r} is unknown, need one of network {recipe.network!r}, "
                 f"{nearest(tap, spec.layer_names)}"
             )

@@ -23,7 +23,7 @@ from headstart.data.images.thumbnails import examples_of
 from headstart.data.names import listed
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.subsets import view_map
-from headstart.errors import DataError, SettingError, UnknownViewError, nearest
+from headstart.errors import DataError, SettingError, UnknownSubsetError, nearest
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.graph import run as runtime
@@ -391,7 +391,7 @@ def _collapse(study: _Study) -> Strategy | None:
         return None
     try:
         told = view_map(own.classes, view)
-    except (UnknownViewError, DataError):
+    except (UnknownSubsetError, DataError):
         return None
     classes = study.judging.pool.classes
     if None in told.values() or set(told.values()) != set(classes) or set(own.classes) == set(classes):
