@@ -181,7 +181,7 @@ def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source,
             UnknownLayerError,
             "tap 'blok3' is unknown, need one of source 'random:cnn', nearest are block3",
         ),
-        ({"pooling": "mean"}, SettingError, "pooling is 'mean', need one of avg, flat, grid2"),
+        ({"pooling": "mean"}, SettingError, "pooling 'mean' is unknown, expected one of avg, flat, grid2"),
         (
             {"runtime_name": "tensorrt"},
             SettingError,

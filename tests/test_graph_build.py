@@ -79,7 +79,7 @@ def test_a_row_of_features_passes_unchanged(pooling: str) -> None:
 def test_an_unknown_pooling_is_one_sentence(shape: tuple[int, ...]) -> None:
     builder = GraphBuilder(network_graph(SPEC, initial_weights(SPEC, 0)))
     with pytest.raises(
-        SettingError, match="pooling is 'grid', need one of avg, flat, grid2; nearest are grid2"
+        SettingError, match="pooling 'grid' is unknown, expected one of avg, flat, grid2; nearest are grid2"
     ):
         pool(builder, "block3", shape, "grid")
 
@@ -119,13 +119,13 @@ def test_a_cut_keeps_what_it_needs_and_gives_the_same_values() -> None:
 def test_an_unknown_tap_is_one_sentence() -> None:
     whole = network_graph(SPEC, initial_weights(SPEC, 0))
     with pytest.raises(
-        UnknownLayerError, match=r"tap 'blok3' is not in the graph, need .*, nearest are block3"
+        UnknownLayerError, match=r"tap 'blok3' is not in the graph, expected .*, nearest are block3"
     ):
         with_outputs(whole, ["conv1", "blok3"])
 
 
 def test_a_new_graph_needs_an_input() -> None:
-    with pytest.raises(SettingError, match="input_spec is None, need an InputSpec for a new graph"):
+    with pytest.raises(SettingError, match="input_spec is None, expected an InputSpec for a new graph"):
         GraphBuilder()
 
 

@@ -167,7 +167,7 @@ def test_auto_says_what_it_became() -> None:
         ({"precision": "fp23"}, "precision is 'fp23', need one of auto, fp32, bf16; nearest are fp32"),
         (
             {"precision": "bf16", "runtime": "onnxruntime"},
-            r"precision is 'bf16', need a CPU and a runtime that compute it \(.*'onnxruntime'\); use fp32",
+            r"precision is 'bf16', expected a CPU and a runtime that compute it \(.*'onnxruntime'\); use fp32",
         ),
     ],
 )

@@ -17,7 +17,7 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart.errors import SettingError, UnknownLayerError, nearest
+from headstart.errors import SettingError, UnknownLayerError, unknown
 from headstart.records import InputSpec, LayerSpec, NetworkSpec, Weights
 
 __all__ = [
@@ -67,7 +67,7 @@ class GraphBuilder:
         if model is None:
             if input_spec is None:
                 raise SettingError(
-                    "input_spec is None, need an InputSpec for a new graph; pass one or a model"
+                    "input_spec is None, expected an InputSpec for a new graph; pass one or a model"
                 )
             self._inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *input_spec.shape])]
             self._nodes: list[onnx.NodeProto] = []
@@ -194,9 +194,7 @@ def with_outputs(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPr
     made = [name for node in model.graph.node for name in node.output]
     for name in outputs:
         if name not in made:
-            raise UnknownLayerError(
-                f"tap {name!r} is not in the graph, need one of its tensors, {nearest(name, made)}"
-            )
+            raise UnknownLayerError(unknown("layer", name, made))
     return GraphBuilder(model).model(outputs)
 
 
@@ -317,9 +315,7 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
         If the pooling is unknown.
     """
     if pooling not in POOLINGS:
-        raise SettingError(
-            f"pooling is {pooling!r}, need one of {', '.join(POOLINGS)}; {nearest(pooling, POOLINGS)}"
-        )
+        raise SettingError(unknown("pooling", pooling, POOLINGS))
     if len(shape) == 1:
         return tap
     name = f"{tap}.{pooling}"

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import NotFittedError, ShapeError, UnknownClassError, nearest
+from headstart.errors import NotFittedError, ShapeError, UnknownClassError, unknown
 from headstart.heads.held_out import HeldOut
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
@@ -129,7 +129,7 @@ class Head(ABC):
         features = np.asarray(features, np.float32)
         if features.ndim != 2 or len(features) != len(labels):
             raise ShapeError(
-                f"features have shape {features.shape}, need ({len(labels)}, n_features) to match labels; "
+                f"features have shape {features.shape}, expected ({len(labels)}, n_features) to match labels; "
                 "pass the labels stored with them"
             )
         order = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
@@ -161,10 +161,10 @@ class Head(ABC):
             If the number of features is not the one fitted on.
         """
         if not hasattr(self, "classes_"):
-            raise NotFittedError(f"head {self.name!r} is not fitted, need fit() first")
+            raise NotFittedError(f"head {self.name!r} is not fitted, expected fit() first")
         wanted = self.n_features
         if features.ndim != 2 or features.shape[1] != wanted:
-            raise ShapeError(f"features have shape {features.shape}, need (n_images, {wanted}) as at fit")
+            raise ShapeError(f"features have shape {features.shape}, expected (n_images, {wanted}) as at fit")
         return self._probabilities(np.asarray(features, np.float32))
 
     def predict(self, features: Array) -> Labels:
@@ -211,13 +211,11 @@ def _codes(labels: Labels, classes: tuple[str, ...]) -> Codes:
     names, inverse = np.unique(labels, return_inverse=True)
     for name in names:
         if name not in order:
-            raise UnknownClassError(
-                f"label {str(name)!r} is unknown, need one of the head's classes, {nearest(str(name), order)}"
-            )
+            raise UnknownClassError(unknown("label", str(name), order))
     missing = sorted(set(order) - set(names.tolist()))
     if missing or len(order) < 2:
         what = f"class {missing[0]!r} has no image" if missing else f"there is no class but {list(order)}"
-        raise UnknownClassError(f"{what}, need at least 2 classes with an image each; add images")
+        raise UnknownClassError(f"{what}, expected at least 2 classes with an image each; add images")
     return np.array([order[str(name)] for name in names], np.int64)[inverse]
 
 

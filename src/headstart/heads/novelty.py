@@ -298,7 +298,7 @@ def fit_novelty(
     [True]
     """
     if not 0 < rate < 1:
-        raise SettingError(f"rate is {rate!r}, need a share in (0, 1), such as 0.05")
+        raise SettingError(f"rate is {rate!r}, expected a share in (0, 1), such as 0.05")
     shown = np.arange(len(codes)) if images is None else np.asarray(images, np.intp)
     n_images = len(np.unique(shown))
     if n_images < _LEAST:

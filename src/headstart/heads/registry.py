@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headstart.errors import SettingError, nearest
+from headstart.errors import SettingError, unknown
 from headstart.heads.base import Head
 from headstart.heads.distances import NeighboursHead, PrototypesHead
 from headstart.heads.linear import LinearHead
@@ -49,5 +49,5 @@ def make_head(name: str) -> Head:
     'ridge'
     """
     if name not in HEADS:
-        raise SettingError(f"head is {name!r}, need one of {', '.join(HEADS)}; {nearest(name, HEADS)}")
+        raise SettingError(unknown("head", name, HEADS))
     return HEADS[name]()

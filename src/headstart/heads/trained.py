@@ -42,4 +42,6 @@ class TrainedHead(AffineHead):
         self.chosen_, self.curve_ = {}, None
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
-        raise SettingError("head is trained with its network already, need none of fit(); use another head")
+        raise SettingError(
+            "head is trained with its network already, expected none of fit(); use another head"
+        )

@@ -226,7 +226,7 @@ class Dense(TrainableLayer):
         """Draw a weight (n_inputs, units) and a bias (units,)."""
         if len(shape) != 1:
             raise ShapeError(
-                f"input of dense {self.name!r} has shape {shape}, need (n_features,); put a Flatten before it"
+                f"input of dense {self.name!r} has shape {shape}, expected (n_features,); put a Flatten before it"
             )
         self._draw((shape[0], self.units), rng, dtype)
         return (self.units,)
@@ -299,7 +299,7 @@ class Conv2D(TrainableLayer):
         self.kernel_px = _positive(name, "kernel_px", kernel_px)
         if padding not in ("valid", "same"):
             raise SettingError(
-                f"padding of {name!r} is {padding!r}, need 'valid' or 'same'; choose one of them"
+                f"padding of {name!r} is {padding!r}, expected 'valid' or 'same'; choose one of them"
             )
         self.padding = padding
         self._before = (kernel_px - 1) // 2 if padding == "same" else 0
@@ -311,7 +311,7 @@ class Conv2D(TrainableLayer):
         if len(shape) != _MAP_RANK or min(shape[:2]) + self._border < size:
             raise ShapeError(
                 f"input of conv2d {self.name!r} has shape {shape}, "
-                f"need (height, width, channels) of at least {size} x {size} px; "
+                f"expected (height, width, channels) of at least {size} x {size} px; "
                 "use bigger images, fewer pools or padding 'same'"
             )
         height, width, n_inputs = shape
@@ -426,7 +426,7 @@ class MaxPool2D(Layer):
         if len(shape) != _MAP_RANK or min(shape[:2]) < self.size_px:
             raise ShapeError(
                 f"input of maxpool2d {self.name!r} has shape {shape}, "
-                f"need (height, width, channels) of at least {self.size_px} x {self.size_px} px; "
+                f"expected (height, width, channels) of at least {self.size_px} x {self.size_px} px; "
                 "use bigger images or fewer pools"
             )
         self._out_shape = (shape[0] // self.size_px, shape[1] // self.size_px, shape[2])
@@ -554,7 +554,7 @@ class Dropout(Layer):
     def __init__(self, name: str, rate: float, rng: np.random.Generator) -> None:
         super().__init__(name)
         if not 0 <= rate < 1:
-            raise SettingError(f"rate of {name!r} is {rate!r}, need a number in [0, 1); 0 drops nothing")
+            raise SettingError(f"rate of {name!r} is {rate!r}, expected a number in [0, 1); 0 drops nothing")
         self.rate = float(rate)
         self.rng = rng
 
@@ -582,6 +582,6 @@ def _positive(owner: str, option: str, value: int) -> int:
     """Give the value back, or say that it is no positive whole number."""
     if not isinstance(value, int | np.integer) or value < 1:
         raise SettingError(
-            f"{option} of {owner!r} is {value!r}, need a whole number of at least 1; change it"
+            f"{option} of {owner!r} is {value!r}, expected a whole number of at least 1; change it"
         )
     return int(value)

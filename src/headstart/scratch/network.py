@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from headstart.errors import SettingError, ShapeError, nearest
+from headstart.errors import SettingError, ShapeError, unknown
 from headstart.scratch.layers import Array, Dense, Layer, Parameter, Shape, TrainableLayer
 from headstart.scratch.losses import cross_entropy
 from headstart.scratch.optimizers import Optimizer
@@ -77,7 +77,7 @@ class Network:
     ) -> None:
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
-            raise SettingError(f"dtype is {self.dtype}, need float32 or float64; float32 is for training")
+            raise SettingError(f"dtype is {self.dtype}, expected float32 or float64; float32 is for training")
         self.layers = tuple(layers)
         _check_layers(self.layers)
         self.input_shape = tuple(input_shape)
@@ -86,7 +86,7 @@ class Network:
             shape = layer.build(shape, rng, self.dtype)
         if len(shape) != 1:
             raise ShapeError(
-                f"output of the network has shape {shape}, need (n_classes,); end it with a Dense"
+                f"output of the network has shape {shape}, expected (n_classes,); end it with a Dense"
             )
         self.n_classes = shape[0]
         self._n_frozen = 0
@@ -175,11 +175,11 @@ class Network:
         grad = np.ascontiguousarray(grad, self.dtype)
         if self._batch_shape is None:
             raise SettingError(
-                "grad has no training pass to follow, need one just before; call forward(x, training=True)"
+                "grad has no training pass to follow, expected one just before; call forward(x, training=True)"
             )
         if grad.shape != self._batch_shape:
             raise ShapeError(
-                f"grad has shape {grad.shape}, need {self._batch_shape}; pass one row for each image"
+                f"grad has shape {grad.shape}, expected {self._batch_shape}; pass one row for each image"
             )
         first = next(i for i, layer in enumerate(self.layers) if i >= self._n_frozen and layer.parameters)
         for layer in reversed(self.layers[first + 1 :]):
@@ -235,12 +235,12 @@ class Network:
         """
         if optimizer.values is not self.trainable_values or optimizer.grads is not self.trainable_grads:
             raise SettingError(
-                "optimizer is made for other weights than those that learn here, need this network's "
+                "optimizer is made for other weights than those that learn here, expected this network's "
                 "trainable_values and trainable_grads; make it after freeze, unfreeze and replace_head"
             )
         if not 0 <= learning_rate < np.inf:
             raise SettingError(
-                f"learning_rate is {learning_rate!r}, need a finite number of at least 0; 1e-3 is usual"
+                f"learning_rate is {learning_rate!r}, expected a finite number of at least 0; 1e-3 is usual"
             )
         logits = self._forward(self._checked(x), training=True)
         labels = np.asarray(labels)
@@ -275,7 +275,7 @@ class Network:
             If ``x`` has another shape.
         """
         if batch_size < 1:
-            raise SettingError(f"batch_size is {batch_size!r}, need at least 1; 128 is usual")
+            raise SettingError(f"batch_size is {batch_size!r}, expected at least 1; 128 is usual")
         x = np.asarray(x)
         self._check_images(x)
         out = np.empty((len(x), self.n_classes), self.dtype)
@@ -303,14 +303,11 @@ class Network:
         same to the bit. Make the optimizer afterwards.
         """
         if through not in self.layer_names:
-            raise SettingError(
-                f"layer {through!r} is unknown, need a name of this network, "
-                f"{nearest(through, self.layer_names)}; see network.layer_names"
-            )
+            raise SettingError(unknown("layer", through, self.layer_names))
         n_frozen = self.layer_names.index(through) + 1
         if not any(layer.parameters for layer in self.layers[n_frozen:]):
             raise SettingError(
-                f"layer {through!r} is the last with weights, need one before it; freeze fewer layers"
+                f"layer {through!r} is the last with weights, expected one before it; freeze fewer layers"
             )
         self._n_frozen = n_frozen
         self._select()
@@ -342,7 +339,7 @@ class Network:
         old = self.layers[-1]
         if not isinstance(old, Dense):
             raise SettingError(
-                f"last layer {old.name!r} is a {type(old).__name__}, need a Dense; end the network with one"
+                f"last layer {old.name!r} is a {type(old).__name__}, expected a Dense; end the network with one"
             )
         head = Dense(old.name, n_classes)
         head.build(old.weight.value.shape[:1], rng, self.dtype)
@@ -405,7 +402,7 @@ class Network:
         ]
         if faults:
             raise ShapeError(
-                f"parameters is for another network: {', '.join(faults)}, need the names and shapes of "
+                f"parameters is for another network: {', '.join(faults)}, expected the names and shapes of "
                 "network.parameters(); build the network that they came from"
             )
         for name, parameter in own.items():
@@ -423,13 +420,13 @@ class Network:
         x = np.ascontiguousarray(x, self.dtype)
         self._check_images(x)
         if len(x) == 0:
-            raise ShapeError(f"x has shape {x.shape}, need at least one image; skip empty batches")
+            raise ShapeError(f"x has shape {x.shape}, expected at least one image; skip empty batches")
         return x
 
     def _check_images(self, x: NDArray[Any]) -> None:
         if x.ndim == 0 or x.shape[1:] != self.input_shape:
-            need = ", ".join(str(size) for size in ("n_images", *self.input_shape))
-            raise ShapeError(f"x has shape {x.shape}, need ({need}); reshape or resize the images")
+            sizes = ", ".join(str(size) for size in ("n_images", *self.input_shape))
+            raise ShapeError(f"x has shape {x.shape}, expected ({sizes}); reshape or resize the images")
 
     def _named(self) -> Iterator[tuple[str, Parameter]]:
         for layer in self.layers:
@@ -463,12 +460,12 @@ def _check_layers(layers: tuple[Layer, ...]) -> None:
     twice = [name for name, count in Counter(layer.name for layer in layers).items() if count > 1]
     if twice:
         raise SettingError(
-            f"layer name {twice[0]!r} is used more than once, need distinct names; rename one of them"
+            f"layer name {twice[0]!r} is used more than once, expected distinct names; rename one of them"
         )
     used = [layer.name for layer in layers if layer.parameters]
     if used:
         raise SettingError(
-            f"layer {used[0]!r} belongs to a network already, need a fresh one; make a new layer"
+            f"layer {used[0]!r} belongs to a network already, expected a fresh one; make a new layer"
         )
     if not any(isinstance(layer, TrainableLayer) for layer in layers):
-        raise SettingError("layers is without weights, need at least one Dense or Conv2D; add one")
+        raise SettingError("layers is without weights, expected at least one Dense or Conv2D; add one")
