@@ -185,9 +185,13 @@ def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source,
         (
             {"runtime_name": "tensorrt"},
             SettingError,
-            "runtime is 'tensorrt', need one of openvino, onnxruntime",
+            "runtime 'tensorrt' is unknown, expected one of openvino, onnxruntime",
         ),
-        ({"precision": "int8"}, SettingError, "precision is 'int8', need one of auto, fp32, bf16"),
+        (
+            {"precision": "int8"},
+            SettingError,
+            "precision 'int8' is unknown, expected one of auto, fp32, bf16",
+        ),
     ],
 )
 def test_a_wrong_name_is_one_sentence(

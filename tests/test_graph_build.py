@@ -10,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, UnknownLayerError
-from headstart.graph.build import INPUT, POOLINGS, GraphBuilder, network_graph, normalise, pool, with_outputs
+from headstart.graph.build import INPUT, GraphBuilder, with_outputs
+from headstart.graph.layers import network_graph, normalise
+from headstart.graph.pooling import POOLINGS, pool
 from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.specs import architecture
@@ -118,9 +120,7 @@ def test_a_cut_keeps_what_it_needs_and_gives_the_same_values() -> None:
 
 def test_an_unknown_tap_is_one_sentence() -> None:
     whole = network_graph(SPEC, initial_weights(SPEC, 0))
-    with pytest.raises(
-        UnknownLayerError, match=r"tap 'blok3' is not in the graph, expected .*, nearest are block3"
-    ):
+    with pytest.raises(UnknownLayerError, match=r"layer 'blok3' is unknown, expected .*; nearest are block3"):
         with_outputs(whole, ["conv1", "blok3"])
 
 

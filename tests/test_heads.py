@@ -13,7 +13,9 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import nested_subsets
 from headstart.data.stores import ArrayImages
 from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
-from headstart.graph.build import GraphBuilder, normalise, pool
+from headstart.graph.build import GraphBuilder
+from headstart.graph.layers import normalise
+from headstart.graph.pooling import pool
 from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.heads import linear
 from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
@@ -102,7 +104,7 @@ def constant_task(n_per_class: int = 4) -> tuple[Array, Labels]:
 def test_registry_knows_every_head_by_its_name(name: str) -> None:
     assert make_head(name).name == name and make_head(name) is not make_head(name)
     with pytest.raises(
-        SettingError, match=rf"head is '{name}s', expected one of kernel, .*; nearest are .*{name}"
+        SettingError, match=rf"head '{name}s' is unknown, expected one of kernel, .*; nearest are .*{name}"
     ):
         make_head(name + "s")
 
@@ -241,7 +243,7 @@ def test_a_class_without_images_is_one_sentence(name: str, task: Task) -> None:
 
 
 def test_an_unknown_label_is_one_sentence(name: str, task: Task) -> None:
-    with pytest.raises(UnknownClassError, match="label 'nine' is unknown, expected one of .*; nearest are"):
+    with pytest.raises(UnknownClassError, match=r"label 'nine' is unknown, expected one of .*; nearest are"):
         make_head(name).fit(task.features, task.labels, classes=[*NAMES[:9], "nina"])
 
 
@@ -300,7 +302,7 @@ def test_inputs_are_left_alone(name: str, task: Task) -> None:
     [
         (lambda: RidgeHead(()), r"strengths are \(\), need at least one and all above 0"),
         (lambda: LinearHead((0.1, 0.0)), "strengths are .*expected at least one and all above 0"),
-        (lambda: KernelHead((-1.0,)), r"widths are \(-1.0,\), n_landmarks 2000, expected widths above 0"),
+        (lambda: KernelHead((-1.0,)), r"widths are \(-1.0,\), n_landmarks 2000, need widths above 0"),
         (lambda: KernelHead(n_landmarks=1), "need widths above 0 and 2 landmarks"),
         (
             lambda: NeighboursHead((0,)),

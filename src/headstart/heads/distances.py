@@ -1,6 +1,6 @@
-"""Heads that answer by distance: nearest neighbours, and prototypes (class means).
+"""Heads that classify by distance: nearest neighbours, and prototypes (class means).
 
-In: features, codes. Out: stored rows. Must not import a network or a graph. Called by registry.
+Apart from the other heads because they store rows of features instead of learned weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The MLP head: one hidden layer with dropout, trained by the from-scratch network. No torch.
+"""The MLP head: one hidden layer with dropout, trained by the from-scratch network, without torch.
 
-In: features, codes. Out: two dense layers. Must not import a graph. Called by registry.
+Apart from the linear heads because it is learned by gradient descent.
 """
 
 from __future__ import annotations

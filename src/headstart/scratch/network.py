@@ -1,9 +1,7 @@
 """A network of layers in NumPy: forward, backward, one step of learning, and weights by name.
 
-In: float images, channels last, and class codes. Out: logits, losses, weights; never a view of an
-internal buffer. All weights lie in one flat vector and all gradients in another, in the order of
-the layers, so what is frozen is a prefix and what learns is a suffix. Imports nothing of ours but
-errors and its neighbours in this folder. Called by networks/scratch_engine.py.
+All weights lie in one flat vector and all gradients in another, in the order of the layers, so what is
+frozen is a prefix and what learns is a suffix.
 """
 
 from __future__ import annotations
@@ -130,52 +128,23 @@ class Network:
         return whole[len(whole) - self.trainable_values.size :]
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        """Run one batch through all layers.
+        """Run one batch (n_images, *input_shape) through all layers; logits (n_images, n_classes), a copy.
 
-        Parameters
-        ----------
-        x : array of shape (n_images, *input_shape), float
-            Images, scaled as the network expects them.
-        training : bool, default=False
-            Drop what dropout drops, and keep what `backward` needs. Frozen layers
-            run as in prediction.
-
-        Returns
-        -------
-        ndarray of shape (n_images, n_classes), float
-            Logits; the caller's own.
-
-        Raises
-        ------
-        ShapeError
-            If ``x`` has another shape, or no images.
-
-        Notes
-        -----
-        With ``training``, ``x`` must stay as it is until `backward` has run.
+        With ``training``, dropout drops and layers keep what `backward` needs, so ``x`` must not change until
+        `backward` has run. Frozen layers run as in prediction.
         """
         return self._forward(self._checked(x), training).copy()
 
     def backward(self, grad: ArrayLike) -> None:
-        """Fill the gradients of all layers that learn, from the gradient for the logits.
+        """Fill the gradients of all layers that learn, from ``grad`` (n_images, n_classes) for the logits.
 
-        Parameters
-        ----------
-        grad : array of shape (n_images, n_classes), float
-            Gradient of the loss for the logits of the last forward pass, which
-            must have been one with ``training``.
-
-        Raises
-        ------
-        SettingError
-            If the last pass was not one with ``training``.
-        ShapeError
-            If ``grad`` has another shape than its logits.
+        It belongs to the last forward pass, which must have been one with ``training`` (else SettingError).
         """
         grad = np.ascontiguousarray(grad, self.dtype)
         if self._batch_shape is None:
             raise SettingError(
-                "grad has no training pass to follow, expected one just before; call forward(x, training=True)"
+                "grad has no training pass to follow, expected one just before; call "
+                "forward(x, training=True)"
             )
         if grad.shape != self._batch_shape:
             raise ShapeError(
@@ -253,27 +222,7 @@ class Network:
         return losses, hits
 
     def logits(self, x: ArrayLike, batch_size: int = 128) -> Array:
-        """Run any number of images through the network, batch by batch, without dropout.
-
-        Parameters
-        ----------
-        x : array of shape (n_images, *input_shape), float
-            Images; there may be none.
-        batch_size : int, default=128
-            Images in memory at a time.
-
-        Returns
-        -------
-        ndarray of shape (n_images, n_classes), float
-            Logits; the caller's own.
-
-        Raises
-        ------
-        SettingError
-            If ``batch_size`` is below 1.
-        ShapeError
-            If ``x`` has another shape.
-        """
+        """Run any number of images through the network, batch by batch, without dropout."""
         if batch_size < 1:
             raise SettingError(f"batch_size is {batch_size!r}, expected at least 1; 128 is usual")
         x = np.asarray(x)
@@ -318,28 +267,15 @@ class Network:
         self._select()
 
     def replace_head(self, n_classes: int, rng: np.random.Generator) -> None:
-        """Put a fresh last Dense layer, of the same name, in place of the old one.
+        """Put a fresh last Dense layer with ``n_classes`` outputs, of the same name, in place of the old one.
 
-        Parameters
-        ----------
-        n_classes : int
-            Outputs of the new layer.
-        rng : numpy.random.Generator
-            Source of its weights.
-
-        Raises
-        ------
-        SettingError
-            If the last layer is not Dense, or ``n_classes`` is below 1.
-
-        Notes
-        -----
         All other weights, and what is frozen, stay. Make the optimizer afterwards.
         """
         old = self.layers[-1]
         if not isinstance(old, Dense):
             raise SettingError(
-                f"last layer {old.name!r} is a {type(old).__name__}, expected a Dense; end the network with one"
+                f"last layer {old.name!r} is a {type(old).__name__}, expected a Dense; "
+                "end the network with one"
             )
         head = Dense(old.name, n_classes)
         head.build(old.weight.value.shape[:1], rng, self.dtype)
@@ -349,24 +285,14 @@ class Network:
         self._pack()
 
     def parameters(self) -> dict[str, Array]:
-        """Copy all weights.
+        """Copy all weights, ``"layer.weight"`` and ``"layer.bias"``, in order of execution.
 
-        Returns
-        -------
-        dict of str to ndarray
-            ``"layer.weight"`` and ``"layer.bias"`` in order of execution; a dense
-            weight has shape (in, out), a convolution's (height, width, in, out).
+        A dense weight has shape (in, out), a convolution's (height, width, in, out).
         """
         return {name: parameter.value.copy() for name, parameter in self._named()}
 
     def gradients(self) -> dict[str, Array]:
-        """Copy the gradients of the last `backward`, named and shaped like `parameters`.
-
-        Returns
-        -------
-        dict of str to ndarray
-            Gradients; of frozen layers they mean nothing and are left out.
-        """
+        """Copy the gradients of the last `backward`, named and shaped like `parameters`, without frozen layers."""
         frozen = self.frozen_names
         return {
             name: parameter.grad.copy()
@@ -375,20 +301,8 @@ class Network:
         }
 
     def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
-        """Take all weights, as `parameters` gives them.
+        """Take all weights, as `parameters` gives them; ShapeError if a name or shape differs.
 
-        Parameters
-        ----------
-        parameters : mapping of str to array
-            Names and shapes must be exactly those of `parameters`.
-
-        Raises
-        ------
-        ShapeError
-            If a name is missing or too many, or a shape differs; nothing is changed.
-
-        Notes
-        -----
         The values are copied in place, so an optimizer made before stays valid.
         """
         own = dict(self._named())

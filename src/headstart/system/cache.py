@@ -198,8 +198,8 @@ class FolderCache:
             yield
         except OSError as error:
             raise CacheError(
-                f"cache {str(self.root)!r} cannot be written ({error.strerror}), expected space and permission; "
-                "set HEADSTART_CACHE to another folder, or use --no-cache"
+                f"cache {str(self.root)!r} cannot be written ({error.strerror}), "
+                "expected space and permission; set HEADSTART_CACHE to another folder, or use --no-cache"
             ) from error
 
     def entries(self) -> list[Entry]:
