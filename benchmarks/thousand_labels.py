@@ -33,7 +33,7 @@ from headstart.data.images.prepare import prepare
 from headstart.data.readers.load import load
 from headstart.data.splits import holdout
 from headstart.evaluation.intervals import wilson
-from headstart.graph.build import network_graph
+from headstart.graph.layers import network_graph
 from headstart.heads.base import fit_temperature, log_loss, softmax
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture, training_for

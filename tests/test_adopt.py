@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from headstart.graph.build import INPUT, GraphBuilder, normalise, pool, read
+from headstart.graph.build import INPUT, GraphBuilder
+from headstart.graph.layers import normalise
+from headstart.graph.pooling import pool, read
 from headstart.graph.run import compile_graph
 from headstart.graph.wrap import adopt, flops_of
 from headstart.records import Array, Images, InputSpec, Source

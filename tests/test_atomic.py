@@ -98,7 +98,7 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path, kind: str) -> None:
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("mine")
     with pytest.raises(
-        SettingError, match=r"holiday' exists and holds no mark\.json, need .*; choose another"
+        SettingError, match=r"holiday' exists and holds no mark\.json, expected .*; choose another"
     ):
         fill(target, "one")
     assert kept.read_text() == "mine" and os.listdir(tmp_path) == ["holiday"]

@@ -37,7 +37,7 @@ def test_linear_algebra_has_one_thread_there() -> None:
 
 def test_a_process_that_dies_is_an_error_of_one_line_and_the_next_call_works() -> None:
     wait = run_beside(lambda: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(HeadstartError, match=r"died .* need it"):
+    with pytest.raises(HeadstartError, match=r"died .* expected it"):
         wait()
     assert run_beside(max, 1, 2)() == 2
 

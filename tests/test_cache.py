@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 
         monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        CacheError, match=r"^cache '.*' cannot be written \(.+\), need space and permission; .*"
+        CacheError, match=r"^cache '.*' cannot be written \(.+\), expected space and permission; .*"
     ):
         put(FolderCache(root), PARTS, np.zeros(3))
     assert FolderCache(root).get(PARTS) is None
@@ -236,6 +236,6 @@ def test_default_cache_follows_the_environment(tmp_path: Path, monkeypatch: pyte
 def test_a_bad_limit_is_one_sentence(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("HEADSTART_CACHE_LIMIT_GB", text)
     with pytest.raises(
-        SettingError, match=r"HEADSTART_CACHE_LIMIT_GB is .*, need a number of gigabytes above 0"
+        SettingError, match=r"HEADSTART_CACHE_LIMIT_GB is .*, expected a number of gigabytes above 0"
     ):
         default_cache()

@@ -13,7 +13,7 @@ import pytest
 from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays, load
-from headstart.errors import UnknownTapError, UnknownViewError
+from headstart.errors import UnknownLayerError, UnknownSubsetError
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec, TrainSettings
 from headstart.sources.registry import open_source
@@ -45,7 +45,7 @@ def test_collapse_can_change_the_answer_of_the_likeliest_class() -> None:
 
 
 def test_collapse_needs_a_view_of_the_sources_classes() -> None:
-    with pytest.raises(UnknownViewError, match="whole numbers"):
+    with pytest.raises(UnknownSubsetError, match="whole numbers"):
         collapse(np.ones((1, 2), np.float32), ["cat", "dog"], "parity", ("even", "odd"))
 
 
@@ -143,7 +143,7 @@ def test_a_probe_learns_only_the_images_drawn_and_answers_the_test_images() -> N
 
 def test_a_probe_at_no_such_tap() -> None:
     train = stripes(10, 0)
-    with pytest.raises(UnknownTapError, match=r"'vaules'.*nearest are values"):
+    with pytest.raises(UnknownLayerError, match=r"'vaules'.*nearest are values"):
         probe(open_source("pixels", train), train, train, FeatureOptions(tap="vaules"))
 
 

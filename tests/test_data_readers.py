@@ -32,7 +32,7 @@ from headstart.errors import (
     MissingExtraError,
     UnknownClassError,
     UnknownDatasetError,
-    UnknownViewError,
+    UnknownSubsetError,
 )
 
 REAL = os.environ.get("HEADSTART_DATA")
@@ -213,7 +213,7 @@ def test_usps_that_is_not(home: Path, text: str) -> None:
         ("mnits:odd", UnknownDatasetError, r"^dataset 'mnits' is unknown"),
         (
             "digits:od",
-            UnknownViewError,
+            UnknownSubsetError,
             r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c, turned or a class",
         ),
         ("digits:1,x", UnknownClassError, r"^view '1,x' names class 'x', need classes of the dataset"),

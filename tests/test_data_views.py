@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.data import Dataset, apply_view, from_arrays, view_map
-from headstart.errors import UnknownClassError, UnknownViewError
+from headstart.errors import UnknownClassError, UnknownSubsetError
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def test_the_mapping_of_a_collapse() -> None:
     [
         (
             "od",
-            UnknownViewError,
+            UnknownSubsetError,
             r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c, turned or a class \(known are 0, ",
         ),
-        ("", UnknownViewError, r"^view '' is unknown"),
-        ("3-1", UnknownViewError, r"^view '3-1' runs downwards, need low-high; write 1-3$"),
+        ("", UnknownSubsetError, r"^view '' is unknown"),
+        ("3-1", UnknownSubsetError, r"^view '3-1' runs downwards, need low-high; write 1-3$"),
         (
             "0-12",
             UnknownClassError,
@@ -93,7 +93,7 @@ def test_a_view_that_is_none(digits: Dataset, view: str, kind: type[Exception], 
 @pytest.mark.parametrize("view", ["odd", "even", "parity", "0-4"])
 def test_numbers_are_needed(view: str) -> None:
     with pytest.raises(
-        UnknownViewError,
+        UnknownSubsetError,
         match=rf"^view '{view}' does not fit classes 'ants', 'bees', need classes that are whole",
     ):
         view_map(["ants", "bees"], view)
@@ -110,13 +110,13 @@ def test_turned_images_are_classes_of_their_own() -> None:
 
 
 def test_what_is_not_square_is_not_turned() -> None:
-    with pytest.raises(UnknownViewError, match=r"^view 'turned' does not fit dataset 'arrays', need square"):
+    with pytest.raises(UnknownSubsetError, match=r"^view 'turned' does not fit dataset 'arrays'"):
         apply_view(from_arrays(np.zeros((2, 1, 2), np.uint8), ["a", "b"]), "turned")
 
 
 def test_a_view_that_keeps_nothing(digits: Dataset) -> None:
     with pytest.raises(
-        UnknownViewError,
+        UnknownSubsetError,
         match=r"^view 'odd' keeps no image of dataset 'digits:even', need one that does; its",
     ):
         apply_view(apply_view(digits, "even"), "odd")

@@ -178,7 +178,7 @@ def test_faults_of_the_place_and_target_come_before_the_work(tmp_path, monkeypat
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")
     for to in ("openvino", "folder"):
-        with pytest.raises(SettingError, match="need a new or empty folder"):
+        with pytest.raises(SettingError, match="expected a new or empty folder"):
             export_model(kept, to, tmp_path / "taken")
     (tmp_path / "b.onnx").mkdir()
     with pytest.raises(SettingError, match="is a folder, need a file"):

@@ -12,7 +12,7 @@ import pytest
 
 import headstart as hs
 from headstart.data.dataset import Dataset
-from headstart.errors import SettingError, UnknownDatasetError, UnknownSourceError, UnknownTapError
+from headstart.errors import SettingError, UnknownDatasetError, UnknownLayerError, UnknownSourceError
 from headstart.system.cache import default_cache
 
 FEW = hs.TrainSettings(epochs=3, learning_rate=3e-3)
@@ -98,7 +98,7 @@ def test_wrong_names_are_errors_of_ours(odd: hs.Model) -> None:
         (SettingError, lambda: hs.train("digits", network="mpl", engine="scratch")),
         (SettingError, lambda: hs.train("digits", network="mlp", engine="scrach")),
         (UnknownSourceError, lambda: hs.transfer("pixel", "digits")),
-        (UnknownTapError, lambda: hs.transfer(odd, "digits:even", tap="hiden1")),
+        (UnknownLayerError, lambda: hs.transfer(odd, "digits:even", tap="hiden1")),
         (SettingError, lambda: hs.transfer(odd, "digits:even", head="rigde")),
         (SettingError, lambda: hs.transfer(odd, "digits:even", pooling="max")),
     ):

@@ -13,7 +13,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.stores import ArrayImages
 from headstart.data.subsets import apply_view
-from headstart.errors import SettingError, UnknownTapError
+from headstart.errors import SettingError, UnknownLayerError
 from headstart.graph import run as runtime
 from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import Array, InputSpec, Source
@@ -178,16 +178,20 @@ def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source,
     [
         (
             {"tap": "blok3"},
-            UnknownTapError,
+            UnknownLayerError,
             "tap 'blok3' is unknown, need one of source 'random:cnn', nearest are block3",
         ),
-        ({"pooling": "mean"}, SettingError, "pooling is 'mean', need one of avg, flat, grid2"),
+        ({"pooling": "mean"}, SettingError, "pooling 'mean' is unknown, expected one of avg, flat, grid2"),
         (
             {"runtime_name": "tensorrt"},
             SettingError,
-            "runtime is 'tensorrt', need one of openvino, onnxruntime",
+            "runtime 'tensorrt' is unknown, expected one of openvino, onnxruntime",
         ),
-        ({"precision": "int8"}, SettingError, "precision is 'int8', need one of auto, fp32, bf16"),
+        (
+            {"precision": "int8"},
+            SettingError,
+            "precision 'int8' is unknown, expected one of auto, fp32, bf16",
+        ),
     ],
 )
 def test_a_wrong_name_is_one_sentence(

@@ -15,7 +15,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import prepare
 from headstart.data.readers.load import load
 from headstart.errors import HeadstartError, SettingError, SourceError
-from headstart.graph.build import network_graph
+from headstart.graph.layers import network_graph
 from headstart.heads.base import softmax
 from headstart.heads.registry import make_head
 from headstart.models.model import open_model

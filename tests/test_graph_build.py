@@ -9,8 +9,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from headstart.errors import SettingError, UnknownTapError
-from headstart.graph.build import INPUT, POOLINGS, GraphBuilder, network_graph, normalise, pool, with_outputs
+from headstart.errors import SettingError, UnknownLayerError
+from headstart.graph.build import INPUT, GraphBuilder, with_outputs
+from headstart.graph.layers import network_graph, normalise
+from headstart.graph.pooling import POOLINGS, pool
 from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.specs import architecture
@@ -79,7 +81,7 @@ def test_a_row_of_features_passes_unchanged(pooling: str) -> None:
 def test_an_unknown_pooling_is_one_sentence(shape: tuple[int, ...]) -> None:
     builder = GraphBuilder(network_graph(SPEC, initial_weights(SPEC, 0)))
     with pytest.raises(
-        SettingError, match="pooling is 'grid', need one of avg, flat, grid2; nearest are grid2"
+        SettingError, match="pooling 'grid' is unknown, expected one of avg, flat, grid2; nearest are grid2"
     ):
         pool(builder, "block3", shape, "grid")
 
@@ -118,14 +120,12 @@ def test_a_cut_keeps_what_it_needs_and_gives_the_same_values() -> None:
 
 def test_an_unknown_tap_is_one_sentence() -> None:
     whole = network_graph(SPEC, initial_weights(SPEC, 0))
-    with pytest.raises(
-        UnknownTapError, match=r"tap 'blok3' is not in the graph, need .*, nearest are block3"
-    ):
+    with pytest.raises(UnknownLayerError, match=r"layer 'blok3' is unknown, expected .*; nearest are block3"):
         with_outputs(whole, ["conv1", "blok3"])
 
 
 def test_a_new_graph_needs_an_input() -> None:
-    with pytest.raises(SettingError, match="input_spec is None, need an InputSpec for a new graph"):
+    with pytest.raises(SettingError, match="input_spec is None, expected an InputSpec for a new graph"):
         GraphBuilder()
 
 

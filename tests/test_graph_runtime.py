@@ -10,7 +10,9 @@ import pytest
 
 from headstart.errors import SettingError
 from headstart.graph import run as runtime
-from headstart.graph.build import INPUT, GraphBuilder, network_graph, normalise, pool
+from headstart.graph.build import INPUT, GraphBuilder
+from headstart.graph.layers import network_graph, normalise
+from headstart.graph.pooling import pool
 from headstart.graph.run import PRECISIONS, RUNTIMES, compile_graph, resolve_precision, split_batches
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.specs import architecture
@@ -162,12 +164,15 @@ def test_auto_says_what_it_became() -> None:
     [
         (
             {"runtime": "openvin"},
-            "runtime is 'openvin', need one of openvino, onnxruntime; nearest are openvino",
+            "runtime 'openvin' is unknown, expected one of openvino, onnxruntime; nearest are openvino",
         ),
-        ({"precision": "fp23"}, "precision is 'fp23', need one of auto, fp32, bf16; nearest are fp32"),
+        (
+            {"precision": "fp23"},
+            "precision 'fp23' is unknown, expected one of auto, fp32, bf16; nearest are fp32",
+        ),
         (
             {"precision": "bf16", "runtime": "onnxruntime"},
-            r"precision is 'bf16', need a CPU and a runtime that compute it \(.*'onnxruntime'\); use fp32",
+            r"precision is 'bf16', expected a CPU and a runtime that compute it .*'onnxruntime'.*use fp32",
         ),
     ],
 )

@@ -13,7 +13,9 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import nested_subsets
 from headstart.data.stores import ArrayImages
 from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
-from headstart.graph.build import GraphBuilder, normalise, pool
+from headstart.graph.build import GraphBuilder
+from headstart.graph.layers import normalise
+from headstart.graph.pooling import pool
 from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.heads import linear
 from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
@@ -102,7 +104,7 @@ def constant_task(n_per_class: int = 4) -> tuple[Array, Labels]:
 def test_registry_knows_every_head_by_its_name(name: str) -> None:
     assert make_head(name).name == name and make_head(name) is not make_head(name)
     with pytest.raises(
-        SettingError, match=rf"head is '{name}s', need one of kernel, .*; nearest are .*{name}"
+        SettingError, match=rf"head '{name}s' is unknown, expected one of kernel, .*; nearest are .*{name}"
     ):
         make_head(name + "s")
 
@@ -231,37 +233,37 @@ def test_uneven_classes_are_learnt(name: str, task: Task) -> None:
 
 def test_a_class_without_images_is_one_sentence(name: str, task: Task) -> None:
     with pytest.raises(
-        UnknownClassError, match=r"class 'ten' has no image, need at least 2 classes .*; add images"
+        UnknownClassError, match=r"class 'ten' has no image, expected at least 2 classes .*; add images"
     ):
         make_head(name).fit(task.features, task.labels, classes=(*NAMES, "ten"))
-    with pytest.raises(UnknownClassError, match=r"there is no class but \['zero'\], need at least 2 classes"):
+    with pytest.raises(
+        UnknownClassError, match=r"there is no class but \['zero'\], expected at least 2 classes"
+    ):
         make_head(name).fit(task.features[:10], task.labels[:10])
 
 
 def test_an_unknown_label_is_one_sentence(name: str, task: Task) -> None:
-    with pytest.raises(
-        UnknownClassError, match="label 'nine' is unknown, need one of the head's classes, nearest are"
-    ):
+    with pytest.raises(UnknownClassError, match=r"label 'nine' is unknown, expected one of .*; nearest are"):
         make_head(name).fit(task.features, task.labels, classes=[*NAMES[:9], "nina"])
 
 
 @pytest.mark.parametrize("shape", [(100,), (99, 64), (100, 8, 8), (0, 64)])
 def test_features_must_match_labels(name: str, task: Task, shape: tuple[int, ...]) -> None:
     with pytest.raises(
-        ShapeError, match=r"features have shape \(.*\), need \(100, n_features\) to match labels"
+        ShapeError, match=r"features have shape \(.*\), expected \(100, n_features\) to match labels"
     ):
         make_head(name).fit(np.zeros(shape, np.float32), task.labels)
 
 
 def test_features_must_be_as_wide_as_at_fit(fitted: Head) -> None:
     for shape in ((3, fitted.n_features + 1), (fitted.n_features,)):
-        with pytest.raises(ShapeError, match=rf"need \(n_images, {fitted.n_features}\) as at fit"):
+        with pytest.raises(ShapeError, match=rf"expected \(n_images, {fitted.n_features}\) as at fit"):
             fitted.predict(np.zeros(shape, np.float32))
 
 
 def test_a_head_must_be_fitted_first(name: str, task: Task) -> None:
     head = make_head(name)
-    with pytest.raises(NotFittedError, match=rf"head '{name}' is not fitted, need fit\(\) first"):
+    with pytest.raises(NotFittedError, match=rf"head '{name}' is not fitted, expected fit\(\) first"):
         head.predict(task.features)
     with pytest.raises(UnknownClassError):
         head.fit(task.features[:10], task.labels[:10])
@@ -299,11 +301,14 @@ def test_inputs_are_left_alone(name: str, task: Task) -> None:
     ("make", "sentence"),
     [
         (lambda: RidgeHead(()), r"strengths are \(\), need at least one and all above 0"),
-        (lambda: LinearHead((0.1, 0.0)), "strengths are .*need at least one and all above 0"),
+        (lambda: LinearHead((0.1, 0.0)), "strengths are .*expected at least one and all above 0"),
         (lambda: KernelHead((-1.0,)), r"widths are \(-1.0,\), n_landmarks 2000, need widths above 0"),
         (lambda: KernelHead(n_landmarks=1), "need widths above 0 and 2 landmarks"),
-        (lambda: NeighboursHead((0,)), r"candidates are \(0,\), need numbers of neighbours of at least 1"),
-        (lambda: MLPHead(units=0), "units 0, .*need counts of at least 1"),
+        (
+            lambda: NeighboursHead((0,)),
+            r"candidates are \(0,\), expected numbers of neighbours of at least 1",
+        ),
+        (lambda: MLPHead(units=0), "units 0, .*expected counts of at least 1"),
         (lambda: MLPHead(dropout=1.0), r"dropout 1.0, .*dropout in \[0, 1\)"),
     ],
 )

@@ -12,7 +12,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.errors import HeadstartError, SettingError, ShapeError
 from headstart.graph import run as runtime
-from headstart.graph.build import network_graph, with_outputs
+from headstart.graph.build import with_outputs
+from headstart.graph.layers import network_graph
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.engines.registry import ENGINES, make_network
 from headstart.networks.specs import ARCHITECTURES, architecture, layer_shapes

@@ -14,7 +14,7 @@ import pytest
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays, load
 from headstart.data.subsets import apply_view
-from headstart.errors import DataError, RecipeError, SettingError, UnknownTapError
+from headstart.errors import DataError, RecipeError, SettingError, UnknownLayerError
 from headstart.heads.registry import HEADS
 from headstart.models.model import open_model
 from headstart.networks.engines.registry import ENGINES
@@ -322,8 +322,8 @@ def test_without_controls_there_is_no_verdict(name: str, tmp_path: Path) -> None
 def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runner, "learn_network", lambda *_, **__: pytest.fail("it trained"))
     for change, kind in (
-        ({"tap": "hiden1"}, UnknownTapError),
-        ({"textbook_tap": "hiden1"}, UnknownTapError),
+        ({"tap": "hiden1"}, UnknownLayerError),
+        ({"textbook_tap": "hiden1"}, UnknownLayerError),
         ({"head": "rigde"}, SettingError),
         ({"network": "mpl"}, SettingError),
     ):

@@ -22,9 +22,9 @@ from headstart.records import (
     Difference,
     Evaluation,
     Figure,
+    Report,
     Row,
     Score,
-    StudyResult,
 )
 from headstart.report import figures, page
 from headstart.report import svg as diagrams
@@ -116,7 +116,7 @@ def sample_result():
     rng = np.random.default_rng(0)
     tiny = np.clip(rng.normal(40, 60, (28, 28)), 0, 255)
     digits = [str(digit) for digit in range(10)]
-    return StudyResult(
+    return Report(
         title="odd digits to even digits, MNIST",
         summary="A small convolutional network trained on odd digits, frozen, under a new head for even ones "
         "against four controls on the same 2,000 test images.",
@@ -271,7 +271,7 @@ def test_names_are_escaped():
     curve = replace(sample_curve(evil), step_name=evil)
     comparison = Comparison(evil, evil, 5, Difference(0, -0.1, 0.1, 1, 9), 1.0, "cannot tell apart")
     text = page.render(
-        StudyResult(
+        Report(
             evil, evil, evil, (evil,), rows, (comparison,), (evaluation,), (curve,), {evil: evil}, {evil: 3},
             [(evil, _png(np.zeros((4, 4))))],
         )
@@ -320,7 +320,7 @@ def test_the_page_says_what_it_is_of(result, kind):
 
 
 def test_a_bare_result_still_makes_a_page():
-    text = page.render(StudyResult("t", "s", "Nothing to compare.", (), (), (), (), (), {}, {}))
+    text = page.render(Report("t", "s", "Nothing to compare.", (), (), (), (), (), {}, {}))
     assert "Nothing to compare." in text
     assert "<table" not in text
 

@@ -24,12 +24,12 @@ from headstart.records import (
     Evaluation,
     Factor,
     Gallery,
-    Picture,
     ReliabilityBin,
+    Report,
+    ReportImage,
     Row,
     Scatter,
     Score,
-    StudyResult,
 )
 from headstart.report import page
 from headstart.report import svg as diagrams
@@ -83,7 +83,7 @@ def picture(i, heat=False, big=False):
     called, second = np.argsort(-probs[i])[:2]
     laid = heat_over(grey, (x[i] * weights[:, called]).reshape(8, 8)) if heat else ""
     shown = np.asarray(Image.fromarray(grey).resize((96, 96), 0)) if big else grey
-    return Picture(
+    return ReportImage(
         f"digits/held/{i + 1197:04d}.png", address(shown), CLASSES[y[i]], CLASSES[called],
         float(probs[i, called]), CLASSES[second], float(probs[i, second]), laid,
     )  # fmt: skip
@@ -205,7 +205,7 @@ def curve():
 @cache
 def full_result():
     """Everything a report can show."""
-    return StudyResult(
+    return Report(
         title="letters network to digits",
         summary="A network trained on 26 handwritten letters, frozen, under a ridge head for ten digits, "
         "against five controls on the same 600 images that nobody learnt from.",

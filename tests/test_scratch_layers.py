@@ -220,17 +220,17 @@ def test_weights_are_drawn_after_he_and_biases_are_zero(
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Dense("fc", 0), "units of 'fc' is 0, need a whole number of at least 1"),
-        (lambda: Dense("fc", 2.5), "units of 'fc' is 2.5, need a whole number"),  # type: ignore[arg-type]
-        (lambda: Conv2D("c", -1), "channels of 'c' is -1, need"),
-        (lambda: Conv2D("c", 1, 0), "kernel_px of 'c' is 0, need"),
-        (lambda: Conv2D("c", 1, 3, "full"), "padding of 'c' is 'full', need 'valid' or 'same'"),
-        (lambda: MaxPool2D("p", 0), "size_px of 'p' is 0, need"),
+        (lambda: Dense("fc", 0), "units of 'fc' is 0, expected a whole number of at least 1"),
+        (lambda: Dense("fc", 2.5), "units of 'fc' is 2.5, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: Conv2D("c", -1), "channels of 'c' is -1, expected"),
+        (lambda: Conv2D("c", 1, 0), "kernel_px of 'c' is 0, expected"),
+        (lambda: Conv2D("c", 1, 3, "full"), "padding of 'c' is 'full', expected 'valid' or 'same'"),
+        (lambda: MaxPool2D("p", 0), "size_px of 'p' is 0, expected"),
         (
             lambda: Dropout("d", 1.0, np.random.default_rng(0)),
-            r"rate of 'd' is 1.0, need a number in \[0, 1\)",
+            r"rate of 'd' is 1.0, expected a number in \[0, 1\)",
         ),
-        (lambda: Dropout("d", float("nan"), np.random.default_rng(0)), "rate of 'd' is nan, need"),
+        (lambda: Dropout("d", float("nan"), np.random.default_rng(0)), "rate of 'd' is nan, expected"),
     ],
 )
 def test_bad_options_are_named(make: Callable[[], Layer], sentence: str) -> None:
@@ -241,10 +241,10 @@ def test_bad_options_are_named(make: Callable[[], Layer], sentence: str) -> None
 @pytest.mark.parametrize(
     ("layer", "shape", "sentence"),
     [
-        (Dense("fc", 2), (3, 3, 1), r"input of dense 'fc' has shape \(3, 3, 1\), need \(n_features,\)"),
-        (Conv2D("c", 2), (9,), r"input of conv2d 'c' has shape \(9,\), need \(height, width, channels\)"),
+        (Dense("fc", 2), (3, 3, 1), r"input of dense 'fc' has shape \(3, 3, 1\), expected \(n_features,\)"),
+        (Conv2D("c", 2), (9,), r"input of conv2d 'c' has shape \(9,\), expected \(height, width, channels\)"),
         (Conv2D("c", 2), (2, 9, 1), "of at least 3 x 3 px"),
-        (MaxPool2D("p"), (9,), r"input of maxpool2d 'p' has shape \(9,\), need"),
+        (MaxPool2D("p"), (9,), r"input of maxpool2d 'p' has shape \(9,\), expected"),
         (MaxPool2D("p"), (4, 1, 1), "of at least 2 x 2 px"),
     ],
 )

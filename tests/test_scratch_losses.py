@@ -89,16 +89,16 @@ def test_float32_stays_float32() -> None:
 @pytest.mark.parametrize(
     ("error", "sentence", "change"),
     [
-        (SettingError, r"label_smoothing is 1.0, need a number in \[0, 1\)", {"label_smoothing": 1.0}),
-        (SettingError, "label_smoothing is -0.1, need", {"label_smoothing": -0.1}),
-        (ShapeError, r"logits has shape \(3,\), need \(n_images, n_classes\)", {"logits": np.zeros(3)}),
-        (ShapeError, r"logits has shape \(0, 3\), need", {"logits": np.zeros((0, 3))}),
-        (ShapeError, r"labels has shape \(3,\), need \(4,\)", {"labels": LABELS[:3]}),
-        (ShapeError, r"labels has shape \(4, 1\), need \(4,\)", {"labels": LABELS[:, None]}),
-        (ShapeError, "labels has dtype float64, need whole numbers", {"labels": LABELS.astype(float)}),
-        (ShapeError, r"weights has shape \(2,\), need \(4,\)", {"weights": WEIGHTS[:2]}),
-        (UnknownClassError, "labels has code 3, need codes from 0 to 2", {"labels": LABELS + 1}),
-        (UnknownClassError, "labels has code -1, need codes from 0 to 2", {"labels": LABELS - 1}),
+        (SettingError, r"label_smoothing is 1.0, expected a number in \[0, 1\)", {"label_smoothing": 1.0}),
+        (SettingError, "label_smoothing is -0.1, expected", {"label_smoothing": -0.1}),
+        (ShapeError, r"logits has shape \(3,\), expected \(n_images, n_classes\)", {"logits": np.zeros(3)}),
+        (ShapeError, r"logits has shape \(0, 3\), expected", {"logits": np.zeros((0, 3))}),
+        (ShapeError, r"labels has shape \(3,\), expected \(4,\)", {"labels": LABELS[:3]}),
+        (ShapeError, r"labels has shape \(4, 1\), expected \(4,\)", {"labels": LABELS[:, None]}),
+        (ShapeError, "labels has dtype float64, expected whole numbers", {"labels": LABELS.astype(float)}),
+        (ShapeError, r"weights has shape \(2,\), expected \(4,\)", {"weights": WEIGHTS[:2]}),
+        (UnknownClassError, "labels has code 3, expected codes from 0 to 2", {"labels": LABELS + 1}),
+        (UnknownClassError, "labels has code -1, expected codes from 0 to 2", {"labels": LABELS - 1}),
     ],
 )
 def test_bad_arguments_are_named(error: type[Exception], sentence: str, change: dict[str, Any]) -> None:

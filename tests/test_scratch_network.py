@@ -435,11 +435,15 @@ def fresh(*layers: Layer, shape: Sequence[int] = (4,), dtype: DTypeLike = np.flo
 @pytest.mark.parametrize(
     ("make", "error", "sentence"),
     [
-        (fresh, SettingError, "layers is without weights, need"),
-        (lambda: fresh(ReLU("r")), SettingError, "layers is without weights, need"),
+        (fresh, SettingError, "layers is without weights, expected"),
+        (lambda: fresh(ReLU("r")), SettingError, "layers is without weights, expected"),
         (lambda: fresh(Dense("a", 2), ReLU("a")), SettingError, "layer name 'a' is used more than once"),
         (lambda: fresh(*network_of("mlp").layers), SettingError, "layer 'fc1' belongs to a network already"),
-        (lambda: fresh(Dense("a", 2), dtype=np.float16), SettingError, "dtype is float16, need float32 or"),
+        (
+            lambda: fresh(Dense("a", 2), dtype=np.float16),
+            SettingError,
+            "dtype is float16, expected float32 or",
+        ),
         (lambda: fresh(Dense("a", 2), shape=(2, 2)), ShapeError, "put a Flatten before it"),
         (
             lambda: fresh(Conv2D("a", 2), shape=(5, 5, 1)),
@@ -461,40 +465,52 @@ X, LABELS = batches_of("mlp", 1)[0]
 @pytest.mark.parametrize(
     ("use", "error", "sentence"),
     [
-        (lambda n: n.forward(X[0]), ShapeError, r"x has shape \(20,\), need \(n_images, 20\)"),
-        (lambda n: n.forward(X[:, :3]), ShapeError, r"x has shape \(8, 3\), need \(n_images, 20\)"),
-        (lambda n: n.forward(X[:0]), ShapeError, r"x has shape \(0, 20\), need at least one image"),
-        (lambda n: n.forward(1.0), ShapeError, r"x has shape \(.*\), need"),
-        (lambda n: n.logits(X[:, :3]), ShapeError, r"x has shape \(8, 3\), need"),
-        (lambda n: n.logits(X, 0), SettingError, "batch_size is 0, need at least 1"),
+        (lambda n: n.forward(X[0]), ShapeError, r"x has shape \(20,\), expected \(n_images, 20\)"),
+        (lambda n: n.forward(X[:, :3]), ShapeError, r"x has shape \(8, 3\), expected \(n_images, 20\)"),
+        (lambda n: n.forward(X[:0]), ShapeError, r"x has shape \(0, 20\), expected at least one image"),
+        (lambda n: n.forward(1.0), ShapeError, r"x has shape \(.*\), expected"),
+        (lambda n: n.logits(X[:, :3]), ShapeError, r"x has shape \(8, 3\), expected"),
+        (lambda n: n.logits(X, 0), SettingError, "batch_size is 0, expected at least 1"),
         (
             lambda n: n.backward(X),
             SettingError,
-            "grad has no training pass to follow, need one just before",
+            "grad has no training pass to follow, expected one just before",
         ),
         (
             lambda n: n.train_step(X, LABELS[:3], sgd(n), 0.1),
             ShapeError,
-            r"labels has shape \(3,\), need \(8,\)",
+            r"labels has shape \(3,\), expected \(8,\)",
         ),
         (
             lambda n: n.train_step(X, LABELS + 3, sgd(n), 0.1),
             UnknownClassError,
-            "labels has code 5, need codes",
+            "labels has code 5, expected codes",
         ),
         (
             lambda n: n.train_step(X, LABELS, sgd(n), -1.0),
             SettingError,
-            "learning_rate is -1.0, need a finite",
+            "learning_rate is -1.0, expected a finite",
         ),
-        (lambda n: n.train_step(X, LABELS, sgd(n), float("nan")), SettingError, "learning_rate is nan, need"),
-        (lambda n: n.freeze("fc3"), SettingError, "layer 'fc3' is unknown, need a name .*, nearest are fc"),
+        (
+            lambda n: n.train_step(X, LABELS, sgd(n), float("nan")),
+            SettingError,
+            "learning_rate is nan, expected",
+        ),
+        (
+            lambda n: n.freeze("fc3"),
+            SettingError,
+            "layer 'fc3' is unknown, expected one of .*; nearest are fc",
+        ),
         (
             lambda n: n.freeze("head"),
             SettingError,
-            "layer 'head' is the last with weights, need one before it",
+            "layer 'head' is the last with weights, expected one before it",
         ),
-        (lambda n: n.replace_head(0, np.random.default_rng(0)), SettingError, "units of 'head' is 0, need"),
+        (
+            lambda n: n.replace_head(0, np.random.default_rng(0)),
+            SettingError,
+            "units of 'head' is 0, expected",
+        ),
     ],
 )
 def test_misuse_is_named(use: Callable[[Network], Any], error: type[Exception], sentence: str) -> None:
@@ -507,7 +523,7 @@ def test_backward_needs_the_training_pass_just_before() -> None:
     network = network_of("mlp")
     grad = np.ones_like(network.forward(X, training=True))
     network.backward(grad)
-    with pytest.raises(ShapeError, match=r"grad has shape \(3, 3\), need \(8, 3\)"):
+    with pytest.raises(ShapeError, match=r"grad has shape \(3, 3\), expected \(8, 3\)"):
         network.backward(grad[:3])
     network.logits(X)
     with pytest.raises(SettingError, match="grad has no training pass to follow"):
@@ -516,7 +532,7 @@ def test_backward_needs_the_training_pass_just_before() -> None:
 
 def test_only_a_dense_head_can_be_replaced() -> None:
     network = fresh(Dense("fc", 2), ReLU("last"))
-    with pytest.raises(SettingError, match="last layer 'last' is a ReLU, need a Dense"):
+    with pytest.raises(SettingError, match="last layer 'last' is a ReLU, expected a Dense"):
         network.replace_head(3, np.random.default_rng(0))
 
 

@@ -104,11 +104,14 @@ def test_a_step_changes_in_place_and_makes_no_arrays(make: type[Optimizer]) -> N
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda v: SGD(v, v.copy(), momentum=1.0), r"momentum is 1.0, need a number in \[0, 1\)"),
-        (lambda v: SGD(v, v.copy(), weight_decay=-1.0), "weight_decay is -1.0, need a number of at least 0"),
-        (lambda v: Adam(v, v.copy(), beta1=-0.1), "beta1 is -0.1, need"),
-        (lambda v: Adam(v, v.copy(), beta2=1.0), "beta2 is 1.0, need"),
-        (lambda v: Adam(v, v.copy(), eps=0.0), "eps is 0.0, need a number above 0"),
+        (lambda v: SGD(v, v.copy(), momentum=1.0), r"momentum is 1.0, expected a number in \[0, 1\)"),
+        (
+            lambda v: SGD(v, v.copy(), weight_decay=-1.0),
+            "weight_decay is -1.0, expected a number of at least 0",
+        ),
+        (lambda v: Adam(v, v.copy(), beta1=-0.1), "beta1 is -0.1, expected"),
+        (lambda v: Adam(v, v.copy(), beta2=1.0), "beta2 is 1.0, expected"),
+        (lambda v: Adam(v, v.copy(), eps=0.0), "eps is 0.0, expected a number above 0"),
     ],
 )
 def test_bad_options_are_named(make: Callable[[NDArray[Any]], Optimizer], sentence: str) -> None:
@@ -118,5 +121,7 @@ def test_bad_options_are_named(make: Callable[[NDArray[Any]], Optimizer], senten
 
 @pytest.mark.parametrize("grads", [np.zeros(2), np.zeros((3, 1)), np.zeros(3, np.float32)])
 def test_vectors_that_do_not_match_are_named(grads: NDArray[Any]) -> None:
-    with pytest.raises(ShapeError, match=r"grads is float\d\d of shape \(.*\), need float64 of shape \(3,\)"):
+    with pytest.raises(
+        ShapeError, match=r"grads is float\d\d of shape \(.*\), expected float64 of shape \(3,\)"
+    ):
         SGD(np.zeros(3), grads)

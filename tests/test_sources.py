@@ -12,7 +12,7 @@ from PIL import Image
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
 from headstart.errors import ModelError, UnknownSourceError
-from headstart.graph.build import network_graph
+from headstart.graph.layers import network_graph
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import InputSpec, TrainSettings

@@ -372,7 +372,7 @@ def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
         ),
         (
             lambda d: learn_head(open_source("pixels", d), d, Probe(pooling="max")),
-            "pooling is 'max', need one of avg",
+            "pooling 'max' is unknown, expected one of avg",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays, load
 from headstart.errors import DataError, SettingError
 from headstart.models.model import Model
-from headstart.records import StudyResult, TrainSettings
+from headstart.records import Report, TrainSettings
 from headstart.sources.registry import open_source
 from headstart.strategies import fits
 from headstart.strategies.learn import Probe, learn_network
@@ -36,7 +36,7 @@ def trained() -> Model:
 
 
 @pytest.fixture(scope="module")
-def studied(trained: Model) -> StudyResult:
+def studied(trained: Model) -> Report:
     """A whole study: ten digits learnt, odd and even taught."""
     parity = load("digits:parity")
     every = np.arange(0, len(parity), 12)
@@ -46,7 +46,7 @@ def studied(trained: Model) -> StudyResult:
     )
 
 
-def test_every_control_that_fits_stands_in_the_table(studied: StudyResult) -> None:
+def test_every_control_that_fits_stands_in_the_table(studied: Report) -> None:
     names = {row.strategy for row in studied.rows}
     assert names == {"probe", "majority", "raw pixels", "random frozen", "scratch", "collapse"}
     assert {row.labels_per_class for row in studied.rows} == {2, 5, None}
@@ -54,12 +54,12 @@ def test_every_control_that_fits_stands_in_the_table(studied: StudyResult) -> No
     assert studied.judged_on == "cross-validated" and "5 folds" in studied.protocol
 
 
-def test_the_verdict_says_what_the_probe_gets_right_too(studied: StudyResult) -> None:
+def test_the_verdict_says_what_the_probe_gets_right_too(studied: Report) -> None:
     best = [row.accuracy for row in studied.rows if row.strategy == "probe"][-1]
     assert f"The probe gets {best.value:.1%} of the 150 cross-validated images right [" in studied.verdict
 
 
-def test_the_report_has_all_its_parts(studied: StudyResult) -> None:
+def test_the_report_has_all_its_parts(studied: Report) -> None:
     (evaluation,), (calibration,) = studied.evaluations, studied.calibrations
     assert evaluation.accuracy.n == calibration.n == 150
     best = next(row for row in studied.rows if (row.strategy, row.labels_per_class) == ("probe", None))
@@ -76,7 +76,7 @@ def test_collapse_does_not_stand_where_no_view_leads_from_the_sources_classes(tr
     assert {row.strategy for row in found.rows} == {"probe", "majority"}
 
 
-def test_random_networks_are_several_and_their_spread_widens_the_interval(studied: StudyResult) -> None:
+def test_random_networks_are_several_and_their_spread_widens_the_interval(studied: Report) -> None:
     random = [row for row in studied.rows if row.strategy == "random frozen"]
     assert {row.labels_per_class: row.draws for row in random} == {2: 10, 5: 10, None: 2}
     found = {

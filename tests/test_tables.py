@@ -11,7 +11,7 @@ import pytest
 
 from headstart.evaluation.metrics import evaluate
 from headstart.interfaces.cli.tables import cache_table, evaluation_table, pairs, result_table
-from headstart.records import Row, Score, StudyResult
+from headstart.records import Report, Row, Score
 from headstart.report.columns import aligned
 from headstart.report.json import to_json
 from headstart.system.cache import Entry
@@ -21,8 +21,8 @@ def row(strategy: str, budget: int | None, value: float) -> Row:
     return Row(strategy, budget, Score(value, value - 0.01, value + 0.005, 1234), 3, 0.01, 0.5)
 
 
-def study(*rows: Row) -> StudyResult:
-    return StudyResult("A title", "s", "v", (), rows, (), (), (), {}, {})
+def study(*rows: Row) -> Report:
+    return Report("A title", "s", "v", (), rows, (), (), (), {}, {})
 
 
 def test_columns_line_up() -> None:

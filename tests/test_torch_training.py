@@ -10,7 +10,7 @@ import pytest
 
 from headstart.errors import SettingError
 from headstart.graph import run as runtime
-from headstart.graph.build import network_graph
+from headstart.graph.layers import network_graph
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import fit

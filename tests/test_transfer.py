@@ -15,10 +15,10 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import ArrayImages
-from headstart.errors import DataError, SettingError, UnknownTapError
+from headstart.errors import DataError, SettingError, UnknownLayerError
 from headstart.evaluation.intervals import cross_validated, wilson
 from headstart.models.model import open_model
-from headstart.records import Source, StudyResult
+from headstart.records import Report, Source
 from headstart.report.page import render
 from headstart.sources.features import PLAIN, Extraction, extract
 from headstart.sources.registry import open_source
@@ -273,7 +273,7 @@ def noise(n_images: int, seed: int, size: int = 8) -> tuple[np.ndarray, np.ndarr
     return pixels, rng.permutation(np.repeat(["a", "b"], n_images // 2))
 
 
-def holds_a_half(result: StudyResult) -> bool:
+def holds_a_half(result: Report) -> bool:
     """Whether the figure allows for what is true of it: 50 %."""
     (row,) = (one for one in result.rows if one.strategy == "probe")
     assert result.evaluations[0].accuracy == row.accuracy
@@ -451,7 +451,7 @@ def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_pat
     cache = FolderCache(tmp_path)
     with pytest.raises(SettingError, match="head is 'rigde', need one of"):
         choose_place(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
-    with pytest.raises(UnknownTapError, match="tap 'blok2' is unknown, need one of source 'random:cnn'"):
+    with pytest.raises(UnknownLayerError, match="tap 'blok2' is unknown, need one of source 'random:cnn'"):
         choose_place(candidate(few), few, Probe(tap="blok2"), 0, Extraction(cache))
     assert not cache.entries()
 

@@ -220,7 +220,9 @@ def test_the_verb_leaves_the_folders_of_others_alone(tune: Tune, desk: Path) -> 
     (desk / "out").mkdir()
     (desk / "out/diary.txt").write_text("mine")
     said = tune("pixels", "digits", "-o", "out")
-    assert isinstance(said.exception, SettingError) and "need a new or empty folder" in str(said.exception)
+    assert isinstance(said.exception, SettingError) and "expected a new or empty folder" in str(
+        said.exception
+    )
     said = tune("pixels", "digits", "-o", "new", "--budget", "soon")
     assert isinstance(said.exception, SettingError) and "write it like 90s, 5m or 1h" in str(said.exception)
     assert not (desk / "new").exists()

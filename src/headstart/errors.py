@@ -1,23 +1,21 @@
 """Every error Headstart raises on purpose, and the sentence they all follow.
 
-In: names and values at fault. Out: exceptions whose text is one line,
-``<name> <what it is>, need <what it must be>; <what to do>``.
-Imports nothing of ours, so that every layer may raise them.
+The text of an error is one line: ``<name> is <what it is>, expected <what it must be>; <what to do>``.
 
     HeadstartError                     catch this one to catch them all
     |-- SettingError(ValueError)       an option has a value it cannot have
     |   `-- DivergedError              training with it gave numbers that are not finite
     |-- ShapeError(ValueError)         an array has the wrong rank, size or dtype
-    |-- DataError(ValueError)          a dataset cannot be used as asked
+    |-- DataError(ValueError)          a dataset cannot be used in this way
     |   |-- UnknownDatasetError(LookupError)
-    |   |-- UnknownViewError(LookupError)
+    |   |-- UnknownSubsetError(LookupError)
     |   |-- UnknownClassError(LookupError)
     |   |-- MissingDataError(FileNotFoundError)   a file that should be there is not
     |   |-- BrokenDataError            a file is there and cannot be read
     |   `-- FetchError(ConnectionError)           a download failed or came altered
-    |-- SourceError(ValueError)        a source cannot be used as asked
+    |-- SourceError(ValueError)        a source cannot be used in this way
     |   |-- UnknownSourceError(LookupError)
-    |   `-- UnknownTapError(LookupError)
+    |   `-- UnknownLayerError(LookupError)
     |-- ModelError(ValueError)         a model folder is missing, truncated or altered
     |-- RecipeError(ValueError)        a recipe is unknown or malformed
     |-- CacheError(OSError)            the cache cannot be read or written
@@ -46,11 +44,15 @@ __all__ = [
     "SourceError",
     "UnknownClassError",
     "UnknownDatasetError",
+    "UnknownLayerError",
     "UnknownSourceError",
-    "UnknownTapError",
-    "UnknownViewError",
+    "UnknownSubsetError",
     "nearest",
+    "unknown",
 ]
+
+_SHOWN = 10  # names listed at most
+_CUTOFF = 0.5  # of difflib's similarity
 
 
 class HeadstartError(Exception):
@@ -67,7 +69,7 @@ class HeadstartError(Exception):
     """
 
     def __str__(self) -> str:
-        # LookupError's descendants may quote their message; ours is a sentence
+        # subclasses of LookupError may quote their message
         return str(self.args[0]) if self.args else type(self).__name__
 
 
@@ -84,15 +86,15 @@ class ShapeError(HeadstartError, ValueError):
 
 
 class DataError(HeadstartError, ValueError):
-    """A dataset cannot be used as asked."""
+    """A dataset cannot be used in this way."""
 
 
 class UnknownDatasetError(DataError, LookupError):
     """No dataset goes by this name, and no file or folder is at this path."""
 
 
-class UnknownViewError(DataError, LookupError):
-    """The part after the colon names no view of this dataset."""
+class UnknownSubsetError(DataError, LookupError):
+    """The part after the colon names no subset of this dataset."""
 
 
 class UnknownClassError(DataError, LookupError):
@@ -112,15 +114,15 @@ class FetchError(DataError, ConnectionError):
 
 
 class SourceError(HeadstartError, ValueError):
-    """A source cannot be used as asked."""
+    """A source cannot be used in this way."""
 
 
 class UnknownSourceError(SourceError, LookupError):
     """No source goes by this name."""
 
 
-class UnknownTapError(SourceError, LookupError):
-    """The source has no tap of this name."""
+class UnknownLayerError(SourceError, LookupError):
+    """The source has no layer of this name."""
 
 
 class ModelError(HeadstartError, ValueError):
@@ -143,23 +145,25 @@ class MissingExtraError(HeadstartError, ImportError):
     """A package that an optional feature needs is not installed."""
 
 
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that is not registered: what is expected, and what comes nearest.
+
+    Examples
+    --------
+    >>> unknown("head", "rigde", ["kernel", "ridge"])
+    "head 'rigde' is unknown, expected one of kernel, ridge; nearest are ridge"
+    """
+    from difflib import get_close_matches
+
+    names = list(dict.fromkeys(known))
+    expected = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    close = get_close_matches(name, names, n=3, cutoff=_CUTOFF)
+    text = f"{kind} {name!r} is unknown, expected one of {expected}"
+    return f"{text}; nearest are {', '.join(close)}" if close else text
+
+
 def nearest(name: str, valid: Iterable[str], limit: int = 3) -> str:
-    """Say which valid names come nearest to a wrong one.
-
-    Parameters
-    ----------
-    name : str
-        What was asked for.
-    valid : iterable of str
-        What could have been asked for.
-    limit : int, default=3
-        Names shown at most.
-
-    Returns
-    -------
-    str
-        ``"nearest are a, b"``, or ``"known are a, b, c"`` with every valid name
-        (ten at most) when none is near.
+    """The valid names nearest to a wrong one, or ten of all valid names when none is near.
 
     Examples
     --------
@@ -171,7 +175,7 @@ def nearest(name: str, valid: Iterable[str], limit: int = 3) -> str:
     from difflib import get_close_matches
 
     names = sorted(set(valid))
-    close = get_close_matches(name, names, n=limit, cutoff=0.5)
+    close = get_close_matches(name, names, n=limit, cutoff=_CUTOFF)
     if close:
         return "nearest are " + ", ".join(close)
-    return "known are " + ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return "known are " + ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

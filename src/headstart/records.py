@@ -38,15 +38,15 @@ __all__ = [
     "LayerSpec",
     "Network",
     "NetworkSpec",
-    "Picture",
     "PlainTable",
     "ReliabilityBin",
+    "Report",
+    "ReportImage",
     "Row",
     "Scatter",
     "Score",
     "Seen",
     "Source",
-    "StudyResult",
     "TrainSettings",
     "Trainable",
     "Weights",
@@ -511,7 +511,7 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportImage:
     """One image as a report shows it, with what a model said of it.
 
     ``address`` and ``heat`` are ``data:image/png;base64,`` addresses; ``heat``, if not empty, is the
@@ -534,7 +534,7 @@ class Gallery:
 
     title: str
     caption: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ReportImage, ...]
 
 
 @dataclass(frozen=True)
@@ -565,7 +565,7 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class Report:
     """All a report needs, and all that ``--json`` prints.
 
     ``judged_on`` says which images the figures are about: ``test``, ``validation``,

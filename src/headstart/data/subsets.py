@@ -15,7 +15,7 @@ import numpy as np
 from headstart.data.dataset import Dataset
 from headstart.data.names import listed, natural_order, shown
 from headstart.data.stores import ArrayImages
-from headstart.errors import UnknownClassError, UnknownViewError, nearest
+from headstart.errors import UnknownClassError, UnknownSubsetError, nearest
 
 __all__ = ["VIEWS", "apply_view", "view_map"]
 
@@ -49,7 +49,7 @@ def view_map(classes: Sequence[str], view: str) -> dict[str, str | None]:
 
     Raises
     ------
-    UnknownViewError
+    UnknownSubsetError
         If it is no view, or needs whole numbers and the classes are not.
     UnknownClassError
         If a list or range names a class that is not there.
@@ -76,7 +76,7 @@ def view_map(classes: Sequence[str], view: str) -> dict[str, str | None]:
         kept = {name.strip() for name in view.split(",")}
         _check_known(kept, classes, view)
     else:
-        raise UnknownViewError(
+        raise UnknownSubsetError(
             f"view {view!r} is unknown, need {', '.join(VIEWS)} or a class ({nearest(view, classes)}); "
             "choose one of these"
         )
@@ -101,7 +101,7 @@ def apply_view(dataset: Dataset, view: str) -> Dataset:
 
     Raises
     ------
-    UnknownViewError
+    UnknownSubsetError
         If it is no view, keeps no class of this dataset, or turns what is not square and in memory.
     UnknownClassError
         If a list or range names a class that is not there.
@@ -120,7 +120,7 @@ def apply_view(dataset: Dataset, view: str) -> Dataset:
     new_names = [new for new in mapping.values() if new is not None]
     keep = np.array([mapping[name] is not None for name in dataset.classes])[dataset.codes()]
     if not keep.any():
-        raise UnknownViewError(
+        raise UnknownSubsetError(
             f"view {view!r} keeps no image of dataset {dataset.name!r}, need one that does; "
             f"its classes are {shown(dataset.classes)}"
         )
@@ -135,7 +135,7 @@ def _turned(dataset: Dataset) -> Dataset:
     """Four classes of each, so that four times as much can be learnt from drawings (Santoro et al. 2016)."""
     images = dataset.images
     if not isinstance(images, ArrayImages) or images.pixels.shape[1] != images.pixels.shape[2]:
-        raise UnknownViewError(
+        raise UnknownSubsetError(
             f"view {_TURNED!r} does not fit dataset {dataset.name!r}, need square images in memory; "
             "leave the view out"
         )
@@ -154,7 +154,7 @@ def _turned(dataset: Dataset) -> Dataset:
 def _numbers(classes: Sequence[str], view: str) -> dict[str, int]:
     words = [name for name in classes if not re.fullmatch(r"-?[0-9]+", name)]
     if words:
-        raise UnknownViewError(
+        raise UnknownSubsetError(
             f"view {view!r} does not fit {listed(words)}, need classes that are whole numbers; "
             "list the classes by name instead, such as a,b"
         )
@@ -163,7 +163,7 @@ def _numbers(classes: Sequence[str], view: str) -> dict[str, int]:
 
 def _range(classes: Sequence[str], view: str, low: int, high: int) -> set[str]:
     if low > high:
-        raise UnknownViewError(f"view {view!r} runs downwards, need low-high; write {high}-{low}")
+        raise UnknownSubsetError(f"view {view!r} runs downwards, need low-high; write {high}-{low}")
     numbers = _numbers(classes, view)
     here = set(numbers.values())
     # the ends are enough: a range may step over a number that a dataset does not have

@@ -17,29 +17,14 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart.errors import SettingError, UnknownTapError, nearest
-from headstart.records import InputSpec, LayerSpec, NetworkSpec, Weights
+from headstart.errors import SettingError, UnknownLayerError, unknown
+from headstart.records import InputSpec
 
-__all__ = [
-    "INPUT",
-    "JOIN",
-    "NOVELTY",
-    "POOLINGS",
-    "PROBABILITIES",
-    "GraphBuilder",
-    "n_features",
-    "network_graph",
-    "normalise",
-    "pool",
-    "read",
-    "with_outputs",
-]
+__all__ = ["INPUT", "NOVELTY", "PROBABILITIES", "GraphBuilder", "with_outputs"]
 
 INPUT = "images"
 PROBABILITIES = "probabilities"
 NOVELTY = "novelty"
-JOIN = "+"  # between taps that are read side by side
-POOLINGS = ("avg", "flat", "grid2")
 _OPSET = 18
 _IR_VERSION = 9  # the newest that every supported runtime release reads
 
@@ -67,7 +52,7 @@ class GraphBuilder:
         if model is None:
             if input_spec is None:
                 raise SettingError(
-                    "input_spec is None, need an InputSpec for a new graph; pass one or a model"
+                    "input_spec is None, expected an InputSpec for a new graph; pass one or a model"
                 )
             self._inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", *input_spec.shape])]
             self._nodes: list[onnx.NodeProto] = []
@@ -188,191 +173,11 @@ def with_outputs(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPr
 
     Raises
     ------
-    UnknownTapError
+    UnknownLayerError
         If the graph has no tensor of that name.
     """
     made = [name for node in model.graph.node for name in node.output]
     for name in outputs:
         if name not in made:
-            raise UnknownTapError(
-                f"tap {name!r} is not in the graph, need one of its tensors, {nearest(name, made)}"
-            )
+            raise UnknownLayerError(unknown("layer", name, made))
     return GraphBuilder(model).model(outputs)
-
-
-def network_graph(spec: NetworkSpec, weights: Weights) -> onnx.ModelProto:
-    """A network as a graph from uint8 images to its logits, every layer's output named as the layer.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What the layers are.
-    weights : dict of str to ndarray, float32
-        In the canonical layout of ``records.Weights``.
-
-    Returns
-    -------
-    onnx.ModelProto
-        Input ``images`` of shape (n, height, width, channels), uint8. Output: the last layer's.
-
-    Notes
-    -----
-    Dropout is the identity in a graph and appears as such, so that it stays a tap.
-    """
-    builder = GraphBuilder(input_spec=spec.input)
-    x = normalise(builder, spec.input)
-    for layer in spec.layers:
-        x = _LAYERS[layer.kind](builder, layer, x, weights)
-    return builder.model([x])
-
-
-def normalise(builder: GraphBuilder, spec: InputSpec) -> str:
-    """uint8 (n, h, w, c) to scaled float32 (n, c, h, w); the tap ``pixels`` of every source."""
-    scale = 1.0 / (255.0 * np.asarray(spec.std, np.float32))
-    shift = -np.asarray(spec.mean, np.float32) / np.asarray(spec.std, np.float32)
-    x = builder.add("Cast", INPUT, name="images_float", to=TensorProto.FLOAT)
-    x = builder.add("Mul", x, builder.constant("input.scale", scale.astype(np.float32)), name="scaled")
-    if np.any(shift):
-        x = builder.add("Add", x, builder.constant("input.shift", shift.astype(np.float32)), name="shifted")
-    return builder.add("Transpose", x, name="pixels", perm=[0, 3, 1, 2])
-
-
-def _conv2d(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
-    pad = layer.options["kernel"] // 2 if layer.options.get("padding", "valid") == "same" else 0
-    names = [
-        builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"])
-        for part in ("weight", "bias")
-    ]
-    return builder.add("Conv", x, *names, name=layer.name, pads=[pad] * 4)
-
-
-def _batchnorm2d(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
-    names = [
-        builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"])
-        for part in ("weight", "bias", "mean", "variance")
-    ]
-    return builder.add("BatchNormalization", x, *names, name=layer.name, epsilon=1e-5)
-
-
-def _maxpool2d(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
-    size = layer.options["size"]
-    return builder.add("MaxPool", x, name=layer.name, kernel_shape=[size, size], strides=[size, size])
-
-
-def _relu(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
-    return builder.add("Relu", x, name=layer.name)
-
-
-def _flatten(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
-    rows = builder.add("Transpose", x, name=f"{layer.name}.rows", perm=[0, 2, 3, 1])
-    return builder.add("Flatten", rows, name=layer.name, axis=1)
-
-
-def _dense(builder: GraphBuilder, layer: LayerSpec, x: str, weights: Weights) -> str:
-    names = [
-        builder.constant(f"{layer.name}.{part}", weights[f"{layer.name}.{part}"])
-        for part in ("weight", "bias")
-    ]
-    return builder.add("Gemm", x, *names, name=layer.name, transB=1)
-
-
-def _dropout(builder: GraphBuilder, layer: LayerSpec, x: str, _: Weights) -> str:
-    return builder.add("Identity", x, name=layer.name)
-
-
-_LAYERS = {
-    "conv2d": _conv2d,
-    "batchnorm2d": _batchnorm2d,
-    "maxpool2d": _maxpool2d,
-    "relu": _relu,
-    "flatten": _flatten,
-    "dense": _dense,
-    "dropout": _dropout,
-}
-
-
-def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) -> str:
-    """Turn a tap's maps into one row of features per image.
-
-    Parameters
-    ----------
-    builder : GraphBuilder
-        Graph to append to.
-    tap : str
-        Tensor of shape (n, *shape).
-    shape : sequence of int
-        (features,), or (channels, height, width).
-    pooling : {'avg', 'flat', 'grid2'}
-        Mean over positions; all values in (height, width, channel) order; means over a
-        2 x 2 grid. A tap that is already a row of features passes unchanged.
-
-    Returns
-    -------
-    str
-        Name of a tensor of shape (n, n_features).
-
-    Raises
-    ------
-    SettingError
-        If the pooling is unknown.
-    """
-    if pooling not in POOLINGS:
-        raise SettingError(
-            f"pooling is {pooling!r}, need one of {', '.join(POOLINGS)}; {nearest(pooling, POOLINGS)}"
-        )
-    if len(shape) == 1:
-        return tap
-    name = f"{tap}.{pooling}"
-    if builder.has(name):
-        return name  # pooled already, for another place
-    if pooling == "avg":
-        axes = builder.constant("pool.axes", np.array([2, 3], np.int64))
-        return builder.add("ReduceMean", tap, axes, name=name, keepdims=0)
-    if pooling == "grid2":
-        _, height, width = shape
-        for axis, side in ((2, height), (3, width)):
-            if side == 1:  # both halves are the one there is
-                tap = builder.add("Concat", tap, tap, name=f"{name}.twice{axis}", axis=axis)
-        # windows of half the side; an odd middle counts in both, as adaptive pooling does
-        kernel, strides = [-(-height // 2), -(-width // 2)], [max(1, height // 2), max(1, width // 2)]
-        tap = builder.add("AveragePool", tap, name=f"{name}.cells", kernel_shape=kernel, strides=strides)
-    rows = builder.add("Transpose", tap, name=f"{name}.last", perm=[0, 2, 3, 1])
-    return builder.add("Flatten", rows, name=name, axis=1)
-
-
-def read(builder: GraphBuilder, taps: Mapping[str, Sequence[int]], tap: str, pooling: str) -> str:
-    """Rows of features at a tap, or at several joined by ``+``, side by side.
-
-    Parameters
-    ----------
-    builder : GraphBuilder
-        Graph to append to.
-    taps : mapping of str to sequence of int
-        Shapes of the source's taps.
-    tap : str
-        One of them, or such as ``stage4+stage5``.
-    pooling : {'avg', 'flat', 'grid2'}
-        As in `pool`, for each.
-
-    Returns
-    -------
-    str
-        Name of a tensor of shape (n, n_features).
-    """
-    rows = [pool(builder, part, taps[part], pooling) for part in tap.split(JOIN)]
-    name = f"{tap}.{pooling}"
-    if len(rows) == 1:
-        return rows[0]
-    return name if builder.has(name) else builder.add("Concat", *rows, name=name, axis=1)
-
-
-def n_features(shape: Sequence[int], pooling: str) -> int:
-    """Values per image that `pool` makes of a tap.
-
-    Examples
-    --------
-    >>> n_features((512, 14, 14), "grid2"), n_features((64,), "flat")
-    (2048, 64)
-    """
-    cells = {"avg": 1, "grid2": 4}.get(pooling)
-    return int(np.prod(shape)) if len(shape) == 1 or cells is None else shape[0] * cells

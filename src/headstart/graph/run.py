@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from headstart.errors import SettingError, nearest
+from headstart.errors import SettingError, unknown
 from headstart.graph.build import INPUT
 from headstart.records import Array, Images
 
@@ -83,7 +83,7 @@ def resolve_precision(precision: str, runtime: str) -> str:
     capable = runtime == "openvino" and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and not capable:
         raise SettingError(
-            f"precision is 'bf16', need a CPU and a runtime that compute it (runtime is {runtime!r}); "
+            f"precision is 'bf16', expected a CPU and a runtime that compute it (runtime is {runtime!r}); "
             "use fp32"
         )
     return "bf16" if capable else "fp32"
@@ -143,7 +143,7 @@ def compile_graph(
 
 def _check_name(value: str, known: Sequence[str], what: str) -> None:
     if value not in known:
-        raise SettingError(f"{what} is {value!r}, need one of {', '.join(known)}; {nearest(value, known)}")
+        raise SettingError(unknown(what, value, known))
 
 
 _CORES: list[Any] = []

@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from headstart.graph.build import GraphBuilder, normalise
+from headstart.graph.build import GraphBuilder
+from headstart.graph.layers import normalise
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 

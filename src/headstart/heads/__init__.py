@@ -1,1 +1,9 @@
-"""Classifiers on features, one module each, all with the contract in base.py; names in registry.py."""
+"""Classifiers on features: one module each, all with the contract in `base`.
+
+Their names are in `registry`.
+"""
+
+from headstart.heads.base import Head
+from headstart.heads.registry import make_head
+
+__all__ = ["Head", "make_head"]

@@ -1,7 +1,6 @@
-"""What every head promises, and the arithmetic they share.
+"""What every head promises, and the arithmetic that heads share.
 
-In: float32 features and label names. Out: probabilities, and the same as graph operations.
-Must not import onnx, scikit-learn or a network: a head works on numbers. Called by the other heads.
+A head works on numbers: it imports neither onnx nor scikit-learn nor a network.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import NotFittedError, ShapeError, UnknownClassError, nearest
+from headstart.errors import NotFittedError, ShapeError, UnknownClassError, unknown
 from headstart.heads.held_out import HeldOut
 from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Curve
+from headstart.scratch.losses import softmax
 from headstart.system.threads import threads_for
 
 __all__ = [
@@ -102,7 +102,7 @@ class Head(ABC):
         seed : int, default=0
             Decides folds and, for the MLP, weights.
         watch : pair of ndarray, optional
-            Validation features and names, reported in ``curve_`` and not learnt from.
+            Validation features and names, reported in ``curve_`` and not learned from.
         images : ndarray of shape (n_rows,), int, optional
             Which image each row shows, where there are several of one. Default: each its own.
         clusters : ndarray of shape (n_rows,), int, optional
@@ -129,8 +129,8 @@ class Head(ABC):
         features = np.asarray(features, np.float32)
         if features.ndim != 2 or len(features) != len(labels):
             raise ShapeError(
-                f"features have shape {features.shape}, need ({len(labels)}, n_features) to match labels; "
-                "pass the labels stored with them"
+                f"features have shape {features.shape}, expected ({len(labels)}, n_features) "
+                "to match labels; pass the labels stored with them"
             )
         order = tuple(classes) if classes is not None else tuple(sorted(set(labels.tolist())))
         codes = _codes(labels, order)
@@ -161,10 +161,10 @@ class Head(ABC):
             If the number of features is not the one fitted on.
         """
         if not hasattr(self, "classes_"):
-            raise NotFittedError(f"head {self.name!r} is not fitted, need fit() first")
+            raise NotFittedError(f"head {self.name!r} is not fitted, expected fit() first")
         wanted = self.n_features
         if features.ndim != 2 or features.shape[1] != wanted:
-            raise ShapeError(f"features have shape {features.shape}, need (n_images, {wanted}) as at fit")
+            raise ShapeError(f"features have shape {features.shape}, expected (n_images, {wanted}) as at fit")
         return self._probabilities(np.asarray(features, np.float32))
 
     def predict(self, features: Array) -> Labels:
@@ -211,13 +211,11 @@ def _codes(labels: Labels, classes: tuple[str, ...]) -> Codes:
     names, inverse = np.unique(labels, return_inverse=True)
     for name in names:
         if name not in order:
-            raise UnknownClassError(
-                f"label {str(name)!r} is unknown, need one of the head's classes, {nearest(str(name), order)}"
-            )
+            raise UnknownClassError(unknown("label", str(name), order))
     missing = sorted(set(order) - set(names.tolist()))
     if missing or len(order) < 2:
         what = f"class {missing[0]!r} has no image" if missing else f"there is no class but {list(order)}"
-        raise UnknownClassError(f"{what}, need at least 2 classes with an image each; add images")
+        raise UnknownClassError(f"{what}, expected at least 2 classes with an image each; add images")
     return np.array([order[str(name)] for name in names], np.int64)[inverse]
 
 
@@ -240,24 +238,7 @@ class AffineHead(Head):
 
 
 def append_softmax(builder: Builder, rows: str, weight: Array, bias: Array) -> str:
-    """Softmax of an affine map as graph operations.
-
-    Parameters
-    ----------
-    builder : Builder
-        Graph to append to; its tensor ``head.logits`` gets the map's values.
-    rows : str
-        Tensor of shape (n, n_inputs).
-    weight : ndarray of shape (n_inputs, n_classes), float32
-        The map.
-    bias : ndarray of shape (n_classes,), float32
-        The map's.
-
-    Returns
-    -------
-    str
-        Tensor of probabilities, (n, n_classes).
-    """
+    """Softmax of rows @ weight (n_inputs, n_classes) + bias as operations; ``head.logits`` is the sum."""
     names = (builder.constant("head.weight", weight), builder.constant("head.bias", bias))
     return builder.add("Softmax", builder.add("Gemm", rows, *names, name="head.logits"), axis=1)
 
@@ -316,28 +297,8 @@ def _moments(features: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return np.asarray(mean), np.asarray(squares / len(features))
 
 
-def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Rows to probabilities, without overflow."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
-
-
 def log_loss(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
-    """Mean cross-entropy of softmax(logits) in nats.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n_images, n_classes)
-        Scores.
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    weights : ndarray of shape (n_images,), float32, optional
-        How much each counts.
-
-    Returns
-    -------
-    float
-    """
+    """Mean cross-entropy of softmax(logits) in nats; ``weights`` (n_images,) weigh images."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(codes)), codes]
     return float(np.average(np.log(np.exp(shifted).sum(axis=1)) - chosen, weights=weights))
@@ -349,30 +310,12 @@ def one_hot(codes: Codes, n_classes: int) -> Array:
 
 
 def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
-    """The factor on logits that makes them fit held-out labels best.
+    """The factor in [1e-3, 1e3] on held-out logits (n_images, n_classes) with the least cross-entropy.
 
-    Where every one of n images is right, that alone would ask for certainty; there each label counts as
-    true with (n + 1/2) / (n + 1) only: Platt's remedy, with Jeffreys' prior instead of Laplace's.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n_images, n_classes)
-        Scores of images that were not learnt from (leave-one-out scores, say).
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    weights : ndarray of shape (n_images,), float32, optional
-        How much each counts.
-
-    Returns
-    -------
-    float
-        Multiplier in [1e-3, 1e3] with the least cross-entropy.
-
-    References
-    ----------
-    Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017,
-    arXiv:1706.04599.
-    Platt. Probabilistic Outputs for Support Vector Machines. Advances in Large Margin Classifiers, 1999.
+    Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017, arXiv:1706.04599.
+    Where every one of n images is right, certainty would be best; there each label counts as true with
+    (n + 1/2) / (n + 1) only: Platt (Probabilistic Outputs for Support Vector Machines, 1999), with
+    Jeffreys' prior instead of Laplace's.
     """
     from scipy.optimize import minimize_scalar
 
@@ -393,19 +336,7 @@ def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = 
 def calibrated_loss(scores: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
     """Mean cross-entropy in nats of held-out scores after the temperature that fits them best.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n_images, n_classes)
-        Logits but for a factor, of images that were not learned from.
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    weights : ndarray of shape (n_images,), float32, optional
-        How much each counts.
-
-    Returns
-    -------
-    float
-        It compares heads of every kind: how sure they are does not count, only what a temperature leaves.
+    It compares heads of every kind: how confident they are does not count, only what a temperature leaves.
     """
     logits = scores.astype(np.float64)
     return log_loss(logits * fit_temperature(logits, codes, weights), codes, weights)

@@ -1,6 +1,6 @@
-"""Heads that answer by distance: nearest neighbours, and prototypes (class means).
+"""Heads that classify by distance: nearest neighbours, and prototypes (class means).
 
-In: features, codes. Out: stored rows. Must not import a network or a graph. Called by registry.
+Apart from the other heads because they store rows of features instead of learned weights.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class NeighboursHead(Head):
 
     def __init__(self, candidates: tuple[int, ...] = (1, 3, 5, 7, 9, 15, 25)) -> None:
         if not candidates or min(candidates) < 1:
-            raise SettingError(f"candidates are {candidates!r}, need numbers of neighbours of at least 1")
+            raise SettingError(f"candidates are {candidates!r}, expected numbers of neighbours of at least 1")
         self.candidates = tuple(sorted(candidates))
 
     @property

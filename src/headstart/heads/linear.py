@@ -57,7 +57,7 @@ class LinearHead(AffineHead):
 
     def __init__(self, strengths: tuple[float, ...] = _STRENGTHS, n_folds: int = 5) -> None:
         if not strengths or min(strengths) <= 0:
-            raise SettingError(f"strengths are {strengths!r}, need at least one and all above 0")
+            raise SettingError(f"strengths are {strengths!r}, expected at least one and all above 0")
         self.strengths, self.n_folds = tuple(sorted(strengths, reverse=True)), n_folds
 
     def _fit(self, training: Training, watch: Watch | None) -> None:

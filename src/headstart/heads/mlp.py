@@ -1,6 +1,6 @@
-"""The MLP head: one hidden layer with dropout, trained by the from-scratch network. No torch.
+"""The MLP head: one hidden layer with dropout, trained by the from-scratch network, without torch.
 
-In: features, codes. Out: two dense layers. Must not import a graph. Called by registry.
+Apart from the linear heads because it is learned by gradient descent.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MLPHead(Head):
             raise SettingError(
                 f"units {units}, epochs {epochs}, patience {patience}, batch_size {batch_size}, "
                 f"dropout {dropout}, "
-                f"learning_rate {learning_rate} are not all possible, need counts of at least 1, "
+                f"learning_rate {learning_rate} are not all possible, expected counts of at least 1, "
                 "dropout in [0, 1) "
                 "and a rate above 0"
             )

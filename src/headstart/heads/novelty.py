@@ -1,8 +1,6 @@
-"""None of these: how unlike a picture is to all that was learnt from, by its features.
+"""Novelty detection: how unlike an image is to all training images, by its features.
 
-In: features of training images and their classes. Out: a score in units of its threshold, and the same
-as graph operations. Must not import a network or a graph: it works on numbers. Called by strategies and
-the teaching page.
+Apart from the heads because it knows no labels to predict: its score is in units of a threshold.
 """
 
 from __future__ import annotations
@@ -188,7 +186,7 @@ class Residual(Detector):
 
 
 METHODS: tuple[type[Detector], ...] = (Mahalanobis, Neighbours, Residual)
-"""Published scores; the one that finds a picture strangest speaks."""
+"""Published scores; the greatest of them decides."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ class Novelty:
     Attributes
     ----------
     detectors : tuple of Detector
-        Fitted on all that was learnt from.
+        Fitted on all that was learned from.
     scales, shifts : ndarray of shape (n_detectors,), float64
         A detector's score counts as ``scale * score + shift``.
     false_rejection : float
@@ -214,7 +212,7 @@ class Novelty:
     n_held: int
 
     def scores(self, features: Array) -> Array:
-        """How unlike all that was learnt from each row is, (n_rows,), float32: above 1, none of these."""
+        """How unlike all that was learned from each row is, (n_rows,), float32: above 1, none of these."""
         raw = np.stack([one.scores(features) for one in self.detectors])
         found: Array = (raw * self.scales[:, None] + self.shifts[:, None]).max(axis=0).astype(np.float32)
         return found
@@ -249,45 +247,17 @@ def fit_novelty(
     rate: float = 0.05,
     seed: int = 0,
 ) -> Novelty | None:
-    """Learn what is known, and from which score on a picture is none of it.
+    """Learn what is known, and the score above which an image is none of it; None with fewer than 8 images.
 
-    Parameters
-    ----------
-    features : ndarray of shape (n_rows, n_features), float32
-        Of training images; with augmentation several rows of each, its own first.
-    codes : ndarray of shape (n_rows,), int64
-        Classes.
-    images : ndarray of shape (n_rows,), int, optional
-        Which image each row shows. Default: each its own.
-    held : ndarray of shape (n_held, n_features), float32, optional
-        Images of the same classes that were not learnt from. Default: in turn a fifth of the images.
-    groups : ndarray of shape (n_images,), str, optional
-        Images of a group are held out together, where there are several groups.
-    rate : float, default=0.05
-        Share of images of the known classes that may be refused, in (0, 1).
-    seed : int, default=0
-        Decides folds, and which of many rows are kept.
+    ``features`` are (n_rows, n_features), several rows per image with augmentation, its own first;
+    ``images`` (n_rows,) says which image each row shows; ``held`` (n_held, n_features) are held-out images
+    (default: a fifth of the images in turn); images of one of ``groups`` are held out together; ``rate`` in
+    (0, 1) is the share of known images that may be rejected.
 
-    Returns
-    -------
-    Novelty or None
-        None with fewer than 8 images: they say nothing of what is usual.
-
-    Raises
-    ------
-    SettingError
-        If the rate is out of range.
-
-    Notes
-    -----
-    The threshold is the conformal quantile: the ``ceil((n + 1) (1 - rate))``-th of n scores, so that an
-    image from where the held ones came is refused with a probability of at most ``rate`` (of fewer than
-    19 images the largest score, which refuses 1 in n + 1). On average over many: a stranger's picture, on
-    another day, is refused more often.
-
-    References
-    ----------
-    Vovk, Gammerman, Shafer. Algorithmic Learning in a Random World. Springer 2005.
+    The threshold is the conformal quantile, the ``ceil((n + 1) (1 - rate))``-th of n scores (Vovk, Gammerman,
+    Shafer. Algorithmic Learning in a Random World. 2005): an image drawn like the held-out ones is rejected
+    with a probability of at most ``rate``; with fewer than 19 images the largest score, which rejects 1 in
+    n + 1.
 
     Examples
     --------
@@ -298,7 +268,7 @@ def fit_novelty(
     [True]
     """
     if not 0 < rate < 1:
-        raise SettingError(f"rate is {rate!r}, need a share in (0, 1), such as 0.05")
+        raise SettingError(f"rate is {rate!r}, expected a share in (0, 1), such as 0.05")
     shown = np.arange(len(codes)) if images is None else np.asarray(images, np.intp)
     n_images = len(np.unique(shown))
     if n_images < _LEAST:
@@ -323,7 +293,7 @@ def fit_novelty(
 def _fitted(
     features: Array, codes: Codes, own: NDArray[np.intp], wanted: NDArray[np.bool_], seed: int
 ) -> tuple[Detector, ...]:
-    """Every detector on the wanted rows, images before their views, and no more of them than are quick."""
+    """Every detector on at most 1,000 of the wanted rows, images before their augmented copies."""
     rng = np.random.default_rng([seed, 3])
     first = np.isin(np.arange(len(codes)), own)
     order = np.concatenate([rng.permutation(np.flatnonzero(wanted & each)) for each in (first, ~first)])

@@ -1,6 +1,6 @@
-"""A head whose weights were found elsewhere: by training a network with it.
+"""A head whose weights were learned elsewhere: by training a network with it.
 
-In: weights. Out: a Head. Must not import a network or a graph. Called by finetune.
+Apart from the other heads because it has nothing to fit.
 """
 
 from __future__ import annotations
@@ -42,4 +42,4 @@ class TrainedHead(AffineHead):
         self.chosen_, self.curve_ = {}, None
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
-        raise SettingError("head is trained with its network already, need none of fit(); use another head")
+        raise SettingError("head was trained with its network, expected no call of fit(); use another head")

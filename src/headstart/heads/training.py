@@ -31,7 +31,7 @@ class Training:
     Attributes
     ----------
     features : ndarray of shape (n_rows, n_features), float32
-        One row per image, or several: the image itself first, then augmented views.
+        One row per image, or several: the image itself first, then its augmented copies.
     codes : ndarray of shape (n_rows,), int64
         Class of each row.
     weights : ndarray of shape (n_rows,), float32

@@ -1,6 +1,6 @@
 """The Python face: ``hs.train``, ``hs.transfer``, ``hs.evaluate``, ``hs.study``: from names to the answer.
 
-In: names or Datasets. Out: Models, an Evaluated, a StudyResult. Called by users through the package.
+In: names or Datasets. Out: Models, an Evaluated, a Report. Called by users through the package.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.models.model import Model, open_model
-from headstart.records import Evaluated, StudyResult, TrainSettings
+from headstart.records import Evaluated, Report, TrainSettings
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_opening, parse_transfer
@@ -248,7 +248,7 @@ def study(
     strategies: Sequence[str] = ("probe",),
     unfreeze: str = "auto",
     seed: int = 0,
-) -> StudyResult:
+) -> Report:
     """Find out whether transfer is worth it, and how far one may trust the answer.
 
     Parameters
@@ -281,7 +281,7 @@ def study(
 
     Returns
     -------
-    StudyResult
+    Report
         ``verdict`` is the answer in a sentence; ``report.page.render`` makes a page of it.
 
     Raises

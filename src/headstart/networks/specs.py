@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
-from headstart.errors import SettingError, UnknownTapError, nearest
+from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.records import InputSpec, LayerSpec, NetworkSpec, TrainSettings
 
 __all__ = [
@@ -207,13 +207,13 @@ def check_freezable(spec: NetworkSpec, through: str) -> None:
 
     Raises
     ------
-    UnknownTapError
+    UnknownLayerError
         If the network has no such layer.
     SettingError
         If nothing would be left to learn.
     """
     if through not in spec.layer_names:
-        raise UnknownTapError(
+        raise UnknownLayerError(
             f"layer {through!r} is unknown, need one of network {spec.name!r}, "
             f"{nearest(through, spec.layer_names)}"
         )

@@ -1,6 +1,6 @@
 """The model card of a study: its figures in the form that model hubs read.
 
-In: ``records.StudyResult``. Out: Markdown with a YAML head. Imports records of ours alone; every number
+In: ``records.Report``. Out: Markdown with a YAML head. Imports records of ours alone; every number
 comes from the record. Called where results are written.
 """
 
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 
-from headstart.records import Score, StudyResult
+from headstart.records import Report, Score
 
 __all__ = ["summary_card"]
 
 
-def summary_card(result: StudyResult) -> str:
+def summary_card(result: Report) -> str:
     """Write the model card of a study.
 
     Parameters
     ----------
-    result : StudyResult
+    result : Report
         The study.
 
     Returns
@@ -36,7 +36,7 @@ def summary_card(result: StudyResult) -> str:
     --------
     >>> from headstart.records import Row
     >>> row = Row("probe", None, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
-    >>> card = summary_card(StudyResult("Letters", "s", "It helps.", (), (row,), (), (), (), {}, {}))
+    >>> card = summary_card(Report("Letters", "s", "It helps.", (), (row,), (), (), (), {}, {}))
     >>> "| probe | all | 90.00 | 88.0 to 92.0 |" in card, "It helps." in card
     (True, True)
     """
@@ -69,7 +69,7 @@ def summary_card(result: StudyResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _index(result: StudyResult) -> list[str]:
+def _index(result: Report) -> list[str]:
     """The probe's accuracy, and precision, recall and F1 as means over classes, as the hub reads them."""
     if not result.evaluations:
         return []

@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.errors import SettingError
-from headstart.records import Figure, Gallery, Picture
+from headstart.records import Figure, Gallery, ReportImage
 
 __all__ = ["drawing", "examples", "gallery"]
 
@@ -86,7 +86,7 @@ def drawing(one: Figure) -> Markup:
     return Markup(text)
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
+def _picture(picture: ReportImage) -> dict[str, Any]:
     """One picture: ``mark`` is empty where nobody knows the truth."""
     tiny = _tiny("picture", picture.name, picture.address)
     if picture.heat:

@@ -1,6 +1,6 @@
 """The report: a study as one HTML page that needs nothing else to be read.
 
-In: ``records.StudyResult``. Out: HTML text, or a file written whole or not at all.
+In: ``records.Report``. Out: HTML text, or a file written whole or not at all.
 Imports only errors and records of ours and the modules next door; owns Jinja. It computes nothing
 but places on the page: every number comes from the records. Called by studies and the command line.
 """
@@ -27,10 +27,10 @@ from headstart.records import (
     Difference,
     Evaluation,
     Factor,
+    Report,
     Row,
     Scatter,
     Score,
-    StudyResult,
 )
 from headstart.report import figures, numbers
 from headstart.report import gallery as pictures
@@ -55,12 +55,12 @@ _NOTES = {
 _GLYPHS = {"helps": "▲", "hurts": "▼", "cannot tell apart": "≈"}
 
 
-def render(result: StudyResult) -> str:
+def render(result: Report) -> str:
     """Make the report of a study.
 
     Parameters
     ----------
-    result : StudyResult
+    result : Report
         The study. ``sizes`` are counts of images and classes by name; ``examples`` are captions with
         ``data:image/png;base64,`` addresses; a fact called ``command`` is set as a block to copy.
 
@@ -83,7 +83,7 @@ def render(result: StudyResult) -> str:
     Examples
     --------
     >>> row = Row("probe", 5, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
-    >>> page = render(StudyResult("t", "s", "It helps.", (), (row,), (), (), (), {}, {}))
+    >>> page = render(Report("t", "s", "It helps.", (), (row,), (), (), (), {}, {}))
     >>> "It helps." in page, "<script" in page
     (True, False)
     """
@@ -116,12 +116,12 @@ def render(result: StudyResult) -> str:
     )
 
 
-def write(result: StudyResult, path: str | os.PathLike[str]) -> None:
+def write(result: Report, path: str | os.PathLike[str]) -> None:
     """Write the report of a study, whole or not at all.
 
     Parameters
     ----------
-    result : StudyResult
+    result : Report
         The study.
     path : path
         Where the page goes, in a folder that exists. A file already there is replaced at the end, in
@@ -139,7 +139,7 @@ def write(result: StudyResult, path: str | os.PathLike[str]) -> None:
     >>> import tempfile
     >>> row = Row("probe", 5, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write(StudyResult("t", "s", "v", (), (row,), (), (), (), {}, {}), Path(folder) / "report.html")
+    ...     write(Report("t", "s", "v", (), (row,), (), (), (), {}, {}), Path(folder) / "report.html")
     ...     os.listdir(folder)
     ['report.html']
     """
@@ -201,7 +201,7 @@ def _verdict(text: str) -> dict[str, str]:
     return {"first": first, "more": "".join(more), "size": size}
 
 
-def _sections(result: StudyResult) -> list[tuple[str, str]]:
+def _sections(result: Report) -> list[tuple[str, str]]:
     """List what the page has, for its contents."""
     known: tuple[tuple[str, str, Sequence[object]], ...] = (
         ("accuracy", "Accuracy", result.rows),
@@ -233,7 +233,7 @@ def _budgets(cells: Sequence[Row] | Sequence[Comparison]) -> list[int | None]:
     return sorted(found, key=lambda budget: math.inf if budget is None else budget)
 
 
-def _table(result: StudyResult) -> list[dict[str, Any]]:
+def _table(result: Report) -> list[dict[str, Any]]:
     """Lay out the result table: a row per strategy, a cell per budget, None where nothing was run."""
     budgets = _budgets(result.rows)
     cells = {(row.strategy, row.labels_per_class): row for row in result.rows}
@@ -285,7 +285,7 @@ def _whisker(score: Score, scale: Scale) -> dict[str, Any]:
     return {"beyond": score.high < scale.low, **{name: f"{place:.2f}" for name, place in places.items()}}
 
 
-def _plots(result: StudyResult) -> list[tuple[str, Markup]]:
+def _plots(result: Report) -> list[tuple[str, Markup]]:
     """Draw accuracy by labels for a wide and for a narrow screen; one budget is drawn in its table."""
     if len(_budgets(result.rows)) < 2:
         return []

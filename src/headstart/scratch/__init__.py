@@ -7,7 +7,8 @@ networks/scratch_engine.py.
 
 from __future__ import annotations
 
-from headstart.scratch.layers import Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, ReLU, TrainableLayer
+from headstart.scratch.convolution import Conv2D, MaxPool2D
+from headstart.scratch.layers import Dense, Dropout, Flatten, Layer, ReLU, TrainableLayer
 from headstart.scratch.losses import cross_entropy, softmax
 from headstart.scratch.network import Network
 from headstart.scratch.optimizers import SGD, Adam, Optimizer

@@ -123,27 +123,27 @@ def _check(
 ) -> None:
     if not 0 <= label_smoothing < 1:
         raise SettingError(
-            f"label_smoothing is {label_smoothing!r}, need a number in [0, 1); 0 switches it off"
+            f"label_smoothing is {label_smoothing!r}, expected a number in [0, 1); 0 switches it off"
         )
     if logits.ndim != _MATRIX_RANK or logits.size == 0:
         raise ShapeError(
-            f"logits has shape {logits.shape}, need (n_images, n_classes), both at least 1; "
+            f"logits has shape {logits.shape}, expected (n_images, n_classes), both at least 1; "
             "pass the outputs of a network for one batch"
         )
     n_images, n_classes = logits.shape
     if labels.shape != (n_images,):
         raise ShapeError(
-            f"labels has shape {labels.shape}, need ({n_images},); pass one class code for each image"
+            f"labels has shape {labels.shape}, expected ({n_images},); pass one class code for each image"
         )
     if labels.dtype.kind not in "iu":
-        raise ShapeError(f"labels has dtype {labels.dtype}, need whole numbers; pass class codes")
+        raise ShapeError(f"labels has dtype {labels.dtype}, expected whole numbers; pass class codes")
     if weights is not None and np.shape(weights) != (n_images,):
         raise ShapeError(
-            f"weights has shape {np.shape(weights)}, need ({n_images},); pass one weight for each image"
+            f"weights has shape {np.shape(weights)}, expected ({n_images},); pass one weight for each image"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= n_classes:
         raise UnknownClassError(
-            f"labels has code {low if low < 0 else high}, need codes from 0 to {n_classes - 1}; "
+            f"labels has code {low if low < 0 else high}, expected codes from 0 to {n_classes - 1}; "
             "give the network as many outputs as there are classes"
         )

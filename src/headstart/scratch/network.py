@@ -1,9 +1,7 @@
 """A network of layers in NumPy: forward, backward, one step of learning, and weights by name.
 
-In: float images, channels last, and class codes. Out: logits, losses, weights; never a view of an
-internal buffer. All weights lie in one flat vector and all gradients in another, in the order of
-the layers, so what is frozen is a prefix and what learns is a suffix. Imports nothing of ours but
-errors and its neighbours in this folder. Called by networks/scratch_engine.py.
+All weights lie in one flat vector and all gradients in another, in the order of the layers, so what is
+frozen is a prefix and what learns is a suffix.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from headstart.errors import SettingError, ShapeError, nearest
+from headstart.errors import SettingError, ShapeError, unknown
 from headstart.scratch.layers import Array, Dense, Layer, Parameter, Shape, TrainableLayer
 from headstart.scratch.losses import cross_entropy
 from headstart.scratch.optimizers import Optimizer
@@ -77,7 +75,7 @@ class Network:
     ) -> None:
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
-            raise SettingError(f"dtype is {self.dtype}, need float32 or float64; float32 is for training")
+            raise SettingError(f"dtype is {self.dtype}, expected float32 or float64; float32 is for training")
         self.layers = tuple(layers)
         _check_layers(self.layers)
         self.input_shape = tuple(input_shape)
@@ -86,7 +84,7 @@ class Network:
             shape = layer.build(shape, rng, self.dtype)
         if len(shape) != 1:
             raise ShapeError(
-                f"output of the network has shape {shape}, need (n_classes,); end it with a Dense"
+                f"output of the network has shape {shape}, expected (n_classes,); end it with a Dense"
             )
         self.n_classes = shape[0]
         self._n_frozen = 0
@@ -130,56 +128,27 @@ class Network:
         return whole[len(whole) - self.trainable_values.size :]
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        """Run one batch through all layers.
+        """Run one batch (n_images, *input_shape) through all layers; logits (n_images, n_classes), a copy.
 
-        Parameters
-        ----------
-        x : array of shape (n_images, *input_shape), float
-            Images, scaled as the network expects them.
-        training : bool, default=False
-            Drop what dropout drops, and keep what `backward` needs. Frozen layers
-            run as in prediction.
-
-        Returns
-        -------
-        ndarray of shape (n_images, n_classes), float
-            Logits; the caller's own.
-
-        Raises
-        ------
-        ShapeError
-            If ``x`` has another shape, or no images.
-
-        Notes
-        -----
-        With ``training``, ``x`` must stay as it is until `backward` has run.
+        With ``training``, dropout drops and layers keep what `backward` needs, so ``x`` must not change until
+        `backward` has run. Frozen layers run as in prediction.
         """
         return self._forward(self._checked(x), training).copy()
 
     def backward(self, grad: ArrayLike) -> None:
-        """Fill the gradients of all layers that learn, from the gradient for the logits.
+        """Fill the gradients of all layers that learn, from ``grad`` (n_images, n_classes) for the logits.
 
-        Parameters
-        ----------
-        grad : array of shape (n_images, n_classes), float
-            Gradient of the loss for the logits of the last forward pass, which
-            must have been one with ``training``.
-
-        Raises
-        ------
-        SettingError
-            If the last pass was not one with ``training``.
-        ShapeError
-            If ``grad`` has another shape than its logits.
+        It belongs to the last forward pass, which must have been one with ``training`` (else SettingError).
         """
         grad = np.ascontiguousarray(grad, self.dtype)
         if self._batch_shape is None:
             raise SettingError(
-                "grad has no training pass to follow, need one just before; call forward(x, training=True)"
+                "grad has no training pass to follow, expected one just before; call "
+                "forward(x, training=True)"
             )
         if grad.shape != self._batch_shape:
             raise ShapeError(
-                f"grad has shape {grad.shape}, need {self._batch_shape}; pass one row for each image"
+                f"grad has shape {grad.shape}, expected {self._batch_shape}; pass one row for each image"
             )
         first = next(i for i, layer in enumerate(self.layers) if i >= self._n_frozen and layer.parameters)
         for layer in reversed(self.layers[first + 1 :]):
@@ -235,12 +204,12 @@ class Network:
         """
         if optimizer.values is not self.trainable_values or optimizer.grads is not self.trainable_grads:
             raise SettingError(
-                "optimizer is made for other weights than those that learn here, need this network's "
+                "optimizer is made for other weights than those that learn here, expected this network's "
                 "trainable_values and trainable_grads; make it after freeze, unfreeze and replace_head"
             )
         if not 0 <= learning_rate < np.inf:
             raise SettingError(
-                f"learning_rate is {learning_rate!r}, need a finite number of at least 0; 1e-3 is usual"
+                f"learning_rate is {learning_rate!r}, expected a finite number of at least 0; 1e-3 is usual"
             )
         logits = self._forward(self._checked(x), training=True)
         labels = np.asarray(labels)
@@ -253,29 +222,9 @@ class Network:
         return losses, hits
 
     def logits(self, x: ArrayLike, batch_size: int = 128) -> Array:
-        """Run any number of images through the network, batch by batch, without dropout.
-
-        Parameters
-        ----------
-        x : array of shape (n_images, *input_shape), float
-            Images; there may be none.
-        batch_size : int, default=128
-            Images in memory at a time.
-
-        Returns
-        -------
-        ndarray of shape (n_images, n_classes), float
-            Logits; the caller's own.
-
-        Raises
-        ------
-        SettingError
-            If ``batch_size`` is below 1.
-        ShapeError
-            If ``x`` has another shape.
-        """
+        """Run any number of images through the network, batch by batch, without dropout."""
         if batch_size < 1:
-            raise SettingError(f"batch_size is {batch_size!r}, need at least 1; 128 is usual")
+            raise SettingError(f"batch_size is {batch_size!r}, expected at least 1; 128 is usual")
         x = np.asarray(x)
         self._check_images(x)
         out = np.empty((len(x), self.n_classes), self.dtype)
@@ -303,14 +252,11 @@ class Network:
         same to the bit. Make the optimizer afterwards.
         """
         if through not in self.layer_names:
-            raise SettingError(
-                f"layer {through!r} is unknown, need a name of this network, "
-                f"{nearest(through, self.layer_names)}; see network.layer_names"
-            )
+            raise SettingError(unknown("layer", through, self.layer_names))
         n_frozen = self.layer_names.index(through) + 1
         if not any(layer.parameters for layer in self.layers[n_frozen:]):
             raise SettingError(
-                f"layer {through!r} is the last with weights, need one before it; freeze fewer layers"
+                f"layer {through!r} is the last with weights, expected one before it; freeze fewer layers"
             )
         self._n_frozen = n_frozen
         self._select()
@@ -321,28 +267,15 @@ class Network:
         self._select()
 
     def replace_head(self, n_classes: int, rng: np.random.Generator) -> None:
-        """Put a fresh last Dense layer, of the same name, in place of the old one.
+        """Put a fresh last Dense layer with ``n_classes`` outputs, of the same name, in place of the old one.
 
-        Parameters
-        ----------
-        n_classes : int
-            Outputs of the new layer.
-        rng : numpy.random.Generator
-            Source of its weights.
-
-        Raises
-        ------
-        SettingError
-            If the last layer is not Dense, or ``n_classes`` is below 1.
-
-        Notes
-        -----
         All other weights, and what is frozen, stay. Make the optimizer afterwards.
         """
         old = self.layers[-1]
         if not isinstance(old, Dense):
             raise SettingError(
-                f"last layer {old.name!r} is a {type(old).__name__}, need a Dense; end the network with one"
+                f"last layer {old.name!r} is a {type(old).__name__}, expected a Dense; "
+                "end the network with one"
             )
         head = Dense(old.name, n_classes)
         head.build(old.weight.value.shape[:1], rng, self.dtype)
@@ -352,24 +285,14 @@ class Network:
         self._pack()
 
     def parameters(self) -> dict[str, Array]:
-        """Copy all weights.
+        """Copy all weights, ``"layer.weight"`` and ``"layer.bias"``, in order of execution.
 
-        Returns
-        -------
-        dict of str to ndarray
-            ``"layer.weight"`` and ``"layer.bias"`` in order of execution; a dense
-            weight has shape (in, out), a convolution's (height, width, in, out).
+        A dense weight has shape (in, out), a convolution's (height, width, in, out).
         """
         return {name: parameter.value.copy() for name, parameter in self._named()}
 
     def gradients(self) -> dict[str, Array]:
-        """Copy the gradients of the last `backward`, named and shaped like `parameters`.
-
-        Returns
-        -------
-        dict of str to ndarray
-            Gradients; of frozen layers they mean nothing and are left out.
-        """
+        """Copy the gradients of the last `backward`, named and shaped like `parameters`, without frozen layers."""
         frozen = self.frozen_names
         return {
             name: parameter.grad.copy()
@@ -378,20 +301,8 @@ class Network:
         }
 
     def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
-        """Take all weights, as `parameters` gives them.
+        """Take all weights, as `parameters` gives them; ShapeError if a name or shape differs.
 
-        Parameters
-        ----------
-        parameters : mapping of str to array
-            Names and shapes must be exactly those of `parameters`.
-
-        Raises
-        ------
-        ShapeError
-            If a name is missing or too many, or a shape differs; nothing is changed.
-
-        Notes
-        -----
         The values are copied in place, so an optimizer made before stays valid.
         """
         own = dict(self._named())
@@ -405,7 +316,7 @@ class Network:
         ]
         if faults:
             raise ShapeError(
-                f"parameters is for another network: {', '.join(faults)}, need the names and shapes of "
+                f"parameters is for another network: {', '.join(faults)}, expected the names and shapes of "
                 "network.parameters(); build the network that they came from"
             )
         for name, parameter in own.items():
@@ -423,13 +334,13 @@ class Network:
         x = np.ascontiguousarray(x, self.dtype)
         self._check_images(x)
         if len(x) == 0:
-            raise ShapeError(f"x has shape {x.shape}, need at least one image; skip empty batches")
+            raise ShapeError(f"x has shape {x.shape}, expected at least one image; skip empty batches")
         return x
 
     def _check_images(self, x: NDArray[Any]) -> None:
         if x.ndim == 0 or x.shape[1:] != self.input_shape:
-            need = ", ".join(str(size) for size in ("n_images", *self.input_shape))
-            raise ShapeError(f"x has shape {x.shape}, need ({need}); reshape or resize the images")
+            sizes = ", ".join(str(size) for size in ("n_images", *self.input_shape))
+            raise ShapeError(f"x has shape {x.shape}, expected ({sizes}); reshape or resize the images")
 
     def _named(self) -> Iterator[tuple[str, Parameter]]:
         for layer in self.layers:
@@ -463,12 +374,12 @@ def _check_layers(layers: tuple[Layer, ...]) -> None:
     twice = [name for name, count in Counter(layer.name for layer in layers).items() if count > 1]
     if twice:
         raise SettingError(
-            f"layer name {twice[0]!r} is used more than once, need distinct names; rename one of them"
+            f"layer name {twice[0]!r} is used more than once, expected distinct names; rename one of them"
         )
     used = [layer.name for layer in layers if layer.parameters]
     if used:
         raise SettingError(
-            f"layer {used[0]!r} belongs to a network already, need a fresh one; make a new layer"
+            f"layer {used[0]!r} belongs to a network already, expected a fresh one; make a new layer"
         )
     if not any(isinstance(layer, TrainableLayer) for layer in layers):
-        raise SettingError("layers is without weights, need at least one Dense or Conv2D; add one")
+        raise SettingError("layers is without weights, expected at least one Dense or Conv2D; add one")

@@ -41,12 +41,12 @@ class Optimizer(ABC):
     def __init__(self, values: Array, grads: Array, *, weight_decay: float | Array = 0.0) -> None:
         if values.ndim != 1 or (values.shape, values.dtype) != (grads.shape, grads.dtype):
             raise ShapeError(
-                f"grads is {grads.dtype} of shape {grads.shape}, need {values.dtype} of shape "
+                f"grads is {grads.dtype} of shape {grads.shape}, expected {values.dtype} of shape "
                 f"({values.size},) to match values; pass network.trainable_values and network.trainable_grads"
             )
         if not np.all(np.asarray(weight_decay) >= 0):
             raise SettingError(
-                f"weight_decay is {weight_decay!r}, need a number of at least 0; 0 switches it off"
+                f"weight_decay is {weight_decay!r}, expected a number of at least 0; 0 switches it off"
             )
         self.values = values
         self.grads = grads
@@ -187,7 +187,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(values, grads, weight_decay=weight_decay)
         if not eps > 0:
-            raise SettingError(f"eps is {eps!r}, need a number above 0; 1e-8 is usual")
+            raise SettingError(f"eps is {eps!r}, expected a number above 0; 1e-8 is usual")
         self.beta1 = _share("beta1", beta1)
         self.beta2 = _share("beta2", beta2)
         self.eps = eps
@@ -225,5 +225,5 @@ class Adam(Optimizer):
 def _share(option: str, value: float) -> float:
     """Give the value back, or say that it is not in [0, 1)."""
     if not 0 <= value < 1:
-        raise SettingError(f"{option} is {value!r}, need a number in [0, 1); change it")
+        raise SettingError(f"{option} is {value!r}, expected a number in [0, 1); change it")
     return value

@@ -16,7 +16,7 @@ import onnx
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, augment
 from headstart.data.images.prepare import batches
-from headstart.errors import UnknownTapError, nearest
+from headstart.errors import UnknownLayerError, nearest
 from headstart.graph import build
 from headstart.graph import run as runtime
 from headstart.records import Array, Images, Source
@@ -96,7 +96,7 @@ def extract(
 
     Raises
     ------
-    UnknownTapError
+    UnknownLayerError
         If the source has no such tap.
     SettingError
         If pooling, runtime or precision is unknown.
@@ -133,7 +133,7 @@ def extract_all(
 
     Raises
     ------
-    UnknownTapError, SettingError
+    UnknownLayerError, SettingError
         As in `extract`.
 
     Notes
@@ -143,7 +143,7 @@ def extract_all(
     """
     for tap in (part for joined, _ in places for part in joined.split(build.JOIN)):
         if tap not in source.taps:
-            raise UnknownTapError(
+            raise UnknownLayerError(
                 f"tap {tap!r} is unknown, need one of source {source.name!r}, {nearest(tap, source.taps)}"
             )
     store = NullCache() if options.cache is None else options.cache

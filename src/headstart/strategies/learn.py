@@ -312,7 +312,7 @@ def learn_head(
 
     Raises
     ------
-    SettingError, UnknownTapError, DataError
+    SettingError, UnknownLayerError, DataError
         If a name is wrong or the data cannot be learnt from.
     """
     begun, parts = perf_counter(), training_parts(dataset, seed, held_share)

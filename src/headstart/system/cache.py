@@ -198,8 +198,8 @@ class FolderCache:
             yield
         except OSError as error:
             raise CacheError(
-                f"cache {str(self.root)!r} cannot be written ({error.strerror}), need space and permission; "
-                "set HEADSTART_CACHE to another folder, or use --no-cache"
+                f"cache {str(self.root)!r} cannot be written ({error.strerror}), "
+                "expected space and permission; set HEADSTART_CACHE to another folder, or use --no-cache"
             ) from error
 
     def entries(self) -> list[Entry]:
@@ -322,6 +322,6 @@ def default_cache() -> FolderCache:
         limit = -1.0
     if not 0 < limit < float("inf"):
         raise SettingError(
-            f"HEADSTART_CACHE_LIMIT_GB is {text!r}, need a number of gigabytes above 0; unset it for 20"
+            f"HEADSTART_CACHE_LIMIT_GB is {text!r}, expected a number of gigabytes above 0; unset it for 20"
         )
     return FolderCache(cache_root() / "features", int(limit * 2**30))

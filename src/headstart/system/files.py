@@ -72,11 +72,11 @@ def check_place(path: str | os.PathLike[str], *, marker: str) -> None:
     target = Path(path)
     if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise SettingError(
-            f"{str(target)!r} exists and holds no {marker}, need a new or empty folder; choose another"
+            f"{str(target)!r} exists and holds no {marker}, expected a new or empty folder; choose another"
         )
     standing = next(place for place in (target, *target.absolute().parents) if place.exists())
     if not standing.is_dir():
-        raise SettingError(f"{str(standing)!r} is a file, need a folder to write to; choose another")
+        raise SettingError(f"{str(standing)!r} is a file, expected a folder to write to; choose another")
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _spare_what_is_not_ours(target: Path, names: set[str]) -> None:
     strange = sorted({one.name for one in target.iterdir()} - names) if target.exists() else []
     if strange:
         raise SettingError(
-            f"{str(target)!r} holds {strange[0]!r}, which is no part of an older result, need a folder "
+            f"{str(target)!r} holds {strange[0]!r}, which is no part of an older result, expected a folder "
             "without; move it away or choose another folder"
         )
 

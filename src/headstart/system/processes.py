@@ -67,7 +67,7 @@ def run_beside(function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
             value: T = future.result()
         except BrokenExecutor as fault:
             raise HeadstartError(
-                "process beside this one died (out of memory?), need it for a control that trains a network; "
+                "worker process died (out of memory?), expected it to train the network of a control; "
                 "leave that control out, or free memory"
             ) from fault
         except KeyboardInterrupt:

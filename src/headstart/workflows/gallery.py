@@ -19,7 +19,7 @@ from headstart.data.images.prepare import fit, prepare
 from headstart.data.images.thumbnails import png_address
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import ShapeError
-from headstart.records import Array, Codes, Gallery, Images, InputSpec, Picture
+from headstart.records import Array, Codes, Gallery, Images, InputSpec, ReportImage
 from headstart.workflows.occlusion import Ask, occlusion, overlay
 
 __all__ = ["Judged", "galleries", "least_certain", "mistakes"]
@@ -239,7 +239,7 @@ def _gallery(title: str, caption: str, answers: Judged, chosen: NDArray[np.intp]
         order = np.argsort(-answers.probs[index], kind="stable")[:2]
         first, second = (float(answers.probs[index, code]) for code in order)
         pictures.append(
-            Picture(
+            ReportImage(
                 name=_name(some, place, int(index)),
                 address=png_address(_small(views[place]), colours=_COLOURS),
                 truth=str(answers.classes[int(answers.codes[index])]),

@@ -57,7 +57,7 @@ def load(
     ------
     UnknownDatasetError
         If the name is not in the catalog and nothing is at such a path.
-    UnknownViewError, UnknownClassError
+    UnknownSubsetError, UnknownClassError
         If the part after the colon is no view, or names a class that is not there.
     MissingDataError
         If a path, or a file that a table names, is not there.

@@ -15,7 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
-    from headstart.records import StudyResult
+    from headstart.records import Report
     from headstart.system.cache import Cache
 
 __all__ = [
@@ -141,7 +141,7 @@ def print_json(value: Any) -> None:
     print(to_json(value))
 
 
-def print_result(result: StudyResult) -> None:
+def print_result(result: Report) -> None:
     """Table, verdict and remarks of a study."""
     from headstart.interfaces.cli.tables import result_table
 
@@ -151,12 +151,12 @@ def print_result(result: StudyResult) -> None:
         print(f"- {remark}")
 
 
-def save_result(result: StudyResult, folder: Path, json: bool, **more: Any) -> None:
+def save_result(result: Report, folder: Path, json: bool, **more: Any) -> None:
     """Write result, report and model card to a folder, and say so.
 
     Parameters
     ----------
-    result : StudyResult
+    result : Report
         What was found.
     folder : Path
         Gets ``result.json``, ``report.html`` and ``card.md``.

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
-from headstart.records import Calibration, Detection, Evaluated, Evaluation, Row, Score, StudyResult
+from headstart.records import Calibration, Detection, Evaluated, Evaluation, Report, Row, Score
 from headstart.report.columns import aligned
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def told(values: Mapping[str, Any]) -> str:
     return pairs({name.replace("_", " "): value for name, value in values.items()})
 
 
-def result_table(result: StudyResult) -> str:
+def result_table(result: Report) -> str:
     """Strategies by budgets: accuracy in per cent with its 95 % interval."""
     if not result.rows:
         return result.title

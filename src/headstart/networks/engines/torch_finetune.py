@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.graph.build import JOIN, n_features
+from headstart.graph.pooling import JOIN, n_features
 from headstart.networks.engines.torch_engine import spec_module, spec_parts
 from headstart.networks.engines.torch_training import TorchTraining, named_weights, tensor
 from headstart.networks.specs import layer_shapes

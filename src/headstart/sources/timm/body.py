@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.errors import SourceError
-from headstart.graph.build import JOIN
+from headstart.graph.pooling import JOIN
 from headstart.networks.engines.torch_finetune import Body
 from headstart.records import Source
 from headstart.sources.timm.export import Exported, checksum, create_network, describe_network

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from headstart.errors import MissingDataError
-from headstart.graph.build import JOIN
+from headstart.graph.pooling import JOIN
 from headstart.graph.wrap import adopt, flops_of
 from headstart.records import InputSpec, Source
 from headstart.system.cache import cache_root, key_of

@@ -1,6 +1,6 @@
 """Carry out a recipe on a network that others trained: choose, fit, compare with textbook and controls.
 
-In: a FrozenRecipe and where to find data and source. Out: a StudyResult and a folder with model and report.
+In: a FrozenRecipe and where to find data and source. Out: a Report and a folder with model and report.
 Called by the command line through run.
 """
 
@@ -24,7 +24,7 @@ from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.evaluation.metrics import evaluate
 from headstart.heads.registry import make_head
-from headstart.records import Array, Curve, Evaluation, PlainTable, Source, StudyResult
+from headstart.records import Array, Curve, Evaluation, PlainTable, Report, Source
 from headstart.sources.features import Extraction, Place, extract, extract_all
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import FeatureOptions, Strategy, probe
@@ -48,7 +48,7 @@ class Frozen:
     """What a frozen recipe found, and the model of its first draw."""
 
     learnt: Learnt
-    result: StudyResult
+    result: Report
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _noted(bench: _Bench, name: str, strategy: Strategy) -> Strategy:
 
 def _result(
     bench: _Bench, table: Table, learnt: Learnt, found: tuple[str, ...], facts: Mapping[str, str]
-) -> StudyResult:
+) -> Report:
     recipe, plans = bench.recipe, list(bench.plans.values())
     evaluations = _evaluations(bench, learnt)
     remarks = [*table.remarks, *_said_of_views(bench), *_said_of_first(bench), *found]
@@ -336,7 +336,7 @@ def _result(
     curves = [*bench.curves] if learnt.curve is None else [learnt.curve, *bench.curves]
     tables = [_published_table(recipe.published, table, len(bench.test))] if recipe.published else []
     tables += [] if plans[0].choice is None else [choice_table(plans[0].choice)]
-    return StudyResult(
+    return Report(
         title=recipe.title,
         summary=recipe.summary,
         verdict=table.verdict,

@@ -1,6 +1,6 @@
 """Carry out the recipe of the few letters: train on digits, save, load, freeze, teach letters, be judged.
 
-In: a LettersRecipe and where to find data. Out: a StudyResult and the models. Must not import an engine
+In: a LettersRecipe and where to find data. Out: a Report and the models. Must not import an engine
 at the top. Called by the command line through run.
 """
 
@@ -16,7 +16,7 @@ from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.graph import build
 from headstart.models.model import Model
-from headstart.records import PlainTable, Source, StudyResult, TrainSettings
+from headstart.records import PlainTable, Report, Source, TrainSettings
 from headstart.sources.features import Extraction
 from headstart.sources.registry import fingerprint, spec_source
 from headstart.strategies.finetune.options import Opening
@@ -40,7 +40,7 @@ class Letters:
 
     source: Model
     learnt: Learnt
-    result: StudyResult
+    result: Report
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _textbook(parts: _Parts, pool: Dataset, asked: Dataset) -> Strategy:
     return chosen_probe(reader, Probe(parts.recipe.textbook_tap, "flat", parts.recipe.textbook_head))
 
 
-def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> StudyResult:
+def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
     """Every letter judged by a model that learnt from the others."""
     wanted = Wanted(
         probe=parts.probe,
@@ -208,7 +208,7 @@ def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> StudyResult
     return run_study(parts.source, dataset, wanted, trained=parts.trained.model, options=parts.options)
 
 
-def _left_out_table(parts: _Parts, dataset: Dataset, alone: StudyResult) -> PlainTable:
+def _left_out_table(parts: _Parts, dataset: Dataset, alone: Report) -> PlainTable:
     """The 27 themselves: left out one at a time, and as the textbook counts, on what was learnt."""
     reader = Reader(parts.source, dataset, dataset, parts.options, parts.probe.augmentation, parts.seed)
     everyone, codes = np.arange(len(dataset)), dataset.codes()

@@ -1,6 +1,6 @@
 """Carry a recipe out: train the source, freeze it, fit the head, run the controls, write the report.
 
-In: a Recipe and where to find data. Out: a StudyResult and a folder with models, result and report.
+In: a Recipe and where to find data. Out: a Report and a folder with models, result and report.
 Called by the command line.
 """
 
@@ -21,11 +21,11 @@ from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.readers.load import load
 from headstart.data.splits import holdout
 from headstart.data.subsets import apply_view
-from headstart.errors import SettingError, UnknownTapError, nearest
+from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.evaluation.metrics import evaluate
 from headstart.heads.registry import make_head
 from headstart.networks.specs import architecture
-from headstart.records import Array, Evaluation, StudyResult
+from headstart.records import Array, Evaluation, Report
 from headstart.report.card import summary_card
 from headstart.report.json import to_json
 from headstart.report.page import render
@@ -89,7 +89,7 @@ class Options:
 class Outcome:
     """What a recipe found and where it was written."""
 
-    result: StudyResult
+    result: Report
     folder: Path
     report: Path
 
@@ -229,7 +229,7 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: Options) -> Outcome
     return _written(home, found.result)
 
 
-def _written(home: Path, result: StudyResult) -> Outcome:
+def _written(home: Path, result: Report) -> Outcome:
     write_atomic(home / "result.json", to_json(result) + "\n")
     write_atomic(home / "card.md", summary_card(result))
     return Outcome(result, home, write_atomic(home / "report.html", render(result)))
@@ -300,7 +300,7 @@ def _check_names(recipe: Recipe, source: Dataset) -> None:
     spec = architecture(recipe.network, native_input(source), len(source.classes))
     for tap in (recipe.tap, recipe.textbook_tap):
         if tap is not None and tap not in spec.layer_names:
-            raise UnknownTapError(
+            raise UnknownLayerError(
                 f"tap {tap!r} is unknown, need one of network {recipe.network!r}, "
                 f"{nearest(tap, spec.layer_names)}"
             )
@@ -391,14 +391,14 @@ def _result(
     evaluations: tuple[Evaluation, ...],
     learnt: tuple[Learnt, ...],
     facts: Mapping[str, str],
-) -> StudyResult:
+) -> Report:
     first = evaluations[0].accuracy
     said = (
         f"The source itself, {run.source.name}, gets {first.value:.2%} [{first.low:.2%}, "
         f"{first.high:.2%}] of its "
         f"{first.n:,} test images right.",
     )
-    return StudyResult(
+    return Report(
         title=run.recipe.title,
         summary=run.recipe.summary,
         verdict=table.verdict,

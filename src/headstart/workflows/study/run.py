@@ -1,6 +1,6 @@
 """A study as a user asks for it: examine the data, choose the protocol, run probe and controls, report.
 
-In: a source, datasets, what is wanted. Out: a StudyResult. Must not import an engine at the top: the one
+In: a source, datasets, what is wanted. Out: a Report. Must not import an engine at the top: the one
 control that trains a network asks the registry for it. Called by the command line, recipes and the face.
 """
 
@@ -23,7 +23,7 @@ from headstart.data.images.thumbnails import examples_of
 from headstart.data.names import listed
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.subsets import view_map
-from headstart.errors import DataError, SettingError, UnknownViewError, nearest
+from headstart.errors import DataError, SettingError, UnknownSubsetError, nearest
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.graph import run as runtime
@@ -36,8 +36,8 @@ from headstart.records import (
     Evaluation,
     Images,
     NetworkSpec,
+    Report,
     Source,
-    StudyResult,
     TrainSettings,
 )
 from headstart.sources.features import PLAIN, Extraction, Place, feature_graph
@@ -127,7 +127,7 @@ def run_study(
     title: str = "",
     summary: str = "",
     command: str = "",
-) -> StudyResult:
+) -> Report:
     """Find out whether transfer was worth it, and how far one may trust the answer.
 
     Parameters
@@ -153,7 +153,7 @@ def run_study(
 
     Returns
     -------
-    StudyResult
+    Report
         Every number in it was judged on images that the model it is about did not learn from.
 
     Raises
@@ -392,7 +392,7 @@ def _collapse(study: _Study) -> Strategy | None:
         return None
     try:
         told = view_map(own.classes, view)
-    except (UnknownViewError, DataError):
+    except (UnknownSubsetError, DataError):
         return None
     classes = study.judging.pool.classes
     if None in told.values() or set(told.values()) != set(classes) or set(own.classes) == set(classes):
@@ -407,7 +407,7 @@ def _warnings(dataset: Dataset, wanted: Wanted) -> list[str]:
     return [said] if said else []
 
 
-def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checkup) -> StudyResult:
+def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checkup) -> Report:
     """All of the report but its title and facts."""
     judging, assessed = study.judging, study.judging.asked
     assert table.answers is not None, "there are images to answer"
@@ -418,7 +418,7 @@ def _result(study: _Study, table: Table, remarks: tuple[str, ...], found: Checku
     judged = replace(judged, ask=_asking(study, place, head))
     study.options.progress.step("looking at the answers", 0, 1)
     sizes = {"learnt from": len(judging.pool), judging.judged_on: len(assessed), "classes": len(classes)}
-    return StudyResult(
+    return Report(
         title=title,
         summary="",
         verdict=f"{table.verdict} {_attained(table, judging)}",

@@ -15,7 +15,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, flip_warning
 from headstart.data.images.thumbnails import examples_of
 from headstart.networks.rate_test import RateCurve
-from headstart.records import Epoch, Evaluation, Figure, Gallery, PlainTable, StudyResult, TrainSettings
+from headstart.records import Epoch, Evaluation, Figure, Gallery, PlainTable, Report, TrainSettings
 from headstart.report.svg import rate_test
 from headstart.strategies.judge import TrainingJudged
 from headstart.strategies.learn import Learning, Learnt, best_epoch
@@ -64,7 +64,7 @@ def training_result(
     attended: Attended,
     about: About,
     findings: tuple[str, ...],
-) -> StudyResult:
+) -> Report:
     """What is known of a training, for its report.
 
     Parameters
@@ -84,14 +84,14 @@ def training_result(
 
     Returns
     -------
-    StudyResult
+    Report
     """
     judged = learnt.judged
     evaluations = () if judged is None else (judged.evaluation(),)
     calibrations = () if judged is None else (judged.calibration(),)
     lonely = () if judged is None or judged.remark is None else (judged.remark,)
     n_held = 0 if parts.held is None else len(parts.held)
-    return StudyResult(
+    return Report(
         title=learnt.model.manifest.name,
         summary=_summary(dataset, parts, learnt, attended, about.network),
         verdict=_verdict(about.network, judged, evaluations),

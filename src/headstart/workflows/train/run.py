@@ -31,7 +31,7 @@ from headstart.records import (
     Codes,
     Epoch,
     Images,
-    StudyResult,
+    Report,
     Trainable,
     TrainSettings,
 )
@@ -87,7 +87,7 @@ class Trained:
     """What was learnt, what is known of it, and the file of the log."""
 
     learnt: Learnt
-    result: StudyResult
+    result: Report
     log: Path
 
 

@@ -16,7 +16,7 @@ from headstart.data.images.augment import flip_warning
 from headstart.data.images.thumbnails import examples_of
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
-from headstart.records import Calibration, Evaluation, Gallery, PlainTable, Source, StudyResult
+from headstart.records import Calibration, Evaluation, Gallery, PlainTable, Report, Source
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.finetune.model import attempt, depth_table
 from headstart.strategies.finetune.options import Opening
@@ -38,7 +38,7 @@ class Transferred:
     """What was learnt, and what is known of it."""
 
     learnt: Learnt
-    result: StudyResult
+    result: Report
 
 
 def run_transfer(
@@ -114,7 +114,7 @@ def run_transfer(
         flips,
     )
     remarks = (*(text for text in said if text), *found.remarks)
-    result = StudyResult(
+    result = Report(
         kind="transfer",
         title=f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(kept, judged),

@@ -1,6 +1,6 @@
 """A search as a user asks for it: examine the data, search, say what won and what the search is worth.
 
-In: a source or the name of a network, a Dataset, a Search. Out: a StudyResult about training images, and
+In: a source or the name of a network, a Dataset, a Search. Out: a Report about training images, and
 the command that uses the winner. Must not import an engine at the top. Called by the command line.
 """
 
@@ -22,7 +22,7 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, nearest
 from headstart.evaluation.compare import holm, verdict
 from headstart.networks.specs import ARCHITECTURES
-from headstart.records import Comparison, Difference, Factor, PlainTable, Row, Score, Source, StudyResult
+from headstart.records import Comparison, Difference, Factor, PlainTable, Report, Row, Score, Source
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with
@@ -70,7 +70,7 @@ class Search:
 class Tuned:
     """What a search found: for a report, as the command that uses it, and in full."""
 
-    result: StudyResult
+    result: Report
     command: str
     found: FeatureTuning | TrainingTuning
 
@@ -297,7 +297,7 @@ def _of_features(asked: _Asked, source: Source, found: FeatureTuning, remarks: S
         *_lead_said(found),
         *([f"Not tried: {', '.join(found.left_out)}."] if found.left_out else []),
     ]
-    result = StudyResult(
+    result = Report(
         title=f"Tuning {short_name(asked.name)} on {asked.dataset.name}",
         summary=_feature_summary(asked, found),
         verdict=verdict,
@@ -340,7 +340,7 @@ def _of_training(asked: _Asked, found: TrainingTuning, remarks: Sequence[str]) -
         *([f"{found.n_resumed} trials are of an earlier run."] if found.n_resumed else []),
         *(["The search was interrupted; the same command goes on."] if found.interrupted else []),
     ]
-    result = StudyResult(
+    result = Report(
         title=f"Tuning the training of {asked.name} on {asked.dataset.name}",
         summary=f"{len(found.trials)} trainings of {asked.name} ({found.engine}) on {found.n_fit:,} images, "
         f"chosen by {found.watched.n:,} others and judged by {found.judged.n:,} that no trial saw.",

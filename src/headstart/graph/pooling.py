@@ -1,0 +1,106 @@
+"""Pooling in a graph: from the tensor of a layer to one row of features per image.
+
+Apart from `build`, which appends operations and knows no layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from headstart.errors import SettingError, unknown
+from headstart.graph.build import GraphBuilder
+
+__all__ = ["JOIN", "POOLINGS", "n_features", "pool", "read"]
+
+
+JOIN = "+"  # between taps that are read side by side
+
+
+POOLINGS = ("avg", "flat", "grid2")
+
+
+def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) -> str:
+    """Turn a tap's maps into one row of features per image.
+
+    Parameters
+    ----------
+    builder : GraphBuilder
+        Graph to append to.
+    tap : str
+        Tensor of shape (n, *shape).
+    shape : sequence of int
+        (features,), or (channels, height, width).
+    pooling : {'avg', 'flat', 'grid2'}
+        Mean over positions; all values in (height, width, channel) order; means over a
+        2 x 2 grid. A tap that is already a row of features passes unchanged.
+
+    Returns
+    -------
+    str
+        Name of a tensor of shape (n, n_features).
+
+    Raises
+    ------
+    SettingError
+        If the pooling is unknown.
+    """
+    if pooling not in POOLINGS:
+        raise SettingError(unknown("pooling", pooling, POOLINGS))
+    if len(shape) == 1:
+        return tap
+    name = f"{tap}.{pooling}"
+    if builder.has(name):
+        return name  # pooled already, for another place
+    if pooling == "avg":
+        axes = builder.constant("pool.axes", np.array([2, 3], np.int64))
+        return builder.add("ReduceMean", tap, axes, name=name, keepdims=0)
+    if pooling == "grid2":
+        _, height, width = shape
+        for axis, side in ((2, height), (3, width)):
+            if side == 1:  # both halves are the one there is
+                tap = builder.add("Concat", tap, tap, name=f"{name}.twice{axis}", axis=axis)
+        # windows of half the side; an odd middle counts in both, as adaptive pooling does
+        kernel, strides = [-(-height // 2), -(-width // 2)], [max(1, height // 2), max(1, width // 2)]
+        tap = builder.add("AveragePool", tap, name=f"{name}.cells", kernel_shape=kernel, strides=strides)
+    rows = builder.add("Transpose", tap, name=f"{name}.last", perm=[0, 2, 3, 1])
+    return builder.add("Flatten", rows, name=name, axis=1)
+
+
+def read(builder: GraphBuilder, taps: Mapping[str, Sequence[int]], tap: str, pooling: str) -> str:
+    """Rows of features at a tap, or at several joined by ``+``, side by side.
+
+    Parameters
+    ----------
+    builder : GraphBuilder
+        Graph to append to.
+    taps : mapping of str to sequence of int
+        Shapes of the source's taps.
+    tap : str
+        One of them, or such as ``stage4+stage5``.
+    pooling : {'avg', 'flat', 'grid2'}
+        As in `pool`, for each.
+
+    Returns
+    -------
+    str
+        Name of a tensor of shape (n, n_features).
+    """
+    rows = [pool(builder, part, taps[part], pooling) for part in tap.split(JOIN)]
+    name = f"{tap}.{pooling}"
+    if len(rows) == 1:
+        return rows[0]
+    return name if builder.has(name) else builder.add("Concat", *rows, name=name, axis=1)
+
+
+def n_features(shape: Sequence[int], pooling: str) -> int:
+    """Values per image that `pool` makes of a tap.
+
+    Examples
+    --------
+    >>> n_features((512, 14, 14), "grid2"), n_features((64,), "flat")
+    (2048, 64)
+    """
+    cells = {"avg": 1, "grid2": 4}.get(pooling)
+    return int(np.prod(shape)) if len(shape) == 1 or cells is None else shape[0] * cells
