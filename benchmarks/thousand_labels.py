@@ -40,7 +40,8 @@ from headstart.networks.specs import architecture, training_for
 from headstart.networks.training import fit
 from headstart.records import InputSpec, Source
 from headstart.sources.features import Extraction
-from headstart.sources.registry import open_source, spec_source
+from headstart.sources.networks import spec_source
+from headstart.sources.registry import open_source
 from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.finetune.rules import settings_for

@@ -19,7 +19,7 @@ from PIL import Image
 from headstart.data.readers.load import from_arrays
 from headstart.models.model import open_model
 from headstart.records import InputSpec
-from headstart.sources.registry import pixel_source
+from headstart.sources.pixels import pixel_source
 from headstart.strategies.learn import Probe, learn_head
 from test_app_classroom import KINDS, bomb, picture
 

@@ -24,7 +24,9 @@ from headstart.networks.specs import architecture
 from headstart.networks.training import fit
 from headstart.records import InputSpec, Source, TrainSettings
 from headstart.sources.features import Extraction
-from headstart.sources.registry import open_source, random_source, spec_source
+from headstart.sources.networks import spec_source
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import open_source
 from headstart.strategies.finetune import decide as finetune
 from headstart.strategies.finetune.decide import (
     OPENED,

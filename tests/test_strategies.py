@@ -22,7 +22,8 @@ from headstart.models.model import open_model
 from headstart.networks.engines.registry import make_network
 from headstart.records import Source, TrainSettings
 from headstart.sources.features import Extraction, extract
-from headstart.sources.registry import native_input, open_source
+from headstart.sources.networks import native_input
+from headstart.sources.registry import open_source
 from headstart.strategies.assemble import versions
 from headstart.strategies.judge import deciding_part
 from headstart.strategies.learn import Learnt, Probe, learn_head, learn_network, training_parts

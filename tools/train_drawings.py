@@ -30,7 +30,7 @@ from headstart.networks.specs import architecture
 from headstart.networks.training import fit
 from headstart.records import InputSpec, Network, TrainSettings
 from headstart.sources.features import extract
-from headstart.sources.registry import spec_source
+from headstart.sources.networks import spec_source
 
 TARGET = Path(__file__).parents[1] / "src/headstart/sources/drawings/drawings.safetensors"
 INPUT = InputSpec(28, 28, 1, policy="ink")

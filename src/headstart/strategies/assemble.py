@@ -30,7 +30,7 @@ from headstart.models.model import Model
 from headstart.networks.specs import layer_shapes
 from headstart.records import Array, Calibration, Codes, Epoch, Images, Network, Seen, Source, TrainSettings
 from headstart.sources.features import Place
-from headstart.sources.registry import fingerprint
+from headstart.sources.networks import fingerprint
 
 __all__ = ["Fitted", "Held", "Learning", "network_model", "probe_model", "versions"]
 

@@ -37,7 +37,7 @@ from headstart.records import (
     TrainSettings,
 )
 from headstart.sources.features import PLAIN, Extraction, Place, View, extract, extract_all
-from headstart.sources.registry import native_input
+from headstart.sources.networks import native_input
 from headstart.strategies.assemble import Fitted, Learning, network_model, probe_model
 from headstart.strategies.judge import TrainingJudged, cross_fitted, deciding_part, training_views
 from headstart.strategies.select import Choice, choose, deciding_images

@@ -18,7 +18,7 @@ from headstart.graph import build
 from headstart.models.model import Model
 from headstart.records import PlainTable, Source, StudyResult, TrainSettings
 from headstart.sources.features import Extraction
-from headstart.sources.registry import fingerprint, spec_source
+from headstart.sources.networks import fingerprint, spec_source
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Reader, Strategy, chosen_probe
 from headstart.strategies.learn import Learnt, Probe, learn_head

@@ -30,7 +30,7 @@ from headstart.report.card import summary_card
 from headstart.report.json import to_json
 from headstart.report.page import render
 from headstart.sources.features import Extraction
-from headstart.sources.registry import native_input
+from headstart.sources.networks import native_input
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe

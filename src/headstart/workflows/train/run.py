@@ -36,7 +36,7 @@ from headstart.records import (
     TrainSettings,
 )
 from headstart.report.page import render
-from headstart.sources.registry import native_input
+from headstart.sources.networks import native_input
 from headstart.strategies.judge import cross_validated_training
 from headstart.strategies.learn import Learning, Learnt, learn_network, training_parts
 from headstart.strategies.provenance import made_with
