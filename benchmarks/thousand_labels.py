@@ -46,7 +46,8 @@ from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.finetune.rules import settings_for
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.learn import Probe, training_views
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import training_views
 from headstart.system.cache import default_cache
 from headstart.workflows.study.protocol import Protocol, rounds_of
 

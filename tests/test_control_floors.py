@@ -15,7 +15,7 @@ from headstart.sources.networks import native_input
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import Reader, Strategy, redrawn_probe
-from headstart.strategies.learn import Probe
+from headstart.strategies.places import Probe
 from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
 from headstart.workflows.study.run import Wanted
 

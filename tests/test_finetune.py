@@ -46,7 +46,7 @@ from headstart.strategies.finetune.rules import (
 )
 from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.learn import Probe
+from headstart.strategies.places import Probe
 from headstart.workflows.study.run import Wanted, run_study
 from headstart.workflows.transfer.run import run_transfer
 

@@ -25,7 +25,9 @@ from headstart.models.manifest import FILES, LEARNED, SAMPLES, read_manifest, sp
 from headstart.models.model import Model, open_model
 from headstart.records import NONE_OF_THESE, TrainSettings
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe, learn_head, learn_network
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.scratch import learn_network
 
 ALL_FILES = ("manifest.json", SAMPLES, LEARNED, *FILES)
 

@@ -26,7 +26,11 @@ from headstart.sources.networks import native_input
 from headstart.sources.registry import open_source
 from headstart.strategies.assemble import versions
 from headstart.strategies.judge import deciding_part
-from headstart.strategies.learn import Learnt, Probe, learn_head, learn_network, training_parts
+from headstart.strategies.parts import training_parts
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.result import Learnt
+from headstart.strategies.scratch import learn_network
 from headstart.system.cache import FolderCache
 
 QUICK = TrainSettings(epochs=2, precision="fp32")

@@ -31,25 +31,14 @@ from headstart.networks.specs import layer_shapes
 from headstart.records import Array, Calibration, Codes, Epoch, Images, Network, Seen, Source, TrainSettings
 from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
+from headstart.strategies.parts import Learning
 
-__all__ = ["Fitted", "Held", "Learning", "network_model", "probe_model", "versions"]
+__all__ = ["Fitted", "Held", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
 
 Held = tuple[Images, Codes]
-
-
-@dataclass(frozen=True)
-class Learning:
-    """The training images of a dataset, and those held out to watch and stop by.
-
-    ``places`` are the places of both in the dataset, where some are held out.
-    """
-
-    fit: Dataset
-    held: Dataset | None
-    places: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
 
 
 @dataclass(frozen=True)

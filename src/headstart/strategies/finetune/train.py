@@ -23,7 +23,7 @@ from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.options import FOR, Opening
 from headstart.strategies.finetune.rules import alpha_for, augmentation_for, dropout_for, side_of
 from headstart.strategies.judge import training_views
-from headstart.strategies.learn import best_epoch
+from headstart.strategies.result import best_epoch
 from headstart.system.optional import require
 
 __all__ = ["Opened", "open_and_train", "starting_head"]

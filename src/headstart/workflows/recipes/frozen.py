@@ -27,8 +27,11 @@ from headstart.records import Array, Curve, Evaluation, PlainTable, Source, Stud
 from headstart.sources.features import Extraction, Place, extract, extract_all
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.fits import FeatureOptions, Strategy, probe
-from headstart.strategies.learn import Learnt, Probe, choose_place, learn_head, training_parts, training_rows
+from headstart.strategies.parts import training_parts
+from headstart.strategies.places import Probe, choose_place
+from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.provenance import about_head, about_source, made_with
+from headstart.strategies.result import Learnt
 from headstart.strategies.select import Choice
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, Textbook
 from headstart.workflows.study.controls import majority

@@ -21,7 +21,9 @@ from headstart.sources.features import Extraction
 from headstart.sources.networks import fingerprint, spec_source
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Reader, Strategy, chosen_probe
-from headstart.strategies.learn import Learnt, Probe, learn_head
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.result import Learnt
 from headstart.strategies.select import Choice, choose
 from headstart.workflows.recipes.recipe import LettersRecipe
 from headstart.workflows.study.run import Wanted, run_study

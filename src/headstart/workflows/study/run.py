@@ -46,7 +46,7 @@ from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.strategies.finetune.options import Opening, parse_strategies
 from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe, fitted, redrawn_probe
-from headstart.strategies.learn import CHOSEN, Probe, places_of
+from headstart.strategies.places import CHOSEN, Probe, places_of
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.feature_map import feature_scatter
 from headstart.workflows.gallery import Judged, galleries

@@ -16,7 +16,9 @@ from headstart.records import Array, Source
 from headstart.sources.features import Extraction
 from headstart.sources.registry import kind_of
 from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe
-from headstart.strategies.learn import Learning, Learnt, Probe, places_of
+from headstart.strategies.parts import Learning
+from headstart.strategies.places import Probe, places_of
+from headstart.strategies.result import Learnt
 from headstart.strategies.select import MOST_IMAGES
 from headstart.workflows.study.baselines import raw_pixels
 from headstart.workflows.study.controls import majority
