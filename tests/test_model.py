@@ -147,6 +147,16 @@ def test_saving_twice_gives_the_same_bytes(model: Model, tmp_path: Path) -> None
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in ALL_FILES)
 
 
+def test_a_model_is_shown_in_one_short_line(model: Model) -> None:
+    shown = repr(model)
+    assert shown.startswith(f"Model({model.manifest.name!r}, {model.manifest.strategy}, 10 classes, ")
+    assert len(shown) < 120 and "\n" not in shown
+
+
+def test_models_are_compared_by_identity(model: Model) -> None:
+    assert model == model and model != replace(model) and len({model, model}) == 1  # noqa: PLR0124
+
+
 def test_a_model_is_a_source(model: Model, tmp_path: Path) -> None:
     source = open_model(model.save(tmp_path / "model")).source()
     assert source.graph == model.graph and source.classes == model.classes
