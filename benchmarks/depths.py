@@ -22,7 +22,7 @@ from headstart.data.readers.load import load
 from headstart.strategies.finetune.decide import Decision, Finetuner, Trial
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.learn import Probe
+from headstart.strategies.places import Probe
 from headstart.workflows.study.protocol import Protocol, rounds_of
 
 DEPTHS = ("head", "last", "2", "3", "all")

@@ -28,9 +28,10 @@ from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec
-from headstart.sources.registry import open_source, random_source
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import open_source
 from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
-from headstart.strategies.learn import Probe
+from headstart.strategies.places import Probe
 from headstart.workflows.study.controls import majority
 from headstart.workflows.study.protocol import Protocol, decide
 from headstart.workflows.study.table import run_table

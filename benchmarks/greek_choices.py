@@ -22,7 +22,7 @@ from headstart.data.readers.load import from_arrays, load
 from headstart.records import TrainSettings
 from headstart.sources.features import Extraction
 from headstart.strategies.fits import Reader, fitted
-from headstart.strategies.learn import learn_network
+from headstart.strategies.scratch import learn_network
 from headstart.system.cache import default_cache
 
 TRIPLES = ((2, 5, 8), (3, 6, 9), (1, 4, 7))

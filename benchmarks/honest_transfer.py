@@ -25,7 +25,7 @@ from headstart.heads.registry import HEADS
 from headstart.records import Score, Source
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import CHOSEN, Probe
+from headstart.strategies.places import CHOSEN, Probe
 from headstart.system.cache import FolderCache
 from headstart.workflows.transfer.run import run_transfer
 

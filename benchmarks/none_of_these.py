@@ -47,7 +47,7 @@ def main() -> None:
     from headstart.interfaces.cli.tables import detection_table
     from headstart.models.model import open_model
     from headstart.records import InputSpec
-    from headstart.strategies.learn import learn_network
+    from headstart.strategies.scratch import learn_network
 
     about, judged = facts("headstart", "numpy", "openvino", "torch"), []
     print(about)

@@ -17,7 +17,9 @@ import json  # noqa: E402
 from headstart.data import apply_view, load  # noqa: E402
 from headstart.records import TrainSettings  # noqa: E402
 from headstart.sources.features import Extraction  # noqa: E402
-from headstart.strategies.learn import Probe, learn_head, learn_network  # noqa: E402
+from headstart.strategies.places import Probe  # noqa: E402
+from headstart.strategies.probe import learn_head  # noqa: E402
+from headstart.strategies.scratch import learn_network  # noqa: E402
 
 # two epochs, the second without most of the images that the first found easy
 SETTINGS = TrainSettings(

@@ -28,7 +28,7 @@ from headstart.sources.registry import open_source
 from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.learn import CHOSEN
+from headstart.strategies.places import CHOSEN
 from headstart.system.cache import default_cache
 
 

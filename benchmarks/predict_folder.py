@@ -43,7 +43,7 @@ def learn(folder: str) -> None:
 
     from headstart.data.readers.load import load
     from headstart.records import TrainSettings
-    from headstart.strategies.learn import learn_network
+    from headstart.strategies.scratch import learn_network
 
     few = load("mnist").subset(np.arange(2000))
     learn_network(few, network="cnn", engine="scratch", settings=TrainSettings(epochs=1)).model.save(folder)

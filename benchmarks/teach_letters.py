@@ -79,7 +79,7 @@ def main() -> None:
     from headstart.data.readers.load import load
     from headstart.interfaces.teach.classroom import Eye, fitting_augmentation
     from headstart.sources.registry import open_source
-    from headstart.strategies.learn import learn_network
+    from headstart.strategies.scratch import learn_network
 
     about = facts("headstart", "numpy", "openvino", "torch")
     print(", ".join(f"{name} {value}" for name, value in about.items()))

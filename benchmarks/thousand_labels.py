@@ -40,12 +40,14 @@ from headstart.networks.specs import architecture, training_for
 from headstart.networks.training import fit
 from headstart.records import InputSpec, Source
 from headstart.sources.features import Extraction
-from headstart.sources.registry import open_source, spec_source
+from headstart.sources.networks import spec_source
+from headstart.sources.registry import open_source
 from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.finetune.rules import settings_for
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.learn import Probe, training_views
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import training_views
 from headstart.system.cache import default_cache
 from headstart.workflows.study.protocol import Protocol, rounds_of
 

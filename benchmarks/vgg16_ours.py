@@ -20,7 +20,7 @@ from headstart.data.images.augment import parse_augmentation  # noqa: E402
 from headstart.heads.registry import make_head  # noqa: E402
 from headstart.sources.features import Extraction, extract  # noqa: E402
 from headstart.sources.registry import open_source  # noqa: E402
-from headstart.strategies.learn import training_rows  # noqa: E402
+from headstart.strategies.probe import training_rows  # noqa: E402
 from headstart.system.cache import default_cache  # noqa: E402
 
 

@@ -22,7 +22,7 @@ from headstart.interfaces.teach.blackboard import answer_html, answers_html, les
 from headstart.interfaces.teach.classroom import Classroom, Eye, fitting_augmentation, left_out_right
 from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
-from headstart.sources.registry import pixel_source
+from headstart.sources.pixels import pixel_source
 
 KINDS = ("bar", "cross", "ring")
 

@@ -19,8 +19,9 @@ from PIL import Image
 from headstart.data.readers.load import from_arrays
 from headstart.models.model import open_model
 from headstart.records import InputSpec
-from headstart.sources.registry import pixel_source
-from headstart.strategies.learn import Probe, learn_head
+from headstart.sources.pixels import pixel_source
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
 from test_app_classroom import KINDS, bomb, picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

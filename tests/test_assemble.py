@@ -15,7 +15,9 @@ from headstart.models.card import render_card
 from headstart.models.model import Model, open_model
 from headstart.records import NONE_OF_THESE, TrainSettings
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe, learn_head, learn_network
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.scratch import learn_network
 
 # long, on few images
 SETTINGS = TrainSettings(epochs=30, learning_rate=5e-3)

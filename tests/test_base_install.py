@@ -14,7 +14,7 @@ from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import fit
 from headstart.records import InputSpec, TrainSettings
-from headstart.strategies.learn import learn_network
+from headstart.strategies.scratch import learn_network
 
 WITHOUT = """
 import sys

@@ -29,7 +29,9 @@ from headstart.graph import run as runtime
 from headstart.interfaces.cli import main as cli
 from headstart.models.model import open_model
 from headstart.records import TrainSettings
-from headstart.strategies.learn import Probe, learn_head, learn_network
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.scratch import learn_network
 
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "1")
 # keys below these are names of the user's or of files, not ours

@@ -11,9 +11,11 @@ import pytest
 from headstart.data.dataset import Dataset
 from headstart.data.splits import holdout, nested_subsets
 from headstart.networks.specs import architecture
-from headstart.sources.registry import native_input, open_source, random_source
+from headstart.sources.networks import native_input
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import open_source
 from headstart.strategies.fits import Reader, Strategy, redrawn_probe
-from headstart.strategies.learn import Probe
+from headstart.strategies.places import Probe
 from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
 from headstart.workflows.study.run import Wanted
 

@@ -38,7 +38,7 @@ from headstart.interfaces.sklearn import TransferClassifier
 from headstart.models.model import open_model
 from headstart.records import Source
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe
+from headstart.strategies.places import Probe
 
 DIGITS = load("digits:0-2").subset(np.arange(200))
 IMAGES = DIGITS.images.pixels[..., 0]  # (200, 8, 8)

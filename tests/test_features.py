@@ -19,7 +19,8 @@ from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import Array, InputSpec, Source
 from headstart.sources import features
 from headstart.sources.features import Extraction, View, extract_all, feature_graph
-from headstart.sources.registry import open_source, random_source
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import open_source
 from headstart.system.cache import Cache, FolderCache
 from headstart.system.progress import SILENT, Progress
 

@@ -24,7 +24,9 @@ from headstart.networks.specs import architecture
 from headstart.networks.training import fit
 from headstart.records import InputSpec, Source, TrainSettings
 from headstart.sources.features import Extraction
-from headstart.sources.registry import open_source, random_source, spec_source
+from headstart.sources.networks import spec_source
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import open_source
 from headstart.strategies.finetune import decide as finetune
 from headstart.strategies.finetune.decide import (
     OPENED,
@@ -44,7 +46,7 @@ from headstart.strategies.finetune.rules import (
 )
 from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.learn import Probe
+from headstart.strategies.places import Probe
 from headstart.workflows.study.run import Wanted, run_study
 from headstart.workflows.transfer.run import run_transfer
 
@@ -562,7 +564,7 @@ def test_a_wish_without_meaning_is_one_sentence(call: Any, said: str) -> None:
 
 
 def test_what_has_no_network_cannot_be_opened(pool: Dataset) -> None:
-    with pytest.raises(SourceError, match="source 'pixels' has no network that can be trained further"):
+    with pytest.raises(SourceError, match="source 'pixels' has no network that can be fine-tuned"):
         trained(open_source("pixels", pool), pool, ("values", "flat"), "all")
 
 

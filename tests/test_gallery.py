@@ -21,7 +21,8 @@ from headstart.errors import ShapeError
 from headstart.models.model import Model
 from headstart.records import Array, Images, InputSpec
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe, learn_head
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
 from headstart.workflows.gallery import Judged, galleries, least_certain, mistakes
 
 

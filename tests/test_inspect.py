@@ -18,7 +18,9 @@ from headstart.models.model import Model
 from headstart.records import TrainSettings
 from headstart.report.json import to_json
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe, learn_head, learn_network
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.scratch import learn_network
 
 
 @pytest.fixture(scope="module")

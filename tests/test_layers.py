@@ -200,7 +200,7 @@ def test_heads_know_of_data_only_how_to_part_it() -> None:
         ),
         ("headstart.report.page", "import headstart.evaluation.metrics", "report may not know of evaluation"),
         ("headstart.errors", "import headstart", "errors may not know of headstart"),
-        ("headstart.strategies.learn", "def f():\n    import torch.nn", "owned by networks"),
+        ("headstart.strategies.probe", "def f():\n    import torch.nn", "owned by networks"),
         ("headstart.models.model", "from openvino import Core", "owned by graph"),
         ("headstart.data.readers.idx", "def f():\n    from .splits import split", "relative import .splits"),
         ("headstart.strange", "import math", "in no row of the table"),

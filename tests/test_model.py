@@ -25,7 +25,9 @@ from headstart.models.manifest import FILES, LEARNED, SAMPLES, read_manifest, sp
 from headstart.models.model import Model, open_model
 from headstart.records import NONE_OF_THESE, TrainSettings
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe, learn_head, learn_network
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.scratch import learn_network
 
 ALL_FILES = ("manifest.json", SAMPLES, LEARNED, *FILES)
 
@@ -143,6 +145,16 @@ def test_an_opened_manifest_is_the_saved_one(model: Model, tmp_path: Path) -> No
 def test_saving_twice_gives_the_same_bytes(model: Model, tmp_path: Path) -> None:
     one, other = (model.save(tmp_path / name) for name in ("one", "two"))
     assert all((one / name).read_bytes() == (other / name).read_bytes() for name in ALL_FILES)
+
+
+def test_a_model_is_shown_in_one_short_line(model: Model) -> None:
+    shown = repr(model)
+    assert shown.startswith(f"Model({model.manifest.name!r}, {model.manifest.strategy}, 10 classes, ")
+    assert len(shown) < 120 and "\n" not in shown
+
+
+def test_models_are_compared_by_identity(model: Model) -> None:
+    assert model == model and model != replace(model) and len({model, model}) == 1  # noqa: PLR0124
 
 
 def test_a_model_is_a_source(model: Model, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from headstart.heads.ridge import RidgeHead
 from headstart.records import Array
 from headstart.sources.features import Extraction, extract
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe, learn_head
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
 
 
 def test_training_features_are_those_of_the_saved_graph(

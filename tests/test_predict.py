@@ -26,7 +26,7 @@ from headstart.models.predict import (
     to_table,
 )
 from headstart.records import NONE_OF_THESE, TrainSettings
-from headstart.strategies.learn import learn_network
+from headstart.strategies.scratch import learn_network
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from headstart.models.model import Model, open_model
 from headstart.models.predict import BATCH, Answer, Unread, answer_pictures
 from headstart.models.predict_csv import Asked, check_file, columns, predict_to_file, predict_to_stream, row
 from headstart.records import NONE_OF_THESE, Answered, TrainSettings
-from headstart.strategies.learn import learn_network
+from headstart.strategies.scratch import learn_network
 
 N_PICTURES = 3 * BATCH + 7
 

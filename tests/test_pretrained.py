@@ -515,7 +515,7 @@ def test_a_size_is_at_least_a_pixel(calls: list[str], size_px: int) -> None:
 
 @pytest.mark.parametrize("name", ["pixels", "random:cnn", "no-such-source"])
 def test_a_size_is_for_networks_of_timm_only(name: str) -> None:
-    with pytest.raises(SettingError, match=rf"size is 64, need a source timm:NAME .* for '{name}'"):
+    with pytest.raises(SettingError, match=rf"size is 64 for source '{name}', expected a size for timm"):
         open_source(name, size_px=64)
 
 
@@ -622,7 +622,7 @@ def test_no_pattern_is_every_name_with_weights() -> None:
 
 
 def test_a_pattern_that_nothing_matches_is_one_sentence() -> None:
-    with pytest.raises(UnknownSourceError, match=r"no network of timm matches 'resnt5000', need part"):
+    with pytest.raises(UnknownSourceError, match=r"no network of timm matches 'resnt5000', expected part"):
         find_sources("resnt5000")
 
 

@@ -20,7 +20,7 @@ from headstart.models.model import open_model
 from headstart.networks.engines.registry import ENGINES
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec, TrainSettings
-from headstart.strategies.learn import training_parts
+from headstart.strategies.parts import training_parts
 from headstart.system.progress import SILENT
 from headstart.workflows.recipes import run as runner
 from headstart.workflows.recipes.recipe import Recipe, read_recipe, recipe_names, recipe_text
@@ -256,7 +256,7 @@ def test_no_test_image_is_learnt_from(
         learnt.update(rows_of(train))
         tested.append(test)
 
-    spy("headstart.strategies.learn", "fit", see_fit)
+    spy("headstart.strategies.probe", "fit", see_fit)
     spy("headstart.workflows.study.baselines", "fit", see_fit)
     spy("headstart.workflows.recipes.run", "learn_network", see_learn)
     spy("headstart.workflows.recipes.run", "learn_head", see_learn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +12,18 @@ from PIL import Image
 
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
-from headstart.errors import ModelError, UnknownSourceError
+from headstart.errors import ModelError, SettingError, UnknownSourceError
 from headstart.graph.layers import network_graph
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import InputSpec, TrainSettings
 from headstart.sources.features import extract
-from headstart.sources.registry import (
-    KNOWN,
-    fingerprint,
-    native_input,
-    open_source,
-    random_source,
-    spec_source,
-)
-from headstart.strategies.learn import Probe, learn_head, learn_network
+from headstart.sources.networks import fingerprint, native_input, spec_source
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import KINDS, kind_named, kind_of, open_source, source_names
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.scratch import learn_network
 
 CNN = architecture("cnn", InputSpec(28, 28, 1), 10)
 
@@ -46,7 +44,9 @@ def photos(tmp_path: Path) -> Dataset:
     return load(tmp_path / "photos")
 
 
-@pytest.mark.parametrize("name", [name for name in KNOWN if not name.endswith(("NAME", "PATH"))])
+@pytest.mark.parametrize(
+    "name", [name for name in source_names() if not name.endswith(("NAME", "PATH", "FOLDER"))]
+)
 def test_every_name_listed_can_be_had(name: str, some: Dataset) -> None:
     source = open_source(name, some)
     assert source.name == name and source.default_tap in source.taps and source.classes is None
@@ -114,10 +114,79 @@ def test_a_model_s_network_can_be_drawn_afresh(folders: dict[str, Path], some: D
     assert not np.array_equal(extract(some, fresh), extract(some, trained))
 
 
+EXAMPLES = {
+    "drawings": "drawings",
+    "timm:": "timm:test_resnet",
+    "timm:local-dir:": "timm:local-dir:{timm}",
+    "pixels": "pixels",
+    "random:": "random:cnn",
+    "random:timm:": "random:timm:test_resnet",
+    "": "{network}",
+}
+DOWNLOADED = "timm:"  # its weights are not here: `test_pretrained` opens it
+
+
+@pytest.fixture(scope="module")
+def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network as timm saves one."""
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("timm")
+    save_file(timm.create_model("test_resnet", num_classes=7).state_dict(), folder / "model.safetensors")
+    about = {"input_size": [3, 64, 64], "num_classes": 7, "license": "mit", "interpolation": "bilinear"}
+    config = {"architecture": "test_resnet", "num_classes": 7, "pretrained_cfg": about}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_every_kind_has_an_example_and_a_line_of_help() -> None:
+    assert set(EXAMPLES) == set(KINDS)
+    assert all(kind.names and all(kind.names.values()) for kind in KINDS.values())
+
+
+@pytest.mark.parametrize("prefix", [one for one in KINDS if one != DOWNLOADED])
+def test_contract_of_source_kinds(
+    prefix: str, some: Dataset, folders: dict[str, Path], request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("torch")
+    kind, name, few = KINDS[prefix], EXAMPLES[prefix], some.subset([0, 1])
+    folder = request.getfixturevalue("timm_folder") if "timm" in prefix else None
+    name = name.format(timm=folder, network=folders["network"])
+    assert kind_named(name) is kind
+    source = open_source(name, some, 3)
+    assert kind_of(source) is kind and source.default_tap in source.taps
+    assert source.fingerprint == open_source(name, some, 3).fingerprint
+    assert extract(few, source).shape == (2, int(np.prod(source.taps[source.default_tap])))
+    if not kind.takes_size:
+        with pytest.raises(SettingError, match="expected a size for timm:NAME only"):
+            open_source(name, some, size_px=32)
+    layer = source.default_tap
+    body = None if kind.body is None else kind.body(source, layer)
+    if body is not None:
+        trained = body.finished(body.module.eval())
+        assert trained.name == f"{source.name}, fine-tuned" and trained.taps[layer] == source.taps[layer]
+        assert np.allclose(extract(few, trained, tap=layer), extract(few, source, tap=layer), atol=1e-3)
+    if kind.redraw is not None:
+        drawn = [kind.redraw(source, some, seed, source.notes["size_px"]) for seed in (0, 1)]
+        assert drawn[0].taps == source.taps
+        assert len({one.fingerprint for one in (source, *drawn)}) == 3
+
+
+def test_a_source_without_a_network_has_no_body(folders: dict[str, Path], some: Dataset) -> None:
+    source = open_source(str(folders["probe"]), some)
+    make = kind_of(source).body
+    assert make is not None and make(source, "values") is None
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("pixel", "source 'pixel' is unknown, need a model folder or a registered name, nearest are pixels"),
+        (
+            "pixel",
+            "source 'pixel' is unknown, expected a model folder or a registered name, nearest are pix",
+        ),
         ("random:cnm", "nearest are random:cnn"),
         ("random:", "source 'random:' is unknown"),
         ("random:pixels", "source 'random:pixels' is unknown"),

@@ -22,10 +22,15 @@ from headstart.models.model import open_model
 from headstart.networks.engines.registry import make_network
 from headstart.records import Source, TrainSettings
 from headstart.sources.features import Extraction, extract
-from headstart.sources.registry import native_input, open_source
+from headstart.sources.networks import native_input
+from headstart.sources.registry import open_source
 from headstart.strategies.assemble import versions
 from headstart.strategies.judge import deciding_part
-from headstart.strategies.learn import Learnt, Probe, learn_head, learn_network, training_parts
+from headstart.strategies.parts import training_parts
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.result import Learnt
+from headstart.strategies.scratch import learn_network
 from headstart.system.cache import FolderCache
 
 QUICK = TrainSettings(epochs=2, precision="fp32")
@@ -351,7 +356,7 @@ def test_features_come_from_the_cache(source: Source, split_digits: Dataset, tmp
 
 def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
     with pytest.raises(
-        DataError, match=r"too few images to hold some out, need 500 to stop early by; set patience"
+        DataError, match=r"too few images to hold some out, expected 500 to stop early by; set patience"
     ):
         learn_network(
             digits.subset(np.arange(100)), network="mlp", engine="scratch", settings=TrainSettings(patience=2)

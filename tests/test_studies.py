@@ -15,7 +15,8 @@ from headstart.models.model import Model
 from headstart.records import Report, TrainSettings
 from headstart.sources.registry import open_source
 from headstart.strategies import fits
-from headstart.strategies.learn import Probe, learn_network
+from headstart.strategies.places import Probe
+from headstart.strategies.scratch import learn_network
 from headstart.workflows.study import run as studies
 from headstart.workflows.study.run import Wanted, run_study
 

@@ -23,7 +23,9 @@ from headstart.report.page import render
 from headstart.sources.features import PLAIN, Extraction, extract
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import Chooser, Reader, chosen_probe
-from headstart.strategies.learn import CHOSEN, Probe, choose_place, learn_head, training_parts, training_rows
+from headstart.strategies.parts import training_parts
+from headstart.strategies.places import CHOSEN, Probe, choose_place
+from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.select import MOST_IMAGES
 from headstart.system.cache import FolderCache
 from headstart.workflows.study.protocol import Protocol, rounds_of

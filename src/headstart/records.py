@@ -277,7 +277,8 @@ class Source:
     ``candidates`` are the pairs of tap and pooling worth trying when nobody names a tap; a source
     without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes``
     are facts to show: licence, parameters, GFLOPs. ``network`` has the layers and weights of a network of
-    ours, for who wants to train it further. ``seen`` says which images a model of ours learned from.
+    ours, for who wants to train it further. ``seen`` says which images a model of ours learned from. ``kind``
+    names its kind in ``sources.registry.KINDS``, which says what it can do; empty for a network of ours.
     """
 
     name: str
@@ -293,6 +294,7 @@ class Source:
     notes: Mapping[str, Any] = field(default_factory=dict)
     network: tuple[NetworkSpec, Weights] | None = field(default=None, repr=False, compare=False)
     seen: Seen | None = field(default=None, repr=False, compare=False)
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ def class_scores(
     ``F1 = 2 J / (1 + J)``, J being the share of hits among the images that are of the class or are called
     it: F1 has the interval of that share, so it has a width whatever the model answers.
     """
-    # Simulated coverage of 95 % intervals of precision, recall, F1 and averages (2026-11-29, 1,000 test sets
-    # each): 91 to 100 % with 2, 3 and 10 classes and 40 to 300 independent images, also if one class is always
-    # answered; in 20 clusters of 10 images, 92 to 100 % if alike wholly, 90 to 100 % if by half.
+    # Simulated coverage of 95 % intervals of precision, recall, F1 and averages (2026-11-29, 1,000 sets
+    # each): 91 to 100 % with 2, 3 and 10 classes and 40 to 300 independent images, also if one class always
+    # is the answer; in 20 clusters of 10 images, 92 to 100 % if alike wholly, 90 to 100 % if by half.
     codes = None if together is None else np.unique(together, return_inverse=True)[1]
 
     def share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Score:

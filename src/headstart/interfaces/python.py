@@ -20,7 +20,8 @@ from headstart.records import Evaluated, Report, TrainSettings
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_opening, parse_transfer
-from headstart.strategies.learn import Probe, learn_network
+from headstart.strategies.places import Probe
+from headstart.strategies.scratch import learn_network
 from headstart.system.cache import default_cache
 from headstart.workflows.evaluate import run_evaluation
 from headstart.workflows.study.run import CONTROLS, Wanted, parse_controls, run_study

@@ -40,7 +40,8 @@ from headstart.models.model import open_model
 from headstart.records import Array, Source
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
-from headstart.strategies.learn import Probe, learn_head
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
 from headstart.system.cache import Cache, FolderCache, default_cache
 
 __all__ = ["TransferClassifier"]

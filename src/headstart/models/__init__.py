@@ -1,1 +1,12 @@
-"""The saved model: its folder, its predictions, its exports."""
+"""The saved model: its folder, its predictions, its exports.
+
+Open one with `open_model`; images are answered by `predict_files`, other formats made by `export_model`.
+"""
+
+from __future__ import annotations
+
+from headstart.models.export import export_model
+from headstart.models.model import Model, open_model
+from headstart.models.predict import predict_files
+
+__all__ = ["Model", "export_model", "open_model", "predict_files"]

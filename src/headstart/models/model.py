@@ -46,7 +46,7 @@ _LIMIT_FILE_BYTES = 8 * 2**30
 _BATCH = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A classifier that is a graph: the same answer here, on the command line and elsewhere.
 
@@ -60,9 +60,13 @@ class Model:
     weights : dict of str to ndarray
         Trainable weights in the canonical layout, for going on learning.
     samples : tuple of ndarray of shape (height, width, channels), uint8
-        A few of the images learnt from, as they came: an export is checked with them.
+        A few of the images learned from, as they came: an export is checked with them.
     seen : Seen or None
         Which images it learned from; None for a model saved before that was recorded.
+
+    Notes
+    -----
+    Two models are equal only if they are the same object.
     """
 
     manifest: Manifest
@@ -70,6 +74,14 @@ class Model:
     weights: Weights
     samples: tuple[NDArray[np.uint8], ...] = ()
     seen: Seen | None = None
+
+    def __repr__(self) -> str:
+        """One short line: graph and weights are megabytes."""
+        manifest, taken = self.manifest, self.manifest.input
+        return (
+            f"Model({manifest.name!r}, {manifest.strategy}, {len(self.classes)} classes, "
+            f"{taken.height_px} x {taken.width_px} px, {len(self.graph):,} bytes)"
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -292,7 +292,7 @@ class Network:
         return {name: parameter.value.copy() for name, parameter in self._named()}
 
     def gradients(self) -> dict[str, Array]:
-        """Copy the gradients of the last `backward`, named and shaped like `parameters`, without frozen layers."""
+        """Copy the gradients of the last `backward`, named like `parameters`, without frozen layers."""
         frozen = self.frozen_names
         return {
             name: parameter.grad.copy()

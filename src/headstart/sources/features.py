@@ -19,6 +19,7 @@ from headstart.data.images.prepare import batches
 from headstart.errors import UnknownLayerError, nearest
 from headstart.graph import build
 from headstart.graph import run as runtime
+from headstart.graph.pooling import JOIN, n_features, read
 from headstart.records import Array, Images, Source
 from headstart.system.cache import Cache, Draft, NullCache
 from headstart.system.progress import SILENT, Progress, told
@@ -141,7 +142,7 @@ def extract_all(
     Rows are written as they come, so memory does not grow with the number of images. A run that was
     interrupted goes on where it stopped: at most the batches in flight are computed again.
     """
-    for tap in (part for joined, _ in places for part in joined.split(build.JOIN)):
+    for tap in (part for joined, _ in places for part in joined.split(JOIN)):
         if tap not in source.taps:
             raise UnknownLayerError(
                 f"tap {tap!r} is unknown, need one of source {source.name!r}, {nearest(tap, source.taps)}"
@@ -191,8 +192,8 @@ def _computed(
     drafts: dict[Place, Draft] = {}
     try:
         for place, parts in missing.items():
-            taps = place[0].split(build.JOIN)
-            width = sum(build.n_features(source.taps[tap], place[1]) for tap in taps)
+            taps = place[0].split(JOIN)
+            width = sum(n_features(source.taps[tap], place[1]) for tap in taps)
             drafts[place] = store.draft(parts, (n_images, width))
         done = min(draft.n_done for draft in drafts.values())
         if done < n_images:
@@ -242,6 +243,6 @@ def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:
         One output for each place, (n, n_features).
     """
     # cut first: above a tap may lie a pooling of ours, with the same names
-    taps = list(dict.fromkeys(tap for joined, _ in places for tap in joined.split(build.JOIN)))
+    taps = list(dict.fromkeys(tap for joined, _ in places for tap in joined.split(JOIN)))
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    return builder.model([build.read(builder, source.taps, tap, pooling) for tap, pooling in places])
+    return builder.model([read(builder, source.taps, tap, pooling) for tap, pooling in places])

@@ -21,8 +21,9 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import decode
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.evaluation.calibration import reliability
-from headstart.graph import build
+from headstart.graph import build, layers
 from headstart.graph import run as runtime
+from headstart.graph.pooling import JOIN, read
 from headstart.heads.base import Head, fit_temperature, softmax
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.models.manifest import Manifest
@@ -30,26 +31,15 @@ from headstart.models.model import Model
 from headstart.networks.specs import layer_shapes
 from headstart.records import Array, Calibration, Codes, Epoch, Images, Network, Seen, Source, TrainSettings
 from headstart.sources.features import Place
-from headstart.sources.registry import fingerprint
+from headstart.sources.networks import fingerprint
+from headstart.strategies.parts import Learning
 
-__all__ = ["Fitted", "Held", "Learning", "network_model", "probe_model", "versions"]
+__all__ = ["Fitted", "Held", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
 
 Held = tuple[Images, Codes]
-
-
-@dataclass(frozen=True)
-class Learning:
-    """The training images of a dataset, and those held out to watch and stop by.
-
-    ``places`` are the places of both in the dataset, where some are held out.
-    """
-
-    fit: Dataset
-    held: Dataset | None
-    places: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +95,7 @@ def network_model(
     Model
     """
     spec, (seen, held, deciding) = network.spec, images
-    builder = build.GraphBuilder(build.network_graph(spec, network.weights()))
+    builder = build.GraphBuilder(layers.network_graph(spec, network.weights()))
     logits, calibration = spec.layer_names[-1], {}
     if held is not None:
         answers = network.logits(held[0])
@@ -117,9 +107,7 @@ def network_model(
     plain = builder.model([build.PROBABILITIES]).SerializeToString(deterministic=True)
     shapes = layer_shapes(spec)
     tap = _telling_taps(shapes, spec.layer_names[-2])
-    features = runtime.compile_graph(
-        builder.model([build.read(builder, shapes, tap, "flat")]), precision="fp32"
-    )
+    features = runtime.compile_graph(builder.model([read(builder, shapes, tap, "flat")]), precision="fp32")
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
     novelty = fit_novelty(
@@ -191,9 +179,9 @@ def probe_model(
     """
     (tap, pooling), head = fitted.place, fitted.head
     # what lies above the tap is cut off first: it may be a head of ours, with the same names
-    taps = tap.split(build.JOIN)
+    taps = tap.split(JOIN)
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    answer = head.append(builder, build.read(builder, source.taps, tap, pooling))
+    answer = head.append(builder, read(builder, source.taps, tap, pooling))
     builder.add("Identity", answer, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     plain = model.SerializeToString(deterministic=True)
@@ -257,13 +245,13 @@ def _telling_taps(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
     The last features alone know little but what parts the classes; measured in docs/decisions/0010.
     """
     maps = [name for name, shape in shapes.items() if len(shape) == 3]
-    return build.JOIN.join([*maps[-1:], last])
+    return JOIN.join([*maps[-1:], last])
 
 
 def _with_novelty(
     builder: build.GraphBuilder, taps: Mapping[str, tuple[int, ...]], place: Place, novelty: Novelty
 ) -> bytes:
-    novelty.append(builder, build.read(builder, taps, *place), build.NOVELTY)
+    novelty.append(builder, read(builder, taps, *place), build.NOVELTY)
     model = builder.model([build.PROBABILITIES, build.NOVELTY])
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -21,7 +21,7 @@ from headstart.heads.base import Head
 from headstart.heads.registry import SEARCHED, make_head
 from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import PLAIN, Extraction, Place, View, extract, extract_all
-from headstart.strategies.learn import CHOSEN, Probe, places_of
+from headstart.strategies.places import CHOSEN, Probe, places_of
 from headstart.strategies.select import choose, deciding_images
 
 __all__ = [

@@ -182,7 +182,7 @@ def transfer(
     from headstart.sources.features import Extraction
     from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_transfer
-    from headstart.strategies.learn import Probe
+    from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
     from headstart.workflows.transfer.run import run_transfer
 

@@ -66,13 +66,13 @@ def sources_list(
     """
     from headstart.interfaces.cli.tables import pairs
     from headstart.report.json import to_json
-    from headstart.sources.registry import KNOWN, find_sources
+    from headstart.sources.registry import find_sources, source_names
 
     if pattern is not None:
         names = find_sources(pattern)
         print(to_json({"sources": names}) if json else "\n".join(names))
         return
-    known = {**KNOWN, "FOLDER": "any model folder of headstart's, cut at one of its taps"}
+    known = source_names()
     print(to_json(known) if json else pairs(known))
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headstart.models.model import Model
-    from headstart.strategies.learn import Learnt
+    from headstart.strategies.result import Learnt
     from headstart.workflows.train.run import Trained
 
 __all__ = ["learnt_facts", "training_app"]
@@ -187,7 +187,7 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 def _print_finished(model: Model, output: Path, json: bool) -> None:
     """A run that has nothing left to do."""
-    from headstart.strategies.learn import Learnt
+    from headstart.strategies.result import Learnt
 
     seconds = float(model.manifest.timing.get("learning_s", 0.0))
     if json:

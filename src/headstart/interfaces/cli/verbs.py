@@ -113,7 +113,7 @@ def study(
     from headstart.data.images.augment import parse_views
     from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_opening
-    from headstart.strategies.learn import Probe
+    from headstart.strategies.places import Probe
     from headstart.system.files import check_place
     from headstart.system.progress import terminal_progress
     from headstart.workflows.study.run import Wanted, parse_controls, parse_labels, run_study

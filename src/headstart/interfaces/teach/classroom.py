@@ -35,7 +35,8 @@ from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.heads.registry import make_head
 from headstart.records import NONE_OF_THESE, Array, Codes, Images, InputSpec, Score, Source
 from headstart.sources.features import Extraction, Place, feature_graph
-from headstart.strategies.learn import Probe, learn_head, places_of
+from headstart.strategies.places import Probe, places_of
+from headstart.strategies.probe import learn_head
 
 __all__ = [
     "Answer",

@@ -321,13 +321,13 @@ class Finetuner:
         """Its answers, by the graph that would be saved, so that its figures are the model's."""
         import onnx
 
-        from headstart.graph import build
+        from headstart.graph import build, pooling
         from headstart.graph import run as runtime
 
         source, place = opened.source, opened.place
         graph = onnx.ModelProto.FromString(source.graph)
-        builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(build.JOIN)))
-        name = opened.head.append(builder, build.read(builder, source.taps, *place))
+        builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(pooling.JOIN)))
+        name = opened.head.append(builder, pooling.read(builder, source.taps, *place))
         compiled = runtime.compile_graph(
             builder.model([name]), precision="fp32", batch_size=source.batch_size
         )

@@ -18,13 +18,15 @@ from headstart.heads.base import fit_temperature
 from headstart.heads.trained import TrainedHead
 from headstart.records import Array, Codes, PlainTable, Source
 from headstart.sources.features import PLAIN, Extraction, extract
-from headstart.strategies.assemble import Fitted, Learning, probe_model
+from headstart.strategies.assemble import Fitted, probe_model
 from headstart.strategies.finetune.decide import Decision, Finetuner
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.finetune.rules import augmentation_for
 from headstart.strategies.finetune.train import Opened
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.learn import Learnt, Probe, epoch_curve
+from headstart.strategies.parts import Learning
+from headstart.strategies.places import Probe
+from headstart.strategies.result import Learnt, epoch_curve
 
 __all__ = ["Attempt", "attempt", "depth_table"]
 

@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import HeadstartError, SourceError
-from headstart.graph import build
 from headstart.heads.base import AffineHead, Head, Standardiser
 from headstart.heads.registry import make_head
 from headstart.heads.trained import TrainedHead
 from headstart.networks.training import Held, Loss, OnEpoch, OnStep, fit
 from headstart.records import Array, Codes, Epoch, Images, Source, TrainSettings, Weights
 from headstart.sources.features import Place
-from headstart.sources.registry import spec_source
-from headstart.sources.timm.store import trained_source
+from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.options import FOR, Opening
 from headstart.strategies.finetune.rules import alpha_for, augmentation_for, dropout_for, side_of
 from headstart.strategies.judge import training_views
-from headstart.strategies.learn import best_epoch
+from headstart.strategies.result import best_epoch
 from headstart.system.optional import require
 
 __all__ = ["Opened", "open_and_train", "starting_head"]
@@ -184,7 +182,7 @@ def open_and_train(
     made, head = network.finished()
     weight, bias = head.folded()
     trained = TrainedHead(weight, bias, classes)
-    return Opened(_source(source, made), place, trained, depth, below, n_open, alpha, history, best, logits)
+    return Opened(made, place, trained, depth, below, n_open, alpha, history, best, logits)
 
 
 def _go_back(network: Any, begun: Weights, alpha: float) -> None:
@@ -194,28 +192,13 @@ def _go_back(network: Any, begun: Weights, alpha: float) -> None:
     network.load_weights(way)
 
 
-def _body(source: Source, tap: str) -> Any:
-    """The network below a tap, as a module."""
-    if source.network is not None:
-        from headstart.networks.engines.torch_finetune import spec_body
-
-        return spec_body(*source.network, tap)
-    if not source.name.startswith("timm:"):
+def _body(source: Source, layer: str) -> Any:
+    """The network up to a layer, as a ``Body``."""
+    make = kind_of(source).body
+    body = None if make is None else make(source, layer)
+    if body is None:
         raise SourceError(
-            f"source {source.name!r} has no network that can be trained further, need timm:NAME, drawings or "
+            f"source {source.name!r} has no network that can be fine-tuned, expected timm:NAME, drawings or "
             "a model folder of a network; use the strategy probe"
         )
-    require("timm", extra="train", for_=f"fine-tuning source {source.name!r}")
-    from headstart.sources.timm.body import timm_body
-
-    return timm_body(source, tap)
-
-
-def _source(before: Source, made: Any) -> Source:
-    """What training made, frozen again, in place of the source."""
-    if before.network is None:
-        return trained_source(made, before)
-    spec, weights = made
-    spec = replace(spec, input=before.input)
-    name = f"{before.name}, fine-tuned"
-    return spec_source(name, spec, build.network_graph(spec, weights), weights)
+    return body

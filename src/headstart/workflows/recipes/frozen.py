@@ -26,10 +26,13 @@ from headstart.evaluation.metrics import evaluate
 from headstart.heads.registry import make_head
 from headstart.records import Array, Curve, Evaluation, PlainTable, Report, Source
 from headstart.sources.features import Extraction, Place, extract, extract_all
-from headstart.sources.registry import open_source
+from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.fits import FeatureOptions, Strategy, probe
-from headstart.strategies.learn import Learnt, Probe, choose_place, learn_head, training_parts, training_rows
+from headstart.strategies.parts import training_parts
+from headstart.strategies.places import Probe, choose_place
+from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.provenance import about_head, about_source, made_with
+from headstart.strategies.result import Learnt
 from headstart.strategies.select import Choice
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, Textbook
 from headstart.workflows.study.controls import majority
@@ -136,7 +139,7 @@ def run_frozen(
     """
     begun = perf_counter()
     dataset, found = checked(dataset)
-    wanted_px = size_px or (recipe.size_px if "timm:" in source_name else None)
+    wanted_px = size_px or (recipe.size_px if kind_named(source_name).takes_size else None)
     source = open_source(source_name, dataset, seed, wanted_px)
     train, test = training_parts(dataset, seed).fit, dataset.split("test")
     check_same_classes(train, test)
@@ -296,14 +299,14 @@ def _controls(bench: _Bench) -> dict[str, Strategy]:
     pixels = open_source("pixels", bench.train)
     strategies = {"raw pixels": _noted(bench, "raw pixels", probe(pixels, bench.train, bench.test, raw))}
     strategies["majority"] = majority(bench.train)
-    if bench.source.name.startswith("timm:"):
-        strategies["random frozen"] = _random(bench)
+    if (redraw := kind_of(bench.source).redraw) is not None:
+        drawn = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)
+        strategies["random frozen"] = _random(bench, drawn)
     return strategies
 
 
-def _random(bench: _Bench) -> Strategy:
+def _random(bench: _Bench, drawn: Source) -> Strategy:
     """The same network with random weights, read and fitted where the probe is."""
-    drawn = open_source(f"random:{bench.source.name}", bench.train, bench.seed, bench.recipe.size_px)
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
         plan = bench.plans[learn.tobytes()]

@@ -14,14 +14,16 @@ import numpy as np
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
-from headstart.graph import build
+from headstart.graph import layers
 from headstart.models.model import Model
 from headstart.records import PlainTable, Report, Source, TrainSettings
 from headstart.sources.features import Extraction
-from headstart.sources.registry import fingerprint, spec_source
+from headstart.sources.networks import fingerprint, spec_source
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Reader, Strategy, chosen_probe
-from headstart.strategies.learn import Learnt, Probe, learn_head
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
+from headstart.strategies.result import Learnt
 from headstart.strategies.select import Choice, choose
 from headstart.workflows.recipes.recipe import LettersRecipe
 from headstart.workflows.study.run import Wanted, run_study
@@ -183,7 +185,7 @@ def _inverted(model: Model, recipe: LettersRecipe) -> Source:
     )
     spec = replace(spec, input=frame)
     made = spec_source(
-        "the same network as the textbook trains it", spec, build.network_graph(spec, model.weights)
+        "the same network as the textbook trains it", spec, layers.network_graph(spec, model.weights)
     )
     # the graph says nothing of how much of the picture is cut out
     return replace(made, fingerprint=fingerprint(made.graph + repr(frame).encode()))

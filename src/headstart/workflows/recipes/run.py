@@ -30,12 +30,16 @@ from headstart.report.card import summary_card
 from headstart.report.json import to_json
 from headstart.report.page import render
 from headstart.sources.features import Extraction
-from headstart.sources.registry import native_input
+from headstart.sources.networks import native_input
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe
-from headstart.strategies.learn import Learnt, Probe, learn_head, learn_network, training_parts
+from headstart.strategies.parts import training_parts
+from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, made_with
+from headstart.strategies.result import Learnt
+from headstart.strategies.scratch import learn_network
 from headstart.system.cache import Cache, NullCache
 from headstart.system.files import write_atomic
 from headstart.system.progress import SILENT, Progress

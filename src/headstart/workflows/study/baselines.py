@@ -25,7 +25,8 @@ from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import ARCHITECTURES, architecture, with_classes
 from headstart.networks.training import fit
 from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, Trainable, TrainSettings
-from headstart.sources.registry import native_input, pixel_source
+from headstart.sources.networks import native_input
+from headstart.sources.pixels import pixel_source
 from headstart.strategies.fits import DECIDING, Indices, Reader, Strategy, clusters_of, fitted
 from headstart.strategies.select import deciding_images
 from headstart.system.threads import threads_for

@@ -14,7 +14,8 @@ import numpy as np
 from headstart.data.dataset import Dataset
 from headstart.data.subsets import view_map
 from headstart.records import Array, NetworkSpec
-from headstart.sources.registry import open_source, random_source
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import open_source
 from headstart.strategies.fits import FeatureOptions, Indices, Strategy, probe
 
 __all__ = ["collapse", "frozen_controls", "majority"]

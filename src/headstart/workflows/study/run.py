@@ -41,11 +41,13 @@ from headstart.records import (
     TrainSettings,
 )
 from headstart.sources.features import PLAIN, Extraction, Place, feature_graph
-from headstart.sources.registry import native_input, open_source, random_source
+from headstart.sources.networks import native_input
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.strategies.finetune.options import Opening, parse_strategies
 from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe, fitted, redrawn_probe
-from headstart.strategies.learn import CHOSEN, Probe, places_of
+from headstart.strategies.places import CHOSEN, Probe, places_of
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.feature_map import feature_scatter
 from headstart.workflows.gallery import Judged, galleries
@@ -172,7 +174,7 @@ def run_study(
         (*wanted.shown, *OPENED),
         redrawn=("random frozen",),
         pairs=((FINETUNE, PROBE), (FINETUNE, "scratch")),
-        networks=_NETWORKS if source.name.startswith("timm:") else _SMALL_NETWORKS,
+        networks=_NETWORKS if kind_of(source).large else _SMALL_NETWORKS,
     )
     judging = decide(dataset, external, kind=wanted.kind, protocol=protocol)
     if wanted.labels_per_class is None and judging.protocol.kind == "leave-one-out":
@@ -331,12 +333,12 @@ def _strategies(study: _Study) -> tuple[dict[str, Strategy], list[str]]:
     drawn = _drawn(study) if "random frozen" in wanted.controls else None
     if drawn is not None:
         strategies["random frozen"] = redrawn_probe(drawn, wanted.probe, study.chooser)
-    elif "random frozen" in wanted.controls and source.name != "pixels":
+    elif "random frozen" in wanted.controls and kind_of(source).pretrained:
         remarks.append(
             "The control random frozen is left out: the layers of this source are not known, so it cannot "
             "be given random weights."
         )
-    if "raw pixels" in wanted.controls and source.name != "pixels":
+    if "raw pixels" in wanted.controls and kind_of(source).pretrained:
         strategies["raw pixels"] = raw_pixels(study.plain, frames=frames, balance=wanted.probe.balance)
     if "collapse" in wanted.controls and (read := _collapse(study)) is not None:
         strategies["collapse"] = read
@@ -372,16 +374,20 @@ def _drawn(study: _Study) -> Callable[[int], Reader] | None:
     """Readers of the source's network with random weights, by seed; None where it has no network."""
     source, wanted = study.reader.source, study.wanted
     spec = wanted.spec or _own_network(study, study.reader)
+    redraw = kind_of(source).redraw
+    if spec is None and redraw is None:
+        return None
 
     def reader(seed: int) -> Reader:
         if spec is not None:
             drawn = random_source(spec, seed)
         else:
-            drawn = open_source(f"random:{source.name}", study.reader.pool, seed, source.notes["size_px"])
+            assert redraw is not None, "checked above"
+            drawn = redraw(source, study.reader.pool, seed, source.notes["size_px"])
         drawn = replace(drawn, input=replace(drawn.input, policy=source.input.policy))
         return replace(study.reader, source=drawn, _kept={})
 
-    return reader if spec is not None or source.name.startswith("timm:") else None
+    return reader
 
 
 def _collapse(study: _Study) -> Strategy | None:

@@ -18,8 +18,9 @@ from headstart.networks.rate_test import RateCurve
 from headstart.records import Epoch, Evaluation, Figure, Gallery, PlainTable, Report, TrainSettings
 from headstart.report.svg import rate_test
 from headstart.strategies.judge import TrainingJudged
-from headstart.strategies.learn import Learning, Learnt, best_epoch
+from headstart.strategies.parts import Learning
 from headstart.strategies.provenance import made_with
+from headstart.strategies.result import Learnt, best_epoch
 from headstart.workflows.gallery import Judged as Answers
 from headstart.workflows.gallery import galleries
 from headstart.workflows.train.rate import RateChoice

@@ -36,10 +36,12 @@ from headstart.records import (
     TrainSettings,
 )
 from headstart.report.page import render
-from headstart.sources.registry import native_input
+from headstart.sources.networks import native_input
 from headstart.strategies.judge import cross_validated_training
-from headstart.strategies.learn import Learning, Learnt, learn_network, training_parts
+from headstart.strategies.parts import Learning, training_parts
 from headstart.strategies.provenance import made_with
+from headstart.strategies.result import Learnt
+from headstart.strategies.scratch import learn_network
 from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.train.present import About, training_result

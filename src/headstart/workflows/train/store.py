@@ -17,7 +17,8 @@ from headstart.errors import ModelError
 from headstart.models.model import open_model
 from headstart.records import Curve, TrainSettings
 from headstart.strategies.assemble import versions
-from headstart.strategies.learn import Learnt, learn_network
+from headstart.strategies.result import Learnt
+from headstart.strategies.scratch import learn_network
 from headstart.system.cache import cache_root, key_of
 from headstart.system.files import write_atomic
 from headstart.system.progress import SILENT, Progress

@@ -14,8 +14,11 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import fewest_per_class
 from headstart.records import Array, Source
 from headstart.sources.features import Extraction
+from headstart.sources.registry import kind_of
 from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe
-from headstart.strategies.learn import Learning, Learnt, Probe, places_of
+from headstart.strategies.parts import Learning
+from headstart.strategies.places import Probe, places_of
+from headstart.strategies.result import Learnt
 from headstart.strategies.select import MOST_IMAGES
 from headstart.workflows.study.baselines import raw_pixels
 from headstart.workflows.study.controls import majority
@@ -159,7 +162,7 @@ def by_cross_validation(
 
 def _controls(reader: Reader, wanted: Probe, *, whole: bool = False) -> dict[str, Strategy]:
     """Raw pixels and the commonest class; with raw pixels as the source nothing is transferred."""
-    if reader.source.name == "pixels":
+    if not kind_of(reader.source).pretrained:
         return {}
     makers: dict[str, Callable[[], Strategy]] = {
         "raw pixels": lambda: raw_pixels(reader, balance=wanted.balance),

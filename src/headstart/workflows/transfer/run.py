@@ -20,8 +20,11 @@ from headstart.records import Calibration, Evaluation, Gallery, PlainTable, Repo
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.finetune.model import attempt, depth_table
 from headstart.strategies.finetune.options import Opening
-from headstart.strategies.learn import CHOSEN, Learning, Learnt, Probe, learn_head
+from headstart.strategies.parts import Learning
+from headstart.strategies.places import CHOSEN, Probe
+from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
+from headstart.strategies.result import Learnt
 from headstart.strategies.select import Choice
 from headstart.workflows.gallery import Judged as Answers
 from headstart.workflows.gallery import galleries

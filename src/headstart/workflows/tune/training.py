@@ -36,7 +36,7 @@ from headstart.records import (
     NetworkSpec,
     Score,
 )
-from headstart.sources.registry import native_input
+from headstart.sources.networks import native_input
 from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.tune.regime import Regime, default_regime

@@ -1,0 +1,25 @@
+"""Sources that are model folders of headstart, and networks of its own that are not saved yet.
+
+Their name is the path of the folder, so this kind takes every name that no other kind takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headstart.data.dataset import Dataset
+from headstart.models.model import open_model
+from headstart.records import Source
+from headstart.sources.kind import SourceKind
+from headstart.sources.networks import network_body
+
+__all__ = ["MODEL_FOLDER"]
+
+
+def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None) -> Source | None:
+    return open_model(name).source(name) if name and Path(name).is_dir() else None
+
+
+MODEL_FOLDER = SourceKind(
+    "", {"FOLDER": "any model folder of headstart's, cut at one of its layers"}, _open, body=network_body
+)

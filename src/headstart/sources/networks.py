@@ -1,0 +1,71 @@
+"""Networks defined by a `NetworkSpec` as sources, and the input that suits a dataset.
+
+Shared by every kind of source whose layers headstart builds itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import onnx
+
+from headstart.data.dataset import Dataset
+from headstart.data.stores import ArrayImages
+from headstart.graph import layers
+from headstart.networks.specs import layer_shapes
+from headstart.records import InputSpec, NetworkSpec, Source, Weights
+
+__all__ = ["fingerprint", "native_input", "network_body", "spec_source"]
+
+_LARGEST_PX = 64  # side of what raw pixels of photos are squished to
+
+
+def native_input(dataset: Dataset, policy: str = "squish") -> InputSpec:
+    """The size and channels of a dataset's own images; 64 x 64 colour for files of any size."""
+    if isinstance(dataset.images, ArrayImages):
+        height, width, channels = dataset.images.pixels.shape[1:]
+        return InputSpec(height, width, channels, policy=policy)
+    return InputSpec(_LARGEST_PX, _LARGEST_PX, 3, (0.0,) * 3, (1.0,) * 3, policy=policy)
+
+
+def fingerprint(graph: bytes) -> str:
+    """Hex SHA-256 of a graph: its layers, its weights and its input."""
+    return hashlib.sha256(graph).hexdigest()
+
+
+def spec_source(
+    name: str, spec: NetworkSpec, graph: onnx.ModelProto, weights: Weights | None = None
+) -> Source:
+    """A network as a source, read by default where its last layer reads.
+
+    ``graph`` is the same network, every layer's output named as the layer; with ``weights`` the source can be
+    fine-tuned.
+    """
+    content = graph.SerializeToString(deterministic=True)
+    return Source(
+        name,
+        content,
+        spec.input,
+        layer_shapes(spec),
+        spec.layer_names[-2],
+        fingerprint(content),
+        network=None if weights is None else (spec, weights),
+    )
+
+
+def network_body(source: Source, layer: str) -> Any:
+    """The network up to a layer as a ``Body``; None for a source that does not hold its network."""
+    if source.network is None:
+        return None
+    from headstart.networks.engines.torch_finetune import spec_body
+
+    body = spec_body(*source.network, layer)
+
+    def finished(module: Any) -> Source:
+        spec, weights = body.finished(module)
+        spec = replace(spec, input=source.input)
+        return spec_source(f"{source.name}, fine-tuned", spec, layers.network_graph(spec, weights), weights)
+
+    return replace(body, finished=finished)

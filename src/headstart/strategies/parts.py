@@ -1,0 +1,78 @@
+"""Which images of a dataset are learned from and which are held out of training.
+
+Apart from the strategies because all of them divide a dataset in the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset, require_classes
+from headstart.data.splits import fewest_per_class, holdout
+from headstart.errors import UnknownClassError
+
+__all__ = ["VALIDATION_LEAST", "Learning", "training_parts"]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """The training images of a dataset, and those held out to watch and stop by.
+
+    ``places`` are the places of both in the dataset, where some are held out.
+    """
+
+    fit: Dataset
+    held: Dataset | None
+    places: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
+
+
+_VALIDATION_SHARE = 0.1
+_VALIDATION_MOST = 3_000
+VALIDATION_LEAST = 50  # images below which none are spared for a curve
+
+
+def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> Learning:
+    """Which images are learnt from and which are watched.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With a ``val`` split of its own, that is watched. Else a stratified tenth of the training
+        images, 3,000 at most; nothing where that would be fewer than 50. Copies and groups stay together.
+    seed : int
+        Decides which.
+    share : float, optional
+        Hold out this share instead, however few images there are. Default: by that rule.
+
+    Returns
+    -------
+    Learning
+        The ``test`` split is in neither part.
+
+    Raises
+    ------
+    DataError
+        If the dataset has splits and none is ``train``, or fewer than two classes are left.
+    UnknownClassError
+        If a class has no training image.
+    """
+    train = dataset if dataset.splits is None else dataset.split("train")
+    require_classes(train)
+    missing = [name for name, count in train.counts().items() if not count]
+    if missing:
+        raise UnknownClassError(
+            f"class {missing[0]!r} of dataset {dataset.name!r} has no training image, expected one of each "
+            "class; add images, or leave the class out with a subset"
+        )
+    own = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
+    if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
+        return Learning(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))
+    few = share is None and _VALIDATION_SHARE * len(train) < VALIDATION_LEAST
+    share = min(share or _VALIDATION_SHARE, _VALIDATION_MOST / len(train))
+    if few or fewest_per_class(train.labels, train.together) < 2:
+        return Learning(train, None)
+    rest, held = holdout(train.labels, share, seed, train.together)
+    return Learning(train.subset(rest), train.subset(held), (own[rest], own[held]))

@@ -1,0 +1,126 @@
+"""How a head is put on a source: where features are read and which head, given or by cross-validation.
+
+Apart from the strategy probe because studies and fine-tuning select in the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation
+from headstart.data.splits import fewest_per_class
+from headstart.graph import pooling
+from headstart.heads.registry import SEARCHED, make_head
+from headstart.records import (
+    Source,
+)
+from headstart.sources.features import Extraction, Place, extract_all
+from headstart.strategies.select import Choice, choose, deciding_images
+
+__all__ = ["CHOSEN", "Probe", "choose_place", "places_of"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a head is put on a frozen source; what is None is chosen by cross-validation where it can be.
+
+    ``augmentation`` adds its views of every training image; ``balance`` lets every class count alike.
+    """
+
+    tap: str | None = None
+    pooling: str | None = None
+    head: str | None = None
+    augmentation: Augmentation | None = None
+    balance: bool = False
+
+
+CHOSEN = Probe()
+"""Everything by cross-validation."""
+
+
+def choose_place(
+    source: Source, dataset: Dataset, probe: Probe, seed: int, options: Extraction
+) -> tuple[Place, str, Choice | None]:
+    """Where to read and what to fit: as told, else by cross-validation among the source's candidates.
+
+    Parameters
+    ----------
+    source : Source
+        Its candidates are tried, those that agree with what the probe names.
+    dataset : Dataset
+        Training images; of more than 1,500 a stratified part decides.
+    probe : Probe
+        What is given.
+    seed : int
+        Decides folds.
+    options : Extraction
+        Cache, runtime and precision.
+
+    Returns
+    -------
+    place : (tap, pooling)
+    head : str
+    choice : Choice or None
+        None if there was nothing to choose, or a class has images of one cluster only.
+    """
+    places, heads, given = places_of(source, probe)
+    if not heads or fewest_per_class(dataset.labels, dataset.together) < 2:
+        return *given, None
+    some = dataset.subset(deciding_images(dataset.codes(), seed))
+    rows = extract_all(some, source, places, options=options)
+    choice = choose(
+        dict(zip(places, rows, strict=True)),
+        some.codes(),
+        heads=heads,
+        clusters=some.together,
+        balance=probe.balance,
+        seed=seed,
+    )
+    best = choice.best
+    return (best.tap, best.pooling), probe.head or best.head, choice
+
+
+def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...], tuple[Place, str]]:
+    """What there is to choose among, and what is taken where nothing can be chosen by.
+
+    Parameters
+    ----------
+    source : Source
+        Its candidates, those that agree with what the probe names.
+    probe : Probe
+        What is given.
+
+    Returns
+    -------
+    places : list of (tap, pooling)
+    heads : tuple of str
+        Empty if nothing is open. A head whose left-out answers have no closed form is stood in for by
+        ridge when places are compared.
+    given : ((tap, pooling), head)
+
+    Raises
+    ------
+    SettingError
+        If the head is unknown.
+    """
+    open_places = [
+        (tap, pooling)
+        for tap, pooling in source.candidates
+        if probe.tap in (None, tap) and probe.pooling in (None, pooling)
+    ]
+    tap = probe.tap or (open_places[-1][0] if open_places else source.default_tap)
+    maps = len(source.taps.get(tap.split(pooling.JOIN)[0], ())) > 1
+    named = (tap, probe.pooling or ("avg" if maps and source.candidates else "flat"))
+    places = open_places or [named]
+    given = (
+        named if named in places else places[-1],
+        probe.head or ("ridge" if source.candidates else "linear"),
+    )
+    heads: tuple[str, ...] = (probe.head,) if probe.head in SEARCHED else SEARCHED
+    if probe.head is not None and probe.head not in SEARCHED:
+        make_head(probe.head)  # a wrong name is found before anything is computed
+        heads = ("ridge",)
+    if len(places) == 1 and (probe.head is not None or not source.candidates):
+        heads = ()
+    return places, heads, given

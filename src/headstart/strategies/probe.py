@@ -1,0 +1,150 @@
+"""The strategy probe: a head learned on the features of a frozen source, as a model.
+
+The source itself never changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation
+from headstart.heads.registry import make_head
+from headstart.records import (
+    Array,
+    Source,
+)
+from headstart.sources.features import PLAIN, Extraction, Place, View, extract
+from headstart.strategies.assemble import Fitted, probe_model
+from headstart.strategies.parts import Learning, training_parts
+from headstart.strategies.places import CHOSEN, Probe, choose_place
+from headstart.strategies.result import Learnt
+
+__all__ = ["learn_head", "training_rows"]
+
+
+def learn_head(
+    source: Source,
+    dataset: Dataset,
+    probe: Probe = CHOSEN,
+    *,
+    seed: int = 0,
+    spare: bool = True,
+    held_share: float | None = None,
+    options: Extraction = PLAIN,
+) -> Learnt:
+    """Fit a head on a frozen source's features: the strategy ``probe``.
+
+    Parameters
+    ----------
+    source : Source
+        Runs once per image and view, and is never changed.
+    dataset : Dataset
+        Its ``test`` split, if any, is not looked at.
+    probe : Probe, optional
+        Where features are read and what is fitted on them.
+    seed : int, default=0
+        Decides folds, held-out images and views.
+    spare : bool, default=True
+        Hold some of many training images out, to measure by; without, all are learned from.
+    held_share : float, optional
+        As `training_parts` takes it.
+    options : Extraction, optional
+        Cache and runtime; features are computed in fp32, as the saved model computes them.
+
+    Returns
+    -------
+    Learnt
+        The model is the source's graph with the head's operations appended.
+
+    Raises
+    ------
+    SettingError, UnknownLayerError, DataError
+        If a name is wrong or the data cannot be learnt from.
+    """
+    begun, parts = perf_counter(), training_parts(dataset, seed, held_share)
+    options = replace(options, precision="fp32")  # as the saved model computes
+    if not spare:
+        parts = Learning(dataset if dataset.splits is None else dataset.split("train"), None)
+    place, head, choice = choose_place(source, parts.fit, probe, seed, options)
+    rows, labels, images = training_rows(source, parts.fit, place, probe.augmentation, seed, options)
+    watch = None
+    if parts.held is not None:
+        held = extract(parts.held, source, tap=place[0], pooling=place[1], options=options)
+        watch = (held, parts.held.labels)
+    together = parts.fit.together
+    fitted = make_head(head).fit(
+        rows,
+        labels,
+        classes=dataset.classes,
+        seed=seed,
+        watch=watch,
+        images=images,
+        clusters=None if together is None else together[images],
+        balance=probe.balance,
+    )
+    seconds = perf_counter() - begun
+    curve = None if fitted.curve_ is None else replace(fitted.curve_, title=f"{head} head on {dataset.name}")
+    scores, held_probs = {}, None
+    if watch is not None:
+        held_probs = fitted.probabilities(watch[0])
+        hits = np.asarray(dataset.classes)[held_probs.argmax(axis=1)] == watch[1]
+        scores["val_accuracy"] = float(hits.mean())
+    settings: dict[str, Any] = {}
+    if probe.augmentation is not None:
+        settings["augmentation"] = probe.augmentation.parts()
+    if probe.balance:
+        settings["balance"] = True
+    order = {name: code for code, name in enumerate(dataset.classes)}
+    codes = np.array([order[name] for name in labels.tolist()], np.int64)
+    watched = None if watch is None or parts.held is None else (watch[0], parts.held.codes(dataset.classes))
+    made = Fitted(fitted, place, scores, settings, rows, codes, images, watched)
+    model = probe_model(source, made, dataset, parts, seed, seconds)
+    return Learnt(model, curve, seconds, choice, held_probs, parts)
+
+
+def training_rows(
+    source: Source,
+    dataset: Dataset,
+    place: Place,
+    augmentation: Augmentation | None,
+    seed: int,
+    options: Extraction,
+) -> tuple[Array, NDArray[np.str_], NDArray[np.intp]]:
+    """Features to learn from: of the images, then of each of their views.
+
+    Parameters
+    ----------
+    source : Source
+        What computes them.
+    dataset : Dataset
+        Training images.
+    place : (tap, pooling)
+        Where features are read.
+    augmentation : Augmentation or None
+        None reads the images alone.
+    seed : int
+        Draws the views.
+    options : Extraction
+        Cache, runtime and precision.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_images * (1 + n_views), n_features), float32
+    labels : ndarray of str
+        Of each row.
+    images : ndarray of int
+        Which image each row shows.
+    """
+    n_views = 0 if augmentation is None else augmentation.views
+    views = [None, *(View(augmentation, seed, number) for number in range(n_views) if augmentation)]
+    rows = [
+        extract(dataset, source, tap=place[0], pooling=place[1], view=view, options=options) for view in views
+    ]
+    images = np.tile(np.arange(len(dataset)), len(views))
+    return rows[0] if len(rows) == 1 else np.concatenate(rows), dataset.labels[images], images

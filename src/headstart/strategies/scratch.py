@@ -1,0 +1,173 @@
+"""The strategy scratch: a network learned from a dataset's images, as a model.
+
+The engine is imported only when it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, Protocol
+
+from headstart.data.dataset import Dataset
+from headstart.data.images.augment import Augmentation
+from headstart.data.images.prepare import prepare
+from headstart.errors import DataError
+from headstart.models.model import Model
+from headstart.networks.engines.registry import make_network
+from headstart.networks.remarks import check_finite, training_remarks
+from headstart.networks.specs import architecture
+from headstart.networks.training import Held, OnStep, Views, fit
+from headstart.records import (
+    Codes,
+    Epoch,
+    Images,
+    NetworkSpec,
+    Trainable,
+    TrainSettings,
+)
+from headstart.sources.networks import native_input
+from headstart.strategies.assemble import network_model
+from headstart.strategies.judge import TrainingJudged, cross_fitted, deciding_part, training_views
+from headstart.strategies.parts import VALIDATION_LEAST, training_parts
+from headstart.strategies.result import Learnt, best_epoch, epoch_curve
+from headstart.system.progress import SILENT, Progress
+
+__all__ = ["Fit", "learn_network"]
+
+
+class Fit(Protocol):
+    """Fits a network; gives its epochs, and the settings it was fitted with in the end."""
+
+    def __call__(
+        self,
+        network: Trainable,
+        images: Images,
+        labels: Codes,
+        settings: TrainSettings,
+        *,
+        validation: Held | None,
+        on_step: OnStep,
+        views: Views | None,
+    ) -> tuple[tuple[Epoch, ...], TrainSettings]:
+        """As `training.fit`, which it calls."""
+        ...
+
+
+def learn_network(
+    dataset: Dataset,
+    *,
+    network: str = "cnn",
+    engine: str = "torch",
+    settings: TrainSettings | None = None,
+    augmentation: Augmentation | None = None,
+    policy: str = "squish",
+    device: str = "auto",
+    fit_by: Fit | None = None,
+    progress: Progress = SILENT,
+) -> Learnt:
+    """Train a network on a dataset's training images.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its ``test`` split, if any, is not looked at.
+    network : str, default='cnn'
+        See ``networks.architectures``.
+    engine : {'torch', 'scratch'}, default='torch'
+        What trains it.
+    settings : TrainSettings, optional
+        Default: five epochs of Adam.
+    augmentation : Augmentation, optional
+        Every epoch learns from another view of the images; how many views it names does not matter.
+    policy : {'squish', 'crop', 'letterbox', 'ink'}, default='squish'
+        How pictures are fitted to the network.
+    device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
+        Where the engine torch trains.
+    fit_by : Fit, optional
+        What has a say in the fit beside the settings, such as checkpoints and logs. Default: nothing.
+    progress : Progress, optional
+        Told about images, loss and accuracy.
+
+    Returns
+    -------
+    Learnt
+        The model answers with the dataset's classes; its curve is by epoch. ``seconds`` are those of all
+        its epochs, also of such as an interrupted run did.
+
+    Raises
+    ------
+    SettingError, MissingExtraError, DataError
+        If a name or a setting is wrong, the engine is not installed, or the data cannot be learnt from.
+    DivergedError
+        If the weights, or the validation loss with them, are not finite.
+    """
+    begun, settings = perf_counter(), settings or TrainSettings()
+    parts = training_parts(dataset, settings.seed)
+    if settings.patience and parts.held is None:
+        raise DataError(
+            f"dataset {dataset.name!r} has too few images to hold some out, expected {VALIDATION_LEAST * 10} "
+            f"to stop early by; set patience to 0"
+        )
+    spec = architecture(network, native_input(dataset, policy), len(dataset.classes))
+    trained = make_network(spec, engine, settings.seed, device)
+    images, codes = prepare(parts.fit, spec.input), parts.fit.codes(dataset.classes)
+    deciding, judging = parts.held, parts.held
+    if settings.patience and parts.held is not None:
+        deciding, judging = deciding_part(parts.held, settings.seed)
+    held = None if deciding is None else (prepare(deciding, spec.input), deciding.codes(dataset.classes))
+    history, settings = (fit_by or _fitted)(
+        trained,
+        images,
+        codes,
+        settings,
+        validation=held,
+        on_step=_told(f"train {network}", progress),
+        views=training_views(augmentation, settings.seed),
+    )
+    seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
+    best = best_epoch(history, settings)
+    check_finite(history, best, trained.weights())
+    remarks = training_remarks(
+        history, best, parts.fit.codes(dataset.classes), None if held is None else held[1]
+    )
+    for remark in remarks:
+        progress.remark(remark)
+    curve = epoch_curve(f"{network} on {dataset.name}", history, best)
+    model = network_model(
+        trained, dataset, parts, (images, held, deciding), settings=settings, history=history, seconds=seconds
+    )
+    judged = _judged_network(trained, model, judging, spec, settings) if judging is not None else None
+    if judged is not None:
+        found = judged.evaluation()
+        scores = {**model.manifest.scores, "val_accuracy": found.accuracy.value}
+        model = replace(model, manifest=replace(model.manifest, scores=scores))
+    if augmentation is not None:
+        noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
+        model = replace(model, manifest=replace(model.manifest, settings=noted))
+    return Learnt(model, curve, seconds, remarks=remarks, parts=parts, judged=judged)
+
+
+def _judged_network(
+    network: Trainable, model: Model, judging: Dataset, spec: NetworkSpec, settings: TrainSettings
+) -> TrainingJudged:
+    """Answers about validation images: with patience about those that did not decide when to stop."""
+    images, codes = prepare(judging, spec.input), judging.codes(model.classes)
+    if settings.patience:
+        probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
+    else:
+        probs = cross_fitted(network.logits(images), codes, settings.seed, judging.together)
+    return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")
+
+
+def _fitted(
+    network: Trainable, images: Images, labels: Codes, settings: TrainSettings, **more: Any
+) -> tuple[tuple[Epoch, ...], TrainSettings]:
+    return fit(network, images, labels, settings, **more), settings
+
+
+def _told(task: str, progress: Progress) -> OnStep:
+    def on_step(done: int, total: int, loss: float, accuracy: float) -> None:
+        progress.step(task, done, total, f"loss {loss:.3f}  accuracy {accuracy:.2%}")
+
+    return on_step
