@@ -31,9 +31,9 @@ from headstart.records import InputSpec
 from headstart.sources.registry import open_source, random_source
 from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
 from headstart.strategies.learn import Probe
-from headstart.workflows.study.controls import majority
-from headstart.workflows.study.protocol import Protocol, decide
-from headstart.workflows.study.table import run_table
+from headstart.workflows.comparison.controls import majority
+from headstart.workflows.comparison.protocol import Protocol, decide
+from headstart.workflows.comparison.table import run_table
 
 _SPEC = architecture("mlp", InputSpec(28, 28, 1), 10)
 _PROBE = Probe("hidden2", "flat", "ridge")

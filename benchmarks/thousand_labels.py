@@ -47,7 +47,7 @@ from headstart.strategies.finetune.rules import settings_for
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.learn import Probe, training_views
 from headstart.system.cache import default_cache
-from headstart.workflows.study.protocol import Protocol, rounds_of
+from headstart.workflows.comparison.protocol import Protocol, rounds_of
 
 DIGITS, PER_CLASS = InputSpec(28, 28, 1), 100
 HANDS = parse_augmentation("many-hands", 1)

@@ -14,8 +14,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError
 from headstart.strategies.fits import Strategy
-from headstart.workflows.study.protocol import Protocol
-from headstart.workflows.study.table import Table, run_table
+from headstart.workflows.comparison.protocol import Protocol
+from headstart.workflows.comparison.table import Table, run_table
 
 ALL = Protocol(())
 

@@ -14,7 +14,7 @@ from headstart.networks.specs import architecture
 from headstart.sources.registry import native_input, open_source, random_source
 from headstart.strategies.fits import Reader, Strategy, redrawn_probe
 from headstart.strategies.learn import Probe
-from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
 from headstart.workflows.study.run import Wanted
 
 BUDGETS = (1, 3, 10)

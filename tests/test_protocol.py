@@ -11,7 +11,14 @@ from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError, SettingError
-from headstart.workflows.study.protocol import Judging, Parting, Protocol, decide, rounds_of, smallest_class
+from headstart.workflows.comparison.protocol import (
+    Judging,
+    Parting,
+    Protocol,
+    decide,
+    rounds_of,
+    smallest_class,
+)
 
 
 def blank(n_images: int, *, groups: int = 0, n_test: int = 0) -> Dataset:

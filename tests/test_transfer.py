@@ -26,7 +26,7 @@ from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.learn import CHOSEN, Probe, choose_place, learn_head, training_parts, training_rows
 from headstart.strategies.select import MOST_IMAGES
 from headstart.system.cache import FolderCache
-from headstart.workflows.study.protocol import Protocol, rounds_of
+from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.transfer.judge import by_cross_validation
 from headstart.workflows.transfer.run import Transferred, choice_table, run_transfer
 

@@ -30,10 +30,10 @@ from headstart.strategies.fits import FeatureOptions, Strategy, probe
 from headstart.strategies.learn import Learnt, Probe, choose_place, learn_head, training_parts, training_rows
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.select import Choice
+from headstart.workflows.comparison.controls import majority
+from headstart.workflows.comparison.protocol import Protocol, rounds_of
+from headstart.workflows.comparison.table import Table, run_table
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, Textbook
-from headstart.workflows.study.controls import majority
-from headstart.workflows.study.protocol import Protocol, rounds_of
-from headstart.workflows.study.table import Table, run_table
 from headstart.workflows.transfer.run import choice_table
 
 __all__ = ["Frozen", "run_frozen"]

@@ -39,13 +39,14 @@ from headstart.strategies.provenance import about_head, made_with
 from headstart.system.cache import Cache, NullCache
 from headstart.system.files import write_atomic
 from headstart.system.progress import SILENT, Progress
+from headstart.workflows.comparison.baselines import network_from_scratch
+from headstart.workflows.comparison.controls import collapse, frozen_controls
+from headstart.workflows.comparison.protocol import Protocol
+from headstart.workflows.comparison.table import Table, run_table
+from headstart.workflows.comparison.verdict import FINETUNE, PROBE
 from headstart.workflows.recipes.frozen import run_frozen
 from headstart.workflows.recipes.letters import run_letters
 from headstart.workflows.recipes.recipe import FrozenRecipe, LettersRecipe, Recipe
-from headstart.workflows.study.baselines import network_from_scratch
-from headstart.workflows.study.controls import collapse, frozen_controls
-from headstart.workflows.study.protocol import Protocol
-from headstart.workflows.study.table import FINETUNE, PROBE, Table, run_table
 
 __all__ = ["Options", "Outcome", "run_recipe", "with_test_split"]
 

@@ -46,12 +46,13 @@ from headstart.strategies.finetune.options import Opening, parse_strategies
 from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe, fitted, redrawn_probe
 from headstart.strategies.learn import CHOSEN, Probe, places_of
 from headstart.strategies.provenance import about_source, made_with
+from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.controls import collapse, majority
+from headstart.workflows.comparison.protocol import Judging, Protocol, decide
+from headstart.workflows.comparison.table import Table, run_table
+from headstart.workflows.comparison.verdict import FINETUNE, PROBE
 from headstart.workflows.feature_map import feature_scatter
 from headstart.workflows.gallery import Judged, galleries
-from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
-from headstart.workflows.study.controls import collapse, majority
-from headstart.workflows.study.protocol import Judging, Protocol, decide
-from headstart.workflows.study.table import FINETUNE, PROBE, Table, run_table
 from headstart.workflows.transfer.run import short_name
 
 __all__ = ["CONTROLS", "Wanted", "parse_controls", "parse_labels", "run_study"]
