@@ -356,7 +356,7 @@ def test_figures_take_their_colours_from_the_page(result):
         bare = re.sub(r"var\([^)]*\)", "", style)
         assert not re.search(r"#[0-9a-f]{6}|font-family", bare), style
     for name in ACCURACIES:
-        assert f"var({figures.STYLES[name].variable}" in drawn
+        assert f"var({figures.style_of(name, ACCURACIES).variable}" in drawn
 
 
 def test_figures_leave_no_trace_in_matplotlib(result):

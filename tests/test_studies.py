@@ -17,10 +17,11 @@ from headstart.sources.registry import open_source
 from headstart.strategies import fits
 from headstart.strategies.learn import Probe, learn_network
 from headstart.workflows.study import run as studies
-from headstart.workflows.study.run import Wanted, run_study
+from headstart.workflows.study.request import StudyRequest
+from headstart.workflows.study.run import run_study
 
 QUICK = (TrainSettings(epochs=1, batch_size=64), TrainSettings(epochs=1, batch_size=64))
-RIDGE = Wanted(Probe(head="ridge"), labels_per_class=(), controls=("majority",), draws=2, scratch=QUICK)
+RIDGE = StudyRequest(Probe(head="ridge"), labels_per_class=(), controls=("majority",), draws=2, scratch=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def studied(trained: Model) -> StudyResult:
     """A whole study: ten digits learnt, odd and even taught."""
     parity = load("digits:parity")
     every = np.arange(0, len(parity), 12)
-    asked = Wanted(Probe("hidden2", "flat", "ridge"), labels_per_class=(2, 5), draws=2, scratch=QUICK)
+    asked = StudyRequest(Probe("hidden2", "flat", "ridge"), labels_per_class=(2, 5), draws=2, scratch=QUICK)
     return run_study(
         trained.source("digits"), parity.subset(every), asked, trained=trained, command="headstart study"
     )

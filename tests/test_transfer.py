@@ -26,9 +26,10 @@ from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.learn import CHOSEN, Probe, choose_place, learn_head, training_parts, training_rows
 from headstart.strategies.select import MOST_IMAGES
 from headstart.system.cache import FolderCache
+from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.transfer.judge import by_cross_validation
-from headstart.workflows.transfer.run import Transferred, choice_table, run_transfer
+from headstart.workflows.transfer.run import Transferred, run_transfer
 
 PLACES = (("block2", "avg"), ("block2", "grid2"), ("block3", "avg"))
 RIDGE = Probe(head="ridge")

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from headstart.errors import SettingError
 from headstart.records import Curve, Row
+from headstart.report.entries import ENTRIES
 
 __all__ = ["STYLES", "LineStyle", "accuracy_by_labels", "learning_curve", "style_of"]
 
@@ -40,15 +41,15 @@ class LineStyle:
 # Hues after Okabe and Ito (2008), darkened to 3.5:1 off the paper; dash and marker say it again
 STYLES: Mapping[str, LineStyle] = {
     "probe": LineStyle("--c-probe", "#0063a8", (), "o"),
-    "textbook probe": LineStyle("--c-textbook", "#5b4db1", (9, 3), "p"),
+    "textbook": LineStyle("--c-textbook", "#5b4db1", (9, 3), "p"),
     "finetune": LineStyle("--c-finetune", "#1d8fc4", (7, 2), "D"),
     "scratch": LineStyle("--c-scratch", "#c24e00", (6, 2.5), "s"),
-    "random frozen": LineStyle("--c-random", "#00805e", (4, 2), "^"),
-    "raw pixels": LineStyle("--c-pixels", "#b0568a", (1.5, 1.8), "v"),
+    "random": LineStyle("--c-random", "#00805e", (4, 2), "^"),
+    "pixels": LineStyle("--c-pixels", "#b0568a", (1.5, 1.8), "v"),
     "collapse": LineStyle("--c-collapse", "#9a6b00", (6, 2, 1.5, 2), "P"),
     "majority": LineStyle("--c-majority", "#75757c", (1, 3), "X"),
 }
-"""How each strategy and control is drawn, by its name."""
+"""How each role of the palette is drawn."""
 
 _OTHERS = (
     LineStyle("--c-other-1", "#4a5568", (9, 3), "<"),
@@ -107,15 +108,21 @@ class _Point:
 
 
 def style_of(strategy: str, known: Sequence[str]) -> LineStyle:
-    """Find the style of a strategy; names without one of their own take turns in the order of ``known``.
+    """Find the style of a strategy; names without a role take turns in the order of ``known``.
 
     Examples
     --------
     >>> style_of("probe", ("probe",)).variable, style_of("mine", ("probe", "mine")).variable
     ('--c-probe', '--c-other-1')
     """
-    others = [name for name in known if name not in STYLES]
-    return STYLES[strategy] if strategy in STYLES else _OTHERS[others.index(strategy) % len(_OTHERS)]
+    others = [name for name in known if _role(name) not in STYLES]
+    role = _role(strategy)
+    return STYLES[role] if role in STYLES else _OTHERS[others.index(strategy) % len(_OTHERS)]
+
+
+def _role(strategy: str) -> str:
+    """The registered role in the palette, else the name itself."""
+    return ENTRIES[strategy].role if strategy in ENTRIES else strategy
 
 
 def accuracy_by_labels(rows: Sequence[Row], sizes: Mapping[str, int], width_px: int = 1000) -> str:

@@ -35,23 +35,13 @@ from headstart.records import (
 from headstart.report import figures, numbers
 from headstart.report import gallery as pictures
 from headstart.report import svg as diagrams
+from headstart.report.entries import is_rival, note_of
 from headstart.report.scales import Scale, round_scale
 
 __all__ = ["render", "write"]
 
 _HERE = Path(__file__).parent
 _WIDE_PX, _NARROW_PX = 1000, 360
-_NOTES = {
-    "probe": "the source, frozen, under a new head",
-    "textbook probe": "frozen where the textbook does",
-    "finetune": "opened, where that beat the probe on images held out",
-    "finetune, unchecked": "opened, whether or not that helped",
-    "scratch": "a network that learns from these labels alone",
-    "random frozen": "the same network, random weights, frozen",
-    "raw pixels": "no network, only the pixels",
-    "collapse": "read off the source's own classes",
-    "majority": "always the commonest class",
-}
 _GLYPHS = {"helps": "▲", "hurts": "▼", "cannot tell apart": "≈"}
 
 
@@ -250,7 +240,7 @@ def _table(result: StudyResult) -> list[dict[str, Any]]:
         marks = [cell is not None and cell.accuracy.value == best[cell.labels_per_class] for cell in line]
         table.append({
             "name": name,
-            "note": _NOTES.get(name, ""),
+            "note": note_of(name),
             "control": name in controls,
             "colour": figures.style_of(name, names).variable,
             "place": _whisker(line[0].accuracy, scale["it"]) if line[0] else None,
@@ -264,7 +254,7 @@ def _accuracy_scale(rows: Sequence[Row]) -> dict[str, Any]:
 
     The interval of the best strategy runs behind all of them as a band.
     """
-    rivals = [row.accuracy for row in rows if row.strategy != "majority"] or [row.accuracy for row in rows]
+    rivals = [row.accuracy for row in rows if is_rival(row.strategy)] or [row.accuracy for row in rows]
     ends = [end for score in rivals for end in (score.low, score.high)]
     loose = round_scale(ends, most=6)
     scale = Scale(max(loose.low, 0.0), min(loose.high, 1.0))
@@ -322,7 +312,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 def _scale(comparisons: Sequence[Comparison]) -> tuple[float, float]:
     """Find a scale that holds zero and every interval, but for those against a control that is no rival."""
-    rivals = [c for c in comparisons if c.control != "majority"] or comparisons
+    rivals = [c for c in comparisons if is_rival(c.control)] or comparisons
     ends = [end for c in rivals for end in (c.difference.low, c.difference.high) if math.isfinite(end)]
     return min([0.0, *ends]), max([0.0, *ends])
 

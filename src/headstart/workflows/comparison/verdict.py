@@ -11,7 +11,7 @@ from math import inf
 
 from headstart.records import Comparison, Row
 
-__all__ = ["FINETUNE", "PROBE", "sentences"]
+__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "sentences"]
 
 
 PROBE = "probe"
@@ -22,7 +22,7 @@ FINETUNE = "finetune"
 """The strategy that opens the network where that beats the probe on images held out."""
 
 
-_COLLAPSE = "collapse"
+COLLAPSE = "collapse"
 
 
 def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
@@ -86,9 +86,9 @@ def _line(
     rivals: Sequence[Comparison], accuracies: Mapping[str, float], budget: int | None, n_labels: int
 ) -> str:
     """The probe against its strongest control; collapse uses the source too, so it is said apart."""
-    without = [one for one in rivals if one.control != _COLLAPSE] or rivals
+    without = [one for one in rivals if one.control != COLLAPSE] or rivals
     said = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
-    apart = [one for one in rivals if one.control == _COLLAPSE and one.verdict == "hurts"]
+    apart = [one for one in rivals if one.control == COLLAPSE and one.verdict == "hurts"]
     if not apart or len(without) == len(rivals):
         return said
     found = apart[0].difference

@@ -31,10 +31,10 @@ from headstart.strategies.learn import Learnt, Probe, choose_place, learn_head, 
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.select import Choice
 from headstart.workflows.comparison.controls import majority
+from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.comparison.table import Table, run_table
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, Textbook
-from headstart.workflows.transfer.run import choice_table
 
 __all__ = ["Frozen", "run_frozen"]
 

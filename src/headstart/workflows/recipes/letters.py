@@ -23,10 +23,10 @@ from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Reader, Strategy, chosen_probe
 from headstart.strategies.learn import Learnt, Probe, learn_head
 from headstart.strategies.select import Choice, choose
+from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.recipes.recipe import LettersRecipe
-from headstart.workflows.study.run import Wanted, run_study
+from headstart.workflows.study import StudyRequest, run_study
 from headstart.workflows.train.store import trained_network
-from headstart.workflows.transfer.run import choice_table
 
 __all__ = ["Letters", "run_letters"]
 
@@ -105,7 +105,7 @@ def run_letters(
     dataset, external = load(data or recipe.data), load(test or recipe.test)
     parts = _parts(recipe, engine, seed, keep, options)
     alone = _left_out(parts, dataset, controls=controls)
-    chosen = Wanted(
+    chosen = StudyRequest(
         probe=parts.probe,
         labels_per_class=(),
         controls=("majority", "raw pixels", "random frozen", "scratch") if controls else (),
@@ -196,7 +196,7 @@ def _textbook(parts: _Parts, pool: Dataset, asked: Dataset) -> Strategy:
 
 def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> StudyResult:
     """Every letter judged by a model that learnt from the others."""
-    wanted = Wanted(
+    wanted = StudyRequest(
         probe=parts.probe,
         kind="leave-one-out",
         labels_per_class=(),
