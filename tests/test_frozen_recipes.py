@@ -24,8 +24,9 @@ from headstart.sources.registry import open_source
 from headstart.system.cache import FolderCache
 from headstart.workflows.recipes import frozen as runner
 from headstart.workflows.recipes.frozen import run_frozen
+from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
-from headstart.workflows.recipes.run import Options, Outcome, run_recipe, with_test_split
+from headstart.workflows.recipes.run import run_recipe, with_test_split
 
 FROZEN = ("pretrained-digits", "vgg16-mnist")
 TINY = "random:timm:test_resnet"
@@ -142,7 +143,9 @@ def test_a_published_figure_is_a_share_of_some_images(tmp_path: Path, figure: st
 
 
 def ask(name: str, home: Path, recipe: FrozenRecipe | None = None, **changes: Any) -> Outcome:
-    return run_recipe(recipe or frozen(name), home / "out", replace(Options(source="pixels"), **changes))
+    return run_recipe(
+        recipe or frozen(name), home / "out", replace(RecipeOptions(source="pixels"), **changes)
+    )
 
 
 @pytest.mark.parametrize("name", FROZEN)
@@ -155,7 +158,7 @@ def test_an_engine_is_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [{"source": "pixels"}, {"size_px": 64}])
 def test_a_recipe_that_trains_takes_no_source(given: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="recipe 'parity' trains its own source, need none given"):
-        run_recipe(read_recipe("parity"), tmp_path / "out", Options(**given))
+        run_recipe(read_recipe("parity"), tmp_path / "out", RecipeOptions(**given))
     assert not list(tmp_path.iterdir())
 
 
@@ -175,7 +178,7 @@ def test_a_leak_between_train_and_test_is_an_error(digits: Dataset, tmp_path: Pa
     with pytest.raises(DataError, match="in two splits"):
         run_frozen(
             frozen("vgg16-mnist"), whole, source_name="pixels", seed=0, controls=True,
-            options=Options().extraction, command="",
+            options=RecipeOptions().extraction, command="",
         )  # fmt: skip
 
 
@@ -200,13 +203,15 @@ def kept(warm: Path) -> Iterator[FolderCache]:
 def vgg(kept: FolderCache, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     home = tmp_path_factory.mktemp("vgg")
     recipe = read_recipe(changed(home, "vgg16-mnist", *SMALL))
-    return run_recipe(recipe, home / "out", Options(source=TINY, cache=kept, command="headstart run typed"))
+    return run_recipe(
+        recipe, home / "out", RecipeOptions(source=TINY, cache=kept, command="headstart run typed")
+    )
 
 
 @pytest.fixture(scope="module")
 def dense(kept: FolderCache, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     home = tmp_path_factory.mktemp("dense")
-    options = Options(source=TINY, cache=kept, data="digits:0-4", size_px=48)
+    options = RecipeOptions(source=TINY, cache=kept, data="digits:0-4", size_px=48)
     return run_recipe(read_recipe("pretrained-digits"), home / "out", options)
 
 
@@ -322,7 +327,7 @@ def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
     one, two = (
         run_frozen(
             recipe, data, source_name=TINY, seed=0, controls=False,
-            options=Options(cache=kept).extraction, command="",
+            options=RecipeOptions(cache=kept).extraction, command="",
         )
         for data in (whole, replace(whole, labels=labels))
     )  # fmt: skip
@@ -339,7 +344,7 @@ def test_the_same_seed_gives_the_same_model_and_rows(kept: FolderCache) -> None:
     def found(seed: int) -> Any:
         return run_frozen(
             recipe, whole, source_name=TINY, seed=seed, controls=True,
-            options=Options(cache=kept).extraction, command="",
+            options=RecipeOptions(cache=kept).extraction, command="",
         )  # fmt: skip
 
     one, two = found(0), found(0)
@@ -353,7 +358,7 @@ def test_without_controls_no_verdict_is_given(kept: FolderCache) -> None:
     recipe = replace(frozen("pretrained-digits"), head="ridge")
     found = run_frozen(
         recipe, with_test_split(load("digits:0-1"), 0), source_name="pixels", seed=0, controls=False,
-        options=Options(cache=kept).extraction, command="",
+        options=RecipeOptions(cache=kept).extraction, command="",
     )  # fmt: skip
     assert [row.strategy for row in found.result.rows] == ["probe"]
     assert "no control was run, so whether transfer was worth it is open" in found.result.verdict
@@ -366,7 +371,7 @@ def test_only_a_trained_network_is_compared_with_a_random_one(kept: FolderCache,
     )
     found = run_frozen(
         recipe, with_test_split(load("digits:0-1"), 0), source_name=local_network(tmp_path / "network"),
-        seed=0, controls=True, options=Options(cache=kept).extraction, command="",
+        seed=0, controls=True, options=RecipeOptions(cache=kept).extraction, command="",
     )  # fmt: skip
     assert [row.strategy for row in found.result.rows] == ["probe", "raw pixels", "majority", "random frozen"]
     assert "random frozen" in {one.control for one in found.result.comparisons}
@@ -411,7 +416,7 @@ def test_the_textbook_learns_from_all_labels_of_its_draw(
 
     monkeypatch.setattr(runner, "make_head", spying)
     some = np.arange(100)
-    bench = runner._Bench(
+    bench = runner.Bench(
         read_recipe("vgg16-mnist"),  # type: ignore[arg-type]
         open_source("pixels", digits),
         digits,
@@ -419,6 +424,6 @@ def test_the_textbook_learns_from_all_labels_of_its_draw(
         Extraction(),
         0,
     )
-    plan = runner._Plan(("values", "flat"), "mlp", None, None)
+    plan = runner.Plan(("values", "flat"), "mlp", None, None)
     runner._fitted(bench, some, plan, 0, "a curve")
     assert fits == [(90, True), (100, False)] and [one.title for one in bench.curves] == ["a curve"]

@@ -16,8 +16,9 @@ from headstart.models.model import open_model
 from headstart.records import TrainSettings
 from headstart.system.cache import FolderCache
 from headstart.workflows.recipes import letters
+from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import LettersRecipe, read_recipe, recipe_text
-from headstart.workflows.recipes.run import Options, Outcome, run_recipe
+from headstart.workflows.recipes.run import run_recipe
 
 QUICK = TrainSettings(epochs=1, batch_size=64)
 HERE = Path(os.environ.get("HEADSTART_DATA", "/nowhere")) / "greek" / "train"
@@ -57,7 +58,7 @@ def ran(home: Path, *, controls: bool = True) -> Outcome:
         parts = {"digits": load("digits"), "few": few, "others": others}
         patch.setattr(letters, "load", lambda name: parts[name])
         cache = FolderCache(home / "features", 2**30)
-        options = Options(
+        options = RecipeOptions(
             data="few", test="others", cache=cache, command="headstart run greek", controls=controls
         )
         return run_recipe(quick(), home / "out", options)

@@ -23,8 +23,9 @@ from headstart.records import InputSpec, TrainSettings
 from headstart.strategies.learn import training_parts
 from headstart.system.progress import SILENT
 from headstart.workflows.recipes import run as runner
+from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import Recipe, read_recipe, recipe_names, recipe_text
-from headstart.workflows.recipes.run import Options, Outcome, run_recipe, with_test_split
+from headstart.workflows.recipes.run import run_recipe, with_test_split
 
 QUICK = TrainSettings(epochs=2, learning_rate=3e-3)
 TIMES = ("learning_the_source", "learning_the_head", "everything", "date")
@@ -50,7 +51,9 @@ def quick(name: str, **changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def parity(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return run_recipe(quick("parity"), tmp_path_factory.mktemp("first") / "out", Options(command="typed"))
+    return run_recipe(
+        quick("parity"), tmp_path_factory.mktemp("first") / "out", RecipeOptions(command="typed")
+    )
 
 
 # --- reading
@@ -152,7 +155,7 @@ def plain_result(outcome: Outcome) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(parity: Outcome, tmp_path: Path) -> None:
-    again = run_recipe(quick("parity"), tmp_path / "out", Options(command="typed"))
+    again = run_recipe(quick("parity"), tmp_path / "out", RecipeOptions(command="typed"))
     for model in ("source", "model"):
         first, second = parity.folder / model, again.folder / model
         assert plain_manifest(first / "manifest.json") == plain_manifest(second / "manifest.json")
@@ -163,7 +166,7 @@ def test_the_same_seed_gives_the_same_bytes(parity: Outcome, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_another_seed_gives_another_result(parity: Outcome, tmp_path: Path) -> None:
-    other = run_recipe(quick("parity"), tmp_path / "out", Options(command="typed", seed=1))
+    other = run_recipe(quick("parity"), tmp_path / "out", RecipeOptions(command="typed", seed=1))
     for name in ("source/model.onnx", "model/model.onnx"):
         assert (parity.folder / name).read_bytes() != (other.folder / name).read_bytes()
     first, second = plain_result(parity), plain_result(other)
@@ -193,7 +196,7 @@ def test_collapse_stands_in_the_table_and_asks_for_no_label(parity: Outcome) -> 
 
 
 def test_the_first_experiment_has_the_textbook_beside_it(tmp_path: Path) -> None:
-    outcome = run_recipe(quick("odd-to-even"), tmp_path / "out", Options())
+    outcome = run_recipe(quick("odd-to-even"), tmp_path / "out", RecipeOptions())
     names = list(dict.fromkeys(row.strategy for row in outcome.result.rows))
     assert names == ["probe", "textbook probe", "scratch", "random frozen", "raw pixels"]
 
@@ -306,7 +309,7 @@ def test_a_remark_is_said_at_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 
     monkeypatch.setattr(runner, "find_spec", lambda _: None)
     recipe = replace(quick("odd-to-even"), engine="torch")
-    outcome = run_recipe(recipe, tmp_path / "out", Options(controls=False, progress=Told()))
+    outcome = run_recipe(recipe, tmp_path / "out", RecipeOptions(controls=False, progress=Told()))
     assert len(said) == 1 and "torch is not installed" in said[0]
     assert outcome.result.remarks[-1] == said[0]
     assert open_model(tmp_path / "out" / "source").manifest.settings["engine"] == "scratch"
@@ -314,7 +317,7 @@ def test_a_remark_is_said_at_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.parametrize("name", ["parity", "odd-to-even"])
 def test_without_controls_there_is_no_verdict(name: str, tmp_path: Path) -> None:
-    found = run_recipe(quick(name), tmp_path / "out", Options(controls=False, progress=SILENT)).result
+    found = run_recipe(quick(name), tmp_path / "out", RecipeOptions(controls=False, progress=SILENT)).result
     assert [row.strategy for row in found.rows] == ["probe"] and not found.comparisons
     assert "no control was run, so whether transfer was worth it is open" in found.verdict
 
@@ -328,7 +331,7 @@ def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_p
         ({"network": "mpl"}, SettingError),
     ):
         with pytest.raises(kind, match="nearest are"):
-            run_recipe(replace(quick("parity"), **change), tmp_path / "out", Options(progress=SILENT))
+            run_recipe(replace(quick("parity"), **change), tmp_path / "out", RecipeOptions(progress=SILENT))
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path, tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(SettingError, match="choose another"):

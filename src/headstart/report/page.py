@@ -32,7 +32,7 @@ from headstart.records import (
     Score,
     StudyResult,
 )
-from headstart.report import figures, numbers
+from headstart.report import figures, numbers, scatter
 from headstart.report import gallery as pictures
 from headstart.report import svg as diagrams
 from headstart.report.entries import is_rival, note_of
@@ -371,15 +371,15 @@ def _calibration(one: Calibration) -> dict[str, Any]:
 def _scatter(one: Scatter, salt: str) -> dict[str, Any]:
     """Draw a map, with a legend of the classes on it."""
     legend = [
-        (Markup(diagrams.class_key(code)), one.classes[code], one.codes.count(code))
+        (Markup(scatter.class_key(code)), one.classes[code], one.codes.count(code))
         for code in sorted(set(one.codes))
     ]
     return {
         "it": one,
-        "plot": Markup(diagrams.scatter(one, salt)),
+        "plot": Markup(scatter.scatter(one, salt)),
         "legend": legend,
         "n_wrong": one.right.count(False),
-        "n_drawn": len(diagrams.drawn(one)),
+        "n_drawn": len(scatter.drawn(one)),
     }
 
 

@@ -1,4 +1,7 @@
-"""A transfer: a head on a frozen source, selected, fitted and judged on other images."""
+"""A transfer: a head on a frozen source, selected, fitted and judged on other images.
+
+Its face: the run and what it returns.
+"""
 
 from headstart.workflows.transfer.run import Transferred, run_transfer
 
