@@ -90,21 +90,25 @@ def test_what_is_left_out_is_chosen_or_left_out(tmp_path: Path) -> None:
         (r"^\[\[published\]\]", "[[publishd]]", r"'publishd' is unknown, nearest are published"),
         (r"^\[data\]\ndefault = .*", "", r"table \[data\] is missing"),
         (r'^name = "timm:vgg16"', "", r"'name' in \[source\] is missing"),
-        (r'^name = "timm:vgg16"', "name = 16", r"'name' in \[source\] is 16, need text"),
+        (r'^name = "timm:vgg16"', "name = 16", r"'name' in \[source\] is 16, expected text"),
         (r"^title = .*", "", r"'title' is missing"),
-        (r'^augment = "handwriting"', "augment = 1", r"'augment' in \[probe\] is 1, need text"),
-        (r"^views = 3", "views = 0", r"'views' in \[probe\] is 0, need at least 1"),
-        (r"^views = 3", "views = 1.5", r"'views' in \[probe\] is 1.5, need a whole number"),
-        (r"^draws = 5", "draws = true", r"'draws' in \[study\] is True, need a whole number"),
-        (r"^labels_per_class = 100", "labels_per_class = [100]", r"is \[100\], need a whole number"),
-        (r"^first_test_images = 200", "first_test_images = 0", r"is 0, need at least 1"),
+        (r'^augment = "handwriting"', "augment = 1", r"'augment' in \[probe\] is 1, expected text"),
+        (r"^views = 3", "views = 0", r"'views' in \[probe\] is 0, expected at least 1"),
+        (r"^views = 3", "views = 1.5", r"'views' in \[probe\] is 1.5, expected a whole number"),
+        (r"^draws = 5", "draws = true", r"'draws' in \[study\] is True, expected a whole number"),
+        (r"^labels_per_class = 100", "labels_per_class = [100]", r"is \[100\], expected a whole number"),
+        (r"^first_test_images = 200", "first_test_images = 0", r"is 0, expected at least 1"),
         (
             r"^accuracy = 0.9195",
             'accuracy = "91 %"',
-            r"'accuracy' in \[\[published\]\] is '91 %', need a num",
+            r"'accuracy' in \[\[published\]\] is '91 %', expected a num",
         ),
         (r"^n_test = 200", "", r"'n_test' in \[\[published\]\] is missing"),
-        (r"^n_test = 200", "n_test = 200.0", r"'n_test' in \[\[published\]\] is 200.0, need a whole number"),
+        (
+            r"^n_test = 200",
+            "n_test = 200.0",
+            r"'n_test' in \[\[published\]\] is 200.0, expected a whole number",
+        ),
         (r"^\[probe\]", "[network]", r"'network' is unknown"),
     ],
 )
@@ -118,13 +122,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, pattern: str, new: str, sentence
 def test_published_must_be_tables(tmp_path: Path, value: str) -> None:
     text = recipe_text("vgg16-mnist").partition("[[published]]")[0]
     (tmp_path / "mine.toml").write_text(f"published = {value}\n{text}")
-    with pytest.raises(RecipeError, match=r"'published' is .*, need tables \[\[published\]\]"):
+    with pytest.raises(RecipeError, match=r"'published' is .*, expected tables \[\[published\]\]"):
         read_recipe(str(tmp_path / "mine.toml"))
 
 
 @pytest.mark.parametrize("value", ["labels_per_class = 0", "labels_per_class = -5"])
 def test_no_labels_are_not_enough(tmp_path: Path, value: str) -> None:
-    with pytest.raises(RecipeError, match="need at least 1"):
+    with pytest.raises(RecipeError, match="expected at least 1"):
         read_recipe(changed(tmp_path, "vgg16-mnist", (r"^labels_per_class = .*", value)))
 
 
@@ -150,21 +154,21 @@ def ask(name: str, home: Path, recipe: FrozenRecipe | None = None, **changes: An
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_an_engine_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=f"recipe '{name}' trains no network, need no engine"):
+    with pytest.raises(SettingError, match=f"recipe '{name}' trains no network, expected no engine"):
         ask(name, tmp_path, engine="scratch")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("given", [{"source": "pixels"}, {"size_px": 64}])
 def test_a_recipe_that_trains_takes_no_source(given: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="recipe 'parity' trains its own source, need none given"):
+    with pytest.raises(SettingError, match="recipe 'parity' trains its own source, expected none"):
         run_recipe(read_recipe("parity"), tmp_path / "out", RecipeOptions(**given))
     assert not list(tmp_path.iterdir())
 
 
 def test_more_labels_than_there_are_is_an_error(tmp_path: Path) -> None:
     recipe = replace(frozen("vgg16-mnist"), labels_per_class=1_000)
-    with pytest.raises(RecipeError, match=r"asks for 1000 labels per class, need fewer than the 1\d\d"):
+    with pytest.raises(RecipeError, match=r"asks for 1000 labels per class, expected fewer than the 1\d\d"):
         ask("vgg16-mnist", tmp_path, recipe)
     assert not list(tmp_path.iterdir())
 
@@ -243,7 +247,9 @@ def test_the_cost_of_the_flip_is_said_in_figures(vgg: Outcome) -> None:
 @pytest.mark.slow
 def test_views_are_taken_only_where_they_win(vgg: Outcome) -> None:
     (said,) = (text for text in vgg.result.remarks if text.startswith("Views were taken"))
-    taken = re.match(r"Views were taken in (\d) of 2 draws, by 5-fold cross-validation", said)
+    taken = re.match(
+        r"Augmented copies were used in (\d) of 2 draws, selected by 5-fold cross-validation", said
+    )
     names = {row.strategy for row in vgg.result.rows}
     assert taken and (int(taken[1]) > 0) == ("probe, no views" in names)
     settings = open_model(vgg.folder / "model").manifest.settings
@@ -252,13 +258,13 @@ def test_views_are_taken_only_where_they_win(vgg: Outcome) -> None:
 
 @pytest.mark.slow
 def test_figures_of_others_stand_beside_with_their_intervals(vgg: Outcome) -> None:
-    (table,) = (one for one in vgg.result.tables if one.title == "Beside published figures")
+    (table,) = (one for one in vgg.result.tables if one.title == "Comparison with published figures")
     lines = table.lines
     probe = vgg.result.rows[0].accuracy
     assert lines[0][:2] == ("this run, probe", f"{100 * probe.value:.2f}") and len(lines) == 3
     assert lines[1][1:4] == ("91.95", "87.3 to 95.0", "200")
     page = vgg.report.read_text()
-    assert "Beside published figures" in page and "LeNet-5" in page and "headstart run typed" in page
+    assert "Comparison with published figures" in page and "LeNet-5" in page and "headstart run typed" in page
 
 
 @pytest.mark.slow
@@ -361,7 +367,7 @@ def test_without_controls_no_verdict_is_given(kept: FolderCache) -> None:
         options=RecipeOptions(cache=kept).extraction, command="",
     )  # fmt: skip
     assert [row.strategy for row in found.result.rows] == ["probe"]
-    assert "no control was run, so whether transfer was worth it is open" in found.result.verdict
+    assert "no control was run, so the benefit of transfer is unknown" in found.result.verdict
 
 
 @pytest.mark.slow

@@ -94,24 +94,24 @@ def test_a_copy_reads_as_the_original(tmp_path: Path) -> None:
         (r"^epochs = 5$", "epoch = 5", r"key 'epoch' in \[training\] is unknown, nearest are epochs"),
         (r"^\[probe\]", "[prob]", r"'prob' is unknown, nearest are probe; table \[probe\] is missing"),
         (r"^title = .*", "", r"'title' is missing"),
-        (r"^title = .*", "title = 3", r"'title' is 3, need text"),
-        (r"^epochs = 5$", 'epochs = "five"', r"'epochs' in \[training\] is 'five', need a whole number"),
-        (r"^epochs = 5$", "epochs = 5.5", r"'epochs' in \[training\] is 5.5, need a whole number"),
-        (r"^epochs = 5$", "epochs = true", r"'epochs' in \[training\] is True, need a whole number"),
+        (r"^title = .*", "title = 3", r"'title' is 3, expected text"),
+        (r"^epochs = 5$", 'epochs = "five"', r"'epochs' in \[training\] is 'five', expected a whole number"),
+        (r"^epochs = 5$", "epochs = 5.5", r"'epochs' in \[training\] is 5.5, expected a whole number"),
+        (r"^epochs = 5$", "epochs = true", r"'epochs' in \[training\] is True, expected a whole number"),
         (
             r"^learning_rate = 6e-3",
             'learning_rate = "x"',
-            r"'learning_rate' in \[training\] is 'x', need a number",
+            r"'learning_rate' in \[training\] is 'x', expected a number",
         ),
-        (r"^collapse = .*", "collapse = 1", r"'collapse' in \[study\] is 1, need true or false"),
-        (r"^draws = .*", "draws = 0", r"'draws' in \[study\] is 0, need at least 1"),
+        (r"^collapse = .*", "collapse = 1", r"'collapse' in \[study\] is 1, expected true or false"),
+        (r"^draws = .*", "draws = 0", r"'draws' in \[study\] is 0, expected at least 1"),
         (
             r"^labels_per_class = .*",
             "labels_per_class = [0]",
-            r"is \[0\], need a list of whole numbers, each at",
+            r"is \[0\], expected a list of whole numbers, each at",
         ),
-        (r"^labels_per_class = .*", "labels_per_class = 5", r"is 5, need a list of whole numbers"),
-        (r"^default = .*", "default = 1", r"'default' in \[data\] is 1, need text"),
+        (r"^labels_per_class = .*", "labels_per_class = 5", r"is 5, expected a list of whole numbers"),
+        (r"^default = .*", "default = 1", r"'default' in \[data\] is 1, expected text"),
         (r"^target_view = .*", "", r"'target_view' in \[data\] is missing"),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, pattern: str, new: str, sentence
 
 def test_a_value_where_a_table_belongs(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('title = "t"\nsummary = "s"\ndata = "digits"\n')
-    with pytest.raises(RecipeError, match=r"'data' is 'digits', need a table; table \[network\] is missing"):
+    with pytest.raises(RecipeError, match=r"'data' is 'digits', expected a table; table \[network\] is"):
         read_recipe(str(tmp_path / "mine.toml"))
 
 
@@ -319,7 +319,7 @@ def test_a_remark_is_said_at_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_without_controls_there_is_no_verdict(name: str, tmp_path: Path) -> None:
     found = run_recipe(quick(name), tmp_path / "out", RecipeOptions(controls=False, progress=SILENT)).result
     assert [row.strategy for row in found.rows] == ["probe"] and not found.comparisons
-    assert "no control was run, so whether transfer was worth it is open" in found.verdict
+    assert "no control was run, so the benefit of transfer is unknown" in found.verdict
 
 
 def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -409,7 +409,7 @@ def test_pictures_say_what_was_called_what_is_true_and_how_sure(result, text):
         assert mark == ("right" if one.called == one.truth else "wrong")
         assert ("✗" in card) == (mark == "wrong") and ("✓" in card) == (mark == "right")
         assert plain(card) == (
-            f"{'✗' if mark == 'wrong' else '✓'} called {one.called} {100 * one.probability:.1f} % "
+            f"{'✗' if mark == 'wrong' else '✓'} predicted {one.called} {100 * one.probability:.1f} % "
             f"truth {one.truth} next {one.second} {100 * one.second_probability:.1f} % {one.name}"
         )
         assert re.findall(r'src="([^"]*)"', card) == [one.address, *([one.heat] if one.heat else [])]
@@ -430,7 +430,7 @@ def test_a_picture_that_is_no_png_is_refused(result):
         replace(good, address="http://example.org/a.png"),
         replace(good, heat="data:image/png;base64,!"),
     ):
-        with pytest.raises(SettingError, match=r"picture 'digits.* is .*, need a PNG"):
+        with pytest.raises(SettingError, match=r"picture 'digits.* is .*, expected a PNG"):
             light(result, galleries=(Gallery("t", "", (bad,)),))
 
 
@@ -443,7 +443,7 @@ def test_a_map_has_every_point_once_and_a_ring_for_every_mistake(result, text):
         **{f"m0-{code}": one.codes.count(code) for code in range(10)},
         "m0-ring": one.right.count(False),
     }
-    assert f"called wrong {one.right.count(False)}" in plain(here)
+    assert f"classified wrongly {one.right.count(False)}" in plain(here)
     keys = re.findall(r'<path class="(k\d)" d="([^"]*)"', here)
     assert len(set(keys)) == 10
 

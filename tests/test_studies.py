@@ -151,7 +151,7 @@ def test_the_choice_sees_only_what_a_fit_learns_from(
     source = replace(trained.source("digits"), candidates=(("hidden1", "flat"), ("hidden2", "flat")))
     found = run_study(source, digits, replace(RIDGE, probe=Probe()))
     assert len(sizes) >= 10 and set(sizes[:10]) == {96}  # four of five folds of 120
-    assert "chosen anew" in found.protocol
+    assert "selected in every fit" in found.protocol
 
 
 def test_an_external_test_set_by_several_people_counts_people(digits: Dataset) -> None:

@@ -269,7 +269,7 @@ def test_the_report_says_how_good_it_is_and_how_it_was_made(run: Run, desk: Path
     assert table["epochs"] == "2" and table["patience"] == "1" and table["augmentation"] == "none"
     assert result["facts"]["command"].startswith("headstart train digits -o m")
     page = (desk / "m" / "report.html").read_text()
-    for words in ("How training went", "What it gets right and wrong", "Can its probabilities", "precision"):
+    for words in ("<h2>Training</h2>", "What it gets right and wrong", "Are its probabilities", "precision"):
         assert words in page
     assert result["verdict"].split(" [")[0] in page
 

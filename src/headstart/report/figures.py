@@ -205,7 +205,7 @@ def learning_curve(curve: Curve, quantity: str, width_px: int = 460) -> str:
     """
     _check(curve.steps, width_px)
     if quantity not in ("loss", "accuracy"):
-        raise SettingError(f"quantity is {quantity!r}, need 'loss' or 'accuracy'; draw each on its own")
+        raise SettingError(f"quantity is {quantity!r}, expected 'loss' or 'accuracy'; draw each on its own")
     scale = 1.0 if quantity == "loss" else 100.0
     series = {
         "train": [scale * value for value in getattr(curve, f"train_{quantity}")],
@@ -232,9 +232,9 @@ def learning_curve(curve: Curve, quantity: str, width_px: int = 460) -> str:
 def _check(items: Sequence[object], width_px: int) -> None:
     """Something to draw, and room to draw it in."""
     if not items:
-        raise SettingError("figure has nothing to draw, need 1 value or more; leave the figure out")
+        raise SettingError("figure has nothing to draw, expected 1 value or more; leave the figure out")
     if width_px < 240:
-        raise SettingError(f"width_px is {width_px!r}, need 240 or more; the labels have no room")
+        raise SettingError(f"width_px is {width_px!r}, expected 240 or more; the labels have no room")
 
 
 def _settings(salt: str, width_px: int) -> Any:

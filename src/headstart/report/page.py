@@ -42,6 +42,7 @@ __all__ = ["render", "write"]
 
 _HERE = Path(__file__).parent
 _WIDE_PX, _NARROW_PX = 1000, 360
+_WORDS = {"cannot tell apart": "no significant difference"}
 _GLYPHS = {"helps": "▲", "hurts": "▼", "cannot tell apart": "≈"}
 
 
@@ -136,11 +137,13 @@ def write(result: StudyResult, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if not target.parent.is_dir():
         raise SettingError(
-            f"path {str(target)!r} is in a folder that does not exist, need one that does; "
+            f"path {str(target)!r} is in a folder that does not exist, expected one that does; "
             f"create it with: mkdir -p {target.parent}"
         )
     if target.is_dir():
-        raise SettingError(f"path {str(target)!r} is a folder, need a file; add a name such as report.html")
+        raise SettingError(
+            f"path {str(target)!r} is a folder, expected a file; add a name such as report.html"
+        )
     page = render(result)
     scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -202,7 +205,7 @@ def _sections(result: StudyResult) -> list[tuple[str, str]]:
         ("training", "Training", result.curves),
         ("mistakes", "Mistakes", result.evaluations),
         ("belief", "Probabilities", result.calibrations),
-        ("pictures", "Pictures", result.galleries),
+        ("pictures", "Images", result.galleries),
         ("maps", "Maps", result.scatters),
         ("search", "Search", result.factors),
     )
@@ -300,6 +303,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             {
                 "it": it,
                 "glyph": _GLYPHS.get(it.verdict, ""),
+                "word": _WORDS.get(it.verdict, it.verdict),
                 "place": _place(it.difference, low, high),
                 "open": _open(it),
             }

@@ -125,13 +125,15 @@ def _check(points: Scatter) -> None:
     if len(sizes) > 1:
         raise ShapeError(
             f"scatter {points.title!r} has {len(points.x)} x, {len(points.y)} y, {len(points.codes)} codes "
-            f"and {len(points.right)} marks, need one of each for every image"
+            f"and {len(points.right)} marks, expected one of each for every image"
         )
     if not points.x:
-        raise SettingError(f"scatter {points.title!r} has no points, need 1 or more; leave the map out")
+        raise SettingError(f"scatter {points.title!r} has no points, expected 1 or more; leave the map out")
     wrong = sorted({code for code in points.codes if not 0 <= code < len(points.classes)})
     if wrong:
-        raise SettingError(f"code is {wrong[0]!r}, need 0 - {len(points.classes) - 1}, a place in classes")
+        raise SettingError(
+            f"code is {wrong[0]!r}, expected 0 - {len(points.classes) - 1}, a place in classes"
+        )
 
 
 def _plane(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float], float]:

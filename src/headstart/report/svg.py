@@ -58,7 +58,7 @@ def reliability(calibration: Calibration) -> str:
     """
     if not calibration.bins:
         raise SettingError(
-            "calibration has no bins, need 1 or more with answers in them; leave the diagram out"
+            "calibration has no bins, expected 1 or more with answers in them; leave the diagram out"
         )
     left, right, top, bottom, floor, foot = 46.0, 424.0, 8.0, 308.0, 388.0, 428.0
     whole = Scale(0.0, 1.0)
@@ -73,12 +73,12 @@ def reliability(calibration: Calibration) -> str:
         _grid([(left, y(tick), right, y(tick)) for tick in whole.ticks(6)]),
         *(_text(left - 8, y(tick) + 4, _share(tick), "end") for tick in whole.ticks(6)),
         f'<path class="diagonal" d="M{x(0):g} {y(0):g}L{x(1):g} {y(1):g}"/>',
-        _text(left + 12, top + 20, "↖ too modest", "start", "word"),
-        _text(right - 8, bottom - 12, "too sure ↘", "end", "word"),
+        _text(left + 12, top + 20, "↖ underconfident", "start", "word"),
+        _text(right - 8, bottom - 12, "overconfident ↘", "end", "word"),
         *(_bin(one, x, y) for one in calibration.bins),
         *_histogram(calibration.bins, x, floor, 52.0),
         *(_text(x(tick), floor + 17, _share(tick), "middle") for tick in whole.ticks(6)),
-        _text((left + right) / 2, foot - 3, "confidence of an answer", "middle", "name"),
+        _text((left + right) / 2, foot - 3, "confidence", "middle", "name"),
     ]
     return _svg("reliability", 440, foot + 4, f"Reliability: {calibration.title}", parts)
 
@@ -118,7 +118,7 @@ def strip(factor: Factor, scores: Scale) -> str:
         )
     trials = [(v, s) for v, s in zip(factor.values, factor.scores, strict=True) if math.isfinite(s)]
     if not trials:
-        raise SettingError(f"factor {factor.name!r} has no score, need 1 or more; leave the factor out")
+        raise SettingError(f"factor {factor.name!r} has no score, expected 1 or more; leave the factor out")
     left, right, top, bottom = 44.0, 312.0, 10.0, 148.0
     named = any(isinstance(value, str) for value, _ in trials)
     spread, ticks = _choices(trials) if named else _numbers(trials, factor.log)
@@ -175,11 +175,11 @@ def rate_test(rates: Sequence[float], losses: Sequence[float], suggestion: float
     """
     if len(rates) != len(losses):
         raise ShapeError(
-            f"rate test has {len(rates)} rates and {len(losses)} losses, need one loss for each rate"
+            f"rate test has {len(rates)} rates and {len(losses)} losses, expected one loss for each rate"
         )
     if len(rates) < 2 or not 0 < rates[0] <= suggestion <= rates[-1]:
         raise SettingError(
-            f"suggestion is {suggestion!r} of {len(rates)} rates, need two rates or more above 0 and a "
+            f"suggestion is {suggestion!r} of {len(rates)} rates, expected two rates or more above 0 and a "
             "suggestion between them; leave the diagram out"
         )
     left, right, top, bottom = 46.0, 444.0, 34.0, 222.0

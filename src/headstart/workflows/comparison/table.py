@@ -92,7 +92,7 @@ def run_table(
         If there is no strategy called ``probe``.
     """
     if PROBE not in strategies:
-        raise DataError(f"strategies are {', '.join(strategies) or 'none'}, need one called {PROBE!r}")
+        raise DataError(f"strategies are {', '.join(strategies) or 'none'}, expected one called {PROBE!r}")
     possible, remarks = _possible(pool, protocol)
     codes, cells = asked.codes(pool.classes), {}
     controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
@@ -148,8 +148,8 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
     # without folds the smallest class in whole is the budget of all labels
     fits = [size for size in protocol.labels_per_class if size < smallest + protocol.crossed]
     left = tuple(
-        f"{size} labels per class were asked for; the smallest class has {smallest}, "
-        "so this budget is left out."
+        f"{size} labels per class were requested; the smallest class has {smallest} images, "
+        "so this number of labels is left out."
         for size in protocol.labels_per_class
         if size not in fits
     )

@@ -19,7 +19,7 @@ PROBE = "probe"
 
 
 FINETUNE = "finetune"
-"""The strategy that opens the network where that beats the probe on images held out."""
+"""The strategy that unfreezes the network where that beats the probe on held-out images."""
 
 
 COLLAPSE = "collapse"
@@ -42,14 +42,14 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     tuple of str
         The verdict first.
     """
-    openings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
+    finetunings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
     comparisons = [one for one in comparisons if one.strategy == PROBE]
     if not comparisons:
         best = [row for row in rows if row.strategy == PROBE][-1].accuracy
         return (
             f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
-            "so whether transfer was worth it is open.",
-            *_opening(openings, n_labels),
+            "so the benefit of transfer is unknown.",
+            *_finetuning(finetunings, n_labels),
         )
     lines = {}
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
@@ -60,21 +60,21 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     headline = 5 if 5 in few else (few[0] if few else None)
     alone = headline == list(lines)[-1] or None not in lines
     first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
-    above = [one for one in openings if one.labels_per_class in (headline, None)]
-    first = " ".join([first, *_opening(above, n_labels)])
-    opened = _opening([one for one in openings if one not in above], n_labels)
+    above = [one for one in finetunings if one.labels_per_class in (headline, None)]
+    first = " ".join([first, *_finetuning(above, n_labels)])
+    opened = _finetuning([one for one in finetunings if one not in above], n_labels)
     worth = _worth(rows, comparisons, headline)
     others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
     return (first, *opened, *worth, *others)
 
 
-def _opening(openings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
-    """When to freeze and when to open: the opened network against the probe, budget by budget."""
+def _finetuning(finetunings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+    """The fine-tuned network against the probe, budget by budget."""
     said = []
-    for one in openings:
+    for one in finetunings:
         found, budget = one.difference, one.labels_per_class
         labels = f"all {n_labels:,} labels" if budget is None else _labels(budget)
-        word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not to be told apart")
+        word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not significantly different")
         said.append(
             f"with {labels} {word}, {100 * found.value:+.2f} points "
             f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
@@ -85,7 +85,7 @@ def _opening(openings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
 def _line(
     rivals: Sequence[Comparison], accuracies: Mapping[str, float], budget: int | None, n_labels: int
 ) -> str:
-    """The probe against its strongest control; collapse uses the source too, so it is said apart."""
+    """The probe against its strongest control; collapse uses the source too and gets its own sentence."""
     without = [one for one in rivals if one.control != COLLAPSE] or rivals
     said = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
     apart = [one for one in rivals if one.control == COLLAPSE and one.verdict == "hurts"]
@@ -139,9 +139,9 @@ def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> 
     span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
     if comparison.verdict == "cannot tell apart":
         alone = found.low > 0 or found.high < 0
-        caveat = ", which chance among so many comparisons can explain (Holm)" if alone else ""
+        caveat = ", not significant after Holm's correction for the number of comparisons" if alone else ""
         return (
-            f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
+            f"{with_labels}, transfer and its strongest control ({rival}) do not differ significantly: "
             f"{100 * found.value:+.2f} points {span}{caveat}{_settled_by(comparison)}."
         )
     points = f"{abs(100 * found.value):.2f} points"
@@ -151,11 +151,15 @@ def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> 
 
 
 def _settled_by(comparison: Comparison) -> str:
-    """How large a test would tell them apart, if the difference is as large as it looks."""
+    """How large a test set would show the difference, if it is as large as it looks."""
     number, here = comparison.n_to_settle, comparison.difference.n
     if number is None:
-        return "; no test of a practical size would"
-    return f"; a test of about {number:,} images could" if number > here else ""
+        return "; no test set of a practical size would show a difference"
+    return (
+        f"; a test set of about {number:,} images could show a difference of this size"
+        if number > here
+        else ""
+    )
 
 
 def _labels(budget: int | None) -> str:

@@ -102,7 +102,7 @@ def recipe_faults(document: Mapping[str, Any]) -> list[str]:
             continue
         if not isinstance(here, dict):
             faults.append(
-                f"table [{table}] is missing" if here is None else f"{table!r} is {here!r}, need a table"
+                f"table [{table}] is missing" if here is None else f"{table!r} is {here!r}, expected a table"
             )
             continue
         for key in here:
@@ -115,7 +115,7 @@ def recipe_faults(document: Mapping[str, Any]) -> list[str]:
 
 def _published_faults(entries: Any) -> list[str]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return [f"'published' is {entries!r}, need tables [[published]]"]
+        return [f"'published' is {entries!r}, expected tables [[published]]"]
     faults = [
         fault
         for entry in entries
@@ -130,7 +130,7 @@ def _published_faults(entries: Any) -> list[str]:
     ]
     shares = [entry["accuracy"] for entry in entries if type(entry.get("accuracy")) in (int, float)]
     return faults + [
-        f"'accuracy' in [[published]] is {share}, need a share from 0 to 1"
+        f"'accuracy' in [[published]] is {share}, expected a share from 0 to 1"
         for share in shares
         if not 0 <= share <= 1
     ]
@@ -145,5 +145,5 @@ def _value_faults(what: str, table: Mapping[str, Any], key: str, kind: type, *, 
     else:
         right = type(value) is kind or (kind is float and type(value) is int)
     if right and kind is int and key in _COUNTS and value < 1:
-        return [f"{what} is {value}, need at least 1"]
-    return [] if right else [f"{what} is {value!r}, need {_WORDS[kind]}"]
+        return [f"{what} is {value}, expected at least 1"]
+    return [] if right else [f"{what} is {value!r}, expected {_WORDS[kind]}"]

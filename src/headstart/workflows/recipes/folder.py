@@ -29,12 +29,12 @@ def check_folder(home: Path) -> None:
     """Refuse somebody else's folder now, not after an hour of training."""
     standing = next(place for place in (home, *home.absolute().parents) if place.exists())
     if not standing.is_dir():
-        raise SettingError(f"{str(standing)!r} is a file, need a folder to write to; choose another")
+        raise SettingError(f"{str(standing)!r} is a file, expected a folder to write to; choose another")
     entries = {entry.name for entry in home.iterdir()} if home.exists() else set()
     ours = not entries or "result.json" in entries
     if not ours or any(
         not (home / name / "manifest.json").is_file() for name in entries & {"source", "model"}
     ):
         raise SettingError(
-            f"{str(home)!r} exists and holds no older result, need a new or empty folder; choose another"
+            f"{str(home)!r} exists and holds no older result, expected a new or empty folder; choose another"
         )

@@ -120,7 +120,7 @@ def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
         return Protocol((), 1, seed, True, shown)
     if wanted >= smallest:
         raise RecipeError(
-            f"recipe {recipe.name!r} asks for {wanted} labels per class, need fewer than the {smallest} "
+            f"recipe {recipe.name!r} asks for {wanted} labels per class, expected fewer than the {smallest} "
             f"images of the smallest class of {train.name!r}; choose larger data with --data"
         )
     return Protocol((wanted,), recipe.draws, seed, False, shown)

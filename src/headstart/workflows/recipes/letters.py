@@ -69,7 +69,7 @@ def run_letters(
     command: str,
     opening: Opening | None = None,
 ) -> Letters:
-    """Run the experiment from digits to a verdict about strangers' letters.
+    """Run the experiment from digits to a verdict on letters by other people.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def run_letters(
     Returns
     -------
     Letters
-        The strangers' letters were opened once, after everything was settled.
+        The letters by other people were used once, after everything was selected.
 
     Raises
     ------
@@ -229,9 +229,9 @@ def _left_out_table(parts: _Parts, dataset: Dataset, alone: StudyResult) -> Plai
     )
     return PlainTable(
         f"The {n} letters themselves",
-        "Each letter judged by a model that learnt from the others (leave-one-out), beside what the textbook "
-        "reports: accuracy on the very images that were learnt from, which any table of answers could have.",
-        ("strategy", "left out, right", "95 % interval, %", "learnt from, right"),
+        "Each letter classified by a model trained on the others (leave-one-out), and what the textbook "
+        "reports: accuracy on the training images themselves, which says nothing about new ones.",
+        ("strategy", "left out, right", "95 % interval, %", "training images, right"),
         lines,
     )
 
@@ -255,8 +255,9 @@ def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
         choice_table(compared),
         title="Configurations compared, on the letters alone",
         caption=f"Leave-one-out cross-validation on the {compared.n_images} letters without augmentation, "
-        f"{compared.n_tried} candidates, the least loss first. So few letters hardly tell them apart: "
-        f"the recipe's own ({recipe.head} on {recipe.tap}, {recipe.views} views) was settled on digits.",
+        f"{compared.n_tried} candidates, the least loss first. So few letters hardly show a difference: "
+        f"the recipe's own ({recipe.head} on {recipe.tap}, {recipe.views} augmented copies) was "
+        "selected on digits.",
     )
 
 

@@ -95,7 +95,7 @@ def _said_of_first(bench: Bench) -> list[str]:
     score = wilson(float(np.stack(bench.hits["probe"])[:, :n].mean()) * n, n)
     return [
         f"On the first {n} test images alone, as the textbook has them, the probe gets {score.value:.2%} "
-        f"[{score.low:.2%}, {score.high:.2%}]: an interval that wide parts few methods."
+        f"[{score.low:.2%}, {score.high:.2%}]: with an interval that wide few methods differ significantly."
     ]
 
 
@@ -105,9 +105,9 @@ def _published_table(published: tuple[Published, ...], table: Table, n_test: int
     lines = [("this run, probe", *_figures(ours.value, n_test), "this page")]
     lines += [(one.what, *_figures(one.accuracy, one.n_test), one.source) for one in published]
     return PlainTable(
-        "Beside published figures",
-        "Each with the interval that its number of test images allows. Other data splits, networks and "
-        "budgets than ours: to be read beside it, not as a contest.",
+        "Comparison with published figures",
+        "Each with the interval that its number of test images allows. Data splits, networks and "
+        "numbers of labels differ from those here, so the figures are no ranking.",
         ("what", "accuracy, %", "95 % interval", "test images", "source"),
         tuple(lines),
     )

@@ -165,12 +165,12 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
-            f"recipe {name!r} is not TOML ({error}), need a recipe as TOML; "
+            f"recipe {name!r} is not TOML ({error}), expected a recipe as TOML; "
             "see one with: headstart recipes show parity"
         ) from error
     if faults := recipe_faults(document):
         raise RecipeError(
-            f"recipe {name!r} is malformed ({'; '.join(faults)}), need the tables and keys of a recipe; "
+            f"recipe {name!r} is malformed ({'; '.join(faults)}), expected the tables and keys of a recipe; "
             "see one with: headstart recipes show parity"
         )
     kind, stem = kind_of(document), Path(name).stem
@@ -201,19 +201,19 @@ def recipe_text(name: str) -> str:
         path = Path(name)
         if not path.is_file():
             raise RecipeError(
-                f"recipe file {name!r} does not exist, need a TOML file; "
+                f"recipe file {name!r} does not exist, expected a TOML file; "
                 "see one with: headstart recipes show parity"
             )
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(
-                f"recipe file {name!r} cannot be read ({error}), need TOML in UTF-8; save it as that"
+                f"recipe file {name!r} cannot be read ({error}), expected TOML in UTF-8; save it as that"
             ) from error
     if name in recipe_names():
         return files("headstart.workflows.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     raise RecipeError(
-        f"recipe {name!r} is unknown, need a registered name or a .toml file, "
+        f"recipe {name!r} is unknown, expected a registered name or a .toml file, "
         f"{nearest(name, recipe_names())}; list all with: headstart recipes"
     )
 

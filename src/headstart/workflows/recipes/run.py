@@ -106,13 +106,13 @@ def run_recipe(
     check_folder(home)
     if options.test is not None and not isinstance(recipe, LettersRecipe):
         raise SettingError(
-            f"recipe {recipe.name!r} has a test split of its own, need none given; leave --test out"
+            f"recipe {recipe.name!r} has a test split of its own, expected none; leave --test out"
         )
     if isinstance(recipe, FrozenRecipe):
         return _run_frozen(recipe, home, options)
     if options.source is not None or options.size_px is not None:
         raise SettingError(
-            f"recipe {recipe.name!r} trains its own source, need none given; leave --source and --size out"
+            f"recipe {recipe.name!r} trains its own source, expected none; leave --source and --size out"
         )
     if isinstance(recipe, LettersRecipe):
         return _run_letters(recipe, home, options)
@@ -148,10 +148,12 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Out
     """An experiment on a network that others trained."""
     if options.opening is not None:
         raise SettingError(
-            f"recipe {recipe.name!r} reads a frozen network, need no finetune; use headstart study for that"
+            f"recipe {recipe.name!r} has a frozen network, expected no finetune; use headstart study for that"
         )
     if options.engine is not None:
-        raise SettingError(f"recipe {recipe.name!r} trains no network, need no engine; leave --engine out")
+        raise SettingError(
+            f"recipe {recipe.name!r} trains no network, expected no engine; leave --engine out"
+        )
     whole = with_test_split(load(options.data or recipe.data), options.seed)
     for remark in _skipped(whole):
         options.progress.remark(remark)
@@ -239,7 +241,7 @@ def _check_names(recipe: Recipe, source: Dataset) -> None:
     for tap in (recipe.tap, recipe.textbook_tap):
         if tap is not None and tap not in spec.layer_names:
             raise UnknownTapError(
-                f"tap {tap!r} is unknown, need one of network {recipe.network!r}, "
+                f"tap {tap!r} is unknown, expected one of network {recipe.network!r}, "
                 f"{nearest(tap, spec.layer_names)}"
             )
 
@@ -357,7 +359,7 @@ def _facts(run: _Run, source: Learnt, transferred: Learnt, seconds: float) -> di
         "target_data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
         "source_fingerprint": source.model.manifest.source_fingerprint,
         "model_fingerprint": transferred.model.manifest.source_fingerprint,
-        "head": f"{about_head(transferred.model.manifest.head)} on tap {run.recipe.tap}",
+        "head": f"{about_head(transferred.model.manifest.head)} at layer {run.recipe.tap}",
         "engine": f"{run.engine}, features by {run.options.runtime}",
         "seed": str(run.options.seed),
         **made_with(run.engine),

@@ -52,7 +52,7 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
     judged = Judged(assessed, table.answers, codes, classes, study.source.input)
     place, head = _explaining(study, judged)
     judged = replace(judged, ask=_asking(study, place, head))
-    study.options.progress.step("looking at the answers", 0, 1)
+    study.options.progress.step("explaining the predictions", 0, 1)
     sizes = {"learnt from": len(judging.pool), judging.judged_on: len(assessed), "classes": len(classes)}
     return StudyResult(
         title=title,
@@ -69,7 +69,7 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
         judged_on=judging.judged_on,
         protocol=judging.sentence + _nested(study),
         findings=found.remarks,
-        calibrations=(reliability("How far its probabilities can be believed", table.answers, codes),),
+        calibrations=(reliability("How reliable its probabilities are", table.answers, codes),),
         galleries=galleries(judged),
         scatters=(
             feature_scatter(
@@ -108,9 +108,7 @@ def _nested(study: StudyContext) -> str:
     _, heads, _ = places_of(study.source, study.probe)
     if not heads:
         return ""
-    return (
-        " Tap, pooling and head were chosen anew, by inner cross-validation, from whatever a fit learnt from."
-    )
+    return " Layer, pooling and head were selected in every fit, by cross-validation on its training images."
 
 
 def _explaining(study: StudyContext, judged: Judged) -> tuple[Place, Head]:
@@ -151,10 +149,10 @@ def study_summary(study: StudyContext) -> str:
     """What learns from how many images, in two sentences."""
     source, probe = study.source, study.probe
     judging = study.judging
-    views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented views each"
+    views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented copies each"
     return (
         f"{short_name(source.name)}, frozen, teaches a head {len(judging.pool.classes)} classes from "
-        f"{len(judging.pool):,} images{views}. Every control learns from the same labels and is judged by "
+        f"{len(judging.pool):,} images{views}. Every control learns from the same labels and is tested on "
         "the same images."
     )
 

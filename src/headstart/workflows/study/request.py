@@ -123,6 +123,6 @@ def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
     numbers = [word for word in words if word != "all"]
     if not words or not all(word.isdecimal() and int(word) >= 1 for word in numbers):
         raise SettingError(
-            f"labels is {text!r}, need whole numbers of at least 1, and all; such as 1,5,10,all"
+            f"labels is {text!r}, expected whole numbers of at least 1, and all; such as 1,5,10,all"
         )
     return tuple(sorted({int(word) for word in numbers})), "all" in words

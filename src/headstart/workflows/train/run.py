@@ -181,7 +181,7 @@ def _check_logs(names: Sequence[str]) -> None:
     """Before anything is computed: the logs themselves are made at the first step."""
     for name in names:
         if name not in LOGS:
-            raise SettingError(f"log is {name!r}, need one of {', '.join(LOGS)}; {nearest(name, LOGS)}")
+            raise SettingError(f"log is {name!r}, expected one of {', '.join(LOGS)}; {nearest(name, LOGS)}")
         if find_spec(_LOG_PACKAGES[name]) is None:  # not imported yet: its maker sets it up first
             require(_LOG_PACKAGES[name], extra="track", for_=f"log {name!r}")
 

@@ -165,7 +165,7 @@ def _verdict(judged: Judged | None) -> str:
         )
     ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
     said = (
-        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are answered rightly "
+        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are classified correctly "
         f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]."
     )
     return f"{said} {judged.table.verdict}" if judged.table.comparisons else said
