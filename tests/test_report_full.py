@@ -413,8 +413,8 @@ def test_pictures_say_what_was_called_what_is_true_and_how_sure(result, text):
             f"truth {one.truth} next {one.second} {100 * one.second_probability:.1f} % {one.name}"
         )
         assert re.findall(r'src="([^"]*)"', card) == [one.address, *([one.heat] if one.heat else [])]
-    assert here.count("laid over it") == 1  # said once, where there is heat
-    assert here.index("laid over it") < here.index(result.galleries[1].title)
+    assert here.count("a map of what the network looked at") == 1  # said once, where there is heat
+    assert here.index("a map of what the network looked at") < here.index(result.galleries[1].title)
 
 
 def test_a_picture_of_unknown_truth_is_neither_right_nor_wrong(result):
