@@ -263,7 +263,7 @@ def test_the_report_says_how_good_it_is_and_how_it_was_made(run: Run, desk: Path
     assert found["accuracy"]["n"] == 90, "the other half decided when to stop"
     assert sum(map(sum, found["confusion"])) == 90
     assert result["calibrations"][0]["n"] == 90 and len(result["curves"][0]["steps"]) == 2
-    assert result["verdict"].startswith("mlp answers ") and "90 validation images" in result["verdict"]
+    assert result["verdict"].startswith("mlp classifies ") and "90 validation images" in result["verdict"]
     assert "90 others decided when to stop" in result["summary"]
     table = dict(result["tables"][0]["lines"])
     assert table["epochs"] == "2" and table["patience"] == "1" and table["augmentation"] == "none"
