@@ -23,7 +23,7 @@ from headstart.strategies.finetune.decide import Decision, Finetuner, Trial
 from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
-from headstart.workflows.study.protocol import Protocol, rounds_of
+from headstart.workflows.comparison.protocol import Protocol, rounds_of
 
 DEPTHS = ("head", "last", "2", "3", "all")
 

@@ -32,9 +32,9 @@ from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
 from headstart.strategies.places import Probe
-from headstart.workflows.study.controls import majority
-from headstart.workflows.study.protocol import Protocol, decide
-from headstart.workflows.study.table import run_table
+from headstart.workflows.comparison.controls import majority
+from headstart.workflows.comparison.protocol import Protocol, decide
+from headstart.workflows.comparison.table import run_table
 
 _SPEC = architecture("mlp", InputSpec(28, 28, 1), 10)
 _PROBE = Probe("hidden2", "flat", "ridge")

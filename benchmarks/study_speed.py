@@ -27,7 +27,8 @@ def child(weights: str, folder: str) -> None:
     from headstart.sources.features import Extraction
     from headstart.sources.registry import open_source
     from headstart.system.cache import default_cache
-    from headstart.workflows.study.run import Wanted, run_study
+    from headstart.workflows.study.request import StudyRequest
+    from headstart.workflows.study.run import run_study
 
     begun = perf_counter()
     mnist = load("mnist").split("train")
@@ -35,7 +36,7 @@ def child(weights: str, folder: str) -> None:
     digits = from_arrays(some.images.pixels, some.labels)  # type: ignore[attr-defined]
     source = open_source(f"timm:local-dir:{weights}", digits, 0, 112)
     controls = ("majority", "raw pixels", "random frozen", "scratch")
-    found = run_study(source, digits, Wanted(controls=controls), options=Extraction(default_cache()))
+    found = run_study(source, digits, StudyRequest(controls=controls), options=Extraction(default_cache()))
     (Path(folder) / "report.html").write_text(render(found), encoding="utf-8")
     cells = {f"{row.strategy}, {row.labels_per_class or 'all'}": round(row.seconds, 3) for row in found.rows}
     print(json.dumps({"study_s": perf_counter() - begun, "verdict": found.verdict, "cells": cells}))

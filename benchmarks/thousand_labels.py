@@ -49,7 +49,7 @@ from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import training_views
 from headstart.system.cache import default_cache
-from headstart.workflows.study.protocol import Protocol, rounds_of
+from headstart.workflows.comparison.protocol import Protocol, rounds_of
 
 DIGITS, PER_CLASS = InputSpec(28, 28, 1), 100
 HANDS = parse_augmentation("many-hands", 1)

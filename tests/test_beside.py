@@ -13,9 +13,9 @@ from headstart.errors import DataError, HeadstartError
 from headstart.records import Array
 from headstart.system import processes as beside
 from headstart.system.processes import run_beside, warm_up
-from headstart.workflows.study.controls import majority
-from headstart.workflows.study.protocol import Protocol
-from headstart.workflows.study.table import run_table
+from headstart.workflows.comparison.controls import majority
+from headstart.workflows.comparison.protocol import Protocol
+from headstart.workflows.comparison.table import run_table
 
 
 def test_calls_run_in_other_processes_in_order_and_their_errors_arrive() -> None:

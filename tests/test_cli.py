@@ -352,7 +352,7 @@ def test_run_without_controls_leaves_the_question_open(run: Run, desk: Path) -> 
     said = run("run", "odd-to-even", "--data", "digits", "--no-controls", "-o", "out", "--seed", "1")
     assert (said.code, said.err) == (0, "")
     assert re.search(r"^probe +\d+\.\d\d \[\d\d\.\d, \d+\.\d\]$", said.out, re.MULTILINE)
-    assert "no control was run, so whether transfer was worth it is open" in said.out
+    assert "no control was run, so the benefit of transfer is unknown" in said.out
     assert said.out.endswith("\nReport: out/report.html\n")
     assert sorted(path.name for path in (desk / "out").iterdir()) == [
         "card.md",

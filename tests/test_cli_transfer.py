@@ -138,7 +138,7 @@ def test_few_images_are_judged_also_where_nothing_is_selected(
 ) -> None:
     lay("pics", {"3": 10, "8": 10})
     said = transferred(run)
-    assert "of 20 cross-validated images are answered rightly [" in said.out
+    assert "of 20 cross-validated images are classified correctly [" in said.out
     assert "Report: m/report.html" in said.out
 
 
@@ -146,7 +146,7 @@ def test_few_images_are_judged_also_where_nothing_is_selected(
 def test_few_images_are_judged_by_cross_validation(run: Run, lay: Lay) -> None:
     lay("pics", {"3": 10, "8": 10})
     said = transferred(run, "--size", "64", source=TINY)
-    assert "of 20 cross-validated images are answered rightly [" in said.out
+    assert "of 20 cross-validated images are classified correctly [" in said.out
     for name in ("probe", "raw pixels", "majority"):
         assert re.search(rf"^{name} +\d+\.\d\d \[", said.out, re.MULTILINE)
 

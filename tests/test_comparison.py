@@ -14,8 +14,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError
 from headstart.strategies.fits import Strategy
-from headstart.workflows.study.protocol import Protocol
-from headstart.workflows.study.table import Table, run_table
+from headstart.workflows.comparison.protocol import Protocol
+from headstart.workflows.comparison.table import Table, run_table
 
 ALL = Protocol(())
 
@@ -152,9 +152,9 @@ def test_budgets_that_the_smallest_class_cannot_fill_are_left_out_and_named() ->
             80,
             80,
             "cannot tell apart",
-            r"^With all 20 labels, .* \(rival\) cannot be told apart: \+0\.00 points",
+            r"^With all 20 labels, .* \(rival\) do not differ significantly: \+0\.00 points",
         ),
-        (80, 79, "cannot tell apart", r"cannot be told apart: \+1\.00 points"),
+        (80, 79, "cannot tell apart", r"do not differ significantly: \+1\.00 points"),
     ],
 )
 def test_the_verdict_says_what_was_found(
@@ -272,7 +272,7 @@ def test_without_controls_the_question_is_open() -> None:
     found = table(blank(10, 10), blank(50, 50), probe=90)
     assert found.comparisons == ()
     assert found.verdict.startswith("The probe gets 90.00% right [82.56%, 94.48%]")
-    assert found.verdict.endswith("no control was run, so whether transfer was worth it is open.")
+    assert found.verdict.endswith("no control was run, so the benefit of transfer is unknown.")
 
 
 def test_the_probe_is_known_by_its_name_not_its_place() -> None:
@@ -283,7 +283,7 @@ def test_the_probe_is_known_by_its_name_not_its_place() -> None:
 
 
 def test_without_a_probe_there_is_nothing_to_compare() -> None:
-    with pytest.raises(DataError, match="strategies are rival, need one called 'probe'"):
+    with pytest.raises(DataError, match="strategies are rival, expected one called 'probe'"):
         table(blank(5, 5), blank(5, 5), rival=5)
 
 

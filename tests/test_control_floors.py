@@ -16,8 +16,8 @@ from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import Reader, Strategy, redrawn_probe
 from headstart.strategies.places import Probe
-from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
-from headstart.workflows.study.run import Wanted
+from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.study.request import StudyRequest
 
 BUDGETS = (1, 3, 10)
 FLOORS = {
@@ -40,7 +40,7 @@ def control(name: str, pool: Dataset, asked: Dataset) -> Strategy:
     if name == "random frozen":
         probe = Probe("hidden1", "flat", "ridge")
         return redrawn_probe(lambda seed: Reader(random_source(spec, seed), pool, asked), probe)
-    settings = Wanted().scratch
+    settings = StudyRequest().scratch
     return network_from_scratch(spec, "scratch", settings, pool, asked, frames=frames_for(pool))
 
 

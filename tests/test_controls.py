@@ -18,10 +18,10 @@ from headstart.networks.specs import architecture
 from headstart.records import InputSpec, TrainSettings
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import FeatureOptions, Reader, fitted, probe
-from headstart.workflows.study import baselines as plain_controls
-from headstart.workflows.study import controls
-from headstart.workflows.study.baselines import frames_for, network_from_scratch, raw_pixels
-from headstart.workflows.study.controls import collapse, frozen_controls
+from headstart.workflows.comparison import baselines as plain_controls
+from headstart.workflows.comparison import controls
+from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.controls import collapse, frozen_controls
 
 # --- strategies
 

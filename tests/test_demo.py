@@ -65,5 +65,5 @@ def test_the_demo_helps_by_much_over_every_control(tmp_path: Path) -> None:
     assert len(first) == 4 and all(one["verdict"] == "helps" for one in first)
     assert min(one["difference"]["value"] for one in first) > 0.08
     assert "With 1 label per class, transfer helps by" in said
-    assert "judged by 360 others" in result["protocol"]
+    assert "tested on 360 others" in result["protocol"]
     assert "The most confident mistakes" in report and report.count("data:image/png;base64,") > 16

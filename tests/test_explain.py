@@ -97,9 +97,9 @@ def test_images_are_not_written_to_and_none_is_fine() -> None:
     [
         (inked()[0], np.array([0]), 7, ShapeError, r"images have shape \(28, 14, 1\)"),
         (inked().astype(float), np.array([0]), 7, ShapeError, "dtype float64"),
-        (inked(2), np.array([0]), 7, ShapeError, r"codes have shape \(1,\), need \(2,\)"),
-        (inked(), np.array([0]), 1, SettingError, "n_cells is 1, need 2 to 14"),
-        (inked(), np.array([0]), 15, SettingError, "n_cells is 15, need 2 to 14"),
+        (inked(2), np.array([0]), 7, ShapeError, r"codes have shape \(1,\), expected \(2,\)"),
+        (inked(), np.array([0]), 1, SettingError, "n_cells is 1, expected 2 to 14"),
+        (inked(), np.array([0]), 15, SettingError, "n_cells is 15, expected 2 to 14"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(

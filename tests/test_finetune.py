@@ -47,7 +47,8 @@ from headstart.strategies.finetune.rules import (
 from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
-from headstart.workflows.study.run import Wanted, run_study
+from headstart.workflows.study.request import StudyRequest
+from headstart.workflows.study.run import run_study
 from headstart.workflows.transfer.run import run_transfer
 
 pytest.importorskip("torch", reason="needs torch")
@@ -483,7 +484,7 @@ def test_networks_are_not_held_for_later(
 @pytest.mark.slow
 def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> None:
     some = digits.subset(np.arange(0, 1797, 3))
-    wanted = Wanted(
+    wanted = StudyRequest(
         Probe("block4", "flat", "ridge"),
         "holdout",
         (5,),

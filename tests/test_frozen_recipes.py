@@ -24,8 +24,9 @@ from headstart.sources.registry import open_source
 from headstart.system.cache import FolderCache
 from headstart.workflows.recipes import frozen as runner
 from headstart.workflows.recipes.frozen import run_frozen
+from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
-from headstart.workflows.recipes.run import Options, Outcome, run_recipe, with_test_split
+from headstart.workflows.recipes.run import run_recipe, with_test_split
 
 FROZEN = ("pretrained-digits", "vgg16-mnist")
 TINY = "random:timm:test_resnet"
@@ -89,21 +90,25 @@ def test_what_is_left_out_is_chosen_or_left_out(tmp_path: Path) -> None:
         (r"^\[\[published\]\]", "[[publishd]]", r"'publishd' is unknown, nearest are published"),
         (r"^\[data\]\ndefault = .*", "", r"table \[data\] is missing"),
         (r'^name = "timm:vgg16"', "", r"'name' in \[source\] is missing"),
-        (r'^name = "timm:vgg16"', "name = 16", r"'name' in \[source\] is 16, need text"),
+        (r'^name = "timm:vgg16"', "name = 16", r"'name' in \[source\] is 16, expected text"),
         (r"^title = .*", "", r"'title' is missing"),
-        (r'^augment = "handwriting"', "augment = 1", r"'augment' in \[probe\] is 1, need text"),
-        (r"^views = 3", "views = 0", r"'views' in \[probe\] is 0, need at least 1"),
-        (r"^views = 3", "views = 1.5", r"'views' in \[probe\] is 1.5, need a whole number"),
-        (r"^draws = 5", "draws = true", r"'draws' in \[study\] is True, need a whole number"),
-        (r"^labels_per_class = 100", "labels_per_class = [100]", r"is \[100\], need a whole number"),
-        (r"^first_test_images = 200", "first_test_images = 0", r"is 0, need at least 1"),
+        (r'^augment = "handwriting"', "augment = 1", r"'augment' in \[probe\] is 1, expected text"),
+        (r"^views = 3", "views = 0", r"'views' in \[probe\] is 0, expected at least 1"),
+        (r"^views = 3", "views = 1.5", r"'views' in \[probe\] is 1.5, expected a whole number"),
+        (r"^draws = 5", "draws = true", r"'draws' in \[study\] is True, expected a whole number"),
+        (r"^labels_per_class = 100", "labels_per_class = [100]", r"is \[100\], expected a whole number"),
+        (r"^first_test_images = 200", "first_test_images = 0", r"is 0, expected at least 1"),
         (
             r"^accuracy = 0.9195",
             'accuracy = "91 %"',
-            r"'accuracy' in \[\[published\]\] is '91 %', need a num",
+            r"'accuracy' in \[\[published\]\] is '91 %', expected a num",
         ),
         (r"^n_test = 200", "", r"'n_test' in \[\[published\]\] is missing"),
-        (r"^n_test = 200", "n_test = 200.0", r"'n_test' in \[\[published\]\] is 200.0, need a whole number"),
+        (
+            r"^n_test = 200",
+            "n_test = 200.0",
+            r"'n_test' in \[\[published\]\] is 200.0, expected a whole number",
+        ),
         (r"^\[probe\]", "[network]", r"'network' is unknown"),
     ],
 )
@@ -117,13 +122,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, pattern: str, new: str, sentence
 def test_published_must_be_tables(tmp_path: Path, value: str) -> None:
     text = recipe_text("vgg16-mnist").partition("[[published]]")[0]
     (tmp_path / "mine.toml").write_text(f"published = {value}\n{text}")
-    with pytest.raises(RecipeError, match=r"'published' is .*, need tables \[\[published\]\]"):
+    with pytest.raises(RecipeError, match=r"'published' is .*, expected tables \[\[published\]\]"):
         read_recipe(str(tmp_path / "mine.toml"))
 
 
 @pytest.mark.parametrize("value", ["labels_per_class = 0", "labels_per_class = -5"])
 def test_no_labels_are_not_enough(tmp_path: Path, value: str) -> None:
-    with pytest.raises(RecipeError, match="need at least 1"):
+    with pytest.raises(RecipeError, match="expected at least 1"):
         read_recipe(changed(tmp_path, "vgg16-mnist", (r"^labels_per_class = .*", value)))
 
 
@@ -142,26 +147,28 @@ def test_a_published_figure_is_a_share_of_some_images(tmp_path: Path, figure: st
 
 
 def ask(name: str, home: Path, recipe: FrozenRecipe | None = None, **changes: Any) -> Outcome:
-    return run_recipe(recipe or frozen(name), home / "out", replace(Options(source="pixels"), **changes))
+    return run_recipe(
+        recipe or frozen(name), home / "out", replace(RecipeOptions(source="pixels"), **changes)
+    )
 
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_an_engine_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=f"recipe '{name}' trains no network, need no engine"):
+    with pytest.raises(SettingError, match=f"recipe '{name}' trains no network, expected no engine"):
         ask(name, tmp_path, engine="scratch")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("given", [{"source": "pixels"}, {"size_px": 64}])
 def test_a_recipe_that_trains_takes_no_source(given: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="recipe 'parity' trains its own source, need none given"):
-        run_recipe(read_recipe("parity"), tmp_path / "out", Options(**given))
+    with pytest.raises(SettingError, match="recipe 'parity' trains its own source, expected none"):
+        run_recipe(read_recipe("parity"), tmp_path / "out", RecipeOptions(**given))
     assert not list(tmp_path.iterdir())
 
 
 def test_more_labels_than_there_are_is_an_error(tmp_path: Path) -> None:
     recipe = replace(frozen("vgg16-mnist"), labels_per_class=1_000)
-    with pytest.raises(RecipeError, match=r"asks for 1000 labels per class, need fewer than the 1\d\d"):
+    with pytest.raises(RecipeError, match=r"asks for 1000 labels per class, expected fewer than the 1\d\d"):
         ask("vgg16-mnist", tmp_path, recipe)
     assert not list(tmp_path.iterdir())
 
@@ -175,7 +182,7 @@ def test_a_leak_between_train_and_test_is_an_error(digits: Dataset, tmp_path: Pa
     with pytest.raises(DataError, match="in two splits"):
         run_frozen(
             frozen("vgg16-mnist"), whole, source_name="pixels", seed=0, controls=True,
-            options=Options().extraction, command="",
+            options=RecipeOptions().extraction, command="",
         )  # fmt: skip
 
 
@@ -200,13 +207,15 @@ def kept(warm: Path) -> Iterator[FolderCache]:
 def vgg(kept: FolderCache, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     home = tmp_path_factory.mktemp("vgg")
     recipe = read_recipe(changed(home, "vgg16-mnist", *SMALL))
-    return run_recipe(recipe, home / "out", Options(source=TINY, cache=kept, command="headstart run typed"))
+    return run_recipe(
+        recipe, home / "out", RecipeOptions(source=TINY, cache=kept, command="headstart run typed")
+    )
 
 
 @pytest.fixture(scope="module")
 def dense(kept: FolderCache, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     home = tmp_path_factory.mktemp("dense")
-    options = Options(source=TINY, cache=kept, data="digits:0-4", size_px=48)
+    options = RecipeOptions(source=TINY, cache=kept, data="digits:0-4", size_px=48)
     return run_recipe(read_recipe("pretrained-digits"), home / "out", options)
 
 
@@ -237,8 +246,10 @@ def test_the_cost_of_the_flip_is_said_in_figures(vgg: Outcome) -> None:
 
 @pytest.mark.slow
 def test_views_are_taken_only_where_they_win(vgg: Outcome) -> None:
-    (said,) = (text for text in vgg.result.remarks if text.startswith("Views were taken"))
-    taken = re.match(r"Views were taken in (\d) of 2 draws, by 5-fold cross-validation", said)
+    (said,) = (text for text in vgg.result.remarks if text.startswith("Augmented copies were used"))
+    taken = re.match(
+        r"Augmented copies were used in (\d) of 2 draws, selected by 5-fold cross-validation", said
+    )
     names = {row.strategy for row in vgg.result.rows}
     assert taken and (int(taken[1]) > 0) == ("probe, no views" in names)
     settings = open_model(vgg.folder / "model").manifest.settings
@@ -247,13 +258,13 @@ def test_views_are_taken_only_where_they_win(vgg: Outcome) -> None:
 
 @pytest.mark.slow
 def test_figures_of_others_stand_beside_with_their_intervals(vgg: Outcome) -> None:
-    (table,) = (one for one in vgg.result.tables if one.title == "Beside published figures")
+    (table,) = (one for one in vgg.result.tables if one.title == "Comparison with published figures")
     lines = table.lines
     probe = vgg.result.rows[0].accuracy
     assert lines[0][:2] == ("this run, probe", f"{100 * probe.value:.2f}") and len(lines) == 3
     assert lines[1][1:4] == ("91.95", "87.3 to 95.0", "200")
     page = vgg.report.read_text()
-    assert "Beside published figures" in page and "LeNet-5" in page and "headstart run typed" in page
+    assert "Comparison with published figures" in page and "LeNet-5" in page and "headstart run typed" in page
 
 
 @pytest.mark.slow
@@ -322,7 +333,7 @@ def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
     one, two = (
         run_frozen(
             recipe, data, source_name=TINY, seed=0, controls=False,
-            options=Options(cache=kept).extraction, command="",
+            options=RecipeOptions(cache=kept).extraction, command="",
         )
         for data in (whole, replace(whole, labels=labels))
     )  # fmt: skip
@@ -339,7 +350,7 @@ def test_the_same_seed_gives_the_same_model_and_rows(kept: FolderCache) -> None:
     def found(seed: int) -> Any:
         return run_frozen(
             recipe, whole, source_name=TINY, seed=seed, controls=True,
-            options=Options(cache=kept).extraction, command="",
+            options=RecipeOptions(cache=kept).extraction, command="",
         )  # fmt: skip
 
     one, two = found(0), found(0)
@@ -353,10 +364,10 @@ def test_without_controls_no_verdict_is_given(kept: FolderCache) -> None:
     recipe = replace(frozen("pretrained-digits"), head="ridge")
     found = run_frozen(
         recipe, with_test_split(load("digits:0-1"), 0), source_name="pixels", seed=0, controls=False,
-        options=Options(cache=kept).extraction, command="",
+        options=RecipeOptions(cache=kept).extraction, command="",
     )  # fmt: skip
     assert [row.strategy for row in found.result.rows] == ["probe"]
-    assert "no control was run, so whether transfer was worth it is open" in found.result.verdict
+    assert "no control was run, so the benefit of transfer is unknown" in found.result.verdict
 
 
 @pytest.mark.slow
@@ -366,7 +377,7 @@ def test_only_a_trained_network_is_compared_with_a_random_one(kept: FolderCache,
     )
     found = run_frozen(
         recipe, with_test_split(load("digits:0-1"), 0), source_name=local_network(tmp_path / "network"),
-        seed=0, controls=True, options=Options(cache=kept).extraction, command="",
+        seed=0, controls=True, options=RecipeOptions(cache=kept).extraction, command="",
     )  # fmt: skip
     assert [row.strategy for row in found.result.rows] == ["probe", "raw pixels", "majority", "random frozen"]
     assert "random frozen" in {one.control for one in found.result.comparisons}
@@ -411,7 +422,7 @@ def test_the_textbook_learns_from_all_labels_of_its_draw(
 
     monkeypatch.setattr(runner, "make_head", spying)
     some = np.arange(100)
-    bench = runner._Bench(
+    bench = runner.Bench(
         read_recipe("vgg16-mnist"),  # type: ignore[arg-type]
         open_source("pixels", digits),
         digits,
@@ -419,6 +430,6 @@ def test_the_textbook_learns_from_all_labels_of_its_draw(
         Extraction(),
         0,
     )
-    plan = runner._Plan(("values", "flat"), "mlp", None, None)
+    plan = runner.Plan(("values", "flat"), "mlp", None, None)
     runner._fitted(bench, some, plan, 0, "a curve")
     assert fits == [(90, True), (100, False)] and [one.title for one in bench.curves] == ["a curve"]

@@ -86,27 +86,27 @@ def test_surest_mistakes_come_first() -> None:
     ]
     assert [round(one.probability, 2) for one in found.pictures] == [0.95, 0.7, 0.55]
     assert [round(one.second_probability, 2) for one in found.pictures] == [0.05, 0.2, 0.45]
-    assert found.caption.startswith("3 of 5 images were called something else")
+    assert found.caption.startswith("3 of 5 images were assigned to another class")
     assert "surest" not in found.caption and all(not one.heat for one in found.pictures)
     some = mistakes(judged(), most=2)
     assert [one.name for one in some.pictures] == ["image 2", "image 1"]
-    assert "here are the 2 that the model was surest of" in some.caption
+    assert "here are the 2 with the highest probability" in some.caption
 
 
 def test_least_certain_come_first_right_or_wrong() -> None:
     found = least_certain(judged(), most=3)
     assert found.title == "The least certain"
     assert [one.name for one in found.pictures] == ["image 3", "image 4", "image 1"]
-    assert "1 of these 3 was called right" in found.caption and "None" not in found.caption
+    assert "1 of these 3 was classified correctly" in found.caption and "None" not in found.caption
 
 
 def test_where_nothing_is_wrong_it_is_said() -> None:
     right = judged(codes=PROBS.argmax(axis=1))
     assert mistakes(right).pictures == ()
-    assert mistakes(right).caption == "None of 5 images was called wrong."
+    assert mistakes(right).caption == "None of 5 images was classified wrongly."
     (only,) = galleries(right)
     assert only.title == "The least certain"
-    assert only.caption.startswith("None of 5 images was called wrong. ")
+    assert only.caption.startswith("None of 5 images was classified wrongly. ")
 
 
 def test_at_most_eight_pictures_of_the_right_images() -> None:
@@ -130,7 +130,7 @@ def test_six_maps_in_all_most_of_them_for_mistakes() -> None:
     assert [bool(one.heat) for one in wrong.pictures] == [True, True, True]
     assert [bool(one.heat) for one in unsure.pictures] == [True, True, True, False, False]
     assert asked == [3 * 37, 3 * 37]
-    assert "The maps of the first 3 show what the answer rests on" in wrong.caption
+    assert "The maps of the first 3 show what the prediction depends on" in wrong.caption
     few = galleries(judged(spec=InputSpec(8, 8, 1), ask=ask), heats=2)
     assert [sum(bool(one.heat) for one in each.pictures) for each in few] == [2, 0]
     assert "maps" not in few[1].caption
@@ -216,10 +216,10 @@ def test_galleries_of_a_model(model: Model) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"probs": PROBS[:4]}, r"probs have shape \(4, 3\), need \(5, 3\)"),
-        ({"probs": PROBS[:, :2]}, r"probs have shape \(5, 2\), need \(5, 3\)"),
-        ({"codes": np.zeros(4, np.int64)}, r"codes have shape \(4,\), need \(5,\)"),
-        ({"classes": ("cat",), "probs": PROBS[:, :1]}, "classes are .'cat'., need at least 2"),
+        ({"probs": PROBS[:4]}, r"probs have shape \(4, 3\), expected \(5, 3\)"),
+        ({"probs": PROBS[:, :2]}, r"probs have shape \(5, 2\), expected \(5, 3\)"),
+        ({"codes": np.zeros(4, np.int64)}, r"codes have shape \(4,\), expected \(5,\)"),
+        ({"classes": ("cat",), "probs": PROBS[:, :1]}, "classes are .'cat'., expected at least 2"),
         ({"ask": ask_brightness}, "ask has no spec"),
         ({"probs": PROBS[:4], "codes": np.zeros(4, np.int64)}, "probs have .* also codes have"),
     ],

@@ -16,8 +16,9 @@ from headstart.models.model import open_model
 from headstart.records import TrainSettings
 from headstart.system.cache import FolderCache
 from headstart.workflows.recipes import letters
+from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import LettersRecipe, read_recipe, recipe_text
-from headstart.workflows.recipes.run import Options, Outcome, run_recipe
+from headstart.workflows.recipes.run import run_recipe
 
 QUICK = TrainSettings(epochs=1, batch_size=64)
 HERE = Path(os.environ.get("HEADSTART_DATA", "/nowhere")) / "greek" / "train"
@@ -57,7 +58,7 @@ def ran(home: Path, *, controls: bool = True) -> Outcome:
         parts = {"digits": load("digits"), "few": few, "others": others}
         patch.setattr(letters, "load", lambda name: parts[name])
         cache = FolderCache(home / "features", 2**30)
-        options = Options(
+        options = RecipeOptions(
             data="few", test="others", cache=cache, command="headstart run greek", controls=controls
         )
         return run_recipe(quick(), home / "out", options)
@@ -67,14 +68,14 @@ def test_the_table_has_the_textbook_and_every_control(outcome: Outcome) -> None:
     names = {row.strategy for row in outcome.result.rows}
     assert names == {"probe", "textbook", "raw pixels", "random frozen", "scratch", "majority"}
     assert {row.accuracy.n for row in outcome.result.rows} == {60}
-    assert "6 groups" in outcome.result.protocol and "opened once" in outcome.result.protocol
+    assert "6 groups" in outcome.result.protocol and "used once" in outcome.result.protocol
 
 
 def test_without_controls_there_is_no_verdict(tmp_path: Path) -> None:
     """The textbook's way is no control: that the probe beats it does not say that transfer helps."""
     found = ran(tmp_path, controls=False).result
     assert [row.strategy for row in found.rows] == ["probe", "textbook"] and not found.comparisons
-    assert "no control was run, so whether transfer was worth it is open" in found.verdict
+    assert "no control was run, so the benefit of transfer is unknown" in found.verdict
     assert [line[0] for line in found.tables[0].lines] == ["probe", "textbook"]
     assert "helps" not in found.verdict and "hurts" not in found.verdict
 
@@ -141,7 +142,7 @@ def test_letters_that_are_not_here_are_said_in_a_sentence(
 def test_a_recipe_with_a_test_set_of_its_own_is_checked_whole(tmp_path: Path) -> None:
     broken = recipe_text("greek").replace('policy = "ink"\n', "").replace("views = 20", 'views = "many"')
     (tmp_path / "mine.toml").write_text(broken, encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"'policy' in \[probe\] is missing.*'views'.*need a whole number"):
+    with pytest.raises(RecipeError, match=r"'policy' in \[probe\] is missing.*'views'.*expected a whole"):
         read_recipe(str(tmp_path / "mine.toml"))
 
 

@@ -11,7 +11,14 @@ from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError, SettingError
-from headstart.workflows.study.protocol import Judging, Parting, Protocol, decide, rounds_of, smallest_class
+from headstart.workflows.comparison.protocol import (
+    Judging,
+    Parting,
+    Protocol,
+    decide,
+    rounds_of,
+    smallest_class,
+)
 
 
 def blank(n_images: int, *, groups: int = 0, n_test: int = 0) -> Dataset:
@@ -33,20 +40,20 @@ def partings(judging: Judging, budgets: tuple[int, ...] = ()) -> dict[int | None
         (blank(50), "leave-one-out", "Each of the 50 images"),
         (blank(51), "folds", "5 folds of whole images, 5 times"),
         (blank(999), "folds", "corrected resampled t-test"),
-        (blank(1_000), "holdout", "judged by 200 others (a stratified 20% held out by the seed)"),
-        (blank(700, n_test=200), "holdout", "judged by 200 others (the dataset's own test split)"),
+        (blank(1_000), "holdout", "tested on 200 others (a stratified 20% held out by the seed)"),
+        (blank(700, n_test=200), "holdout", "tested on 200 others (the dataset's own test split)"),
         (blank(700, n_test=199), "folds", "its splits pooled"),
         (blank(90, groups=9), "grouped", "5 folds of whole groups"),
         (blank(90, groups=3), "grouped", "3 folds of whole groups"),
         (
             blank(700, groups=9, n_test=199),
             "grouped",
-            "splits pooled, were parted into 5 folds of whole groups",
+            "splits pooled, were split into 5 folds of whole groups",
         ),
         (
             blank(700, groups=9, n_test=200),
             "holdout",
-            "(the dataset's own test split), which were opened once",
+            "(the dataset's own test split), which were used once",
         ),
     ],
 )
@@ -59,7 +66,7 @@ def test_a_test_split_by_other_people_is_said_to_be_by_others() -> None:
     splits = np.where(np.arange(480) // 2 % 12 < 6, "train", "test")
     judging = decide(replace(blank(480, groups=12), splits=splits))
     assert judging.protocol.kind == "holdout"
-    assert "(the dataset's own test split; 6 groups, none of them learnt from)" in judging.sentence
+    assert "(the dataset's own test split; 6 groups, none of them in the training images)" in judging.sentence
 
 
 def test_a_test_set_of_its_own_is_the_judge_whatever_its_size() -> None:
@@ -121,10 +128,10 @@ def test_the_smallest_class_is_counted_where_it_is_learnt_from() -> None:
 @pytest.mark.parametrize(
     ("dataset", "external", "kind", "sentence"),
     [
-        (blank(60), None, "foldz", r"need one of holdout, folds.*nearest.*folds"),
-        (blank(60), None, "external", "need a test set; name one with --test"),
-        (blank(60), blank(20), "folds", "need 'external' with one"),
-        (blank(60), None, "grouped", "has no groups, need a column group or writer"),
+        (blank(60), None, "foldz", r"expected one of holdout, folds.*nearest.*folds"),
+        (blank(60), None, "external", "expected a test set; name one with --test"),
+        (blank(60), blank(20), "folds", "expected 'external' with one"),
+        (blank(60), None, "grouped", "has no groups, expected a column group or writer"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -23,8 +23,9 @@ from headstart.records import InputSpec, TrainSettings
 from headstart.strategies.parts import training_parts
 from headstart.system.progress import SILENT
 from headstart.workflows.recipes import run as runner
+from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import Recipe, read_recipe, recipe_names, recipe_text
-from headstart.workflows.recipes.run import Options, Outcome, run_recipe, with_test_split
+from headstart.workflows.recipes.run import run_recipe, with_test_split
 
 QUICK = TrainSettings(epochs=2, learning_rate=3e-3)
 TIMES = ("learning_the_source", "learning_the_head", "everything", "date")
@@ -50,7 +51,9 @@ def quick(name: str, **changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def parity(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return run_recipe(quick("parity"), tmp_path_factory.mktemp("first") / "out", Options(command="typed"))
+    return run_recipe(
+        quick("parity"), tmp_path_factory.mktemp("first") / "out", RecipeOptions(command="typed")
+    )
 
 
 # --- reading
@@ -91,24 +94,24 @@ def test_a_copy_reads_as_the_original(tmp_path: Path) -> None:
         (r"^epochs = 5$", "epoch = 5", r"key 'epoch' in \[training\] is unknown, nearest are epochs"),
         (r"^\[probe\]", "[prob]", r"'prob' is unknown, nearest are probe; table \[probe\] is missing"),
         (r"^title = .*", "", r"'title' is missing"),
-        (r"^title = .*", "title = 3", r"'title' is 3, need text"),
-        (r"^epochs = 5$", 'epochs = "five"', r"'epochs' in \[training\] is 'five', need a whole number"),
-        (r"^epochs = 5$", "epochs = 5.5", r"'epochs' in \[training\] is 5.5, need a whole number"),
-        (r"^epochs = 5$", "epochs = true", r"'epochs' in \[training\] is True, need a whole number"),
+        (r"^title = .*", "title = 3", r"'title' is 3, expected text"),
+        (r"^epochs = 5$", 'epochs = "five"', r"'epochs' in \[training\] is 'five', expected a whole number"),
+        (r"^epochs = 5$", "epochs = 5.5", r"'epochs' in \[training\] is 5.5, expected a whole number"),
+        (r"^epochs = 5$", "epochs = true", r"'epochs' in \[training\] is True, expected a whole number"),
         (
             r"^learning_rate = 6e-3",
             'learning_rate = "x"',
-            r"'learning_rate' in \[training\] is 'x', need a number",
+            r"'learning_rate' in \[training\] is 'x', expected a number",
         ),
-        (r"^collapse = .*", "collapse = 1", r"'collapse' in \[study\] is 1, need true or false"),
-        (r"^draws = .*", "draws = 0", r"'draws' in \[study\] is 0, need at least 1"),
+        (r"^collapse = .*", "collapse = 1", r"'collapse' in \[study\] is 1, expected true or false"),
+        (r"^draws = .*", "draws = 0", r"'draws' in \[study\] is 0, expected at least 1"),
         (
             r"^labels_per_class = .*",
             "labels_per_class = [0]",
-            r"is \[0\], need a list of whole numbers, each at",
+            r"is \[0\], expected a list of whole numbers, each at",
         ),
-        (r"^labels_per_class = .*", "labels_per_class = 5", r"is 5, need a list of whole numbers"),
-        (r"^default = .*", "default = 1", r"'default' in \[data\] is 1, need text"),
+        (r"^labels_per_class = .*", "labels_per_class = 5", r"is 5, expected a list of whole numbers"),
+        (r"^default = .*", "default = 1", r"'default' in \[data\] is 1, expected text"),
         (r"^target_view = .*", "", r"'target_view' in \[data\] is missing"),
     ],
 )
@@ -123,7 +126,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, pattern: str, new: str, sentence
 
 def test_a_value_where_a_table_belongs(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('title = "t"\nsummary = "s"\ndata = "digits"\n')
-    with pytest.raises(RecipeError, match=r"'data' is 'digits', need a table; table \[network\] is missing"):
+    with pytest.raises(RecipeError, match=r"'data' is 'digits', expected a table; table \[network\] is"):
         read_recipe(str(tmp_path / "mine.toml"))
 
 
@@ -152,7 +155,7 @@ def plain_result(outcome: Outcome) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(parity: Outcome, tmp_path: Path) -> None:
-    again = run_recipe(quick("parity"), tmp_path / "out", Options(command="typed"))
+    again = run_recipe(quick("parity"), tmp_path / "out", RecipeOptions(command="typed"))
     for model in ("source", "model"):
         first, second = parity.folder / model, again.folder / model
         assert plain_manifest(first / "manifest.json") == plain_manifest(second / "manifest.json")
@@ -163,7 +166,7 @@ def test_the_same_seed_gives_the_same_bytes(parity: Outcome, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_another_seed_gives_another_result(parity: Outcome, tmp_path: Path) -> None:
-    other = run_recipe(quick("parity"), tmp_path / "out", Options(command="typed", seed=1))
+    other = run_recipe(quick("parity"), tmp_path / "out", RecipeOptions(command="typed", seed=1))
     for name in ("source/model.onnx", "model/model.onnx"):
         assert (parity.folder / name).read_bytes() != (other.folder / name).read_bytes()
     first, second = plain_result(parity), plain_result(other)
@@ -193,7 +196,7 @@ def test_collapse_stands_in_the_table_and_asks_for_no_label(parity: Outcome) -> 
 
 
 def test_the_first_experiment_has_the_textbook_beside_it(tmp_path: Path) -> None:
-    outcome = run_recipe(quick("odd-to-even"), tmp_path / "out", Options())
+    outcome = run_recipe(quick("odd-to-even"), tmp_path / "out", RecipeOptions())
     names = list(dict.fromkeys(row.strategy for row in outcome.result.rows))
     assert names == ["probe", "textbook probe", "scratch", "random frozen", "raw pixels"]
 
@@ -256,8 +259,8 @@ def test_no_test_image_is_learnt_from(
         learnt.update(rows_of(train))
         tested.append(test)
 
-    spy("headstart.strategies.probe", "fit", see_fit)
-    spy("headstart.workflows.study.baselines", "fit", see_fit)
+    spy("headstart.strategies.learn", "fit", see_fit)
+    spy("headstart.workflows.comparison.baselines", "fit", see_fit)
     spy("headstart.workflows.recipes.run", "learn_network", see_learn)
     spy("headstart.workflows.recipes.run", "learn_head", see_learn)
     spy("headstart.workflows.recipes.run", "run_table", see_table)
@@ -306,7 +309,7 @@ def test_a_remark_is_said_at_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 
     monkeypatch.setattr(runner, "find_spec", lambda _: None)
     recipe = replace(quick("odd-to-even"), engine="torch")
-    outcome = run_recipe(recipe, tmp_path / "out", Options(controls=False, progress=Told()))
+    outcome = run_recipe(recipe, tmp_path / "out", RecipeOptions(controls=False, progress=Told()))
     assert len(said) == 1 and "torch is not installed" in said[0]
     assert outcome.result.remarks[-1] == said[0]
     assert open_model(tmp_path / "out" / "source").manifest.settings["engine"] == "scratch"
@@ -314,9 +317,9 @@ def test_a_remark_is_said_at_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.parametrize("name", ["parity", "odd-to-even"])
 def test_without_controls_there_is_no_verdict(name: str, tmp_path: Path) -> None:
-    found = run_recipe(quick(name), tmp_path / "out", Options(controls=False, progress=SILENT)).result
+    found = run_recipe(quick(name), tmp_path / "out", RecipeOptions(controls=False, progress=SILENT)).result
     assert [row.strategy for row in found.rows] == ["probe"] and not found.comparisons
-    assert "no control was run, so whether transfer was worth it is open" in found.verdict
+    assert "no control was run, so the benefit of transfer is unknown" in found.verdict
 
 
 def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -328,7 +331,7 @@ def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_p
         ({"network": "mpl"}, SettingError),
     ):
         with pytest.raises(kind, match="nearest are"):
-            run_recipe(replace(quick("parity"), **change), tmp_path / "out", Options(progress=SILENT))
+            run_recipe(replace(quick("parity"), **change), tmp_path / "out", RecipeOptions(progress=SILENT))
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path, tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(SettingError, match="choose another"):

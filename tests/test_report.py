@@ -282,7 +282,7 @@ def test_names_are_escaped():
 
 def test_an_example_that_is_no_png_is_refused(result):
     for address in ("http://example.org/a.png", "data:image/svg+xml;base64,AAAA", "data:image/png;base64,!"):
-        with pytest.raises(SettingError, match=r"example 'x' is .*, need a PNG"):
+        with pytest.raises(SettingError, match=r"example 'x' is .*, expected a PNG"):
             page.render(replace(result, examples=[("x", address)]))
 
 
@@ -310,7 +310,7 @@ def test_a_further_figure_has_its_section_before_the_training(result):
     ],
 )
 def test_a_figure_that_is_no_plain_svg_is_refused(result, svg):
-    with pytest.raises(SettingError, match=r"figure 'rates' is .* need one <svg> element"):
+    with pytest.raises(SettingError, match=r"figure 'rates' is .* expected one <svg> element"):
         page.render(replace(result, figures=(Figure("rates", "", svg),)))
 
 
@@ -356,7 +356,7 @@ def test_figures_take_their_colours_from_the_page(result):
         bare = re.sub(r"var\([^)]*\)", "", style)
         assert not re.search(r"#[0-9a-f]{6}|font-family", bare), style
     for name in ACCURACIES:
-        assert f"var({figures.STYLES[name].variable}" in drawn
+        assert f"var({figures.style_of(name, ACCURACIES).variable}" in drawn
 
 
 def test_figures_leave_no_trace_in_matplotlib(result):

@@ -31,7 +31,7 @@ from headstart.records import (
     Scatter,
     Score,
 )
-from headstart.report import page
+from headstart.report import page, scatter
 from headstart.report import svg as diagrams
 from headstart.report.scales import Scale, round_scale
 from test_report import Reader
@@ -409,12 +409,12 @@ def test_pictures_say_what_was_called_what_is_true_and_how_sure(result, text):
         assert mark == ("right" if one.called == one.truth else "wrong")
         assert ("✗" in card) == (mark == "wrong") and ("✓" in card) == (mark == "right")
         assert plain(card) == (
-            f"{'✗' if mark == 'wrong' else '✓'} called {one.called} {100 * one.probability:.1f} % "
+            f"{'✗' if mark == 'wrong' else '✓'} predicted {one.called} {100 * one.probability:.1f} % "
             f"truth {one.truth} next {one.second} {100 * one.second_probability:.1f} % {one.name}"
         )
         assert re.findall(r'src="([^"]*)"', card) == [one.address, *([one.heat] if one.heat else [])]
-    assert here.count("laid over it") == 1  # said once, where there is heat
-    assert here.index("laid over it") < here.index(result.galleries[1].title)
+    assert here.count("a map of what the network looked at") == 1  # said once, where there is heat
+    assert here.index("a map of what the network looked at") < here.index(result.galleries[1].title)
 
 
 def test_a_picture_of_unknown_truth_is_neither_right_nor_wrong(result):
@@ -430,7 +430,7 @@ def test_a_picture_that_is_no_png_is_refused(result):
         replace(good, address="http://example.org/a.png"),
         replace(good, heat="data:image/png;base64,!"),
     ):
-        with pytest.raises(SettingError, match=r"picture 'digits.* is .*, need a PNG"):
+        with pytest.raises(SettingError, match=r"picture 'digits.* is .*, expected a PNG"):
             light(result, galleries=(Gallery("t", "", (bad,)),))
 
 
@@ -443,18 +443,18 @@ def test_a_map_has_every_point_once_and_a_ring_for_every_mistake(result, text):
         **{f"m0-{code}": one.codes.count(code) for code in range(10)},
         "m0-ring": one.right.count(False),
     }
-    assert f"called wrong {one.right.count(False)}" in plain(here)
+    assert f"classified wrongly {one.right.count(False)}" in plain(here)
     keys = re.findall(r'<path class="(k\d)" d="([^"]*)"', here)
     assert len(set(keys)) == 10
 
 
 def test_no_two_of_seventy_classes_look_the_same():
-    assert len({diagrams.class_key(code) for code in range(70)}) == 70
+    assert len({scatter.class_key(code) for code in range(70)}) == 70
 
 
 def test_a_map_keeps_its_shape_and_its_up():
     square = Scatter("t", "", ("a",), (0.0, 2.0, 0.0), (0.0, 0.0, 1.0), (0, 0, 0), (True,) * 3)
-    points = re.findall(r'points="([^"]*)"', diagrams.scatter(square, "0"))[0].split()
+    points = re.findall(r'points="([^"]*)"', scatter.scatter(square, "0"))[0].split()
     (x0, y0), (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points)
     assert x1 - x0 == pytest.approx(2 * (y0 - y2)) and (y1, x2) == (y0, x0)
 
@@ -476,7 +476,7 @@ def test_names_on_a_map_never_overlap():
     classes = tuple(f"class {i}" for i in range(12))
     x, y = (tuple(map(float, [*range(11), 90])) for _ in range(2))
     near = Scatter("t", "", classes, x, y, tuple(range(12)), (True,) * 12)
-    heights = re.findall(r'class="class" x="\S+" y="(\S+)"', diagrams.scatter(near, "0"))
+    heights = re.findall(r'class="class" x="\S+" y="(\S+)"', scatter.scatter(near, "0"))
     assert len(heights) == 12
     assert np.diff(sorted(map(float, heights))).min() > 16
 
@@ -530,14 +530,14 @@ def test_all_that_a_user_named_is_escaped(result):
     ("draw", "error", "word"),
     [
         (lambda: diagrams.reliability(Calibration("t", 0, 0, 0, 0, ())), SettingError, "has no bins"),
-        (lambda: diagrams.scatter(Scatter("t", "", ("a",), (), (), (), ()), "0"), SettingError, "no points"),
+        (lambda: scatter.scatter(Scatter("t", "", ("a",), (), (), (), ()), "0"), SettingError, "no points"),
         (
-            lambda: diagrams.scatter(Scatter("t", "", ("a",), (0.0,), (), (0,), (True,)), "0"),
+            lambda: scatter.scatter(Scatter("t", "", ("a",), (0.0,), (), (0,), (True,)), "0"),
             ShapeError,
             "1 x, 0 y",
         ),
         (
-            lambda: diagrams.scatter(Scatter("t", "", ("a",), (0.0,), (0.0,), (1,), (True,)), "0"),
+            lambda: scatter.scatter(Scatter("t", "", ("a",), (0.0,), (0.0,), (1,), (True,)), "0"),
             SettingError,
             "code is 1",
         ),

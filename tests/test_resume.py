@@ -24,18 +24,19 @@ from headstart.interfaces.python import transfer
 from headstart.models.model import Model, open_model
 from headstart.networks.specs import ARCHITECTURES
 from headstart.system.progress import Remarks
-from headstart.workflows.train import run as trainings
-from headstart.workflows.train.run import Keeping, Trained, Training, checkpoints_of, run_training
+from headstart.workflows.train import attend
+from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of
+from headstart.workflows.train.run import Trained, run_training
 
 # dropout, patience and a schedule: much to remember
 WORDS = (
     *("digits", "--network", "mlp-wide", "--engine", "scratch", "--epochs", "30", "--patience", "25"),
     *("--schedule", "one-cycle", "--learning-rate", "auto", "--checkpoint-every", "0.05s"),
 )
-SCRATCH = Training(
+SCRATCH = TrainingRequest(
     "mlp-wide", "scratch", settings={"epochs": 3, "schedule": "one-cycle", "patience": 2, "prune": 0.3}
 )
-TORCH = Training(
+TORCH = TrainingRequest(
     "best", augment="handwriting", settings={"epochs": 3, "patience": 3, "mixup": 0.2, "ema": 0.9}
 )
 
@@ -61,16 +62,21 @@ class Stop:
         self.remarks.append(text)
 
 
-def go_on(dataset: Dataset, wanted: Training, output: Path, stops: tuple[int, ...]) -> tuple[Trained, Stop]:
+def go_on(
+    dataset: Dataset, wanted: TrainingRequest, output: Path, stops: tuple[int, ...]
+) -> tuple[Trained, Stop]:
     """The training, interrupted after so many steps of each part."""
     for n_steps in stops:
         with pytest.raises(KeyboardInterrupt):
             run_training(
-                dataset, wanted, Keeping(output, checkpoints_of(output).exists()), progress=Stop(n_steps)
+                dataset,
+                wanted,
+                TrainingFiles(output, checkpoints_of(output).exists()),
+                progress=Stop(n_steps),
             )
         assert any(checkpoints_of(output).iterdir()) and not output.exists()
     said = Stop(0)
-    return run_training(dataset, wanted, Keeping(output, resume=True), progress=said), said
+    return run_training(dataset, wanted, TrainingFiles(output, resume=True), progress=said), said
 
 
 def weights(output: Path) -> bytes:
@@ -91,8 +97,8 @@ def log_lines(output: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "wanted", [SCRATCH, pytest.param(TORCH, marks=pytest.mark.slow)], ids=["scratch", "torch"]
 )
-def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wanted: Training) -> None:
-    whole = run_training(few, wanted, Keeping(tmp_path / "whole"))
+def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wanted: TrainingRequest) -> None:
+    whole = run_training(few, wanted, TrainingFiles(tmp_path / "whole"))
     parted, said = go_on(few, wanted, tmp_path / "parted", (2, 3))
     assert not said.remarks
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
@@ -109,7 +115,7 @@ def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wante
 def test_weights_that_differ_would_be_seen(few: Dataset, tmp_path: Path) -> None:
     for seed in (0, 1):
         wanted = replace(SCRATCH, settings={**SCRATCH.settings, "seed": seed})
-        run_training(few, wanted, Keeping(tmp_path / str(seed)))
+        run_training(few, wanted, TrainingFiles(tmp_path / str(seed)))
     assert weights(tmp_path / "0") != weights(tmp_path / "1")
     assert facts(tmp_path / "0") != facts(tmp_path / "1")
 
@@ -119,10 +125,10 @@ def test_a_rate_once_found_is_not_searched_again(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = replace(SCRATCH, settings={**SCRATCH.settings, "learning_rate": "auto"})
-    run_training(few, wanted, Keeping(tmp_path / "whole"))
+    run_training(few, wanted, TrainingFiles(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
-        run_training(few, wanted, Keeping(tmp_path / "parted"), progress=Stop(3))
-    monkeypatch.setattr(trainings, "find_rate", lambda *_, **__: pytest.fail("searched again"))
+        run_training(few, wanted, TrainingFiles(tmp_path / "parted"), progress=Stop(3))
+    monkeypatch.setattr(attend, "find_rate", lambda *_, **__: pytest.fail("searched again"))
     go_on(few, wanted, tmp_path / "parted", ())
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert facts(tmp_path / "whole") == facts(tmp_path / "parted")
@@ -139,10 +145,10 @@ def test_a_flat_loss_is_not_tested_again(
 ) -> None:
     data = from_arrays(np.random.default_rng(0).integers(0, 2, (600, 8, 8)).astype(np.uint8), few.labels)
     wanted = replace(SCRATCH, settings={**SCRATCH.settings, "learning_rate": "auto"})
-    run_training(data, wanted, Keeping(tmp_path / "whole"))
+    run_training(data, wanted, TrainingFiles(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
-        run_training(data, wanted, Keeping(tmp_path / "parted"), progress=Stop(3))
-    monkeypatch.setattr(trainings, "find_rate", lambda *_, **__: pytest.fail("searched again"))
+        run_training(data, wanted, TrainingFiles(tmp_path / "parted"), progress=Stop(3))
+    monkeypatch.setattr(attend, "find_rate", lambda *_, **__: pytest.fail("searched again"))
     _, said = go_on(data, wanted, tmp_path / "parted", ())
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert any("no learning rate was suggested" in one for one in said.remarks)
@@ -151,10 +157,10 @@ def test_a_flat_loss_is_not_tested_again(
 def test_what_lies_there_is_neither_lost_nor_mistaken(few: Dataset, tmp_path: Path) -> None:
     output = tmp_path / "m"
     with pytest.raises(KeyboardInterrupt):
-        run_training(few, SCRATCH, Keeping(output), progress=Stop(2))
+        run_training(few, SCRATCH, TrainingFiles(output), progress=Stop(2))
     before = contents(checkpoints_of(output))
     with pytest.raises(SettingError, match="holds checkpoints of an interrupted run, need --resume"):
-        run_training(few, SCRATCH, Keeping(output))
+        run_training(few, SCRATCH, TrainingFiles(output))
     others = {
         "settings.batch_size": (few, replace(SCRATCH, settings={**SCRATCH.settings, "batch_size": 64})),
         "settings.learning_rate": (
@@ -167,7 +173,7 @@ def test_what_lies_there_is_neither_lost_nor_mistaken(few: Dataset, tmp_path: Pa
     }
     for name, (dataset, wanted) in others.items():
         with pytest.raises(SettingError, match=rf"of another run \({name}") as told:
-            run_training(dataset, wanted, Keeping(output, resume=True))
+            run_training(dataset, wanted, TrainingFiles(output, resume=True))
         assert "need the same command" in str(told.value)
     assert {name: one for name, one in contents(checkpoints_of(output)).items() if name != ".lock"} == before
 
@@ -176,26 +182,26 @@ def test_a_network_that_was_rebuilt_meanwhile_is_another(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_training(few, SCRATCH, Keeping(tmp_path / "m"), progress=Stop(2))
+        run_training(few, SCRATCH, TrainingFiles(tmp_path / "m"), progress=Stop(2))
     monkeypatch.setitem(ARCHITECTURES, "mlp-wide", ARCHITECTURES["mlp"])
     with pytest.raises(SettingError, match=r"of another run \(spec"):
-        run_training(few, SCRATCH, Keeping(tmp_path / "m", resume=True))
+        run_training(few, SCRATCH, TrainingFiles(tmp_path / "m", resume=True))
 
 
 def test_another_number_of_threads_is_remarked_on(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_training(few, SCRATCH, Keeping(tmp_path / "m"), progress=Stop(2))
-    n_threads = trainings._n_threads()
-    monkeypatch.setattr(trainings, "_n_threads", lambda: n_threads + 3)
+        run_training(few, SCRATCH, TrainingFiles(tmp_path / "m"), progress=Stop(2))
+    n_threads = attend._n_threads()
+    monkeypatch.setattr(attend, "_n_threads", lambda: n_threads + 3)
     _, said = go_on(few, SCRATCH, tmp_path / "m", ())
     assert len(said.remarks) == 1
     assert f"threads {n_threads} before, {n_threads + 3} now" in said.remarks[0]
 
 
 def test_nothing_to_go_on_with_is_said(few: Dataset, tmp_path: Path, capsys: Any) -> None:
-    run_training(few, SCRATCH, Keeping(tmp_path / "m", resume=True), progress=Remarks())
+    run_training(few, SCRATCH, TrainingFiles(tmp_path / "m", resume=True), progress=Remarks())
     assert "no checkpoint" in capsys.readouterr().err
     assert open_model(tmp_path / "m").classes == few.classes
 
@@ -204,18 +210,18 @@ def test_nothing_to_go_on_with_is_said(few: Dataset, tmp_path: Path, capsys: Any
 def test_a_finished_run_is_left_as_it_is(few: Dataset, tmp_path: Path, rate: Any) -> None:
     """Trained again it would be another model where the machine, or a number of threads, is another."""
     wanted, output = replace(SCRATCH, settings={**SCRATCH.settings, "learning_rate": rate}), tmp_path / "m"
-    done = run_training(few, wanted, Keeping(output))
+    done = run_training(few, wanted, TrainingFiles(output))
     before, log = contents(output), log_lines(output)
-    again = run_training(few, wanted, Keeping(output, resume=True))
+    again = run_training(few, wanted, TrainingFiles(output, resume=True))
     assert isinstance(again, Model) and again.manifest.scores == done.learnt.model.manifest.scores
     assert contents(output) == before and log_lines(output) == log
-    run_training(few, wanted, Keeping(output))
+    run_training(few, wanted, TrainingFiles(output))
     assert contents(output)["manifest.json"] != before["manifest.json"], "without resume it is replaced"
 
 
 def test_a_finished_run_of_another_command_is_not_replaced(few: Dataset, tmp_path: Path) -> None:
     output = tmp_path / "m"
-    run_training(few, SCRATCH, Keeping(output))
+    run_training(few, SCRATCH, TrainingFiles(output))
     before = contents(output)
     others = {
         "settings.batch_size": (few, replace(SCRATCH, settings={**SCRATCH.settings, "batch_size": 64})),
@@ -229,11 +235,11 @@ def test_a_finished_run_of_another_command_is_not_replaced(few: Dataset, tmp_pat
     }
     for name, (dataset, wanted) in others.items():
         with pytest.raises(SettingError, match=rf"finished model of another run \(other {name}\)"):
-            run_training(dataset, wanted, Keeping(output, resume=True))
+            run_training(dataset, wanted, TrainingFiles(output, resume=True))
     assert contents(output) == before
     transfer("pixels", few, head="ridge").save(output)
     with pytest.raises(SettingError, match="is a model that does not say which run of train made it"):
-        run_training(few, SCRATCH, Keeping(output, resume=True))
+        run_training(few, SCRATCH, TrainingFiles(output, resume=True))
 
 
 def test_the_command_says_that_a_run_is_finished(run: Run, desk: Path) -> None:
@@ -254,7 +260,7 @@ def test_stopping_in_the_last_step_finishes(few: Dataset, tmp_path: Path) -> Non
     """Nothing is left to learn then, and the model is all that is wanted."""
     n_steps = 3 * len(range(0, 540, 128))
     run_training(
-        few, replace(SCRATCH, settings={"epochs": 3}), Keeping(tmp_path / "m"), progress=Stop(n_steps)
+        few, replace(SCRATCH, settings={"epochs": 3}), TrainingFiles(tmp_path / "m"), progress=Stop(n_steps)
     )
     assert open_model(tmp_path / "m").classes == few.classes and not checkpoints_of(tmp_path / "m").exists()
 

@@ -141,7 +141,7 @@ def test_poor_features_still_have_a_map(rows: np.ndarray) -> None:
 def test_caption_says_what_the_map_does_not_say() -> None:
     caption = mapped(digits(20)[0]).caption
     assert "t-SNE of 64 features, 20 images" in caption
-    assert "means little" in caption and "Labels had no part" in caption
+    assert "mean little" in caption and "Labels were not used" in caption
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_caption_says_what_the_map_does_not_say() -> None:
     [
         ({"features": np.ones((3, 2, 2))}, ShapeError, r"features have shape \(3, 2, 2\)"),
         ({"features": np.ones((0, 2))}, ShapeError, "with at least 1 of each"),
-        ({"codes": np.zeros(2, int)}, ShapeError, r"codes has shape \(2,\), need \(3,\)"),
-        ({"right": np.ones(4, bool)}, ShapeError, r"right has shape \(4,\), need \(3,\)"),
+        ({"codes": np.zeros(2, int)}, ShapeError, r"codes has shape \(2,\), expected \(3,\)"),
+        ({"right": np.ones(4, bool)}, ShapeError, r"right has shape \(4,\), expected \(3,\)"),
         ({"most": 0}, SettingError, "most is 0"),
         ({"features": np.array([[1.0], [np.nan], [0.0]])}, DataError, "not finite"),
-        ({"codes": np.array([0, 1, 2])}, DataError, "codes has values 0 to 2, need 0 to 1"),
+        ({"codes": np.array([0, 1, 2])}, DataError, "codes has values 0 to 2, expected 0 to 1"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused(

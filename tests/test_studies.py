@@ -18,10 +18,11 @@ from headstart.strategies import fits
 from headstart.strategies.places import Probe
 from headstart.strategies.scratch import learn_network
 from headstart.workflows.study import run as studies
-from headstart.workflows.study.run import Wanted, run_study
+from headstart.workflows.study.request import StudyRequest
+from headstart.workflows.study.run import run_study
 
 QUICK = (TrainSettings(epochs=1, batch_size=64), TrainSettings(epochs=1, batch_size=64))
-RIDGE = Wanted(Probe(head="ridge"), labels_per_class=(), controls=("majority",), draws=2, scratch=QUICK)
+RIDGE = StudyRequest(Probe(head="ridge"), labels_per_class=(), controls=("majority",), draws=2, scratch=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def studied(trained: Model) -> Report:
     """A whole study: ten digits learnt, odd and even taught."""
     parity = load("digits:parity")
     every = np.arange(0, len(parity), 12)
-    asked = Wanted(Probe("hidden2", "flat", "ridge"), labels_per_class=(2, 5), draws=2, scratch=QUICK)
+    asked = StudyRequest(Probe("hidden2", "flat", "ridge"), labels_per_class=(2, 5), draws=2, scratch=QUICK)
     return run_study(
         trained.source("digits"), parity.subset(every), asked, trained=trained, command="headstart study"
     )
@@ -151,7 +152,7 @@ def test_the_choice_sees_only_what_a_fit_learns_from(
     source = replace(trained.source("digits"), candidates=(("hidden1", "flat"), ("hidden2", "flat")))
     found = run_study(source, digits, replace(RIDGE, probe=Probe()))
     assert len(sizes) >= 10 and set(sizes[:10]) == {96}  # four of five folds of 120
-    assert "chosen anew" in found.protocol
+    assert "selected in every fit" in found.protocol
 
 
 def test_an_external_test_set_by_several_people_counts_people(digits: Dataset) -> None:

@@ -14,7 +14,7 @@ from headstart.data import from_arrays
 from headstart.errors import DivergedError
 from headstart.networks.remarks import check_finite, training_remarks
 from headstart.records import Epoch, TrainSettings
-from headstart.workflows.train.run import checkpoints_of
+from headstart.workflows.train.request import checkpoints_of
 
 CODES = np.repeat([0, 1, 2], [60, 30, 30])
 HELD = np.repeat([0, 1, 2], [50, 25, 25])

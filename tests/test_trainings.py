@@ -20,7 +20,8 @@ from headstart.networks.specs import training_for
 from headstart.records import TrainSettings
 from headstart.strategies.judge import cross_fitted
 from headstart.workflows.train import run as trainings
-from headstart.workflows.train.run import Keeping, Training, checkpoints_of, log_of, run_training
+from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of, log_of
+from headstart.workflows.train.run import run_training
 
 SMALL = ("--network", "mlp", "--engine", "scratch", "--epochs", "2")
 
@@ -54,25 +55,25 @@ def lines(output: Path) -> list[dict[str, Any]]:
 # --- whose settings
 
 
-def settled(wanted: Training) -> tuple[TrainSettings, Any, bool]:
+def settled(wanted: TrainingRequest) -> tuple[TrainSettings, Any, bool]:
     return trainings._settled(wanted)
 
 
 def test_a_network_brings_its_settings_and_its_augmentation() -> None:
     own, preset = training_for("best")
-    settings, augmentation, auto = settled(Training("best"))
+    settings, augmentation, auto = settled(TrainingRequest("best"))
     assert settings == own and preset is not None and augmentation is not None and not auto
-    assert settled(Training("cnn")) == (TrainSettings(), None, False)
+    assert settled(TrainingRequest("cnn")) == (TrainSettings(), None, False)
 
 
 def test_what_is_given_replaces_the_networks_own() -> None:
     own, _ = training_for("best")
     settings, augmentation, auto = settled(
-        Training("best", augment="none", settings={"epochs": 2, "learning_rate": "auto", "mixup": 0.1})
+        TrainingRequest("best", augment="none", settings={"epochs": 2, "learning_rate": "auto", "mixup": 0.1})
     )
     assert (settings.epochs, settings.mixup, augmentation, auto) == (2, 0.1, None, True)
     assert settings.schedule == own.schedule and settings.learning_rate == own.learning_rate
-    _, augmentation, _ = settled(Training("cnn", augment="shear=0.2"))
+    _, augmentation, _ = settled(TrainingRequest("cnn", augment="shear=0.2"))
     assert augmentation is not None and augmentation.operations == (("shear", 0.2),)
 
 
@@ -128,9 +129,9 @@ def test_a_rate_found_by_itself_is_used_told_and_drawn(run: Run, desk: Path) -> 
 
 def test_where_the_loss_is_flat_the_networks_own_rate_is_used(few: Dataset, tmp_path: Path) -> None:
     blank = from_arrays(np.random.default_rng(0).integers(0, 2, (600, 8, 8)).astype(np.uint8), few.labels)
-    wanted = Training("mlp", "scratch", settings={"epochs": 2, "learning_rate": "auto"})
+    wanted = TrainingRequest("mlp", "scratch", settings={"epochs": 2, "learning_rate": "auto"})
     said = Recorded()
-    done = run_training(blank, wanted, Keeping(tmp_path / "m"), progress=said)
+    done = run_training(blank, wanted, TrainingFiles(tmp_path / "m"), progress=said)
     own = training_for("mlp")[0].learning_rate
     assert settings_of(tmp_path / "m")["learning_rate"] == own
     sentence = f"no learning rate was suggested, the network's default {own:.2g} is used: loss does not fall"
@@ -151,7 +152,7 @@ def test_a_rate_that_cannot_be_found_is_an_error_with_a_way_out(refused: Callabl
 def test_the_log_tells_settings_epochs_and_scores(few: Dataset, tmp_path: Path) -> None:
     output = tmp_path / "runs" / "m"
     done = run_training(
-        few, Training("mlp", "scratch", settings={"epochs": 2}), Keeping(output), command="typed"
+        few, TrainingRequest("mlp", "scratch", settings={"epochs": 2}), TrainingFiles(output), command="typed"
     )
     assert done.log == tmp_path / "runs" / "m.log" / "training.jsonl"
     started, *epochs, finished = lines(output)
@@ -165,8 +166,8 @@ def test_the_log_tells_settings_epochs_and_scores(few: Dataset, tmp_path: Path) 
 def test_tensorboard_and_mlflow_are_told_too(few: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     pytest.importorskip("mlflow")
-    keeping = Keeping(tmp_path / "m", logs=("tensorboard", "mlflow"))
-    run_training(few, Training("mlp", "scratch", settings={"epochs": 1}), keeping)
+    keeping = TrainingFiles(tmp_path / "m", logs=("tensorboard", "mlflow"))
+    run_training(few, TrainingRequest("mlp", "scratch", settings={"epochs": 1}), keeping)
     names = {one.name for one in (tmp_path / "m.log").iterdir()}
     assert names == {"training.jsonl", "tensorboard", "mlruns", "mlflow.json"}
     assert any((tmp_path / "m.log" / "tensorboard").iterdir())
@@ -219,8 +220,8 @@ def test_interrupted_before_the_first_step_nothing_is_left(
         signal.raise_signal(signal.SIGINT)
 
     place = {
-        "prepare": "headstart.strategies.probe.prepare",
-        "find_rate": "headstart.workflows.train.run.find_rate",
+        "prepare": "headstart.strategies.learn.prepare",
+        "find_rate": "headstart.workflows.train.attend.find_rate",
         "load": "headstart.data.readers.load.load",
     }
     monkeypatch.setattr(place[moment], stop)
@@ -262,20 +263,22 @@ def test_the_report_says_how_good_it_is_and_how_it_was_made(run: Run, desk: Path
     assert found["accuracy"]["n"] == 90, "the other half decided when to stop"
     assert sum(map(sum, found["confusion"])) == 90
     assert result["calibrations"][0]["n"] == 90 and len(result["curves"][0]["steps"]) == 2
-    assert result["verdict"].startswith("mlp answers ") and "90 validation images" in result["verdict"]
+    assert result["verdict"].startswith("mlp classifies ") and "90 validation images" in result["verdict"]
     assert "90 others decided when to stop" in result["summary"]
     table = dict(result["tables"][0]["lines"])
     assert table["epochs"] == "2" and table["patience"] == "1" and table["augmentation"] == "none"
     assert result["facts"]["command"].startswith("headstart train digits -o m")
     page = (desk / "m" / "report.html").read_text()
-    for words in ("How training went", "What it gets right and wrong", "Can its probabilities", "precision"):
+    for words in ("<h2>Training</h2>", "What it gets right and wrong", "Are its probabilities", "precision"):
         assert words in page
     assert result["verdict"].split(" [")[0] in page
 
 
 def test_of_few_images_the_figure_is_cross_validated(run: Run, desk: Path) -> None:
     tiny = load("digits:0-1").subset(range(40))
-    done = run_training(tiny, Training("mlp", "scratch", settings={"epochs": 1}), Keeping(desk / "m"))
+    done = run_training(
+        tiny, TrainingRequest("mlp", "scratch", settings={"epochs": 1}), TrainingFiles(desk / "m")
+    )
     assert not isinstance(done, Model)
     (found,) = done.result.evaluations
     assert found.accuracy.n == 40 and "40 cross-validated images" in done.result.verdict
@@ -295,8 +298,8 @@ def test_copies_calibrate_on_one_side_of_the_halves() -> None:
 
 
 def test_a_flip_of_digits_is_warned_of(few: Dataset, tmp_path: Path) -> None:
-    wanted = Training("mlp", settings={"epochs": 1}, augment="flip=0.5")
-    done = run_training(few, wanted, Keeping(tmp_path / "m"))
+    wanted = TrainingRequest("mlp", settings={"epochs": 1}, augment="flip=0.5")
+    done = run_training(few, wanted, TrainingFiles(tmp_path / "m"))
     assert any("flip changes what digits" in one for one in done.result.remarks)
 
 
@@ -314,7 +317,7 @@ def test_noise_listed_twice_is_answered_by_chance(desk: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = np.repeat(rng.integers(0, 256, (60, 8, 8)).astype(np.uint8), 2, axis=0)
     twice = from_arrays(pixels, np.repeat(np.array(["a", "b"])[rng.integers(0, 2, 60)], 2))
-    wanted = Training("mlp", "scratch", settings={"epochs": 20})
-    done = run_training(twice, wanted, Keeping(desk / "m"))
+    wanted = TrainingRequest("mlp", "scratch", settings={"epochs": 20})
+    done = run_training(twice, wanted, TrainingFiles(desk / "m"))
     (found,) = done.result.evaluations
     assert found.accuracy.low < 0.5 < found.accuracy.high and found.accuracy.n == 120

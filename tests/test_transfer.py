@@ -28,9 +28,10 @@ from headstart.strategies.places import CHOSEN, Probe, choose_place
 from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.select import MOST_IMAGES
 from headstart.system.cache import FolderCache
-from headstart.workflows.study.protocol import Protocol, rounds_of
+from headstart.workflows.comparison.present import choice_table
+from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.transfer.judge import by_cross_validation
-from headstart.workflows.transfer.run import Transferred, choice_table, run_transfer
+from headstart.workflows.transfer.run import Transferred, run_transfer
 
 PLACES = (("block2", "avg"), ("block2", "grid2"), ("block3", "avg"))
 RIDGE = Probe(head="ridge")
@@ -145,7 +146,7 @@ def test_probe_stands_beside_raw_pixels_and_majority(done: Transferred) -> None:
     assert rows["majority"].accuracy.value == 0.5 < rows["probe"].accuracy.value
     assert [one.control for one in done.result.comparisons] == ["raw pixels", "majority"]
     share = 100 * rows["probe"].accuracy.value
-    assert done.result.verdict.startswith(f"{share:.1f} % of 40 validation images are answered rightly [")
+    assert done.result.verdict.startswith(f"{share:.1f} % of 40 validation images are classified correctly [")
     assert "With all 60 labels, transfer" in done.result.verdict and done.result.judged_on == "validation"
 
 
@@ -222,7 +223,7 @@ def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted
     assert ours == cross_validated(ours.value, 40)
     assert result.sizes == {"train": 40, "classes": 2, "cross-validated": 40}
     assert result.verdict.startswith(
-        f"{100 * ours.value:.1f} % of 40 cross-validated images are answered rightly "
+        f"{100 * ours.value:.1f} % of 40 cross-validated images are classified correctly "
         f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]. With all 40 labels, transfer"
     )
     assert result.judged_on == "cross-validated" and result.summary.endswith(result.protocol)
@@ -230,7 +231,7 @@ def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted
     scores = found.learnt.model.manifest.scores
     assert (scores["cv_accuracy"], scores["cv_low"], scores["cv_high"]) == (ours.value, ours.low, ours.high)
     page = render(result)
-    for words in ("cross-validated images are answered rightly", "raw pixels", "Can its probabilities"):
+    for words in ("cross-validated images are classified correctly", "raw pixels", "Are its probabilities"):
         assert words in page
 
 

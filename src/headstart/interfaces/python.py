@@ -24,8 +24,8 @@ from headstart.strategies.places import Probe
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import default_cache
 from headstart.workflows.evaluate import run_evaluation
-from headstart.workflows.study.run import CONTROLS, Wanted, parse_controls, run_study
-from headstart.workflows.transfer.run import run_transfer
+from headstart.workflows.study import CONTROLS, StudyRequest, parse_controls, run_study
+from headstart.workflows.transfer import run_transfer
 
 __all__ = ["evaluate", "study", "train", "transfer"]
 
@@ -304,7 +304,7 @@ def study(
         trained = open_model(source)
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
-    wanted = Wanted(
+    wanted = StudyRequest(
         Probe(tap, pooling, head, augmentation),
         protocol,
         None if labels_per_class is None else tuple(labels_per_class),

@@ -1,8 +1,6 @@
-"""The page a study leaves behind: one file, no script, no request, readable for years.
+"""Reports: a result as one HTML page without script or request, as JSON and as a model card.
 
-In: ``records.Report``. Out: HTML with its figures inside. Imports only errors and records of
-ours; matplotlib and Jinja live in the modules that own them and nothing is imported here. Called by
-studies and the command line.
+This package's face is bare because `report.page.render` loads Jinja and matplotlib, and tables need neither.
 """
 
 from __future__ import annotations

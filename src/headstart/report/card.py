@@ -51,7 +51,7 @@ def summary_card(result: Report) -> str:
             for row in result.rows
         ]
         lines.append("")
-    lines += ["## How it was judged", "", result.protocol or f"On {result.judged_on} images.", ""]
+    lines += ["## How it was evaluated", "", result.protocol or f"On {result.judged_on} images.", ""]
     if result.calibrations:
         first = result.calibrations[0]
         lines += [

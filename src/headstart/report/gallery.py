@@ -37,7 +37,7 @@ def examples(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
     --------
     >>> examples([("a", "http://example.org/a.png")])
     Traceback (most recent call last):
-    headstart.errors.SettingError: example 'a' is 'http://example.org/a.png', need a PNG as
+    headstart.errors.SettingError: example 'a' is 'http://example.org/a.png', expected a PNG as
     data:image/png;base64,...; encode it with base64
     """
     return [(caption, address, _tiny("example", caption, address)) for caption, address in pairs]
@@ -80,7 +80,7 @@ def drawing(one: Figure) -> Markup:
     text = one.svg
     if not (text.startswith("<svg") and text.endswith("</svg>")) or _FORBIDDEN.search(text):
         raise SettingError(
-            f"figure {one.title!r} is {text[:40]!r}, need one <svg> element without script or address; "
+            f"figure {one.title!r} is {text[:40]!r}, expected one <svg> element without script or address; "
             "draw it with headstart.report.svg"
         )
     return Markup(text)
@@ -108,7 +108,7 @@ def _tiny(what: str, name: str, address: str) -> bool:
         data = base64.b64decode(address[len(_PNG) :], validate=True)
     except (ValueError, binascii.Error) as error:
         raise SettingError(
-            f"{what} {name!r} is {address[:40]!r}, need a PNG as {_PNG}...; encode it with base64"
+            f"{what} {name!r} is {address[:40]!r}, expected a PNG as {_PNG}...; encode it with base64"
         ) from error
     # bytes 16 - 20 of a PNG are its width
     return int.from_bytes(data[16:20], "big") <= _TINY_PX

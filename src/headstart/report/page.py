@@ -32,26 +32,17 @@ from headstart.records import (
     Scatter,
     Score,
 )
-from headstart.report import figures, numbers
+from headstart.report import figures, numbers, scatter
 from headstart.report import gallery as pictures
 from headstart.report import svg as diagrams
+from headstart.report.entries import is_rival, note_of
 from headstart.report.scales import Scale, round_scale
 
 __all__ = ["render", "write"]
 
 _HERE = Path(__file__).parent
 _WIDE_PX, _NARROW_PX = 1000, 360
-_NOTES = {
-    "probe": "the source, frozen, under a new head",
-    "textbook probe": "frozen where the textbook does",
-    "finetune": "opened, where that beat the probe on images held out",
-    "finetune, unchecked": "opened, whether or not that helped",
-    "scratch": "a network that learns from these labels alone",
-    "random frozen": "the same network, random weights, frozen",
-    "raw pixels": "no network, only the pixels",
-    "collapse": "read off the source's own classes",
-    "majority": "always the commonest class",
-}
+_WORDS = {"cannot tell apart": "no significant difference"}
 _GLYPHS = {"helps": "▲", "hurts": "▼", "cannot tell apart": "≈"}
 
 
@@ -146,11 +137,13 @@ def write(result: Report, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if not target.parent.is_dir():
         raise SettingError(
-            f"path {str(target)!r} is in a folder that does not exist, need one that does; "
+            f"path {str(target)!r} is in a folder that does not exist, expected one that does; "
             f"create it with: mkdir -p {target.parent}"
         )
     if target.is_dir():
-        raise SettingError(f"path {str(target)!r} is a folder, need a file; add a name such as report.html")
+        raise SettingError(
+            f"path {str(target)!r} is a folder, expected a file; add a name such as report.html"
+        )
     page = render(result)
     scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -212,7 +205,7 @@ def _sections(result: Report) -> list[tuple[str, str]]:
         ("training", "Training", result.curves),
         ("mistakes", "Mistakes", result.evaluations),
         ("belief", "Probabilities", result.calibrations),
-        ("pictures", "Pictures", result.galleries),
+        ("pictures", "Images", result.galleries),
         ("maps", "Maps", result.scatters),
         ("search", "Search", result.factors),
     )
@@ -250,7 +243,7 @@ def _table(result: Report) -> list[dict[str, Any]]:
         marks = [cell is not None and cell.accuracy.value == best[cell.labels_per_class] for cell in line]
         table.append({
             "name": name,
-            "note": _NOTES.get(name, ""),
+            "note": note_of(name),
             "control": name in controls,
             "colour": figures.style_of(name, names).variable,
             "place": _whisker(line[0].accuracy, scale["it"]) if line[0] else None,
@@ -264,7 +257,7 @@ def _accuracy_scale(rows: Sequence[Row]) -> dict[str, Any]:
 
     The interval of the best strategy runs behind all of them as a band.
     """
-    rivals = [row.accuracy for row in rows if row.strategy != "majority"] or [row.accuracy for row in rows]
+    rivals = [row.accuracy for row in rows if is_rival(row.strategy)] or [row.accuracy for row in rows]
     ends = [end for score in rivals for end in (score.low, score.high)]
     loose = round_scale(ends, most=6)
     scale = Scale(max(loose.low, 0.0), min(loose.high, 1.0))
@@ -310,6 +303,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             {
                 "it": it,
                 "glyph": _GLYPHS.get(it.verdict, ""),
+                "word": _WORDS.get(it.verdict, it.verdict),
                 "place": _place(it.difference, low, high),
                 "open": _open(it),
             }
@@ -322,7 +316,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 def _scale(comparisons: Sequence[Comparison]) -> tuple[float, float]:
     """Find a scale that holds zero and every interval, but for those against a control that is no rival."""
-    rivals = [c for c in comparisons if c.control != "majority"] or comparisons
+    rivals = [c for c in comparisons if is_rival(c.control)] or comparisons
     ends = [end for c in rivals for end in (c.difference.low, c.difference.high) if math.isfinite(end)]
     return min([0.0, *ends]), max([0.0, *ends])
 
@@ -381,15 +375,15 @@ def _calibration(one: Calibration) -> dict[str, Any]:
 def _scatter(one: Scatter, salt: str) -> dict[str, Any]:
     """Draw a map, with a legend of the classes on it."""
     legend = [
-        (Markup(diagrams.class_key(code)), one.classes[code], one.codes.count(code))
+        (Markup(scatter.class_key(code)), one.classes[code], one.codes.count(code))
         for code in sorted(set(one.codes))
     ]
     return {
         "it": one,
-        "plot": Markup(diagrams.scatter(one, salt)),
+        "plot": Markup(scatter.scatter(one, salt)),
         "legend": legend,
         "n_wrong": one.right.count(False),
-        "n_drawn": len(diagrams.drawn(one)),
+        "n_drawn": len(scatter.drawn(one)),
     }
 
 

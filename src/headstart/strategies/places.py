@@ -12,9 +12,7 @@ from headstart.data.images.augment import Augmentation
 from headstart.data.splits import fewest_per_class
 from headstart.graph import pooling
 from headstart.heads.registry import SEARCHED, make_head
-from headstart.records import (
-    Source,
-)
+from headstart.records import Source
 from headstart.sources.features import Extraction, Place, extract_all
 from headstart.strategies.select import Choice, choose, deciding_images
 

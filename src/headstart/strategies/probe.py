@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.heads.registry import make_head
-from headstart.records import (
-    Array,
-    Source,
-)
+from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, Extraction, Place, View, extract
 from headstart.strategies.assemble import Fitted, probe_model
 from headstart.strategies.parts import Learning, training_parts

@@ -10,12 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.models.model import Model
-from headstart.records import (
-    Array,
-    Curve,
-    Epoch,
-    TrainSettings,
-)
+from headstart.records import Array, Curve, Epoch, TrainSettings
 from headstart.strategies.judge import TrainingJudged
 from headstart.strategies.parts import Learning
 from headstart.strategies.select import Choice

@@ -18,14 +18,7 @@ from headstart.networks.engines.registry import make_network
 from headstart.networks.remarks import check_finite, training_remarks
 from headstart.networks.specs import architecture
 from headstart.networks.training import Held, OnStep, Views, fit
-from headstart.records import (
-    Codes,
-    Epoch,
-    Images,
-    NetworkSpec,
-    Trainable,
-    TrainSettings,
-)
+from headstart.records import Codes, Epoch, Images, NetworkSpec, Trainable, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
 from headstart.strategies.judge import TrainingJudged, cross_fitted, deciding_part, training_views

@@ -122,21 +122,23 @@ def _check(
 ) -> None:
     faults: list[Fault] = []
     if features.ndim != 2 or 0 in features.shape:
-        said = f"features have shape {features.shape}, need (n_images, n_features) with at least 1 of each"
+        said = (
+            f"features have shape {features.shape}, expected (n_images, n_features) with at least 1 of each"
+        )
         faults.append((ShapeError, f"{said}; read them with headstart.sources.features.extract"))
     for name, column in (("codes", codes), ("right", right)):
         if np.shape(column) != features.shape[:1]:
-            said = f"{name} has shape {np.shape(column)}, need {features.shape[:1]} to match features"
+            said = f"{name} has shape {np.shape(column)}, expected {features.shape[:1]} to match features"
             faults.append((ShapeError, f"{said}; pass one for each image"))
     if most < 1:
-        faults.append((SettingError, f"most is {most!r}, need at least 1; 1,000 suits most pages"))
+        faults.append((SettingError, f"most is {most!r}, expected at least 1; 1,000 suits most pages"))
     raise_faults(faults)
     if not np.isfinite(features).all():
         faults.append(
-            (DataError, "features has values that are not finite, need numbers; compute them again")
+            (DataError, "features has values that are not finite, expected numbers; compute them again")
         )
     if codes.min() < 0 or codes.max() >= len(classes):
-        said = f"codes has values {codes.min()} to {codes.max()}, need 0 to {len(classes) - 1}"
+        said = f"codes has values {codes.min()} to {codes.max()}, expected 0 to {len(classes) - 1}"
         faults.append((DataError, f"{said}; pass the classes that they are of"))
     raise_faults(faults)
 
@@ -146,9 +148,9 @@ def _caption(n_shown: int, n_images: int, n_features: int) -> str:
     if n_shown < _FEW:
         return f"The first two principal components of {n_features:,} features, {who}."
     return (
-        f"t-SNE of {n_features:,} features, {who}: near each other lie images that the features find alike. "
-        "How far apart distant groups lie, and how large a group is drawn, means little. Labels had no part "
-        "in where a point lies."
+        f"t-SNE of {n_features:,} features, {who}: images with similar features are near each other. "
+        "Distances between groups and the sizes of groups mean little. Labels were not used "
+        "to place the points."
     )
 
 

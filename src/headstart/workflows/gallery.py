@@ -76,15 +76,15 @@ class Judged:
         n_images, n_classes = len(self.dataset), len(self.classes)
         faults: list[Fault] = []
         if n_classes < 2:
-            faults.append((ShapeError, f"classes are {list(self.classes)}, need at least 2; pass all"))
+            faults.append((ShapeError, f"classes are {list(self.classes)}, expected at least 2; pass all"))
         if self.probs.shape != (n_images, n_classes):
-            said = f"probs have shape {self.probs.shape}, need ({n_images}, {n_classes})"
+            said = f"probs have shape {self.probs.shape}, expected ({n_images}, {n_classes})"
             faults.append((ShapeError, f"{said}: a row for each image; pass those of this dataset"))
         if self.codes.shape != (n_images,):
-            said = f"codes have shape {self.codes.shape}, need ({n_images},)"
+            said = f"codes have shape {self.codes.shape}, expected ({n_images},)"
             faults.append((ShapeError, f"{said}: one for each image; pass those of this dataset"))
         if self.ask is not None and self.spec is None:
-            faults.append((ShapeError, "ask has no spec, need the size that it takes; pass model.input"))
+            faults.append((ShapeError, "ask has no spec, expected the size that it takes; pass model.input"))
         raise_faults(faults)
 
     @property
@@ -167,14 +167,14 @@ def mistakes(answers: Judged, *, most: int = _MOST, heats: int = 0) -> Gallery:
     surest = answers.surest_mistakes[:most]
     n_images, n_wrong = len(answers.codes), int(answers.wrong.sum())
     caption = (
-        f"{n_wrong:,} of {n_images:,} images {_were(n_wrong)} called something else than their label says"
+        f"{n_wrong:,} of {n_images:,} images {_were(n_wrong)} assigned to another class than their label"
     )
     if n_wrong > len(surest):
-        caption += f"; here are the {len(surest)} that the model was surest of"
-    caption += ". Look at the labels too: a mistake it is sure of is often a label's."
+        caption += f"; here are the {len(surest)} with the highest probability"
+    caption += ". Check the labels too: a confident mistake is often a wrong label."
     return _gallery(
         "The most confident mistakes",
-        caption if n_wrong else f"None of {n_images:,} images was called wrong.",
+        caption if n_wrong else f"None of {n_images:,} images was classified wrongly.",
         answers,
         surest,
         heats,
@@ -196,7 +196,7 @@ def least_certain(answers: Judged, *, most: int = _MOST, heats: int = 0) -> Gall
     Returns
     -------
     Gallery
-        The least certain first. Its caption says so where no image was called wrong.
+        The least certain first. Its caption says so where no image was classified wrongly.
 
     Examples
     --------
@@ -205,16 +205,16 @@ def least_certain(answers: Judged, *, most: int = _MOST, heats: int = 0) -> Gall
     >>> answers = Judged(data, np.array([[0.9, 0.1], [0.4, 0.6]]), data.codes(), data.classes)
     >>> gallery = least_certain(answers, most=1)
     >>> gallery.pictures[0].second, gallery.caption.partition(".")[0]
-    ('a', 'None of 2 images was called wrong')
+    ('a', 'None of 2 images was classified wrongly')
     """
     chosen = answers.closest_calls[:most]
     n_right = int((~answers.wrong[chosen]).sum())
     caption = (
-        f"Where the first and the second answer are nearest: {n_right} of these {len(chosen)} "
-        f"{_were(n_right)} called right. Pictures like them are the ones to label next."
+        f"The images whose two highest probabilities are closest: {n_right} of these {len(chosen)} "
+        f"{_were(n_right)} classified correctly. Label images like them next."
     )
     if not answers.wrong.any():
-        caption = f"None of {len(answers.codes):,} images was called wrong. {caption}"
+        caption = f"None of {len(answers.codes):,} images was classified wrongly. {caption}"
     return _gallery("The least certain", caption, answers, chosen, heats)
 
 
@@ -231,8 +231,9 @@ def _gallery(title: str, caption: str, answers: Judged, chosen: NDArray[np.intp]
     if laid:
         whose = "map of the first shows" if len(laid) == 1 else f"maps of the first {len(laid)} show"
         caption += (
-            f" The {whose} what the answer rests on: parts of the picture were covered in turn, and the "
-            "brighter the colour, the more its probability fell. Where all stays grey, no one part decided."
+            f" The {whose} what the prediction depends on: parts of the image were covered in turn, "
+            "and the brighter the colour, the more its probability fell. Where all stays grey, no single "
+            "part was decisive."
         )
     pictures = []
     for place, index in enumerate(chosen):

@@ -98,16 +98,18 @@ def occlusion(ask: Ask, images: Images, codes: Codes, *, n_cells: int = 7) -> Ar
 def _check(images: Images, codes: Codes, n_cells: int) -> None:
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ShapeError(
-            f"images have shape {images.shape} and dtype {images.dtype}, need (n_images, height, width, "
+            f"images have shape {images.shape} and dtype {images.dtype}, expected (n_images, height, width, "
             "channels) of uint8; bring them to the network's size with headstart.data.images.prepare"
         )
     if codes.shape != images.shape[:1]:
         raise ShapeError(
-            f"codes have shape {codes.shape}, need ({len(images)},) to match images; pass one class for each"
+            f"codes have shape {codes.shape}, expected ({len(images)},) to match images; pass one for each"
         )
     most = min(images.shape[1:3])
     if not 2 <= n_cells <= most:
-        raise SettingError(f"n_cells is {n_cells!r}, need 2 to {most}, the pixels of a side; 7 suits most")
+        raise SettingError(
+            f"n_cells is {n_cells!r}, expected 2 to {most}, the pixels of a side; 7 suits most"
+        )
 
 
 def _patches(height: int, width: int, n_cells: int) -> list[tuple[slice, slice]]:

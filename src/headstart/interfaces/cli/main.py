@@ -114,14 +114,15 @@ def run(
     """
     from headstart.strategies.finetune.options import parse_opening
     from headstart.system.progress import terminal_progress
+    from headstart.workflows.recipes.options import RecipeOptions
     from headstart.workflows.recipes.recipe import read_recipe
-    from headstart.workflows.recipes.run import Options, run_recipe
+    from headstart.workflows.recipes.run import run_recipe
 
     wanted = read_recipe(recipe)
     named = (data or wanted.data).replace("/", "-").replace(":", "-")
     folder = output or Path("runs") / f"{wanted.name}-{named}"
     with terminal_progress() as progress:
-        options = Options(
+        options = RecipeOptions(
             data,
             engine,
             seed,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from headstart.models.model import Model
     from headstart.strategies.result import Learnt
-    from headstart.workflows.train.run import Trained
+    from headstart.workflows.train import Trained
 
 __all__ = ["learnt_facts", "training_app"]
 
@@ -125,7 +125,7 @@ def train(
     from headstart.interfaces.cli.durations import parse_duration
     from headstart.models.model import check_output
     from headstart.system.progress import terminal_progress
-    from headstart.workflows.train.run import Keeping, Training, checkpoints_of, run_training
+    from headstart.workflows.train import TrainingFiles, TrainingRequest, checkpoints_of, run_training
 
     check_output(output)
     given = {
@@ -141,10 +141,10 @@ def train(
         "patience": patience,
         "seed": seed,
     }
-    settings = {name: value for name, value in given.items() if value is not None}
-    wanted = Training(network, engine or "torch", device, augment, policy or "squish", settings, holdout)
+    given = {name: value for name, value in given.items() if value is not None}
+    wanted = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", given, holdout)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
-    keeping = Keeping(output, resume, every_s, _listed(log))
+    keeping = TrainingFiles(output, resume, every_s, _listed(log))
     try:
         with terminal_progress() as progress:
             dataset = told(load(data, strict=strict))

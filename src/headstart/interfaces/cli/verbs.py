@@ -116,11 +116,11 @@ def study(
     from headstart.strategies.places import Probe
     from headstart.system.files import check_place
     from headstart.system.progress import terminal_progress
-    from headstart.workflows.study.run import Wanted, parse_controls, parse_labels, run_study
+    from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
     check_place(output, marker=_RESULT)
     budgets, with_all = parse_labels(labels)
-    wanted = Wanted(
+    wanted = StudyRequest(
         Probe(tap, pooling, head, parse_views(augment, views), balance),
         protocol,
         budgets,

@@ -6,44 +6,34 @@ Called by the command line through run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from time import perf_counter, strftime
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset, check_same_classes
-from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
-from headstart.data.images.thumbnails import examples_of
+from headstart.data.images.augment import Augmentation, parse_augmentation
 from headstart.data.splits import folds
 from headstart.errors import RecipeError
-from headstart.evaluation.clusters import accuracy_score
-from headstart.evaluation.compare import paired_difference
-from headstart.evaluation.intervals import wilson
-from headstart.evaluation.metrics import evaluate
 from headstart.heads.registry import make_head
-from headstart.records import Array, Curve, Evaluation, PlainTable, Report, Source
-from headstart.sources.features import Extraction, Place, extract, extract_all
+from headstart.records import Array, Report, Source
+from headstart.sources.features import Extraction, Place, extract_all
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.fits import FeatureOptions, Strategy, probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe, choose_place
 from headstart.strategies.probe import learn_head, training_rows
-from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import Learnt
-from headstart.strategies.select import Choice
-from headstart.workflows.recipes.recipe import FrozenRecipe, Published, Textbook
-from headstart.workflows.study.controls import majority
-from headstart.workflows.study.protocol import Protocol, rounds_of
-from headstart.workflows.study.table import Table, run_table
-from headstart.workflows.transfer.run import choice_table
+from headstart.workflows.comparison.controls import majority
+from headstart.workflows.comparison.protocol import Protocol, rounds_of
+from headstart.workflows.comparison.table import run_table
+from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench, Indices, Plan
+from headstart.workflows.recipes.present import frozen_facts, frozen_result
+from headstart.workflows.recipes.recipe import FrozenRecipe, Textbook
 
 __all__ = ["Frozen", "run_frozen"]
-
-_FOLDS = 5  # of the trial of augmentation, whose fits have no closed form
-Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -52,46 +42,6 @@ class Frozen:
 
     learnt: Learnt
     result: Report
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What cross-validation chose for one draw of labels, with the accuracies that decided on the views."""
-
-    place: Place
-    head: str
-    choice: Choice | None
-    augmentation: Augmentation | None
-    trials: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass
-class _Bench:
-    """The parts that every strategy shares; ``hits`` notes who was right on which test image, by draw."""
-
-    recipe: FrozenRecipe
-    source: Source
-    train: Dataset
-    test: Dataset
-    options: Extraction
-    seed: int
-    plans: dict[bytes, _Plan] = field(default_factory=dict)
-    hits: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
-    curves: list[Curve] = field(default_factory=list)
-    answered: list[Array] = field(default_factory=list)
-
-    def answers(self, place: Place) -> Array:
-        """Features of the test images."""
-        return extract(self.test, self.source, tap=place[0], pooling=place[1], options=self.options)
-
-    def asked(self, learnt: Learnt) -> Array:
-        """The saved model's answers on the test images, asked once."""
-        if not self.answered:
-            options = self.options
-            self.answered.append(
-                learnt.model.probabilities(self.test, runtime_name=options.runtime, progress=options.progress)
-            )
-        return self.answered[0]
 
 
 def run_frozen(
@@ -146,7 +96,7 @@ def run_frozen(
     if not source.candidates:  # a textbook reads maps; pixels and rows have none
         recipe = replace(recipe, textbook=None)
     recipe = replace(recipe, size_px=wanted_px)
-    bench = _Bench(recipe, source, train, test, options, seed)
+    bench = Bench(recipe, source, train, test, options, seed)
     protocol = _protocol(recipe, train, seed)
     rounds = rounds_of(train, len(test), protocol.labels_per_class, protocol)
     draws = [one[0].learn for each in rounds.values() for one in each]
@@ -160,8 +110,8 @@ def run_frozen(
     if controls:
         strategies |= _controls(bench)
     table = run_table(strategies, train, test, protocol, progress=options.progress)
-    result = _result(
-        bench, table, learnt, found.remarks, _facts(bench, learnt, command, perf_counter() - begun)
+    result = frozen_result(
+        bench, table, learnt, found.remarks, frozen_facts(bench, learnt, command, perf_counter() - begun)
     )
     return Frozen(learnt, result)
 
@@ -173,39 +123,39 @@ def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
         return Protocol((), 1, seed, True, shown)
     if wanted >= smallest:
         raise RecipeError(
-            f"recipe {recipe.name!r} asks for {wanted} labels per class, need fewer than the {smallest} "
+            f"recipe {recipe.name!r} asks for {wanted} labels per class, expected fewer than the {smallest} "
             f"images of the smallest class of {train.name!r}; choose larger data with --data"
         )
     return Protocol((wanted,), recipe.draws, seed, False, shown)
 
 
-def _planned(bench: _Bench, indices: Indices, seed: int) -> _Plan:
+def _planned(bench: Bench, indices: Indices, seed: int) -> Plan:
     """Choose place and head on one draw, then whether views help there."""
     recipe, some = bench.recipe, bench.train.subset(indices)
     place, head, choice = choose_place(bench.source, some, Probe(head=recipe.head), seed, bench.options)
     if recipe.augment is None:
-        return _Plan(place, head, choice, None)
+        return Plan(place, head, choice, None)
     augmentation = parse_augmentation(recipe.augment, recipe.views)
     with_views = training_rows(bench.source, some, place, augmentation, seed, bench.options)
     n = len(some)
     plain = _cross_validated(head, with_views[0][:n], some.labels, np.arange(n), seed)
     viewed = _cross_validated(head, *with_views, seed)
     trials = (("no views", plain), (f"{recipe.augment}, {recipe.views} views", viewed))
-    return _Plan(place, head, choice, augmentation if viewed > plain else None, trials)
+    return Plan(place, head, choice, augmentation if viewed > plain else None, trials)
 
 
 def _cross_validated(head: str, rows: Array, labels: NDArray[np.str_], images: Indices, seed: int) -> float:
     """Accuracy on images left out with all their views, judged by the images themselves."""
     n_images = int(images.max()) + 1
     right = 0
-    for learn, held in folds(labels[:n_images], _FOLDS, seed):
+    for learn, held in folds(labels[:n_images], AUGMENT_FOLDS, seed):
         known = np.isin(images, learn)
         fitted = make_head(head).fit(rows[known], labels[known], images=images[known], seed=seed)
         right += int((fitted.predict(rows[held]) == labels[held]).sum())
     return right / n_images
 
 
-def _read_test(bench: _Bench) -> None:
+def _read_test(bench: Bench) -> None:
     """All places that some draw will ask for, in one pass over the test images."""
     places = [plan.place for plan in bench.plans.values()]
     if bench.recipe.textbook is not None:
@@ -213,7 +163,7 @@ def _read_test(bench: _Bench) -> None:
     extract_all(bench.test, bench.source, list(dict.fromkeys(places)), options=bench.options)
 
 
-def _model(bench: _Bench, dataset: Dataset, indices: Indices) -> Learnt:
+def _model(bench: Bench, dataset: Dataset, indices: Indices) -> Learnt:
     """The first draw's choice as a model; it learns from the draw and is watched on what it was not given."""
     plan = bench.plans[indices.tobytes()]
     wanted = Probe(*plan.place, plan.head, plan.augmentation)
@@ -225,7 +175,7 @@ def _model(bench: _Bench, dataset: Dataset, indices: Indices) -> Learnt:
     return replace(learnt, choice=plan.choice)
 
 
-def _probe(bench: _Bench, learnt: Learnt) -> Strategy:
+def _probe(bench: Bench, learnt: Learnt) -> Strategy:
     """The chosen way on each draw; with all labels it is the saved model itself."""
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
@@ -236,7 +186,7 @@ def _probe(bench: _Bench, learnt: Learnt) -> Strategy:
     return strategy
 
 
-def _fitted(bench: _Bench, indices: Indices, plan: _Plan, seed: int, watched: str | None = None) -> Array:
+def _fitted(bench: Bench, indices: Indices, plan: Plan, seed: int, watched: str | None = None) -> Array:
     """Fit on all of a draw as planned and answer the test images.
 
     ``watched`` titles a curve, drawn once: of another fit, which spares a tenth to be watched by.
@@ -257,7 +207,7 @@ def _fitted(bench: _Bench, indices: Indices, plan: _Plan, seed: int, watched: st
     return head.probabilities(bench.answers(plan.place))
 
 
-def _textbooks(bench: _Bench, textbook: Textbook) -> dict[str, Strategy]:
+def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
     """The textbook's way, with its augmentation, without the flip in it, and without any."""
     whole = parse_augmentation(textbook.augment, textbook.views)
     ways = {"textbook": whole}
@@ -268,7 +218,7 @@ def _textbooks(bench: _Bench, textbook: Textbook) -> dict[str, Strategy]:
     place = _textbook_place(bench.source)
 
     def way(name: str, augmentation: Augmentation | None) -> Strategy:
-        plan = _Plan(place, textbook.head, None, augmentation)
+        plan = Plan(place, textbook.head, None, augmentation)
         return _noted(
             bench,
             name,
@@ -294,7 +244,7 @@ def _textbook_place(source: Source) -> Place:
     return (maps[-1], "avg") if maps else (source.default_tap, "flat")
 
 
-def _controls(bench: _Bench) -> dict[str, Strategy]:
+def _controls(bench: Bench) -> dict[str, Strategy]:
     raw = FeatureOptions(head="kernel", extraction=bench.options)
     pixels = open_source("pixels", bench.train)
     strategies = {"raw pixels": _noted(bench, "raw pixels", probe(pixels, bench.train, bench.test, raw))}
@@ -305,7 +255,7 @@ def _controls(bench: _Bench) -> dict[str, Strategy]:
     return strategies
 
 
-def _random(bench: _Bench, drawn: Source) -> Strategy:
+def _random(bench: Bench, drawn: Source) -> Strategy:
     """The same network with random weights, read and fitted where the probe is."""
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
@@ -316,7 +266,7 @@ def _random(bench: _Bench, drawn: Source) -> Strategy:
     return strategy
 
 
-def _noted(bench: _Bench, name: str, strategy: Strategy) -> Strategy:
+def _noted(bench: Bench, name: str, strategy: Strategy) -> Strategy:
     """The same strategy; who was right is noted, for comparisons that the table does not make."""
     codes = bench.test.codes(bench.train.classes)
 
@@ -326,111 +276,3 @@ def _noted(bench: _Bench, name: str, strategy: Strategy) -> Strategy:
         return probs
 
     return noting
-
-
-def _result(
-    bench: _Bench, table: Table, learnt: Learnt, found: tuple[str, ...], facts: Mapping[str, str]
-) -> Report:
-    recipe, plans = bench.recipe, list(bench.plans.values())
-    evaluations = _evaluations(bench, learnt)
-    remarks = [*table.remarks, *_said_of_views(bench), *_said_of_first(bench), *found]
-    if plans[0].choice is not None:
-        remarks.insert(0, plans[0].choice.sentence)
-    curves = [*bench.curves] if learnt.curve is None else [learnt.curve, *bench.curves]
-    tables = [_published_table(recipe.published, table, len(bench.test))] if recipe.published else []
-    tables += [] if plans[0].choice is None else [choice_table(plans[0].choice)]
-    return Report(
-        title=recipe.title,
-        summary=recipe.summary,
-        verdict=table.verdict,
-        remarks=tuple(remarks),
-        rows=table.rows,
-        comparisons=table.comparisons,
-        evaluations=evaluations,
-        curves=tuple(curves),
-        facts=facts,
-        sizes={"train": len(bench.train), "test": len(bench.test), "classes": len(bench.train.classes)},
-        examples=examples_of(bench.train),
-        tables=tuple(tables),
-    )
-
-
-def _evaluations(bench: _Bench, learnt: Learnt) -> tuple[Evaluation, ...]:
-    probs = bench.asked(learnt)
-    codes, title = bench.test.codes(bench.train.classes), f"The saved model on {bench.test.name}"
-    return (evaluate(title, probs, codes, bench.train.classes, bench.test.together),)
-
-
-def _said_of_views(bench: _Bench) -> list[str]:
-    """What the flip cost here, and how the views were decided on."""
-    said = []
-    textbook = bench.recipe.textbook
-    if textbook is not None:
-        warning = flip_warning(bench.train.classes, parse_augmentation(textbook.augment, textbook.views))
-        said += [warning] if warning else []
-    if {"textbook", "textbook, no flip"} <= set(bench.hits):
-        pair = (np.stack(bench.hits[name]) for name in ("textbook, no flip", "textbook"))
-        cost = paired_difference(*pair)
-        said.append(
-            "Leaving the flip out of the textbook's augmentation changes its accuracy by "
-            f"{100 * cost.value:+.2f} points here [{100 * cost.low:+.2f}, {100 * cost.high:+.2f}], on the "
-            "same test images."
-        )
-    trials = [plan.trials for plan in bench.plans.values() if plan.trials]
-    if trials:
-        taken = sum(plan.augmentation is not None for plan in bench.plans.values())
-        means = {name: float(np.mean([dict(one)[name] for one in trials])) for name, _ in trials[0]}
-        figures = " against ".join(f"{value:.2%} with {name}" for name, value in means.items())
-        said.append(
-            f"Views were taken in {taken} of {len(trials)} draws, by {_FOLDS}-fold cross-validation on the "
-            f"training images: {figures}, on average."
-        )
-    return said
-
-
-def _said_of_first(bench: _Bench) -> list[str]:
-    """The same answers judged on as few test images as the textbook has."""
-    n = bench.recipe.first_test_images
-    if n is None or n >= len(bench.test):
-        return []
-    together = None if bench.test.together is None else bench.test.together[:n]
-    score = accuracy_score(np.stack(bench.hits["probe"])[:, :n], together)
-    return [
-        f"On the first {n} test images alone, as the textbook has them, the probe gets {score.value:.2%} "
-        f"[{score.low:.2%}, {score.high:.2%}]: an interval that wide parts few methods."
-    ]
-
-
-def _published_table(published: tuple[Published, ...], table: Table, n_test: int) -> PlainTable:
-    """Figures of others beside ours, each with its interval, where they say what it is of."""
-    ours = [row for row in table.rows if row.strategy == "probe"][-1].accuracy
-    lines = [("this run, probe", *_figures(ours.value, n_test), "this page")]
-    lines += [(one.what, *_figures(one.accuracy, one.n_test), one.source) for one in published]
-    return PlainTable(
-        "Beside published figures",
-        "Each with the interval that its number of test images allows. Other data splits, networks and "
-        "budgets than ours: to be read beside it, not as a contest.",
-        ("what", "accuracy, %", "95 % interval", "test images", "source"),
-        tuple(lines),
-    )
-
-
-def _figures(accuracy: float, n_test: int) -> tuple[str, str, str]:
-    score = wilson(accuracy * n_test, n_test)
-    return f"{100 * accuracy:.2f}", f"{100 * score.low:.1f} to {100 * score.high:.1f}", f"{n_test:,}"
-
-
-def _facts(bench: _Bench, learnt: Learnt, command: str, seconds: float) -> dict[str, str]:
-    head, tap = learnt.model.manifest.head, learnt.model.manifest.source
-    return {
-        "command": command,
-        "source": about_source(bench.source),
-        "source_fingerprint": bench.source.fingerprint,
-        "data": f"{bench.train.name}, fingerprint of the training images {bench.train.fingerprint}",
-        "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "head": f"{about_head(head)} on {tap['tap']}, {tap['pooling']}",
-        "seed": str(bench.seed),
-        **made_with(),
-        "everything": f"{seconds:.1f} s",
-        "date": strftime("%Y-%m-%d"),
-    }

@@ -25,10 +25,10 @@ from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.result import Learnt
 from headstart.strategies.select import Choice, choose
+from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.recipes.recipe import LettersRecipe
-from headstart.workflows.study.run import Wanted, run_study
+from headstart.workflows.study import StudyRequest, run_study
 from headstart.workflows.train.store import trained_network
-from headstart.workflows.transfer.run import choice_table
 
 __all__ = ["Letters", "run_letters"]
 
@@ -71,7 +71,7 @@ def run_letters(
     command: str,
     opening: Opening | None = None,
 ) -> Letters:
-    """Run the experiment from digits to a verdict about strangers' letters.
+    """Run the experiment from digits to a verdict on letters by other people.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def run_letters(
     Returns
     -------
     Letters
-        The strangers' letters were opened once, after everything was settled.
+        The letters by other people were used once, after everything was selected.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def run_letters(
     dataset, external = load(data or recipe.data), load(test or recipe.test)
     parts = _parts(recipe, engine, seed, keep, options)
     alone = _left_out(parts, dataset, controls=controls)
-    chosen = Wanted(
+    chosen = StudyRequest(
         probe=parts.probe,
         labels_per_class=(),
         controls=("majority", "raw pixels", "random frozen", "scratch") if controls else (),
@@ -198,7 +198,7 @@ def _textbook(parts: _Parts, pool: Dataset, asked: Dataset) -> Strategy:
 
 def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
     """Every letter judged by a model that learnt from the others."""
-    wanted = Wanted(
+    wanted = StudyRequest(
         probe=parts.probe,
         kind="leave-one-out",
         labels_per_class=(),
@@ -231,9 +231,9 @@ def _left_out_table(parts: _Parts, dataset: Dataset, alone: Report) -> PlainTabl
     )
     return PlainTable(
         f"The {n} letters themselves",
-        "Each letter judged by a model that learnt from the others (leave-one-out), beside what the textbook "
-        "reports: accuracy on the very images that were learnt from, which any table of answers could have.",
-        ("strategy", "left out, right", "95 % interval, %", "learnt from, right"),
+        "Each letter classified by a model trained on the others (leave-one-out), and what the textbook "
+        "reports: accuracy on the training images themselves, which says nothing about new ones.",
+        ("strategy", "left out, right", "95 % interval, %", "training images, right"),
         lines,
     )
 
@@ -257,8 +257,9 @@ def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
         choice_table(compared),
         title="Configurations compared, on the letters alone",
         caption=f"Leave-one-out cross-validation on the {compared.n_images} letters without augmentation, "
-        f"{compared.n_tried} candidates, the least loss first. So few letters hardly tell them apart: "
-        f"the recipe's own ({recipe.head} on {recipe.tap}, {recipe.views} views) was settled on digits.",
+        f"{compared.n_tried} candidates, the least loss first. So few letters hardly show a difference: "
+        f"the recipe's own ({recipe.head} on {recipe.tap}, {recipe.views} augmented copies) was "
+        "selected on digits.",
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import RecipeError, nearest
 from headstart.records import TrainSettings
+from headstart.workflows.recipes.check import kind_of, recipe_faults
 
 __all__ = [
     "FrozenRecipe",
@@ -26,48 +27,6 @@ __all__ = [
     "recipe_names",
     "recipe_text",
 ]
-
-_SETTINGS = {field.name: type(field.default) for field in fields(TrainSettings)}
-_TABLES: Mapping[str, Mapping[str, Any]] = {
-    "data": {"default": str, "source_view": str, "target_view": str},
-    "network": {"name": str, "engine": str},
-    "training": _SETTINGS,
-    "few_labels": _SETTINGS,
-    "probe": {"tap": str, "textbook_tap": str, "head": str},
-    "study": {"labels_per_class": list, "draws": int, "collapse": bool},
-}
-_FROZEN_TABLES: Mapping[str, Mapping[str, Any]] = {
-    "data": {"default": str},
-    "source": {"name": str, "size_px": int},
-    "probe": {"head": str, "augment": str, "views": int},
-    "textbook": {"head": str, "augment": str, "views": int},
-    "study": {"labels_per_class": int, "draws": int, "first_test_images": int},
-}
-_LETTERS_TABLES: Mapping[str, Mapping[str, Any]] = {
-    "data": {"source": str, "default": str, "test": str},
-    "network": {"name": str, "engine": str, "augment": str},
-    "training": _SETTINGS,
-    "probe": {"tap": str, "head": str, "policy": str, "augment": str, "views": int},
-    "textbook": {"tap": str, "head": str, "crop_share": float},
-    "textbook_training": _SETTINGS,
-    "scratch": _SETTINGS,
-}
-_FROZEN_OPTIONAL = {
-    *("size_px", "head", "augment", "views", "probe", "textbook", "study"),
-    *("labels_per_class", "draws", "first_test_images"),
-}
-_PUBLISHED = {"what": str, "accuracy": float, "n_test": int, "source": str}
-_TEXTS = ("title", "summary")
-_OPTIONAL = {"textbook_tap", "collapse", *_SETTINGS}
-_COUNTS = ("draws", "views", "size_px", "first_test_images", "labels_per_class", "n_test")
-_WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list of whole numbers, each at least 1",
-    dict: "a table",
-}
 
 
 @dataclass(frozen=True)
@@ -206,26 +165,18 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
-            f"recipe {name!r} is not TOML ({error}), need a recipe as TOML; "
+            f"recipe {name!r} is not TOML ({error}), expected a recipe as TOML; "
             "see one with: headstart recipes show parity"
         ) from error
-    if faults := _faults(document):
+    if faults := recipe_faults(document):
         raise RecipeError(
-            f"recipe {name!r} is malformed ({'; '.join(faults)}), need the tables and keys of a recipe; "
+            f"recipe {name!r} is malformed ({'; '.join(faults)}), expected the tables and keys of a recipe; "
             "see one with: headstart recipes show parity"
         )
-    kind, stem = _kind(document), Path(name).stem
+    kind, stem = kind_of(document), Path(name).stem
     if kind == "own":
         return _recipe(stem, document)
     return _frozen_recipe(stem, document) if kind == "frozen" else _letters_recipe(stem, document)
-
-
-def _kind(document: Mapping[str, Any]) -> str:
-    """Which kind of recipe a document is meant to be."""
-    if "source" in document:
-        return "frozen"
-    data = document.get("data")
-    return "letters" if isinstance(data, dict) and "test" in data else "own"
 
 
 def recipe_text(name: str) -> str:
@@ -250,86 +201,21 @@ def recipe_text(name: str) -> str:
         path = Path(name)
         if not path.is_file():
             raise RecipeError(
-                f"recipe file {name!r} does not exist, need a TOML file; "
+                f"recipe file {name!r} does not exist, expected a TOML file; "
                 "see one with: headstart recipes show parity"
             )
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(
-                f"recipe file {name!r} cannot be read ({error}), need TOML in UTF-8; save it as that"
+                f"recipe file {name!r} cannot be read ({error}), expected TOML in UTF-8; save it as that"
             ) from error
     if name in recipe_names():
         return files("headstart.workflows.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
     raise RecipeError(
-        f"recipe {name!r} is unknown, need a registered name or a .toml file, "
+        f"recipe {name!r} is unknown, expected a registered name or a .toml file, "
         f"{nearest(name, recipe_names())}; list all with: headstart recipes"
     )
-
-
-def _faults(document: Mapping[str, Any]) -> list[str]:
-    """All that is unknown, missing or of a wrong type."""
-    kind = _kind(document)
-    frozen = kind == "frozen"
-    tables = {"frozen": _FROZEN_TABLES, "letters": _LETTERS_TABLES, "own": _TABLES}[kind]
-    known = (*tables, *_TEXTS, *(["published"] if frozen else []))
-    faults = [f"{name!r} is unknown, {nearest(name, known)}" for name in document if name not in known]
-    faults += _published_faults(document.get("published", [])) if frozen else []
-    optional = _FROZEN_OPTIONAL if frozen else _OPTIONAL
-    faults += [
-        fault for name in _TEXTS for fault in _value_faults(repr(name), document, name, str, needed=True)
-    ]
-    for table, keys in tables.items():
-        here = document.get(table)
-        if here is None and table in optional:
-            continue
-        if not isinstance(here, dict):
-            faults.append(
-                f"table [{table}] is missing" if here is None else f"{table!r} is {here!r}, need a table"
-            )
-            continue
-        for key in here:
-            if key not in keys:
-                faults.append(f"key {key!r} in [{table}] is unknown, {nearest(key, keys)}")
-        for key, kind in keys.items():
-            faults += _value_faults(f"{key!r} in [{table}]", here, key, kind, needed=key not in optional)
-    return faults
-
-
-def _published_faults(entries: Any) -> list[str]:
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return [f"'published' is {entries!r}, need tables [[published]]"]
-    faults = [
-        fault
-        for entry in entries
-        for key, kind in _PUBLISHED.items()
-        for fault in _value_faults(f"{key!r} in [[published]]", entry, key, kind, needed=True)
-    ]
-    faults += [
-        f"key {key!r} in [[published]] is unknown, {nearest(key, _PUBLISHED)}"
-        for entry in entries
-        for key in entry
-        if key not in _PUBLISHED
-    ]
-    shares = [entry["accuracy"] for entry in entries if type(entry.get("accuracy")) in (int, float)]
-    return faults + [
-        f"'accuracy' in [[published]] is {share}, need a share from 0 to 1"
-        for share in shares
-        if not 0 <= share <= 1
-    ]
-
-
-def _value_faults(what: str, table: Mapping[str, Any], key: str, kind: type, *, needed: bool) -> list[str]:
-    if key not in table:
-        return [f"{what} is missing"] if needed else []
-    value = table[key]
-    if kind is list:
-        right = isinstance(value, list) and all(type(size) is int and size >= 1 for size in value)
-    else:
-        right = type(value) is kind or (kind is float and type(value) is int)
-    if right and kind is int and key in _COUNTS and value < 1:
-        return [f"{what} is {value}, need at least 1"]
-    return [] if right else [f"{what} is {value!r}, need {_WORDS[kind]}"]
 
 
 def _frozen_recipe(name: str, document: Mapping[str, Any]) -> FrozenRecipe:

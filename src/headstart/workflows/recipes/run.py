@@ -26,13 +26,8 @@ from headstart.evaluation.metrics import evaluate
 from headstart.heads.registry import make_head
 from headstart.networks.specs import architecture
 from headstart.records import Array, Evaluation, Report
-from headstart.report.card import summary_card
-from headstart.report.json import to_json
-from headstart.report.page import render
-from headstart.sources.features import Extraction
 from headstart.sources.networks import native_input
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
-from headstart.strategies.finetune.options import Opening
 from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe
@@ -40,20 +35,22 @@ from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, made_with
 from headstart.strategies.result import Learnt
 from headstart.strategies.scratch import learn_network
-from headstart.system.cache import Cache, NullCache
-from headstart.system.files import write_atomic
-from headstart.system.progress import SILENT, Progress
+from headstart.system.cache import NullCache
+from headstart.workflows.comparison.baselines import network_from_scratch
+from headstart.workflows.comparison.controls import collapse, frozen_controls
+from headstart.workflows.comparison.protocol import Protocol
+from headstart.workflows.comparison.table import Table, run_table
+from headstart.workflows.comparison.verdict import FINETUNE, PROBE
+from headstart.workflows.recipes.folder import check_folder, write_result
 from headstart.workflows.recipes.frozen import run_frozen
 from headstart.workflows.recipes.letters import run_letters
+from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, LettersRecipe, Recipe
-from headstart.workflows.study.baselines import network_from_scratch
-from headstart.workflows.study.controls import collapse, frozen_controls
-from headstart.workflows.study.protocol import Protocol
-from headstart.workflows.study.table import FINETUNE, PROBE, Table, run_table
 
-__all__ = ["Options", "Outcome", "run_recipe", "with_test_split"]
+__all__ = ["run_recipe", "with_test_split"]
 
 _TEST_SHARE = 0.3
+_AS_WRITTEN = RecipeOptions()
 _NO_TORCH = (
     "torch is not installed, so the NumPy engine trains the network; "
     "for torch: pip install 'headstart[train]'"
@@ -61,49 +58,11 @@ _NO_TORCH = (
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a recipe is carried out, beside what the recipe says.
-
-    ``data``, ``engine``, ``source``, ``size_px`` and ``test`` stand in for the recipe's own where given.
-    A recipe that names torch runs on the scratch engine, with a remark, where torch is not installed. Without
-    ``controls`` there is no verdict. ``command`` is what the user typed, for the report. ``opening`` asks for
-    the strategy finetune beside the probe, and says how.
-    """
-
-    data: str | None = None
-    engine: str | None = None
-    seed: int = 0
-    controls: bool = True
-    cache: Cache | None = None
-    runtime: str = "openvino"
-    command: str = ""
-    source: str | None = None
-    size_px: int | None = None
-    test: str | None = None
-    progress: Progress = SILENT
-    opening: Opening | None = None
-
-    @property
-    def extraction(self) -> Extraction:
-        """How features are computed."""
-        return Extraction(self.cache, self.runtime, None, self.progress)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a recipe found and where it was written."""
-
-    result: Report
-    folder: Path
-    report: Path
-
-
-@dataclass(frozen=True)
 class _Run:
     """One run under way: both halves of the transfer, and who trains."""
 
     recipe: Recipe
-    options: Options
+    options: RecipeOptions
     source: Dataset
     target: Dataset
     engine: str
@@ -123,7 +82,7 @@ class _Run:
 def run_recipe(
     recipe: Recipe | FrozenRecipe | LettersRecipe,
     folder: str | os.PathLike[str],
-    options: Options = Options(),
+    options: RecipeOptions = _AS_WRITTEN,
 ) -> Outcome:
     """Run a classic experiment from data to report.
 
@@ -134,7 +93,7 @@ def run_recipe(
     folder : path
         Gets ``model/`` and, where a network was trained, ``source/`` (model folders), ``result.json``,
         ``card.md`` and ``report.html``: new, empty, or with an older result, which is replaced.
-    options : Options, optional
+    options : RecipeOptions, optional
         How to do it. Same seed, same machine, same result.
 
     Returns
@@ -148,16 +107,16 @@ def run_recipe(
         Of the kind that fits; nothing half-written stays.
     """
     begun, home = perf_counter(), Path(folder)
-    _check_home(home)
+    check_folder(home)
     if options.test is not None and not isinstance(recipe, LettersRecipe):
         raise SettingError(
-            f"recipe {recipe.name!r} has a test split of its own, need none given; leave --test out"
+            f"recipe {recipe.name!r} has a test split of its own, expected none; leave --test out"
         )
     if isinstance(recipe, FrozenRecipe):
         return _run_frozen(recipe, home, options)
     if options.source is not None or options.size_px is not None:
         raise SettingError(
-            f"recipe {recipe.name!r} trains its own source, need none given; leave --source and --size out"
+            f"recipe {recipe.name!r} trains its own source, expected none; leave --source and --size out"
         )
     if isinstance(recipe, LettersRecipe):
         return _run_letters(recipe, home, options)
@@ -186,17 +145,19 @@ def run_recipe(
     facts = _facts(run, source, transferred, perf_counter() - begun)
     table = replace(table, remarks=(*source.remarks, *said, *table.remarks))
     result = _result(run, table, evaluations, (source, transferred), facts)
-    return _written(home, result)
+    return write_result(home, result)
 
 
-def _run_frozen(recipe: FrozenRecipe, home: Path, options: Options) -> Outcome:
+def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Outcome:
     """An experiment on a network that others trained."""
     if options.opening is not None:
         raise SettingError(
-            f"recipe {recipe.name!r} reads a frozen network, need no finetune; use headstart study for that"
+            f"recipe {recipe.name!r} has a frozen network, expected no finetune; use headstart study for that"
         )
     if options.engine is not None:
-        raise SettingError(f"recipe {recipe.name!r} trains no network, need no engine; leave --engine out")
+        raise SettingError(
+            f"recipe {recipe.name!r} trains no network, expected no engine; leave --engine out"
+        )
     whole = with_test_split(load(options.data or recipe.data), options.seed)
     for remark in _skipped(whole):
         options.progress.remark(remark)
@@ -211,10 +172,10 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: Options) -> Outcome:
         command=options.command,
     )
     found.learnt.model.save(home / "model")
-    return _written(home, found.result)
+    return write_result(home, found.result)
 
 
-def _run_letters(recipe: LettersRecipe, home: Path, options: Options) -> Outcome:
+def _run_letters(recipe: LettersRecipe, home: Path, options: RecipeOptions) -> Outcome:
     """An experiment on a few images of one kind, judged by a test set of its own."""
     found = run_letters(
         recipe,
@@ -230,13 +191,7 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: Options) -> Outcome
     )
     found.source.save(home / "source")
     found.learnt.model.save(home / "model")
-    return _written(home, found.result)
-
-
-def _written(home: Path, result: Report) -> Outcome:
-    write_atomic(home / "result.json", to_json(result) + "\n")
-    write_atomic(home / "card.md", summary_card(result))
-    return Outcome(result, home, write_atomic(home / "report.html", render(result)))
+    return write_result(home, found.result)
 
 
 def with_test_split(dataset: Dataset, seed: int) -> Dataset:
@@ -268,7 +223,7 @@ def with_test_split(dataset: Dataset, seed: int) -> Dataset:
     return replace(dataset, splits=splits)
 
 
-def _prepared(recipe: Recipe, options: Options) -> _Run:
+def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
     """Split first, look twice: an image that one half tests on, neither half learns from."""
     whole = with_test_split(load(options.data or recipe.data), options.seed)
     source, target = (
@@ -283,21 +238,6 @@ def _prepared(recipe: Recipe, options: Options) -> _Run:
     return _Run(recipe, options, source, target, engine, remarks)
 
 
-def _check_home(home: Path) -> None:
-    """Refuse somebody else's folder now, not after an hour of training."""
-    standing = next(place for place in (home, *home.absolute().parents) if place.exists())
-    if not standing.is_dir():
-        raise SettingError(f"{str(standing)!r} is a file, need a folder to write to; choose another")
-    entries = {entry.name for entry in home.iterdir()} if home.exists() else set()
-    ours = not entries or "result.json" in entries
-    if not ours or any(
-        not (home / name / "manifest.json").is_file() for name in entries & {"source", "model"}
-    ):
-        raise SettingError(
-            f"{str(home)!r} exists and holds no older result, need a new or empty folder; choose another"
-        )
-
-
 def _check_names(recipe: Recipe, source: Dataset) -> None:
     """Find a wrong tap or head before anything is trained."""
     make_head(recipe.head)
@@ -305,7 +245,7 @@ def _check_names(recipe: Recipe, source: Dataset) -> None:
     for tap in (recipe.tap, recipe.textbook_tap):
         if tap is not None and tap not in spec.layer_names:
             raise UnknownLayerError(
-                f"tap {tap!r} is unknown, need one of network {recipe.network!r}, "
+                f"tap {tap!r} is unknown, expected one of network {recipe.network!r}, "
                 f"{nearest(tap, spec.layer_names)}"
             )
 
@@ -423,7 +363,7 @@ def _facts(run: _Run, source: Learnt, transferred: Learnt, seconds: float) -> di
         "target_data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
         "source_fingerprint": source.model.manifest.source_fingerprint,
         "model_fingerprint": transferred.model.manifest.source_fingerprint,
-        "head": f"{about_head(transferred.model.manifest.head)} on tap {run.recipe.tap}",
+        "head": f"{about_head(transferred.model.manifest.head)} at layer {run.recipe.tap}",
         "engine": f"{run.engine}, features by {run.options.runtime}",
         "seed": str(run.options.seed),
         **made_with(run.engine),

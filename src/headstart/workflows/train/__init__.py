@@ -1,1 +1,9 @@
-"""Training a network from scratch."""
+"""Training a network from scratch, with checkpoints, logs and a report.
+
+Its face: the run, its request, and where its files are.
+"""
+
+from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of
+from headstart.workflows.train.run import Trained, run_training
+
+__all__ = ["Trained", "TrainingFiles", "TrainingRequest", "checkpoints_of", "run_training"]

@@ -121,7 +121,7 @@ def _verdict(network: str, judged: TrainingJudged | None, evaluations: Sequence[
         )
     found = evaluations[0].accuracy
     return (
-        f"{network} answers {100 * found.value:.1f} % of {found.n:,} {judged.judged_on} images rightly "
+        f"{network} classifies {100 * found.value:.1f} % of {found.n:,} {judged.judged_on} images correctly "
         f"[{100 * found.low:.1f}, {100 * found.high:.1f}]."
     )
 
@@ -133,24 +133,24 @@ def _galleries(judged: TrainingJudged) -> tuple[Gallery, ...]:
 
 def _how_judged(parts: Learning, learnt: Learnt, settings: TrainSettings) -> str:
     if learnt.judged is None:
-        return "It could not be judged on other images."
+        return "It could not be tested on other images."
     n_judged = len(learnt.judged.images)
     if learnt.judged.judged_on == "cross-validated":
         return (
-            f"The figures are cross-validated: each of the {n_judged:,} images was answered by a network "
+            f"The figures are cross-validated: each of the {n_judged:,} images was classified by a network "
             "trained without its fold, copies and groups in one fold; the saved network learned from all."
         )
     said = f"The figures are about {n_judged:,} validation images that it did not learn from"
     if settings.patience and parts.held is not None:
         said += f"; {len(parts.held) - n_judged:,} others decided when to stop"
-    return f"{said}. Test images, if there are any, were not looked at."
+    return f"{said}. Test images, if there are any, were not used."
 
 
 def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: Attended, network: str) -> str:
     epochs = len(attended.history)
     judged = _how_judged(parts, learnt, attended.settings)
     return (
-        f"The network {network} learnt {len(dataset.classes)} classes from {len(parts.fit):,} images of "
+        f"The network {network} learned {len(dataset.classes)} classes from {len(parts.fit):,} images of "
         f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learnt.seconds:.1f} s. {judged}"
     )
 

@@ -1,1 +1,8 @@
-"""Transfer: from a source and labelled images to a model and an estimate of its accuracy."""
+"""A transfer: a head on a frozen source, selected, fitted and judged on other images.
+
+Its face: the run and what it returns.
+"""
+
+from headstart.workflows.transfer.run import Transferred, run_transfer
+
+__all__ = ["Transferred", "run_transfer"]

@@ -20,10 +20,11 @@ from headstart.strategies.parts import Learning
 from headstart.strategies.places import Probe, places_of
 from headstart.strategies.result import Learnt
 from headstart.strategies.select import MOST_IMAGES
-from headstart.workflows.study.baselines import raw_pixels
-from headstart.workflows.study.controls import majority
-from headstart.workflows.study.protocol import Protocol
-from headstart.workflows.study.table import FINETUNE, PROBE, Table, run_table
+from headstart.workflows.comparison.baselines import raw_pixels
+from headstart.workflows.comparison.controls import majority
+from headstart.workflows.comparison.protocol import Protocol
+from headstart.workflows.comparison.table import Table, run_table
+from headstart.workflows.comparison.verdict import FINETUNE, PROBE
 
 __all__ = ["Judged", "by_cross_validation", "by_validation"]
 

@@ -16,7 +16,7 @@ from headstart.data.images.augment import flip_warning
 from headstart.data.images.thumbnails import examples_of
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
-from headstart.records import Calibration, Evaluation, Gallery, PlainTable, Report, Source
+from headstart.records import Calibration, Evaluation, Gallery, Report, Source
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.finetune.model import attempt, depth_table
 from headstart.strategies.finetune.options import Opening
@@ -25,14 +25,13 @@ from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import Learnt
-from headstart.strategies.select import Choice
+from headstart.workflows.comparison.present import choice_table, short_name
 from headstart.workflows.gallery import Judged as Answers
 from headstart.workflows.gallery import galleries
 from headstart.workflows.transfer.judge import Judged, by_cross_validation, by_validation
 
-__all__ = ["Transferred", "choice_table", "run_transfer", "short_name"]
+__all__ = ["Transferred", "run_transfer"]
 
-_SHOWN = 12  # trials in a report
 _FIFTH = 0.2
 
 
@@ -169,7 +168,7 @@ def _verdict(judged: Judged | None) -> str:
         )
     ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
     said = (
-        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are answered rightly "
+        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are classified correctly "
         f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]."
     )
     return f"{said} {judged.table.verdict}" if judged.table.comparisons else said
@@ -199,40 +198,6 @@ def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
 def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
     codes = judged.images.codes(dataset.classes)
     return galleries(Answers(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0)
-
-
-def short_name(source: str) -> str:
-    """A source's name without the folders above it.
-
-    Examples
-    --------
-    >>> short_name("timm:local-dir:/home/me/weights/resnet50"), short_name("timm:vgg16")
-    ('resnet50', 'timm:vgg16')
-    """
-    return source.rstrip("/").rpartition("/")[2] if "/" in source else source
-
-
-def choice_table(choice: Choice) -> PlainTable:
-    """The best trials of a choice, a line each."""
-    lines = tuple(
-        (
-            one.title,
-            one.described,
-            f"{100 * one.accuracy.value:.2f}",
-            f"{one.loss:.4f}",
-        )
-        for one in choice.trials[:_SHOWN]
-    )
-    left = len(choice.trials) - len(lines)
-    more = f" {left} more were tried." if left else ""
-    return PlainTable(
-        "How layer, pooling and head were selected",
-        f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
-        f"candidates in {choice.seconds:.1f} s, the least loss first. The accuracies here selected the first "
-        f"line and are too high for it: they are no estimate of accuracy on new images.{more}",
-        ("candidate", "setting", "accuracy, %", "loss, nats"),
-        lines,
-    )
 
 
 def _summary(learnt: Learnt, judged: Judged | None) -> str:

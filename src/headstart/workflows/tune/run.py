@@ -26,7 +26,7 @@ from headstart.records import Comparison, Difference, Factor, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with
-from headstart.workflows.transfer.run import short_name
+from headstart.workflows.comparison.present import short_name
 from headstart.workflows.tune.features import NO_VIEWS, FeatureTrial, FeatureTuning, tune_features
 from headstart.workflows.tune.regime import Regime
 from headstart.workflows.tune.training import NetworkTrial, TrainingTuning, tune_training

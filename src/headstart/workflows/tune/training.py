@@ -27,15 +27,7 @@ from headstart.evaluation.clusters import accuracy_score, paired
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import OnStep, fit, measure
-from headstart.records import (
-    Codes,
-    Difference,
-    Factor,
-    Images,
-    Network,
-    NetworkSpec,
-    Score,
-)
+from headstart.records import Codes, Difference, Factor, Images, Network, NetworkSpec, Score
 from headstart.sources.networks import native_input
 from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress

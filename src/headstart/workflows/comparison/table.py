@@ -6,10 +6,8 @@ Must not import a source, a head or an engine. Called by recipes, transfers and 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from time import perf_counter
 
 import numpy as np
@@ -25,17 +23,10 @@ from headstart.records import Array, Comparison, Difference, Row
 from headstart.strategies.fits import Strategy
 from headstart.system.processes import run_beside
 from headstart.system.progress import SILENT, Progress
-from headstart.workflows.study.protocol import Parting, Protocol, rounds_of, smallest_class
+from headstart.workflows.comparison.protocol import Parting, Protocol, rounds_of, smallest_class
+from headstart.workflows.comparison.verdict import PROBE, _labels, sentences
 
-__all__ = ["FINETUNE", "PROBE", "Table", "run_table", "sentences"]
-
-PROBE = "probe"
-"""The strategy that the others are controls of."""
-
-FINETUNE = "finetune"
-"""The strategy that opens the network where that beats the probe on images held out."""
-
-_COLLAPSE = "collapse"
+__all__ = ["Table", "run_table"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ def run_table(
         If there is no strategy called ``probe``.
     """
     if PROBE not in strategies:
-        raise DataError(f"strategies are {', '.join(strategies) or 'none'}, need one called {PROBE!r}")
+        raise DataError(f"strategies are {', '.join(strategies) or 'none'}, expected one called {PROBE!r}")
     possible, remarks = _possible(pool, protocol)
     codes, cells = asked.codes(pool.classes), {}
     controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
@@ -159,8 +150,8 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
     # without folds the smallest class in whole is the budget of all labels
     fits = [size for size in protocol.labels_per_class if size < smallest + protocol.crossed]
     left = tuple(
-        f"{size} labels per class were asked for; the smallest class has {smallest}, "
-        "so this budget is left out."
+        f"{size} labels per class were requested; the smallest class has {smallest} images, "
+        "so this number of labels is left out."
         for size in protocol.labels_per_class
         if size not in fits
     )
@@ -269,142 +260,3 @@ def _width(difference: Difference) -> float:
 def _paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
     """As many rounds of both: one round of ours stands against every draw of theirs."""
     return np.broadcast_to(ours, theirs.shape) if len(ours) == 1 else ours, theirs
-
-
-def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
-    """Say what the table amounts to: the verdict at few labels and at all, then a line for every budget.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Every strategy at every budget.
-    comparisons : sequence of Comparison
-        The probe against every control.
-    n_labels : int
-        Training images when all are used.
-
-    Returns
-    -------
-    tuple of str
-        The verdict first.
-    """
-    openings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
-    comparisons = [one for one in comparisons if one.strategy == PROBE]
-    if not comparisons:
-        best = [row for row in rows if row.strategy == PROBE][-1].accuracy
-        return (
-            f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
-            "so whether transfer was worth it is open.",
-            *_opening(openings, n_labels),
-        )
-    lines = {}
-    for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
-        here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
-        rivals = [one for one in comparisons if one.labels_per_class == budget]
-        lines[budget] = _line(rivals, here, budget, n_labels)
-    few = [budget for budget in lines if budget is not None]
-    headline = 5 if 5 in few else (few[0] if few else None)
-    alone = headline == list(lines)[-1] or None not in lines
-    first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
-    above = [one for one in openings if one.labels_per_class in (headline, None)]
-    first = " ".join([first, *_opening(above, n_labels)])
-    opened = _opening([one for one in openings if one not in above], n_labels)
-    worth = _worth(rows, comparisons, headline)
-    others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
-    return (first, *opened, *worth, *others)
-
-
-def _opening(openings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
-    """When to freeze and when to open: the opened network against the probe, budget by budget."""
-    said = []
-    for one in openings:
-        found, budget = one.difference, one.labels_per_class
-        labels = f"all {n_labels:,} labels" if budget is None else _labels(budget)
-        word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not to be told apart")
-        said.append(
-            f"with {labels} {word}, {100 * found.value:+.2f} points "
-            f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
-        )
-    return (f"Fine-tuning against the probe: {'; '.join(said)}.",) if said else ()
-
-
-def _line(
-    rivals: Sequence[Comparison], accuracies: Mapping[str, float], budget: int | None, n_labels: int
-) -> str:
-    """The probe against its strongest control; collapse uses the source too, so it is said apart."""
-    without = [one for one in rivals if one.control != _COLLAPSE] or rivals
-    said = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
-    apart = [one for one in rivals if one.control == _COLLAPSE and one.verdict == "hurts"]
-    if not apart or len(without) == len(rivals):
-        return said
-    found = apart[0].difference
-    better, span = -100 * found.value, f"[{-100 * found.high:+.2f}, {-100 * found.low:+.2f}]"
-    return (
-        f"{said} But no new head is needed: collapse, which reads the answer off the source's own classes, "
-        f"does better by {better:.2f} points {span}."
-    )
-
-
-def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int | None) -> tuple[str, ...]:
-    """How many labels a control takes to do as well as the probe with few, read off its learning curve."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        if row.labels_per_class is not None:
-            curves.setdefault(row.strategy, []).append((row.labels_per_class, row.accuracy.value))
-    ours = dict(curves.get(PROBE, [])).get(budget or 0)
-    if ours is None or budget is None or len(curves[PROBE]) < 2:
-        return ()
-    needs = {}
-    for control in dict.fromkeys(one.control for one in comparisons):
-        if control != "majority" and control in curves:
-            needs[control] = _labels_to_reach(sorted(curves[control]), ours)
-    said = [
-        f"{name} with {number:,.0f}" if number < inf else f"{name} with more than {curves[name][-1][0]:,}"
-        for name, number in needs.items()
-        if number > budget
-    ]
-    if not said:
-        return ()
-    return (f"Transfer with {_labels(budget)} does as well as " + ", ".join(said) + ".",)
-
-
-def _labels_to_reach(curve: Sequence[tuple[int, float]], wanted: float) -> float:
-    """First number of labels at which a curve, straight over their logarithm, reaches an accuracy."""
-    if curve[0][1] >= wanted:
-        return curve[0][0]
-    for (few, low), (many, high) in itertools.pairwise(curve):
-        if high >= wanted:
-            return float(few * (many / few) ** ((wanted - low) / (high - low)))
-    return inf
-
-
-def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> str:
-    """One sentence: the probe against the strongest control at a budget."""
-    with_labels = f"With all {n_labels:,} labels" if budget is None else f"With {_labels(budget)}"
-    found, rival = comparison.difference, comparison.control
-    span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
-    if comparison.verdict == "cannot tell apart":
-        alone = found.low > 0 or found.high < 0
-        caveat = ", which chance among so many comparisons can explain (Holm)" if alone else ""
-        return (
-            f"{with_labels}, transfer and its strongest control ({rival}) cannot be told apart: "
-            f"{100 * found.value:+.2f} points {span}{caveat}{_settled_by(comparison)}."
-        )
-    points = f"{abs(100 * found.value):.2f} points"
-    if comparison.verdict == "helps":
-        return f"{with_labels}, transfer helps by {points} {span} over its strongest control ({rival})."
-    return f"{with_labels}, transfer hurts by {points} {span}: {rival} does better."
-
-
-def _settled_by(comparison: Comparison) -> str:
-    """How large a test would tell them apart, if the difference is as large as it looks."""
-    number, here = comparison.n_to_settle, comparison.difference.n
-    if number is None:
-        return "; no test of a practical size would"
-    return f"; a test of about {number:,} images could" if number > here else ""
-
-
-def _labels(budget: int | None) -> str:
-    if budget is None:
-        return "all labels"
-    return f"{budget} label{'s' if budget > 1 else ''} per class"

@@ -126,13 +126,15 @@ def decide(
     place, and its interval alone would be wide. An external set never is.
     """
     if kind is not None and kind not in KINDS:
-        raise SettingError(f"protocol is {kind!r}, need one of {', '.join(KINDS)}; {nearest(kind, KINDS)}")
+        raise SettingError(
+            f"protocol is {kind!r}, expected one of {', '.join(KINDS)}; {nearest(kind, KINDS)}"
+        )
     chosen = kind or _by_rule(dataset, external)
     if chosen == "external":
         return _external(dataset, external, protocol)
     if external is not None:
         raise SettingError(
-            f"protocol is {chosen!r} and a test set is given, need 'external' with one; leave either out"
+            f"protocol is {chosen!r} and a test set is given, expected 'external' with one; leave either out"
         )
     if chosen == "holdout":
         return _held_out(dataset, protocol)
@@ -212,12 +214,12 @@ def _by_rule(dataset: Dataset, external: Dataset | None) -> str:
 
 def _external(dataset: Dataset, external: Dataset | None, protocol: Protocol) -> Judging:
     if external is None:
-        raise SettingError("protocol is 'external', need a test set; name one with --test")
+        raise SettingError("protocol is 'external', expected a test set; name one with --test")
     pool = dataset if dataset.splits is None else dataset.subset(dataset.splits != "test")
     groups = "" if external.groups is None else f" by {len(set(external.groups.tolist()))} groups"
     said = (
-        f"Learnt from {len(pool):,} images of {pool.name}, judged by {len(external):,} images{groups} of "
-        f"{external.name}, which were opened once, at the end. {_rests_on(external)}"
+        f"Trained on {len(pool):,} images of {pool.name}, tested on {len(external):,} images{groups} of "
+        f"{external.name}, which were used once, at the end. {_rests_on(external)}"
     )
     return Judging(replace(protocol, kind="external"), pool, external, said)
 
@@ -231,20 +233,21 @@ def _held_out(dataset: Dataset, protocol: Protocol) -> Judging:
         rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.together)
         pool, asked = dataset.subset(rest), dataset.subset(held)
     which = "the dataset's own test split" if own else f"a stratified {_TEST_SHARE:.0%} held out by the seed"
-    which += _strangers(pool, asked)
+    which += _new_groups(pool, asked)
     said = (
-        f"Learnt from {len(pool):,} images, judged by {len(asked):,} others ({which}), which were opened "
+        f"Trained on {len(pool):,} images, tested on {len(asked):,} others ({which}), which were used "
         f"once, at the end. {_rests_on(asked)}"
     )
     return Judging(replace(protocol, kind="holdout"), pool, asked, said)
 
 
-def _strangers(pool: Dataset, asked: Dataset) -> str:
+def _new_groups(pool: Dataset, asked: Dataset) -> str:
     """Say how many groups judge, where none of them is learnt from."""
     if pool.groups is None or asked.groups is None:
         return ""
     judging = set(asked.groups.tolist())
-    return f"; {len(judging)} groups, none of them learnt from" if judging.isdisjoint(pool.groups) else ""
+    new = judging.isdisjoint(pool.groups)
+    return f"; {len(judging)} groups, none of them in the training images" if new else ""
 
 
 def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> Judging:
@@ -260,13 +263,13 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> Judging:
     splits = "" if dataset.splits is None else ", its splits pooled,"
     if kind == "leave-one-out":
         said = (
-            f"Each of the {len(pool):,} images of {pool.name}{splits} was answered by a model that learnt "
-            "from all the others. "
+            f"Each of the {len(pool):,} images of {pool.name}{splits} was classified by a model trained "
+            "on all the others. "
         )
     else:
         said = (
-            f"The {len(pool):,} images of {pool.name}{splits} were parted into {n_folds} folds of whole "
-            f"{what}, {protocol.draws} times; each image was answered by models that learnt from the other "
+            f"The {len(pool):,} images of {pool.name}{splits} were split into {n_folds} folds of whole "
+            f"{what}, {protocol.draws} times; each image was classified by models trained on the other "
             "folds only. "
         )
     return Judging(protocol, pool, pool, said + _rests_on(pool, kind))
@@ -275,16 +278,16 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> Judging:
 def _group_folds(pool: Dataset) -> int:
     if pool.groups is None:
         raise SettingError(
-            f"protocol is 'grouped' and dataset {pool.name!r} has no groups, need a column group or writer; "
-            "add one, or choose folds"
+            f"protocol is 'grouped' and dataset {pool.name!r} has no groups, expected a column group or "
+            "writer; add one, or choose folds"
         )
     assert pool.together is not None, "groups stay together"
     by_class = [len(np.unique(pool.together[pool.labels == name])) for name in pool.classes]
     if min(by_class) < 2:
         lonely = pool.classes[int(np.argmin(by_class))]
         raise DataError(
-            f"class {lonely!r} of dataset {pool.name!r} comes from one group, need two to learn from one and "
-            "judge by another; add images, or choose folds"
+            f"class {lonely!r} of dataset {pool.name!r} comes from one group, expected two, one to "
+            "train on and one to test on; add images, or choose folds"
         )
     return max(2, min(_FOLDS, *by_class))
 

@@ -1,0 +1,1 @@
+"""What studies, transfers and recipes share: splits, controls, the result table and its verdict."""

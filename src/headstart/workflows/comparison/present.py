@@ -1,0 +1,48 @@
+"""Parts of reports that studies, transfers and recipes share: the table of a selection, and short names.
+
+Apart from each of these reports because all of them show these parts.
+"""
+
+from __future__ import annotations
+
+from headstart.records import PlainTable
+from headstart.strategies.select import Choice
+
+__all__ = ["choice_table", "short_name"]
+
+
+_SHOWN = 12  # trials in a report
+
+
+def short_name(source: str) -> str:
+    """A source's name without the folders above it.
+
+    Examples
+    --------
+    >>> short_name("timm:local-dir:/home/me/weights/resnet50"), short_name("timm:vgg16")
+    ('resnet50', 'timm:vgg16')
+    """
+    return source.rstrip("/").rpartition("/")[2] if "/" in source else source
+
+
+def choice_table(choice: Choice) -> PlainTable:
+    """The best trials of a choice, a line each."""
+    lines = tuple(
+        (
+            one.title,
+            one.described,
+            f"{100 * one.accuracy.value:.2f}",
+            f"{one.loss:.4f}",
+        )
+        for one in choice.trials[:_SHOWN]
+    )
+    left = len(choice.trials) - len(lines)
+    more = f" {left} more were tried." if left else ""
+    return PlainTable(
+        "How layer, pooling and head were selected",
+        f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
+        f"candidates in {choice.seconds:.1f} s, the least loss first. The accuracies here selected the first "
+        f"line and are too high for it: they are no estimate of accuracy on new images.{more}",
+        ("candidate", "setting", "accuracy, %", "loss, nats"),
+        lines,
+    )

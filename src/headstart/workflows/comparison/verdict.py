@@ -1,0 +1,168 @@
+"""The sentences a result table amounts to: the verdict first, then a line for every number of labels.
+
+Apart from the table because nothing here computes a figure.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from headstart.records import Comparison, Row
+
+__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "sentences"]
+
+
+PROBE = "probe"
+"""The strategy that the others are controls of."""
+
+
+FINETUNE = "finetune"
+"""The strategy that unfreezes the network where that beats the probe on held-out images."""
+
+
+COLLAPSE = "collapse"
+
+
+def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+    """Say what the table amounts to: the verdict at few labels and at all, then a line for every budget.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Every strategy at every budget.
+    comparisons : sequence of Comparison
+        The probe against every control.
+    n_labels : int
+        Training images when all are used.
+
+    Returns
+    -------
+    tuple of str
+        The verdict first.
+    """
+    finetunings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
+    comparisons = [one for one in comparisons if one.strategy == PROBE]
+    if not comparisons:
+        best = [row for row in rows if row.strategy == PROBE][-1].accuracy
+        return (
+            f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
+            "so the benefit of transfer is unknown.",
+            *_finetuning(finetunings, n_labels),
+        )
+    lines = {}
+    for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
+        here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
+        rivals = [one for one in comparisons if one.labels_per_class == budget]
+        lines[budget] = _line(rivals, here, budget, n_labels)
+    few = [budget for budget in lines if budget is not None]
+    headline = 5 if 5 in few else (few[0] if few else None)
+    alone = headline == list(lines)[-1] or None not in lines
+    first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
+    above = [one for one in finetunings if one.labels_per_class in (headline, None)]
+    first = " ".join([first, *_finetuning(above, n_labels)])
+    opened = _finetuning([one for one in finetunings if one not in above], n_labels)
+    worth = _worth(rows, comparisons, headline)
+    others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
+    return (first, *opened, *worth, *others)
+
+
+def _finetuning(finetunings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+    """The fine-tuned network against the probe, budget by budget."""
+    said = []
+    for one in finetunings:
+        found, budget = one.difference, one.labels_per_class
+        labels = f"all {n_labels:,} labels" if budget is None else _labels(budget)
+        word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not significantly different")
+        said.append(
+            f"with {labels} {word}, {100 * found.value:+.2f} points "
+            f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+        )
+    return (f"Fine-tuning against the probe: {'; '.join(said)}.",) if said else ()
+
+
+def _line(
+    rivals: Sequence[Comparison], accuracies: Mapping[str, float], budget: int | None, n_labels: int
+) -> str:
+    """The probe against its strongest control; collapse uses the source too and gets its own sentence."""
+    without = [one for one in rivals if one.control != COLLAPSE] or rivals
+    said = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
+    apart = [one for one in rivals if one.control == COLLAPSE and one.verdict == "hurts"]
+    if not apart or len(without) == len(rivals):
+        return said
+    found = apart[0].difference
+    better, span = -100 * found.value, f"[{-100 * found.high:+.2f}, {-100 * found.low:+.2f}]"
+    return (
+        f"{said} But no new head is needed: collapse, which reads the answer off the source's own classes, "
+        f"does better by {better:.2f} points {span}."
+    )
+
+
+def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int | None) -> tuple[str, ...]:
+    """How many labels a control takes to do as well as the probe with few, read off its learning curve."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        if row.labels_per_class is not None:
+            curves.setdefault(row.strategy, []).append((row.labels_per_class, row.accuracy.value))
+    ours = dict(curves.get(PROBE, [])).get(budget or 0)
+    if ours is None or budget is None or len(curves[PROBE]) < 2:
+        return ()
+    needs = {}
+    for control in dict.fromkeys(one.control for one in comparisons):
+        if control != "majority" and control in curves:
+            needs[control] = _labels_to_reach(sorted(curves[control]), ours)
+    said = [
+        f"{name} with {number:,.0f}" if number < inf else f"{name} with more than {curves[name][-1][0]:,}"
+        for name, number in needs.items()
+        if number > budget
+    ]
+    if not said:
+        return ()
+    return (f"Transfer with {_labels(budget)} does as well as " + ", ".join(said) + ".",)
+
+
+def _labels_to_reach(curve: Sequence[tuple[int, float]], wanted: float) -> float:
+    """First number of labels at which a curve, straight over their logarithm, reaches an accuracy."""
+    if curve[0][1] >= wanted:
+        return curve[0][0]
+    for (few, low), (many, high) in itertools.pairwise(curve):
+        if high >= wanted:
+            return float(few * (many / few) ** ((wanted - low) / (high - low)))
+    return inf
+
+
+def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> str:
+    """One sentence: the probe against the strongest control at a budget."""
+    with_labels = f"With all {n_labels:,} labels" if budget is None else f"With {_labels(budget)}"
+    found, rival = comparison.difference, comparison.control
+    span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    if comparison.verdict == "cannot tell apart":
+        alone = found.low > 0 or found.high < 0
+        caveat = ", not significant after Holm's correction for the number of comparisons" if alone else ""
+        return (
+            f"{with_labels}, transfer and its strongest control ({rival}) do not differ significantly: "
+            f"{100 * found.value:+.2f} points {span}{caveat}{_settled_by(comparison)}."
+        )
+    points = f"{abs(100 * found.value):.2f} points"
+    if comparison.verdict == "helps":
+        return f"{with_labels}, transfer helps by {points} {span} over its strongest control ({rival})."
+    return f"{with_labels}, transfer hurts by {points} {span}: {rival} does better."
+
+
+def _settled_by(comparison: Comparison) -> str:
+    """How large a test set would show the difference, if it is as large as it looks."""
+    number, here = comparison.n_to_settle, comparison.difference.n
+    if number is None:
+        return "; no test set of a practical size would show a difference"
+    return (
+        f"; a test set of about {number:,} images could show a difference of this size"
+        if number > here
+        else ""
+    )
+
+
+def _labels(budget: int | None) -> str:
+    if budget is None:
+        return "all labels"
+    return f"{budget} label{'s' if budget > 1 else ''} per class"

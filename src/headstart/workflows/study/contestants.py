@@ -1,0 +1,207 @@
+"""The contestants of a study: every strategy and control with its name, its note and how it is made.
+
+A new control is a function here or in a module of its own, and one line of the registry: the run, the
+checks of ``--controls`` and the report read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+
+from headstart.data.subsets import view_map
+from headstart.errors import DataError, UnknownSubsetError
+from headstart.networks.specs import architecture
+from headstart.records import NetworkSpec, TrainSettings
+from headstart.report.entries import ENTRIES, Entry
+from headstart.sources.networks import native_input
+from headstart.sources.random_network import random_source
+from headstart.sources.registry import kind_of
+from headstart.strategies.finetune.decide import OPENED, opened_strategies
+from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
+from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.controls import collapse, majority
+from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
+from headstart.workflows.study.context import StudyContext
+
+__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "Contestant", "Made"]
+
+SCRATCH = "scratch"
+_SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
+_SCRATCH_OTHERS = (
+    replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
+    replace(_SCRATCH, epochs=24, min_steps=600),
+)
+"""Settings that the control from scratch may choose instead, each in the sense of `TrainSettings`."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A strategy ready to run, or None where it does not apply; ``remark`` says what readers must know."""
+
+    strategy: Strategy | None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Contestant(Entry):
+    """A strategy or a control: how the report shows it, and how a study makes it.
+
+    ``make`` is None for strategies that recipes make themselves. ``redrawn`` says that its frozen weights are
+    drawn anew in every round, ``parallel`` that on few images it is computed in processes of its own.
+    """
+
+    control: bool = False
+    make: Callable[[StudyContext], Made] | None = None
+    redrawn: bool = False
+    parallel: bool = False
+
+
+def _probe(study: StudyContext) -> Made:
+    return Made(chosen_probe(study.reader, study.probe, study.chooser))
+
+
+def _finetune(study: StudyContext, name: str = FINETUNE) -> Made:
+    return Made(None if study.finetuner is None else opened_strategies(study.finetuner)[name])
+
+
+def _scratch(study: StudyContext) -> Made:
+    pool = study.plain.pool
+    spec, engine, remark = _scratch_network(study)
+    frames = frames_for(pool, study.plain.source.input)
+    strategy = network_from_scratch(
+        spec,
+        engine,
+        study.scratch,
+        pool,
+        study.plain.asked,
+        study.probe.augmentation,
+        frames=frames if spec.input in frames else (spec.input, *frames),
+        alternatives=_SCRATCH_OTHERS,
+    )
+    return Made(strategy, remark)
+
+
+def _random_frozen(study: StudyContext) -> Made:
+    if (drawn := _drawn(study)) is not None:
+        return Made(redrawn_probe(drawn, study.probe, study.chooser))
+    if not kind_of(study.reader.source).pretrained:
+        return Made(None)
+    return Made(
+        None,
+        "The control random frozen is left out: the layers of this source are not known, so it cannot "
+        "be given random weights.",
+    )
+
+
+def _raw_pixels(study: StudyContext) -> Made:
+    if not kind_of(study.reader.source).pretrained:
+        return Made(None)
+    frames = frames_for(study.plain.pool, study.plain.source.input)
+    return Made(raw_pixels(study.plain, frames=frames, balance=study.probe.balance))
+
+
+def _majority(study: StudyContext) -> Made:
+    return Made(majority(study.plain.pool, whole=study.judging.protocol.crossed))
+
+
+def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
+    """The network to train from nothing, who trains it, and what a reader must know of that."""
+    spec, remark = study.spec or _own_network(study, study.plain), ""
+    if spec is None:
+        spec = architecture("cnn", native_input(study.plain.pool), 2)
+        remark = (
+            "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
+            "weights to learn from so few images in a sensible time."
+        )
+    if find_spec("torch") is not None:
+        return spec, "torch", remark
+    said = "From scratch is trained by the NumPy engine, because torch is not installed."
+    return spec, "scratch", f"{remark} {said}".strip()
+
+
+def _own_network(study: StudyContext, reader: Reader) -> NetworkSpec | None:
+    """The layers of the source, for images as a reader prepares them; None where they are not ours."""
+    if study.source.network is None:
+        return None
+    spec, policy = study.source.network[0], reader.source.input.policy
+    return replace(spec, input=replace(spec.input, policy=policy))
+
+
+def _drawn(study: StudyContext) -> Callable[[int], Reader] | None:
+    """Readers of the source's network with random weights, by seed; None where it has no network."""
+    source = study.reader.source
+    spec = study.spec or _own_network(study, study.reader)
+    redraw = kind_of(source).redraw
+    if spec is None and redraw is None:
+        return None
+
+    def reader(seed: int) -> Reader:
+        if spec is not None:
+            drawn = random_source(spec, seed)
+        else:
+            assert redraw is not None, "checked above"
+            drawn = redraw(source, study.reader.pool, seed, source.notes["size_px"])
+        drawn = replace(drawn, input=replace(drawn.input, policy=source.input.policy))
+        return replace(study.reader, source=drawn, _kept={})
+
+    return reader
+
+
+def _collapse(study: StudyContext) -> Made:
+    """The answer read off the source's own classes, where a view says which belongs to which."""
+    own, asked = study.trained, study.judging.asked
+    _, colon, view = asked.name.rpartition(":")
+    if own is None or not colon or own.manifest.strategy != "scratch":
+        return Made(None)
+    try:
+        mapping = view_map(own.classes, view)
+    except (UnknownSubsetError, DataError):
+        return Made(None)
+    classes = study.judging.pool.classes
+    if None in mapping.values() or set(mapping.values()) != set(classes) or set(own.classes) == set(classes):
+        return Made(None)
+    probs = own.probabilities(asked, runtime_name=study.options.runtime)
+    return Made(collapse(probs, own.classes, view, classes))
+
+
+# in the order of the result table
+_ALL = (
+    Contestant(PROBE, "the source, frozen, with a new head", "probe", make=_probe),
+    Contestant("probe, no views", "the probe without augmented copies", "other"),
+    Contestant("textbook probe", "frozen at the textbook's layer", "textbook"),
+    Contestant("textbook", "network, preparation and head of the textbook", "other"),
+    Contestant("textbook, no flip", "the textbook's augmentation without flips", "other"),
+    Contestant("textbook, no views", "the textbook's head without augmented copies", "other"),
+    Contestant(FINETUNE, "unfrozen where that beat the probe on held-out images", "finetune", make=_finetune),
+    Contestant(OPENED[1], "unfrozen in every case", "other", make=lambda study: _finetune(study, OPENED[1])),
+    Contestant(
+        SCRATCH,
+        "a network trained on these labels alone",
+        "scratch",
+        control=True,
+        make=_scratch,
+        parallel=True,
+    ),
+    Contestant(
+        "random frozen",
+        "the same network with random weights, frozen",
+        "random",
+        control=True,
+        make=_random_frozen,
+        redrawn=True,
+    ),
+    Contestant("raw pixels", "pixels alone, no network", "pixels", control=True, make=_raw_pixels),
+    Contestant(COLLAPSE, "read off the source's own classes", "collapse", control=True, make=_collapse),
+    Contestant(
+        "majority", "always the most frequent class", "majority", rival=False, control=True, make=_majority
+    ),
+)
+CONTESTANTS = {one.name: one for one in _ALL}
+"""Every strategy and control by its name, in the order of the result table."""
+
+CONTROLS = tuple(one.name for one in _ALL if one.control)
+"""What transfer has to beat. ``collapse`` applies only where the source's own classes give the answer."""
+
+ENTRIES.update(CONTESTANTS)  # the report is a layer below and shows what is registered with it

@@ -1,0 +1,40 @@
+"""What the contestants of a study are made from.
+
+Apart from the request because the request names contestants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.models.model import Model
+from headstart.records import NetworkSpec, Source, TrainSettings
+from headstart.sources.features import Extraction
+from headstart.strategies.finetune.decide import Finetuner
+from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.places import Probe
+from headstart.workflows.comparison.protocol import Judging
+
+__all__ = ["StudyContext"]
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """One study under way; ``plain`` reads images as they are, ``reader`` as the source prepares them.
+
+    ``spec`` is the network trained from scratch, if one is given, and ``scratch`` how it is trained (with all
+    labels, with few).
+    """
+
+    source: Source
+    trained: Model | None
+    probe: Probe
+    spec: NetworkSpec | None
+    scratch: tuple[TrainSettings, TrainSettings]
+    seed: int
+    judging: Judging
+    reader: Reader
+    plain: Reader
+    chooser: Chooser
+    options: Extraction
+    finetuner: Finetuner | None = None

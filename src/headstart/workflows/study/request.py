@@ -1,0 +1,125 @@
+"""The request of a study and how its options are read from text.
+
+Apart from the run, so that a command can check its options before anything heavy is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from headstart.errors import SettingError, nearest
+from headstart.records import NetworkSpec, TrainSettings
+from headstart.strategies.finetune.options import Opening, parse_strategies
+from headstart.strategies.fits import Strategy
+from headstart.strategies.places import CHOSEN, Probe
+from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.study.contestants import CONTROLS, SCRATCH
+
+__all__ = ["StudyRequest", "check_controls", "parse_controls", "parse_labels"]
+
+_SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
+_SCRATCH_FEW = replace(_SCRATCH, epochs=1, min_steps=100)
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What a study compares and how; what is None is chosen by rule.
+
+    ``kind`` is the protocol's; ``labels_per_class`` the budgets of the learning curve, () for none;
+    ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are strategies to show or
+    to compare with, made for the judging: they are controls, but for those named in ``shown``.
+    ``spec`` is the network that is trained from scratch, ``scratch`` how (with all labels, with few).
+    ``opening`` adds the strategy finetune, and says how.
+    """
+
+    probe: Probe = CHOSEN
+    kind: str | None = None
+    labels_per_class: tuple[int, ...] | None = None
+    with_all: bool = True
+    draws: int = 5
+    controls: tuple[str, ...] = CONTROLS
+    allow_leaks: bool = False
+    seed: int = 0
+    extra: Mapping[str, Callable[[Judging], Strategy]] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
+    spec: NetworkSpec | None = None
+    scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
+    opening: Opening | None = None
+
+
+def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:
+    """Read which controls are wanted; scratch may also be asked for as the strategy that it is.
+
+    Parameters
+    ----------
+    text : str
+        ``all``, ``none``, or names between commas.
+    strategies : str, default='probe'
+        As `opening.parse_strategies` takes them.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    SettingError
+        If a name is unknown.
+
+    Examples
+    --------
+    >>> parse_controls("none", "probe,scratch"), parse_controls("majority")
+    (('scratch',), ('majority',))
+    """
+    named = tuple(name for part in text.split(",") if (name := part.strip()))
+    chosen = {"all": CONTROLS, "none": ()}.get(text, named)
+    check_controls(chosen)
+    also = SCRATCH in parse_strategies(strategies) and SCRATCH not in chosen
+    return (*chosen, SCRATCH) if also else chosen
+
+
+def check_controls(names: Sequence[str]) -> None:
+    """Refuse a name that is no control."""
+    unknown = [name for name in names if name not in CONTROLS]
+    if unknown:
+        raise SettingError(
+            f"control is {unknown[0]!r}, expected one of {', '.join(CONTROLS)}; "
+            f"{nearest(unknown[0], CONTROLS)}"
+        )
+
+
+def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
+    """Read the budgets of a learning curve.
+
+    Parameters
+    ----------
+    text : str or None
+        Numbers of labels per class between commas, and ``all``.
+
+    Returns
+    -------
+    budgets : tuple of int or None
+        None where nothing was said: by rule.
+    with_all : bool
+        Whether all labels are a budget too.
+
+    Raises
+    ------
+    SettingError
+        If something is neither.
+
+    Examples
+    --------
+    >>> parse_labels("5, 10"), parse_labels("all"), parse_labels(None)
+    (((5, 10), False), ((), True), (None, True))
+    """
+    if text is None:
+        return None, True
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    numbers = [word for word in words if word != "all"]
+    if not words or not all(word.isdecimal() and int(word) >= 1 for word in numbers):
+        raise SettingError(
+            f"labels is {text!r}, expected whole numbers of at least 1, and all; such as 1,5,10,all"
+        )
+    return tuple(sorted({int(word) for word in numbers})), "all" in words

@@ -1,0 +1,145 @@
+"""A training with what goes on around it: a test of learning rates, checkpoints and logs.
+
+Apart from the run, which decides what is trained and reports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from threadpoolctl import threadpool_info
+
+from headstart.networks.checkpoints import Checkpoints, Snapshot
+from headstart.networks.logs.log import TrainingLog, make_log
+from headstart.networks.rate_test import find_rate
+from headstart.networks.training import Held, OnStep, Views, fit
+from headstart.records import Codes, Epoch, Images, Trainable, TrainSettings
+from headstart.system.progress import Progress
+from headstart.workflows.train.rate import RateChoice, choose_rate
+from headstart.workflows.train.request import TrainingFiles, log_of
+
+__all__ = ["AttendedTraining", "RunCheckpoints"]
+
+
+_AROUND = "around"  # where a checkpoint's values have what the loop knows nothing of
+
+
+class RunCheckpoints(Checkpoints):
+    """Checkpoints that hold, beside what the loop keeps, what else a run must not forget."""
+
+    around: Mapping[str, Any] = {}
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint with what the training loop does not know."""
+        super().keep(Snapshot(snapshot.arrays, {**snapshot.values, _AROUND: dict(self.around)}))
+
+
+class AttendedTraining:
+    """Fits with a rate test before, checkpoints and logs beside; remembers what the report tells."""
+
+    def __init__(
+        self,
+        kept: RunCheckpoints,
+        auto: bool,
+        keeping: TrainingFiles,
+        facts: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        self._kept, self._auto, self._progress = kept, auto, progress
+        self._keeping, self._facts = keeping, facts
+        self._log: TrainingLog | None = None
+        self.rate: RateChoice | None = None
+        self.validation: Held | None = None
+        self.history: tuple[Epoch, ...] = ()
+        self.settings = TrainSettings()
+        self.device = "cpu"
+
+    def __call__(
+        self,
+        network: Trainable,
+        images: Images,
+        labels: Codes,
+        settings: TrainSettings,
+        *,
+        validation: Held | None,
+        on_step: OnStep,
+        views: Views | None,
+    ) -> tuple[tuple[Epoch, ...], TrainSettings]:
+        """Train, from a checkpoint where there is one; the history and the settings used."""
+        self.validation, self.device = validation, str(getattr(network, "device", "cpu"))
+        before = self._before()
+        around = before.get(_AROUND, {})
+        if self._auto:
+            self.rate = choose_rate(
+                lambda: find_rate(network, images, labels, settings, views=views), around.get("rate")
+            )
+            settings = self.rate.applied(settings)
+            self._progress.remark(self.rate.sentence(settings))
+        self.settings = settings
+        here = {"device": self.device, "threads": _n_threads()}
+        self._remark_on_machine(around.get("machine", here), here)
+        self._kept.around = {"machine": here, "rate": None if self.rate is None else self.rate.note()}
+        next_epoch = len(before["history"]) + 1 if before else None
+
+        def told(done: int, total: int, loss: float, accuracy: float) -> None:
+            if self._log is None:  # not before: a training that is refused leaves no log
+                self._log = self._begun(next_epoch)
+            on_step(done, total, loss, accuracy)
+
+        with self._kept:
+            self.history = fit(
+                network,
+                images,
+                labels,
+                settings,
+                validation=validation,
+                on_step=told,
+                on_epoch=self._told_epoch,
+                views=views,
+                checkpoints=self._kept,
+            )
+        return self.history, settings
+
+    @property
+    def log(self) -> TrainingLog:
+        """There since the first step."""
+        assert self._log is not None, "a training has a step before it has anything to tell"
+        return self._log
+
+    def _told_epoch(self, epoch: Epoch) -> None:
+        self.log.epoch(epoch)
+
+    def _before(self) -> dict[str, Any]:
+        """What an interrupted run noted beside its arrays, or nothing."""
+        found = self._kept.found()
+        for remark in self._kept.remarks:
+            self._progress.remark(remark)
+        return {} if found is None else found.values
+
+    def _begun(self, next_epoch: int | None) -> TrainingLog:
+        place = log_of(self._keeping.output)
+        place.mkdir(parents=True, exist_ok=True)  # where this fails the model would too, hours later
+        log = make_log(
+            self._keeping.logs,
+            place,
+            title=self._keeping.output.name,
+            resume_epoch=next_epoch,
+            remark=self._progress.remark,
+        )
+        log.started({**self._facts, "settings": asdict(self.settings), "device": self.device})
+        return log
+
+    def _remark_on_machine(self, was: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+        other = [f"{name} {was.get(name)} before, {value} now" for name, value in here.items()
+                 if was.get(name) != value]  # fmt: skip
+        if other:
+            self._progress.remark(
+                f"the run began elsewhere ({', '.join(other)}): it goes on, but not to the same bits"
+            )
+
+
+def _n_threads() -> int:
+    """Of whatever computes here with most of them: sums depend on how many add."""
+    return max((int(one["num_threads"]) for one in threadpool_info()), default=1)

@@ -1,0 +1,69 @@
+"""The request of a training, and where its files are written.
+
+Apart from the run, so that a command can check them before anything is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TrainingFiles", "TrainingRequest", "checkpoints_of", "log_of"]
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What is trained and how; what is None or absent is as it belongs to the network.
+
+    ``policy`` says how pictures are fitted. ``settings`` are fields of `records.TrainSettings`; a
+    ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as
+    `imaging.augment.parse_augmentation` takes it, or ``"none"``. ``holdout`` is the share of the images that
+    is held out as a test set.
+    """
+
+    network: str = "cnn"
+    engine: str = "torch"
+    device: str = "auto"
+    augment: str | None = None
+    policy: str = "squish"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    holdout: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """Where a training is written: the model folder, and beside it checkpoints and logs."""
+
+    output: Path
+    resume: bool = False
+    every_s: float = 60.0
+    logs: tuple[str, ...] = ()
+
+
+def checkpoints_of(output: Path) -> Path:
+    """Where a training's checkpoints lie while it is under way.
+
+    Examples
+    --------
+    >>> checkpoints_of(Path("runs/best")).as_posix()
+    'runs/best.checkpoints'
+    """
+    return _beside(output, ".checkpoints")
+
+
+def log_of(output: Path) -> Path:
+    """Where a training's log lies, while it is under way and after.
+
+    Examples
+    --------
+    >>> log_of(Path("runs/best")).as_posix()
+    'runs/best.log'
+    """
+    return _beside(output, ".log")
+
+
+def _beside(output: Path, ending: str) -> Path:
+    place = output if output.name not in ("", "..") else output.resolve()
+    return place.with_name(f"{place.name}{ending}")
