@@ -20,7 +20,7 @@ from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
 from headstart.data.images.thumbnails import examples_of
-from headstart.data.names import listed
+from headstart.data.names import comma_list, listed
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.data.subsets import view_map
 from headstart.errors import DataError, SettingError, UnknownViewError, nearest
@@ -230,7 +230,7 @@ def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:
     >>> parse_controls("none", "probe,scratch"), parse_controls("majority")
     (('scratch',), ('majority',))
     """
-    named = tuple(name for part in text.split(",") if (name := part.strip()))
+    named = comma_list(text)
     chosen = {"all": CONTROLS, "none": ()}.get(text, named)
     _check_controls(chosen)
     also = "scratch" in parse_strategies(strategies) and "scratch" not in chosen
@@ -272,7 +272,7 @@ def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
     """
     if text is None:
         return None, True
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = comma_list(text)
     numbers = [word for word in words if word != "all"]
     if not words or not all(word.isdecimal() and int(word) >= 1 for word in numbers):
         raise SettingError(
