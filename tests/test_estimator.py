@@ -169,7 +169,7 @@ def test_a_new_fit_forgets_the_old_one() -> None:
 def test_parameters_reach_what_they_are_about(tmp_path: Path) -> None:
     made = TransferClassifier(
         "random:cnn",
-        tap="conv1",
+        layer="conv1",
         pooling="grid2",
         head="ridge",
         balance=True,
@@ -202,7 +202,7 @@ def test_a_source_may_be_given_itself_and_survives_clone() -> None:
     given = clone(TransferClassifier(source, head="ridge")).fit(IMAGES, CODES)
     named = TransferClassifier("pixels", head="ridge").fit(IMAGES, CODES)
     assert np.array_equal(given.predict_proba(IMAGES), named.predict_proba(IMAGES))
-    with pytest.raises(SettingError, match="beside a Source"):
+    with pytest.raises(SettingError, match="with a Source object"):
         TransferClassifier(source, policy="ink").fit(IMAGES, CODES)
 
 
@@ -294,7 +294,7 @@ def test_altered_notes_are_refused(fitted: TransferClassifier, tmp_path: Path, n
 
 
 def test_what_text_cannot_bring_back_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="need images for a model folder; fit it with image_shape"):
+    with pytest.raises(SettingError, match="expected images for a model folder; fit it with image_shape"):
         TransferClassifier(head="ridge").fit(FLAT, CODES).save(tmp_path / "model")
     odd = TransferClassifier(head="ridge").fit(IMAGES, CODES)
     odd.classes_ = np.array([(1, 2), (3, 4), (5, 6)], "i,i")
@@ -305,7 +305,7 @@ def test_what_text_cannot_bring_back_is_not_saved(tmp_path: Path) -> None:
 
 def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
     for kind in (NotFittedError, SklearnNotFittedError, ValueError):
-        with pytest.raises(kind, match="classifier is not fitted, need fit"):
+        with pytest.raises(kind, match="classifier is not fitted, expected fit"):
             TransferClassifier().predict(IMAGES)
     with pytest.raises(NotFittedError):
         TransferClassifier().save(tmp_path)
@@ -314,7 +314,13 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "X", "y", "kind", "said"),
     [
-        ({"tap": "conv1"}, FLAT, CODES, SettingError, "X has rows of numbers, need images for tap='conv1'"),
+        (
+            {"layer": "conv1"},
+            FLAT,
+            CODES,
+            SettingError,
+            "X has rows of numbers, expected images for layer='conv1'",
+        ),
         (
             {"source": "random:cnn", "policy": "ink"},
             FLAT,
@@ -322,12 +328,18 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
             SettingError,
             "source='random:cnn', policy='ink'",
         ),
-        ({"image_shape": (8, 9)}, FLAT, CODES, ShapeError, r"image_shape is \(8, 9\), need .* 64 values"),
+        ({"image_shape": (8, 9)}, FLAT, CODES, ShapeError, r"image_shape is \(8, 9\), expected .* 64 values"),
         ({"image_shape": (64,)}, FLAT, CODES, ShapeError, r"image_shape is \(64,\)"),
-        ({"image_shape": (8, 8)}, FLAT / 255, CODES, ShapeError, "X has values 0 to 1, need whole numbers"),
+        (
+            {"image_shape": (8, 8)},
+            FLAT / 255,
+            CODES,
+            ShapeError,
+            "X has values 0 to 1, expected whole numbers",
+        ),
         ({"image_shape": (8, 8)}, FLAT - 1.0, CODES, ShapeError, "X has values -1 to 254"),
         ({}, IMAGES / 255, CODES, ShapeError, "images has dtype float64, need uint8"),
-        ({}, IMAGES, None, DataError, "y is None, need the class of each of 200 images"),
+        ({}, IMAGES, None, DataError, "y is None, expected the class of each of 200 images"),
         ({}, IMAGES, CODES[:3], ValueError, "inconsistent numbers of samples"),
         ({}, IMAGES, CODES + 0.5, ValueError, "continuous"),
         (
@@ -335,10 +347,10 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
             IMAGES,
             np.zeros(200, int),
             UnknownClassError,
-            "y has the class 0 only, need at least 2 classes",
+            "y has the class 0 only, expected at least 2 classes",
         ),
-        ({}, "digits:0-1", CODES, DataError, "y is given beside 'digits:0-1', need None"),
-        ({}, DIGITS, CODES, DataError, "y is given beside 'digits:0-2', need None"),
+        ({}, "digits:0-1", CODES, DataError, "y is given beside 'digits:0-1', expected None"),
+        ({}, DIGITS, CODES, DataError, "y is given beside 'digits:0-2', expected None"),
         ({"seed": None}, IMAGES, CODES, SettingError, "seed is None, need a whole number"),
         ({"seed": -1}, FLAT, CODES, SettingError, "seed is -1"),
         ({"head": "rigde"}, IMAGES, CODES, SettingError, "nearest are ridge"),
