@@ -123,5 +123,5 @@ def test_tap_is_accepted_as_the_older_name_of_layer():
         old = hs.transfer(source, "digits:0-1", tap="hidden1", head="ridge", judge=False)
     new = hs.transfer(source, "digits:0-1", layer="hidden1", head="ridge", judge=False)
     assert dict(old.manifest.source) == dict(new.manifest.source)
-    with pytest.raises(SettingError, match="layer and tap are the same parameter"):
+    with pytest.raises(SettingError, match="layer is given twice"):
         hs.transfer(source, "digits:0-1", layer="hidden1", tap="hidden1", judge=False)

@@ -329,6 +329,6 @@ def _layer(layer: str | None, tap: str | None) -> str | None:
     if tap is None:
         return layer
     if layer is not None:
-        raise SettingError("layer and tap are the same parameter, expected one of them; leave out tap")
+        raise SettingError("layer is given twice, expected it once; leave out its older name")
     warnings.warn("parameter tap is now called layer; write layer", FutureWarning, stacklevel=3)
     return tap

@@ -328,7 +328,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
             raise _UnfittedError(
-                "classifier is not fitted, expected fit() first; call fit with images and labels, or open a model"
+                "classifier is not fitted, expected fit() first; call fit with images and "
+                "labels, or open a model"
             )
 
     def _read(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
@@ -484,7 +485,8 @@ def _label_type(classes: NDArray[Any]) -> str:
     if classes.dtype.kind == "O" and all(isinstance(one, str) for one in classes):
         return "object"
     raise SettingError(
-        f"labels are of type {type(classes.tolist()[0]).__name__}, need numbers, truths or text in a model "
+        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, truths "
+        "or text in a model "
         "folder; fit with names instead"
     )
 

@@ -36,7 +36,7 @@ _Made = TypeVar("_Made")
 
 
 def picture_px(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels by a picture's header; nothing is unpacked.
+    """Width and height in pixels by an image's header; nothing is unpacked.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def picture_px(data: bytes) -> tuple[int, int]:
     Returns
     -------
     tuple of int
-        (0, 0) if it is not a picture: decoding it will say why.
+        (0, 0) if it is not an image: decoding it will say why.
 
     Examples
     --------
@@ -61,13 +61,13 @@ def picture_px(data: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RequestError(413, f"picture is too large ({error}), need a smaller one") from error
+        raise RequestError(413, f"image is too large ({error}), expected a smaller one") from error
     except Exception:  # on hostile bytes decoders raise nearly anything
         return (0, 0)
 
 
 class Preparer:
-    """Threads that unpack pictures and bring them to a network's size.
+    """Threads that unpack images and bring them to a network's size.
 
     Parameters
     ----------
@@ -76,11 +76,11 @@ class Preparer:
     n_threads : int, optional
         That unpack. Default: one for every core.
     turn : context manager, optional
-        Held while a large picture is unpacked, if other processes must wait for that too.
+        Held while a large image is unpacked, if other processes must wait for that too.
 
     Notes
     -----
-    Pillow lets go of the interpreter's lock while it unpacks, so threads help. Pictures above 4 million
+    Pillow lets go of the interpreter's lock while it unpacks, so threads help. Images above 4 million
     pixels take turns in a thread of their own: they bound memory, and small ones do not wait for them.
     Tiny ones are unpacked at once, because handing them to a thread takes longer.
     """
@@ -94,11 +94,11 @@ class Preparer:
     ) -> None:
         self._limit_px = limits.picture_px
         self._turn = nullcontext() if turn is None else turn
-        self._threads = ThreadPoolExecutor(n_threads or os.cpu_count(), thread_name_prefix="picture")
+        self._threads = ThreadPoolExecutor(n_threads or os.cpu_count(), thread_name_prefix="image")
         self._large = ThreadPoolExecutor(1, thread_name_prefix="large-picture")
 
     async def prepare(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
-        """One picture as the network takes it.
+        """One image as the network takes it.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class Preparer:
         Raises
         ------
         RequestError
-            413 if it has too many pixels, 422 if it is no whole picture.
+            413 if it has too many pixels, 422 if it is no whole image.
         """
         if len(data) <= _TINY_BYTES and self._checked(data, name) <= _TINY_PX:
             return _prepared(data, name, spec)
@@ -141,7 +141,7 @@ class Preparer:
         if width * height > self._limit_px:
             raise RequestError(
                 413,
-                f"picture {shown(name)!r} has {width} x {height} pixels, need at most {self._limit_px:,}; "
+                f"image {shown(name)!r} has {width} x {height} pixels, expected at most {self._limit_px:,}; "
                 "send a smaller one",
             )
         return width * height

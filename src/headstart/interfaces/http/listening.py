@@ -28,7 +28,7 @@ __all__ = ["run_app"]
 
 _HEADER_BYTES = 16 * 1024
 _KEEP_ALIVE_S = 15
-_SENTENCE = b'{"error":"request is not HTTP/1.1, need that; ask with an HTTP client"}'
+_SENTENCE = b'{"error":"request is not HTTP/1.1, expected that; ask with an HTTP client"}'
 _NO_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_SENTENCE), _SENTENCE)

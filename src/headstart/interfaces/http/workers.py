@@ -198,7 +198,7 @@ def supervise(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-serve-"))
         except OSError as error:
             raise SettingError(
-                f"temporary folder cannot be made ({error}), need one that can be written; "
+                f"temporary folder cannot be made ({error}), expected one that can be written; "
                 "set TMPDIR, or use --workers 1"
             ) from error
         crew = _Crew({**job, "folder": folder}, listener, n_workers, stack)
@@ -318,12 +318,12 @@ class _Crew:
         self._deaths.append(time.monotonic())
         if not said and not child.answers:
             raise WorkersError(
-                f"worker ended ({how}) before it answered, need it to stay; see above, or use --workers 1"
+                f"worker ended ({how}) before it answered, expected it to stay; see above, or use --workers 1"
             )
         quick = len(self._deaths) == _DEATHS and self._deaths[-1] - self._deaths[0] < _WITHIN_S
         if quick or self._stillborn >= _DEATHS:
             raise WorkersError(
-                f"worker ended ({how}), the last of {_DEATHS} that did not stay, need them to; see above"
+                f"worker ended ({how}), the last of {_DEATHS} that did not stay, expected them to; see above"
             )
         print(
             f"headstart: warning: worker {child.process.pid} ended ({how}); starting another",

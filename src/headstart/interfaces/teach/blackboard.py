@@ -16,11 +16,11 @@ __all__ = ["answer_html", "answers_html", "lesson_html", "notice_html", "sentenc
 
 _STEPS = (
     "Name your classes: two or more.",
-    "Show a few pictures of each: draw them, drop files, or use the camera.",
-    "Try a new picture. Then save the model.",
+    "Show a few images of each: draw them, drop files, or use the camera.",
+    "Try a new image. Then save the model.",
 )
 _WAIT = "Two classes with two examples each, and the accuracy stands here."
-_UNASKED = "Draw, or show a picture: as soon as two classes are taught, the answer comes by itself."
+_UNASKED = "Draw, or show an image: as soon as two classes are taught, the answer comes by itself."
 
 
 def sentence(error: Exception) -> str:
@@ -28,8 +28,8 @@ def sentence(error: Exception) -> str:
 
     Examples
     --------
-    >>> sentence(ValueError("class 'x' is unknown, need another"))
-    "Class 'x' is unknown, need another."
+    >>> sentence(ValueError("class 'x' is unknown, expected another"))
+    "Class 'x' is unknown, expected another."
     """
     said = str(error).splitlines()[0]
     return f"{said[:1].upper()}{said[1:]}."
@@ -72,14 +72,14 @@ def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
 
 
 def answer_html(answer: Answer | None, address: str = "") -> str:
-    """One picture's answer: its name, a bar for every class, the nearest example.
+    """One image's answer: its name, a bar for every class, the nearest example.
 
     Parameters
     ----------
     answer : Answer or None
         None where nothing can be said yet.
     address : str, optional
-        The picture, small.
+        The image, small.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def answer_html(answer: Answer | None, address: str = "") -> str:
         _bar(name, value, best=not none and name == answer.called) for name, value in _sorted(answer)
     )
     why = _novelty(answer.novelty)
-    picture = f'<img src="{address}" alt="the picture asked about">' if address else ""
+    picture = f'<img src="{address}" alt="the image asked about">' if address else ""
     return (
         f'<div class="hs-answer{" hs-none" if none else ""}"><div class="hs-called">{picture}'
         f"<div><strong data-called>{escape(answer.called)}</strong><span>{why}</span></div></div>"
@@ -104,7 +104,7 @@ def answer_html(answer: Answer | None, address: str = "") -> str:
 
 
 def answers_html(answers: Sequence[tuple[str, str, Answer | None]]) -> str:
-    """Several pictures' answers, a line each.
+    """Several images' answers, a line each.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """What one person teaches: classes, examples, a head fitted anew with each, answers, a model to keep.
 
-In: class names and pictures. Out: leave-one-out accuracy, remarks, answers, a model folder. A picture goes
+In: class names and images. Out: leave-one-out accuracy, remarks, answers, a model folder. An image goes
 through the source once, with its views; the rest is closed forms. Knows no page: teach draws it. Must not
 import gradio or a training framework. Called by teach.
 """
@@ -60,10 +60,10 @@ _IN_NAMES = " -_."
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One picture of a class.
+    """One image of a class.
 
-    ``number`` stays its own for good; ``content`` is the picture as a file; ``address`` shows it small;
-    ``rows`` are the features of the picture and of each of its views, (1 + n_views, n_features).
+    ``number`` stays its own for good; ``content`` is the image as a file; ``address`` shows it small;
+    ``rows`` are the features of the image and of each of its views, (1 + n_views, n_features).
     """
 
     number: int
@@ -79,7 +79,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What has been learnt: ``accuracy`` is None until two classes have two examples each.
+    """What has been learned: ``accuracy`` is None until two classes have two examples each.
 
     ``wrong`` are the numbers of the examples that the others would have called something else.
     """
@@ -92,7 +92,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a picture is called, with the probability of each class, 0 - 1, in the order taught.
+    """What an image is called, with the probability of each class, 0 - 1, in the order taught.
 
     ``novelty`` above 1 means none of these, None that too few examples say what is usual; ``similarity``
     to the nearest example is a cosine, at most 1.
@@ -106,7 +106,7 @@ class Answer:
 
 
 class Eye:
-    """A source made ready to look at a few pictures at a time; many classrooms share one.
+    """A source made ready to look at a few images at a time; many classrooms share one.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Eye:
         return self._graph.run(runtime.split_batches(images, self._batch), len(images))
 
     def rows(self, prepared: NDArray[np.uint8], place: int) -> Array:
-        """Features of a picture and its views, which are those of an image at this place of a dataset."""
+        """Features of an image and its views, which are those of an image at this place of a dataset."""
         whole = prepared[None]
         views = [] if self.augmentation is None else range(self.augmentation.views)
         made = [
@@ -162,7 +162,7 @@ class Classroom:
     Parameters
     ----------
     eye : Eye
-        What pictures are looked at with.
+        What images are looked at with.
 
     Notes
     -----
@@ -214,14 +214,15 @@ class Classroom:
         with self._lock:
             if not name or len(name) > _NAME_LENGTH or not name.isprintable():
                 raise SettingError(
-                    f"class name is {name[:_NAME_LENGTH]!r}, need 1 to {_NAME_LENGTH} characters that can "
+                    f"class name is {name[:_NAME_LENGTH]!r}, expected 1 to {_NAME_LENGTH} "
+                    "characters that can "
                     "be printed; type a short word"
                 )
             if name.casefold() in {NONE_OF_THESE, *(one.casefold() for one in self._classes)}:
-                raise SettingError(f"class {name!r} is there already, need a new name; choose another")
+                raise SettingError(f"class {name!r} is there already, expected a new name; choose another")
             if len(self._classes) >= _MOST_CLASSES:
                 raise SettingError(
-                    f"there are {_MOST_CLASSES} classes, need no more than that here; "
+                    f"there are {_MOST_CLASSES} classes, expected no more than that here; "
                     "teach larger sets with: headstart transfer"
                 )
             self._classes.append(name)
@@ -237,15 +238,15 @@ class Classroom:
             self._classes.remove(name)
             self._forget()
 
-    def add(self, name: str, content: bytes, called: str = "the picture") -> Example:
-        """Teach one picture.
+    def add(self, name: str, content: bytes, called: str = "the image") -> Example:
+        """Teach one image.
 
         Parameters
         ----------
         name : str
             Its class.
         content : bytes
-            A picture as a file, in any format that is read elsewhere.
+            An image as a file, in any format that is read elsewhere.
         called : str, optional
             What to call it in an error.
 
@@ -258,7 +259,7 @@ class Classroom:
         UnknownClassError
             If there is no such class.
         BrokenDataError
-            If it is no picture, or too big.
+            If it is no image, or too big.
         DataError
             If it is empty, or there are too many examples.
         """
@@ -267,7 +268,7 @@ class Classroom:
             self._check_class(name)
             if len(self._examples) >= _MOST_EXAMPLES:
                 raise DataError(
-                    f"there are {_MOST_EXAMPLES} examples, need no more than that here; "
+                    f"there are {_MOST_EXAMPLES} examples, expected no more than that here; "
                     "teach larger sets with: headstart transfer"
                 )
             self._numbers += 1
@@ -291,7 +292,9 @@ class Classroom:
         with self._lock:
             places = {one.number: place for place, one in enumerate(self._examples)}
             if number not in places:
-                raise UnknownClassError(f"example {number} is not there, need one that is; reload the page")
+                raise UnknownClassError(
+                    f"example {number} is not there, expected one that is; reload the page"
+                )
             last = self._examples.pop()
             if last.number != number:  # the last takes its place, and the views of an image there
                 place = places[number]
@@ -311,13 +314,13 @@ class Classroom:
                 self._lesson = Lesson(score, numbers, self._remarks(pairs), perf_counter() - begun)
             return self._lesson
 
-    def ask(self, content: bytes, called: str = "the picture") -> Answer | None:
-        """Say what a picture is.
+    def ask(self, content: bytes, called: str = "the image") -> Answer | None:
+        """Say what an image is.
 
         Parameters
         ----------
         content : bytes
-            A picture as a file.
+            An image as a file.
         called : str, optional
             What to call it in an error.
 
@@ -329,7 +332,7 @@ class Classroom:
         Raises
         ------
         BrokenDataError
-            If it is no picture, or too big.
+            If it is no image, or too big.
         DataError
             If it is empty.
         """
@@ -374,16 +377,17 @@ class Classroom:
         plain = all(one.isalnum() or one in _IN_NAMES for one in name) and name[:1].isalnum()
         if not plain or len(name) > _NAME_LENGTH or name.endswith("."):
             raise SettingError(
-                f"model name is {name[:_NAME_LENGTH]!r}, need 1 to {_NAME_LENGTH} letters, digits, spaces, "
+                f"model name is {name[:_NAME_LENGTH]!r}, expected 1 to {_NAME_LENGTH} "
+                "letters, digits, spaces, "
                 "hyphens or dots, a letter or digit first; type a plain name"
             )
         folder = output / name
         with self._lock:
             if folder.exists() and name not in self._saved:
-                raise SettingError(f"model {name!r} is there already, need a new name; choose another")
+                raise SettingError(f"model {name!r} is there already, expected a new name; choose another")
             if len(self._taught()) < 2:
                 raise UnknownClassError(
-                    "fewer than 2 classes have an example, need 2 to save a model; teach some"
+                    "fewer than 2 classes have an example, expected 2 to save a model; teach some"
                 )
             with TemporaryDirectory() as temporary:
                 learnt = learn_head(
@@ -400,17 +404,17 @@ class Classroom:
         return folder
 
     def _seen(self, content: bytes, called: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Its pixels, and the same as the source takes them; a picture with nothing on it is refused."""
+        """Its pixels, and the same as the source takes them; an image with nothing on it is refused."""
         pixels = decode_bytes(content, called)
         prepared = fit(pixels, self._eye.source.input)
         if not np.ptp(pixels) or not prepared.any():
-            raise DataError(f"{called} is empty, need something on it; draw or choose a picture first")
+            raise DataError(f"{called} is empty, expected something on it; draw or choose an image first")
         return pixels, prepared
 
     def _check_class(self, name: str) -> None:
         if name not in self._classes:
             known = nearest(name, self._classes) if self._classes else "there is none yet"
-            raise UnknownClassError(f"class {name!r} is unknown, need one of those taught, {known}")
+            raise UnknownClassError(f"class {name!r} is unknown, expected one of those taught, {known}")
 
     def _forget(self) -> None:
         self._fitted = self._lesson = None
@@ -432,7 +436,7 @@ class Classroom:
         return Probe(tap, pooling, _HEAD, fewer)
 
     def _rows(self) -> tuple[Array, Codes, NDArray[np.intp]]:
-        """Rows as `strategies.training_rows` orders them: pictures, then view after view; codes; pictures."""
+        """Rows as `strategies.training_rows` orders them: images, then view after view; codes; images."""
         n_views, classes = self._n_views(), self._taught()
         rows = np.stack([one.rows[: 1 + n_views] for one in self._examples], axis=1)  # (1 + views, n, width)
         codes = np.array([classes.index(one.label) for one in self._examples], np.int64)
@@ -480,13 +484,11 @@ class Classroom:
     def _remarks(self, pairs: Sequence[tuple[int, int]]) -> tuple[str, ...]:
         counts = {name: len(self.examples(name)) for name in self._classes}
         torn = [pair for pair in pairs if len({self._examples[place].label for place in pair}) > 1]
-        said = (
-            [f"The same picture is taught as {self._named(torn[0])}: one of them is wrong."] if torn else []
-        )
+        said = [f"The same image is taught as {self._named(torn[0])}: one of them is wrong."] if torn else []
         if same := [pair for pair in pairs if pair not in torn]:
             more = f" ({len(same)} pairs)" if len(same) > 1 else ""
             said.append(
-                f"Twice nearly the same picture in {self._examples[same[0][0]].label}{more}: "
+                f"Twice nearly the same image in {self._examples[same[0][0]].label}{more}: "
                 "a copy teaches nothing new and counts as one when judged."
             )
         if none := [name for name, count in counts.items() if not count]:
@@ -530,8 +532,8 @@ def fitting_augmentation(source: Source) -> Augmentation | None:
     return parse_augmentation(kind, _VIEWS)
 
 
-def shown(content: bytes, called: str = "the picture") -> str:
-    """A picture as a page shows it small, as a ``data:`` address; BrokenDataError if it is none."""
+def shown(content: bytes, called: str = "the image") -> str:
+    """An image as a page shows it small, as a ``data:`` address; BrokenDataError if it is none."""
     return _small(decode_bytes(content, called))
 
 

@@ -1,4 +1,4 @@
-"""The teaching page: draw, drop or photograph a few pictures of each class, see at once what is learnt.
+"""The teaching page: draw, drop or photograph a few images of each class, see at once what is learned.
 
 In: a source's name and a folder for models. Out: a page served until it is stopped. Owns gradio; loads
 nothing from outside this machine and reports to nobody. Called by the command line.
@@ -49,7 +49,7 @@ _FONTS = (
 )
 _MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "Liberation Mono", "monospace")
 _FILE_BYTES = 20 * 2**20
-_ASKED = 12  # pictures of one drop that are answered; all of them are taught
+_ASKED = 12  # images of one drop that are answered; all of them are taught
 _MOST_ROOMS = 100  # the one that nobody came to for longest makes way
 _DRAW, _FILES, _CAMERA = "Draw", "Files", "Camera"
 _PAD = (
@@ -104,7 +104,8 @@ def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
         )
     except OSError as error:
         raise SettingError(
-            f"address {host}:{port} cannot be listened at ({error}), need a free one; choose another --port"
+            f"address {host}:{port} cannot be listened at ({error}), expected a free one; "
+            "choose another --port"
         ) from error
     print(f"Teach at {address}  (stop with Ctrl+C)", flush=True)
     page.block_thread()
@@ -116,7 +117,7 @@ def make_page(source: Source, output: Path) -> gr.Blocks:
     Parameters
     ----------
     source : Source
-        What is learnt from.
+        What is learned from.
     output : Path
         Folder under which models are saved.
 
@@ -144,7 +145,7 @@ def _html(value: str = "", **settings: Any) -> Any:
 
 
 def _drawing_source(source: Source) -> Source:
-    """A network of grey pictures of a fixed small frame reads drawings: bring them into its frame."""
+    """A network of grey images of a fixed small frame reads drawings: bring them into its frame."""
     plain = source.input.channels == 1 and source.input.policy == "squish"
     return replace(source, input=replace(source.input, policy="ink")) if plain else source
 
@@ -197,7 +198,7 @@ def _theme() -> Any:
 def _head(source: Source) -> str:
     return (
         f'<div class="hs-head"><p class="hs-kicker">Headstart, from {escape(Path(source.name).name)}</p>'
-        "<h1>Teach by example</h1><p>Name classes, show a few pictures of each, and try new ones. "
+        "<h1>Teach by example</h1><p>Name classes, show a few images of each, and try new ones. "
         "Nothing leaves the machine that serves this page.</p></div>"
     )
 
@@ -226,7 +227,7 @@ class _Parts:
 
 
 def _teach_side() -> dict[str, Any]:
-    """Names of classes, where pictures come from, and which class they are."""
+    """Names of classes, where images come from, and which class they are."""
     fresh, begin = _line("New class", "fresh", "Add class", "begin")
     label = gr.Radio(
         [], show_label=False, container=False, elem_id="label", interactive=True, visible="hidden"
@@ -268,7 +269,7 @@ def _teach_side() -> dict[str, Any]:
 
 
 def _answer_side() -> dict[str, Any]:
-    """What a picture is taken for, how well the classes are told apart, and where the model goes."""
+    """What an image is taken for, how well the classes are told apart, and where the model goes."""
     answer = _html(answer_html(None), elem_id="answer")
     lesson = _html(lesson_html(None), js_on_load=_CLICKS, elem_id="lesson")
     name, save = _line("Name of the model", "name", "Save model", "save")
@@ -368,15 +369,17 @@ class _Desk:
         label: str | None,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        """Every picture on the page becomes an example; those that cannot be read are named."""
+        """Every image on the page becomes an example; those that cannot be read are named."""
         room = self._room(request)
         taught, faults = 0, []
         try:
             pictures = self._pictures(way, drawing, files, camera)
             if label is None:
-                raise DataError("no class is chosen, need one to teach; add a class first")
+                raise DataError("no class is chosen, expected one to teach; add a class first")
             if not pictures:
-                raise DataError("there is no picture, need one to teach; draw, drop or photograph one first")
+                raise DataError(
+                    "there is no image, expected one to teach; draw, drop or photograph one first"
+                )
             for name, content in pictures:
                 try:
                     room.add(label, content, name)
@@ -448,7 +451,7 @@ class _Desk:
 
 
 def _png(address: str) -> bytes:
-    """The bytes in a canvas's data address; no bytes, which are no picture, in anything else."""
+    """The bytes in a canvas's data address; no bytes, which are no image, in anything else."""
     try:
         return b64decode(address.partition(",")[2][: 2 * _FILE_BYTES], validate=True)
     except (NoBase64, ValueError):
