@@ -349,9 +349,9 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
             UnknownClassError,
             "y has the class 0 only, expected at least 2 classes",
         ),
-        ({}, "digits:0-1", CODES, DataError, "y is given beside 'digits:0-1', expected None"),
-        ({}, DIGITS, CODES, DataError, "y is given beside 'digits:0-2', expected None"),
-        ({"seed": None}, IMAGES, CODES, SettingError, "seed is None, need a whole number"),
+        ({}, "digits:0-1", CODES, DataError, "y is given with 'digits:0-1', expected None"),
+        ({}, DIGITS, CODES, DataError, "y is given with 'digits:0-2', expected None"),
+        ({"seed": None}, IMAGES, CODES, SettingError, "seed is None, expected a whole number"),
         ({"seed": -1}, FLAT, CODES, SettingError, "seed is -1"),
         ({"head": "rigde"}, IMAGES, CODES, SettingError, "nearest are ridge"),
         ({"source": "pixel"}, IMAGES, CODES, HeadstartError, "nearest are pixels"),
@@ -369,10 +369,10 @@ def test_what_cannot_be_learnt_from_is_refused(
 
 def test_asked_about_another_kind_than_fitted_on(fitted: TransferClassifier) -> None:
     rows = TransferClassifier(head="ridge").fit(FLAT, CODES)
-    with pytest.raises(ShapeError, match="X has images, need rows of numbers as at fit"):
+    with pytest.raises(ShapeError, match="X has images, expected rows of numbers as at fit"):
         rows.predict(IMAGES)
     stacked = TransferClassifier(head="ridge").fit(IMAGES, CODES)
-    with pytest.raises(ShapeError, match="X has rows of numbers, need images as at fit"):
+    with pytest.raises(ShapeError, match="X has rows of numbers, expected images as at fit"):
         stacked.predict(FLAT)
     with pytest.raises(ValueError, match="63 features"):
         fitted.predict(FLAT[:, :63])
