@@ -19,7 +19,9 @@ from headstart.heads.base import one_hot
 from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights
 from headstart.interfaces.teach.blackboard import answer_html, answers_html, lesson_html, notice_html
-from headstart.interfaces.teach.classroom import Classroom, Eye, fitting_augmentation, left_out_right
+from headstart.interfaces.teach.classroom import Classroom
+from headstart.interfaces.teach.eye import Eye, fitting_augmentation
+from headstart.interfaces.teach.left_out import left_out_right
 from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
 from headstart.sources.registry import pixel_source

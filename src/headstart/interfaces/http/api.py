@@ -80,31 +80,7 @@ def make_app(
     precision: str = "fp32",
     share: Share | None = None,
 ) -> App:
-    """Make the application that answers for some models.
-
-    Parameters
-    ----------
-    models : mapping of str to Model
-        By the name in their address.
-    token : str, optional
-        Bearer token that every request but those for health must carry.
-    limits : Limits, optional
-        What it takes at most.
-    precision : {'fp32', 'bf16', 'auto'}, default='fp32'
-        What networks compute in. fp32 answers as `headstart predict` does, to about 1e-5.
-    share : Share, optional
-        What it has of the machine; default: all.
-
-    Returns
-    -------
-    App
-        An ASGI application for one event loop. Each network is compiled and was run once.
-
-    Raises
-    ------
-    SettingError
-        If the precision is unknown or cannot be had.
-    """
+    """Make the application that answers for some models."""
     return App(models, token, limits or Limits(), precision, share or Share())
 
 

@@ -38,16 +38,6 @@ _Made = TypeVar("_Made")
 def picture_px(data: bytes) -> tuple[int, int]:
     """Width and height in pixels by an image's header; nothing is unpacked.
 
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-
-    Returns
-    -------
-    tuple of int
-        (0, 0) if it is not an image: decoding it will say why.
-
     Examples
     --------
     >>> picture_px(b"P5 2 1 255 " + bytes(2)), picture_px(b"hello")
@@ -98,26 +88,7 @@ class Preparer:
         self._large = ThreadPoolExecutor(1, thread_name_prefix="large-picture")
 
     async def prepare(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
-        """One image as the network takes it.
-
-        Parameters
-        ----------
-        data : bytes
-            The whole file.
-        name : str
-            What to call it in an error.
-        spec : InputSpec
-            Of the network.
-
-        Returns
-        -------
-        ndarray of shape (height_px, width_px, channels), uint8
-
-        Raises
-        ------
-        RequestError
-            413 if it has too many pixels, 422 if it is no whole image.
-        """
+        """One image as the network takes it."""
         if len(data) <= _TINY_BYTES and self._checked(data, name) <= _TINY_PX:
             return _prepared(data, name, spec)
         ready = await _in(self._threads, self._unless_large, data, name, spec)

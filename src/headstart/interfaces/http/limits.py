@@ -125,16 +125,6 @@ class Budget:
 def shown(name: str) -> str:
     r"""A name that a stranger sent, made fit for an answer or a log: printable, one line, short.
 
-    Parameters
-    ----------
-    name : str
-        Anything.
-
-    Returns
-    -------
-    str
-        At most 60 characters, of a long name the first and the last.
-
     Examples
     --------
     >>> shown("bee.jpg"), shown("a\nb\x1b[2J")

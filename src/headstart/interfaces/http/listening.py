@@ -42,21 +42,7 @@ def run_app(
     ready: Callable[[], object],
     lifeline: int | None = None,
 ) -> None:
-    """Answer until SIGTERM or SIGINT, then finish what is under way.
-
-    Parameters
-    ----------
-    app : App
-        Told when it starts to drain.
-    listener : socket
-        Bound.
-    limits : Limits
-        Of which ``header_s`` and ``drain_s`` are looked at.
-    ready : callable
-        Called once it answers.
-    lifeline : int, optional
-        A file that is at its end when the parent has died: then it stops too.
-    """
+    """Answer until SIGTERM or SIGINT, then finish what is under way."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers must not fill the log
     config = uvicorn.Config(
         app,

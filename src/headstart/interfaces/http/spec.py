@@ -124,22 +124,6 @@ _REASONS = {
 def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> dict[str, Any]:
     """The OpenAPI 3.1 document.
 
-    Parameters
-    ----------
-    limits : Limits
-        Told in the descriptions.
-    names : list of str
-        Of the models.
-    version : str
-        Of this package.
-    token : bool
-        Whether requests must carry one.
-
-    Returns
-    -------
-    dict
-        Ready for JSON.
-
     Examples
     --------
     >>> sorted(openapi(Limits(), ["digits"], "1", token=False)["paths"])[:2]
@@ -180,18 +164,7 @@ def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> d
 
 
 def docs_page(document: Mapping[str, Any]) -> str:
-    """The document as one HTML page without scripts.
-
-    Parameters
-    ----------
-    document : mapping
-        As `openapi` made it.
-
-    Returns
-    -------
-    str
-        A whole page.
-    """
+    """The document as one HTML page without scripts."""
     parts = []
     for path, item in document["paths"].items():
         for method in ("get", "post"):

@@ -36,29 +36,7 @@ class Upload:
 
 
 def uploads(request: Request, limits: Limits, budget: Budget) -> AbstractAsyncContextManager[list[Upload]]:
-    """The images of a request, whose bytes count against the budget while the block runs.
-
-    Parameters
-    ----------
-    request : Request
-        Whose body nobody has read.
-    limits : Limits
-        Bytes, files and seconds.
-    budget : Budget
-        Bytes that all requests hold together.
-
-    Returns
-    -------
-    async context manager of list of Upload
-        At least one.
-
-    Raises
-    ------
-    RequestError
-        On entering: 408, 413, 415, 422 or 503, and 400 for a body that breaks its own format.
-    starlette.requests.ClientDisconnect
-        On entering, if the client has left.
-    """
+    """The images of a request, whose bytes count against the budget while the block runs."""
     return _uploads(request, limits, budget)
 
 

@@ -51,13 +51,7 @@ class WorkersError(HeadstartError, RuntimeError):
 
 
 def n_cores() -> int:
-    """Cores that this process may use.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -65,20 +59,6 @@ def n_cores() -> int:
 
 def divided(limits: Limits, n_workers: int) -> tuple[Limits, int]:
     """What each of some workers takes, so that together they take no more than one would.
-
-    Parameters
-    ----------
-    limits : Limits
-        Of the whole.
-    n_workers : int
-        As many as wanted.
-
-    Returns
-    -------
-    Limits
-        Of each.
-    int
-        How many: fewer where a share would be too small for one request of the largest size.
 
     Examples
     --------
@@ -132,14 +112,7 @@ class Turn:
 
 
 def read_job() -> dict[str, Any]:
-    """The job of this process, which is a child of `supervise`.
-
-    Returns
-    -------
-    dict
-        The job, with ``listener`` and ``parent`` (file descriptors) and ``folder``. Standard input is at its
-        end when the parent has died.
-    """
+    """The job of this process, which is a child of `supervise`."""
     line = b""
     while not line.endswith(b"\n"):  # no buffer may take more than the line: the loop watches the rest
         piece = os.read(0, 65_536)
@@ -151,15 +124,7 @@ def read_job() -> dict[str, Any]:
 
 
 def tell_parent(job: Mapping[str, Any], fault: str = "") -> None:
-    """Say that this child answers, or why it never will.
-
-    Parameters
-    ----------
-    job : mapping
-        From `read_job`.
-    fault : str, optional
-        One sentence.
-    """
+    """Say that this child answers, or why it never will."""
     with suppress(BrokenPipeError):  # then the lifeline tells us
         os.write(job["parent"], fault.encode()[:4000] + b"\n")
 
@@ -171,28 +136,7 @@ def supervise(
     drain_s: float,
     ready: Callable[[], object],
 ) -> None:
-    """Run some children until SIGTERM or SIGINT; then let them finish what is under way.
-
-    Parameters
-    ----------
-    job : mapping
-        What JSON can carry; the children read it by `read_job`.
-    listener : socket
-        Bound and listening; closed at the end.
-    n_workers : int
-        How many.
-    drain_s : float
-        Seconds that the children give what is under way.
-    ready : callable
-        Called once, when all of them answer.
-
-    Raises
-    ------
-    SettingError
-        If a child says that it cannot do the job, or there is no temporary folder.
-    WorkersError
-        If a child ends before it ever answered, or they die faster than they can be replaced.
-    """
+    """Run some children until SIGTERM or SIGINT; then let them finish what is under way."""
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-serve-"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from headstart.interfaces.teach.classroom import Answer, Classroom, Example, Lesson
+from headstart.interfaces.teach.classroom import Classroom
+from headstart.interfaces.teach.lesson import Answer, Example, Lesson
 from headstart.records import NONE_OF_THESE, Score
 
 __all__ = ["answer_html", "answers_html", "lesson_html", "notice_html", "sentence"]
@@ -48,19 +49,7 @@ def notice_html(said: str, *, bad: bool = False) -> str:
 
 
 def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
-    """Accuracy, remarks, and every class with its examples and what removes them.
-
-    Parameters
-    ----------
-    room : Classroom or None
-        None before anything is taught.
-    chosen : str, optional
-        The class that is taught next.
-
-    Returns
-    -------
-    str
-    """
+    """Accuracy, remarks, and every class with its examples and what removes them."""
     if room is None or not room.classes:
         steps = "".join(f"<li>{one}</li>" for one in _STEPS)
         return f'<div class="hs-lesson"><ol class="hs-steps">{steps}</ol></div>'
@@ -72,19 +61,7 @@ def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
 
 
 def answer_html(answer: Answer | None, address: str = "") -> str:
-    """One image's answer: its name, a bar for every class, the nearest example.
-
-    Parameters
-    ----------
-    answer : Answer or None
-        None where nothing can be said yet.
-    address : str, optional
-        The image, small.
-
-    Returns
-    -------
-    str
-    """
+    """One image's answer: its name, a bar for every class, the nearest example."""
     if answer is None:
         return f'<div class="hs-answer"><p class="hs-hint">{_UNASKED}</p></div>'
     none = answer.called == NONE_OF_THESE
@@ -104,17 +81,7 @@ def answer_html(answer: Answer | None, address: str = "") -> str:
 
 
 def answers_html(answers: Sequence[tuple[str, str, Answer | None]]) -> str:
-    """Several images' answers, a line each.
-
-    Parameters
-    ----------
-    answers : sequence of (name, address, answer)
-        As they were shown.
-
-    Returns
-    -------
-    str
-    """
+    """Several images' answers, a line each."""
     if all(answer is None for _, _, answer in answers):
         return answer_html(None)
     lines = "".join(
