@@ -1,7 +1,6 @@
 """The HTTP server's routes: images in, classes out, every refusal one sentence with its own status.
 
-In: models and requests. Out: an ASGI application. Owns Starlette.
-Must not import a training framework, nor write anywhere what a user sent. Called by server and tests.
+Owns Starlette. Must not import a training framework, nor write anywhere what a user sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Micro-batching: images that wait while a network is busy go through it together.
 
-In: single prepared images, from many requests at once. Out: the outputs of each.
-Must not import a web framework or a runtime: what runs a batch is handed in. Called by api.
+Must not import a web framework or a runtime: what runs a batch is handed in.
 """
 
 from __future__ import annotations

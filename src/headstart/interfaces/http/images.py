@@ -1,7 +1,6 @@
 """A stranger's bytes to the pixels a network takes, in threads, refused by their header where too big.
 
-In: bytes. Out: uint8 (height, width, channels) of the network's size, or a RequestError.
-Must not import a web framework. Pillow is imported on use. Called by api.
+Must not import a web framework. Pillow is imported on use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What the server takes at most, and the error it answers when somebody sends more.
 
-In: sizes asked for. Out: leave to go on, or a RequestError with its status. Must not import a web framework:
-the sizes can be read and tested without one. Called by images, uploads, batching, api and server.
+Must not import a web framework: the sizes can be read and tested without one.
 """
 
 from __future__ import annotations

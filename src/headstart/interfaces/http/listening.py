@@ -1,7 +1,6 @@
 """uvicorn as we want it: slow headers are cut off, errors are in our form, a signal ends it with status 0.
 
-In: an ASGI application and a bound socket. Out: answers, until a signal comes. Owns the package uvicorn, so
-it is imported by server alone, when that is about to listen.
+Owns the package uvicorn, so it is imported by server alone, when that is about to listen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Open models and answer over HTTP until told to stop; requests under way are finished first.
 
-In: model folders, an address, a token. Out: a running server, and a line that says where it is.
-Imports what answers only when it is about to, so that a
-missing extra is one sentence. Called by the command line.
+Imports what answers only when it is about to, so that a missing extra is one sentence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What the server offers, as an OpenAPI document and as a page to read.
 
-In: limits, and whether a token is asked for. Out: a mapping for /openapi.json, HTML for /docs. The page
-loads nothing, from this machine or another. Must not import a web framework. Called by api.
+The page loads nothing, from this machine or another. Must not import a web framework.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The body of a request to images, read piece by piece and refused as soon as it is too much.
 
-In: a request under way. Out: names and bytes of its images. Owns Starlette's request beside api. Names
-are only ever shown: nothing is written anywhere. Called by api.
+Owns Starlette's request beside api. Names are only ever shown: nothing is written anywhere.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Several processes that answer at one address: started together, replaced when they die, drained together.
 
-In: a bound socket and a job that JSON can carry. Out: children that run it, watched until a signal comes.
-Must not import a web framework or a runtime: the parent stays small and has no threads of ours. The children
-are fresh interpreters, not forks: whoever calls us may have threads, and a fork of those can hang.
-Called by server.
+Must not import a web framework or a runtime: the parent stays small and has no threads of ours. The
+children are fresh interpreters, not forks: whoever calls us may have threads, and a fork of those can
+hang.
 """
 
 from __future__ import annotations

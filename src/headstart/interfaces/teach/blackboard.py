@@ -1,7 +1,6 @@
 """What the teaching page writes: the lesson, an answer, a notice, as HTML.
 
-In: what a Classroom says. Out: text whose every foreign part is escaped. Must not import gradio or compute.
-Called by teach.
+Must not import gradio or compute.
 """
 
 from __future__ import annotations

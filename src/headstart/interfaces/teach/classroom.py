@@ -1,8 +1,7 @@
 """What one person teaches: classes, examples, a head fitted anew with each, answers, a model to keep.
 
-In: class names and images. Out: leave-one-out accuracy, remarks, answers, a model folder. An image goes
-through the source once, with its views; the rest is closed forms. Knows no page: teach draws it. Must not
-import gradio or a training framework. Called by teach.
+An image goes through the source once, with its views; the rest is closed forms. Knows no page: teach
+draws it. Must not import gradio or a training framework.
 """
 
 from __future__ import annotations
