@@ -77,7 +77,7 @@ def main() -> None:
     from dataclasses import replace
 
     from headstart.data.readers.load import load
-    from headstart.interfaces.teach.classroom import Eye, fitting_augmentation
+    from headstart.interfaces.teach.eye import Eye, fitting_augmentation
     from headstart.sources.registry import open_source
     from headstart.strategies.scratch import learn_network
 

@@ -19,7 +19,9 @@ from headstart.heads.base import one_hot
 from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights
 from headstart.interfaces.teach.blackboard import answer_html, answers_html, lesson_html, notice_html
-from headstart.interfaces.teach.classroom import Classroom, Eye, fitting_augmentation, left_out_right
+from headstart.interfaces.teach.classroom import Classroom
+from headstart.interfaces.teach.eye import Eye, fitting_augmentation
+from headstart.interfaces.teach.left_out import left_out_right
 from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
 from headstart.sources.pixels import pixel_source
@@ -176,7 +178,7 @@ def test_shares_are_kept_so_that_chance_is_chance() -> None:
 @pytest.mark.slow
 def test_the_saved_model_answers_as_the_page(room: Classroom, tmp_path: Path) -> None:
     taught(room, 6)
-    room.remove(room.examples("bar")[1].number)  # the last picture moves to its place
+    room.remove(room.examples("bar")[1].number)  # the last image moves to its place
     room.add_class("nothing yet")
     folder = room.save(tmp_path / "taught", "my letters 1.0")
     model = open_model(folder)
@@ -218,7 +220,7 @@ def test_nobody_elses_model_is_replaced(eye: Eye, tmp_path: Path) -> None:
 def test_one_class_is_no_model(room: Classroom, tmp_path: Path) -> None:
     room.add_class("bar")
     room.add("bar", picture("bar", 0))
-    with pytest.raises(UnknownClassError, match="need 2"):
+    with pytest.raises(UnknownClassError, match="expected 2"):
         room.save(tmp_path, "one")
 
 
@@ -226,10 +228,10 @@ def test_one_class_is_no_model(room: Classroom, tmp_path: Path) -> None:
     ("content", "kind", "said"),
     [
         (b"", BrokenDataError, "it is empty"),
-        (b"hello", BrokenDataError, "not a picture"),
+        (b"hello", BrokenDataError, "not a"),
         (picture("bar", 0)[:80], BrokenDataError, "cannot be read"),
         (bomb(), BrokenDataError, "pixels"),
-        (png(Image.new("L", (60, 60), 255)), DataError, "need something on it"),
+        (png(Image.new("L", (60, 60), 255)), DataError, "expected something on it"),
     ],
     ids=["empty", "text", "cut off", "huge", "blank"],
 )
@@ -308,9 +310,9 @@ def test_remarks_of_the_doctor(room: Classroom) -> None:
         "bar has 8 examples and ring 1: even them out.",
     )
     room.add("bar", picture("bar", 7))
-    assert "Twice nearly the same picture in bar" in room.lesson().remarks[0]
+    assert "Twice nearly the same image in bar" in room.lesson().remarks[0]
     room.add("ring", picture("bar", 2))
-    assert room.lesson().remarks[0] == "The same picture is taught as bar and as ring: one of them is wrong."
+    assert room.lesson().remarks[0] == "The same image is taught as bar and as ring: one of them is wrong."
 
 
 def test_a_near_copy_is_seen(room: Classroom) -> None:
@@ -319,9 +321,9 @@ def test_a_near_copy_is_seen(room: Classroom) -> None:
     with Image.open(io.BytesIO(picture("ring", 1))) as page:
         file = io.BytesIO()
         page.save(file, "JPEG", quality=90)
-    assert before is not None and not any("same picture" in one for one in room.lesson().remarks)
+    assert before is not None and not any("same image" in one for one in room.lesson().remarks)
     room.add("ring", file.getvalue())
-    assert any("Twice nearly the same picture in ring" in one for one in room.lesson().remarks)
+    assert any("Twice nearly the same image in ring" in one for one in room.lesson().remarks)
 
 
 def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:
@@ -338,7 +340,7 @@ def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:
 def test_many_examples_have_fewer_views(eye: Eye, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.interfaces.teach.classroom._ROWS", 24)
     room = taught(Classroom(eye), 3)
-    assert room._rows()[0].shape == (18, 784)  # 9 pictures with one view each
+    assert room._rows()[0].shape == (18, 784)  # 9 images with one view each
     room.add("bar", picture("bar", 8))
     room.add("bar", picture("bar", 9))
     room.add("bar", picture("bar", 10))

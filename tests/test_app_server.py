@@ -266,7 +266,7 @@ def test_clients_that_leave_harm_nobody(running: Running) -> None:
             break
         time.sleep(0.1)
     else:
-        pytest.fail("pictures of clients that left are still counted")
+        pytest.fail("images of clients that left are still counted")
 
 
 def test_many_at_once(running: Running) -> None:
@@ -299,7 +299,7 @@ def test_schemathesis_finds_no_fault(running: Running, tmp_path: Path) -> None:
             f"--max-examples={os.environ.get('HEADSTART_EXAMPLES', '15')}",
             "--seed=1",
             "--no-color",
-            # what is a picture no schema can say, so some of what it allows must be refused
+            # what is an image no schema can say, so some of what it allows must be refused
             "--exclude-checks=positive_data_acceptance",
         ],
         capture_output=True,
@@ -327,7 +327,7 @@ def test_schemathesis_finds_no_fault(running: Running, tmp_path: Path) -> None:
 def test_wrong_words(folder: Path, words: list[str], said: str) -> None:
     with pytest.raises(SettingError, match=re.escape(said)) as caught:
         read_models([word.replace("FOLDER", str(folder)) for word in words])
-    assert "\n" not in str(caught.value) and ", need " in str(caught.value)
+    assert "\n" not in str(caught.value) and ", expected " in str(caught.value)
 
 
 def test_words_for_models(folder: Path, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_many_files_at_once_and_one_that_is_none(visitor: Visitor) -> None:
     visitor.teach()
     said = visitor.says("#notice .hs-notice", "notes.txt")
     assert said == (
-        "Image 'notes.txt' cannot be read (it is not a picture), need a whole picture in one of PNG, JPEG, "
+        "Image 'notes.txt' cannot be read (it is not an image), expected a whole image in one of PNG, JPEG, "
         "BMP, GIF, WEBP, TIFF, PPM; replace it or leave it out. So is 1 other."
     )
     visitor.count("ring", 8)  # what was dropped before is still on the page
@@ -277,10 +277,10 @@ def test_plain_sentences_for_what_is_missing(visitor: Visitor) -> None:
     assert visitor.page.is_disabled("#teach")
     visitor.add_class("bar")
     visitor.teach()
-    visitor.says("#notice", "There is no picture, need one to teach")
+    visitor.says("#notice", "There is no image, expected one to teach")
     visitor.files(("white.png", blank()))
     visitor.teach()
-    visitor.says("#notice", "is empty, need something on it")
+    visitor.says("#notice", "is empty, expected something on it")
     visitor.page.fill("#name input, #name textarea", "x")
     visitor.page.click("#save")
     visitor.says("#saved", "Fewer than 2 classes have an example")

@@ -273,7 +273,7 @@ def test_what_a_worker_cannot_do_is_our_error(folder: Path) -> None:
 
 @pytest.mark.parametrize("asked", [-1, 65])
 def test_a_number_that_cannot_be(folder: Path, asked: int) -> None:
-    with pytest.raises(SettingError, match=f"workers is {asked}, need 1 to 64"):
+    with pytest.raises(SettingError, match=f"workers is {asked}, expected 1 to 64"):
         serve_models([str(folder)], port=0, workers=asked)
 
 

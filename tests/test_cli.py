@@ -125,7 +125,7 @@ def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: 
     assert (said.code, said.err) == (0, "")
     accuracy = re.search(r"accuracy (\S+) \[(\S+), (\S+)\] on 359 images", said.out)
     assert accuracy and 0.9 < float(accuracy[2]) < float(accuracy[1]) < float(accuracy[3]) <= 1
-    for words in ("precision", "recall", "F1", "is \\ called", "even", "odd"):
+    for words in ("precision", "recall", "F1", "true \\ predicted", "even", "odd"):
         assert words in said.out
 
     said = run("predict", "parity", pictures / "4-0.png")
@@ -182,7 +182,7 @@ def test_evaluate_says_whether_strange_pictures_are_told_apart(run: Run, models:
     asked = ["evaluate", models / "parity", "digits:parity", "--novel", "noise"]
     found = run(*asked, "--json").document["detection"]
     assert found["auroc"]["value"] > 0.8 and found["detected"]["n"] == 12
-    assert "known ones refused there" in run(*asked).out
+    assert "known images rejected at that threshold" in run(*asked).out
 
 
 def test_evaluate_opens_the_split_that_was_asked_for(run: Run, desk: Path, models: Path) -> None:
@@ -732,7 +732,7 @@ def test_what_nobody_foresaw_is_one_line_too(run: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr("headstart.interfaces.cli.describe.describe", broken)
     said = run("inspect", "digits")
     assert said.code == 1 and said.out == "" and said.err.count("\n") == 1
-    assert said.err.startswith(ERROR + "ZeroDivisionError was not foreseen (division by zero)")
+    assert said.err.startswith(ERROR + "ZeroDivisionError was not expected (division by zero)")
     assert "--debug" in said.err
 
 
@@ -844,7 +844,7 @@ def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> No
         assert begun.wait(30) == 130
         assert begun.stdout is not None and begun.stdout.read() == b""
         assert b"train mlp" in said and b"Traceback" not in said
-        assert b"headstart: interrupted; go on with the same command and --resume" in said
+        assert b"headstart: interrupted; continue with the same command and --resume" in said
         assert sorted(path.name for path in desk.iterdir()) == ["m.checkpoints", "m.log"]
     finally:
         begun.kill()

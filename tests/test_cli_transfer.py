@@ -376,7 +376,7 @@ def test_inspect_finds_what_is_wrong(run: Run, splitted: Path, lay: Lay) -> None
 
 def test_quick_opens_no_picture(run: Run, splitted: Path) -> None:
     assert "sizes_px" not in run("inspect", "pics", "--quick", "--json").document
-    assert "nothing wrong was found" in run("inspect", "pics", "--quick").out
+    assert "no problems were found" in run("inspect", "pics", "--quick").out
 
 
 # --- run

@@ -169,7 +169,7 @@ def test_a_new_fit_forgets_the_old_one() -> None:
 def test_parameters_reach_what_they_are_about(tmp_path: Path) -> None:
     made = TransferClassifier(
         "random:cnn",
-        tap="conv1",
+        layer="conv1",
         pooling="grid2",
         head="ridge",
         balance=True,
@@ -202,7 +202,7 @@ def test_a_source_may_be_given_itself_and_survives_clone() -> None:
     given = clone(TransferClassifier(source, head="ridge")).fit(IMAGES, CODES)
     named = TransferClassifier("pixels", head="ridge").fit(IMAGES, CODES)
     assert np.array_equal(given.predict_proba(IMAGES), named.predict_proba(IMAGES))
-    with pytest.raises(SettingError, match="beside a Source"):
+    with pytest.raises(SettingError, match="with a Source object"):
         TransferClassifier(source, policy="ink").fit(IMAGES, CODES)
 
 
@@ -294,7 +294,7 @@ def test_altered_notes_are_refused(fitted: TransferClassifier, tmp_path: Path, n
 
 
 def test_what_text_cannot_bring_back_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="need images for a model folder; fit it with image_shape"):
+    with pytest.raises(SettingError, match="expected images for a model folder; fit it with image_shape"):
         TransferClassifier(head="ridge").fit(FLAT, CODES).save(tmp_path / "model")
     odd = TransferClassifier(head="ridge").fit(IMAGES, CODES)
     odd.classes_ = np.array([(1, 2), (3, 4), (5, 6)], "i,i")
@@ -305,7 +305,7 @@ def test_what_text_cannot_bring_back_is_not_saved(tmp_path: Path) -> None:
 
 def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
     for kind in (NotFittedError, SklearnNotFittedError, ValueError):
-        with pytest.raises(kind, match="classifier is not fitted, need fit"):
+        with pytest.raises(kind, match="classifier is not fitted, expected fit"):
             TransferClassifier().predict(IMAGES)
     with pytest.raises(NotFittedError):
         TransferClassifier().save(tmp_path)
@@ -314,7 +314,13 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "X", "y", "kind", "said"),
     [
-        ({"tap": "conv1"}, FLAT, CODES, SettingError, "X has rows of numbers, need images for tap='conv1'"),
+        (
+            {"layer": "conv1"},
+            FLAT,
+            CODES,
+            SettingError,
+            "X has rows of numbers, expected images for layer='conv1'",
+        ),
         (
             {"source": "random:cnn", "policy": "ink"},
             FLAT,
@@ -322,12 +328,18 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
             SettingError,
             "source='random:cnn', policy='ink'",
         ),
-        ({"image_shape": (8, 9)}, FLAT, CODES, ShapeError, r"image_shape is \(8, 9\), need .* 64 values"),
+        ({"image_shape": (8, 9)}, FLAT, CODES, ShapeError, r"image_shape is \(8, 9\), expected .* 64 values"),
         ({"image_shape": (64,)}, FLAT, CODES, ShapeError, r"image_shape is \(64,\)"),
-        ({"image_shape": (8, 8)}, FLAT / 255, CODES, ShapeError, "X has values 0 to 1, need whole numbers"),
+        (
+            {"image_shape": (8, 8)},
+            FLAT / 255,
+            CODES,
+            ShapeError,
+            "X has values 0 to 1, expected whole numbers",
+        ),
         ({"image_shape": (8, 8)}, FLAT - 1.0, CODES, ShapeError, "X has values -1 to 254"),
         ({}, IMAGES / 255, CODES, ShapeError, "images has dtype float64, need uint8"),
-        ({}, IMAGES, None, DataError, "y is None, need the class of each of 200 images"),
+        ({}, IMAGES, None, DataError, "y is None, expected the class of each of 200 images"),
         ({}, IMAGES, CODES[:3], ValueError, "inconsistent numbers of samples"),
         ({}, IMAGES, CODES + 0.5, ValueError, "continuous"),
         (
@@ -335,11 +347,11 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
             IMAGES,
             np.zeros(200, int),
             UnknownClassError,
-            "y has the class 0 only, need at least 2 classes",
+            "y has the class 0 only, expected at least 2 classes",
         ),
-        ({}, "digits:0-1", CODES, DataError, "y is given beside 'digits:0-1', need None"),
-        ({}, DIGITS, CODES, DataError, "y is given beside 'digits:0-2', need None"),
-        ({"seed": None}, IMAGES, CODES, SettingError, "seed is None, need a whole number"),
+        ({}, "digits:0-1", CODES, DataError, "y is given with 'digits:0-1', expected None"),
+        ({}, DIGITS, CODES, DataError, "y is given with 'digits:0-2', expected None"),
+        ({"seed": None}, IMAGES, CODES, SettingError, "seed is None, expected a whole number"),
         ({"seed": -1}, FLAT, CODES, SettingError, "seed is -1"),
         ({"head": "rigde"}, IMAGES, CODES, SettingError, "nearest are ridge"),
         ({"source": "pixel"}, IMAGES, CODES, HeadstartError, "nearest are pixels"),
@@ -357,10 +369,10 @@ def test_what_cannot_be_learnt_from_is_refused(
 
 def test_asked_about_another_kind_than_fitted_on(fitted: TransferClassifier) -> None:
     rows = TransferClassifier(head="ridge").fit(FLAT, CODES)
-    with pytest.raises(ShapeError, match="X has images, need rows of numbers as at fit"):
+    with pytest.raises(ShapeError, match="X has images, expected rows of numbers as at fit"):
         rows.predict(IMAGES)
     stacked = TransferClassifier(head="ridge").fit(IMAGES, CODES)
-    with pytest.raises(ShapeError, match="X has rows of numbers, need images as at fit"):
+    with pytest.raises(ShapeError, match="X has rows of numbers, expected images as at fit"):
         stacked.predict(FLAT)
     with pytest.raises(ValueError, match="63 features"):
         fitted.predict(FLAT[:, :63])

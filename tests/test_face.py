@@ -48,7 +48,7 @@ def test_transfer_from_a_model_a_folder_and_a_name(odd: hs.Model, tmp_path: Path
 
 
 def test_options_reach_the_model(odd: hs.Model) -> None:
-    found = hs.transfer(odd, "digits:even", tap="hidden1", head="neighbours", seed=4).manifest
+    found = hs.transfer(odd, "digits:even", layer="hidden1", head="neighbours", seed=4).manifest
     assert found.source["tap"] == "hidden1" and found.head["name"] == "neighbours" and found.seed == 4
 
 
@@ -98,7 +98,7 @@ def test_wrong_names_are_errors_of_ours(odd: hs.Model) -> None:
         (SettingError, lambda: hs.train("digits", network="mpl", engine="scratch")),
         (SettingError, lambda: hs.train("digits", network="mlp", engine="scrach")),
         (UnknownSourceError, lambda: hs.transfer("pixel", "digits")),
-        (UnknownLayerError, lambda: hs.transfer(odd, "digits:even", tap="hiden1")),
+        (UnknownLayerError, lambda: hs.transfer(odd, "digits:even", layer="hiden1")),
         (SettingError, lambda: hs.transfer(odd, "digits:even", head="rigde")),
         (SettingError, lambda: hs.transfer(odd, "digits:even", pooling="max")),
     ):
@@ -115,3 +115,13 @@ def test_the_names_of_the_package_are_there_and_cost_nothing_until_used() -> Non
         hs.trian  # noqa: B018
     code = "import sys, headstart\nassert not {'numpy', 'onnx', 'torch', 'openvino'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tap_is_accepted_as_the_older_name_of_layer():
+    source = hs.train("digits:odd", network="mlp", engine="scratch", settings=hs.TrainSettings(epochs=1))
+    with pytest.warns(FutureWarning, match="tap is now called layer"):
+        old = hs.transfer(source, "digits:0-1", tap="hidden1", head="ridge", judge=False)
+    new = hs.transfer(source, "digits:0-1", layer="hidden1", head="ridge", judge=False)
+    assert dict(old.manifest.source) == dict(new.manifest.source)
+    with pytest.raises(SettingError, match="layer is given twice"):
+        hs.transfer(source, "digits:0-1", layer="hidden1", tap="hidden1", judge=False)

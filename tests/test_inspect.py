@@ -31,7 +31,7 @@ def trained() -> Model:
 
 def test_a_dataset_by_name(digits: Dataset) -> None:
     found = describe("digits:1,7")
-    assert found["imbalance"] == 1.017 and found["remarks"] == ["nothing wrong was found"]
+    assert found["imbalance"] == 1.017 and found["remarks"] == ["no problems were found"]
     assert (
         found.items()
         >= {
@@ -63,7 +63,7 @@ def test_a_model_trained_whole(trained: Model, tmp_path: Path) -> None:
     found = describe(str(trained.save(tmp_path / "m")))
     assert found["model"] == "mlp on digits:0-4" and found["strategy"] == "scratch"
     assert found["classes"] == ["0", "1", "2", "3", "4"]
-    assert found["source"] == "none: trained whole"
+    assert found["source"] == "none: trained from scratch"
     assert found["settings"]["batch_size"] == 64 and found["settings"]["engine"] == "scratch"
     assert found["images_per_class"] == trained.manifest.data["counts"]
     assert sum(found["images_per_class"].values()) == found["data"]["n_images"]
@@ -91,7 +91,7 @@ def test_everything_can_be_written_as_json(trained: Model, tmp_path: Path) -> No
 
 def test_sources_say_what_they_take_and_where_they_can_be_tapped(trained: Model, digits: Dataset) -> None:
     pixels = describe_source(open_source("pixels", digits))
-    assert pixels["taps"] == {"values": "1 x 8 x 8"} and pixels["classes"] == "none of its own"
+    assert pixels["taps"] == {"values": "1 x 8 x 8"} and pixels["classes"] == "none"
     assert pixels["input"].startswith("8 x 8 px, 1 channel(s), squish")
     ours = describe_source(trained.source("m"))
     assert ours["source"] == "m" and ours["classes"] == ["0", "1", "2", "3", "4"]

@@ -383,7 +383,7 @@ def test_rows_and_header_are_as_wide() -> None:
 
 def test_the_command_writes_a_file(run: Run, asked: Asked, whole: bytes, shelf: Path) -> None:
     said = run("predict", asked.model, shelf, "--top", "2", "--csv", "out.csv")
-    assert said.code == 1 and said.out.startswith("out.csv: 199 pictures in ")
+    assert said.code == 1 and said.out.startswith("out.csv: 199 images in ")
     assert said.err == (
         f"{ERROR}1 of 199 pictures could not be read, need whole picture files; "
         "each says why in the column error of out.csv\n"

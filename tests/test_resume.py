@@ -247,9 +247,7 @@ def test_the_command_says_that_a_run_is_finished(run: Run, desk: Path) -> None:
     assert run(*words).code == 0
     before = contents(desk / "m")
     said = run(*words, "--resume")
-    assert said.code == 0 and said.out.startswith(
-        "m: this run is finished already; its model was left as it is"
-    )
+    assert said.code == 0 and said.out.startswith("m: this run was finished before; its model is unchanged")
     assert len(said.out.splitlines()) == 1
     found = json.loads(run(*words, "--resume", "--json").out)
     assert found["already_finished"] and 0 < found["scores"]["val_accuracy"] <= 1
@@ -336,7 +334,7 @@ def test_asked_to_stop_it_keeps_a_checkpoint_and_says_how_to_go_on(
     process.send_signal(number)
     out, err = process.communicate(timeout=600)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "headstart: interrupted; go on with the same command and --resume"
+    assert err.splitlines()[-1] == "headstart: interrupted; continue with the same command and --resume"
     assert "Traceback" not in err
     assert sorted(one.name for one in tmp_path.iterdir()) == ["m.checkpoints", "m.log"]
     process = begun(output, "--resume")

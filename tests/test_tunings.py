@@ -21,7 +21,7 @@ from headstart.data.readers.load import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.intervals import wilson
-from headstart.interfaces.cli.verbs import verbs_app
+from headstart.interfaces.cli.main import app
 from headstart.report.page import render
 from headstart.sources.features import Extraction
 from headstart.workflows.tune import run as tunings
@@ -181,7 +181,7 @@ Tune = Callable[..., Result]
 def tune(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Tune:
     def invoke(*words: Any) -> Result:
         monkeypatch.setattr(sys, "argv", ["headstart", "tune", *map(str, words)])
-        return CliRunner().invoke(verbs_app, ["tune", *map(str, words), "--runtime", "onnxruntime"])
+        return CliRunner().invoke(app, ["tune", *map(str, words), "--runtime", "onnxruntime"])
 
     return invoke
 

@@ -1,7 +1,4 @@
-"""Write the generated pages of docs/, or with --check say which are stale.
-
-In: the command line's own help. Out: docs/cli.md. Called by `make docs` and `make check`.
-"""
+"""Write docs/cli.md from the help texts of the commands, or with --check report whether it is stale."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 HEADER = """# Command line
 
 Generated from the commands themselves by `make docs`; `make check` fails when it is stale.
-Results go to stdout, remarks and progress to stderr. Exit status: 0 done, 1 an error of ours in one
+Results go to stdout, warnings and progress to stderr. Exit status: 0 done, 1 an error of Headstart in one
 line, 2 wrong usage, 130 interrupted. `--debug` anywhere shows the traceback behind an error.
 """
 
@@ -44,7 +41,7 @@ def main() -> None:
     text = page()
     if "--check" in sys.argv[1:]:
         if not target.exists() or target.read_text(encoding="utf-8") != text:
-            sys.exit("docs/cli.md is stale, need it as the commands say; run: make docs")
+            sys.exit("docs/cli.md is stale, expected the help texts of the commands; run: make docs")
         return
     target.write_text(text, encoding="utf-8")
     print(f"wrote {target.relative_to(ROOT)}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPLITS", "listed", "natural_order", "shown", "split_name"]
+__all__ = ["SPLITS", "comma_list", "listed", "natural_order", "shown", "split_name"]
 
 SPLITS = ("train", "val", "test")
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -105,3 +105,14 @@ def listed(names: Sequence[str] | NDArray[np.str_]) -> str:
     if len(names) == 0:
         return "no class"
     return ("class " if len(names) == 1 else "classes ") + shown(names)
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """Names separated by commas, without empty ones.
+
+    Examples
+    --------
+    >>> comma_list("squish, crop,")
+    ('squish', 'crop')
+    """
+    return tuple(name for part in text.split(",") if (name := part.strip()))

@@ -1,7 +1,4 @@
-"""The Python face: ``hs.train``, ``hs.transfer``, ``hs.evaluate``, ``hs.study``: from names to the answer.
-
-In: names or Datasets. Out: Models, an Evaluated, a Report. Called by users through the package.
-"""
+"""The Python interface: ``hs.train``, ``hs.transfer``, ``hs.evaluate`` and ``hs.study``."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
+from headstart.errors import SettingError
 from headstart.models.model import Model, open_model
 from headstart.records import Evaluated, Report, TrainSettings
 from headstart.sources.features import Extraction
@@ -39,22 +37,22 @@ def train(
     holdout: float | None = None,
     seed: int = 0,
 ) -> Model:
-    """Train a network from nothing.
+    """Train a network from scratch.
 
     Parameters
     ----------
     data : str or Dataset
-        A name as ``headstart train`` takes it, or a dataset. Its ``test`` split is not looked at.
+        A name as ``headstart train`` takes it, or a dataset. Its ``test`` split is not used.
     network : {'cnn', 'mlp', 'mlp-wide'}, default='cnn'
-        What to train.
+        Architecture to train.
     engine : {'torch', 'scratch'}, default='torch'
-        What trains it.
+        PyTorch, or the network written from scratch in NumPy.
     settings : TrainSettings, optional
         Default: five epochs of Adam.
     holdout : float, optional
-        Share of the images to hold out as a test set, such as 0.2; `evaluate` finds them again.
+        Share of the images to hold out as a test set, such as 0.2. `evaluate` finds them again.
     seed : int, default=0
-        Same seed, same machine, same model.
+        Random seed. The same seed on the same machine gives the same model.
 
     Returns
     -------
@@ -64,12 +62,12 @@ def train(
     Raises
     ------
     HeadstartError
-        Of the kind that fits.
+        If an argument or the data is not valid; the subclass names the kind.
 
     Warns
     -----
     UserWarning
-        If training diverged, or the model is not significantly better than the commonest class.
+        If training diverged, or the model is not significantly better than the most frequent class.
 
     Examples
     --------
@@ -91,7 +89,7 @@ def transfer(
     source: str | Model,
     data: str | Dataset,
     *,
-    tap: str | None = None,
+    layer: str | None = None,
     pooling: str | None = None,
     head: str | None = None,
     augment: str | None = None,
@@ -102,49 +100,52 @@ def transfer(
     judge: bool = True,
     holdout: float | None = None,
     seed: int = 0,
+    tap: str | None = None,
 ) -> Model:
-    """Teach a frozen source new classes.
+    """Train a new head on a pretrained source.
 
     Parameters
     ----------
     source : str or Model
         A name as ``headstart transfer`` takes it, or a model.
     data : str or Dataset
-        What to learn. Its ``test`` split is not looked at.
-    tap : str, optional
-        Where features are read. Default: chosen by cross-validation where the source has candidates
-        (networks of timm), else the source's own.
+        Images to learn from. Its ``test`` split is not used.
+    layer : str, optional
+        Layer to read features from. Default: selected by cross-validation where the source has candidates
+        (networks of timm), else the default layer of the source.
     pooling : {'flat', 'avg', 'grid2'}, optional
-        How maps become a row of features. Default: chosen with the tap, else ``flat``.
+        Pooling of feature maps. Default: selected with the layer, else ``flat``.
     head : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}, optional
-        What is fitted on the features. Default: chosen with the tap, else ``linear``.
+        Classifier on the features. Default: selected with the layer, else ``linear``.
     augment : str, optional
-        Views to learn from beside the images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
+        Augmentation of the training images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
     balance : bool, default=False
-        Let every class count alike, however many images it has.
+        Give every class the same weight, however many images it has.
     strategy : {'probe', 'finetune'}, default='probe'
-        ``finetune`` opens the network, and keeps that only where it beats the probe on images held out.
+        ``finetune`` unfreezes the network, and is kept only if it beats the probe on held-out images.
     unfreeze : str, default='auto'
-        How far: ``head``, ``last``, a number of parts, ``all`` or ``auto``.
+        How much to fine-tune: ``head``, ``last``, a number of stages, ``all`` or ``auto``.
     allow_leaks : bool, default=False
-        Go on with images or groups that are in two splits.
+        Continue although images or groups are in two splits.
     judge : bool, default=True
-        Measure its accuracy on images that nothing was learned from or selected on, as the command does;
-        it is in ``model.manifest.scores``. Without, the model is made and nothing is known of it.
+        Estimate the accuracy on images that were not used for training or selection, as the command does.
+        It is in ``model.manifest.scores``.
     holdout : float, optional
-        Share of the images to hold out as a test set, such as 0.2; `evaluate` finds them again.
+        Share of the images to hold out as a test set, such as 0.2. `evaluate` finds them again.
     seed : int, default=0
-        Same seed, same machine, same model.
+        Random seed. The same seed on the same machine gives the same model.
+    tap : str, optional
+        Older name of ``layer``.
 
     Returns
     -------
     Model
-        The source's graph, trained further or not, with the head appended.
+        The graph of the source, fine-tuned or not, with the head appended.
 
     Raises
     ------
     HeadstartError
-        Of the kind that fits; a leak before anything is learned.
+        If an argument or the data is not valid; leaks are found before training.
 
     Examples
     --------
@@ -156,7 +157,7 @@ def transfer(
     dataset = load(data) if isinstance(data, str) else data
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
-    probe = Probe(tap, pooling, head, augmentation, balance)
+    probe = Probe(_layer(layer, tap), pooling, head, augmentation, balance)
     opening, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
     done = run_transfer(
         frozen,
@@ -180,7 +181,7 @@ def evaluate(
     novel: str | Dataset | None = None,
     seed: int = 0,
 ) -> Evaluated:
-    """Measure a model on labelled images, those it learned from apart.
+    """Evaluate a model on labelled images, separately from those that it learned from.
 
     Parameters
     ----------
@@ -192,20 +193,20 @@ def evaluate(
         Default: ``test`` where the dataset has one, else the test set that was held out when the model was
         made, if all of it is there, else all images.
     novel : str or Dataset, optional
-        Images of none of the model's classes: are they recognised as such?
+        Images of none of the model's classes, to measure how often the answer is ``none of these``.
     seed : int, default=0
         Without effect: nothing in an evaluation is random.
 
     Returns
     -------
     Evaluated
-        ``new`` and ``learned`` are the accuracies on images that the model did not learn from and on those
-        that it did; ``evaluation`` holds the details, about the images that ``about`` names.
+        ``new`` is the accuracy on new images, ``learned`` the accuracy on images that the model learned
+        from; ``evaluation`` holds the other metrics, on the images that ``about`` names.
 
     Raises
     ------
     HeadstartError
-        Of the kind that fits.
+        If an argument or the data is not valid; the subclass names the kind.
 
     Warns
     -----
@@ -241,7 +242,7 @@ def study(
     labels_per_class: Sequence[int] | None = None,
     draws: int = 5,
     controls: Sequence[str] = CONTROLS,
-    tap: str | None = None,
+    layer: str | None = None,
     pooling: str | None = None,
     head: str | None = None,
     augment: str | None = None,
@@ -249,46 +250,51 @@ def study(
     strategies: Sequence[str] = ("probe",),
     unfreeze: str = "auto",
     seed: int = 0,
+    tap: str | None = None,
 ) -> Report:
-    """Find out whether transfer is worth it, and how far one may trust the answer.
+    """Compare transfer with its controls: intervals, paired tests and a verdict.
 
     Parameters
     ----------
     source : str or Model
         A name as ``headstart study`` takes it, or a model.
     data : str or Dataset
-        What to learn.
+        Images to learn from.
     test : str or Dataset, optional
-        A test set of its own.
+        Separate test set.
     protocol : {'holdout', 'folds', 'grouped', 'leave-one-out', 'external'}, optional
-        How images are parted. Default: by rule from the size of the data.
+        How images are split. Default: chosen from the size of the dataset.
     labels_per_class : sequence of int, optional
-        Budgets of the learning curve beside all labels. Default: 1, 5, 10, 50; none for few images.
+        Labels per class in the learning curve, in addition to all. Default: 1, 5, 10, 50; none for few
+        images.
     draws : int, default=5
-        Draws of labels; repeats of the folds.
+        Number of random draws of labels and of repeats of the folds.
     controls : sequence of str, optional
         Some of ``majority``, ``raw pixels``, ``random frozen``, ``scratch``, ``collapse``. Default: all
         that fit.
-    tap, pooling, head, augment : str, optional
-        As in `transfer`; what is left out is chosen anew inside every fit.
+    layer, pooling, head, augment : str, optional
+        As in `transfer`. What is None is selected again inside every fit.
     allow_leaks : bool, default=False
-        Go on though an image is learnt from and judged by.
+        Continue although an image is in both the training and the test set.
     strategies : sequence of str, default=('probe',)
-        ``finetune`` beside it, ``scratch`` too.
+        Strategies to compare; ``finetune`` and ``scratch`` can be added.
     unfreeze : str, default='auto'
-        How far fine-tuning opens the network, as in `transfer`.
+        How much to fine-tune, as in `transfer`.
     seed : int, default=0
-        Same seed, same machine, same result.
+        Random seed. The same seed on the same machine gives the same result.
+    tap : str, optional
+        Older name of ``layer``.
 
     Returns
     -------
     Report
-        ``verdict`` is the answer in a sentence; ``report.page.render`` makes a page of it.
+        ``verdict`` is the conclusion in one sentence; ``headstart.report.page.render`` makes a page of the
+        result.
 
     Raises
     ------
     HeadstartError
-        Of the kind that fits; a leak before any number is computed.
+        If an argument or the data is not valid; leaks are found before training.
 
     Examples
     --------
@@ -305,7 +311,7 @@ def study(
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     wanted = StudyRequest(
-        Probe(tap, pooling, head, augmentation),
+        Probe(_layer(layer, tap), pooling, head, augmentation),
         protocol,
         None if labels_per_class is None else tuple(labels_per_class),
         True,
@@ -317,3 +323,13 @@ def study(
     )
     options = Extraction(default_cache())
     return run_study(frozen, dataset, wanted, external=external, trained=trained, options=options)
+
+
+def _layer(layer: str | None, tap: str | None) -> str | None:
+    """The layer, by its parameter or by the older name, which is accepted for one release."""
+    if tap is None:
+        return layer
+    if layer is not None:
+        raise SettingError("layer is given twice, expected it once; leave out its older name")
+    warnings.warn("parameter tap is now called layer; write layer", FutureWarning, stacklevel=3)
+    return tap

@@ -1,8 +1,6 @@
-"""The scikit-learn face: a classifier that obeys scikit-learn's contract, for images or rows of numbers.
+"""A classifier that follows scikit-learn's contract, for images or rows of features.
 
-In: arrays, paths, folders or datasets, and labels of any type. Out: labels as they were given.
-Owns the package scikit-learn beside data, so whoever imports the package must not import this module
-before it is used. Must not import a training framework. Called by users through the package.
+Imports scikit-learn at the top, so the package must not import this module before it is used.
 """
 
 from __future__ import annotations
@@ -46,13 +44,14 @@ from headstart.system.cache import Cache, FolderCache, default_cache
 
 __all__ = ["TransferClassifier"]
 
-_NOTE = "estimator"  # where a model folder's settings say what only this face needs
+_NOTE = "estimator"  # key of the manifest's settings for what only this classifier reads
+_ON_DISK = {"layer": "tap"}  # parameters that a manifest keeps under their older names
 _NUMBERS = {np.dtype(kind).name: np.dtype(kind) for kind in "bhilqBHILQefd"}
-_NO_LABELS = "no_validation"  # as validate_data wants it said
+_NO_LABELS = "no_validation"  # the value that validate_data expects
 
 
 class _UnfittedError(NotFittedError, SklearnNotFittedError):  # type: ignore[misc]
-    """Ours, which scikit-learn knows too."""
+    """Our error and scikit-learn's in one."""
 
 
 class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -61,43 +60,43 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     source : str, path or Source, default='pixels'
-        What to learn from: ``timm:NAME``, the folder of a model, or ``pixels``, which is no network.
-    tap, pooling : str, optional
-        Where features are read, and how maps become rows. Default: chosen by cross-validation where
-        the source has candidates.
+        Source of features: ``drawings``, ``timm:NAME``, the folder of a model, or ``pixels`` (no network).
+    layer, pooling : str, optional
+        Layer to read features from, and pooling of its feature maps. Default: selected by
+        cross-validation where the source has candidates.
     head : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}, optional
-        What is fitted on the features. Default: chosen with the tap, else ``linear``.
+        Classifier on the features. Default: selected with the layer, else ``linear``.
     augment : str, optional
-        Views to learn from beside the images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
+        Augmentation of the training images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
     views : int, default=3
-        How many of each image.
+        Number of augmented copies of each image.
     balance : bool, default=False
-        Let every class count alike, however many images it has.
+        Give every class the same weight, however many images it has.
     policy : {'squish', 'crop', 'letterbox', 'ink'}, optional
-        How pictures are fitted to the source. Default: the source's own.
+        How images are fitted to the input. Default: as the source was trained.
     size_px : int, optional
-        Side of a timm network's input. Default: its own.
+        Input size of a timm network, in pixels. Default: as it was trained.
     image_shape : tuple of int, optional
         (height, width) or (height, width, channels) of the images in the rows of a 2-D ``X``. Without it
-        such rows are features themselves: numbers of any size, given to the head as they are.
+        such rows are features: the head is fitted on them directly.
     seed : int, default=0
-        Same seed, same machine, same classifier.
+        Random seed. The same seed on the same machine gives the same classifier.
     runtime : {'openvino', 'onnxruntime'}, default='openvino'
-        What executes the network.
+        Inference runtime.
     cache : bool or path, default=False
-        Keep features, so that fits on the same images (other heads, other folds seen before) need not
-        run the network again. True is the user's cache, a path one of its own.
+        Cache features, so that a second fit on the same images does not run the network again. True is
+        the user's cache, a path another one.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted as `numpy.unique` sorts them, of the type they were given in.
     model_ : Model
-        What was learnt from images: a network's graph with the head appended.
+        The model, if fitted on images.
     head_ : Head
-        What was learnt from rows of features, instead.
+        The head, if fitted on rows of features.
     n_features_in_ : int
-        Columns of a 2-D ``X`` at fit.
+        Number of columns of a 2-D ``X`` at fit.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Their names, where ``X`` had names that are all text.
 
@@ -123,7 +122,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         source: str | os.PathLike[str] | Source = "pixels",
         *,
-        tap: str | None = None,
+        layer: str | None = None,
         pooling: str | None = None,
         head: str | None = None,
         augment: str | None = None,
@@ -137,7 +136,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cache: bool | str | os.PathLike[str] = False,
     ) -> None:
         self.source = source
-        self.tap = tap
+        self.layer = layer
         self.pooling = pooling
         self.head = head
         self.augment = augment
@@ -151,7 +150,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.cache = cache
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn from images, or from rows of features.
+        """Fit on images, or on rows of features.
 
         Parameters
         ----------
@@ -168,7 +167,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         HeadstartError
-            Of the kind that fits; each is a ValueError too.
+            If the input is not valid; each subclass is a ValueError too.
         """
         for name in [name for name in vars(self) if name.endswith("_") or name == "_order"]:
             delattr(self, name)
@@ -181,8 +180,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise UnknownClassError(
-                f"y has the class {classes.tolist()[0]!r} only, need at least 2 classes; "
-                "pass samples of another"
+                f"y has the class {classes.tolist()[0]!r} only, expected at least 2 classes; "
+                "pass samples of another class"
             )
         names = np.array([str(one) for one in classes.tolist()])
         if isinstance(inputs, np.ndarray):
@@ -198,7 +197,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array_like, sequence of path, path, str or Dataset
-            As at fit; labels it may have are not looked at.
+            As at fit; its labels are ignored.
 
         Returns
         -------
@@ -210,7 +209,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         NotFittedError
             If ``fit`` was not called; scikit-learn's as well as ours.
         HeadstartError
-            Of the kind that fits; each is a ValueError too.
+            If the input is not valid; each subclass is a ValueError too.
         """
         self._check_fitted()
         if isinstance(X, Dataset | str | os.PathLike):
@@ -221,23 +220,23 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if on_rows != rows:
             given, wanted = ("rows of numbers", "images")[:: 1 if rows else -1]
             raise ShapeError(
-                f"X has {given}, need {wanted} as at fit; pass what it was fitted on, or fit again"
+                f"X has {given}, expected {wanted} as at fit; pass what it was fitted on, or fit again"
             )
         if isinstance(inputs, np.ndarray):
             return self.head_.probabilities(inputs)
         some = np.full(len(inputs), self.model_.classes[0])
-        asked = Dataset("pictures", inputs, some, self.model_.classes)
-        columns = self.model_.probabilities(asked, runtime_name=self.runtime)
+        dataset = Dataset("images", inputs, some, self.model_.classes)
+        columns = self.model_.probabilities(dataset, runtime_name=self.runtime)
         return columns[:, self._order] if hasattr(self, "_order") else columns
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The likeliest label of each image; ``X`` as for `predict_proba`."""
-        likeliest = self.predict_proba(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[likeliest]
+        """The most probable label of each image; ``X`` as for `predict_proba`."""
+        most_probable = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[most_probable]
         return labels
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write a model folder, as the command line reads it; no code is in it.
+        """Write a model folder, which the command line reads too.
 
         Parameters
         ----------
@@ -260,12 +259,14 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_fitted()
         if not hasattr(self, "model_"):
             raise SettingError(
-                "classifier was fitted on rows of numbers, need images for a model folder; fit it with "
+                "classifier was fitted on rows of numbers, expected images for a model folder; fit it with "
                 "image_shape, or keep it with joblib.dump"
             )
         note: dict[str, Any] = {
             "labels": _label_type(self.classes_),
-            "parameters": {name: _plain(value) for name, value in self.get_params(deep=False).items()},
+            "parameters": {
+                _ON_DISK.get(name, name): _plain(value) for name, value in self.get_params(deep=False).items()
+            },
         }
         if hasattr(self, "n_features_in_"):
             note["n_features_in"] = int(self.n_features_in_)
@@ -277,7 +278,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """A fitted classifier from a model folder, whoever wrote it.
+        """Open a model folder as a fitted classifier.
 
         Parameters
         ----------
@@ -309,7 +310,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(
                 f"manifest of model {os.fspath(folder)!r} has malformed notes of a classifier ({error}), "
-                "need those that save() wrote; save the classifier again"
+                "expected those that save() wrote; save the classifier again"
             ) from error
         opened.model_ = model
         return opened
@@ -328,11 +329,12 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
             raise _UnfittedError(
-                "classifier is not fitted, need fit() first; call fit with images and labels, or open a model"
+                "classifier is not fitted, expected fit() first; call fit with images and "
+                "labels, or open a model"
             )
 
     def _read(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
-        """Images or rows of features, and labels where they are asked for."""
+        """Images or rows of features, and at fit the labels."""
         paths = _paths(X)
         if paths is None and _n_dimensions(X) < 3:
             return self._read_table(X, y, fitting=fitting)
@@ -340,7 +342,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return images, _labels(y, len(images)) if fitting else np.empty(0)
 
     def _read_table(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
-        """The same of a 2-D array, which scikit-learn checks as it likes it."""
+        """The same for a 2-D array, which scikit-learn validates."""
         rows = self.image_shape is None
         kind = np.float32 if rows else "numeric"
         least = 2 if fitting else 1
@@ -348,7 +350,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         table, labels = checked if fitting else (checked, np.empty(0))
         if fitting:
             check_classification_targets(labels)
-        return (table if rows else _pictures(table, self.image_shape)), labels
+        return (table if rows else _image_rows(table, self.image_shape)), labels
 
     def _learn(self, dataset: Dataset) -> None:
         """Put a head on the source for these images."""
@@ -358,25 +360,26 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             source = open_source(os.fspath(source), dataset, seed, self.size_px, self.policy)
         elif self.size_px is not None or self.policy is not None:
             raise SettingError(
-                "size_px or policy is given beside a Source, need a name to set them of; "
+                "size_px or policy is given with a Source object, expected the name of a source; "
                 "change the Source's input"
             )
         views = None if self.augment is None else parse_augmentation(self.augment, int(self.views))
-        probe = Probe(self.tap, self.pooling, self.head, views, bool(self.balance))
+        probe = Probe(self.layer, self.pooling, self.head, views, bool(self.balance))
         options = Extraction(self._cache(), self.runtime)
         dataset, _ = checked(dataset)
         self.model_ = learn_head(source, dataset, probe, seed=seed, spare=False, options=options).model
 
     def _learn_rows(self, rows: Array, names: NDArray[np.str_], codes: NDArray[np.intp]) -> None:
         """Fit a head on the rows themselves."""
-        given = ("tap", "pooling", "augment", "policy", "size_px")
+        given = ("layer", "pooling", "augment", "policy", "size_px")
         unfit = [name for name in given if getattr(self, name) is not None]
         if self.source != "pixels":
             unfit.insert(0, "source")
         if unfit:
             said = ", ".join(f"{name}={getattr(self, name)!r}" for name in unfit)
             raise SettingError(
-                f"X has rows of numbers, need images for {said}; give their image_shape, or leave these out"
+                f"X has rows of numbers, expected images for {said}; give their image_shape, or leave "
+                "these out"
             )
         head: Head = make_head(self.head or "linear")
         classes = tuple(names.tolist())
@@ -386,7 +389,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _seed(self) -> int:
         if not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise SettingError(f"seed is {self.seed!r}, need a whole number of at least 0; 0 is the default")
+            raise SettingError(
+                f"seed is {self.seed!r}, expected a whole number of at least 0; 0 is the default"
+            )
         return int(self.seed)
 
     def _cache(self) -> Cache | None:
@@ -396,10 +401,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
-    """The dataset meant, its classes sorted as scikit-learn's metrics expect."""
+    """The dataset, its classes sorted as scikit-learn's metrics expect."""
     if y is not None:
         raise DataError(
-            f"y is given beside {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, need None: it has "
+            f"y is given with {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, expected None: it has "
             "labels of its own; leave y out"
         )
     dataset = X if isinstance(X, Dataset) else load(X)
@@ -424,7 +429,7 @@ def _paths(X: Any) -> list[str | os.PathLike[str]] | None:
 def _labels(y: Any, n_images: int) -> NDArray[Any]:
     if y is None:
         raise DataError(
-            f"y is None, need the class of each of {n_images} images; pass labels, or as X a folder of "
+            f"y is None, expected the class of each of {n_images} images; pass labels, or as X a folder of "
             "class folders"
         )
     labels: NDArray[Any] = column_or_1d(y, warn=True)
@@ -433,18 +438,18 @@ def _labels(y: Any, n_images: int) -> NDArray[Any]:
     return labels
 
 
-def _pictures(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayImages:
+def _image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayImages:
     """Rows of pixels as images; whole numbers of any type are pixels."""
     shape = tuple(int(side) for side in image_shape or ())
     if len(shape) not in (2, 3) or int(np.prod(shape)) != table.shape[1]:
         raise ShapeError(
-            f"image_shape is {image_shape!r}, need (height, width) or (height, width, channels) of "
-            f"{table.shape[1]} values, as X has; mend it, or leave it out for rows that are no images"
+            f"image_shape is {image_shape!r}, expected (height, width) or (height, width, channels) of "
+            f"{table.shape[1]} values, as X has; correct it, or leave it out for rows of features"
         )
     if table.dtype != np.uint8:
         if table.min() < 0 or table.max() > 255 or (table != np.rint(table)).any():
             raise ShapeError(
-                f"X has values {table.min():g} to {table.max():g}, need whole numbers in 0 - 255 where "
+                f"X has values {table.min():g} to {table.max():g}, expected whole numbers in 0 - 255 where "
                 "image_shape says that they are pixels; scale them, or leave image_shape out"
             )
         table = table.astype(np.uint8)
@@ -452,7 +457,7 @@ def _pictures(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayIm
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as JSON has it."""
+    """A parameter as a JSON value."""
     if isinstance(value, Source):
         return value.name
     if isinstance(value, os.PathLike):
@@ -464,10 +469,11 @@ def _plain(value: Any) -> Any:
 
 def _parameters(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
     """Parameters from JSON; a name that is not ours is no reason to fail."""
+    names = {_ON_DISK.get(name, name): name for name in known}
     return {
-        name: tuple(value) if isinstance(value, list) else value
+        names[name]: tuple(value) if isinstance(value, list) else value
         for name, value in noted.items()
-        if name in known
+        if name in names
     }
 
 
@@ -480,7 +486,8 @@ def _label_type(classes: NDArray[Any]) -> str:
     if classes.dtype.kind == "O" and all(isinstance(one, str) for one in classes):
         return "object"
     raise SettingError(
-        f"labels are of type {type(classes.tolist()[0]).__name__}, need numbers, truths or text in a model "
+        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, truths "
+        "or text in a model "
         "folder; fit with names instead"
     )
 

@@ -1,7 +1,4 @@
-"""Say what a thing is: a model folder, a dataset or a source, as names and values.
-
-In: a name. Out: plain values, ready to print. Called by the command line.
-"""
+"""Descriptions of a model folder, a dataset or a source as names and plain values, ready to print."""
 
 from __future__ import annotations
 
@@ -24,26 +21,7 @@ __all__ = ["describe", "describe_source"]
 
 
 def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
-    """What a model folder or a dataset is.
-
-    Parameters
-    ----------
-    thing : str
-        A folder with a ``manifest.json``, or anything ``headstart.load`` takes.
-    quick : bool, default=False
-        Of a dataset: open no picture, so find no near duplicates.
-    progress : Progress, optional
-        Told about pictures looked at.
-
-    Returns
-    -------
-    dict
-        Plain values.
-
-    Raises
-    ------
-    ModelError, DataError
-        If it is neither.
+    """Facts about a model folder or a dataset; ``quick`` opens no image and finds no near duplicates.
 
     Examples
     --------
@@ -54,39 +32,28 @@ def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) ->
         return _model(open_model(thing).manifest)
     dataset = load(thing)
     found = examine(
-        dataset, near=not quick, on_image=lambda done, total: progress.step("look at", done, total)
+        dataset, near=not quick, on_image=lambda done, total: progress.step("check images", done, total)
     )
     return {**_dataset(dataset), **_checkup(found)}
 
 
 def describe_source(source: Source) -> dict[str, Any]:
-    """What a source takes and where it can be tapped.
-
-    Parameters
-    ----------
-    source : Source
-        Any.
-
-    Returns
-    -------
-    dict
-        Plain values.
-    """
+    """The input, the layers and the notes of a source."""
     return {
         "source": source.name,
         **_notes(source),
         "input": _input(source.input),
         "fingerprint": source.fingerprint,
-        "classes": list(source.classes or ()) or "none of its own",
+        "classes": list(source.classes or ()) or "none",
         "default_tap": source.default_tap,
         "taps": {name: " x ".join(map(str, shape)) for name, shape in source.taps.items()},
     }
 
 
 def _notes(source: Source) -> dict[str, Any]:
-    """What the makers say, ready to print."""
+    """The notes of the source: its licence, size and cost."""
     notes = source.notes
-    if "n_parameters" not in notes:  # ours: what there is to say of it
+    if "n_parameters" not in notes:  # one of our own networks
         return {name.replace(" ", "_"): value for name, value in notes.items()}
     return {
         "parameters": f"{notes['n_parameters']:,}",
@@ -99,22 +66,26 @@ def _notes(source: Source) -> dict[str, Any]:
 
 
 def _checkup(found: Checkup) -> dict[str, Any]:
-    """The doctor's findings, ready to print."""
+    """What the check of a dataset found."""
     sizes = found.sizes_px
-    told: dict[str, Any] = {"images_per_split_and_class": {k: dict(v) for k, v in found.counts.items()}}
+    facts: dict[str, Any] = {"images_per_split_and_class": {k: dict(v) for k, v in found.counts.items()}}
     if sizes is not None:
-        told["sizes_px"] = {
+        facts["sizes_px"] = {
             "smallest": " x ".join(map(str, sizes.smallest)),
             "median": " x ".join(map(str, sizes.median)),
             "largest": " x ".join(map(str, sizes.largest)),
             "different_sizes": sizes.n_distinct,
         }
-        told |= {"modes": dict(found.modes), "formats": dict(found.formats), "polarity": dict(found.polarity)}
-    told["imbalance"] = round(found.imbalance, 3)
+        facts |= {
+            "modes": dict(found.modes),
+            "formats": dict(found.formats),
+            "polarity": dict(found.polarity),
+        }
+    facts["imbalance"] = round(found.imbalance, 3)
     if found.pairs:
-        told["duplicates"] = [asdict(pair) | {"leak": pair.leak} for pair in found.pairs]
-    told["remarks"] = list(found.remarks) or ["nothing wrong was found"]
-    return told
+        facts["duplicates"] = [asdict(pair) | {"leak": pair.leak} for pair in found.pairs]
+    facts["remarks"] = list(found.remarks) or ["no problems were found"]
+    return facts
 
 
 def _model(manifest: Manifest) -> dict[str, Any]:
@@ -124,7 +95,7 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "classes": list(manifest.classes),
         "input": _input(manifest.input),
         "head": f"{manifest.head['name']} {dict(manifest.head['chosen'])}",
-        "source": dict(manifest.source) or "none: trained whole",
+        "source": dict(manifest.source) or "none: trained from scratch",
         "data": {key: value for key, value in manifest.data.items() if key != "counts"},
         "images_per_class": dict(manifest.data["counts"]),
         "held_out_scores": dict(manifest.scores) or "none",

@@ -1,7 +1,4 @@
-"""Spans of time as users write them.
-
-In: a text like ``5m``. Out: seconds. Imports nothing of ours but errors. Called by the verbs train and tune.
-"""
+"""Durations as users write them, such as ``5m``."""
 
 from __future__ import annotations
 
@@ -15,26 +12,7 @@ _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str, name: str, *, zero: bool = False) -> float:
-    """Read a span of time.
-
-    Parameters
-    ----------
-    text : str
-        A number and ``s``, ``m`` or ``h``; a plain number is seconds.
-    name : str
-        What it is, for the error.
-    zero : bool, default=False
-        Whether 0 is such a span too.
-
-    Returns
-    -------
-    float
-        Seconds, above 0 or with ``zero`` at least 0.
-
-    Raises
-    ------
-    SettingError
-        If it is no such span.
+    """Seconds of a number with ``s``, ``m`` or ``h``; ``name`` is for the error, ``zero`` allows 0.
 
     Examples
     --------
@@ -45,5 +23,5 @@ def parse_duration(text: str, name: str, *, zero: bool = False) -> float:
     seconds = float(found[1]) * _SECONDS[found[2]] if found else -1.0
     if seconds < 0 or (seconds == 0 and not zero):
         least = "a time" if zero else "a time above 0"
-        raise SettingError(f"{name} is {text!r}, need {least}; write it like 90s, 5m or 1h")
+        raise SettingError(f"{name} is {text!r}, expected {least}; write it like 90s, 5m or 1h")
     return seconds

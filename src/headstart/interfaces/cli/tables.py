@@ -1,7 +1,4 @@
-"""What the command line prints: aligned tables of text, and JSON.
-
-In: records. Out: text without a trailing newline. Must not compute. Called by cli and predict.
-"""
+"""What the command line prints: records as text without a trailing newline; nothing is computed here."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ __all__ = [
     "evaluation_table",
     "pairs",
     "result_table",
-    "told",
+    "spaced_pairs",
 ]
 
 
@@ -33,7 +30,7 @@ _SHOWN = 20
 
 
 def pairs(values: Mapping[str, Any]) -> str:
-    """Names and values, a line each; a mapping inside is set in."""
+    """Names and values, a line each; a nested mapping is indented."""
     lines = []
     width = max((len(str(name)) for name in values), default=0)
     for name, value in values.items():
@@ -47,13 +44,13 @@ def pairs(values: Mapping[str, Any]) -> str:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    """All of a few, the first of many."""
+    """All values, or the first of many."""
     few = ", ".join(map(str, values[:_SHOWN]))
     return few if len(values) <= _SHOWN else f"{few} and {len(values) - _SHOWN:,} more"
 
 
-def told(values: Mapping[str, Any]) -> str:
-    """The same for values whose names are keys: ``n_images`` is said as ``n images``."""
+def spaced_pairs(values: Mapping[str, Any]) -> str:
+    """The same for values whose names are keys: ``n_images`` is printed as ``n images``."""
     return pairs({name.replace("_", " "): value for name, value in values.items()})
 
 
@@ -80,7 +77,7 @@ def _cell(row: Row | None) -> str:
 
 
 def evaluated_document(found: Evaluated) -> dict[str, Any]:
-    """An evaluation for machines: the figures, and what they are about."""
+    """An evaluation as JSON: the metrics, and which images they are about."""
     return {
         "about": found.about,
         "split": found.split,
@@ -98,7 +95,7 @@ def evaluated_document(found: Evaluated) -> dict[str, Any]:
 
 
 def evaluated_text(found: Evaluated) -> str:
-    """Accuracy on new images and on those learned from, then the figures and what they are about."""
+    """Accuracy on new images and on those learned from, then the metrics."""
     counts = found.counts
     rows = [["", "images", "accuracy [95 % interval]"]]
     if found.about == "images":
@@ -111,11 +108,11 @@ def evaluated_text(found: Evaluated) -> str:
             rows.append([name, f"{counts[kind]:,}", "-" if score is None else _score(score)])
     parts = [f"{found.title}\n\n{aligned(rows)}"]
     if counts.get("near_copies"):
-        parts[0] += f"\n{counts['near_copies']:,} of those learned from are re-encoded or changed copies"
+        parts[0] += f"\n{counts['near_copies']:,} of those learned from are re-encoded or altered copies"
     if found.remarks:
         parts.append("\n".join(f"- {remark}" for remark in found.remarks))
     about = _ABOUT[found.about].format(found.evaluation.accuracy.n)
-    parts.append(f"The figures below are about {about}.")
+    parts.append(f"The metrics below are about {about}.")
     parts += [evaluation_table(found.evaluation), calibration_line(found.calibration)]
     if found.detection is not None:
         parts.append(detection_table(found.detection))
@@ -138,14 +135,14 @@ def evaluation_table(found: Evaluation) -> str:
     if found.macro is not None:
         macro = map(_score, (found.macro.precision, found.macro.recall, found.macro.f1))
         per_class.append(["average over classes", *macro, str(found.macro.recall.n)])
-    counts = [["is \\ called", *found.classes]]
+    counts = [["true \\ predicted", *found.classes]]
     counts += [[name, *map(str, row)] for name, row in zip(found.classes, found.confusion, strict=True)]
     head = f"accuracy {_score(found.accuracy)} on {found.accuracy.n:,} images, loss {found.loss:.4f} nats"
     return "\n\n".join([head, aligned(per_class), aligned(counts)])
 
 
 def calibration_line(found: Calibration) -> str:
-    """How far the probabilities can be believed."""
+    """Calibration error, Brier score and loss."""
     return (
         f"calibration error {found.ece:.4f}, Brier score {found.brier:.4f}, loss {found.nll:.4f} nats on "
         f"{found.n:,} images"
@@ -153,8 +150,8 @@ def calibration_line(found: Calibration) -> str:
 
 
 def detection_table(found: Detection) -> str:
-    """How well novel pictures are told from known ones, the largest probability beside it."""
-    rate = f"{100 * found.rate:g} % of the known refused"
+    """How well novel images are detected, compared with the largest probability as a detector."""
+    rate = f"{100 * found.rate:g} % of the known images rejected"
     rows = [
         ["none of these", "novelty", "largest probability"],
         ["area under the curve", _score(found.auroc), _score(found.baseline_auroc)],
@@ -164,7 +161,7 @@ def detection_table(found: Detection) -> str:
             _score(found.baseline_detected_at_rate),
         ],
         ["detected at the model's threshold", _score(found.detected), "-"],
-        ["known ones refused there", _score(found.falsely_rejected), "-"],
+        ["known images rejected at that threshold", _score(found.falsely_rejected), "-"],
     ]
     n_known, n_novel = found.falsely_rejected.n, found.detected.n
     return f"{found.title}: {n_known:,} known images, {n_novel:,} novel\n{aligned(rows)}"
@@ -175,11 +172,11 @@ def _score(score: Score) -> str:
 
 
 def cache_table(entries: Sequence[Entry]) -> str:
-    """What is cached, a line each, and the sum."""
+    """The cached features, a line each, and their total size."""
     total = f"{len(entries)} arrays, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"
     if not entries:
         return total
-    rows = [["key", "tap", "shape", "MiB", "last used"]]
+    rows = [["key", "layer", "shape", "MiB", "last used"]]
     rows += [
         [
             one.key[:12],

@@ -1,8 +1,4 @@
-"""The verb that trains a network from nothing: train.
-
-In: words. Out: text and files. Imports nothing heavy at the top: ``headstart --help`` must answer at once.
-Called by cli, which takes it among its own.
-"""
+"""The command train: a network from scratch, and what it prints of the model."""
 
 from __future__ import annotations
 
@@ -13,19 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.errors import SettingError
-from headstart.interfaces.cli.console import (
+from headstart.interfaces.cli.console import check_output, command_line, load_dataset, print_json
+from headstart.interfaces.cli.options import (
     AllowLeaks,
+    DataName,
     Device,
     Engine,
     HoldOut,
     Json,
-    Output,
+    ModelOutput,
     Policy,
     Seed,
     Strict,
-    print_json,
-    told,
-    typed,
 )
 
 if TYPE_CHECKING:
@@ -35,64 +30,76 @@ if TYPE_CHECKING:
     from headstart.strategies.result import Learnt
     from headstart.workflows.train import Trained
 
-__all__ = ["learnt_facts", "training_app"]
+__all__ = ["learned_facts", "train"]
 
-training_app = typer.Typer()
-
-_OWN = "Default: the network's own."
+_OWN = "Default: set by the network."
 
 
 NetworkName = Annotated[
-    str, typer.Option(help="best, cnn, mlp or mlp-wide; each comes with settings of its own.")
+    str, typer.Option(help="Network: best, cnn, mlp or mlp-wide. Each has its own default settings.")
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help=_OWN)]
-BatchSize = Annotated[int | None, typer.Option(min=1, help=_OWN)]
+Epochs = Annotated[int | None, typer.Option(min=1, help=f"Number of epochs. {_OWN}")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help=f"Images per batch. {_OWN}")]
 Rate = Annotated[
     str | None,
-    typer.Option(metavar="NUMBER|auto", help=f"Peak of the schedule; auto finds it by a test. {_OWN}"),
+    typer.Option(
+        metavar="NUMBER|auto",
+        help=f"Highest learning rate of the schedule; auto selects it with a learning rate test. {_OWN}",
+    ),
 ]
-Schedule = Annotated[str | None, typer.Option(help=f"constant, one-cycle or cosine. {_OWN}")]
-Optimizer = Annotated[str | None, typer.Option(help=f"adam, adamw, muon (torch) or sgd. {_OWN}")]
-Decay = Annotated[float | None, typer.Option(min=0.0, help=_OWN)]
-Smoothing = Annotated[float | None, typer.Option(min=0.0, max=0.99, help=_OWN)]
-NewViews = Annotated[
+Schedule = Annotated[
+    str | None, typer.Option(help=f"Learning rate schedule: constant, one-cycle or cosine. {_OWN}")
+]
+Optimizer = Annotated[str | None, typer.Option(help=f"Optimizer: adam, adamw, muon (torch) or sgd. {_OWN}")]
+Decay = Annotated[float | None, typer.Option(min=0.0, help=f"Weight decay. {_OWN}")]
+Smoothing = Annotated[float | None, typer.Option(min=0.0, max=0.99, help=f"Label smoothing. {_OWN}")]
+EpochAugment = Annotated[
     str | None,
     typer.Option(
-        help="A new view of every image in every epoch: handwriting, many-hands, photo, or such as "
-        f"shear=0.2,zoom=0.2; or none. {_OWN}"
+        help="Augmentation, drawn anew in every epoch: handwriting, many-hands, photo, strengths such as "
+        f"shear=0.2,zoom=0.2, or none. {_OWN}"
     ),
 ]
 Mixup = Annotated[
-    float | None, typer.Option(min=0.0, help="Mix pairs of images, so strongly; torch only. 0 does not.")
+    float | None,
+    typer.Option(min=0.0, help=f"Mixup strength (alpha); torch only. 0 turns it off. {_OWN}"),
 ]
 Ema = Annotated[
     float | None,
     typer.Option(
-        min=0.0, max=0.99999, help="Share that a running mean of the weights keeps at a step; torch only."
+        min=0.0,
+        max=0.99999,
+        help=f"Decay of the exponential moving average of the weights; torch only. {_OWN}",
     ),
 ]
 Patience = Annotated[
-    int | None, typer.Option(min=0, help="Epochs without improvement before stopping; 0 never stops.")
+    int | None,
+    typer.Option(min=0, help=f"Epochs without improvement before early stopping. 0 turns it off. {_OWN}"),
 ]
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", help="Go on where an interrupted run of the same command was; leave a finished one alone."
+        "--resume", help="Continue an interrupted run of the same command. A finished run is left as it is."
     ),
 ]
 Every = Annotated[
-    str, typer.Option(metavar="TIME", help="How often OUTPUT.checkpoints gets one: 30s, 5m, 1h.")
+    str,
+    typer.Option(
+        metavar="TIME", help="Time between checkpoints, which are written to OUTPUT.checkpoints: 30s, 5m, 1h."
+    ),
 ]
 Logs = Annotated[
     str | None,
-    typer.Option(help="Beside OUTPUT.log/training.jsonl: tensorboard, mlflow, between commas."),
+    typer.Option(
+        help="Additional logs, separated by commas: tensorboard, mlflow. OUTPUT.log/training.jsonl is always "
+        "written."
+    ),
 ]
 
 
-@training_app.command()
 def train(
-    data: Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")],
-    output: Output,
+    data: DataName,
+    output: ModelOutput,
     network: NetworkName = "cnn",
     engine: Engine = None,
     device: Device = "auto",
@@ -103,7 +110,7 @@ def train(
     optimizer: Optimizer = None,
     weight_decay: Decay = None,
     label_smoothing: Smoothing = None,
-    augment: NewViews = None,
+    augment: EpochAugment = None,
     policy: Policy = None,
     holdout: HoldOut = None,
     mixup: Mixup = None,
@@ -117,17 +124,16 @@ def train(
     allow_leaks: AllowLeaks = False,
     json: Json = False,
 ) -> None:
-    """Train a network from nothing; save the model with a report. An interrupted run can go on.
+    """Train a network from scratch; save the model with a report. Interrupted runs can be resumed.
 
     Example: headstart train mnist -o runs/best --network best
     """
-    from headstart.data.readers.load import load
+    from headstart.data.names import comma_list
     from headstart.interfaces.cli.durations import parse_duration
-    from headstart.models.model import check_output
     from headstart.system.progress import terminal_progress
     from headstart.workflows.train import TrainingFiles, TrainingRequest, checkpoints_of, run_training
 
-    check_output(output)
+    check_output(output, "manifest.json")
     given = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -144,22 +150,22 @@ def train(
     given = {name: value for name, value in given.items() if value is not None}
     wanted = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", given, holdout)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
-    keeping = TrainingFiles(output, resume, every_s, _listed(log))
+    keeping = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:
         with terminal_progress() as progress:
-            dataset = told(load(data, strict=strict))
+            dataset = load_dataset(data, strict=strict)
             done = run_training(
-                dataset, wanted, keeping, progress=progress, command=typed(), allow_leaks=allow_leaks
+                dataset, wanted, keeping, progress=progress, command=command_line(), allow_leaks=allow_leaks
             )
     except KeyboardInterrupt:
-        _say_how_to_go_on(any(checkpoints_of(output).glob("step-*")))
+        _advise_resume(any(checkpoints_of(output).glob("step-*")))
         raise
     _print_done(done, output, json)
 
 
-def _say_how_to_go_on(kept: bool) -> None:
+def _advise_resume(kept: bool) -> None:
     if kept:
-        print("headstart: interrupted; go on with the same command and --resume", file=sys.stderr)
+        print("headstart: interrupted; continue with the same command and --resume", file=sys.stderr)
 
 
 def _print_done(done: Trained | Model, output: Path, json: bool) -> None:
@@ -172,29 +178,25 @@ def _print_done(done: Trained | Model, output: Path, json: bool) -> None:
 
 
 def _rate(text: str | None) -> float | str | None:
-    """A number, or a word for the test of rates."""
+    """A number, or ``auto`` for the learning rate test."""
     if text is None or text == "auto":
         return text
     try:
         return float(text)
     except ValueError:
-        raise SettingError(f"learning_rate is {text!r}, need a number above 0, or auto") from None
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+        raise SettingError(f"learning_rate is {text!r}, expected a number above 0, or auto") from None
 
 
 def _print_finished(model: Model, output: Path, json: bool) -> None:
-    """A run that has nothing left to do."""
+    """Print the result of a run that was finished before."""
     from headstart.strategies.result import Learnt
 
     seconds = float(model.manifest.timing.get("learning_s", 0.0))
     if json:
-        print_json({**learnt_facts(Learnt(model, None, seconds), output), "already_finished": True})
+        print_json({**learned_facts(Learnt(model, None, seconds), output), "already_finished": True})
         return
     scores = _shown(model.manifest.scores)
-    print(f"{output}: this run is finished already; its model was left as it is{scores}")
+    print(f"{output}: this run was finished before; its model is unchanged{scores}")
 
 
 def _shown(scores: Mapping[str, Any]) -> str:
@@ -206,7 +208,7 @@ def _print_trained(done: Trained, output: Path, json: bool) -> None:
     learnt, report = done.learnt, output / "report.html"
     if json:
         more = {"report": str(report), "log": str(done.log), "result": done.result}
-        print_json({**learnt_facts(learnt, output), **more})
+        print_json({**learned_facts(learnt, output), **more})
         return
     manifest = learnt.model.manifest
     print(f"{output}: {manifest.name}, {len(manifest.classes)} classes, trained in {learnt.seconds:.1f} s")
@@ -216,21 +218,8 @@ def _print_trained(done: Trained, output: Path, json: bool) -> None:
     print(f"Report: {report}\nLog: {done.log}")
 
 
-def learnt_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
-    """What was learnt, for machines.
-
-    Parameters
-    ----------
-    learnt : Learnt
-        A model, and how it was learnt.
-    output : Path
-        Where it was saved.
-
-    Returns
-    -------
-    dict of str to object
-        Shares of images among the scores come with their intervals.
-    """
+def learned_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
+    """What a JSON result says of a model; shares of images among the scores have intervals."""
     manifest = learnt.model.manifest
     return {
         "model": str(output),
@@ -242,7 +231,7 @@ def learnt_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
 
 
 def _scores(learnt: Learnt) -> dict[str, Any]:
-    """What was measured on images that were not learned from; shares with their intervals."""
+    """The scores on held-out images; shares of images have intervals."""
     from headstart.evaluation.clusters import accuracy_score
     from headstart.records import Score
 
@@ -255,7 +244,7 @@ def _scores(learnt: Learnt) -> dict[str, Any]:
         scores["val_accuracy"] = learnt.judged.evaluation().accuracy
     elif "val_accuracy" in scores and learnt.parts is not None and learnt.parts.held is not None:
         held = learnt.parts.held
-        assert learnt.held_probs is not None, "images held out were answered"
+        assert learnt.held_probs is not None, "held-out images were predicted"
         right = learnt.held_probs.argmax(axis=1) == held.codes(learnt.model.classes)
         scores["val_accuracy"] = accuracy_score(right, held.together)
     return scores

@@ -1,7 +1,6 @@
-"""The HTTP server's routes: pictures in, classes out, every refusal one sentence with its own status.
+"""The HTTP server's routes: images in, classes out, every refusal one sentence with its own status.
 
-In: models and requests. Out: an ASGI application. Owns Starlette.
-Must not import a training framework, nor write anywhere what a user sent. Called by server and tests.
+Owns Starlette. Must not import a training framework, nor write anywhere what a user sent.
 """
 
 from __future__ import annotations
@@ -60,11 +59,11 @@ class Share:
     Attributes
     ----------
     n_threads : int, optional
-        For pictures, and again for each network. Default: one for every core.
+        For images, and again for each network. Default: one for every core.
     n_lanes : int, optional
         Batches at a time of each network. Default: as for `OnlineRun`.
     turn : context manager
-        Held while a large picture is unpacked; entered again and again, from one thread.
+        Held while a large image is unpacked; entered again and again, from one thread.
     """
 
     n_threads: int | None = None
@@ -80,31 +79,7 @@ def make_app(
     precision: str = "fp32",
     share: Share | None = None,
 ) -> App:
-    """Make the application that answers for some models.
-
-    Parameters
-    ----------
-    models : mapping of str to Model
-        By the name in their address.
-    token : str, optional
-        Bearer token that every request but those for health must carry.
-    limits : Limits, optional
-        What it takes at most.
-    precision : {'fp32', 'bf16', 'auto'}, default='fp32'
-        What networks compute in. fp32 answers as `headstart predict` does, to about 1e-5.
-    share : Share, optional
-        What it has of the machine; default: all.
-
-    Returns
-    -------
-    App
-        An ASGI application for one event loop. Each network is compiled and was run once.
-
-    Raises
-    ------
-    SettingError
-        If the precision is unknown or cannot be had.
-    """
+    """Make the application that answers for some models."""
     return App(models, token, limits or Limits(), precision, share or Share())
 
 
@@ -123,8 +98,8 @@ class App:
         self.draining = False
         self._limits = limits
         self._token = None if token is None else token.encode()
-        self._bodies = Budget(limits.bodies_bytes, "too many bytes of pictures")
-        self._waiting = Budget(limits.waiting, "too many pictures waiting")
+        self._bodies = Budget(limits.bodies_bytes, "too many bytes of images")
+        self._waiting = Budget(limits.waiting, "too many images waiting")
         self._requests = Budget(limits.requests, "too many requests")
         self._figures = Figures()
         self._preparer = Preparer(limits, n_threads=share.n_threads, turn=share.turn)
@@ -196,7 +171,8 @@ class App:
         if kind.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
             raise RequestError(
                 401,
-                f"token is {'wrong' if given else 'missing'}, need the header 'Authorization: Bearer TOKEN'",
+                f"token is {'wrong' if given else 'missing'}, expected the header "
+                "'Authorization: Bearer TOKEN'",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
@@ -209,7 +185,7 @@ class App:
         return _json({"model": served.name, "predictions": said})
 
     async def _outputs(self, served: _Served, sent: Sequence[Upload]) -> list[tuple[Array, ...]]:
-        """What the network says of every picture; all faults together, if there are any."""
+        """What the network says of every image; all faults together, if there are any."""
         try:
             async with asyncio.timeout(self._limits.answer_s):
                 if len(sent) == 1:
@@ -220,7 +196,7 @@ class App:
         except TimeoutError as error:
             raise RequestError(
                 504,
-                f"answer took longer than {self._limits.answer_s:g} s, need fewer or smaller pictures; "
+                f"answer took longer than {self._limits.answer_s:g} s, expected fewer or smaller images; "
                 "try again later",
                 retry_after_s=5,
             ) from error
@@ -243,7 +219,7 @@ class App:
         if name not in self._models:
             raise RequestError(
                 404,
-                f"model {shown(name)!r} is unknown, need one of /v1/models, "
+                f"model {shown(name)!r} is unknown, expected one of /v1/models, "
                 f"{nearest(shown(name), self._models)}",
             )
         return self._models[name]
@@ -259,7 +235,7 @@ class App:
 
     async def _ready(self, request: Request) -> Response:
         if self.draining:
-            raise RequestError(503, "server is stopping, need another; ask there", retry_after_s=5)
+            raise RequestError(503, "server is stopping, expected another; ask there", retry_after_s=5)
         return _json({"status": "ready"})
 
     async def _metrics(self, request: Request) -> Response:
@@ -387,10 +363,10 @@ def _asked_top(request: Request) -> int:
     asked = request.query_params.multi_items()
     for key, _ in asked:
         if key != "top":
-            raise RequestError(422, f"option {shown(key)!r} is unknown, need top or none")
+            raise RequestError(422, f"option {shown(key)!r} is unknown, expected top or none")
     text = asked[0][1] if len(asked) == 1 else ""
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= TOP_LIMIT):
-        raise RequestError(422, f"top is {shown(text)!r}, need one whole number from 1 to {TOP_LIMIT}")
+        raise RequestError(422, f"top is {shown(text)!r}, expected one whole number from 1 to {TOP_LIMIT}")
     return int(text)
 
 
@@ -399,11 +375,11 @@ def _unrouted(scope: Scope, error: HTTPException) -> RequestError:
     if error.status_code == 405:
         method = shown(scope["method"])
         return RequestError(
-            405, f"method is {method}, need {headers.get('Allow', 'another')}", headers=headers
+            405, f"method is {method}, expected {headers.get('Allow', 'another')}", headers=headers
         )
     path = shown(scope["path"])
     return RequestError(
-        error.status_code, f"path {path!r} is unknown, need one listed at /docs", headers=headers
+        error.status_code, f"path {path!r} is unknown, expected one listed at /docs", headers=headers
     )
 
 

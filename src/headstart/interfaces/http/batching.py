@@ -1,7 +1,6 @@
 """Micro-batching: images that wait while a network is busy go through it together.
 
-In: single prepared images, from many requests at once. Out: the outputs of each.
-Must not import a web framework or a runtime: what runs a batch is handed in. Called by api.
+Must not import a web framework or a runtime: what runs a batch is handed in.
 """
 
 from __future__ import annotations
@@ -71,23 +70,7 @@ class Batcher:
         return len(self._waiting)
 
     async def answer(self, image: NDArray[np.uint8]) -> tuple[Array, ...]:
-        """The outputs for one image.
-
-        Parameters
-        ----------
-        image : ndarray of shape (height, width, channels), uint8
-            As the network takes it.
-
-        Returns
-        -------
-        tuple of ndarray
-            Its row of every output.
-
-        Raises
-        ------
-        Exception
-            Whatever running its batch raised.
-        """
+        """The outputs for one image."""
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[tuple[Array, ...]] = loop.create_future()
         self._waiting.append((image, mine))

@@ -1,7 +1,6 @@
 """A stranger's bytes to the pixels a network takes, in threads, refused by their header where too big.
 
-In: bytes. Out: uint8 (height, width, channels) of the network's size, or a RequestError.
-Must not import a web framework. Pillow is imported on use. Called by api.
+Must not import a web framework. Pillow is imported on use.
 """
 
 from __future__ import annotations
@@ -36,17 +35,7 @@ _Made = TypeVar("_Made")
 
 
 def picture_px(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels by a picture's header; nothing is unpacked.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-
-    Returns
-    -------
-    tuple of int
-        (0, 0) if it is not a picture: decoding it will say why.
+    """Width and height in pixels by an image's header; nothing is unpacked.
 
     Examples
     --------
@@ -61,13 +50,13 @@ def picture_px(data: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RequestError(413, f"picture is too large ({error}), need a smaller one") from error
+        raise RequestError(413, f"image is too large ({error}), expected a smaller one") from error
     except Exception:  # on hostile bytes decoders raise nearly anything
         return (0, 0)
 
 
 class Preparer:
-    """Threads that unpack pictures and bring them to a network's size.
+    """Threads that unpack images and bring them to a network's size.
 
     Parameters
     ----------
@@ -76,11 +65,11 @@ class Preparer:
     n_threads : int, optional
         That unpack. Default: one for every core.
     turn : context manager, optional
-        Held while a large picture is unpacked, if other processes must wait for that too.
+        Held while a large image is unpacked, if other processes must wait for that too.
 
     Notes
     -----
-    Pillow lets go of the interpreter's lock while it unpacks, so threads help. Pictures above 4 million
+    Pillow lets go of the interpreter's lock while it unpacks, so threads help. Images above 4 million
     pixels take turns in a thread of their own: they bound memory, and small ones do not wait for them.
     Tiny ones are unpacked at once, because handing them to a thread takes longer.
     """
@@ -94,30 +83,11 @@ class Preparer:
     ) -> None:
         self._limit_px = limits.picture_px
         self._turn = nullcontext() if turn is None else turn
-        self._threads = ThreadPoolExecutor(n_threads or os.cpu_count(), thread_name_prefix="picture")
+        self._threads = ThreadPoolExecutor(n_threads or os.cpu_count(), thread_name_prefix="image")
         self._large = ThreadPoolExecutor(1, thread_name_prefix="large-picture")
 
     async def prepare(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
-        """One picture as the network takes it.
-
-        Parameters
-        ----------
-        data : bytes
-            The whole file.
-        name : str
-            What to call it in an error.
-        spec : InputSpec
-            Of the network.
-
-        Returns
-        -------
-        ndarray of shape (height_px, width_px, channels), uint8
-
-        Raises
-        ------
-        RequestError
-            413 if it has too many pixels, 422 if it is no whole picture.
-        """
+        """One image as the network takes it."""
         if len(data) <= _TINY_BYTES and self._checked(data, name) <= _TINY_PX:
             return _prepared(data, name, spec)
         ready = await _in(self._threads, self._unless_large, data, name, spec)
@@ -141,7 +111,7 @@ class Preparer:
         if width * height > self._limit_px:
             raise RequestError(
                 413,
-                f"picture {shown(name)!r} has {width} x {height} pixels, need at most {self._limit_px:,}; "
+                f"image {shown(name)!r} has {width} x {height} pixels, expected at most {self._limit_px:,}; "
                 "send a smaller one",
             )
         return width * height

@@ -1,7 +1,6 @@
 """What the server takes at most, and the error it answers when somebody sends more.
 
-In: sizes asked for. Out: leave to go on, or a RequestError with its status. Must not import a web framework:
-the sizes can be read and tested without one. Called by pictures, uploads, batching, api and server.
+Must not import a web framework: the sizes can be read and tested without one.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ class Limits:
     bodies_bytes : int
         All requests being received or answered, together. Above: 503.
     files : int
-        Pictures in one request. Above: 413.
+        Images in one request. Above: 413.
     picture_px : int
-        Width times height by a picture's header, before it is unpacked. Above: 413.
+        Width times height by an image's header, before it is unpacked. Above: 413.
     waiting : int
-        Pictures of all requests that are being unpacked or wait for a network. Above: 503.
+        Images of all requests that are being unpacked or wait for a network. Above: 503.
     requests : int
         Requests at a time. Above: 503.
     body_s : float
@@ -83,7 +82,7 @@ class RequestError(HeadstartError, ValueError):
 
 
 class Budget:
-    """Something all requests share, counted: bytes held, pictures waiting, requests at a time.
+    """Something all requests share, counted: bytes held, images waiting, requests at a time.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ class Budget:
         if self.taken + amount > self.limit:
             raise RequestError(
                 503,
-                f"server has {self._what} at the moment, need fewer; try again in a second",
+                f"server has {self._what} at the moment, expected fewer; try again in a second",
                 retry_after_s=1,
             )
         self.taken += amount
@@ -124,16 +123,6 @@ class Budget:
 
 def shown(name: str) -> str:
     r"""A name that a stranger sent, made fit for an answer or a log: printable, one line, short.
-
-    Parameters
-    ----------
-    name : str
-        Anything.
-
-    Returns
-    -------
-    str
-        At most 60 characters, of a long name the first and the last.
 
     Examples
     --------

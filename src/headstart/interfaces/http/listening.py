@@ -1,7 +1,6 @@
 """uvicorn as we want it: slow headers are cut off, errors are in our form, a signal ends it with status 0.
 
-In: an ASGI application and a bound socket. Out: answers, until a signal comes. Owns the package uvicorn, so
-it is imported by server alone, when that is about to listen.
+Owns the package uvicorn, so it is imported by server alone, when that is about to listen.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["run_app"]
 
 _HEADER_BYTES = 16 * 1024
 _KEEP_ALIVE_S = 15
-_SENTENCE = b'{"error":"request is not HTTP/1.1, need that; ask with an HTTP client"}'
+_SENTENCE = b'{"error":"request is not HTTP/1.1, expected that; ask with an HTTP client"}'
 _NO_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_SENTENCE), _SENTENCE)
@@ -42,21 +41,7 @@ def run_app(
     ready: Callable[[], object],
     lifeline: int | None = None,
 ) -> None:
-    """Answer until SIGTERM or SIGINT, then finish what is under way.
-
-    Parameters
-    ----------
-    app : App
-        Told when it starts to drain.
-    listener : socket
-        Bound.
-    limits : Limits
-        Of which ``header_s`` and ``drain_s`` are looked at.
-    ready : callable
-        Called once it answers.
-    lifeline : int, optional
-        A file that is at its end when the parent has died: then it stops too.
-    """
+    """Answer until SIGTERM or SIGINT, then finish what is under way."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers must not fill the log
     config = uvicorn.Config(
         app,

@@ -1,8 +1,7 @@
 """What /metrics tells: of this process, or of all workers together.
 
-In: requests and batches as they happen. Out: Prometheus's text. Owns prometheus_client, which decides when it
-is imported whether figures are shared with other processes (by PROMETHEUS_MULTIPROC_DIR, which `workers`
-sets for its children). Must not import a web framework. Called by api.
+Owns prometheus_client, which decides when it is imported whether figures are shared with other processes
+(by PROMETHEUS_MULTIPROC_DIR, which `workers` sets for its children). Must not import a web framework.
 """
 
 from __future__ import annotations

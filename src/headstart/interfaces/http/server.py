@@ -1,8 +1,6 @@
 """Open models and answer over HTTP until told to stop; requests under way are finished first.
 
-In: model folders, an address, a token. Out: a running server, and a line that says where it is.
-Imports what answers only when it is about to, so that a
-missing extra is one sentence. Called by the command line.
+Imports what answers only when it is about to, so that a missing extra is one sentence.
 """
 
 from __future__ import annotations
@@ -191,7 +189,7 @@ def read_models(words: Sequence[str]) -> dict[str, Model]:
         If one cannot be opened.
     """
     if not words:
-        raise SettingError("models is empty, need one or more model folders; name them")
+        raise SettingError("models is empty, expected one or more model folders; name them")
     found: dict[str, str] = {}
     for word in words:
         given, equals, folder = word.partition("=")
@@ -200,11 +198,11 @@ def read_models(words: Sequence[str]) -> dict[str, Model]:
         if not _NAME.fullmatch(given):
             raise SettingError(
                 f"name {shown(given)!r} of model {shown(folder)!r} has signs that an address cannot, "
-                "need 1 to 64 of A-Z a-z 0-9 . _ -; give it one with NAME=FOLDER"
+                "expected 1 to 64 of A-Z a-z 0-9 . _ -; give it one with NAME=FOLDER"
             )
         if given in found:
             raise SettingError(
-                f"name {given!r} is given to {found[given]!r} and {folder!r}, need one for each; "
+                f"name {given!r} is given to {found[given]!r} and {folder!r}, expected one for each; "
                 "give them with NAME=FOLDER"
             )
         found[given] = folder
@@ -215,7 +213,8 @@ def _n_workers(asked: int) -> int:
     """As many as asked; without being asked one a core, where processes can share a socket."""
     if not 0 <= asked <= _MOST_ASKED:
         raise SettingError(
-            f"workers is {asked}, need 1 to {_MOST_ASKED}, or 0 for one a core and at most {MOST_WORKERS}; "
+            f"workers is {asked}, expected 1 to {_MOST_ASKED}, or 0 for one a core and at "
+            f"most {MOST_WORKERS}; "
             "choose with --workers"
         )
     if os.name != "posix":
@@ -230,7 +229,8 @@ def _warn(sentence: str) -> None:
 def _check_token(token: str | None) -> None:
     if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
         raise SettingError(
-            "token is empty or has signs that a header cannot carry, need printable ASCII without spaces; "
+            "token is empty or has signs that a header cannot carry, expected printable "
+            "ASCII without spaces; "
             "make one with: openssl rand -hex 16"
         )
 
@@ -256,7 +256,8 @@ def _listener(host: str, port: int) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         raise SettingError(
-            f"address {shown(host)} port {port} cannot be had ({error}), need one of this machine that is "
+            f"address {shown(host)} port {port} cannot be had ({error}), expected one of "
+            "this machine that is "
             "free; choose another with --host and --port"
         ) from error
     return made

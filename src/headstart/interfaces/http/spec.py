@@ -1,7 +1,6 @@
 """What the server offers, as an OpenAPI document and as a page to read.
 
-In: limits, and whether a token is asked for. Out: a mapping for /openapi.json, HTML for /docs. The page
-loads nothing, from this machine or another. Must not import a web framework. Called by api.
+The page loads nothing, from this machine or another. Must not import a web framework.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _PREDICTION = {
         "probability": {**_PROBABILITY, "description": "Of the likeliest class."},
         "novelty": {
             "type": ["number", "null"],
-            "description": "How unlike all that was learnt from; null for a model that never says so.",
+            "description": "How unlike all that was learned from; null for a model that never says so.",
         },
         "classes": {
             "type": "array",
@@ -113,9 +112,9 @@ _REASONS = {
     401: "The token is missing or wrong.",
     404: "There is no such model.",
     408: "The body did not arrive in time.",
-    413: "Too many bytes, pictures or pixels.",
-    415: "The body is of a type that holds no picture.",
-    422: "Not a whole picture, or an option with a value it cannot have.",
+    413: "Too many bytes, images or pixels.",
+    415: "The body is of a type that holds no image.",
+    422: "Not a whole image, or an option with a value it cannot have.",
     503: "Too much is waiting, or the server is stopping; Retry-After says when to ask again.",
     504: "The answer took too long; Retry-After says when to ask again.",
 }
@@ -123,22 +122,6 @@ _REASONS = {
 
 def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> dict[str, Any]:
     """The OpenAPI 3.1 document.
-
-    Parameters
-    ----------
-    limits : Limits
-        Told in the descriptions.
-    names : list of str
-        Of the models.
-    version : str
-        Of this package.
-    token : bool
-        Whether requests must carry one.
-
-    Returns
-    -------
-    dict
-        Ready for JSON.
 
     Examples
     --------
@@ -169,7 +152,7 @@ def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> d
         paths[path]["get"]["security"] = []
     document: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "Headstart", "version": version, "description": "Names what is in a picture."},
+        "info": {"title": "Headstart", "version": version, "description": "Names what is in an image."},
         "paths": paths,
         "components": {"schemas": _SCHEMAS},
     }
@@ -180,18 +163,7 @@ def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> d
 
 
 def docs_page(document: Mapping[str, Any]) -> str:
-    """The document as one HTML page without scripts.
-
-    Parameters
-    ----------
-    document : mapping
-        As `openapi` made it.
-
-    Returns
-    -------
-    str
-        A whole page.
-    """
+    """The document as one HTML page without scripts."""
     parts = []
     for path, item in document["paths"].items():
         for method in ("get", "post"):
@@ -248,9 +220,9 @@ def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
     plain = {"schema": {"type": "string", "format": "binary"}}
     kinds = ("application/octet-stream", "image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
     return {
-        "summary": "What is in each picture",
+        "summary": "What is in each image",
         "description": (
-            f"Send pictures as a form, field 'files', at most {limits.files}, or one as the body itself "
+            f"Send images as a form, field 'files', at most {limits.files}, or one as the body itself "
             "(image/* or application/octet-stream): PNG, JPEG, BMP, GIF (first frame), WEBP, TIFF or PPM, "
             f"at most {limits.picture_px:,} pixels each and {limits.body_bytes:,} bytes together.\n"
             "Example: curl -F files=@bee.jpg http://127.0.0.1:8000/v1/models/NAME/predict"
@@ -260,7 +232,7 @@ def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
                 "name": "top",
                 "in": "query",
                 "schema": {"type": "integer", "minimum": 1, "maximum": TOP_LIMIT, "default": 5},
-                "description": "Classes told of each picture, at most as many as there are.",
+                "description": "Classes told of each image, at most as many as there are.",
             }
         ],
         "requestBody": {
@@ -268,7 +240,7 @@ def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
             "content": {"multipart/form-data": {"schema": form}, **dict.fromkeys(kinds, plain)},
         },
         "responses": {
-            "200": {"description": "Answers in the order of the pictures", "content": _ref("Answer")},
+            "200": {"description": "Answers in the order of the images", "content": _ref("Answer")},
             **_refused(400, *closed, 404, 408, 413, 415, 422, 503, 504),
         },
     }

@@ -1,9 +1,8 @@
 """Several processes that answer at one address: started together, replaced when they die, drained together.
 
-In: a bound socket and a job that JSON can carry. Out: children that run it, watched until a signal comes.
-Must not import a web framework or a runtime: the parent stays small and has no threads of ours. The children
-are fresh interpreters, not forks: whoever calls us may have threads, and a fork of those can hang.
-Called by server.
+Must not import a web framework or a runtime: the parent stays small and has no threads of ours. The
+children are fresh interpreters, not forks: whoever calls us may have threads, and a fork of those can
+hang.
 """
 
 from __future__ import annotations
@@ -51,13 +50,7 @@ class WorkersError(HeadstartError, RuntimeError):
 
 
 def n_cores() -> int:
-    """Cores that this process may use.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -65,20 +58,6 @@ def n_cores() -> int:
 
 def divided(limits: Limits, n_workers: int) -> tuple[Limits, int]:
     """What each of some workers takes, so that together they take no more than one would.
-
-    Parameters
-    ----------
-    limits : Limits
-        Of the whole.
-    n_workers : int
-        As many as wanted.
-
-    Returns
-    -------
-    Limits
-        Of each.
-    int
-        How many: fewer where a share would be too small for one request of the largest size.
 
     Examples
     --------
@@ -132,14 +111,7 @@ class Turn:
 
 
 def read_job() -> dict[str, Any]:
-    """The job of this process, which is a child of `supervise`.
-
-    Returns
-    -------
-    dict
-        The job, with ``listener`` and ``parent`` (file descriptors) and ``folder``. Standard input is at its
-        end when the parent has died.
-    """
+    """The job of this process, which is a child of `supervise`."""
     line = b""
     while not line.endswith(b"\n"):  # no buffer may take more than the line: the loop watches the rest
         piece = os.read(0, 65_536)
@@ -151,15 +123,7 @@ def read_job() -> dict[str, Any]:
 
 
 def tell_parent(job: Mapping[str, Any], fault: str = "") -> None:
-    """Say that this child answers, or why it never will.
-
-    Parameters
-    ----------
-    job : mapping
-        From `read_job`.
-    fault : str, optional
-        One sentence.
-    """
+    """Say that this child answers, or why it never will."""
     with suppress(BrokenPipeError):  # then the lifeline tells us
         os.write(job["parent"], fault.encode()[:4000] + b"\n")
 
@@ -171,34 +135,13 @@ def supervise(
     drain_s: float,
     ready: Callable[[], object],
 ) -> None:
-    """Run some children until SIGTERM or SIGINT; then let them finish what is under way.
-
-    Parameters
-    ----------
-    job : mapping
-        What JSON can carry; the children read it by `read_job`.
-    listener : socket
-        Bound and listening; closed at the end.
-    n_workers : int
-        How many.
-    drain_s : float
-        Seconds that the children give what is under way.
-    ready : callable
-        Called once, when all of them answer.
-
-    Raises
-    ------
-    SettingError
-        If a child says that it cannot do the job, or there is no temporary folder.
-    WorkersError
-        If a child ends before it ever answered, or they die faster than they can be replaced.
-    """
+    """Run some children until SIGTERM or SIGINT; then let them finish what is under way."""
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-serve-"))
         except OSError as error:
             raise SettingError(
-                f"temporary folder cannot be made ({error}), need one that can be written; "
+                f"temporary folder cannot be made ({error}), expected one that can be written; "
                 "set TMPDIR, or use --workers 1"
             ) from error
         crew = _Crew({**job, "folder": folder}, listener, n_workers, stack)
@@ -318,12 +261,12 @@ class _Crew:
         self._deaths.append(time.monotonic())
         if not said and not child.answers:
             raise WorkersError(
-                f"worker ended ({how}) before it answered, need it to stay; see above, or use --workers 1"
+                f"worker ended ({how}) before it answered, expected it to stay; see above, or use --workers 1"
             )
         quick = len(self._deaths) == _DEATHS and self._deaths[-1] - self._deaths[0] < _WITHIN_S
         if quick or self._stillborn >= _DEATHS:
             raise WorkersError(
-                f"worker ended ({how}), the last of {_DEATHS} that did not stay, need them to; see above"
+                f"worker ended ({how}), the last of {_DEATHS} that did not stay, expected them to; see above"
             )
         print(
             f"headstart: warning: worker {child.process.pid} ended ({how}); starting another",

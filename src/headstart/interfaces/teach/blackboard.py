@@ -1,7 +1,6 @@
 """What the teaching page writes: the lesson, an answer, a notice, as HTML.
 
-In: what a Classroom says. Out: text whose every foreign part is escaped. Must not import gradio or compute.
-Called by teach.
+Must not import gradio or compute.
 """
 
 from __future__ import annotations
@@ -9,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from headstart.interfaces.teach.classroom import Answer, Classroom, Example, Lesson
+from headstart.interfaces.teach.classroom import Classroom
+from headstart.interfaces.teach.lesson import Answer, Example, Lesson
 from headstart.records import NONE_OF_THESE, Score
 
 __all__ = ["answer_html", "answers_html", "lesson_html", "notice_html", "sentence"]
 
 _STEPS = (
     "Name your classes: two or more.",
-    "Show a few pictures of each: draw them, drop files, or use the camera.",
-    "Try a new picture. Then save the model.",
+    "Show a few images of each: draw them, drop files, or use the camera.",
+    "Try a new image. Then save the model.",
 )
 _WAIT = "Two classes with two examples each, and the accuracy stands here."
-_UNASKED = "Draw, or show a picture: as soon as two classes are taught, the answer comes by itself."
+_UNASKED = "Draw, or show an image: as soon as two classes are taught, the answer comes by itself."
 
 
 def sentence(error: Exception) -> str:
@@ -28,8 +28,8 @@ def sentence(error: Exception) -> str:
 
     Examples
     --------
-    >>> sentence(ValueError("class 'x' is unknown, need another"))
-    "Class 'x' is unknown, need another."
+    >>> sentence(ValueError("class 'x' is unknown, expected another"))
+    "Class 'x' is unknown, expected another."
     """
     said = str(error).splitlines()[0]
     return f"{said[:1].upper()}{said[1:]}."
@@ -48,19 +48,7 @@ def notice_html(said: str, *, bad: bool = False) -> str:
 
 
 def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
-    """Accuracy, remarks, and every class with its examples and what removes them.
-
-    Parameters
-    ----------
-    room : Classroom or None
-        None before anything is taught.
-    chosen : str, optional
-        The class that is taught next.
-
-    Returns
-    -------
-    str
-    """
+    """Accuracy, remarks, and every class with its examples and what removes them."""
     if room is None or not room.classes:
         steps = "".join(f"<li>{one}</li>" for one in _STEPS)
         return f'<div class="hs-lesson"><ol class="hs-steps">{steps}</ol></div>'
@@ -72,19 +60,7 @@ def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
 
 
 def answer_html(answer: Answer | None, address: str = "") -> str:
-    """One picture's answer: its name, a bar for every class, the nearest example.
-
-    Parameters
-    ----------
-    answer : Answer or None
-        None where nothing can be said yet.
-    address : str, optional
-        The picture, small.
-
-    Returns
-    -------
-    str
-    """
+    """One image's answer: its name, a bar for every class, the nearest example."""
     if answer is None:
         return f'<div class="hs-answer"><p class="hs-hint">{_UNASKED}</p></div>'
     none = answer.called == NONE_OF_THESE
@@ -92,7 +68,7 @@ def answer_html(answer: Answer | None, address: str = "") -> str:
         _bar(name, value, best=not none and name == answer.called) for name, value in _sorted(answer)
     )
     why = _novelty(answer.novelty)
-    picture = f'<img src="{address}" alt="the picture asked about">' if address else ""
+    picture = f'<img src="{address}" alt="the image asked about">' if address else ""
     return (
         f'<div class="hs-answer{" hs-none" if none else ""}"><div class="hs-called">{picture}'
         f"<div><strong data-called>{escape(answer.called)}</strong><span>{why}</span></div></div>"
@@ -104,17 +80,7 @@ def answer_html(answer: Answer | None, address: str = "") -> str:
 
 
 def answers_html(answers: Sequence[tuple[str, str, Answer | None]]) -> str:
-    """Several pictures' answers, a line each.
-
-    Parameters
-    ----------
-    answers : sequence of (name, address, answer)
-        As they were shown.
-
-    Returns
-    -------
-    str
-    """
+    """Several images' answers, a line each."""
     if all(answer is None for _, _, answer in answers):
         return answer_html(None)
     lines = "".join(

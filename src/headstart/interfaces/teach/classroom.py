@@ -1,8 +1,7 @@
 """What one person teaches: classes, examples, a head fitted anew with each, answers, a model to keep.
 
-In: class names and pictures. Out: leave-one-out accuracy, remarks, answers, a model folder. A picture goes
-through the source once, with its views; the rest is closed forms. Knows no page: teach draws it. Must not
-import gradio or a training framework. Called by teach.
+An image goes through the source once, with its views; the rest is closed forms. Knows no page: teach
+draws it. Must not import gradio or a training framework.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
@@ -21,128 +19,30 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs
 from headstart.data.dataset import Dataset
-from headstart.data.images.augment import Augmentation, augment, parse_augmentation
 from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit
-from headstart.data.images.thumbnails import png_address
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
 from headstart.evaluation.intervals import wilson
-from headstart.graph import run as runtime
-from headstart.heads.base import Head, Standardiser, one_hot
-from headstart.heads.least_squares import KernelLeastSquares
+from headstart.heads.base import Head, Standardiser
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.heads.registry import make_head
-from headstart.records import NONE_OF_THESE, Array, Codes, Images, InputSpec, Score, Source
-from headstart.sources.features import Extraction, Place, feature_graph
-from headstart.strategies.places import Probe, places_of
+from headstart.interfaces.teach.eye import HEAD, SEED, Eye, small_address
+from headstart.interfaces.teach.left_out import left_out_right
+from headstart.interfaces.teach.lesson import Answer, Example, Lesson
+from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec
+from headstart.sources.features import Extraction
+from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
 
-__all__ = [
-    "Answer",
-    "Classroom",
-    "Example",
-    "Eye",
-    "Lesson",
-    "fitting_augmentation",
-    "left_out_right",
-    "shown",
-]
+__all__ = ["Classroom"]
 
-_HEAD, _SEED = "ridge", 0
-_VIEWS = 8
+_TINY_PX = 64
 _ROWS = 300  # rows up to which everything is fitted in well under a second on one slow core
 _MOST_EXAMPLES, _MOST_CLASSES = 300, 20
 _NAME_LENGTH = 40
-_SHOWN_PX, _TINY_PX = 72, 64
 _FEW, _UNEVEN = 5, 3.0
 _IN_NAMES = " -_."
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One picture of a class.
-
-    ``number`` stays its own for good; ``content`` is the picture as a file; ``address`` shows it small;
-    ``rows`` are the features of the picture and of each of its views, (1 + n_views, n_features).
-    """
-
-    number: int
-    label: str
-    content: bytes
-    digest: bytes
-    prepared: NDArray[np.uint8]
-    thumb: NDArray[np.uint8]
-    tiny: bool
-    address: str
-    rows: Array
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What has been learnt: ``accuracy`` is None until two classes have two examples each.
-
-    ``wrong`` are the numbers of the examples that the others would have called something else.
-    """
-
-    accuracy: Score | None
-    wrong: tuple[int, ...]
-    remarks: tuple[str, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a picture is called, with the probability of each class, 0 - 1, in the order taught.
-
-    ``novelty`` above 1 means none of these, None that too few examples say what is usual; ``similarity``
-    to the nearest example is a cosine, at most 1.
-    """
-
-    called: str
-    probabilities: tuple[tuple[str, float], ...]
-    novelty: float | None
-    nearest: Example
-    similarity: float
-
-
-class Eye:
-    """A source made ready to look at a few pictures at a time; many classrooms share one.
-
-    Parameters
-    ----------
-    source : Source
-        Read at its default tap.
-    augmentation : Augmentation or None
-        What views are made by; None for none.
-    """
-
-    def __init__(self, source: Source, augmentation: Augmentation | None) -> None:
-        self.source, self.augmentation = source, augmentation
-        self.place: Place = places_of(source, Probe(tap=source.default_tap, head=_HEAD))[2][0]
-        self._batch = 1 + (0 if augmentation is None else augmentation.views)
-        self._graph = runtime.compile_graph(
-            feature_graph(source, [self.place]), precision="fp32", batch_size=self._batch
-        )
-
-        self.rows(
-            np.zeros(source.input.shape, np.uint8), 0
-        )  # the first time loads what later times find there
-
-    def read(self, images: Images) -> Array:
-        """Features of prepared images, (n_images, n_features)."""
-        return self._graph.run(runtime.split_batches(images, self._batch), len(images))
-
-    def rows(self, prepared: NDArray[np.uint8], place: int) -> Array:
-        """Features of a picture and its views, which are those of an image at this place of a dataset."""
-        whole = prepared[None]
-        views = [] if self.augmentation is None else range(self.augmentation.views)
-        made = [
-            augment(whole, self.augmentation, seed=_SEED, indices=[place], view=v)
-            for v in views
-            if self.augmentation
-        ]
-        return self.read(np.concatenate([whole, *made]))
 
 
 @dataclass(frozen=True)
@@ -159,11 +59,6 @@ class _Fitted:
 
 class Classroom:
     """Classes taught by example, and what comes of it at once.
-
-    Parameters
-    ----------
-    eye : Eye
-        What pictures are looked at with.
 
     Notes
     -----
@@ -193,36 +88,20 @@ class Classroom:
         return tuple(sorted(mine, key=lambda one: one.number))
 
     def add_class(self, name: str) -> str:
-        """Begin a class.
-
-        Parameters
-        ----------
-        name : str
-            Spaces around it are dropped.
-
-        Returns
-        -------
-        str
-            The name as it is kept.
-
-        Raises
-        ------
-        SettingError
-            If it is empty, too long, cannot be printed, is taken or means none of these, or there are
-            too many.
-        """
+        """Begin a class."""
         name = " ".join(name.split())
         with self._lock:
             if not name or len(name) > _NAME_LENGTH or not name.isprintable():
                 raise SettingError(
-                    f"class name is {name[:_NAME_LENGTH]!r}, need 1 to {_NAME_LENGTH} characters that can "
+                    f"class name is {name[:_NAME_LENGTH]!r}, expected 1 to {_NAME_LENGTH} "
+                    "characters that can "
                     "be printed; type a short word"
                 )
             if name.casefold() in {NONE_OF_THESE, *(one.casefold() for one in self._classes)}:
-                raise SettingError(f"class {name!r} is there already, need a new name; choose another")
+                raise SettingError(f"class {name!r} is there already, expected a new name; choose another")
             if len(self._classes) >= _MOST_CLASSES:
                 raise SettingError(
-                    f"there are {_MOST_CLASSES} classes, need no more than that here; "
+                    f"there are {_MOST_CLASSES} classes, expected no more than that here; "
                     "teach larger sets with: headstart transfer"
                 )
             self._classes.append(name)
@@ -238,37 +117,14 @@ class Classroom:
             self._classes.remove(name)
             self._forget()
 
-    def add(self, name: str, content: bytes, called: str = "the picture") -> Example:
-        """Teach one picture.
-
-        Parameters
-        ----------
-        name : str
-            Its class.
-        content : bytes
-            A picture as a file, in any format that is read elsewhere.
-        called : str, optional
-            What to call it in an error.
-
-        Returns
-        -------
-        Example
-
-        Raises
-        ------
-        UnknownClassError
-            If there is no such class.
-        BrokenDataError
-            If it is no picture, or too big.
-        DataError
-            If it is empty, or there are too many examples.
-        """
+    def add(self, name: str, content: bytes, called: str = "the image") -> Example:
+        """Teach one image."""
         pixels, prepared = self._seen(content, called)
         with self._lock:
             self._check_class(name)
             if len(self._examples) >= _MOST_EXAMPLES:
                 raise DataError(
-                    f"there are {_MOST_EXAMPLES} examples, need no more than that here; "
+                    f"there are {_MOST_EXAMPLES} examples, expected no more than that here; "
                     "teach larger sets with: headstart transfer"
                 )
             self._numbers += 1
@@ -280,7 +136,7 @@ class Classroom:
                 prepared,
                 fit(pixels, InputSpec(THUMB_PX, THUMB_PX, 3)),
                 max(pixels.shape[:2]) <= _TINY_PX,
-                _small(pixels),
+                small_address(pixels),
                 self._eye.rows(prepared, len(self._examples)),
             )
             self._examples.append(example)
@@ -292,7 +148,9 @@ class Classroom:
         with self._lock:
             places = {one.number: place for place, one in enumerate(self._examples)}
             if number not in places:
-                raise UnknownClassError(f"example {number} is not there, need one that is; reload the page")
+                raise UnknownClassError(
+                    f"example {number} is not there, expected one that is; reload the page"
+                )
             last = self._examples.pop()
             if last.number != number:  # the last takes its place, and the views of an image there
                 place = places[number]
@@ -312,28 +170,8 @@ class Classroom:
                 self._lesson = Lesson(score, numbers, self._remarks(pairs), perf_counter() - begun)
             return self._lesson
 
-    def ask(self, content: bytes, called: str = "the picture") -> Answer | None:
-        """Say what a picture is.
-
-        Parameters
-        ----------
-        content : bytes
-            A picture as a file.
-        called : str, optional
-            What to call it in an error.
-
-        Returns
-        -------
-        Answer or None
-            None until two classes have an example each.
-
-        Raises
-        ------
-        BrokenDataError
-            If it is no picture, or too big.
-        DataError
-            If it is empty.
-        """
+    def ask(self, content: bytes, called: str = "the image") -> Answer | None:
+        """Say what an image is."""
         _, prepared = self._seen(content, called)
         features = self._eye.read(prepared[None])
         with self._lock:
@@ -350,48 +188,29 @@ class Classroom:
         return Answer(named, listed, novelty, fitted.examples[fitted.images[best]], float(alike[best]))
 
     def save(self, output: Path, name: str) -> Path:
-        """Write an ordinary model folder that answers as this classroom does.
-
-        Parameters
-        ----------
-        output : Path
-            Folder to put it under; made if need be.
-        name : str
-            The model's, one plain name.
-
-        Returns
-        -------
-        Path
-            The folder.
-
-        Raises
-        ------
-        SettingError
-            If the name is no plain name or taken by somebody else's model.
-        UnknownClassError
-            If fewer than two classes have an example.
-        """
+        """Write an ordinary model folder that answers as this classroom does."""
         name = " ".join(name.split())
         plain = all(one.isalnum() or one in _IN_NAMES for one in name) and name[:1].isalnum()
         if not plain or len(name) > _NAME_LENGTH or name.endswith("."):
             raise SettingError(
-                f"model name is {name[:_NAME_LENGTH]!r}, need 1 to {_NAME_LENGTH} letters, digits, spaces, "
+                f"model name is {name[:_NAME_LENGTH]!r}, expected 1 to {_NAME_LENGTH} "
+                "letters, digits, spaces, "
                 "hyphens or dots, a letter or digit first; type a plain name"
             )
         folder = output / name
         with self._lock:
             if folder.exists() and name not in self._saved:
-                raise SettingError(f"model {name!r} is there already, need a new name; choose another")
+                raise SettingError(f"model {name!r} is there already, expected a new name; choose another")
             if len(self._taught()) < 2:
                 raise UnknownClassError(
-                    "fewer than 2 classes have an example, need 2 to save a model; teach some"
+                    "fewer than 2 classes have an example, expected 2 to save a model; teach some"
                 )
             with TemporaryDirectory() as temporary:
                 learnt = learn_head(
                     self._eye.source,
                     self._dataset(Path(temporary), name),
                     self._probe(),
-                    seed=_SEED,
+                    seed=SEED,
                     spare=False,
                     options=Extraction(precision="fp32"),  # as a saved model computes
                 )
@@ -401,17 +220,17 @@ class Classroom:
         return folder
 
     def _seen(self, content: bytes, called: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Its pixels, and the same as the source takes them; a picture with nothing on it is refused."""
+        """Its pixels, and the same as the source takes them; an image with nothing on it is refused."""
         pixels = decode_bytes(content, called)
         prepared = fit(pixels, self._eye.source.input)
         if not np.ptp(pixels) or not prepared.any():
-            raise DataError(f"{called} is empty, need something on it; draw or choose a picture first")
+            raise DataError(f"{called} is empty, expected something on it; draw or choose an image first")
         return pixels, prepared
 
     def _check_class(self, name: str) -> None:
         if name not in self._classes:
             known = nearest(name, self._classes) if self._classes else "there is none yet"
-            raise UnknownClassError(f"class {name!r} is unknown, need one of those taught, {known}")
+            raise UnknownClassError(f"class {name!r} is unknown, expected one of those taught, {known}")
 
     def _forget(self) -> None:
         self._fitted = self._lesson = None
@@ -430,10 +249,10 @@ class Classroom:
         tap, pooling = self._eye.place
         n_views, augmentation = self._n_views(), self._eye.augmentation
         fewer = None if augmentation is None or not n_views else replace(augmentation, views=n_views)
-        return Probe(tap, pooling, _HEAD, fewer)
+        return Probe(tap, pooling, HEAD, fewer)
 
     def _rows(self) -> tuple[Array, Codes, NDArray[np.intp]]:
-        """Rows as `strategies.training_rows` orders them: pictures, then view after view; codes; pictures."""
+        """Rows as `strategies.training_rows` orders them: images, then view after view; codes; images."""
         n_views, classes = self._n_views(), self._taught()
         rows = np.stack([one.rows[: 1 + n_views] for one in self._examples], axis=1)  # (1 + views, n, width)
         codes = np.array([classes.index(one.label) for one in self._examples], np.int64)
@@ -444,10 +263,10 @@ class Classroom:
         classes = self._taught()
         if self._fitted is None and len(classes) >= 2:
             rows, codes, images = self._rows()
-            head = make_head(_HEAD).fit(
-                rows, np.asarray(classes)[codes], classes=classes, seed=_SEED, images=images
+            head = make_head(HEAD).fit(
+                rows, np.asarray(classes)[codes], classes=classes, seed=SEED, images=images
             )
-            novelty = fit_novelty(rows, codes, images, seed=_SEED)
+            novelty = fit_novelty(rows, codes, images, seed=SEED)
             mean = rows.mean(axis=0)
             self._fitted = _Fitted(head, novelty, tuple(self._examples), mean, _unit(rows - mean), images)
         return self._fitted
@@ -481,13 +300,11 @@ class Classroom:
     def _remarks(self, pairs: Sequence[tuple[int, int]]) -> tuple[str, ...]:
         counts = {name: len(self.examples(name)) for name in self._classes}
         torn = [pair for pair in pairs if len({self._examples[place].label for place in pair}) > 1]
-        said = (
-            [f"The same picture is taught as {self._named(torn[0])}: one of them is wrong."] if torn else []
-        )
+        said = [f"The same image is taught as {self._named(torn[0])}: one of them is wrong."] if torn else []
         if same := [pair for pair in pairs if pair not in torn]:
             more = f" ({len(same)} pairs)" if len(same) > 1 else ""
             said.append(
-                f"Twice nearly the same picture in {self._examples[same[0][0]].label}{more}: "
+                f"Twice nearly the same image in {self._examples[same[0][0]].label}{more}: "
                 "a copy teaches nothing new and counts as one when judged."
             )
         if none := [name for name, count in counts.items() if not count]:
@@ -510,89 +327,6 @@ class Classroom:
             path.write_bytes(example.content)
         labels = np.array([one.label for one in self._examples])
         return Dataset(name, FileImages(paths), labels, self._taught())
-
-
-def fitting_augmentation(source: Source) -> Augmentation | None:
-    """How a source's examples are varied, so that few suffice.
-
-    Parameters
-    ----------
-    source : Source
-        One channel or the policy ``ink`` mean drawings.
-
-    Returns
-    -------
-    Augmentation or None
-        Of handwriting or of photos, never mirrored; None where torch or kornia is not installed.
-    """
-    if find_spec("torch") is None or find_spec("kornia") is None:
-        return None
-    kind = "handwriting" if source.input.policy == "ink" or source.input.channels == 1 else "photo,flip=0"
-    return parse_augmentation(kind, _VIEWS)
-
-
-def shown(content: bytes, called: str = "the picture") -> str:
-    """A picture as a page shows it small, as a ``data:`` address; BrokenDataError if it is none."""
-    return _small(decode_bytes(content, called))
-
-
-def _small(pixels: NDArray[np.uint8]) -> str:
-    return png_address(fit(pixels, InputSpec(_SHOWN_PX, _SHOWN_PX, 3, policy="letterbox")))
-
-
-def left_out_right(
-    kernel: NDArray[np.float64],
-    codes: Codes,
-    images: NDArray[np.intp],
-    units: NDArray[np.intp],
-    strength: float,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which images a ridge names rightly that has not seen them, nor their views or copies; exact.
-
-    Parameters
-    ----------
-    kernel : ndarray of shape (n_rows, n_rows), float64
-        Products of the rows; the first n_images rows are the images, the others their views.
-    codes : ndarray of shape (n_rows,), int64
-        Class of each row.
-    images : ndarray of shape (n_rows,), int
-        Which image each row shows.
-    units : ndarray of shape (n_images,), int
-        Images that are left out together have the same number.
-    strength : float
-        The penalty per row.
-
-    Returns
-    -------
-    judged : ndarray of shape (n_images,), bool
-        False where leaving the unit out would leave a class without any image.
-    right : ndarray of shape (n_images,), bool
-
-    Notes
-    -----
-    What is left out makes its class rarer among the rest, and a head that heeds that answers the others.
-    So the rest is weighed to keep the shares of all classes: leaving m of the n images of a class out of
-    a fit in which the other classes weigh (n - m) / n does it, with one decomposition for all such units.
-    """
-    n_images = int(images.max()) + 1
-    own, folds = codes[:n_images], units[images]
-    counts, targets = np.bincount(own), one_hot(codes, int(own.max()) + 1)
-    judged, right = np.zeros(n_images, np.bool_), np.zeros(n_images, np.bool_)
-    alike: dict[tuple[int, int], list[int]] = {}
-    for unit in np.unique(units):
-        members = np.flatnonzero(units == unit)
-        lost = np.bincount(own[members], minlength=len(counts))
-        if (lost < counts)[own[members]].all():
-            judged[members] = True
-            one = int(own[members[0]]) if len(np.flatnonzero(lost)) == 1 else -1  # -1: a copy in two classes
-            alike.setdefault((one, len(members)), []).append(int(unit))
-    for (one, m), wanted in alike.items():
-        kept = 1.0 if one < 0 else (counts[one] - m) / counts[one]
-        weights = np.where(codes == one, 1.0, kept).astype(np.float32)
-        scores = KernelLeastSquares(kernel, targets, weights).left_out(strength * kept, folds)[:n_images]
-        here = np.isin(units, wanted)
-        right[here] = scores[here].argmax(axis=1) == own[here]
-    return judged, right
 
 
 def _unit(rows: Array) -> Array:

@@ -1,7 +1,6 @@
-"""The teaching page: draw, drop or photograph a few pictures of each class, see at once what is learnt.
+"""The teaching page: draw, drop or photograph a few images of each class and see the accuracy at once.
 
-In: a source's name and a folder for models. Out: a page served until it is stopped. Owns gradio; loads
-nothing from outside this machine and reports to nobody. Called by the command line.
+The page loads nothing from outside this machine and reports to nobody.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from base64 import b64decode
 from binascii import Error as NoBase64
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from html import escape
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -24,7 +22,19 @@ from headstart.interfaces.teach.blackboard import (
     notice_html,
     sentence,
 )
-from headstart.interfaces.teach.classroom import Classroom, Eye, fitting_augmentation, shown
+from headstart.interfaces.teach.classroom import Classroom
+from headstart.interfaces.teach.eye import Eye, fitting_augmentation, shown
+from headstart.interfaces.teach.layout import (
+    DRAW,
+    FILES,
+    HERE,
+    Parts,
+    answer_side,
+    html_block,
+    page_head,
+    page_theme,
+    teach_side,
+)
 from headstart.records import Source
 from headstart.sources.registry import open_source
 from headstart.system.optional import require
@@ -36,31 +46,9 @@ else:
 
 __all__ = ["make_page", "serve_page"]
 
-_HERE = Path(__file__).parent
-_FONTS = (
-    "ui-sans-serif",
-    "system-ui",
-    "-apple-system",
-    "Segoe UI",
-    "Roboto",
-    "Helvetica Neue",
-    "Arial",
-    "sans-serif",
-)
-_MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "Liberation Mono", "monospace")
 _FILE_BYTES = 20 * 2**20
-_ASKED = 12  # pictures of one drop that are answered; all of them are taught
+_ASKED = 12  # images of one drop that are answered; all of them are taught
 _MOST_ROOMS = 100  # the one that nobody came to for longest makes way
-_DRAW, _FILES, _CAMERA = "Draw", "Files", "Camera"
-_PAD = (
-    '<div class="hs-pad"><canvas width="640" height="480" tabindex="0" aria-label="draw here"></canvas>'
-    '<span>Draw here</span><div><button type="button" data-pad="undo">Undo</button>'
-    '<button type="button" data-pad="clear">Clear</button></div></div>'
-)
-_CLICKS = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-do]');
-  if (button) trigger('click', {todo: button.dataset.do, what: button.dataset.what});
-});"""
 _WITH_PICTURE = "(way, drawing, ...rest) => [window.headstart.way(), window.headstart.drawing(), ...rest]"
 _CLEAR = "(done) => { if (done) window.headstart.clear(); }"
 
@@ -69,24 +57,7 @@ Picture = tuple[str, bytes]
 
 
 def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
-    """Serve the page until it is interrupted.
-
-    Parameters
-    ----------
-    source : str
-        As `sources.open_source` takes it.
-    output : Path
-        Folder under which models are saved.
-    host : str
-        Address to listen at.
-    port : int
-        0 takes any that is free.
-
-    Raises
-    ------
-    HeadstartError
-        If the source cannot be had, or the address is taken.
-    """
+    """Serve the page until it is interrupted."""
     page = make_page(_drawing_source(open_source(source)), output)
     try:
         _, address, _ = page.launch(
@@ -99,52 +70,36 @@ def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
             enable_monitoring=False,
             footer_links=[],
             max_file_size=_FILE_BYTES,
-            theme=_theme(),
-            css_paths=_HERE / "teach.css",
+            theme=page_theme(),
+            css_paths=HERE / "teach.css",
         )
     except OSError as error:
         raise SettingError(
-            f"address {host}:{port} cannot be listened at ({error}), need a free one; choose another --port"
+            f"address {host}:{port} cannot be listened at ({error}), expected a free one; "
+            "choose another --port"
         ) from error
     print(f"Teach at {address}  (stop with Ctrl+C)", flush=True)
     page.block_thread()
 
 
 def make_page(source: Source, output: Path) -> gr.Blocks:
-    """The page, not yet served.
-
-    Parameters
-    ----------
-    source : Source
-        What is learnt from.
-    output : Path
-        Folder under which models are saved.
-
-    Returns
-    -------
-    gradio.Blocks
-    """
+    """The page, not yet served."""
     desk = _Desk(Eye(source, fitting_augmentation(source)), output)
     page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
     with page:
-        _html(_head(source))
+        html_block(page_head(source))
         with gr.Row(equal_height=False, elem_classes="hs-sides"):
             with gr.Column(scale=1, min_width=320):
-                parts = _teach_side()
+                parts = teach_side()
             with gr.Column(scale=1, min_width=320):
-                parts |= _answer_side()
-        _wire(desk, _Parts(**parts))
+                parts |= answer_side()
+        _wire(desk, Parts(**parts))
         page.unload(desk.leave)
     return page
 
 
-def _html(value: str = "", **settings: Any) -> Any:
-    """HTML that the page's own style sheet alone dresses."""
-    return gr.HTML(value, apply_default_css=False, **settings)
-
-
 def _drawing_source(source: Source) -> Source:
-    """A network of grey pictures of a fixed small frame reads drawings: bring them into its frame."""
+    """A network of grey images of a fixed small frame reads drawings: bring them into its frame."""
     plain = source.input.channels == 1 and source.input.policy == "squish"
     return replace(source, input=replace(source.input, policy="ink")) if plain else source
 
@@ -157,141 +112,7 @@ def _free_port(host: str) -> int:
         return int(one.getsockname()[1])
 
 
-def _theme() -> Any:
-    blue = gr.themes.Color(
-        *("#e3edf5", "#cbdfee", "#a9cbe4", "#7fb3d8", "#5eb0f0", "#2f86c4", "#0063a8"),
-        *("#00558f", "#004676", "#00375d", "#002a47"),
-    )
-    theme = gr.themes.Base(
-        primary_hue=blue, neutral_hue="zinc", font=_FONTS, font_mono=_MONO, radius_size="md"
-    )
-    paper, tint, rule, ink, muted = (
-        {"": f"var(--hs-{name})", "_dark": f"var(--hs-{name})"}
-        for name in ("paper", "tint", "rule", "ink", "muted")
-    )
-    wanted = {
-        "body_background_fill": paper,
-        "block_background_fill": paper,
-        "background_fill_primary": paper,
-        "background_fill_secondary": tint,
-        "input_background_fill": paper,
-        "border_color_primary": rule,
-        "block_border_color": rule,
-        "input_border_color": rule,
-        "body_text_color": ink,
-        "body_text_color_subdued": muted,
-        "block_label_text_color": muted,
-        "block_title_text_color": muted,
-    }
-    return theme.set(
-        **{f"{name}{mode}": value for name, one in wanted.items() for mode, value in one.items()},
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_dark="*primary_500",
-        button_primary_text_color="#ffffff",
-        button_primary_text_color_dark="#0b1620",
-        block_shadow="none",
-        block_shadow_dark="none",
-    )
-
-
-def _head(source: Source) -> str:
-    return (
-        f'<div class="hs-head"><p class="hs-kicker">Headstart, from {escape(Path(source.name).name)}</p>'
-        "<h1>Teach by example</h1><p>Name classes, show a few pictures of each, and try new ones. "
-        "Nothing leaves the machine that serves this page.</p></div>"
-    )
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Components of the page by what they hold."""
-
-    way: Any
-    drawing: Any
-    pad: Any
-    files: Any
-    camera: Any
-    tabs: Sequence[Any]
-    label: Any
-    teach: Any
-    done: Any
-    notice: Any
-    answer: Any
-    lesson: Any
-    fresh: Any
-    begin: Any
-    name: Any
-    save: Any
-    saved: Any
-
-
-def _teach_side() -> dict[str, Any]:
-    """Names of classes, where pictures come from, and which class they are."""
-    fresh, begin = _line("New class", "fresh", "Add class", "begin")
-    label = gr.Radio(
-        [], show_label=False, container=False, elem_id="label", interactive=True, visible="hidden"
-    )
-    tabs = []
-    with gr.Tabs():
-        with gr.Tab(_DRAW) as tab:
-            tabs.append(tab)
-            js = (_HERE / "teach.js").read_text(encoding="utf-8")
-            pad = _html(html_template=_PAD, js_on_load=js, elem_id="pad")
-        with gr.Tab(_FILES) as tab:
-            tabs.append(tab)
-            files = gr.File(file_count="multiple", show_label=False, height=300, elem_id="files")
-        with gr.Tab(_CAMERA) as tab:
-            tabs.append(tab)
-            camera = gr.Image(
-                sources=["webcam"],
-                type="filepath",
-                format="png",
-                show_label=False,
-                height=340,
-                elem_id="camera",
-            )
-    teach = gr.Button("Teach", variant="primary", elem_id="teach", interactive=False, size="md")
-    return {
-        "fresh": fresh,
-        "begin": begin,
-        "label": label,
-        "way": gr.Textbox(visible=False),
-        "drawing": gr.Textbox(visible=False),
-        "pad": pad,
-        "files": files,
-        "camera": camera,
-        "tabs": tabs,
-        "teach": teach,
-        "done": gr.Textbox(visible=False),
-        "notice": _html(elem_id="notice"),
-    }
-
-
-def _answer_side() -> dict[str, Any]:
-    """What a picture is taken for, how well the classes are told apart, and where the model goes."""
-    answer = _html(answer_html(None), elem_id="answer")
-    lesson = _html(lesson_html(None), js_on_load=_CLICKS, elem_id="lesson")
-    name, save = _line("Name of the model", "name", "Save model", "save")
-    return {"answer": answer, "lesson": lesson, "name": name, "save": save, "saved": _html(elem_id="saved")}
-
-
-def _line(placeholder: str, box_id: str, said: str, button_id: str) -> tuple[Any, Any]:
-    """A box for a name, and the button beside it."""
-    with gr.Row(elem_classes="hs-row"):
-        box = gr.Textbox(
-            placeholder=placeholder,
-            show_label=False,
-            scale=2,
-            min_width=140,
-            max_lines=1,
-            elem_id=box_id,
-            container=False,
-        )
-        button = gr.Button(said, scale=1, min_width=100, elem_id=button_id, size="md")
-    return box, button
-
-
-def _wire(desk: _Desk, at: _Parts) -> None:
+def _wire(desk: _Desk, at: Parts) -> None:
     """Which part of the page does what."""
     picture = [at.way, at.drawing, at.files, at.camera]
     now: dict[str, Any] = {"show_progress": "hidden"}
@@ -368,15 +189,17 @@ class _Desk:
         label: str | None,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        """Every picture on the page becomes an example; those that cannot be read are named."""
+        """Every image on the page becomes an example; those that cannot be read are named."""
         room = self._room(request)
         taught, faults = 0, []
         try:
             pictures = self._pictures(way, drawing, files, camera)
             if label is None:
-                raise DataError("no class is chosen, need one to teach; add a class first")
+                raise DataError("no class is chosen, expected one to teach; add a class first")
             if not pictures:
-                raise DataError("there is no picture, need one to teach; draw, drop or photograph one first")
+                raise DataError(
+                    "there is no image, expected one to teach; draw, drop or photograph one first"
+                )
             for name, content in pictures:
                 try:
                     room.add(label, content, name)
@@ -441,14 +264,14 @@ class _Desk:
 
     def _pictures(self, way: str, drawing: str, files: list[str] | None, camera: str | None) -> list[Picture]:
         """What the open tab shows."""
-        if way == _DRAW:
+        if way == DRAW:
             return [("the drawing", _png(drawing))] if drawing else []
-        paths = [Path(path) for path in (files or [])] if way == _FILES else [Path(camera)] if camera else []
-        return [(path.name if way == _FILES else "the photo", path.read_bytes()) for path in paths]
+        paths = [Path(path) for path in (files or [])] if way == FILES else [Path(camera)] if camera else []
+        return [(path.name if way == FILES else "the photo", path.read_bytes()) for path in paths]
 
 
 def _png(address: str) -> bytes:
-    """The bytes in a canvas's data address; no bytes, which are no picture, in anything else."""
+    """The bytes in a canvas's data address; no bytes, which are no image, in anything else."""
     try:
         return b64decode(address.partition(",")[2][: 2 * _FILE_BYTES], validate=True)
     except (NoBase64, ValueError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from headstart.data.images.augment import Augmentation
+from headstart.data.names import comma_list
 from headstart.errors import SettingError, nearest
 from headstart.records import DEVICES, TrainSettings
 from headstart.system.optional import require
@@ -126,7 +127,7 @@ def parse_strategies(text: str) -> tuple[str, ...]:
     >>> parse_strategies("finetune, scratch")
     ('probe', 'finetune', 'scratch')
     """
-    names = [name for part in text.split(",") if (name := part.strip())]
+    names = comma_list(text)
     for name in names:
         if name not in STRATEGIES:
             raise SettingError(

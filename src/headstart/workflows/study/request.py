@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from headstart.data.names import comma_list
 from headstart.errors import SettingError, nearest
 from headstart.records import NetworkSpec, TrainSettings
 from headstart.strategies.finetune.options import Opening, parse_strategies
@@ -72,7 +73,7 @@ def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:
     >>> parse_controls("none", "probe,scratch"), parse_controls("majority")
     (('scratch',), ('majority',))
     """
-    named = tuple(name for part in text.split(",") if (name := part.strip()))
+    named = comma_list(text)
     chosen = {"all": CONTROLS, "none": ()}.get(text, named)
     check_controls(chosen)
     also = SCRATCH in parse_strategies(strategies) and SCRATCH not in chosen
@@ -116,7 +117,7 @@ def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
     """
     if text is None:
         return None, True
-    words = [word.strip() for word in text.split(",") if word.strip()]
+    words = comma_list(text)
     numbers = [word for word in words if word != "all"]
     if not words or not all(word.isdecimal() and int(word) >= 1 for word in numbers):
         raise SettingError(

@@ -1,0 +1,124 @@
+"""What there is to work with: the command inspect, and the groups sources and cache."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headstart.interfaces.cli.options import Json, Size
+
+__all__ = ["cache_app", "inspect", "sources_app"]
+
+sources_app = typer.Typer(
+    help="List the sources (pretrained networks and others), or show one.", invoke_without_command=True
+)
+cache_app = typer.Typer(help="Feature cache: show its path, list it, clear it.", invoke_without_command=True)
+
+
+def inspect(
+    thing: Annotated[str, typer.Argument(help="Model folder or dataset.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not open the images of a dataset: finds no near duplicates.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Describe a model, or describe a dataset and check it for problems.
+
+    Example: headstart inspect photos
+    """
+    from headstart.interfaces.cli.describe import describe
+    from headstart.interfaces.cli.tables import spaced_pairs
+    from headstart.report.json import to_json
+    from headstart.system.progress import terminal_progress
+
+    with terminal_progress() as progress:
+        described = describe(thing, quick=quick, progress=progress)
+    print(to_json(described) if json else spaced_pairs(described))
+
+
+@sources_app.callback()
+def _sources(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        sources_list()
+
+
+@sources_app.command("list")
+def sources_list(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Part of a name, or a shell pattern, to search the networks of timm."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the kinds of sources; with a pattern, list networks of timm with pretrained weights.
+
+    Example: headstart sources list mobilenet
+    """
+    from headstart.interfaces.cli.tables import pairs
+    from headstart.report.json import to_json
+    from headstart.sources.registry import find_sources, source_names
+
+    if pattern is not None:
+        names = find_sources(pattern)
+        print(to_json({"sources": names}) if json else "\n".join(names))
+        return
+    known = source_names()
+    print(to_json(known) if json else pairs(known))
+
+
+@sources_app.command("show")
+def sources_show(
+    name: Annotated[str, typer.Argument(help="Name of a source.")],
+    data: Annotated[
+        str | None, typer.Option(help="Dataset that sets the input size of a source without one.")
+    ] = None,
+    size: Size = None,
+    json: Json = False,
+) -> None:
+    """Show the input and the layers of a source.
+
+    Example: headstart sources show drawings
+    """
+    from headstart.data.readers.load import load
+    from headstart.interfaces.cli.describe import describe_source
+    from headstart.interfaces.cli.tables import spaced_pairs
+    from headstart.report.json import to_json
+    from headstart.sources.registry import open_source
+
+    dataset = None if data is None else load(data)
+    described = describe_source(open_source(name, dataset, size_px=size))
+    print(to_json(described) if json else spaced_pairs(described))
+
+
+@cache_app.callback()
+def _cache(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        cache_list()
+
+
+@cache_app.command("path")
+def cache_path() -> None:
+    """Print the folder of the feature cache."""
+    from headstart.system.cache import default_cache
+
+    print(default_cache().root)
+
+
+@cache_app.command("list")
+def cache_list(json: Json = False) -> None:
+    """List the cached features, the most recently used first."""
+    from headstart.interfaces.cli.tables import cache_table
+    from headstart.report.json import to_json
+    from headstart.system.cache import default_cache
+
+    entries = default_cache().entries()
+    print(to_json({"entries": entries}) if json else cache_table(entries))
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Delete all cached features; they are computed again when they are needed."""
+    from headstart.system.cache import default_cache
+
+    print(f"removed {default_cache().clear()} arrays")

@@ -1,0 +1,140 @@
+"""Options and arguments of the commands: one definition each, so that an option means the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AllowLeaks",
+    "Augment",
+    "Balance",
+    "DataName",
+    "Device",
+    "Engine",
+    "HeadName",
+    "HoldOut",
+    "Json",
+    "Layer",
+    "ModelFolder",
+    "ModelOutput",
+    "NoCache",
+    "Policy",
+    "Pooling",
+    "Precision",
+    "ReportOutput",
+    "Runtime",
+    "Seed",
+    "Size",
+    "SourceName",
+    "Strategies",
+    "Strict",
+    "Tap",
+    "Unfreeze",
+    "Views",
+]
+
+# --- what a command works on
+DataName = Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")]
+ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
+SourceName = Annotated[
+    str,
+    typer.Argument(
+        help="Source: drawings, timm:NAME, timm:local-dir:PATH, a model folder, pixels, or random:NETWORK."
+    ),
+]
+
+# --- what it writes
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+ModelOutput = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="Model folder to write. It must be new, empty, or hold an older model."
+    ),
+]
+ReportOutput = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="Report folder to write. It must be new, empty, or hold an older report."
+    ),
+]
+
+# --- how it runs
+Seed = Annotated[
+    int, typer.Option(min=0, help="Random seed. The same seed on the same machine gives the same result.")
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Compute all features again and do not store them.")
+]
+Runtime = Annotated[str, typer.Option(help="Inference runtime: openvino, or onnxruntime as the reference.")]
+Precision = Annotated[
+    str | None, typer.Option(help="Precision of features: fp32, bf16, or auto (bf16 where the CPU has it).")
+]
+Engine = Annotated[
+    str | None, typer.Option(help="Training engine: torch, or scratch (NumPy, always installed).")
+]
+Device = Annotated[str, typer.Option(help="Device that PyTorch trains on: auto, cpu, cuda or mps.")]
+
+# --- images
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop with an error at unreadable images instead of skipping them.")
+]
+AllowLeaks = Annotated[
+    bool, typer.Option("--allow-leaks", help="Continue although an image is in two splits.")
+]
+HoldOut = Annotated[
+    float | None,
+    typer.Option(
+        "--holdout",
+        metavar="SHARE",
+        help="Share of the images to hold out as a test set, such as 0.2. The command evaluate finds them "
+        "again.",
+    ),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(help="How images are fitted to the input: squish, crop, letterbox or ink."),
+]
+Size = Annotated[int | None, typer.Option(min=16, help="Input size of a timm network, in pixels.")]
+
+# --- what is learned
+Layer = Annotated[
+    str | None,
+    typer.Option("--layer", help="Layer to read features from. Default: selected by cross-validation."),
+]
+Tap = Annotated[str | None, typer.Option("--tap", hidden=True, help="Older name of --layer.")]
+Pooling = Annotated[
+    str | None,
+    typer.Option(help="Pooling of feature maps: flat, avg or grid2. Default: selected by cross-validation."),
+]
+HeadName = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        help="Head: linear, ridge, kernel, mlp, neighbours or prototypes. Default: selected by "
+        "cross-validation.",
+    ),
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        help="Augmentation of the training images: textbook, handwriting, many-hands, photo, or strengths "
+        "such as shear=0.2."
+    ),
+]
+Views = Annotated[int | None, typer.Option(min=1, help="Augmented copies of each image. Default: 3.")]
+Balance = Annotated[
+    bool, typer.Option("--balance", help="Give every class the same weight, however many images it has.")
+]
+Strategies = Annotated[
+    str,
+    typer.Option(
+        help="Strategies to compare, separated by commas: probe (always included), finetune, scratch."
+    ),
+]
+Unfreeze = Annotated[
+    str,
+    typer.Option(help="How much of the network to fine-tune: head, last, a number of stages, all, or auto."),
+]

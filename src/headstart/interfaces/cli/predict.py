@@ -1,0 +1,139 @@
+"""The commands that use a saved model: evaluate and predict."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from headstart.errors import SettingError
+from headstart.interfaces.cli.console import load_dataset, print_json
+from headstart.interfaces.cli.options import Json, ModelFolder, Runtime, Seed, Strict
+
+__all__ = ["evaluate", "predict"]
+
+
+def evaluate(
+    model: ModelFolder,
+    data: Annotated[str, typer.Argument(help="Dataset with classes of the model; some may be missing.")],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split to evaluate: train, val, test or all. Default: the test split, or the images held "
+            "out when the model was made."
+        ),
+    ] = None,
+    novel: Annotated[
+        str | None,
+        typer.Option(
+            help="Dataset whose images belong to none of the model's classes. Measures how often the model "
+            'answers "none of these". Its labels are ignored.'
+        ),
+    ] = None,
+    runtime: Runtime = "openvino",
+    seed: Seed = 0,
+    strict: Strict = False,
+    json: Json = False,
+) -> None:
+    """Evaluate a model on labelled images: accuracy, precision, recall, F1 and confusion matrix.
+
+    Images that the model learned from are recognised and reported separately. The metrics are computed on
+    the new images.
+
+    Example: headstart evaluate runs/parity digits:parity
+    """
+    from headstart.interfaces.cli.tables import evaluated_document, evaluated_text
+    from headstart.models.model import open_model
+    from headstart.system.progress import terminal_progress
+    from headstart.workflows.evaluate import run_evaluation
+
+    opened = open_model(model)
+    with terminal_progress() as progress:
+        found = run_evaluation(
+            opened,
+            load_dataset(data, strict=strict),
+            split=split,
+            novel=None if novel is None else load_dataset(novel, strict=strict),
+            seed=seed,
+            runtime=runtime,
+            progress=progress,
+        )
+    for warning in found.warnings:
+        print(f"headstart: warning: {warning}", file=sys.stderr)
+    if json:
+        print_json(evaluated_document(found))
+    else:
+        print(evaluated_text(found))
+
+
+def predict(
+    model: ModelFolder,
+    images: Annotated[
+        list[str], typer.Argument(help="Image files, folders or globs; - reads paths from stdin.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Number of classes shown per image.")] = 3,
+    runtime: Runtime = "openvino",
+    json: Json = False,
+    csv: Annotated[
+        str | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Write one row per image to FILE, or to stdout with -. Rows are written to FILE.part first; "
+            "after an interruption, the same command continues there.",
+        ),
+    ] = None,
+) -> None:
+    """Predict the class of images, with probabilities and the next most probable classes.
+
+    An image unlike all training images is answered "none of these".
+
+    Example: headstart predict runs/parity image.png folder 'scans/*.png'
+
+    Example: headstart predict runs/parity folder --csv out.csv
+    """
+    if csv is not None:
+        _predict_rows(model, images, top, runtime, csv, json)
+        return
+    from headstart.models.predict import predict_files, to_table
+    from headstart.report.json import to_json
+
+    found = predict_files(model, images, top=top, runtime_name=runtime)
+    text = to_json(found) + "\n" if json else to_table(found)
+    # a name's bytes in no encoding become \udcXX, which is JSON's own escape
+    print(text.encode("utf-8", "backslashreplace").decode(), end="")
+    for fault in found.faults:
+        print(f"headstart: error: {fault}", file=sys.stderr)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: str, json: bool) -> None:
+    """Predictions as rows of a file, or of stdout; status 1 if an image could not be read."""
+    from headstart.models.predict_csv import Asked, check_file, predict_to_file, predict_to_stream
+    from headstart.system.progress import terminal_progress
+
+    asked = Asked(model, tuple(images), top, runtime)
+    if csv != "-":
+        check_file(csv)
+    elif json:
+        raise SettingError("--json and --csv - both write to stdout, expected one of them; leave one out")
+    with terminal_progress() as progress:
+        if csv == "-":
+            done = predict_to_stream(asked, sys.stdout.buffer, progress)
+        else:
+            done = predict_to_file(asked, csv, progress)
+    if json:
+        print_json(done)
+    elif csv != "-":
+        kept = f", {done.n_kept:,} of them by an interrupted run" if done.n_kept else ""
+        print(f"{csv}: {done.n_pictures:,} images in {done.seconds:.1f} s{kept}")
+    if done.n_unread:
+        where = "in the column error" if csv == "-" else f"in the column error of {csv}"
+        print(
+            f"headstart: error: {done.n_unread:,} of {done.n_pictures:,} images could not be read, expected "
+            f"complete image files; the reasons are {where}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)

@@ -1,0 +1,146 @@
+"""The command study: strategies and controls on the same splits, with a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart.interfaces.cli.console import (
+    RESULT,
+    check_output,
+    chosen_layer,
+    command_line,
+    extraction,
+    load_dataset,
+    save_result,
+)
+from headstart.interfaces.cli.options import (
+    AllowLeaks,
+    Augment,
+    Balance,
+    DataName,
+    Device,
+    HeadName,
+    Json,
+    Layer,
+    NoCache,
+    Policy,
+    Pooling,
+    Precision,
+    ReportOutput,
+    Runtime,
+    Seed,
+    Size,
+    SourceName,
+    Strategies,
+    Strict,
+    Tap,
+    Unfreeze,
+    Views,
+)
+
+if TYPE_CHECKING:
+    from headstart.models.model import Model
+
+__all__ = ["study"]
+
+TestSet = Annotated[
+    str | None,
+    typer.Option(help="Separate test set. Images with the same value in its column writer form a group."),
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(
+        help="Protocol: holdout, folds, grouped, leave-one-out or external. Default: chosen from the size of "
+        "the dataset."
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Labels per class in the learning curve, such as 1,5,all. Default: chosen from the size of the "
+        "dataset."
+    ),
+]
+Draws = Annotated[
+    int, typer.Option(min=1, help="Number of random draws of labels and of repeats of the folds.")
+]
+Controls = Annotated[
+    str, typer.Option(help="Controls to compare with: all, none, or a list such as majority,scratch.")
+]
+
+
+def study(
+    source: SourceName,
+    data: DataName,
+    output: ReportOutput,
+    test: TestSet = None,
+    protocol: ProtocolName = None,
+    labels: Labels = None,
+    draws: Draws = 5,
+    controls: Controls = "all",
+    strategies: Strategies = "probe",
+    unfreeze: Unfreeze = "auto",
+    device: Device = "auto",
+    layer: Layer = None,
+    tap: Tap = None,
+    pooling: Pooling = None,
+    head: HeadName = None,
+    augment: Augment = None,
+    views: Views = None,
+    balance: Balance = False,
+    policy: Policy = None,
+    size: Size = None,
+    seed: Seed = 0,
+    runtime: Runtime = "openvino",
+    precision: Precision = None,
+    strict: Strict = False,
+    allow_leaks: AllowLeaks = False,
+    no_cache: NoCache = False,
+    json: Json = False,
+) -> None:
+    """Compare transfer with its controls: learning curve, intervals, paired tests and a verdict.
+
+    Example: headstart study timm:mobilenetv3_small_100 photos -o runs/comparison
+    """
+    from headstart.data.images.augment import parse_views
+    from headstart.sources.registry import open_source
+    from headstart.strategies.finetune.options import parse_opening
+    from headstart.strategies.places import Probe
+    from headstart.system.progress import terminal_progress
+    from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
+
+    check_output(output, RESULT)
+    budgets, with_all = parse_labels(labels)
+    wanted = StudyRequest(
+        Probe(chosen_layer(layer, tap), pooling, head, parse_views(augment, views), balance),
+        protocol,
+        budgets,
+        with_all,
+        draws,
+        parse_controls(controls, strategies),
+        allow_leaks,
+        seed,
+        opening=parse_opening(strategies, unfreeze, device),
+    )
+    with terminal_progress() as progress:
+        dataset = load_dataset(data, strict=strict)
+        result = run_study(
+            open_source(source, dataset, seed, size, policy),
+            dataset,
+            wanted,
+            external=None if test is None else load_dataset(test, strict=strict),
+            trained=_model(source),
+            options=extraction(no_cache, runtime, precision, progress),
+            command=command_line(),
+        )
+    save_result(result, output, json)
+
+
+def _model(source: str) -> Model | None:
+    """The source's own model, where it is one: its classes are a control too."""
+    from headstart.models.model import open_model
+
+    return open_model(source) if Path(source).is_dir() else None

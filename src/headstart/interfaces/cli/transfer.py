@@ -1,0 +1,112 @@
+"""The command transfer: a model from a source and a dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headstart.interfaces.cli.console import (
+    check_output,
+    chosen_layer,
+    command_line,
+    extraction,
+    load_dataset,
+    print_json,
+    print_result,
+)
+from headstart.interfaces.cli.options import (
+    AllowLeaks,
+    Augment,
+    Balance,
+    DataName,
+    Device,
+    HeadName,
+    HoldOut,
+    Json,
+    Layer,
+    ModelOutput,
+    NoCache,
+    Policy,
+    Pooling,
+    Runtime,
+    Seed,
+    Size,
+    SourceName,
+    Strict,
+    Tap,
+    Unfreeze,
+    Views,
+)
+
+__all__ = ["transfer"]
+
+Strategy = Annotated[
+    str,
+    typer.Option(
+        help="probe (frozen source, new head), or finetune (kept only if it beats the probe on held-out "
+        "images)."
+    ),
+]
+
+
+def transfer(
+    source: SourceName,
+    data: DataName,
+    output: ModelOutput,
+    strategy: Strategy = "probe",
+    unfreeze: Unfreeze = "auto",
+    device: Device = "auto",
+    layer: Layer = None,
+    tap: Tap = None,
+    pooling: Pooling = None,
+    head: HeadName = None,
+    augment: Augment = None,
+    views: Views = None,
+    balance: Balance = False,
+    policy: Policy = None,
+    size: Size = None,
+    holdout: HoldOut = None,
+    seed: Seed = 0,
+    runtime: Runtime = "openvino",
+    strict: Strict = False,
+    allow_leaks: AllowLeaks = False,
+    no_cache: NoCache = False,
+    json: Json = False,
+) -> None:
+    """Train a new head on a pretrained source; save the model with a report.
+
+    Example: headstart transfer timm:mobilenetv3_small_100 photos -o runs/photos
+    """
+    from headstart.data.images.augment import parse_views
+    from headstart.interfaces.cli.train import learned_facts
+    from headstart.report.page import render
+    from headstart.sources.registry import open_source
+    from headstart.strategies.finetune.options import parse_transfer
+    from headstart.strategies.places import Probe
+    from headstart.system.progress import terminal_progress
+    from headstart.workflows.transfer.run import run_transfer
+
+    check_output(output, "manifest.json")
+    place = chosen_layer(layer, tap)
+    augmentation, opening = parse_views(augment, views), parse_transfer(strategy, unfreeze, device)
+    with terminal_progress() as progress:
+        dataset = load_dataset(data, strict=strict)
+        done = run_transfer(
+            open_source(source, dataset, seed, size, policy),
+            dataset,
+            Probe(place, pooling, head, augmentation, balance),
+            seed=seed,
+            options=extraction(no_cache, runtime, None, progress),
+            allow_leaks=allow_leaks,
+            command=command_line(),
+            opening=opening,
+            holdout=holdout,
+        )
+    done.learnt.model.save(output, render(done.result))
+    if json:
+        learned = learned_facts(done.learnt, output)
+        print_json({**learned, "report": str(output / "report.html"), "result": done.result})
+    else:
+        print_result(done.result)
+        print(f"\nModel: {output}\nReport: {output / 'report.html'}")

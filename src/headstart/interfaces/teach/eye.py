@@ -1,0 +1,76 @@
+"""A source ready to read a few images at a time, with the augmentation that suits it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.images.augment import Augmentation, augment, parse_augmentation
+from headstart.data.images.decode import decode_bytes
+from headstart.data.images.prepare import fit
+from headstart.data.images.thumbnails import png_address
+from headstart.graph import run as runtime
+from headstart.records import Array, Images, InputSpec, Source
+from headstart.sources.features import Place, feature_graph
+from headstart.strategies.places import Probe, places_of
+
+__all__ = ["HEAD", "SEED", "Eye", "fitting_augmentation", "shown", "small_address"]
+
+
+_VIEWS = 8
+
+
+HEAD = "ridge"
+SEED = 0
+_SHOWN_PX = 72
+
+
+class Eye:
+    """A source made ready to look at a few images at a time; many classrooms share one."""
+
+    def __init__(self, source: Source, augmentation: Augmentation | None) -> None:
+        self.source, self.augmentation = source, augmentation
+        self.place: Place = places_of(source, Probe(tap=source.default_tap, head=HEAD))[2][0]
+        self._batch = 1 + (0 if augmentation is None else augmentation.views)
+        self._graph = runtime.compile_graph(
+            feature_graph(source, [self.place]), precision="fp32", batch_size=self._batch
+        )
+
+        self.rows(
+            np.zeros(source.input.shape, np.uint8), 0
+        )  # the first time loads what later times find there
+
+    def read(self, images: Images) -> Array:
+        """Features of prepared images, (n_images, n_features)."""
+        return self._graph.run(runtime.split_batches(images, self._batch), len(images))
+
+    def rows(self, prepared: NDArray[np.uint8], place: int) -> Array:
+        """Features of an image and its views, which are those of an image at this place of a dataset."""
+        whole = prepared[None]
+        views = [] if self.augmentation is None else range(self.augmentation.views)
+        made = [
+            augment(whole, self.augmentation, seed=SEED, indices=[place], view=v)
+            for v in views
+            if self.augmentation
+        ]
+        return self.read(np.concatenate([whole, *made]))
+
+
+def fitting_augmentation(source: Source) -> Augmentation | None:
+    """How a source's examples are varied, so that few suffice."""
+    if find_spec("torch") is None or find_spec("kornia") is None:
+        return None
+    kind = "handwriting" if source.input.policy == "ink" or source.input.channels == 1 else "photo,flip=0"
+    return parse_augmentation(kind, _VIEWS)
+
+
+def shown(content: bytes, called: str = "the image") -> str:
+    """An image as a page shows it small, as a ``data:`` address; BrokenDataError if it is none."""
+    return small_address(decode_bytes(content, called))
+
+
+def small_address(pixels: NDArray[np.uint8]) -> str:
+    """Pixels as a small image for the page, as a ``data:`` address."""
+    return png_address(fit(pixels, InputSpec(_SHOWN_PX, _SHOWN_PX, 3, policy="letterbox")))

@@ -1,0 +1,59 @@
+"""Records of the teaching page: an example, an answer, and the state of a lesson."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.records import Array, Score
+
+__all__ = ["Answer", "Example", "Lesson"]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image of a class.
+
+    ``number`` stays its own for good; ``content`` is the image as a file; ``address`` shows it small;
+    ``rows`` are the features of the image and of each of its views, (1 + n_views, n_features).
+    """
+
+    number: int
+    label: str
+    content: bytes
+    digest: bytes
+    prepared: NDArray[np.uint8]
+    thumb: NDArray[np.uint8]
+    tiny: bool
+    address: str
+    rows: Array
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What has been learned: ``accuracy`` is None until two classes have two examples each.
+
+    ``wrong`` are the numbers of the examples that the others would have called something else.
+    """
+
+    accuracy: Score | None
+    wrong: tuple[int, ...]
+    remarks: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an image is called, with the probability of each class, 0 - 1, in the order taught.
+
+    ``novelty`` above 1 means none of these, None that too few examples say what is usual; ``similarity``
+    to the nearest example is a cosine, at most 1.
+    """
+
+    called: str
+    probabilities: tuple[tuple[str, float], ...]
+    novelty: float | None
+    nearest: Example
+    similarity: float
