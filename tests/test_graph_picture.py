@@ -9,6 +9,7 @@ from PIL import Image
 
 from headstart.data.images.prepare import fit
 from headstart.graph import build
+from headstart.graph import layers as graph_layers
 from headstart.graph.picture import prepare as picture
 from headstart.graph.picture.tensors import Workspace
 from headstart.graph.run import ReferenceRun
@@ -122,7 +123,7 @@ def test_border_colour_is_the_median_cut_to_a_whole_value():
 def toy(spec: InputSpec, *, novelty: bool = False, n_classes: int = 3) -> bytes:
     """A model: softmax of a fixed mix of its pixels, and the mean of them as novelty."""
     builder = build.GraphBuilder(input_spec=spec)
-    flat = builder.add("Flatten", build.normalise(builder, spec), axis=1)
+    flat = builder.add("Flatten", graph_layers.normalise(builder, spec), axis=1)
     weights = np.random.default_rng(3).normal(0, 0.05, (int(np.prod(spec.shape)), n_classes))
     mixed = builder.add("MatMul", flat, builder.constant("mix", weights.astype(np.float32)))
     builder.add("Softmax", mixed, name=build.PROBABILITIES, axis=1)

@@ -23,7 +23,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import augment, parse_augmentation
 from headstart.data.images.prepare import prepare
 from headstart.data.readers.load import from_arrays, load
-from headstart.graph import build
+from headstart.graph import layers as graph_layers
 from headstart.heads.registry import make_head
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
@@ -71,7 +71,9 @@ def trained(data: Dataset) -> Network:
 
 def judged(network: Network, unknown: Dataset) -> tuple[float, float]:
     """Accuracy on eleven people's drawings of three characters that nine taught; mean and spread of 40."""
-    source = spec_source("drawings", network.spec, build.network_graph(network.spec, network.weights()))
+    source = spec_source(
+        "drawings", network.spec, graph_layers.network_graph(network.spec, network.weights())
+    )
     drawn = from_arrays(prepare(unknown, INPUT), unknown.labels)
     rows = extract(drawn, source, tap=KEPT, pooling="flat")
     assert unknown.groups is not None

@@ -292,7 +292,7 @@ class Network:
         return {name: parameter.value.copy() for name, parameter in self._named()}
 
     def gradients(self) -> dict[str, Array]:
-        """Copy the gradients of the last `backward`, named and shaped like `parameters`, without frozen layers."""
+        """Copy the gradients of the last `backward`, named as in `parameters`, without frozen layers."""
         frozen = self.frozen_names
         return {
             name: parameter.grad.copy()
@@ -301,7 +301,7 @@ class Network:
         }
 
     def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
-        """Take all weights, as `parameters` gives them; ShapeError if a name or shape differs.
+        """Take all weights, as `parameters` gives them.
 
         The values are copied in place, so an optimizer made before stays valid.
         """

@@ -18,6 +18,7 @@ from headstart.data.images.augment import Augmentation, augment
 from headstart.data.images.prepare import batches
 from headstart.errors import UnknownLayerError, nearest
 from headstart.graph import build
+from headstart.graph import pooling as graph_pooling
 from headstart.graph import run as runtime
 from headstart.records import Array, Images, Source
 from headstart.system.cache import Cache, Draft, NullCache
@@ -83,7 +84,7 @@ def extract(
     tap : str, optional
         Where to read, or several such as ``stage4+stage5``. Default: the source's own choice.
     pooling : {'flat', 'avg', 'grid2'}, default='flat'
-        How maps become a row; see ``graph.build.pool``.
+        How maps become a row; see ``graph.graph_pooling.pool``.
     view : View, optional
         Read an augmented view of every image. Default: the images themselves.
     options : Extraction, optional
@@ -141,7 +142,7 @@ def extract_all(
     Rows are written as they come, so memory does not grow with the number of images. A run that was
     interrupted goes on where it stopped: at most the batches in flight are computed again.
     """
-    for tap in (part for joined, _ in places for part in joined.split(build.JOIN)):
+    for tap in (part for joined, _ in places for part in joined.split(graph_pooling.JOIN)):
         if tap not in source.taps:
             raise UnknownLayerError(
                 f"tap {tap!r} is unknown, need one of source {source.name!r}, {nearest(tap, source.taps)}"
@@ -191,8 +192,8 @@ def _computed(
     drafts: dict[Place, Draft] = {}
     try:
         for place, parts in missing.items():
-            taps = place[0].split(build.JOIN)
-            width = sum(build.n_features(source.taps[tap], place[1]) for tap in taps)
+            taps = place[0].split(graph_pooling.JOIN)
+            width = sum(graph_pooling.n_features(source.taps[tap], place[1]) for tap in taps)
             drafts[place] = store.draft(parts, (n_images, width))
         done = min(draft.n_done for draft in drafts.values())
         if done < n_images:
@@ -234,7 +235,7 @@ def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:
     source : Source
         What to cut.
     places : sequence of (tap, pooling)
-        Where, and how maps become rows; see ``graph.build.pool``.
+        Where, and how maps become rows; see ``graph.graph_pooling.pool``.
 
     Returns
     -------
@@ -242,6 +243,6 @@ def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:
         One output for each place, (n, n_features).
     """
     # cut first: above a tap may lie a pooling of ours, with the same names
-    taps = list(dict.fromkeys(tap for joined, _ in places for tap in joined.split(build.JOIN)))
+    taps = list(dict.fromkeys(tap for joined, _ in places for tap in joined.split(graph_pooling.JOIN)))
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    return builder.model([build.read(builder, source.taps, tap, pooling) for tap, pooling in places])
+    return builder.model([graph_pooling.read(builder, source.taps, tap, pooling) for tap, pooling in places])

@@ -16,6 +16,7 @@ from headstart.data.readers.load import load
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.graph import build
+from headstart.graph import layers as graph_layers
 from headstart.models.model import open_model
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.specs import ARCHITECTURES, architecture, layer_shapes
@@ -127,7 +128,7 @@ def open_source(
 
 def _drawings() -> Source:
     spec, weights = drawings_network()
-    source = spec_source("drawings", spec, build.network_graph(spec, weights), weights)
+    source = spec_source("drawings", spec, graph_layers.network_graph(spec, weights), weights)
     return replace(source, notes={"licence": "MIT", "learnt from": "Omniglot (218 characters, none Greek)"})
 
 
@@ -197,7 +198,7 @@ def random_source(spec: NetworkSpec, seed: int) -> Source:
         Named ``random:NETWORK``.
     """
     weights = initial_weights(spec, seed + 1_000)  # never the trained one's first draw
-    return spec_source(f"random:{spec.name}", spec, build.network_graph(spec, weights), weights)
+    return spec_source(f"random:{spec.name}", spec, graph_layers.network_graph(spec, weights), weights)
 
 
 def spec_source(
@@ -252,7 +253,7 @@ def pixel_source(spec: InputSpec) -> Source:
         Named ``pixels``, with one tap.
     """
     builder = build.GraphBuilder(input_spec=spec)
-    builder.add("Identity", build.normalise(builder, spec), name="values")
+    builder.add("Identity", graph_layers.normalise(builder, spec), name="values")
     content = builder.model(["values"]).SerializeToString(deterministic=True)
     shape = (spec.channels, spec.height_px, spec.width_px)
     return Source("pixels", content, spec, {"values": shape}, "values", fingerprint(content))

@@ -22,6 +22,8 @@ from headstart.data.images.prepare import decode
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.evaluation.calibration import reliability
 from headstart.graph import build
+from headstart.graph import layers as graph_layers
+from headstart.graph import pooling as graph_pooling
 from headstart.graph import run as runtime
 from headstart.heads.base import Head, fit_temperature, softmax
 from headstart.heads.novelty import Novelty, fit_novelty
@@ -105,7 +107,7 @@ def network_model(
     Model
     """
     spec, (seen, held) = network.spec, images
-    builder = build.GraphBuilder(build.network_graph(spec, network.weights()))
+    builder = build.GraphBuilder(graph_layers.network_graph(spec, network.weights()))
     logits, calibration = spec.layer_names[-1], {}
     if held is not None:
         answers = network.logits(held[0])
@@ -118,7 +120,7 @@ def network_model(
     shapes = layer_shapes(spec)
     tap = _telling_taps(shapes, spec.layer_names[-2])
     features = runtime.compile_graph(
-        builder.model([build.read(builder, shapes, tap, "flat")]), precision="fp32"
+        builder.model([graph_pooling.read(builder, shapes, tap, "flat")]), precision="fp32"
     )
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
@@ -191,9 +193,9 @@ def probe_model(
     """
     (tap, pooling), head = fitted.place, fitted.head
     # what lies above the tap is cut off first: it may be a head of ours, with the same names
-    taps = tap.split(build.JOIN)
+    taps = tap.split(graph_pooling.JOIN)
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    answer = head.append(builder, build.read(builder, source.taps, tap, pooling))
+    answer = head.append(builder, graph_pooling.read(builder, source.taps, tap, pooling))
     builder.add("Identity", answer, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     plain = model.SerializeToString(deterministic=True)
@@ -258,13 +260,13 @@ def _telling_taps(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
     The last features alone know little but what parts the classes; measured in docs/decisions/0010.
     """
     maps = [name for name, shape in shapes.items() if len(shape) == 3]
-    return build.JOIN.join([*maps[-1:], last])
+    return graph_pooling.JOIN.join([*maps[-1:], last])
 
 
 def _with_novelty(
     builder: build.GraphBuilder, taps: Mapping[str, tuple[int, ...]], place: Place, novelty: Novelty
 ) -> bytes:
-    novelty.append(builder, build.read(builder, taps, *place), build.NOVELTY)
+    novelty.append(builder, graph_pooling.read(builder, taps, *place), build.NOVELTY)
     model = builder.model([build.PROBABILITIES, build.NOVELTY])
     return bytes(model.SerializeToString(deterministic=True))
 

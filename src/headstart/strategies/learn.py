@@ -18,7 +18,7 @@ from headstart.data.images.augment import Augmentation
 from headstart.data.images.prepare import prepare
 from headstart.data.splits import fewest_per_class, holdout
 from headstart.errors import DataError, UnknownClassError
-from headstart.graph import build
+from headstart.graph import pooling as graph_pooling
 from headstart.heads.registry import SEARCHED, make_head
 from headstart.models.model import Model
 from headstart.networks.engines.registry import make_network
@@ -427,7 +427,7 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
         if probe.tap in (None, tap) and probe.pooling in (None, pooling)
     ]
     tap = probe.tap or (open_places[-1][0] if open_places else source.default_tap)
-    maps = len(source.taps.get(tap.split(build.JOIN)[0], ())) > 1
+    maps = len(source.taps.get(tap.split(graph_pooling.JOIN)[0], ())) > 1
     named = (tap, probe.pooling or ("avg" if maps and source.candidates else "flat"))
     places = open_places or [named]
     given = (

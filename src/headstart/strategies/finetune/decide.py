@@ -322,12 +322,13 @@ class Finetuner:
         import onnx
 
         from headstart.graph import build
+        from headstart.graph import pooling as graph_pooling
         from headstart.graph import run as runtime
 
         source, place = opened.source, opened.place
         graph = onnx.ModelProto.FromString(source.graph)
-        builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(build.JOIN)))
-        name = opened.head.append(builder, build.read(builder, source.taps, *place))
+        builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(graph_pooling.JOIN)))
+        name = opened.head.append(builder, graph_pooling.read(builder, source.taps, *place))
         compiled = runtime.compile_graph(
             builder.model([name]), precision="fp32", batch_size=source.batch_size
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import HeadstartError, SourceError
-from headstart.graph import build
+from headstart.graph import layers as graph_layers
 from headstart.heads.base import AffineHead, Head, Standardiser
 from headstart.heads.registry import make_head
 from headstart.heads.trained import TrainedHead
@@ -218,4 +218,4 @@ def _source(before: Source, made: Any) -> Source:
     spec, weights = made
     spec = replace(spec, input=before.input)
     name = f"{before.name}, fine-tuned"
-    return spec_source(name, spec, build.network_graph(spec, weights), weights)
+    return spec_source(name, spec, graph_layers.network_graph(spec, weights), weights)

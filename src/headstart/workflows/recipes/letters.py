@@ -14,7 +14,7 @@ import numpy as np
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
-from headstart.graph import build
+from headstart.graph import layers as graph_layers
 from headstart.models.model import Model
 from headstart.records import PlainTable, Report, Source, TrainSettings
 from headstart.sources.features import Extraction
@@ -183,7 +183,7 @@ def _inverted(model: Model, recipe: LettersRecipe) -> Source:
     )
     spec = replace(spec, input=frame)
     made = spec_source(
-        "the same network as the textbook trains it", spec, build.network_graph(spec, model.weights)
+        "the same network as the textbook trains it", spec, graph_layers.network_graph(spec, model.weights)
     )
     # the graph says nothing of how much of the picture is cut out
     return replace(made, fingerprint=fingerprint(made.graph + repr(frame).encode()))
