@@ -172,7 +172,7 @@ def test_auto_says_what_it_became() -> None:
         ),
         (
             {"precision": "bf16", "runtime": "onnxruntime"},
-            r"precision is 'bf16', expected a CPU and a runtime that compute it .*'onnxruntime'.*use fp32",
+            r"precision is 'bf16', expected a CPU and a runtime .*'onnxruntime'.*use fp32",
         ),
     ],
 )
