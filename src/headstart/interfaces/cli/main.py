@@ -112,7 +112,7 @@ def run(
 
     Example: headstart run odd-to-even --data mnist
     """
-    from headstart.strategies.finetune.options import parse_opening
+    from headstart.strategies.finetune.options import parse_finetune
     from headstart.system.progress import terminal_progress
     from headstart.workflows.recipes.recipe import read_recipe
     from headstart.workflows.recipes.run import Options, run_recipe
@@ -133,7 +133,7 @@ def run(
             size,
             test,
             progress,
-            parse_opening(strategies, unfreeze, device),
+            parse_finetune(strategies, unfreeze, device),
         )
         outcome = run_recipe(wanted, folder, options)
     if json:

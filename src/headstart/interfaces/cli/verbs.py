@@ -112,7 +112,7 @@ def study(
     """
     from headstart.data.images.augment import parse_views
     from headstart.sources.registry import open_source
-    from headstart.strategies.finetune.options import parse_opening
+    from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
     from headstart.system.files import check_place
     from headstart.system.progress import terminal_progress
@@ -129,7 +129,7 @@ def study(
         parse_controls(controls, strategies),
         allow_leaks,
         seed,
-        opening=parse_opening(strategies, unfreeze, device),
+        opening=parse_finetune(strategies, unfreeze, device),
     )
     with terminal_progress() as progress:
         dataset = _loaded(data, strict)

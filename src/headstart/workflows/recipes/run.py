@@ -32,7 +32,7 @@ from headstart.report.page import render
 from headstart.sources.features import Extraction
 from headstart.sources.networks import native_input
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe
@@ -81,7 +81,7 @@ class Options:
     size_px: int | None = None
     test: str | None = None
     progress: Progress = SILENT
-    opening: Opening | None = None
+    opening: FinetuneOptions | None = None
 
     @property
     def extraction(self) -> Extraction:

@@ -44,7 +44,7 @@ from headstart.sources.networks import native_input
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
-from headstart.strategies.finetune.options import Opening, parse_strategies
+from headstart.strategies.finetune.options import FinetuneOptions, parse_strategies
 from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe, fitted, redrawn_probe
 from headstart.strategies.places import CHOSEN, Probe, places_of
 from headstart.strategies.provenance import about_source, made_with
@@ -99,7 +99,7 @@ class Wanted:
     shown: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
-    opening: Opening | None = None
+    opening: FinetuneOptions | None = None
 
 
 @dataclass(frozen=True)
