@@ -19,8 +19,8 @@ from machine import facts
 from thousand_labels import omniglot_source
 
 from headstart.data.readers.load import load
-from headstart.strategies.finetune.decide import Decision, Finetuner, Trial
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.decide import Decision, DepthTrial, Finetuner
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
@@ -49,10 +49,10 @@ def main() -> None:
         chooser = Chooser(reader, Probe("block4", "flat", "linear"))
         truth, everyone = test.codes(train.classes), np.arange(len(test))
         for depth in DEPTHS:
-            tuner, right = Finetuner(reader, chooser, Opening(depth)), []
+            tuner, right = Finetuner(reader, chooser, FinetuneOptions(depth)), []
             for number, places in enumerate(draws):
                 learn = np.searchsorted(kept, places)
-                given = Decision(None, (Trial(depth, 0.0, 0.0),), 0)
+                given = Decision(None, (DepthTrial(depth, 0.0, 0.0),), 0)
                 tuner.decisions[learn.tobytes(), number] = given
                 answers = tuner.strategy(checked=False)(learn, everyone, number)
                 right.append(answers.argmax(axis=1) == truth)

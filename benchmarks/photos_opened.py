@@ -26,7 +26,7 @@ from headstart.evaluation.compare import paired_difference, verdict
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.decide import Finetuner
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import CHOSEN
 from headstart.system.cache import default_cache
@@ -41,7 +41,7 @@ def judged(weights: str, train: Dataset, test: Dataset, asked: argparse.Namespac
     held, accepted = [], []
     for seed in range(asked.seeds):
         begun = perf_counter()
-        tuner = Finetuner(reader, Chooser(reader, CHOSEN), Opening(asked.unfreeze))
+        tuner = Finetuner(reader, Chooser(reader, CHOSEN), FinetuneOptions(asked.unfreeze))
         answers = {
             "probe": tuner.probe(everyone, photos, seed),
             "finetune": tuner.strategy()(everyone, photos, seed),

@@ -43,7 +43,7 @@ from headstart.sources.features import Extraction
 from headstart.sources.networks import spec_source
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.decide import Finetuner
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.finetune.rules import settings_for
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
@@ -92,7 +92,7 @@ def from_scratch(pool: Dataset, asked: Dataset, learn: np.ndarray, seed: int) ->
 
     def answers(places: np.ndarray, what: np.ndarray) -> np.ndarray:
         network = make_network(architecture("best", DIGITS, 10), "torch", seed)
-        settings = settings_for(len(places), DIGITS.height_px, Opening(), seed)
+        settings = settings_for(len(places), DIGITS.height_px, FinetuneOptions(), seed)
         settings = replace(
             training_for("best")[0],
             prune=0.0,
@@ -152,7 +152,7 @@ def main() -> None:
     kept = np.unique(np.concatenate(list(draws.values())))
     pool = train.subset(kept)
     draws = {number: np.searchsorted(kept, one) for number, one in draws.items()}
-    options, opening = Extraction(default_cache()), Opening(asked.unfreeze)
+    options, opening = Extraction(default_cache()), FinetuneOptions(asked.unfreeze)
     sources = {"Omniglot": omniglot_source(asked.source_epochs)}
     if asked.mobilenet:
         sources["MobileNet"] = open_source(f"timm:local-dir:{asked.mobilenet}", pool, 0, asked.size)

@@ -36,7 +36,7 @@ from headstart.strategies.finetune.decide import (
     opened_strategies,
     sentence_of,
 )
-from headstart.strategies.finetune.options import Opening, depths_of, parse_opening, parse_strategies
+from headstart.strategies.finetune.options import FinetuneOptions, depths_of, parse_finetune, parse_strategies
 from headstart.strategies.finetune.rules import (
     alpha_for,
     augmentation_for,
@@ -134,7 +134,7 @@ def trained(
     reader = Reader(source, data, data, FP32)
     rows, codes = reader.rows(place), data.codes()
     head = make_head("ridge").fit(rows, data.labels, classes=data.classes)
-    opening = Opening(depth, alpha=alpha, settings={**SHORT, **changes})
+    opening = FinetuneOptions(depth, alpha=alpha, settings={**SHORT, **changes})
     return open_and_train(
         source,
         place,
@@ -221,14 +221,14 @@ def test_few_photos_go_half_the_way_and_what_is_unlike_them_all_of_it(
     source: Source, photos_source: Source
 ) -> None:
     large = replace(photos_source, notes={**photos_source.notes, "size_px": 224})
-    assert alpha_for(200, large, Opening()) == 0.5
-    assert alpha_for(5_000, large, Opening()) == 1.0
-    assert alpha_for(200, replace(large, input=replace(large.input, channels=1)), Opening()) == 1.0
-    assert alpha_for(200, source, Opening()) == 1.0
-    assert alpha_for(200, large, Opening(alpha=0.9)) == 0.9
+    assert alpha_for(200, large, FinetuneOptions()) == 0.5
+    assert alpha_for(5_000, large, FinetuneOptions()) == 1.0
+    assert alpha_for(200, replace(large, input=replace(large.input, channels=1)), FinetuneOptions()) == 1.0
+    assert alpha_for(200, source, FinetuneOptions()) == 1.0
+    assert alpha_for(200, large, FinetuneOptions(alpha=0.9)) == 0.9
     for wrong in (0.0, 1.5):
         with pytest.raises(SettingError, match=r"alpha is .*, need a share in \(0, 1\]"):
-            Opening(alpha=wrong)
+            FinetuneOptions(alpha=wrong)
 
 
 @pytest.fixture(scope="module", params=["test_resnet", "test_efficientnet"])
@@ -281,7 +281,7 @@ def test_a_part_that_changes_is_noticed(
 
 def tuner(source: Source, pool: Dataset, asked: Dataset, **settings: Any) -> Finetuner:
     reader = Reader(source, pool, asked)
-    opening = Opening("all", settings={**SHORT, **settings})
+    opening = FinetuneOptions("all", settings={**SHORT, **settings})
     return Finetuner(reader, Chooser(reader, Probe("block4", "flat", "ridge")), opening)
 
 
@@ -351,7 +351,7 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
 def test_it_helps_where_the_probe_is_poor(pool: Dataset, asked: Dataset) -> None:
     """On a network that nobody trained there is much to learn."""
     reader = Reader(random_source(architecture("cnn", EIGHT, 10), 0), pool, asked)
-    opening = Opening("all", settings={"epochs": 90, "precision": "fp32"})
+    opening = FinetuneOptions("all", settings={"epochs": 90, "precision": "fp32"})
     one = Finetuner(reader, Chooser(reader, Probe("hidden1", "flat", "ridge")), opening)
     learn, everyone, truth = np.arange(150), np.arange(len(asked)), asked.codes()
     probed = (one.probe(learn, everyone, 0).argmax(1) == truth).mean()
@@ -419,7 +419,7 @@ def test_the_head_leaves_out_some_of_what_it_reads_while_it_learns(source: Sourc
     start = starting_head(None, rows, codes, pool.classes, 0)
     images, found = prepare(pool, source.input), []
     for dropout in (0.0, 0.9):
-        opening = Opening("head", dropout=dropout, settings={**SHORT, "learning_rate": 1e-12})
+        opening = FinetuneOptions("head", dropout=dropout, settings={**SHORT, "learning_rate": 1e-12})
         settings = settings_for(len(pool), 28, opening, 0)
         place, held = PLACES["ours"], (images, codes)
         found.append(
@@ -456,7 +456,7 @@ def test_classes_count_alike_where_the_probe_balances(
     reader = Reader(source, pool, pool)
     for balance in (False, True):
         chooser = Chooser(reader, Probe("block4", "flat", "ridge", balance=balance))
-        Finetuner(reader, chooser, Opening("last", settings=SHORT)).decide(np.arange(230), 0)
+        Finetuner(reader, chooser, FinetuneOptions("last", settings=SHORT)).decide(np.arange(230), 0)
     (_, plain), (codes, shares) = given[0], given[-1]
     assert plain is None
     totals = np.bincount(codes, shares)
@@ -491,7 +491,7 @@ def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> N
         True,
         2,
         ("majority",),
-        opening=Opening("last", settings=SHORT),
+        opening=FinetuneOptions("last", settings=SHORT),
     )
     result = run_study(source, some, wanted)
     rows = {(row.strategy, row.labels_per_class) for row in result.rows}
@@ -512,7 +512,7 @@ def test_a_transfer_keeps_the_better_model(
         source,
         digits.subset(np.arange(900)),
         Probe("block4", "flat", "ridge"),
-        opening=Opening("last", settings=SHORT),
+        opening=FinetuneOptions("last", settings=SHORT),
     )
     model = done.learnt.model
     assert model.manifest.strategy == ("finetune" if accepted else "probe")
@@ -537,7 +537,7 @@ def test_a_network_of_timm_becomes_a_model(photos_source: Source, tmp_path: Path
         photos_source,
         photos(120),
         Probe("stage5", "avg", "linear"),
-        opening=Opening("all", settings=SHORT),
+        opening=FinetuneOptions("all", settings=SHORT),
     )
     tuned.learnt.model.save(tmp_path / "m")
     assert open_model(tmp_path / "m").classes == ("dark", "light")
@@ -546,17 +546,17 @@ def test_a_network_of_timm_becomes_a_model(photos_source: Source, tmp_path: Path
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: Opening("most"), "unfreeze is 'most', need head, last, all, auto or a number"),
+        (lambda: FinetuneOptions("most"), "unfreeze is 'most', need head, last, all, auto or a number"),
         (
-            lambda: Opening(settings={"epoch": 3}),
+            lambda: FinetuneOptions(settings={"epoch": 3}),
             "setting 'epoch' is unknown, need one of TrainSettings",
         ),
         (
             lambda: parse_strategies("probe,finetunes"),
             "strategy is 'finetunes', need some of probe",
         ),
-        (lambda: Opening(dropout=1.0), r"dropout is 1.0, need a share in \[0, 1\)"),
-        (lambda: parse_opening("probe", "all"), "unfreeze is 'all' without the strategy finetune"),
+        (lambda: FinetuneOptions(dropout=1.0), r"dropout is 1.0, need a share in \[0, 1\)"),
+        (lambda: parse_finetune("probe", "all"), "unfreeze is 'all' without the strategy finetune"),
     ],
 )
 def test_a_wish_without_meaning_is_one_sentence(call: Any, said: str) -> None:
@@ -570,18 +570,18 @@ def test_what_has_no_network_cannot_be_opened(pool: Dataset) -> None:
 
 
 def test_the_rule_depends_on_the_data_alone() -> None:
-    small = settings_for(1_000, 28, Opening(), 0)
-    photo = settings_for(244, 224, Opening(), 0)
-    assert small.epochs > settings_for(10_000, 28, Opening(), 0).epochs >= 3
+    small = settings_for(1_000, 28, FinetuneOptions(), 0)
+    photo = settings_for(244, 224, FinetuneOptions(), 0)
+    assert small.epochs > settings_for(10_000, 28, FinetuneOptions(), 0).epochs >= 3
     assert (small.mixup, small.batch_norm) == (0.0, "learn")
-    assert settings_for(100, 28, Opening(), 0).batch_norm == photo.batch_norm == "frozen"
+    assert settings_for(100, 28, FinetuneOptions(), 0).batch_norm == photo.batch_norm == "frozen"
     assert photo.mixup == photo.label_smoothing == 0.0
-    many = settings_for(5_000, 224, Opening(), 0)
+    many = settings_for(5_000, 224, FinetuneOptions(), 0)
     assert min(many.mixup, many.label_smoothing) > 0 and many.batch_norm == "learn"
-    assert settings_for(244, 224, Opening(), 0, handwriting=True).learning_rate > photo.learning_rate
-    assert dropout_for(28, Opening()) > dropout_for(224, Opening()) == 0
-    assert settings_for(10_000, 28, Opening(), 0).batch_norm == "learn"
-    assert not augmentation_for(EIGHT, ("ant", "bee"), Opening()).flips
-    assert augmentation_for(InputSpec(224, 224, 3), ("ant", "bee"), Opening()).flips
-    assert not augmentation_for(InputSpec(224, 224, 3), ("odd", "even"), Opening()).flips
+    assert settings_for(244, 224, FinetuneOptions(), 0, handwriting=True).learning_rate > photo.learning_rate
+    assert dropout_for(28, FinetuneOptions()) > dropout_for(224, FinetuneOptions()) == 0
+    assert settings_for(10_000, 28, FinetuneOptions(), 0).batch_norm == "learn"
+    assert not augmentation_for(EIGHT, ("ant", "bee"), FinetuneOptions()).flips
+    assert augmentation_for(InputSpec(224, 224, 3), ("ant", "bee"), FinetuneOptions()).flips
+    assert not augmentation_for(InputSpec(224, 224, 3), ("odd", "even"), FinetuneOptions()).flips
     assert depths_of("auto")[-1] == "all"

@@ -58,7 +58,7 @@ def folder(models: dict[str, Model], tmp_path: Path) -> Path:
 
 
 def refused(folder: Path | str, said: str = "") -> None:
-    """Opening fails with one line that names the folder."""
+    """FinetuneOptions fails with one line that names the folder."""
     with pytest.raises(ModelError) as caught:
         open_model(folder)
     text = str(caught.value)

@@ -17,7 +17,7 @@ from headstart.models.model import Model, open_model
 from headstart.records import Evaluated, Report, TrainSettings
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
-from headstart.strategies.finetune.options import parse_opening, parse_transfer
+from headstart.strategies.finetune.options import parse_finetune, parse_transfer
 from headstart.strategies.places import Probe
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import default_cache
@@ -319,7 +319,7 @@ def study(
         parse_controls(",".join(controls) or "none", ",".join(strategies)),
         allow_leaks,
         seed,
-        opening=parse_opening(",".join(strategies), unfreeze),
+        opening=parse_finetune(",".join(strategies), unfreeze),
     )
     options = Extraction(default_cache())
     return run_study(frozen, dataset, wanted, external=external, trained=trained, options=options)

@@ -23,7 +23,7 @@ from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes, Difference, Score
 from headstart.system.threads import threads_for
 
-__all__ = ["MOST_IMAGES", "Choice", "Trial", "alike", "choose", "deciding_images"]
+__all__ = ["MOST_IMAGES", "Choice", "PlaceTrial", "alike", "choose", "deciding_images"]
 
 MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
 _FEW = 16  # images by which two places are found to be one
@@ -32,7 +32,7 @@ _LEAST = 3  # images of a class that folds need, of few as of many
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlaceTrial:
     """One layer, pooling and head at its best setting, judged on images left out of the fit.
 
     ``error`` is the mean squared error of its held-out scores; ``loss`` their mean cross-entropy in nats
@@ -65,15 +65,15 @@ class Choice:
     The winner's own accuracy is the best of many and too high: it is no estimate of accuracy on new images.
     """
 
-    trials: tuple[Trial, ...]
+    trials: tuple[PlaceTrial, ...]
     n_tried: int
     n_images: int
-    runner_up: Trial | None
+    runner_up: PlaceTrial | None
     lead: Difference | None
     seconds: float
 
     @property
-    def best(self) -> Trial:
+    def best(self) -> PlaceTrial:
         """The one to take."""
         return self.trials[0]
 
@@ -160,7 +160,7 @@ def choose(
     )
 
 
-def _rank(trial: Trial) -> tuple[float, float]:
+def _rank(trial: PlaceTrial) -> tuple[float, float]:
     """By loss: it compares heads of every kind, and varies less from sample to sample than accuracy."""
     return (trial.loss, -trial.accuracy.value)
 
@@ -182,7 +182,7 @@ class _Judge:
     weights: Array
     seed: int
     clusters: NDArray[np.intp] | None
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[PlaceTrial] = field(default_factory=list)
     right: list[NDArray[np.bool_]] = field(default_factory=list)
     n_tried: int = 0
 
@@ -201,7 +201,7 @@ class _Judge:
                 )
             self.n_tried += len(held.settings)
             found, hits = _judged(held, training)
-            self.trials.append(Trial(tap, pooling, head, *found))
+            self.trials.append(PlaceTrial(tap, pooling, head, *found))
             self.right.append(hits)
 
     def shortlist(self, head: str) -> list[tuple[str, str]]:

@@ -64,7 +64,7 @@ def run(
 
     Example: headstart run odd-to-even --data mnist
     """
-    from headstart.strategies.finetune.options import parse_opening
+    from headstart.strategies.finetune.options import parse_finetune
     from headstart.system.progress import terminal_progress
     from headstart.workflows.recipes.options import RecipeOptions
     from headstart.workflows.recipes.recipe import read_recipe
@@ -86,7 +86,7 @@ def run(
             size,
             test,
             progress,
-            parse_opening(strategies, unfreeze, device),
+            parse_finetune(strategies, unfreeze, device),
         )
         outcome = run_recipe(found, folder, options)
     if json:

@@ -107,7 +107,7 @@ def study(
     """
     from headstart.data.images.augment import parse_views
     from headstart.sources.registry import open_source
-    from headstart.strategies.finetune.options import parse_opening
+    from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
@@ -123,7 +123,7 @@ def study(
         parse_controls(controls, strategies),
         allow_leaks,
         seed,
-        opening=parse_opening(strategies, unfreeze, device),
+        opening=parse_finetune(strategies, unfreeze, device),
     )
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)

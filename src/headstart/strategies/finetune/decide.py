@@ -21,13 +21,13 @@ from headstart.heads.training import class_weights
 from headstart.records import Array, Codes, Images
 from headstart.scratch.losses import cross_entropy
 from headstart.sources.features import Place
-from headstart.strategies.finetune.options import Opening, depths_of
+from headstart.strategies.finetune.options import FinetuneOptions, depths_of
 from headstart.strategies.finetune.rules import is_handwriting, settings_for, side_of
 from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
 from headstart.strategies.fits import Chooser, Reader, Strategy, fitted
 from headstart.system.progress import SILENT, Progress
 
-__all__ = ["OPENED", "Decision", "Finetuner", "Trial", "opened_strategies", "sentence_of"]
+__all__ = ["OPENED", "Decision", "DepthTrial", "Finetuner", "opened_strategies", "sentence_of"]
 
 OPENED = ("finetune", "finetune, unchecked")
 """Names of the strategy and of what it would be without its comparison with the probe."""
@@ -44,7 +44,7 @@ Parts = Sequence[tuple[Indices, Indices]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class DepthTrial:
     """How one depth did on images that it did not learn from: accuracy, loss in nats, and in which epoch.
 
     ``gain`` is how much lower the loss is than the probe's on the same images, and ``error`` the standard
@@ -69,14 +69,14 @@ class Decision:
     ``truth`` are the classes of the images held out, in the order of the trials' logits.
     """
 
-    probe: Trial | None
-    trials: tuple[Trial, ...]
+    probe: DepthTrial | None
+    trials: tuple[DepthTrial, ...]
     n_held: int
     picked: bool = False
     truth: Codes | None = field(default=None, repr=False, compare=False)
 
     @property
-    def best(self) -> Trial | None:
+    def best(self) -> DepthTrial | None:
         """Of the depths: the most accurate, of equals that with the least loss; one that diverged last."""
         return max(
             self.trials, key=lambda one: (np.isfinite(one.loss), one.accuracy, -one.loss), default=None
@@ -141,7 +141,7 @@ class Finetuner:
         Features of the pool and of the images asked.
     chooser : Chooser
         The probe's: a network is opened where the probe reads.
-    opening : Opening
+    opening : FinetuneOptions
         How far and how.
     progress : Progress
         Told which depth is trained.
@@ -149,7 +149,7 @@ class Finetuner:
 
     reader: Reader
     chooser: Chooser
-    opening: Opening = field(default_factory=Opening)
+    opening: FinetuneOptions = field(default_factory=FinetuneOptions)
     progress: Progress = SILENT
     decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
     _judged: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
@@ -220,7 +220,7 @@ class Finetuner:
             losses = _losses(logits, truth)
             gain = stands - losses
             trials.append(
-                Trial(
+                DepthTrial(
                     depth,
                     float((logits.argmax(axis=1) == truth).mean()),
                     float(losses.mean()),
@@ -234,7 +234,7 @@ class Finetuner:
             if done[0].open_parts == done[0].parts:
                 break  # deeper is the same
         right = known.argmax(axis=1) == truth
-        judged = Trial("probe", float(right.mean()), float(stands.mean()), logits=known)
+        judged = DepthTrial("probe", float(right.mean()), float(stands.mean()), logits=known)
         decision = Decision(judged, tuple(trials), len(truth), self._kept(learn), truth)
         best = decision.best
         if best and self._kept(learn):

@@ -20,7 +20,7 @@ from headstart.records import Array, Codes, PlainTable, Source
 from headstart.sources.features import PLAIN, Extraction, extract
 from headstart.strategies.assemble import Fitted, probe_model
 from headstart.strategies.finetune.decide import Decision, Finetuner
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.finetune.rules import augmentation_for
 from headstart.strategies.finetune.train import Opened
 from headstart.strategies.fits import Chooser, Reader
@@ -55,7 +55,7 @@ def attempt(
     dataset: Dataset,
     learnt: Learnt,
     wanted: Probe,
-    opening: Opening,
+    opening: FinetuneOptions,
     parts: Learning,
     *,
     seed: int = 0,
@@ -73,7 +73,7 @@ def attempt(
         The probe.
     wanted : Probe
         Its augmentation and balance.
-    opening : Opening
+    opening : FinetuneOptions
         How far and how.
     parts : Learning
         Images to learn from and, if there are any, those held out.

@@ -1,6 +1,6 @@
-"""How a source is to be opened: which strategies are asked for, how far, and what overrules the rules.
+"""How a source is fine-tuned: which strategies run, how many layers are unfrozen, and what replaces the rules.
 
-In: words. Out: an Opening. Must not import an engine. Called by the command line, studies and recipes.
+What is None is decided by `rules`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = [
     "DEPTHS",
     "FOR",
     "STRATEGIES",
-    "Opening",
+    "FinetuneOptions",
     "depths_of",
-    "parse_opening",
+    "parse_finetune",
     "parse_strategies",
     "parse_transfer",
 ]
@@ -38,7 +38,7 @@ _NAMES = {one.name for one in fields(TrainSettings)}
 
 
 @dataclass(frozen=True)
-class Opening:
+class FinetuneOptions:
     """How far a source is opened and how it is trained; what is None goes by rule.
 
     ``unfreeze`` is ``head`` (nothing of the network), ``last`` (its last part), a number of parts, ``all``,
@@ -78,7 +78,7 @@ def depths_of(unfreeze: str) -> tuple[str, ...]:
     Parameters
     ----------
     unfreeze : str
-        As in `Opening`.
+        As in `FinetuneOptions`.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def parse_strategies(text: str) -> tuple[str, ...]:
     return tuple(one for one in STRATEGIES if one == "probe" or one in names)
 
 
-def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto") -> Opening | None:
+def parse_finetune(strategies: str, unfreeze: str = "auto", device: str = "auto") -> FinetuneOptions | None:
     """How to open a source, if fine-tuning is among the strategies.
 
     Parameters
@@ -144,11 +144,11 @@ def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto")
     strategies : str
         As `parse_strategies` takes them.
     unfreeze, device : str
-        As `Opening` takes them.
+        As `FinetuneOptions` takes them.
 
     Returns
     -------
-    Opening or None
+    FinetuneOptions or None
 
     Raises
     ------
@@ -159,7 +159,7 @@ def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto")
     """
     if "finetune" in parse_strategies(strategies):
         require("torch", extra="train", for_=FOR)
-        return Opening(unfreeze, device=device)
+        return FinetuneOptions(unfreeze, device=device)
     for name, value in (("unfreeze", unfreeze), ("device", device)):
         if value != "auto":
             raise SettingError(
@@ -169,27 +169,27 @@ def parse_opening(strategies: str, unfreeze: str = "auto", device: str = "auto")
     return None
 
 
-def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") -> Opening | None:
+def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") -> FinetuneOptions | None:
     """The same for one strategy that makes a model: probe or finetune.
 
     Parameters
     ----------
     strategy, unfreeze, device : str
-        As `parse_opening` takes them, but one strategy.
+        As `parse_finetune` takes them, but one strategy.
 
     Returns
     -------
-    Opening or None
+    FinetuneOptions or None
 
     Raises
     ------
     SettingError
         If a name means nothing here.
     MissingExtraError
-        As `parse_opening` raises it.
+        As `parse_finetune` raises it.
     """
     if strategy not in STRATEGIES[:2]:
         raise SettingError(
             f"strategy is {strategy!r}, need probe or finetune; to learn from nothing use: headstart train"
         )
-    return parse_opening(strategy, unfreeze, device)
+    return parse_finetune(strategy, unfreeze, device)

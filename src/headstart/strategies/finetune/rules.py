@@ -1,7 +1,6 @@
-"""The one recipe of fine-tuning: what is done where nothing is said, by the data alone.
+"""The rule for fine-tuning: settings, augmentation and dropout by the data alone.
 
-In: how many images, what they are, an Opening that may overrule. Out: settings, views, shares. Must not
-import an engine. Called by finetune and opened_source.
+`FinetuneOptions` replace what it decides.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from math import sqrt
 
 from headstart.data.images.augment import PRESETS, Augmentation, flip_warning, parse_augmentation
 from headstart.records import InputSpec, Source, TrainSettings
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 
 __all__ = ["alpha_for", "augmentation_for", "dropout_for", "is_handwriting", "settings_for", "side_of"]
 
@@ -25,7 +24,7 @@ _DROPOUT_SMALL = 0.25  # as in the network `best`, whose own dropout lies above 
 
 
 def settings_for(
-    n_images: int, side_px: int, opening: Opening, seed: int, *, handwriting: bool = False
+    n_images: int, side_px: int, opening: FinetuneOptions, seed: int, *, handwriting: bool = False
 ) -> TrainSettings:
     """The one recipe: only the length, the size of a batch and how far it goes depend on the data.
 
@@ -35,7 +34,7 @@ def settings_for(
         To learn from.
     side_px : int
         Of what the network computes on: small images are cheap and get many views, photos few.
-    opening : Opening
+    opening : FinetuneOptions
         Its settings go before the rule's.
     seed : int
         Of order, views and mixup.
@@ -54,7 +53,7 @@ def settings_for(
 
     Examples
     --------
-    >>> settings_for(1_000, 28, Opening(), 0).epochs
+    >>> settings_for(1_000, 28, FinetuneOptions(), 0).epochs
     150
     """
     small = side_px <= _SMALL_PX
@@ -104,7 +103,7 @@ def is_handwriting(spec: InputSpec) -> bool:
     return spec.channels == 1 or spec.policy == "ink"
 
 
-def alpha_for(n_images: int, source: Source, opening: Opening) -> float:
+def alpha_for(n_images: int, source: Source, opening: FinetuneOptions) -> float:
     """How far the weights go along the line from before training to after it: of few photos half the way.
 
     A network of photos that meets other photos stands near a good place already; what a short training shakes
@@ -116,7 +115,7 @@ def alpha_for(n_images: int, source: Source, opening: Opening) -> float:
         To learn from.
     source : Source
         Small images and handwriting go all the way.
-    opening : Opening
+    opening : FinetuneOptions
         Its own alpha goes before the rule's.
 
     Returns
@@ -127,14 +126,14 @@ def alpha_for(n_images: int, source: Source, opening: Opening) -> float:
     return (1.0 if far else 0.5) if opening.alpha is None else opening.alpha
 
 
-def dropout_for(side_px: int, opening: Opening) -> float:
+def dropout_for(side_px: int, opening: FinetuneOptions) -> float:
     """Share of what the head reads that a step leaves out: of small images, which go far, a quarter.
 
     Parameters
     ----------
     side_px : int
         Of what the network computes on.
-    opening : Opening
+    opening : FinetuneOptions
         Its own share goes before the rule's.
 
     Returns
@@ -145,7 +144,7 @@ def dropout_for(side_px: int, opening: Opening) -> float:
     return by_rule if opening.dropout is None else opening.dropout
 
 
-def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: Opening) -> Augmentation:
+def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: FinetuneOptions) -> Augmentation:
     """What is done to training images: to handwriting what hands do, to photos what cameras do.
 
     Parameters
@@ -154,7 +153,7 @@ def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: Opening) 
         See `is_handwriting`.
     classes : sequence of str
         A mirror must not change what they mean.
-    opening : Opening
+    opening : FinetuneOptions
         Its own augmentation goes before the rule's.
 
     Returns

@@ -20,7 +20,7 @@ from headstart.networks.training import Held, Loss, OnEpoch, OnStep, fit
 from headstart.records import Array, Codes, Epoch, Images, Source, TrainSettings, Weights
 from headstart.sources.features import Place
 from headstart.sources.registry import kind_of
-from headstart.strategies.finetune.options import FOR, Opening
+from headstart.strategies.finetune.options import FOR, FinetuneOptions
 from headstart.strategies.finetune.rules import alpha_for, augmentation_for, dropout_for, side_of
 from headstart.strategies.judge import training_views
 from headstart.strategies.result import best_epoch
@@ -88,7 +88,7 @@ def open_and_train(
     codes: Codes,
     classes: Sequence[str],
     *,
-    opening: Opening,
+    opening: FinetuneOptions,
     depth: str,
     settings: TrainSettings,
     shares: Array | None = None,
@@ -113,7 +113,7 @@ def open_and_train(
         Their classes.
     classes : sequence of str
         Names.
-    opening : Opening
+    opening : FinetuneOptions
         Views and device.
     depth : str
         One of `depths_of`.

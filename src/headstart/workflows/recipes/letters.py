@@ -19,7 +19,7 @@ from headstart.models.model import Model
 from headstart.records import PlainTable, Report, Source, TrainSettings
 from headstart.sources.features import Extraction
 from headstart.sources.networks import fingerprint, spec_source
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.fits import Reader, Strategy, chosen_probe
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
@@ -69,7 +69,7 @@ def run_letters(
     keep: bool,
     options: Extraction,
     command: str,
-    opening: Opening | None = None,
+    opening: FinetuneOptions | None = None,
 ) -> Letters:
     """Run the experiment from digits to a verdict on letters by other people.
 
@@ -91,7 +91,7 @@ def run_letters(
         Cache, runtime and precision.
     command : str
         What the user typed, for the report.
-    opening : Opening, optional
+    opening : FinetuneOptions, optional
         Fine-tune beside the probe, so.
 
     Returns

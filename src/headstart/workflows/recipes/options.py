@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headstart.records import Report
 from headstart.sources.features import Extraction
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.system.cache import Cache
 from headstart.system.progress import SILENT, Progress
 
@@ -38,7 +38,7 @@ class RecipeOptions:
     size_px: int | None = None
     test: str | None = None
     progress: Progress = SILENT
-    opening: Opening | None = None
+    opening: FinetuneOptions | None = None
 
     @property
     def extraction(self) -> Extraction:

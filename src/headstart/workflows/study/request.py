@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from headstart.data.names import comma_list
 from headstart.errors import SettingError, nearest
 from headstart.records import NetworkSpec, TrainSettings
-from headstart.strategies.finetune.options import Opening, parse_strategies
+from headstart.strategies.finetune.options import FinetuneOptions, parse_strategies
 from headstart.strategies.fits import Strategy
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.workflows.comparison.protocol import Judging
@@ -46,7 +46,7 @@ class StudyRequest:
     shown: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
-    opening: Opening | None = None
+    opening: FinetuneOptions | None = None
 
 
 def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from headstart.evaluation.metrics import evaluate
 from headstart.records import Calibration, Evaluation, Gallery, Report, Source
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.finetune.model import attempt, depth_table
-from headstart.strategies.finetune.options import Opening
+from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.parts import Learning
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.probe import learn_head
@@ -52,7 +52,7 @@ def run_transfer(
     options: Extraction = PLAIN,
     allow_leaks: bool = False,
     command: str = "",
-    opening: Opening | None = None,
+    opening: FinetuneOptions | None = None,
     judge: bool = True,
     holdout: float | None = None,
 ) -> Transferred:
@@ -74,7 +74,7 @@ def run_transfer(
         Go on with images that are in two splits.
     command : str, default=''
         What the user typed, for the report.
-    opening : Opening, optional
+    opening : FinetuneOptions, optional
         Try fine-tuning too, and keep what does better on images held out of the training images. Default:
         the probe alone.
     judge : bool, default=True
@@ -141,7 +141,7 @@ def run_transfer(
     return Transferred(kept, result)
 
 
-def _held_share(opening: Opening | None) -> float | None:
+def _held_share(opening: FinetuneOptions | None) -> float | None:
     """Share held out of a dataset without validation images: by rule, or a fifth where fine-tuning is tried.
 
     Cross-validating fine-tuning would take ten times as long as fine-tuning itself.
