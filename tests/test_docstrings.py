@@ -14,6 +14,20 @@ import headstart
 OWNERS = {"torch_engine": "torch", "api": "starlette", "uploads": "starlette", "listening": "uvicorn"}
 
 
+# what users call is documented in full; inside a package one line is enough
+FACE = {
+    f"headstart.{module}"
+    for module in (
+        "data.readers.load.load",
+        "models.model.open_model",
+        "interfaces.python.train",
+        "interfaces.python.transfer",
+        "interfaces.python.study",
+        "interfaces.python.evaluate",
+    )
+}
+
+
 def modules():
     for found in pkgutil.walk_packages(headstart.__path__, "headstart."):
         name = found.name.rsplit(".", 1)[-1]
@@ -54,7 +68,7 @@ def faults_of(name: str, thing) -> list[str]:
         wrong += [
             f"{name}: {one} is not documented" for one in parameters(thing) if one not in documented(thing)
         ]
-    if len(parameters(thing)) > 2 and not documented(thing):
+    if name in FACE and len(parameters(thing)) > 2 and not documented(thing):
         wrong.append(f"{name} documents none of its {len(parameters(thing))} parameters")
     return wrong
 
