@@ -373,7 +373,7 @@ def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
         ),
         (
             lambda d: learn_head(open_source("pixels", d), d, Probe(head="svm")),
-            "head is 'svm', need one of kernel",
+            "head 'svm' is unknown, expected one of kernel",
         ),
         (
             lambda d: learn_head(open_source("pixels", d), d, Probe(pooling="max")),

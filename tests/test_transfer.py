@@ -452,7 +452,7 @@ def test_a_class_of_one_image_leaves_no_choice(digits: Dataset) -> None:
 
 def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_path: Path) -> None:
     cache = FolderCache(tmp_path)
-    with pytest.raises(SettingError, match="head is 'rigde', need one of"):
+    with pytest.raises(SettingError, match="head 'rigde' is unknown, expected one of"):
         choose_place(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
     with pytest.raises(UnknownLayerError, match="tap 'blok2' is unknown, need one of source 'random:cnn'"):
         choose_place(candidate(few), few, Probe(tap="blok2"), 0, Extraction(cache))
