@@ -151,7 +151,19 @@ def clustered_score(
 def paired(
     right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], together: NDArray[np.generic] | None
 ) -> Difference:
-    """Accuracy of a minus accuracy of b on the same images, by clusters if images have any."""
+    """Accuracy of a minus accuracy of b on the same images, by clusters if images have any.
+
+    Parameters
+    ----------
+    right_a, right_b : ndarray of shape (n_images,) or (n_draws, n_images), bool
+        Whether each was right on each image.
+    together : ndarray of shape (n_images,) or None
+        Images with the same entry depend on each other.
+
+    Returns
+    -------
+    Difference
+    """
     if together is None or len(np.unique(together)) == len(together):
         return paired_difference(right_a, right_b)
     return clustered_difference(right_a, right_b, together)
