@@ -129,7 +129,7 @@ def test_a_stranger_s_file_is_spared(run: Run, refused: Callable[..., Said], spl
     refused("transfer", "pixels", "pics", "-o", "m", names=("'notes.txt'", "no part of an older result"))
     Path("other").mkdir()
     Path("other/notes.txt").write_text("mine")
-    refused("transfer", "pixels", "pics", "-o", "other", names=("other'", "need"))
+    refused("transfer", "pixels", "pics", "-o", "other", names=("other'", "expected"))
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])

@@ -17,13 +17,15 @@ def test_a_number_and_a_unit(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "5 minutes", "0s", "-5m", "m", "1h30m", "nan", "5d"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(SettingError, match=r"budget is .* need a time above 0; write it like 90s, 5m or 1h"):
+    with pytest.raises(
+        SettingError, match=r"budget is .* expected a time above 0; write it like 90s, 5m or 1h"
+    ):
         parse_duration(text, "budget")
 
 
 @pytest.mark.parametrize("text", ["", "1d", "s", "nan", "-1s"])
 def test_what_is_no_time_is_refused_where_none_at_all_is_one(text: str) -> None:
-    with pytest.raises(SettingError, match=r"checkpoint-every is .* need a time; write"):
+    with pytest.raises(SettingError, match=r"checkpoint-every is .* expected a time; write"):
         parse_duration(text, "checkpoint-every", zero=True)
 
 

@@ -104,7 +104,7 @@ def test_wrong_names_are_errors_of_ours(odd: hs.Model) -> None:
     ):
         with pytest.raises(kind) as found:
             call()
-        assert isinstance(found.value, hs.HeadstartError) and "need" in str(found.value)
+        assert isinstance(found.value, hs.HeadstartError) and "expected" in str(found.value)
 
 
 def test_the_names_of_the_package_are_there_and_cost_nothing_until_used() -> None:

@@ -31,8 +31,8 @@ from headstart.strategies.finetune import decide as finetune
 from headstart.strategies.finetune.decide import (
     OPENED,
     Decision,
+    DepthTrial,
     Finetuner,
-    Trial,
     opened_strategies,
     sentence_of,
 )
@@ -286,8 +286,8 @@ def tuner(source: Source, pool: Dataset, asked: Dataset, **settings: Any) -> Fin
 
 
 def test_it_is_taken_only_where_it_is_better() -> None:
-    probe = Trial("probe", 0.9, 0.3)
-    sure, likely, unsure = (Trial("all", 0.92, 0.2, 3, 0.1, error) for error in (0.04, 0.07, 0.11))
+    probe = DepthTrial("probe", 0.9, 0.3)
+    sure, likely, unsure = (DepthTrial("all", 0.92, 0.2, 3, 0.1, error) for error in (0.04, 0.07, 0.11))
     assert Decision(probe, (sure,), 50).accepted
     assert Decision(probe, (likely,), 50).accepted
     assert not Decision(probe, (unsure,), 50).accepted  # one image more may be chance
@@ -304,22 +304,22 @@ def test_it_is_taken_only_where_it_is_better() -> None:
 
 def test_the_sentence_gives_the_losses_and_the_rule() -> None:
     """More images right is not enough, and a sentence without the rule contradicts its figures."""
-    probe = Trial("probe", 0.9367, 0.2)
-    unsure = Decision(probe, (Trial("all", 0.9494, 0.19, 3, 0.01, 0.015),), 158, picked=True)
+    probe = DepthTrial("probe", 0.9367, 0.2)
+    unsure = Decision(probe, (DepthTrial("all", 0.9494, 0.19, 3, 0.01, 0.015),), 158, picked=True)
     assert unsure.sentence == (
         "The probe was kept: fine-tuned (unfrozen: all) 94.94% of 158 held-out images are right with a loss "
         "of 0.1900 nats, with the probe 93.67% with 0.2000. The loss is lower by 0.0100, the threshold is "
         "0.0247. The rule: no fewer held-out images right than with the probe, and a loss that is lower by "
         "more than 1.645 standard errors of the difference."
     )
-    sure = Decision(probe, (Trial("all", 0.9494, 0.15, 3, 0.05, 0.01),), 158)
+    sure = Decision(probe, (DepthTrial("all", 0.9494, 0.15, 3, 0.05, 0.01),), 158)
     assert sure.sentence.startswith("The fine-tuned network was kept: ")
     assert "lower by 0.0500, the threshold is 0.0100" in sure.sentence
-    worse = Decision(probe, (Trial("all", 0.9, 0.3, 3, -0.1, 0.01),), 158)
+    worse = Decision(probe, (DepthTrial("all", 0.9, 0.3, 3, -0.1, 0.01),), 158)
     assert "The loss is higher by 0.1000" in worse.sentence
-    perfect = Decision(replace(probe, accuracy=1.0), (Trial("all", 1.0, 0.1, 3, 0.1, 0.01),), 158)
+    perfect = Decision(replace(probe, accuracy=1.0), (DepthTrial("all", 1.0, 0.1, 3, 0.1, 0.01),), 158)
     assert "nothing can be gained" in perfect.sentence
-    broken = Trial("2", 1.0, float("nan"), 3, float("nan"), float("nan"))
+    broken = DepthTrial("2", 1.0, float("nan"), 3, float("nan"), float("nan"))
     assert "diverged" in Decision(probe, (broken,), 158).sentence
     assert Decision(probe, (broken, *sure.trials), 158).best == sure.trials[0]
     for one in (unsure, sure, worse, perfect):

@@ -432,7 +432,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, stranger: str, resume:
 def test_a_file_in_the_way_is_refused_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(SettingError, match="is a file, need a folder"):
+        with pytest.raises(SettingError, match="is a file, expected a folder"):
             open_(place)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(SettingError, match="need a folder"):

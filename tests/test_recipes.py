@@ -259,7 +259,7 @@ def test_no_test_image_is_learnt_from(
         learnt.update(rows_of(train))
         tested.append(test)
 
-    spy("headstart.strategies.learn", "fit", see_fit)
+    spy("headstart.strategies.scratch", "fit", see_fit)
     spy("headstart.workflows.comparison.baselines", "fit", see_fit)
     spy("headstart.workflows.recipes.run", "learn_network", see_learn)
     spy("headstart.workflows.recipes.run", "learn_head", see_learn)

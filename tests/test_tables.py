@@ -55,7 +55,7 @@ def test_the_result_table_has_a_row_per_strategy_and_a_column_per_budget() -> No
 
 def test_the_evaluation_table_has_accuracy_classes_and_confusion() -> None:
     probs = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 0]] * 0.8 + 0.1
-    found = evaluate("m on d, test", probs, np.array([0, 0, 0, 1, 1, 1]), ("cat", "dog"), 0)
+    found = evaluate("m on d, test", probs, np.array([0, 0, 0, 1, 1, 1]), ("cat", "dog"))
     head, classes, confusion = evaluation_table(found).split("\n\n")
     assert head.startswith("accuracy 0.8333 [0.4365, 0.9699] on 6 images, loss ")
     assert [line.split()[0] for line in classes.splitlines()] == ["class", "cat", "dog", "average"]

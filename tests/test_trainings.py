@@ -220,7 +220,7 @@ def test_interrupted_before_the_first_step_nothing_is_left(
         signal.raise_signal(signal.SIGINT)
 
     place = {
-        "prepare": "headstart.strategies.learn.prepare",
+        "prepare": "headstart.strategies.scratch.prepare",
         "find_rate": "headstart.workflows.train.attend.find_rate",
         "load": "headstart.data.readers.load.load",
     }

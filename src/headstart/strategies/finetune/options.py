@@ -1,4 +1,4 @@
-"""How a source is fine-tuned: which strategies run, how many layers are unfrozen, and what replaces the rules.
+"""How a source is fine-tuned: strategies, how many layers are unfrozen, and what replaces the rules.
 
 What is None is decided by `rules`.
 """
