@@ -146,6 +146,30 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
         FileImages([tmp_path]).read(0)
 
 
+def test_repr_is_one_short_line() -> None:
+    images, labels = np.zeros((3, 8, 8), np.uint8), ["a", "b", "a"]
+    assert repr(from_arrays(images, labels, name="pets")) == "Dataset('pets', n_images=3, n_classes=2)"
+    divided = from_arrays(images, labels, name="pets", splits=["test", "train", "train"])
+    assert repr(divided) == "Dataset('pets', n_images=3, n_classes=2, train, test)"
+
+
+def test_stores_are_used_by_their_protocol(tmp_path: Path, pixels: np.ndarray) -> None:
+    one, other = ArrayImages(pixels), ArrayImages(pixels[:2])
+    (tmp_path / "1.pgm").write_bytes(b"P5 2 1 255 ab")
+    files = FileImages([tmp_path / "1.pgm"])
+    assert (one.image_shape, files.image_shape) == (one.pixels.shape[1:], None)
+    assert (one.paths, files.pixels) == (None, None)
+    assert (one.image_name(1), files.image_name(0)) == ("image 1", str(tmp_path / "1.pgm"))
+    assert files.image(0).ravel().tolist() == list(b"ab") and (one.image(1) == one.pixels[1]).all()
+    header, draft = one.draft(1, 32)
+    assert (header.height_px, header.width_px) == draft.shape[:2]
+    assert one.joined(files) is None and files.joined(one) is None
+    assert one.joined(ArrayImages(np.zeros((1, 2, 3), np.uint8))) is None
+    both, twice = one.joined(other), files.joined(files)
+    assert both is not None and (both.pixels == np.concatenate([one.pixels, other.pixels])).all()
+    assert twice is not None and twice.digests == files.digests * 2
+
+
 def test_digests_must_match_paths() -> None:
     with pytest.raises(
         ShapeError, match=r"^digests has 1 entries, need 2 to match paths; pass one per file$"

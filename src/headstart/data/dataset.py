@@ -28,7 +28,7 @@ __all__ = ["Dataset", "check_same_classes", "require_classes"]
 Names = NDArray[np.str_]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Images with label names, optionally groups and a split column.
 
@@ -105,8 +105,13 @@ class Dataset:
         return faults + ([] if self.splits is None else split_faults(self.splits))
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """Name, sizes and splits in one line; never the columns themselves."""
+        here = "" if self.splits is None else "".join(f", {one}" for one in SPLITS if one in self.splits)
+        return f"Dataset({self.name!r}, n_images={len(self)}, n_classes={len(self.classes)}{here})"
 
     @property
     def together(self) -> NDArray[np.intp] | None:

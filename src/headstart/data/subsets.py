@@ -133,13 +133,13 @@ def apply_view(dataset: Dataset, view: str) -> Dataset:
 
 def _turned(dataset: Dataset) -> Dataset:
     """Four classes of each, so that four times as much can be learnt from drawings (Santoro et al. 2016)."""
-    images = dataset.images
-    if not isinstance(images, ArrayImages) or images.pixels.shape[1] != images.pixels.shape[2]:
+    images = dataset.images.pixels
+    if images is None or images.shape[1] != images.shape[2]:
         raise UnknownViewError(
             f"view {_TURNED!r} does not fit dataset {dataset.name!r}, need square images in memory; "
             "leave the view out"
         )
-    pixels = np.concatenate([np.rot90(images.pixels, turns, axes=(1, 2)) for turns in range(4)])
+    pixels = np.concatenate([np.rot90(images, turns, axes=(1, 2)) for turns in range(4)])
     endings = ["", *(f" turned {90 * turns}" for turns in range(1, 4))]
     return Dataset(
         f"{dataset.name}:{_TURNED}",

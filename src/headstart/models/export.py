@@ -24,9 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit
-from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import ModelError, SettingError, nearest
 from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.picture.prepare import PICTURE, picture_graph
@@ -157,22 +155,13 @@ def _pictures(model: Model, check: Dataset | None) -> Pictures:
         pictures: Pictures = [lambda one=one: one for one in model.samples[:_MAX_CHECKED]]  # type: ignore[misc]
     else:
         places = np.linspace(0, len(check) - 1, min(len(check), _MAX_CHECKED)).astype(int)
-        pictures = [lambda place=int(place): _decoded(check, place) for place in places]  # type: ignore[misc]
+        pictures = [lambda place=int(place): check.images.image(place) for place in places]  # type: ignore[misc]
     if not pictures:
         raise ModelError(
             f"model {model.manifest.name!r} holds no sample pictures, need some to check the export with; "
             "name a dataset: headstart export MODEL --check DATA"
         )
     return pictures
-
-
-def _decoded(dataset: Dataset, place: int) -> NDArray[np.uint8]:
-    images = dataset.images
-    if isinstance(images, FileImages):
-        return decode_bytes(images.read(place), str(images.paths[place]))
-    assert isinstance(images, ArrayImages), "a dataset holds arrays or files"
-    pixels: NDArray[np.uint8] = images.pixels[place]
-    return pixels
 
 
 def _colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

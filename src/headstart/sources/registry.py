@@ -13,7 +13,6 @@ import onnx
 
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
-from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.graph import build
 from headstart.models.model import open_model
@@ -168,16 +167,15 @@ def _timm(
     seed: int = 0,
     size_px: int | None = None,
 ) -> Source:
-    native = native_input(dataset) if dataset and isinstance(dataset.images, ArrayImages) else None
+    native = native_input(dataset) if dataset and dataset.images.image_shape else None
     found = find_network(network, pretrained=pretrained, seed=seed, size_px=size_px)
     return network_source(found, native, name)
 
 
 def native_input(dataset: Dataset, policy: str = "squish") -> InputSpec:
     """The size and channels of a dataset's own images; 64 x 64 colour for files of any size."""
-    if isinstance(dataset.images, ArrayImages):
-        height, width, channels = dataset.images.pixels.shape[1:]
-        return InputSpec(height, width, channels, policy=policy)
+    if dataset.images.image_shape is not None:
+        return InputSpec(*dataset.images.image_shape, policy=policy)
     return InputSpec(_LARGEST_PX, _LARGEST_PX, 3, (0.0,) * 3, (1.0,) * 3, policy=policy)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import decode_bytes
-from headstart.data.stores import ArrayImages, FileImages, read_bytes
+from headstart.data.stores import ImageStore, read_bytes
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Images, InputSpec
 
@@ -190,26 +190,22 @@ def batches(dataset: Dataset, spec: InputSpec, batch_size: int) -> Iterator[Imag
     if batch_size < 1:
         raise SettingError(f"batch_size is {batch_size!r}, need at least 1; 64 suits most machines")
     images = dataset.images
-    if isinstance(images, ArrayImages):
-        return _array_batches(images, spec, batch_size)
-    if isinstance(images, FileImages):
+    if images.pixels is None:
         return _file_batches(images, spec, batch_size)
-    raise ShapeError(
-        f"images is of type {type(images).__name__}, need ArrayImages or FileImages; wrap it in one"
-    )
+    return _array_batches(images, images.pixels, spec, batch_size)
 
 
-def _array_batches(images: ArrayImages, spec: InputSpec, batch_size: int) -> Iterator[Images]:
+def _array_batches(images: ImageStore, pixels: Images, spec: InputSpec, batch_size: int) -> Iterator[Images]:
     for start in range(0, len(images), batch_size):
-        yield _fit_batch(images.pixels[start : start + batch_size], spec)
+        yield _fit_batch(pixels[start : start + batch_size], spec)
         images.release()
 
 
-def _file_batches(images: FileImages, spec: InputSpec, batch_size: int) -> Iterator[Images]:
-    """Keep two batches of small, ready images ahead; whole pictures live only inside a worker."""
+def _file_batches(images: ImageStore, spec: InputSpec, batch_size: int) -> Iterator[Images]:
+    """Keep two batches of prepared images ahead; images of full size exist only inside a worker."""
 
-    def ready(index: int) -> NDArray[np.uint8]:
-        return fit(decode_bytes(images.read(index), str(images.paths[index])), spec)
+    def ready(place: int) -> NDArray[np.uint8]:
+        return fit(images.image(place), spec)
 
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     todo = iter(range(len(images)))

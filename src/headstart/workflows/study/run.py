@@ -21,7 +21,7 @@ from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
 from headstart.data.images.thumbnails import examples_of
 from headstart.data.names import listed
-from headstart.data.stores import ArrayImages, FileImages
+from headstart.data.stores import ArrayImages
 from headstart.data.subsets import view_map
 from headstart.errors import DataError, SettingError, UnknownViewError, nearest
 from headstart.evaluation.calibration import reliability
@@ -284,7 +284,7 @@ def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
 def _prepared(judging: Judging, source: Source) -> Judging:
     """Images in files, for a source of small images: prepared once for it and for its random twins."""
     pool, asked, spec = judging.pool, judging.asked, source.input
-    if not isinstance(pool.images, FileImages) or spec.height_px > _SMALL_PX:
+    if pool.images.paths is None or spec.height_px > _SMALL_PX:
         return judging
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
     fit_asked = fit_pool if asked is pool else replace(asked, images=ArrayImages(prepare(asked, spec)))

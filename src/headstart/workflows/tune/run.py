@@ -18,7 +18,6 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.data.images.prepare import POLICIES
 from headstart.data.images.thumbnails import examples_of
-from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, nearest
 from headstart.evaluation.compare import holm, verdict
 from headstart.networks.specs import ARCHITECTURES
@@ -198,7 +197,7 @@ def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[
                     f"policy is {name!r}, need one of {', '.join(POLICIES)}; {nearest(name, POLICIES)}"
                 )
         return tuple(dict.fromkeys(named))
-    shapes = () if isinstance(dataset.images, ArrayImages) else ("squish", "crop", "letterbox")
+    shapes = ("squish", "crop", "letterbox") if dataset.images.image_shape is None else ()
     return (*shapes, *(["ink"] if _characters(dataset) else []))
 
 
