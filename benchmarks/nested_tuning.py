@@ -58,7 +58,7 @@ def main() -> None:
     made = parser(data=False, repeats=20)
     repeats = made.parse_args().repeats
     if repeats < 2:
-        made.error(f"--repeats is {repeats}, need at least 2")
+        made.error(f"--repeats is {repeats}, expected at least 2")
     begun, whole = perf_counter(), load("digits")
     dataset = whole.subset(nested_subsets(whole.labels, (N_PER_CLASS,), seed=0)[N_PER_CLASS])
     features, n_classes = tables(dataset), len(dataset.classes)

@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="turns of each engine (default 7)")
     repeats = parser.parse_args().repeats
     if repeats < 1:
-        parser.error(f"--repeats is {repeats}, need at least 1")
+        parser.error(f"--repeats is {repeats}, expected at least 1")
     os.environ["OPENBLAS_NUM_THREADS"] = str(THREADS)  # for the workers, which import NumPy afresh
     about = facts("numpy", "torch") | {"threads": THREADS, "batch_size": BATCH_SIZE}
     print(", ".join(f"{name} {value}" for name, value in about.items()))

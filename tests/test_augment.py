@@ -272,15 +272,18 @@ def test_a_preset_can_be_changed() -> None:
         ("texbook", r"^augmentation 'texbook' is not a preset in first place, .*; nearest are textbook$"),
         (
             "",
-            r"^augmentation '' is not a preset in first place, need one of handwriting, many-hands, photo, ",
+            r"^augmentation '' is not a preset in first place, expected one of handwriting, many-hands, photo, ",
         ),
         ("zoom=0.1,photo", r"^augmentation 'photo' is not a preset in first place"),
-        ("shaer=0.2", r"^operation 'shaer' is unknown, need one of blur, .*; nearest are shear$"),
-        ("shear=much", r"^strength of shear is 'much', need a number; write it like shear=0.2$"),
-        ("rotation=181", r"^strength of rotation is 181, need 0 to 180 \(degrees: .*\); choose one in that"),
-        ("zoom=-0.1", r"^strength of zoom is -0.1, need 0 to 0.9 \(relative change"),
-        ("flip=nan", r"^strength of flip is nan, need 0 to 1 \(probability"),
-        ("shaer=1,shift=2", r"operation 'shaer' .*; also strength of shift is 2, need 0 to 0.5"),
+        ("shaer=0.2", r"^operation 'shaer' is unknown, expected one of blur, .*; nearest are shear$"),
+        ("shear=much", r"^strength of shear is 'much', expected a number; write it like shear=0.2$"),
+        (
+            "rotation=181",
+            r"^strength of rotation is 181, expected 0 to 180 \(degrees: .*\); choose one in that",
+        ),
+        ("zoom=-0.1", r"^strength of zoom is -0.1, expected 0 to 0.9 \(relative change"),
+        ("flip=nan", r"^strength of flip is nan, expected 0 to 1 \(probability"),
+        ("shaer=1,shift=2", r"operation 'shaer' .*; also strength of shift is 2, expected 0 to 0.5"),
     ],
 )
 def test_parse_errors(text: str, sentence: str) -> None:
@@ -289,13 +292,15 @@ def test_parse_errors(text: str, sentence: str) -> None:
 
 
 def test_an_augmentation_made_by_hand_is_checked_too() -> None:
-    with pytest.raises(SettingError, match=r"^views is 0, need at least 1; leave augmentation out for none$"):
+    with pytest.raises(
+        SettingError, match=r"^views is 0, expected at least 1; leave augmentation out for none$"
+    ):
         parse_augmentation("textbook", 0)
-    with pytest.raises(SettingError, match=r"^operations are not sorted, need each once, by name"):
+    with pytest.raises(SettingError, match=r"^operations are not sorted, expected each once, by name"):
         Augmentation((("zoom", 0.1), ("shear", 0.1)))
-    with pytest.raises(SettingError, match=r"^operations are not sorted, need each once"):
+    with pytest.raises(SettingError, match=r"^operations are not sorted, expected each once"):
         Augmentation((("zoom", 0.1), ("zoom", 0.2)))
-    with pytest.raises(SettingError, match=r"^strength of zoom is 3, need"):
+    with pytest.raises(SettingError, match=r"^strength of zoom is 3, expected"):
         Augmentation((("zoom", 3.0),))
 
 
@@ -305,15 +310,15 @@ def test_an_augmentation_made_by_hand_is_checked_too() -> None:
         (
             np.zeros((2, 4, 4), np.uint8),
             [0, 1],
-            r"^images has shape \(2, 4, 4\) and dtype uint8, need \(n_im",
+            r"^images has shape \(2, 4, 4\) and dtype uint8, expected \(n_im",
         ),
         (
             np.zeros((2, 4, 4, 1)),
             [0, 1],
-            r"^images has shape \(2, 4, 4, 1\) and dtype float64, need .* uint8",
+            r"^images has shape \(2, 4, 4, 1\) and dtype float64, expected .* uint8",
         ),
         (np.zeros((2, 0, 4, 1), np.uint8), [0, 1], r"^images has shape \(2, 0, 4, 1\)"),
-        (np.zeros((2, 4, 4, 1), np.uint8), [0], r"^indices has 1 entries, need 2 to match images"),
+        (np.zeros((2, 4, 4, 1), np.uint8), [0], r"^indices has 1 entries, expected 2 to match images"),
     ],
 )
 def test_images_of_a_wrong_shape(images: Images, indices: list[int], sentence: str) -> None:
@@ -323,7 +328,7 @@ def test_images_of_a_wrong_shape(images: Images, indices: list[int], sentence: s
 
 @pytest.mark.parametrize(("seed", "index", "view"), [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
 def test_negative_seeds(seed: int, index: int, view: int) -> None:
-    with pytest.raises(SettingError, match=r"is -1, need at least 0; count from 0$"):
+    with pytest.raises(SettingError, match=r"is -1, expected at least 0; count from 0$"):
         augment(noise(1, 4, 4, 1), parse_augmentation("photo"), seed=seed, indices=[index], view=view)
 
 

@@ -24,7 +24,7 @@ def test_calls_run_in_other_processes_in_order_and_their_errors_arrive() -> None
     assert second().tolist() == [0, 1, 2]
 
     def refuse() -> None:
-        raise DataError("images is 0, need 1; add one")
+        raise DataError("images is 0, expected 1; add one")
 
     with pytest.raises(DataError, match="images is 0"):
         run_beside(refuse)()

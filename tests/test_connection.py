@@ -99,7 +99,7 @@ def test_mirrors_that_are_silent_are_one_error_within_seconds() -> None:
     with silence() as first, silence() as second:
         remote = Remote("X/raw/x.gz", (f"{first}/x.gz", f"{second}/x.gz"), "0" * 32)
         with pytest.raises(
-            FetchError, match=r"^dataset 'x' could not be fetched \(\w*Timeout\w*\), need X/raw"
+            FetchError, match=r"^dataset 'x' could not be fetched \(\w*Timeout\w*\), expected X/raw"
         ):
             obtain(remote, "x", download=True)
 

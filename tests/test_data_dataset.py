@@ -62,7 +62,9 @@ def test_a_part_keeps_the_codes_of_the_whole(pets: Dataset) -> None:
 
 def test_codes_by_the_order_of_a_model(pets: Dataset) -> None:
     assert pets.codes(["dog", "cow", "cat"]).tolist() == [0, 2, 0, 1, 2, 1]
-    with pytest.raises(DataError, match=r"^dataset 'pets' has class 'cow', need only 'dog', 'cat'; leave"):
+    with pytest.raises(
+        DataError, match=r"^dataset 'pets' has class 'cow', expected only 'dog', 'cat'; leave"
+    ):
         pets.codes(["dog", "cat"])
 
 
@@ -134,21 +136,47 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
     assert images.read(0) == b"old"
     path.write_bytes(b"new")
     with pytest.raises(
-        BrokenDataError, match=r"^image '.*1.png' has changed since the dataset was read, need it as"
+        BrokenDataError, match=r"^image '.*1.png' has changed since the dataset was read, expected it as"
     ):
         images.read(0)
     path.unlink()
-    with pytest.raises(MissingDataError, match=r"^image '.*1.png' is not there, need a file; mend the path$"):
+    with pytest.raises(
+        MissingDataError, match=r"^image '.*1.png' is not there, expected a file; mend the path$"
+    ):
         images.read(0)
     with pytest.raises(
-        BrokenDataError, match=r"^image '.*' cannot be opened \(Is a directory\), need a readable"
+        BrokenDataError, match=r"^image '.*' cannot be opened \(Is a directory\), expected a readable"
     ):
         FileImages([tmp_path]).read(0)
 
 
+def test_repr_is_one_short_line() -> None:
+    images, labels = np.zeros((3, 8, 8), np.uint8), ["a", "b", "a"]
+    assert repr(from_arrays(images, labels, name="pets")) == "Dataset('pets', n_images=3, n_classes=2)"
+    divided = from_arrays(images, labels, name="pets", splits=["test", "train", "train"])
+    assert repr(divided) == "Dataset('pets', n_images=3, n_classes=2, train, test)"
+
+
+def test_stores_are_used_by_their_protocol(tmp_path: Path, pixels: np.ndarray) -> None:
+    one, other = ArrayImages(pixels), ArrayImages(pixels[:2])
+    (tmp_path / "1.pgm").write_bytes(b"P5 2 1 255 ab")
+    files = FileImages([tmp_path / "1.pgm"])
+    assert (one.image_shape, files.image_shape) == (one.pixels.shape[1:], None)
+    assert (one.paths, files.pixels) == (None, None)
+    assert (one.image_name(1), files.image_name(0)) == ("image 1", str(tmp_path / "1.pgm"))
+    assert files.image(0).ravel().tolist() == list(b"ab") and (one.image(1) == one.pixels[1]).all()
+    header, draft = one.draft(1, 32)
+    assert (header.height_px, header.width_px) == draft.shape[:2]
+    assert one.joined(files) is None and files.joined(one) is None
+    assert one.joined(ArrayImages(np.zeros((1, 2, 3), np.uint8))) is None
+    both, twice = one.joined(other), files.joined(files)
+    assert both is not None and (both.pixels == np.concatenate([one.pixels, other.pixels])).all()
+    assert twice is not None and twice.digests == files.digests * 2
+
+
 def test_digests_must_match_paths() -> None:
     with pytest.raises(
-        ShapeError, match=r"^digests has 1 entries, need 2 to match paths; pass one per file$"
+        ShapeError, match=r"^digests has 1 entries, expected 2 to match paths; pass one per file$"
     ):
         FileImages(["a", "b"], [b""])
 
@@ -156,14 +184,17 @@ def test_digests_must_match_paths() -> None:
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        (np.zeros((2, 3, 3)), r"^images has dtype float64, need uint8; scale to 0 - 255 and convert"),
+        (np.zeros((2, 3, 3)), r"^images has dtype float64, expected uint8; scale to 0 - 255 and convert"),
         (
             np.zeros((2, 3, 8, 8), np.uint8),
-            r"^images has shape \(2, 3, 8, 8\), need \(n_images, height, width\) or",
+            r"^images has shape \(2, 3, 8, 8\), expected \(n_images, height, width\) or",
         ),
-        (np.zeros((2, 0, 8), np.uint8), r"^images has shape \(2, 0, 8\), need"),
-        (np.zeros(4), r"^images has dtype float64, need uint8; .*; also images has shape \(4,\), need"),
-        ([[1]], r"^images is of type list, need a uint8 array; convert it with numpy.asarray$"),
+        (np.zeros((2, 0, 8), np.uint8), r"^images has shape \(2, 0, 8\), expected"),
+        (
+            np.zeros(4),
+            r"^images has dtype float64, expected uint8; .*; also images has shape \(4,\), expected",
+        ),
+        ([[1]], r"^images is of type list, expected a uint8 array; convert it with numpy.asarray$"),
     ],
 )
 def test_images_that_are_none(images: np.ndarray, sentence: str) -> None:
@@ -177,29 +208,29 @@ def test_images_that_are_none(images: np.ndarray, sentence: str) -> None:
         (
             {"labels": ["a"]},
             ShapeError,
-            r"^labels has 1 entries, need 2 to match images; pass one per image$",
+            r"^labels has 1 entries, expected 2 to match images; pass one per image$",
         ),
         (
             {"labels": [["a"], ["b"]]},
             ShapeError,
-            r"^labels has shape \(2, 1\), need \(2,\); pass a 1-D array$",
+            r"^labels has shape \(2, 1\), expected \(2,\); pass a 1-D array$",
         ),
         (
             {"labels": ["a", ""]},
             DataError,
-            r"^labels has 1 empty names, need a name per image; fill them in, or",
+            r"^labels has 1 empty names, expected a name per image; fill them in, or",
         ),
         (
             {"labels": [0.5, 1.0]},
             DataError,
-            r"^labels has dtype float64, need names or whole numbers, none missing;",
+            r"^labels has dtype float64, expected names or whole numbers, none missing;",
         ),
-        ({"labels": ["a", None]}, DataError, r"^labels has dtype object, need names or whole numbers"),
-        ({"groups": ["a"]}, ShapeError, r"^groups has 1 entries, need 2 to match images"),
+        ({"labels": ["a", None]}, DataError, r"^labels has dtype object, expected names or whole numbers"),
+        ({"groups": ["a"]}, ShapeError, r"^groups has 1 entries, expected 2 to match images"),
         (
             {"splits": ["train", "tset"]},
             DataError,
-            r"^split 'tset' is unknown, need train, val or test; rename it$",
+            r"^split 'tset' is unknown, expected train, val or test; rename it$",
         ),
         (
             {"labels": ["a"], "splits": ["a", "b"]},
@@ -217,20 +248,22 @@ def test_columns_that_do_not_fit(columns: dict, kind: type[Exception], sentence:
 def test_classes_must_cover_the_labels() -> None:
     images, labels = np.zeros((2, 3, 3), np.uint8), np.array(["ant", "bee"])
     with pytest.raises(
-        DataError, match=r"^label 'bee' is not among the classes, need one of them, nearest are bees"
+        DataError, match=r"^label 'bee' is not among the classes, expected one of them, nearest are bees"
     ):
         Dataset("x", ArrayImages(images), labels, ("ant", "bees"))
-    with pytest.raises(DataError, match=r"^classes repeats 'ant', need each name once; drop the repeats$"):
+    with pytest.raises(
+        DataError, match=r"^classes repeats 'ant', expected each name once; drop the repeats$"
+    ):
         Dataset("x", ArrayImages(images), labels, ("ant", "bee", "ant"))
     with pytest.raises(
-        DataError, match=r"^labels has dtype int64, need names \(str\); from_arrays turns whole"
+        DataError, match=r"^labels has dtype int64, expected names \(str\); from_arrays turns whole"
     ):
         Dataset("x", images, np.array([0, 1]), ("0", "1"))  # type: ignore[arg-type]
 
 
 def test_nothing_is_no_dataset(pets: Dataset) -> None:
     with pytest.raises(
-        DataError, match=r"^dataset 'arrays' has no images, need at least 1; check what was selected"
+        DataError, match=r"^dataset 'arrays' has no images, expected at least 1; check what was selected"
     ):
         from_arrays(np.zeros((0, 3, 3), np.uint8), np.array([], dtype=str))
     with pytest.raises(DataError, match=r"^dataset 'pets' has no images"):
@@ -240,10 +273,10 @@ def test_nothing_is_no_dataset(pets: Dataset) -> None:
 @pytest.mark.parametrize(
     ("indices", "sentence"),
     [
-        ([6], r"^indices has values 6 to 6, need 0 to 5; use indices of this dataset$"),
-        ([-1], r"^indices has values -1 to -1, need 0 to 5"),
-        ([0.5], r"^indices has shape \(1,\) and dtype float64, need 1-D whole numbers or 6 booleans"),
-        ([True], r"^indices has shape \(1,\) and dtype bool, need 1-D whole numbers or 6 booleans"),
+        ([6], r"^indices has values 6 to 6, expected 0 to 5; use indices of this dataset$"),
+        ([-1], r"^indices has values -1 to -1, expected 0 to 5"),
+        ([0.5], r"^indices has shape \(1,\) and dtype float64, expected 1-D whole numbers or 6 booleans"),
+        ([True], r"^indices has shape \(1,\) and dtype bool, expected 1-D whole numbers or 6 booleans"),
     ],
 )
 def test_indices_that_are_not_there(pets: Dataset, indices: list, sentence: str) -> None:
@@ -254,11 +287,11 @@ def test_indices_that_are_not_there(pets: Dataset, indices: list, sentence: str)
 def test_a_split_that_is_not_there(pets: Dataset) -> None:
     part = pets.subset([0, 5])
     with pytest.raises(
-        DataError, match=r"^split 'val' is not in dataset 'pets', need one of train, test; ask for"
+        DataError, match=r"^split 'val' is not in dataset 'pets', expected one of train, test; ask for"
     ):
         part.split("val")
     with pytest.raises(
-        DataError, match=r"^dataset 'x' has no splits, need a split to take 'test' from it; hold"
+        DataError, match=r"^dataset 'x' has no splits, expected a split to take 'test' from it; hold"
     ):
         from_arrays(np.zeros((1, 3, 3), np.uint8), ["a"], name="x").split("test")
 
@@ -275,6 +308,6 @@ def test_a_test_set_may_lack_a_class_and_have_no_other(pets: Dataset) -> None:
 def test_one_class_is_nothing_to_learn(pets: Dataset) -> None:
     require_classes(pets, at_least=3)
     with pytest.raises(
-        DataError, match=r"^dataset 'pets\[train\]' has class 'dog' only, need at least 2 with images"
+        DataError, match=r"^dataset 'pets\[train\]' has class 'dog' only, expected at least 2 with images"
     ):
         require_classes(pets.subset([0, 2]))

@@ -28,26 +28,32 @@ def test_read_plain_or_packed(pack: type) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", r"^IDX file 'x' is empty \(0 bytes\), need a header and values; fetch it again$"),
-        (idx(IMAGES)[:-1], r"^IDX file 'x' holds 39 bytes, need 40 for shape \(2, 3, 4\); fetch it again$"),
-        (idx(IMAGES) + b"!", r"^IDX file 'x' holds more than 40 bytes, need 40 for shape"),
-        (gzip.compress(idx(IMAGES)[:-1], mtime=0), r"^IDX file 'x' holds 39 bytes, need 40"),
-        (gzip.compress(idx(IMAGES) + b"!", mtime=0), r"^IDX file 'x' holds more than 40 bytes, need 40"),
-        (gzip.compress(idx(IMAGES), mtime=0)[:-12], r"^IDX file 'x' holds \d+ bytes, need 40"),
+        (b"", r"^IDX file 'x' is empty \(0 bytes\), expected a header and values; fetch it again$"),
+        (
+            idx(IMAGES)[:-1],
+            r"^IDX file 'x' holds 39 bytes, expected 40 for shape \(2, 3, 4\); fetch it again$",
+        ),
+        (idx(IMAGES) + b"!", r"^IDX file 'x' holds more than 40 bytes, expected 40 for shape"),
+        (gzip.compress(idx(IMAGES)[:-1], mtime=0), r"^IDX file 'x' holds 39 bytes, expected 40"),
+        (gzip.compress(idx(IMAGES) + b"!", mtime=0), r"^IDX file 'x' holds more than 40 bytes, expected 40"),
+        (gzip.compress(idx(IMAGES), mtime=0)[:-12], r"^IDX file 'x' holds \d+ bytes, expected 40"),
         (
             idx(IMAGES[0]),
-            r"^IDX file 'x' starts with '00000802' and 16 header bytes, need '00000803' and 16 for 3",
+            r"^IDX file 'x' starts with '00000802' and 16 header bytes, expected '00000803' and 16 for 3",
         ),
         (b"\0\0\x0d\x03" + idx(IMAGES)[4:], r"^IDX file 'x' starts with '00000d03' and 16"),
-        (idx(IMAGES)[:9], r"^IDX file 'x' starts with '00000803' and 9 header bytes, need '00000803' and 16"),
+        (
+            idx(IMAGES)[:9],
+            r"^IDX file 'x' starts with '00000803' and 9 header bytes, expected '00000803' and 16",
+        ),
         (b"<html>no such file here</html>", r"^IDX file 'x' starts with '3c68746d' and 16"),
         (
             b"\x1f\x8bnot gzip at all",
-            r"^IDX file 'x' cannot be unpacked \(.*\), need a whole gzip file; fetch it ag",
+            r"^IDX file 'x' cannot be unpacked \(.*\), expected a whole gzip file; fetch it ag",
         ),
         (
             b"\0\0\x08\x03" + b"\xff" * 12,
-            r"^IDX file 'x' claims shape \(4294967295, .*\), need at most \d+ bytes; f",
+            r"^IDX file 'x' claims shape \(4294967295, .*\), expected at most \d+ bytes; f",
         ),
     ],
 )
@@ -60,7 +66,7 @@ def test_an_altered_byte_fails_the_check_sum() -> None:
     packed = bytearray(gzip.compress(idx(IMAGES), mtime=0))
     packed[-5] ^= 1  # in the CRC
     with pytest.raises(
-        BrokenDataError, match=r"^IDX file 'x' cannot be unpacked \(.*incorrect data check\), need"
+        BrokenDataError, match=r"^IDX file 'x' cannot be unpacked \(.*incorrect data check\), expected"
     ):
         parse_idx(bytes(packed), "x", 3)
 
@@ -69,6 +75,6 @@ def test_a_count_that_differs() -> None:
     check_pair(IMAGES, IMAGES[0, 0, :2], ("images", "labels"))
     with pytest.raises(
         BrokenDataError,
-        match=r"^IDX file 'labels' has 4 labels \(12 bytes\), need 2 \(10 bytes\) to match the images in",
+        match=r"^IDX file 'labels' has 4 labels \(12 bytes\), expected 2 \(10 bytes\) to match the images in",
     ):
         check_pair(IMAGES, IMAGES[0, 0], ("images", "labels"))

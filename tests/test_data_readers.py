@@ -106,7 +106,9 @@ def test_idx_sets_plain_and_packed(home: Path, name: str, folder: str, names: li
     assert len(data.classes) == 10
     test = load(name, split="test")
     assert test.fingerprint == data.split("test").fingerprint
-    with pytest.raises(DataError, match=rf"^split 'val' is not in dataset '{name}', need one of train, test"):
+    with pytest.raises(
+        DataError, match=rf"^split 'val' is not in dataset '{name}', expected one of train, test"
+    ):
         load(name, split="val")
 
 
@@ -114,7 +116,7 @@ def test_one_split_reads_its_own_files_only(home: Path) -> None:
     idx_set(home / "MNIST/raw", ("t10k",) * 1, [1, 2])  # type: ignore[arg-type]
     assert load("mnist", split="test").labels.tolist() == ["1", "2"]
     with pytest.raises(
-        MissingDataError, match=r"^dataset 'mnist' is not on this machine, need MNIST/raw/train-images"
+        MissingDataError, match=r"^dataset 'mnist' is not on this machine, expected MNIST/raw/train-images"
     ):
         load("mnist", download=False)
 
@@ -126,7 +128,7 @@ def test_emnist_letters_stand_upright_and_count_from_one(home: Path) -> None:
     assert np.array_equal(data.images.pixels[0, ..., 0], images[0].T)  # type: ignore[attr-defined]
     (home / "EMNIST/raw/emnist-letters-train-labels-idx1-ubyte").write_bytes(idx(np.array([0, 5], np.uint8)))
     with pytest.raises(
-        BrokenDataError, match=r"^label file '.*' has codes from -1 to 4 after the first, need 0 to 25"
+        BrokenDataError, match=r"^label file '.*' has codes from -1 to 4 after the first, expected 0 to 25"
     ):
         load("emnist-letters", split="train")
 
@@ -165,11 +167,11 @@ def test_counts_and_sizes_are_checked(home: Path) -> None:
     labels = home / "MNIST/raw/train-labels-idx1-ubyte"
     labels.write_bytes(idx(np.array([7, 0, 1], np.uint8)))
     with pytest.raises(
-        BrokenDataError, match=r"labels-idx1-ubyte' has 3 labels \(11 bytes\), need 2 \(10 bytes\) to m"
+        BrokenDataError, match=r"labels-idx1-ubyte' has 3 labels \(11 bytes\), expected 2 \(10 bytes\) to m"
     ):
         load("mnist")
     labels.write_bytes(b"")
-    with pytest.raises(BrokenDataError, match=r"labels-idx1-ubyte' is empty \(0 bytes\), need"):
+    with pytest.raises(BrokenDataError, match=r"labels-idx1-ubyte' is empty \(0 bytes\), expected"):
         load("mnist")
 
 
@@ -208,25 +210,25 @@ def test_usps_that_is_not(home: Path, text: str) -> None:
         (
             "mnits",
             UnknownDatasetError,
-            r"^dataset 'mnits' is unknown, need a name in the catalog, nearest are mnist, kmni",
+            r"^dataset 'mnits' is unknown, expected a name in the catalog, nearest are mnist, kmni",
         ),
         ("mnits:odd", UnknownDatasetError, r"^dataset 'mnits' is unknown"),
         (
             "digits:od",
             UnknownSubsetError,
-            r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c, turned or a class",
+            r"^view 'od' is unknown, expected odd, even, parity, 0-4, a,b,c, turned or a class",
         ),
-        ("digits:1,x", UnknownClassError, r"^view '1,x' names class 'x', need classes of the dataset"),
+        ("digits:1,x", UnknownClassError, r"^view '1,x' names class 'x', expected classes of the dataset"),
         (
             "no/such",
             MissingDataError,
-            r"^path 'no/such' is not there, need a folder or a table; mend the path$",
+            r"^path 'no/such' is not there, expected a folder or a table; mend the path$",
         ),
         ("none.csv", MissingDataError, r"^path 'none.csv' is not there"),
         (
             __file__,
             DataError,
-            r"^file '.*\.py' is no table, need a folder of class folders or a table \(.csv, .parquet",
+            r"^file '.*\.py' is no table, expected a folder of class folders or a table \(.csv, .parquet",
         ),
     ],
 )
@@ -238,7 +240,7 @@ def test_names_that_lead_nowhere(name: str, kind: type[Exception], sentence: str
 def test_a_data_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_DATA", "/no/such/folder")
     with pytest.raises(
-        MissingDataError, match=r"^HEADSTART_DATA is '/no/such/folder', need a folder that is there; cr"
+        MissingDataError, match=r"^HEADSTART_DATA is '/no/such/folder', expected a folder that is there; cr"
     ):
         load("mnist")
 
@@ -323,7 +325,7 @@ def test_broken_files_are_listed_or_refused(tmp_path: Path) -> None:
     assert reasons["3.heic"] == "its format .heic is not one we read; convert it to PNG or JPEG"
     assert "truncated" in reasons["2.png"]
     with pytest.raises(
-        BrokenDataError, match=r"^image '.*2.png' cannot be read \(.*\), 3 of 5 such, need whole pictu"
+        BrokenDataError, match=r"^image '.*2.png' cannot be read \(.*\), 3 of 5 such, expected whole pictu"
     ):
         load(tmp_path, strict=True)
 
@@ -362,15 +364,18 @@ def test_postscript_is_never_interpreted() -> None:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ([], r"^folder '.*' has 0 images and no folders, need one folder per class; sort the images into"),
-        (["1.png", "2.png"], r"^folder '.*' has 2 images and no folders, need one folder per class"),
+        (
+            [],
+            r"^folder '.*' has 0 images and no folders, expected one folder per class; sort the images into",
+        ),
+        (["1.png", "2.png"], r"^folder '.*' has 2 images and no folders, expected one folder per class"),
         (
             ["a/1.png", "b/x.txt"],
-            r"^dataset 'set' has no image that can be read of class 'b' in '.*b', need at least o",
+            r"^dataset 'set' has no image that can be read of class 'b' in '.*b', expected at least o",
         ),
         (
             ["a/1.png", "b/bad.png"],
-            r"^dataset 'set' has no image that can be read of class 'b' in '.*b', need at least",
+            r"^dataset 'set' has no image that can be read of class 'b' in '.*b', expected at least",
         ),
         (
             ["train/a/1.png", "val/a/x.txt"],
@@ -378,11 +383,11 @@ def test_postscript_is_never_interpreted() -> None:
         ),
         (
             ["train/a/1.png", "masks/a/1.png"],
-            r"^folder '.*' has 'masks' next to 'train', need folders for splits only",
+            r"^folder '.*' has 'masks' next to 'train', expected folders for splits only",
         ),
         (
             ["val/a/1.png", "valid/a/1.png"],
-            r"^folder '.*' has 'val', 'valid', need one folder per split; merge",
+            r"^folder '.*' has 'val', 'valid', expected one folder per split; merge",
         ),
     ],
 )
@@ -431,7 +436,7 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         load(tmp_path / "t.parquet")
     (tmp_path / "t.parquet").write_bytes(b"no parquet")
     with pytest.raises(
-        BrokenDataError, match=r"^table '.*t.parquet' cannot be read \(.*\), need a whole Parquet file"
+        BrokenDataError, match=r"^table '.*t.parquet' cannot be read \(.*\), expected a whole Parquet file"
     ):
         load(tmp_path / "t.parquet")
     for module in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
@@ -447,32 +452,36 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("text", "kind", "sentence"),
     [
-        ("", DataError, r"^table '.*' has the columns , need path and label; add or rename path and label$"),
+        (
+            "",
+            DataError,
+            r"^table '.*' has the columns , expected path and label; add or rename path and label$",
+        ),
         (
             "path,class\n1.png,a\n",
             DataError,
-            r"has the columns 'path', 'class', need path and label; add or rename lab",
+            r"has the columns 'path', 'class', expected path and label; add or rename lab",
         ),
         (
             "path,label\n",
             DataError,
-            r"^table '.*' has no rows, need at least one; add path and label of an image$",
+            r"^table '.*' has no rows, expected at least one; add path and label of an image$",
         ),
         (
             "path,label\n1.png,a,b\n",
             DataError,
-            r"^row 2 of '.*' has 3 cells, need 2 as in the header; quote cells",
+            r"^row 2 of '.*' has 3 cells, expected 2 as in the header; quote cells",
         ),
         (
             "path,label\n1.png,\n",
             DataError,
-            r"^row 2 of '.*' has no label \(1 such rows\), need one in every row; fill",
+            r"^row 2 of '.*' has no label \(1 such rows\), expected one in every row; fill",
         ),
         ("path,label,group\n1.png,a,\n", DataError, r"^row 2 of '.*' has no group"),
         (
             "path,label,split\n1.png,a,tset\n",
             DataError,
-            r"^row 2 of '.*' has split 'tset', need train, val or test; re",
+            r"^row 2 of '.*' has split 'tset', expected train, val or test; re",
         ),
         ("\n\npath,label\n\n1.png,a\n\n\n1.png,\n", DataError, r"^row 8 of '.*' has no label"),
         ("path,label\n\n1.png,a,b\n", DataError, r"^row 3 of '.*' has 3 cells"),
@@ -482,7 +491,7 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (
             "path,label\n1.png,a\nx.png,a\ny.png,a\n",
             MissingDataError,
-            r"x.png' is not there, 2 of 3 missing, need every",
+            r"x.png' is not there, 2 of 3 missing, expected every",
         ),
         (
             "path,label\n1.png,a\nbad.png,b\n",
@@ -503,7 +512,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path, text: str, kind: type[Except
 def test_a_table_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("path,label\n1.png,\xe9\n".encode("latin-1"))
     with pytest.raises(
-        BrokenDataError, match=r"^table '.*' cannot be read \(.*utf-8.*\), need CSV in UTF-8 with a he"
+        BrokenDataError, match=r"^table '.*' cannot be read \(.*utf-8.*\), expected CSV in UTF-8 with a he"
     ):
         load(tmp_path / "t.csv")
 
@@ -547,7 +556,7 @@ def test_a_file_that_came_altered(home: Path, server: tuple[Path, str]) -> None:
     (folder / "x.gz").write_bytes(b"other")
     with pytest.raises(
         FetchError,
-        match=r"^dataset 'x' could not be fetched \(what came has another MD5\), need X/x.gz; "
+        match=r"^dataset 'x' could not be fetched \(what came has another MD5\), expected X/x.gz; "
         rf"set HEADSTART_DATA to a folder that holds it, or download {url}x.gz to .*/cache/data/X/x.gz$",
     ):
         obtain(Remote("X/x.gz", (url + "x.gz",), hashlib.md5(b"content").hexdigest()), "x", download=True)
@@ -558,7 +567,7 @@ def test_a_network_that_is_not_there(home: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     remote = Remote("X/x.gz", ("http://127.0.0.1:9/x.gz",), "0" * 32)
     with pytest.raises(
-        FetchError, match=r"^dataset 'x' could not be fetched \(ConnectionError\), need X/x.gz; set HE"
+        FetchError, match=r"^dataset 'x' could not be fetched \(ConnectionError\), expected X/x.gz; set HE"
     ):
         obtain(remote, "x", download=True)
 

@@ -74,11 +74,11 @@ def test_a_class_in_one_group_is_learnt_from() -> None:
 
 def test_groups_that_cannot_be_parted() -> None:
     with pytest.raises(
-        DataError, match=r"^groups has 1 group, need at least 2 to part them; leave groups out$"
+        DataError, match=r"^groups has 1 group, expected at least 2 to part them; leave groups out$"
     ):
         holdout(["a", "b"], 0.5, 0, ["g", "g"])
     with pytest.raises(
-        DataError, match=r"^class '[ab]' would be held out with all its groups, need some to learn fro"
+        DataError, match=r"^class '[ab]' would be held out with all its groups, expected some to learn fro"
     ):
         holdout(["a", "a", "b", "b"], 0.5, 0, ["g", "g", "h", "h"])
 
@@ -86,25 +86,25 @@ def test_groups_that_cannot_be_parted() -> None:
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
 def test_a_share_is_a_share(share: float) -> None:
     with pytest.raises(
-        SettingError, match=rf"^share is {share}, need a number between 0 and 1; 0.2 holds out a fifth$"
+        SettingError, match=rf"^share is {share}, expected a number between 0 and 1; 0.2 holds out a fifth$"
     ):
         holdout(LABELS, share, 0)
 
 
 def test_nothing_to_hold_out() -> None:
     with pytest.raises(
-        DataError, match=r"^labels has no class with 2 images, need one to hold any out; add images$"
+        DataError, match=r"^labels has no class with 2 images, expected one to hold any out; add images$"
     ):
         holdout(["a", "b"], 0.5, 0)
 
 
 def test_columns_of_another_shape() -> None:
     with pytest.raises(
-        ShapeError, match=r"^labels has shape \(0,\), need \(n_images,\) with at least 1; pass one per"
+        ShapeError, match=r"^labels has shape \(0,\), expected \(n_images,\) with at least 1; pass one per"
     ):
         holdout([], 0.5, 0)
     with pytest.raises(
-        ShapeError, match=r"^groups has shape \(1,\), need \(100,\) to match labels; pass one per image$"
+        ShapeError, match=r"^groups has shape \(1,\), expected \(100,\) to match labels; pass one per image$"
     ):
         folds(LABELS, 2, 0, [1])
 
@@ -154,19 +154,19 @@ def test_groups_of_one_class_each_are_spread_as_well() -> None:
 @pytest.mark.parametrize("k", [1, 0, 101])
 def test_folds_out_of_range(k: int) -> None:
     with pytest.raises(
-        SettingError, match=rf"^k is {k}, need 2 to 100, the number of images; choose fewer folds$"
+        SettingError, match=rf"^k is {k}, expected 2 to 100, the number of images; choose fewer folds$"
     ):
         folds(LABELS, k, 0)
-    with pytest.raises(SettingError, match=r"^k is 13, need 2 to 12, the number of groups"):
+    with pytest.raises(SettingError, match=r"^k is 13, expected 2 to 12, the number of groups"):
         folds(LABELS, 13, 0, GROUPS)
 
 
 def test_a_class_that_no_fold_could_learn() -> None:
     with pytest.raises(
-        DataError, match=r"^labels has only 1 image of class 'b', need at least 2 to learn from one and"
+        DataError, match=r"^labels has only 1 image of class 'b', expected at least 2 to learn from one and"
     ):
         folds(["a", "a", "b"], 2, 0)
-    with pytest.raises(DataError, match=r"^labels has only 1 group of classes 'a', 'b', need at least 2"):
+    with pytest.raises(DataError, match=r"^labels has only 1 group of classes 'a', 'b', expected at least 2"):
         folds(["a", "a", "b", "b"], 2, 0, [0, 0, 1, 1])
 
 
@@ -183,11 +183,12 @@ def test_subsets_lie_within_each_other() -> None:
 
 def test_subsets_that_cannot_be() -> None:
     with pytest.raises(
-        DataError, match=r"^labels has 20 images at the least of classes 'b', 'c', need 40 of each; ask fo"
+        DataError,
+        match=r"^labels has 20 images at the least of classes 'b', 'c', expected 40 of each; ask fo",
     ):
         nested_subsets(LABELS, (1, 40), seed=0)
     with pytest.raises(
-        SettingError, match=r"^per_class is \(0, 5\), need sizes of at least 1; such as \(1, 5, 10\)$"
+        SettingError, match=r"^per_class is \(0, 5\), expected sizes of at least 1; such as \(1, 5, 10\)$"
     ):
         nested_subsets(LABELS, (0, 5), seed=0)
 

@@ -68,19 +68,19 @@ def test_the_mapping_of_a_collapse() -> None:
         (
             "od",
             UnknownSubsetError,
-            r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c, turned or a class \(known are 0, ",
+            r"^view 'od' is unknown, expected odd, even, parity, 0-4, a,b,c, turned or a class \(known are 0, ",
         ),
         ("", UnknownSubsetError, r"^view '' is unknown"),
-        ("3-1", UnknownSubsetError, r"^view '3-1' runs downwards, need low-high; write 1-3$"),
+        ("3-1", UnknownSubsetError, r"^view '3-1' runs downwards, expected low-high; write 1-3$"),
         (
             "0-12",
             UnknownClassError,
-            r"^view '0-12' names class '12', need classes of the dataset, nearest are",
+            r"^view '0-12' names class '12', expected classes of the dataset, nearest are",
         ),
         (
             "1,33",
             UnknownClassError,
-            r"^view '1,33' names class '33', need classes of the dataset, nearest are 3; mend",
+            r"^view '1,33' names class '33', expected classes of the dataset, nearest are 3; mend",
         ),
         ("1,", UnknownClassError, r"^view '1,' names class ''"),
     ],
@@ -94,7 +94,7 @@ def test_a_view_that_is_none(digits: Dataset, view: str, kind: type[Exception], 
 def test_numbers_are_needed(view: str) -> None:
     with pytest.raises(
         UnknownSubsetError,
-        match=rf"^view '{view}' does not fit classes 'ants', 'bees', need classes that are whole",
+        match=rf"^view '{view}' does not fit classes 'ants', 'bees', expected classes that are whole",
     ):
         view_map(["ants", "bees"], view)
 
@@ -117,6 +117,6 @@ def test_what_is_not_square_is_not_turned() -> None:
 def test_a_view_that_keeps_nothing(digits: Dataset) -> None:
     with pytest.raises(
         UnknownSubsetError,
-        match=r"^view 'odd' keeps no image of dataset 'digits:even', need one that does; its",
+        match=r"^view 'odd' keeps no image of dataset 'digits:even', expected one that does; its",
     ):
         apply_view(apply_view(digits, "even"), "odd")

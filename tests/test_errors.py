@@ -50,7 +50,7 @@ def test_a_class_has_the_parents_drawn(kind: type[HeadstartError]) -> None:
 @pytest.mark.parametrize("kind", real(), ids=lambda kind: kind.__name__)
 def test_the_sentence_is_shown_as_written(kind: type[HeadstartError]) -> None:
     """A KeyError would quote it, an OSError would put a number before it."""
-    assert str(kind("x is 1, need 2; do this")) == "x is 1, need 2; do this"
+    assert str(kind("x is 1, expected 2; do this")) == "x is 1, expected 2; do this"
     assert str(kind()) == kind.__name__
     with pytest.raises(HeadstartError):
         raise kind("x")

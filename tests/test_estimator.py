@@ -338,7 +338,7 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
             "X has values 0 to 1, expected whole numbers",
         ),
         ({"image_shape": (8, 8)}, FLAT - 1.0, CODES, ShapeError, "X has values -1 to 254"),
-        ({}, IMAGES / 255, CODES, ShapeError, "images has dtype float64, need uint8"),
+        ({}, IMAGES / 255, CODES, ShapeError, "images has dtype float64, expected uint8"),
         ({}, IMAGES, None, DataError, "y is None, expected the class of each of 200 images"),
         ({}, IMAGES, CODES[:3], ValueError, "inconsistent numbers of samples"),
         ({}, IMAGES, CODES + 0.5, ValueError, "continuous"),

@@ -115,9 +115,9 @@ def test_certain_and_right_is_nothing_and_certain_and_wrong_is_all():
     [
         (np.ones(3), np.zeros(3, int), 10, ShapeError, "probs has shape"),
         (np.full((2, 2), 0.5), np.zeros(3, int), 10, ShapeError, "to match labels"),
-        (np.full((2, 2), 0.5), np.array([0, 2]), 10, SettingError, "codes from 0 to 2, need 0 to 1"),
+        (np.full((2, 2), 0.5), np.array([0, 2]), 10, SettingError, "codes from 0 to 2, expected 0 to 1"),
         (np.full((2, 2), 0.9), np.zeros(2, int), 10, SettingError, "no probabilities"),
-        (np.full((2, 2), 0.5), np.zeros(2, int), 0, SettingError, "n_bins is 0, need 1 or more"),
+        (np.full((2, 2), 0.5), np.zeros(2, int), 0, SettingError, "n_bins is 0, expected 1 or more"),
     ],
 )
 def test_it_says_what_it_cannot_use(probs, codes, n_bins, error, word):

@@ -155,9 +155,9 @@ def test_verdict_needs_the_test_and_takes_the_sign():
 
 def test_wrong_input_gets_one_sentence():
     right = np.ones(3, bool)
-    with pytest.raises(ShapeError, match=r"correct_b has shape \(2,\), need \(3,\)"):
+    with pytest.raises(ShapeError, match=r"correct_b has shape \(2,\), expected \(3,\)"):
         paired_difference(right, right[:2])
-    with pytest.raises(ShapeError, match=r"dtype int64, need .* of bool"):
+    with pytest.raises(ShapeError, match=r"dtype int64, expected .* of bool"):
         mcnemar(right.astype(np.int64), right)
     with pytest.raises(ShapeError, match=r"correct_a has shape \(1, 3\)"):
         mcnemar(right[None], right[None])

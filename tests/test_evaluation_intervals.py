@@ -53,5 +53,5 @@ def test_wilson_covers_as_often_as_it_says():
     ("successes", "n", "level"), [(3, 2, 0.95), (-1, 2, 0.95), (1, -1, 0.95), (1, 2, 95)]
 )
 def test_wilson_says_what_it_cannot_use(successes, n, level):
-    with pytest.raises(SettingError, match=r"is .*, need .*; pass"):
+    with pytest.raises(SettingError, match=r"is .*, expected .*; pass"):
         wilson(successes, n, level)

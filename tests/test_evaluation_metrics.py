@@ -74,7 +74,7 @@ def test_evaluate_is_the_same_for_the_same_seed():
         (np.full((2, 2), 0.5), np.zeros(3, int), "ab", ShapeError, "to match labels"),
         (np.full((2, 2), 0.5), np.zeros(2, int), "abc", ShapeError, "to match classes"),
         (np.full((2, 2), 0.5), np.zeros(2), "ab", ShapeError, "integer codes"),
-        (np.full((2, 2), 0.5), np.array([0, 2]), "ab", SettingError, "codes from 0 to 2, need 0 to 1"),
+        (np.full((2, 2), 0.5), np.array([0, 2]), "ab", SettingError, "codes from 0 to 2, expected 0 to 1"),
         (np.full((2, 2), 0.9), np.zeros(2, int), "ab", SettingError, "no probabilities"),
         (np.full((2, 2), np.nan), np.zeros(2, int), "ab", SettingError, "no probabilities"),
     ],
@@ -82,12 +82,12 @@ def test_evaluate_is_the_same_for_the_same_seed():
 def test_evaluate_says_what_it_cannot_use(probs, labels, classes, error, word):
     with pytest.raises(error, match=word) as caught:
         evaluate("t", probs, labels, tuple(classes))
-    assert ", need " in str(caught.value)
+    assert ", expected " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_confusion_wants_one_call_per_image():
-    with pytest.raises(ShapeError, match="predicted has 1 entries, need 2"):
+    with pytest.raises(ShapeError, match="predicted has 1 entries, expected 2"):
         confusion(np.array([0, 1]), np.array([0]), 2)
 
 

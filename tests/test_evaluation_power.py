@@ -81,8 +81,8 @@ def test_no_difference_needs_no_number():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ((1, 1, 0), "n_images is 0, need 1 or more"),
-        ((-1, 1, 10), "only_a and only_b are -1 and 1, need 0 or more"),
+        ((1, 1, 0), "n_images is 0, expected 1 or more"),
+        ((-1, 1, 10), "only_a and only_b are -1 and 1, expected 0 or more"),
         ((8, 8, 10), "need 0 or more and n_images = 10 together at most"),
         ((float("nan"), 1, 10), "only_a and only_b are nan"),
     ],
@@ -94,5 +94,5 @@ def test_wrong_counts_get_one_sentence(call, words):
 
 @pytest.mark.parametrize("name", ["alpha", "power"])
 def test_wrong_chances_get_one_sentence(name):
-    with pytest.raises(SettingError, match=f"{name} is 5, need a number between 0 and 1"):
+    with pytest.raises(SettingError, match=f"{name} is 5, expected a number between 0 and 1"):
         images_to_settle(2, 1, 10, **{name: 5})

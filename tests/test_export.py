@@ -181,7 +181,7 @@ def test_faults_of_the_place_and_target_come_before_the_work(tmp_path, monkeypat
         with pytest.raises(SettingError, match="expected a new or empty folder"):
             export_model(kept, to, tmp_path / "taken")
     (tmp_path / "b.onnx").mkdir()
-    with pytest.raises(SettingError, match="is a folder, need a file"):
+    with pytest.raises(SettingError, match="is a folder, expected a file"):
         export_model(kept, "onnx", tmp_path / "b")
 
 

@@ -227,7 +227,7 @@ def test_few_photos_go_half_the_way_and_what_is_unlike_them_all_of_it(
     assert alpha_for(200, source, FinetuneOptions()) == 1.0
     assert alpha_for(200, large, FinetuneOptions(alpha=0.9)) == 0.9
     for wrong in (0.0, 1.5):
-        with pytest.raises(SettingError, match=r"alpha is .*, need a share in \(0, 1\]"):
+        with pytest.raises(SettingError, match=r"alpha is .*, expected a share in \(0, 1\]"):
             FinetuneOptions(alpha=wrong)
 
 
@@ -546,16 +546,16 @@ def test_a_network_of_timm_becomes_a_model(photos_source: Source, tmp_path: Path
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: FinetuneOptions("most"), "unfreeze is 'most', need head, last, all, auto or a number"),
+        (lambda: FinetuneOptions("most"), "unfreeze is 'most', expected head, last, all, auto or a number"),
         (
             lambda: FinetuneOptions(settings={"epoch": 3}),
-            "setting 'epoch' is unknown, need one of TrainSettings",
+            "setting 'epoch' is unknown, expected one of TrainSettings",
         ),
         (
             lambda: parse_strategies("probe,finetunes"),
-            "strategy is 'finetunes', need some of probe",
+            "strategy is 'finetunes', expected some of probe",
         ),
-        (lambda: FinetuneOptions(dropout=1.0), r"dropout is 1.0, need a share in \[0, 1\)"),
+        (lambda: FinetuneOptions(dropout=1.0), r"dropout is 1.0, expected a share in \[0, 1\)"),
         (lambda: parse_finetune("probe", "all"), "unfreeze is 'all' without the strategy finetune"),
     ],
 )

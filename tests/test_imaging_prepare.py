@@ -97,18 +97,21 @@ def test_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> No
     [
         (
             b"",
-            r"^image '\(bytes\)' cannot be read \(it is empty\), need a whole picture in one of PNG, JPEG",
+            r"^image '\(bytes\)' cannot be read \(it is empty\), expected a whole picture in one of PNG, JPEG",
         ),
-        (b"hello", r"^image '\(bytes\)' cannot be read \(it is not a picture\), need a whole picture"),
+        (b"hello", r"^image '\(bytes\)' cannot be read \(it is not a picture\), expected a whole picture"),
         (
             png(Image.new("L", (64, 64)))[:60],
-            r"^image '\(bytes\)' cannot be read \(.*\), need a whole picture",
+            r"^image '\(bytes\)' cannot be read \(.*\), expected a whole picture",
         ),
         (
             png(Image.new("F", (2, 2)), "TIFF"),
             r"its pixels are floating-point numbers, which have no agreed white\)",
         ),
-        (png(Image.new("I", (2, 2), 70000), "TIFF"), r"\(its pixels are 32-bit numbers, need 8 or 16 bits\)"),
+        (
+            png(Image.new("I", (2, 2), 70000), "TIFF"),
+            r"\(its pixels are 32-bit numbers, expected 8 or 16 bits\)",
+        ),
     ],
 )
 def test_broken_pictures_get_one_line(data: bytes, sentence: str) -> None:
@@ -123,7 +126,9 @@ def test_decode_from_a_path(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"x")
     with pytest.raises(BrokenDataError, match=r"^image '.*1.png' cannot be read"):
         decode(tmp_path / "1.png")
-    with pytest.raises(MissingDataError, match=r"^image '.*2.png' is not there, need a file; mend the path$"):
+    with pytest.raises(
+        MissingDataError, match=r"^image '.*2.png' is not there, expected a file; mend the path$"
+    ):
         decode(tmp_path / "2.png")
 
 
@@ -195,11 +200,11 @@ def test_letterbox_looks_at_each_image_on_its_own() -> None:
     [
         (
             InputSpec(8, 8, 1, policy="squsih"),
-            r"^policy 'squsih' is unknown, need squish, crop, letterbox, ink; nearest are sq",
+            r"^policy 'squsih' is unknown, expected squish, crop, letterbox, ink; nearest are sq",
         ),
-        (InputSpec(0, 8, 1), r"^input size is 0 x 8 pixels, need 1 to 16384 each way; change the spec$"),
-        (InputSpec(8, 8, 4), r"^channels is 4, need 1 \(grey\) or 3 \(colour\); change the spec$"),
-        (InputSpec(8, 99_999, 2), r"^input size is 8 x 99999 pixels, .*; also channels is 2, need 1"),
+        (InputSpec(0, 8, 1), r"^input size is 0 x 8 pixels, expected 1 to 16384 each way; change the spec$"),
+        (InputSpec(8, 8, 4), r"^channels is 4, expected 1 \(grey\) or 3 \(colour\); change the spec$"),
+        (InputSpec(8, 99_999, 2), r"^input size is 8 x 99999 pixels, .*; also channels is 2, expected 1"),
     ],
 )
 def test_specs_that_cannot_be(spec: InputSpec, sentence: str) -> None:
@@ -213,7 +218,9 @@ def test_specs_that_cannot_be(spec: InputSpec, sentence: str) -> None:
     "image", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4)), np.zeros((0, 4), np.uint8)]
 )
 def test_images_that_are_none(image: np.ndarray) -> None:
-    with pytest.raises(ShapeError, match=r"^image has shape \(.*\) and dtype .*, need \(height, width\) or"):
+    with pytest.raises(
+        ShapeError, match=r"^image has shape \(.*\) and dtype .*, expected \(height, width\) or"
+    ):
         fit(image, InputSpec(4, 4, 1))
 
 
@@ -305,7 +312,7 @@ def test_batches_read_no_further_than_two_ahead(folder: Dataset, monkeypatch: py
 
 
 def test_a_batch_has_a_size(folder: Dataset) -> None:
-    with pytest.raises(SettingError, match=r"^batch_size is 0, need at least 1; 64 suits most machines$"):
+    with pytest.raises(SettingError, match=r"^batch_size is 0, expected at least 1; 64 suits most machines$"):
         batches(folder, InputSpec(4, 4, 1), 0)
 
 
@@ -313,6 +320,6 @@ def test_a_file_that_changed_is_refused(folder: Dataset) -> None:
     assert isinstance(folder.images, FileImages)
     Image.new("L", (3, 3)).save(folder.images.paths[2])
     with pytest.raises(
-        BrokenDataError, match=r"has changed since the dataset was read, need it as it was; load the"
+        BrokenDataError, match=r"has changed since the dataset was read, expected it as it was; load the"
     ):
         prepare(folder, InputSpec(4, 4, 1))

@@ -62,7 +62,7 @@ def refused(folder: Path | str, said: str = "") -> None:
     with pytest.raises(ModelError) as caught:
         open_model(folder)
     text = str(caught.value)
-    assert "\n" not in text and str(folder) in text and ", need " in text and said in text
+    assert "\n" not in text and str(folder) in text and ", expected " in text and said in text
 
 
 def note_of(data: bytes) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def test_a_manifest_that_is_none_is_refused(folder: Path, text: str | bytes, sai
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
     edit_manifest(folder, lambda document: document.update(format_version=2))
-    refused(folder, "has format version 2, need 1; open it with the version of headstart that wrote it")
+    refused(folder, "has format version 2, expected 1; open it with the version of headstart that wrote it")
 
 
 def test_a_huge_manifest_is_refused_unread(folder: Path) -> None:

@@ -140,18 +140,18 @@ def test_numpy_scalars_and_tuples_come_back_as_plain_values(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arrays", "values", "said"),
     [
-        ({}, {}, r"values\['step'\] is None, need the number of steps"),
-        ({}, {"step": True}, "is True, need"),
-        ({}, {"step": -1}, "is -1, need"),
+        ({}, {}, r"values\['step'\] is None, expected the number of steps"),
+        ({}, {"step": True}, "is True, expected"),
+        ({}, {"step": -1}, "is -1, expected"),
         (
             {},
             {"step": 1, "a": [{"b": np.zeros((9, 9))}]},
-            r"values\['a'\]\[0\]\['b'\] is of type ndarray, need",
+            r"values\['a'\]\[0\]\['b'\] is of type ndarray, expected",
         ),
-        ({}, {"step": 1, "a": {3: 4}}, r"values\['a'\] has the key 3, need text"),
-        ({"a": np.array(["x"])}, {"step": 1}, "array 'a' has dtype <U1, need one of bool, float16"),
-        ({"a": np.zeros(1, complex)}, {"step": 1}, "has dtype complex128, need"),
-        ({"__metadata__": np.zeros(1)}, {"step": 1}, "array is named '__metadata__', need"),
+        ({}, {"step": 1, "a": {3: 4}}, r"values\['a'\] has the key 3, expected text"),
+        ({"a": np.array(["x"])}, {"step": 1}, "array 'a' has dtype <U1, expected one of bool, float16"),
+        ({"a": np.zeros(1, complex)}, {"step": 1}, "has dtype complex128, expected"),
+        ({"__metadata__": np.zeros(1)}, {"step": 1}, "array is named '__metadata__', expected"),
         ({"\udc80": np.zeros(1)}, {"step": 1}, "need a name in Unicode"),
     ],
 )
@@ -237,7 +237,7 @@ def test_due_when_the_interval_is_over(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("wrong", [-1, float("nan")])
 def test_an_interval_below_zero_is_refused(tmp_path: Path, wrong: float) -> None:
-    with pytest.raises(SettingError, match=f"interval_s is {wrong}, need"):
+    with pytest.raises(SettingError, match=f"interval_s is {wrong}, expected"):
         open_(tmp_path, interval_s=wrong)
 
 
@@ -280,7 +280,7 @@ def test_a_resumed_run_goes_on_keeping_two(tmp_path: Path) -> None:
 
 def test_without_resume_checkpoints_are_not_written_over(tmp_path: Path) -> None:
     kept(tmp_path, 1)
-    said = f"{str(tmp_path)!r} holds checkpoints of an interrupted run, need --resume to go on with it; "
+    said = f"{str(tmp_path)!r} holds checkpoints of an interrupted run, expected --resume to go on with it; "
     with pytest.raises(SettingError) as caught:
         open_(tmp_path)
     assert str(caught.value) == said + "or delete the folder"
@@ -312,7 +312,7 @@ def test_another_run_does_not_go_on(tmp_path: Path, now: dict[str, Any], said: s
     with Checkpoints(tmp_path, now, resume=True) as checkpoints, pytest.raises(SettingError) as caught:
         checkpoints.found()
     assert str(caught.value) == (
-        f"checkpoint in {str(tmp_path)!r} is of another run {said}, need the same command; "
+        f"checkpoint in {str(tmp_path)!r} is of another run {said}, expected the same command; "
         "give that, or delete the folder"
     )
     assert names(tmp_path) == [file(1)]
@@ -401,7 +401,7 @@ def test_all_damaged_is_an_error_of_one_line(tmp_path: Path) -> None:
         found(tmp_path)
     assert str(caught.value) == (
         f"checkpoints in {str(tmp_path)!r} are all damaged ({file(2)} is no whole file; {file(1)} is not as "
-        "it was written), need a whole one to go on; delete the folder to start anew"
+        "it was written), expected a whole one to go on; delete the folder to start anew"
     )
 
 
@@ -409,7 +409,9 @@ def test_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "_FORMAT", 2)
     kept(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(CacheError, match=r"all damaged \(step-000000001.safetensors has format 2, need 1\)"):
+    with pytest.raises(
+        CacheError, match=r"all damaged \(step-000000001.safetensors has format 2, expected 1\)"
+    ):
         found(tmp_path)
 
 
@@ -423,7 +425,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, stranger: str, resume:
     with pytest.raises(SettingError) as caught:
         open_(tmp_path, resume=resume)
     assert str(caught.value) == (
-        f"{str(tmp_path)!r} holds {stranger!r}, which is no checkpoint, need a new or empty folder; "
+        f"{str(tmp_path)!r} holds {stranger!r}, which is no checkpoint, expected a new or empty folder; "
         "name another"
     )
     assert names(tmp_path) == [stranger]
@@ -465,7 +467,7 @@ def test_a_full_disk_is_one_line_and_the_old_ones_stay(
         with pytest.raises(CacheError) as caught:
             checkpoints.keep(at(3))
     assert str(caught.value) == (
-        f"checkpoint {file(3)} in {str(tmp_path)!r} cannot be written (No space left on device), need a "
+        f"checkpoint {file(3)} in {str(tmp_path)!r} cannot be written (No space left on device), expected a "
         "folder to write to with room in it; make room or name another"
     )
     assert names(tmp_path) == [file(1), file(2)]
@@ -484,7 +486,7 @@ def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None
             with pytest.raises(SettingError) as caught:
                 open_(tmp_path, resume=resume)
             assert str(caught.value) == (
-                f"{str(tmp_path)!r} is in use by another run, need a folder to itself; "
+                f"{str(tmp_path)!r} is in use by another run, expected a folder to itself; "
                 "wait for it or name another"
             )
         assert leftover.exists()

@@ -269,19 +269,21 @@ def test_images_of_another_shape_are_refused(engine: str, shape: tuple[int, ...]
     network.start(SETTINGS)
     images = np.zeros((2, *shape), np.uint8)
     for call in (network.logits, lambda x: network.train_step(x, np.zeros(2, np.int64), RATE)):
-        with pytest.raises(ShapeError, match=r"images have shape \(2, .*, need \(n, 8, 8, 1\)"):
+        with pytest.raises(ShapeError, match=r"images have shape \(2, .*, expected \(n, 8, 8, 1\)"):
             call(images)
 
 
 def test_an_unknown_optimizer_is_refused(engine: str) -> None:
     names = "adam, adamw, sgd" if engine == "scratch" else "adam, adamw, muon, sgd"
-    with pytest.raises(SettingError, match=f"optimizer is 'adamm', need one of {names}; nearest are adam"):
+    with pytest.raises(
+        SettingError, match=f"optimizer is 'adamm', expected one of {names}; nearest are adam"
+    ):
         make_network(SPECS["mlp"], engine).start(TrainSettings(optimizer="adamm"))
 
 
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(
-        SettingError, match="engine is 'torhc', need one of scratch, torch; nearest are torch"
+        SettingError, match="engine is 'torhc', expected one of scratch, torch; nearest are torch"
     ):
         make_network(SPECS["mlp"], "torhc")
 

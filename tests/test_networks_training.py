@@ -290,16 +290,19 @@ def test_it_learns_real_digits(engine: str, data: Data, held: Data) -> None:
     [
         (
             {"schedule": "onecycle"},
-            "schedule is 'onecycle', need one of constant, cosine, one-cycle; nearest are one-cycle",
+            "schedule is 'onecycle', expected one of constant, cosine, one-cycle; nearest are one-cycle",
         ),
-        ({"epochs": 0}, "epochs is 0, batch_size 32, need both at least 1"),
-        ({"batch_size": 0}, "epochs is 2, batch_size 0, need both at least 1"),
-        ({"prune": 1.0}, r"prune is 1.0, need a share in \[0, 1\)"),
-        ({"prune": -0.1}, r"prune is -0.1, need a share in \[0, 1\)"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0, need a number above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan, need a number above 0"),
-        ({"patience": 2}, "patience is 2 without validation images, need some to stop by; hold a share out"),
-        ({"optimizer": "adma"}, "optimizer is 'adma', need one of adam, adamw, sgd; nearest are adam"),
+        ({"epochs": 0}, "epochs is 0, batch_size 32, expected both at least 1"),
+        ({"batch_size": 0}, "epochs is 2, batch_size 0, expected both at least 1"),
+        ({"prune": 1.0}, r"prune is 1.0, expected a share in \[0, 1\)"),
+        ({"prune": -0.1}, r"prune is -0.1, expected a share in \[0, 1\)"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0, expected a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan, expected a number above 0"),
+        (
+            {"patience": 2},
+            "patience is 2 without validation images, expected some to stop by; hold a share out",
+        ),
+        ({"optimizer": "adma"}, "optimizer is 'adma', expected one of adam, adamw, sgd; nearest are adam"),
     ],
 )
 def test_a_setting_without_meaning_is_one_sentence(
@@ -319,7 +322,7 @@ def test_all_faults_of_a_call_are_told_together(data: Data) -> None:
 
 @pytest.mark.parametrize(("n_images", "n_labels"), [(0, 0), (3, 2), (2, 3)])
 def test_images_and_labels_must_match(n_images: int, n_labels: int) -> None:
-    with pytest.raises(ShapeError, match=f"images number {n_images}, labels {n_labels}, need as many"):
+    with pytest.raises(ShapeError, match=f"images number {n_images}, labels {n_labels}, expected as many"):
         fit(Recorder(), numbered(n_images)[0], numbered(n_labels)[1], settings())
 
 

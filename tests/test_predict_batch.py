@@ -256,7 +256,8 @@ def test_what_changed_in_the_folder_is_answered_anew(
 def test_killed_for_good_at_some_moment(asked: Asked, whole: bytes, shelf: Path) -> None:
     """Kill -9 on the real command, then the same command."""
     slow = (
-        "import sys, time\nfrom pathlib import Path\nfrom headstart.models import predict_csv as predict_batch\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from headstart.models import predict_csv as predict_batch\n"
         "real, part = predict_batch.answer_pictures, Path('out.csv.part')\n"
         "def slowly(*words, **options):\n    for batch in real(*words, **options):\n"
         "        if part.exists() and part.stat().st_size > 4096:\n            time.sleep(600)\n"
@@ -385,7 +386,7 @@ def test_the_command_writes_a_file(run: Run, asked: Asked, whole: bytes, shelf: 
     said = run("predict", asked.model, shelf, "--top", "2", "--csv", "out.csv")
     assert said.code == 1 and said.out.startswith("out.csv: 199 images in ")
     assert said.err == (
-        f"{ERROR}1 of 199 images could not be read, need whole picture files; "
+        f"{ERROR}1 of 199 images could not be read, expected whole picture files; "
         "each says why in the column error of out.csv\n"
     )
     assert Path("out.csv").read_bytes() == whole

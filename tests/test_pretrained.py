@@ -485,12 +485,12 @@ def test_a_folder_that_is_not_whole_is_one_line(damage: str, folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("timm:resnet51", "is unknown, need a network of timm, nearest are resnet51q, resnet50"),
-        ("timm:resnet50.nonsense", "has no pretrained weights, need one of its tags, known are a1_in1k"),
+        ("timm:resnet51", "is unknown, expected a network of timm, nearest are resnet51q, resnet50"),
+        ("timm:resnet50.nonsense", "has no pretrained weights, expected one of its tags, known are a1_in1k"),
         ("timm:resnet50.a1_in1", "nearest are a1_in1k"),
-        ("timm:test_mambaout", "has no pretrained weights, need a network that has some"),
-        ("timm:", "is unknown, need a network of timm"),
-        ("timm:../resnet50", "is unknown, need a network of timm"),
+        ("timm:test_mambaout", "has no pretrained weights, expected a network that has some"),
+        ("timm:", "is unknown, expected a network of timm"),
+        ("timm:../resnet50", "is unknown, expected a network of timm"),
         ("random:timm:resnet51", "nearest are resnet51q, resnet50"),
     ],
 )

@@ -159,7 +159,7 @@ def test_what_lies_there_is_neither_lost_nor_mistaken(few: Dataset, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         run_training(few, SCRATCH, TrainingFiles(output), progress=Stop(2))
     before = contents(checkpoints_of(output))
-    with pytest.raises(SettingError, match="holds checkpoints of an interrupted run, need --resume"):
+    with pytest.raises(SettingError, match="holds checkpoints of an interrupted run, expected --resume"):
         run_training(few, SCRATCH, TrainingFiles(output))
     others = {
         "settings.batch_size": (few, replace(SCRATCH, settings={**SCRATCH.settings, "batch_size": 64})),

@@ -119,7 +119,7 @@ def test_a_group_is_not_parted() -> None:
 
 
 def test_there_must_be_something_to_learn_from() -> None:
-    with pytest.raises(DataError, match="split 'train' is not in dataset 'blank', need one of test"):
+    with pytest.raises(DataError, match="split 'train' is not in dataset 'blank', expected one of test"):
         training_parts(blank(["a", "b"], splits=np.array(["test", "test"])), 0)
     with pytest.raises(DataError, match="need at least 2 with images"):
         training_parts(blank(["a", "a"]), 0)
@@ -366,10 +366,13 @@ def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("learn", "said"),
     [
-        (lambda d: learn_network(d, network="cmm"), "network is 'cmm', need one of best, cnn, mlp, mlp-wide"),
+        (
+            lambda d: learn_network(d, network="cmm"),
+            "network is 'cmm', expected one of best, cnn, mlp, mlp-wide",
+        ),
         (
             lambda d: learn_network(d, network="mlp", engine="tensorflow"),
-            "engine is 'tensorflow', need one of",
+            "engine is 'tensorflow', expected one of",
         ),
         (
             lambda d: learn_head(open_source("pixels", d), d, Probe(head="svm")),

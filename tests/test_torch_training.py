@@ -266,7 +266,7 @@ def test_a_state_brings_all_of_it_back(changes: dict[str, Any], data: tuple[Imag
 
 def test_devices() -> None:
     assert chosen_device("auto").type in ("cpu", "cuda", "mps")
-    with pytest.raises(SettingError, match=r"device is 'gpu', need one of auto, cpu, cuda, mps"):
+    with pytest.raises(SettingError, match=r"device is 'gpu', expected one of auto, cpu, cuda, mps"):
         chosen_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(SettingError, match="device is 'cuda', which torch does not find here"):

@@ -146,7 +146,7 @@ def test_resume_without_a_file_starts_one(tmp_path: Path) -> None:
 
 
 def test_names_are_checked_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"log is 'tensorbord', need one of .*nearest are tensorboard"):
+    with pytest.raises(SettingError, match=r"log is 'tensorbord', expected one of .*nearest are tensorboard"):
         make_log(["tensorbord"], tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

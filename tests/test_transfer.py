@@ -132,7 +132,7 @@ def test_a_class_in_one_split_only_is_refused(splitted: Dataset) -> None:
 
 def test_names_that_differ_by_case_are_refused(splitted: Dataset) -> None:
     names = np.where(splitted.labels == "3", "Cat", "cat")
-    with pytest.raises(DataError, match=r"classes 'Cat' and 'cat' have nearly the same name, need"):
+    with pytest.raises(DataError, match=r"classes 'Cat' and 'cat' have nearly the same name, expected"):
         check_up(replace(splitted, labels=names, classes=("Cat", "cat")))
 
 
@@ -454,7 +454,9 @@ def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_pat
     cache = FolderCache(tmp_path)
     with pytest.raises(SettingError, match="head 'rigde' is unknown, expected one of"):
         choose_place(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
-    with pytest.raises(UnknownLayerError, match="tap 'blok2' is unknown, need one of source 'random:cnn'"):
+    with pytest.raises(
+        UnknownLayerError, match="tap 'blok2' is unknown, expected one of source 'random:cnn'"
+    ):
         choose_place(candidate(few), few, Probe(tap="blok2"), 0, Extraction(cache))
     assert not cache.entries()
 

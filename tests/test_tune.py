@@ -387,10 +387,10 @@ def test_places_are_the_candidates_or_every_tap_below_the_last(digits: Dataset) 
 @pytest.mark.parametrize(
     ("error", "said", "labels", "options"),
     [
-        (DataError, r"class 'b' has 2 image\(s\), need at least 3", "aaaaaabb", {}),
-        (DataError, "1 class, 'a', need at least 2", "aaaaaaaa", {}),
-        (DataError, r"class 'a' has 2 group\(s\), need", "aaaabbbb", {"groups": list("xxyyxyzz")}),
-        (SettingError, "head is 'rigde', need one of", "aaaabbbb", {"heads": ["rigde"]}),
+        (DataError, r"class 'b' has 2 image\(s\), expected at least 3", "aaaaaabb", {}),
+        (DataError, "1 class, 'a', expected at least 2", "aaaaaaaa", {}),
+        (DataError, r"class 'a' has 2 group\(s\), expected", "aaaabbbb", {"groups": list("xxyyxyzz")}),
+        (SettingError, "head is 'rigde', expected one of", "aaaabbbb", {"heads": ["rigde"]}),
         (SettingError, "need features and heads", "aaaabbbb", {"heads": []}),
         (SettingError, "need features and heads", "", {}),
     ],

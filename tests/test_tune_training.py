@@ -254,10 +254,10 @@ def test_another_search_is_not_mixed_into_this_one(tuned: Tune, few: Dataset) ->
     first = tuned(2)
     other = few.subset(np.arange(100))
     for options, said in (
-        ({"seed": 1}, "another seed, need"),
-        ({"network": "mlp-wide"}, "another network, need"),
-        ({"dataset": other}, "another data, need"),
-        ({"dataset": other, "seed": 1}, "another data and another seed, need"),
+        ({"seed": 1}, "another seed, expected"),
+        ({"network": "mlp-wide"}, "another network, expected"),
+        ({"dataset": other}, "another data, expected"),
+        ({"dataset": other, "seed": 1}, "another data and another seed, expected"),
     ):
         with pytest.raises(SettingError, match=f"was begun with {said} the same to go on"):
             tuned(3, **options)
@@ -267,13 +267,13 @@ def test_another_search_is_not_mixed_into_this_one(tuned: Tune, few: Dataset) ->
 def test_another_search_space_is_another_search(tuned: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned(1)
     monkeypatch.setitem(module._SPACE, "dropout", module._Range(0.0, 0.4))
-    with pytest.raises(SettingError, match="another search space, need"):
+    with pytest.raises(SettingError, match="another search space, expected"):
         tuned(1)
 
 
 def test_a_file_of_another_kind_is_left_alone(tuned: Tune, tmp_path: Path) -> None:
     (tmp_path / "trials.sqlite").write_text("my notes")
-    with pytest.raises(SettingError, match="is no SQLite file, need one of an earlier search or none"):
+    with pytest.raises(SettingError, match="is no SQLite file, expected one of an earlier search or none"):
         tuned(1)
     assert (tmp_path / "trials.sqlite").read_text() == "my notes"
 
@@ -282,7 +282,7 @@ def test_a_file_of_another_kind_is_left_alone(tuned: Tune, tmp_path: Path) -> No
     ("options", "error", "said"),
     [
         ({"n_trials": None}, SettingError, "neither a budget nor a number of trials"),
-        ({"n_trials": 0}, SettingError, "trials is 0, need at least 1"),
+        ({"n_trials": 0}, SettingError, "trials is 0, expected at least 1"),
         ({"network": "mpl"}, SettingError, "network is 'mpl'"),
         ({"engine": "scrach"}, SettingError, "engine is 'scrach'"),
     ],
@@ -297,7 +297,7 @@ def test_wrong_words_are_refused_before_a_file_is_written(
 
 def test_a_class_of_two_images_cannot_be_parted_in_three(tuned: Tune, few: Dataset) -> None:
     keep = np.flatnonzero((few.labels != "2") | (np.cumsum(few.labels == "2") <= 2))
-    with pytest.raises(DataError, match=r"class '2' .* has 2 training image\(s\), need at least 3"):
+    with pytest.raises(DataError, match=r"class '2' .* has 2 training image\(s\), expected at least 3"):
         tuned(1, dataset=few.subset(keep))
 
 

@@ -147,13 +147,13 @@ def test_the_recommended_command_can_be_typed(
 @pytest.mark.parametrize(
     ("name", "search", "said"),
     [
-        ("mlp", Search(policies=("crop",)), "policies is .*, need it left out for a network"),
-        ("mlp", Search(size_px=64), "size is 64, need it left out for a network"),
-        ("mlp", Search(augments=("photo",)), "augments is .*, need it left out for a network"),
-        ("mlp", Search(views=2), "views is 2, need it left out for a network"),
-        ("pixels", Search(engine="torch"), "engine is 'torch', need it left out for a source"),
-        ("pixels", Search(n_trials=3), "trials is 3, need it left out for a source"),
-        ("pixels", Search(policies=("crp",)), "policy is 'crp', need one of .*nearest are crop"),
+        ("mlp", Search(policies=("crop",)), "policies is .*, expected it left out for a network"),
+        ("mlp", Search(size_px=64), "size is 64, expected it left out for a network"),
+        ("mlp", Search(augments=("photo",)), "augments is .*, expected it left out for a network"),
+        ("mlp", Search(views=2), "views is 2, expected it left out for a network"),
+        ("pixels", Search(engine="torch"), "engine is 'torch', expected it left out for a source"),
+        ("pixels", Search(n_trials=3), "trials is 3, expected it left out for a source"),
+        ("pixels", Search(policies=("crp",)), "policy is 'crp', expected one of .*nearest are crop"),
         ("pixels", Search(augments=("photos",)), "nearest are photo"),
     ],
 )

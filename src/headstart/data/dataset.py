@@ -28,7 +28,7 @@ __all__ = ["Dataset", "check_same_classes", "require_classes"]
 Names = NDArray[np.str_]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Images with label names, optionally groups and a split column.
 
@@ -97,7 +97,10 @@ class Dataset:
         faults: list[Fault] = []
         if n_images == 0:
             faults.append(
-                (DataError, f"dataset {self.name!r} has no images, need at least 1; check what was selected")
+                (
+                    DataError,
+                    f"dataset {self.name!r} has no images, expected at least 1; check what was selected",
+                )
             )
         for name, column in (("labels", self.labels), ("groups", self.groups), ("splits", self.splits)):
             faults += [] if column is None else column_faults(name, column, n_images)
@@ -105,8 +108,13 @@ class Dataset:
         return faults + ([] if self.splits is None else split_faults(self.splits))
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.images)
+
+    def __repr__(self) -> str:
+        """Name, sizes and splits in one line; never the columns themselves."""
+        here = "" if self.splits is None else "".join(f", {one}" for one in SPLITS if one in self.splits)
+        return f"Dataset({self.name!r}, n_images={len(self)}, n_classes={len(self.classes)}{here})"
 
     @property
     def together(self) -> NDArray[np.intp] | None:
@@ -157,7 +165,7 @@ class Dataset:
         strange = np.unique(self.labels[names[codes] != self.labels])
         if len(strange):
             raise DataError(
-                f"dataset {self.name!r} has {listed(strange)}, need only {shown(names)}; "
+                f"dataset {self.name!r} has {listed(strange)}, expected only {shown(names)}; "
                 "leave the others out with a view"
             )
         return codes
@@ -229,14 +237,14 @@ class Dataset:
         """
         if self.splits is None:
             raise DataError(
-                f"dataset {self.name!r} has no splits, need a split to take {name!r} from it; "
+                f"dataset {self.name!r} has no splits, expected a split to take {name!r} from it; "
                 "hold some out instead: headstart.data.splits.holdout"
             )
         here = [known for known in SPLITS if known in self.splits]
         wanted = split_name(name) or name
         if wanted not in here:
             raise DataError(
-                f"split {name!r} is not in dataset {self.name!r}, need one of {', '.join(here)}; "
+                f"split {name!r} is not in dataset {self.name!r}, expected one of {', '.join(here)}; "
                 "ask for one of these"
             )
         return self.subset(self.splits == wanted)
@@ -265,7 +273,7 @@ def require_classes(dataset: Dataset, at_least: int = 2) -> None:
     here = [name for name, count in dataset.counts().items() if count]
     if len(here) < at_least:
         raise DataError(
-            f"dataset {_title(dataset)!r} has {listed(here)} only, need at least {at_least} with images; "
+            f"dataset {_title(dataset)!r} has {listed(here)} only, expected at least {at_least} with images; "
             "add images of another class, or choose another view"
         )
 
@@ -313,12 +321,12 @@ def _whole_numbers(indices: NDArray[Any], n_images: int) -> NDArray[np.intp]:
         return np.zeros(0, np.intp)
     if indices.ndim != 1 or indices.dtype.kind not in "iu":
         raise ShapeError(
-            f"indices has shape {indices.shape} and dtype {indices.dtype}, need 1-D whole numbers or "
+            f"indices has shape {indices.shape} and dtype {indices.dtype}, expected 1-D whole numbers or "
             f"{n_images} booleans; pass numpy.flatnonzero of a mask"
         )
     if indices.min() < 0 or indices.max() >= n_images:
         raise ShapeError(
-            f"indices has values {indices.min()} to {indices.max()}, need 0 to {n_images - 1}; "
+            f"indices has values {indices.min()} to {indices.max()}, expected 0 to {n_images - 1}; "
             "use indices of this dataset"
         )
     return indices.astype(np.intp)

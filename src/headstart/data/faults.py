@@ -35,10 +35,10 @@ def raise_faults(faults: Sequence[Fault]) -> None:
 
     Examples
     --------
-    >>> raise_faults([(ShapeError, "a is 1, need 2; add 1"), (ShapeError, "b is 3, need 4; add 1")])
+    >>> raise_faults([(ShapeError, "a is 1, expected 2; add 1"), (ShapeError, "b is 3, expected 4; add 1")])
     Traceback (most recent call last):
         ...
-    headstart.errors.ShapeError: a is 1, need 2; add 1; also b is 3, need 4; add 1
+    headstart.errors.ShapeError: a is 1, expected 2; add 1; also b is 3, expected 4; add 1
     """
     if not faults:
         return
@@ -67,21 +67,23 @@ def column_faults(name: str, column: NDArray[Any], n_images: int) -> list[Fault]
     >>> column_faults("labels", np.array(["a"]), 1)
     []
     >>> column_faults("labels", np.array(["a"]), 2)[0][1]
-    'labels has 1 entries, need 2 to match images; pass one per image'
+    'labels has 1 entries, expected 2 to match images; pass one per image'
     """
     faults: list[Fault] = []
     if column.ndim != 1:
-        faults.append((ShapeError, f"{name} has shape {column.shape}, need ({n_images},); pass a 1-D array"))
+        faults.append(
+            (ShapeError, f"{name} has shape {column.shape}, expected ({n_images},); pass a 1-D array")
+        )
     elif len(column) != n_images:
-        said = f"{name} has {len(column)} entries, need {n_images} to match images; pass one per image"
+        said = f"{name} has {len(column)} entries, expected {n_images} to match images; pass one per image"
         faults.append((ShapeError, said))
     if column.dtype.kind != "U":
         advice = "from_arrays turns whole numbers into names"
-        faults.append((DataError, f"{name} has dtype {column.dtype}, need names (str); {advice}"))
+        faults.append((DataError, f"{name} has dtype {column.dtype}, expected names (str); {advice}"))
     elif "" in column:
         advice = "fill them in, or drop these images"
         faults.append(
-            (DataError, f"{name} has {(column == '').sum()} empty names, need a name per image; {advice}")
+            (DataError, f"{name} has {(column == '').sum()} empty names, expected a name per image; {advice}")
         )
     return faults
 
@@ -108,7 +110,9 @@ def label_faults(labels: NDArray[Any], classes: Sequence[str]) -> list[Fault]:
     faults: list[Fault] = []
     if len(set(classes)) != len(classes):
         twice = natural_order(name for name in classes if list(classes).count(name) > 1)
-        faults.append((DataError, f"classes repeats {shown(twice)}, need each name once; drop the repeats"))
+        faults.append(
+            (DataError, f"classes repeats {shown(twice)}, expected each name once; drop the repeats")
+        )
     used = np.unique(labels).tolist() if labels.dtype.kind == "U" else []
     for name in [name for name in used if name and name not in classes][:5]:
         hint = f"need one of them, {nearest(name, classes)}"
@@ -131,12 +135,13 @@ def split_faults(splits: NDArray[Any]) -> list[Fault]:
     Examples
     --------
     >>> split_faults(np.array(["train", "tset"]))[0][1]
-    "split 'tset' is unknown, need train, val or test; rename it"
+    "split 'tset' is unknown, expected train, val or test; rename it"
     """
     used = np.unique(splits).tolist() if splits.dtype.kind == "U" else []
     wrong = [name for name in used if name and name not in SPLITS]
     return [
-        (DataError, f"split {name!r} is unknown, need train, val or test; rename it") for name in wrong[:5]
+        (DataError, f"split {name!r} is unknown, expected train, val or test; rename it")
+        for name in wrong[:5]
     ]
 
 

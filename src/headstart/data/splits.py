@@ -61,7 +61,7 @@ def holdout(
     """
     names, codes = _coded(labels)
     if not 0 < share < 1:
-        raise SettingError(f"share is {share!r}, need a number between 0 and 1; 0.2 holds out a fifth")
+        raise SettingError(f"share is {share!r}, expected a number between 0 and 1; 0.2 holds out a fifth")
     rng = np.random.default_rng(seed)
     units = None if groups is None else _grouped(groups, len(codes))
     if units is None or len(np.unique(units)) == len(units):
@@ -71,7 +71,7 @@ def holdout(
     else:
         held = _held_groups(names, codes, units, share, rng)
     if not held.any():
-        raise DataError("labels has no class with 2 images, need one to hold any out; add images")
+        raise DataError("labels has no class with 2 images, expected one to hold any out; add images")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -115,7 +115,7 @@ def folds(
     n_units = len(np.unique(units))
     if not 2 <= k <= n_units:
         what = "images" if groups is None else "groups"
-        raise SettingError(f"k is {k!r}, need 2 to {n_units}, the number of {what}; choose fewer folds")
+        raise SettingError(f"k is {k!r}, expected 2 to {n_units}, the number of {what}; choose fewer folds")
     _check_units(names, codes, units, "image" if groups is None else "group")
     rng = np.random.default_rng(seed)
     fold = _dealt(codes, k, rng) if groups is None else _dealt_groups(codes, units, k, rng)
@@ -126,7 +126,7 @@ def folds(
         fold = rng.permutation(np.arange(n_units) % k)[units]  # less even, but perhaps possible
     if alone is not None:
         raise DataError(
-            f"class {str(names[alone])!r} falls into one of {k} folds with all its groups, need two folds "
+            f"class {str(names[alone])!r} falls into one of {k} folds with all its groups, expected two folds "
             "for it; choose more folds, or another seed"
         )
     return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(k)]
@@ -169,7 +169,9 @@ def nested_subsets(
     names, codes = _coded(labels)
     sizes = sorted({int(size) for size in per_class})
     if not sizes or sizes[0] < 1:
-        raise SettingError(f"per_class is {tuple(per_class)!r}, need sizes of at least 1; such as (1, 5, 10)")
+        raise SettingError(
+            f"per_class is {tuple(per_class)!r}, expected sizes of at least 1; such as (1, 5, 10)"
+        )
     counts = np.bincount(codes)
     if counts.min() < sizes[-1]:
         few = names[counts < sizes[-1]]
@@ -219,7 +221,7 @@ def _coded(labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
     values = np.asarray(labels)
     if values.ndim != 1 or values.size == 0:
         raise ShapeError(
-            f"labels has shape {values.shape}, need (n_images,) with at least 1; pass one per image"
+            f"labels has shape {values.shape}, expected (n_images,) with at least 1; pass one per image"
         )
     names, codes = np.unique(values, return_inverse=True)
     return names, codes
@@ -229,11 +231,11 @@ def _grouped(groups: ArrayLike, n_images: int) -> NDArray[np.intp]:
     values = np.asarray(groups)
     if values.shape != (n_images,):
         raise ShapeError(
-            f"groups has shape {values.shape}, need ({n_images},) to match labels; pass one per image"
+            f"groups has shape {values.shape}, expected ({n_images},) to match labels; pass one per image"
         )
     units = np.unique(values, return_inverse=True)[1]
     if units.max() == 0:
-        raise DataError("groups has 1 group, need at least 2 to part them; leave groups out")
+        raise DataError("groups has 1 group, expected at least 2 to part them; leave groups out")
     return units
 
 
@@ -241,7 +243,7 @@ def _check_units(names: NDArray[Any], codes: Indices, units: Indices, what: str)
     alone = [str(name) for i, name in enumerate(names) if len(np.unique(units[codes == i])) < 2]
     if alone:
         raise DataError(
-            f"labels has only 1 {what} of {listed(natural_order(alone))}, need at least 2 to learn from "
+            f"labels has only 1 {what} of {listed(natural_order(alone))}, expected at least 2 to learn from "
             "one and judge on another; add images, or leave the class out"
         )
 

@@ -1,7 +1,6 @@
-"""Where the images of a dataset lie: in memory or in files, undecoded until asked for.
+"""Image stores: the images of a dataset, in memory or in files, behind one protocol.
 
-In: a uint8 array, or paths. Out: stores with a length, a content fingerprint and subsets.
-Imports NumPy and our errors only. Called by the dataset and by imaging.
+A store knows nothing of labels: see `dataset`. Other modules use the protocol, never the type of a store.
 """
 
 from __future__ import annotations
@@ -18,29 +17,73 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.faults import Fault, raise_faults
+from headstart.data.images.decode import Header, decode_bytes, draft
 from headstart.errors import BrokenDataError, MissingDataError, ShapeError
 from headstart.records import Images
 
 __all__ = ["ArrayImages", "FileImages", "ImageStore", "read_bytes"]
 
 
-_HASHED = 16_384  # images hashed at a time
+_HASHED = 16_384  # images hashed at once
 
 
 class ImageStore(Protocol):
-    """Where a dataset keeps its images; nothing is decoded until somebody asks for pixels."""
+    """The images of a dataset, in memory or in files; nothing is decoded before its pixels are read.
+
+    Exactly one of ``pixels`` and ``paths`` is None.
+    """
+
+    @property
+    def pixels(self) -> Images | None:
+        """All images, (n_images, height, width, channels) uint8; None where they are files."""
+        ...
+
+    @property
+    def paths(self) -> tuple[Path, ...] | None:
+        """The file of each image; None where images are in memory."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of every image; None where images may differ."""
+        ...
+
+    @property
+    def digests(self) -> Sequence[bytes]:
+        """SHA-256 of each image's pixels in memory, or of its file."""
+        ...
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the images in order, wherever they lie."""
+        """Hex SHA-256 of the images in order; names and places of files do not matter."""
         ...
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
+        ...
+
+    def image_name(self, place: int) -> str:
+        """How messages name an image: the path of its file, or ``image 17``."""
+        ...
+
+    def image(self, place: int) -> NDArray[np.uint8]:
+        """One decoded image, upright, (height, width, 1 or 3)."""
+        ...
+
+    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+        """Header and pixels of an image for a thumbnail of this size: JPEG is decoded at a small scale."""
         ...
 
     def subset(self, indices: NDArray[np.intp]) -> Self:
-        """Take these images in this order."""
+        """Select images in this order."""
+        ...
+
+    def joined(self, other: ImageStore) -> ImageStore | None:
+        """Both stores as one; None where one is in memory and the other in files, or shapes differ."""
+        ...
+
+    def release(self) -> None:
+        """Return the pages of a memory-mapped file to the system."""
         ...
 
 
@@ -78,8 +121,24 @@ class ArrayImages:
         self._mapping = pixels if isinstance(pixels, np.memmap) and pixels.mode == "r" else None
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.pixels)
+
+    @property
+    def paths(self) -> None:
+        """None: the images are not files."""
+        return
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, channels = self.pixels.shape[1:]
+        return height, width, channels
+
+    @property
+    def digests(self) -> list[bytes]:
+        """SHA-256 of each image's pixels."""
+        return [hashlib.sha256(image).digest() for image in self.pixels]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,8 +149,28 @@ class ArrayImages:
             self.release()
         return digest.hexdigest()
 
+    def image_name(self, place: int) -> str:
+        """``image 17`` for place 17."""
+        return f"image {place}"
+
+    def image(self, place: int) -> NDArray[np.uint8]:
+        """One image, (height, width, 1 or 3), read-only."""
+        pixels: NDArray[np.uint8] = self.pixels[place]
+        return pixels
+
+    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+        """Header and pixels of one image; ``side_px`` does not matter, since nothing is decoded."""
+        height, width, channels = self.image_shape
+        return Header(width, height, "L" if channels == 1 else "RGB", "array"), self.image(place)
+
+    def joined(self, other: ImageStore) -> ArrayImages | None:
+        """Both stores as one; None where the other is in files or has images of another shape."""
+        if other.pixels is None or self.image_shape != other.image_shape:
+            return None
+        return ArrayImages(np.concatenate([self.pixels, other.pixels]))
+
     def subset(self, indices: NDArray[np.intp]) -> ArrayImages:
-        """Take these images in this order; a run of neighbours costs no copy."""
+        """Select images in this order; a run of neighbours is not copied."""
         if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
             run = ArrayImages(self.pixels[indices[0] : indices[0] + len(indices)])
             run._mapping = self._mapping
@@ -99,7 +178,7 @@ class ArrayImages:
         return ArrayImages(self.pixels[indices])
 
     def release(self) -> None:
-        """Let the system have the pages of a mapped file back: what was read need not stay in memory."""
+        """Return the pages of a memory-mapped file to the system, so that memory stays flat."""
         pages = getattr(self._mapping, "_mmap", None)
         if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
             pages.madvise(mmap.MADV_DONTNEED)
@@ -132,13 +211,23 @@ class FileImages:
         self.paths: tuple[Path, ...] = tuple(Path(path) for path in paths)
         if digests is not None and len(digests) != len(self.paths):
             raise ShapeError(
-                f"digests has {len(digests)} entries, need {len(self.paths)} to match paths; "
+                f"digests has {len(digests)} entries, expected {len(self.paths)} to match paths; "
                 "pass one per file"
             )
         self._digests = None if digests is None else tuple(digests)
 
+    @property
+    def pixels(self) -> None:
+        """None: the images are not in memory."""
+        return
+
+    @property
+    def image_shape(self) -> None:
+        """None: files may differ in size."""
+        return
+
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.paths)
 
     @cached_property
@@ -154,30 +243,36 @@ class FileImages:
         return hashlib.sha256(b"files" + b"".join(self.digests)).hexdigest()
 
     def subset(self, indices: NDArray[np.intp]) -> FileImages:
-        """Take these files in this order."""
+        """Select files in this order."""
         digests = None if self._digests is None else [self._digests[i] for i in indices]
         return FileImages([self.paths[i] for i in indices], digests)
 
+    def image_name(self, place: int) -> str:
+        """Path of the file."""
+        return str(self.paths[place])
+
+    def image(self, place: int) -> NDArray[np.uint8]:
+        """One decoded image, upright, (height, width, 1 or 3)."""
+        return decode_bytes(self.read(place), self.image_name(place))
+
+    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+        """Header and pixels of one image; JPEG is decoded at a scale near ``side_px``, which is fast."""
+        return draft(self.read(place), self.image_name(place), side_px)
+
+    def joined(self, other: ImageStore) -> FileImages | None:
+        """Both stores as one; None where the other is in memory."""
+        if other.paths is None:
+            return None
+        return FileImages([*self.paths, *other.paths], [*self.digests, *other.digests])
+
+    def release(self) -> None:
+        """Nothing to return: files are read one at a time."""
+
     def read(self, index: int) -> bytes:
-        """Read one file.
+        """The undecoded bytes of one file.
 
-        Parameters
-        ----------
-        index : int
-            Which of the files.
-
-        Returns
-        -------
-        bytes
-            The file as it lies on disk, undecoded.
-
-        Raises
-        ------
-        MissingDataError
-            If the file is gone.
-        BrokenDataError
-            If the file is not what it was when the dataset was read: features and
-            scores are stored under the fingerprint of what was there then.
+        Raises BrokenDataError if the file is not what it was when the dataset was read: features and scores
+        are stored under the fingerprint of its content at that time.
         """
         data = read_bytes(self.paths[index])
         if self._digests is not None and hashlib.sha256(data).digest() != self._digests[index]:
@@ -189,38 +284,14 @@ class FileImages:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read an image file whole.
-
-    Parameters
-    ----------
-    path : Path
-        Where it lies.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    MissingDataError
-        If it is not there.
-    BrokenDataError
-        If it cannot be opened.
-
-    Examples
-    --------
-    >>> read_bytes(Path("no-such.png"))
-    Traceback (most recent call last):
-        ...
-    headstart.errors.MissingDataError: image 'no-such.png' is not there, need a file; mend the path
-    """
+    """Read an image file; MissingDataError if it does not exist, BrokenDataError if it cannot be opened."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingDataError(f"image {str(path)!r} is not there, need a file; mend the path") from error
+        raise MissingDataError(f"image {str(path)!r} is not there, expected a file; mend the path") from error
     except OSError as error:
         raise BrokenDataError(
-            f"image {str(path)!r} cannot be opened ({error.strerror}), need a readable file; "
+            f"image {str(path)!r} cannot be opened ({error.strerror}), expected a readable file; "
             "check its permissions"
         ) from error
 
@@ -228,11 +299,13 @@ def read_bytes(path: Path) -> bytes:
 def _pixel_faults(pixels: Any) -> list[Fault]:
     if not isinstance(pixels, np.ndarray):
         kind = type(pixels).__name__
-        return [(ShapeError, f"images is of type {kind}, need a uint8 array; convert it with numpy.asarray")]
+        return [
+            (ShapeError, f"images is of type {kind}, expected a uint8 array; convert it with numpy.asarray")
+        ]
     faults: list[Fault] = []
     if pixels.dtype != np.uint8:
         advice = "scale to 0 - 255 and convert with .astype('uint8')"
-        faults.append((ShapeError, f"images has dtype {pixels.dtype}, need uint8; {advice}"))
+        faults.append((ShapeError, f"images has dtype {pixels.dtype}, expected uint8; {advice}"))
     if (
         pixels.ndim not in (3, 4)
         or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3))

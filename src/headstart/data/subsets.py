@@ -77,7 +77,7 @@ def view_map(classes: Sequence[str], view: str) -> dict[str, str | None]:
         _check_known(kept, classes, view)
     else:
         raise UnknownSubsetError(
-            f"view {view!r} is unknown, need {', '.join(VIEWS)} or a class ({nearest(view, classes)}); "
+            f"view {view!r} is unknown, expected {', '.join(VIEWS)} or a class ({nearest(view, classes)}); "
             "choose one of these"
         )
     return {name: name if name in kept else None for name in classes}
@@ -121,7 +121,7 @@ def apply_view(dataset: Dataset, view: str) -> Dataset:
     keep = np.array([mapping[name] is not None for name in dataset.classes])[dataset.codes()]
     if not keep.any():
         raise UnknownSubsetError(
-            f"view {view!r} keeps no image of dataset {dataset.name!r}, need one that does; "
+            f"view {view!r} keeps no image of dataset {dataset.name!r}, expected one that does; "
             f"its classes are {shown(dataset.classes)}"
         )
     relabelled = view == "parity" and view not in dataset.classes
@@ -133,13 +133,13 @@ def apply_view(dataset: Dataset, view: str) -> Dataset:
 
 def _turned(dataset: Dataset) -> Dataset:
     """Four classes of each, so that four times as much can be learnt from drawings (Santoro et al. 2016)."""
-    images = dataset.images
-    if not isinstance(images, ArrayImages) or images.pixels.shape[1] != images.pixels.shape[2]:
+    images = dataset.images.pixels
+    if images is None or images.shape[1] != images.shape[2]:
         raise UnknownSubsetError(
-            f"view {_TURNED!r} does not fit dataset {dataset.name!r}, need square images in memory; "
+            f"view {_TURNED!r} does not fit dataset {dataset.name!r}, expected square images in memory; "
             "leave the view out"
         )
-    pixels = np.concatenate([np.rot90(images.pixels, turns, axes=(1, 2)) for turns in range(4)])
+    pixels = np.concatenate([np.rot90(images, turns, axes=(1, 2)) for turns in range(4)])
     endings = ["", *(f" turned {90 * turns}" for turns in range(1, 4))]
     return Dataset(
         f"{dataset.name}:{_TURNED}",
@@ -155,7 +155,7 @@ def _numbers(classes: Sequence[str], view: str) -> dict[str, int]:
     words = [name for name in classes if not re.fullmatch(r"-?[0-9]+", name)]
     if words:
         raise UnknownSubsetError(
-            f"view {view!r} does not fit {listed(words)}, need classes that are whole numbers; "
+            f"view {view!r} does not fit {listed(words)}, expected classes that are whole numbers; "
             "list the classes by name instead, such as a,b"
         )
     return {name: int(name) for name in classes}
@@ -163,7 +163,7 @@ def _numbers(classes: Sequence[str], view: str) -> dict[str, int]:
 
 def _range(classes: Sequence[str], view: str, low: int, high: int) -> set[str]:
     if low > high:
-        raise UnknownSubsetError(f"view {view!r} runs downwards, need low-high; write {high}-{low}")
+        raise UnknownSubsetError(f"view {view!r} runs downwards, expected low-high; write {high}-{low}")
     numbers = _numbers(classes, view)
     here = set(numbers.values())
     # the ends are enough: a range may step over a number that a dataset does not have
@@ -175,6 +175,6 @@ def _check_known(wanted: set[str], classes: Sequence[str], view: str) -> None:
     unknown = sorted(wanted - set(classes))
     if unknown:
         raise UnknownClassError(
-            f"view {view!r} names {listed(unknown)}, need classes of the dataset, "
+            f"view {view!r} names {listed(unknown)}, expected classes of the dataset, "
             f"{nearest(unknown[0], classes)}; mend the view"
         )

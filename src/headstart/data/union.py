@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from headstart.data.dataset import Dataset
-from headstart.data.stores import ArrayImages, FileImages
 
 __all__ = ["joined"]
 
@@ -34,15 +33,8 @@ def joined(train: Dataset, test: Dataset) -> Dataset | None:
     >>> both.splits.tolist(), len(both)
     (['train', 'train', 'test', 'test'], 4)
     """
-    first, second = train.images, test.images
-    images: ArrayImages | FileImages
-    if isinstance(first, FileImages) and isinstance(second, FileImages):
-        images = FileImages([*first.paths, *second.paths], [*first.digests, *second.digests])
-    elif isinstance(first, ArrayImages) and isinstance(second, ArrayImages):
-        if first.pixels.shape[1:] != second.pixels.shape[1:]:
-            return None
-        images = ArrayImages(np.concatenate([first.pixels, second.pixels]))
-    else:
+    images = train.images.joined(test.images)
+    if images is None:
         return None
     classes = (*train.classes, *(name for name in test.classes if name not in train.classes))
     return Dataset(

@@ -80,7 +80,7 @@ def reliability(
     (0.35, 0.51, [1.0, 1.0, 0.5])
     """
     if n_bins < 1:
-        raise SettingError(f"n_bins is {n_bins!r}, need 1 or more; leave it at 10")
+        raise SettingError(f"n_bins is {n_bins!r}, expected 1 or more; leave it at 10")
     loss = cross_entropy(probs, codes)  # refuses what are no probabilities or do not match
     table, true = np.asarray(probs, dtype=np.float64), np.asarray(codes)
     right = table.argmax(axis=1) == true

@@ -132,7 +132,7 @@ def clustered_score(
     """
     answers, codes = _checked("right", right, groups)
     if not 0 < level < 1:
-        raise SettingError(f"level is {level!r}, need a number between 0 and 1; pass 0.95 for 95 %")
+        raise SettingError(f"level is {level!r}, expected a number between 0 and 1; pass 0.95 for 95 %")
     mean, sizes = answers.mean(axis=0), np.bincount(codes)
     n_images, value = len(mean), float(mean.mean())
     if len(sizes) == 1:
@@ -312,12 +312,12 @@ def _checked(
     answers, named = np.asarray(right), np.asarray(groups)
     if answers.ndim not in (1, 2) or answers.size == 0 or answers.dtype != np.bool_:
         raise ShapeError(
-            f"{name} has shape {answers.shape} and dtype {answers.dtype}, need (n_images,) or "
+            f"{name} has shape {answers.shape} and dtype {answers.dtype}, expected (n_images,) or "
             "(n_draws, n_images) of bool; pass predicted == labels"
         )
     if named.shape != answers.shape[-1:]:
         raise ShapeError(
-            f"groups has shape {named.shape}, need {answers.shape[-1:]} to match {name}; "
+            f"groups has shape {named.shape}, expected {answers.shape[-1:]} to match {name}; "
             "pass one group per image"
         )
     return np.atleast_2d(answers), np.unique(named, return_inverse=True)[1]

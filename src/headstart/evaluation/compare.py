@@ -164,7 +164,7 @@ def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> 
     (0.1, -0.09, 0.29)
     """
     if not differences:
-        raise ShapeError("differences are 0, need at least 1; pass one for every draw")
+        raise ShapeError("differences are 0, expected at least 1; pass one for every draw")
     n_draws, gains = len(differences), [one.value for one in differences]
     between = float(np.var(gains, ddof=1)) * (1 + 1 / n_draws) if n_draws > 1 else 0.0
     if between == 0:
@@ -209,7 +209,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     raw = np.asarray(p_values, dtype=np.float64)
     if raw.size and not (raw.min() >= 0 and raw.max() <= 1):
         raise SettingError(
-            f"p_values is {list(p_values)!r}, need numbers from 0 to 1; leave out tests that were not made"
+            f"p_values is {list(p_values)!r}, expected numbers from 0 to 1; leave out tests that were not made"
         )
     order = np.argsort(raw, kind="stable")
     stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
@@ -248,7 +248,9 @@ def verdict(difference: Difference, p_adjusted: float, alpha: float = 0.05) -> s
     'cannot tell apart'
     """
     if not 0 <= p_adjusted <= 1:
-        raise SettingError(f"p_adjusted is {p_adjusted!r}, need a number from 0 to 1; pass what holm gave")
+        raise SettingError(
+            f"p_adjusted is {p_adjusted!r}, expected a number from 0 to 1; pass what holm gave"
+        )
     if p_adjusted >= alpha or difference.value == 0:
         return "cannot tell apart"
     return "helps" if difference.value > 0 else "hurts"
@@ -318,12 +320,12 @@ def _pair(
     for name, right in (("correct_a", right_a), ("correct_b", right_b)):
         if right.ndim not in ranks or right.size == 0 or right.dtype != np.bool_:
             raise ShapeError(
-                f"{name} has shape {right.shape} and dtype {right.dtype}, need {wanted} of bool; "
+                f"{name} has shape {right.shape} and dtype {right.dtype}, expected {wanted} of bool; "
                 "pass predicted == labels"
             )
     if right_a.shape != right_b.shape:
         raise ShapeError(
-            f"correct_b has shape {right_b.shape}, need {right_a.shape} to match correct_a; "
+            f"correct_b has shape {right_b.shape}, expected {right_a.shape} to match correct_a; "
             "compare on the same images in the same order"
         )
     return right_a, right_b

@@ -61,7 +61,7 @@ def auroc(
     (0.8333, 7)
     """
     if not len(known) or not len(novel):
-        raise DataError(f"images number {len(known)} known and {len(novel)} novel, need some of each")
+        raise DataError(f"images number {len(known)} known and {len(novel)} novel, expected some of each")
     m, n = len(known), len(novel)
     above = _placements(np.asarray(novel, np.float64), np.asarray(known, np.float64))  # of each novel image
     below = 1.0 - _placements(np.asarray(known, np.float64), np.asarray(novel, np.float64))
@@ -126,7 +126,7 @@ def detection(
     """
     if known.novelty is None or novel.novelty is None:
         raise DataError(
-            "model has no novelty, need one that learned from 8 images or more; make it again from more"
+            "model has no novelty, expected one that learned from 8 images or more; make it again from more"
         )
     plain = [-one.probabilities.max(axis=1).astype(np.float64) for one in (known, novel)]
     same = together, novel_together

@@ -59,13 +59,13 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Score:
     Score(value=0.0, low=0.0, high=1.0, n=0)
     """
     if n < 0:
-        raise SettingError(f"n is {n!r}, need 0 or more; pass the number of images")
+        raise SettingError(f"n is {n!r}, expected 0 or more; pass the number of images")
     if not 0 <= successes <= n:
         raise SettingError(
-            f"successes is {successes!r}, need a number from 0 to n = {n}; pass a count, not a share"
+            f"successes is {successes!r}, expected a number from 0 to n = {n}; pass a count, not a share"
         )
     if not 0 < level < 1:
-        raise SettingError(f"level is {level!r}, need a number between 0 and 1; pass 0.95 for 95 %")
+        raise SettingError(f"level is {level!r}, expected a number between 0 and 1; pass 0.95 for 95 %")
     if n == 0:
         return Score(0.0, 0.0, 1.0, 0)
     share = successes / n

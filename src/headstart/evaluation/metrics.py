@@ -56,7 +56,7 @@ def confusion(labels: Codes, predicted: Codes, n_classes: int) -> NDArray[np.int
     true, called = _codes("labels", labels, n_classes), _codes("predicted", predicted, n_classes)
     if len(true) != len(called):
         raise ShapeError(
-            f"predicted has {len(called)} entries, need {len(true)} to match labels; pass one per image"
+            f"predicted has {len(called)} entries, expected {len(true)} to match labels; pass one per image"
         )
     cells = np.bincount(true * n_classes + called, minlength=n_classes * n_classes)
     return cells.reshape(n_classes, n_classes).astype(np.int64)
@@ -149,7 +149,7 @@ def evaluate(
     table = _probs(probs)
     if table.shape[1] != len(classes):
         raise ShapeError(
-            f"probs has shape {table.shape}, need (n_images, {len(classes)}) to match classes; "
+            f"probs has shape {table.shape}, expected (n_images, {len(classes)}) to match classes; "
             "name every column once"
         )
     loss = cross_entropy(table, labels)
@@ -179,12 +179,12 @@ def _codes(name: str, codes: Codes, n_classes: int) -> Codes:
     array = np.asarray(codes)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise ShapeError(
-            f"{name} has shape {array.shape} and dtype {array.dtype}, need (n_images,) of integer codes; "
+            f"{name} has shape {array.shape} and dtype {array.dtype}, expected (n_images,) of integer codes; "
             "pass one code per image"
         )
     if array.size and not (array.min() >= 0 and array.max() < n_classes):
         raise SettingError(
-            f"{name} holds codes from {array.min()} to {array.max()}, need 0 to {n_classes - 1}; "
+            f"{name} holds codes from {array.min()} to {array.max()}, expected 0 to {n_classes - 1}; "
             "pass the codes that index the classes"
         )
     return array.astype(np.int64)
@@ -195,13 +195,13 @@ def _probs(probs: NDArray[np.floating]) -> NDArray[np.float64]:
     table = np.asarray(probs, dtype=np.float64)
     if table.ndim != 2 or table.size == 0:
         raise ShapeError(
-            f"probs has shape {table.shape}, need (n_images, n_classes), both 1 or more; "
+            f"probs has shape {table.shape}, expected (n_images, n_classes), both 1 or more; "
             "pass one row per image"
         )
     # written so that NaN fails too
     if not (table.min() >= 0 and np.abs(table.sum(axis=1) - 1).max() <= _SUM_TOLERANCE):
         raise SettingError(
-            "probs holds rows that are no probabilities, need entries of 0 or more that sum to 1; "
+            "probs holds rows that are no probabilities, expected entries of 0 or more that sum to 1; "
             "pass them through softmax first"
         )
     return table
@@ -211,6 +211,6 @@ def _check_rows(table: NDArray[np.float64], codes: Codes) -> None:
     """One row of probabilities per code."""
     if len(table) != len(codes):
         raise ShapeError(
-            f"probs has shape {table.shape}, need ({len(codes)}, n_classes) to match labels; "
+            f"probs has shape {table.shape}, expected ({len(codes)}, n_classes) to match labels; "
             "pass one row per image"
         )

@@ -74,16 +74,16 @@ def images_to_settle(
     True
     """
     if n_images < 1:
-        raise SettingError(f"n_images is {n_images!r}, need 1 or more; pass the number of test images")
+        raise SettingError(f"n_images is {n_images!r}, expected 1 or more; pass the number of test images")
     # written so that NaN fails too
     if not (only_a >= 0 and only_b >= 0 and only_a + only_b <= n_images * (1 + 1e-9)):
         raise SettingError(
-            f"only_a and only_b are {only_a!r} and {only_b!r}, need 0 or more and n_images = {n_images} "
+            f"only_a and only_b are {only_a!r} and {only_b!r}, expected 0 or more and n_images = {n_images} "
             "together at most; pass counts, not shares"
         )
     for name, chance in (("alpha", alpha), ("power", power)):
         if not 0 < chance < 1:
-            raise SettingError(f"{name} is {chance!r}, need a number between 0 and 1; leave it out")
+            raise SettingError(f"{name} is {chance!r}, expected a number between 0 and 1; leave it out")
     apart, gap = min((only_a + only_b) / n_images, 1.0), abs(only_a - only_b) / n_images
     if gap == 0:
         return None

@@ -78,18 +78,18 @@ def resampled_difference(
     fold_gains = np.asarray(gains, dtype=np.float64)
     if fold_gains.ndim != 1 or len(fold_gains) < 2:
         raise ShapeError(
-            f"gains has shape {fold_gains.shape}, need (n_folds,) with 2 folds or more; "
+            f"gains has shape {fold_gains.shape}, expected (n_folds,) with 2 folds or more; "
             "pass one difference per fold of every repeat"
         )
     # written so that NaN fails too
     if not (fold_gains.min() >= -1 and fold_gains.max() <= 1):
         raise SettingError(
-            f"gains holds numbers from {fold_gains.min()} to {fold_gains.max()}, need -1 to 1; "
+            f"gains holds numbers from {fold_gains.min()} to {fold_gains.max()}, expected -1 to 1; "
             "pass differences of accuracies, not of per cent"
         )
     for name, count in (("n_learn", n_learn), ("n_asked", n_asked), ("n_images", n_images)):
         if count < 1:
-            raise SettingError(f"{name} is {count!r}, need 1 or more; pass a number of images")
+            raise SettingError(f"{name} is {count!r}, expected 1 or more; pass a number of images")
     n_folds, value = len(fold_gains), float(fold_gains.mean())
     spread = float(fold_gains.var(ddof=1)) * (1 / n_folds + n_asked / n_learn)
     if np.ptp(fold_gains) == 0:

@@ -71,7 +71,7 @@ class RidgeHead(AffineHead):
 
     def __init__(self, strengths: tuple[float, ...] = _STRENGTHS) -> None:
         if not strengths or min(strengths) <= 0:
-            raise SettingError(f"strengths are {strengths!r}, need at least one and all above 0")
+            raise SettingError(f"strengths are {strengths!r}, expected at least one and all above 0")
         self.strengths = tuple(strengths)
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
@@ -121,7 +121,7 @@ class KernelHead(Head):
     ) -> None:
         if not widths or min(widths) <= 0 or n_landmarks < 2:
             raise SettingError(
-                f"widths are {widths!r}, n_landmarks {n_landmarks}, need widths above 0 and 2 landmarks"
+                f"widths are {widths!r}, n_landmarks {n_landmarks}, expected widths above 0 and 2 landmarks"
             )
         self.widths, self.n_landmarks = tuple(widths), n_landmarks
 

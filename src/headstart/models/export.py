@@ -24,9 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit
-from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import ModelError, SettingError, nearest
 from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.picture.prepare import PICTURE, picture_graph
@@ -142,11 +140,11 @@ def export_model(
 def _place(to: str, output: Path) -> Path:
     """Where it goes, after finding out that it may."""
     if to not in TARGETS:
-        raise SettingError(f"to is {to!r}, need one of {', '.join(TARGETS)}; {nearest(to, TARGETS)}")
+        raise SettingError(f"to is {to!r}, expected one of {', '.join(TARGETS)}; {nearest(to, TARGETS)}")
     if to == "onnx":
         place = output if output.suffix == ".onnx" else output.with_name(f"{output.name}.onnx")
         if place.is_dir():
-            raise SettingError(f"{str(place)!r} is a folder, need a file to write to; choose another")
+            raise SettingError(f"{str(place)!r} is a folder, expected a file to write to; choose another")
         return place
     check_place(output, marker=IR_FILES[0] if to == "openvino" else _FACTS)
     return output
@@ -157,22 +155,13 @@ def _pictures(model: Model, check: Dataset | None) -> Pictures:
         pictures: Pictures = [lambda one=one: one for one in model.samples[:_MAX_CHECKED]]  # type: ignore[misc]
     else:
         places = np.linspace(0, len(check) - 1, min(len(check), _MAX_CHECKED)).astype(int)
-        pictures = [lambda place=int(place): _decoded(check, place) for place in places]  # type: ignore[misc]
+        pictures = [lambda place=int(place): check.images.image(place) for place in places]  # type: ignore[misc]
     if not pictures:
         raise ModelError(
-            f"model {model.manifest.name!r} holds no sample pictures, need some to check the export with; "
+            f"model {model.manifest.name!r} holds no sample pictures, expected some to check the export with; "
             "name a dataset: headstart export MODEL --check DATA"
         )
     return pictures
-
-
-def _decoded(dataset: Dataset, place: int) -> NDArray[np.uint8]:
-    images = dataset.images
-    if isinstance(images, FileImages):
-        return decode_bytes(images.read(place), str(images.paths[place]))
-    assert isinstance(images, ArrayImages), "a dataset holds arrays or files"
-    pixels: NDArray[np.uint8] = images.pixels[place]
-    return pixels
 
 
 def _colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -222,7 +211,7 @@ def _agreeing(model: Model, path: Path, pictures: Pictures, expected: Answered) 
         raise ModelError(
             f"export of model {model.manifest.name!r} differs by up to {largest:.3g} in a probability "
             f"(above {_LIMIT_DIFFERENCE:g} for {n_off} of {len(pictures)} pictures) and names {n_changed} "
-            f"otherwise, need the same names and at most {_LIMIT_DIFFERENCE:g}; nothing was written: try "
+            f"otherwise, expected the same names and at most {_LIMIT_DIFFERENCE:g}; nothing was written: try "
             "another --to, and please report it"
         )
     return found

@@ -59,7 +59,7 @@ def finished_model(output: Path, identity: Mapping[str, Any]) -> Model | None:
     advice = "give that, name another output, or leave --resume out to replace the model"
     if not isinstance(known, dict):
         raise SettingError(
-            f"{str(output)!r} is a model that does not say which run of train made it, need none or that of "
+            f"{str(output)!r} is a model that does not say which run of train made it, expected none or that of "
             f"the same command to resume; {advice}"
         )
     other = [name for name in wanted if known.get(name) != wanted[name]]
@@ -68,7 +68,7 @@ def finished_model(output: Path, identity: Mapping[str, Any]) -> Model | None:
         names = [name for name in now if now[name] not in (was.get(name), _AUTO)] or ["learning_rate"]
         other[other.index("settings")] = ", ".join(f"settings.{name}" for name in names)
     raise SettingError(
-        f"{str(output)!r} is the finished model of another run (other {', '.join(other)}), need the same "
+        f"{str(output)!r} is the finished model of another run (other {', '.join(other)}), expected the same "
         f"command to resume; {advice}"
     )
 

@@ -111,7 +111,7 @@ def read_manifest(text: str, place: str) -> Manifest:
         raise _fault(place, f"has no format {FORMAT!r}")
     if document.get("format_version") != _FORMAT_VERSION:
         raise ModelError(
-            f"model {place!r} has format version {document.get('format_version')!r}, need "
+            f"model {place!r} has format version {document.get('format_version')!r}, expected "
             f"{_FORMAT_VERSION}; open it with the version of headstart that wrote it"
         )
     try:
@@ -122,7 +122,7 @@ def read_manifest(text: str, place: str) -> Manifest:
 
 def _fault(place: str, what: str) -> ModelError:
     return ModelError(
-        f"manifest of model {place!r} {what}, need one written by headstart; save the model again"
+        f"manifest of model {place!r} {what}, expected one written by headstart; save the model again"
     )
 
 

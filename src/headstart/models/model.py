@@ -323,7 +323,7 @@ def _manifest_text(home: Path) -> str:
     if not path.is_file():
         what = "is no folder" if not home.is_dir() else f"holds no {_MANIFEST}"
         raise ModelError(
-            f"model {str(home)!r} {what}, need a model folder; "
+            f"model {str(home)!r} {what}, expected a model folder; "
             "make one with: headstart transfer SOURCE DATA -o MODEL"
         )
     if path.stat().st_size > _LIMIT_MANIFEST_BYTES:
@@ -335,7 +335,7 @@ def _manifest_text(home: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
-            f"manifest of model {str(home)!r} cannot be read ({error}), need UTF-8 text; copy the model again"
+            f"manifest of model {str(home)!r} cannot be read ({error}), expected UTF-8 text; copy the model again"
         ) from error
 
 
@@ -343,12 +343,12 @@ def _audited(path: Path, note: FileNote, place: str) -> bytes:
     """A file's bytes, after its size and then its hash were found as the manifest says."""
     if not path.is_file():
         raise ModelError(
-            f"model {place!r} has no file {path.name}, need all of {', '.join(FILES)}; copy the folder again"
+            f"model {place!r} has no file {path.name}, expected all of {', '.join(FILES)}; copy the folder again"
         )
     size = path.stat().st_size
     if size != note.size_bytes or size > _LIMIT_FILE_BYTES:
         raise ModelError(
-            f"file {path.name} of model {place!r} has {size} bytes, need {note.size_bytes}; "
+            f"file {path.name} of model {place!r} has {size} bytes, expected {note.size_bytes}; "
             "copy the folder again"
         )
     data = path.read_bytes()
@@ -366,7 +366,7 @@ def _audit_graph(data: bytes, manifest: Manifest, place: str) -> None:
         model = onnx.ModelProto.FromString(data)
     except Exception as error:  # protobuf's DecodeError has no stable home
         raise ModelError(
-            f"file model.onnx of model {place!r} is no ONNX model, need the file as saved; "
+            f"file model.onnx of model {place!r} is no ONNX model, expected the file as saved; "
             "copy the folder again"
         ) from error
     graph = model.graph
@@ -383,7 +383,7 @@ def _audit_graph(data: bytes, manifest: Manifest, place: str) -> None:
     taken, given = _sizes(graph.input[0])[1:], _sizes(graph.output[0])[1:]
     if taken != [*manifest.input.shape] or given not in ([], [len(manifest.classes)]):
         raise ModelError(
-            f"graph of model {place!r} makes {given} of images of {taken}, need {[len(manifest.classes)]} of "
+            f"graph of model {place!r} makes {given} of images of {taken}, expected {[len(manifest.classes)]} of "
             f"{[*manifest.input.shape]} as its manifest says; copy the folder again"
         )
 
@@ -429,7 +429,7 @@ def _images(tensors: Mapping[str, NDArray[Any]], place: str) -> tuple[NDArray[np
     for name, one in tensors.items():
         if one.dtype != np.uint8 or one.ndim != 3 or one.shape[2] not in (1, 3) or not one.size:
             raise ModelError(
-                f"sample {name} of model {place!r} has shape {one.shape} and dtype {one.dtype}, need a "
+                f"sample {name} of model {place!r} has shape {one.shape} and dtype {one.dtype}, expected a "
                 "picture; copy the folder again"
             )
     return tuple(tensors[name] for name in sorted(tensors))

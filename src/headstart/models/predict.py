@@ -340,7 +340,7 @@ def _some(paths: Iterator[str], word: str) -> Iterator[str]:
     first = next(paths, None)
     if first is None:
         raise MissingDataError(
-            f"{word!r} means no picture, need a file, a folder or a glob with some; check the path"
+            f"{word!r} means no picture, expected a file, a folder or a glob with some; check the path"
         )
     yield first
     yield from paths

@@ -193,7 +193,7 @@ def check_file(file: str | os.PathLike[str]) -> Path:
     else:
         return target
     raise SettingError(
-        f"csv file {str(file)!r} {what}, need a file to write such as out.csv, or - for stdout; "
+        f"csv file {str(file)!r} {what}, expected a file to write such as out.csv, or - for stdout; "
         "say --csv out.csv"
     )
 
@@ -290,7 +290,7 @@ def _check_job(part: Path, about: Path, job: dict[str, Any]) -> None:
         old = None
     if not isinstance(old, dict) or old.get("format") != _FORMAT:
         raise SettingError(
-            f"{str(part)!r} has no {about.name} beside it that says what it is of, need both or neither; "
+            f"{str(part)!r} has no {about.name} beside it that says what it is of, expected both or neither; "
             "delete it to start anew"
         )
     same = {
@@ -303,7 +303,7 @@ def _check_job(part: Path, about: Path, job: dict[str, Any]) -> None:
     other = [said for key, said in same.items() if old.get(key) != job[key]]
     if other:
         raise SettingError(
-            f"{str(part)!r} is of an interrupted run with {' and '.join(other)}, need the same to go on; "
+            f"{str(part)!r} is of an interrupted run with {' and '.join(other)}, expected the same to go on; "
             f"repeat that command, name another file, or delete {part.name} to start anew"
         )
 
@@ -314,7 +314,7 @@ def _only_one(part: Path, about: Path, job: dict[str, Any]) -> Iterator[Any]:
     with part.open("a+b") as rows:
         if not _locked(rows):
             raise SettingError(
-                f"{str(part)!r} is being written by another run, need a file to itself; "
+                f"{str(part)!r} is being written by another run, expected a file to itself; "
                 "wait for it or name another"
             )
         if rows.seek(0, os.SEEK_END):

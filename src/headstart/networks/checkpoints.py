@@ -127,7 +127,7 @@ class Checkpoints:
         resume: bool = False,
     ) -> None:
         if not interval_s >= 0:
-            raise SettingError(f"interval_s is {interval_s!r}, need a number of seconds of at least 0")
+            raise SettingError(f"interval_s is {interval_s!r}, expected a number of seconds of at least 0")
         self.remarks: list[str] = []
         self._folder, self._shown = Path(folder), repr(os.fspath(folder))
         self._identity, self._interval_s, self._resume = _plain(identity, "identity"), interval_s, resume
@@ -205,7 +205,7 @@ class Checkpoints:
             return snapshot
         if names:
             raise CacheError(
-                f"checkpoints in {self._shown} are all damaged ({'; '.join(damage)}), need a whole one to "
+                f"checkpoints in {self._shown} are all damaged ({'; '.join(damage)}), expected a whole one to "
                 "go on; delete the folder to start anew"
             )
         self._remark(f"no checkpoint in {self._shown}: started from the beginning")
@@ -232,7 +232,7 @@ class Checkpoints:
         """
         step = snapshot.values.get("step")
         if not isinstance(step, int | np.integer) or isinstance(step, bool) or step < 0:
-            raise SettingError(f"values['step'] is {step!r}, need the number of steps done, at least 0")
+            raise SettingError(f"values['step'] is {step!r}, expected the number of steps done, at least 0")
         name = f"step-{step:09d}.safetensors"
         content = _packed(snapshot, self._identity)
         try:
@@ -248,7 +248,7 @@ class Checkpoints:
             if isinstance(error, CacheError):
                 raise
             raise CacheError(
-                f"checkpoint {name} in {self._shown} cannot be written ({error.strerror or error}), need a "
+                f"checkpoint {name} in {self._shown} cannot be written ({error.strerror or error}), expected a "
                 "folder to write to with room in it; make room or name another"
             ) from error
         self._last = monotonic()
@@ -283,18 +283,18 @@ class Checkpoints:
             self._lock = _Lock(self._folder / _LOCK)
         except BlockingIOError as error:
             raise SettingError(
-                f"{self._shown} is in use by another run, need a folder to itself; "
+                f"{self._shown} is in use by another run, expected a folder to itself; "
                 "wait for it or name another"
             ) from error
         except OSError as error:
             raise CacheError(
-                f"{self._shown} cannot be written to ({error.strerror or error}), need a folder that can; "
+                f"{self._shown} cannot be written to ({error.strerror or error}), expected a folder that can; "
                 "name another"
             ) from error
         if self._checkpoints() and not going_on:
             self._leave()
             raise SettingError(
-                f"{self._shown} holds checkpoints of an interrupted run, need --resume to go on with it; "
+                f"{self._shown} holds checkpoints of an interrupted run, expected --resume to go on with it; "
                 "or delete the folder"
             )
         for name in self._leftovers():
@@ -308,12 +308,12 @@ class Checkpoints:
 
     def _refuse_strange(self) -> None:
         if not self._folder.is_dir():
-            raise SettingError(f"{self._shown} is a file, need a folder for checkpoints; name another")
+            raise SettingError(f"{self._shown} is a file, expected a folder for checkpoints; name another")
         ours = {_LOCK, *self._checkpoints(), *self._leftovers()}
         strange = sorted(set(self._names()) - ours)
         if strange:
             raise SettingError(
-                f"{self._shown} holds {strange[0]!r}, which is no checkpoint, need a new or empty folder; "
+                f"{self._shown} holds {strange[0]!r}, which is no checkpoint, expected a new or empty folder; "
                 "name another"
             )
 
@@ -324,7 +324,7 @@ class Checkpoints:
             return []
         except OSError as error:
             raise CacheError(
-                f"{self._shown} cannot be read ({error.strerror}), need a folder that can; name another"
+                f"{self._shown} cannot be read ({error.strerror}), expected a folder that can; name another"
             ) from error
 
     def _checkpoints(self) -> list[str]:
@@ -340,7 +340,7 @@ class Checkpoints:
             if was.get(key) != now.get(key):
                 raise SettingError(
                     f"checkpoint in {self._shown} is of another run ({key} is {_short(now.get(key))}, was "
-                    f"{_short(was.get(key))}), need the same command; give that, or delete the folder"
+                    f"{_short(was.get(key))}), expected the same command; give that, or delete the folder"
                 )
 
     def _remark(self, text: str) -> None:
@@ -421,7 +421,7 @@ def _packed(snapshot: Snapshot, identity: Any) -> bytes:
     n_bytes = sum(array.nbytes for array in arrays.values())
     if len(text) > _LIMIT_TEXT_BYTES or n_bytes > _LIMIT_BYTES:
         raise SettingError(
-            f"snapshot has {n_bytes:,} bytes of arrays and {len(text):,} of values, need at most "
+            f"snapshot has {n_bytes:,} bytes of arrays and {len(text):,} of values, expected at most "
             f"{_LIMIT_BYTES:,} and {_LIMIT_TEXT_BYTES:,}; put large values into arrays"
         )
     return save(arrays, {"checkpoint": text, "sha256": _digest(text, arrays.values())})
@@ -433,10 +433,10 @@ def _array(name: str, array: NDArray[Any]) -> NDArray[Any]:
     plain = plain.astype(plain.dtype.newbyteorder("="), copy=False)
     if plain.dtype.name not in _DTYPES:
         raise SettingError(
-            f"array {name!r} has dtype {plain.dtype}, need one of {', '.join(sorted(_DTYPES))}"
+            f"array {name!r} has dtype {plain.dtype}, expected one of {', '.join(sorted(_DTYPES))}"
         )
     if name == _RESERVED or name != name.encode(errors="replace").decode():
-        raise SettingError(f"array is named {name!r}, need a name in Unicode other than {_RESERVED!r}")
+        raise SettingError(f"array is named {name!r}, expected a name in Unicode other than {_RESERVED!r}")
     return plain
 
 
@@ -488,7 +488,7 @@ def _audited(text: str, sha256: str, tensors: Mapping[str, NDArray[Any]]) -> lis
         order = [name for name, _, _ in told["arrays"]]
         layout = [[name, tensors[name].dtype.name, list(tensors[name].shape)] for name in order]
         if told["format"] != _FORMAT:
-            raise _DamagedError(f"has format {told['format']!r}, need {_FORMAT}")
+            raise _DamagedError(f"has format {told['format']!r}, expected {_FORMAT}")
         if told["arrays"] != layout or len(layout) != len(tensors):
             raise _DamagedError("has other arrays than it says")
         if _digest(text, (tensors[name] for name in order)) != sha256:
@@ -511,14 +511,14 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
-            raise SettingError(f"{name} has the key {wrong[0]!r}, need text for a key; write it as text")
+            raise SettingError(f"{name} has the key {wrong[0]!r}, expected text for a key; write it as text")
         # a key of the user's that starts like ours gets one more mark
         return {
             f"${key}" if key.startswith("$") else key: _plain(one, f"{name}[{key!r}]")
             for key, one in value.items()
         }
     raise SettingError(
-        f"{name} is of type {type(value).__name__}, need None, a number, text, or a list or dict of these; "
+        f"{name} is of type {type(value).__name__}, expected None, a number, text, or a list or dict of these; "
         "put arrays among the arrays"
     )
 

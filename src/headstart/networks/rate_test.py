@@ -130,13 +130,13 @@ def find_rate(
 def _check(images: Images, labels: Codes, n_steps: int, low: float, high: float) -> None:
     if len(images) != len(labels) or not len(images):
         raise ShapeError(
-            f"images number {len(images)}, labels {len(labels)}, need as many of each and at least one"
+            f"images number {len(images)}, labels {len(labels)}, expected as many of each and at least one"
         )
     faults = []
     if n_steps < _FEWEST:
-        faults.append(f"n_steps is {n_steps}, need at least {_FEWEST}")
+        faults.append(f"n_steps is {n_steps}, expected at least {_FEWEST}")
     if not (0 < low < high and math.isfinite(high)):
-        faults.append(f"low is {low!r}, high {high!r}, need two rates above 0, the lower one first")
+        faults.append(f"low is {low!r}, high {high!r}, expected two rates above 0, the lower one first")
     if faults:
         raise SettingError("; ".join(faults))
 
@@ -211,7 +211,7 @@ def _read(
     if len(finite) <= window + 1:
         raise SettingError(
             f"loss {'explodes' if ended else 'is not a number'} at a learning rate of "
-            f"{rates[len(raw) - 1]:.2g}, after {len(raw)} steps of {len(rates)}, need one that falls first; "
+            f"{rates[len(raw) - 1]:.2g}, after {len(raw)} steps of {len(rates)}, expected one that falls first; "
             f"start lower than {rates[0]:.2g}, or look at the images and their scaling"
         )
     smoothed = _Smoothed(window)
@@ -225,7 +225,7 @@ def _read(
     if not min(start, guess) - losses[least] > _chance(finite[: least + 1], window, start):
         raise FlatLossError(
             f"loss does not fall between learning rates of {rates[0]:.2g} and {rates[len(losses) - 1]:.2g} "
-            f"({start:.3g} to {losses[least]:.3g} at best, guessing has {guess:.3g}), need a range where it "
+            f"({start:.3g} to {losses[least]:.3g} at best, guessing has {guess:.3g}), expected a range where it "
             "falls significantly; widen the range, or check that the labels belong to the images"
         )
     floor = window + int(np.argmax(losses[window:rise] <= start - _REACHED * fall))

@@ -178,10 +178,10 @@ def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
     """
     if name not in ARCHITECTURES:
         raise SettingError(
-            f"network is {name!r}, need one of {', '.join(ARCHITECTURES)}; {nearest(name, ARCHITECTURES)}"
+            f"network is {name!r}, expected one of {', '.join(ARCHITECTURES)}; {nearest(name, ARCHITECTURES)}"
         )
     if n_classes < 2:
-        raise SettingError(f"n_classes is {n_classes}, need at least 2; add images of another class")
+        raise SettingError(f"n_classes is {n_classes}, expected at least 2; add images of another class")
     return ARCHITECTURES[name](image, n_classes)
 
 
@@ -214,11 +214,11 @@ def check_freezable(spec: NetworkSpec, through: str) -> None:
     """
     if through not in spec.layer_names:
         raise UnknownLayerError(
-            f"layer {through!r} is unknown, need one of network {spec.name!r}, "
+            f"layer {through!r} is unknown, expected one of network {spec.name!r}, "
             f"{nearest(through, spec.layer_names)}"
         )
     if through == spec.layer_names[-1]:
-        raise SettingError(f"layer {through!r} is the last one, need one before it; freeze fewer layers")
+        raise SettingError(f"layer {through!r} is the last one, expected one before it; freeze fewer layers")
 
 
 def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
@@ -251,7 +251,7 @@ def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
         shape = _after(layer, shape)
         if min(shape) < 1:
             raise SettingError(
-                f"image of {height} x {width} px is too small for network {spec.name!r}, need a larger "
+                f"image of {height} x {width} px is too small for network {spec.name!r}, expected a larger "
                 f"one; nothing is left of it after layer {layer.name!r}"
             )
         shapes[layer.name] = shape

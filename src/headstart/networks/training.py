@@ -269,41 +269,45 @@ def _best_epoch(history: list[Epoch]) -> int:
 def _check(images: Images, labels: Codes, settings: TrainSettings, validation: Held | None) -> None:
     if len(images) != len(labels) or not len(images):
         raise ShapeError(
-            f"images number {len(images)}, labels {len(labels)}, need as many of each and at least one"
+            f"images number {len(images)}, labels {len(labels)}, expected as many of each and at least one"
         )
     faults = []
     if settings.schedule not in SCHEDULES:
         faults.append(
-            f"schedule is {settings.schedule!r}, need one of {', '.join(SCHEDULES)}; "
+            f"schedule is {settings.schedule!r}, expected one of {', '.join(SCHEDULES)}; "
             f"{nearest(settings.schedule, SCHEDULES)}"
         )
     if settings.epochs < 1 or settings.batch_size < 1:
-        faults.append(f"epochs is {settings.epochs}, batch_size {settings.batch_size}, need both at least 1")
+        faults.append(
+            f"epochs is {settings.epochs}, batch_size {settings.batch_size}, expected both at least 1"
+        )
     if not 0 <= settings.prune < 1:
-        faults.append(f"prune is {settings.prune!r}, need a share in [0, 1)")
+        faults.append(f"prune is {settings.prune!r}, expected a share in [0, 1)")
     if not settings.learning_rate > 0:
-        faults.append(f"learning_rate is {settings.learning_rate!r}, need a number above 0")
+        faults.append(f"learning_rate is {settings.learning_rate!r}, expected a number above 0")
     if settings.precision not in _PRECISIONS:
-        faults.append(f"precision is {settings.precision!r}, need one of {', '.join(_PRECISIONS)}")
+        faults.append(f"precision is {settings.precision!r}, expected one of {', '.join(_PRECISIONS)}")
     if min(settings.patience, settings.min_steps) < 0 or min(settings.momentum, settings.weight_decay) < 0:
         faults.append(
             f"patience is {settings.patience}, min_steps {settings.min_steps}, "
-            f"momentum {settings.momentum!r}, weight_decay {settings.weight_decay!r}, need none below 0"
+            f"momentum {settings.momentum!r}, weight_decay {settings.weight_decay!r}, expected none below 0"
         )
     shares = {"ema": settings.ema, "gradual": settings.gradual, "label_smoothing": settings.label_smoothing}
     faults += [
-        f"{name} is {value!r}, need a share in [0, 1)" for name, value in shares.items() if not 0 <= value < 1
+        f"{name} is {value!r}, expected a share in [0, 1)"
+        for name, value in shares.items()
+        if not 0 <= value < 1
     ]
     if settings.batch_norm not in _NORMS:
-        faults.append(f"batch_norm is {settings.batch_norm!r}, need one of {', '.join(_NORMS)}")
+        faults.append(f"batch_norm is {settings.batch_norm!r}, expected one of {', '.join(_NORMS)}")
     if min(settings.mixup, settings.clip) < 0 or settings.accumulate < 1 or not 0 < settings.layer_decay <= 1:
         faults.append(
             f"mixup is {settings.mixup!r}, clip {settings.clip!r}, accumulate {settings.accumulate}, "
-            f"layer_decay {settings.layer_decay!r}, need none below 0, at least 1 part, a decay in (0, 1]"
+            f"layer_decay {settings.layer_decay!r}, expected none below 0, at least 1 part, a decay in (0, 1]"
         )
     if settings.patience and validation is None:
         faults.append(
-            f"patience is {settings.patience} without validation images, need some to stop by; "
+            f"patience is {settings.patience} without validation images, expected some to stop by; "
             "hold a share out"
         )
     if faults:

@@ -12,7 +12,6 @@ from typing import Any
 import onnx
 
 from headstart.data.dataset import Dataset
-from headstart.data.stores import ArrayImages
 from headstart.graph import layers
 from headstart.networks.specs import layer_shapes
 from headstart.records import InputSpec, NetworkSpec, Source, Weights
@@ -24,9 +23,8 @@ _LARGEST_PX = 64  # side of what raw pixels of photos are squished to
 
 def native_input(dataset: Dataset, policy: str = "squish") -> InputSpec:
     """The size and channels of a dataset's own images; 64 x 64 colour for files of any size."""
-    if isinstance(dataset.images, ArrayImages):
-        height, width, channels = dataset.images.pixels.shape[1:]
-        return InputSpec(height, width, channels, policy=policy)
+    if dataset.images.image_shape is not None:
+        return InputSpec(*dataset.images.image_shape, policy=policy)
     return InputSpec(_LARGEST_PX, _LARGEST_PX, 3, (0.0,) * 3, (1.0,) * 3, policy=policy)
 
 

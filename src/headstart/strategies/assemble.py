@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.seen import inherited, record
 from headstart.data.dataset import Dataset
-from headstart.data.images.prepare import decode
-from headstart.data.stores import ArrayImages, FileImages
 from headstart.evaluation.calibration import reliability
 from headstart.graph import build, layers
 from headstart.graph import run as runtime
@@ -286,12 +284,11 @@ def _samples(dataset: Dataset) -> tuple[NDArray[np.uint8], ...]:
 
 
 def _raw(dataset: Dataset, place: int) -> NDArray[np.uint8]:
-    if isinstance(dataset.images, ArrayImages):
-        return np.array(dataset.images.pixels[place])
-    assert isinstance(dataset.images, FileImages), "images are in memory or in files"
+    pixels = dataset.images.image(place)
+    if dataset.images.pixels is not None:
+        return np.array(pixels)
     from PIL import Image
 
-    pixels = decode(dataset.images.read(place))
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     picture.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
     return np.asarray(picture).reshape(picture.height, picture.width, -1).copy()

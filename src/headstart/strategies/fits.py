@@ -113,7 +113,7 @@ class Reader:
         n_views, spec = self.augmentation.views, self.source.input
         where: dict[str, Any] = {"tap": place[0], "pooling": place[1], "options": self.options}
         size = len(self.pool) * n_views * spec.height_px * spec.width_px * spec.channels
-        if not isinstance(self.pool.images, ArrayImages) or size > _VIEW_BYTES:
+        if self.pool.images.pixels is None or size > _VIEW_BYTES:
             for number in range(n_views):
                 view = View(self.augmentation, self.seed, number)
                 self._kept[place, number + 1] = extract(self.pool, self.source, view=view, **where)

@@ -17,7 +17,6 @@ from headstart.data.dataset import Dataset
 from headstart.data.faults import Fault, raise_faults
 from headstart.data.images.prepare import fit, prepare
 from headstart.data.images.thumbnails import png_address
-from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import ShapeError
 from headstart.records import Array, Codes, Gallery, Images, InputSpec, ReportImage
 from headstart.workflows.occlusion import Ask, occlusion, overlay
@@ -271,10 +270,8 @@ def _laid_over(answers: Judged, views: Images, indices: NDArray[np.intp]) -> lis
 
 def _shown_as(dataset: Dataset) -> InputSpec:
     """Images in memory as they are; pictures of any size cut to a square."""
-    if isinstance(dataset.images, ArrayImages):
-        height, width, channels = dataset.images.pixels.shape[1:]
-        return InputSpec(height, width, channels)
-    return InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop")
+    shape = dataset.images.image_shape
+    return InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop") if shape is None else InputSpec(*shape)
 
 
 def _small(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -295,4 +292,4 @@ def _large(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _name(dataset: Dataset, place: int, index: int) -> str:
     images = dataset.images
-    return images.paths[place].name if isinstance(images, FileImages) else f"image {index}"
+    return f"image {index}" if images.paths is None else images.paths[place].name

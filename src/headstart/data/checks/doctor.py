@@ -6,7 +6,6 @@ modules and records only. Called by the command line and by recipes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs, thumbnails
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import Header, thumbnail
+from headstart.data.images.decode import Header, squished
 from headstart.data.names import SPLITS, shown
-from headstart.data.stores import ArrayImages, FileImages
+from headstart.data.stores import ImageStore
 from headstart.errors import nearest
 from headstart.records import Images
 
@@ -129,7 +128,7 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
     >>> examine(Dataset("pets", pixels, labels, ("cat", "dog"))).remarks[0]
     "the same image is labelled differently in 1 pair, such as 'image 3' (cat) and 'image 12' (dog)"
     """
-    exact = exact_pairs(_digests(dataset.images))
+    exact = exact_pairs(dataset.images.digests)
     alike: list[tuple[int, int, float]] = []
     looks = _Looks(dataset, near=near, on_image=on_image)
     if near:
@@ -176,9 +175,9 @@ class _Looks:
         self.formats: dict[str, int] = {}
         self.polarity: dict[str, int] = {}
         self.thumbs: Images = np.zeros((0, THUMB_PX, THUMB_PX, 3), np.uint8)
-        if isinstance(dataset.images, ArrayImages):
+        if dataset.images.pixels is not None:
             self._look_at_array(dataset.images.pixels, near=near, on_image=on_image)
-        elif isinstance(dataset.images, FileImages) and near:
+        elif near:
             self._look_at_files(dataset.images, on_image)
 
     @property
@@ -210,7 +209,7 @@ class _Looks:
         self.polarity = dict(polarity)
         self.thumbs = np.concatenate(thumbs) if near else self.thumbs
 
-    def _look_at_files(self, files: FileImages, on_image: OnImage | None) -> None:
+    def _look_at_files(self, files: ImageStore, on_image: OnImage | None) -> None:
         headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
         for place, (header, thumb) in enumerate(_opened(files)):
             headers.append(header)
@@ -224,21 +223,15 @@ class _Looks:
         self.polarity = dict(Counter(_polarity(thumbs)))
 
 
-def _opened(files: FileImages) -> Iterator[tuple[Header, Images]]:
+def _opened(files: ImageStore) -> Iterator[tuple[Header, Images]]:
     """Read all files in threads, in order."""
 
     def opened(place: int) -> tuple[Header, Images]:
-        return thumbnail(files.read(place), str(files.paths[place]), THUMB_PX)
+        header, pixels = files.draft(place, THUMB_PX)
+        return header, squished(pixels, THUMB_PX)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(opened, range(len(files)))
-
-
-def _digests(images: object) -> Sequence[bytes]:
-    if isinstance(images, FileImages):
-        return images.digests
-    assert isinstance(images, ArrayImages)
-    return [hashlib.sha256(image).digest() for image in images.pixels]
 
 
 def _polarity(pixels: Images) -> list[str]:
@@ -258,8 +251,7 @@ def _polarity(pixels: Images) -> list[str]:
 
 
 def _pair(dataset: Dataset, first: int, second: int, kind: str, similarity: float) -> Pair:
-    files = dataset.images.paths if isinstance(dataset.images, FileImages) else None
-    names = [f"image {place}" if files is None else str(files[place]) for place in (first, second)]
+    names = [dataset.images.image_name(place) for place in (first, second)]
     splits = None if dataset.splits is None else (str(dataset.splits[first]), str(dataset.splits[second]))
     labels = (str(dataset.labels[first]), str(dataset.labels[second]))
     return Pair(names[0], names[1], kind, splits, labels, similarity, (first, second))

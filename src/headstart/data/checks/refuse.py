@@ -84,14 +84,14 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
         )
     if found.label_problems:
         raise DataError(
-            f"dataset {dataset.name!r}: {found.label_problems[0]}, need the same names in every split; "
+            f"dataset {dataset.name!r}: {found.label_problems[0]}, expected the same names in every split; "
             "rename the folders"
         )
     leaks = [pair for pair in found.pairs if pair.leak]
     if leaks and not allow_leaks:
         raise DataError(
             f"dataset {dataset.name!r} has {len(leaks)} image(s) in two splits, such as {leaks[0].first!r} "
-            f"and {leaks[0].second!r}, need splits that share none; remove them (headstart inspect lists "
+            f"and {leaks[0].second!r}, expected splits that share none; remove them (headstart inspect lists "
             "all), or go on with --allow-leaks"
         )
     shared = _shared_groups(dataset)
@@ -134,7 +134,7 @@ def refuse_shared(
     if leaks and not allow_leaks:
         raise DataError(
             f"dataset {external.name!r} has {len(leaks)} image(s) of {dataset.name!r} in it, such as "
-            f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), need a test set that shares "
+            f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), expected a test set that shares "
             "none; remove them, or go on with --allow-leaks"
         )
     if not leaks:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.appearance import LENGTH, LIMITS, Looks, Matcher, look_at
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
-from headstart.data.images.decode import draft, squished
-from headstart.data.stores import ArrayImages, FileImages, ImageStore
+from headstart.data.images.decode import squished
+from headstart.data.stores import ImageStore
 from headstart.errors import BrokenDataError, MissingDataError, ModelError
 from headstart.records import ROLES, Images, Seen
 
@@ -276,10 +276,9 @@ def _kept(seen: Seen, keep: NDArray[np.bool_]) -> Seen:
 
 def _digests(images: ImageStore) -> NDArray[np.uint8]:
     """Digests of files' bytes, or of the pixels of images in memory, (n_images, 16)."""
-    if isinstance(images, FileImages):
+    if images.pixels is None:
         found = [digest[:_BYTES] for digest in images.digests]
     else:
-        assert isinstance(images, ArrayImages), "images are in memory or in files"
         found = [_content(image) for image in images.pixels]
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, _BYTES)
 
@@ -296,21 +295,19 @@ def _glances(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[NDA
     """Look at some of the images, so many at a time."""
     for start in range(0, len(places), _CHUNK):
         some = places[start : start + _CHUNK]
-        yield some, _files(images, some) if isinstance(images, FileImages) else _array(images, some)
+        yield some, _files(images, some) if images.pixels is None else _array(images.pixels[some])
 
 
-def _array(images: ImageStore, places: NDArray[np.intp]) -> _Glance:
-    assert isinstance(images, ArrayImages), "images are in memory or in files"
-    pixels = images.pixels[places]
+def _array(pixels: Images) -> _Glance:
     thumbs = np.concatenate([thumbnails(pixels[start : start + 256]) for start in range(0, len(pixels), 256)])
     contents = np.frombuffer(b"".join(_content(one) for one in pixels), np.uint8).reshape(-1, _BYTES)
     return _Glance(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= _TINY_PX))
 
 
-def _files(images: FileImages, places: NDArray[np.intp]) -> _Glance:
+def _files(images: ImageStore, places: NDArray[np.intp]) -> _Glance:
     def opened(place: int) -> tuple[bytes, Images, bool]:
         try:
-            header, pixels = draft(images.read(place), str(images.paths[place]), THUMB_PX)
+            header, pixels = images.draft(place, THUMB_PX)
         except (MissingDataError, BrokenDataError):  # no reason to lose a training: its digest is known
             return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
         tiny = max(header.width_px, header.height_px) <= _TINY_PX

@@ -92,9 +92,9 @@ class Augmentation:
     def __post_init__(self) -> None:
         faults = [fault for name, strength in self.operations for fault in _faults(name, strength)]
         if any(one >= two for (one, _), (two, _) in pairwise(self.operations)):
-            faults.append("operations are not sorted, need each once, by name; use parse_augmentation")
+            faults.append("operations are not sorted, expected each once, by name; use parse_augmentation")
         if self.views < 1:
-            faults.append(f"views is {self.views!r}, need at least 1; leave augmentation out for none")
+            faults.append(f"views is {self.views!r}, expected at least 1; leave augmentation out for none")
         if faults:
             raise SettingError("; also ".join(faults))
 
@@ -145,14 +145,14 @@ def parse_augmentation(text: str, views: int = 3) -> Augmentation:
         if not equals:
             known = nearest(name, [*PRESETS, *OPERATIONS])
             faults.append(
-                f"augmentation {name!r} is not a preset in first place, need one of {', '.join(PRESETS)}, "
+                f"augmentation {name!r} is not a preset in first place, expected one of {', '.join(PRESETS)}, "
                 f"or operations like shear=0.2; {known}"
             )
             continue
         try:
             strengths[name] = float(value)
         except ValueError:
-            faults.append(f"strength of {name} is {value!r}, need a number; write it like shear=0.2")
+            faults.append(f"strength of {name} is {value!r}, expected a number; write it like shear=0.2")
     faults += [fault for name, strength in strengths.items() for fault in _faults(name, strength)]
     if faults:
         raise SettingError("; also ".join(faults))
@@ -181,7 +181,9 @@ def parse_views(text: str | None, views: int | None = None) -> Augmentation | No
     if text is not None:
         return parse_augmentation(text, 3 if views is None else views)
     if views is not None:
-        raise SettingError(f"views is {views}, need an augmentation to make them; name one, such as photo")
+        raise SettingError(
+            f"views is {views}, expected an augmentation to make them; name one, such as photo"
+        )
     return None
 
 
@@ -308,22 +310,24 @@ def flip_warning(classes: Sequence[str], augmentation: Augmentation) -> str | No
 def _faults(name: str, strength: float) -> list[str]:
     if name not in OPERATIONS:
         known = nearest(name, OPERATIONS)
-        return [f"operation {name!r} is unknown, need one of {', '.join(OPERATIONS)}; {known}"]
+        return [f"operation {name!r} is unknown, expected one of {', '.join(OPERATIONS)}; {known}"]
     most, unit = OPERATIONS[name]
     if not 0 <= strength <= most:
-        return [f"strength of {name} is {strength:g}, need 0 to {most:g} ({unit}); choose one in that range"]
+        return [
+            f"strength of {name} is {strength:g}, expected 0 to {most:g} ({unit}); choose one in that range"
+        ]
     return []
 
 
 def _check(images: Images, seed: int, indices: Sequence[int] | NDArray[np.integer], view: int) -> None:
     if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape[1:]:
         raise ShapeError(
-            f"images has shape {images.shape} and dtype {images.dtype}, need (n_images, height, width, "
+            f"images has shape {images.shape} and dtype {images.dtype}, expected (n_images, height, width, "
             "channels) of uint8; make them with headstart.data.images.prepare"
         )
     if len(indices) != len(images):
         raise ShapeError(
-            f"indices has {len(indices)} entries, need {len(images)} to match images; pass one for each image"
+            f"indices has {len(indices)} entries, expected {len(images)} to match images; pass one for each image"
         )
     if min(seed, view, *indices) < 0:
         raise SettingError(

@@ -72,7 +72,7 @@ def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
     pixels, fault = _decoded(data, fast=False)
     if fault is not None:
         raise BrokenDataError(
-            f"image {name!r} cannot be read ({fault}), need a whole picture in one of {', '.join(_FORMATS)}; "
+            f"image {name!r} cannot be read ({fault}), expected a whole picture in one of {', '.join(_FORMATS)}; "
             "replace it or leave it out"
         )
     return pixels
@@ -177,7 +177,7 @@ def draft(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint
             return header, _to_array(ImageOps.exif_transpose(image))
     except Exception as error:  # on hostile bytes decoders raise nearly anything
         raise BrokenDataError(
-            f"image {name!r} cannot be read ({error}), need a whole picture; replace it or leave it out"
+            f"image {name!r} cannot be read ({error}), expected a whole picture; replace it or leave it out"
         ) from error
 
 
@@ -257,6 +257,6 @@ def _to_array(image: Image) -> NDArray[np.uint8]:
 
 def _from_16_bits(values: NDArray[np.int64]) -> NDArray[np.uint8]:
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError("its pixels are 32-bit numbers, need 8 or 16 bits")
+        raise ValueError("its pixels are 32-bit numbers, expected 8 or 16 bits")
     scaled: NDArray[Any] = (values + 128) // 257  # 65535 = 255 * 257
     return scaled.astype(np.uint8)[..., None]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import decode_bytes
-from headstart.data.stores import ArrayImages, FileImages, read_bytes
+from headstart.data.stores import ImageStore, read_bytes
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Images, InputSpec
 
@@ -104,7 +104,7 @@ def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     pixels = image[..., None] if image.ndim == 2 else image
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
         raise ShapeError(
-            f"image has shape {image.shape} and dtype {image.dtype}, need (height, width) or "
+            f"image has shape {image.shape} and dtype {image.dtype}, expected (height, width) or "
             "(height, width, 1 or 3) of uint8; decode it with headstart.data.images.decode"
         )
     fitted: NDArray[np.uint8] = _fit_batch(pixels[None], spec)[0]
@@ -188,28 +188,24 @@ def batches(dataset: Dataset, spec: InputSpec, batch_size: int) -> Iterator[Imag
     """
     _check_spec(spec)
     if batch_size < 1:
-        raise SettingError(f"batch_size is {batch_size!r}, need at least 1; 64 suits most machines")
+        raise SettingError(f"batch_size is {batch_size!r}, expected at least 1; 64 suits most machines")
     images = dataset.images
-    if isinstance(images, ArrayImages):
-        return _array_batches(images, spec, batch_size)
-    if isinstance(images, FileImages):
+    if images.pixels is None:
         return _file_batches(images, spec, batch_size)
-    raise ShapeError(
-        f"images is of type {type(images).__name__}, need ArrayImages or FileImages; wrap it in one"
-    )
+    return _array_batches(images, images.pixels, spec, batch_size)
 
 
-def _array_batches(images: ArrayImages, spec: InputSpec, batch_size: int) -> Iterator[Images]:
+def _array_batches(images: ImageStore, pixels: Images, spec: InputSpec, batch_size: int) -> Iterator[Images]:
     for start in range(0, len(images), batch_size):
-        yield _fit_batch(images.pixels[start : start + batch_size], spec)
+        yield _fit_batch(pixels[start : start + batch_size], spec)
         images.release()
 
 
-def _file_batches(images: FileImages, spec: InputSpec, batch_size: int) -> Iterator[Images]:
-    """Keep two batches of small, ready images ahead; whole pictures live only inside a worker."""
+def _file_batches(images: ImageStore, spec: InputSpec, batch_size: int) -> Iterator[Images]:
+    """Keep two batches of prepared images ahead; images of full size exist only inside a worker."""
 
-    def ready(index: int) -> NDArray[np.uint8]:
-        return fit(decode_bytes(images.read(index), str(images.paths[index])), spec)
+    def ready(place: int) -> NDArray[np.uint8]:
+        return fit(images.image(place), spec)
 
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     todo = iter(range(len(images)))
@@ -228,17 +224,17 @@ def _check_spec(spec: InputSpec) -> None:
     faults = []
     if spec.policy not in POLICIES:
         known = nearest(spec.policy, POLICIES)
-        faults.append(f"policy {spec.policy!r} is unknown, need {', '.join(POLICIES)}; {known}")
+        faults.append(f"policy {spec.policy!r} is unknown, expected {', '.join(POLICIES)}; {known}")
     if spec.interpolation not in _INTERPOLATIONS:
         known = nearest(spec.interpolation, _INTERPOLATIONS)
-        faults.append(f"interpolation {spec.interpolation!r} is unknown, need {known}")
+        faults.append(f"interpolation {spec.interpolation!r} is unknown, expected {known}")
     if not 0 < spec.crop_share <= 1:
-        faults.append(f"crop_share is {spec.crop_share!r}, need a number in (0, 1]; 1 keeps all")
+        faults.append(f"crop_share is {spec.crop_share!r}, expected a number in (0, 1]; 1 keeps all")
     if not (1 <= spec.height_px <= _LIMIT_PX and 1 <= spec.width_px <= _LIMIT_PX):
         size = f"{spec.height_px} x {spec.width_px}"
-        faults.append(f"input size is {size} pixels, need 1 to {_LIMIT_PX} each way; change the spec")
+        faults.append(f"input size is {size} pixels, expected 1 to {_LIMIT_PX} each way; change the spec")
     if spec.channels not in (1, 3):
-        faults.append(f"channels is {spec.channels!r}, need 1 (grey) or 3 (colour); change the spec")
+        faults.append(f"channels is {spec.channels!r}, expected 1 (grey) or 3 (colour); change the spec")
     if faults:
         raise SettingError("; also ".join(faults))
 

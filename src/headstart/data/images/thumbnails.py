@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import prepare
-from headstart.data.stores import ArrayImages
 from headstart.records import InputSpec
 
 __all__ = ["examples_of", "png_address"]
@@ -45,11 +44,8 @@ def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
     each = max(1, _MOST // len(dataset.classes))
     places = [np.flatnonzero(dataset.labels == name)[:each] for name in dataset.classes[:_MOST]]
     some = dataset.subset(np.concatenate(places))
-    if isinstance(some.images, ArrayImages):
-        height, width, channels = some.images.pixels.shape[1:]
-        spec = InputSpec(height, width, channels)
-    else:
-        spec = InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop")
+    shape = some.images.image_shape
+    spec = InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop") if shape is None else InputSpec(*shape)
     pictures = prepare(some, spec)
     return tuple((str(name), png_address(one)) for name, one in zip(some.labels, pictures, strict=True))
 

@@ -180,7 +180,7 @@ def _read_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
     path = find([place])
     if path is None:
         raise MissingDataError(
-            f"dataset {name!r} is not on this machine, need {place} in the folder HEADSTART_DATA names; "
+            f"dataset {name!r} is not on this machine, expected {place} in the folder HEADSTART_DATA names; "
             "use letters of your own: a folder of class folders with --data, a test set with --test"
         )
     return replace(read(path), name=name)

@@ -81,7 +81,7 @@ def find(places: Sequence[str]) -> Path | None:
     if home:
         if not Path(home).expanduser().is_dir():
             raise MissingDataError(
-                f"HEADSTART_DATA is {home!r}, need a folder that is there; create it or unset the variable"
+                f"HEADSTART_DATA is {home!r}, expected a folder that is there; create it or unset the variable"
             )
         roots.insert(0, Path(home).expanduser())
     return next((root / place for root in roots for place in places if (root / place).exists()), None)
@@ -115,12 +115,12 @@ def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
     >>> obtain(Remote("X/x.gz", (), ""), "x", download=False)
     Traceback (most recent call last):
         ...
-    headstart.errors.MissingDataError: dataset 'x' is not on this machine, need X/x.gz; set \
+    headstart.errors.MissingDataError: dataset 'x' is not on this machine, expected X/x.gz; set \
 HEADSTART_DATA to a folder that holds it, or allow download
     """
     if not download:
         raise MissingDataError(
-            f"dataset {dataset!r} is not on this machine, need {remote.place}; "
+            f"dataset {dataset!r} is not on this machine, expected {remote.place}; "
             "set HEADSTART_DATA to a folder that holds it, or allow download"
         )
     import pooch
@@ -144,7 +144,7 @@ HEADSTART_DATA to a folder that holds it, or allow download
             if response is not None:  # pooch 1.9 leaves it open where the server refuses
                 response.close()
     raise FetchError(
-        f"dataset {dataset!r} could not be fetched ({reason}), need {remote.place}; "
+        f"dataset {dataset!r} could not be fetched ({reason}), expected {remote.place}; "
         f"set HEADSTART_DATA to a folder that holds it, or download {remote.urls[0]} to {target}"
     ) from cause
 
@@ -191,7 +191,7 @@ need a whole zip with a; fetch it again
             content = box.read(member)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise BrokenDataError(
-            f"archive {str(archive)!r} cannot be unpacked ({error.args[0]}), need a whole zip with {member}; "
+            f"archive {str(archive)!r} cannot be unpacked ({error.args[0]}), expected a whole zip with {member}; "
             "fetch it again"
         ) from error
     target.parent.mkdir(parents=True, exist_ok=True)

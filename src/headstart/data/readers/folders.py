@@ -88,7 +88,7 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
         homes = [(None, home) for home in top]
     if not homes:
         raise DataError(
-            f"folder {str(folder)!r} has {len(strays)} images and no folders, need one folder per class; "
+            f"folder {str(folder)!r} has {len(strays)} images and no folders, expected one folder per class; "
             "sort the images into folders named for their classes"
         )
     entries = [Entry(path, home.name, split) for split, home in homes for path in _walk(home)]
@@ -136,12 +136,12 @@ def read_table(table: Path, *, strict: bool = False) -> Dataset:
     lacking = [name for name in ("path", "label") if name not in columns]
     if lacking:
         raise DataError(
-            f"table {str(table)!r} has the columns {shown(columns)}, need path and label; "
+            f"table {str(table)!r} has the columns {shown(columns)}, expected path and label; "
             f"add or rename {' and '.join(lacking)}"
         )
     if not columns["path"]:
         raise DataError(
-            f"table {str(table)!r} has no rows, need at least one; add path and label of an image"
+            f"table {str(table)!r} has no rows, expected at least one; add path and label of an image"
         )
     entries = _entries(table, columns, numbers)
     absent = [entry.path for entry in entries if not entry.path.is_file()]
@@ -184,7 +184,7 @@ def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Pat
     words = [split_name(child.name) for child in split_folders]
     if len(set(words)) != len(words):
         raise DataError(
-            f"folder {str(folder)!r} has {here}, need one folder per split; merge those that mean the same"
+            f"folder {str(folder)!r} has {here}, expected one folder per split; merge those that mean the same"
         )
 
 
@@ -195,13 +195,13 @@ def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
             numbered = list(_numbered(lines))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BrokenDataError(
-            f"table {str(table)!r} cannot be read ({error}), need CSV in UTF-8 with a header; save it as that"
+            f"table {str(table)!r} cannot be read ({error}), expected CSV in UTF-8 with a header; save it as that"
         ) from error
     header = [name.strip().lower() for name in numbered[0][1]] if numbered else []
     for number, row in numbered[1:]:
         if len(row) != len(header):
             raise DataError(
-                f"row {number} of {str(table)!r} has {len(row)} cells, need {len(header)} as in the header; "
+                f"row {number} of {str(table)!r} has {len(row)} cells, expected {len(header)} as in the header; "
                 "quote cells that hold a comma"
             )
     columns = {name: [row[place].strip() for _, row in numbered[1:]] for place, name in enumerate(header)}
@@ -225,7 +225,7 @@ def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BrokenDataError(
-            f"table {str(table)!r} cannot be read ({reason}), need a whole Parquet file; write it again"
+            f"table {str(table)!r} cannot be read ({reason}), expected a whole Parquet file; write it again"
         ) from error
     columns = {
         name.strip().lower(): ["" if cell is None else str(cell).strip() for cell in cells]
@@ -240,13 +240,13 @@ def _entries(table: Path, columns: dict[str, list[str]], numbers: Sequence[int])
         if name in columns and "" in columns[name]:
             row, count = numbers[columns[name].index("")], columns[name].count("")
             raise DataError(
-                f"row {row} of {str(table)!r} has no {name} ({count} such rows), need one in every row; "
+                f"row {row} of {str(table)!r} has no {name} ({count} such rows), expected one in every row; "
                 "fill it in"
             )
     for row, name in zip(numbers, columns.get("split", []), strict=False):
         if split_name(name) is None:
             raise DataError(
-                f"row {row} of {str(table)!r} has split {name!r}, need train, val or test; rename the split"
+                f"row {row} of {str(table)!r} has split {name!r}, expected train, val or test; rename the split"
             )
     n_rows = len(columns["path"])
     splits = columns.get("split", [None] * n_rows)
@@ -296,7 +296,7 @@ def _check_classes(
         where = f" in {shown(empty)}" if empty else ""
         classes = listed(lost) if lost else listed(natural_order(Path(path).name for path in empty))
         raise DataError(
-            f"dataset {name!r} has no image that can be read of {classes}{where}, need at least one; "
+            f"dataset {name!r} has no image that can be read of {classes}{where}, expected at least one; "
             "add images, or remove the class"
         )
 

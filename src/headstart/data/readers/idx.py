@@ -50,7 +50,7 @@ def parse_idx(data: bytes, name: str, n_axes: int) -> NDArray[np.uint8]:
     """
     if not data:
         raise BrokenDataError(
-            f"IDX file {name!r} is empty (0 bytes), need a header and values; fetch it again"
+            f"IDX file {name!r} is empty (0 bytes), expected a header and values; fetch it again"
         )
     n_header = 4 + 4 * n_axes
     header = _unpacked(data, name, n_header)
@@ -64,13 +64,13 @@ def parse_idx(data: bytes, name: str, n_axes: int) -> NDArray[np.uint8]:
     expected = n_header + math.prod(shape)
     if expected > _LIMIT_BYTES:
         raise BrokenDataError(
-            f"IDX file {name!r} claims shape {shape}, need at most {_LIMIT_BYTES} bytes; fetch it again"
+            f"IDX file {name!r} claims shape {shape}, expected at most {_LIMIT_BYTES} bytes; fetch it again"
         )
     content = _unpacked(data, name, expected + 1)
     if len(content) != expected:
         found = f"{len(content)} bytes" if len(content) < expected else f"more than {expected} bytes"
         raise BrokenDataError(
-            f"IDX file {name!r} holds {found}, need {expected} for shape {shape}; fetch it again"
+            f"IDX file {name!r} holds {found}, expected {expected} for shape {shape}; fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=n_header).reshape(shape)
 
@@ -96,7 +96,7 @@ def check_pair(images: NDArray[np.uint8], labels: NDArray[np.uint8], names: tupl
     """
     if len(images) != len(labels):
         raise BrokenDataError(
-            f"IDX file {names[1]!r} has {len(labels)} labels ({8 + len(labels)} bytes), need {len(images)} "
+            f"IDX file {names[1]!r} has {len(labels)} labels ({8 + len(labels)} bytes), expected {len(images)} "
             f"({8 + len(images)} bytes) to match the images in {names[0]!r}; fetch both again"
         )
 
@@ -109,5 +109,5 @@ def _unpacked(data: bytes, name: str, limit_bytes: int) -> bytes:
         return zlib.decompressobj(wbits=31).decompress(data, limit_bytes)
     except zlib.error as error:
         raise BrokenDataError(
-            f"IDX file {name!r} cannot be unpacked ({error}), need a whole gzip file; fetch it again"
+            f"IDX file {name!r} cannot be unpacked ({error}), expected a whole gzip file; fetch it again"
         ) from error

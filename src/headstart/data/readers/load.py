@@ -170,7 +170,7 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
             [
                 (
                     DataError,
-                    f"{what} has dtype {column.dtype}, need names or whole numbers, none missing; {advice}",
+                    f"{what} has dtype {column.dtype}, expected names or whole numbers, none missing; {advice}",
                 )
             ]
         )
@@ -188,12 +188,12 @@ def _from_path(text: str, *, strict: bool) -> Dataset:
         if path.suffix.lower() in _TABLES:
             return read_table(path, strict=strict)
         raise DataError(
-            f"file {text!r} is no table, need a folder of class folders or a table (.csv, .parquet); "
+            f"file {text!r} is no table, expected a folder of class folders or a table (.csv, .parquet); "
             "give the folder that it lies in"
         )
     if os.sep in text or path.suffix.lower() in _TABLES:
-        raise MissingDataError(f"path {text!r} is not there, need a folder or a table; mend the path")
+        raise MissingDataError(f"path {text!r} is not there, expected a folder or a table; mend the path")
     raise UnknownDatasetError(
-        f"dataset {text!r} is unknown, need a name in the catalog, {nearest(text, KNOWN)}, "
+        f"dataset {text!r} is unknown, expected a name in the catalog, {nearest(text, KNOWN)}, "
         "or a path that is there; choose one of these"
     )

@@ -135,7 +135,7 @@ def _drawings(path: Path) -> list[tuple[str, NDArray[np.uint8]]]:
                     found.append((name.split("/", 1)[1], np.asarray(picture.convert("L"))))
     except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise BrokenDataError(
-            f"Omniglot archive {str(path)!r} cannot be read ({error}), need drawings of {_SIDE_PX} x "
+            f"Omniglot archive {str(path)!r} cannot be read ({error}), expected drawings of {_SIDE_PX} x "
             f"{_SIDE_PX} px in folders of alphabets; fetch it again"
         ) from error
     return found

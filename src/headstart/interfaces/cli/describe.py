@@ -11,7 +11,6 @@ import numpy as np
 from headstart.data.checks.doctor import Checkup, examine
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
-from headstart.data.stores import ArrayImages
 from headstart.models.manifest import Manifest
 from headstart.models.model import open_model
 from headstart.records import InputSpec, Source
@@ -124,8 +123,8 @@ def _dataset(dataset: Dataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "images_per_class": dataset.counts(),
     }
-    if isinstance(dataset.images, ArrayImages):
-        found["size"] = " x ".join(map(str, dataset.images.pixels.shape[1:]))
+    if dataset.images.image_shape is not None:
+        found["size"] = " x ".join(map(str, dataset.images.image_shape))
     if dataset.splits is not None:
         names, counts = np.unique(dataset.splits, return_counts=True)
         found["splits"] = dict(zip(names.tolist(), counts.tolist(), strict=True))

@@ -103,7 +103,7 @@ class ScratchNetwork:
     def _pixels(self, images: Images) -> Array:
         if images.shape[1:] != self.spec.input.shape:
             raise ShapeError(
-                f"images have shape {images.shape}, need (n, {', '.join(map(str, self.spec.input.shape))}); "
+                f"images have shape {images.shape}, expected (n, {', '.join(map(str, self.spec.input.shape))}); "
                 "prepare them for this network first"
             )
         return images * self._scale + self._shift
@@ -133,7 +133,7 @@ class ScratchNetwork:
         strange = [f"{name} {value.shape}" for name, value in weights.items() if value.ndim not in _AXES]
         if strange:
             raise ShapeError(
-                f"weights are {', '.join(strange)}, need dense, convolution or bias in the canonical layout; "
+                f"weights are {', '.join(strange)}, expected dense, convolution or bias in the canonical layout; "
                 f"take them from network {self.spec.name!r}"
             )
         self._network.load_parameters({name: _own(value) for name, value in weights.items()})
@@ -145,7 +145,7 @@ def _check(settings: TrainSettings) -> None:
     for name in ("mixup", "ema", "clip", "accumulate", "layer_decay", "gradual", "batch_norm"):
         if getattr(settings, name) != getattr(plain, name):
             raise SettingError(
-                f"{name} is {getattr(settings, name)!r}, which the engine scratch does not do, need "
+                f"{name} is {getattr(settings, name)!r}, which the engine scratch does not do, expected "
                 f"{getattr(plain, name)!r}; leave it out, or train with the engine torch"
             )
 
@@ -199,7 +199,7 @@ def make_optimizer(
     if settings.optimizer == "sgd":
         return SGD(values, grads, momentum=settings.momentum, weight_decay=decay)
     raise SettingError(
-        f"optimizer is {settings.optimizer!r}, need one of adam, adamw, sgd; "
+        f"optimizer is {settings.optimizer!r}, expected one of adam, adamw, sgd; "
         f"{nearest(settings.optimizer, ('adam', 'adamw', 'sgd'))}"
     )
 
@@ -250,7 +250,7 @@ def _layer(layer: LayerSpec, rng: np.random.Generator) -> Layer:
             return Dropout(layer.name, layer.options["rate"], rng)
         case kind:
             raise SettingError(
-                f"layer {layer.name!r} is of kind {kind!r}, need conv2d, maxpool2d, relu, flatten, "
+                f"layer {layer.name!r} is of kind {kind!r}, expected conv2d, maxpool2d, relu, flatten, "
                 "dense or dropout; batchnorm2d is the engine torch's"
             )
 

@@ -49,12 +49,12 @@ def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "a
     """
     if engine not in ENGINES:
         raise SettingError(
-            f"engine is {engine!r}, need one of {', '.join(ENGINES)}; {nearest(engine, ENGINES)}"
+            f"engine is {engine!r}, expected one of {', '.join(ENGINES)}; {nearest(engine, ENGINES)}"
         )
     if engine == "scratch":
         if device not in ("auto", "cpu"):
             raise SettingError(
-                f"device is {device!r}, which the engine scratch cannot use, need cpu; or train with torch"
+                f"device is {device!r}, which the engine scratch cannot use, expected cpu; or train with torch"
             )
         from headstart.networks.engines.numpy_engine import ScratchNetwork
 

@@ -62,7 +62,7 @@ class FlatOptimizer:
     ) -> None:
         if settings.optimizer not in _NAMES:
             raise SettingError(
-                f"optimizer is {settings.optimizer!r}, need one of {', '.join(_NAMES)}; "
+                f"optimizer is {settings.optimizer!r}, expected one of {', '.join(_NAMES)}; "
                 f"{nearest(settings.optimizer, _NAMES)}"
             )
         self.stretches, self._grads, self._clip = stretches, grads, settings.clip

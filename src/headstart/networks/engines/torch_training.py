@@ -268,7 +268,7 @@ class TorchTraining:
         """Scaled, (n, channels, height, width)."""
         if images.shape[1:] != self._image.shape:
             raise ShapeError(
-                f"images have shape {images.shape}, need (n, {', '.join(map(str, self._image.shape))}); "
+                f"images have shape {images.shape}, expected (n, {', '.join(map(str, self._image.shape))}); "
                 "prepare them for this network first"
             )
         return (self._moved(images).to(torch.float32) * self._scale + self._shift).permute(0, 3, 1, 2)
@@ -338,7 +338,7 @@ class TorchTraining:
         wanted = {name: tuple(value.shape) for name, value in own.items()}
         given = {name: value.shape for name, value in weights.items()}
         if wanted != given:
-            raise ShapeError(f"weights are {_named(given)}, need {_named(wanted)} for {self._title}")
+            raise ShapeError(f"weights are {_named(given)}, expected {_named(wanted)} for {self._title}")
         self._average = None
         with torch.no_grad():
             for name, value in own.items():
@@ -424,12 +424,16 @@ def chosen_device(name: str) -> torch.device:
     'cpu'
     """
     if name not in DEVICES:
-        raise SettingError(f"device is {name!r}, need one of {', '.join(DEVICES)}; {nearest(name, DEVICES)}")
+        raise SettingError(
+            f"device is {name!r}, expected one of {', '.join(DEVICES)}; {nearest(name, DEVICES)}"
+        )
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(one for one, found in there.items() if found))
     if not there[name]:
-        raise SettingError(f"device is {name!r}, which torch does not find here, need one it does; use auto")
+        raise SettingError(
+            f"device is {name!r}, which torch does not find here, expected one it does; use auto"
+        )
     return torch.device(name)
 
 

@@ -113,7 +113,7 @@ def make_log(
     unknown = [name for name in names if name not in LOGS]
     if unknown:
         raise SettingError(
-            f"log is {unknown[0]!r}, need one of {', '.join(LOGS)}; {nearest(unknown[0], LOGS)}"
+            f"log is {unknown[0]!r}, expected one of {', '.join(LOGS)}; {nearest(unknown[0], LOGS)}"
         )
     for name in names:
         _PACKAGES[name]()  # a missing package is an error now, all else a remark later

@@ -45,7 +45,7 @@ def timm_body(source: Source, tap: str) -> Body:
     network = create_network(name).eval()
     if checksum(network) != source.notes["checksum"]:
         raise SourceError(
-            f"source {source.name!r} has other weights than when its graph was made, need the same; "
+            f"source {source.name!r} has other weights than when its graph was made, expected the same; "
             "clear the kept graphs with: headstart cache clear"
         )
     taps = tuple(tap.split(JOIN))

@@ -111,7 +111,7 @@ def export_network(
     exported = describe_network(network, name, size_px or network.pretrained_cfg["input_size"][-1])
     if exported.checksum != before:
         raise SourceError(
-            f"source 'timm:{name}' changed while it was exported, need frozen weights; report it"
+            f"source 'timm:{name}' changed while it was exported, expected frozen weights; report it"
         )
     return exported
 
@@ -197,7 +197,7 @@ def create_network(name: str, pretrained: bool = True) -> Any:
     if not local and not timm.is_model(name):
         known = nearest(name.partition(".")[0].lower(), timm.list_models())
         raise UnknownSourceError(
-            f"source 'timm:{name}' is unknown, need a network of timm, {known}; "
+            f"source 'timm:{name}' is unknown, expected a network of timm, {known}; "
             "list all with: headstart sources list PATTERN"
         )
     if pretrained and not local:
@@ -211,11 +211,11 @@ def create_network(name: str, pretrained: bool = True) -> Any:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if local:
             raise SourceError(
-                f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), need the folder "
+                f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), expected the folder "
                 "as timm saved it; copy it again"
             ) from error
         raise SourceError(
-            f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), need its weights from "
+            f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), expected its weights from "
             "the hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
         ) from error
 
@@ -293,7 +293,7 @@ def _graph(
     except Exception as error:  # a network that its tracer or its own checks refuse
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), need a network "
+            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), expected a network "
             "and a size that can; choose another size or network"
         ) from error
 

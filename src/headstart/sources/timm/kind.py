@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from headstart.data.dataset import Dataset
-from headstart.data.stores import ArrayImages
 from headstart.records import Source
 from headstart.sources.kind import SourceKind
 from headstart.sources.networks import native_input
@@ -33,7 +32,7 @@ def _open_random(name: str, *, dataset: Dataset | None, seed: int, size_px: int 
 
 
 def _native(dataset: Dataset | None) -> Any:
-    return native_input(dataset) if dataset and isinstance(dataset.images, ArrayImages) else None
+    return native_input(dataset) if dataset and dataset.images.image_shape else None
 
 
 def _body(source: Source, layer: str) -> Any:

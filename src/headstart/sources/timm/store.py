@@ -216,7 +216,7 @@ def _identity(name: str) -> str:
     files = (home / "config.json", home / "model.safetensors")  # never a pickle
     if not all(file.is_file() for file in files):
         raise MissingDataError(
-            f"source 'timm:{name}' is not a folder with config.json and model.safetensors, need one as "
+            f"source 'timm:{name}' is not a folder with config.json and model.safetensors, expected one as "
             "timm saves it; mend the path"
         )
     return " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)

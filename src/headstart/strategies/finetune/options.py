@@ -58,17 +58,19 @@ class FinetuneOptions:
     def __post_init__(self) -> None:
         depths_of(self.unfreeze)
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise SettingError(f"dropout is {self.dropout!r}, need a share in [0, 1); 0 leaves nothing out")
+            raise SettingError(
+                f"dropout is {self.dropout!r}, expected a share in [0, 1); 0 leaves nothing out"
+            )
         if self.alpha is not None and not 0 < self.alpha <= 1:
-            raise SettingError(f"alpha is {self.alpha!r}, need a share in (0, 1]; 1 goes all the way")
+            raise SettingError(f"alpha is {self.alpha!r}, expected a share in (0, 1]; 1 goes all the way")
         if self.device not in DEVICES:
             raise SettingError(
-                f"device is {self.device!r}, need one of {', '.join(DEVICES)}; auto takes the fastest"
+                f"device is {self.device!r}, expected one of {', '.join(DEVICES)}; auto takes the fastest"
             )
         for name in self.settings:
             if name not in _NAMES:
                 raise SettingError(
-                    f"setting {name!r} is unknown, need one of TrainSettings, {nearest(name, _NAMES)}"
+                    f"setting {name!r} is unknown, expected one of TrainSettings, {nearest(name, _NAMES)}"
                 )
 
 
@@ -100,7 +102,7 @@ def depths_of(unfreeze: str) -> tuple[str, ...]:
     if unfreeze in DEPTHS or (unfreeze.isdecimal() and int(unfreeze) >= 1):
         return (unfreeze,)
     raise SettingError(
-        f"unfreeze is {unfreeze!r}, need head, last, all, auto or a number of parts of at least 1; "
+        f"unfreeze is {unfreeze!r}, expected head, last, all, auto or a number of parts of at least 1; "
         f"{nearest(unfreeze, DEPTHS)}"
     )
 
@@ -131,7 +133,7 @@ def parse_strategies(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in STRATEGIES:
             raise SettingError(
-                f"strategy is {name!r}, need some of {', '.join(STRATEGIES)}; {nearest(name, STRATEGIES)}"
+                f"strategy is {name!r}, expected some of {', '.join(STRATEGIES)}; {nearest(name, STRATEGIES)}"
             )
     return tuple(one for one in STRATEGIES if one == "probe" or one in names)
 
@@ -163,7 +165,7 @@ def parse_finetune(strategies: str, unfreeze: str = "auto", device: str = "auto"
     for name, value in (("unfreeze", unfreeze), ("device", device)):
         if value != "auto":
             raise SettingError(
-                f"{name} is {value!r} without the strategy finetune, need both or neither; "
+                f"{name} is {value!r} without the strategy finetune, expected both or neither; "
                 "name finetune among the strategies"
             )
     return None
@@ -190,6 +192,6 @@ def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") 
     """
     if strategy not in STRATEGIES[:2]:
         raise SettingError(
-            f"strategy is {strategy!r}, need probe or finetune; to learn from nothing use: headstart train"
+            f"strategy is {strategy!r}, expected probe or finetune; to learn from nothing use: headstart train"
         )
     return parse_finetune(strategy, unfreeze, device)

@@ -16,7 +16,6 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, augment
 from headstart.data.images.prepare import prepare
 from headstart.data.splits import fewest_per_class, holdout
-from headstart.data.stores import ArrayImages
 from headstart.heads.base import calibrated_loss, fit_temperature, softmax
 from headstart.heads.held_out import best_setting
 from headstart.heads.registry import make_head
@@ -62,7 +61,7 @@ def frames_for(dataset: Dataset, source: InputSpec | None = None) -> tuple[Input
     # a graph that enlarges by itself takes small images too, with the scaling of its colours
     if source is not None and source.height_px <= _SMALL_PX and len(source.mean) == source.channels:
         found.insert(0, source)
-    grey = isinstance(dataset.images, ArrayImages) and native.channels == 1
+    grey = dataset.images.image_shape is not None and native.channels == 1
     if grey and min(native.height_px, native.width_px) >= _INK_PX:
         found.append(InputSpec(_INK_PX, _INK_PX, 1, policy="ink"))
     return tuple(dict.fromkeys(found))

@@ -14,7 +14,7 @@ from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
 from headstart.data.names import listed
-from headstart.data.stores import ArrayImages, FileImages
+from headstart.data.stores import ArrayImages
 from headstart.models.model import Model
 from headstart.records import Report, Source
 from headstart.sources.features import PLAIN, Extraction
@@ -181,7 +181,7 @@ def _strategies(study: StudyContext, wanted: StudyRequest) -> tuple[dict[str, St
 def _prepared(judging: Judging, source: Source) -> Judging:
     """Images in files, for a source of small images: prepared once for it and for its random twins."""
     pool, asked, spec = judging.pool, judging.asked, source.input
-    if not isinstance(pool.images, FileImages) or spec.height_px > _SMALL_PX:
+    if pool.images.paths is None or spec.height_px > _SMALL_PX:
         return judging
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
     fit_asked = fit_pool if asked is pool else replace(asked, images=ArrayImages(prepare(asked, spec)))

@@ -70,7 +70,7 @@ def choose_rate(test: Callable[[], RateCurve], noted: Mapping[str, Any] | None =
     try:
         return RateChoice(test())
     except FlatLossError as error:
-        return RateChoice(None, str(error).partition(", expected")[0].partition(", need")[0])
+        return RateChoice(None, str(error).partition(", expected")[0].partition(", expected")[0])
     except SettingError as error:
         raise SettingError(f"learning rate was not found: {error}; or give a number for it") from error
 

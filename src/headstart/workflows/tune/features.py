@@ -250,10 +250,10 @@ class _Search:
         for head in self.heads:
             if head not in SEARCHED:
                 raise SettingError(
-                    f"head is {head!r}, need one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
+                    f"head is {head!r}, expected one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
                 )
         if not self.features or not self.heads:
-            raise SettingError("there is nothing to choose from, need features and heads; name some")
+            raise SettingError("there is nothing to choose from, expected features and heads; name some")
         _check_three(self.labels, self.codes, self.groups)
 
     @property
@@ -587,9 +587,9 @@ def _check_three(labels: NDArray[np.str_], codes: Codes, groups: NDArray[np.gene
     units, what = _units(codes, groups), "image(s)" if groups is None else "group(s)"
     least = int(np.argmin(units))
     if len(units) < 2:
-        raise DataError(f"labels has 1 class, {str(labels[0])!r}, need at least 2; add images of another")
+        raise DataError(f"labels has 1 class, {str(labels[0])!r}, expected at least 2; add images of another")
     if units[least] < 3:
         raise DataError(
-            f"class {str(np.unique(labels)[least])!r} has {units[least]} {what}, need at least 3 to tune: to "
+            f"class {str(np.unique(labels)[least])!r} has {units[least]} {what}, expected at least 3 to tune: to "
             "learn from, to choose by and to judge by; add images, or leave the class out with a view"
         )

@@ -76,7 +76,7 @@ def widened(spec: NetworkSpec, width: float) -> NetworkSpec:
     [64, 32, 10]
     """
     if not width > 0:
-        raise SettingError(f"width is {width!r}, need a number above 0; 1 leaves the network as it is")
+        raise SettingError(f"width is {width!r}, expected a number above 0; 1 leaves the network as it is")
     layers = []
     for layer in spec.layers[:-1]:
         scaled = {
@@ -115,7 +115,7 @@ def with_dropout(spec: NetworkSpec, rate: float) -> NetworkSpec:
     ('hidden2', 'dropout', 'output')
     """
     if not 0 <= rate < 1:
-        raise SettingError(f"dropout is {rate!r}, need a share in [0, 1); 0 drops nothing")
+        raise SettingError(f"dropout is {rate!r}, expected a share in [0, 1); 0 drops nothing")
     has = any(layer.kind == "dropout" for layer in spec.layers)
     layers = [
         replace(layer, options={**layer.options, "rate": rate}) if layer.kind == "dropout" else layer

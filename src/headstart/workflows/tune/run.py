@@ -18,7 +18,6 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.data.images.prepare import POLICIES
 from headstart.data.images.thumbnails import examples_of
-from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, nearest
 from headstart.evaluation.compare import holm, verdict
 from headstart.networks.specs import ARCHITECTURES
@@ -195,10 +194,10 @@ def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[
         for name in named:
             if name not in POLICIES:
                 raise SettingError(
-                    f"policy is {name!r}, need one of {', '.join(POLICIES)}; {nearest(name, POLICIES)}"
+                    f"policy is {name!r}, expected one of {', '.join(POLICIES)}; {nearest(name, POLICIES)}"
                 )
         return tuple(dict.fromkeys(named))
-    shapes = () if isinstance(dataset.images, ArrayImages) else ("squish", "crop", "letterbox")
+    shapes = ("squish", "crop", "letterbox") if dataset.images.image_shape is None else ()
     return (*shapes, *(["ink"] if _characters(dataset) else []))
 
 
@@ -259,7 +258,7 @@ def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None
         value = getattr(search, name)
         if value is not None:
             raise SettingError(
-                f"{name.removeprefix('n_').removesuffix('_px')} is {value!r}, need it left out for a {what}; "
+                f"{name.removeprefix('n_').removesuffix('_px')} is {value!r}, expected it left out for a {what}; "
                 f"it is for {other}"
             )
 

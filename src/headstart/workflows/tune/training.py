@@ -167,9 +167,9 @@ def tune_training(
     2019, arXiv:1907.10902.
     """
     if budget_s is None and n_trials is None:
-        raise SettingError("there is neither a budget nor a number of trials, need one of them; name it")
+        raise SettingError("there is neither a budget nor a number of trials, expected one of them; name it")
     if n_trials is not None and n_trials < 1:
-        raise SettingError(f"trials is {n_trials}, need at least 1; 30 tell something")
+        raise SettingError(f"trials is {n_trials}, expected at least 1; 30 tell something")
     begun = perf_counter()
     train = dataset if dataset.splits is None else dataset.split("train")
     bench = _bench(train, network, engine, seed, progress)
@@ -282,7 +282,7 @@ def _bench(train: Dataset, network: str, engine: str, seed: int, progress: Progr
     if few:
         raise DataError(
             f"class {few[0]!r} of dataset {train.name!r} has {train.counts()[few[0]] or 'no'} training "
-            "image(s), need at least 3 to tune: to learn from, to choose by and to judge by; add images, or "
+            "image(s), expected at least 3 to tune: to learn from, to choose by and to judge by; add images, or "
             "leave the class out with a view"
         )
     rest, judge = _parted(train, np.arange(len(train)), _JUDGED_SHARE, seed)
@@ -334,7 +334,7 @@ def _search(study: Any, bench: _Bench, deadline: float | None, n_trials: int | N
             raise
     if not complete:
         raise SettingError(
-            f"no training of {bench.spec.name!r} came to its end in {len(finished)} trial(s), need one that "
+            f"no training of {bench.spec.name!r} came to its end in {len(finished)} trial(s), expected one that "
             "does; allow more trials, or look at the data with: headstart inspect"
         )
     return False
@@ -508,7 +508,9 @@ def _opened(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
     """The study in a file, new or going on."""
     optuna = _optuna()
     if path.exists() and (not path.is_file() or (path.stat().st_size and not _is_sqlite(path))):
-        raise SettingError(f"{str(path)!r} is no SQLite file, need one of an earlier search or none; move it")
+        raise SettingError(
+            f"{str(path)!r} is no SQLite file, expected one of an earlier search or none; move it"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     from sqlalchemy.engine import URL  # what optuna itself stores by
 
@@ -538,7 +540,7 @@ def _check_same(path: Path, known: Mapping[str, Any], wanted: Mapping[str, Any])
     other = [name for name in wanted if known.get(name) != wanted[name]]
     if other:
         raise SettingError(
-            f"the search in {str(path)!r} was begun with another {' and another '.join(other)}, need the "
+            f"the search in {str(path)!r} was begun with another {' and another '.join(other)}, expected the "
             "same to go on; choose another folder, or remove the file to begin anew"
         )
 
