@@ -115,7 +115,7 @@ def label_faults(labels: NDArray[Any], classes: Sequence[str]) -> list[Fault]:
         )
     used = np.unique(labels).tolist() if labels.dtype.kind == "U" else []
     for name in [name for name in used if name and name not in classes][:5]:
-        hint = f"need one of them, {nearest(name, classes)}"
+        hint = f"expected one of them, {nearest(name, classes)}"
         faults.append((DataError, f"label {name!r} is not among the classes, {hint}; add it to classes"))
     return faults
 

@@ -177,7 +177,7 @@ def nested_subsets(
         few = names[counts < sizes[-1]]
         raise DataError(
             f"labels has {counts.min()} images at the least of {listed(natural_order(few.tolist()))}, "
-            f"need {sizes[-1]} of each; ask for fewer per class, or add images"
+            f"expected {sizes[-1]} of each; ask for fewer per class, or add images"
         )
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(codes == code)) for code in range(len(names))]
@@ -288,7 +288,7 @@ def _held_groups(
         lost = names[table[~best].sum(axis=0) == 0]
         raise DataError(
             f"{listed(natural_order(str(name) for name in lost))} would be held out with all its groups, "
-            "need some to learn from; hold out a smaller share, or add groups"
+            "expected some to learn from; hold out a smaller share, or add groups"
         )
     return best[units]
 

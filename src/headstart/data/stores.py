@@ -278,7 +278,7 @@ class FileImages:
         if self._digests is not None and hashlib.sha256(data).digest() != self._digests[index]:
             raise BrokenDataError(
                 f"image {str(self.paths[index])!r} has changed since the dataset was read, "
-                "need it as it was; load the dataset again"
+                "expected it as it was; load the dataset again"
             )
         return data
 

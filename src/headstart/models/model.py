@@ -329,7 +329,7 @@ def _manifest_text(home: Path) -> str:
     if path.stat().st_size > _LIMIT_MANIFEST_BYTES:
         raise ModelError(
             f"manifest of model {str(home)!r} is larger than {_LIMIT_MANIFEST_BYTES} bytes, "
-            "need one written by headstart"
+            "expected one written by headstart"
         )
     try:
         return path.read_text(encoding="utf-8")
@@ -355,7 +355,7 @@ def _audited(path: Path, note: FileNote, place: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != note.sha256:
         raise ModelError(
             f"file {path.name} of model {place!r} was altered (SHA-256 differs), "
-            "need the file as saved; copy the folder again"
+            "expected the file as saved; copy the folder again"
         )
     return data
 
@@ -378,7 +378,7 @@ def _audit_graph(data: bytes, manifest: Manifest, place: str) -> None:
     if model.functions or not _self_contained(graph) or not all(names):
         raise ModelError(
             f"graph of model {place!r} has other inputs, outputs, operations or files than a model of ours, "
-            "need one written by headstart; save the model again"
+            "expected one written by headstart; save the model again"
         )
     taken, given = _sizes(graph.input[0])[1:], _sizes(graph.output[0])[1:]
     if taken != [*manifest.input.shape] or given not in ([], [len(manifest.classes)]):
@@ -420,7 +420,7 @@ def _tensors(contents: Mapping[str, bytes], name: str, place: str) -> dict[str, 
     except SafetensorError as error:
         raise ModelError(
             f"file {name} of model {place!r} cannot be read ({error}), "
-            "need the file as saved; copy the folder again"
+            "expected the file as saved; copy the folder again"
         ) from error
 
 

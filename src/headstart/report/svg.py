@@ -114,7 +114,7 @@ def strip(factor: Factor, scores: Scale) -> str:
     if len(factor.values) != len(factor.scores):
         raise ShapeError(
             f"factor {factor.name!r} has {len(factor.values)} values and {len(factor.scores)} scores, "
-            "need one score for each value; give NaN for a trial that failed"
+            "expected one score for each value; give NaN for a trial that failed"
         )
     trials = [(v, s) for v, s in zip(factor.values, factor.scores, strict=True) if math.isfinite(s)]
     if not trials:

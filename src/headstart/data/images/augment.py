@@ -332,7 +332,7 @@ def _check(images: Images, seed: int, indices: Sequence[int] | NDArray[np.intege
     if min(seed, view, *indices) < 0:
         raise SettingError(
             f"least of seed ({seed}), view ({view}) and indices is {min(seed, view, *indices)}, "
-            "need at least 0; count from 0"
+            "expected at least 0; count from 0"
         )
 
 

@@ -111,7 +111,7 @@ def _checked_codes(codes: NDArray[np.intp], classes: Sequence[str], place: str) 
     if len(codes) and (codes.min() < 0 or codes.max() >= len(classes)):
         raise BrokenDataError(
             f"label file {place!r} has codes from {codes.min()} to {codes.max()} after the first, "
-            f"need 0 to {len(classes) - 1}; fetch it again"
+            f"expected 0 to {len(classes) - 1}; fetch it again"
         )
     return codes
 
@@ -150,7 +150,7 @@ def _usps_part(name: str, split: str, download: bool) -> Part:
         reason = str(error).splitlines()[0]
         raise BrokenDataError(
             f"USPS file {str(path)!r} cannot be read ({reason}), "
-            "need a label and 256 values from -1 to 1 in each row; fetch it again"
+            "expected a label and 256 values from -1 to 1 in each row; fetch it again"
         ) from error
     images = np.rint((values + 1) * 127.5).clip(0, 255).astype(np.uint8).reshape(-1, _USPS_PX, _USPS_PX)
     return images, _checked_codes(codes.astype(np.intp), _DIGITS, str(path))

@@ -148,7 +148,7 @@ def read_table(table: Path, *, strict: bool = False) -> Dataset:
     if absent:
         raise MissingDataError(
             f"image {str(absent[0])!r} is not there, {len(absent)} of {len(entries)} missing, "
-            f"need every file that {str(table)!r} names; mend the paths, which are relative to the table"
+            f"expected every file that {str(table)!r} names; mend the paths, which are relative to the table"
         )
     return _checked(table.stem, entries, [], [], strict=strict)
 
@@ -179,7 +179,7 @@ def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Pat
     if others:
         raise DataError(
             f"folder {str(folder)!r} has {shown(others)} next to {here}, "
-            "need folders for splits only, or folders for classes only; move the others away"
+            "expected folders for splits only, or folders for classes only; move the others away"
         )
     words = [split_name(child.name) for child in split_folders]
     if len(set(words)) != len(words):
@@ -270,7 +270,7 @@ def _checked(
     if strict and broken:
         raise BrokenDataError(
             f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(entries)} such, "
-            "need whole pictures; replace them, or allow them to be skipped: strict=False"
+            "expected whole pictures; replace them, or allow them to be skipped: strict=False"
         )
     whole = [(entry, digest) for entry, (digest, fault) in zip(entries, found, strict=True) if not fault]
     _check_classes(name, [entry for entry, _ in whole], entries, homes)

@@ -58,7 +58,7 @@ def parse_idx(data: bytes, name: str, n_axes: int) -> NDArray[np.uint8]:
     if header[:4] != magic[: len(header)] or len(header) < n_header:
         raise BrokenDataError(
             f"IDX file {name!r} starts with {header[:4].hex()!r} and {len(header)} header bytes, "
-            f"need {magic.hex()!r} and {n_header} for {n_axes} axes of uint8; fetch it again"
+            f"expected {magic.hex()!r} and {n_header} for {n_axes} axes of uint8; fetch it again"
         )
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
     expected = n_header + math.prod(shape)

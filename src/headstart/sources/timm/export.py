@@ -225,7 +225,9 @@ def _check_has_weights(name: str) -> None:
     base, _, tag = name.partition(".")
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{base}.*")]
     if not tags or ("." in name and tag not in tags):
-        rest = f"need one of its tags, {nearest(tag, tags)}" if tags else "need a network that has some"
+        rest = (
+            f"expected one of its tags, {nearest(tag, tags)}" if tags else "expected a network that has some"
+        )
         raise UnknownSourceError(
             f"source 'timm:{name}' has no pretrained weights, {rest}; "
             "list those with weights: headstart sources list PATTERN"
