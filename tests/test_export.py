@@ -114,7 +114,7 @@ def test_broken_preparation_is_not_written(tmp_path, monkeypatch, to, spec):
         monkeypatch.setattr(picture, "_LUMA", picture._LUMA[::-1])
     else:
         monkeypatch.setattr(picture, "_rounded", lambda upper, lower: upper * 0 + lower * 0 + 9)
-    with pytest.raises(ModelError, match=r"differs by up to .* of 12 pictures.*need the same names"):
+    with pytest.raises(ModelError, match=r"differs by up to .* of 12 pictures.*expected the same names"):
         export_model(model(spec), to, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -173,7 +173,7 @@ def test_pictures_of_a_dataset_are_spread_and_decoded_as_always(tmp_path):
 def test_faults_of_the_place_and_target_come_before_the_work(tmp_path, monkeypatch):
     kept = model(COLOUR)
     monkeypatch.setattr(Model, "answer_prepared", lambda *_: pytest.fail("worked"))
-    with pytest.raises(SettingError, match="need one of onnx, openvino, folder; nearest are openvino"):
+    with pytest.raises(SettingError, match="expected one of onnx, openvino, folder; nearest are openvino"):
         export_model(kept, "openvin", tmp_path / "a")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")

@@ -168,7 +168,7 @@ def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_LIMIT_BYTES", 1000)
     with open_(tmp_path) as checkpoints:
         for wrong in (Snapshot({"a": np.zeros(126)}, {"step": 1}), Snapshot({}, {"step": 1, "a": "x" * 400})):
-            with pytest.raises(SettingError, match=r"need at most 1,000 and 400; put large values into"):
+            with pytest.raises(SettingError, match=r"expected at most 1,000 and 400; put large values into"):
                 checkpoints.keep(wrong)
         checkpoints.keep(Snapshot({"a": np.zeros(125)}, {"step": 2}))
     monkeypatch.setattr(module, "_LIMIT_BYTES", -1200)
@@ -437,7 +437,7 @@ def test_a_file_in_the_way_is_refused_before_the_run(tmp_path: Path) -> None:
         with pytest.raises(SettingError, match="is a file, expected a folder"):
             open_(place)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(SettingError, match="need a folder"):
+    with pytest.raises(SettingError, match="expected a folder"):
         open_(tmp_path / "link")
 
 

@@ -297,7 +297,7 @@ def test_what_another_run_left_is_not_gone_on_with(
     Image.new("L", (8, 8)).save("a.png")
     interrupt(asked, 1)
     before = Path("out.csv.part").read_bytes()
-    with pytest.raises(SettingError, match=f"{said}.*need the same.*delete out.csv.part"):
+    with pytest.raises(SettingError, match=f"{said}.*expected the same.*delete out.csv.part"):
         predict_to_file(replace(asked, **change), "out.csv")
     assert Path("out.csv.part").read_bytes() == before
 
@@ -316,7 +316,7 @@ def test_a_part_that_nobody_knows_is_left_alone(asked: Asked, about: str | None)
     Path("out.csv.part").write_text("somebody's")
     if about is not None:
         Path("out.csv.part.json").write_text(about)
-    with pytest.raises(SettingError, match="need both or neither"):
+    with pytest.raises(SettingError, match="expected both or neither"):
         predict_to_file(asked, "out.csv")
     assert Path("out.csv.part").read_text() == "somebody's"
 
@@ -369,7 +369,7 @@ def test_words_that_mean_nothing_leave_nothing(asked: Asked, desk: Path) -> None
 
 @pytest.mark.parametrize("name", ["a.png", "A.JPG", "--top", "."])
 def test_what_is_no_place_for_a_table(desk: Path, name: str) -> None:
-    with pytest.raises(SettingError, match=r"need a file to write such as out\.csv"):
+    with pytest.raises(SettingError, match=r"expected a file to write such as out\.csv"):
         check_file(name)
 
 

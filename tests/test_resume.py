@@ -174,7 +174,7 @@ def test_what_lies_there_is_neither_lost_nor_mistaken(few: Dataset, tmp_path: Pa
     for name, (dataset, wanted) in others.items():
         with pytest.raises(SettingError, match=rf"of another run \({name}") as told:
             run_training(dataset, wanted, TrainingFiles(output, resume=True))
-        assert "need the same command" in str(told.value)
+        assert "expected the same command" in str(told.value)
     assert {name: one for name, one in contents(checkpoints_of(output)).items() if name != ".lock"} == before
 
 

@@ -121,9 +121,9 @@ def test_a_group_is_not_parted() -> None:
 def test_there_must_be_something_to_learn_from() -> None:
     with pytest.raises(DataError, match="split 'train' is not in dataset 'blank', expected one of test"):
         training_parts(blank(["a", "b"], splits=np.array(["test", "test"])), 0)
-    with pytest.raises(DataError, match="need at least 2 with images"):
+    with pytest.raises(DataError, match="expected at least 2 with images"):
         training_parts(blank(["a", "a"]), 0)
-    with pytest.raises(DataError, match="need at least 2 with images"):
+    with pytest.raises(DataError, match="expected at least 2 with images"):
         training_parts(blank(["a", "a", "b"], splits=np.array(["train", "train", "test"])), 0)
 
 
