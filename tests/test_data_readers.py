@@ -214,9 +214,9 @@ def test_usps_that_is_not(home: Path, text: str) -> None:
         (
             "digits:od",
             UnknownViewError,
-            r"^view 'od' is unknown, need odd, even, parity, 0-4, a,b,c, turned or a class",
+            r"^subset 'od' is unknown, expected odd, even, parity, 0-4, a,b,c, turned or a class",
         ),
-        ("digits:1,x", UnknownClassError, r"^view '1,x' names class 'x', need classes of the dataset"),
+        ("digits:1,x", UnknownClassError, r"^subset '1,x' names class 'x', expected classes of the dataset"),
         (
             "no/such",
             MissingDataError,

@@ -22,7 +22,7 @@ from headstart.data.images.prepare import prepare
 from headstart.data.images.thumbnails import examples_of
 from headstart.data.names import listed
 from headstart.data.stores import ArrayImages
-from headstart.data.subsets import view_map
+from headstart.data.subsets import subset_map
 from headstart.errors import DataError, SettingError, UnknownViewError, nearest
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
@@ -390,7 +390,7 @@ def _collapse(study: _Study) -> Strategy | None:
     if own is None or not colon or own.manifest.strategy != "scratch":
         return None
     try:
-        told = view_map(own.classes, view)
+        told = subset_map(own.classes, view)
     except (UnknownViewError, DataError):
         return None
     classes = study.judging.pool.classes
