@@ -14,7 +14,7 @@ START = time.perf_counter()
 import argparse  # noqa: E402
 import json  # noqa: E402
 
-from headstart.data import apply_view, load  # noqa: E402
+from headstart.data import apply_subset, load  # noqa: E402
 from headstart.records import TrainSettings  # noqa: E402
 from headstart.sources.features import Extraction  # noqa: E402
 from headstart.strategies.places import Probe  # noqa: E402
@@ -32,7 +32,7 @@ def main() -> None:
     args.add_argument("--seed", type=int, default=0)
     seed = args.parse_args().seed
     digits = load("mnist")
-    parity = apply_view(digits, "parity")
+    parity = apply_subset(digits, "parity")
     out = {"startup_s": time.perf_counter() - START}
 
     begun = time.perf_counter()

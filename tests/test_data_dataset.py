@@ -300,7 +300,7 @@ def test_a_test_set_may_lack_a_class_and_have_no_other(pets: Dataset) -> None:
     check_same_classes(pets, pets.subset([5, 4, 2]))
     check_same_classes(pets, pets.subset([4]))
     with pytest.raises(
-        DataError, match=r"has the extra class 'cow', expected only classes of 'pets.*; choose the same view"
+        DataError, match=r"has the extra class 'cow', expected only classes of 'pets.*; choose the same"
     ):
         check_same_classes(pets.subset([0, 1]), pets.subset([4, 5]))
 

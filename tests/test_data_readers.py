@@ -157,7 +157,8 @@ def test_a_broken_archive(home: Path) -> None:
     (home / "EMNIST/raw").mkdir(parents=True)
     (home / "EMNIST/raw/gzip.zip").write_bytes(b"no zip")
     with pytest.raises(
-        BrokenDataError, match=r"^archive '.*gzip.zip' cannot be unpacked \(File is not a zip file\), n"
+        BrokenDataError,
+        match=r"^archive '.*gzip.zip' cannot be unpacked \(File is not a zip file\), expected",
     ):
         load("emnist-letters")
 
@@ -216,9 +217,9 @@ def test_usps_that_is_not(home: Path, text: str) -> None:
         (
             "digits:od",
             UnknownSubsetError,
-            r"^view 'od' is unknown, expected odd, even, parity, 0-4, a,b,c, turned or a class",
+            r"^subset 'od' is unknown, expected odd, even, parity, 0-4, a,b,c, turned or a class",
         ),
-        ("digits:1,x", UnknownClassError, r"^view '1,x' names class 'x', expected classes of the dataset"),
+        ("digits:1,x", UnknownClassError, r"^subset '1,x' names class 'x', expected classes of the dataset"),
         (
             "no/such",
             MissingDataError,
@@ -496,7 +497,7 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (
             "path,label\n1.png,a\nbad.png,b\n",
             DataError,
-            r"^dataset 't' has no image that can be read of class 'b', n",
+            r"^dataset 't' has no image that can be read of class 'b', expected",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.data import Dataset, apply_view, from_arrays, view_map
+from headstart.data import Dataset, apply_subset, from_arrays, subset_map
 from headstart.errors import UnknownClassError, UnknownSubsetError
 
 
@@ -16,7 +16,7 @@ def digits() -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("view", "labels", "classes"),
+    ("subset", "labels", "classes"),
     [
         ("odd", ["1", "3", "9"], ("1", "3", "9")),
         ("even", ["10", "0", "2"], ("0", "2", "10")),
@@ -26,82 +26,84 @@ def digits() -> Dataset:
         ("9", ["9"], ("9",)),
     ],
 )
-def test_what_a_view_keeps(digits: Dataset, view: str, labels: list[str], classes: tuple[str, ...]) -> None:
-    seen = apply_view(digits, view)
-    assert seen.name == f"digits:{view}"
+def test_what_a_subset_keeps(
+    digits: Dataset, subset: str, labels: list[str], classes: tuple[str, ...]
+) -> None:
+    seen = apply_subset(digits, subset)
+    assert seen.name == f"digits:{subset}"
     assert seen.labels.tolist() == labels
     assert seen.classes == classes
     assert seen.groups is not None and len(seen.groups) == len(labels)
     assert seen.fingerprint != digits.fingerprint
 
 
-def test_a_view_of_a_view(digits: Dataset) -> None:
-    seen = apply_view(apply_view(digits, "0-3"), "parity")
+def test_a_subset_of_a_subset(digits: Dataset) -> None:
+    seen = apply_subset(apply_subset(digits, "0-3"), "parity")
     assert seen.name == "digits:0-3:parity"
     assert seen.labels.tolist() == ["even", "odd", "even", "odd"]
 
 
 def test_parity_names_even_first() -> None:
     data = from_arrays(np.zeros((2, 1, 1), np.uint8), [1, 2])
-    assert apply_view(data, "parity").classes == ("even", "odd")
-    assert apply_view(data, "parity").codes().tolist() == [1, 0]
+    assert apply_subset(data, "parity").classes == ("even", "odd")
+    assert apply_subset(data, "parity").codes().tolist() == [1, 0]
 
 
-def test_a_class_named_like_a_view_comes_first() -> None:
+def test_a_class_named_like_a_subset_comes_first() -> None:
     data = from_arrays(np.zeros((3, 1, 1), np.uint8), ["odd", "even", "odd"])
-    assert apply_view(data, "odd").classes == ("odd",)
-    assert apply_view(data, "odd").labels.tolist() == ["odd", "odd"]
+    assert apply_subset(data, "odd").classes == ("odd",)
+    assert apply_subset(data, "odd").labels.tolist() == ["odd", "odd"]
 
 
 def test_images_follow_their_labels(digits: Dataset) -> None:
-    assert apply_view(digits, "odd").images.pixels.ravel().tolist() == [2, 4, 5]  # type: ignore[attr-defined]
+    assert apply_subset(digits, "odd").images.pixels.ravel().tolist() == [2, 4, 5]  # type: ignore[attr-defined]
 
 
 def test_the_mapping_of_a_collapse() -> None:
-    assert view_map(["0", "1", "2"], "parity") == {"0": "even", "1": "odd", "2": "even"}
-    assert view_map(["0", "1", "2"], "even") == {"0": "0", "1": None, "2": "2"}
+    assert subset_map(["0", "1", "2"], "parity") == {"0": "even", "1": "odd", "2": "even"}
+    assert subset_map(["0", "1", "2"], "even") == {"0": "0", "1": None, "2": "2"}
 
 
 @pytest.mark.parametrize(
-    ("view", "kind", "sentence"),
+    ("subset", "kind", "sentence"),
     [
         (
             "od",
             UnknownSubsetError,
-            r"^view 'od' is unknown, expected odd, even, parity, 0-4, a,b,c, turned or a class \(known are 0, ",
+            r"^subset 'od' is unknown, expected odd, even, parity, 0-4, a,b,c, turned or a class \(known",
         ),
-        ("", UnknownSubsetError, r"^view '' is unknown"),
-        ("3-1", UnknownSubsetError, r"^view '3-1' runs downwards, expected low-high; write 1-3$"),
+        ("", UnknownSubsetError, r"^subset '' is unknown"),
+        ("3-1", UnknownSubsetError, r"^subset '3-1' runs downwards, expected low-high; write 1-3$"),
         (
             "0-12",
             UnknownClassError,
-            r"^view '0-12' names class '12', expected classes of the dataset, nearest are",
+            r"^subset '0-12' names class '12', expected classes of the dataset, nearest are",
         ),
         (
             "1,33",
             UnknownClassError,
-            r"^view '1,33' names class '33', expected classes of the dataset, nearest are 3; mend",
+            r"^subset '1,33' names class '33', expected classes of the dataset, nearest are 3; correct",
         ),
-        ("1,", UnknownClassError, r"^view '1,' names class ''"),
+        ("1,", UnknownClassError, r"^subset '1,' names class ''"),
     ],
 )
-def test_a_view_that_is_none(digits: Dataset, view: str, kind: type[Exception], sentence: str) -> None:
+def test_a_subset_that_is_none(digits: Dataset, subset: str, kind: type[Exception], sentence: str) -> None:
     with pytest.raises(kind, match=sentence):
-        apply_view(digits, view)
+        apply_subset(digits, subset)
 
 
-@pytest.mark.parametrize("view", ["odd", "even", "parity", "0-4"])
-def test_numbers_are_needed(view: str) -> None:
+@pytest.mark.parametrize("subset", ["odd", "even", "parity", "0-4"])
+def test_numbers_are_needed(subset: str) -> None:
     with pytest.raises(
         UnknownSubsetError,
-        match=rf"^view '{view}' does not fit classes 'ants', 'bees', expected classes that are whole",
+        match=rf"^subset '{subset}' does not fit classes 'ants', 'bees', expected classes that are whole",
     ):
-        view_map(["ants", "bees"], view)
+        subset_map(["ants", "bees"], subset)
 
 
 def test_turned_images_are_classes_of_their_own() -> None:
     pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
-    seen = apply_view(from_arrays(pixels, ["b", "a"], groups=["x", "y"], name="two"), "turned")
+    seen = apply_subset(from_arrays(pixels, ["b", "a"], groups=["x", "y"], name="two"), "turned")
     assert seen.name == "two:turned" and len(seen.classes) == 8
     assert seen.classes[:3] == ("a", "b", "a turned 90")
     assert seen.labels.tolist()[:4] == ["b", "a", "b turned 90", "a turned 90"]
@@ -110,13 +112,13 @@ def test_turned_images_are_classes_of_their_own() -> None:
 
 
 def test_what_is_not_square_is_not_turned() -> None:
-    with pytest.raises(UnknownSubsetError, match=r"^view 'turned' does not fit dataset 'arrays'"):
-        apply_view(from_arrays(np.zeros((2, 1, 2), np.uint8), ["a", "b"]), "turned")
+    with pytest.raises(UnknownSubsetError, match=r"^subset 'turned' does not fit dataset 'arrays', expected"):
+        apply_subset(from_arrays(np.zeros((2, 1, 2), np.uint8), ["a", "b"]), "turned")
 
 
-def test_a_view_that_keeps_nothing(digits: Dataset) -> None:
+def test_a_subset_that_keeps_nothing(digits: Dataset) -> None:
     with pytest.raises(
         UnknownSubsetError,
-        match=r"^view 'odd' keeps no image of dataset 'digits:even', expected one that does; its",
+        match=r"^subset 'odd' keeps no image of dataset 'digits:even', expected one that does; its",
     ):
-        apply_view(apply_view(digits, "even"), "odd")
+        apply_subset(apply_subset(digits, "even"), "odd")

@@ -12,7 +12,7 @@ import pytest
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.stores import ArrayImages
-from headstart.data.subsets import apply_view
+from headstart.data.subsets import apply_subset
 from headstart.errors import SettingError, UnknownLayerError
 from headstart.graph import run as runtime
 from headstart.networks.specs import architecture, layer_shapes
@@ -144,7 +144,7 @@ def test_labels_do_not_enter(
     some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
 ) -> None:
     first = extract(some, source, cache=cache)
-    view = apply_view(some, "parity")
+    view = apply_subset(some, "parity")
     assert view.classes != some.classes
     assert np.array_equal(extract(view, source, cache=cache), first) and len(compiled) == 1
     named = replace(some, name="other", labels=some.labels[::-1].copy())

@@ -10,7 +10,7 @@ import pytest
 from headstart.data.checks.hold_out import hold_out, holdout_sentence
 from headstart.data.checks.seen import inherited, record
 from headstart.data.dataset import Dataset
-from headstart.data.subsets import apply_view
+from headstart.data.subsets import apply_subset
 from headstart.errors import DataError, SettingError
 from test_duplicates import fields
 
@@ -102,4 +102,4 @@ def test_what_cannot_be_divided_is_refused(pets: Dataset) -> None:
 
 def test_a_view_of_a_divided_dataset_keeps_the_division(pets: Dataset) -> None:
     divided = hold_out(pets, 0.2, 3)
-    assert apply_view(divided, "cat").holdout == divided.holdout
+    assert apply_subset(divided, "cat").holdout == divided.holdout

@@ -13,7 +13,7 @@ import pytest
 
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays, load
-from headstart.data.subsets import apply_view
+from headstart.data.subsets import apply_subset
 from headstart.errors import DataError, RecipeError, SettingError, UnknownLayerError
 from headstart.heads.registry import HEADS
 from headstart.models.model import open_model
@@ -69,7 +69,7 @@ def test_every_bundled_recipe_reads_and_names_what_there_is(name: str) -> None:
     assert recipe.labels_per_class == (1, 5, 10, 50) and recipe.draws >= 5
     whole = load(recipe.data)
     for view in filter(None, (recipe.source_view, recipe.target_view)):
-        assert len(apply_view(whole, view).classes) >= 2
+        assert len(apply_subset(whole, view).classes) >= 2
 
 
 def test_the_two_classic_experiments_are_there() -> None:
@@ -205,7 +205,7 @@ def test_the_row_of_all_labels_is_the_saved_model(parity: Outcome) -> None:
     (all_labels,) = (
         row for row in parity.result.rows if (row.strategy, row.labels_per_class) == ("probe", None)
     )
-    target = apply_view(with_test_split(load("digits"), 0), "parity").split("test")
+    target = apply_subset(with_test_split(load("digits"), 0), "parity").split("test")
     right = open_model(parity.folder / "model").predict(target, refuse=False) == target.labels
     assert all_labels.accuracy.value == pytest.approx(right.mean())
     assert all_labels.accuracy == parity.result.evaluations[1].accuracy

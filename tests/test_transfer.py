@@ -87,7 +87,9 @@ def test_sound_data_pass(splitted: Dataset) -> None:
 
 def test_a_class_of_one_training_image_is_refused(digits: Dataset) -> None:
     alone = take(digits, {"3": 20, "8": 1})
-    with pytest.raises(DataError, match=r"class '8' of dataset 'some' has 1 training image.*expected at least 2"):
+    with pytest.raises(
+        DataError, match=r"class '8' of dataset 'some' has 1 training image.*expected at least 2"
+    ):
         check_up(alone)
     splits = np.array(["train"] * 10 + ["val"] * 10 + ["train"])
     with pytest.raises(DataError, match="class '8'"):

@@ -391,8 +391,8 @@ def test_places_are_the_candidates_or_every_tap_below_the_last(digits: Dataset) 
         (DataError, "1 class, 'a', expected at least 2", "aaaaaaaa", {}),
         (DataError, r"class 'a' has 2 group\(s\), expected", "aaaabbbb", {"groups": list("xxyyxyzz")}),
         (SettingError, "head is 'rigde', expected one of", "aaaabbbb", {"heads": ["rigde"]}),
-        (SettingError, "need features and heads", "aaaabbbb", {"heads": []}),
-        (SettingError, "need features and heads", "", {}),
+        (SettingError, "expected features and heads", "aaaabbbb", {"heads": []}),
+        (SettingError, "expected features and heads", "", {}),
     ],
 )
 def test_what_cannot_be_searched_is_refused(

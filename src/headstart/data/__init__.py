@@ -11,14 +11,14 @@ from headstart.data.names import natural_order
 from headstart.data.readers.load import catalog, from_arrays, load
 from headstart.data.splits import folds, holdout, nested_subsets
 from headstart.data.stores import ArrayImages, FileImages, ImageStore
-from headstart.data.subsets import apply_view, view_map
+from headstart.data.subsets import apply_subset, subset_map
 
 __all__ = [
     "ArrayImages",
     "Dataset",
     "FileImages",
     "ImageStore",
-    "apply_view",
+    "apply_subset",
     "catalog",
     "check_same_classes",
     "folds",
@@ -28,5 +28,5 @@ __all__ = [
     "natural_order",
     "nested_subsets",
     "require_classes",
-    "view_map",
+    "subset_map",
 ]

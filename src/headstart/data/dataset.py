@@ -35,7 +35,7 @@ class Dataset:
     Attributes
     ----------
     name : str
-        What it is called in reports, views included (``mnist:odd``).
+        What it is called in reports, subsets included (``mnist:odd``).
     images : ImageStore
         An ArrayImages or a FileImages; a uint8 array is wrapped.
     labels : ndarray of shape (n_images,), str
@@ -166,7 +166,7 @@ class Dataset:
         if len(strange):
             raise DataError(
                 f"dataset {self.name!r} has {listed(strange)}, expected only {shown(names)}; "
-                "leave the others out with a view"
+                "leave the others out with a subset"
             )
         return codes
 
@@ -274,7 +274,7 @@ def require_classes(dataset: Dataset, at_least: int = 2) -> None:
     if len(here) < at_least:
         raise DataError(
             f"dataset {_title(dataset)!r} has {listed(here)} only, expected at least {at_least} with images; "
-            "add images of another class, or choose another view"
+            "add images of another class, or choose another subset"
         )
 
 
@@ -303,7 +303,7 @@ def check_same_classes(train: Dataset, test: Dataset) -> None:
     if asked - known:
         raise DataError(
             f"dataset {_title(test)!r} has the extra {listed(natural_order(asked - known))}, expected only "
-            f"classes of {_title(train)!r}; choose the same view of both"
+            f"classes of {_title(train)!r}; choose the same subset of both"
         )
 
 

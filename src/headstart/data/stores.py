@@ -311,7 +311,7 @@ def _pixel_faults(pixels: Any) -> list[Fault]:
         or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3))
         or 0 in pixels.shape[1:]
     ):
-        need = "need (n_images, height, width) or (n_images, height, width, 1 or 3)"
+        expected = "expected (n_images, height, width) or (n_images, height, width, 1 or 3)"
         advice = "put channels last, without alpha: numpy.moveaxis(images, 1, -1)"
-        faults.append((ShapeError, f"images has shape {pixels.shape}, {need}; {advice}"))
+        faults.append((ShapeError, f"images has shape {pixels.shape}, {expected}; {advice}"))
     return faults

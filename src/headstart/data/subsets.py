@@ -1,7 +1,6 @@
-"""Views: a relabelling or a selection of a dataset, written after a colon.
+"""Subsets: a relabelling or a selection of a dataset, written after a colon, such as ``mnist:odd``.
 
-In: a dataset, or its classes, and a view such as ``odd`` or ``0-4``. Out: a dataset that bears
-the view in its name, or the mapping of old labels to new. Called by readers and by controls.
+The result has the subset in its name. The mapping of labels alone serves controls.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from headstart.data.names import listed, natural_order, shown
 from headstart.data.stores import ArrayImages
 from headstart.errors import UnknownClassError, UnknownSubsetError, nearest
 
-__all__ = ["VIEWS", "apply_view", "view_map"]
+__all__ = ["SUBSETS", "apply_subset", "subset_map"]
 
-VIEWS = {
+SUBSETS = {
     "odd": "images of odd numbers, labels kept",
     "even": "images of even numbers, labels kept",
     "parity": "all images, relabelled even or odd",
@@ -31,78 +30,78 @@ VIEWS = {
 _TURNED = "turned"
 
 
-def view_map(classes: Sequence[str], view: str) -> dict[str, str | None]:
-    """Say what a view makes of every class.
+def subset_map(classes: Sequence[str], subset: str) -> dict[str, str | None]:
+    """Map each class to its label in a subset.
 
     Parameters
     ----------
     classes : sequence of str
         Names of the classes there are.
-    view : str
+    subset : str
         ``odd``, ``even``, ``parity``, a range ``0-4`` or a list ``ants,bees``.
 
     Returns
     -------
     dict of str to str or None
-        New label of each old one, None where the view drops it. Summing class
+        New label of each old one, None where the subset drops it. Summing class
         probabilities by it turns ten digits into even and odd.
 
     Raises
     ------
     UnknownSubsetError
-        If it is no view, or needs whole numbers and the classes are not.
+        If it is no subset, or expects whole numbers and the classes are not.
     UnknownClassError
         If a list or range names a class that is not there.
 
     Examples
     --------
-    >>> view_map(["1", "2"], "parity")
+    >>> subset_map(["1", "2"], "parity")
     {'1': 'odd', '2': 'even'}
-    >>> view_map(["1", "2"], "odd")
+    >>> subset_map(["1", "2"], "odd")
     {'1': '1', '2': None}
     """
-    if view in classes:
-        kept = {view}
-    elif view in ("odd", "even", "parity"):
+    if subset in classes:
+        kept = {subset}
+    elif subset in ("odd", "even", "parity"):
         parity = {
-            name: "even" if number % 2 == 0 else "odd" for name, number in _numbers(classes, view).items()
+            name: "even" if number % 2 == 0 else "odd" for name, number in _numbers(classes, subset).items()
         }
-        if view == "parity":
+        if subset == "parity":
             return dict(parity)
-        kept = {name for name in classes if parity[name] == view}
-    elif match := re.fullmatch(r"(\d+)-(\d+)", view):
-        kept = _range(classes, view, int(match[1]), int(match[2]))
-    elif "," in view:
-        kept = {name.strip() for name in view.split(",")}
-        _check_known(kept, classes, view)
+        kept = {name for name in classes if parity[name] == subset}
+    elif match := re.fullmatch(r"(\d+)-(\d+)", subset):
+        kept = _range(classes, subset, int(match[1]), int(match[2]))
+    elif "," in subset:
+        kept = {name.strip() for name in subset.split(",")}
+        _check_known(kept, classes, subset)
     else:
         raise UnknownSubsetError(
-            f"view {view!r} is unknown, expected {', '.join(VIEWS)} or a class ({nearest(view, classes)}); "
-            "choose one of these"
+            f"subset {subset!r} is unknown, expected {', '.join(SUBSETS)} or a class "
+            f"({nearest(subset, classes)}); choose one of these"
         )
     return {name: name if name in kept else None for name in classes}
 
 
-def apply_view(dataset: Dataset, view: str) -> Dataset:
-    """Select and relabel images by a view.
+def apply_subset(dataset: Dataset, subset: str) -> Dataset:
+    """Select and relabel images by a subset.
 
     Parameters
     ----------
     dataset : Dataset
-        What to look at.
-    view : str
-        As in `view_map`, or ``turned``.
+        All images.
+    subset : str
+        As in `subset_map`, or ``turned``.
 
     Returns
     -------
     Dataset
-        Named ``dataset:view``; its classes are those that the view keeps, or of ``turned`` four times as
+        Named ``dataset:subset``; its classes are those that the subset keeps, or of ``turned`` four times as
         many: ``a``, and ``a turned 90`` for the same a quarter turn to the left.
 
     Raises
     ------
     UnknownSubsetError
-        If it is no view, keeps no class of this dataset, or turns what is not square and in memory.
+        If it is no subset, keeps no class of this dataset, or turns what is not square and in memory.
     UnknownClassError
         If a list or range names a class that is not there.
 
@@ -110,25 +109,25 @@ def apply_view(dataset: Dataset, view: str) -> Dataset:
     --------
     >>> images = np.zeros((3, 8, 8), np.uint8)
     >>> digits = Dataset("digits", images, np.array(["1", "2", "3"]), ("1", "2", "3"))
-    >>> odd = apply_view(digits, "odd")
+    >>> odd = apply_subset(digits, "odd")
     >>> odd.name, odd.labels.tolist()
     ('digits:odd', ['1', '3'])
     """
-    if view == _TURNED and view not in dataset.classes:
+    if subset == _TURNED and subset not in dataset.classes:
         return _turned(dataset)
-    mapping = view_map(dataset.classes, view)
+    mapping = subset_map(dataset.classes, subset)
     new_names = [new for new in mapping.values() if new is not None]
     keep = np.array([mapping[name] is not None for name in dataset.classes])[dataset.codes()]
     if not keep.any():
         raise UnknownSubsetError(
-            f"view {view!r} keeps no image of dataset {dataset.name!r}, expected one that does; "
+            f"subset {subset!r} keeps no image of dataset {dataset.name!r}, expected one that does; "
             f"its classes are {shown(dataset.classes)}"
         )
-    relabelled = view == "parity" and view not in dataset.classes
+    relabelled = subset == "parity" and subset not in dataset.classes
     classes = natural_order(new_names) if relabelled else tuple(new_names)
     kept = dataset.subset(keep)
     renamed = np.array([mapping[name] or "" for name in dataset.classes], dtype=np.str_)[kept.codes()]
-    return replace(kept, name=f"{dataset.name}:{view}", labels=renamed, classes=classes)
+    return replace(kept, name=f"{dataset.name}:{subset}", labels=renamed, classes=classes)
 
 
 def _turned(dataset: Dataset) -> Dataset:
@@ -136,8 +135,8 @@ def _turned(dataset: Dataset) -> Dataset:
     images = dataset.images.pixels
     if images is None or images.shape[1] != images.shape[2]:
         raise UnknownSubsetError(
-            f"view {_TURNED!r} does not fit dataset {dataset.name!r}, expected square images in memory; "
-            "leave the view out"
+            f"subset {_TURNED!r} does not fit dataset {dataset.name!r}, expected square images in memory; "
+            "leave the subset out"
         )
     pixels = np.concatenate([np.rot90(images, turns, axes=(1, 2)) for turns in range(4)])
     endings = ["", *(f" turned {90 * turns}" for turns in range(1, 4))]
@@ -151,30 +150,30 @@ def _turned(dataset: Dataset) -> Dataset:
     )
 
 
-def _numbers(classes: Sequence[str], view: str) -> dict[str, int]:
+def _numbers(classes: Sequence[str], subset: str) -> dict[str, int]:
     words = [name for name in classes if not re.fullmatch(r"-?[0-9]+", name)]
     if words:
         raise UnknownSubsetError(
-            f"view {view!r} does not fit {listed(words)}, expected classes that are whole numbers; "
+            f"subset {subset!r} does not fit {listed(words)}, expected classes that are whole numbers; "
             "list the classes by name instead, such as a,b"
         )
     return {name: int(name) for name in classes}
 
 
-def _range(classes: Sequence[str], view: str, low: int, high: int) -> set[str]:
+def _range(classes: Sequence[str], subset: str, low: int, high: int) -> set[str]:
     if low > high:
-        raise UnknownSubsetError(f"view {view!r} runs downwards, expected low-high; write {high}-{low}")
-    numbers = _numbers(classes, view)
+        raise UnknownSubsetError(f"subset {subset!r} runs downwards, expected low-high; write {high}-{low}")
+    numbers = _numbers(classes, subset)
     here = set(numbers.values())
     # the ends are enough: a range may step over a number that a dataset does not have
-    _check_known({str(end) for end in (low, high) if end not in here}, classes, view)
+    _check_known({str(end) for end in (low, high) if end not in here}, classes, subset)
     return {name for name, number in numbers.items() if low <= number <= high}
 
 
-def _check_known(wanted: set[str], classes: Sequence[str], view: str) -> None:
+def _check_known(wanted: set[str], classes: Sequence[str], subset: str) -> None:
     unknown = sorted(wanted - set(classes))
     if unknown:
         raise UnknownClassError(
-            f"view {view!r} names {listed(unknown)}, expected classes of the dataset, "
-            f"{nearest(unknown[0], classes)}; mend the view"
+            f"subset {subset!r} names {listed(unknown)}, expected classes of the dataset, "
+            f"{nearest(unknown[0], classes)}; correct the subset"
         )

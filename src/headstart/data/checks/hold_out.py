@@ -147,7 +147,7 @@ def _check(dataset: Dataset, pool: Indices, held: Indices, seen: Seen | None) ->
         raise DataError(
             f"dataset {dataset.name!r} has no images of {listed(natural_order(lacking))} that can be held "
             "out, expected two that are no copies, of two groups where there are groups; add images, or "
-            "leave the class out with a view"
+            "leave the class out with a subset"
         )
     lost = there - set(dataset.labels[rest].tolist())
     if lost:

@@ -80,7 +80,7 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
         raise DataError(
             f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
             "expected at least 2 to learn from one and judge by the other; add images, or leave the class out "
-            "with a view"
+            "with a subset"
         )
     if found.label_problems:
         raise DataError(

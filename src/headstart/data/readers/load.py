@@ -20,7 +20,7 @@ from headstart.data.names import natural_order, split_name
 from headstart.data.readers.catalog import KNOWN
 from headstart.data.readers.folders import read_folder, read_table
 from headstart.data.stores import ArrayImages
-from headstart.data.subsets import apply_view
+from headstart.data.subsets import apply_subset
 from headstart.errors import DataError, MissingDataError, UnknownDatasetError, nearest
 from headstart.records import Images
 
@@ -82,7 +82,7 @@ def load(
     text = os.fspath(name)
     base, colon, view = text.rpartition(":")
     if colon and base and not Path(text).expanduser().exists():
-        return apply_view(load(base, split=split, strict=strict, download=download), view)
+        return apply_subset(load(base, split=split, strict=strict, download=download), view)
     if text in KNOWN:
         wanted = split_name(split) if split is not None else None
         whole = KNOWN[text].read(text, (wanted,) if wanted in _BOTH else _BOTH, download)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from headstart.data.dataset import Dataset
-from headstart.data.subsets import view_map
+from headstart.data.subsets import subset_map
 from headstart.records import Array, NetworkSpec
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
@@ -95,7 +95,7 @@ def collapse(probs: Array, source_classes: Sequence[str], view: str, classes: Se
     callable
         A Strategy that learns nothing.
     """
-    mapping = view_map(source_classes, view)
+    mapping = subset_map(source_classes, view)
     summed = np.stack(
         [probs[:, [mapping[name] == wanted for name in source_classes]].sum(axis=1) for wanted in classes],
         axis=1,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.readers.load import load
 from headstart.data.splits import holdout
-from headstart.data.subsets import apply_view
+from headstart.data.subsets import apply_subset
 from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.evaluation.metrics import evaluate
 from headstart.heads.registry import make_head
@@ -227,7 +227,7 @@ def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
     """Split first, look twice: an image that one half tests on, neither half learns from."""
     whole = with_test_split(load(options.data or recipe.data), options.seed)
     source, target = (
-        apply_view(whole, view) if view else whole for view in (recipe.source_view, recipe.target_view)
+        apply_subset(whole, view) if view else whole for view in (recipe.source_view, recipe.target_view)
     )
     for half in (source, target):
         check_same_classes(half.split("train"), half.split("test"))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from headstart.data.subsets import view_map
+from headstart.data.subsets import subset_map
 from headstart.errors import DataError, UnknownSubsetError
 from headstart.networks.specs import architecture
 from headstart.records import NetworkSpec, TrainSettings
@@ -156,7 +156,7 @@ def _collapse(study: StudyContext) -> Made:
     if own is None or not colon or own.manifest.strategy != "scratch":
         return Made(None)
     try:
-        mapping = view_map(own.classes, view)
+        mapping = subset_map(own.classes, view)
     except (UnknownSubsetError, DataError):
         return Made(None)
     classes = study.judging.pool.classes
