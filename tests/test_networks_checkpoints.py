@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from headstart.errors import CacheError, SettingError
 from headstart.networks import checkpoints as module
-from headstart.networks.checkpoints import Checkpoints, Snapshot
+from headstart.networks.checkpoint_files import Snapshot
+from headstart.networks.checkpoints import Checkpoints
 
 IDENTITY = {"data": "8c1f", "settings": {"epochs": 5, "learning_rate": 0.1}, "engine": "torch"}
 
@@ -618,7 +619,8 @@ def test_outside_the_main_thread_handlers_are_left_alone(tmp_path: Path) -> None
 TRAINING = """
 import signal, sys, time
 import numpy as np
-from headstart.networks.checkpoints import Checkpoints, Snapshot
+from headstart.networks.checkpoints import Checkpoints
+from headstart.networks.checkpoint_files import Snapshot
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with Checkpoints(sys.argv[1], {}, interval_s=3600) as checkpoints:
     for step in range(1, 100_000):
@@ -689,7 +691,8 @@ def test_a_forked_helper_can_still_be_ended(tmp_path: Path) -> None:
 KILLED = """
 import json, os, random, signal, sys, time
 import numpy as np
-from headstart.networks.checkpoints import Checkpoints, Snapshot
+from headstart.networks.checkpoints import Checkpoints
+from headstart.networks.checkpoint_files import Snapshot
 
 def at(step):
     rng = np.random.default_rng(step)

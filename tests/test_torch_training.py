@@ -18,9 +18,10 @@ from headstart.records import Codes, Images, InputSpec, LayerSpec, NetworkSpec, 
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
+from headstart.networks.engines.torch_device import chosen_device  # noqa: E402
 from headstart.networks.engines.torch_engine import TorchNetwork  # noqa: E402 - it imports torch
 from headstart.networks.engines.torch_optimizers import FlatOptimizer, Stretch  # noqa: E402 - it imports torch
-from headstart.networks.engines.torch_training import TorchTraining, chosen_device  # noqa: E402
+from headstart.networks.engines.torch_training import TorchTraining  # noqa: E402
 
 GREY = InputSpec(12, 12, 1, (0.2,), (0.4,))
 SPEC = NetworkSpec(

@@ -18,8 +18,12 @@ import numpy as np
 import pytest
 
 from headstart.errors import MissingExtraError, SettingError
-from headstart.networks.logs import log as training_log
-from headstart.networks.logs.log import JsonLines, MLflow, TensorBoard, TrainingLog, make_log
+from headstart.networks.logs import registry as training_log
+from headstart.networks.logs.jsonlines import JsonLines
+from headstart.networks.logs.mlflow import MLflow
+from headstart.networks.logs.registry import make_log
+from headstart.networks.logs.tensorboard import TensorBoard
+from headstart.networks.logs.values import TrainingLog
 from headstart.records import Epoch, TrainSettings
 
 NAN = math.nan
@@ -89,7 +93,7 @@ def test_lines_can_say_anything(tmp_path: Path) -> None:
 def test_line_is_there_when_the_call_returns(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     program = (
-        "import os, sys\nfrom headstart.networks.logs.log import JsonLines\n"
+        "import os, sys\nfrom headstart.networks.logs.registry import JsonLines\n"
         "log = JsonLines(sys.argv[1])\nlog.started({'n': 1})\nos._exit(9)"  # as a kill: nothing is flushed
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], timeout=60, check=False)
@@ -229,9 +233,7 @@ def test_full_disk_does_not_stop_training(tmp_path: Path) -> None:
 
 
 def test_import_loads_neither_package() -> None:
-    program = (
-        "import sys, headstart.networks.logs.log\nprint(*{name.partition('.')[0] for name in sys.modules})"
-    )
+    program = "import sys, headstart.networks.logs.registry\nprint(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
@@ -371,7 +373,7 @@ def test_mlflow_is_mute(tmp_path: Path, first: str) -> None:
     """In a process of its own, because MLflow is mute under pytest, and decides when it is imported."""
     program = f"""
 {first}
-from headstart.networks.logs.log import MLflow
+from headstart.networks.logs.mlflow import MLflow
 log = MLflow({str(tmp_path)!r})
 from mlflow.telemetry import get_telemetry_client
 from mlflow.telemetry.utils import is_telemetry_disabled

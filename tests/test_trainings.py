@@ -15,7 +15,7 @@ from command import ERROR, Run, Said, contents
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays, load
 from headstart.models.model import Model, open_model
-from headstart.networks.logs.log import JsonLines
+from headstart.networks.logs.jsonlines import JsonLines
 from headstart.networks.specs import training_for
 from headstart.records import TrainSettings
 from headstart.strategies.judge import cross_fitted

@@ -292,7 +292,9 @@ class Ticking:
         self.now = 0.0
         monkeypatch.setattr(search_clock, "perf_counter", lambda: self.now)
         for name in ("tried_once", "answered"):
-            monkeypatch.setattr(tune._Search, name, self.costing(getattr(tune._Search, name), name, n_images))
+            monkeypatch.setattr(
+                tune.FeatureSearch, name, self.costing(getattr(tune.FeatureSearch, name), name, n_images)
+            )
 
     def costing(self, real: Any, name: str, n_images: int) -> Any:
         def costly(search: Any, *words: Any) -> Any:
@@ -309,8 +311,8 @@ def test_a_budget_holds_with_the_estimate_included(monkeypatch: pytest.MonkeyPat
     ticking, spent, judged = Ticking(monkeypatch, len(labels)), [], []
     for budget in (None, 1000.0, 110.0, 90.0, 60.0, 30.0, 20.0, 10.0):
         ticking.now = 0.0
-        search = tune._Search(features, labels, None, ("ridge", "kernel", "neighbours"), 0)
-        found = tune._tuned(search, Clock(budget, 0.0), tune._Viewing(), ())
+        search = tune.FeatureSearch(features, labels, None, ("ridge", "kernel", "neighbours"), 0)
+        found = tune._tuned(search, Clock(budget, 0.0), tune.CopySource(), ())
         spent.append((ticking.now, budget))
         judged.append(found.n_outer)
         assert found.n_outer >= 2 and len(found.picks) == found.n_outer
@@ -420,7 +422,7 @@ def test_groups_that_run_out_inside_are_parted_by_image() -> None:
     labels = np.repeat(["a", "b"], 18)
     groups = np.array([f"a{n % 6}" for n in range(18)] + [f"b{n % 3}" for n in range(18)])
     features = {where("only"): clouds(labels, 4, 5.0)}
-    search = tune._Search(features, labels, groups, ("ridge",), 0)
+    search = tune.FeatureSearch(features, labels, groups, ("ridge",), 0)
     alone = np.flatnonzero((labels == "a") | (groups == "b0"))
     assert search.together(alone) is None  # b has one writer left
     assert search.together(np.arange(36)) is not None

@@ -17,6 +17,7 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec
+from headstart.workflows.tune import space
 from headstart.workflows.tune import training as module
 from headstart.workflows.tune.regime import Regime, default_regime
 from headstart.workflows.tune.training import TrainingTuning, tune_training
@@ -38,8 +39,8 @@ def threes(digits: Dataset, n_images: int) -> Dataset:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few epochs, large batches: what is tested is the search."""
-    monkeypatch.setitem(module._SPACE, "epochs", module._Range(2, 6, whole=True))
-    monkeypatch.setitem(module._SPACE, "batch_size", module._Range(5, 7, 2, whole=True))
+    monkeypatch.setitem(space.SPACE, "epochs", space.Range(2, 6, whole=True))
+    monkeypatch.setitem(space.SPACE, "batch_size", space.Range(5, 7, 2, whole=True))
 
 
 Tune = Callable[..., TrainingTuning]
@@ -70,7 +71,7 @@ def test_the_default_is_the_network_as_train_makes_it(network: str) -> None:
     spec = architecture(network, InputSpec(8, 8, 1), 10)
     regime = default_regime(spec)
     assert regime.network(spec) == spec
-    assert module._regime(module._parameters(regime)) == regime
+    assert space.regime_of(space.params_of(regime)) == regime
     assert regime.settings(3).epochs == 5 and regime.settings(3).seed == 3
 
 
@@ -111,7 +112,7 @@ def test_a_search_that_goes_on_ends_as_one_that_was_not_interrupted(tuned: Tune)
     assert parted.n_resumed == 2 and timeless(parted) == timeless(whole)
     assert len({one.regime for one in whole.trials}) == 5
     assert {one.name for one in whole.factors} == {
-        name.replace("_", " ") for name in module._SPACE
+        name.replace("_", " ") for name in space.SPACE
     }  # what mattered
     assert sum(one.importance for one in whole.factors) == pytest.approx(1.0)
     assert timeless(tuned(5, "other", seed=1)) != timeless(whole)
@@ -266,7 +267,7 @@ def test_another_search_is_not_mixed_into_this_one(tuned: Tune, few: Dataset) ->
 
 def test_another_search_space_is_another_search(tuned: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     tuned(1)
-    monkeypatch.setitem(module._SPACE, "dropout", module._Range(0.0, 0.4))
+    monkeypatch.setitem(space.SPACE, "dropout", space.Range(0.0, 0.4))
     with pytest.raises(SettingError, match="another search space, expected"):
         tuned(1)
 

@@ -26,7 +26,8 @@ from headstart.report.page import render
 from headstart.sources.features import Extraction
 from headstart.workflows.tune import run as tunings
 from headstart.workflows.tune.features import FeatureTuning
-from headstart.workflows.tune.run import Search, augmentations_for, policies_for, run_tuning
+from headstart.workflows.tune.request import Search
+from headstart.workflows.tune.run import augmentations_for, policies_for, run_tuning
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
 PLAIN = Extraction(runtime="onnxruntime")

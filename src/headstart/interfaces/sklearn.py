@@ -6,7 +6,6 @@ Imports scikit-learn at the top, so the package must not import this module befo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from sklearn.utils.validation import validate_data
 
 from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
@@ -25,7 +24,6 @@ from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.data.stores import ArrayImages, FileImages, ImageStore
 from headstart.errors import (
-    DataError,
     ModelError,
     NotFittedError,
     SettingError,
@@ -34,6 +32,19 @@ from headstart.errors import (
 )
 from headstart.heads.base import Head
 from headstart.heads.registry import make_head
+from headstart.interfaces.estimator_inputs import (
+    NO_LABELS,
+    ON_DISK,
+    as_given,
+    image_rows,
+    label_type,
+    labelled,
+    labels_from,
+    n_dimensions,
+    parameters_of,
+    paths_from,
+    plain_value,
+)
 from headstart.models.model import open_model
 from headstart.records import Array, Source
 from headstart.sources.features import Extraction
@@ -45,9 +56,6 @@ from headstart.system.cache import Cache, FolderCache, default_cache
 __all__ = ["TransferClassifier"]
 
 _NOTE = "estimator"  # key of the manifest's settings for what only this classifier reads
-_ON_DISK = {"layer": "tap"}  # parameters that a manifest keeps under their older names
-_NUMBERS = {np.dtype(kind).name: np.dtype(kind) for kind in "bhilqBHILQefd"}
-_NO_LABELS = "no_validation"  # the value that validate_data expects
 
 
 class _UnfittedError(NotFittedError, SklearnNotFittedError):  # type: ignore[misc]
@@ -172,7 +180,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for name in [name for name in vars(self) if name.endswith("_") or name == "_order"]:
             delattr(self, name)
         if isinstance(X, Dataset | str | os.PathLike):
-            dataset = _labelled(X, y)
+            dataset = labelled(X, y)
             self._learn(dataset)
             self.classes_ = np.asarray(dataset.classes)
             return self
@@ -215,7 +223,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(X, Dataset | str | os.PathLike):
             inputs: ImageStore | Array = (X if isinstance(X, Dataset) else load(X)).images
         else:
-            inputs, _ = self._read(X, _NO_LABELS, fitting=False)
+            inputs, _ = self._read(X, NO_LABELS, fitting=False)
         on_rows, rows = hasattr(self, "head_"), isinstance(inputs, np.ndarray)
         if on_rows != rows:
             given, wanted = ("rows of numbers", "images")[:: 1 if rows else -1]
@@ -263,9 +271,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "image_shape, or keep it with joblib.dump"
             )
         note: dict[str, Any] = {
-            "labels": _label_type(self.classes_),
+            "labels": label_type(self.classes_),
             "parameters": {
-                _ON_DISK.get(name, name): _plain(value) for name, value in self.get_params(deep=False).items()
+                ON_DISK.get(name, name): plain_value(value)
+                for name, value in self.get_params(deep=False).items()
             },
         }
         if hasattr(self, "n_features_in_"):
@@ -299,8 +308,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model = open_model(folder)
         note = model.manifest.settings.get(_NOTE, {"parameters": {"source": os.fspath(folder)}})
         try:
-            opened = cls(**_parameters(note["parameters"], cls._get_param_names()))
-            labels = _as_given(model.classes, note.get("labels", "str"))
+            opened = cls(**parameters_of(note["parameters"], cls._get_param_names()))
+            labels = as_given(model.classes, note.get("labels", "str"))
             opened._order = np.argsort(labels, kind="stable")  # a model's own order may be 1, 2, ..., 10
             opened.classes_ = labels[opened._order]
             if "n_features_in" in note:
@@ -335,11 +344,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _read(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
         """Images or rows of features, and at fit the labels."""
-        paths = _paths(X)
-        if paths is None and _n_dimensions(X) < 3:
+        paths = paths_from(X)
+        if paths is None and n_dimensions(X) < 3:
             return self._read_table(X, y, fitting=fitting)
         images = ArrayImages(np.asarray(X)) if paths is None else FileImages(paths)
-        return images, _labels(y, len(images)) if fitting else np.empty(0)
+        return images, labels_from(y, len(images)) if fitting else np.empty(0)
 
     def _read_table(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
         """The same for a 2-D array, which scikit-learn validates."""
@@ -350,7 +359,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         table, labels = checked if fitting else (checked, np.empty(0))
         if fitting:
             check_classification_targets(labels)
-        return (table if rows else _image_rows(table, self.image_shape)), labels
+        return (table if rows else image_rows(table, self.image_shape)), labels
 
     def _learn(self, dataset: Dataset) -> None:
         """Put a head on the source for these images."""
@@ -398,104 +407,3 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(self.cache, bool | np.bool_):
             return default_cache() if self.cache else None
         return FolderCache(self.cache)
-
-
-def _labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
-    """The dataset, its classes sorted as scikit-learn's metrics expect."""
-    if y is not None:
-        raise DataError(
-            f"y is given with {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, expected None: it has "
-            "labels of its own; leave y out"
-        )
-    dataset = X if isinstance(X, Dataset) else load(X)
-    return replace(dataset, classes=tuple(sorted(dataset.classes)))
-
-
-def _n_dimensions(X: Any) -> int:
-    return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
-
-
-def _paths(X: Any) -> list[str | os.PathLike[str]] | None:
-    """Paths, if X is a list or a column of them."""
-    if isinstance(X, list | tuple):
-        items = list(X)
-    elif getattr(X, "ndim", 0) == 1:
-        items = np.asarray(X, object).tolist()
-    else:
-        return None
-    return items if items and all(isinstance(one, str | os.PathLike) for one in items) else None
-
-
-def _labels(y: Any, n_images: int) -> NDArray[Any]:
-    if y is None:
-        raise DataError(
-            f"y is None, expected the class of each of {n_images} images; pass labels, or as X a folder of "
-            "class folders"
-        )
-    labels: NDArray[Any] = column_or_1d(y, warn=True)
-    check_classification_targets(labels)
-    check_consistent_length(range(n_images), labels)
-    return labels
-
-
-def _image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayImages:
-    """Rows of pixels as images; whole numbers of any type are pixels."""
-    shape = tuple(int(side) for side in image_shape or ())
-    if len(shape) not in (2, 3) or int(np.prod(shape)) != table.shape[1]:
-        raise ShapeError(
-            f"image_shape is {image_shape!r}, expected (height, width) or (height, width, channels) of "
-            f"{table.shape[1]} values, as X has; correct it, or leave it out for rows of features"
-        )
-    if table.dtype != np.uint8:
-        if table.min() < 0 or table.max() > 255 or (table != np.rint(table)).any():
-            raise ShapeError(
-                f"X has values {table.min():g} to {table.max():g}, expected whole numbers in 0 - 255 where "
-                "image_shape says that they are pixels; scale them, or leave image_shape out"
-            )
-        table = table.astype(np.uint8)
-    return ArrayImages(table.reshape(-1, *shape))
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as a JSON value."""
-    if isinstance(value, Source):
-        return value.name
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _parameters(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """Parameters from JSON; a name that is not ours is no reason to fail."""
-    names = {_ON_DISK.get(name, name): name for name in known}
-    return {
-        names[name]: tuple(value) if isinstance(value, list) else value
-        for name, value in noted.items()
-        if name in names
-    }
-
-
-def _label_type(classes: NDArray[Any]) -> str:
-    """The type of labels, in a word that `_as_given` understands."""
-    if classes.dtype.kind in "UT":
-        return "str"
-    if classes.dtype.name in ("bool", *_NUMBERS):
-        return classes.dtype.name
-    if classes.dtype.kind == "O" and all(isinstance(one, str) for one in classes):
-        return "object"
-    raise SettingError(
-        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, truths "
-        "or text in a model "
-        "folder; fit with names instead"
-    )
-
-
-def _as_given(names: Sequence[str], kind: str) -> NDArray[Any]:
-    """Class names as the labels they were made of."""
-    if kind == "bool":
-        return np.array([{"False": False, "True": True}[name] for name in names])
-    if kind == "object":
-        return np.array(names, object)
-    return np.array(names) if kind == "str" else np.array(names).astype(_NUMBERS[kind])

@@ -7,68 +7,40 @@ Must not import an engine or the loop: it knows nothing of training. Called by `
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 import re
 import signal
-import struct
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.errors import CacheError, SettingError
+from headstart.networks.checkpoint_files import (
+    DamagedError,
+    Snapshot,
+    leaves_of,
+    pack_snapshot,
+    plain_value,
+    restored_value,
+    shortened,
+    unpack_snapshot,
+)
 from headstart.system.files import check_place, write_atomic
 
-__all__ = ["Checkpoints", "Snapshot"]
+__all__ = ["Checkpoints"]
 
-_FORMAT = 1
 _KEPT = 2  # the newest, and the one before it in case the newest is damaged
 _LOCK = ".lock"
 _NAME = re.compile(r"step-(\d{9,})\.safetensors")
 _LEFTOVER = re.compile(r"\.step-\d{9,}\.safetensors\.[0-9a-f]{32}\.part")  # as write_atomic names them
-_RESERVED = "__metadata__"  # safetensors' own key beside the names of the arrays
-_DTYPES = frozenset("bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64".split())
-_LIMIT_BYTES = 16 * 2**30
-_LIMIT_TEXT_BYTES = 32 * 2**20  # safetensors takes headers of 100 MB, and quoting makes a text longer
-_SHOWN = 60  # characters of a value in an error
-_BITS = "$bits"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where a training run stands.
-
-    Parameters
-    ----------
-    arrays : dict of str to ndarray
-        Of any shape; booleans, integers, or floats of 16 to 64 bits. They come back bit for bit, in
-        the machine's byte order, C-contiguous and writable, in the same order.
-    values : dict of str to object
-        None, booleans, numbers, text, lists and dicts with text keys. ``values["step"]`` is the number
-        of steps done, an int of at least 0. Floats come back bit for bit and integers of any size; a
-        tuple comes back as a list, a NumPy scalar as Python's.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> snapshot = Snapshot({"weights": np.zeros(3)}, {"step": 7, "rng": rng.bit_generator.state})
-    >>> snapshot.values["step"]
-    7
-    """
-
-    arrays: dict[str, NDArray[Any]]
-    values: dict[str, Any]
 
 
 class Checkpoints:
@@ -130,7 +102,7 @@ class Checkpoints:
             raise SettingError(f"interval_s is {interval_s!r}, expected a number of seconds of at least 0")
         self.remarks: list[str] = []
         self._folder, self._shown = Path(folder), repr(os.fspath(folder))
-        self._identity, self._interval_s, self._resume = _plain(identity, "identity"), interval_s, resume
+        self._identity, self._interval_s, self._resume = plain_value(identity, "identity"), interval_s, resume
         self._good: list[str] = []  # names of whole files, in the order of the run
         self._stopping, self._n_interrupts = False, 0
         self._handlers: dict[int, Any] = {}
@@ -192,8 +164,8 @@ class Checkpoints:
         damage: list[str] = []
         for name in names:
             try:
-                snapshot, identity = _unpacked(self._folder / name)
-            except _DamagedError as why:
+                snapshot, identity = unpack_snapshot(self._folder / name)
+            except DamagedError as why:
                 damage.append(f"{name} {why}")
                 continue
             self._check_identity(identity)
@@ -234,7 +206,7 @@ class Checkpoints:
         if not isinstance(step, int | np.integer) or isinstance(step, bool) or step < 0:
             raise SettingError(f"values['step'] is {step!r}, expected the number of steps done, at least 0")
         name = f"step-{step:09d}.safetensors"
-        content = _packed(snapshot, self._identity)
+        content = pack_snapshot(snapshot, self._identity)
         try:
             if self._lock is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -334,13 +306,13 @@ class Checkpoints:
         return [name for name in self._names() if _LEFTOVER.fullmatch(name)]
 
     def _check_identity(self, old: Any) -> None:
-        mine = json.loads(json.dumps(self._identity), object_hook=_restored)
-        was, now = dict(_leaves(old)), dict(_leaves(mine))
+        mine = json.loads(json.dumps(self._identity), object_hook=restored_value)
+        was, now = dict(leaves_of(old)), dict(leaves_of(mine))
         for key in (*now, *was):
             if was.get(key) != now.get(key):
                 raise SettingError(
-                    f"checkpoint in {self._shown} is of another run ({key} is {_short(now.get(key))}, was "
-                    f"{_short(was.get(key))}), expected the same command; give that, or delete the folder"
+                    f"checkpoint in {self._shown} is of another run ({key} is {shortened(now.get(key))}, was "
+                    f"{shortened(was.get(key))}), expected the same command; give that, or delete the folder"
                 )
 
     def _remark(self, text: str) -> None:
@@ -394,152 +366,7 @@ def _is_at(descriptor: int, place: Path) -> bool:
         return False
 
 
-class _DamagedError(Exception):
-    """Says, in a few words, what is wrong with one file."""
-
-
 def _step(name: str) -> int:
     found = _NAME.fullmatch(name)
     assert found is not None
     return int(found[1])
-
-
-def _packed(snapshot: Snapshot, identity: Any) -> bytes:
-    """One safetensors file; its header holds a text that says all but the arrays, and a hash of all."""
-    from safetensors.numpy import save
-
-    arrays = {name: _array(name, array) for name, array in snapshot.arrays.items()}
-    text = json.dumps(
-        {
-            "format": _FORMAT,
-            "identity": identity,
-            "values": _plain(snapshot.values, "values"),
-            "arrays": [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()],
-        },
-        allow_nan=False,
-    )
-    n_bytes = sum(array.nbytes for array in arrays.values())
-    if len(text) > _LIMIT_TEXT_BYTES or n_bytes > _LIMIT_BYTES:
-        raise SettingError(
-            f"snapshot has {n_bytes:,} bytes of arrays and {len(text):,} of values, expected at most "
-            f"{_LIMIT_BYTES:,} and {_LIMIT_TEXT_BYTES:,}; put large values into arrays"
-        )
-    return save(arrays, {"checkpoint": text, "sha256": _digest(text, arrays.values())})
-
-
-def _array(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """The array as it is written: contiguous, in the machine's byte order; a 0-d one stays 0-d."""
-    plain = np.asarray(array, order="C")
-    plain = plain.astype(plain.dtype.newbyteorder("="), copy=False)
-    if plain.dtype.name not in _DTYPES:
-        raise SettingError(
-            f"array {name!r} has dtype {plain.dtype}, expected one of {', '.join(sorted(_DTYPES))}"
-        )
-    if name == _RESERVED or name != name.encode(errors="replace").decode():
-        raise SettingError(f"array is named {name!r}, expected a name in Unicode other than {_RESERVED!r}")
-    return plain
-
-
-def _digest(text: str, arrays: Iterable[NDArray[Any]]) -> str:
-    """SHA-256 of the text, which says the arrays' order, dtypes and shapes, and of their bytes."""
-    digest = hashlib.sha256(text.encode() + b"\n")
-    for array in arrays:
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _unpacked(path: Path) -> tuple[Snapshot, Any]:
-    """Snapshot and identity, read in three steps: parse within limits, audit, construct."""
-    try:
-        text, sha256, tensors = _parsed(path)
-        order = _audited(text, sha256, tensors)
-        known = json.loads(text, object_hook=_restored)
-    except OSError as error:
-        raise _DamagedError(f"cannot be read ({error.strerror})") from error
-    arrays = {name: tensors[name] for name in order}
-    writable = {
-        name: array if array.flags.writeable else array.copy() for name, array in arrays.items()
-    }  # some releases of safetensors give views of bytes
-    return Snapshot(writable, known["values"]), known["identity"]
-
-
-def _parsed(path: Path) -> tuple[str, str, dict[str, NDArray[Any]]]:
-    """The text, the hash as written, and the arrays; nothing of it believed yet."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    # room for the header, in which quoting may double the text and the arrays are listed again
-    if path.stat().st_size > _LIMIT_BYTES + 4 * _LIMIT_TEXT_BYTES:
-        raise _DamagedError("is too large")
-    content = path.read_bytes()
-    try:
-        tensors = load(content)
-        end = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:end])[_RESERVED]
-        return header["checkpoint"], header["sha256"], tensors
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _DamagedError("is no whole file") from error
-
-
-def _audited(text: str, sha256: str, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Names of the arrays in their order, once the hash says that all of it is what was written."""
-    try:
-        told = json.loads(text)
-        order = [name for name, _, _ in told["arrays"]]
-        layout = [[name, tensors[name].dtype.name, list(tensors[name].shape)] for name in order]
-        if told["format"] != _FORMAT:
-            raise _DamagedError(f"has format {told['format']!r}, expected {_FORMAT}")
-        if told["arrays"] != layout or len(layout) != len(tensors):
-            raise _DamagedError("has other arrays than it says")
-        if _digest(text, (tensors[name] for name in order)) != sha256:
-            raise _DamagedError("is not as it was written")
-    except (ValueError, KeyError, TypeError) as error:
-        raise _DamagedError("has a garbled header") from error
-    return order
-
-
-def _plain(value: Any, name: str) -> Any:
-    """The value in what JSON carries exactly: a float that JSON has no word for becomes its bits."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {_BITS: struct.pack(">d", value).hex()}
-    if isinstance(value, list | tuple):
-        return [_plain(one, f"{name}[{place}]") for place, one in enumerate(value)]
-    if isinstance(value, Mapping):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise SettingError(f"{name} has the key {wrong[0]!r}, expected text for a key; write it as text")
-        # a key of the user's that starts like ours gets one more mark
-        return {
-            f"${key}" if key.startswith("$") else key: _plain(one, f"{name}[{key!r}]")
-            for key, one in value.items()
-        }
-    raise SettingError(
-        f"{name} is of type {type(value).__name__}, expected None, a number, text, or a list or dict of these; "
-        "put arrays among the arrays"
-    )
-
-
-def _restored(found: dict[str, Any]) -> Any:
-    """The way back from ``_plain``, for one JSON object whose members are restored already."""
-    if found.keys() == {_BITS}:
-        return struct.unpack(">d", bytes.fromhex(found[_BITS]))[0]
-    return {key.removeprefix("$"): value for key, value in found.items()}
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names of what stands in nested dicts, with each value as text: NaN equals NaN, 1 is not 1.0."""
-    if isinstance(value, dict) and value:
-        for key, one in value.items():
-            yield from _leaves(one, f"{name}.{key}" if name else key)
-    else:
-        yield name, repr(value)
-
-
-def _short(text: str | None) -> str:
-    if text is None:
-        return "not given"
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

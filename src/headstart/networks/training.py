@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError, nearest
-from headstart.networks.checkpoints import Checkpoints, Snapshot
+from headstart.networks.checkpoint_files import Snapshot
+from headstart.networks.checkpoints import Checkpoints
 from headstart.networks.schedule import SCHEDULES, Plan
 from headstart.records import Array, Codes, Epoch, Images, Trainable, TrainSettings, Weights
 from headstart.scratch.losses import cross_entropy

@@ -91,7 +91,8 @@ def tune(
     from headstart.interfaces.cli.durations import parse_duration
     from headstart.networks.specs import ARCHITECTURES
     from headstart.system.progress import terminal_progress
-    from headstart.workflows.tune.run import Search, run_tuning
+    from headstart.workflows.tune.request import Search
+    from headstart.workflows.tune.run import run_tuning
 
     check_output(output, _TRIALS, RESULT)  # trials alone are those of an interrupted search
     # a number of trials is limit enough, and without a budget the result is the same every time

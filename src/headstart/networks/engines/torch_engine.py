@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.networks.engines.numpy_engine import initial_weights
-from headstart.networks.engines.torch_training import TorchTraining, tensor
+from headstart.networks.engines.torch_device import tensor
+from headstart.networks.engines.torch_training import TorchTraining
 from headstart.networks.specs import check_freezable, layer_shapes, with_classes
 from headstart.records import LayerSpec, NetworkSpec
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.graph.pooling import JOIN, n_features
+from headstart.networks.engines.torch_device import named_weights, tensor
 from headstart.networks.engines.torch_engine import spec_module, spec_parts
-from headstart.networks.engines.torch_training import TorchTraining, named_weights, tensor
+from headstart.networks.engines.torch_training import TorchTraining
 from headstart.networks.specs import layer_shapes
 from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, Weights
 

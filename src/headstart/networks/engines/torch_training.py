@@ -7,9 +7,7 @@ what the module is.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import floor
@@ -21,15 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.errors import SettingError, ShapeError, nearest
+from headstart.errors import ShapeError
+from headstart.networks.engines.torch_device import (
+    STATISTICS,
+    chosen_device,
+    keep_freed_memory,
+    named_weights,
+    tensor,
+    use_bf16,
+)
 from headstart.networks.engines.torch_norms import NORMS, fixed_norms
 from headstart.networks.engines.torch_optimizers import FlatOptimizer, Stretch
-from headstart.records import DEVICES, Array, Codes, Images, InputSpec, TrainSettings, Weights
+from headstart.records import Array, Codes, Images, InputSpec, TrainSettings, Weights
 
-__all__ = ["TorchTraining", "chosen_device", "keep_freed_memory", "named_weights", "tensor"]
+__all__ = ["TorchTraining"]
 
 _EVALUATION_PIXELS = 1024 * 28 * 28
-_STATISTICS = {"running_mean": "mean", "running_var": "variance"}
 
 
 class TorchTraining:
@@ -141,7 +146,7 @@ class TorchTraining:
     def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
         """Make the optimizer for the parts that are not frozen; ``n_steps`` are to come, 0 if unknown."""
         self._settings, self._n_steps, self._done = settings, n_steps, 0
-        self._bf16 = _use_bf16(settings.precision, self.device)
+        self._bf16 = use_bf16(settings.precision, self.device)
         self._n_open = len(self.parts) - self._n_frozen
         self._apply_freeze()
         self._values, self._grads, stretches = self._one_vector()
@@ -358,7 +363,7 @@ class TorchTraining:
             (f"{name}.{own}", getattr(one, own))
             for name, one in self._module.named_modules()
             if isinstance(one, NORMS) and one not in frozen
-            for own in _STATISTICS
+            for own in STATISTICS
             if getattr(one, own) is not None
         ]
 
@@ -401,68 +406,6 @@ class TorchTraining:
         return values, grads, stretches
 
 
-def chosen_device(name: str) -> torch.device:
-    """Where to learn: the fastest there is, or what is asked for.
-
-    Parameters
-    ----------
-    name : {'auto', 'cpu', 'cuda', 'mps'}
-        ``auto`` takes an accelerator that torch can use, else the processor.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    SettingError
-        If the name is unknown, or the machine has no such device.
-
-    Examples
-    --------
-    >>> chosen_device("cpu").type
-    'cpu'
-    """
-    if name not in DEVICES:
-        raise SettingError(
-            f"device is {name!r}, expected one of {', '.join(DEVICES)}; {nearest(name, DEVICES)}"
-        )
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(one for one, found in there.items() if found))
-    if not there[name]:
-        raise SettingError(
-            f"device is {name!r}, which torch does not find here, expected one it does; use auto"
-        )
-    return torch.device(name)
-
-
-def named_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters, then statistics of batch-norm, by their names in the canonical layout.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Any.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The module's own, not copies.
-    """
-    found: dict[str, Tensor] = dict(module.named_parameters())
-    for name, one in module.named_buffers():
-        before, _, last = name.rpartition(".")
-        if last in _STATISTICS:
-            found[f"{before}.{_STATISTICS[last]}"] = one
-    return found
-
-
-def tensor(array: NDArray[Any]) -> Tensor:
-    """The array's memory as a tensor; a copy where it is read-only, of which torch would warn."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
 def _swap(one: Tensor, other: Tensor) -> None:
     kept = one.clone()
     one.copy_(other)
@@ -479,38 +422,3 @@ def _shaped(flat: Tensor, like: Tensor) -> Tensor:
 
 def _named(shapes: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
-
-
-def _use_bf16(precision: str, device: torch.device) -> bool:
-    """bf16 pays only where the machine multiplies it faster than fp32.
-
-    Intel's processors do so in tiles (AMX) alone: without them, as under some hypervisors, a step of 16
-    photos takes MobileNetV1 0.95 s in bf16 and 0.67 s in fp32, and a thousand digits take `best` 0.50 s and
-    0.42 s (2 cores of a Xeon, 2026-11-28). AMD's vectors multiply twice as many bf16 as fp32.
-    """
-    if precision == "fp32":
-        return False
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if str(has.get("cpu_name", "")).startswith("Intel") and not has.get("amx_bf16", False):
-        return False
-    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-_KEPT: list[bool] = []
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of handing them back to the kernel after every step.
-
-    A step frees and asks again for tens of megabytes; each time the kernel must clear the pages.
-    Measured 2026-11-20 on 2 cores, CNN, batch 128, bf16: 13.0 ms per step without, 7.3 ms with.
-    """
-    if _KEPT or platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    libc.mallopt(mmap_threshold, 1 << 30)
-    libc.mallopt(trim_threshold, (1 << 31) - 1)
-    _KEPT.append(True)

@@ -11,8 +11,10 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
-from headstart.networks.checkpoints import Checkpoints, Snapshot
-from headstart.networks.logs.log import TrainingLog, make_log
+from headstart.networks.checkpoint_files import Snapshot
+from headstart.networks.checkpoints import Checkpoints
+from headstart.networks.logs.registry import make_log
+from headstart.networks.logs.values import TrainingLog
 from headstart.networks.rate_test import find_rate
 from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.records import Codes, Epoch, Images, Trainable, TrainSettings

@@ -20,7 +20,7 @@ from headstart.data.images.augment import Augmentation, parse_augmentation
 from headstart.errors import DivergedError, SettingError, nearest
 from headstart.models.finished import finished_model, noted
 from headstart.models.model import Model, check_output
-from headstart.networks.logs.log import LOGS
+from headstart.networks.logs.registry import LOGS
 from headstart.networks.specs import architecture, training_for
 from headstart.records import Report, TrainSettings
 from headstart.report.page import render

@@ -19,23 +19,35 @@ from headstart.data.images.augment import Augmentation, flip_warning, parse_augm
 from headstart.data.images.prepare import POLICIES
 from headstart.data.images.thumbnails import examples_of
 from headstart.errors import SettingError, nearest
-from headstart.evaluation.compare import holm, verdict
 from headstart.networks.specs import ARCHITECTURES
-from headstart.records import Comparison, Difference, Factor, PlainTable, Report, Row, Score, Source
+from headstart.records import Report, Row, Source
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.tune.features import NO_VIEWS, FeatureTrial, FeatureTuning, tune_features
+from headstart.workflows.tune.present import (
+    against_text,
+    capitalised,
+    comparisons_of,
+    factors_table,
+    feature_protocol,
+    feature_summary,
+    lead_text,
+    network_table,
+    optimism_text,
+    regime_text,
+    share_text,
+    trials_table,
+)
 from headstart.workflows.tune.regime import Regime
-from headstart.workflows.tune.training import NetworkTrial, TrainingTuning, tune_training
+from headstart.workflows.tune.request import Search, SearchSetting
+from headstart.workflows.tune.training import TrainingTuning, tune_training
 
-__all__ = ["Search", "Tuned", "augmentations_for", "policies_for", "run_tuning"]
+__all__ = ["Tuned", "augmentations_for", "policies_for", "run_tuning"]
 
-_SHOWN = 12  # trials in a report
 _REPORT_SHARE = 0.05  # of a budget
 _LEAST_S = 1e-3
-_ALPHA = 0.05
 _VIEWS, _ENGINE = 3, "torch"
 _TYPED = {
     "epochs": "--epochs",
@@ -44,25 +56,6 @@ _TYPED = {
     "label_smoothing": "--label-smoothing",
 }
 """Settings that ``headstart train`` takes, by their option; the others are said in a remark."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is searched and for how long; None leaves it to the data.
-
-    ``policies``, ``augments`` (names of presets), ``views`` and ``size_px`` are of a search over features;
-    ``n_trials``, ``engine`` and ``storage`` (an SQLite file) of one over training. ``budget_s`` is in
-    seconds for everything, and of both.
-    """
-
-    policies: tuple[str, ...] | None = None
-    augments: tuple[str, ...] | None = None
-    views: int | None = None
-    size_px: int | None = None
-    n_trials: int | None = None
-    engine: str | None = None
-    storage: Path | None = None
-    budget_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class Tuned:
 def run_tuning(
     name: str,
     dataset: Dataset,
-    search: Search = Search(),
+    search: Search = Search(),  # noqa: B008 - it is frozen
     *,
     seed: int = 0,
     options: Extraction = PLAIN,
@@ -121,7 +114,7 @@ def run_tuning(
         Of the kind that fits; before anything is computed where that can be.
     """
     begun = perf_counter() if begun is None else begun
-    asked = _Asked(name, dataset, search, seed, command, dataset.name if data is None else data)
+    asked = SearchSetting(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
         _refuse(search, "network", ("policies", "augments", "views", "size_px"), "a source")
         clustered, found = checked(dataset, allow_leaks=allow_leaks)
@@ -230,23 +223,6 @@ def augmentations_for(
     return {name: parse_augmentation(name, views) for name in dict.fromkeys(named) if name != NO_VIEWS}
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was asked for."""
-
-    name: str
-    dataset: Dataset
-    search: Search
-    seed: int
-    command: str
-    data: str
-
-    @property
-    def train(self) -> Dataset:
-        """The images that a search may look at."""
-        return self.dataset if self.dataset.splits is None else self.dataset.split("train")
-
-
 def _characters(dataset: Dataset) -> bool:
     """Whether the classes are named as digits and letters are."""
     return flip_warning(dataset.classes, parse_augmentation("flip=1")) is not None
@@ -263,7 +239,7 @@ def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None
             )
 
 
-def _sources(asked: _Asked, policies: Sequence[str]) -> dict[str, Source]:
+def _sources(asked: SearchSetting, policies: Sequence[str]) -> dict[str, Source]:
     """The source under each preparation, its own first where it is among them or none is named."""
     plain = open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px)
     own = plain.input.policy
@@ -276,29 +252,29 @@ def _sources(asked: _Asked, policies: Sequence[str]) -> dict[str, Source]:
     }
 
 
-def _of_features(asked: _Asked, source: Source, found: FeatureTuning, remarks: Sequence[str]) -> Tuned:
+def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, remarks: Sequence[str]) -> Tuned:
     best, command = found.best, _transfer_command(asked, found.best)
     rows = (
         Row("tuned", None, found.nested, found.repeats, found.spread, found.seconds),
         *(Row(one.name, None, one.accuracy, found.repeats, one.spread, 0.0) for one in found.rivals),
     )
-    comparisons = _compared([(one.name, one.lead) for one in found.rivals])
+    comparisons = comparisons_of([(one.name, one.lead) for one in found.rivals])
     verdict = (
-        f"{_capital(best.title)}: the search that chose it gets {_share(found.nested)} of images right that "
-        f"it did not see. {_against(comparisons)}"
+        f"{capitalised(best.title)}: the search that chose it gets {share_text(found.nested)} of images right that "
+        f"it did not see. {against_text(comparisons)}"
     )
     same = sum(one.where == best.where and one.augment == best.augment for one in found.picks)
     said = [
         f"Use it: {command}",
-        f"Its own score in the search, {_share(best.accuracy)}, is the best of {len(found.trials):,} and "
-        f"{_optimism(found.optimism)}.",
+        f"Its own score in the search, {share_text(best.accuracy)}, is the best of {len(found.trials):,} and "
+        f"{optimism_text(found.optimism)}.",
         f"Without each of the {len(found.picks)} outer folds the search picked the same place {same} times.",
-        *_lead_said(found),
+        *lead_text(found),
         *([f"Not tried: {', '.join(found.left_out)}."] if found.left_out else []),
     ]
     result = Report(
         title=f"Tuning {short_name(asked.name)} on {asked.dataset.name}",
-        summary=_feature_summary(asked, found),
+        summary=feature_summary(asked, found),
         verdict=verdict,
         remarks=(*said, *remarks),
         rows=rows,
@@ -312,17 +288,17 @@ def _of_features(asked: _Asked, source: Source, found: FeatureTuning, remarks: S
         ),
         sizes={"train": found.n_images, "ways": len(found.trials), "classes": len(asked.dataset.classes)},
         examples=examples_of(asked.train),
-        tables=(_mattered(found.factors), _trials_table(found)),
+        tables=(factors_table(found.factors), trials_table(found)),
         judged_on="nested cross-validated training",
-        protocol=_feature_protocol(found),
+        protocol=feature_protocol(found),
         factors=found.factors,
     )
     return Tuned(result, command, found)
 
 
-def _of_training(asked: _Asked, found: TrainingTuning, remarks: Sequence[str]) -> Tuned:
+def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[str]) -> Tuned:
     command = _train_command(asked, found.best.regime)
-    comparisons = _compared([("default settings", found.lead)])
+    comparisons = comparisons_of([("default settings", found.lead)])
     untyped = {
         name: value
         for name, value in asdict(found.best.regime).items()
@@ -333,8 +309,8 @@ def _of_training(asked: _Asked, found: TrainingTuning, remarks: Sequence[str]) -
         f"Use it: {command}",
         *([f"The command has no option yet for what else was chosen: {kept}."] if untyped else []),
         f"On the {found.watched.n:,} images that it was chosen by, the same model gets "
-        f"{_share(found.watched)}: the best of {len(found.trials):,}, which "
-        f"{_optimism(found.watched.value - found.judged.value)}.",
+        f"{share_text(found.watched)}: the best of {len(found.trials):,}, which "
+        f"{optimism_text(found.watched.value - found.judged.value)}.",
         f"{found.n_pruned} of {len(found.trials)} trials were stopped early.",
         *([f"{found.n_resumed} trials are of an earlier run."] if found.n_resumed else []),
         *(["The search was interrupted; the same command goes on."] if found.interrupted else []),
@@ -343,8 +319,8 @@ def _of_training(asked: _Asked, found: TrainingTuning, remarks: Sequence[str]) -
         title=f"Tuning the training of {asked.name} on {asked.dataset.name}",
         summary=f"{len(found.trials)} trainings of {asked.name} ({found.engine}) on {found.n_fit:,} images, "
         f"chosen by {found.watched.n:,} others and judged by {found.judged.n:,} that no trial saw.",
-        verdict=f"{_capital(_regime_said(found.best.regime))}: {_share(found.judged)} of images right that "
-        f"no trial saw. {_against(comparisons)}",
+        verdict=f"{capitalised(regime_text(found.best.regime))}: {share_text(found.judged)} of images right that "
+        f"no trial saw. {against_text(comparisons)}",
         remarks=(*said, *remarks),
         rows=(
             Row("tuned", None, found.judged, 1, 0.0, found.best.seconds),
@@ -358,7 +334,7 @@ def _of_training(asked: _Asked, found: TrainingTuning, remarks: Sequence[str]) -
         ),
         sizes={"train": len(asked.train), "trials": len(found.trials), "classes": len(asked.dataset.classes)},
         examples=examples_of(asked.train),
-        tables=(*([_mattered(found.factors)] if found.factors else []), _network_table(found)),
+        tables=(*([factors_table(found.factors)] if found.factors else []), network_table(found)),
         judged_on="held-out training",
         protocol="The training images were parted in three, stratified: to learn from, to choose by, to "
         "judge by. No trial saw the last, nor the validation and test images. The interval is Wilson's; "
@@ -368,122 +344,7 @@ def _of_training(asked: _Asked, found: TrainingTuning, remarks: Sequence[str]) -
     return Tuned(result, command, found)
 
 
-def _compared(leads: Sequence[tuple[str, Difference]]) -> tuple[Comparison, ...]:
-    adjusted = holm([lead.p_value for _, lead in leads])
-    return tuple(
-        Comparison("tuned", name, None, lead, p, verdict(lead, p, _ALPHA))
-        for (name, lead), p in zip(leads, adjusted, strict=True)
-    )
-
-
-def _against(comparisons: Sequence[Comparison]) -> str:
-    """What searching gained over the best of the ways with less of it."""
-    rival = min(comparisons, key=lambda one: one.difference.value)
-    span = _points(rival.difference)
-    if rival.verdict == "cannot tell apart":
-        return f"Whether that is better than {rival.control} cannot be told: {span}."
-    return f"Tuning {rival.verdict}: {span} against {rival.control}."
-
-
-def _points(lead: Difference) -> str:
-    return f"{100 * lead.value:+.2f} points [{100 * lead.low:+.2f}, {100 * lead.high:+.2f}]"
-
-
-def _optimism(points: float) -> str:
-    said = f"{100 * abs(points):.2f} points"
-    return f"flatters by {said}" if points > 0 else f"does not flatter here ({said} below)"
-
-
-def _lead_said(found: FeatureTuning) -> list[str]:
-    if found.runner_up is None or found.lead is None:
-        return []
-    return [
-        f"In the search it was {_points(found.lead)} from the best of another place or preparation "
-        f"({found.runner_up.title})."
-    ]
-
-
-def _feature_summary(asked: _Asked, found: FeatureTuning) -> str:
-    wheres = {trial.where for trial in found.trials}
-    return (
-        f"{len(found.trials):,} ways to use {short_name(asked.name)}, frozen, tried on {found.n_images:,} "
-        f"training images: {len({where.policy for where in wheres})} preparation(s), "
-        f"{len({(where.tap, where.pooling) for where in wheres})} place(s) to read, "
-        f"{len({trial.head for trial in found.trials})} head(s) at all their strengths, "
-        f"{len({trial.augment for trial in found.trials}) - 1} augmentation(s) of the best places."
-    )
-
-
-def _feature_protocol(found: FeatureTuning) -> str:
-    again = f", {found.repeats} times over" if found.repeats > 1 else ""
-    return (
-        f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
-        f"whole search was run again (leave-one-out inside), its winner fitted and asked about that "
-        "fold. Validation and test images were not looked at. Views were learnt from, never judged by. "
-        "Intervals of accuracies count two thirds of the images, since folds share training images; "
-        "differences are by the corrected resampled t-test over folds, with Holm's adjustment."
-    )
-
-
-def _mattered(factors: Sequence[Factor]) -> PlainTable:
-    """Each setting's share, and its best value with that value's score."""
-    lines = []
-    for one in factors:
-        score, value = max(zip(one.scores, map(_plain, one.values), strict=True), key=lambda pair: pair[0])
-        lines.append((one.name, f"{100 * one.importance:.0f}", value, f"{100 * score:.2f}"))
-    return PlainTable(
-        "What mattered",
-        "The share of the variance between trials that a setting explains by itself, the value that scored "
-        "highest, and that score. These scores chose, so they flatter.",
-        ("setting", "share, %", "best value", "accuracy, %"),
-        tuple(lines),
-    )
-
-
-def _trials_table(found: FeatureTuning) -> PlainTable:
-    best: dict[str, FeatureTrial] = {}
-    for trial in found.trials:
-        best.setdefault(trial.title, trial)
-    lines = [
-        (one.title, f"{one.strength:g}", *_cells(one.accuracy), f"{one.error:.4f}")
-        for one in list(best.values())[:_SHOWN]
-    ]
-    return PlainTable(
-        "The best trials",
-        f"Leave-one-out cross-validation on {found.n_images:,} training images, whole clusters of copies and "
-        "groups at a time; each line with the strength that its head chooses, ranked by loss. "
-        f"{max(len(best) - _SHOWN, 0):,} more follow.",
-        ("head, tap, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
-        tuple(lines),
-    )
-
-
-def _network_table(found: TrainingTuning) -> PlainTable:
-    return PlainTable(
-        "The best trials",
-        f"Accuracy on the {found.watched.n:,} images that chose. Trials stopped early come last, with their "
-        f"last accuracy. {max(len(found.trials) - _SHOWN, 0):,} more follow.",
-        ("settings", "accuracy, %", "loss, nats", "epochs done", "seconds"),
-        tuple(_network_line(one) for one in found.trials[:_SHOWN]),
-    )
-
-
-def _network_line(one: NetworkTrial) -> tuple[str, ...]:
-    stopped = ", stopped" if one.pruned else ""
-    return (
-        f"{one.number + 1}: {_regime_said(one.regime)}{stopped}",
-        f"{100 * one.accuracy:.2f}",
-        f"{one.loss:.4f}",
-        str(one.epochs_done),
-        f"{one.seconds:.1f}",
-    )
-
-
-def _regime_said(regime: Regime) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(regime).items())
-
-
-def _transfer_command(asked: _Asked, best: FeatureTrial) -> str:
+def _transfer_command(asked: SearchSetting, best: FeatureTrial) -> str:
     words = ["headstart", "transfer", asked.name, asked.data, "-o", "MODEL"]
     words += ["--tap", best.where.tap, "--pooling", best.where.pooling, "--head", best.head]
     words += ["--policy", best.where.policy]
@@ -494,7 +355,7 @@ def _transfer_command(asked: _Asked, best: FeatureTrial) -> str:
     return shlex.join([*words, *_seed(asked)])
 
 
-def _train_command(asked: _Asked, regime: Regime) -> str:
+def _train_command(asked: SearchSetting, regime: Regime) -> str:
     words = ["headstart", "train", asked.data, "-o", "MODEL", "--network", asked.name]
     words += ["--engine", asked.search.engine or _ENGINE]
     for name, option in _TYPED.items():
@@ -502,11 +363,11 @@ def _train_command(asked: _Asked, regime: Regime) -> str:
     return shlex.join([*words, *_seed(asked)])
 
 
-def _seed(asked: _Asked) -> list[str]:
+def _seed(asked: SearchSetting) -> list[str]:
     return ["--seed", str(asked.seed)] if asked.seed else []
 
 
-def _facts(asked: _Asked, special: Mapping[str, str], seconds: float) -> dict[str, str]:
+def _facts(asked: SearchSetting, special: Mapping[str, str], seconds: float) -> dict[str, str]:
     engine = (asked.search.engine or _ENGINE) if asked.name in ARCHITECTURES else "scratch"
     return {
         "command": asked.command,
@@ -517,19 +378,3 @@ def _facts(asked: _Asked, special: Mapping[str, str], seconds: float) -> dict[st
         "searching": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }
-
-
-def _share(score: Score) -> str:
-    return f"{score.value:.2%} [{score.low:.2%}, {score.high:.2%}]"
-
-
-def _cells(score: Score) -> tuple[str, str]:
-    return f"{100 * score.value:.2f}", f"{100 * score.low:.1f} to {100 * score.high:.1f}"
-
-
-def _plain(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -8,9 +8,7 @@ Owns optuna, imported on use. Must not import an engine. Called by tunings.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -29,25 +27,24 @@ from headstart.networks.specs import architecture
 from headstart.networks.training import OnStep, fit, measure
 from headstart.records import Codes, Difference, Factor, Images, Network, NetworkSpec, Score
 from headstart.sources.networks import native_input
-from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.tune.regime import Regime, default_regime
+from headstart.workflows.tune.space import LEAST_DECAY, SPACE, drawn_params, params_of, regime_of
+from headstart.workflows.tune.storage import (
+    RIGHT,
+    STARTUP,
+    answered_trials,
+    finished_trials,
+    open_storage,
+    quiet_optuna,
+)
 
-__all__ = [
-    "NetworkTrial",
-    "TrainingTuning",
-    "tune_training",
-]
+__all__ = ["NetworkTrial", "TrainingTuning", "tune_training"]
 
 _JUDGED_SHARE, _WATCHED_SHARE = 0.2, 0.25  # of all; of the rest: a fifth of all each
 _SEARCH_SHARE = 0.95  # of a budget: the rest is for what mattered
-_STARTUP = 5  # trials before one is stopped for being worse than the median
-_STUDY = "headstart"
-_RIGHT = "right"  # a trial's note of who is right
-_SQLITE = b"SQLite format 3\0"
 _MOST_HELD = 3_000
 _FEWEST = 4  # trials that came to their end, before anything is said of what mattered
-_LEAST_DECAY = 1e-6  # the lower end of a logarithmic scale, and taken for none
 
 
 @dataclass(frozen=True)
@@ -174,12 +171,12 @@ def tune_training(
     train = dataset if dataset.splits is None else dataset.split("train")
     bench = _bench(train, network, engine, seed, progress)
     deadline = None if budget_s is None else begun + _SEARCH_SHARE * budget_s
-    with _quiet(), _opened(Path(storage), _identity(bench, train)) as study:
-        n_resumed = len(_finished(study))
+    with quiet_optuna(), open_storage(Path(storage), _identity(bench, train)) as study:
+        n_resumed = len(finished_trials(study))
         interrupted = _search(study, bench, deadline, n_trials)
-        trials = tuple(sorted(map(_trial, _finished(study)), key=lambda one: one.rank))
+        trials = tuple(sorted(map(_trial, finished_trials(study)), key=lambda one: one.rank))
         factors = _factors(study, trials, seed)
-        answers = {_regime(one.params): one.user_attrs[_RIGHT] for one in _answered(study)}
+        answers = {regime_of(one.params): one.user_attrs[RIGHT] for one in answered_trials(study)}
     best, default = trials[0].regime, default_regime(bench.spec)
     watched, judged = _unpacked(answers[best], bench) if best in answers else bench.hits(best)
     untuned = _unpacked(answers[default], bench)[1] if default in answers else bench.hits(default)[1]
@@ -309,15 +306,15 @@ def _search(study: Any, bench: _Bench, deadline: float | None, n_trials: int | N
     from optuna.trial import TrialState
 
     while True:
-        finished = _finished(study)
+        finished = finished_trials(study)
         complete = [one.value for one in finished if one.state == TrialState.COMPLETE]
         if n_trials is not None and len(finished) >= n_trials:
             break
         late = deadline is not None and perf_counter() > deadline
-        if late and (complete or len(finished) >= _STARTUP):
+        if late and (complete or len(finished) >= STARTUP):
             break
         if not finished and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            study.enqueue_trial(_parameters(default_regime(bench.spec)))
+            study.enqueue_trial(params_of(default_regime(bench.spec)))
         draw = np.random.default_rng([bench.seed, 7, len(finished)]).integers(2**31)
         study.sampler = TPESampler(seed=int(draw))  # anew for each: an interrupted search goes on the same
         trial = study.ask()
@@ -345,7 +342,7 @@ def _try(study: Any, trial: Any, bench: _Bench, deadline: float | None, note: st
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
-    begun, regime = perf_counter(), _drawn(trial)
+    begun, regime = perf_counter(), drawn_params(trial)
     telling = _Telling(bench.progress, f"trial {trial.number + 1}", regime.epochs * len(bench.fit[1]), note)
     loss, accuracy = math.inf, 0.0
 
@@ -374,88 +371,12 @@ def _try(study: Any, trial: Any, bench: _Bench, deadline: float | None, note: st
         # of one that time cut off in its first epoch nothing is known
         state = TrialState.PRUNED if telling.epochs else TrialState.FAIL
     else:  # so that the best need not be trained again; no trial looks at it
-        trial.set_user_attr(_RIGHT, _packed(network, bench))
+        trial.set_user_attr(RIGHT, _packed(network, bench))
     for name, value in (("loss", loss), ("accuracy", accuracy), ("epochs", telling.epochs)):
         trial.set_user_attr(name, value if math.isfinite(value) else None)
     trial.set_user_attr("seconds", perf_counter() - begun)
     # told last: a trial that counts has all its facts
     study.tell(trial, accuracy if state == TrialState.COMPLETE else None, state=state)
-
-
-@dataclass(frozen=True)
-class _Range:
-    """What is tried of one setting, on the scale it is drawn on; ``base`` is that of a logarithm."""
-
-    low: float
-    high: float
-    base: int = 0
-    whole: bool = False
-
-
-_SPACE: dict[str, _Range] = {
-    "learning_rate": _Range(-4.0, -1.5, 10),
-    "batch_size": _Range(4, 9, 2, whole=True),
-    "epochs": _Range(2, 30, whole=True),
-    "label_smoothing": _Range(0.0, 0.2),
-    "weight_decay": _Range(-6.0, -2.0, 10),
-    "width": _Range(-1.0, 1.0, 2),
-    "dropout": _Range(0.0, 0.5),
-}
-_DIGITS = 3  # that settings are rounded to, so that they can be typed
-
-
-def _drawn(trial: Any) -> Regime:
-    """Ask for every setting, on its own scale: what mattered is then measured on it too."""
-    values = {
-        name: trial.suggest_int(name, int(one.low), int(one.high))
-        if one.whole
-        else trial.suggest_float(name, one.low, one.high)
-        for name, one in _SPACE.items()
-    }
-    return _regime(values)
-
-
-def _regime(parameters: Mapping[str, float]) -> Regime:
-    """From the scales that are drawn on to settings; the least weight decay is none."""
-    plain = {
-        name: float(f"{one.base ** parameters[name] if one.base else parameters[name]:.{_DIGITS}g}")
-        for name, one in _SPACE.items()
-    }
-    decay = plain["weight_decay"]
-    return Regime(
-        learning_rate=plain["learning_rate"],
-        batch_size=int(plain["batch_size"]),
-        epochs=int(plain["epochs"]),
-        label_smoothing=plain["label_smoothing"],
-        weight_decay=0.0 if decay <= _LEAST_DECAY else decay,
-        width=plain["width"],
-        dropout=plain["dropout"],
-    )
-
-
-def _parameters(regime: Regime) -> dict[str, float]:
-    """The other way."""
-    found = {}
-    for name, one in _SPACE.items():
-        value = max(float(getattr(regime, name)), _LEAST_DECAY if name == "weight_decay" else 0.0)
-        scaled = math.log(value, one.base) if one.base else value
-        found[name] = round(scaled) if one.whole else round(scaled, 9)
-    return found
-
-
-def _finished(study: Any) -> list[Any]:
-    from optuna.trial import TrialState
-
-    found: list[Any] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return found
-
-
-def _answered(study: Any) -> list[Any]:
-    """Trials that came to their end and noted who is right; those of an older search did not."""
-    from optuna.trial import TrialState
-
-    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [one for one in found if _RIGHT in one.user_attrs]
 
 
 def _trial(one: Any) -> NetworkTrial:
@@ -464,7 +385,7 @@ def _trial(one: Any) -> NetworkTrial:
     facts = one.user_attrs
     return NetworkTrial(
         one.number,
-        _regime(one.params),
+        regime_of(one.params),
         facts["accuracy"],
         math.inf if facts["loss"] is None else facts["loss"],
         facts["epochs"],
@@ -484,8 +405,8 @@ def _factors(study: Any, trials: Sequence[NetworkTrial], seed: int) -> tuple[Fac
     found = []
     for name, share in shares.items():
         pairs = sorted((float(getattr(one.regime, name)), one.accuracy) for one in ended)
-        log = bool(_SPACE[name].base)
-        values = tuple(max(value, _LEAST_DECAY) if log else value for value, _ in pairs)
+        log = bool(SPACE[name].base)
+        values = tuple(max(value, LEAST_DECAY) if log else value for value, _ in pairs)
         found.append(
             Factor(name.replace("_", " "), float(share), values, tuple(score for _, score in pairs), log)
         )
@@ -499,70 +420,5 @@ def _identity(bench: _Bench, train: Dataset) -> dict[str, Any]:
         "network": bench.spec.name,
         "engine": bench.engine,
         "seed": bench.seed,
-        "search space": {name: list(asdict(one).values()) for name, one in _SPACE.items()},
+        "search space": {name: list(asdict(one).values()) for name, one in SPACE.items()},
     }
-
-
-@contextmanager
-def _opened(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
-    """The study in a file, new or going on."""
-    optuna = _optuna()
-    if path.exists() and (not path.is_file() or (path.stat().st_size and not _is_sqlite(path))):
-        raise SettingError(
-            f"{str(path)!r} is no SQLite file, expected one of an earlier search or none; move it"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    from sqlalchemy.engine import URL  # what optuna itself stores by
-
-    address = URL.create("sqlite", database=str(path.absolute())).render_as_string()
-    storage = optuna.storages.RDBStorage(address)
-    try:
-        study = optuna.create_study(
-            storage=storage,
-            study_name=_STUDY,
-            direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=1),
-            load_if_exists=True,
-        )
-        known = study.user_attrs.get("identity")
-        if known is None:
-            study.set_user_attr("identity", identity)
-        _check_same(path, known or identity, identity)
-        for stale in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # of a run that was killed
-        yield study
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _check_same(path: Path, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    other = [name for name in wanted if known.get(name) != wanted[name]]
-    if other:
-        raise SettingError(
-            f"the search in {str(path)!r} was begun with another {' and another '.join(other)}, expected the "
-            "same to go on; choose another folder, or remove the file to begin anew"
-        )
-
-
-def _is_sqlite(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
-
-
-def _optuna() -> Any:
-    return require("optuna", extra="tune", for_="tuning the training of a network")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep optuna from logging and from warning that a part of it is new, and leave it as it was."""
-    optuna = _optuna()
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

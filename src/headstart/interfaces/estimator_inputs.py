@@ -1,0 +1,149 @@
+"""What scikit-learn hands to the estimator: images, paths and labels, checked and brought to our types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from headstart.data.dataset import Dataset
+from headstart.data.readers.load import load
+from headstart.data.stores import ArrayImages
+from headstart.errors import (
+    DataError,
+    SettingError,
+    ShapeError,
+)
+from headstart.records import Source
+
+__all__ = [
+    "NO_LABELS",
+    "ON_DISK",
+    "as_given",
+    "image_rows",
+    "label_type",
+    "labelled",
+    "labels_from",
+    "n_dimensions",
+    "parameters_of",
+    "paths_from",
+    "plain_value",
+]
+
+
+ON_DISK = {"layer": "tap"}  # parameters that a manifest keeps under their older names
+
+
+_NUMBERS = {np.dtype(kind).name: np.dtype(kind) for kind in "bhilqBHILQefd"}
+
+
+NO_LABELS = "no_validation"  # the value that validate_data expects
+
+
+def labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
+    """The dataset, its classes sorted as scikit-learn's metrics expect."""
+    if y is not None:
+        raise DataError(
+            f"y is given with {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, expected None: it has "
+            "labels of its own; leave y out"
+        )
+    dataset = X if isinstance(X, Dataset) else load(X)
+    return replace(dataset, classes=tuple(sorted(dataset.classes)))
+
+
+def n_dimensions(X: Any) -> int:
+    """Number of dimensions of what was handed over."""
+    return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
+
+
+def paths_from(X: Any) -> list[str | os.PathLike[str]] | None:
+    """Paths, if X is a list or a column of them."""
+    if isinstance(X, list | tuple):
+        items = list(X)
+    elif getattr(X, "ndim", 0) == 1:
+        items = np.asarray(X, object).tolist()
+    else:
+        return None
+    return items if items and all(isinstance(one, str | os.PathLike) for one in items) else None
+
+
+def labels_from(y: Any, n_images: int) -> NDArray[Any]:
+    """Labels of the images, checked for their number."""
+    if y is None:
+        raise DataError(
+            f"y is None, expected the class of each of {n_images} images; pass labels, or as X a folder of "
+            "class folders"
+        )
+    labels: NDArray[Any] = column_or_1d(y, warn=True)
+    check_classification_targets(labels)
+    check_consistent_length(range(n_images), labels)
+    return labels
+
+
+def image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayImages:
+    """Rows of pixels as images; whole numbers of any type are pixels."""
+    shape = tuple(int(side) for side in image_shape or ())
+    if len(shape) not in (2, 3) or int(np.prod(shape)) != table.shape[1]:
+        raise ShapeError(
+            f"image_shape is {image_shape!r}, expected (height, width) or (height, width, channels) of "
+            f"{table.shape[1]} values, as X has; correct it, or leave it out for rows of features"
+        )
+    if table.dtype != np.uint8:
+        if table.min() < 0 or table.max() > 255 or (table != np.rint(table)).any():
+            raise ShapeError(
+                f"X has values {table.min():g} to {table.max():g}, expected whole numbers in 0 - 255 where "
+                "image_shape says that they are pixels; scale them, or leave image_shape out"
+            )
+        table = table.astype(np.uint8)
+    return ArrayImages(table.reshape(-1, *shape))
+
+
+def plain_value(value: Any) -> Any:
+    """A parameter as a JSON value."""
+    if isinstance(value, Source):
+        return value.name
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, tuple | list):
+        return [plain_value(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def parameters_of(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """Parameters from JSON; a name that is not ours is no reason to fail."""
+    names = {ON_DISK.get(name, name): name for name in known}
+    return {
+        names[name]: tuple(value) if isinstance(value, list) else value
+        for name, value in noted.items()
+        if name in names
+    }
+
+
+def label_type(classes: NDArray[Any]) -> str:
+    """The type of labels, in a word that `as_given` understands."""
+    if classes.dtype.kind in "UT":
+        return "str"
+    if classes.dtype.name in ("bool", *_NUMBERS):
+        return classes.dtype.name
+    if classes.dtype.kind == "O" and all(isinstance(one, str) for one in classes):
+        return "object"
+    raise SettingError(
+        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, truths "
+        "or text in a model "
+        "folder; fit with names instead"
+    )
+
+
+def as_given(names: Sequence[str], kind: str) -> NDArray[Any]:
+    """Class names as the labels they were made of."""
+    if kind == "bool":
+        return np.array([{"False": False, "True": True}[name] for name in names])
+    if kind == "object":
+        return np.array(names, object)
+    return np.array(names) if kind == "str" else np.array(names).astype(_NUMBERS[kind])

@@ -1,0 +1,120 @@
+"""A training in MLflow."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from time import time
+from typing import Any
+
+from headstart.networks.logs.values import MEASURES, cell_text, flattened, key_text, number_items, plain_value
+from headstart.records import Epoch
+from headstart.system.files import write_atomic
+from headstart.system.optional import require
+
+__all__ = ["MLflow", "mlflow_module"]
+
+
+class MLflow:
+    """A run of MLflow: facts as parameters, measures of epochs as metrics.
+
+    Parameters
+    ----------
+    folder : path
+        Records go to ``mlruns`` in it, unless ``MLFLOW_TRACKING_URI`` names another place. The run's id is
+        kept in ``mlflow.json``, so that a resumed training goes on with the same run.
+    title : str, default="training"
+        Name of the run.
+    experiment : str, default="headstart"
+        Where the run is put; ``MLFLOW_EXPERIMENT_NAME`` goes before.
+    resume_epoch : int, optional
+        Number of the first epoch still to be computed. Default: a new run.
+
+    Raises
+    ------
+    MissingExtraError
+        If mlflow is not installed.
+
+    Notes
+    -----
+    MLflow reports its use to its makers unless told not to; here it is told not to, by
+    ``MLFLOW_DISABLE_TELEMETRY`` in this process. It cannot take a metric back: what an older part of the
+    run wrote of an epoch that is computed again stays, and is not written twice. A server that does not
+    answer is given up after some seconds, not minutes, unless MLflow's own variables say otherwise.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        title: str = "training",
+        experiment: str = "headstart",
+        resume_epoch: int | None = None,
+    ) -> None:
+        mlflow_module()
+        place = Path(folder)
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or (place / "mlruns").absolute().as_uri()
+        self._client = import_module("mlflow.tracking").MlflowClient(tracking_uri=uri)
+        self._entities = import_module("mlflow.entities")
+        known = place / "mlflow.json"
+        self._run, self._written = "", 0
+        if resume_epoch is not None and known.exists():
+            self._run = str(json.loads(known.read_text(encoding="utf-8"))["run"])
+            self._client.update_run(self._run, status="RUNNING")
+            self._written = self._newest()
+        else:
+            named = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
+            self._run = self._client.create_run(self._experiment(named), run_name=title).info.run_id
+            write_atomic(known, json.dumps({"run": self._run}))
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        return str(self._client.create_experiment(name) if found is None else found.experiment_id)
+
+    def _newest(self) -> int:
+        """The last epoch that the run knows of, 0 for none."""
+        told = self._client.get_metric_history(self._run, "train_loss")
+        return max((int(one.step) for one in told), default=0)
+
+    def started(self, facts: Mapping[str, Any]) -> None:
+        """Record the facts as parameters; those the run has already stay as they are."""
+        old = self._client.get_run(self._run).data.params
+        told = {key_text(key): cell_text(value) or "-" for key, value in flattened(plain_value(facts))}
+        new = [self._entities.Param(key, value) for key, value in told.items() if key not in old]
+        for start in range(0, len(new), 100):  # as many as a server takes at once
+            self._client.log_batch(self._run, params=new[start : start + 100])
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Record what was measured, unless the run knows it."""
+        if epoch.number > self._written:
+            self._record({name: float(getattr(epoch, name)) for name in MEASURES}, epoch.number)
+            self._written = epoch.number
+
+    def finished(self, facts: Mapping[str, Any]) -> None:
+        """Record numbers as metrics, the rest as tags, and end the run."""
+        numbers = dict(number_items(facts))
+        self._record({f"final.{key_text(key)}": value for key, value in numbers.items()}, self._written)
+        for key, value in flattened(plain_value(facts)):
+            if key not in numbers:
+                self._client.set_tag(self._run, f"final.{key_text(key)}", cell_text(value))
+        self._client.set_terminated(self._run, status="FINISHED")
+
+    def _record(self, values: Mapping[str, float], step: int) -> None:
+        now = int(1000 * time())
+        metric = self._entities.Metric
+        told = [metric(key, value, now, step) for key, value in values.items() if math.isfinite(value)]
+        self._client.log_batch(self._run, metrics=told)
+
+
+def mlflow_module() -> None:
+    """Import mlflow, mute, and short of patience."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own 7 take minutes, each epoch
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else it wants a database
+    require("mlflow", extra="track", for_="log 'mlflow'")
+    import_module("mlflow.telemetry").set_telemetry_client()  # had someone imported it before us

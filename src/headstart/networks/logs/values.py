@@ -1,0 +1,117 @@
+"""Values of a training as logs take them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from headstart.records import Epoch
+
+__all__ = [
+    "MEASURES",
+    "TrainingLog",
+    "cell_text",
+    "close_quietly",
+    "flattened",
+    "key_text",
+    "number_items",
+    "parsed_text",
+    "plain_value",
+    "to_stderr",
+]
+
+
+def close_quietly(file: Any) -> None:
+    """Close a file; errors of a full disk were raised before."""
+    with suppress(OSError):  # every event was flushed: a full disk was an error then
+        file.close()
+
+
+def to_stderr(text: str) -> None:
+    """Print a remark."""
+    print(text, file=sys.stderr)
+
+
+def parsed_text(line: bytes) -> dict[str, Any] | None:
+    """A line as an object, or None for one that is cut off or was never ours."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def plain_value(value: Any) -> Any:
+    """What JSON can say: no number that is none, no array, no record."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain_value(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain_value(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_value(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def flattened(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values with mappings opened: ``settings.epochs``."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def number_items(facts: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Those facts that can be points of a curve."""
+    for key, value in flattened(plain_value(facts)):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield key, float(value)
+
+
+def cell_text(value: Any) -> str:
+    """A fact as short text for a table."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text[:500].replace("|", "\\|").replace("\n", " ")
+
+
+def key_text(name: str) -> str:
+    """A name with the letters that MLflow takes."""
+    return "".join(one if one.isalnum() or one in "_-. " else "_" for one in name)[:200]
+
+
+MEASURES = {
+    "train_loss": "loss/train",
+    "val_loss": "loss/validation",
+    "train_accuracy": "accuracy/train",
+    "val_accuracy": "accuracy/validation",
+    "learning_rate": "learning_rate",
+    "seconds": "seconds",
+}
+"""What is measured in an epoch, and its name in TensorBoard, which puts alike beginnings side by side."""
+
+
+class TrainingLog(Protocol):
+    """Told of a training run as it goes."""
+
+    def started(self, facts: Mapping[str, Any]) -> None:
+        """Settings, data, network, versions; before the first epoch, and again when a run is resumed."""
+        ...
+
+    def epoch(self, epoch: Epoch) -> None:
+        """After each epoch."""
+        ...
+
+    def finished(self, facts: Mapping[str, Any]) -> None:
+        """Scores and seconds; when all is done."""
+        ...

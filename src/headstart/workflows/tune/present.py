@@ -1,0 +1,176 @@
+"""What a search found, as tables and sentences of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from headstart.evaluation.compare import holm, verdict
+from headstart.records import Comparison, Difference, Factor, PlainTable, Score
+from headstart.workflows.comparison.present import short_name
+from headstart.workflows.tune.features import FeatureTrial, FeatureTuning
+from headstart.workflows.tune.regime import Regime
+from headstart.workflows.tune.request import SearchSetting
+from headstart.workflows.tune.training import NetworkTrial, TrainingTuning
+
+__all__ = [
+    "against_text",
+    "capitalised",
+    "comparisons_of",
+    "factors_table",
+    "feature_protocol",
+    "feature_summary",
+    "lead_text",
+    "network_table",
+    "optimism_text",
+    "regime_text",
+    "share_text",
+    "trials_table",
+]
+
+
+_SHOWN = 12  # trials in a report
+
+
+_ALPHA = 0.05
+
+
+def comparisons_of(leads: Sequence[tuple[str, Difference]]) -> tuple[Comparison, ...]:
+    """Differences with their p-values adjusted by Holm."""
+    adjusted = holm([lead.p_value for _, lead in leads])
+    return tuple(
+        Comparison("tuned", name, None, lead, p, verdict(lead, p, _ALPHA))
+        for (name, lead), p in zip(leads, adjusted, strict=True)
+    )
+
+
+def against_text(comparisons: Sequence[Comparison]) -> str:
+    """What searching gained over the best of the ways with less of it."""
+    rival = min(comparisons, key=lambda one: one.difference.value)
+    span = _points(rival.difference)
+    if rival.verdict == "cannot tell apart":
+        return f"Whether that is better than {rival.control} cannot be told: {span}."
+    return f"Tuning {rival.verdict}: {span} against {rival.control}."
+
+
+def _points(lead: Difference) -> str:
+    return f"{100 * lead.value:+.2f} points [{100 * lead.low:+.2f}, {100 * lead.high:+.2f}]"
+
+
+def optimism_text(points: float) -> str:
+    """By how much the best score of the search exceeds the nested estimate."""
+    said = f"{100 * abs(points):.2f} points"
+    return f"flatters by {said}" if points > 0 else f"does not flatter here ({said} below)"
+
+
+def lead_text(found: FeatureTuning) -> list[str]:
+    """The best trial compared with the best of another place, as a remark."""
+    if found.runner_up is None or found.lead is None:
+        return []
+    return [
+        f"In the search it was {_points(found.lead)} from the best of another place or preparation "
+        f"({found.runner_up.title})."
+    ]
+
+
+def feature_summary(asked: SearchSetting, found: FeatureTuning) -> str:
+    """What was searched, in a sentence."""
+    wheres = {trial.where for trial in found.trials}
+    return (
+        f"{len(found.trials):,} ways to use {short_name(asked.name)}, frozen, tried on {found.n_images:,} "
+        f"training images: {len({where.policy for where in wheres})} preparation(s), "
+        f"{len({(where.tap, where.pooling) for where in wheres})} place(s) to read, "
+        f"{len({trial.head for trial in found.trials})} head(s) at all their strengths, "
+        f"{len({trial.augment for trial in found.trials}) - 1} augmentation(s) of the best places."
+    )
+
+
+def feature_protocol(found: FeatureTuning) -> str:
+    """How the search was evaluated, in a paragraph."""
+    again = f", {found.repeats} times over" if found.repeats > 1 else ""
+    return (
+        f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
+        f"whole search was run again (leave-one-out inside), its winner fitted and asked about that "
+        "fold. Validation and test images were not looked at. Views were learnt from, never judged by. "
+        "Intervals of accuracies count two thirds of the images, since folds share training images; "
+        "differences are by the corrected resampled t-test over folds, with Holm's adjustment."
+    )
+
+
+def factors_table(factors: Sequence[Factor]) -> PlainTable:
+    """Each setting's share, and its best value with that value's score."""
+    lines = []
+    for one in factors:
+        score, value = max(zip(one.scores, map(_plain, one.values), strict=True), key=lambda pair: pair[0])
+        lines.append((one.name, f"{100 * one.importance:.0f}", value, f"{100 * score:.2f}"))
+    return PlainTable(
+        "What mattered",
+        "The share of the variance between trials that a setting explains by itself, the value that scored "
+        "highest, and that score. These scores chose, so they flatter.",
+        ("setting", "share, %", "best value", "accuracy, %"),
+        tuple(lines),
+    )
+
+
+def trials_table(found: FeatureTuning) -> PlainTable:
+    """The best trial of every place."""
+    best: dict[str, FeatureTrial] = {}
+    for trial in found.trials:
+        best.setdefault(trial.title, trial)
+    lines = [
+        (one.title, f"{one.strength:g}", *_cells(one.accuracy), f"{one.error:.4f}")
+        for one in list(best.values())[:_SHOWN]
+    ]
+    return PlainTable(
+        "The best trials",
+        f"Leave-one-out cross-validation on {found.n_images:,} training images, whole clusters of copies and "
+        "groups at a time; each line with the strength that its head chooses, ranked by loss. "
+        f"{max(len(best) - _SHOWN, 0):,} more follow.",
+        ("head, tap, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
+        tuple(lines),
+    )
+
+
+def network_table(found: TrainingTuning) -> PlainTable:
+    """The best trials of a training search."""
+    return PlainTable(
+        "The best trials",
+        f"Accuracy on the {found.watched.n:,} images that chose. Trials stopped early come last, with their "
+        f"last accuracy. {max(len(found.trials) - _SHOWN, 0):,} more follow.",
+        ("settings", "accuracy, %", "loss, nats", "epochs done", "seconds"),
+        tuple(_network_line(one) for one in found.trials[:_SHOWN]),
+    )
+
+
+def _network_line(one: NetworkTrial) -> tuple[str, ...]:
+    stopped = ", stopped" if one.pruned else ""
+    return (
+        f"{one.number + 1}: {regime_text(one.regime)}{stopped}",
+        f"{100 * one.accuracy:.2f}",
+        f"{one.loss:.4f}",
+        str(one.epochs_done),
+        f"{one.seconds:.1f}",
+    )
+
+
+def regime_text(regime: Regime) -> str:
+    """Settings of a training as text."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(regime).items())
+
+
+def share_text(score: Score) -> str:
+    """A score with its interval, in %."""
+    return f"{score.value:.2%} [{score.low:.2%}, {score.high:.2%}]"
+
+
+def _cells(score: Score) -> tuple[str, str]:
+    return f"{100 * score.value:.2f}", f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def capitalised(text: str) -> str:
+    """Text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,167 @@
+"""The search on one set of images: features, and every setting of every way judged on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.splits import fewest_per_class, folds
+from headstart.errors import DataError, SettingError, nearest
+from headstart.evaluation.clusters import accuracy_score
+from headstart.heads.base import calibrated_loss
+from headstart.heads.held_out import best_setting
+from headstart.heads.registry import SEARCHED, make_head
+from headstart.heads.training import Training
+from headstart.records import Array, Codes
+from headstart.system.threads import threads_for
+from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, Way, Where
+
+__all__ = ["FeatureSearch", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
+
+
+_OUTER = 5
+
+
+_FEW, _REPEATS = 50, 3  # up to so many images, ten outer folds or the smallest class, several times over
+
+
+Indices = NDArray[np.intp]
+
+
+Hits = NDArray[np.bool_]
+
+
+Outer = list[list[tuple[Indices, Indices]]]
+"""By repeat and fold: images to search and learn from, and images to be judged by."""
+
+
+Found = dict[FeatureTrial, Hits]
+
+
+@dataclass
+class FeatureSearch:
+    """What all parts of a search share: features of all images, and of their views by augmentation."""
+
+    features: Mapping[Where, Array]
+    labels: NDArray[np.str_]
+    groups: NDArray[np.generic] | None
+    heads: tuple[str, ...]
+    seed: int
+    views: dict[str, Mapping[Where, Sequence[Array]]] = field(default_factory=dict)
+    codes: Codes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.codes = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
+        for head in self.heads:
+            if head not in SEARCHED:
+                raise SettingError(
+                    f"head is {head!r}, expected one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
+                )
+        if not self.features or not self.heads:
+            raise SettingError("there is nothing to choose from, expected features and heads; name some")
+        _check_three(self.labels, self.codes, self.groups)
+
+    @property
+    def default(self) -> Where:
+        """Where a user who searches nothing would read."""
+        return next(iter(self.features))
+
+    def rows(self, where: Where, augment: str, part: Indices) -> tuple[Array, Indices]:
+        """Features of images, then of each of their views; and which image each row shows."""
+        plain = np.asarray(self.features[where][part], np.float32)
+        if augment == NO_VIEWS:
+            return plain, np.arange(len(part))
+        views = [np.asarray(one[part], np.float32) for one in self.views[augment][where]]
+        return np.concatenate([plain, *views]), np.tile(np.arange(len(part)), 1 + len(views))
+
+    def together(self, part: Indices) -> NDArray[np.intp] | None:
+        """Which of some images stay together; None where a class would have one group left."""
+        if self.groups is None:
+            return None
+        units = np.unique(self.groups[part], return_inverse=True)[1]
+        return units if fewest_per_class(self.codes[part], units) > 1 else None
+
+    def tried(self, part: Indices, ways: Iterable[Way]) -> Found:
+        """Every setting of every way on some images: who was right when left out."""
+        found: Found = {}
+        for way in ways:
+            found |= self.tried_once(part, way)
+        return found
+
+    def tried_once(self, part: Indices, way: Way) -> Found:
+        """Every setting of one way."""
+        (where, head, augment), found = way, Found()
+        codes, together = self.codes[part], self.together(part)
+        groups = None if self.groups is None else self.groups[part]
+        rows, images = self.rows(where, augment, part)
+        clusters = None if together is None else together[images]
+        ones = np.ones(len(rows), np.float32)
+        with threads_for(rows.size):
+            held = make_head(head).held_out(Training(rows, codes[images], ones, images, self.seed, clusters))
+        assert held is not None, "three images of each class leave two without an outer fold"
+        settled = best_setting(held)
+        for number, setting in enumerate(held.settings):
+            hits = held.scores[number].argmax(axis=1) == codes
+            score, loss = accuracy_score(hits, groups), calibrated_loss(held.logits[number], codes)
+            strength, error = next(iter(setting.values())), float(held.errors[number])
+            trial = FeatureTrial(where, head, strength, augment, score, error, loss, number == settled)
+            found[trial] = hits
+        return found
+
+    def answered(self, way: Way, learn: Indices, held: Indices) -> Hits:
+        """Fit as the command line would, and answer images that the search did not see."""
+        where, head, augment = way
+        rows, images = self.rows(where, augment, learn)
+        together = self.together(learn)
+        fitted = make_head(head).fit(
+            rows,
+            self.labels[learn][images],
+            images=images,
+            clusters=None if together is None else together[images],
+            seed=self.seed,
+        )
+        return np.asarray(fitted.predict(self.features[where][held]) == self.labels[held])
+
+
+def outer_folds(search: FeatureSearch) -> Outer:
+    """Folds of which nothing is known while the search runs; several times over where images are few."""
+    few = len(search.labels) <= _FEW
+    k = _n_folds(search.codes, search.groups, 2 * _OUTER if few else _OUTER)
+    return [
+        folds(search.labels, k, np.random.default_rng([search.seed, 5, number]), search.groups)
+        for number in range(_REPEATS if few else 1)
+    ]
+
+
+def ranked(found: Found) -> tuple[FeatureTrial, ...]:
+    """Trials, the best first."""
+    return tuple(sorted(found, key=lambda one: one.rank))
+
+
+def _n_folds(codes: Codes, groups: NDArray[np.generic] | None, most: int) -> int:
+    """As many as wanted and as the smallest class has images, or groups."""
+    return max(2, min(most, *_units(codes, groups)))
+
+
+def _units(codes: Codes, groups: NDArray[np.generic] | None) -> list[int]:
+    """How many images, or groups, each class has."""
+    counts = np.bincount(codes)
+    if groups is None:
+        return [int(count) for count in counts[counts > 0]]
+    return [len(np.unique(groups[codes == code])) for code in np.flatnonzero(counts)]
+
+
+def _check_three(labels: NDArray[np.str_], codes: Codes, groups: NDArray[np.generic] | None) -> None:
+    """One to judge the search by, one to judge its trials by, one to learn from."""
+    units, what = _units(codes, groups), "image(s)" if groups is None else "group(s)"
+    least = int(np.argmin(units))
+    if len(units) < 2:
+        raise DataError(f"labels has 1 class, {str(labels[0])!r}, expected at least 2; add images of another")
+    if units[least] < 3:
+        raise DataError(
+            f"class {str(np.unique(labels)[least])!r} has {units[least]} {what}, expected at least 3 to tune: to "
+            "learn from, to choose by and to judge by; add images, or leave the class out with a view"
+        )

@@ -1,0 +1,107 @@
+"""Trials of a search in an Optuna study, a SQLite file that can be continued."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import SettingError
+from headstart.system.optional import require
+
+__all__ = ["RIGHT", "STARTUP", "answered_trials", "finished_trials", "open_storage", "quiet_optuna"]
+
+
+_STUDY = "headstart"
+
+
+RIGHT = "right"  # a trial's note of who is right
+
+
+_SQLITE = b"SQLite format 3\0"
+
+
+def finished_trials(study: Any) -> list[Any]:
+    """Trials that ended, pruned ones included."""
+    from optuna.trial import TrialState
+
+    found: list[Any] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return found
+
+
+def answered_trials(study: Any) -> list[Any]:
+    """Trials that came to their end and noted who is right; those of an older search did not."""
+    from optuna.trial import TrialState
+
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [one for one in found if RIGHT in one.user_attrs]
+
+
+@contextmanager
+def open_storage(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
+    """The study in a file, new or going on."""
+    optuna = _optuna()
+    if path.exists() and (not path.is_file() or (path.stat().st_size and not _is_sqlite(path))):
+        raise SettingError(
+            f"{str(path)!r} is no SQLite file, expected one of an earlier search or none; move it"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from sqlalchemy.engine import URL  # what optuna itself stores by
+
+    address = URL.create("sqlite", database=str(path.absolute())).render_as_string()
+    storage = optuna.storages.RDBStorage(address)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=_STUDY,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
+            load_if_exists=True,
+        )
+        known = study.user_attrs.get("identity")
+        if known is None:
+            study.set_user_attr("identity", identity)
+        _check_same(path, known or identity, identity)
+        for stale in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # of a run that was killed
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _check_same(path: Path, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    other = [name for name in wanted if known.get(name) != wanted[name]]
+    if other:
+        raise SettingError(
+            f"the search in {str(path)!r} was begun with another {' and another '.join(other)}, expected the "
+            "same to go on; choose another folder, or remove the file to begin anew"
+        )
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def _optuna() -> Any:
+    return require("optuna", extra="tune", for_="tuning the training of a network")
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep optuna from logging and from warning that a part of it is new, and leave it as it was."""
+    optuna = _optuna()
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+STARTUP = 5  # trials before one is stopped for being worse than the median
