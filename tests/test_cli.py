@@ -555,7 +555,7 @@ def test_skipped_files_are_told_and_strict_refuses_them(
             grey(desk / "pets" / label / f"{number}.png", number)
     (desk / "pets" / "dog" / "torn.png").write_bytes(b"no picture")
     said = refused("train", "pets", "-o", "m", *SMALL, "--strict", names=("torn.png", "1 of 7"))
-    assert "not a picture" in said.err
+    assert "not an image" in said.err
     said = run("train", "pets", "-o", "m", *SMALL)
     assert said.code == 0 and said.err.count("headstart: ") == 1
     assert said.err.startswith("headstart: 1 of 7 files skipped: ") and "torn.png" in said.err

@@ -202,7 +202,7 @@ def skipped_reason(skipped: dict[str, str]) -> str:
 def test_a_bomb_is_told_by_its_header(run: Run, splitted: Path) -> None:
     bomb(splitted / "train/3/bomb.png")
     said = transferred(run)
-    assert "bomb.png (it has more pixels than a picture should)" in said.err
+    assert "bomb.png (it has more pixels than an image should)" in said.err
 
 
 # --- sources

@@ -344,11 +344,11 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.Mon
     assert fault_in(long) == "it has a side of 66000 pixels, more than 65535"
     data = picture(tmp_path / "1.png", size=(100, 100)).read_bytes()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # over twice the limit: Pillow itself refuses
-    assert fault_in(data) == "it has more pixels than a picture should"
+    assert fault_in(data) == "it has more pixels than an image should"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)  # Pillow only warns, which may be an error
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert fault_in(data) == "it has more pixels than a picture should"
+        assert fault_in(data) == "it has more pixels than an image should"
 
 
 def test_between_the_limit_and_twice_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +359,7 @@ def test_between_the_limit_and_twice_it(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_postscript_is_never_interpreted() -> None:
-    assert fault_in(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n") == "it is not a picture"
+    assert fault_in(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n") == "it is not an image"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_no_difference_needs_no_number():
     [
         ((1, 1, 0), "n_images is 0, expected 1 or more"),
         ((-1, 1, 10), "only_a and only_b are -1 and 1, expected 0 or more"),
-        ((8, 8, 10), "need 0 or more and n_images = 10 together at most"),
+        ((8, 8, 10), "expected 0 or more and n_images = 10 together at most"),
         ((float("nan"), 1, 10), "only_a and only_b are nan"),
     ],
 )

@@ -114,7 +114,7 @@ def test_false_calls_are_as_rare_as_promised_and_were_not_without_the_correction
         (np.zeros((2, 5)), (9, 1, 10), ShapeError, r"gains has shape \(2, 5\)"),
         (np.array([5.0, 0.0]), (9, 1, 10), SettingError, "from 0.0 to 5.0, expected -1 to 1; pass"),
         (np.array([-5.0, 0.0]), (9, 1, 10), SettingError, "from -5.0 to 0.0, expected -1 to 1"),
-        (np.array([np.nan, 0.0]), (9, 1, 10), SettingError, "need -1 to 1"),
+        (np.array([np.nan, 0.0]), (9, 1, 10), SettingError, "expected -1 to 1"),
         (np.zeros(2), (0, 1, 10), SettingError, "n_learn is 0, expected 1 or more"),
         (np.zeros(2), (9, 0, 10), SettingError, "n_asked is 0, expected 1 or more"),
         (np.zeros(2), (9, 1, 0), SettingError, "n_images is 0, expected 1 or more"),

@@ -303,7 +303,7 @@ def test_inputs_are_left_alone(name: str, task: Task) -> None:
         (lambda: RidgeHead(()), r"strengths are \(\), expected at least one and all above 0"),
         (lambda: LinearHead((0.1, 0.0)), "strengths are .*expected at least one and all above 0"),
         (lambda: KernelHead((-1.0,)), r"widths are \(-1.0,\), n_landmarks 2000, expected widths above 0"),
-        (lambda: KernelHead(n_landmarks=1), "need widths above 0 and 2 landmarks"),
+        (lambda: KernelHead(n_landmarks=1), "expected widths above 0 and 2 landmarks"),
         (
             lambda: NeighboursHead((0,)),
             r"candidates are \(0,\), expected numbers of neighbours of at least 1",

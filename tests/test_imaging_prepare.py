@@ -97,12 +97,12 @@ def test_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> No
     [
         (
             b"",
-            r"^image '\(bytes\)' cannot be read \(it is empty\), expected a whole picture in one of PNG, JPEG",
+            r"^image '\(bytes\)' cannot be read \(it is empty\), expected a complete image in one of PNG, JPEG",
         ),
-        (b"hello", r"^image '\(bytes\)' cannot be read \(it is not a picture\), expected a whole picture"),
+        (b"hello", r"^image '\(bytes\)' cannot be read \(it is not an image\), expected a complete image"),
         (
             png(Image.new("L", (64, 64)))[:60],
-            r"^image '\(bytes\)' cannot be read \(.*\), expected a whole picture",
+            r"^image '\(bytes\)' cannot be read \(.*\), expected a complete image",
         ),
         (
             png(Image.new("F", (2, 2)), "TIFF"),

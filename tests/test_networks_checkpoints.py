@@ -19,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import CacheError, SettingError
+from headstart.networks import checkpoint_files as files
 from headstart.networks import checkpoints as module
 from headstart.networks.checkpoint_files import Snapshot
 from headstart.networks.checkpoints import Checkpoints
@@ -153,7 +154,7 @@ def test_numpy_scalars_and_tuples_come_back_as_plain_values(tmp_path: Path) -> N
         ({"a": np.array(["x"])}, {"step": 1}, "array 'a' has dtype <U1, expected one of bool, float16"),
         ({"a": np.zeros(1, complex)}, {"step": 1}, "has dtype complex128, expected"),
         ({"__metadata__": np.zeros(1)}, {"step": 1}, "array is named '__metadata__', expected"),
-        ({"\udc80": np.zeros(1)}, {"step": 1}, "need a name in Unicode"),
+        ({"\udc80": np.zeros(1)}, {"step": 1}, "expected a name in Unicode"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(
@@ -165,14 +166,14 @@ def test_what_cannot_be_kept_is_refused(
 
 
 def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LIMIT_TEXT_BYTES", 400)
-    monkeypatch.setattr(module, "_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(files, "_LIMIT_TEXT_BYTES", 400)
+    monkeypatch.setattr(files, "_LIMIT_BYTES", 1000)
     with open_(tmp_path) as checkpoints:
         for wrong in (Snapshot({"a": np.zeros(126)}, {"step": 1}), Snapshot({}, {"step": 1, "a": "x" * 400})):
             with pytest.raises(SettingError, match=r"expected at most 1,000 and 400; put large values into"):
                 checkpoints.keep(wrong)
         checkpoints.keep(Snapshot({"a": np.zeros(125)}, {"step": 2}))
-    monkeypatch.setattr(module, "_LIMIT_BYTES", -1200)
+    monkeypatch.setattr(files, "_LIMIT_BYTES", -1200)
     with pytest.raises(CacheError, match=f"{file(2)} is too large"):
         found(tmp_path)
 
@@ -407,7 +408,7 @@ def test_all_damaged_is_an_error_of_one_line(tmp_path: Path) -> None:
 
 
 def test_another_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FORMAT", 2)
+    monkeypatch.setattr(files, "_FORMAT", 2)
     kept(tmp_path, 1)
     monkeypatch.undo()
     with pytest.raises(
@@ -448,7 +449,7 @@ def test_leftovers_of_killed_writes_are_swept_and_never_read(tmp_path: Path) -> 
     leftover.write_bytes((tmp_path / file(1)).read_bytes())
     assert step_of(found(tmp_path)[0]) == 1 and not leftover.exists()
     leftover.write_bytes(b"")
-    with pytest.raises(SettingError, match="need --resume"):
+    with pytest.raises(SettingError, match="expected --resume"):
         open_(tmp_path)
     (tmp_path / file(1)).unlink()
     with open_(tmp_path):

@@ -301,9 +301,9 @@ def test_range_cut_off_is_remarked_on() -> None:
     [
         ({"n_steps": 19}, "n_steps is 19, expected at least 20"),
         ({"low": 0.0}, "low is 0.0, high 1.0, expected two rates above 0"),
-        ({"low": 1.0}, "need two rates above 0, the lower one first"),
-        ({"high": math.inf}, "need two rates"),
-        ({"low": math.nan}, "need two rates"),
+        ({"low": 1.0}, "expected two rates above 0, the lower one first"),
+        ({"high": math.inf}, "expected two rates"),
+        ({"low": math.nan}, "expected two rates"),
         ({"n_steps": 1, "low": -1.0}, "n_steps is 1.*; low is -1.0"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_fault_stops_no_other_and_is_one_sentence(model: str, album: Path) -> 
     assert paths(found) == ["1.png"] and found.answers[0].classes[0] == "1"
     named = [fault.split("'")[1] for fault in found.faults]
     assert named == ["torn.png", "absent.png", "empty.jpg", "notes.txt"]
-    assert all("need" in fault and "\n" not in fault for fault in found.faults)
+    assert all("expected" in fault and "\n" not in fault for fault in found.faults)
 
 
 def test_only_faults_are_no_answer(model: str, album: Path) -> None:

@@ -386,8 +386,8 @@ def test_the_command_writes_a_file(run: Run, asked: Asked, whole: bytes, shelf: 
     said = run("predict", asked.model, shelf, "--top", "2", "--csv", "out.csv")
     assert said.code == 1 and said.out.startswith("out.csv: 199 images in ")
     assert said.err == (
-        f"{ERROR}1 of 199 images could not be read, expected whole picture files; "
-        "each says why in the column error of out.csv\n"
+        f"{ERROR}1 of 199 images could not be read, expected complete image files; "
+        "the reasons are in the column error of out.csv\n"
     )
     assert Path("out.csv").read_bytes() == whole
     said = run("predict", asked.model, shelf / "0", "--csv", "out.csv", "--json")

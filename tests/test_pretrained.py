@@ -432,7 +432,7 @@ def refused(error: type[HeadstartError], name: str, **options: Any) -> str:
         open_source(name, **options)
     assert type(caught.value) is error, repr(caught.value)
     said = str(caught.value)
-    assert "\n" not in said and "need" in said and len(said) < 600 and name in said
+    assert "\n" not in said and "expected" in said and len(said) < 600 and name in said
     assert graphs() == []
     return said
 

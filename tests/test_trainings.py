@@ -239,7 +239,7 @@ def test_interrupted_while_the_model_is_put_together_it_can_go_on(
     with monkeypatch.context() as broken:
         broken.setattr("headstart.strategies.scratch.network_model", stop)
         said = run("train", "digits", "-o", "m", *SMALL)
-    assert said.code == 130 and "go on with the same command and --resume" in said.err
+    assert said.code == 130 and "continue with the same command and --resume" in said.err
     assert not (desk / "m").exists()
     assert run("train", "digits", "-o", "m", *SMALL, "--resume").code == 0
     assert open_model("m").manifest.settings["epochs"] == 2

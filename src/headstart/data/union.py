@@ -28,6 +28,7 @@ def joined(train: Dataset, test: Dataset) -> Dataset | None:
 
     Examples
     --------
+    >>> from headstart.data.stores import ArrayImages
     >>> one = Dataset("a", ArrayImages(np.zeros((2, 8, 8), np.uint8)), np.array(["x", "y"]), ("x", "y"))
     >>> both = joined(one, one)
     >>> both.splits.tolist(), len(both)

@@ -91,7 +91,7 @@ def _limits(manifest: Manifest) -> str:
             "came; of strangers' pictures it refuses more."
         )
     else:
-        said = "It answers with one of its classes whatever picture it is given."
+        said = "It answers with one of its classes whatever image it is given."
     return (
         f"{said} The figures above are from images held out of training, not from the test split: measure it "
         "on yours with `headstart evaluate`. A few of the images it learnt from lie in the folder "

@@ -82,7 +82,7 @@ class Exported:
     def sentence(self) -> str:
         """One line for people."""
         return (
-            f"{self.path}: one graph, {self.size_bytes / 1e6:.1f} MB, from a picture of any size to its "
+            f"{self.path}: one graph, {self.size_bytes / 1e6:.1f} MB, from an image of any size to its "
             f"answer; on {self.n_checked} pictures the same names as the model, probabilities within "
             f"{self.largest_difference:.1g} ({self.seconds:.1f} s)"
         )

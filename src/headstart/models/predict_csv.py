@@ -181,11 +181,11 @@ def check_file(file: str | os.PathLike[str]) -> Path:
     Raises
     ------
     SettingError
-        If it is a folder, has the name of a picture, or looks like an option.
+        If it is a folder, has the name of an image, or looks like an option.
     """
     target = Path(file)
     if target.suffix.lower() in EXTENSIONS:
-        what = "has the name of a picture"
+        what = "has the name of an image"
     elif str(file).startswith("-"):
         what = "looks like an option"
     elif target.is_dir():

@@ -89,6 +89,7 @@ def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) 
 
     Examples
     --------
+    >>> from headstart.data.stores import ArrayImages
     >>> images = ArrayImages(np.arange(128, dtype=np.uint8).reshape(2, 8, 8))
     >>> found = record([("learned", images)])
     >>> found.count("learned"), recognise(images, found).of("learned").tolist()

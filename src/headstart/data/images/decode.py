@@ -72,7 +72,7 @@ def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
     pixels, fault = _decoded(data, fast=False)
     if fault is not None:
         raise BrokenDataError(
-            f"image {name!r} cannot be read ({fault}), expected a whole picture in one of {', '.join(_FORMATS)}; "
+            f"image {name!r} cannot be read ({fault}), expected a complete image in one of {', '.join(_FORMATS)}; "
             "replace it or leave it out"
         )
     return pixels
@@ -100,7 +100,7 @@ def fault_in(data: bytes) -> str | None:
     >>> fault_in(b"")
     'it is empty'
     >>> fault_in(b"hello")
-    'it is not a picture'
+    'it is not an image'
     """
     return _decoded(data, fast=True)[1]
 
@@ -177,7 +177,7 @@ def draft(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint
             return header, _to_array(ImageOps.exif_transpose(image))
     except Exception as error:  # on hostile bytes decoders raise nearly anything
         raise BrokenDataError(
-            f"image {name!r} cannot be read ({error}), expected a whole picture; replace it or leave it out"
+            f"image {name!r} cannot be read ({error}), expected a complete image; replace it or leave it out"
         ) from error
 
 
@@ -220,9 +220,9 @@ def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]
             image.load()
             return _to_array(ImageOps.exif_transpose(image)), None
     except UnidentifiedImageError:
-        return nothing, "it is not a picture"
+        return nothing, "it is not an image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return nothing, "it has more pixels than a picture should"
+        return nothing, "it has more pixels than an image should"
     except Exception as error:  # on hostile bytes decoders raise nearly anything
         return nothing, str(error).splitlines()[0] if str(error) else type(error).__name__
 

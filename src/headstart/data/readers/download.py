@@ -183,7 +183,7 @@ def extract(archive: Path, member: str, place: str) -> Path:
     Traceback (most recent call last):
         ...
     headstart.errors.BrokenDataError: archive 'pyproject.toml' cannot be unpacked (File is not a zip file), \
-need a whole zip with a; fetch it again
+expected a whole zip with a; fetch it again
     """
     target = cache_folder() / place
     try:

@@ -270,7 +270,7 @@ def _checked(
     if strict and broken:
         raise BrokenDataError(
             f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(entries)} such, "
-            "expected whole pictures; replace them, or allow them to be skipped: strict=False"
+            "expected complete images; replace them, or allow them to be skipped: strict=False"
         )
     whole = [(entry, digest) for entry, (digest, fault) in zip(entries, found, strict=True) if not fault]
     _check_classes(name, [entry for entry, _ in whole], entries, homes)
