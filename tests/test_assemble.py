@@ -98,7 +98,7 @@ def test_a_model_of_few_images_has_no_novelty_and_says_so(digits: Dataset) -> No
     few = replace(few, classes=("0", "1"))
     model = learn_head(open_source("pixels", few), few).model
     assert model.manifest.novelty == {} and model.answer(few).novelty is None
-    assert "whatever picture it is given" in render_card(model.manifest)
+    assert "whatever image it is given" in render_card(model.manifest)
 
 
 def test_samples_are_the_images_as_they_came_every_class_in_turn(network: Model, digits: Dataset) -> None:

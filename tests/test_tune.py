@@ -22,6 +22,7 @@ from headstart.sources.features import Extraction, View
 from headstart.sources.registry import open_source
 from headstart.workflows.tune import clock as search_clock
 from headstart.workflows.tune import features as tune
+from headstart.workflows.tune import views as views_module
 from headstart.workflows.tune.clock import Clock
 from headstart.workflows.tune.features import (
     NO_VIEWS,
@@ -198,7 +199,8 @@ def feature_tuned(
         rows = [plain[tap] if view is None else (views or {})[tap][view.number] for tap, _ in places]
         return [(one[: len(dataset)] + own).astype(np.float32) for one in rows]
 
-    monkeypatch.setattr(tune, "extract_all", extracted)
+    for module in (tune, views_module):
+        monkeypatch.setattr(module, "extract_all", extracted)
     images = ArrayImages(np.zeros((len(labels), 4, 4), np.uint8))
     taps = {tap: (rows.shape[1],) for tap, rows in plain.items()}
     first = next(iter(taps))

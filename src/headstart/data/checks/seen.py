@@ -117,6 +117,7 @@ def inherited(seen: Seen | None) -> Seen | None:
 
     Examples
     --------
+    >>> from headstart.data.stores import ArrayImages
     >>> seen = inherited(record([("learned", ArrayImages(np.zeros((1, 8, 8), np.uint8)))]))
     >>> seen.count("source"), seen.count("learned")
     (1, 0)
