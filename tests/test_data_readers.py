@@ -326,7 +326,8 @@ def test_broken_files_are_listed_or_refused(tmp_path: Path) -> None:
     assert reasons["3.heic"] == "its format .heic is not one we read; convert it to PNG or JPEG"
     assert "truncated" in reasons["2.png"]
     with pytest.raises(
-        BrokenDataError, match=r"^image '.*2.png' cannot be read \(.*\), 3 of 5 such, expected complete images"
+        BrokenDataError,
+        match=r"^image '.*2.png' cannot be read \(.*\), 3 of 5 such, expected complete images",
     ):
         load(tmp_path, strict=True)
 

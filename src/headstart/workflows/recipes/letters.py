@@ -16,7 +16,7 @@ from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.graph import layers
 from headstart.models.model import Model
-from headstart.records import PlainTable, Report, Source, TrainSettings
+from headstart.records import NetworkSpec, PlainTable, Report, Source, TrainSettings
 from headstart.sources.features import Extraction
 from headstart.sources.networks import fingerprint, spec_source
 from headstart.strategies.finetune.options import FinetuneOptions
@@ -114,7 +114,7 @@ def run_letters(
         seed=seed,
         extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
         shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
-        spec=parts.trained.model.manifest.network,
+        spec=_prepared_alike(parts),
         scratch=(recipe.scratch, recipe.scratch),
         opening=opening,
     )
@@ -140,6 +140,13 @@ def run_letters(
         remarks=(*judged.remarks, *_said_of_source(parts)),
     )
     return Letters(parts.trained.model, learnt, result)
+
+
+def _prepared_alike(parts: _Parts) -> NetworkSpec:
+    """The trained network's layers for letters prepared as the source's are: its control starts level."""
+    spec = parts.trained.model.manifest.network
+    assert spec is not None, "a network we trained has a spec"
+    return replace(spec, input=replace(spec.input, policy=parts.recipe.policy))
 
 
 def _parts(recipe: LettersRecipe, engine: str | None, seed: int, keep: bool, options: Extraction) -> _Parts:
