@@ -64,7 +64,7 @@ def make_log(
 
     Examples
     --------
-    >>> import math
+    >>> import json, math
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = make_log([], folder)
