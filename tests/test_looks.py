@@ -117,6 +117,7 @@ def photos(folder: Path) -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in sorted(folder.rglob("*.jpg"))]
 
 
+@pytest.mark.slow
 def test_no_photo_of_the_test_set_is_called_learned(real_data: Path) -> None:
     train, test = (photos(real_data / "hymenoptera" / part) for part in ("train", "val"))
     known = small(train)

@@ -163,6 +163,7 @@ def test_copies_do_not_make_the_interval_of_the_estimate_narrower() -> None:
     assert twice.nested.high - twice.nested.low > 0.95 * (once.nested.high - once.nested.low)
 
 
+@pytest.mark.slow
 def test_same_seed_same_search_and_other_folds_with_another() -> None:
     assert replace(searched(), seconds=0.0) == replace(searched(), seconds=0.0)
     assert [one.lead for one in searched(1).rivals] != [one.lead for one in searched().rivals]
@@ -307,6 +308,7 @@ class Ticking:
         return costly
 
 
+@pytest.mark.slow
 def test_a_budget_holds_with_the_estimate_included(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = labelled(30, 2)
     features = {where(f"t{n}"): clouds(labels, 6, 0.4, n) for n in range(6)}
