@@ -106,7 +106,7 @@ def refused(run: Run, desk: Path) -> Callable[..., Said]:
         said = run(*words)
         assert (said.code, said.out) == (1, ""), said
         assert said.err.startswith(ERROR) and said.err.endswith("\n") and said.err.count("\n") == 1, said.err
-        assert ("need" in said.err or "expected" in said.err) and "bug of headstart" not in said.err, said.err
+        assert "expected" in said.err and "bug of headstart" not in said.err, said.err
         for name in names:
             assert name in said.err, said.err
         assert contents(desk) == before

@@ -228,7 +228,7 @@ def test_one_class_is_no_model(room: Classroom, tmp_path: Path) -> None:
     ("content", "kind", "said"),
     [
         (b"", BrokenDataError, "it is empty"),
-        (b"hello", BrokenDataError, "not a"),
+        (b"hello", BrokenDataError, "not an image"),
         (picture("bar", 0)[:80], BrokenDataError, "cannot be read"),
         (bomb(), BrokenDataError, "pixels"),
         (png(Image.new("L", (60, 60), 255)), DataError, "expected something on it"),
