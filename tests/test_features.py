@@ -180,7 +180,7 @@ def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source,
         (
             {"tap": "blok3"},
             UnknownLayerError,
-            "tap 'blok3' is unknown, expected one of source 'random:cnn', nearest are block3",
+            "layer 'blok3' is unknown, expected one of source 'random:cnn', nearest are block3",
         ),
         ({"pooling": "mean"}, SettingError, "pooling 'mean' is unknown, expected one of avg, flat, grid2"),
         (

@@ -457,7 +457,7 @@ def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_pat
     with pytest.raises(SettingError, match="head 'rigde' is unknown, expected one of"):
         choose_place(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
     with pytest.raises(
-        UnknownLayerError, match="tap 'blok2' is unknown, expected one of source 'random:cnn'"
+        UnknownLayerError, match="layer 'blok2' is unknown, expected one of source 'random:cnn'"
     ):
         choose_place(candidate(few), few, Probe(tap="blok2"), 0, Extraction(cache))
     assert not cache.entries()

@@ -191,7 +191,7 @@ def test_the_verb_writes_a_report_and_says_what_it_found(tune: Tune, photos: Pat
     said = tune("pixels", "photos", "-o", "out", "--policies", "squish,letterbox", "--augments", "none")
     assert said.exit_code == 0, said.output
     assert sorted(contents(Path("out"))) == ["card.md", "report.html", "result.json"]
-    assert "Use it: headstart transfer pixels photos -o MODEL --tap values" in said.stdout
+    assert "Use it: headstart transfer pixels photos -o MODEL --layer values" in said.stdout
     assert said.stdout.endswith("\nReport: out/report.html\n") and said.stderr == ""
     document = json.loads(Path("out/result.json").read_text())
     assert document["judged_on"] == "nested cross-validated training" and document["verdict"] in said.stdout

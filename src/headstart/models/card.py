@@ -42,7 +42,7 @@ def render_card(manifest: Manifest) -> str:
     if manifest.source:
         name = str(manifest.source.get("name")).removesuffix(", fine-tuned")
         lines.append(
-            f"- Source: {name}, tap {manifest.source.get('tap')} "
+            f"- Source: {name}, layer {manifest.source.get('tap')} "
             f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), {_state(manifest)}"
         )
     lines.append(f"- Head: {manifest.head.get('name')} " + _pairs(manifest.head.get("chosen", {})))

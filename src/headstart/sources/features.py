@@ -145,7 +145,7 @@ def extract_all(
     for tap in (part for joined, _ in places for part in joined.split(JOIN)):
         if tap not in source.taps:
             raise UnknownLayerError(
-                f"tap {tap!r} is unknown, expected one of source {source.name!r}, {nearest(tap, source.taps)}"
+                f"layer {tap!r} is unknown, expected one of source {source.name!r}, {nearest(tap, source.taps)}"
             )
     store = NullCache() if options.cache is None else options.cache
     keys = [_parts(dataset, source, place, view, options) for place in places]

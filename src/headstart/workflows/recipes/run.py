@@ -245,7 +245,7 @@ def _check_names(recipe: Recipe, source: Dataset) -> None:
     for tap in (recipe.tap, recipe.textbook_tap):
         if tap is not None and tap not in spec.layer_names:
             raise UnknownLayerError(
-                f"tap {tap!r} is unknown, expected one of network {recipe.network!r}, "
+                f"layer {tap!r} is unknown, expected one of network {recipe.network!r}, "
                 f"{nearest(tap, spec.layer_names)}"
             )
 
