@@ -338,7 +338,7 @@ def test_says_which_extra_is_missing(package: str, monkeypatch: pytest.MonkeyPat
         pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        MissingExtraError, match=rf"^augmentation needs the package {package}, .* 'headstart\[train\]'$"
+        MissingExtraError, match=rf"^augmentation: expected the package {package}, .* 'headstart\[train\]'$"
     ):
         augment(noise(1, 4, 4, 1), parse_augmentation("photo"), seed=0, indices=[0], view=0)
 

@@ -778,7 +778,7 @@ def test_torch_asked_for_and_absent(desk: Path) -> None:
     done = process("train", "digits", "-o", "m", "--engine", "torch", code=NO_TORCH)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"{ERROR}engine 'torch' needs the package torch, which is not installed; "
+        f"{ERROR}engine 'torch': expected the package torch, which is not installed; "
         "install it with: pip install 'headstart[train]'\n"
     )
     assert contents(desk) == {}
@@ -793,7 +793,7 @@ def test_a_recipe_falls_back_to_the_scratch_engine_and_says_so(desk: Path) -> No
     assert "pip install 'headstart[train]'" in done.stdout
     assert json.loads((desk / "out" / "result.json").read_text())["facts"]["engine"].startswith("scratch")
     asked = process("run", "parity.toml", "--engine", "torch", "-o", "other", code=NO_TORCH)
-    assert asked.returncode == 1 and "engine 'torch' needs the package torch" in asked.stderr
+    assert asked.returncode == 1 and "engine 'torch': expected the package torch" in asked.stderr
     assert not (desk / "other").exists()
 
 

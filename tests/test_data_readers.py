@@ -446,7 +446,7 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     with pytest.raises(
-        MissingExtraError, match=r"table 't.parquet' needs the package .* 'headstart\[tables\]'$"
+        MissingExtraError, match=r"table 't.parquet': expected the package .* 'headstart\[tables\]'$"
     ):
         load(tmp_path / "t.parquet")
 

@@ -20,7 +20,7 @@ def test_says_what_is_missing_and_how_to_get_it() -> None:
     with pytest.raises(MissingExtraError) as caught:
         require("no_such_package_of_ours.inner", extra="serve", for_="runner 'x'")
     said = str(caught.value)
-    assert said.startswith("runner 'x' needs the package no_such_package_of_ours") and "\n" not in said
+    assert said.startswith("runner 'x': expected the package no_such_package_of_ours") and "\n" not in said
     assert said.endswith("pip install 'headstart[serve]'")
     assert isinstance(caught.value, ImportError)
 

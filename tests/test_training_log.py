@@ -163,7 +163,7 @@ def test_missing_package_is_said(
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Absent(package), *sys.meta_path])
     with pytest.raises(
-        MissingExtraError, match=rf"log '{name}' needs the package {package}.*headstart\[track\]"
+        MissingExtraError, match=rf"log '{name}': expected the package {package}.*headstart\[track\]"
     ):
         make_log([name], tmp_path / "new")
     assert not (tmp_path / "new").exists()

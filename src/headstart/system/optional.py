@@ -47,6 +47,6 @@ def require(module: str, *, extra: str, for_: str) -> ModuleType:
         if error.name != module.partition(".")[0]:
             raise
         raise MissingExtraError(
-            f"{for_} needs the package {module}, which is not installed; "
+            f"{for_}: expected the package {module}, which is not installed; "
             f"install it with: pip install 'headstart[{extra}]'"
         ) from error

@@ -114,7 +114,7 @@ def find_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: 
     if kept is not None:
         return kept
     for package in ("torch", "timm"):
-        require(package, extra="train", for_=f"source 'timm:{name}', the first time it is used,")
+        require(package, extra="train", for_=f"the first use of source 'timm:{name}'")
     from headstart.sources.timm.export import export_network
 
     exported = export_network(name, pretrained=pretrained, seed=seed, size_px=size_px)
