@@ -268,6 +268,26 @@ def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
     assert ours.value == pytest.approx(theirs.value) and ours.high - ours.low > theirs.high - theirs.low
 
 
+def test_groups_widen_intervals_whatever_the_protocol() -> None:
+    pool = blank(50, 50)
+    by_people = replace(pool, groups=np.tile(np.arange(10).repeat(5), 2).astype(str))
+    for protocol in (Protocol((), draws=2, kind="folds", n_folds=5), Protocol((), kind="leave-one-out")):
+        tables = []
+        for one in (pool, by_people):
+            hits = np.arange(100) % 50 < 40  # the last two people of each class are read wrongly
+
+            def answer(
+                learn: NDArray[np.intp], asked: NDArray[np.intp], seed: int, hits: NDArray[np.bool_] = hits
+            ) -> Any:
+                codes = np.where(hits[asked], pool.codes()[asked], 1 - pool.codes()[asked])
+                return np.eye(2, dtype=np.float32)[codes]
+
+            tables.append(run_table({"probe": answer}, one, one, protocol))
+        alone, grouped = (found.rows[0].accuracy for found in tables)
+        assert alone.value == grouped.value == 0.8
+        assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
+
+
 def test_without_controls_the_question_is_open() -> None:
     found = table(blank(10, 10), blank(50, 50), probe=90)
     assert found.comparisons == ()

@@ -18,7 +18,14 @@ from headstart.evaluation.compare import mcnemar, paired_difference
 from headstart.evaluation.intervals import SHARED, cross_validated, wilson
 from headstart.records import Difference, Score
 
-__all__ = ["accuracy_score", "cluster_remark", "clustered_difference", "clustered_score", "paired"]
+__all__ = [
+    "accuracy_score",
+    "cluster_remark",
+    "clustered_difference",
+    "clustered_score",
+    "paired",
+    "repeated",
+]
 
 _LEVEL = 0.95
 _ASSUMED = 0.2
@@ -56,7 +63,7 @@ def accuracy_score(
     (0.75, True)
     """
     n_images = right.shape[-1]
-    if together is not None and right.size and len(np.unique(together)) < n_images:
+    if together is not None and right.size and repeated(together):
         return clustered_score(right, together, crossed=crossed)
     share = float(right.mean()) if right.size else 0.0
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
@@ -148,6 +155,11 @@ def clustered_score(
     return replace(wilson(value * counted, counted, level), value=value, n=n_images)
 
 
+def repeated(together: NDArray[np.generic] | None) -> bool:
+    """Whether any two images are of one group, or copies of one image."""
+    return together is not None and len(np.unique(together)) < len(together)
+
+
 def paired(
     right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], together: NDArray[np.generic] | None
 ) -> Difference:
@@ -164,7 +176,7 @@ def paired(
     -------
     Difference
     """
-    if together is None or len(np.unique(together)) == len(together):
+    if together is None or not repeated(together):
         return paired_difference(right_a, right_b)
     return clustered_difference(right_a, right_b, together)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.splits import fewest_per_class, folds, holdout, nested_subsets
 from headstart.errors import DataError, SettingError, nearest
+from headstart.evaluation.clusters import repeated
 
 __all__ = ["KINDS", "Judging", "Parting", "Protocol", "decide", "rounds_of", "smallest_class"]
 
@@ -294,10 +295,15 @@ def _group_folds(pool: Dataset) -> int:
 
 def _rests_on(asked: Dataset, kind: str = "") -> str:
     """What intervals and p-values are made of."""
-    if asked.groups is not None and kind in ("", "grouped"):
+    if repeated(asked.together):
+        why = (
+            "Copies of one image count as one group"
+            if asked.groups is None
+            else "Images of one group resemble each other"
+        )
         return (
-            "Images of one group resemble each other, so intervals and tests count groups: Wilson's on the "
-            "effective number of images, and a cluster-robust t. p-values are Holm's."
+            f"{why}, so intervals and tests count groups: Wilson's on the effective number of images, and a "
+            "cluster-robust t. p-values are Holm's."
         )
     if kind in ("folds", "leave-one-out"):
         return "Intervals are Wilson's; differences by the corrected resampled t-test; p-values are Holm's."

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError
-from headstart.evaluation.clusters import accuracy_score, cluster_remark, clustered_difference
+from headstart.evaluation.clusters import accuracy_score, cluster_remark, clustered_difference, repeated
 from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
 from headstart.evaluation.power import images_to_settle
 from headstart.evaluation.resampled import resampled_difference
@@ -121,7 +121,7 @@ def run_table(
         progress.step(f"{name}, {_labels(budget)}", 0, len(waits))
         cells[name, budget] = _cell([wait() for wait in waits], wanted[budget])
     cells = {(name, budget): cells[name, budget] for budget in wanted for name in strategies}
-    groups = _groups(asked, protocol)
+    groups = asked.together if repeated(asked.together) else None
     rows = tuple(
         _row(name, budget, cell, groups, crossed=protocol.crossed) for (name, budget), cell in cells.items()
     )
@@ -133,15 +133,6 @@ def run_table(
     lonely = None if groups is None else cluster_remark(groups, asked.labels)
     remarks = (*said[1:], *remarks, *([lonely] if lonely else ()))
     return Table(rows, comparisons, said[0], remarks, cells[PROBE, budgets[-1]].first)
-
-
-def _groups(asked: Dataset, protocol: Protocol) -> NDArray[np.intp] | None:
-    """Which images count as one: groups, and copies of one image; None where each is alone."""
-    by_groups = protocol.kind in ("grouped", "external", "holdout")
-    together = asked.together if by_groups or asked.groups is None else None
-    if together is None or len(np.unique(together)) == len(together):
-        return None
-    return together
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
