@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from headstart.data.dataset import Dataset
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError, HeadstartError, SettingError, UnknownClassError
-from headstart.evaluation.intervals import wilson
+from headstart.evaluation.intervals import cross_validated
 from headstart.heads.base import one_hot
 from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights
@@ -86,7 +86,7 @@ def taught(room: Classroom, each: int = 5) -> Classroom:
 def test_three_classes_are_judged_at_once_and_answer(room: Classroom) -> None:
     taught(room)
     lesson = room.lesson()
-    assert lesson.accuracy is not None and lesson.accuracy == wilson(lesson.accuracy.value * 15, 15)
+    assert lesson.accuracy is not None and lesson.accuracy == cross_validated(lesson.accuracy.value, 15)
     assert lesson.accuracy.value >= 0.9 and len(lesson.wrong) == round(15 * (1 - lesson.accuracy.value))
     for kind in KINDS:
         answer = room.ask(picture(kind, 99))
@@ -324,6 +324,17 @@ def test_a_near_copy_is_seen(room: Classroom) -> None:
     assert before is not None and not any("same image" in one for one in room.lesson().remarks)
     room.add("ring", file.getvalue())
     assert any("Twice nearly the same image in ring" in one for one in room.lesson().remarks)
+
+
+def test_copies_count_as_one_image(room: Classroom) -> None:
+    taught(room)
+    alone = room.lesson().accuracy
+    for kind in KINDS:
+        for seed in range(5):
+            room.add(kind, picture(kind, seed))
+    copied = room.lesson().accuracy
+    assert alone is not None and copied is not None and copied.n == alone.n == 15
+    assert copied == cross_validated(copied.value, 15)
 
 
 def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:

@@ -23,7 +23,7 @@ from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
-from headstart.evaluation.intervals import wilson
+from headstart.evaluation.clusters import accuracy_score
 from headstart.heads.base import Head, Standardiser
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.heads.registry import make_head
@@ -163,8 +163,16 @@ class Classroom:
             if self._lesson is None:
                 begun = perf_counter()
                 pairs = self._pairs()
-                judged = self._judged(pairs)
-                score = None if judged is None else wilson(int(judged[1].sum()), int(judged[0].sum()))
+                units = self._units(pairs)
+                judged = self._judged(units)
+                score = None
+                if judged is not None:
+                    some, right = judged
+                    # copies count as one image, which is right if each of them is
+                    score = accuracy_score(
+                        np.array([right[units == unit].all() for unit in np.unique(units[some])]),
+                        crossed=True,
+                    )
                 wrong = () if judged is None else tuple(np.flatnonzero(judged[0] & ~judged[1]).tolist())
                 numbers = tuple(self._examples[place].number for place in wrong)
                 self._lesson = Lesson(score, numbers, self._remarks(pairs), perf_counter() - begun)
@@ -281,16 +289,20 @@ class Classroom:
         near = near_pairs(thumbs, np.array([self._examples[place].tiny for place in kept]))
         return exact + [(int(kept[first]), int(kept[second])) for first, second, _ in near]
 
-    def _judged(self, pairs: Sequence[tuple[int, int]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    def _units(self, pairs: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
+        """Examples with the same number are copies of one another, and none of them vouches for the others."""
+        units = np.arange(len(self._examples))
+        for first, second in pairs:
+            low, high = sorted((units[first], units[second]))
+            units[units == high] = low
+        return units
+
+    def _judged(self, units: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
         """Which examples can be judged by the others, and which of them are called rightly."""
         fitted = self._fit()
         if fitted is None:
             return None
         rows, codes, images = self._rows()
-        units = np.arange(len(self._examples))
-        for first, second in pairs:  # a copy must not vouch for its like
-            low, high = sorted((units[first], units[second]))
-            units[units == high] = low
         standard = Standardiser.of(rows)(rows).astype(np.float64)
         judged, right = left_out_right(
             standard @ standard.T, codes, images, units, fitted.head.chosen_["strength"]
