@@ -345,7 +345,7 @@ def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:
     assert room.lesson().accuracy is None  # the only bar twice: without both nobody knows bars
     room.add("bar", picture("bar", 1))
     accuracy = room.lesson().accuracy
-    assert accuracy is not None and accuracy.n == 6
+    assert accuracy is not None and accuracy.n == 5
 
 
 def test_many_examples_have_fewer_views(eye: Eye, monkeypatch: pytest.MonkeyPatch) -> None:
