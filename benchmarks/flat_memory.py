@@ -49,7 +49,7 @@ def child(path: str) -> None:
     data = from_arrays(images, labels)
     source, begun = open_source("random:cnn", data.subset(np.arange(10))), time.perf_counter()
     before = peak_mib()
-    rows = extract(data, source, tap="pool2", pooling="avg", options=Extraction(default_cache()))
+    rows = extract(data, source, layer="pool2", pooling="avg", options=Extraction(default_cache()))
     seconds = time.perf_counter() - begun
     peak = peak_mib()
     print(

@@ -88,14 +88,14 @@ def main() -> None:
                         continue
                     chosen = parse_augmentation(augment, views) if views else None
                     readers = [Reader(source, few, one, options, chosen, draw) for one in (clean, photos)]
-                    for tap, head in product(given.taps, given.heads):
-                        place = (tap, "flat")
+                    for layer, head in product(given.layers, given.heads):
+                        place = (layer, "flat")
                         learnt = fitted(readers[0], place, head, np.arange(len(few)), draw, balance=False)
                         right = [
                             float((learnt.predict(one.answers(place)) == one.asked.labels).mean())
                             for one in readers
                         ]
-                        key = (how, augment if views else "-", views, tap, head)
+                        key = (how, augment if views else "-", views, layer, head)
                         scores.setdefault(key, []).append((right[0], right[1]))
             print(f"{triple} {how}: done", file=sys.stderr, flush=True)
     print("source's augmentation, views' augmentation, views, tap, head: clean, photographed (%)")

@@ -33,7 +33,7 @@ POLICIES = ("squish", "ink")
 
 
 def tables(dataset: Dataset) -> dict[Where, Array]:
-    """Features of every tap of a small network, under two preparations: the plainest search there is."""
+    """Features of every layer of a small network, under two preparations: the plainest search there is."""
     found = {}
     for policy in POLICIES:
         source = open_source(SOURCE, dataset, policy=policy)

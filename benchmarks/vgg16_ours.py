@@ -33,11 +33,11 @@ def main() -> None:
     train = mnist.split("train").subset(np.arange(args.images))
     test = mnist.split("test").subset(np.arange(200))
     source = open_source("random:timm:vgg16", train)
-    place = ([tap for tap, shape in source.taps.items() if len(shape) > 1][-1], "avg")
+    place = ([layer for layer, shape in source.layers.items() if len(shape) > 1][-1], "avg")
     options, begun = Extraction(default_cache()), time.perf_counter()
     views = parse_augmentation("textbook", args.views) if args.views else None
     rows, labels, images = training_rows(source, train, place, views, 0, options)
-    asked = extract(test, source, tap=place[0], pooling=place[1], options=options)
+    asked = extract(test, source, layer=place[0], pooling=place[1], options=options)
     extracted = time.perf_counter() - begun
     head = make_head("mlp").fit(rows, labels, images=images)
     accuracies = [

@@ -1,4 +1,4 @@
-"""Networks exported elsewhere as graphs of ours: enlarging, grafting, joined taps, and what they cost."""
+"""Networks exported elsewhere as graphs of ours: enlarging, grafting, joined layers, and what they cost."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ def read_at(places: Sequence[tuple[str, str]], images: Images) -> tuple[Array, .
 @pytest.mark.parametrize("pooling", ["avg", "grid2", "flat"])
 def test_a_joined_place_is_its_parts_side_by_side(pooling: str) -> None:
     """All in one graph, the parts pooled once."""
-    taps = ["stage1+stage2", "stage1", "stage2", "stage2+stage1+logits", "logits"]
-    joined, one, two, three, row = read_at([(tap, pooling) for tap in taps], images_of(SPEC))
+    layers = ["stage1+stage2", "stage1", "stage2", "stage2+stage1+logits", "logits"]
+    joined, one, two, three, row = read_at([(layer, pooling) for layer in layers], images_of(SPEC))
     assert np.array_equal(joined, np.concatenate([one, two], axis=1))
     assert np.array_equal(three, np.concatenate([two, one, row], axis=1))
 

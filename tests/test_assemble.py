@@ -76,20 +76,20 @@ def test_noise_is_none_of_these_in_every_runtime(network: Model, digits: Dataset
 
 def test_a_probe_knows_what_is_strange_where_it_reads(digits: Dataset, tmp_path: Path) -> None:
     source = open_source("random:cnn", digits)
-    model = learn_head(source, digits, Probe(tap="block2", pooling="grid2", head="ridge")).model
+    model = learn_head(source, digits, Probe(layer="block2", pooling="grid2", head="ridge")).model
     assert model.manifest.novelty["tap"] == "block2" and model.manifest.novelty["pooling"] == "grid2"
     assert model.manifest.calibration["after"]["n"] == model.manifest.data["n_held"]
     opened = open_model(model.save(tmp_path / "model"))
     one, other = model.answer(digits), opened.answer(digits)
     assert one.novelty is not None and other.novelty is not None
     assert np.array_equal(one.novelty, other.novelty)
-    again = learn_head(opened.source(), digits, Probe(tap="block1", pooling="grid2", head="ridge")).model
+    again = learn_head(opened.source(), digits, Probe(layer="block1", pooling="grid2", head="ridge")).model
     assert again.manifest.novelty["tap"] == "block1", "a model of a model has its own"
 
 
 def test_taps_read_side_by_side_are_read_once(digits: Dataset, tmp_path: Path) -> None:
     source = open_source("random:cnn", digits)
-    model = learn_head(source, digits, Probe(tap="block2+block3", pooling="avg", head="ridge")).model
+    model = learn_head(source, digits, Probe(layer="block2+block3", pooling="avg", head="ridge")).model
     assert open_model(model.save(tmp_path / "model")).answer(digits).novelty is not None
 
 

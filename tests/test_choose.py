@@ -148,7 +148,7 @@ def places(n: int, signal: Array) -> dict[tuple[str, str], Array]:
 def test_the_planted_place_wins_and_trials_stand_in_order() -> None:
     signal, codes = planted(25, 4, 10, apart=0.8)
     choice = choose(places(100, signal), codes)
-    assert (choice.best.tap, choice.best.pooling) == ("stage2", "grid2")
+    assert (choice.best.layer, choice.best.pooling) == ("stage2", "grid2")
     assert len(choice.trials) == 9 and {trial.head for trial in choice.trials} == set(SEARCHED)
     ranks = [(trial.loss, -trial.accuracy.value) for trial in choice.trials]
     assert ranks == sorted(ranks)
@@ -164,7 +164,7 @@ def test_of_equal_accuracy_the_least_loss_wins(turned: bool) -> None:
     order = {("rough", "avg"): rough, ("clear", "avg"): signal}
     choice = choose(dict(reversed(order.items())) if turned else order, codes, heads=["ridge"])
     assert [trial.accuracy.value for trial in choice.trials] == [1.0, 1.0]
-    assert choice.best.tap == "clear" and choice.trials[0].loss < choice.trials[1].loss
+    assert choice.best.layer == "clear" and choice.trials[0].loss < choice.trials[1].loss
     assert choice.lead is not None and choice.lead.value == 0
 
 
@@ -173,8 +173,8 @@ def test_the_runner_up_is_the_best_of_another_place() -> None:
     choice = choose(places(100, signal), codes)
     best, other, lead = choice.best, choice.runner_up, choice.lead
     assert other is not None and lead is not None
-    assert choice.trials[1].tap == best.tap, "here other heads on the same place come second"
-    assert other == next(trial for trial in choice.trials if trial.tap != best.tap)
+    assert choice.trials[1].layer == best.layer, "here other heads on the same place come second"
+    assert other == next(trial for trial in choice.trials if trial.layer != best.layer)
     assert lead.value == pytest.approx(best.accuracy.value - other.accuracy.value) and lead.n == 100
     assert 0 < lead.low <= lead.value <= lead.high
     assert choice.sentence == (
@@ -194,7 +194,7 @@ def test_a_place_under_another_name_is_left_out() -> None:
     rounded = (signal * (1 + 2**-9 * np.sign(noise(30, 8, 4)))).astype(np.float32)  # as bf16 rounds
     named = {("stage5", "avg"): signal, ("embedding", "flat"): rounded, ("stage4", "avg"): noise(30, 8, 5)}
     choice = choose(named, codes, heads=["ridge"])
-    assert {trial.tap for trial in choice.trials} == {"stage5", "stage4"}
+    assert {trial.layer for trial in choice.trials} == {"stage5", "stage4"}
     assert len(choice.trials) == 2
 
 
@@ -205,7 +205,7 @@ def test_a_place_that_shares_one_large_feature_is_another_place() -> None:
     for rows in (early, signal):
         rows[:, 0] = 500.0
     choice = choose({("stage5", "avg"): early, ("stage6", "avg"): signal}, codes, heads=["ridge"])
-    assert choice.best.tap == "stage6"
+    assert choice.best.layer == "stage6"
 
 
 def test_random_labels_give_about_chance() -> None:
@@ -219,7 +219,7 @@ def test_random_labels_give_about_chance() -> None:
 def test_features_that_are_all_the_same_are_tried_and_lose() -> None:
     signal, codes = planted(10, 3, 8, apart=2.0)
     choice = choose({("dead", "avg"): np.ones((30, 8), np.float32), ("stage2", "avg"): signal}, codes)
-    assert {trial.tap for trial in choice.trials} == {"dead", "stage2"} and choice.best.tap == "stage2"
+    assert {trial.layer for trial in choice.trials} == {"dead", "stage2"} and choice.best.layer == "stage2"
     assert all(np.isfinite(trial.error) for trial in choice.trials)
 
 

@@ -41,7 +41,7 @@ NAMED_BY_OTHERS = {
     "formats",
     "polarity",
     "images_per_class",
-    "taps",
+    "layers",
     "files",
     "versions",
     "skipped",
@@ -282,7 +282,7 @@ def test_inspect_a_model(run: Run, models: Path) -> None:
         assert words in said.out
     document = run("inspect", models / "parity", "--json").document
     check_keys({key: value for key, value in document.items() if key != "files"})
-    assert document["classes"] == ["even", "odd"] and document["default_tap"] == "hidden2"
+    assert document["classes"] == ["even", "odd"] and document["default_layer"] == "hidden2"
 
 
 def test_inspect_a_dataset(run: Run) -> None:
@@ -300,7 +300,7 @@ def test_sources_are_listed_and_shown(run: Run, models: Path) -> None:
         assert name in run("sources").out
     document = run("sources", "show", models / "digits", "--json").document
     check_keys(document)
-    assert document["taps"]["hidden1"] == "128" and document["default_tap"] == "hidden2"
+    assert document["layers"]["hidden1"] == "128" and document["default_layer"] == "hidden2"
     said = run("sources", "show", "random:cnn", "--data", "digits")
     assert (said.code, said.err) == (0, "") and "64 x 3 x 3" in said.out
 
@@ -372,7 +372,7 @@ def test_run_whole_as_json_is_what_it_wrote(run: Run, desk: Path) -> None:
         desk,
         replaced=(
             (r'^name = "cnn"', 'name = "mlp"'),
-            (r"^tap = .*", 'tap = "hidden1"'),
+            (r"^layer = .*", 'layer = "hidden1"'),
             (r"^engine = .*", 'engine = "scratch"'),
         ),
     )
@@ -667,7 +667,7 @@ def test_a_recipe_that_is_none(refused: Callable[..., Said], desk: Path) -> None
 @pytest.mark.parametrize(
     ("pattern", "new", "names"),
     [
-        (r"^tap = .*", 'tap = "hiden1"', ("'hiden1'", "hidden1")),
+        (r"^layer = .*", 'layer = "hiden1"', ("'hiden1'", "hidden1")),
         (r"^head = .*", 'head = "rigde"', ("'rigde'", "ridge")),
         (r'^name = "cnn"', 'name = "cmn"', ("'cmn'", "cnn")),
     ],
@@ -786,7 +786,7 @@ def test_torch_asked_for_and_absent(desk: Path) -> None:
 
 @pytest.mark.slow
 def test_a_recipe_falls_back_to_the_scratch_engine_and_says_so(desk: Path) -> None:
-    small_recipe(desk, replaced=((r'^name = "cnn"', 'name = "mlp"'), (r"^tap = .*", 'tap = "hidden1"')))
+    small_recipe(desk, replaced=((r'^name = "cnn"', 'name = "mlp"'), (r"^layer = .*", 'layer = "hidden1"')))
     done = process("run", "parity.toml", "--data", "digits:0-3", "--no-controls", "-o", "out", code=NO_TORCH)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1 and "torch is not installed" in done.stderr

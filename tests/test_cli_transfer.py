@@ -278,7 +278,7 @@ def test_sources_show_a_timm_network(run: Run) -> None:
     for words in ("469,688", "apache-2.0", "64 x 64 px", "tried by cross validation", "stage4 avg"):
         assert words in said.out, words
     document = run("sources", "show", TINY, "--size", "64", "--data", "digits", "--json").document
-    assert document["input"].startswith("8 x 8 px") and "stage5" in document["taps"]
+    assert document["input"].startswith("8 x 8 px") and "stage5" in document["layers"]
 
 
 # --- how it is fitted

@@ -144,13 +144,13 @@ def test_a_probe_learns_only_the_images_drawn_and_answers_the_test_images() -> N
 def test_a_probe_at_no_such_tap() -> None:
     train = stripes(10, 0)
     with pytest.raises(UnknownLayerError, match=r"'vaules'.*nearest are values"):
-        probe(open_source("pixels", train), train, train, FeatureOptions(tap="vaules"))
+        probe(open_source("pixels", train), train, train, FeatureOptions(layer="vaules"))
 
 
 def test_the_frozen_controls_are_random_layers_and_raw_pixels() -> None:
     train, test = stripes(80, 0), stripes(40, 1)
     spec = architecture("mlp", InputSpec(8, 8, 1), 2)
-    options = FeatureOptions(tap="hidden1", head="ridge")
+    options = FeatureOptions(layer="hidden1", head="ridge")
     found = frozen_controls(spec, train, test, options, 0)
     assert list(found) == ["random frozen", "raw pixels"]
     answers = {name: strategy(np.arange(80), np.arange(40), 0) for name, strategy in found.items()}

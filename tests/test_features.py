@@ -29,7 +29,7 @@ def extract(
     dataset: Dataset,
     source: Source,
     *,
-    tap: str | None = None,
+    layer: str | None = None,
     pooling: str = "flat",
     cache: Cache | None = None,
     runtime_name: str = "openvino",
@@ -38,7 +38,7 @@ def extract(
 ) -> Array:
     """`features.extract`, its options at hand."""
     options = Extraction(cache, runtime_name, precision, progress)
-    return features.extract(dataset, source, tap=tap, pooling=pooling, options=options)
+    return features.extract(dataset, source, layer=layer, pooling=pooling, options=options)
 
 
 CONVS = architecture("cnn", InputSpec(28, 28, 1), 10)
@@ -95,9 +95,9 @@ def test_a_damaged_entry_is_computed_again(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"tap": "block3"},
-        {"tap": "block3", "pooling": "avg"},
-        {"tap": "block3", "pooling": "grid2"},
+        {"layer": "block3"},
+        {"layer": "block3", "pooling": "avg"},
+        {"layer": "block3", "pooling": "grid2"},
         {"runtime_name": "onnxruntime"},
         {"precision": "bf16"},
     ],
@@ -109,8 +109,8 @@ def test_what_changes_the_numbers_has_an_entry_of_its_own(
     if changes.get("precision") == "bf16" and runtime.resolve_precision("auto", "openvino") != "bf16":
         pytest.skip("this CPU does not compute in bf16")
     extract(some, source, cache=cache)
-    extract(some, source, cache=cache, tap="block3", pooling="flat", precision="fp32")
-    n_known = len(cache.entries()) - (changes == {"tap": "block3"})
+    extract(some, source, cache=cache, layer="block3", pooling="flat", precision="fp32")
+    n_known = len(cache.entries()) - (changes == {"layer": "block3"})
     other = extract(some, source, cache=cache, **changes)
     assert len(cache.entries()) == n_known + 1
     assert np.array_equal(extract(some, source, cache=cache, **changes), other)
@@ -132,7 +132,7 @@ def test_the_default_is_an_entry_like_any_other(
 ) -> None:
     """Said or unsaid, ``auto`` or what it means here: the same features."""
     extract(some, source, cache=cache)
-    extract(some, source, cache=cache, tap=source.default_tap, precision=source.precision)
+    extract(some, source, cache=cache, layer=source.default_layer, precision=source.precision)
     assert len(compiled) == 1
     meant = runtime.resolve_precision("auto", "openvino")
     extract(some, source, cache=cache, precision="auto")
@@ -164,21 +164,24 @@ def test_pixels_are_the_pixels(some: Dataset) -> None:
     np.testing.assert_allclose(got, some.images.pixels.reshape(70, -1) / 255, atol=1e-6)
 
 
-@pytest.mark.parametrize("tap", CONVS.layer_names)
-def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source, tap: str) -> None:
-    shape = layer_shapes(CONVS)[tap]
+@pytest.mark.parametrize("layer", CONVS.layer_names)
+def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source, layer: str) -> None:
+    shape = layer_shapes(CONVS)[layer]
     few = some.subset(np.arange(3))
     for pooling in ("flat", "avg", "grid2"):
         wanted = shape[0] * {"flat": int(np.prod(shape[1:])), "avg": 1, "grid2": 4}[pooling]
         wanted = shape[0] if len(shape) == 1 else wanted
-        assert extract(few, source, tap=tap, pooling=pooling, runtime_name="onnxruntime").shape == (3, wanted)
+        assert extract(few, source, layer=layer, pooling=pooling, runtime_name="onnxruntime").shape == (
+            3,
+            wanted,
+        )
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "sentence"),
     [
         (
-            {"tap": "blok3"},
+            {"layer": "blok3"},
             UnknownLayerError,
             "layer 'blok3' is unknown, expected one of source 'random:cnn', nearest are block3",
         ),
@@ -203,7 +206,7 @@ def test_a_wrong_name_is_one_sentence(
     error: type[Exception],
     sentence: str,
 ) -> None:
-    for options in ({"tap": "block3", **changes},):
+    for options in ({"layer": "block3", **changes},):
         with pytest.raises(error, match=sentence):
             extract(some, source, cache=cache, **options)
     assert cache.entries() == []
@@ -284,8 +287,8 @@ def test_several_places_are_read_in_one_pass(
     places = [("block1", "avg"), ("block3", "grid2"), ("hidden1", "flat")]
     rows = extract_all(some, source, places, options=Extraction(cache))
     assert len(compiled) == 1 and len(cache.entries()) == 3
-    for (tap, pooling), values in zip(places, rows, strict=True):
-        np.testing.assert_allclose(values, extract(some, source, tap=tap, pooling=pooling), atol=1e-5)
+    for (layer, pooling), values in zip(places, rows, strict=True):
+        np.testing.assert_allclose(values, extract(some, source, layer=layer, pooling=pooling), atol=1e-5)
     extract_all(some, source, [*places, ("block2", "avg")], options=Extraction(cache))
     assert len(cache.entries()) == 4
 

@@ -1,4 +1,4 @@
-"""Graphs: pooling against NumPy, scaling, cutting at a tap, and names that are wrong."""
+"""Graphs: pooling against NumPy, scaling, cutting at a layer, and names that are wrong."""
 
 from __future__ import annotations
 

@@ -122,28 +122,30 @@ def relative(one: Array, other: Array) -> float:
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
-def features(tap: str, pooling: str) -> onnx.ModelProto:
+def features(layer: str, pooling: str) -> onnx.ModelProto:
     builder = GraphBuilder(network_graph(CNN, initial_weights(CNN, 0)))
-    shape = {"block1": (32, 13, 13), "block3": (64, 3, 3), "hidden1": (64,)}[tap]
-    return builder.model([pool(builder, tap, shape, pooling)])
+    shape = {"block1": (32, 13, 13), "block3": (64, 3, 3), "hidden1": (64,)}[layer]
+    return builder.model([pool(builder, layer, shape, pooling)])
 
 
 TAPS = [("block1", "avg"), ("block3", "flat"), ("block3", "grid2"), ("hidden1", "flat")]
 
 
-@pytest.mark.parametrize(("tap", "pooling"), TAPS)
-def test_runtimes_agree_in_fp32(tap: str, pooling: str, images: Images) -> None:
-    one, other = (compile_graph(features(tap, pooling), runtime=name, precision="fp32") for name in RUNTIMES)
+@pytest.mark.parametrize(("layer", "pooling"), TAPS)
+def test_runtimes_agree_in_fp32(layer: str, pooling: str, images: Images) -> None:
+    one, other = (
+        compile_graph(features(layer, pooling), runtime=name, precision="fp32") for name in RUNTIMES
+    )
     assert one.precision == other.precision == "fp32" and (one.runtime, other.runtime) == RUNTIMES
     assert relative(one.run([images], 37), other.run([images], 37)) <= 1e-4
 
 
-@pytest.mark.parametrize(("tap", "pooling"), TAPS)
-def test_bf16_is_near(tap: str, pooling: str, images: Images) -> None:
+@pytest.mark.parametrize(("layer", "pooling"), TAPS)
+def test_bf16_is_near(layer: str, pooling: str, images: Images) -> None:
     if not has_bf16():
         pytest.skip("this CPU does not compute in bf16")
-    exact = compile_graph(features(tap, pooling), precision="fp32").run([images], 37)
-    ready = compile_graph(features(tap, pooling), precision="bf16")
+    exact = compile_graph(features(layer, pooling), precision="fp32").run([images], 37)
+    ready = compile_graph(features(layer, pooling), precision="bf16")
     assert ready.precision == "bf16"
     difference = relative(ready.run([images], 37), exact)
     assert 0 < difference <= 0.05

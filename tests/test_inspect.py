@@ -67,13 +67,13 @@ def test_a_model_trained_whole(trained: Model, tmp_path: Path) -> None:
     assert found["settings"]["batch_size"] == 64 and found["settings"]["engine"] == "scratch"
     assert found["images_per_class"] == trained.manifest.data["counts"]
     assert sum(found["images_per_class"].values()) == found["data"]["n_images"]
-    assert found["taps"]["hidden1"] == "128" and found["default_tap"] == "hidden2"
+    assert found["layers"]["hidden1"] == "128" and found["default_layer"] == "hidden2"
     assert found["files"]["model.onnx"].startswith(f"{len(trained.graph)} bytes, sha256 ")
 
 
 def test_a_model_with_a_head_names_its_source(trained: Model, tmp_path: Path) -> None:
     source = trained.source("my-digits")
-    learnt = learn_head(source, load("digits:0-4"), Probe(head="ridge", tap="hidden1"))
+    learnt = learn_head(source, load("digits:0-4"), Probe(head="ridge", layer="hidden1"))
     found = describe(str(learnt.model.save(tmp_path / "m")))
     assert found["strategy"] == "probe" and found["head"].startswith("ridge {")
     assert found["source"]["name"] == "my-digits" and found["source"]["tap"] == "hidden1"
@@ -91,11 +91,11 @@ def test_everything_can_be_written_as_json(trained: Model, tmp_path: Path) -> No
 
 def test_sources_say_what_they_take_and_where_they_can_be_tapped(trained: Model, digits: Dataset) -> None:
     pixels = describe_source(open_source("pixels", digits))
-    assert pixels["taps"] == {"values": "1 x 8 x 8"} and pixels["classes"] == "none"
+    assert pixels["layers"] == {"values": "1 x 8 x 8"} and pixels["classes"] == "none"
     assert pixels["input"].startswith("8 x 8 px, 1 channel(s), squish")
     ours = describe_source(trained.source("m"))
     assert ours["source"] == "m" and ours["classes"] == ["0", "1", "2", "3", "4"]
-    assert list(ours["taps"])[-1] == "output" and ours["default_tap"] == "hidden2"
+    assert list(ours["layers"])[-1] == "output" and ours["default_layer"] == "hidden2"
 
 
 def test_the_cost_of_a_source_is_said_in_both_units(digits: Dataset) -> None:

@@ -130,7 +130,7 @@ def test_an_opened_manifest_is_the_saved_one(model: Model, tmp_path: Path) -> No
     for field in (
         "classes",
         "input",
-        "default_tap",
+        "default_layer",
         "source_fingerprint",
         "network",
         "seed",
@@ -138,7 +138,7 @@ def test_an_opened_manifest_is_the_saved_one(model: Model, tmp_path: Path) -> No
         "data",
     ):
         assert getattr(opened, field) == getattr(model.manifest, field), field
-    assert {name: tuple(shape) for name, shape in opened.taps.items()} == dict(model.manifest.taps)
+    assert {name: tuple(shape) for name, shape in opened.layers.items()} == dict(model.manifest.layers)
     assert write_manifest(opened) == write_manifest(read_manifest(write_manifest(opened), "x"))
 
 
@@ -160,7 +160,7 @@ def test_models_are_compared_by_identity(model: Model) -> None:
 def test_a_model_is_a_source(model: Model, tmp_path: Path) -> None:
     source = open_model(model.save(tmp_path / "model")).source()
     assert source.graph == model.graph and source.classes == model.classes
-    assert source.default_tap in source.taps and source.fingerprint == model.manifest.source_fingerprint
+    assert source.default_layer in source.layers and source.fingerprint == model.manifest.source_fingerprint
 
 
 def test_the_graph_needs_nothing_of_ours(model: Model) -> None:

@@ -353,6 +353,6 @@ def test_the_graph_gives_the_engine_s_logits(engine: str, name: str, runtime_nam
 def test_every_tap_has_the_shape_foretold(spec: NetworkSpec) -> None:
     graph, images = network_graph(spec, initial_weights(spec, 0)), random_images(spec, 2)
     assert tuple(layer_shapes(spec)) == spec.layer_names
-    for tap, shape in layer_shapes(spec).items():
-        ready = runtime.compile_graph(with_outputs(graph, [tap]), runtime="onnxruntime")
-        assert ready.run([images], 2).shape == (2, *shape), tap
+    for layer, shape in layer_shapes(spec).items():
+        ready = runtime.compile_graph(with_outputs(graph, [layer]), runtime="onnxruntime")
+        assert ready.run([images], 2).shape == (2, *shape), layer

@@ -73,7 +73,7 @@ def test_a_missing_or_broken_archive_is_said(home: Path) -> None:
 
 def test_the_bundled_source_reads_drawings() -> None:
     source = open_source("drawings")
-    assert source.input.policy == "ink" and source.taps[source.default_tap] == (128, 3, 3)
+    assert source.input.policy == "ink" and source.layers[source.default_layer] == (128, 3, 3)
     assert source.notes["licence"] == "MIT"
 
 

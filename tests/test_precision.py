@@ -32,6 +32,6 @@ def test_training_features_are_those_of_the_saved_graph(
     source = open_source("random:cnn", some)
     options = Extraction(precision="auto")
     model = learn_head(source, some, Probe("block2", "avg", "ridge"), options=options, spare=False).model
-    saved = extract(some, model.source(), tap="block2", pooling="avg", options=Extraction(precision="fp32"))
+    saved = extract(some, model.source(), layer="block2", pooling="avg", options=Extraction(precision="fp32"))
     scale = np.abs(saved).mean()
     assert np.abs(seen[-1] - saved).max() < 1e-4 * scale

@@ -107,14 +107,14 @@ def original(name: str, folder: Path) -> Any:
 
 
 def computed(network: Any, source: Source, pixels: Any) -> dict[str, Array]:
-    """Every tap by torch."""
+    """Every layer by torch."""
     with torch.inference_mode():
         maps = network.forward_features(pixels)
         stages = network.forward_intermediates(pixels, intermediates_only=True, output_fmt="NCHW")
         values = {f"stage{number}": one for number, one in enumerate(stages, 1)}
         values |= {"features": maps, "embedding": network.forward_head(maps, pre_logits=True)}
         values |= {"logits": network(pixels)}
-    return {tap: values[tap].numpy() for tap in source.taps}
+    return {layer: values[layer].numpy() for layer in source.layers}
 
 
 def scaled(images: NDArray[np.uint8], spec: InputSpec) -> Any:
@@ -124,17 +124,17 @@ def scaled(images: NDArray[np.uint8], spec: InputSpec) -> Any:
 
 
 def given(source: Source, images: NDArray[np.uint8]) -> dict[str, Array]:
-    """Every tap by the graph."""
+    """Every layer by the graph."""
     ready = compile_graph(onnx.ModelProto.FromString(source.graph), runtime="onnxruntime", precision="fp32")
-    return dict(zip(source.taps, next(ready.stream([images])), strict=True))
+    return dict(zip(source.layers, next(ready.stream([images])), strict=True))
 
 
 def assert_equal(got: dict[str, Array], wanted: dict[str, Array]) -> None:
     assert list(got) == list(wanted)
-    for tap, values in wanted.items():
-        assert got[tap].shape == values.shape, tap
-        assert np.abs(got[tap] - values).max() <= 1e-4 * np.abs(values).max(), tap
-        assert values.std() > 0, f"{tap} tells nothing"
+    for layer, values in wanted.items():
+        assert got[layer].shape == values.shape, layer
+        assert np.abs(got[layer] - values).max() <= 1e-4 * np.abs(values).max(), layer
+        assert values.std() > 0, f"{layer} tells nothing"
 
 
 NAMES = [
@@ -196,7 +196,7 @@ def test_images_larger_than_the_network_s_are_prepared_to_it(folder: Path, warm:
 
 def test_a_source_says_what_it_is(folder: Path, warm: Path) -> None:
     source, network = opened("mine", folder), original("mine", folder)
-    assert source.name == f"{LOCAL}{folder}" and source.default_tap == "embedding"
+    assert source.name == f"{LOCAL}{folder}" and source.default_layer == "embedding"
     assert source.classes == tuple("0123456") and source.precision == "fp32"
     assert source.notes["n_parameters"] == sum(one.numel() for one in network.parameters())
     assert source.notes["licence"] == "mit" and source.notes["checksum"] == checksum(network)
@@ -549,27 +549,27 @@ def test_without_a_network_missing_weights_are_one_line(tmp_path: Path) -> None:
 # places worth a trial
 
 
-def described(taps: dict[str, tuple[int, ...]], side: int = 32, **changes: Any) -> Network:
+def described(layers: dict[str, tuple[int, ...]], side: int = 32, **changes: Any) -> Network:
     value = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, side, side])
     builder = GraphBuilder(helper.make_model(helper.make_graph([], "taps", [value], [])))
-    for tap in taps:
-        builder.add("Identity", "pixels", name=tap)
+    for layer in layers:
+        builder.add("Identity", "pixels", name=layer)
     about = {
-        **{"sha256": "0", "taps": taps, "size": [side, side], "mean": [0.5] * 3, "std": [0.5] * 3},
+        **{"sha256": "0", "taps": layers, "size": [side, side], "mean": [0.5] * 3, "std": [0.5] * 3},
         **{"interpolation": "bicubic", "crop_share": 0.9, "classes": None, "n_parameters": 5},
         **{"gflops": 0.1, "licence": "mit", "checksum": "c", "size_px": 32},
     }
-    return Network("taps", builder.model(list(taps)).SerializeToString(), about | changes)
+    return Network("taps", builder.model(list(layers)).SerializeToString(), about | changes)
 
 
 STAGES: dict[str, tuple[int, ...]] = {f"stage{n}": (100 + n, 4, 4) for n in range(1, 8)}
 
 
 def test_candidates_are_the_last_stages_two_joined_and_the_top() -> None:
-    taps = STAGES | {"embedding": (120,), "logits": (10,)}
-    found = network_source(described(taps), None, "taps").candidates
+    layers = STAGES | {"embedding": (120,), "logits": (10,)}
+    found = network_source(described(layers), None, "taps").candidates
     last = [f"stage{n}" for n in range(3, 8)] + ["stage6+stage7"]
-    maps = [(tap, pooling) for tap in last for pooling in ("avg", "grid2")]
+    maps = [(layer, pooling) for layer in last for pooling in ("avg", "grid2")]
     assert found == (*maps, ("embedding", "flat"), ("logits", "flat"))
 
 
@@ -580,7 +580,7 @@ def test_candidates_are_the_last_stages_two_joined_and_the_top() -> None:
 def test_rows_are_neither_too_short_nor_too_long(width: int, poolings: list[str]) -> None:
     source = network_source(described({"stage1": (width, 2, 2)}), None, "taps")
     assert source.candidates == tuple(("stage1", pooling) for pooling in poolings)
-    assert source.default_tap == "stage1"
+    assert source.default_layer == "stage1"
 
 
 @pytest.mark.parametrize(("side", "size"), [(32, 64), (56, 64), (112, 16), (224, 4), (448, 1), (900, 1)])

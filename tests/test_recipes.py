@@ -40,8 +40,8 @@ def quick(name: str, **changes: Any) -> Recipe:
         engine="scratch",
         training=QUICK,
         few_labels=replace(QUICK, epochs=1, min_steps=5),
-        tap="hidden1",
-        textbook_tap="hidden2" if whole.textbook_tap else None,
+        layer="hidden1",
+        textbook_layer="hidden2" if whole.textbook_layer else None,
         head="ridge",
         labels_per_class=(1, 5),
         draws=2,
@@ -65,10 +65,10 @@ def test_every_bundled_recipe_reads_and_names_what_there_is(name: str) -> None:
     assert recipe.name == name and recipe.title and recipe.summary
     assert recipe.head in HEADS and recipe.engine in ENGINES
     spec = architecture(recipe.network, InputSpec(28, 28, 1), 10)
-    assert recipe.tap in spec.layer_names and recipe.textbook_tap in (None, *spec.layer_names)
+    assert recipe.layer in spec.layer_names and recipe.textbook_layer in (None, *spec.layer_names)
     assert recipe.labels_per_class == (1, 5, 10, 50) and recipe.draws >= 5
     whole = load(recipe.data)
-    for view in filter(None, (recipe.source_view, recipe.target_view)):
+    for view in filter(None, (recipe.source_subset, recipe.target_subset)):
         assert len(apply_subset(whole, view).classes) >= 2
 
 
@@ -112,7 +112,7 @@ def test_a_copy_reads_as_the_original(tmp_path: Path) -> None:
         ),
         (r"^labels_per_class = .*", "labels_per_class = 5", r"is 5, expected a list of whole numbers"),
         (r"^default = .*", "default = 1", r"'default' in \[data\] is 1, expected text"),
-        (r"^target_view = .*", "", r"'target_view' in \[data\] is missing"),
+        (r"^target_subset = .*", "", r"'target_subset' in \[data\] is missing"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, pattern: str, new: str, sentence: str) -> None:
@@ -325,8 +325,8 @@ def test_without_controls_there_is_no_verdict(name: str, tmp_path: Path) -> None
 def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runner, "learn_network", lambda *_, **__: pytest.fail("it trained"))
     for change, kind in (
-        ({"tap": "hiden1"}, UnknownLayerError),
-        ({"textbook_tap": "hiden1"}, UnknownLayerError),
+        ({"layer": "hiden1"}, UnknownLayerError),
+        ({"textbook_layer": "hiden1"}, UnknownLayerError),
         ({"head": "rigde"}, SettingError),
         ({"network": "mpl"}, SettingError),
     ):
@@ -337,3 +337,12 @@ def test_wrong_names_stop_before_training(monkeypatch: pytest.MonkeyPatch, tmp_p
         with pytest.raises(SettingError, match="choose another"):
             run_recipe(quick("parity"), place)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_keys_of_older_recipes_are_read(tmp_path: Path) -> None:
+    now = recipe_text("odd-to-even")
+    older = re.sub("^layer", "tap", now, flags=re.MULTILINE).replace("textbook_layer", "textbook_tap")
+    older = older.replace("source_subset", "source_view").replace("target_subset", "target_view")
+    assert older.count("tap = ") == 2 and "_view" in older
+    (tmp_path / "odd-to-even.toml").write_text(older)
+    assert read_recipe(str(tmp_path / "odd-to-even.toml")) == read_recipe("odd-to-even")

@@ -49,13 +49,13 @@ def photos(tmp_path: Path) -> Dataset:
 )
 def test_every_name_listed_can_be_had(name: str, some: Dataset) -> None:
     source = open_source(name, some)
-    assert source.name == name and source.default_tap in source.taps and source.classes is None
+    assert source.name == name and source.default_layer in source.layers and source.classes is None
     assert source.fingerprint == fingerprint(source.graph) and len(source.fingerprint) == 64
     onnx.checker.check_model(onnx.ModelProto.FromString(source.graph), full_check=True)
     made = {name for node in onnx.ModelProto.FromString(source.graph).graph.node for name in node.output}
-    assert set(source.taps) <= made
+    assert set(source.layers) <= made
     rows = extract(some.subset([0, 1]), source)
-    assert rows.shape == (2, int(np.prod(source.taps[source.default_tap])))
+    assert rows.shape == (2, int(np.prod(source.layers[source.default_layer])))
 
 
 def test_random_is_random_by_seed_and_not_the_trained_one_s_start(some: Dataset) -> None:
@@ -68,8 +68,8 @@ def test_random_is_random_by_seed_and_not_the_trained_one_s_start(some: Dataset)
 def test_a_source_of_a_network_reads_what_its_top_reads() -> None:
     source = spec_source("x", CNN, network_graph(CNN, initial_weights(CNN, 0)))
     assert (
-        source.default_tap == "hidden1"
-        and dict(source.taps) == layer_shapes(CNN)
+        source.default_layer == "hidden1"
+        and dict(source.layers) == layer_shapes(CNN)
         and source.input == CNN.input
     )
 
@@ -100,17 +100,17 @@ def folders(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def test_a_model_folder_is_a_source(folders: dict[str, Path], some: Dataset) -> None:
     source = open_source(str(folders["network"]), some)
-    assert source.name == str(folders["network"]) and source.default_tap == "hidden2"
+    assert source.name == str(folders["network"]) and source.default_layer == "hidden2"
     assert source.classes == tuple("0123456789")
     assert extract(some, source).shape == (120, 64)
     probe = open_source(str(folders["probe"]), some)
-    assert probe.default_tap == "values" and extract(some, probe).shape == (120, 64)
+    assert probe.default_layer == "values" and extract(some, probe).shape == (120, 64)
 
 
 def test_a_model_s_network_can_be_drawn_afresh(folders: dict[str, Path], some: Dataset) -> None:
     trained = open_source(str(folders["network"]), some)
     fresh = open_source(f"random:{folders['network']}", some)
-    assert fresh.name == "random:mlp" and fresh.taps == trained.taps
+    assert fresh.name == "random:mlp" and fresh.layers == trained.layers
     assert not np.array_equal(extract(some, fresh), extract(some, trained))
 
 
@@ -156,21 +156,21 @@ def test_contract_of_source_kinds(
     name = name.format(timm=folder, network=folders["network"])
     assert kind_named(name) is kind
     source = open_source(name, some, 3)
-    assert kind_of(source) is kind and source.default_tap in source.taps
+    assert kind_of(source) is kind and source.default_layer in source.layers
     assert source.fingerprint == open_source(name, some, 3).fingerprint
-    assert extract(few, source).shape == (2, int(np.prod(source.taps[source.default_tap])))
+    assert extract(few, source).shape == (2, int(np.prod(source.layers[source.default_layer])))
     if not kind.takes_size:
         with pytest.raises(SettingError, match="expected a size for timm:NAME only"):
             open_source(name, some, size_px=32)
-    layer = source.default_tap
+    layer = source.default_layer
     body = None if kind.body is None else kind.body(source, layer)
     if body is not None:
         trained = body.finished(body.module.eval())
-        assert trained.name == f"{source.name}, fine-tuned" and trained.taps[layer] == source.taps[layer]
-        assert np.allclose(extract(few, trained, tap=layer), extract(few, source, tap=layer), atol=1e-3)
+        assert trained.name == f"{source.name}, fine-tuned" and trained.layers[layer] == source.layers[layer]
+        assert np.allclose(extract(few, trained, layer=layer), extract(few, source, layer=layer), atol=1e-3)
     if kind.redraw is not None:
         drawn = [kind.redraw(source, some, seed, source.notes["size_px"]) for seed in (0, 1)]
-        assert drawn[0].taps == source.taps
+        assert drawn[0].layers == source.layers
         assert len({one.fingerprint for one in (source, *drawn)}) == 3
 
 

@@ -197,39 +197,41 @@ def weights_of(graph: bytes) -> dict[str, bytes]:
     return {one.name: one.SerializeToString(deterministic=True) for one in tensors}
 
 
-@pytest.mark.parametrize("tap", ["hidden1", "hidden2"])
+@pytest.mark.parametrize("layer", ["hidden1", "hidden2"])
 def test_the_source_is_the_same_to_the_bit_afterwards(
-    source: Source, split_digits: Dataset, tap: str
+    source: Source, split_digits: Dataset, layer: str
 ) -> None:
     before = hashlib.sha256(source.graph).hexdigest()
     named = source.fingerprint
-    learnt = learn_head(source, split_digits, Probe(tap=tap))
+    learnt = learn_head(source, split_digits, Probe(layer=layer))
     assert hashlib.sha256(source.graph).hexdigest() == before and source.fingerprint == named
     theirs, ours = weights_of(source.graph), weights_of(learnt.model.graph)
     shared = {name for name in ours if not name.startswith(("head.", "novelty."))}
     assert {"dense1.weight", "dense1.bias", "input.scale"} <= shared
     assert all(ours[name] == theirs[name] for name in shared)
-    assert ("dense2.weight" in shared) == (tap == "hidden2"), "nothing above the tap is carried along"
+    assert ("dense2.weight" in shared) == (layer == "hidden2"), "nothing above the tap is carried along"
     assert not any(name.startswith("output.") for name in ours)
     part = split_digits.split("test")
-    assert np.array_equal(extract(part, learnt.model.source(), tap=tap), extract(part, source, tap=tap))
+    assert np.array_equal(
+        extract(part, learnt.model.source(), layer=layer), extract(part, source, layer=layer)
+    )
 
 
 # ---- the model is what was learnt
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(("tap", "pooling"), [("hidden2", "flat"), ("block3", "avg"), ("block1", "grid2")])
+@pytest.mark.parametrize(("layer", "pooling"), [("hidden2", "flat"), ("block3", "avg"), ("block1", "grid2")])
 def test_the_model_answers_as_its_head(
-    source: Source, split_digits: Dataset, tmp_path: Path, head: str, tap: str, pooling: str
+    source: Source, split_digits: Dataset, tmp_path: Path, head: str, layer: str, pooling: str
 ) -> None:
-    taken = source if tap in source.taps else open_source("random:cnn", split_digits)
+    taken = source if layer in source.layers else open_source("random:cnn", split_digits)
     few = split_digits.subset(np.arange(60))
-    learnt = learn_head(taken, few, Probe(tap=tap, pooling=pooling, head=head))
-    rows = extract(few, taken, tap=tap, pooling=pooling)
+    learnt = learn_head(taken, few, Probe(layer=layer, pooling=pooling, head=head))
+    rows = extract(few, taken, layer=layer, pooling=pooling)
     fitted = make_head(head).fit(rows, few.labels, classes=few.classes)
     test = split_digits.split("test")
-    wanted = fitted.probabilities(extract(test, taken, tap=tap, pooling=pooling))
+    wanted = fitted.probabilities(extract(test, taken, layer=layer, pooling=pooling))
     model = open_model(learnt.model.save(tmp_path / "model"))
     for runtime_name in ("openvino", "onnxruntime"):
         got = model.probabilities(test, runtime_name=runtime_name)
@@ -263,16 +265,16 @@ def test_the_model_answers_as_its_network(engine: str, split_digits: Dataset, tm
 def test_a_model_of_a_model_is_a_model(split_digits: Dataset, tmp_path: Path, head: str) -> None:
     """The names of the first head, pooling and answer come again, and must not meet."""
     few, test = split_digits.subset(np.arange(60)), split_digits.split("test")
-    first = learn_head(open_source("random:cnn", few), few, Probe(tap="block2", pooling="grid2", head=head))
+    first = learn_head(open_source("random:cnn", few), few, Probe(layer="block2", pooling="grid2", head=head))
     again = first.model.source()
-    second = learn_head(again, few, Probe(tap="block1", pooling="grid2", head=head))
+    second = learn_head(again, few, Probe(layer="block1", pooling="grid2", head=head))
     model = open_model(second.model.save(tmp_path / "second"))
     onnx.checker.check_model(onnx.ModelProto.FromString(model.graph), full_check=True)
-    assert set(model.manifest.taps) == {"conv1", "pool1", "block1"}
-    rows = extract(few, again, tap="block1", pooling="grid2")
-    assert np.array_equal(rows, extract(few, open_source("random:cnn", few), tap="block1", pooling="grid2"))
+    assert set(model.manifest.layers) == {"conv1", "pool1", "block1"}
+    rows = extract(few, again, layer="block1", pooling="grid2")
+    assert np.array_equal(rows, extract(few, open_source("random:cnn", few), layer="block1", pooling="grid2"))
     fitted = make_head(head).fit(rows, few.labels, classes=few.classes)
-    wanted = fitted.probabilities(extract(test, again, tap="block1", pooling="grid2"))
+    wanted = fitted.probabilities(extract(test, again, layer="block1", pooling="grid2"))
     for runtime_name in ("openvino", "onnxruntime"):
         got = model.probabilities(test, runtime_name=runtime_name)
         assert (np.abs(got - wanted).max(axis=1) <= 1e-3).mean() >= (0.97 if head == "neighbours" else 1.0)
@@ -298,7 +300,7 @@ def test_the_manifest_says_what_was_done(source: Source, split_digits: Dataset) 
     )
     network = learn_network(split_digits, network="mlp", engine="scratch", settings=replace(QUICK, seed=5))
     manifest = network.model.manifest
-    assert (manifest.strategy, manifest.seed, manifest.default_tap) == ("scratch", 5, "hidden2")
+    assert (manifest.strategy, manifest.seed, manifest.default_layer) == ("scratch", 5, "hidden2")
     assert manifest.source == {} and manifest.settings["epochs"] == 2
     assert network.curve is not None and network.curve.steps == (1.0, 2.0) and network.curve.best_step is None
     assert manifest.scores["val_accuracy"] == network.curve.val_accuracy[-1]

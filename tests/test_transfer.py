@@ -416,8 +416,8 @@ def test_the_best_of_the_candidates_is_taken(splitted: Dataset) -> None:
     train = splitted.split("train")
     place, head, choice = choose_place(candidate(train), train, CHOSEN, 0, PLAIN)
     assert choice is not None
-    assert place == (choice.best.tap, choice.best.pooling) and head == choice.best.head
-    assert {(one.tap, one.pooling) for one in choice.trials} == set(PLACES)
+    assert place == (choice.best.layer, choice.best.pooling) and head == choice.best.head
+    assert {(one.layer, one.pooling) for one in choice.trials} == set(PLACES)
     assert choice.best == min(choice.trials, key=lambda one: (one.loss, -one.accuracy.value))
 
 
@@ -426,10 +426,10 @@ def test_what_is_given_is_not_chosen(splitted: Dataset) -> None:
     source = candidate(train)
     given = ("block2", "grid2"), "ridge"
     assert choose_place(source, train, Probe(*given[0], given[1]), 0, PLAIN) == (*given, None)
-    place, head, choice = choose_place(source, train, Probe(tap="block2", head="mlp"), 0, PLAIN)
+    place, head, choice = choose_place(source, train, Probe(layer="block2", head="mlp"), 0, PLAIN)
     assert (place[0], head) == ("block2", "mlp") and choice is not None
     assert {one.head for one in choice.trials} == {"ridge"}  # stands in for heads without a closed form
-    assert {one.tap for one in choice.trials} == {"block2"}
+    assert {one.layer for one in choice.trials} == {"block2"}
     place, _, choice = choose_place(source, train, Probe(pooling="avg"), 0, PLAIN)
     assert choice is not None and {one.pooling for one in choice.trials} == {"avg"} == {place[1]}
 
@@ -438,13 +438,13 @@ def test_a_place_that_is_no_candidate_is_read_as_told(splitted: Dataset) -> None
     train = splitted.split("train")
     place, _, choice = choose_place(candidate(train), train, Probe("block1", "flat"), 0, PLAIN)
     assert place == ("block1", "flat")
-    assert choice is not None and {one.tap for one in choice.trials} == {"block1"}
+    assert choice is not None and {one.layer for one in choice.trials} == {"block1"}
     assert choose_place(candidate(train), train, Probe("block1", head="ridge"), 0, PLAIN)[0][1] == "avg"
 
 
 def test_without_candidates_nothing_is_chosen(few: Dataset) -> None:
     source = open_source("random:cnn", few)
-    assert choose_place(source, few, CHOSEN, 0, PLAIN) == ((source.default_tap, "flat"), "linear", None)
+    assert choose_place(source, few, CHOSEN, 0, PLAIN) == ((source.default_layer, "flat"), "linear", None)
 
 
 def test_a_class_of_one_image_leaves_no_choice(digits: Dataset) -> None:
@@ -459,7 +459,7 @@ def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_pat
     with pytest.raises(
         UnknownLayerError, match="layer 'blok2' is unknown, expected one of source 'random:cnn'"
     ):
-        choose_place(candidate(few), few, Probe(tap="blok2"), 0, Extraction(cache))
+        choose_place(candidate(few), few, Probe(layer="blok2"), 0, Extraction(cache))
     assert not cache.entries()
 
 
@@ -474,7 +474,7 @@ def test_the_choice_is_told_best_first(done: Transferred) -> None:
     choice = done.learnt.choice
     assert choice is not None
     table = choice_table(choice)
-    assert table.lines[0][0] == f"{choice.best.head} on {choice.best.tap}, {choice.best.pooling}"
+    assert table.lines[0][0] == f"{choice.best.head} on {choice.best.layer}, {choice.best.pooling}"
     losses = [float(row[3]) for row in table.lines]
     assert losses == sorted(losses) and len(table.lines) == min(12, len(choice.trials))
     assert table.lines[0][1] == choice.best.described

@@ -50,14 +50,14 @@ def clouds(labels: Names, width: int, apart: float, seed: int = 0) -> Array:
     return (centres[codes] + rng.normal(size=(len(codes), width))).astype(np.float32)
 
 
-def where(tap: str, policy: str = "squish", pooling: str = "avg") -> Where:
-    return Where(policy, tap, pooling)
+def where(layer: str, policy: str = "squish", pooling: str = "avg") -> Where:
+    return Where(policy, layer, pooling)
 
 
 def searched(seed: int = 0, n_per_class: int = 25) -> FeatureTuning:
     """Three places, of which the middle one tells the classes apart."""
     labels = labelled(n_per_class, 3)
-    tables = {where(tap): clouds(labels, 6, apart, n) for n, (tap, apart) in enumerate(
+    tables = {where(layer): clouds(labels, 6, apart, n) for n, (layer, apart) in enumerate(
         [("first", 0.1), ("middle", 2.0), ("last", 0.4)]
     )}  # fmt: skip
     return tune_arrays(tables, labels, seed=seed)
@@ -68,14 +68,14 @@ def searched(seed: int = 0, n_per_class: int = 25) -> FeatureTuning:
 
 def test_the_planted_place_wins_and_the_search_is_judged_by_images_it_did_not_see() -> None:
     found = searched()
-    assert found.best.where.tap == "middle" and found.nested.value > 0.9
-    assert {pick.where.tap for pick in found.picks} == {"middle"} and len(found.picks) == found.n_outer == 5
+    assert found.best.where.layer == "middle" and found.nested.value > 0.9
+    assert {pick.where.layer for pick in found.picks} == {"middle"} and len(found.picks) == found.n_outer == 5
     assert found.nested.n == found.n_images == 75 and found.repeats == 1 and found.spread == 0
     assert [one.rank for one in found.trials] == sorted(one.rank for one in found.trials)
     assert {one.head for one in found.trials} == set(SEARCHED)
     settled = [one for one in found.trials if one.settled]
     assert len(settled) == 3 * len(SEARCHED) and found.trials[0].settled
-    assert found.runner_up is not None and found.runner_up.where.tap != "middle"
+    assert found.runner_up is not None and found.runner_up.where.layer != "middle"
     assert found.lead is not None and found.lead.value > 0.1
 
 
@@ -189,24 +189,24 @@ def feature_tuned(
     asked: list[Any] | None = None,
     **options: Any,
 ) -> FeatureTuning:
-    """Search where the features of each tap, and of its views, are these; of every policy the same."""
+    """Search where the features of each layer, and of its views, are these; of every policy the same."""
 
     def extracted(
         dataset: Dataset, source: Source, places: Any, view: View | None = None, options: Any = None
     ) -> list[Array]:
         if asked is not None:
-            asked.append((source.input.policy, tuple(tap for tap, _ in places), view))
+            asked.append((source.input.policy, tuple(layer for layer, _ in places), view))
         own = 0.0 if source.input.policy == policies[0] else 5.0 * np.arange(len(dataset))[:, None] % 7
-        rows = [plain[tap] if view is None else (views or {})[tap][view.number] for tap, _ in places]
+        rows = [plain[layer] if view is None else (views or {})[layer][view.number] for layer, _ in places]
         return [(one[: len(dataset)] + own).astype(np.float32) for one in rows]
 
     for module in (tune, views_module):
         monkeypatch.setattr(module, "extract_all", extracted)
     images = ArrayImages(np.zeros((len(labels), 4, 4), np.uint8))
-    taps = {tap: (rows.shape[1],) for tap, rows in plain.items()}
-    first = next(iter(taps))
+    layers = {layer: (rows.shape[1],) for layer, rows in plain.items()}
+    first = next(iter(layers))
     source = Source(
-        "s", b"", InputSpec(4, 4, 1), taps, first, "f", candidates=tuple((t, "flat") for t in taps)
+        "s", b"", InputSpec(4, 4, 1), layers, first, "f", candidates=tuple((t, "flat") for t in layers)
     )
     sources = {policy: replace(source, input=replace(source.input, policy=policy)) for policy in policies}
     augmentations = (
@@ -238,7 +238,7 @@ def test_views_are_computed_of_the_best_places_only_and_once(monkeypatch: pytest
     labels, asked = labelled(20, 2), []
     plain = {f"t{n}": clouds(labels, 6, apart, n) for n, apart in enumerate((0.0, 3.0, 0.0, 2.5, 0.0))}
     feature_tuned(monkeypatch, labels, plain, views={t: [r] for t, r in plain.items()}, asked=asked)
-    viewed = [taps for _, taps, view in asked if view is not None]
+    viewed = [layers for _, layers, view in asked if view is not None]
     assert len(asked) == 2 and len(viewed) == 1  # one pass over the images, one over their views
     assert set(viewed[0]) <= {"t1", "t3"}
 
@@ -252,7 +252,7 @@ def test_a_preparation_that_changes_nothing_is_not_tried_twice(monkeypatch: pyte
         "c": clouds(labels, 6, 0.2, 3),
     }
     found = feature_tuned(monkeypatch, labels, plain, policies=("squish", "squish2"))
-    assert {trial.where.tap for trial in found.trials if trial.where.policy == "squish"} == {"a", "c"}
+    assert {trial.where.layer for trial in found.trials if trial.where.policy == "squish"} == {"a", "c"}
     monkeypatch.undo()
     noise = np.random.default_rng(0).integers(0, 255, (24, 8, 8)).astype(np.uint8)
     pixels = Dataset("d", ArrayImages(noise), labels, ("c0", "c1"))
@@ -361,10 +361,10 @@ def test_factors_name_what_was_varied_with_its_best_score() -> None:
     found = searched()
     factors = {one.name: one for one in found.factors}
     assert list(factors) == [one.name for one in sorted(found.factors, key=lambda one: -one.importance)]
-    assert set(factors) == {"tap", "head", "strength of ridge", "strength of kernel", "neighbours"}
-    tap = factors["tap"]
-    assert tap.importance > 0.9 and not tap.log
-    assert dict(zip(tap.values, tap.scores, strict=True))["middle"] == found.best.accuracy.value
+    assert set(factors) == {"layer", "head", "strength of ridge", "strength of kernel", "neighbours"}
+    layer = factors["layer"]
+    assert layer.importance > 0.9 and not layer.log
+    assert dict(zip(layer.values, layer.scores, strict=True))["middle"] == found.best.accuracy.value
     ridge = factors["strength of ridge"]
     assert ridge.log and list(ridge.values) == sorted(RidgeHead().strengths)
     best = [trial for trial in found.trials if trial.settled]
@@ -376,8 +376,8 @@ def test_factors_name_what_was_varied_with_its_best_score() -> None:
 
 def test_places_are_the_candidates_or_every_tap_below_the_last(digits: Dataset) -> None:
     spec = InputSpec(8, 8, 1)
-    taps = {"maps": (32, 26, 26), "few": (8, 4, 4), "row": (9_000,), "hidden": (64,), "logits": (10,)}
-    own = Source("s", b"", spec, taps, "hidden", "f")
+    layers = {"maps": (32, 26, 26), "few": (8, 4, 4), "row": (9_000,), "hidden": (64,), "logits": (10,)}
+    own = Source("s", b"", spec, layers, "hidden", "f")
     assert places_to_try(own) == [("hidden", "flat"), ("maps", "grid2"), ("few", "flat"), ("row", "flat")]
     named = replace(
         own, candidates=(("maps", "avg"), ("maps", "grid2"), ("hidden", "flat"), ("logits", "flat"))

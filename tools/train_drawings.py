@@ -73,7 +73,7 @@ def judged(network: Network, unknown: Dataset) -> tuple[float, float]:
     """Accuracy on eleven people's drawings of three characters that nine taught; mean and spread of 40."""
     source = spec_source("drawings", network.spec, layers.network_graph(network.spec, network.weights()))
     drawn = from_arrays(prepare(unknown, INPUT), unknown.labels)
-    rows = extract(drawn, source, tap=KEPT, pooling="flat")
+    rows = extract(drawn, source, layer=KEPT, pooling="flat")
     assert unknown.groups is not None
     person = np.array([int(group[-2:]) for group in unknown.groups])
     rng, right = np.random.default_rng(0), []

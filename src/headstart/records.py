@@ -116,7 +116,7 @@ class NetworkSpec:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Names in order of execution; each is a tap."""
+        """Names in order of execution; each is a layer."""
         return tuple(layer.name for layer in self.layers)
 
     @property
@@ -269,13 +269,13 @@ class Seen:
 class Source:
     """A frozen network to learn from.
 
-    ``graph`` is a serialized ONNX model whose tensors are named as the taps; ``taps`` gives the
+    ``graph`` is a serialized ONNX model whose tensors are named as the layers; ``layers`` gives the
     shape of each without the images' axis, (features,) or (channels, height, width).
     ``fingerprint`` covers the weights, the layers and the input. ``classes`` are what its own top
     tells apart, or None if it has no top. ``precision`` is what its features are computed in when
     nobody asks for another: fp32, as a saved model computes.
-    ``candidates`` are the pairs of tap and pooling worth trying when nobody names a tap; a source
-    without any is read at its default tap. ``batch_size`` images at a time run fastest. ``notes``
+    ``candidates`` are the pairs of layer and pooling worth trying when nobody names a layer; a source
+    without any is read at its default layer. ``batch_size`` images at a time run fastest. ``notes``
     are facts to show: licence, parameters, GFLOPs. ``network`` has the layers and weights of a network of
     ours, for who wants to train it further. ``seen`` says which images a model of ours learned from. ``kind``
     names its kind in ``sources.registry.KINDS``, which says what it can do; empty for a network of ours.
@@ -284,8 +284,8 @@ class Source:
     name: str
     graph: bytes
     input: InputSpec
-    taps: Mapping[str, tuple[int, ...]]
-    default_tap: str
+    layers: Mapping[str, tuple[int, ...]]
+    default_layer: str
     fingerprint: str
     classes: tuple[str, ...] | None = None
     precision: str = "fp32"

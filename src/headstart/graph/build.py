@@ -1,7 +1,7 @@
 """Assemble ONNX graphs: a network from its spec and weights, pooling, and whatever a head appends.
 
 In: specs and arrays. Out: ONNX models whose input is ``images``, uint8 (n, height, width, channels),
-and whose tensors carry the names of the layers that made them, so a tap is a tensor name.
+and whose tensors carry the names of the layers that made them, so a layer is a tensor name.
 Owns the package onnx; must not import a runtime or a training framework.
 Called by networks, heads, sources and model.
 """
@@ -112,7 +112,7 @@ class GraphBuilder:
         """The graph that computes the named tensors, without what they do not need."""
         nodes = _needed(self._nodes, outputs)
         made = [name for node in nodes for name in node.output]
-        assert len(made) == len(set(made)), "a tensor is made twice; cut the graph at its tap first"
+        assert len(made) == len(set(made)), "a tensor is made twice; cut the graph at its layer first"
         used = {name for node in nodes for name in node.input}
         constants = [tensor for name, tensor in self._constants.items() if name in used]
         values = _shaped_outputs(nodes, self._inputs, constants, outputs)

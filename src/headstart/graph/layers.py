@@ -33,7 +33,7 @@ def network_graph(spec: NetworkSpec, weights: Weights) -> onnx.ModelProto:
 
     Notes
     -----
-    Dropout is the identity in a graph and appears as such, so that it stays a tap.
+    Dropout is the identity in a graph and appears as such, so that it stays a layer.
     """
     builder = GraphBuilder(input_spec=spec.input)
     x = normalise(builder, spec.input)
@@ -43,7 +43,7 @@ def network_graph(spec: NetworkSpec, weights: Weights) -> onnx.ModelProto:
 
 
 def normalise(builder: GraphBuilder, spec: InputSpec) -> str:
-    """uint8 (n, h, w, c) to scaled float32 (n, c, h, w); the tap ``pixels`` of every source."""
+    """uint8 (n, h, w, c) to scaled float32 (n, c, h, w); the layer ``pixels`` of every source."""
     scale = 1.0 / (255.0 * np.asarray(spec.std, np.float32))
     shift = -np.asarray(spec.mean, np.float32) / np.asarray(spec.std, np.float32)
     x = builder.add("Cast", INPUT, name="images_float", to=TensorProto.FLOAT)

@@ -15,26 +15,26 @@ from headstart.graph.build import GraphBuilder
 __all__ = ["JOIN", "POOLINGS", "n_features", "pool", "read"]
 
 
-JOIN = "+"  # between taps that are read side by side
+JOIN = "+"  # between layers that are read side by side
 
 
 POOLINGS = ("avg", "flat", "grid2")
 
 
-def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) -> str:
-    """Turn a tap's maps into one row of features per image.
+def pool(builder: GraphBuilder, layer: str, shape: Sequence[int], pooling: str) -> str:
+    """Turn a layer's maps into one row of features per image.
 
     Parameters
     ----------
     builder : GraphBuilder
         Graph to append to.
-    tap : str
+    layer : str
         Tensor of shape (n, *shape).
     shape : sequence of int
         (features,), or (channels, height, width).
     pooling : {'avg', 'flat', 'grid2'}
         Mean over positions; all values in (height, width, channel) order; means over a
-        2 x 2 grid. A tap that is already a row of features passes unchanged.
+        2 x 2 grid. A layer that is already a row of features passes unchanged.
 
     Returns
     -------
@@ -49,35 +49,35 @@ def pool(builder: GraphBuilder, tap: str, shape: Sequence[int], pooling: str) ->
     if pooling not in POOLINGS:
         raise SettingError(unknown("pooling", pooling, POOLINGS))
     if len(shape) == 1:
-        return tap
-    name = f"{tap}.{pooling}"
+        return layer
+    name = f"{layer}.{pooling}"
     if builder.has(name):
         return name  # pooled already, for another place
     if pooling == "avg":
         axes = builder.constant("pool.axes", np.array([2, 3], np.int64))
-        return builder.add("ReduceMean", tap, axes, name=name, keepdims=0)
+        return builder.add("ReduceMean", layer, axes, name=name, keepdims=0)
     if pooling == "grid2":
         _, height, width = shape
         for axis, side in ((2, height), (3, width)):
             if side == 1:  # both halves are the one there is
-                tap = builder.add("Concat", tap, tap, name=f"{name}.twice{axis}", axis=axis)
+                layer = builder.add("Concat", layer, layer, name=f"{name}.twice{axis}", axis=axis)
         # windows of half the side; an odd middle counts in both, as adaptive pooling does
         kernel, strides = [-(-height // 2), -(-width // 2)], [max(1, height // 2), max(1, width // 2)]
-        tap = builder.add("AveragePool", tap, name=f"{name}.cells", kernel_shape=kernel, strides=strides)
-    rows = builder.add("Transpose", tap, name=f"{name}.last", perm=[0, 2, 3, 1])
+        layer = builder.add("AveragePool", layer, name=f"{name}.cells", kernel_shape=kernel, strides=strides)
+    rows = builder.add("Transpose", layer, name=f"{name}.last", perm=[0, 2, 3, 1])
     return builder.add("Flatten", rows, name=name, axis=1)
 
 
-def read(builder: GraphBuilder, taps: Mapping[str, Sequence[int]], tap: str, pooling: str) -> str:
-    """Rows of features at a tap, or at several joined by ``+``, side by side.
+def read(builder: GraphBuilder, layers: Mapping[str, Sequence[int]], layer: str, pooling: str) -> str:
+    """Rows of features at a layer, or at several joined by ``+``, side by side.
 
     Parameters
     ----------
     builder : GraphBuilder
         Graph to append to.
-    taps : mapping of str to sequence of int
-        Shapes of the source's taps.
-    tap : str
+    layers : mapping of str to sequence of int
+        Shapes of the source's layers.
+    layer : str
         One of them, or such as ``stage4+stage5``.
     pooling : {'avg', 'flat', 'grid2'}
         As in `pool`, for each.
@@ -87,15 +87,15 @@ def read(builder: GraphBuilder, taps: Mapping[str, Sequence[int]], tap: str, poo
     str
         Name of a tensor of shape (n, n_features).
     """
-    rows = [pool(builder, part, taps[part], pooling) for part in tap.split(JOIN)]
-    name = f"{tap}.{pooling}"
+    rows = [pool(builder, part, layers[part], pooling) for part in layer.split(JOIN)]
+    name = f"{layer}.{pooling}"
     if len(rows) == 1:
         return rows[0]
     return name if builder.has(name) else builder.add("Concat", *rows, name=name, axis=1)
 
 
 def n_features(shape: Sequence[int], pooling: str) -> int:
-    """Values per image that `pool` makes of a tap.
+    """Values per image that `pool` makes of a layer.
 
     Examples
     --------

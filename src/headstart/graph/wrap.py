@@ -1,4 +1,4 @@
-"""A network exported elsewhere becomes a graph of ours: uint8 in, scaled and resized inside, taps by name.
+"""A network exported elsewhere becomes a graph of ours: uint8 in, scaled and resized inside, layers by name.
 
 In: an ONNX network on normalised float pixels. Out: the same network from ``images``, and what it costs.
 Must not import a training framework. Called by pretrained.
@@ -91,7 +91,7 @@ def flops_of(network: onnx.ModelProto) -> float:
 
 
 def _needed_for_last_output(network: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Taps before the last output may repeat some of its operations."""
+    """Layers before the last output may repeat some of its operations."""
     wanted, kept = {network.graph.output[-1].name}, []
     for node in reversed(network.graph.node):
         if wanted & set(node.output):

@@ -36,6 +36,10 @@ LEARNED = "learned.safetensors"
 _LIMIT_CLASSES = 100_000
 
 
+_ON_DISK = {"layers": "taps", "default_layer": "default_tap"}
+"""Fields that keep their older name in the file, so that older versions open newer models."""
+
+
 @dataclass(frozen=True)
 class FileNote:
     """Size and SHA-256 of one file of the folder."""
@@ -60,8 +64,8 @@ class Manifest:
     strategy: str
     classes: tuple[str, ...]
     input: InputSpec
-    taps: Mapping[str, tuple[int, ...]]
-    default_tap: str
+    layers: Mapping[str, tuple[int, ...]]
+    default_layer: str
     source_fingerprint: str
     network: NetworkSpec | None
     head: Mapping[str, Any]
@@ -79,7 +83,8 @@ class Manifest:
 
 def write_manifest(manifest: Manifest) -> str:
     """The manifest as JSON text."""
-    document = {"format": FORMAT, "format_version": _FORMAT_VERSION, **asdict(manifest)}
+    fields = {_ON_DISK.get(key, key): value for key, value in asdict(manifest).items()}
+    document = {"format": FORMAT, "format_version": _FORMAT_VERSION, **fields}
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -142,16 +147,18 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     }
     plain |= {key: _mapping(document.get(key, {})) for key in ("calibration", "novelty")}
     texts: dict[str, Any] = {
-        key: _text(document[key]) for key in ("name", "strategy", "default_tap", "source_fingerprint")
+        key: _text(document[_ON_DISK.get(key, key)])
+        for key in ("name", "strategy", "default_layer", "source_fingerprint")
     }
-    taps = {_text(name): tuple(int(size) for size in shape) for name, shape in document["taps"].items()}
-    if texts["default_tap"] not in taps:
-        raise ValueError(f"default_tap {texts['default_tap']!r} is no tap")
+    shapes = document[_ON_DISK["layers"]]
+    layers = {_text(name): tuple(int(size) for size in shape) for name, shape in shapes.items()}
+    if texts["default_layer"] not in layers:
+        raise ValueError(f"default layer {texts['default_layer']!r} is no layer")
     network = None if document["network"] is None else spec_from_json(document["network"])
     return Manifest(
         classes=classes,
         input=_input(document["input"]),
-        taps=taps,
+        layers=layers,
         network=network,
         seed=int(document["seed"]),
         files=files,

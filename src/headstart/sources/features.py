@@ -1,6 +1,6 @@
-"""A dataset through a source to its taps, once: features, computed by the runtime and kept in the cache.
+"""A dataset through a source to its layers, once: features, computed by the runtime and kept in the cache.
 
-In: Dataset, Source, taps. Out: float32 rows in the order of the images.
+In: Dataset, Source, layers. Out: float32 rows in the order of the images.
 Must not import a training framework. Called by strategies, study and the command line.
 """
 
@@ -30,7 +30,7 @@ _READ = 64  # images read at a time
 _FORMAT = 2  # raise it when the same parts would give other numbers
 
 Place = tuple[str, str]
-"""Where features are read: a tap, or several joined by ``+``, and a pooling."""
+"""Where features are read: a layer, or several joined by ``+``, and a pooling."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def extract(
     dataset: Dataset,
     source: Source,
     *,
-    tap: str | None = None,
+    layer: str | None = None,
     pooling: str = "flat",
     view: View | None = None,
     options: Extraction = PLAIN,
@@ -81,7 +81,7 @@ def extract(
         Its images are prepared as the source's input asks.
     source : Source
         What computes them.
-    tap : str, optional
+    layer : str, optional
         Where to read, or several such as ``stage4+stage5``. Default: the source's own choice.
     pooling : {'flat', 'avg', 'grid2'}, default='flat'
         How maps become a row; see ``graph.build.pool``.
@@ -98,7 +98,7 @@ def extract(
     Raises
     ------
     UnknownLayerError
-        If the source has no such tap.
+        If the source has no such layer.
     SettingError
         If pooling, runtime or precision is unknown.
 
@@ -106,7 +106,7 @@ def extract(
     -----
     Labels do not enter: two views of the same images share their features.
     """
-    place = (source.default_tap if tap is None else tap, pooling)
+    place = (source.default_layer if layer is None else layer, pooling)
     return extract_all(dataset, source, [place], view=view, options=options)[0]
 
 
@@ -124,7 +124,7 @@ def extract_all(
     ----------
     dataset, source, view, options
         As in `extract`.
-    places : sequence of (tap, pooling)
+    places : sequence of (layer, pooling)
         Where to read.
 
     Returns
@@ -142,10 +142,10 @@ def extract_all(
     Rows are written as they come, so memory does not grow with the number of images. A run that was
     interrupted goes on where it stopped: at most the batches in flight are computed again.
     """
-    for tap in (part for joined, _ in places for part in joined.split(JOIN)):
-        if tap not in source.taps:
+    for layer in (part for joined, _ in places for part in joined.split(JOIN)):
+        if layer not in source.layers:
             raise UnknownLayerError(
-                f"layer {tap!r} is unknown, expected one of source {source.name!r}, {nearest(tap, source.taps)}"
+                f"layer {layer!r} is unknown, expected one of source {source.name!r}, {nearest(layer, source.layers)}"
             )
     store = NullCache() if options.cache is None else options.cache
     keys = [_parts(dataset, source, place, view, options) for place in places]
@@ -192,8 +192,8 @@ def _computed(
     drafts: dict[Place, Draft] = {}
     try:
         for place, parts in missing.items():
-            taps = place[0].split(JOIN)
-            width = sum(n_features(source.taps[tap], place[1]) for tap in taps)
+            layers = place[0].split(JOIN)
+            width = sum(n_features(source.layers[layer], place[1]) for layer in layers)
             drafts[place] = store.draft(parts, (n_images, width))
         done = min(draft.n_done for draft in drafts.values())
         if done < n_images:
@@ -228,13 +228,13 @@ def _pixels(dataset: Dataset, source: Source, view: View | None, first: int) -> 
 
 
 def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:
-    """The source cut at its taps, pooled to one row per image.
+    """The source cut at its layers, pooled to one row per image.
 
     Parameters
     ----------
     source : Source
         What to cut.
-    places : sequence of (tap, pooling)
+    places : sequence of (layer, pooling)
         Where, and how maps become rows; see ``graph.build.pool``.
 
     Returns
@@ -242,7 +242,7 @@ def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:
     onnx.ModelProto
         One output for each place, (n, n_features).
     """
-    # cut first: above a tap may lie a pooling of ours, with the same names
-    taps = list(dict.fromkeys(tap for joined, _ in places for tap in joined.split(JOIN)))
-    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    return builder.model([read(builder, source.taps, tap, pooling) for tap, pooling in places])
+    # cut first: above a layer may lie a pooling of ours, with the same names
+    layers = list(dict.fromkeys(layer for joined, _ in places for layer in joined.split(JOIN)))
+    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), layers))
+    return builder.model([read(builder, source.layers, layer, pooling) for layer, pooling in places])

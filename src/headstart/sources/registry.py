@@ -92,7 +92,7 @@ def open_source(
     Examples
     --------
     >>> source = open_source("pixels")
-    >>> source.name, source.taps
+    >>> source.name, source.layers
     ('pixels', {'values': (1, 8, 8)})
     """
     if size_px is not None and size_px < 1:

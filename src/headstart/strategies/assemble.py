@@ -104,8 +104,8 @@ def network_model(
     builder.add("Softmax", logits, name=build.PROBABILITIES, axis=1)
     plain = builder.model([build.PROBABILITIES]).SerializeToString(deterministic=True)
     shapes = layer_shapes(spec)
-    tap = _telling_taps(shapes, spec.layer_names[-2])
-    features = runtime.compile_graph(builder.model([read(builder, shapes, tap, "flat")]), precision="fp32")
+    layer = _telling_layers(shapes, spec.layer_names[-2])
+    features = runtime.compile_graph(builder.model([read(builder, shapes, layer, "flat")]), precision="fp32")
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
     novelty = fit_novelty(
@@ -123,8 +123,8 @@ def network_model(
         strategy="scratch",
         classes=dataset.classes,
         input=spec.input,
-        taps=shapes,
-        default_tap=spec.layer_names[-2],
+        layers=shapes,
+        default_layer=spec.layer_names[-2],
         source_fingerprint=fingerprint(plain),
         network=spec,
         head={"name": spec.layer_names[-1], "chosen": {}},
@@ -135,10 +135,10 @@ def network_model(
         seed=settings.seed,
         versions=versions(network.engine),
         calibration=calibration,
-        novelty={} if novelty is None else {**novelty.note(), "tap": tap, "pooling": "flat"},
+        novelty={} if novelty is None else {**novelty.note(), "tap": layer, "pooling": "flat"},
         timing=_timing(seconds),
     )
-    graph = plain if novelty is None else _with_novelty(builder, shapes, (tap, "flat"), novelty)
+    graph = plain if novelty is None else _with_novelty(builder, shapes, (layer, "flat"), novelty)
     return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts, deciding))
 
 
@@ -157,7 +157,7 @@ def probe_model(
     Parameters
     ----------
     source : Source
-        Cut above the taps that are read.
+        Cut above the layers that are read.
     fitted : Fitted
         The head.
     dataset : Dataset
@@ -175,11 +175,11 @@ def probe_model(
     -------
     Model
     """
-    (tap, pooling), head = fitted.place, fitted.head
-    # what lies above the tap is cut off first: it may be a head of ours, with the same names
-    taps = tap.split(JOIN)
-    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), taps))
-    answer = head.append(builder, read(builder, source.taps, tap, pooling))
+    (layer, pooling), head = fitted.place, fitted.head
+    # what lies above the layer is cut off first: it may be a head of ours, with the same names
+    layers = layer.split(JOIN)
+    builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), layers))
+    answer = head.append(builder, read(builder, source.layers, layer, pooling))
     builder.add("Identity", answer, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     plain = model.SerializeToString(deterministic=True)
@@ -200,15 +200,15 @@ def probe_model(
         strategy=strategy,
         classes=dataset.classes,
         input=source.input,
-        taps={name: shape for name, shape in source.taps.items() if name in kept},
-        default_tap=taps[-1],
+        layers={name: shape for name, shape in source.layers.items() if name in kept},
+        default_layer=layers[-1],
         source_fingerprint=fingerprint(plain),
         network=None,
         head={"name": head.name, "chosen": head.chosen_},
         source={
             "name": source.name,
             "fingerprint": source.fingerprint,
-            "tap": tap,
+            "tap": layer,
             "pooling": pooling,
             **({"licence": source.notes["licence"]} if "licence" in source.notes else {}),
         },
@@ -218,10 +218,10 @@ def probe_model(
         seed=seed,
         versions=versions(),
         calibration=calibration,
-        novelty={} if novelty is None else {**novelty.note(), "tap": tap, "pooling": pooling},
+        novelty={} if novelty is None else {**novelty.note(), "tap": layer, "pooling": pooling},
         timing=_timing(seconds),
     )
-    graph = plain if novelty is None else _with_novelty(builder, source.taps, fitted.place, novelty)
+    graph = plain if novelty is None else _with_novelty(builder, source.layers, fitted.place, novelty)
     return Model(manifest, graph, _floats(model), _samples(parts.fit), _seen(dataset, parts, None, source))
 
 
@@ -237,7 +237,7 @@ def versions(engine: str = "scratch") -> dict[str, str]:
     return found
 
 
-def _telling_taps(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
+def _telling_layers(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
     """Where a network trained whole shows what is strange: its last maps beside its last features.
 
     The last features alone know little but what parts the classes; measured in docs/decisions/0010.
@@ -247,9 +247,9 @@ def _telling_taps(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
 
 
 def _with_novelty(
-    builder: build.GraphBuilder, taps: Mapping[str, tuple[int, ...]], place: Place, novelty: Novelty
+    builder: build.GraphBuilder, layers: Mapping[str, tuple[int, ...]], place: Place, novelty: Novelty
 ) -> bytes:
-    novelty.append(builder, read(builder, taps, *place), build.NOVELTY)
+    novelty.append(builder, read(builder, layers, *place), build.NOVELTY)
     model = builder.model([build.PROBABILITIES, build.NOVELTY])
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -56,7 +56,7 @@ Strategy = Callable[[Indices, Indices, int], Array]
 class FeatureOptions:
     """Where features are read and what is fitted on them; the same for the probe and its controls."""
 
-    tap: str | None = None
+    layer: str | None = None
     pooling: str = "flat"
     head: str = "linear"
     extraction: Extraction = PLAIN
@@ -111,7 +111,7 @@ class Reader:
         """Features of every view: of a few images in memory in one pass, else view by view."""
         assert self.augmentation is not None, "only an augmentation has views"
         n_views, spec = self.augmentation.views, self.source.input
-        where: dict[str, Any] = {"tap": place[0], "pooling": place[1], "options": self.options}
+        where: dict[str, Any] = {"layer": place[0], "pooling": place[1], "options": self.options}
         size = len(self.pool) * n_views * spec.height_px * spec.width_px * spec.channels
         if self.pool.images.pixels is None or size > _VIEW_BYTES:
             for number in range(n_views):
@@ -148,7 +148,7 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
     ----------
     reader : Reader
         Where features come from.
-    place : (tap, pooling)
+    place : (layer, pooling)
         Where they are read.
     head : str
         What is fitted.
@@ -207,7 +207,7 @@ def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions
     pool, asked : Dataset
         Images to draw labels from, and images to answer.
     options : FeatureOptions
-        Tap, head, cache and runtime.
+        Layer, head, cache and runtime.
 
     Returns
     -------
@@ -215,7 +215,7 @@ def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions
         A Strategy.
     """
     reader = Reader(source, pool, asked, options.extraction)
-    place = (options.tap or source.default_tap, options.pooling)
+    place = (options.layer or source.default_layer, options.pooling)
     reader.read([place])
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
@@ -267,7 +267,7 @@ class Chooser:
             seed=seed,
         ).best
         head = self._given[1]
-        return (best.tap, best.pooling), best.head if head in SEARCHED else head
+        return (best.layer, best.pooling), best.head if head in SEARCHED else head
 
 
 def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:

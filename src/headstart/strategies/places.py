@@ -26,7 +26,7 @@ class Probe:
     ``augmentation`` adds its views of every training image; ``balance`` lets every class count alike.
     """
 
-    tap: str | None = None
+    layer: str | None = None
     pooling: str | None = None
     head: str | None = None
     augmentation: Augmentation | None = None
@@ -57,7 +57,7 @@ def choose_place(
 
     Returns
     -------
-    place : (tap, pooling)
+    place : (layer, pooling)
     head : str
     choice : Choice or None
         None if there was nothing to choose, or a class has images of one cluster only.
@@ -76,7 +76,7 @@ def choose_place(
         seed=seed,
     )
     best = choice.best
-    return (best.tap, best.pooling), probe.head or best.head, choice
+    return (best.layer, best.pooling), probe.head or best.head, choice
 
 
 def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...], tuple[Place, str]]:
@@ -91,11 +91,11 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
 
     Returns
     -------
-    places : list of (tap, pooling)
+    places : list of (layer, pooling)
     heads : tuple of str
         Empty if nothing is open. A head whose left-out answers have no closed form is stood in for by
         ridge when places are compared.
-    given : ((tap, pooling), head)
+    given : ((layer, pooling), head)
 
     Raises
     ------
@@ -103,13 +103,13 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
         If the head is unknown.
     """
     open_places = [
-        (tap, pooling)
-        for tap, pooling in source.candidates
-        if probe.tap in (None, tap) and probe.pooling in (None, pooling)
+        (layer, pooling)
+        for layer, pooling in source.candidates
+        if probe.layer in (None, layer) and probe.pooling in (None, pooling)
     ]
-    tap = probe.tap or (open_places[-1][0] if open_places else source.default_tap)
-    maps = len(source.taps.get(tap.split(pooling.JOIN)[0], ())) > 1
-    named = (tap, probe.pooling or ("avg" if maps and source.candidates else "flat"))
+    layer = probe.layer or (open_places[-1][0] if open_places else source.default_layer)
+    maps = len(source.layers.get(layer.split(pooling.JOIN)[0], ())) > 1
+    named = (layer, probe.pooling or ("avg" if maps and source.candidates else "flat"))
     places = open_places or [named]
     given = (
         named if named in places else places[-1],

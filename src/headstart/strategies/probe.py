@@ -72,7 +72,7 @@ def learn_head(
     rows, labels, images = training_rows(source, parts.fit, place, probe.augmentation, seed, options)
     watch = None
     if parts.held is not None:
-        held = extract(parts.held, source, tap=place[0], pooling=place[1], options=options)
+        held = extract(parts.held, source, layer=place[0], pooling=place[1], options=options)
         watch = (held, parts.held.labels)
     together = parts.fit.together
     fitted = make_head(head).fit(
@@ -121,7 +121,7 @@ def training_rows(
         What computes them.
     dataset : Dataset
         Training images.
-    place : (tap, pooling)
+    place : (layer, pooling)
         Where features are read.
     augmentation : Augmentation or None
         None reads the images alone.
@@ -141,7 +141,8 @@ def training_rows(
     n_views = 0 if augmentation is None else augmentation.views
     views = [None, *(View(augmentation, seed, number) for number in range(n_views) if augmentation)]
     rows = [
-        extract(dataset, source, tap=place[0], pooling=place[1], view=view, options=options) for view in views
+        extract(dataset, source, layer=place[0], pooling=place[1], view=view, options=options)
+        for view in views
     ]
     images = np.tile(np.arange(len(dataset)), len(views))
     return rows[0] if len(rows) == 1 else np.concatenate(rows), dataset.labels[images], images

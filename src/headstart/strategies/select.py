@@ -39,7 +39,7 @@ class PlaceTrial:
     after the temperature that a fit gives them.
     """
 
-    tap: str
+    layer: str
     pooling: str
     head: str
     setting: Mapping[str, float]
@@ -50,7 +50,7 @@ class PlaceTrial:
     @property
     def title(self) -> str:
         """For tables and sentences."""
-        return f"{self.head} on {self.tap}, {self.pooling}"
+        return f"{self.head} on {self.layer}, {self.pooling}"
 
     @property
     def described(self) -> str:
@@ -99,7 +99,7 @@ def choose(
 
     Parameters
     ----------
-    features : mapping of (tap, pooling) to ndarray of shape (n_images, n_features), float32
+    features : mapping of (layer, pooling) to ndarray of shape (n_images, n_features), float32
         Rows of the same training images.
     codes : ndarray of shape (n_images,), int64
         Their classes.
@@ -149,7 +149,7 @@ def choose(
     trials, right = judge.trials, judge.right
     order = sorted(range(len(trials)), key=lambda i: _rank(trials[i]))
     best = trials[order[0]]
-    elsewhere = [i for i in order if (trials[i].tap, trials[i].pooling) != (best.tap, best.pooling)]
+    elsewhere = [i for i in order if (trials[i].layer, trials[i].pooling) != (best.layer, best.pooling)]
     return Choice(
         tuple(trials[i] for i in order),
         judge.n_tried,
@@ -188,7 +188,7 @@ class _Judge:
 
     def at(self, features: Mapping[tuple[str, str], Array], head: str) -> None:
         """Judge a head on the features of some places."""
-        for (tap, pooling), rows in features.items():
+        for (layer, pooling), rows in features.items():
             known = np.ascontiguousarray(rows, np.float32)
             images = np.arange(len(self.codes))
             training = Training(known, self.codes, self.weights, images, self.seed, self.clusters)
@@ -201,13 +201,13 @@ class _Judge:
                 )
             self.n_tried += len(held.settings)
             found, hits = _judged(held, training)
-            self.trials.append(PlaceTrial(tap, pooling, head, *found))
+            self.trials.append(PlaceTrial(layer, pooling, head, *found))
             self.right.append(hits)
 
     def shortlist(self, head: str) -> list[tuple[str, str]]:
         """The places where one head has the least loss."""
         ranked = sorted((one for one in self.trials if one.head == head), key=_rank)
-        return [(one.tap, one.pooling) for one in ranked[:_SHORTLIST]]
+        return [(one.layer, one.pooling) for one in ranked[:_SHORTLIST]]
 
 
 def _judged(

@@ -44,8 +44,8 @@ def describe_source(source: Source) -> dict[str, Any]:
         "input": _input(source.input),
         "fingerprint": source.fingerprint,
         "classes": list(source.classes or ()) or "none",
-        "default_tap": source.default_tap,
-        "taps": {name: " x ".join(map(str, shape)) for name, shape in source.taps.items()},
+        "default_layer": source.default_layer,
+        "layers": {name: " x ".join(map(str, shape)) for name, shape in source.layers.items()},
     }
 
 
@@ -60,7 +60,7 @@ def _notes(source: Source) -> dict[str, Any]:
         "gmacs_per_image": float(f"{notes['gflops'] / 2:.3g}"),
         "licence": notes["licence"],
         "checksum": notes["checksum"],
-        "tried_by_cross_validation": [f"{tap} {pooling}" for tap, pooling in source.candidates],
+        "tried_by_cross_validation": [f"{layer} {pooling}" for layer, pooling in source.candidates],
     }
 
 
@@ -99,8 +99,8 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "images_per_class": dict(manifest.data["counts"]),
         "held_out_scores": dict(manifest.scores) or "none",
         "settings": dict(manifest.settings) or "none",
-        "default_tap": manifest.default_tap,
-        "taps": {name: " x ".join(map(str, shape)) for name, shape in manifest.taps.items()},
+        "default_layer": manifest.default_layer,
+        "layers": {name: " x ".join(map(str, shape)) for name, shape in manifest.layers.items()},
         "seed": manifest.seed,
         "versions": dict(manifest.versions),
         "files": {

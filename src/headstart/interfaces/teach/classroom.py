@@ -254,10 +254,10 @@ class Classroom:
         return max(0, min(most, _ROWS // max(1, len(self._examples)) - 1))
 
     def _probe(self) -> Probe:
-        tap, pooling = self._eye.place
+        layer, pooling = self._eye.place
         n_views, augmentation = self._n_views(), self._eye.augmentation
         fewer = None if augmentation is None or not n_views else replace(augmentation, views=n_views)
-        return Probe(tap, pooling, HEAD, fewer)
+        return Probe(layer, pooling, HEAD, fewer)
 
     def _rows(self) -> tuple[Array, Codes, NDArray[np.intp]]:
         """Rows as `strategies.training_rows` orders them: images, then view after view; codes; images."""

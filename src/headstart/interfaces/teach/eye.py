@@ -32,7 +32,7 @@ class Eye:
 
     def __init__(self, source: Source, augmentation: Augmentation | None) -> None:
         self.source, self.augmentation = source, augmentation
-        self.place: Place = places_of(source, Probe(tap=source.default_tap, head=HEAD))[2][0]
+        self.place: Place = places_of(source, Probe(layer=source.default_layer, head=HEAD))[2][0]
         self._batch = 1 + (0 if augmentation is None else augmentation.views)
         self._graph = runtime.compile_graph(
             feature_graph(source, [self.place]), precision="fp32", batch_size=self._batch

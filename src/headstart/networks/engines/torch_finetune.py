@@ -53,14 +53,14 @@ class AffineMap:
 class Body:
     """A network without its top.
 
-    ``module`` gives the tensors of ``taps`` from scaled pixels (n, channels, height, width); ``shapes`` are
+    ``module`` gives the tensors of ``layers`` from scaled pixels (n, channels, height, width); ``shapes`` are
     theirs without the images' axis; ``parts`` name its parameters from the input upwards; ``finished``
     makes of the trained module what its maker wants. ``dropout_rng`` is what its dropout draws from, if it
     has a generator of its own.
     """
 
     module: nn.Module
-    taps: tuple[str, ...]
+    layers: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     parts: Sequence[tuple[str, Sequence[str]]]
     finished: Callable[[nn.Module], Any]
@@ -151,7 +151,7 @@ class _Reading(nn.Module):
         self.body, self._pooling = body.module, pooling
         self.register_buffer("mean", tensor(head.mean))
         self.register_buffer("scale", tensor(head.scale))
-        width = sum(n_features(body.shapes[tap], pooling) for tap in body.taps)
+        width = sum(n_features(body.shapes[layer], pooling) for layer in body.layers)
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, head.weight.shape[1])
         with torch.no_grad():
@@ -182,7 +182,7 @@ def _pooled(maps: Tensor, pooling: str) -> Tensor:
 
 
 def _used(reading: nn.Module, image: InputSpec) -> set[str]:
-    """Names of parameters that the logits depend on: what lies above the taps is not learnt."""
+    """Names of parameters that the logits depend on: what lies above the layers is not learnt."""
     pixels = torch.zeros(1, max(image.channels, len(image.mean)), image.height_px, image.width_px)
     reading.eval().requires_grad_(True)
     named = dict(reading.named_parameters())
@@ -190,7 +190,7 @@ def _used(reading: nn.Module, image: InputSpec) -> set[str]:
     return {name for name, grad in zip(named, found, strict=True) if grad is not None}
 
 
-def spec_body(spec: NetworkSpec, weights: Weights, tap: str) -> Body:
+def spec_body(spec: NetworkSpec, weights: Weights, layer: str) -> Body:
     """A network of ours up to a layer.
 
     Parameters
@@ -198,33 +198,33 @@ def spec_body(spec: NetworkSpec, weights: Weights, tap: str) -> Body:
     spec : NetworkSpec
         Its layers.
     weights : dict of str to ndarray
-        In the canonical layout; those of layers above the tap are not used.
-    tap : str
+        In the canonical layout; those of layers above the layer are not used.
+    layer : str
         Layers, joined by ``+``.
 
     Returns
     -------
     Body
-        Finished, it gives the spec up to the last tap, and the weights.
+        Finished, it gives the spec up to the last layer, and the weights.
     """
-    taps = tuple(tap.split(JOIN))
-    last = max(spec.layer_names.index(one) for one in taps)
+    layers = tuple(layer.split(JOIN))
+    last = max(spec.layer_names.index(one) for one in layers)
     cut = replace(spec, layers=spec.layers[: last + 1])
     dropout_rng = torch.Generator()
-    module = _Tapped(spec_module(cut, dropout_rng), taps)
+    module = _WithOutputs(spec_module(cut, dropout_rng), layers)
     parts = spec_parts(cut, module.layers)
     with torch.no_grad():
         for name, value in named_weights(module.layers).items():
             value.copy_(tensor(np.ascontiguousarray(weights[name])))
 
     def finished(trained: nn.Module) -> tuple[NetworkSpec, Weights]:
-        assert isinstance(trained, _Tapped), "the module that was given"
+        assert isinstance(trained, _WithOutputs), "the module that was given"
         found = named_weights(trained.layers)
         return cut, {name: one.detach().numpy().copy(order="C") for name, one in found.items()}
 
     return Body(
         module,
-        taps,
+        layers,
         layer_shapes(cut),
         [(name, [f"layers.{one}" for one in names]) for name, names in parts],
         finished,
@@ -232,17 +232,17 @@ def spec_body(spec: NetworkSpec, weights: Weights, tap: str) -> Body:
     )
 
 
-class _Tapped(nn.Module):
+class _WithOutputs(nn.Module):
     """Layers one after the other, and the outputs of some."""
 
-    def __init__(self, layers: nn.Sequential, taps: tuple[str, ...]) -> None:
+    def __init__(self, layers: nn.Sequential, wanted: tuple[str, ...]) -> None:
         super().__init__()
-        self.layers, self._taps = layers, taps
+        self.layers, self._wanted = layers, wanted
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         found = {}
         for name, layer in self.layers.named_children():
             pixels = layer(pixels)
-            if name in self._taps:
+            if name in self._wanted:
                 found[name] = pixels
-        return [found[tap] for tap in self._taps]
+        return [found[name] for name in self._wanted]

@@ -1,6 +1,6 @@
 """A network of the timm collection opened for fine-tuning, its stages as parts.
 
-In: a timm name, taps. Out: a Body; trained, it is exported as any network of timm is.
+In: a timm name, layers. Out: a Body; trained, it is exported as any network of timm is.
 Owns timm's way to group parameters; imported only when such a network is fine-tuned. Called by finetune.
 """
 
@@ -21,14 +21,14 @@ from headstart.sources.timm.export import Exported, checksum, create_network, de
 __all__ = ["timm_body"]
 
 
-def timm_body(source: Source, tap: str) -> Body:
-    """The network of a source ``timm:NAME``, up to a tap.
+def timm_body(source: Source, layer: str) -> Body:
+    """The network of a source ``timm:NAME``, up to a layer.
 
     Parameters
     ----------
     source : Source
         Its name says which network, its notes of which weights and size.
-    tap : str
+    layer : str
         Stages, or ``embedding``; several joined by ``+``.
 
     Returns
@@ -48,8 +48,8 @@ def timm_body(source: Source, tap: str) -> Body:
             f"source {source.name!r} has other weights than when its graph was made, expected the same; "
             "clear the kept graphs with: headstart cache clear"
         )
-    taps = tuple(tap.split(JOIN))
-    module = _Stages(network, taps, side)
+    layers = tuple(layer.split(JOIN))
+    module = _Stages(network, layers, side)
     groups = group_parameters(network, network.group_matcher(coarse=True))
     parts = [
         (f"part{number}", [f"network.{one}" for one in names]) for number, names in sorted(groups.items())
@@ -59,19 +59,19 @@ def timm_body(source: Source, tap: str) -> Body:
         assert isinstance(trained, _Stages), "the module that was given"
         return describe_network(trained.network.requires_grad_(False), name, side)
 
-    return Body(module, taps, source.taps, parts, finished)
+    return Body(module, layers, source.layers, parts, finished)
 
 
 class _Stages(nn.Module):
-    """The tensors of some taps, and nothing computed above the highest."""
+    """The tensors of some layers, and nothing computed above the highest."""
 
-    def __init__(self, network: Any, taps: tuple[str, ...], side_px: int) -> None:
+    def __init__(self, network: Any, layers: tuple[str, ...], side_px: int) -> None:
         super().__init__()
         self.network: Any = network
-        self._taps, self._side_px = taps, side_px
+        self._layers, self._side_px = layers, side_px
         self._bicubic = network.pretrained_cfg["interpolation"] == "bicubic"
-        stages = [int(one.removeprefix("stage")) for one in taps if one.startswith("stage")]
-        self._indices = [number - 1 for number in stages] if len(stages) == len(taps) else None
+        stages = [int(one.removeprefix("stage")) for one in layers if one.startswith("stage")]
+        self._indices = [number - 1 for number in stages] if len(stages) == len(layers) else None
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         if tuple(pixels.shape[2:]) != (self._side_px,) * 2:  # as the graph enlarges small images
@@ -89,11 +89,11 @@ class _Stages(nn.Module):
             by_stage = dict(zip(sorted(self._indices), found, strict=True))
             return [by_stage[index] for index in self._indices]
         last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
-        return [self._tensor(tap, last, stages) for tap in self._taps]
+        return [self._tensor(layer, last, stages) for layer in self._layers]
 
-    def _tensor(self, tap: str, last: Tensor, stages: list[Tensor]) -> Tensor:
-        if tap == "embedding":
+    def _tensor(self, layer: str, last: Tensor, stages: list[Tensor]) -> Tensor:
+        if layer == "embedding":
             return self.network.forward_head(last, pre_logits=True)  # type: ignore[no-any-return]
-        if tap == "logits":
+        if layer == "logits":
             return self.network.forward_head(last)  # type: ignore[no-any-return]
-        return last if tap == "features" else stages[int(tap.removeprefix("stage")) - 1]
+        return last if layer == "features" else stages[int(layer.removeprefix("stage")) - 1]

@@ -1,4 +1,4 @@
-"""Networks of the timm collection as graphs: weights had or an error, every stage a tap, frozen whole.
+"""Networks of the timm collection as graphs: weights had or an error, every stage a layer, frozen whole.
 
 In: a timm name or a local folder. Out: an ONNX network on normalised pixels, and what its makers say.
 Owns the package timm, so it is imported by pretrained alone, the first time a network is asked for.
@@ -39,12 +39,12 @@ _CLOSE = 1e-3  # relative: rounding stays far below, a wrong graph far above
 class Exported:
     """A network as its makers describe it, and its graph.
 
-    ``graph`` takes float32 (n, 3, *size), normalised, and gives the tensors that ``taps`` names
-    with their shapes; ``classes`` are those of the tap ``logits``, None without one.
+    ``graph`` takes float32 (n, 3, *size), normalised, and gives the tensors that ``layers`` names
+    with their shapes; ``classes`` are those of the layer ``logits``, None without one.
     """
 
     graph: onnx.ModelProto
-    taps: Mapping[str, tuple[int, ...]]
+    layers: Mapping[str, tuple[int, ...]]
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -138,16 +138,16 @@ def describe_network(network: Any, name: str, side_px: int) -> Exported:
         If it cannot be exported at this size.
     """
     config = network.pretrained_cfg
-    graph, taps = _graph(network, name, (side_px, side_px))
+    graph, layers = _graph(network, name, (side_px, side_px))
     return Exported(
         graph=graph,
-        taps=taps,
+        layers=layers,
         size=(side_px, side_px),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"] if config["interpolation"] == "bicubic" else "bilinear",
         crop_share=float(config["crop_pct"] or 1.0),
-        classes=_classes(network) if "logits" in taps else None,
+        classes=_classes(network) if "logits" in layers else None,
         n_parameters=sum(one.numel() for one in network.parameters()),
         licence=str(config.get("license") or "not stated"),
         checksum=checksum(network),
@@ -282,7 +282,7 @@ class _Tapped(nn.Module):
 def _graph(
     network: Any, name: str, size: tuple[int, int]
 ) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
-    """The network's graph, and its taps with their shapes."""
+    """The network's graph, and its layers with their shapes."""
     try:
         tapped, example = (
             _Tapped(network).eval(),

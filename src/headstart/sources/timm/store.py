@@ -1,6 +1,6 @@
 """Networks that others trained, as Sources: exported once by torch, kept as graphs, run without it after.
 
-In: a timm name, a local folder, or a network to draw at random. Out: a Source with a tap at every stage.
+In: a timm name, a local folder, or a network to draw at random. Out: a Source with a layer at every stage.
 Must not import torch or timm but through networks.timm_source, when no graph is kept. Called by sources.
 """
 
@@ -92,7 +92,7 @@ def find_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: 
     Returns
     -------
     Network
-        Its graph gives every tap.
+        Its graph gives every layer.
 
     Raises
     ------
@@ -173,36 +173,36 @@ def _source(network: Network, spec: InputSpec, name: str) -> Source:
     """The network behind our input."""
     about, (height, width) = network.about, network.size
     graph = adopt(onnx.ModelProto.FromString(network.graph), spec, network.size)
-    taps = {tap: tuple(shape) for tap, shape in about["taps"].items()}
+    layers = {layer: tuple(shape) for layer, shape in about["taps"].items()}
     identity = f"{about['sha256']} {spec}"
     classes = about["classes"]
-    last = [tap for tap in taps if tap != "logits"][-1]
+    last = [layer for layer in layers if layer != "logits"][-1]
     return Source(
         name,
         graph.SerializeToString(deterministic=True),
         spec,
-        taps,
+        layers,
         last,
         hashlib.sha256(identity.encode()).hexdigest(),
         None if classes is None else tuple(classes),
         "fp32",
-        _candidates(taps),
+        _candidates(layers),
         max(1, min(64, _BATCH_PIXELS // (height * width))),
         {key: about[key] for key in ("n_parameters", "gflops", "licence", "checksum")} | {"size_px": height},
     )
 
 
-def _candidates(taps: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], ...]:
-    """Taps and poolings worth a trial: rows neither too short to tell much nor too long to fit fast."""
+def _candidates(layers: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], ...]:
+    """Layers and poolings worth a trial: rows neither too short to tell much nor too long to fit fast."""
     found = []
-    maps = [tap for tap, shape in taps.items() if len(shape) > 1]
+    maps = [layer for layer, shape in layers.items() if len(shape) > 1]
     joined = JOIN.join(maps[-2:]) if len(maps) > 1 else ""
-    for tap in (*maps[-_LAST_STAGES:], *([joined] if joined else [])):
-        width = sum(taps[part][0] for part in tap.split(JOIN))
+    for layer in (*maps[-_LAST_STAGES:], *([joined] if joined else [])):
+        width = sum(layers[part][0] for part in layer.split(JOIN))
         for pooling, cells in (("avg", 1), ("grid2", 4)):
             if _FEW_FEATURES <= width * cells <= _MOST_FEATURES:
-                found.append((tap, pooling))
-    return (*found, *((tap, "flat") for tap, shape in taps.items() if len(shape) == 1))
+                found.append((layer, pooling))
+    return (*found, *((layer, "flat") for layer, shape in layers.items() if len(shape) == 1))
 
 
 def _identity(name: str) -> str:
@@ -246,7 +246,7 @@ def _about(name: str, exported: Exported, graph: bytes) -> dict[str, Any]:
     return {
         "name": name,
         "sha256": hashlib.sha256(graph).hexdigest(),
-        "taps": {tap: list(shape) for tap, shape in exported.taps.items()},
+        "taps": {layer: list(shape) for layer, shape in exported.layers.items()},
         "size": list(exported.size),
         "mean": list(exported.mean),
         "std": list(exported.std),

@@ -327,7 +327,7 @@ class Finetuner:
         source, place = opened.source, opened.place
         graph = onnx.ModelProto.FromString(source.graph)
         builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(pooling.JOIN)))
-        name = opened.head.append(builder, pooling.read(builder, source.taps, *place))
+        name = opened.head.append(builder, pooling.read(builder, source.layers, *place))
         compiled = runtime.compile_graph(
             builder.model([name]), precision="fp32", batch_size=source.batch_size
         )

@@ -95,7 +95,7 @@ def attempt(
     begun, manifest = perf_counter(), learnt.model.manifest
     pool = replace(parts.fit, splits=None)
     probe = replace(
-        wanted, tap=manifest.source["tap"], pooling=manifest.source["pooling"], head=manifest.head["name"]
+        wanted, layer=manifest.source["tap"], pooling=manifest.source["pooling"], head=manifest.head["name"]
     )
     reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
     tuner = Finetuner(reader, Chooser(reader, probe), opening, options.progress)
@@ -126,13 +126,13 @@ def _model(
 ) -> Learnt:
     """The trained network as a model; its probabilities are calibrated on the images that decided."""
     place = opened.place
-    rows = extract(parts.fit, opened.source, tap=place[0], pooling=place[1])
+    rows = extract(parts.fit, opened.source, layer=place[0], pooling=place[1])
     codes, head, held, scores = parts.fit.codes(dataset.classes), opened.head, None, {}
     probs, best = None, decision.best
     if best is not None and best.logits is not None and decision.truth is not None:
         head = _calibrated(head, best.logits, decision.truth)
     if parts.held is not None:
-        watched = extract(parts.held, opened.source, tap=place[0], pooling=place[1])
+        watched = extract(parts.held, opened.source, layer=place[0], pooling=place[1])
         held_codes = parts.held.codes(dataset.classes)
         held, probs = (watched, held_codes), head.probabilities(watched)
         scores["val_accuracy"] = float((probs.argmax(axis=1) == held_codes).mean())

@@ -103,7 +103,7 @@ def open_and_train(
     ----------
     source : Source
         Of ours or of timm's.
-    place : (tap, pooling)
+    place : (layer, pooling)
         Where the head reads.
     start : AffineMap
         From `starting_head`.

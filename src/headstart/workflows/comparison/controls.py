@@ -43,7 +43,7 @@ def frozen_controls(
         By the names that tables show. Raw pixels get kernel ridge, the strongest plain classifier
         on them.
     """
-    raw = replace(options, tap=None, pooling="flat", head="kernel")
+    raw = replace(options, layer=None, pooling="flat", head="kernel")
     return {
         "random frozen": probe(random_source(spec, seed), pool, asked, options),
         "raw pixels": probe(open_source("pixels", pool), pool, asked, raw),

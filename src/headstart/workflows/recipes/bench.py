@@ -55,7 +55,7 @@ class Bench:
 
     def answers(self, place: Place) -> Array:
         """Features of the test images."""
-        return extract(self.test, self.source, tap=place[0], pooling=place[1], options=self.options)
+        return extract(self.test, self.source, layer=place[0], pooling=place[1], options=self.options)
 
     def asked(self, learnt: Learnt) -> Array:
         """The saved model's answers on the test images, asked once."""

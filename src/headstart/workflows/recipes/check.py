@@ -12,18 +12,26 @@ from typing import Any
 from headstart.errors import nearest
 from headstart.records import TrainSettings
 
-__all__ = ["kind_of", "recipe_faults"]
+__all__ = ["kind_of", "recipe_faults", "with_present_keys"]
+
+_OLDER = {
+    "tap": "layer",
+    "textbook_tap": "textbook_layer",
+    "source_view": "source_subset",
+    "target_view": "target_subset",
+}
+"""Keys of recipes written before 2026-11-29, and what they are called now."""
 
 
 _SETTINGS = {field.name: type(field.default) for field in fields(TrainSettings)}
 
 
 _TABLES: Mapping[str, Mapping[str, Any]] = {
-    "data": {"default": str, "source_view": str, "target_view": str},
+    "data": {"default": str, "source_subset": str, "target_subset": str},
     "network": {"name": str, "engine": str},
     "training": _SETTINGS,
     "few_labels": _SETTINGS,
-    "probe": {"tap": str, "textbook_tap": str, "head": str},
+    "probe": {"layer": str, "textbook_layer": str, "head": str},
     "study": {"labels_per_class": list, "draws": int, "collapse": bool},
 }
 
@@ -41,8 +49,8 @@ _LETTERS_TABLES: Mapping[str, Mapping[str, Any]] = {
     "data": {"source": str, "default": str, "test": str},
     "network": {"name": str, "engine": str, "augment": str},
     "training": _SETTINGS,
-    "probe": {"tap": str, "head": str, "policy": str, "augment": str, "views": int},
-    "textbook": {"tap": str, "head": str, "crop_share": float},
+    "probe": {"layer": str, "head": str, "policy": str, "augment": str, "views": int},
+    "textbook": {"layer": str, "head": str, "crop_share": float},
     "textbook_training": _SETTINGS,
     "scratch": _SETTINGS,
 }
@@ -60,7 +68,7 @@ _PUBLISHED = {"what": str, "accuracy": float, "n_test": int, "source": str}
 _TEXTS = ("title", "summary")
 
 
-_OPTIONAL = {"textbook_tap", "collapse", *_SETTINGS}
+_OPTIONAL = {"textbook_layer", "collapse", *_SETTINGS}
 
 
 _COUNTS = ("draws", "views", "size_px", "first_test_images", "labels_per_class", "n_test")
@@ -74,6 +82,16 @@ _WORDS = {
     list: "a list of whole numbers, each at least 1",
     dict: "a table",
 }
+
+
+def with_present_keys(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with keys of older recipes under their present names; one that has both keeps both."""
+    return {
+        name: {key if (new := _OLDER.get(key, key)) in table else new: value for key, value in table.items()}
+        if isinstance(table, dict)
+        else table
+        for name, table in document.items()
+    }
 
 
 def kind_of(document: Mapping[str, Any]) -> str:

@@ -240,8 +240,8 @@ def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
 
 def _textbook_place(source: Source) -> Place:
     """The last maps, averaged."""
-    maps = [tap for tap, shape in source.taps.items() if len(shape) > 1]
-    return (maps[-1], "avg") if maps else (source.default_tap, "flat")
+    maps = [layer for layer, shape in source.layers.items() if len(shape) > 1]
+    return (maps[-1], "avg") if maps else (source.default_layer, "flat")
 
 
 def _controls(bench: Bench) -> dict[str, Strategy]:

@@ -33,7 +33,7 @@ from headstart.workflows.train.store import trained_network
 __all__ = ["Letters", "run_letters"]
 
 _TEXTBOOK = "textbook"
-_COMPARED = ("block", "hidden")  # taps behind a ReLU
+_COMPARED = ("block", "hidden")  # layers behind a ReLU
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _parts(recipe: LettersRecipe, engine: str | None, seed: int, keep: bool, opt
 
     ours, plain = trained(recipe.training, True), trained(recipe.textbook_training, False)
     source = ours.model.source(f"{recipe.network} trained on {digits.name}")
-    probe = Probe(recipe.tap, "flat", recipe.head, parse_augmentation(recipe.views_augment, recipe.views))
+    probe = Probe(recipe.layer, "flat", recipe.head, parse_augmentation(recipe.views_augment, recipe.views))
     return _Parts(
         recipe,
         ours,
@@ -200,7 +200,7 @@ def _inverted(model: Model, recipe: LettersRecipe) -> Source:
 
 def _textbook(parts: _Parts, pool: Dataset, asked: Dataset) -> Strategy:
     reader = Reader(parts.textbook, pool, asked, parts.options)
-    return chosen_probe(reader, Probe(parts.recipe.textbook_tap, "flat", parts.recipe.textbook_head))
+    return chosen_probe(reader, Probe(parts.recipe.textbook_layer, "flat", parts.recipe.textbook_head))
 
 
 def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
@@ -246,8 +246,8 @@ def _left_out_table(parts: _Parts, dataset: Dataset, alone: Report) -> PlainTabl
 
 
 def _configurations(parts: _Parts, dataset: Dataset) -> Choice:
-    """Taps, heads and strengths compared on the letters alone, one left out at a time."""
-    places = [(name, "flat") for name in parts.source.taps if name.startswith(_COMPARED)]
+    """Layers, heads and strengths compared on the letters alone, one left out at a time."""
+    places = [(name, "flat") for name in parts.source.layers if name.startswith(_COMPARED)]
     reader = Reader(parts.source, dataset, dataset, parts.options)
     reader.read(places)
     return choose(
@@ -265,7 +265,7 @@ def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
         title="Configurations compared, on the letters alone",
         caption=f"Leave-one-out cross-validation on the {compared.n_images} letters without augmentation, "
         f"{compared.n_tried} candidates, the least loss first. So few letters hardly show a difference: "
-        f"the recipe's own ({recipe.head} on {recipe.tap}, {recipe.views} augmented copies) was "
+        f"the recipe's own ({recipe.head} on {recipe.layer}, {recipe.views} augmented copies) was "
         "selected on digits.",
     )
 

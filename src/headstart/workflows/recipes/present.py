@@ -122,14 +122,14 @@ def _figures(accuracy: float, n_test: int) -> tuple[str, str, str]:
 
 def frozen_facts(bench: Bench, learnt: Learnt, command: str, seconds: float) -> dict[str, str]:
     """What is necessary to get the figures again."""
-    head, tap = learnt.model.manifest.head, learnt.model.manifest.source
+    head, layer = learnt.model.manifest.head, learnt.model.manifest.source
     return {
         "command": command,
         "source": about_source(bench.source),
         "source_fingerprint": bench.source.fingerprint,
         "data": f"{bench.train.name}, fingerprint of the training images {bench.train.fingerprint}",
         "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "head": f"{about_head(head)} on {tap['tap']}, {tap['pooling']}",
+        "head": f"{about_head(head)} on {layer['tap']}, {layer['pooling']}",
         "seed": str(bench.seed),
         **made_with(),
         "everything": f"{seconds:.1f} s",

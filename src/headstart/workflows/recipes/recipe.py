@@ -15,7 +15,7 @@ from typing import Any
 
 from headstart.errors import RecipeError, nearest
 from headstart.records import TrainSettings
-from headstart.workflows.recipes.check import kind_of, recipe_faults
+from headstart.workflows.recipes.check import kind_of, recipe_faults, with_present_keys
 
 __all__ = [
     "FrozenRecipe",
@@ -37,14 +37,14 @@ class Recipe:
     title: str
     summary: str
     data: str
-    source_view: str
-    target_view: str
+    source_subset: str
+    target_subset: str
     network: str
     engine: str
     training: TrainSettings
     few_labels: TrainSettings
-    tap: str
-    textbook_tap: str | None
+    layer: str
+    textbook_layer: str | None
     head: str
     labels_per_class: tuple[int, ...]
     draws: int
@@ -99,7 +99,7 @@ class LettersRecipe:
     """A network trained on one dataset, frozen, taught the few images of another, judged by a third.
 
     ``augment`` is what the network's training images go through, ``views_augment`` and ``views`` what the
-    few images do. The textbook's way has a network, a preparation and a tap of its own.
+    few images do. The textbook's way has a network, a preparation and a layer of its own.
     """
 
     name: str
@@ -112,12 +112,12 @@ class LettersRecipe:
     engine: str
     augment: str
     training: TrainSettings
-    tap: str
+    layer: str
     head: str
     policy: str
     views_augment: str
     views: int
-    textbook_tap: str
+    textbook_layer: str
     textbook_head: str
     crop_share: float
     textbook_training: TrainSettings
@@ -168,6 +168,7 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
             f"recipe {name!r} is not TOML ({error}), expected a recipe as TOML; "
             "see one with: headstart recipes show parity"
         ) from error
+    document = with_present_keys(document)
     if faults := recipe_faults(document):
         raise RecipeError(
             f"recipe {name!r} is malformed ({'; '.join(faults)}), expected the tables and keys of a recipe; "
@@ -254,12 +255,12 @@ def _letters_recipe(name: str, document: Mapping[str, Any]) -> LettersRecipe:
         engine=network["engine"],
         augment=network["augment"],
         training=TrainSettings(**document["training"]),
-        tap=probe["tap"],
+        layer=probe["layer"],
         head=probe["head"],
         policy=probe["policy"],
         views_augment=probe["augment"],
         views=probe["views"],
-        textbook_tap=textbook["tap"],
+        textbook_layer=textbook["layer"],
         textbook_head=textbook["head"],
         crop_share=textbook["crop_share"],
         textbook_training=TrainSettings(**document["textbook_training"]),
@@ -274,14 +275,14 @@ def _recipe(name: str, document: Mapping[str, Any]) -> Recipe:
         title=document["title"],
         summary=document["summary"].strip(),
         data=data["default"],
-        source_view=data["source_view"],
-        target_view=data["target_view"],
+        source_subset=data["source_subset"],
+        target_subset=data["target_subset"],
         network=network["name"],
         engine=network["engine"],
         training=TrainSettings(**document["training"]),
         few_labels=TrainSettings(**document["few_labels"]),
-        tap=document["probe"]["tap"],
-        textbook_tap=document["probe"].get("textbook_tap"),
+        layer=document["probe"]["layer"],
+        textbook_layer=document["probe"].get("textbook_layer"),
         head=document["probe"]["head"],
         labels_per_class=tuple(study["labels_per_class"]),
         draws=study["draws"],

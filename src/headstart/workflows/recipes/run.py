@@ -134,7 +134,7 @@ def run_recipe(
     transferred = learn_head(
         frozen,
         run.target,
-        Probe(recipe.tap, "flat", recipe.head),
+        Probe(recipe.layer, "flat", recipe.head),
         seed=options.seed,
         options=options.extraction,
     )
@@ -227,7 +227,7 @@ def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
     """Split first, look twice: an image that one half tests on, neither half learns from."""
     whole = with_test_split(load(options.data or recipe.data), options.seed)
     source, target = (
-        apply_subset(whole, view) if view else whole for view in (recipe.source_view, recipe.target_view)
+        apply_subset(whole, view) if view else whole for view in (recipe.source_subset, recipe.target_subset)
     )
     for half in (source, target):
         check_same_classes(half.split("train"), half.split("test"))
@@ -239,14 +239,14 @@ def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
 
 
 def _check_names(recipe: Recipe, source: Dataset) -> None:
-    """Find a wrong tap or head before anything is trained."""
+    """Find a wrong layer or head before anything is trained."""
     make_head(recipe.head)
     spec = architecture(recipe.network, native_input(source), len(source.classes))
-    for tap in (recipe.tap, recipe.textbook_tap):
-        if tap is not None and tap not in spec.layer_names:
+    for layer in (recipe.layer, recipe.textbook_layer):
+        if layer is not None and layer not in spec.layer_names:
             raise UnknownLayerError(
-                f"layer {tap!r} is unknown, expected one of network {recipe.network!r}, "
-                f"{nearest(tap, spec.layer_names)}"
+                f"layer {layer!r} is unknown, expected one of network {recipe.network!r}, "
+                f"{nearest(layer, spec.layer_names)}"
             )
 
 
@@ -280,7 +280,7 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Table, tuple
     With all labels the probe is the saved model itself.
     """
     options, recipe = run.options, run.recipe
-    features = FeatureOptions(recipe.tap, "flat", recipe.head, options.extraction)
+    features = FeatureOptions(recipe.layer, "flat", recipe.head, options.extraction)
     by_features = probe(source.model.source(), run.train, run.test, features)
 
     def probed(learn: NDArray[np.intp], asked: NDArray[np.intp], seed: int) -> Array:
@@ -292,8 +292,8 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Table, tuple
     tuner = _finetuner(run, source)
     if tuner is not None:
         strategies |= opened_strategies(tuner)
-    if recipe.textbook_tap and options.controls:
-        textbook = replace(features, tap=recipe.textbook_tap)
+    if recipe.textbook_layer and options.controls:
+        textbook = replace(features, layer=recipe.textbook_layer)
         strategies["textbook probe"] = probe(source.model.source(), run.train, run.test, textbook)
     if options.controls:
         spec = source.model.manifest.network
@@ -307,7 +307,7 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Table, tuple
         if recipe.collapse:
             answers = source.model.probabilities(run.test, runtime_name=options.runtime)
             strategies["collapse"] = collapse(
-                answers, source.model.classes, recipe.target_view, run.train.classes
+                answers, source.model.classes, recipe.target_subset, run.train.classes
             )
     budgets = recipe.labels_per_class if options.controls or tuner else ()
     protocol = replace(
@@ -325,7 +325,7 @@ def _finetuner(run: _Run, source: Learnt) -> Finetuner | None:
     if options.opening is None:
         return None
     reader = Reader(source.model.source(), run.train, run.test, options.extraction)
-    chooser = Chooser(reader, Probe(recipe.tap, "flat", recipe.head))
+    chooser = Chooser(reader, Probe(recipe.layer, "flat", recipe.head))
     return Finetuner(reader, chooser, options.opening, options.progress)
 
 
@@ -363,7 +363,7 @@ def _facts(run: _Run, source: Learnt, transferred: Learnt, seconds: float) -> di
         "target_data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
         "source_fingerprint": source.model.manifest.source_fingerprint,
         "model_fingerprint": transferred.model.manifest.source_fingerprint,
-        "head": f"{about_head(transferred.model.manifest.head)} at layer {run.recipe.tap}",
+        "head": f"{about_head(transferred.model.manifest.head)} at layer {run.recipe.layer}",
         "engine": f"{run.engine}, features by {run.options.runtime}",
         "seed": str(run.options.seed),
         **made_with(run.engine),

@@ -65,7 +65,7 @@ def factors_of(trials: Sequence[FeatureTrial]) -> tuple[Factor, ...]:
 
     Notes
     -----
-    Preparation, tap, pooling, head and views are compared at their best strength: what a user who
+    Preparation, layer, pooling, head and views are compared at their best strength: what a user who
     leaves strengths to the head would see. A strength is compared within its head.
     """
     plain = [one for one in trials if one.augment == NO_VIEWS]
@@ -74,7 +74,7 @@ def factors_of(trials: Sequence[FeatureTrial]) -> tuple[Factor, ...]:
     both = _settled([one for one in trials if (one.where, one.head) in viewed])
     found = [
         _factor("preparation", settled, lambda one: one.where.policy),
-        _factor("tap", settled, lambda one: one.where.tap),
+        _factor("layer", settled, lambda one: one.where.layer),
         _factor("pooling", settled, lambda one: one.where.pooling),
         _factor("head", settled, lambda one: one.head),
         _factor("views", both, lambda one: one.augment),

@@ -1,4 +1,4 @@
-"""The search over features: preparation, tap, pooling, head, strength and views, every combination of them.
+"""The search over features: preparation, layer, pooling, head, strength and views, every combination of them.
 
 In: a source under each preparation, and training images. Out: every trial, the best first; what mattered;
 and an estimate of the whole search by nested cross-validation, since the best score of many flatters.
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _GLANCED = 16  # images by which two places are first compared
-_MOST_FEATURES = 4_096  # of a tap that nobody named as worth trying
+_MOST_FEATURES = 4_096  # of a layer that nobody named as worth trying
 _POLICY_SHARE = 0.25  # of a budget, within which features of further preparations are computed
 _LEAST_OUTER = 2  # outer folds that are always judged: one tells nothing of its own spread
 
@@ -64,7 +64,7 @@ def tune_features(
     options: Extraction = PLAIN,
     budget_s: float | None = None,
 ) -> FeatureTuning:
-    """Try every preparation, tap, pooling, head and strength, and views of the best few places.
+    """Try every preparation, layer, pooling, head and strength, and views of the best few places.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def tune_arrays(
     >>> noise = rng.normal(size=(60, 4)).astype(np.float32)
     >>> tables = {Where("squish", "first", "avg"): noise, Where("squish", "last", "avg"): good}
     >>> found = tune_arrays(tables, np.repeat(["ant", "bee"], 30))
-    >>> found.best.where.tap, found.nested.value > 0.9
+    >>> found.best.where.layer, found.nested.value > 0.9
     ('last', True)
     """
     search = FeatureSearch(dict(features), labels, groups, tuple(heads), seed)
@@ -192,7 +192,7 @@ def tune_arrays(
 
 
 def places_to_try(source: Source) -> list[tuple[str, str]]:
-    """Where features of a source may be read: its candidates, or every tap below its last.
+    """Where features of a source may be read: its candidates, or every layer below its last.
 
     Parameters
     ----------
@@ -201,16 +201,16 @@ def places_to_try(source: Source) -> list[tuple[str, str]]:
 
     Returns
     -------
-    list of (tap, pooling)
-        The default tap comes first. Without candidates, maps of more than 4,096 values are read in a grid.
+    list of (layer, pooling)
+        The default layer comes first. Without candidates, maps of more than 4,096 values are read in a grid.
     """
-    default = source.default_tap
+    default = source.default_layer
     if source.candidates:
         return sorted(source.candidates, key=lambda place: place[0] != default)
     found = [(default, "flat")]
-    for tap in [name for name in list(source.taps)[:-1] if name != default]:
-        small = len(source.taps[tap]) == 1 or prod(source.taps[tap]) <= _MOST_FEATURES
-        found.append((tap, "flat" if small else "grid2"))
+    for layer in [name for name in list(source.layers)[:-1] if name != default]:
+        small = len(source.layers[layer]) == 1 or prod(source.layers[layer]) <= _MOST_FEATURES
+        found.append((layer, "flat" if small else "grid2"))
     return found
 
 
@@ -230,7 +230,7 @@ def _tuned(
         where, head, _ = plain[len(ways)]
         left_out += (
             f"{len(plain) - len(ways)} of {len(plain)} combinations of place and head, from {head} on "
-            f"{where.tap}, {where.pooling}, {where.policy} on (for want of time)",
+            f"{where.layer}, {where.pooling}, {where.policy} on (for want of time)",
         )
     for part in parts[1:]:
         needed = clock.dearest("outer", 1) + len(found) * fit_seconds(clock)

@@ -79,7 +79,7 @@ def feature_summary(asked: SearchSetting, found: FeatureTuning) -> str:
     return (
         f"{len(found.trials):,} ways to use {short_name(asked.name)}, frozen, tried on {found.n_images:,} "
         f"training images: {len({where.policy for where in wheres})} preparation(s), "
-        f"{len({(where.tap, where.pooling) for where in wheres})} place(s) to read, "
+        f"{len({(where.layer, where.pooling) for where in wheres})} place(s) to read, "
         f"{len({trial.head for trial in found.trials})} head(s) at all their strengths, "
         f"{len({trial.augment for trial in found.trials}) - 1} augmentation(s) of the best places."
     )
@@ -126,7 +126,7 @@ def trials_table(found: FeatureTuning) -> PlainTable:
         f"Leave-one-out cross-validation on {found.n_images:,} training images, whole clusters of copies and "
         "groups at a time; each line with the strength that its head chooses, ranked by loss. "
         f"{max(len(best) - _SHOWN, 0):,} more follow.",
-        ("head, tap, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
+        ("head, layer, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
         tuple(lines),
     )
 

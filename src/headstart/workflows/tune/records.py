@@ -20,7 +20,7 @@ class Where(NamedTuple):
     """How images are prepared, and where features are read."""
 
     policy: str
-    tap: str
+    layer: str
     pooling: str
 
 
@@ -49,7 +49,7 @@ class FeatureTrial:
     def title(self) -> str:
         """For tables and sentences."""
         views = "" if self.augment == NO_VIEWS else f", views {self.augment}"
-        return f"{self.head} on {self.where.tap}, {self.where.pooling}, {self.where.policy}{views}"
+        return f"{self.head} on {self.where.layer}, {self.where.pooling}, {self.where.policy}{views}"
 
     @property
     def way(self) -> Way:

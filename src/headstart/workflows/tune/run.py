@@ -346,7 +346,7 @@ def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[
 
 def _transfer_command(asked: SearchSetting, best: FeatureTrial) -> str:
     words = ["headstart", "transfer", asked.name, asked.data, "-o", "MODEL"]
-    words += ["--layer", best.where.tap, "--pooling", best.where.pooling, "--head", best.head]
+    words += ["--layer", best.where.layer, "--pooling", best.where.pooling, "--head", best.head]
     words += ["--policy", best.where.policy]
     if best.augment != NO_VIEWS:
         words += ["--augment", best.augment, "--views", str(asked.search.views or _VIEWS)]

@@ -109,7 +109,7 @@ def copy_features(
             rows = extract_all(
                 dataset,
                 sources[policy],
-                [(where.tap, where.pooling) for where in here],
+                [(where.layer, where.pooling) for where in here],
                 view=View(augmentation, seed, number),
                 options=options,
             )
