@@ -21,8 +21,9 @@ from machine import facts
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
 from headstart.data.splits import nested_subsets
+from headstart.evaluation.records import Score
 from headstart.heads.registry import HEADS
-from headstart.records import Score, Source
+from headstart.records import Source
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.places import CHOSEN, Probe

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.compare import holm, mcnemar, paired_difference, verdict
-from headstart.records import Difference
+from headstart.evaluation.records import Difference
 
 
 def _pair(both, only_a, only_b, neither):

@@ -14,19 +14,11 @@ from headstart.errors import HeadstartError, SettingError, ShapeError
 from headstart.graph import run as runtime
 from headstart.graph.build import with_outputs
 from headstart.graph.layers import network_graph
+from headstart.networks.contract import Network
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.engines.registry import ENGINES, make_network
 from headstart.networks.specs import ARCHITECTURES, architecture, layer_shapes
-from headstart.records import (
-    Codes,
-    Images,
-    InputSpec,
-    LayerSpec,
-    Network,
-    NetworkSpec,
-    TrainSettings,
-    Weights,
-)
+from headstart.records import Codes, Images, InputSpec, LayerSpec, NetworkSpec, TrainSettings, Weights
 
 GREY = InputSpec(8, 8, 1)
 SETTINGS = TrainSettings(precision="fp32")

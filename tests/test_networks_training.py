@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, ShapeError
+from headstart.networks.contract import Network
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import fit, measure
-from headstart.records import Array, Codes, Images, InputSpec, Network, NetworkSpec, TrainSettings, Weights
+from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, TrainSettings, Weights
 
 SPEC = architecture("mlp", InputSpec(8, 8, 1), 10)
 Data = tuple[Images, Codes]

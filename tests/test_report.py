@@ -15,19 +15,11 @@ import numpy as np
 import pytest
 
 from headstart.errors import SettingError
-from headstart.records import (
-    ClassScore,
-    Comparison,
-    Curve,
-    Difference,
-    Evaluation,
-    Figure,
-    Report,
-    Row,
-    Score,
-)
+from headstart.evaluation.records import ClassScore, Difference, Evaluation, Score
+from headstart.records import Curve
 from headstart.report import figures, page
 from headstart.report import svg as diagrams
+from headstart.report.records import Comparison, Figure, Report, Row
 
 BUDGETS = (1, 5, 10, 50, None)
 ACCURACIES = {

@@ -15,24 +15,18 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from headstart.errors import SettingError, ShapeError
-from headstart.records import (
+from headstart.evaluation.records import (
     Calibration,
     ClassScore,
-    Comparison,
-    Curve,
     Difference,
     Evaluation,
-    Factor,
-    Gallery,
     ReliabilityBin,
-    Report,
-    ReportImage,
-    Row,
-    Scatter,
     Score,
 )
+from headstart.records import Curve
 from headstart.report import page, scatter
 from headstart.report import svg as diagrams
+from headstart.report.records import Comparison, Factor, Gallery, Report, ReportImage, Row, Scatter
 from headstart.report.scales import Scale, round_scale
 from test_report import Reader
 

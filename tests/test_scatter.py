@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE, trustworthiness
 
 from headstart.errors import DataError, SettingError, ShapeError
-from headstart.records import Scatter
+from headstart.report.records import Scatter
 from headstart.workflows import feature_map as scatter
 from headstart.workflows.feature_map import feature_scatter
 

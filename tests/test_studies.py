@@ -12,7 +12,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays, load
 from headstart.errors import DataError, SettingError
 from headstart.models.model import Model
-from headstart.records import Report, TrainSettings
+from headstart.records import TrainSettings
+from headstart.report.records import Report
 from headstart.sources.registry import open_source
 from headstart.strategies import fits
 from headstart.strategies.places import Probe

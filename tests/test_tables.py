@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from headstart.evaluation.metrics import evaluate
+from headstart.evaluation.records import Score
 from headstart.interfaces.cli.tables import cache_table, evaluation_table, pairs, result_table
-from headstart.records import Report, Row, Score
 from headstart.report.columns import aligned
 from headstart.report.json import to_json
+from headstart.report.records import Report, Row
 from headstart.system.cache import Entry
 
 

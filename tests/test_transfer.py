@@ -18,8 +18,9 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError, UnknownLayerError
 from headstart.evaluation.intervals import cross_validated, wilson
 from headstart.models.model import open_model
-from headstart.records import Report, Source
+from headstart.records import Source
 from headstart.report.page import render
+from headstart.report.records import Report
 from headstart.sources.features import PLAIN, Extraction, extract
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import Chooser, Reader, chosen_probe

@@ -25,10 +25,11 @@ from headstart.data.images.prepare import prepare
 from headstart.data.readers.load import from_arrays, load
 from headstart.graph import layers
 from headstart.heads.registry import make_head
+from headstart.networks.contract import Network
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import fit
-from headstart.records import InputSpec, Network, TrainSettings
+from headstart.records import InputSpec, TrainSettings
 from headstart.sources.features import extract
 from headstart.sources.networks import spec_source
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,36 +19,17 @@ __all__ = [
     "ROLES",
     "Answered",
     "Array",
-    "Calibration",
-    "ClassScore",
     "Codes",
-    "Comparison",
     "Curve",
-    "Detection",
-    "Difference",
     "Epoch",
-    "Evaluated",
-    "Evaluation",
-    "Factor",
-    "Figure",
-    "Gallery",
     "Holdout",
     "Images",
     "InputSpec",
     "LayerSpec",
-    "Network",
     "NetworkSpec",
-    "PlainTable",
-    "ReliabilityBin",
-    "Report",
-    "ReportImage",
-    "Row",
-    "Scatter",
-    "Score",
     "Seen",
     "Source",
     "TrainSettings",
-    "Trainable",
     "Weights",
 ]
 
@@ -184,56 +165,6 @@ class Epoch:
     seconds: float
 
 
-class Trainable(Protocol):
-    """What the training loop needs. Images are uint8 (n, h, w, c), labels int64 codes."""
-
-    engine: str
-
-    def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
-        """Make the optimizer for the parts that are not frozen; ``n_steps`` are to come, 0 if unknown."""
-        ...
-
-    def train_step(
-        self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
-    ) -> tuple[Array, NDArray[np.bool_]]:
-        """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
-        ...
-
-    def logits(self, images: Images) -> Array:
-        """Outputs of the last layer without dropout, (n, n_classes)."""
-        ...
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """All that training changes, for `load_state` of an equal network after the same `start`."""
-        ...
-
-    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a state, to the bit."""
-        ...
-
-    def weights(self) -> Weights:
-        """A copy of all weights in the canonical layout; of their running mean while there is one."""
-        ...
-
-    def load_weights(self, weights: Weights) -> None:
-        """Take weights in the canonical layout; names and shapes must match exactly."""
-        ...
-
-
-class Network(Trainable, Protocol):
-    """A trainable network in some engine, built from a spec."""
-
-    spec: NetworkSpec
-
-    def freeze(self, through: str) -> None:
-        """Stop learning in every layer up to and including ``through``."""
-        ...
-
-    def replace_head(self, n_classes: int, seed: int) -> None:
-        """Put a new last dense layer, freshly drawn, in place of the old one."""
-        ...
-
-
 @dataclass(frozen=True)
 class Holdout:
     """A test set held out of a dataset: the share wanted (0 - 1), the seed, how many images it has."""
@@ -324,82 +255,6 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Score:
-    """An estimate with its 95 % interval and the number of images behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference of accuracies (0 - 1) with its 95 % interval and two-sided p-value."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """Precision, recall and F1 of one class on the test images."""
-
-    name: str
-    precision: Score
-    recall: Score
-    f1: Score
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How one model did on one test set; ``confusion[i][j]`` counts class i called class j.
-
-    ``macro`` holds the averages over the classes that have images.
-    """
-
-    title: str
-    classes: tuple[str, ...]
-    accuracy: Score
-    loss: float
-    confusion: tuple[tuple[int, ...], ...]
-    per_class: tuple[ClassScore, ...]
-    macro: ClassScore | None = None
-
-    @property
-    def absent(self) -> tuple[str, ...]:
-        """Classes without an image."""
-        return tuple(name for name, row in zip(self.classes, self.confusion, strict=True) if not sum(row))
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """How one model did on one dataset, and what the figures are about.
-
-    ``evaluation`` and ``calibration`` are about the images that ``about`` names: ``new images``; ``images
-    learned from`` where none is new; ``images`` where the model does not say what it learned from. ``new``
-    and ``learned`` are the accuracies on either kind, None without images of it. ``counts`` says how many
-    images were of which kind. ``warnings`` are sentences without which the figures would be misread.
-    """
-
-    title: str
-    about: str
-    split: str
-    new: Score | None
-    learned: Score | None
-    counts: Mapping[str, int]
-    evaluation: Evaluation
-    calibration: Calibration
-    detection: Detection | None = None
-    n_groups: int = 0
-    warnings: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Curve:
     """Loss and accuracy for training and validation, step by step; NaN where not measured."""
 
@@ -411,189 +266,3 @@ class Curve:
     train_accuracy: tuple[float, ...]
     val_accuracy: tuple[float, ...]
     best_step: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One cell of the result table: a strategy or control at one budget of labels.
-
-    ``labels_per_class`` is None for all labels. ``spread`` is the standard deviation of accuracy
-    over the draws of labels, 0 for one draw. ``seconds`` is the median over draws.
-    """
-
-    strategy: str
-    labels_per_class: int | None
-    accuracy: Score
-    draws: int
-    spread: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A strategy, most often the probe, against a control at one budget, on the same test images.
-
-    ``p_adjusted`` is Holm's over all comparisons of the study; ``verdict`` is
-    ``helps``, ``hurts`` or ``cannot tell apart``. ``n_to_settle`` is how many test images would
-    show a difference as large as this one four times in five; None where no number would.
-    """
-
-    strategy: str
-    control: str
-    labels_per_class: int | None
-    difference: Difference
-    p_adjusted: float
-    verdict: str
-    n_to_settle: int | None = None
-
-
-@dataclass(frozen=True)
-class PlainTable:
-    """A table of text for a report: the first column names the line, the others are set to the right."""
-
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture for a report: ``svg`` is an ``<svg>`` element without script or request, ours."""
-
-    title: str
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Answers of about the same confidence, (``low``, ``high``], and how many of them were right."""
-
-    low: float
-    high: float
-    confidence: float
-    accuracy: Score
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How far probabilities can be believed.
-
-    ``ece`` is the expected calibration error (0 - 1), ``brier`` the Brier score over all classes
-    (0 - 2), ``nll`` the loss in nats per image; ``n`` images. Empty bins are left out.
-    """
-
-    title: str
-    ece: float
-    brier: float
-    nll: float
-    n: int
-    bins: tuple[ReliabilityBin, ...]
-
-
-@dataclass(frozen=True)
-class Detection:
-    """How well pictures of none of the classes are told from those of the classes.
-
-    ``auroc`` and ``baseline_auroc`` (of the largest probability) are the chance that a novel picture looks
-    stranger than a known one. ``detected`` and ``falsely_rejected`` are shares at the model's own threshold,
-    ``detected_at_rate`` and ``baseline_detected_at_rate`` of the novel where ``rate`` of these known ones is
-    refused.
-    """
-
-    title: str
-    auroc: Score
-    baseline_auroc: Score
-    detected: Score
-    falsely_rejected: Score
-    rate: float
-    detected_at_rate: Score
-    baseline_detected_at_rate: Score
-
-
-@dataclass(frozen=True)
-class ReportImage:
-    """One image as a report shows it, with what a model said of it.
-
-    ``address`` and ``heat`` are ``data:image/png;base64,`` addresses; ``heat``, if not empty, is the
-    same picture with what the network looked at laid over it. Probabilities are 0 - 1.
-    """
-
-    name: str
-    address: str
-    truth: str
-    called: str
-    probability: float
-    second: str = ""
-    second_probability: float = 0.0
-    heat: str = ""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Pictures worth looking at: the most confident mistakes, say."""
-
-    title: str
-    caption: str
-    pictures: tuple[ReportImage, ...]
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Images as points of a plane; ``codes`` are positions in ``classes``, ``right`` whether they were."""
-
-    title: str
-    caption: str
-    classes: tuple[str, ...]
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    codes: tuple[int, ...]
-    right: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One setting that a search varied: its share of what mattered (0 - 1), and a score for each value tried.
-
-    ``values`` are numbers, or names of choices; ``log`` says that numbers belong on a logarithmic scale.
-    """
-
-    name: str
-    importance: float
-    values: tuple[float | str, ...]
-    scores: tuple[float, ...]
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Report:
-    """All a report needs, and all that ``--json`` prints.
-
-    ``judged_on`` says which images the figures are about: ``test``, ``validation``,
-    ``cross-validated training`` and the like. ``protocol`` says in a sentence or two how images were
-    parted and what every interval and p-value rests on; ``findings`` are the doctor's; ``kind`` is what
-    was done: ``study``, ``transfer``, ``training`` and the like.
-    """
-
-    title: str
-    summary: str
-    verdict: str
-    remarks: tuple[str, ...]
-    rows: tuple[Row, ...]
-    comparisons: tuple[Comparison, ...]
-    evaluations: tuple[Evaluation, ...]
-    curves: tuple[Curve, ...]
-    facts: Mapping[str, str]
-    sizes: Mapping[str, int]
-    examples: Sequence[tuple[str, str]] = ()
-    tables: tuple[PlainTable, ...] = ()
-    judged_on: str = "test"
-    protocol: str = ""
-    findings: tuple[str, ...] = ()
-    calibrations: tuple[Calibration, ...] = ()
-    galleries: tuple[Gallery, ...] = ()
-    scatters: tuple[Scatter, ...] = ()
-    factors: tuple[Factor, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    kind: str = "study"

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from headstart.errors import SettingError
 from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.metrics import cross_entropy
-from headstart.records import Calibration, Codes, ReliabilityBin
+from headstart.evaluation.records import Calibration, ReliabilityBin
+from headstart.records import Codes
 
 __all__ = ["reliability"]
 

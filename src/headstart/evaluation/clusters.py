@@ -16,7 +16,7 @@ from scipy.special import stdtr, stdtrit
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.compare import mcnemar, paired_difference
 from headstart.evaluation.intervals import SHARED, cross_validated, wilson
-from headstart.records import Difference, Score
+from headstart.evaluation.records import Difference, Score
 
 __all__ = [
     "accuracy_score",

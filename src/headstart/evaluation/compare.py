@@ -15,7 +15,7 @@ from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats has the sam
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.intervals import wilson
-from headstart.records import Difference
+from headstart.evaluation.records import Difference
 
 __all__ = ["holm", "mcnemar", "paired_difference", "redrawn_difference", "verdict"]
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from headstart.errors import DataError
 from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.intervals import wilson
-from headstart.records import Answered, Detection, Score
+from headstart.evaluation.records import Detection, Score
+from headstart.records import Answered
 
 __all__ = ["auroc", "detection"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from headstart.errors import SettingError
-from headstart.records import Score
+from headstart.evaluation.records import Score
 
 __all__ = ["SHARED", "cross_validated", "wilson"]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.ratios import averages, class_scores
-from headstart.records import ClassScore, Codes, Evaluation
+from headstart.evaluation.records import ClassScore, Evaluation
+from headstart.records import Codes
 
 __all__ = ["confusion", "cross_entropy", "evaluate"]
 

@@ -13,7 +13,8 @@ from scipy.special import stdtrit
 
 from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.intervals import SHARED
-from headstart.records import ClassScore, Codes, Score
+from headstart.evaluation.records import ClassScore, Score
+from headstart.records import Codes
 
 __all__ = ["averages", "class_scores"]
 

@@ -13,7 +13,7 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.intervals import wilson
-from headstart.records import Difference
+from headstart.evaluation.records import Difference
 
 __all__ = ["resampled_difference"]
 

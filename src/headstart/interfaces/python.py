@@ -13,8 +13,10 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.errors import SettingError
+from headstart.evaluation.records import Evaluated
 from headstart.models.model import Model, open_model
-from headstart.records import Evaluated, Report, TrainSettings
+from headstart.records import TrainSettings
+from headstart.report.records import Report
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_finetune, parse_transfer

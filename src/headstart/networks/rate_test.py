@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError
+from headstart.networks.contract import Trainable
 from headstart.networks.training import Views
-from headstart.records import Codes, Images, Trainable, TrainSettings
+from headstart.records import Codes, Images, TrainSettings
 
 __all__ = ["FlatLossError", "RateCurve", "find_rate"]
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.networks.checkpoint_files import Snapshot
 from headstart.networks.checkpoints import Checkpoints
+from headstart.networks.contract import Trainable
 from headstart.networks.schedule import SCHEDULES, Plan
-from headstart.records import Array, Codes, Epoch, Images, Trainable, TrainSettings, Weights
+from headstart.records import Array, Codes, Epoch, Images, TrainSettings, Weights
 from headstart.scratch.losses import cross_entropy
 
 __all__ = ["Held", "Loss", "OnEpoch", "OnStep", "Views", "fit", "measure"]

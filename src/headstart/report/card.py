@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from headstart.records import Report, Score
+from headstart.evaluation.records import Score
+from headstart.report.records import Report
 
 __all__ = ["summary_card"]
 
@@ -34,7 +35,7 @@ def summary_card(result: Report) -> str:
 
     Examples
     --------
-    >>> from headstart.records import Row
+    >>> from headstart.report.records import Row
     >>> row = Row("probe", None, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
     >>> card = summary_card(Report("Letters", "s", "It helps.", (), (row,), (), (), (), {}, {}))
     >>> "| probe | all | 90.00 | 88.0 to 92.0 |" in card, "It helps." in card

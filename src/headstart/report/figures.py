@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from headstart.errors import SettingError
-from headstart.records import Curve, Row
+from headstart.records import Curve
 from headstart.report.entries import ENTRIES
+from headstart.report.records import Row
 
 __all__ = ["STYLES", "LineStyle", "accuracy_by_labels", "learning_curve", "style_of"]
 
@@ -148,7 +149,7 @@ def accuracy_by_labels(rows: Sequence[Row], sizes: Mapping[str, int], width_px: 
 
     Examples
     --------
-    >>> from headstart.records import Score
+    >>> from headstart.evaluation.records import Score
     >>> few = Row("probe", 1, Score(0.6, 0.57, 0.62, 500), 1, 0.0, 0.1)
     >>> more = Row("probe", 5, Score(0.8, 0.77, 0.82, 500), 1, 0.0, 0.1)
     >>> accuracy_by_labels([few, more], {}).startswith("<svg")

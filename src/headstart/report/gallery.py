@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.errors import SettingError
-from headstart.records import Figure, Gallery, ReportImage
+from headstart.report.records import Figure, Gallery, ReportImage
 
 __all__ = ["drawing", "examples", "gallery"]
 

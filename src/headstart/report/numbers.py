@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from headstart.records import Score
+from headstart.evaluation.records import Score
 
 __all__ = [
     "about",

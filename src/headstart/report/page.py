@@ -20,22 +20,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from headstart.errors import SettingError
-from headstart.records import (
-    Calibration,
-    Comparison,
-    Curve,
-    Difference,
-    Evaluation,
-    Factor,
-    Report,
-    Row,
-    Scatter,
-    Score,
-)
+from headstart.evaluation.records import Calibration, Difference, Evaluation, Score
+from headstart.records import Curve
 from headstart.report import figures, numbers, scatter
 from headstart.report import gallery as pictures
 from headstart.report import svg as diagrams
 from headstart.report.entries import is_rival, note_of
+from headstart.report.records import Comparison, Factor, Report, Row, Scatter
 from headstart.report.scales import Scale, round_scale
 
 __all__ = ["render", "write"]

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 
 from headstart.errors import SettingError, ShapeError
-from headstart.records import Scatter
+from headstart.report.records import Scatter
 from headstart.report.svg import _svg, _text
 
 __all__ = ["MOST_POINTS", "class_key", "drawn", "scatter"]

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from headstart.errors import SettingError, ShapeError
-from headstart.records import Calibration, Factor, ReliabilityBin
+from headstart.evaluation.records import Calibration, ReliabilityBin
 from headstart.report.numbers import count, labels
+from headstart.report.records import Factor
 from headstart.report.scales import Scale, round_scale
 
 __all__ = ["rate_test", "reliability", "strip"]
@@ -51,7 +52,7 @@ def reliability(calibration: Calibration) -> str:
 
     Examples
     --------
-    >>> from headstart.records import Score
+    >>> from headstart.evaluation.records import Score
     >>> one = ReliabilityBin(0.8, 0.9, 0.86, Score(0.7, 0.6, 0.8, 90))
     >>> reliability(Calibration("test", 0.16, 0.2, 0.5, 90, (one,))).count('class="dot off"')
     1

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headstart.data.checks.seen import inherited, record
 from headstart.data.dataset import Dataset
 from headstart.evaluation.calibration import reliability
+from headstart.evaluation.records import Calibration
 from headstart.graph import build, layers
 from headstart.graph import run as runtime
 from headstart.graph.pooling import JOIN, read
@@ -26,8 +27,9 @@ from headstart.heads.base import Head, fit_temperature, softmax
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
+from headstart.networks.contract import Network
 from headstart.networks.specs import layer_shapes
-from headstart.records import Array, Calibration, Codes, Epoch, Images, Network, Seen, Source, TrainSettings
+from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSettings
 from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
 from headstart.strategies.parts import Learning

@@ -18,10 +18,11 @@ from headstart.errors import DataError
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.clusters import cluster_remark
 from headstart.evaluation.metrics import evaluate
+from headstart.evaluation.records import Calibration, Evaluation
 from headstart.heads.base import fit_temperature, softmax
 from headstart.networks.engines.registry import make_network
 from headstart.networks.training import Views, fit
-from headstart.records import Array, Calibration, Codes, Evaluation, NetworkSpec, TrainSettings
+from headstart.records import Array, Codes, NetworkSpec, TrainSettings
 from headstart.system.progress import Progress
 
 __all__ = [

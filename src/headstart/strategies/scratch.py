@@ -14,11 +14,12 @@ from headstart.data.images.augment import Augmentation
 from headstart.data.images.prepare import prepare
 from headstart.errors import DataError
 from headstart.models.model import Model
+from headstart.networks.contract import Trainable
 from headstart.networks.engines.registry import make_network
 from headstart.networks.remarks import check_finite, training_remarks
 from headstart.networks.specs import architecture
 from headstart.networks.training import Held, OnStep, Views, fit
-from headstart.records import Codes, Epoch, Images, NetworkSpec, Trainable, TrainSettings
+from headstart.records import Codes, Epoch, Images, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
 from headstart.strategies.judge import TrainingJudged, cross_fitted, deciding_part, training_views

@@ -16,11 +16,12 @@ from headstart.data.splits import holdout
 from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.compare import paired_difference
+from headstart.evaluation.records import Difference, Score
 from headstart.heads.base import calibrated_loss
 from headstart.heads.held_out import HeldOut, best_setting
 from headstart.heads.registry import SEARCHED, make_head
 from headstart.heads.training import Training, class_weights
-from headstart.records import Array, Codes, Difference, Score
+from headstart.records import Array, Codes
 from headstart.system.threads import threads_for
 
 __all__ = ["MOST_IMAGES", "Choice", "PlaceTrial", "alike", "choose", "deciding_images"]

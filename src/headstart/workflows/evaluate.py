@@ -23,8 +23,9 @@ from headstart.evaluation.calibration import reliability
 from headstart.evaluation.clusters import accuracy_score, cluster_remark
 from headstart.evaluation.detection import detection
 from headstart.evaluation.metrics import evaluate
+from headstart.evaluation.records import Detection, Evaluated, Score
 from headstart.models.model import Model
-from headstart.records import Answered, Detection, Evaluated, Score
+from headstart.records import Answered
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["run_evaluation"]

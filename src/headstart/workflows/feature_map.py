@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from headstart.data.faults import Fault, raise_faults
 from headstart.errors import DataError, SettingError, ShapeError
-from headstart.records import Array, Codes, Scatter
+from headstart.records import Array, Codes
+from headstart.report.records import Scatter
 
 __all__ = ["feature_scatter"]
 

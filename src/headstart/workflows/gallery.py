@@ -18,7 +18,8 @@ from headstart.data.faults import Fault, raise_faults
 from headstart.data.images.prepare import fit, prepare
 from headstart.data.images.thumbnails import png_address
 from headstart.errors import ShapeError
-from headstart.records import Array, Codes, Gallery, Images, InputSpec, ReportImage
+from headstart.records import Array, Codes, Images, InputSpec
+from headstart.report.records import Gallery, ReportImage
 from headstart.workflows.occlusion import Ask, occlusion, overlay
 
 __all__ = ["Judged", "galleries", "least_certain", "mistakes"]

@@ -11,7 +11,7 @@ from headstart.errors import SettingError
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
-    from headstart.records import Report
+    from headstart.report.records import Report
     from headstart.sources.features import Extraction
     from headstart.system.cache import Cache
     from headstart.system.progress import Progress

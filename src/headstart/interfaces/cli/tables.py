@@ -7,8 +7,9 @@ from dataclasses import asdict
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
-from headstart.records import Calibration, Detection, Evaluated, Evaluation, Report, Row, Score
+from headstart.evaluation.records import Calibration, Detection, Evaluated, Evaluation, Score
 from headstart.report.columns import aligned
+from headstart.report.records import Report, Row
 
 if TYPE_CHECKING:
     from headstart.system.cache import Entry

@@ -233,7 +233,7 @@ def learned_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
 def _scores(learnt: Learnt) -> dict[str, Any]:
     """The scores on held-out images; shares of images have intervals."""
     from headstart.evaluation.clusters import accuracy_score
-    from headstart.records import Score
+    from headstart.evaluation.records import Score
 
     scores: dict[str, Any] = dict(learnt.model.manifest.scores)
     if "cv_accuracy" in scores:

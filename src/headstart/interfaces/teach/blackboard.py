@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from headstart.evaluation.records import Score
 from headstart.interfaces.teach.classroom import Classroom
 from headstart.interfaces.teach.lesson import Answer, Example, Lesson
-from headstart.records import NONE_OF_THESE, Score
+from headstart.records import NONE_OF_THESE
 
 __all__ = ["answer_html", "answers_html", "lesson_html", "notice_html", "sentence"]
 

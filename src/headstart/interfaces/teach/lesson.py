@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.records import Array, Score
+from headstart.evaluation.records import Score
+from headstart.records import Array
 
 __all__ = ["Answer", "Example", "Lesson"]
 

@@ -6,7 +6,8 @@ Must not import an engine at the top: each brings its own heavy package. Called 
 from __future__ import annotations
 
 from headstart.errors import SettingError, nearest
-from headstart.records import Network, NetworkSpec
+from headstart.networks.contract import Network
+from headstart.records import NetworkSpec
 from headstart.system.optional import require
 
 __all__ = ["ENGINES", "make_network"]

@@ -16,7 +16,8 @@ import numpy as np
 from headstart.data.dataset import Dataset
 from headstart.heads.base import fit_temperature
 from headstart.heads.trained import TrainedHead
-from headstart.records import Array, Codes, PlainTable, Source
+from headstart.records import Array, Codes, Source
+from headstart.report.records import PlainTable
 from headstart.sources.features import PLAIN, Extraction, extract
 from headstart.strategies.assemble import Fitted, probe_model
 from headstart.strategies.finetune.decide import Decision, Finetuner

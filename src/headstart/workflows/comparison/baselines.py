@@ -20,10 +20,11 @@ from headstart.heads.base import calibrated_loss, fit_temperature, softmax
 from headstart.heads.held_out import best_setting
 from headstart.heads.registry import make_head
 from headstart.heads.training import Training, class_weights
+from headstart.networks.contract import Trainable
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import ARCHITECTURES, architecture, with_classes
 from headstart.networks.training import fit
-from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, Trainable, TrainSettings
+from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.sources.pixels import pixel_source
 from headstart.strategies.fits import DECIDING, Indices, Reader, Strategy, clusters_of, fitted

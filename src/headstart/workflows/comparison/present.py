@@ -5,7 +5,7 @@ Apart from each of these reports because all of them show these parts.
 
 from __future__ import annotations
 
-from headstart.records import PlainTable
+from headstart.report.records import PlainTable
 from headstart.strategies.select import Choice
 
 __all__ = ["choice_table", "short_name"]

@@ -18,8 +18,10 @@ from headstart.errors import DataError
 from headstart.evaluation.clusters import accuracy_score, cluster_remark, clustered_difference, repeated
 from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
 from headstart.evaluation.power import images_to_settle
+from headstart.evaluation.records import Difference
 from headstart.evaluation.resampled import resampled_difference
-from headstart.records import Array, Comparison, Difference, Row
+from headstart.records import Array
+from headstart.report.records import Comparison, Row
 from headstart.strategies.fits import Strategy
 from headstart.system.processes import run_beside
 from headstart.system.progress import SILENT, Progress

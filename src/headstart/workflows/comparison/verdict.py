@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from headstart.records import Comparison, Row
+from headstart.report.records import Comparison, Row
 
 __all__ = ["COLLAPSE", "FINETUNE", "PROBE", "sentences"]
 

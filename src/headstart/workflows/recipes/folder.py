@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from headstart.errors import SettingError
-from headstart.records import Report
 from headstart.report.card import summary_card
 from headstart.report.json import to_json
 from headstart.report.page import render
+from headstart.report.records import Report
 from headstart.system.files import write_atomic
 from headstart.workflows.recipes.options import Outcome
 

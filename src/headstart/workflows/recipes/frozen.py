@@ -18,7 +18,8 @@ from headstart.data.images.augment import Augmentation, parse_augmentation
 from headstart.data.splits import folds
 from headstart.errors import RecipeError
 from headstart.heads.registry import make_head
-from headstart.records import Array, Report, Source
+from headstart.records import Array, Source
+from headstart.report.records import Report
 from headstart.sources.features import Extraction, Place, extract_all
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.fits import FeatureOptions, Strategy, probe

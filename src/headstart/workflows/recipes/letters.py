@@ -16,7 +16,8 @@ from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.graph import layers
 from headstart.models.model import Model
-from headstart.records import NetworkSpec, PlainTable, Report, Source, TrainSettings
+from headstart.records import NetworkSpec, Source, TrainSettings
+from headstart.report.records import PlainTable, Report
 from headstart.sources.features import Extraction
 from headstart.sources.networks import fingerprint, spec_source
 from headstart.strategies.finetune.options import FinetuneOptions

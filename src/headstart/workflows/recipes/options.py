@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.records import Report
+from headstart.report.records import Report
 from headstart.sources.features import Extraction
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.system.cache import Cache

@@ -16,7 +16,8 @@ from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.compare import paired_difference
 from headstart.evaluation.intervals import wilson
 from headstart.evaluation.metrics import evaluate
-from headstart.records import Evaluation, PlainTable, Report
+from headstart.evaluation.records import Evaluation
+from headstart.report.records import PlainTable, Report
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import Learnt
 from headstart.workflows.comparison.present import choice_table

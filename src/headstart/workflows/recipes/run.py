@@ -23,9 +23,11 @@ from headstart.data.splits import holdout
 from headstart.data.subsets import apply_subset
 from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.evaluation.metrics import evaluate
+from headstart.evaluation.records import Evaluation
 from headstart.heads.registry import make_head
 from headstart.networks.specs import architecture
-from headstart.records import Array, Evaluation, Report
+from headstart.records import Array
+from headstart.report.records import Report
 from headstart.sources.networks import native_input
 from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
 from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe

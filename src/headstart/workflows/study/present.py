@@ -17,9 +17,11 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.thumbnails import examples_of
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
+from headstart.evaluation.records import Calibration, Evaluation
 from headstart.graph import run as runtime
 from headstart.heads.base import Head
-from headstart.records import Array, Calibration, Evaluation, Images, Report
+from headstart.records import Array, Images
+from headstart.report.records import Report
 from headstart.sources.features import Place, feature_graph
 from headstart.strategies.fits import fitted
 from headstart.strategies.places import places_of

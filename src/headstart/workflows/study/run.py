@@ -16,7 +16,8 @@ from headstart.data.images.prepare import prepare
 from headstart.data.names import listed
 from headstart.data.stores import ArrayImages
 from headstart.models.model import Model
-from headstart.records import Report, Source
+from headstart.records import Source
+from headstart.report.records import Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import Finetuner, sentence_of

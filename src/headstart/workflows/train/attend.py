@@ -13,11 +13,12 @@ from threadpoolctl import threadpool_info
 
 from headstart.networks.checkpoint_files import Snapshot
 from headstart.networks.checkpoints import Checkpoints
+from headstart.networks.contract import Trainable
 from headstart.networks.logs.registry import make_log
 from headstart.networks.logs.values import TrainingLog
 from headstart.networks.rate_test import find_rate
 from headstart.networks.training import Held, OnStep, Views, fit
-from headstart.records import Codes, Epoch, Images, Trainable, TrainSettings
+from headstart.records import Codes, Epoch, Images, TrainSettings
 from headstart.system.progress import Progress
 from headstart.workflows.train.rate import RateChoice, choose_rate
 from headstart.workflows.train.request import TrainingFiles, log_of

@@ -14,8 +14,10 @@ from headstart.data.checks.hold_out import holdout_sentence
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, flip_warning
 from headstart.data.images.thumbnails import examples_of
+from headstart.evaluation.records import Evaluation
 from headstart.networks.rate_test import RateCurve
-from headstart.records import Epoch, Evaluation, Figure, Gallery, PlainTable, Report, TrainSettings
+from headstart.records import Epoch, TrainSettings
+from headstart.report.records import Figure, Gallery, PlainTable, Report
 from headstart.report.svg import rate_test
 from headstart.strategies.judge import TrainingJudged
 from headstart.strategies.parts import Learning

@@ -22,8 +22,9 @@ from headstart.models.finished import finished_model, noted
 from headstart.models.model import Model, check_output
 from headstart.networks.logs.registry import LOGS
 from headstart.networks.specs import architecture, training_for
-from headstart.records import Report, TrainSettings
+from headstart.records import TrainSettings
 from headstart.report.page import render
+from headstart.report.records import Report
 from headstart.sources.networks import native_input
 from headstart.strategies.judge import cross_validated_training
 from headstart.strategies.parts import Learning, training_parts

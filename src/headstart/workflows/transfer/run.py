@@ -16,7 +16,9 @@ from headstart.data.images.augment import flip_warning
 from headstart.data.images.thumbnails import examples_of
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
-from headstart.records import Calibration, Evaluation, Gallery, Report, Source
+from headstart.evaluation.records import Calibration, Evaluation
+from headstart.records import Source
+from headstart.report.records import Gallery, Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.finetune.model import attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions

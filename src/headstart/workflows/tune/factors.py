@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from headstart.records import Factor
+from headstart.report.records import Factor
 from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, Way
 
 __all__ = ["explained", "factors_of"]

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.evaluation.clusters import accuracy_score, paired
+from headstart.evaluation.records import Difference
 from headstart.evaluation.resampled import resampled_difference
 from headstart.heads.registry import SEARCHED
-from headstart.records import Array, Difference, Source
+from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, Extraction, extract_all
 from headstart.strategies.select import alike, deciding_images
 from headstart.workflows.tune.clock import Clock

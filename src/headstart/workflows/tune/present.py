@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from headstart.evaluation.compare import holm, verdict
-from headstart.records import Comparison, Difference, Factor, PlainTable, Score
+from headstart.evaluation.records import Difference, Score
+from headstart.report.records import Comparison, Factor, PlainTable
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.tune.features import FeatureTrial, FeatureTuning
 from headstart.workflows.tune.regime import Regime

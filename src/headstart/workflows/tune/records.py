@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from headstart.records import Difference, Factor, Score
+from headstart.evaluation.records import Difference, Score
+from headstart.report.records import Factor
 
 __all__ = ["NO_VIEWS", "FeatureTrial", "FeatureTuning", "Rival", "Way", "Where"]
 

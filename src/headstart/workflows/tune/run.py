@@ -20,7 +20,8 @@ from headstart.data.images.prepare import POLICIES
 from headstart.data.images.thumbnails import examples_of
 from headstart.errors import SettingError, nearest
 from headstart.networks.specs import ARCHITECTURES
-from headstart.records import Report, Row, Source
+from headstart.records import Source
+from headstart.report.records import Report, Row
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with

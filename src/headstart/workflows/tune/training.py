@@ -22,10 +22,13 @@ from headstart.data.images.prepare import prepare
 from headstart.data.splits import holdout
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, paired
+from headstart.evaluation.records import Difference, Score
+from headstart.networks.contract import Network
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import OnStep, fit, measure
-from headstart.records import Codes, Difference, Factor, Images, Network, NetworkSpec, Score
+from headstart.records import Codes, Images, NetworkSpec
+from headstart.report.records import Factor
 from headstart.sources.networks import native_input
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.tune.regime import Regime, default_regime
