@@ -12,14 +12,14 @@ from headstart.data.readers.load import load
 from headstart.errors import DataError, HeadstartError
 from headstart.records import Array
 from headstart.system import processes as beside
-from headstart.system.processes import run_beside, warm_up
+from headstart.system.processes import run_in_process, warm_up
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol
 from headstart.workflows.comparison.table import run_table
 
 
 def test_calls_run_in_other_processes_in_order_and_their_errors_arrive() -> None:
-    first, second = run_beside(os.getpid), run_beside(np.arange, 3)
+    first, second = run_in_process(os.getpid), run_in_process(np.arange, 3)
     assert first() != os.getpid()
     assert second().tolist() == [0, 1, 2]
 
@@ -27,24 +27,24 @@ def test_calls_run_in_other_processes_in_order_and_their_errors_arrive() -> None
         raise DataError("images is 0, expected 1; add one")
 
     with pytest.raises(DataError, match="images is 0"):
-        run_beside(refuse)()
+        run_in_process(refuse)()
 
 
 def test_linear_algebra_has_one_thread_there() -> None:
-    wait = run_beside(lambda: {name: os.environ.get(name) for name in beside._ONE_THREAD})
+    wait = run_in_process(lambda: {name: os.environ.get(name) for name in beside._ONE_THREAD})
     assert set(wait().values()) == {"1"}
 
 
 def test_a_process_that_dies_is_an_error_of_one_line_and_the_next_call_works() -> None:
-    wait = run_beside(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    wait = run_in_process(lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(HeadstartError, match=r"died .* expected it"):
         wait()
-    assert run_beside(max, 1, 2)() == 2
+    assert run_in_process(max, 1, 2)() == 2
 
 
 def test_on_one_core_the_call_is_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert run_beside(os.getpid)() == os.getpid()
+    assert run_in_process(os.getpid)() == os.getpid()
 
 
 def test_a_module_is_made_ready_and_not_imported_here() -> None:
@@ -52,7 +52,7 @@ def test_a_module_is_made_ready_and_not_imported_here() -> None:
 
     sys.modules.pop("colorsys", None)
     warm_up("colorsys")
-    assert run_beside(lambda: "colorsys" in __import__("sys").modules)()
+    assert run_in_process(lambda: "colorsys" in __import__("sys").modules)()
     assert "colorsys" not in sys.modules
 
 

@@ -30,7 +30,7 @@ def test_it_gives_the_published_p():
 
 
 def test_it_is_the_formula_of_nadeau_and_bengio():
-    # Machine Learning 52 (2003), doi:10.1023/A:1024068626366: (1 / J + n2 / n1) s^2 on J - 1 degrees
+    # Machine TrainingParts 52 (2003), doi:10.1023/A:1024068626366: (1 / J + n2 / n1) s^2 on J - 1 degrees
     gains = np.random.default_rng(0).normal(0.03, 0.05, 15)
     found = resampled_difference(gains, n_learn=160, n_asked=40, n_images=200)
     error = np.sqrt((1 / 15 + 40 / 160) * gains.var(ddof=1))

@@ -18,7 +18,7 @@ from headstart.graph import run as runtime
 from headstart.networks.specs import architecture, layer_shapes
 from headstart.records import Array, InputSpec, Source
 from headstart.sources import features
-from headstart.sources.features import Extraction, View, extract_all, feature_graph
+from headstart.sources.features import AugmentedCopy, Extraction, extract_all, feature_graph
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.system.cache import Cache, FolderCache
@@ -299,11 +299,16 @@ def test_views_are_features_of_their_own(some: Dataset, source: Source, cache: F
     turned = parse_augmentation("rotation=30")
     rows = [
         features.extract(some, source, view=view, options=Extraction(cache))
-        for view in (None, View(turned, 0, 0), View(turned, 0, 1), View(turned, 1, 0))
+        for view in (
+            None,
+            AugmentedCopy(turned, 0, 0),
+            AugmentedCopy(turned, 0, 1),
+            AugmentedCopy(turned, 1, 0),
+        )
     ]
     assert len(cache.entries()) == 4 and len({one.tobytes() for one in rows}) == 4
     mirrored = features.extract(
-        some, source, view=View(parse_augmentation("flip=1"), 0, 0), options=Extraction(cache)
+        some, source, view=AugmentedCopy(parse_augmentation("flip=1"), 0, 0), options=Extraction(cache)
     )
     assert isinstance(some.images, ArrayImages)
     by_hand = replace(some, images=ArrayImages(some.images.pixels[:, :, ::-1]))

@@ -33,7 +33,7 @@ from headstart.strategies.finetune.decide import (
     Decision,
     DepthTrial,
     Finetuner,
-    opened_strategies,
+    finetune_strategies,
     sentence_of,
 )
 from headstart.strategies.finetune.options import FinetuneOptions, depths_of, parse_finetune, parse_strategies
@@ -44,7 +44,7 @@ from headstart.strategies.finetune.rules import (
     settings_for,
     side_of,
 )
-from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
+from headstart.strategies.finetune.train import FineTuned, starting_head, unfreeze_and_train
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
 from headstart.workflows.study.request import StudyRequest
@@ -130,12 +130,12 @@ def trained(
     depth: str,
     alpha: float | None = None,
     **changes: Any,
-) -> Opened:
+) -> FineTuned:
     reader = Reader(source, data, data, FP32)
     rows, codes = reader.rows(place), data.codes()
     head = make_head("ridge").fit(rows, data.labels, classes=data.classes)
     opening = FinetuneOptions(depth, alpha=alpha, settings={**SHORT, **changes})
-    return open_and_train(
+    return unfreeze_and_train(
         source,
         place,
         starting_head(head, rows, codes, data.classes, 0),
@@ -240,14 +240,14 @@ def normed_source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 @pytest.mark.parametrize("batch_norm", ["learn", "frozen"])
 @pytest.mark.parametrize("depth", ["head", "last", "2", "all"])
 def test_frozen_means_frozen_in_networks_of_timm(depth: str, batch_norm: str, normed_source: Source) -> None:
-    from headstart.networks.engines.torch_finetune import AffineMap, OpenedNetwork
+    from headstart.networks.engines.torch_finetune import AffineMap, FinetuneNetwork
     from headstart.sources.timm.body import timm_body
 
     photos_source = normed_source
     body = timm_body(photos_source, "stage5")
     zeros = np.zeros(body.shapes["stage5"][0], np.float32)
     head = AffineMap(zeros, zeros + 1, np.zeros((len(zeros), 2), np.float32), np.zeros(2, np.float32))
-    network = OpenedNetwork(body, "avg", head, photos_source.input)
+    network = FinetuneNetwork(body, "avg", head, photos_source.input)
     network.open_last({"head": 0, "last": 1, "2": 2}.get(depth))
     sums, before = network.checksum(), network.weights()
     data = photos(12)
@@ -271,10 +271,10 @@ def test_frozen_means_frozen_in_networks_of_timm(depth: str, batch_norm: str, no
 def test_a_part_that_changes_is_noticed(
     source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headstart.networks.engines.torch_finetune import OpenedNetwork
+    from headstart.networks.engines.torch_finetune import FinetuneNetwork
 
     sums = iter("ab")
-    monkeypatch.setattr(OpenedNetwork, "checksum", lambda self: next(sums))
+    monkeypatch.setattr(FinetuneNetwork, "checksum", lambda self: next(sums))
     with pytest.raises(HeadstartError, match="frozen layers of source 'low digits' changed"):
         trained(source, pool, ("block4", "flat"), "last")
 
@@ -340,7 +340,7 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
     assert decision.best is not None
     assert decision.probe is not None
     assert decision.best.accuracy < decision.probe.accuracy
-    safe, unchecked = opened_strategies(spoilt).values()
+    safe, unchecked = finetune_strategies(spoilt).values()
     assert np.array_equal(safe(learn, everyone, 0), spoilt.probe(learn, everyone, 0))
     truth = asked.codes()
     assert (unchecked(learn, everyone, 0).argmax(1) == truth).mean() < 0.5
@@ -396,13 +396,13 @@ def test_what_is_judged_is_what_is_used(
 ) -> None:
     """A refit is as long as what was judged; an epoch's luck comes back only where its weights stay."""
     given: list[TrainSettings] = []
-    real = finetune.open_and_train
+    real = finetune.unfreeze_and_train
 
-    def watched(*words: Any, **settings: Any) -> Opened:
+    def watched(*words: Any, **settings: Any) -> FineTuned:
         given.append(settings["settings"])
         return real(*words, **settings)
 
-    monkeypatch.setattr(finetune, "open_and_train", watched)
+    monkeypatch.setattr(finetune, "unfreeze_and_train", watched)
     everyone = np.arange(20)
     tuner(source, pool, asked).strategy(checked=False)(np.arange(90), everyone, 0)
     assert len(given) == 4, "three folds and a refit"
@@ -423,7 +423,7 @@ def test_the_head_leaves_out_some_of_what_it_reads_while_it_learns(source: Sourc
         settings = settings_for(len(pool), 28, opening, 0)
         place, held = PLACES["ours"], (images, codes)
         found.append(
-            open_and_train(
+            unfreeze_and_train(
                 source,
                 place,
                 start,
@@ -446,13 +446,13 @@ def test_classes_count_alike_where_the_probe_balances(
     source: Source, pool: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    real = finetune.open_and_train
+    real = finetune.unfreeze_and_train
 
-    def watched(*words: Any, **settings: Any) -> Opened:
+    def watched(*words: Any, **settings: Any) -> FineTuned:
         given.append((words[4], settings["shares"]))
         return real(*words, **settings)
 
-    monkeypatch.setattr(finetune, "open_and_train", watched)
+    monkeypatch.setattr(finetune, "unfreeze_and_train", watched)
     reader = Reader(source, pool, pool)
     for balance in (False, True):
         chooser = Chooser(reader, Probe("block4", "flat", "ridge", balance=balance))
@@ -474,7 +474,7 @@ def test_networks_are_not_held_for_later(
     learn, everyone = np.arange(len(pool)), np.arange(len(asked))
     one.decide(learn, 0)
     assert len(one._judged) == 1
-    safe, unchecked = opened_strategies(one).values()
+    safe, unchecked = finetune_strategies(one).values()
     safe(learn, everyone, 0)
     assert not one._judged
     unchecked(learn, everyone, 0)

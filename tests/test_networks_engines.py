@@ -1,4 +1,4 @@
-"""One contract, two engines: what a Network promises, and that NumPy and PyTorch keep it alike."""
+"""One contract, two engines: what a TrainableNetwork promises, and that NumPy and PyTorch keep it alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headstart.errors import HeadstartError, SettingError, ShapeError
 from headstart.graph import run as runtime
 from headstart.graph.build import with_outputs
 from headstart.graph.layers import network_graph
-from headstart.networks.contract import Network
+from headstart.networks.contract import TrainableNetwork
 from headstart.networks.engines.numpy_engine import initial_weights
 from headstart.networks.engines.registry import ENGINES, make_network
 from headstart.networks.specs import ARCHITECTURES, architecture, layer_shapes
@@ -65,12 +65,12 @@ def pixels(digits: Dataset) -> tuple[Images, Codes]:
 
 
 def trained(
-    network: Network,
+    network: TrainableNetwork,
     data: tuple[Images, Codes],
     n_steps: int = 20,
     settings: TrainSettings = SETTINGS,
     rate: float = RATE,
-) -> Network:
+) -> TrainableNetwork:
     network.start(settings)
     images, codes = data
     for step in range(n_steps):
@@ -95,7 +95,7 @@ def relative(one: np.ndarray, other: np.ndarray) -> float:
 def test_it_is_a_network(engine: str, spec: NetworkSpec) -> None:
     network = make_network(spec, engine)
     assert network.engine == engine and network.spec == spec
-    assert all(hasattr(network, name) for name in vars(Network) if not name.startswith("_"))
+    assert all(hasattr(network, name) for name in vars(TrainableNetwork) if not name.startswith("_"))
 
 
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "every"])

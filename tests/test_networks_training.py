@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.stores import ArrayImages
 from headstart.errors import SettingError, ShapeError
-from headstart.networks.contract import Network
+from headstart.networks.contract import TrainableNetwork
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import fit, measure
@@ -265,7 +265,7 @@ def test_a_seed_decides_everything(engine: str, changes: dict[str, Any], data: D
     if engine == "torch":
         pytest.importorskip("torch")
 
-    def run(seed: int) -> tuple[Network, list[tuple[float, ...]]]:
+    def run(seed: int) -> tuple[TrainableNetwork, list[tuple[float, ...]]]:
         network = make_network(architecture("mlp-wide", InputSpec(8, 8, 1), 10), engine, 1)
         np.random.seed(seed)  # the global generator must not matter
         history = fit(network, *data, settings(seed=seed, **changes), validation=held)

@@ -239,10 +239,10 @@ def test_processes_beside_are_silent(watched: Watched) -> None:
     """Workers of loky, which are not children by fork."""
     program = watched.work / "beside.py"
     lines = (
-        "from headstart.system.processes import run_beside",
+        "from headstart.system.processes import run_in_process",
         "from headstart.graph.run import import_runtime",
         "if __name__ == '__main__':",
-        "    for wait in [run_beside(import_runtime, one) for one in ('openvino', 'onnxruntime')]:",
+        "    for wait in [run_in_process(import_runtime, one) for one in ('openvino', 'onnxruntime')]:",
         "        wait()",
     )
     program.write_text("\n".join(lines))

@@ -20,8 +20,8 @@ from headstart.models.predict import (
     BATCH,
     Answer,
     Answers,
-    count_pictures,
-    find_pictures,
+    count_images,
+    find_images,
     predict_files,
     to_table,
 )
@@ -202,13 +202,13 @@ def test_a_folder_comes_in_the_order_of_a_sorted_list(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "link").symlink_to(tmp_path / "a")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    found = list(find_pictures([str(tmp_path)]))
+    found = list(find_images([str(tmp_path)]))
     assert found == [
         str(path)
         for path in sorted(tmp_path.rglob("*"))
         if path.is_file() and path.suffix != ".txt" and ".x" not in path.parts and "link" not in path.parts
     ]
-    assert len(found) == 6 == count_pictures([str(tmp_path), "-"])
+    assert len(found) == 6 == count_images([str(tmp_path), "-"])
 
 
 def test_a_folder_that_cannot_be_listed_is_a_fault(

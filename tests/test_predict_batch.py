@@ -24,7 +24,7 @@ from headstart.data.readers.load import load
 from headstart.errors import MissingDataError, ModelError, SettingError
 from headstart.models import predict_csv as predict_batch
 from headstart.models.model import Model, open_model
-from headstart.models.predict import BATCH, Answer, Unread, answer_pictures
+from headstart.models.predict import BATCH, Answer, Unread, answer_images
 from headstart.models.predict_csv import Asked, check_file, columns, predict_to_file, predict_to_stream, row
 from headstart.records import NONE_OF_THESE, Answered, TrainSettings
 from headstart.strategies.scratch import learn_network
@@ -91,14 +91,14 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Asked, int], Heard]:
 
     def run(asked: Asked, n_batches: int) -> Heard:
         def stopping(*words: Any, **options: Any) -> Iterator[list[Answer | Unread]]:
-            for index, batch in enumerate(answer_pictures(*words, **options)):
+            for index, batch in enumerate(answer_images(*words, **options)):
                 if index == n_batches:
                     raise KeyboardInterrupt
                 yield batch
 
         heard = Heard()
         with monkeypatch.context() as patch:
-            patch.setattr(predict_batch, "answer_pictures", stopping)
+            patch.setattr(predict_batch, "answer_images", stopping)
             with pytest.raises(KeyboardInterrupt):
                 predict_to_file(asked, "out.csv", heard)
         return heard
@@ -258,11 +258,11 @@ def test_killed_for_good_at_some_moment(asked: Asked, whole: bytes, shelf: Path)
     slow = (
         "import sys, time\nfrom pathlib import Path\n"
         "from headstart.models import predict_csv as predict_batch\n"
-        "real, part = predict_batch.answer_pictures, Path('out.csv.part')\n"
+        "real, part = predict_batch.answer_images, Path('out.csv.part')\n"
         "def slowly(*words, **options):\n    for batch in real(*words, **options):\n"
         "        if part.exists() and part.stat().st_size > 4096:\n            time.sleep(600)\n"
         "        yield batch\n"
-        "predict_batch.answer_pictures = slowly\nfrom headstart.interfaces.cli.main import main\nmain()\n"
+        "predict_batch.answer_images = slowly\nfrom headstart.interfaces.cli.main import main\nmain()\n"
     )
     words = ["predict", asked.model, str(shelf), "--top", "2", "--csv", "out.csv"]
     with subprocess.Popen([sys.executable, "-c", slow, *words]) as process:
@@ -412,10 +412,10 @@ def test_the_command_interrupted(
     run: Run, asked: Asked, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopping(*words: Any, **options: Any) -> Iterator[list[Answer | Unread]]:
-        yield next(iter(answer_pictures(*words, **options)))
+        yield next(iter(answer_images(*words, **options)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict_batch, "answer_pictures", stopping)
+    monkeypatch.setattr(predict_batch, "answer_images", stopping)
     said = run("predict", asked.model, shelf, "--csv", "out.csv")
     assert said.code == 130 and "the same command goes on from there" in said.err and said.out == ""
 

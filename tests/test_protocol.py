@@ -13,8 +13,8 @@ from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError, SettingError
 from headstart.workflows.comparison.protocol import (
     Judging,
-    Parting,
     Protocol,
+    TrainTest,
     decide,
     rounds_of,
     smallest_class,
@@ -29,7 +29,9 @@ def blank(n_images: int, *, groups: int = 0, n_test: int = 0) -> Dataset:
     return from_arrays(np.zeros((n_images, 8, 8), np.uint8), labels, groups=whose, splits=splits)
 
 
-def partings(judging: Judging, budgets: tuple[int, ...] = ()) -> dict[int | None, list[list[Parting]]]:
+def splits_of_round(
+    judging: Judging, budgets: tuple[int, ...] = ()
+) -> dict[int | None, list[list[TrainTest]]]:
     return rounds_of(judging.pool, len(judging.asked), budgets, judging.protocol)
 
 
@@ -79,7 +81,7 @@ def test_a_test_set_of_its_own_is_the_judge_whatever_its_size() -> None:
 def test_every_image_is_asked_once_a_round_and_never_learnt_from() -> None:
     for dataset in (blank(60), blank(27), blank(90, groups=9)):
         judging = decide(dataset, protocol=Protocol(draws=3))
-        for budget, rounds in partings(judging, (2,)).items():
+        for budget, rounds in splits_of_round(judging, (2,)).items():
             for each in rounds:
                 asked = np.concatenate([one.asked for one in each])
                 assert sorted(asked.tolist()) == list(range(len(dataset)))
@@ -89,31 +91,31 @@ def test_every_image_is_asked_once_a_round_and_never_learnt_from() -> None:
 
 
 def test_rounds_are_as_many_as_repeats_and_budgets_draw_in_every_fold() -> None:
-    folded = partings(decide(blank(60), protocol=Protocol(draws=4)), (2, 5))
+    folded = splits_of_round(decide(blank(60), protocol=Protocol(draws=4)), (2, 5))
     assert {budget: len(rounds) for budget, rounds in folded.items()} == {2: 2, 5: 2, None: 4}
     assert len({tuple(one.learn) for one in folded[2][0]}) == 5
     for few, more in zip(folded[2][0], folded[5][0], strict=True):
         assert set(few.learn) <= set(more.learn)
-    once = partings(decide(blank(27), protocol=Protocol(draws=4)))
+    once = splits_of_round(decide(blank(27), protocol=Protocol(draws=4)))
     assert len(once[None]) == 1 and len(once[None][0]) == 27
-    held = partings(decide(blank(1_000), protocol=Protocol(draws=4)), (5,))
+    held = splits_of_round(decide(blank(1_000), protocol=Protocol(draws=4)), (5,))
     assert {budget: len(rounds) for budget, rounds in held.items()} == {5: 4, None: 1}
 
 
 def test_groups_and_copies_stay_together() -> None:
     grouped = decide(blank(90, groups=9))
-    for each in partings(grouped)[None]:
+    for each in splits_of_round(grouped)[None]:
         for one in each:
             assert grouped.pool.groups is not None
             assert not set(grouped.pool.groups[one.learn]) & set(grouped.pool.groups[one.asked])
     copied = with_clusters(blank(60), [(0, 40)])
-    for each in partings(decide(copied))[None]:
+    for each in splits_of_round(decide(copied))[None]:
         assert all((0 in one.asked) == (40 in one.asked) for one in each)
 
 
 def test_the_seed_decides_the_folds() -> None:
     def folds(seed: int) -> list[list[int]]:
-        found = partings(decide(blank(60), protocol=Protocol(seed=seed, draws=1)))
+        found = splits_of_round(decide(blank(60), protocol=Protocol(seed=seed, draws=1)))
         return [one.asked.tolist() for one in found[None][0]]
 
     assert folds(0) == folds(0) != folds(1)

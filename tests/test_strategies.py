@@ -29,7 +29,7 @@ from headstart.strategies.judge import deciding_part
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import FolderCache
 
@@ -130,11 +130,11 @@ def test_there_must_be_something_to_learn_from() -> None:
 # ---- the test split is never touched
 
 
-def by_head(dataset: Dataset) -> Learnt:
+def by_head(dataset: Dataset) -> LearnedModel:
     return learn_head(open_source("pixels", dataset), dataset, Probe(head="ridge"))
 
 
-def by_network(dataset: Dataset) -> Learnt:
+def by_network(dataset: Dataset) -> LearnedModel:
     return learn_network(dataset, network="mlp", engine="scratch", settings=replace(QUICK, epochs=1))
 
 
@@ -154,7 +154,7 @@ def poisoned(digits: Dataset, tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("learn", [by_head, by_network])
-def test_no_test_image_is_read(learn: Callable[[Dataset], Learnt], poisoned: Dataset) -> None:
+def test_no_test_image_is_read(learn: Callable[[Dataset], LearnedModel], poisoned: Dataset) -> None:
     with pytest.raises(MissingDataError):
         prepare(poisoned.split("test"), native_input(poisoned))
     learnt = learn(poisoned)
@@ -164,7 +164,9 @@ def test_no_test_image_is_read(learn: Callable[[Dataset], Learnt], poisoned: Dat
 
 
 @pytest.mark.parametrize("learn", [by_head, by_network])
-def test_no_test_label_or_pixel_has_a_say(learn: Callable[[Dataset], Learnt], split_digits: Dataset) -> None:
+def test_no_test_label_or_pixel_has_a_say(
+    learn: Callable[[Dataset], LearnedModel], split_digits: Dataset
+) -> None:
     assert isinstance(split_digits.images, ArrayImages)
     pixels, labels = split_digits.images.pixels.copy(), split_digits.labels.copy()
     pixels[600:], labels[600:] = 255 - pixels[600:], labels[600:][::-1].copy()
@@ -175,7 +177,9 @@ def test_no_test_label_or_pixel_has_a_say(learn: Callable[[Dataset], Learnt], sp
 
 
 @pytest.mark.parametrize("learn", [by_head, by_network])
-def test_no_watched_image_is_learnt_from(learn: Callable[[Dataset], Learnt], split_digits: Dataset) -> None:
+def test_no_watched_image_is_learnt_from(
+    learn: Callable[[Dataset], LearnedModel], split_digits: Dataset
+) -> None:
     held = training_parts(split_digits, 0).held
     assert held is not None and len(held) == 60
     assert isinstance(split_digits.images, ArrayImages) and isinstance(held.images, ArrayImages)
@@ -386,14 +390,16 @@ def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
         ),
     ],
 )
-def test_a_wrong_name_is_one_sentence(learn: Callable[[Dataset], Learnt], said: str, digits: Dataset) -> None:
+def test_a_wrong_name_is_one_sentence(
+    learn: Callable[[Dataset], LearnedModel], said: str, digits: Dataset
+) -> None:
     with pytest.raises(SettingError, match=said):
         learn(digits.subset(np.arange(60)))
 
 
 @pytest.mark.parametrize("learn", [by_head, by_network])
 def test_a_class_without_training_images_is_named(
-    learn: Callable[[Dataset], Learnt], split_digits: Dataset
+    learn: Callable[[Dataset], LearnedModel], split_digits: Dataset
 ) -> None:
     kept = (split_digits.labels != "7") | (split_digits.splits == "test")
     with pytest.raises(HeadstartError, match="'7'"):

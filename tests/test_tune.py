@@ -18,7 +18,7 @@ from headstart.heads.base import Standardiser
 from headstart.heads.registry import SEARCHED
 from headstart.heads.ridge import RidgeHead
 from headstart.records import Array, InputSpec, Source
-from headstart.sources.features import Extraction, View
+from headstart.sources.features import AugmentedCopy, Extraction
 from headstart.sources.registry import open_source
 from headstart.workflows.tune import clock as search_clock
 from headstart.workflows.tune import features as tune
@@ -192,7 +192,7 @@ def feature_tuned(
     """Search where the features of each layer, and of its views, are these; of every policy the same."""
 
     def extracted(
-        dataset: Dataset, source: Source, places: Any, view: View | None = None, options: Any = None
+        dataset: Dataset, source: Source, places: Any, view: AugmentedCopy | None = None, options: Any = None
     ) -> list[Array]:
         if asked is not None:
             asked.append((source.input.policy, tuple(layer for layer, _ in places), view))

@@ -25,7 +25,7 @@ from headstart.data.images.prepare import prepare
 from headstart.data.readers.load import from_arrays, load
 from headstart.graph import layers
 from headstart.heads.registry import make_head
-from headstart.networks.contract import Network
+from headstart.networks.contract import TrainableNetwork
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import fit
@@ -43,7 +43,7 @@ SETTINGS = TrainSettings(
 JUDGES = ("Balinese", "Tagalog")
 
 
-def trained(data: Dataset) -> Network:
+def trained(data: Dataset) -> TrainableNetwork:
     """The network, from nothing."""
     spec = architecture("cnn", INPUT, len(data.classes))
     layers = [
@@ -70,7 +70,7 @@ def trained(data: Dataset) -> Network:
     return network
 
 
-def judged(network: Network, unknown: Dataset) -> tuple[float, float]:
+def judged(network: TrainableNetwork, unknown: Dataset) -> tuple[float, float]:
     """Accuracy on eleven people's drawings of three characters that nine taught; mean and spread of 40."""
     source = spec_source("drawings", network.spec, layers.network_graph(network.spec, network.weights()))
     drawn = from_arrays(prepare(unknown, INPUT), unknown.labels)

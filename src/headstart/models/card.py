@@ -36,7 +36,7 @@ def render_card(manifest: Manifest) -> str:
         "",
         f"- Strategy: {manifest.strategy}",
         f"- Input: {size.height_px} x {size.width_px} px, {size.channels} channel(s), policy {size.policy}",
-        f"- Learnt from: {manifest.data.get('name')} ({manifest.data.get('n_images')} images, "
+        f"- Learned from: {manifest.data.get('name')} ({manifest.data.get('n_images')} images, "
         f"fingerprint {str(manifest.data.get('fingerprint'))[:12]})",
     ]
     if manifest.source:

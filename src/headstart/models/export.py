@@ -32,7 +32,7 @@ from headstart.models.model import Model
 from headstart.records import NONE_OF_THESE, Answered
 from headstart.system.files import atomic_folder, check_place, write_atomic
 
-__all__ = ["TARGETS", "Exported", "export_model"]
+__all__ = ["TARGETS", "ExportedModel", "export_model"]
 
 TARGETS = ("onnx", "openvino", "folder")
 _LIMIT_DIFFERENCE = 1e-3
@@ -49,7 +49,7 @@ Pictures = Sequence[Callable[[], NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """What was written, and how well it agrees with the model it came from.
 
     Attributes
@@ -90,7 +90,7 @@ class Exported:
 
 def export_model(
     model: Model, to: str, output: str | os.PathLike[str], *, check: Dataset | None = None
-) -> Exported:
+) -> ExportedModel:
     """Write a model as one graph that prepares its pictures itself, and check that it agrees.
 
     Parameters
@@ -107,7 +107,7 @@ def export_model(
 
     Returns
     -------
-    Exported
+    ExportedModel
         Where it is and how well it agrees.
 
     Raises
@@ -134,7 +134,7 @@ def export_model(
     found = _WRITERS[to](model, graph, facts, place, pictures, expected)
     size = sum((place / name).stat().st_size for name in IR_FILES) if to == "openvino" else len(graph)
     difference = _difference(found, expected)
-    return Exported(str(place), to, len(pictures), difference, 0, size, perf_counter() - begun)
+    return ExportedModel(str(place), to, len(pictures), difference, 0, size, perf_counter() - begun)
 
 
 def _place(to: str, output: Path) -> Path:

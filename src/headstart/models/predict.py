@@ -34,9 +34,9 @@ __all__ = [
     "Answer",
     "Answers",
     "Unread",
-    "answer_pictures",
-    "count_pictures",
-    "find_pictures",
+    "answer_images",
+    "count_images",
+    "find_images",
     "predict_files",
     "to_table",
 ]
@@ -108,7 +108,7 @@ def predict_files(
     model : str
         A model folder.
     words : sequence of str
-        As for `find_pictures`.
+        As for `find_images`.
     top : int, default=3
         Classes per picture.
     runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
@@ -126,7 +126,7 @@ def predict_files(
     MissingDataError
         If a word means no picture.
     """
-    stream = answer_pictures(open_model(model), find_pictures(words), top=top, runtime_name=runtime_name)
+    stream = answer_images(open_model(model), find_images(words), top=top, runtime_name=runtime_name)
     found = [one for batch in stream for one in batch]
     return Answers(
         model,
@@ -135,7 +135,7 @@ def predict_files(
     )
 
 
-def answer_pictures(
+def answer_images(
     model: Model, paths: Iterable[str], *, top: int = 3, runtime_name: str = "openvino"
 ) -> Iterator[list[Answer | Unread]]:
     """Answer a stream of pictures batch by batch; memory stays flat.
@@ -237,7 +237,7 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def find_pictures(words: Sequence[str]) -> Iterator[str]:
+def find_images(words: Sequence[str]) -> Iterator[str]:
     """Find the pictures that words mean, as a stream.
 
     Parameters
@@ -266,13 +266,13 @@ def find_pictures(words: Sequence[str]) -> Iterator[str]:
     return stream if len(words) == 1 and Path(words[0]).is_dir() else _once(stream)
 
 
-def count_pictures(words: Sequence[str]) -> int:
-    """How many pictures `find_pictures` will find, at most; those listed on stdin are not counted.
+def count_images(words: Sequence[str]) -> int:
+    """How many pictures `find_images` will find, at most; those listed on stdin are not counted.
 
     Parameters
     ----------
     words : sequence of str
-        As for `find_pictures`, with its errors.
+        As for `find_images`, with its errors.
     """
     return sum(1 for word in words if word != "-" for _ in _meant(word))
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from headstart.data.images.decode import EXTENSIONS
 from headstart.errors import SettingError
 from headstart.models.model import Model, open_model
-from headstart.models.predict import BATCH, Answer, Unread, answer_pictures, count_pictures, find_pictures
+from headstart.models.predict import BATCH, Answer, Unread, answer_images, count_images, find_images
 from headstart.system.files import write_atomic
 from headstart.system.progress import SILENT, Progress
 
@@ -36,7 +36,7 @@ _TO_QUOTE = re.compile('[",\r\n]')
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked: a model folder, words as for `find_pictures`, classes per picture, what executes."""
+    """What is asked: a model folder, words as for `find_images`, classes per picture, what executes."""
 
     model: str
     words: tuple[str, ...]
@@ -100,10 +100,10 @@ def predict_to_stream(asked: Asked, stream: BinaryIO, progress: Progress = SILEN
         As `headstart.models.predict.predict_files` does, before anything is written.
     """
     model, begun = open_model(asked.model), perf_counter()
-    total = count_pictures(asked.words)
+    total = count_images(asked.words)
     tally = _Tally()
     stream.write(_encoded(columns(_width(model, asked))))
-    _pour(model, asked, find_pictures(asked.words), stream, tally, _Clock(progress, total))
+    _pour(model, asked, find_images(asked.words), stream, tally, _Clock(progress, total))
     stream.flush()
     return Written("-", tally.n_rows, tally.n_unread, 0, perf_counter() - begun)
 
@@ -141,12 +141,12 @@ def predict_to_file(asked: Asked, file: str | os.PathLike[str], progress: Progre
     """
     target, begun = check_file(file), perf_counter()
     model = open_model(asked.model)
-    total = count_pictures(asked.words)
+    total = count_images(asked.words)
     part = target.with_name(f"{target.name}.part")
     about = part.with_name(f"{part.name}.json")
     target.parent.mkdir(parents=True, exist_ok=True)
     job = _job(model, asked)
-    tally, paths = _Tally(), find_pictures(asked.words)
+    tally, paths = _Tally(), find_images(asked.words)
     with _only_one(part, about, job) as rows:
         paths = _resumed(rows, job["columns"], paths, tally, progress)
         try:
@@ -258,7 +258,7 @@ def _pour(
     width = _width(model, asked)
     if tally.n_rows:
         clock.tell(tally.n_rows)
-    for batch in answer_pictures(model, paths, top=asked.top, runtime_name=asked.runtime_name):
+    for batch in answer_images(model, paths, top=asked.top, runtime_name=asked.runtime_name):
         stream.write(b"".join(_encoded(row(one, width)) for one in batch))
         stream.flush()
         tally.n_rows += len(batch)

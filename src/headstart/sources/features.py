@@ -24,7 +24,7 @@ from headstart.records import Array, Images, Source
 from headstart.system.cache import Cache, Draft, NullCache
 from headstart.system.progress import SILENT, Progress, told
 
-__all__ = ["PLAIN", "Extraction", "Place", "View", "extract", "extract_all", "feature_graph"]
+__all__ = ["PLAIN", "AugmentedCopy", "Extraction", "Place", "extract", "extract_all", "feature_graph"]
 
 _READ = 64  # images read at a time
 _FORMAT = 2  # raise it when the same parts would give other numbers
@@ -51,7 +51,7 @@ PLAIN = Extraction()
 
 
 @dataclass(frozen=True)
-class View:
+class AugmentedCopy:
     """One augmented view of every image: what is done, from which seed, and which of the views it is."""
 
     augmentation: Augmentation
@@ -70,7 +70,7 @@ def extract(
     *,
     layer: str | None = None,
     pooling: str = "flat",
-    view: View | None = None,
+    view: AugmentedCopy | None = None,
     options: Extraction = PLAIN,
 ) -> Array:
     """Features of every image of a dataset, read at one place.
@@ -115,7 +115,7 @@ def extract_all(
     source: Source,
     places: Sequence[Place],
     *,
-    view: View | None = None,
+    view: AugmentedCopy | None = None,
     options: Extraction = PLAIN,
 ) -> list[Array]:
     """Features of every image of a dataset, read at several places in one pass.
@@ -157,7 +157,7 @@ def extract_all(
 
 
 def _parts(
-    dataset: Dataset, source: Source, place: Place, view: View | None, options: Extraction
+    dataset: Dataset, source: Source, place: Place, view: AugmentedCopy | None, options: Extraction
 ) -> dict[str, Any]:
     """All that the numbers depend on."""
     return {
@@ -178,7 +178,7 @@ def _computed(
     source: Source,
     missing: Mapping[Place, Mapping[str, Any]],
     store: Cache,
-    view: View | None,
+    view: AugmentedCopy | None,
     options: Extraction,
 ) -> dict[Place, Array]:
     """Run the source once over the images that some draft still lacks."""
@@ -211,11 +211,11 @@ def _computed(
             draft.close()
 
 
-def _task(dataset: Dataset, view: View | None) -> str:
+def _task(dataset: Dataset, view: AugmentedCopy | None) -> str:
     return f"features of {dataset.name}" + ("" if view is None else f", view {view.number + 1}")
 
 
-def _pixels(dataset: Dataset, source: Source, view: View | None, first: int) -> Iterator[Images]:
+def _pixels(dataset: Dataset, source: Source, view: AugmentedCopy | None, first: int) -> Iterator[Images]:
     """Prepared batches from some image on, augmented where a view is wanted."""
     rest = dataset if first == 0 else dataset.subset(np.arange(first, len(dataset)))
     for batch in batches(rest, source.input, _READ):

@@ -27,12 +27,12 @@ from headstart.heads.base import Head, fit_temperature, softmax
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
-from headstart.networks.contract import Network
+from headstart.networks.contract import TrainableNetwork
 from headstart.networks.specs import layer_shapes
 from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSettings
 from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
-from headstart.strategies.parts import Learning
+from headstart.strategies.parts import TrainingParts
 
 __all__ = ["Fitted", "Held", "network_model", "probe_model", "versions"]
 
@@ -61,9 +61,9 @@ class Fitted:
 
 
 def network_model(
-    network: Network,
+    network: TrainableNetwork,
     dataset: Dataset,
-    parts: Learning,
+    parts: TrainingParts,
     images: tuple[Images, Held | None, Dataset | None],
     *,
     settings: TrainSettings,
@@ -74,7 +74,7 @@ def network_model(
 
     Parameters
     ----------
-    network : Network
+    network : TrainableNetwork
         Trained.
     dataset : Dataset
         What it learnt.
@@ -148,7 +148,7 @@ def probe_model(
     source: Source,
     fitted: Fitted,
     dataset: Dataset,
-    parts: Learning,
+    parts: TrainingParts,
     seed: int,
     seconds: float,
     *,
@@ -306,7 +306,9 @@ def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def _seen(dataset: Dataset, parts: Learning, deciding: Dataset | None, source: Source | None = None) -> Seen:
+def _seen(
+    dataset: Dataset, parts: TrainingParts, deciding: Dataset | None, source: Source | None = None
+) -> Seen:
     """Which images were learned from, decided something, were only judged by, or kept as a test set.
 
     An image that decided has the weightier of its two roles. Those of the source come along.
@@ -326,7 +328,7 @@ def _held_out(dataset: Dataset) -> bool:
     return dataset.holdout is not None and dataset.splits is not None and "test" in dataset.splits
 
 
-def _data_note(dataset: Dataset, parts: Learning) -> Mapping[str, Any]:
+def _data_note(dataset: Dataset, parts: TrainingParts) -> Mapping[str, Any]:
     return {
         **({"holdout": asdict(dataset.holdout)} if dataset.holdout and _held_out(dataset) else {}),
         "name": dataset.name,

@@ -20,7 +20,7 @@ from headstart.data.stores import ArrayImages
 from headstart.heads.base import Head
 from headstart.heads.registry import SEARCHED, make_head
 from headstart.records import Array, Images, InputSpec, Source
-from headstart.sources.features import PLAIN, Extraction, Place, View, extract, extract_all
+from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract, extract_all
 from headstart.strategies.places import CHOSEN, Probe, places_of
 from headstart.strategies.select import choose, deciding_images
 
@@ -115,7 +115,7 @@ class Reader:
         size = len(self.pool) * n_views * spec.height_px * spec.width_px * spec.channels
         if self.pool.images.pixels is None or size > _VIEW_BYTES:
             for number in range(n_views):
-                view = View(self.augmentation, self.seed, number)
+                view = AugmentedCopy(self.augmentation, self.seed, number)
                 self._kept[place, number + 1] = extract(self.pool, self.source, view=view, **where)
             return
         if spec not in self._viewed:

@@ -27,10 +27,10 @@ from headstart.system.progress import Progress
 
 __all__ = [
     "TrainingJudged",
+    "augmented_training",
     "cross_fitted",
     "cross_validated_training",
     "deciding_part",
-    "training_views",
 ]
 
 _FOLDS = 5
@@ -166,13 +166,13 @@ def cross_validated_training(
     for number, (learn, held) in enumerate(parts):
         progress.step("cross-validation", number, len(parts))
         network = make_network(spec, engine, settings.seed, device)
-        views = training_views(augmentation, settings.seed)
+        views = augmented_training(augmentation, settings.seed)
         fit(network, images[learn], codes[learn], replace(settings, patience=0), views=views)
         answers[held] = network.logits(images[held])
     return TrainingJudged(pool, cross_fitted(answers, codes, settings.seed, pool.together), "cross-validated")
 
 
-def training_views(augmentation: Augmentation | None, seed: int) -> Views | None:
+def augmented_training(augmentation: Augmentation | None, seed: int) -> Views | None:
     """Another augmented copy of every image in every epoch, for `training.fit`; None without any."""
     if augmentation is None:
         return None

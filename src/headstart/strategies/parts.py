@@ -14,11 +14,11 @@ from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import fewest_per_class, holdout
 from headstart.errors import UnknownClassError
 
-__all__ = ["VALIDATION_LEAST", "Learning", "training_parts"]
+__all__ = ["VALIDATION_LEAST", "TrainingParts", "training_parts"]
 
 
 @dataclass(frozen=True)
-class Learning:
+class TrainingParts:
     """The training images of a dataset, and those held out to watch and stop by.
 
     ``places`` are the places of both in the dataset, where some are held out.
@@ -34,7 +34,7 @@ _VALIDATION_MOST = 3_000
 VALIDATION_LEAST = 50  # images below which none are spared for a curve
 
 
-def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> Learning:
+def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> TrainingParts:
     """Which images are learnt from and which are watched.
 
     Parameters
@@ -69,10 +69,10 @@ def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> L
         )
     own = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
     if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
-        return Learning(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))
+        return TrainingParts(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))
     few = share is None and _VALIDATION_SHARE * len(train) < VALIDATION_LEAST
     share = min(share or _VALIDATION_SHARE, _VALIDATION_MOST / len(train))
     if few or fewest_per_class(train.labels, train.together) < 2:
-        return Learning(train, None)
+        return TrainingParts(train, None)
     rest, held = holdout(train.labels, share, seed, train.together)
-    return Learning(train.subset(rest), train.subset(held), (own[rest], own[held]))
+    return TrainingParts(train.subset(rest), train.subset(held), (own[rest], own[held]))

@@ -16,11 +16,11 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.heads.registry import make_head
 from headstart.records import Array, Source
-from headstart.sources.features import PLAIN, Extraction, Place, View, extract
+from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract
 from headstart.strategies.assemble import Fitted, probe_model
-from headstart.strategies.parts import Learning, training_parts
+from headstart.strategies.parts import TrainingParts, training_parts
 from headstart.strategies.places import CHOSEN, Probe, choose_place
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 
 __all__ = ["learn_head", "training_rows"]
 
@@ -34,7 +34,7 @@ def learn_head(
     spare: bool = True,
     held_share: float | None = None,
     options: Extraction = PLAIN,
-) -> Learnt:
+) -> LearnedModel:
     """Fit a head on a frozen source's features: the strategy ``probe``.
 
     Parameters
@@ -56,7 +56,7 @@ def learn_head(
 
     Returns
     -------
-    Learnt
+    LearnedModel
         The model is the source's graph with the head's operations appended.
 
     Raises
@@ -67,7 +67,7 @@ def learn_head(
     begun, parts = perf_counter(), training_parts(dataset, seed, held_share)
     options = replace(options, precision="fp32")  # as the saved model computes
     if not spare:
-        parts = Learning(dataset if dataset.splits is None else dataset.split("train"), None)
+        parts = TrainingParts(dataset if dataset.splits is None else dataset.split("train"), None)
     place, head, choice = choose_place(source, parts.fit, probe, seed, options)
     rows, labels, images = training_rows(source, parts.fit, place, probe.augmentation, seed, options)
     watch = None
@@ -102,7 +102,7 @@ def learn_head(
     watched = None if watch is None or parts.held is None else (watch[0], parts.held.codes(dataset.classes))
     made = Fitted(fitted, place, scores, settings, rows, codes, images, watched)
     model = probe_model(source, made, dataset, parts, seed, seconds)
-    return Learnt(model, curve, seconds, choice, held_probs, parts)
+    return LearnedModel(model, curve, seconds, choice, held_probs, parts)
 
 
 def training_rows(
@@ -139,7 +139,7 @@ def training_rows(
         Which image each row shows.
     """
     n_views = 0 if augmentation is None else augmentation.views
-    views = [None, *(View(augmentation, seed, number) for number in range(n_views) if augmentation)]
+    views = [None, *(AugmentedCopy(augmentation, seed, number) for number in range(n_views) if augmentation)]
     rows = [
         extract(dataset, source, layer=place[0], pooling=place[1], view=view, options=options)
         for view in views

@@ -12,14 +12,14 @@ import numpy as np
 from headstart.models.model import Model
 from headstart.records import Array, Curve, Epoch, TrainSettings
 from headstart.strategies.judge import TrainingJudged
-from headstart.strategies.parts import Learning
+from headstart.strategies.parts import TrainingParts
 from headstart.strategies.select import Choice
 
-__all__ = ["Learnt", "best_epoch", "epoch_curve"]
+__all__ = ["LearnedModel", "best_epoch", "epoch_curve"]
 
 
 @dataclass(frozen=True)
-class Learnt:
+class LearnedModel:
     """A model, the curve of its learning, and the seconds it took.
 
     ``choice`` says how its parts were selected, if they were; ``held_probs`` are its answers on the
@@ -33,7 +33,7 @@ class Learnt:
     seconds: float
     choice: Choice | None = None
     held_probs: Array | None = None
-    parts: Learning | None = None
+    parts: TrainingParts | None = None
     judged: TrainingJudged | None = None
     remarks: tuple[str, ...] = ()
 

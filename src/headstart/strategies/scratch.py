@@ -22,9 +22,9 @@ from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.records import Codes, Epoch, Images, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
-from headstart.strategies.judge import TrainingJudged, cross_fitted, deciding_part, training_views
+from headstart.strategies.judge import TrainingJudged, augmented_training, cross_fitted, deciding_part
 from headstart.strategies.parts import VALIDATION_LEAST, training_parts
-from headstart.strategies.result import Learnt, best_epoch, epoch_curve
+from headstart.strategies.result import LearnedModel, best_epoch, epoch_curve
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["Fit", "learn_network"]
@@ -59,7 +59,7 @@ def learn_network(
     device: str = "auto",
     fit_by: Fit | None = None,
     progress: Progress = SILENT,
-) -> Learnt:
+) -> LearnedModel:
     """Train a network on a dataset's training images.
 
     Parameters
@@ -85,7 +85,7 @@ def learn_network(
 
     Returns
     -------
-    Learnt
+    LearnedModel
         The model answers with the dataset's classes; its curve is by epoch. ``seconds`` are those of all
         its epochs, also of such as an interrupted run did.
 
@@ -117,7 +117,7 @@ def learn_network(
         settings,
         validation=held,
         on_step=_told(f"train {network}", progress),
-        views=training_views(augmentation, settings.seed),
+        views=augmented_training(augmentation, settings.seed),
     )
     seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
     best = best_epoch(history, settings)
@@ -139,7 +139,7 @@ def learn_network(
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
-    return Learnt(model, curve, seconds, remarks=remarks, parts=parts, judged=judged)
+    return LearnedModel(model, curve, seconds, remarks=remarks, parts=parts, judged=judged)
 
 
 def _judged_network(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from headstart.errors import HeadstartError
 
-__all__ = ["run_beside", "warm_up"]
+__all__ = ["run_in_process", "warm_up"]
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ _PROCESSES = 2
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
-def run_beside(function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
+def run_in_process(function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
     """Begin a call in another process; on a machine of one core, call it here when it is waited for.
 
     Parameters
@@ -51,7 +51,7 @@ def run_beside(function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
 
     Examples
     --------
-    >>> wait = run_beside(max, 3, 5)
+    >>> wait = run_in_process(max, 3, 5)
     >>> wait()
     5
     """
@@ -87,7 +87,7 @@ def warm_up(module: str) -> None:
         Its name.
     """
     for _ in range(_PROCESSES):
-        run_beside(_import_only, module)
+        run_in_process(_import_only, module)
 
 
 def _import_only(module: str) -> None:

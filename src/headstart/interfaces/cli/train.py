@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from headstart.models.model import Model
-    from headstart.strategies.result import Learnt
+    from headstart.strategies.result import LearnedModel
     from headstart.workflows.train import Trained
 
 __all__ = ["learned_facts", "train"]
@@ -189,11 +189,11 @@ def _rate(text: str | None) -> float | str | None:
 
 def _print_finished(model: Model, output: Path, json: bool) -> None:
     """Print the result of a run that was finished before."""
-    from headstart.strategies.result import Learnt
+    from headstart.strategies.result import LearnedModel
 
     seconds = float(model.manifest.timing.get("learning_s", 0.0))
     if json:
-        print_json({**learned_facts(Learnt(model, None, seconds), output), "already_finished": True})
+        print_json({**learned_facts(LearnedModel(model, None, seconds), output), "already_finished": True})
         return
     scores = _shown(model.manifest.scores)
     print(f"{output}: this run was finished before; its model is unchanged{scores}")
@@ -218,7 +218,7 @@ def _print_trained(done: Trained, output: Path, json: bool) -> None:
     print(f"Report: {report}\nLog: {done.log}")
 
 
-def learned_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
+def learned_facts(learnt: LearnedModel, output: Path) -> dict[str, Any]:
     """What a JSON result says of a model; shares of images among the scores have intervals."""
     manifest = learnt.model.manifest
     return {
@@ -230,7 +230,7 @@ def learned_facts(learnt: Learnt, output: Path) -> dict[str, Any]:
     }
 
 
-def _scores(learnt: Learnt) -> dict[str, Any]:
+def _scores(learnt: LearnedModel) -> dict[str, Any]:
     """The scores on held-out images; shares of images have intervals."""
     from headstart.evaluation.clusters import accuracy_score
     from headstart.evaluation.records import Score

@@ -1,4 +1,4 @@
-"""Engines by name: in comes a spec, out a trainable Network.
+"""Engines by name: in comes a spec, out a trainable TrainableNetwork.
 
 Must not import an engine at the top: each brings its own heavy package. Called by controls and strategies.
 """
@@ -6,7 +6,7 @@ Must not import an engine at the top: each brings its own heavy package. Called 
 from __future__ import annotations
 
 from headstart.errors import SettingError, nearest
-from headstart.networks.contract import Network
+from headstart.networks.contract import TrainableNetwork
 from headstart.records import NetworkSpec
 from headstart.system.optional import require
 
@@ -15,7 +15,7 @@ __all__ = ["ENGINES", "make_network"]
 ENGINES = ("scratch", "torch")
 
 
-def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "auto") -> Network:
+def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "auto") -> TrainableNetwork:
     """Build a network in an engine, its weights drawn from a seed.
 
     Parameters
@@ -31,7 +31,7 @@ def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "a
 
     Returns
     -------
-    Network
+    TrainableNetwork
         Untrained.
 
     Raises

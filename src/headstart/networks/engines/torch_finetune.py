@@ -23,7 +23,7 @@ from headstart.networks.engines.torch_training import TorchTraining
 from headstart.networks.specs import layer_shapes
 from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, Weights
 
-__all__ = ["HEAD", "AffineMap", "Body", "OpenedNetwork", "spec_body"]
+__all__ = ["HEAD", "AffineMap", "Body", "FinetuneNetwork", "spec_body"]
 
 HEAD = "head"
 """Name of the topmost part."""
@@ -67,7 +67,7 @@ class Body:
     dropout_rng: torch.Generator | None = None
 
 
-class OpenedNetwork(TorchTraining):
+class FinetuneNetwork(TorchTraining):
     """A network on trial: body, pooling, dense layer.
 
     Parameters

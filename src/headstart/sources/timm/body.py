@@ -16,7 +16,7 @@ from headstart.errors import SourceError
 from headstart.graph.pooling import JOIN
 from headstart.networks.engines.torch_finetune import Body
 from headstart.records import Source
-from headstart.sources.timm.export import Exported, checksum, create_network, describe_network
+from headstart.sources.timm.export import ExportedNetwork, checksum, create_network, describe_network
 
 __all__ = ["timm_body"]
 
@@ -55,7 +55,7 @@ def timm_body(source: Source, layer: str) -> Body:
         (f"part{number}", [f"network.{one}" for one in names]) for number, names in sorted(groups.items())
     ]
 
-    def finished(trained: nn.Module) -> Exported:
+    def finished(trained: nn.Module) -> ExportedNetwork:
         assert isinstance(trained, _Stages), "the module that was given"
         return describe_network(trained.network.requires_grad_(False), name, side)
 

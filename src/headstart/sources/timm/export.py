@@ -27,7 +27,14 @@ from headstart.errors import SourceError, UnknownSourceError, nearest
 from headstart.graph.run import ReferenceRun
 from headstart.sources.timm.hub import create_pretrained
 
-__all__ = ["Exported", "checksum", "create_network", "describe_network", "export_network", "timm_names"]
+__all__ = [
+    "ExportedNetwork",
+    "checksum",
+    "create_network",
+    "describe_network",
+    "export_network",
+    "timm_names",
+]
 
 _LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left behind
 _TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
@@ -36,7 +43,7 @@ _CLOSE = 1e-3  # relative: rounding stays far below, a wrong graph far above
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedNetwork:
     """A network as its makers describe it, and its graph.
 
     ``graph`` takes float32 (n, 3, *size), normalised, and gives the tensors that ``layers`` names
@@ -78,7 +85,7 @@ def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:
 
 def export_network(
     name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
-) -> Exported:
+) -> ExportedNetwork:
     """Build a network, freeze it, and write it as a graph.
 
     Parameters
@@ -94,7 +101,7 @@ def export_network(
 
     Returns
     -------
-    Exported
+    ExportedNetwork
         Weights and batch-norm statistics are as they were: a checksum is compared.
 
     Raises
@@ -116,7 +123,7 @@ def export_network(
     return exported
 
 
-def describe_network(network: Any, name: str, side_px: int) -> Exported:
+def describe_network(network: Any, name: str, side_px: int) -> ExportedNetwork:
     """A network of timm as it is now, as a graph.
 
     Parameters
@@ -130,7 +137,7 @@ def describe_network(network: Any, name: str, side_px: int) -> Exported:
 
     Returns
     -------
-    Exported
+    ExportedNetwork
 
     Raises
     ------
@@ -139,7 +146,7 @@ def describe_network(network: Any, name: str, side_px: int) -> Exported:
     """
     config = network.pretrained_cfg
     graph, layers = _graph(network, name, (side_px, side_px))
-    return Exported(
+    return ExportedNetwork(
         graph=graph,
         layers=layers,
         size=(side_px, side_px),

@@ -25,9 +25,9 @@ from headstart.system.files import write_atomic
 from headstart.system.optional import require
 
 if TYPE_CHECKING:
-    from headstart.sources.timm.export import Exported
+    from headstart.sources.timm.export import ExportedNetwork
 
-__all__ = ["Network", "find_network", "network_source", "pretrained_names", "trained_source"]
+__all__ = ["TimmNetwork", "find_network", "network_source", "pretrained_names", "trained_source"]
 
 _FORMAT = 4  # raise it when the same network would be exported or described otherwise
 _LOCAL = "local-dir:"
@@ -37,8 +37,8 @@ _FEW_FEATURES, _MOST_FEATURES = 64, 8_192
 
 
 @dataclass(frozen=True)
-class Network:
-    """A kept graph and what its makers say of it; ``about`` is what `Exported` holds but for the graph."""
+class TimmNetwork:
+    """A kept graph and what its makers say of it; ``about`` is what `ExportedNetwork` holds but for the graph."""
 
     name: str
     graph: bytes
@@ -75,7 +75,9 @@ def pretrained_names(pattern: str = "") -> list[str]:
     return [f"timm:{name}" for name in timm_names(pattern)]
 
 
-def find_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None) -> Network:
+def find_network(
+    name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
+) -> TimmNetwork:
     """A network as a graph: the kept one, or exported now and kept.
 
     Parameters
@@ -91,7 +93,7 @@ def find_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: 
 
     Returns
     -------
-    Network
+    TimmNetwork
         Its graph gives every layer.
 
     Raises
@@ -121,12 +123,12 @@ def find_network(name: str, *, pretrained: bool = True, seed: int = 0, size_px: 
     return _keep(home / key_of(parts), name, exported)
 
 
-def network_source(network: Network, native: InputSpec | None, name: str) -> Source:
+def network_source(network: TimmNetwork, native: InputSpec | None, name: str) -> Source:
     """A network as a source for images of some size.
 
     Parameters
     ----------
-    network : Network
+    network : TimmNetwork
         What to run.
     native : InputSpec or None
         Size and channels where all images of the dataset have the same. If these are within the
@@ -149,12 +151,12 @@ def network_source(network: Network, native: InputSpec | None, name: str) -> Sou
     return _source(network, spec, name)
 
 
-def trained_source(exported: Exported, like: Source) -> Source:
+def trained_source(exported: ExportedNetwork, like: Source) -> Source:
     """A network that was trained further, as a source that takes what it took before.
 
     Parameters
     ----------
-    exported : Exported
+    exported : ExportedNetwork
         The network as it is now.
     like : Source
         As it was.
@@ -166,10 +168,10 @@ def trained_source(exported: Exported, like: Source) -> Source:
     """
     name = f"{like.name}, fine-tuned"
     graph = exported.graph.SerializeToString(deterministic=True)
-    return _source(Network(name, graph, _about(name, exported, graph)), like.input, name)
+    return _source(TimmNetwork(name, graph, _about(name, exported, graph)), like.input, name)
 
 
-def _source(network: Network, spec: InputSpec, name: str) -> Source:
+def _source(network: TimmNetwork, spec: InputSpec, name: str) -> Source:
     """The network behind our input."""
     about, (height, width) = network.about, network.size
     graph = adopt(onnx.ModelProto.FromString(network.graph), spec, network.size)
@@ -222,7 +224,7 @@ def _identity(name: str) -> str:
     return " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
-def _kept(place: Path, name: str) -> Network | None:
+def _kept(place: Path, name: str) -> TimmNetwork | None:
     """The graph kept here, if it is whole."""
     try:
         about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
@@ -230,18 +232,18 @@ def _kept(place: Path, name: str) -> Network | None:
         whole = hashlib.sha256(graph).hexdigest() == about["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Network(name, graph, about) if whole else None
+    return TimmNetwork(name, graph, about) if whole else None
 
 
-def _keep(place: Path, name: str, exported: Exported) -> Network:
+def _keep(place: Path, name: str, exported: ExportedNetwork) -> TimmNetwork:
     graph = exported.graph.SerializeToString(deterministic=True)
     about = _about(name, exported, graph)
     write_atomic(place.with_suffix(".onnx"), graph)
     write_atomic(place.with_suffix(".json"), json.dumps(about))
-    return Network(name, graph, about)
+    return TimmNetwork(name, graph, about)
 
 
-def _about(name: str, exported: Exported, graph: bytes) -> dict[str, Any]:
+def _about(name: str, exported: ExportedNetwork, graph: bytes) -> dict[str, Any]:
     """What is kept beside a graph."""
     return {
         "name": name,

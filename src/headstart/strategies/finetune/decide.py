@@ -23,11 +23,11 @@ from headstart.scratch.losses import cross_entropy
 from headstart.sources.features import Place
 from headstart.strategies.finetune.options import FinetuneOptions, depths_of
 from headstart.strategies.finetune.rules import is_handwriting, settings_for, side_of
-from headstart.strategies.finetune.train import Opened, open_and_train, starting_head
+from headstart.strategies.finetune.train import FineTuned, starting_head, unfreeze_and_train
 from headstart.strategies.fits import Chooser, Reader, Strategy, fitted
 from headstart.system.progress import SILENT, Progress
 
-__all__ = ["OPENED", "Decision", "DepthTrial", "Finetuner", "opened_strategies", "sentence_of"]
+__all__ = ["OPENED", "Decision", "DepthTrial", "Finetuner", "finetune_strategies", "sentence_of"]
 
 OPENED = ("finetune", "finetune, unchecked")
 """Names of the strategy and of what it would be without its comparison with the probe."""
@@ -152,7 +152,7 @@ class Finetuner:
     opening: FinetuneOptions = field(default_factory=FinetuneOptions)
     progress: Progress = SILENT
     decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
-    _judged: dict[tuple[bytes, int], Opened] = field(default_factory=dict, repr=False)
+    _judged: dict[tuple[bytes, int], FineTuned] = field(default_factory=dict, repr=False)
     _answered: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
     _start: tuple[tuple[bytes, int], Any] | None = field(default=None, repr=False)
 
@@ -187,7 +187,7 @@ class Finetuner:
             self.decisions[key] = self._decided(learn, seed)
         return self.decisions[key]
 
-    def opened(self, learn: Indices, seed: int) -> Opened:
+    def opened(self, learn: Indices, seed: int) -> FineTuned:
         """The network as it is used: trained on all images to learn from, or on most of very many."""
         best = self.decide(learn, seed).best
         judged = self._judged.pop((learn.tobytes(), seed), None)
@@ -261,7 +261,7 @@ class Finetuner:
 
     def _trained(
         self, learn: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
-    ) -> Opened:
+    ) -> FineTuned:
         """One training to the end of its schedule, judged there; or, if it ``stops``, where it did best.
 
         What is judged is what is used. The weights of one epoch's luck come back only where they stay;
@@ -280,7 +280,7 @@ class Finetuner:
         if opening.augmentation is None:  # as the probe's, where that was said
             opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
         task = f"open {depth}, {len(learn):,} images"
-        return open_and_train(
+        return unfreeze_and_train(
             source,
             place,
             start,
@@ -317,7 +317,7 @@ class Finetuner:
         rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
         return found.probabilities(rows[asked])
 
-    def _by_graph(self, opened: Opened, asked: Indices) -> Array:
+    def _by_graph(self, opened: FineTuned, asked: Indices) -> Array:
         """Its answers, by the graph that would be saved, so that its figures are the model's."""
         import onnx
 
@@ -348,7 +348,7 @@ class Finetuner:
         return self._pool_images if same else prepare(self.reader.asked, self.reader.source.input)
 
 
-def opened_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
+def finetune_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
     """The strategy finetune, and the same without its safety, by the names that tables show.
 
     Parameters

@@ -1,6 +1,6 @@
 """A source fine-tuned on a dataset, as a model: decided on images held out, put together like any other.
 
-In: a source, a dataset, the probe that was learnt on it. Out: a Learnt that is the probe's or better. Must
+In: a source, a dataset, the probe that was learnt on it. Out: a LearnedModel that is the probe's or better. Must
 not import an engine at the top. Called by transfers.
 """
 
@@ -23,11 +23,11 @@ from headstart.strategies.assemble import Fitted, probe_model
 from headstart.strategies.finetune.decide import Decision, Finetuner
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.finetune.rules import augmentation_for
-from headstart.strategies.finetune.train import Opened
+from headstart.strategies.finetune.train import FineTuned
 from headstart.strategies.fits import Chooser, Reader
-from headstart.strategies.parts import Learning
+from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import Probe
-from headstart.strategies.result import Learnt, epoch_curve
+from headstart.strategies.result import LearnedModel, epoch_curve
 
 __all__ = ["Attempt", "attempt", "depth_table"]
 
@@ -36,7 +36,7 @@ __all__ = ["Attempt", "attempt", "depth_table"]
 class Attempt:
     """What became of fine-tuning: the model that is kept, and what was tried."""
 
-    learnt: Learnt
+    learnt: LearnedModel
     decision: Decision
 
     @property
@@ -54,10 +54,10 @@ class Attempt:
 def attempt(
     source: Source,
     dataset: Dataset,
-    learnt: Learnt,
+    learnt: LearnedModel,
     wanted: Probe,
     opening: FinetuneOptions,
-    parts: Learning,
+    parts: TrainingParts,
     *,
     seed: int = 0,
     options: Extraction = PLAIN,
@@ -70,7 +70,7 @@ def attempt(
         As the probe has it.
     dataset : Dataset
         Its ``test`` split, if any, is not looked at.
-    learnt : Learnt
+    learnt : LearnedModel
         The probe.
     wanted : Probe
         Its augmentation and balance.
@@ -119,12 +119,12 @@ def attempt(
 
 def _model(
     dataset: Dataset,
-    parts: Learning,
-    opened: Opened,
+    parts: TrainingParts,
+    opened: FineTuned,
     note: Mapping[str, Any],
     seed: int,
     decision: Decision,
-) -> Learnt:
+) -> LearnedModel:
     """The trained network as a model; its probabilities are calibrated on the images that decided."""
     place = opened.place
     rows = extract(parts.fit, opened.source, layer=place[0], pooling=place[1])
@@ -147,7 +147,7 @@ def _model(
     made = Fitted(head, place, scores, settings, rows, codes, np.arange(len(rows)), held)
     model = probe_model(opened.source, made, dataset, parts, seed, 0.0, strategy="finetune")
     curve = epoch_curve(f"fine-tuning on {dataset.name}", opened.history, opened.best_epoch)
-    return Learnt(model, curve, 0.0, None, probs)
+    return LearnedModel(model, curve, 0.0, None, probs)
 
 
 def _calibrated(head: TrainedHead, logits: Array, codes: Codes) -> TrainedHead:

@@ -22,15 +22,15 @@ from headstart.sources.features import Place
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.options import FOR, FinetuneOptions
 from headstart.strategies.finetune.rules import alpha_for, augmentation_for, dropout_for, side_of
-from headstart.strategies.judge import training_views
+from headstart.strategies.judge import augmented_training
 from headstart.strategies.result import best_epoch
 from headstart.system.optional import require
 
-__all__ = ["Opened", "open_and_train", "starting_head"]
+__all__ = ["FineTuned", "starting_head", "unfreeze_and_train"]
 
 
 @dataclass(frozen=True)
-class Opened:
+class FineTuned:
     """A source as training left it: frozen again, and the head it was trained with, which reads at ``place``.
 
     ``parts`` is how many parts lay below the head and ``open_parts`` how many of them learnt; ``alpha`` says
@@ -80,7 +80,7 @@ def starting_head(head: Head | None, rows: Array, codes: Codes, classes: Sequenc
     return AffineMap(standard.mean, standard.scale, weight, head.bias_ + standard.mean @ head.weight_)
 
 
-def open_and_train(
+def unfreeze_and_train(
     source: Source,
     place: Place,
     start: Any,
@@ -96,7 +96,7 @@ def open_and_train(
     loss: Loss | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
-) -> Opened:
+) -> FineTuned:
     """Train a source's upper parts and its head; what is frozen is compared by checksum.
 
     Parameters
@@ -130,7 +130,7 @@ def open_and_train(
 
     Returns
     -------
-    Opened
+    FineTuned
 
     Raises
     ------
@@ -140,10 +140,10 @@ def open_and_train(
         If torch, or for a network of timm's timm, is not installed.
     """
     require("torch", extra="train", for_=FOR)
-    from headstart.networks.engines.torch_finetune import OpenedNetwork
+    from headstart.networks.engines.torch_finetune import FinetuneNetwork
 
     body = _body(source, place[0])
-    network = OpenedNetwork(
+    network = FinetuneNetwork(
         body,
         place[1],
         start,
@@ -167,7 +167,7 @@ def open_and_train(
         codes,
         settings,
         validation=held if settings.patience else None,
-        views=training_views(augmentation, settings.seed),
+        views=augmented_training(augmentation, settings.seed),
         shares=shares,
         loss=loss,
         on_step=on_step,
@@ -182,7 +182,7 @@ def open_and_train(
     made, head = network.finished()
     weight, bias = head.folded()
     trained = TrainedHead(weight, bias, classes)
-    return Opened(made, place, trained, depth, below, n_open, alpha, history, best, logits)
+    return FineTuned(made, place, trained, depth, below, n_open, alpha, history, best, logits)
 
 
 def _go_back(network: Any, begun: Weights, alpha: float) -> None:

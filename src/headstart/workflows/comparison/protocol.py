@@ -18,7 +18,7 @@ from headstart.data.splits import fewest_per_class, folds, holdout, nested_subse
 from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.clusters import repeated
 
-__all__ = ["KINDS", "Judging", "Parting", "Protocol", "decide", "rounds_of", "smallest_class"]
+__all__ = ["KINDS", "Judging", "Protocol", "TrainTest", "decide", "rounds_of", "smallest_class"]
 
 KINDS = ("holdout", "folds", "grouped", "leave-one-out", "external")
 """``holdout``: a test part opened once. ``folds``: repeated stratified cross-validation. ``grouped``: the
@@ -34,7 +34,7 @@ Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Parting:
+class TrainTest:
     """Places among the pool to learn from, and places among the images asked to answer."""
 
     learn: Indices
@@ -144,7 +144,7 @@ def decide(
 
 def rounds_of(
     pool: Dataset, n_asked: int, budgets: Sequence[int], protocol: Protocol
-) -> dict[int | None, list[list[Parting]]]:
+) -> dict[int | None, list[list[TrainTest]]]:
     """Every round of every budget; within a round each asked image is answered once.
 
     Parameters
@@ -160,22 +160,22 @@ def rounds_of(
 
     Returns
     -------
-    dict of (int or None) to list of list of Parting
+    dict of (int or None) to list of list of TrainTest
         None is all labels. The smaller draws lie within the larger; with a holdout, and with one image
         left out at a time, all labels are one round. With folds, each draws labels of its own.
     """
-    found: dict[int | None, list[list[Parting]]] = {budget: [] for budget in budgets}
+    found: dict[int | None, list[list[TrainTest]]] = {budget: [] for budget in budgets}
     once = not protocol.crossed or protocol.kind == "leave-one-out"
     # every fold draws labels of its own, so two rounds of five folds are ten draws
     n_drawn = -(-_ROUNDS * protocol.draws // protocol.n_folds) if protocol.crossed else protocol.draws
     for number in range(n_drawn if budgets else 0):
         whole = _folded(pool, n_asked, protocol, number)
-        drawn: dict[int, list[Parting]] = {budget: [] for budget in budgets}
+        drawn: dict[int, list[TrainTest]] = {budget: [] for budget in budgets}
         for part, one in enumerate(whole):
             rng = np.random.default_rng([protocol.seed, 6, number, *([part] if protocol.crossed else [])])
             subsets = nested_subsets(pool.labels[one.learn], budgets, seed=rng)
             for budget in budgets:
-                drawn[budget].append(Parting(one.learn[subsets[budget]], one.asked))
+                drawn[budget].append(TrainTest(one.learn[subsets[budget]], one.asked))
         for budget in budgets:
             found[budget].append(drawn[budget])
     if protocol.with_all:
@@ -194,12 +194,12 @@ def smallest_class(pool: Dataset, protocol: Protocol) -> int:
     )
 
 
-def _folded(pool: Dataset, n_asked: int, protocol: Protocol, number: int) -> list[Parting]:
+def _folded(pool: Dataset, n_asked: int, protocol: Protocol, number: int) -> list[TrainTest]:
     """The partings of one round with all labels."""
     if not protocol.crossed:
-        return [Parting(np.arange(len(pool)), np.arange(n_asked))]
+        return [TrainTest(np.arange(len(pool)), np.arange(n_asked))]
     rng = np.random.default_rng([protocol.seed, 8, number])
-    return [Parting(*one) for one in folds(pool.labels, protocol.n_folds, rng, pool.together)]
+    return [TrainTest(*one) for one in folds(pool.labels, protocol.n_folds, rng, pool.together)]
 
 
 def _by_rule(dataset: Dataset, external: Dataset | None) -> str:

@@ -23,9 +23,9 @@ from headstart.evaluation.resampled import resampled_difference
 from headstart.records import Array
 from headstart.report.records import Comparison, Row
 from headstart.strategies.fits import Strategy
-from headstart.system.processes import run_beside
+from headstart.system.processes import run_in_process
 from headstart.system.progress import SILENT, Progress
-from headstart.workflows.comparison.protocol import Parting, Protocol, rounds_of, smallest_class
+from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of, smallest_class
 from headstart.workflows.comparison.verdict import PROBE, _labels, sentences
 
 __all__ = ["Table", "run_table"]
@@ -52,7 +52,7 @@ class _Cell:
 
     right: NDArray[np.bool_]
     seconds: float
-    rounds: Sequence[Sequence[Parting]]
+    rounds: Sequence[Sequence[TrainTest]]
     first: Array
 
 
@@ -101,8 +101,8 @@ def run_table(
     wanted = rounds_of(pool, len(asked), possible, protocol)
     away = {
         (name, budget): [
-            run_beside(_round, strategies[name], partings, codes, protocol.seed + number)
-            for number, partings in enumerate(rounds)
+            run_in_process(_round, strategies[name], splits_of_round, codes, protocol.seed + number)
+            for number, splits_of_round in enumerate(rounds)
         ]
         for budget, rounds in reversed(wanted.items())  # the longest first
         for name in strategies
@@ -115,8 +115,8 @@ def run_table(
                 again = protocol.networks if name in protocol.redrawn and len(rounds) == 1 else 1
                 seeds = range(protocol.seed, protocol.seed + len(rounds) * again)
                 tried = [
-                    _round(strategy, partings, codes, seed)
-                    for seed, partings in zip(seeds, list(rounds) * again, strict=True)
+                    _round(strategy, splits_of_round, codes, seed)
+                    for seed, splits_of_round in zip(seeds, list(rounds) * again, strict=True)
                 ]
                 cells[name, budget] = _cell(tried, list(rounds) * again)
     for (name, budget), waits in away.items():
@@ -152,12 +152,12 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
 
 
 def _round(
-    strategy: Strategy, partings: Sequence[Parting], codes: NDArray[np.int64], seed: int
+    strategy: Strategy, splits_of_round: Sequence[TrainTest], codes: NDArray[np.int64], seed: int
 ) -> tuple[NDArray[np.bool_], float, Array]:
     """Which images a strategy got right in one round, (n_asked,); its seconds; its answers."""
     begun, right = perf_counter(), np.zeros(len(codes), np.bool_)
     answers: Array | None = None
-    for part in partings:
+    for part in splits_of_round:
         probs = strategy(part.learn, part.asked, seed)
         right[part.asked] = probs.argmax(axis=1) == codes[part.asked]
         answers = np.zeros((len(codes), probs.shape[1]), np.float32) if answers is None else answers
@@ -167,7 +167,7 @@ def _round(
 
 
 def _cell(
-    tried: Sequence[tuple[NDArray[np.bool_], float, Array]], rounds: Sequence[Sequence[Parting]]
+    tried: Sequence[tuple[NDArray[np.bool_], float, Array]], rounds: Sequence[Sequence[TrainTest]]
 ) -> _Cell:
     right, seconds, answers = zip(*tried, strict=True)
     return _Cell(np.stack(right), float(np.median(seconds)), rounds, answers[0])
@@ -231,7 +231,7 @@ def _difference(
 def _plain_difference(
     a: NDArray[np.bool_],
     b: NDArray[np.bool_],
-    rounds: Sequence[Sequence[Parting]],
+    rounds: Sequence[Sequence[TrainTest]],
     protocol: Protocol,
     groups: NDArray[np.intp] | None,
 ) -> Difference:

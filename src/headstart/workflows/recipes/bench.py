@@ -14,7 +14,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.records import Array, Curve, Source
 from headstart.sources.features import Extraction, Place, extract
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import Choice
 from headstart.workflows.recipes.recipe import FrozenRecipe
 
@@ -57,7 +57,7 @@ class Bench:
         """Features of the test images."""
         return extract(self.test, self.source, layer=place[0], pooling=place[1], options=self.options)
 
-    def asked(self, learnt: Learnt) -> Array:
+    def asked(self, learnt: LearnedModel) -> Array:
         """The saved model's answers on the test images, asked once."""
         if not self.answered:
             options = self.options

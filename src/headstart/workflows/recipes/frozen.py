@@ -26,7 +26,7 @@ from headstart.strategies.fits import FeatureOptions, Strategy, probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe, choose_place
 from headstart.strategies.probe import learn_head, training_rows
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.comparison.table import run_table
@@ -41,7 +41,7 @@ __all__ = ["Frozen", "run_frozen"]
 class Frozen:
     """What a frozen recipe found, and the model of its first draw."""
 
-    learnt: Learnt
+    learnt: LearnedModel
     result: Report
 
 
@@ -164,7 +164,7 @@ def _read_test(bench: Bench) -> None:
     extract_all(bench.test, bench.source, list(dict.fromkeys(places)), options=bench.options)
 
 
-def _model(bench: Bench, dataset: Dataset, indices: Indices) -> Learnt:
+def _model(bench: Bench, dataset: Dataset, indices: Indices) -> LearnedModel:
     """The first draw's choice as a model; it learns from the draw and is watched on what it was not given."""
     plan = bench.plans[indices.tobytes()]
     wanted = Probe(*plan.place, plan.head, plan.augmentation)
@@ -176,7 +176,7 @@ def _model(bench: Bench, dataset: Dataset, indices: Indices) -> Learnt:
     return replace(learnt, choice=plan.choice)
 
 
-def _probe(bench: Bench, learnt: Learnt) -> Strategy:
+def _probe(bench: Bench, learnt: LearnedModel) -> Strategy:
     """The chosen way on each draw; with all labels it is the saved model itself."""
 
     def strategy(learn: Indices, asked: Indices, seed: int) -> Array:

@@ -24,7 +24,7 @@ from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.fits import Reader, Strategy, chosen_probe
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import Choice, choose
 from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.recipes.recipe import LettersRecipe
@@ -42,7 +42,7 @@ class Letters:
     """What the recipe found: the network that learnt digits, the model of the letters, and the study."""
 
     source: Model
-    learnt: Learnt
+    learnt: LearnedModel
     result: Report
 
 
@@ -51,7 +51,7 @@ class _Parts:
     """Everything that both judgements need."""
 
     recipe: LettersRecipe
-    trained: Learnt
+    trained: LearnedModel
     source: Source
     textbook: Source
     probe: Probe
@@ -155,7 +155,7 @@ def _parts(recipe: LettersRecipe, engine: str | None, seed: int, keep: bool, opt
     engine = engine or (recipe.engine if find_spec("torch") is not None else "scratch")
     augmentation = None if recipe.augment is None else parse_augmentation(recipe.augment, 1)
 
-    def trained(settings: TrainSettings, augmented: bool) -> Learnt:
+    def trained(settings: TrainSettings, augmented: bool) -> LearnedModel:
         return trained_network(
             digits,
             network=recipe.network,

@@ -19,7 +19,7 @@ from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Evaluation
 from headstart.report.records import PlainTable, Report
 from headstart.strategies.provenance import about_head, about_source, made_with
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.comparison.table import Table
 from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench
@@ -29,7 +29,7 @@ __all__ = ["frozen_facts", "frozen_result"]
 
 
 def frozen_result(
-    bench: Bench, table: Table, learnt: Learnt, found: tuple[str, ...], facts: Mapping[str, str]
+    bench: Bench, table: Table, learnt: LearnedModel, found: tuple[str, ...], facts: Mapping[str, str]
 ) -> Report:
     """Everything the recipe found, for its report."""
     recipe, plans = bench.recipe, list(bench.plans.values())
@@ -56,7 +56,7 @@ def frozen_result(
     )
 
 
-def _evaluations(bench: Bench, learnt: Learnt) -> tuple[Evaluation, ...]:
+def _evaluations(bench: Bench, learnt: LearnedModel) -> tuple[Evaluation, ...]:
     probs = bench.asked(learnt)
     codes, title = bench.test.codes(bench.train.classes), f"The saved model on {bench.test.name}"
     return (evaluate(title, probs, codes, bench.train.classes, bench.test.together),)
@@ -121,7 +121,7 @@ def _figures(accuracy: float, n_test: int) -> tuple[str, str, str]:
     return f"{100 * accuracy:.2f}", f"{100 * score.low:.1f} to {100 * score.high:.1f}", f"{n_test:,}"
 
 
-def frozen_facts(bench: Bench, learnt: Learnt, command: str, seconds: float) -> dict[str, str]:
+def frozen_facts(bench: Bench, learnt: LearnedModel, command: str, seconds: float) -> dict[str, str]:
     """What is necessary to get the figures again."""
     head, layer = learnt.model.manifest.head, learnt.model.manifest.source
     return {

@@ -29,13 +29,13 @@ from headstart.networks.specs import architecture
 from headstart.records import Array
 from headstart.report.records import Report
 from headstart.sources.networks import native_input
-from headstart.strategies.finetune.decide import OPENED, Finetuner, opened_strategies, sentence_of
+from headstart.strategies.finetune.decide import OPENED, Finetuner, finetune_strategies, sentence_of
 from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, made_with
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import NullCache
 from headstart.workflows.comparison.baselines import network_from_scratch
@@ -260,7 +260,7 @@ def _skipped(dataset: Dataset) -> tuple[str, ...]:
     return (f"{number} of {total} files could not be read and are left out; the first: {path} ({reason}).",)
 
 
-def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evaluation, Evaluation]:
+def _evaluations(run: _Run, source: LearnedModel, transferred: LearnedModel) -> tuple[Evaluation, Evaluation]:
     """Both models on their test splits, by the graphs that are saved."""
     halves = ("Source", source, run.source), ("Transfer", transferred, run.target)
     first, second = (
@@ -276,7 +276,7 @@ def _evaluations(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Evalua
     return first, second
 
 
-def _table(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Table, tuple[str, ...]]:
+def _table(run: _Run, source: LearnedModel, transferred: LearnedModel) -> tuple[Table, tuple[str, ...]]:
     """The transfer against its controls, and what to say of fine-tuning.
 
     With all labels the probe is the saved model itself.
@@ -293,7 +293,7 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Table, tuple
     strategies: dict[str, Strategy] = {"probe": probed}
     tuner = _finetuner(run, source)
     if tuner is not None:
-        strategies |= opened_strategies(tuner)
+        strategies |= finetune_strategies(tuner)
     if recipe.textbook_layer and options.controls:
         textbook = replace(features, layer=recipe.textbook_layer)
         strategies["textbook probe"] = probe(source.model.source(), run.train, run.test, textbook)
@@ -321,7 +321,7 @@ def _table(run: _Run, source: Learnt, transferred: Learnt) -> tuple[Table, tuple
     return table, (() if tuner is None else (sentence_of(tuner.decisions),))
 
 
-def _finetuner(run: _Run, source: Learnt) -> Finetuner | None:
+def _finetuner(run: _Run, source: LearnedModel) -> Finetuner | None:
     """The source opened where the recipe's probe reads, if that is wanted."""
     options, recipe = run.options, run.recipe
     if options.opening is None:
@@ -335,7 +335,7 @@ def _result(
     run: _Run,
     table: Table,
     evaluations: tuple[Evaluation, ...],
-    learnt: tuple[Learnt, ...],
+    learnt: tuple[LearnedModel, ...],
     facts: Mapping[str, str],
 ) -> Report:
     first = evaluations[0].accuracy
@@ -358,7 +358,7 @@ def _result(
     )
 
 
-def _facts(run: _Run, source: Learnt, transferred: Learnt, seconds: float) -> dict[str, str]:
+def _facts(run: _Run, source: LearnedModel, transferred: LearnedModel, seconds: float) -> dict[str, str]:
     return {
         "command": run.options.command,
         "source_data": f"{run.source.name}, fingerprint {run.source.fingerprint}",

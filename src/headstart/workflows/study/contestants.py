@@ -18,7 +18,7 @@ from headstart.report.entries import ENTRIES, Entry
 from headstart.sources.networks import native_input
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
-from headstart.strategies.finetune.decide import OPENED, opened_strategies
+from headstart.strategies.finetune.decide import OPENED, finetune_strategies
 from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
 from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
 from headstart.workflows.comparison.controls import collapse, majority
@@ -63,7 +63,7 @@ def _probe(study: StudyContext) -> Made:
 
 
 def _finetune(study: StudyContext, name: str = FINETUNE) -> Made:
-    return Made(None if study.finetuner is None else opened_strategies(study.finetuner)[name])
+    return Made(None if study.finetuner is None else finetune_strategies(study.finetuner)[name])
 
 
 def _scratch(study: StudyContext) -> Made:

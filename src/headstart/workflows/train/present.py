@@ -20,9 +20,9 @@ from headstart.records import Epoch, TrainSettings
 from headstart.report.records import Figure, Gallery, PlainTable, Report
 from headstart.report.svg import rate_test
 from headstart.strategies.judge import TrainingJudged
-from headstart.strategies.parts import Learning
+from headstart.strategies.parts import TrainingParts
 from headstart.strategies.provenance import made_with
-from headstart.strategies.result import Learnt, best_epoch
+from headstart.strategies.result import LearnedModel, best_epoch
 from headstart.workflows.gallery import Judged as Answers
 from headstart.workflows.gallery import galleries
 from headstart.workflows.train.rate import RateChoice
@@ -62,8 +62,8 @@ class Attended(Protocol):
 
 def training_result(
     dataset: Dataset,
-    parts: Learning,
-    learnt: Learnt,
+    parts: TrainingParts,
+    learnt: LearnedModel,
     attended: Attended,
     about: About,
     findings: tuple[str, ...],
@@ -76,7 +76,7 @@ def training_result(
         With its splits.
     parts : Learning
         Images learned from and held out.
-    learnt : Learnt
+    learnt : LearnedModel
         The network, and its answers about other images.
     attended : Attended
         What happened.
@@ -133,7 +133,7 @@ def _galleries(judged: TrainingJudged) -> tuple[Gallery, ...]:
     return galleries(Answers(images, judged.probabilities, images.codes(), images.classes), heats=0)
 
 
-def _how_judged(parts: Learning, learnt: Learnt, settings: TrainSettings) -> str:
+def _how_judged(parts: TrainingParts, learnt: LearnedModel, settings: TrainSettings) -> str:
     if learnt.judged is None:
         return "It could not be tested on other images."
     n_judged = len(learnt.judged.images)
@@ -148,7 +148,9 @@ def _how_judged(parts: Learning, learnt: Learnt, settings: TrainSettings) -> str
     return f"{said}. Test images, if there are any, were not used."
 
 
-def _summary(dataset: Dataset, parts: Learning, learnt: Learnt, attended: Attended, network: str) -> str:
+def _summary(
+    dataset: Dataset, parts: TrainingParts, learnt: LearnedModel, attended: Attended, network: str
+) -> str:
     epochs = len(attended.history)
     judged = _how_judged(parts, learnt, attended.settings)
     return (
@@ -193,7 +195,7 @@ def _said(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(dataset: Dataset, learnt: Learnt, attended: Attended, about: About) -> Mapping[str, str]:
+def _facts(dataset: Dataset, learnt: LearnedModel, attended: Attended, about: About) -> Mapping[str, str]:
     return {
         "command": about.command,
         "network": about.network,

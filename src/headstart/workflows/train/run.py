@@ -27,9 +27,9 @@ from headstart.report.page import render
 from headstart.report.records import Report
 from headstart.sources.networks import native_input
 from headstart.strategies.judge import cross_validated_training
-from headstart.strategies.parts import Learning, training_parts
+from headstart.strategies.parts import TrainingParts, training_parts
 from headstart.strategies.provenance import made_with
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress
@@ -48,7 +48,7 @@ _LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
 class Trained:
     """What was learnt, what is known of it, and the file of the log."""
 
-    learnt: Learnt
+    learnt: LearnedModel
     result: Report
     log: Path
 
@@ -155,14 +155,14 @@ def run_training(
 
 def _cross_validated(
     dataset: Dataset,
-    parts: Learning,
+    parts: TrainingParts,
     wanted: TrainingRequest,
-    learnt: Learnt,
+    learnt: LearnedModel,
     attended: AttendedTraining,
     augmentation: Augmentation | None,
     *,
     progress: Progress,
-) -> Learnt:
+) -> LearnedModel:
     """The same network with cross-validated answers, and its accuracy by them in its manifest."""
     spec = architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
     settings = attended.settings

@@ -1,6 +1,6 @@
 """Networks we train ourselves, once: the same data and settings find the same model again.
 
-In: a dataset and how to learn. Out: a Learnt, from the cache where it is there. Must not import an engine
+In: a dataset and how to learn. Out: a LearnedModel, from the cache where it is there. Must not import an engine
 at the top. Called by recipes.
 """
 
@@ -17,7 +17,7 @@ from headstart.errors import ModelError
 from headstart.models.model import open_model
 from headstart.records import Curve, TrainSettings
 from headstart.strategies.assemble import versions
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import cache_root, key_of
 from headstart.system.files import write_atomic
@@ -37,7 +37,7 @@ def trained_network(
     augmentation: Augmentation | None = None,
     keep: bool = True,
     progress: Progress = SILENT,
-) -> Learnt:
+) -> LearnedModel:
     """A network trained on a dataset, or the one that the same call trained before.
 
     Parameters
@@ -49,7 +49,7 @@ def trained_network(
 
     Returns
     -------
-    Learnt
+    LearnedModel
         ``seconds`` are those of the training, whenever that was.
 
     Raises
@@ -72,7 +72,7 @@ def trained_network(
             model = open_model(home / "model")
             kept = json.loads((home / "curve.json").read_text(encoding="utf-8"))
             curve = None if kept is None else Curve(**_floats(kept))
-            return Learnt(model, curve, float(model.manifest.timing["learning_s"]))
+            return LearnedModel(model, curve, float(model.manifest.timing["learning_s"]))
         except (ModelError, OSError, ValueError, TypeError, KeyError):
             shutil.rmtree(home, ignore_errors=True)  # what may be deleted may be damaged: train again
     learnt = learn_network(

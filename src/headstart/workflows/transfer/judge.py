@@ -16,9 +16,9 @@ from headstart.records import Array, Source
 from headstart.sources.features import Extraction
 from headstart.sources.registry import kind_of
 from headstart.strategies.fits import Chooser, Reader, Strategy, chosen_probe
-from headstart.strategies.parts import Learning
+from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import Probe, places_of
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import MOST_IMAGES
 from headstart.workflows.comparison.baselines import raw_pixels
 from headstart.workflows.comparison.controls import majority
@@ -67,9 +67,9 @@ class Judged:
 
 def by_validation(
     source: Source,
-    learnt: Learnt,
-    kept: Learnt,
-    parts: Learning,
+    learnt: LearnedModel,
+    kept: LearnedModel,
+    parts: TrainingParts,
     wanted: Probe,
     *,
     seed: int,
@@ -81,9 +81,9 @@ def by_validation(
     ----------
     source : Source
         Frozen.
-    learnt : Learnt
+    learnt : LearnedModel
         The probe.
-    kept : Learnt
+    kept : LearnedModel
         The model: the probe or a fine-tuned network.
     parts : Learning
         With images held out.

@@ -22,11 +22,11 @@ from headstart.report.records import Gallery, Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.finetune.model import attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions
-from headstart.strategies.parts import Learning
+from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
-from headstart.strategies.result import Learnt
+from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table, short_name
 from headstart.workflows.gallery import Judged as Answers
 from headstart.workflows.gallery import galleries
@@ -41,7 +41,7 @@ _FIFTH = 0.2
 class Transferred:
     """What was learnt, and what is known of it."""
 
-    learnt: Learnt
+    learnt: LearnedModel
     result: Report
 
 
@@ -151,7 +151,7 @@ def _held_share(opening: FinetuneOptions | None) -> float | None:
     return None if opening is None else _FIFTH
 
 
-def _noted(kept: Learnt, judged: Judged | None) -> Learnt:
+def _noted(kept: LearnedModel, judged: Judged | None) -> LearnedModel:
     """The model with its accuracy on images that it did not learn from in its manifest."""
     if judged is None or judged.judged_on != "cross-validated":
         return kept
@@ -176,7 +176,7 @@ def _verdict(judged: Judged | None) -> str:
     return f"{said} {judged.table.verdict}" if judged.table.comparisons else said
 
 
-def _sizes(parts: Learning, judged: Judged | None, dataset: Dataset) -> dict[str, int]:
+def _sizes(parts: TrainingParts, judged: Judged | None, dataset: Dataset) -> dict[str, int]:
     sizes = {"train": len(parts.fit), "classes": len(dataset.classes)}
     return sizes if judged is None else {**sizes, judged.judged_on: len(judged.images)}
 
@@ -202,7 +202,7 @@ def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Galler
     return galleries(Answers(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0)
 
 
-def _summary(learnt: Learnt, judged: Judged | None) -> str:
+def _summary(learnt: LearnedModel, judged: Judged | None) -> str:
     manifest = learnt.model.manifest
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
@@ -214,7 +214,7 @@ def _summary(learnt: Learnt, judged: Judged | None) -> str:
     )
 
 
-def _facts(source: Source, dataset: Dataset, learnt: Learnt, command: str) -> Mapping[str, str]:
+def _facts(source: Source, dataset: Dataset, learnt: LearnedModel, command: str) -> Mapping[str, str]:
     return {
         "command": command,
         "source": about_source(source),

@@ -23,7 +23,7 @@ from headstart.data.splits import holdout
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, paired
 from headstart.evaluation.records import Difference, Score
-from headstart.networks.contract import Network
+from headstart.networks.contract import TrainableNetwork
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import architecture
 from headstart.networks.training import OnStep, fit, measure
@@ -220,7 +220,7 @@ class _Bench:
     judge: Part
     together: tuple[NDArray[np.generic] | None, ...] = (None, None)
 
-    def trained(self, regime: Regime, on_step: Callable[[Network], OnStep]) -> Network:
+    def trained(self, regime: Regime, on_step: Callable[[TrainableNetwork], OnStep]) -> TrainableNetwork:
         """A network trained on the images to learn from."""
         network = make_network(regime.network(self.spec), self.engine, self.seed)
         with np.errstate(all="ignore"):  # a rate that is too high overflows, and is seen by its loss
@@ -239,7 +239,7 @@ class _Bench:
         return _right(network, self.watch), _right(network, self.judge)
 
 
-def _packed(network: Network, bench: _Bench) -> list[str]:
+def _packed(network: TrainableNetwork, bench: _Bench) -> list[str]:
     """Who is right among the images that choose and those that judge, as text of bits."""
     return [np.packbits(_right(network, part)).tobytes().hex() for part in (bench.watch, bench.judge)]
 
@@ -253,7 +253,7 @@ def _unpacked(texts: Sequence[str], bench: _Bench) -> tuple[Hits, Hits]:
     return watched, judged
 
 
-def _right(network: Network, part: Part) -> Hits:
+def _right(network: TrainableNetwork, part: Part) -> Hits:
     return np.asarray(network.logits(part[0]).argmax(axis=1) == part[1])
 
 
@@ -349,7 +349,7 @@ def _try(study: Any, trial: Any, bench: _Bench, deadline: float | None, note: st
     telling = _Telling(bench.progress, f"trial {trial.number + 1}", regime.epochs * len(bench.fit[1]), note)
     loss, accuracy = math.inf, 0.0
 
-    def watching(network: Network) -> OnStep:
+    def watching(network: TrainableNetwork) -> OnStep:
         def on_step(done: int, total: int, train_loss: float, train_accuracy: float) -> None:
             nonlocal loss, accuracy
             late = deadline is not None and perf_counter() > deadline

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.records import Array, Source
-from headstart.sources.features import Extraction, View, extract_all
+from headstart.sources.features import AugmentedCopy, Extraction, extract_all
 from headstart.workflows.tune.clock import Clock
 from headstart.workflows.tune.records import FeatureTrial, Where
 from headstart.workflows.tune.search import FeatureSearch, Found, Indices, ranked
@@ -110,7 +110,7 @@ def copy_features(
                 dataset,
                 sources[policy],
                 [(where.layer, where.pooling) for where in here],
-                view=View(augmentation, seed, number),
+                view=AugmentedCopy(augmentation, seed, number),
                 options=options,
             )
         for where, one in zip(here, rows, strict=True):

@@ -1,0 +1,161 @@
+"""What a report shows: tables, figures, images, and the report itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from headstart.evaluation.records import Calibration, Difference, Evaluation, Score
+from headstart.records import Curve
+
+__all__ = [
+    "Comparison",
+    "Factor",
+    "Figure",
+    "Gallery",
+    "PlainTable",
+    "Report",
+    "ReportImage",
+    "Row",
+    "Scatter",
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the result table: a strategy or control at one budget of labels.
+
+    ``labels_per_class`` is None for all labels. ``spread`` is the standard deviation of accuracy
+    over the draws of labels, 0 for one draw. ``seconds`` is the median over draws.
+    """
+
+    strategy: str
+    labels_per_class: int | None
+    accuracy: Score
+    draws: int
+    spread: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A strategy, most often the probe, against a control at one budget, on the same test images.
+
+    ``p_adjusted`` is Holm's over all comparisons of the study; ``verdict`` is
+    ``helps``, ``hurts`` or ``cannot tell apart``. ``n_to_settle`` is how many test images would
+    show a difference as large as this one four times in five; None where no number would.
+    """
+
+    strategy: str
+    control: str
+    labels_per_class: int | None
+    difference: Difference
+    p_adjusted: float
+    verdict: str
+    n_to_settle: int | None = None
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table of text for a report: the first column names the line, the others are set to the right."""
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture for a report: ``svg`` is an ``<svg>`` element without script or request, ours."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class ReportImage:
+    """One image as a report shows it, with what a model said of it.
+
+    ``address`` and ``heat`` are ``data:image/png;base64,`` addresses; ``heat``, if not empty, is the
+    same picture with what the network looked at laid over it. Probabilities are 0 - 1.
+    """
+
+    name: str
+    address: str
+    truth: str
+    called: str
+    probability: float
+    second: str = ""
+    second_probability: float = 0.0
+    heat: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures worth looking at: the most confident mistakes, say."""
+
+    title: str
+    caption: str
+    pictures: tuple[ReportImage, ...]
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Images as points of a plane; ``codes`` are positions in ``classes``, ``right`` whether they were."""
+
+    title: str
+    caption: str
+    classes: tuple[str, ...]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    codes: tuple[int, ...]
+    right: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One setting that a search varied: its share of what mattered (0 - 1), and a score for each value tried.
+
+    ``values`` are numbers, or names of choices; ``log`` says that numbers belong on a logarithmic scale.
+    """
+
+    name: str
+    importance: float
+    values: tuple[float | str, ...]
+    scores: tuple[float, ...]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """All a report needs, and all that ``--json`` prints.
+
+    ``judged_on`` says which images the figures are about: ``test``, ``validation``,
+    ``cross-validated training`` and the like. ``protocol`` says in a sentence or two how images were
+    parted and what every interval and p-value rests on; ``findings`` are the doctor's; ``kind`` is what
+    was done: ``study``, ``transfer``, ``training`` and the like.
+    """
+
+    title: str
+    summary: str
+    verdict: str
+    remarks: tuple[str, ...]
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    evaluations: tuple[Evaluation, ...]
+    curves: tuple[Curve, ...]
+    facts: Mapping[str, str]
+    sizes: Mapping[str, int]
+    examples: Sequence[tuple[str, str]] = ()
+    tables: tuple[PlainTable, ...] = ()
+    judged_on: str = "test"
+    protocol: str = ""
+    findings: tuple[str, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
+    factors: tuple[Factor, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    kind: str = "study"
