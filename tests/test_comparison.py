@@ -262,7 +262,9 @@ def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
     found = run_table({"probe": spy, "rival": right_on(pool, 35)}, pool, pool, protocol)
     assert seen == [(48, 12)] * 15 and found.rows[0].draws == 3
     assert found.rows[0].accuracy.value == pytest.approx(50 / 60) and found.rows[0].accuracy.n == 60
-    assert found.answers is not None and (found.answers.argmax(axis=1) == pool.codes()).sum() == 50
+    assert (
+        found.probabilities is not None and (found.probabilities.argmax(axis=1) == pool.codes()).sum() == 50
+    )
     plain = run_table({"probe": spy, "rival": right_on(pool, 35)}, pool, pool, ALL)
     ours, theirs = found.comparisons[0].difference, plain.comparisons[0].difference
     assert ours.value == pytest.approx(theirs.value) and ours.high - ours.low > theirs.high - theirs.low

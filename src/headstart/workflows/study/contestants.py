@@ -103,7 +103,7 @@ def _raw_pixels(study: StudyContext) -> Made:
 
 
 def _majority(study: StudyContext) -> Made:
-    return Made(majority(study.plain.pool, whole=study.judging.protocol.crossed))
+    return Made(majority(study.plain.pool, whole=study.setup.protocol.crossed))
 
 
 def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
@@ -151,18 +151,18 @@ def _drawn(study: StudyContext) -> Callable[[int], Reader] | None:
 
 def _collapse(study: StudyContext) -> Made:
     """The answer read off the source's own classes, where a view says which belongs to which."""
-    own, asked = study.trained, study.judging.asked
-    _, colon, view = asked.name.rpartition(":")
+    own, test = study.trained, study.setup.test
+    _, colon, view = test.name.rpartition(":")
     if own is None or not colon or own.manifest.strategy != "scratch":
         return Made(None)
     try:
         mapping = subset_map(own.classes, view)
     except (UnknownSubsetError, DataError):
         return Made(None)
-    classes = study.judging.pool.classes
+    classes = study.setup.pool.classes
     if None in mapping.values() or set(mapping.values()) != set(classes) or set(own.classes) == set(classes):
         return Made(None)
-    probs = own.probabilities(asked, runtime_name=study.options.runtime)
+    probs = own.probabilities(test, runtime_name=study.options.runtime)
     return Made(collapse(probs, own.classes, view, classes))
 
 

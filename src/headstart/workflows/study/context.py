@@ -13,7 +13,7 @@ from headstart.sources.features import Extraction
 from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
-from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.comparison.protocol import EvaluationSetup
 
 __all__ = ["StudyContext"]
 
@@ -32,7 +32,7 @@ class StudyContext:
     spec: NetworkSpec | None
     scratch: tuple[TrainSettings, TrainSettings]
     seed: int
-    judging: Judging
+    setup: EvaluationSetup
     reader: Reader
     plain: Reader
     chooser: Chooser

@@ -27,7 +27,7 @@ from headstart.strategies.fits import fitted
 from headstart.strategies.places import places_of
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.comparison.present import short_name
-from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.comparison.table import Table
 from headstart.workflows.comparison.verdict import PROBE
 from headstart.workflows.feature_map import feature_scatter
@@ -42,19 +42,19 @@ _PICTURES = 12  # more than a gallery shows
 
 def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], found: Checkup) -> Report:
     """All of the report but its title and facts."""
-    judging, assessed = study.judging, study.judging.asked
-    assert table.answers is not None, "there are images to answer"
-    codes, classes = assessed.codes(judging.pool.classes), judging.pool.classes
-    title = f"The probe on the {judging.judged_on} images of {assessed.name}"
-    judged = Judged(assessed, table.answers, codes, classes, study.source.input)
+    setup, assessed = study.setup, study.setup.test
+    assert table.probabilities is not None, "there are test images"
+    codes, classes = assessed.codes(setup.pool.classes), setup.pool.classes
+    title = f"The probe on the {setup.judged_on} images of {assessed.name}"
+    judged = Judged(assessed, table.probabilities, codes, classes, study.source.input)
     place, head = _explaining(study, judged)
     judged = replace(judged, ask=_asking(study, place, head))
     study.options.progress.step("explaining the predictions", 0, 1)
-    sizes = {"learnt from": len(judging.pool), judging.judged_on: len(assessed), "classes": len(classes)}
+    sizes = {"learnt from": len(setup.pool), setup.judged_on: len(assessed), "classes": len(classes)}
     return Report(
         title=title,
         summary="",
-        verdict=f"{table.verdict} {_attained(table, judging)}",
+        verdict=f"{table.verdict} {_attained(table, setup)}",
         remarks=(*table.remarks, *remarks),
         rows=table.rows,
         comparisons=table.comparisons,
@@ -62,9 +62,9 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
         curves=(),
         facts={},
         sizes=sizes,
-        examples=examples_of(judging.pool),
-        judged_on=judging.judged_on,
-        protocol=judging.sentence + _nested(study),
+        examples=examples_of(setup.pool),
+        judged_on=setup.judged_on,
+        protocol=setup.sentence + _nested(study),
         findings=found.remarks,
         calibrations=(_calibrated(study, table, codes),),
         galleries=galleries(judged),
@@ -81,22 +81,22 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
     )
 
 
-def _attained(table: Table, judging: Judging) -> str:
+def _attained(table: Table, setup: EvaluationSetup) -> str:
     """What the probe gets right with the most labels, whether or not it beats anything."""
     best = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     return (
-        f"The probe gets {best.value:.1%} of the {best.n:,} {judging.judged_on} images right "
+        f"The probe gets {best.value:.1%} of the {best.n:,} {setup.judged_on} images right "
         f"[{100 * best.low:.1f}, {100 * best.high:.1f}]."
     )
 
 
 def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Evaluation:
     """The answers in detail; where images come in groups, accuracy keeps the interval that counts them."""
-    assert table.answers is not None, "there are images to answer"
-    classes = study.judging.pool.classes
-    judging = study.judging
+    assert table.probabilities is not None, "there are test images"
+    classes = study.setup.pool.classes
+    setup = study.setup
     found = evaluate(
-        title, table.answers, codes, classes, judging.asked.together, crossed=judging.protocol.crossed
+        title, table.probabilities, codes, classes, setup.test.together, crossed=setup.protocol.crossed
     )
     ours = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     same = abs(ours.value - found.accuracy.value) < _ROUNDING
@@ -105,10 +105,10 @@ def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.
 
 def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Calibration:
     """How reliable the probabilities are."""
-    assert table.answers is not None, "there are images to answer"
-    together, crossed = study.judging.asked.together, study.judging.protocol.crossed
+    assert table.probabilities is not None, "there are test images"
+    together, crossed = study.setup.test.together, study.setup.protocol.crossed
     title = "How reliable its probabilities are"
-    return reliability(title, table.answers, codes, together=together, crossed=crossed)
+    return reliability(title, table.probabilities, codes, together=together, crossed=crossed)
 
 
 def _nested(study: StudyContext) -> str:
@@ -121,15 +121,15 @@ def _nested(study: StudyContext) -> str:
 
 def _explaining(study: StudyContext, judged: Judged) -> tuple[Place, Head]:
     """A head to draw maps with: of images judged by themselves it has not seen those that are shown."""
-    judging, probe, seed = study.judging, study.probe, study.seed
-    learn = np.arange(len(judging.pool))
-    if judging.protocol.crossed:
+    setup, probe, seed = study.setup, study.probe, study.seed
+    train = np.arange(len(setup.pool))
+    if setup.protocol.crossed:
         shown = np.union1d(judged.surest_mistakes[:_PICTURES], judged.closest_calls[:_PICTURES])
-        kept = np.setdiff1d(learn, shown)
-        if np.bincount(judging.pool.codes()[kept], minlength=len(judging.pool.classes)).min() >= 1:
-            learn = kept
-    place, head = study.chooser(learn, seed)
-    return place, fitted(study.reader, place, head, learn, seed, balance=probe.balance)
+        kept = np.setdiff1d(train, shown)
+        if np.bincount(setup.pool.codes()[kept], minlength=len(setup.pool.classes)).min() >= 1:
+            train = kept
+    place, head = study.chooser(train, seed)
+    return place, fitted(study.reader, place, head, train, seed, balance=probe.balance)
 
 
 def _asking(study: StudyContext, place: Place, head: Head) -> Callable[[Images], Array]:
@@ -156,20 +156,20 @@ def _asking(study: StudyContext, place: Place, head: Head) -> Callable[[Images],
 def study_summary(study: StudyContext) -> str:
     """What learns from how many images, in two sentences."""
     source, probe = study.source, study.probe
-    judging = study.judging
+    setup = study.setup
     views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented copies each"
     return (
-        f"{short_name(source.name)}, frozen, teaches a head {len(judging.pool.classes)} classes from "
-        f"{len(judging.pool):,} images{views}. Every control learns from the same labels and is tested on "
+        f"{short_name(source.name)}, frozen, teaches a head {len(setup.pool.classes)} classes from "
+        f"{len(setup.pool):,} images{views}. Every control learns from the same labels and is tested on "
         "the same images."
     )
 
 
 def study_facts(study: StudyContext, dataset: Dataset, command: str, seconds: float) -> Mapping[str, str]:
     """What is necessary to get the figures again."""
-    source, asked = study.source, study.judging.asked
+    source, test = study.source, study.setup.test
     judged = (
-        {} if asked.name == dataset.name else {"judged_by": f"{asked.name}, fingerprint {asked.fingerprint}"}
+        {} if test.name == dataset.name else {"judged_by": f"{test.name}, fingerprint {test.fingerprint}"}
     )
     return {
         "command": command,

@@ -14,7 +14,7 @@ from headstart.records import NetworkSpec, TrainSettings
 from headstart.strategies.finetune.options import FinetuneOptions, parse_strategies
 from headstart.strategies.fits import Strategy
 from headstart.strategies.places import CHOSEN, Probe
-from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.study.contestants import CONTROLS, SCRATCH
 
 __all__ = ["StudyRequest", "check_controls", "parse_controls", "parse_labels"]
@@ -42,7 +42,7 @@ class StudyRequest:
     controls: tuple[str, ...] = CONTROLS
     allow_leaks: bool = False
     seed: int = 0
-    extra: Mapping[str, Callable[[Judging], Strategy]] = field(default_factory=dict)
+    extra: Mapping[str, Callable[[EvaluationSetup], Strategy]] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)

@@ -23,7 +23,7 @@ from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.workflows.comparison.present import short_name
-from headstart.workflows.comparison.protocol import Judging, Protocol, decide
+from headstart.workflows.comparison.protocol import EvaluationSetup, Protocol, decide
 from headstart.workflows.comparison.table import run_table
 from headstart.workflows.comparison.verdict import FINETUNE, PROBE
 from headstart.workflows.study.contestants import CONTESTANTS, SCRATCH
@@ -89,16 +89,16 @@ def run_study(
     check_controls(wanted.controls)
     dataset, found = _examined(dataset, external, wanted)
     study = _context(source, dataset, wanted, external, trained, options)
-    judging = study.judging
+    setup = study.setup
     strategies, left_out = _strategies(study, wanted)
-    few = len(judging.pool) <= _PARALLEL_IMAGES
+    few = len(setup.pool) <= _PARALLEL_IMAGES
     table = run_table(
         strategies,
-        judging.pool,
-        judging.asked,
-        judging.protocol,
+        setup.pool,
+        setup.test,
+        setup.protocol,
         progress=options.progress,
-        beside=[one.name for one in CONTESTANTS.values() if one.parallel] if few else (),
+        in_processes=[one.name for one in CONTESTANTS.values() if one.parallel] if few else (),
     )
     said = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
     result = study_result(study, table, (*said, *left_out, *_warnings(dataset, wanted)), found)
@@ -133,19 +133,19 @@ def _context(
     options: Extraction,
 ) -> StudyContext:
     """Everything that contestants are made from."""
-    judging = decide(dataset, external, kind=wanted.kind, protocol=_protocol(source, wanted))
-    if wanted.labels_per_class is None and judging.protocol.kind == "leave-one-out":
+    setup = decide(dataset, external, kind=wanted.kind, protocol=_protocol(source, wanted))
+    if wanted.labels_per_class is None and setup.protocol.kind == "leave-one-out":
         # a fit for each image leaves no time for a curve
-        judging = replace(judging, protocol=replace(judging.protocol, labels_per_class=()))
-    ready = _prepared(judging, source)
-    frame = source.input if ready is judging else replace(source.input, policy="squish")
+        setup = replace(setup, protocol=replace(setup.protocol, labels_per_class=()))
+    ready = _prepared(setup, source)
+    frame = source.input if ready is setup else replace(source.input, policy="squish")
     framed = replace(source, input=frame)
-    reader = Reader(framed, ready.pool, ready.asked, options, wanted.probe.augmentation, wanted.seed)
+    reader = Reader(framed, ready.pool, ready.test, options, wanted.probe.augmentation, wanted.seed)
     chooser = Chooser(reader, wanted.probe)
     finetuner = None
     if wanted.opening is not None:
         finetuner = Finetuner(reader, chooser, wanted.opening, options.progress)
-    plain = replace(reader, source=source, pool=judging.pool, asked=judging.asked, _kept={}, _viewed={})
+    plain = replace(reader, source=source, pool=setup.pool, asked=setup.test, _kept={}, _viewed={})
     return StudyContext(
         source,
         trained,
@@ -153,7 +153,7 @@ def _context(
         wanted.spec,
         wanted.scratch,
         wanted.seed,
-        judging,
+        setup,
         reader,
         plain,
         chooser,
@@ -175,18 +175,18 @@ def _strategies(study: StudyContext, wanted: StudyRequest) -> tuple[dict[str, St
         if made.remark:
             remarks.append(made.remark)
         if one.name == PROBE:
-            strategies |= {name: make(study.judging) for name, make in wanted.extra.items()}
+            strategies |= {name: make(study.setup) for name, make in wanted.extra.items()}
     return strategies, remarks
 
 
-def _prepared(judging: Judging, source: Source) -> Judging:
+def _prepared(setup: EvaluationSetup, source: Source) -> EvaluationSetup:
     """Images in files, for a source of small images: prepared once for it and for its random twins."""
-    pool, asked, spec = judging.pool, judging.asked, source.input
+    pool, test, spec = setup.pool, setup.test, source.input
     if pool.images.paths is None or spec.height_px > _SMALL_PX:
-        return judging
+        return setup
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
-    fit_asked = fit_pool if asked is pool else replace(asked, images=ArrayImages(prepare(asked, spec)))
-    return replace(judging, pool=fit_pool, asked=fit_asked)
+    fit_asked = fit_pool if test is pool else replace(test, images=ArrayImages(prepare(test, spec)))
+    return replace(setup, pool=fit_pool, test=fit_asked)
 
 
 def _examined(dataset: Dataset, external: Dataset | None, wanted: StudyRequest) -> tuple[Dataset, Checkup]:

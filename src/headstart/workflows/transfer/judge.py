@@ -150,7 +150,7 @@ def by_cross_validation(
     kind = "folds" if pool.groups is None else "grouped"
     protocol = Protocol((), 1, seed, kind=kind, n_folds=n_folds)
     table = run_table(strategies, pool, pool, protocol, progress=options.progress)
-    assert table.answers is not None, "there are images to answer"
+    assert table.probabilities is not None, "there are test images"
     selected = bool(places_of(source, wanted)[1])
     again = " Layer, pooling and head were selected again in every fold." if selected else ""
     said = (
@@ -158,7 +158,7 @@ def by_cross_validation(
         f"fold; each image was answered by a model that learned from the other folds only.{again} The saved "
         "model learned from all images. Intervals allow for the images that folds share."
     )
-    return Judged(table, pool, table.answers, PROBE, "cross-validated", said)
+    return Judged(table, pool, table.probabilities, PROBE, "cross-validated", said)
 
 
 def _controls(reader: Reader, wanted: Probe, *, whole: bool = False) -> dict[str, Strategy]:
