@@ -43,16 +43,16 @@ def test_every_image_is_asked_about_its_own_class() -> None:
 def test_few_large_calls_and_the_same_map_in_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def ask(images: Images) -> Array:
+    def predict(images: Images) -> Array:
         asked.append(len(images))
         return ask_ink(images)
 
     images = inked(5)
     images[3:] = images[3:, ::-1]
-    whole = occlusion(ask, images, np.ones(5, np.int64))
+    whole = occlusion(predict, images, np.ones(5, np.int64))
     assert asked == [5 * 37]
     monkeypatch.setattr(explain, "_LIMIT_BYTES", 2 * 37 * images[0].nbytes)
-    again = occlusion(ask, images, np.ones(5, np.int64))
+    again = occlusion(predict, images, np.ones(5, np.int64))
     assert asked[1:] == [2 * 37, 2 * 37, 37]
     assert np.array_equal(whole, again)
 
@@ -61,12 +61,12 @@ def covers(image: Images) -> set[tuple[int, ...]]:
     """Colours seen in the middle of the pictures asked about, but the image's own."""
     seen: set[tuple[int, ...]] = set()
 
-    def ask(images: Images) -> Array:
+    def predict(images: Images) -> Array:
         middles = images[1:, images.shape[1] // 2, images.shape[2] // 2]
         seen.update(tuple(map(int, one)) for one in middles)
         return np.zeros((len(images), 2), np.float32)
 
-    occlusion(ask, image[None], np.array([0]))
+    occlusion(predict, image[None], np.array([0]))
     return seen - {tuple(map(int, image[image.shape[0] // 2, image.shape[1] // 2]))}
 
 

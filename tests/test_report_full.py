@@ -424,7 +424,7 @@ def test_a_picture_that_is_no_png_is_refused(result):
         replace(good, address="http://example.org/a.png"),
         replace(good, heat="data:image/png;base64,!"),
     ):
-        with pytest.raises(SettingError, match=r"picture 'digits.* is .*, expected a PNG"):
+        with pytest.raises(SettingError, match=r"image 'digits.* is .*, expected a PNG"):
             light(result, galleries=(Gallery("t", "", (bad,)),))
 
 

@@ -321,7 +321,7 @@ def study(
         parse_controls(",".join(controls) or "none", ",".join(strategies)),
         allow_leaks,
         seed,
-        opening=parse_finetune(",".join(strategies), unfreeze),
+        finetune=parse_finetune(",".join(strategies), unfreeze),
     )
     options = Extraction(default_cache())
     return run_study(frozen, dataset, wanted, external=external, trained=trained, options=options)

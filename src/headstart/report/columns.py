@@ -16,10 +16,8 @@ __all__ = ["aligned"]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Columns of text: the first ``left`` to the left, the others to the right.
+    """Columns of text: the first ``left`` columns aligned left, the others right.
 
-    Examples
-    --------
     >>> print(aligned([["a", "1"], ["bb", "10"]]))
     a    1
     bb  10

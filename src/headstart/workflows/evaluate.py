@@ -1,7 +1,7 @@
 """Evaluation of a model as a user asks for it: on which images, which of them are new, and how well.
 
-In: a model and a Dataset. Out: a `records.Evaluated`. It is apart from `evaluation`, which knows of numbers
-only: here images are compared with those that the model learned from.
+Apart from the package `evaluation`, which computes with numbers only: here images are compared with those
+that the model learned from.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ROLE_OF = {"train": ("learned", "source"), "val": ("validation", "judged"), "te
 
 @dataclass(frozen=True)
 class _Part:
-    """The images to evaluate, and what they were to the model: None if it does not say."""
+    """The images to evaluate, and what the model knows of them: None if it has no record of its images."""
 
     dataset: Dataset
     split: str
@@ -51,7 +51,6 @@ class _Part:
         return self.found.of("learned", "source")
 
     def subset(self, mask: NDArray[np.bool_]) -> _Part:
-        """Some of the images."""
         found = None if self.found is None else self.found.subset(mask)
         return replace(self, dataset=self.dataset.subset(mask), found=found)
 
@@ -66,7 +65,7 @@ def run_evaluation(
     runtime: str = "openvino",
     progress: Progress = SILENT,
 ) -> Evaluated:
-    """Measure a model on labelled images, those it learned from apart.
+    """Measure a model on labelled images, apart those it learned from.
 
     Parameters
     ----------
@@ -76,26 +75,26 @@ def run_evaluation(
         Its classes must be classes of the model; some may have no image.
     split : {'train', 'val', 'test', 'all'}, optional
         Default: ``test`` where the dataset has one. Else, the test set that was held out when the model was
-        made, if all of it is there. Else, all images.
+        made, if all of it is in the dataset. Else, all images.
     novel : Dataset, optional
         Images of none of the model's classes.
     seed : int, default=0
-        Without effect: nothing in an evaluation is random.
+        No effect: nothing in an evaluation is random.
     runtime : {'openvino', 'onnxruntime'}, default='openvino'
         What executes the model.
     progress : Progress, optional
-        Told about images done.
+        Receives the number of images done.
 
     Returns
     -------
     Evaluated
         Its detailed figures are about images that the model did not learn from, if there are any. Images are
-        recognised by their bytes, their pixels, and as copies (see `data.looks`).
+        recognised by their bytes, their pixels, and as copies (see `data.checks.appearance`).
 
     Raises
     ------
     DataError
-        If an image has a class that the model does not know, or the split is not there.
+        If an image has a class that the model does not know, or the split does not exist.
     """
     part = _chosen(model, dataset, split, progress)
     learned = part.learned
@@ -141,30 +140,30 @@ def run_evaluation(
             *part.remarks,
             *copies,
             *_remarks(model, part, evaluation.absent, n_groups),
-            *_lonely(part, judged, of(judged)),
+            *_cluster_remarks(part, judged, of(judged)),
         ),
     )
 
 
-def _lonely(part: _Part, some: NDArray[np.bool_], together: NDArray[np.intp] | None) -> list[str]:
+def _cluster_remarks(part: _Part, some: NDArray[np.bool_], together: NDArray[np.intp] | None) -> list[str]:
     remark = cluster_remark(together, part.dataset.labels[some])
     return [remark] if remark else []
 
 
 def _clusters(dataset: Dataset) -> tuple[NDArray[np.intp] | None, list[str]]:
-    """Copies and groups among the images as clusters, and what to say of the copies."""
+    """Copies and groups among the images as clusters, and a remark on the copies."""
     near = len(dataset) <= NEAR_MOST
     pairs = [pair.places for pair in examine(replace(dataset, splits=None), near=near).pairs]
-    said = []
+    remarks = []
     if pairs:
         n_copies = len(dataset) - int(joined_clusters(len(dataset), pairs).max()) - 1
-        said.append(
+        remarks.append(
             f"{n_copies:,} of the {len(dataset):,} images are copies of others: intervals count "
             "the copies of one image as one"
         )
     if not near:
-        said.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
-    return with_clusters(dataset, pairs).together, said
+        remarks.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
+    return with_clusters(dataset, pairs).together, remarks
 
 
 def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progress) -> _Part:
@@ -196,27 +195,27 @@ def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progres
 
 
 def _held_out(model: Model, whole: _Part, n_held: int) -> _Part:
-    """The test set that was held out when the model was made, if all of it is there."""
+    """The test set that was held out when the model was made, if all of it is here."""
     assert whole.found is not None and model.seen is not None, "the test set was recorded"
     mask = whole.found.of("test")
     expected = recorded(model.seen, "test")  # without what stands in the record twice
     n_here = len(np.intersect1d(whole.found.places[mask], expected))
     if n_here < len(expected):
-        said = (
+        remark = (
             f"{n_here:,} of the {len(expected):,} images of the model's own test set are here"
             if n_here
             else ""
         )
-        return replace(whole, remarks=(said,) if said else ())
+        return replace(whole, remarks=(remark,) if remark else ())
     note = model.manifest.data.get("holdout", {})
     others = int((~mask & ~whole.learned & ~_of(whole, "validation", "judged")).sum())
     drawn = ", ".join(f"{key} {note[key]}" for key in ("share", "seed") if key in note)
     new = f" ({others:,} of them new)" if others else ""
-    said = (
+    remark = (
         f"the {n_held:,} images held out when the model was made ({drawn}) are evaluated; the other "
         f"{len(mask) - int(mask.sum()):,}{new} are left out, --split all evaluates them too"
     )
-    return replace(whole.subset(mask), split="test", remarks=(said,))
+    return replace(whole.subset(mask), split="test", remarks=(remark,))
 
 
 def _of(part: _Part, *roles: str) -> NDArray[np.bool_]:
@@ -225,12 +224,12 @@ def _of(part: _Part, *roles: str) -> NDArray[np.bool_]:
 
 
 def _check_classes(part: Dataset, model: Model) -> None:
-    """A class that the model does not know would make every figure wrong: name it."""
+    """Raise `DataError` for classes that the model does not know: they would make every figure wrong."""
     extra = natural_order(set(part.labels.tolist()) - set(model.classes))
     if extra:
         raise DataError(
             f"dataset {part.name!r} has {listed(extra)}, expected only classes that model "
-            f"{model.manifest.name!r} knows ({shown(model.classes)}); leave the others out with a view"
+            f"{model.manifest.name!r} knows ({shown(model.classes)}); leave the others out with a subset"
         )
 
 
@@ -249,7 +248,7 @@ def _counts(part: _Part) -> Mapping[str, int]:
 
 
 def _warnings(model: Model, part: _Part) -> tuple[str, ...]:
-    """Without these sentences the figures would be misread."""
+    """Sentences without which the figures would be misread."""
     if part.found is None:
         return (
             f"model {model.manifest.name!r} does not say which images it learned from, so it is not known "
@@ -265,32 +264,32 @@ def _warnings(model: Model, part: _Part) -> tuple[str, ...]:
 
 
 def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) -> list[str]:
-    said = []
+    remarks = []
     counts = _counts(part)
     if counts.get("learned_by_source"):
-        said.append(
+        remarks.append(
             f"{counts['learned_by_source']:,} images were learned from by the model's source network only"
         )
     n_decided = int(_of(part, "validation").sum())
     if n_decided:
-        said.append(
+        remarks.append(
             f"{n_decided:,} of the new images were held out of training, but set the temperature, the "
             "novelty threshold or the end of training: figures about them are slightly too good"
         )
     if absent:
-        said.append(f"no image here is of {listed(absent)}: averages are over the other classes")
+        remarks.append(f"no image here is of {listed(absent)}: averages are over the other classes")
     if n_groups > 1:
-        said.append(f"the images are of {n_groups:,} groups: intervals count groups")
+        remarks.append(f"the images are of {n_groups:,} groups: intervals count groups")
     if model.seen is not None and len(model.seen.places) < len(model.seen.digests):
-        said.append(
+        remarks.append(
             f"re-encoded or changed copies were looked for among {len(model.seen.places):,} of the "
             f"{len(model.seen.digests):,} images that the model has seen, exact ones among all"
         )
-    return said
+    return remarks
 
 
 def _some(answered: Answered, mask: NDArray[np.bool_]) -> Answered:
-    """The answers about some of the images."""
+    """The predictions for some of the images."""
     novelty = None if answered.novelty is None else answered.novelty[mask]
     return Answered(answered.probabilities[mask], novelty)
 

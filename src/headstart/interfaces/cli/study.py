@@ -123,7 +123,7 @@ def study(
         parse_controls(controls, strategies),
         allow_leaks,
         seed,
-        opening=parse_finetune(strategies, unfreeze, device),
+        finetune=parse_finetune(strategies, unfreeze, device),
     )
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)

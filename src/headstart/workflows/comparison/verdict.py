@@ -8,7 +8,7 @@ from math import inf
 
 from headstart.report.records import Comparison, Row
 
-__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "sentences"]
+__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "labels_text", "sentences"]
 
 
 PROBE = "probe"

@@ -117,7 +117,7 @@ def run_letters(
         shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
         spec=_prepared_alike(parts),
         scratch=(recipe.scratch, recipe.scratch),
-        opening=opening,
+        finetune=opening,
     )
     judged = run_study(
         parts.source,

@@ -1,7 +1,7 @@
 """The contestants of a study: every strategy and control with its name, its note and how it is made.
 
-A new control is a function here or in a module of its own, and one line of the registry: the run, the
-checks of ``--controls`` and the report read it.
+A new control is a function here or in a module of its own, and one line of the registry, which the run, the
+checks of ``--controls`` and the report read.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
 from headstart.workflows.study.context import StudyContext
 
-__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "Contestant", "Made"]
+__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "Contestant", "ReadyStrategy"]
 
 SCRATCH = "scratch"
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-_SCRATCH_OTHERS = (
+_SCRATCH_ALTERNATIVES = (
     replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
     replace(_SCRATCH, epochs=24, min_steps=600),
 )
@@ -37,8 +37,8 @@ _SCRATCH_OTHERS = (
 
 
 @dataclass(frozen=True)
-class Made:
-    """A strategy ready to run, or None where it does not apply; ``remark`` says what readers must know."""
+class ReadyStrategy:
+    """A strategy ready to run, or None where it does not apply; ``remark`` is for readers of the report."""
 
     strategy: Strategy | None
     remark: str = ""
@@ -48,25 +48,25 @@ class Made:
 class Contestant(Entry):
     """A strategy or a control: how the report shows it, and how a study makes it.
 
-    ``make`` is None for strategies that recipes make themselves. ``redrawn`` says that its frozen weights are
-    drawn anew in every round, ``parallel`` that on few images it is computed in processes of its own.
+    ``make`` is None for strategies that recipes make themselves. ``redrawn``: its frozen random weights are
+    drawn again in every round. ``parallel``: with few images it runs in processes of its own.
     """
 
     control: bool = False
-    make: Callable[[StudyContext], Made] | None = None
+    make: Callable[[StudyContext], ReadyStrategy] | None = None
     redrawn: bool = False
     parallel: bool = False
 
 
-def _probe(study: StudyContext) -> Made:
-    return Made(chosen_probe(study.reader, study.probe, study.chooser))
+def _probe(study: StudyContext) -> ReadyStrategy:
+    return ReadyStrategy(chosen_probe(study.reader, study.probe, study.chooser))
 
 
-def _finetune(study: StudyContext, name: str = FINETUNE) -> Made:
-    return Made(None if study.finetuner is None else finetune_strategies(study.finetuner)[name])
+def _finetune(study: StudyContext, name: str = FINETUNE) -> ReadyStrategy:
+    return ReadyStrategy(None if study.finetuner is None else finetune_strategies(study.finetuner)[name])
 
 
-def _scratch(study: StudyContext) -> Made:
+def _scratch(study: StudyContext) -> ReadyStrategy:
     pool = study.plain.pool
     spec, engine, remark = _scratch_network(study)
     frames = frames_for(pool, study.plain.source.input)
@@ -78,37 +78,37 @@ def _scratch(study: StudyContext) -> Made:
         study.plain.asked,
         study.probe.augmentation,
         frames=frames if spec.input in frames else (spec.input, *frames),
-        alternatives=_SCRATCH_OTHERS,
+        alternatives=_SCRATCH_ALTERNATIVES,
     )
-    return Made(strategy, remark)
+    return ReadyStrategy(strategy, remark)
 
 
-def _random_frozen(study: StudyContext) -> Made:
-    if (drawn := _drawn(study)) is not None:
-        return Made(redrawn_probe(drawn, study.probe, study.chooser))
+def _random_frozen(study: StudyContext) -> ReadyStrategy:
+    if (drawn := _random_readers(study)) is not None:
+        return ReadyStrategy(redrawn_probe(drawn, study.probe, study.chooser))
     if not kind_of(study.reader.source).pretrained:
-        return Made(None)
-    return Made(
+        return ReadyStrategy(None)
+    return ReadyStrategy(
         None,
         "The control random frozen is left out: the layers of this source are not known, so it cannot "
         "be given random weights.",
     )
 
 
-def _raw_pixels(study: StudyContext) -> Made:
+def _raw_pixels(study: StudyContext) -> ReadyStrategy:
     if not kind_of(study.reader.source).pretrained:
-        return Made(None)
+        return ReadyStrategy(None)
     frames = frames_for(study.plain.pool, study.plain.source.input)
-    return Made(raw_pixels(study.plain, frames=frames, balance=study.probe.balance))
+    return ReadyStrategy(raw_pixels(study.plain, frames=frames, balance=study.probe.balance))
 
 
-def _majority(study: StudyContext) -> Made:
-    return Made(majority(study.plain.pool, whole=study.setup.protocol.crossed))
+def _majority(study: StudyContext) -> ReadyStrategy:
+    return ReadyStrategy(majority(study.plain.pool, whole=study.setup.protocol.crossed))
 
 
 def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
-    """The network to train from nothing, who trains it, and what a reader must know of that."""
-    spec, remark = study.spec or _own_network(study, study.plain), ""
+    """The network to train from scratch, the engine that trains it, and a remark."""
+    spec, remark = study.spec or _source_network(study, study.plain), ""
     if spec is None:
         spec = architecture("cnn", native_input(study.plain.pool), 2)
         remark = (
@@ -117,22 +117,22 @@ def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
         )
     if find_spec("torch") is not None:
         return spec, "torch", remark
-    said = "From scratch is trained by the NumPy engine, because torch is not installed."
-    return spec, "scratch", f"{remark} {said}".strip()
+    numpy_remark = "From scratch is trained by the NumPy engine, because torch is not installed."
+    return spec, "scratch", f"{remark} {numpy_remark}".strip()
 
 
-def _own_network(study: StudyContext, reader: Reader) -> NetworkSpec | None:
-    """The layers of the source, for images as a reader prepares them; None where they are not ours."""
+def _source_network(study: StudyContext, reader: Reader) -> NetworkSpec | None:
+    """The source's architecture with a reader's preparation; None where we do not have the layers."""
     if study.source.network is None:
         return None
     spec, policy = study.source.network[0], reader.source.input.policy
     return replace(spec, input=replace(spec.input, policy=policy))
 
 
-def _drawn(study: StudyContext) -> Callable[[int], Reader] | None:
+def _random_readers(study: StudyContext) -> Callable[[int], Reader] | None:
     """Readers of the source's network with random weights, by seed; None where it has no network."""
     source = study.reader.source
-    spec = study.spec or _own_network(study, study.reader)
+    spec = study.spec or _source_network(study, study.reader)
     redraw = kind_of(source).redraw
     if spec is None and redraw is None:
         return None
@@ -149,21 +149,21 @@ def _drawn(study: StudyContext) -> Callable[[int], Reader] | None:
     return reader
 
 
-def _collapse(study: StudyContext) -> Made:
-    """The answer read off the source's own classes, where a view says which belongs to which."""
+def _collapse(study: StudyContext) -> ReadyStrategy:
+    """The source's own classes summed into the target's, where the dataset is a subset that maps them."""
     own, test = study.trained, study.setup.test
-    _, colon, view = test.name.rpartition(":")
+    _, colon, subset = test.name.rpartition(":")
     if own is None or not colon or own.manifest.strategy != "scratch":
-        return Made(None)
+        return ReadyStrategy(None)
     try:
-        mapping = subset_map(own.classes, view)
+        mapping = subset_map(own.classes, subset)
     except (UnknownSubsetError, DataError):
-        return Made(None)
+        return ReadyStrategy(None)
     classes = study.setup.pool.classes
     if None in mapping.values() or set(mapping.values()) != set(classes) or set(own.classes) == set(classes):
-        return Made(None)
+        return ReadyStrategy(None)
     probs = own.probabilities(test, runtime_name=study.options.runtime)
-    return Made(collapse(probs, own.classes, view, classes))
+    return ReadyStrategy(collapse(probs, own.classes, subset, classes))
 
 
 # in the order of the result table

@@ -1,7 +1,4 @@
-"""What the contestants of a study are made from.
-
-Apart from the request because the request names contestants.
-"""
+"""What the contestants of a study are made from; apart from the request, which names contestants."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ __all__ = ["StudyContext"]
 
 @dataclass(frozen=True)
 class StudyContext:
-    """One study under way; ``plain`` reads images as they are, ``reader`` as the source prepares them.
+    """One running study; ``plain`` reads images as they are, ``reader`` as the source prepares them.
 
-    ``spec`` is the network trained from scratch, if one is given, and ``scratch`` how it is trained (with all
-    labels, with few).
+    ``spec`` is the network trained from scratch, if one is given, and ``scratch`` its settings (with all
+    labels, with fewer).
     """
 
     source: Source

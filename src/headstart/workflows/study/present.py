@@ -1,7 +1,4 @@
-"""The report of a study: its figures, galleries, facts and sentences.
-
-Apart from the run because nothing here decides a number.
-"""
+"""The report of a study: figures, galleries, facts and sentences; it decides no number."""
 
 from __future__ import annotations
 
@@ -31,26 +28,26 @@ from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.comparison.table import Table
 from headstart.workflows.comparison.verdict import PROBE
 from headstart.workflows.feature_map import feature_scatter
-from headstart.workflows.gallery import Judged, galleries
+from headstart.workflows.gallery import Predictions, galleries
 from headstart.workflows.study.context import StudyContext
 
 __all__ = ["study_facts", "study_result", "study_summary"]
 
 _ROUNDING = 1e-9
-_PICTURES = 12  # more than a gallery shows
+_GALLERY_IMAGES = 12  # more than a gallery shows
 
 
 def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], found: Checkup) -> Report:
     """All of the report but its title and facts."""
-    setup, assessed = study.setup, study.setup.test
+    setup, test = study.setup, study.setup.test
     assert table.probabilities is not None, "there are test images"
-    codes, classes = assessed.codes(setup.pool.classes), setup.pool.classes
-    title = f"The probe on the {setup.judged_on} images of {assessed.name}"
-    judged = Judged(assessed, table.probabilities, codes, classes, study.source.input)
-    place, head = _explaining(study, judged)
-    judged = replace(judged, ask=_asking(study, place, head))
+    codes, classes = test.codes(setup.pool.classes), setup.pool.classes
+    title = f"The probe on the {setup.judged_on} images of {test.name}"
+    predictions = Predictions(test, table.probabilities, codes, classes, study.source.input)
+    place, head = _explained_head(study, predictions)
+    predictions = replace(predictions, predict=_predict_function(study, place, head))
     study.options.progress.step("explaining the predictions", 0, 1)
-    sizes = {"learnt from": len(setup.pool), setup.judged_on: len(assessed), "classes": len(classes)}
+    sizes = {"learnt from": len(setup.pool), setup.judged_on: len(test), "classes": len(classes)}
     return Report(
         title=title,
         summary="",
@@ -67,14 +64,14 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
         protocol=setup.sentence + _nested(study),
         findings=found.remarks,
         calibrations=(_calibrated(study, table, codes),),
-        galleries=galleries(judged),
+        galleries=galleries(predictions),
         scatters=(
             feature_scatter(
                 f"Features at {place[0]}, {place[1]}",
                 study.reader.answers(place),
                 codes,
                 classes,
-                ~judged.wrong,
+                ~predictions.wrong,
                 seed=study.seed,
             ),
         ),
@@ -82,7 +79,7 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
 
 
 def _attained(table: Table, setup: EvaluationSetup) -> str:
-    """What the probe gets right with the most labels, whether or not it beats anything."""
+    """The probe's accuracy with the most labels, whatever the comparisons say."""
     best = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     return (
         f"The probe gets {best.value:.1%} of the {best.n:,} {setup.judged_on} images right "
@@ -91,7 +88,7 @@ def _attained(table: Table, setup: EvaluationSetup) -> str:
 
 
 def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Evaluation:
-    """The answers in detail; where images come in groups, accuracy keeps the interval that counts them."""
+    """Detailed metrics; accuracy keeps the table's interval, which counts groups."""
     assert table.probabilities is not None, "there are test images"
     classes = study.setup.pool.classes
     setup = study.setup
@@ -104,7 +101,6 @@ def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.
 
 
 def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Calibration:
-    """How reliable the probabilities are."""
     assert table.probabilities is not None, "there are test images"
     together, crossed = study.setup.test.together, study.setup.protocol.crossed
     title = "How reliable its probabilities are"
@@ -112,19 +108,20 @@ def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> 
 
 
 def _nested(study: StudyContext) -> str:
-    """Say that a choice was made anew inside every fit, where there was one."""
+    """A sentence on selection inside every fit, where there was a selection."""
     _, heads, _ = places_of(study.source, study.probe)
     if not heads:
         return ""
     return " Layer, pooling and head were selected in every fit, by cross-validation on its training images."
 
 
-def _explaining(study: StudyContext, judged: Judged) -> tuple[Place, Head]:
-    """A head to draw maps with: of images judged by themselves it has not seen those that are shown."""
+def _explained_head(study: StudyContext, predictions: Predictions) -> tuple[Place, Head]:
+    """A head for occlusion maps; when cross-validated, it is not trained on the images shown."""
     setup, probe, seed = study.setup, study.probe, study.seed
     train = np.arange(len(setup.pool))
     if setup.protocol.crossed:
-        shown = np.union1d(judged.surest_mistakes[:_PICTURES], judged.closest_calls[:_PICTURES])
+        mistakes, unsure = predictions.mistakes_by_confidence, predictions.least_certain_first
+        shown = np.union1d(mistakes[:_GALLERY_IMAGES], unsure[:_GALLERY_IMAGES])
         kept = np.setdiff1d(train, shown)
         if np.bincount(setup.pool.codes()[kept], minlength=len(setup.pool.classes)).min() >= 1:
             train = kept
@@ -132,11 +129,11 @@ def _explaining(study: StudyContext, judged: Judged) -> tuple[Place, Head]:
     return place, fitted(study.reader, place, head, train, seed, balance=probe.balance)
 
 
-def _asking(study: StudyContext, place: Place, head: Head) -> Callable[[Images], Array]:
-    """Prepared images to the probe's answers."""
+def _predict_function(study: StudyContext, place: Place, head: Head) -> Callable[[Images], Array]:
+    """From prepared images to the head's probabilities; the graph is compiled on first use."""
     compiled: list[runtime.Executable] = []
 
-    def ask(images: Images) -> Array:
+    def predict(images: Images) -> Array:
         source = study.source
         if not compiled:
             compiled.append(
@@ -150,11 +147,11 @@ def _asking(study: StudyContext, place: Place, head: Head) -> Callable[[Images],
         batches = runtime.split_batches(images, source.batch_size)
         return head.probabilities(compiled[0].run(batches, len(images)))
 
-    return ask
+    return predict
 
 
 def study_summary(study: StudyContext) -> str:
-    """What learns from how many images, in two sentences."""
+    """What is learned from how many images, in two sentences."""
     source, probe = study.source, study.probe
     setup = study.setup
     views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented copies each"
@@ -166,9 +163,9 @@ def study_summary(study: StudyContext) -> str:
 
 
 def study_facts(study: StudyContext, dataset: Dataset, command: str, seconds: float) -> Mapping[str, str]:
-    """What is necessary to get the figures again."""
+    """What is necessary to reproduce the figures."""
     source, test = study.source, study.setup.test
-    judged = (
+    test_set = (
         {} if test.name == dataset.name else {"judged_by": f"{test.name}, fingerprint {test.fingerprint}"}
     )
     return {
@@ -176,7 +173,7 @@ def study_facts(study: StudyContext, dataset: Dataset, command: str, seconds: fl
         "source": about_source(source),
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
-        **judged,
+        **test_set,
         "preparation": f"{source.input.policy} to {source.input.height_px} x {source.input.width_px} px",
         "seed": str(study.seed),
         **made_with(),

@@ -28,8 +28,7 @@ from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table, short_name
-from headstart.workflows.gallery import Judged as Answers
-from headstart.workflows.gallery import galleries
+from headstart.workflows.gallery import Predictions, galleries
 from headstart.workflows.transfer.judge import Judged, by_cross_validation, by_validation
 
 __all__ = ["Transferred", "run_transfer"]
@@ -199,7 +198,9 @@ def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
 
 def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
     codes = judged.images.codes(dataset.classes)
-    return galleries(Answers(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0)
+    return galleries(
+        Predictions(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0
+    )
 
 
 def _summary(learnt: LearnedModel, judged: Judged | None) -> str:
