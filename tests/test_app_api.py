@@ -25,7 +25,7 @@ from python_multipart.multipart import MultipartParser
 from headstart.data.images import decode as pixels
 from headstart.errors import SettingError
 from headstart.interfaces.http.api import App, make_app
-from headstart.interfaces.http.images import FORMATS, picture_px
+from headstart.interfaces.http.images import FORMATS, image_px
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
 from headstart.interfaces.http.uploads import _Form
 from headstart.records import NONE_OF_THESE, InputSpec
@@ -527,7 +527,7 @@ def test_a_fault_of_ours_is_a_500_that_says_nothing_of_the_sender(
     def broken(*_: Any) -> Any:
         raise ValueError("secret image of alice")
 
-    monkeypatch.setattr("headstart.interfaces.http.api._Served.say", broken)
+    monkeypatch.setattr("headstart.interfaces.http.api._Served.prediction", broken)
     answer = send(app, picture(1))
     assert answer.status_code == 500 and "alice" not in answer.text
     (record,) = caplog.records
@@ -602,7 +602,7 @@ def test_formats_are_those_of_the_decoder() -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_headers_are_read(kind: str) -> None:
-    assert picture_px(picture(3, width=31, height=7, kind=kind)) == (31, 7)
+    assert image_px(picture(3, width=31, height=7, kind=kind)) == (31, 7)
 
 
 def test_precision_is_as_asked() -> None:

@@ -135,7 +135,7 @@ def test_what_is_under_way_is_finished(start: Callable[..., Running], number: in
     body = picture(255)
     with running.connect() as connection, running.connect():  # the other says nothing
         connection.sendall(head(len(body)) + body[:10])
-        running.well()  # whoever came before has been heard then
+        running.well()  # whoever came before has been handled then
         running.process.send_signal(number)
         for _ in range(100):
             try:
@@ -352,7 +352,7 @@ def test_an_address_that_cannot_be_had(folder: Path, host: str) -> None:
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SettingError, match="cannot be had") as caught:
+        with pytest.raises(SettingError, match="is not available") as caught:
             serve_models([str(folder)], host=host, port=taken.getsockname()[1])
     assert str(caught.value).isprintable()
 

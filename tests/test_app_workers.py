@@ -285,7 +285,7 @@ def test_together_they_take_what_one_would(wanted: int) -> None:
     for name in ("bodies_bytes", "waiting", "requests"):
         assert getattr(each, name) * n_workers <= getattr(whole, name)
     assert each.bodies_bytes >= whole.body_bytes and each.waiting >= whole.files
-    assert (each.body_bytes, each.files, each.picture_px) == (whole.body_bytes, whole.files, whole.picture_px)
+    assert (each.body_bytes, each.files, each.image_px) == (whole.body_bytes, whole.files, whole.image_px)
 
 
 def test_large_pictures_take_turns_across_processes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What scikit-learn hands to the estimator: images, paths and labels, checked and brought to our types."""
+"""Inputs of the scikit-learn estimator: images, paths, labels and parameters, checked and converted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NO_LABELS = "no_validation"  # the value that validate_data expects
 
 
 def labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
-    """The dataset, its classes sorted as scikit-learn's metrics expect."""
+    """The dataset, with its classes sorted as scikit-learn's metrics expect."""
     if y is not None:
         raise DataError(
             f"y is given with {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, expected None: it has "
@@ -58,7 +58,7 @@ def labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
 
 
 def n_dimensions(X: Any) -> int:
-    """Number of dimensions of what was handed over."""
+    """Number of dimensions of an array-like."""
     return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
@@ -74,7 +74,7 @@ def paths_from(X: Any) -> list[str | os.PathLike[str]] | None:
 
 
 def labels_from(y: Any, n_images: int) -> NDArray[Any]:
-    """Labels of the images, checked for their number."""
+    """Labels of the images; their number is checked."""
     if y is None:
         raise DataError(
             f"y is None, expected the class of each of {n_images} images; pass labels, or as X a folder of "
@@ -87,7 +87,7 @@ def labels_from(y: Any, n_images: int) -> NDArray[Any]:
 
 
 def image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayImages:
-    """Rows of pixels as images; whole numbers of any type are pixels."""
+    """Rows of pixels as images; integers 0 - 255 of any type are pixels."""
     shape = tuple(int(side) for side in image_shape or ())
     if len(shape) not in (2, 3) or int(np.prod(shape)) != table.shape[1]:
         raise ShapeError(
@@ -116,7 +116,7 @@ def plain_value(value: Any) -> Any:
 
 
 def parameters_of(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """Parameters from JSON; a name that is not ours is no reason to fail."""
+    """Parameters from JSON; unknown names are ignored."""
     names = {ON_DISK.get(name, name): name for name in known}
     return {
         names[name]: tuple(value) if isinstance(value, list) else value
@@ -126,7 +126,7 @@ def parameters_of(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, A
 
 
 def label_type(classes: NDArray[Any]) -> str:
-    """The type of labels, in a word that `as_given` understands."""
+    """The name of the labels' type, as `as_given` reads it."""
     if classes.dtype.kind in "UT":
         return "str"
     if classes.dtype.name in ("bool", *_NUMBERS):
@@ -141,7 +141,7 @@ def label_type(classes: NDArray[Any]) -> str:
 
 
 def as_given(names: Sequence[str], kind: str) -> NDArray[Any]:
-    """Class names as the labels they were made of."""
+    """Class names converted back to the labels they were made of."""
     if kind == "bool":
         return np.array([{"False": False, "True": True}[name] for name in names])
     if kind == "object":

@@ -328,7 +328,7 @@ def study(
 
 
 def _layer(layer: str | None, tap: str | None) -> str | None:
-    """The layer, by its parameter or by the older name, which is accepted for one release."""
+    """The layer, from its parameter or from the older name, which is accepted for one release."""
     if tap is None:
         return layer
     if layer is not None:

@@ -1,6 +1,6 @@
 """A classifier that follows scikit-learn's contract, for images or rows of features.
 
-Imports scikit-learn at the top, so the package must not import this module before it is used.
+It imports scikit-learn, so the package imports this module only on use.
 """
 
 from __future__ import annotations
@@ -362,7 +362,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return (table if rows else image_rows(table, self.image_shape)), labels
 
     def _learn(self, dataset: Dataset) -> None:
-        """Put a head on the source for these images."""
+        """Fit a head on the source's features of these images."""
         seed = self._seed()
         source = self.source
         if not isinstance(source, Source):

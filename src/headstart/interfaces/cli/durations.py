@@ -14,8 +14,6 @@ _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 def parse_duration(text: str, name: str, *, zero: bool = False) -> float:
     """Seconds of a number with ``s``, ``m`` or ``h``; ``name`` is for the error, ``zero`` allows 0.
 
-    Examples
-    --------
     >>> parse_duration("5m", "budget"), parse_duration("90s", "budget"), parse_duration("1.5h", "budget")
     (300.0, 90.0, 5400.0)
     """

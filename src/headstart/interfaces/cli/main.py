@@ -1,7 +1,7 @@
 """The command line: its commands, its errors and its exit status.
 
-Exit status: 0 done, 1 our error in one line, 2 wrong usage, 130 interrupted. Nothing heavy is imported at
-the top of a module of this package: ``headstart --help`` must answer at once.
+Exit status: 0 done, 1 our error in one line, 2 wrong usage, 130 interrupted. No module of this package
+imports anything slow at its top, because ``headstart --help`` must answer at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What there is to work with: the command inspect, and the groups sources and cache."""
+"""The command inspect, and the groups sources and cache."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def study(
 
 
 def _model(source: str) -> Model | None:
-    """The source's own model, where it is one: its classes are a control too."""
+    """The source as a model, where it is one: its own classes are a control too."""
     from headstart.models.model import open_model
 
     return open_model(source) if Path(source).is_dir() else None

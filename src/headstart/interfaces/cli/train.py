@@ -1,4 +1,4 @@
-"""The command train: a network from scratch, and what it prints of the model."""
+"""The command train: a network from scratch, and what is printed about the model."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _rate(text: str | None) -> float | str | None:
 
 
 def _print_finished(model: Model, output: Path, json: bool) -> None:
-    """Print the result of a run that was finished before."""
+    """Print the result of a run that had finished before."""
     from headstart.strategies.result import LearnedModel
 
     seconds = float(model.manifest.timing.get("learning_s", 0.0))
@@ -219,7 +219,7 @@ def _print_trained(done: Trained, output: Path, json: bool) -> None:
 
 
 def learned_facts(learnt: LearnedModel, output: Path) -> dict[str, Any]:
-    """What a JSON result says of a model; shares of images among the scores have intervals."""
+    """What a JSON result contains about a model; accuracies have intervals."""
     manifest = learnt.model.manifest
     return {
         "model": str(output),
@@ -231,7 +231,7 @@ def learned_facts(learnt: LearnedModel, output: Path) -> dict[str, Any]:
 
 
 def _scores(learnt: LearnedModel) -> dict[str, Any]:
-    """The scores on held-out images; shares of images have intervals."""
+    """The scores on held-out images; accuracies with intervals."""
     from headstart.evaluation.clusters import accuracy_score
     from headstart.evaluation.records import Score
 

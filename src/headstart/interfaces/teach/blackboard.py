@@ -1,7 +1,4 @@
-"""What the teaching page writes: the lesson, an answer, a notice, as HTML.
-
-Must not import gradio or compute.
-"""
+"""HTML of the teaching page: the lesson, a prediction, a notice; apart from gradio, and computing nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +24,6 @@ _UNASKED = "Draw, or show an image: as soon as two classes are taught, the answe
 def sentence(error: Exception) -> str:
     """An error of ours as a sentence.
 
-    Examples
-    --------
     >>> sentence(ValueError("class 'x' is unknown, expected another"))
     "Class 'x' is unknown, expected another."
     """
@@ -37,19 +32,13 @@ def sentence(error: Exception) -> str:
 
 
 def notice_html(said: str, *, bad: bool = False) -> str:
-    """One line for the page; nothing for nothing.
-
-    Examples
-    --------
-    >>> notice_html("a < b")
-    '<p class="hs-notice" role="status">a &lt; b</p>'
-    """
+    """A notice of one line; empty for an empty message."""
     kind = "hs-notice hs-bad" if bad else "hs-notice"
     return f'<p class="{kind}" role="status">{escape(said)}</p>' if said else ""
 
 
 def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
-    """Accuracy, remarks, and every class with its examples and what removes them."""
+    """Accuracy, remarks, and every class with its examples and the buttons that remove them."""
     if room is None or not room.classes:
         steps = "".join(f"<li>{one}</li>" for one in _STEPS)
         return f'<div class="hs-lesson"><ol class="hs-steps">{steps}</ol></div>'
@@ -61,7 +50,7 @@ def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
 
 
 def answer_html(answer: Answer | None, address: str = "") -> str:
-    """One image's answer: its name, a bar for every class, the nearest example."""
+    """The prediction for one image: class, a bar for every class, the nearest example."""
     if answer is None:
         return f'<div class="hs-answer"><p class="hs-hint">{_UNASKED}</p></div>'
     none = answer.called == NONE_OF_THESE
@@ -81,7 +70,7 @@ def answer_html(answer: Answer | None, address: str = "") -> str:
 
 
 def answers_html(answers: Sequence[tuple[str, str, Answer | None]]) -> str:
-    """Several images' answers, a line each."""
+    """The predictions for several images, one line each."""
     if all(answer is None for _, _, answer in answers):
         return answer_html(None)
     lines = "".join(

@@ -1,7 +1,7 @@
-"""What one person teaches: classes, examples, a head fitted anew with each, answers, a model to keep.
+"""What one visitor teaches: classes, examples, a head that is fitted again after each, predictions, a model.
 
-An image goes through the source once, with its views; the rest is closed forms. Knows no page: teach
-draws it. Must not import gradio or a training framework.
+An image goes through the source once, with its augmented copies; the rest is closed forms. Apart from the
+page, and without gradio.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _IN_NAMES = " -_."
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The head and what else an answer needs; examples in the order of the rows."""
+    """The head and what else a prediction uses; examples in the order of the rows."""
 
     head: Head
     novelty: Novelty | None
@@ -58,12 +58,10 @@ class _Fitted:
 
 
 class Classroom:
-    """Classes taught by example, and what comes of it at once.
+    """Classes taught by example, their accuracy and predictions.
 
-    Notes
-    -----
-    Calls from several threads wait for one another. A few examples are joined by up to eight views each;
-    with more, fewer, so that a fit keeps under 300 rows and its time.
+    Thread-safe. A few examples get up to eight augmented copies each; many get fewer, so that a fit has at
+    most 300 rows and stays fast.
     """
 
     def __init__(self, eye: Eye) -> None:
@@ -78,17 +76,17 @@ class Classroom:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order they were given."""
+        """Names in the order they were added."""
         return tuple(self._classes)
 
     def examples(self, label: str) -> tuple[Example, ...]:
-        """The examples of a class in the order they were taught."""
+        """The examples of a class in the order they were added."""
         with self._lock:
             mine = [one for one in self._examples if one.label == label]
         return tuple(sorted(mine, key=lambda one: one.number))
 
     def add_class(self, name: str) -> str:
-        """Begin a class."""
+        """Add a class; returns its name with single spaces."""
         name = " ".join(name.split())
         with self._lock:
             if not name or len(name) > _NAME_LENGTH or not name.isprintable():
@@ -109,7 +107,7 @@ class Classroom:
         return name
 
     def remove_class(self, name: str) -> None:
-        """Drop a class and its examples; UnknownClassError if there is none of this name."""
+        """Remove a class and its examples; `UnknownClassError` if there is none of this name."""
         with self._lock:
             self._check_class(name)
             for example in self.examples(name):
@@ -118,7 +116,7 @@ class Classroom:
             self._forget()
 
     def add(self, name: str, content: bytes, called: str = "the image") -> Example:
-        """Teach one image."""
+        """Add one image to a class."""
         pixels, prepared = self._seen(content, called)
         with self._lock:
             self._check_class(name)
@@ -144,7 +142,7 @@ class Classroom:
         return example
 
     def remove(self, number: int) -> None:
-        """Forget an example; UnknownClassError if there is none of this number."""
+        """Remove an example; `UnknownClassError` if there is none of this number."""
         with self._lock:
             places = {one.number: place for place, one in enumerate(self._examples)}
             if number not in places:
@@ -158,7 +156,7 @@ class Classroom:
             self._forget()
 
     def lesson(self) -> Lesson:
-        """How well the examples call each other, and what to mind."""
+        """Leave-one-out accuracy of the examples, and remarks; computed again only after a change."""
         with self._lock:
             if self._lesson is None:
                 begun = perf_counter()
@@ -179,7 +177,7 @@ class Classroom:
             return self._lesson
 
     def ask(self, content: bytes, called: str = "the image") -> Answer | None:
-        """Say what an image is."""
+        """Predict the class of an image; None while fewer than two classes have an example."""
         _, prepared = self._seen(content, called)
         features = self._eye.read(prepared[None])
         with self._lock:
@@ -196,7 +194,7 @@ class Classroom:
         return Answer(named, listed, novelty, fitted.examples[fitted.images[best]], float(alike[best]))
 
     def save(self, output: Path, name: str) -> Path:
-        """Write an ordinary model folder that answers as this classroom does."""
+        """Write an ordinary model folder that predicts as this classroom does."""
         name = " ".join(name.split())
         plain = all(one.isalnum() or one in _IN_NAMES for one in name) and name[:1].isalnum()
         if not plain or len(name) > _NAME_LENGTH or name.endswith("."):
@@ -228,7 +226,7 @@ class Classroom:
         return folder
 
     def _seen(self, content: bytes, called: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Its pixels, and the same as the source takes them; an image with nothing on it is refused."""
+        """Pixels of an image as it is and as the source takes it; `DataError` for a blank image."""
         pixels = decode_bytes(content, called)
         prepared = fit(pixels, self._eye.source.input)
         if not np.ptp(pixels) or not prepared.any():
@@ -249,7 +247,7 @@ class Classroom:
         return tuple(name for name in self._classes if name in taught)
 
     def _n_views(self) -> int:
-        """Views of each example: as many as there are, fewer where there are many examples."""
+        """Augmented copies of each example: fewer where there are many examples."""
         most = 0 if self._eye.augmentation is None else self._eye.augmentation.views
         return max(0, min(most, _ROWS // max(1, len(self._examples)) - 1))
 
@@ -260,7 +258,7 @@ class Classroom:
         return Probe(layer, pooling, HEAD, fewer)
 
     def _rows(self) -> tuple[Array, Codes, NDArray[np.intp]]:
-        """Rows as `strategies.training_rows` orders them: images, then view after view; codes; images."""
+        """Rows as `strategies.training_rows` orders them: images, then copy after copy; codes; images."""
         n_views, classes = self._n_views(), self._taught()
         rows = np.stack([one.rows[: 1 + n_views] for one in self._examples], axis=1)  # (1 + views, n, width)
         codes = np.array([classes.index(one.label) for one in self._examples], np.int64)
@@ -280,7 +278,7 @@ class Classroom:
         return self._fitted
 
     def _pairs(self) -> list[tuple[int, int]]:
-        """Places of examples that are copies of one another, exact or nearly."""
+        """Pairs of examples that are exact or near copies, by position."""
         exact = exact_pairs([one.digest for one in self._examples])
         kept = np.setdiff1d(np.arange(len(self._examples)), [second for _, second in exact])
         if len(kept) < 2:
@@ -290,7 +288,7 @@ class Classroom:
         return exact + [(int(kept[first]), int(kept[second])) for first, second, _ in near]
 
     def _units(self, pairs: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
-        """Examples with the same number are copies of one another, and none of them vouches for the others."""
+        """One number for all copies of an image, which are left out together."""
         units = np.arange(len(self._examples))
         for first, second in pairs:
             low, high = sorted((units[first], units[second]))
@@ -298,7 +296,7 @@ class Classroom:
         return units
 
     def _judged(self, units: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-        """Which examples can be judged by the others, and which of them are called rightly."""
+        """Which examples can be left out, and which of them are then classified correctly."""
         fitted = self._fit()
         if fitted is None:
             return None
@@ -333,7 +331,7 @@ class Classroom:
         return " and as ".join(self._examples[place].label for place in pair)
 
     def _dataset(self, folder: Path, name: str) -> Dataset:
-        """The examples as they came, as files, in the order of the rows."""
+        """The examples as files, in the order of the rows."""
         paths = [folder / f"{place:04}" for place in range(len(self._examples))]
         for path, example in zip(paths, self._examples, strict=True):
             path.write_bytes(example.content)
@@ -342,7 +340,7 @@ class Classroom:
 
 
 def _unit(rows: Array) -> Array:
-    """Rows of length 1."""
+    """Rows scaled to length 1."""
     unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit
 

@@ -28,7 +28,7 @@ _SHOWN_PX = 72
 
 
 class Eye:
-    """A source made ready to look at a few images at a time; many classrooms share one."""
+    """A compiled source for a few images at a time; many classrooms share one."""
 
     def __init__(self, source: Source, augmentation: Augmentation | None) -> None:
         self.source, self.augmentation = source, augmentation
@@ -47,7 +47,7 @@ class Eye:
         return self._graph.run(runtime.split_batches(images, self._batch), len(images))
 
     def rows(self, prepared: NDArray[np.uint8], place: int) -> Array:
-        """Features of an image and its views, which are those of an image at this place of a dataset."""
+        """Features of an image and its augmented copies, drawn as for this position in a dataset."""
         whole = prepared[None]
         views = [] if self.augmentation is None else range(self.augmentation.views)
         made = [
@@ -59,7 +59,7 @@ class Eye:
 
 
 def fitting_augmentation(source: Source) -> Augmentation | None:
-    """How a source's examples are varied, so that few suffice."""
+    """The augmentation of examples that suits a source; None without torch and kornia."""
     if find_spec("torch") is None or find_spec("kornia") is None:
         return None
     kind = "handwriting" if source.input.policy == "ink" or source.input.channels == 1 else "photo,flip=0"
@@ -67,10 +67,10 @@ def fitting_augmentation(source: Source) -> Augmentation | None:
 
 
 def shown(content: bytes, called: str = "the image") -> str:
-    """An image as a page shows it small, as a ``data:`` address; BrokenDataError if it is none."""
+    """A thumbnail of an image file as a ``data:`` address; `BrokenDataError` if it is not an image."""
     return small_address(decode_bytes(content, called))
 
 
 def small_address(pixels: NDArray[np.uint8]) -> str:
-    """Pixels as a small image for the page, as a ``data:`` address."""
+    """A thumbnail of pixels as a ``data:`` address."""
     return png_address(fit(pixels, InputSpec(_SHOWN_PX, _SHOWN_PX, 3, policy="letterbox")))

@@ -144,7 +144,7 @@ class Parts:
 
 
 def teach_side() -> dict[str, Any]:
-    """Names of classes, where images come from, and which class they are."""
+    """Components for class names, image input, and the class to teach."""
     fresh, begin = _line("New class", "fresh", "Add class", "begin")
     label = gr.Radio(
         [], show_label=False, container=False, elem_id="label", interactive=True, visible="hidden"
@@ -186,7 +186,7 @@ def teach_side() -> dict[str, Any]:
 
 
 def answer_side() -> dict[str, Any]:
-    """What an image is taken for, how well the classes are told apart, and where the model goes."""
+    """Components for the prediction, the accuracy and saving the model."""
     answer = html_block(answer_html(None), elem_id="answer")
     lesson = html_block(lesson_html(None), js_on_load=_CLICKS, elem_id="lesson")
     name, save = _line("Name of the model", "name", "Save model", "save")
@@ -200,7 +200,7 @@ def answer_side() -> dict[str, Any]:
 
 
 def _line(placeholder: str, box_id: str, said: str, button_id: str) -> tuple[Any, Any]:
-    """A box for a name, and the button beside it."""
+    """A text box with a button next to it."""
     with gr.Row(elem_classes="hs-row"):
         box = gr.Textbox(
             placeholder=placeholder,

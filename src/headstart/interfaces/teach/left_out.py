@@ -19,32 +19,17 @@ def left_out_right(
     units: NDArray[np.intp],
     strength: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which images a ridge names rightly that has not seen them, nor their views or copies; exact.
+    """Which images are classified correctly by a ridge fitted without them, their copies and duplicates; exact.
 
-    Parameters
-    ----------
-    kernel : ndarray of shape (n_rows, n_rows), float64
-        Products of the rows; the first n_images rows are the images, the others their views.
-    codes : ndarray of shape (n_rows,), int64
-        Class of each row.
-    images : ndarray of shape (n_rows,), int
-        Which image each row shows.
-    units : ndarray of shape (n_images,), int
-        Images that are left out together have the same number.
-    strength : float
-        The penalty per row.
+    ``kernel`` (n_rows, n_rows): products of the rows, first the n_images images, then their augmented copies.
+    ``codes`` (n_rows,): class of each row. ``images`` (n_rows,): which image each row shows. ``units``
+    (n_images,): images that are left out together have the same number. ``strength`` is the penalty per row.
+    Returns two masks (n_images,): which images could be left out without emptying a class, and which of these
+    are right.
 
-    Returns
-    -------
-    judged : ndarray of shape (n_images,), bool
-        False where leaving the unit out would leave a class without any image.
-    right : ndarray of shape (n_images,), bool
-
-    Notes
-    -----
-    What is left out makes its class rarer among the rest, and a head that heeds that answers the others.
-    So the rest is weighed to keep the shares of all classes: leaving m of the n images of a class out of
-    a fit in which the other classes weigh (n - m) / n does it, with one decomposition for all such units.
+    Leaving images out makes their class rarer among the rest, which biases the head against it. So the rest
+    is weighted to keep the shares of all classes: leaving m of the n images of a class out of a fit in which
+    the other classes weigh (n - m) / n does it, with one decomposition for all such units.
     """
     n_images = int(images.max()) + 1
     own, folds = codes[:n_images], units[images]

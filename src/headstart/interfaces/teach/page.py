@@ -1,6 +1,6 @@
 """The teaching page: draw, drop or photograph a few images of each class and see the accuracy at once.
 
-The page loads nothing from outside this machine and reports to nobody.
+The page makes no request to other machines.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
 
 
 def make_page(source: Source, output: Path) -> gr.Blocks:
-    """The page, not yet served."""
+    """Build the page without serving it."""
     desk = _Desk(Eye(source, fitting_augmentation(source)), output)
     page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
     with page:
@@ -99,7 +99,7 @@ def make_page(source: Source, output: Path) -> gr.Blocks:
 
 
 def _drawing_source(source: Source) -> Source:
-    """A network of grey images of a fixed small frame reads drawings: bring them into its frame."""
+    """With the ink policy, if the source takes small grey images: the page's drawings have any size."""
     plain = source.input.channels == 1 and source.input.policy == "squish"
     return replace(source, input=replace(source.input, policy="ink")) if plain else source
 
@@ -113,7 +113,7 @@ def _free_port(host: str) -> int:
 
 
 def _wire(desk: _Desk, at: Parts) -> None:
-    """Which part of the page does what."""
+    """Connect events to handlers."""
     picture = [at.way, at.drawing, at.files, at.camera]
     now: dict[str, Any] = {"show_progress": "hidden"}
     # one queue for all that ask, or an older question could be answered last
@@ -142,7 +142,7 @@ def _wire(desk: _Desk, at: Parts) -> None:
 
 
 class _Desk:
-    """What the page's buttons do, each in the classroom of the visitor who presses them."""
+    """Handlers of the page's events, each in the classroom of the visitor."""
 
     def __init__(self, eye: Eye, output: Path) -> None:
         self._eye, self._output = eye, output
@@ -150,7 +150,7 @@ class _Desk:
         self._lock = Lock()
 
     def _room(self, request: gr.Request) -> Classroom:
-        """The visitor's own classroom. A gr.State would copy the first one, and comes after the page does."""
+        """The visitor's own classroom; a `gr.State` would copy the first one, and comes after the page."""
         with self._lock:
             key = str(request.session_hash)
             room = self._rooms.setdefault(key, Classroom(self._eye))
@@ -160,14 +160,14 @@ class _Desk:
         return room
 
     def leave(self, request: gr.Request) -> None:
-        """The page was closed: nobody can come back to its classroom."""
+        """Drop the classroom when the page is closed: nobody can come back to it."""
         with self._lock:
             self._rooms.pop(str(request.session_hash), None)
 
     def ask(
         self, way: str, drawing: str, files: list[str] | None, camera: str | None, request: gr.Request
     ) -> tuple[str, str]:
-        """The answer to what is on the page, and what was wrong with it."""
+        """Predictions for the images on the page, and a notice of errors."""
         room = self._room(request)
         answers, faults = [], []
         for name, content in self._pictures(way, drawing, files, camera)[:_ASKED]:
@@ -189,7 +189,7 @@ class _Desk:
         label: str | None,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        """Every image on the page becomes an example; those that cannot be read are named."""
+        """Add every image on the page to the class; those that cannot be read are named."""
         room = self._room(request)
         taught, faults = 0, []
         try:
@@ -212,7 +212,7 @@ class _Desk:
         return ("yes" if taught else "", *kept, *self._board(room, label, _some(faults), bad=True))
 
     def begin(self, name: str, request: gr.Request) -> tuple[Any, ...]:
-        """Add a class and choose it."""
+        """Add a class and select it."""
         room = self._room(request)
         try:
             label = room.add_class(name)
@@ -221,11 +221,11 @@ class _Desk:
         return ("", *self._board(room, label))
 
     def choose(self, label: str, request: gr.Request) -> tuple[Any, ...]:
-        """Teach another class from now on."""
+        """Select another class."""
         return self._board(self._room(request), label)
 
     def clicked(self, label: str | None, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        """A click on the lesson: choose a class, drop it, or remove an example."""
+        """Handle a click on the lesson: select a class, remove it, or remove an example."""
         room = self._room(request)
         try:
             if event.todo == "choose":
@@ -263,7 +263,7 @@ class _Desk:
         )
 
     def _pictures(self, way: str, drawing: str, files: list[str] | None, camera: str | None) -> list[Picture]:
-        """What the open tab shows."""
+        """The images of the open tab."""
         if way == DRAW:
             return [("the drawing", _png(drawing))] if drawing else []
         paths = [Path(path) for path in (files or [])] if way == FILES else [Path(camera)] if camera else []
@@ -271,7 +271,7 @@ class _Desk:
 
 
 def _png(address: str) -> bytes:
-    """The bytes in a canvas's data address; no bytes, which are no image, in anything else."""
+    """The bytes of a canvas's data address; empty, which is no image, for anything else."""
     try:
         return b64decode(address.partition(",")[2][: 2 * _FILE_BYTES], validate=True)
     except (NoBase64, ValueError):
@@ -279,7 +279,7 @@ def _png(address: str) -> bytes:
 
 
 def _some(faults: Sequence[str]) -> str:
-    """The first in full, and how many more."""
+    """The first fault in full, and the number of the others."""
     more = len(faults) - 1
     others = f" So {'is 1 other' if more == 1 else f'are {more} others'}." if more > 0 else ""
     return " ".join(faults[:1]) + others

@@ -145,6 +145,7 @@ def _settled_by(comparison: Comparison) -> str:
 
 
 def labels_text(budget: int | None) -> str:
+    """A budget in words."""
     if budget is None:
         return "all labels"
     return f"{budget} label{'s' if budget > 1 else ''} per class"
