@@ -18,10 +18,10 @@ from headstart.evaluation.intervals import cross_validated
 from headstart.heads.base import one_hot
 from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights
-from headstart.interfaces.teach.blackboard import answer_html, answers_html, lesson_html, notice_html
 from headstart.interfaces.teach.classroom import Classroom
-from headstart.interfaces.teach.eye import Eye, fitting_augmentation
-from headstart.interfaces.teach.left_out import left_out_right
+from headstart.interfaces.teach.left_out import leave_one_out
+from headstart.interfaces.teach.live_source import LiveSource, augmentation_for
+from headstart.interfaces.teach.markup import lesson_html, notice_html, prediction_html, predictions_html
 from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
 from headstart.sources.pixels import pixel_source
@@ -65,14 +65,14 @@ def bomb() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def eye() -> Eye:
+def live() -> LiveSource:
     source = pixel_source(InputSpec(28, 28, 1, policy="ink"))
-    return Eye(source, fitting_augmentation(source))
+    return LiveSource(source, augmentation_for(source))
 
 
 @pytest.fixture
-def room(eye: Eye) -> Classroom:
-    return Classroom(eye)
+def room(live: LiveSource) -> Classroom:
+    return Classroom(live)
 
 
 def taught(room: Classroom, each: int = 5) -> Classroom:
@@ -89,7 +89,7 @@ def test_three_classes_are_judged_at_once_and_answer(room: Classroom) -> None:
     assert lesson.accuracy is not None and lesson.accuracy == cross_validated(lesson.accuracy.value, 15)
     assert lesson.accuracy.value >= 0.9 and len(lesson.wrong) == round(15 * (1 - lesson.accuracy.value))
     for kind in KINDS:
-        answer = room.ask(picture(kind, 99))
+        answer = room.predict(picture(kind, 99))
         assert answer is not None and answer.nearest.label == kind
         assert max(answer.probabilities, key=lambda one: one[1])[0] == kind
         assert sum(value for _, value in answer.probabilities) == pytest.approx(1, abs=1e-5)
@@ -97,16 +97,16 @@ def test_three_classes_are_judged_at_once_and_answer(room: Classroom) -> None:
 
 
 def test_nothing_is_said_before_there_is_enough(room: Classroom) -> None:
-    assert room.lesson().accuracy is None and room.ask(picture("bar", 0)) is None
+    assert room.lesson().accuracy is None and room.predict(picture("bar", 0)) is None
     room.add_class("bar")
     room.add("bar", picture("bar", 0))
     room.add("bar", picture("bar", 1))
-    assert room.lesson().accuracy is None and room.ask(picture("bar", 2)) is None
+    assert room.lesson().accuracy is None and room.predict(picture("bar", 2)) is None
     room.add_class("ring")
     room.add("ring", picture("ring", 0))
-    answer = room.ask(picture("ring", 1))
+    answer = room.predict(picture("ring", 1))
     assert room.lesson().accuracy is None and answer is not None  # nobody can judge the only ring
-    assert answer.novelty is None and answer.called == "ring"
+    assert answer.novelty is None and answer.predicted == "ring"
     room.add("ring", picture("ring", 2))
     accuracy = room.lesson().accuracy
     assert accuracy is not None and accuracy.n == 4
@@ -115,7 +115,7 @@ def test_nothing_is_said_before_there_is_enough(room: Classroom) -> None:
 @pytest.mark.slow
 def test_a_picture_taught_is_its_own_nearest(room: Classroom) -> None:
     taught(room)
-    answer = room.ask(picture("cross", 3))
+    answer = room.predict(picture("cross", 3))
     assert answer is not None and answer.similarity == pytest.approx(1, abs=1e-4)
     assert answer.nearest.number == room.examples("cross")[3].number
 
@@ -124,11 +124,11 @@ def test_a_picture_taught_is_its_own_nearest(room: Classroom) -> None:
 def test_what_is_like_nothing_taught_is_none_of_these(room: Classroom) -> None:
     taught(room, 8)
     noise = np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)
-    answer = room.ask(png(Image.fromarray(noise)))
+    answer = room.predict(png(Image.fromarray(noise)))
     assert answer is not None and answer.novelty is not None and answer.novelty > 1
-    assert answer.called == NONE_OF_THESE
-    known = room.ask(picture("ring", 3))
-    assert known is not None and known.called == "ring"
+    assert answer.predicted == NONE_OF_THESE
+    known = room.predict(picture("ring", 3))
+    assert known is not None and known.predicted == "ring"
 
 
 @pytest.mark.parametrize("n_views", [0, 2])
@@ -143,7 +143,7 @@ def test_left_out_is_what_a_fit_without_it_says(n_views: int, copies: tuple[tupl
     units = np.arange(10)
     for first, second in copies:
         units[second] = units[first]
-    judged, right = left_out_right(rows @ rows.T, codes, images, units, 1e-2)
+    judged, right = leave_one_out(rows @ rows.T, codes, images, units, 1e-2)
     assert judged.all() and 0 < right.sum() < 10  # or the comparison shows nothing
     for image in range(10):
         rest = units[images] != units[image]
@@ -160,7 +160,7 @@ def test_left_out_is_what_a_fit_without_it_says(n_views: int, copies: tuple[tupl
 def test_the_only_one_of_a_class_is_not_judged() -> None:
     rows = np.random.default_rng(0).normal(size=(5, 3))
     codes = np.array([0, 0, 1, 1, 2], np.int64)
-    judged, right = left_out_right(rows @ rows.T, codes, np.arange(5), np.array([0, 1, 2, 2, 4]), 0.1)
+    judged, right = leave_one_out(rows @ rows.T, codes, np.arange(5), np.array([0, 1, 2, 2, 4]), 0.1)
     assert judged.tolist() == [True, True, False, False, False] and not right[2:].any()
 
 
@@ -171,7 +171,7 @@ def test_shares_are_kept_so_that_chance_is_chance() -> None:
     for _ in range(20):
         rows = rng.normal(size=(20, 4))
         codes = np.repeat([0, 1], 10)
-        rights.append(left_out_right(rows @ rows.T, codes, np.arange(20), np.arange(20), 10.0)[1].mean())
+        rights.append(leave_one_out(rows @ rows.T, codes, np.arange(20), np.arange(20), 10.0)[1].mean())
     assert 0.4 < np.mean(rights) < 0.6
 
 
@@ -190,7 +190,7 @@ def test_the_saved_model_answers_as_the_page(room: Classroom, tmp_path: Path) ->
     asked = Dataset("asked", FileImages(paths), np.array(["bar"] * 6), ("bar",))
     answered = model.answer(asked)
     for path, probabilities, number in zip(paths, answered.probabilities, range(6), strict=True):
-        answer = room.ask(path.read_bytes())
+        answer = room.predict(path.read_bytes())
         assert answer is not None
         assert [value for _, value in answer.probabilities] == pytest.approx(probabilities, abs=1e-4)
         assert answered.novelty is not None and answer.novelty == pytest.approx(
@@ -209,11 +209,11 @@ def test_no_name_leads_out_of_the_folder(room: Classroom, tmp_path: Path, name: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_elses_model_is_replaced(eye: Eye, tmp_path: Path) -> None:
-    taught(Classroom(eye), 2).save(tmp_path, "mine")
+def test_nobody_elses_model_is_replaced(live: LiveSource, tmp_path: Path) -> None:
+    taught(Classroom(live), 2).save(tmp_path, "mine")
     before = (tmp_path / "mine" / "manifest.json").read_bytes()
     with pytest.raises(SettingError, match="there already"):
-        taught(Classroom(eye), 2).save(tmp_path, "mine")
+        taught(Classroom(live), 2).save(tmp_path, "mine")
     assert (tmp_path / "mine" / "manifest.json").read_bytes() == before
 
 
@@ -240,7 +240,7 @@ def test_bad_pictures_get_a_sentence_and_change_nothing(
 ) -> None:
     taught(room, 2)
     before = room.lesson()
-    for attempt in (lambda: room.add("bar", content, "x.png"), lambda: room.ask(content, "x.png")):
+    for attempt in (lambda: room.add("bar", content, "x.png"), lambda: room.predict(content, "x.png")):
         with pytest.raises(kind, match=said) as caught:
             attempt()
         assert "\n" not in str(caught.value) and "x.png" in str(caught.value)
@@ -278,21 +278,21 @@ def test_there_is_an_end_to_it(room: Classroom, monkeypatch: pytest.MonkeyPatch)
         room.add("bar", picture("bar", 5))
 
 
-def test_removing_takes_it_back(eye: Eye) -> None:
-    kept, changed = taught(Classroom(eye), 3), taught(Classroom(eye), 3)
+def test_removing_takes_it_back(live: LiveSource) -> None:
+    kept, changed = taught(Classroom(live), 3), taught(Classroom(live), 3)
     changed.add_class("more")
     changed.add("more", picture("ring", 50))
     changed.add("ring", picture("ring", 51))
     changed.remove(changed.examples("ring")[-1].number)
     changed.remove_class("more")
     assert changed.classes == kept.classes
-    one, other = (room.ask(picture("bar", 9)) for room in (changed, kept))
+    one, other = (room.predict(picture("bar", 9)) for room in (changed, kept))
     assert one is not None and other is not None
     assert one.probabilities == other.probabilities and one.novelty == other.novelty
 
 
-def test_two_do_not_mix(eye: Eye) -> None:
-    one, other = taught(Classroom(eye), 2), Classroom(eye)
+def test_two_do_not_mix(live: LiveSource) -> None:
+    one, other = taught(Classroom(live), 2), Classroom(live)
     other.add_class("else")
     assert one.classes == KINDS and other.classes == ("else",) and not other.examples("else")
 
@@ -348,9 +348,9 @@ def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:
     assert accuracy is not None and accuracy.n == 5
 
 
-def test_many_examples_have_fewer_views(eye: Eye, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_examples_have_fewer_views(live: LiveSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.interfaces.teach.classroom._ROWS", 24)
-    room = taught(Classroom(eye), 3)
+    room = taught(Classroom(live), 3)
     assert room._rows()[0].shape == (18, 784)  # 9 images with one view each
     room.add("bar", picture("bar", 8))
     room.add("bar", picture("bar", 9))
@@ -360,8 +360,8 @@ def test_many_examples_have_fewer_views(eye: Eye, monkeypatch: pytest.MonkeyPatc
 
 
 def test_drawings_and_photos_are_varied_in_their_ways() -> None:
-    ink = fitting_augmentation(pixel_source(InputSpec(28, 28, 1, policy="ink")))
-    photo = fitting_augmentation(pixel_source(InputSpec(64, 64, 3, (0.0,) * 3, (1.0,) * 3)))
+    ink = augmentation_for(pixel_source(InputSpec(28, 28, 1, policy="ink")))
+    photo = augmentation_for(pixel_source(InputSpec(64, 64, 3, (0.0,) * 3, (1.0,) * 3)))
     assert ink is not None and photo is not None
     assert "elastic" in dict(ink.operations) and "brightness" in dict(photo.operations)
     assert not ink.flips and not photo.flips  # left and right may be what is taught
@@ -374,9 +374,12 @@ def test_names_are_escaped_wherever_they_stand(room: Classroom) -> None:
     for seed in range(2):
         room.add(evil, picture("bar", seed))
         room.add('"b"', picture("ring", seed))
-    answer = room.ask(picture("bar", 5))
-    shown = (
-        lesson_html(room, evil) + answer_html(answer) + answers_html([(evil, "", answer)]) + notice_html(evil)
+    answer = room.predict(picture("bar", 5))
+    thumbnail = (
+        lesson_html(room, evil)
+        + prediction_html(answer)
+        + predictions_html([(evil, "", answer)])
+        + notice_html(evil)
     )
-    assert "<img src=x" not in shown and shown.count("&lt;img src=x onerror=1&gt;") >= 6
-    assert 'data-what="&quot;b&quot;"' in shown
+    assert "<img src=x" not in thumbnail and thumbnail.count("&lt;img src=x onerror=1&gt;") >= 6
+    assert 'data-what="&quot;b&quot;"' in thumbnail

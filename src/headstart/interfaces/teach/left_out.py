@@ -9,10 +9,10 @@ from headstart.heads.base import one_hot
 from headstart.heads.least_squares import KernelLeastSquares
 from headstart.records import Codes
 
-__all__ = ["left_out_right"]
+__all__ = ["leave_one_out"]
 
 
-def left_out_right(
+def leave_one_out(
     kernel: NDArray[np.float64],
     codes: Codes,
     images: NDArray[np.intp],
@@ -34,19 +34,19 @@ def left_out_right(
     n_images = int(images.max()) + 1
     own, folds = codes[:n_images], units[images]
     counts, targets = np.bincount(own), one_hot(codes, int(own.max()) + 1)
-    judged, right = np.zeros(n_images, np.bool_), np.zeros(n_images, np.bool_)
-    alike: dict[tuple[int, int], list[int]] = {}
+    testable, right = np.zeros(n_images, np.bool_), np.zeros(n_images, np.bool_)
+    units_by_size: dict[tuple[int, int], list[int]] = {}
     for unit in np.unique(units):
         members = np.flatnonzero(units == unit)
         lost = np.bincount(own[members], minlength=len(counts))
         if (lost < counts)[own[members]].all():
-            judged[members] = True
+            testable[members] = True
             one = int(own[members[0]]) if len(np.flatnonzero(lost)) == 1 else -1  # -1: a copy in two classes
-            alike.setdefault((one, len(members)), []).append(int(unit))
-    for (one, m), wanted in alike.items():
+            units_by_size.setdefault((one, len(members)), []).append(int(unit))
+    for (one, m), same_size in units_by_size.items():
         kept = 1.0 if one < 0 else (counts[one] - m) / counts[one]
         weights = np.where(codes == one, 1.0, kept).astype(np.float32)
         scores = KernelLeastSquares(kernel, targets, weights).left_out(strength * kept, folds)[:n_images]
-        here = np.isin(units, wanted)
+        here = np.isin(units, same_size)
         right[here] = scores[here].argmax(axis=1) == own[here]
-    return judged, right
+    return testable, right

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headstart.evaluation.records import Score
 from headstart.records import Array
 
-__all__ = ["Answer", "Example", "Lesson"]
+__all__ = ["Example", "Lesson", "LessonPrediction"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +46,14 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Answer:
+class LessonPrediction:
     """The predicted class, with the probability of each class, 0 - 1, in the order taught.
 
     ``novelty`` above 1 means none of these; None that there are too few examples to tell. ``similarity`` to
     the nearest example is a cosine.
     """
 
-    called: str
+    predicted: str
     probabilities: tuple[tuple[str, float], ...]
     novelty: float | None
     nearest: Example
