@@ -26,6 +26,8 @@ __all__ = [
     "NO_LABELS",
     "ON_DISK",
     "as_given",
+    "check_row_parameters",
+    "checked_seed",
     "image_rows",
     "label_type",
     "labelled",
@@ -104,6 +106,25 @@ def image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayI
     return ArrayImages(table.reshape(-1, *shape))
 
 
+def check_row_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise `SettingError` for parameters that only images can use."""
+    only_images = ("layer", "pooling", "augment", "policy", "size_px")
+    unfit = ["source"] if parameters["source"] != "pixels" else []
+    unfit += [name for name in only_images if parameters[name] is not None]
+    if unfit:
+        listed = ", ".join(f"{name}={parameters[name]!r}" for name in unfit)
+        raise SettingError(
+            f"X has rows of numbers, expected images for {listed}; give their image_shape, or leave these out"
+        )
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed as an int, if it is a whole number of at least 0."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SettingError(f"seed is {seed!r}, expected a whole number of at least 0; 0 is the default")
+    return int(seed)
+
+
 def plain_value(value: Any) -> Any:
     """A parameter as a JSON value."""
     if isinstance(value, Source):
@@ -134,9 +155,8 @@ def label_type(classes: NDArray[Any]) -> str:
     if classes.dtype.kind == "O" and all(isinstance(one, str) for one in classes):
         return "object"
     raise SettingError(
-        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, truths "
-        "or text in a model "
-        "folder; fit with names instead"
+        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, "
+        "booleans or text in a model folder; fit with names instead"
     )
 
 

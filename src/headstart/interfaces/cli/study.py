@@ -113,12 +113,10 @@ def study(
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
     check_output(output, RESULT)
-    budgets, with_all = parse_labels(labels)
-    wanted = StudyRequest(
+    request = StudyRequest(
         Probe(chosen_layer(layer, tap), pooling, head, parse_views(augment, views), balance),
         protocol,
-        budgets,
-        with_all,
+        *parse_labels(labels),
         draws,
         parse_controls(controls, strategies),
         allow_leaks,
@@ -130,7 +128,7 @@ def study(
         result = run_study(
             open_source(source, dataset, seed, size, policy),
             dataset,
-            wanted,
+            request,
             external=None if test is None else load_dataset(test, strict=strict),
             trained=_model(source),
             options=extraction(no_cache, runtime, precision, progress),
