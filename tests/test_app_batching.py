@@ -49,7 +49,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def asked(batcher: Batcher, values: range) -> list[tuple[Array, ...]]:
-    one: list[Awaitable[tuple[Array, ...]]] = [batcher.answer(image(value)) for value in values]
+    one: list[Awaitable[tuple[Array, ...]]] = [batcher.submit(image(value)) for value in values]
     return list(await asyncio.gather(*one))
 
 
@@ -75,7 +75,7 @@ def test_a_lone_image_goes_alone_and_at_once() -> None:
     async def work() -> None:
         batcher = Batcher(means, seen=sizes.append)
         for value in range(3):
-            await batcher.answer(image(value))
+            await batcher.submit(image(value))
         batcher.close()
 
     ran(work())
@@ -88,7 +88,7 @@ def test_what_comes_while_the_network_is_busy_makes_the_next_batch() -> None:
     async def work() -> None:
         gate = Gate()
         batcher = Batcher(gate, largest=8, seen=sizes.append)
-        first = asyncio.create_task(batcher.answer(image(0)))
+        first = asyncio.create_task(batcher.submit(image(0)))
         await until(lambda: gate.running == 1)
         rest = asyncio.create_task(asked(batcher, range(1, 12)))
         await until(lambda: batcher.n_waiting == 11)
@@ -106,9 +106,9 @@ def test_an_idle_lane_may_wait_for_company() -> None:
 
     async def work() -> None:
         batcher = Batcher(means, gather_s=0.2, seen=sizes.append)
-        first = asyncio.create_task(batcher.answer(image(1)))
+        first = asyncio.create_task(batcher.submit(image(1)))
         await asyncio.sleep(0.01)
-        await asyncio.gather(first, batcher.answer(image(2)))
+        await asyncio.gather(first, batcher.submit(image(2)))
         batcher.close()
 
     ran(work())
@@ -121,9 +121,9 @@ def test_who_has_left_is_not_computed() -> None:
     async def work() -> None:
         gate = Gate()
         batcher = Batcher(gate, seen=sizes.append)
-        first = asyncio.create_task(batcher.answer(image(0)))
+        first = asyncio.create_task(batcher.submit(image(0)))
         await until(lambda: gate.running == 1)
-        leaves, stays = (asyncio.create_task(batcher.answer(image(value))) for value in (1, 2))
+        leaves, stays = (asyncio.create_task(batcher.submit(image(value))) for value in (1, 2))
         await until(lambda: batcher.n_waiting == 2)
         leaves.cancel()
         gate.open.set()
@@ -146,10 +146,10 @@ def test_an_error_reaches_all_of_its_batch_and_no_other() -> None:
     async def work() -> None:
         batcher = Batcher(moody)
         said = await asyncio.gather(
-            *(batcher.answer(image(value)) for value in (1, 13)), return_exceptions=True
+            *(batcher.submit(image(value)) for value in (1, 13)), return_exceptions=True
         )
         assert [str(one) for one in said] == ["thirteen", "thirteen"]
-        assert (await batcher.answer(image(5)))[1] == 5
+        assert (await batcher.submit(image(5)))[1] == 5
         batcher.close()
 
     ran(work())
@@ -159,9 +159,9 @@ def test_closing_cancels_what_waits() -> None:
     async def work() -> None:
         gate = Gate()
         batcher = Batcher(gate)
-        first = asyncio.create_task(batcher.answer(image(0)))
+        first = asyncio.create_task(batcher.submit(image(0)))
         await until(lambda: gate.running == 1)
-        second = asyncio.create_task(batcher.answer(image(1)))
+        second = asyncio.create_task(batcher.submit(image(1)))
         await until(lambda: batcher.n_waiting == 1)
         batcher.close()
         gate.open.set()

@@ -312,7 +312,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             fitted = cls(**parameters_of(note["parameters"], cls._get_param_names()))
             labels = as_given(model.classes, note.get("labels", "str"))
-            fitted._order = np.argsort(labels, kind="stable")  # a model's own order may be 1, 2, ..., 10
+            fitted._order = np.argsort(labels, kind="stable")  # the model's own order may be 1, 2, ..., 10
             fitted.classes_ = labels[fitted._order]
             if "n_features_in" in note:
                 fitted.n_features_in_ = int(note["n_features_in"])

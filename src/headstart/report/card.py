@@ -61,7 +61,7 @@ def _index(result: Report) -> list[str]:
         "recall": sum(one.recall.value for one in here) / len(here),
         "f1": sum(one.f1.value for one in here) / len(here),
     }
-    # names are the user's: JSON strings are YAML strings, whatever is in them
+    # user-given names as JSON strings, which are valid YAML whatever they contain
     lines = ["model-index:", f"- name: {json.dumps(result.title, ensure_ascii=False)}", "  results:"]
     lines += ["  - task:", "      type: image-classification", "    dataset:"]
     lines += [

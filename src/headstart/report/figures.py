@@ -37,7 +37,7 @@ class LineStyle:
     marker: str
 
 
-# Hues after Okabe and Ito (2008), darkened to 3.5:1 off the paper; dash and marker say it again
+# Hues after Okabe and Ito (2008), darkened to a contrast of 3.5:1; dash and marker repeat the distinction
 STYLES: Mapping[str, LineStyle] = {
     "probe": LineStyle("--c-probe", "#0063a8", (), "o"),
     "textbook": LineStyle("--c-textbook", "#5b4db1", (9, 3), "p"),
@@ -205,7 +205,7 @@ def _points(rows: Sequence[Row], sizes: Mapping[str, int]) -> dict[int | None, _
     if any(row.labels_per_class is None for row in rows):
         top = numbers[-1] if numbers else 1
         known = sizes.get("train", 0) / max(sizes.get("classes", 0), 1) if sizes.get("classes") else 0.0
-        apart = known <= top * 1.15  # nearer, and the two labels would touch
+        apart = known <= top * 1.15  # closer labels would touch
         where = top * max(2.2, (top / numbers[0]) ** 0.3 if numbers else 0) if apart else known
         points[None] = _Point(where, "all" if apart else f"all ({known:,.0f})", apart)
     return points
@@ -300,18 +300,18 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[tuple[float, float], str]],
         return
     low, high = axes.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][0][1])
-    wanted = [(ends[name][0][1] - low) / (high - low) * height_px for name in names]
-    for name, place in zip(names, _apart(wanted, height_px), strict=True):
+    positions = [(ends[name][0][1] - low) / (high - low) * height_px for name in names]
+    for name, place in zip(names, _spread_apart(positions, height_px), strict=True):
         axes.text(
             1.018, place / height_px, name, transform=axes.transAxes, va="center", color=ends[name][1],
             size=_TEXT_PX, weight="bold" if name in ("probe", "validation") else "normal", parse_math=False,
         )  # fmt: skip
 
 
-def _apart(wanted: Sequence[float], height_px: float) -> list[float]:
+def _spread_apart(positions: Sequence[float], height_px: float) -> list[float]:
     """Positions near the given ones (ascending), at least a gap apart, and not above the top."""
     placed: list[float] = []
-    for place in wanted:
+    for place in positions:
         placed.append(max(place, placed[-1] + _GAP_PX) if placed else place)
     ceiling = height_px
     for index in reversed(range(len(placed))):

@@ -314,7 +314,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
     rows = []
     for true, counts in enumerate(evaluation.confusion):
         total = max(sum(counts), 1)
-        # square root: a class called wrong once in a hundred must still be seen; 60 % leaves text legible
+        # square root, so that an error rate of 1 % is still visible; up to 60 % the text is legible
         shades = [f"{min(60.0, 110 * math.sqrt(count / total)):.0f}" for count in counts]
         rows.append({"name": evaluation.classes[true], "cells": list(zip(counts, shades, strict=True))})
     sideways = len(evaluation.classes) > 6 and max(map(len, evaluation.classes)) > 3

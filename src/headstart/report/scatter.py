@@ -74,7 +74,7 @@ def drawn(points: Scatter) -> list[int]:
     >>> len(drawn(Scatter("t", "", ("a",), (0.0,) * n, (0.0,) * n, (0,) * n, (True,) * n)))
     6000
     """
-    # multiples of the golden ratio fall in step with no order of classes, as every third image might
+    # multiples of the golden ratio are not in step with any order of the images, unlike every third image
     shuffled = sorted(range(len(points.x)), key=lambda i: (i * 0.6180339887498949) % 1)
     return sorted(shuffled[:MOST_POINTS])
 
@@ -130,7 +130,7 @@ def _marker(name: str, path: str, kind: str, size: int) -> str:
 
 
 def _dots(marker: str, places: str) -> str:
-    # a line of one point has a start and an end there: marked once, and given a length of nothing
+    # a polyline of one point has two ends there: it is marked once and has length 0
     lone = " " not in places
     ends = "".join(f' marker-{end}="url(#{marker})"' for end in (("start",) if lone else _ENDS))
     return f'<polyline class="dots" points="{f"{places} {places}" if lone else places}"{ends}/>'
@@ -146,7 +146,7 @@ def _names(points: Scatter, x: Sequence[float], y: Sequence[float], height_px: f
         words.append(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…")
         half = _LETTER_PX * len(words[-1]) / 2
         middle = statistics.median(x[i] for i in own)
-        lift = 0.0 if len(own) > 4 else 16.0  # or the name would hide the points
+        lift = 0.0 if len(own) > 4 else 16.0  # otherwise the name would hide the points
         edge = 1.6 * half  # letters are that much larger on a phone
         boxes.append([min(max(middle, edge), 720 - edge), statistics.median(y[i] for i in own) - lift, half])
     for _ in range(120):

@@ -188,7 +188,7 @@ def _choices(trials: Sequence[tuple[float | str, float]]) -> tuple[list[float], 
     """Place names next to each other, trials of one name spread a little, the same way every time."""
     names = list(dict.fromkeys(str(value) for value, _ in trials))
     middle = {name: (i + 0.5) / len(names) for i, name in enumerate(names)}
-    # the golden ratio spreads any number of trials evenly and looks like no pattern
+    # the golden ratio spreads any number of trials evenly without a visible pattern
     seen: Counter[str] = Counter()
     spread = []
     for value, _ in trials:

@@ -98,9 +98,9 @@ def run_evaluation(
     """
     part = _chosen(model, dataset, split, progress)
     learned = part.learned
-    answered = model.answer(part.dataset, runtime_name=runtime, progress=progress)
+    predicted = model.answer(part.dataset, runtime_name=runtime, progress=progress)
     codes, groups = part.dataset.codes(model.classes), part.dataset.groups
-    judged = learned if learned.all() else ~learned
+    scored = learned if learned.all() else ~learned
     together, copies = _clusters(part.dataset)
 
     def of(some: NDArray[np.bool_]) -> NDArray[np.intp] | None:
@@ -109,38 +109,38 @@ def run_evaluation(
     about = _UNKNOWN if part.found is None else _LEARNED if learned.all() else _NEW
     title = f"{model.manifest.name} on {part.dataset.name}, {part.split}"
 
-    right = answered.probabilities.argmax(axis=1) == codes
+    right = predicted.probabilities.argmax(axis=1) == codes
 
-    def measured(some: NDArray[np.bool_]) -> Score | None:
+    def accuracy_of(some: NDArray[np.bool_]) -> Score | None:
         return accuracy_score(right[some], of(some)) if some.any() else None
 
     evaluation = evaluate(
         f"{title}: {about}",
-        answered.probabilities[judged],
-        codes[judged],
+        predicted.probabilities[scored],
+        codes[scored],
         model.classes,
-        of(judged),
+        of(scored),
     )
-    n_groups = 0 if groups is None else len(np.unique(groups[judged]))
+    n_groups = 0 if groups is None else len(np.unique(groups[scored]))
     return Evaluated(
         title,
         about,
         part.split,
-        None if part.found is None else measured(~learned),
-        measured(learned),
+        None if part.found is None else accuracy_of(~learned),
+        accuracy_of(learned),
         _counts(part),
         evaluation,
-        reliability(title, answered.probabilities[judged], codes[judged], together=of(judged)),
+        reliability(title, predicted.probabilities[scored], codes[scored], together=of(scored)),
         None
         if novel is None
-        else _detected(model, novel, _some(answered, judged), of(judged), title, runtime),
+        else _detected(model, novel, _some(predicted, scored), of(scored), title, runtime),
         n_groups,
         _warnings(model, part),
         (
             *part.remarks,
             *copies,
             *_remarks(model, part, evaluation.absent, n_groups),
-            *_cluster_remarks(part, judged, of(judged)),
+            *_cluster_remarks(part, scored, of(scored)),
         ),
     )
 
@@ -168,13 +168,13 @@ def _clusters(dataset: Dataset) -> tuple[NDArray[np.intp] | None, list[str]]:
 
 def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progress) -> _Part:
     """The images to evaluate, after comparing them with those that the model has seen."""
-    wanted = None if split is None else split_name(split) or split
+    requested = None if split is None else split_name(split) or split
     here = set() if dataset.splits is None else set(dataset.splits.tolist())
     n_held = 0 if model.seen is None else model.seen.count("test")
-    by_role = n_held > 0 and wanted in _ROLE_OF and wanted not in here
-    if wanted is None and "test" in here:
-        wanted = "test"
-    name = wanted or "all"
+    by_role = n_held > 0 and requested in _ROLE_OF and requested not in here
+    if requested is None and "test" in here:
+        requested = "test"
+    name = requested or "all"
     part = dataset if name == "all" or by_role else dataset.split(name)
     _check_classes(part, model)
     if model.seen is None:
@@ -189,7 +189,7 @@ def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progres
                 "expected some that the model was made with; give that dataset, or leave the split out"
             )
         return whole.subset(mask)
-    if wanted is None and n_held:
+    if requested is None and n_held:
         return _held_out(model, whole, n_held)
     return whole
 
@@ -198,7 +198,7 @@ def _held_out(model: Model, whole: _Part, n_held: int) -> _Part:
     """The test set that was held out when the model was made, if all of it is here."""
     assert whole.found is not None and model.seen is not None, "the test set was recorded"
     mask = whole.found.of("test")
-    expected = recorded(model.seen, "test")  # without what stands in the record twice
+    expected = recorded(model.seen, "test")  # without duplicate entries of the record
     n_here = len(np.intersect1d(whole.found.places[mask], expected))
     if n_here < len(expected):
         remark = (
@@ -288,20 +288,20 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
     return remarks
 
 
-def _some(answered: Answered, mask: NDArray[np.bool_]) -> Answered:
+def _some(predicted: Answered, mask: NDArray[np.bool_]) -> Answered:
     """The predictions for some of the images."""
-    novelty = None if answered.novelty is None else answered.novelty[mask]
-    return Answered(answered.probabilities[mask], novelty)
+    novelty = None if predicted.novelty is None else predicted.novelty[mask]
+    return Answered(predicted.probabilities[mask], novelty)
 
 
 def _detected(
     model: Model, novel: Dataset, known: Answered, together: NDArray[np.intp] | None, title: str, runtime: str
 ) -> Detection:
-    strange = model.answer(novel, runtime_name=runtime)
+    unknown = model.answer(novel, runtime_name=runtime)
     return detection(
         f"{title}, {novel.name} novel",
         known,
-        strange,
+        unknown,
         together=together,
         novel_together=_clusters(novel)[0],
     )

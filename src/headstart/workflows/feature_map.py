@@ -21,10 +21,10 @@ __all__ = ["feature_scatter"]
 _DIMENSIONS = 30  # principal components in which neighbours are searched
 _PERPLEXITY = 30.0
 _FEW = 10  # images below which principal components are shown
-_EXAGGERATED, _STEPS = 100, 350  # steps with attraction twelvefold, and steps in all
+_EXAGGERATED, _STEPS = 100, 350  # steps of early exaggeration, and in all
 _EXAGGERATION = 12.0
 _BLOCK = 131_072  # pairs per block: two blocks stay in the processor's cache
-_DIGITS = 4  # of a coordinate in a report
+_DIGITS = 4  # decimals of a coordinate in a report
 
 Points = NDArray[np.float32]
 """(n_images, 2)."""
@@ -139,13 +139,13 @@ def _components(features: Array, n_components: int) -> Array:
 
 def _tsne(values: Array) -> Points:
     """Exact t-SNE, (n_images, 2): every pair attracts and repels."""
-    wanted, rate = _affinities(values), max(len(values) / _EXAGGERATION, 50.0)
+    joint_probabilities, rate = _affinities(values), max(len(values) / _EXAGGERATION, 50.0)
     spread = float(values[:, 0].std()) or 1.0
     points = (values[:, :2] * (1e-2 / spread)).astype(np.float32)
     velocity, gains = np.zeros_like(points), np.ones_like(points)
     for step in range(_STEPS):
         early = step < _EXAGGERATED
-        gradient = _gradient(points, wanted, _EXAGGERATION if early else 1.0)
+        gradient = _gradient(points, joint_probabilities, _EXAGGERATION if early else 1.0)
         # adaptive gains (Jacobs 1988), as in the authors' implementation
         gains = np.where(gradient * velocity < 0, gains + 0.2, gains * 0.8).clip(0.01)
         velocity = (0.5 if early else 0.8) * velocity - rate * gains * gradient
@@ -156,7 +156,7 @@ def _tsne(values: Array) -> Points:
     return points
 
 
-def _gradient(points: Points, wanted: Array, exaggeration: float) -> Points:
+def _gradient(points: Points, joint_probabilities: Array, exaggeration: float) -> Points:
     """4 sum_j (p_ij - q_ij) w_ij (y_i - y_j), for w = 1 / (1 + distance squared) and q its share of all w.
 
     Dense matrix products, a few rows at a time so that they stay in the processor's cache: gathering pairs of
@@ -176,7 +176,7 @@ def _gradient(points: Points, wanted: Array, exaggeration: float) -> Points:
         np.matmul(left[rows], right, out=weights)  # (block, n): 1 + distance squared
         np.reciprocal(weights, out=weights)
         total += float(weights.sum())
-        pull[rows] = np.multiply(wanted[rows], weights, out=pairs) @ with_ones
+        pull[rows] = np.multiply(joint_probabilities[rows], weights, out=pairs) @ with_ones
         push[rows] = np.multiply(weights, weights, out=pairs) @ with_ones
     share = exaggeration * pull - push / (total - len(points))  # less each point's weight with itself
     gradient: Points = (4.0 * (share[:, 2:] * points - share[:, :2])).astype(np.float32, copy=False)

@@ -22,7 +22,7 @@ from headstart.workflows.occlusion import PredictFunction, occlusion, overlay
 
 __all__ = ["Predictions", "galleries", "least_certain", "mistakes"]
 
-_SIDE_PX = 144  # twice what a page shows, for fine screens
+_SIDE_PX = 144  # twice the size on a page, for high-resolution screens
 _HEAT_PX = 96  # a small image is enlarged first, so that the map over it is smooth
 _MOST = 8
 _N_CELLS = 7

@@ -19,8 +19,8 @@ PredictFunction = Callable[[Images], Array]
 """From prepared images (n, height, width, channels), uint8, to probabilities (n, n_classes)."""
 
 _LIMIT_BYTES = 64 * 2**20  # covered images predicted at a time
-_UNIFORM = 12  # grey levels within which a border is paper
-_FAINT = 0.1  # a fall of probability that is shown in full strength, unless the greatest is more
+_UNIFORM = 12  # grey levels within which a border counts as paper
+_FAINT = 0.1  # falls are scaled by the greatest one, but by at least this
 _STRONGEST = 0.75  # opacity where the fall is greatest: the image must still be visible
 # from dark to light in even steps: in order for colour-blind readers and in print too
 _COLOURS = np.array(

@@ -57,10 +57,12 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    # without this, matplotlib keeps a list of fonts in folders of its own in the home folder
+    # otherwise matplotlib writes its font list into the home folder
     os.environ.setdefault("MPLCONFIGDIR", str(cache_root().absolute() / "matplotlib"))
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: half-written files are removed
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # like Ctrl-C, so that incomplete files are removed
     try:
         app()
     except KeyboardInterrupt:

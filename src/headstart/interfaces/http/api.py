@@ -43,7 +43,7 @@ _OPEN = ("/healthz", "/readyz")  # an orchestrator requests these without a toke
 _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
 _TOP = 5
 _READ_ON_S = 2.0
-_CLIENT_GONE = 499  # the client left: nobody receives this status, it is only counted
+_CLIENT_GONE = 499  # the client left: this status is only counted
 # A batch takes 20 ms at most: batching saves the cost of a call, which does not matter for slow networks. A batch
 # in the loop's own thread takes less.
 _LARGEST_BATCH, _BATCH_S, _HELD_S = 32, 0.02, 0.01
@@ -119,7 +119,7 @@ class App:
         scope["app"] = self
         exchange = _Exchange(scope, receive, send)
         try:
-            await self._answer(scope, exchange)
+            await self._handle(scope, exchange)
         except RequestError as error:
             await exchange.send_error(error)
         except HTTPException as error:
@@ -144,7 +144,7 @@ class App:
         for served in self._models.values():
             served.batcher.close()
 
-    async def _answer(self, scope: Scope, exchange: _Exchange) -> None:
+    async def _handle(self, scope: Scope, exchange: _Exchange) -> None:
         if scope["path"] in _OPEN:
             await self._router(scope, exchange.receive, exchange.send)
             return
@@ -203,7 +203,7 @@ class App:
     async def _one(self, served: _Served, upload: Upload) -> tuple[Array, ...]:
         name = upload.name or "body"
         image = await self._preparer.prepare(upload.data, name, served.model.manifest.input)
-        return await served.batcher.answer(image)
+        return await served.batcher.submit(image)
 
     def _served(self, request: Request) -> _Served:
         name = request.path_params["name"]
@@ -313,11 +313,11 @@ class _Exchange:
         if self._started:
             return
         headers = error.headers if self._received else {**error.headers, "connection": "close"}
-        answer = _json({"error": str(error)}, error.status, headers)
+        response = _json({"error": str(error)}, error.status, headers)
         await self.send(
-            {"type": "http.response.start", "status": error.status, "headers": answer.raw_headers}
+            {"type": "http.response.start", "status": error.status, "headers": response.raw_headers}
         )
-        await self._send({"type": "http.response.body", "body": answer.body, "more_body": True})
+        await self._send({"type": "http.response.body", "body": response.body, "more_body": True})
         if not self._received and not self._expects_continue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_READ_ON_S):
@@ -353,11 +353,11 @@ def _finite(novelty: float) -> float:
 def _requested_top(request: Request) -> int:
     if not request.scope["query_string"]:
         return _TOP
-    asked = request.query_params.multi_items()
-    for key, _ in asked:
+    options = request.query_params.multi_items()
+    for key, _ in options:
         if key != "top":
             raise RequestError(422, f"option {shown(key)!r} is unknown, expected top or none")
-    text = asked[0][1] if len(asked) == 1 else ""
+    text = options[0][1] if len(options) == 1 else ""
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= TOP_LIMIT):
         raise RequestError(422, f"top is {shown(text)!r}, expected one whole number from 1 to {TOP_LIMIT}")
     return int(text)

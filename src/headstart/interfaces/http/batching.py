@@ -53,11 +53,11 @@ class Batcher:
         """Images that no batch has taken yet."""
         return len(self._waiting)
 
-    async def answer(self, image: NDArray[np.uint8]) -> tuple[Array, ...]:
+    async def submit(self, image: NDArray[np.uint8]) -> tuple[Array, ...]:
         """The outputs for one image."""
         loop = asyncio.get_running_loop()
-        mine: asyncio.Future[tuple[Array, ...]] = loop.create_future()
-        self._waiting.append((image, mine))
+        future: asyncio.Future[tuple[Array, ...]] = loop.create_future()
+        self._waiting.append((image, future))
         if len(self._waiting) >= self._largest:
             self._begin()
         elif self._idle and self._timer is None:
@@ -67,7 +67,7 @@ class Batcher:
                 if self._gather_s
                 else loop.call_soon(self._begin)
             )
-        return await mine
+        return await future
 
     def close(self) -> None:
         """Shut down the threads; running batches are finished, waiting images cancelled."""

@@ -78,7 +78,7 @@ class Budget:
 
 
 def shown(name: str) -> str:
-    r"""A name that a stranger sent, made fit for an answer or a log: printable, one line, short.
+    r"""A name that a client sent, made printable, one line and short, for a response or a log.
 
     Examples
     --------

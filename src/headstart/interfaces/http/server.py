@@ -79,7 +79,7 @@ def serve_models(
         url = f"http://{address}:{listener.getsockname()[1]}"
         ready = partial(print, f"Serving {', '.join(loaded)} at {url} (documents: {url}/docs)", flush=True)
         if n_workers == 1:
-            _answer(loaded, listener, ready, limits=limits, token=token, precision=precision)
+            _serve(loaded, listener, ready, limits=limits, token=token, precision=precision)
             return
         del loaded  # the children open them for themselves
         job = {
@@ -104,7 +104,7 @@ def work() -> None:
     )
     try:
         with socket.socket(fileno=job["listener"]) as listener:
-            _answer(
+            _serve(
                 read_models(job["models"]),
                 listener,
                 partial(notify_parent, job),
@@ -118,7 +118,7 @@ def work() -> None:
         notify_parent(job, str(error))
 
 
-def _answer(
+def _serve(
     models: dict[str, Model],
     listener: socket.socket,
     ready: Callable[[], object],

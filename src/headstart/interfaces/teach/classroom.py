@@ -216,7 +216,7 @@ class Classroom:
                     "fewer than 2 classes have an example, expected 2 to save a model; teach some"
                 )
             with TemporaryDirectory() as temporary:
-                learnt = learn_head(
+                learned = learn_head(
                     self._live.source,
                     self._dataset(Path(temporary), name),
                     self._probe(),
@@ -225,7 +225,7 @@ class Classroom:
                     options=Extraction(precision="fp32"),  # as a saved model computes
                 )
                 output.mkdir(parents=True, exist_ok=True)
-                learnt.model.save(folder)
+                learned.model.save(folder)
             self._saved.add(name)
         return folder
 

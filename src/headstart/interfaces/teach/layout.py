@@ -86,7 +86,7 @@ def page_theme() -> Any:
         {"": f"var(--hs-{name})", "_dark": f"var(--hs-{name})"}
         for name in ("paper", "tint", "rule", "ink", "muted")
     )
-    wanted = {
+    colours = {
         "body_background_fill": paper,
         "block_background_fill": paper,
         "background_fill_primary": paper,
@@ -101,7 +101,7 @@ def page_theme() -> Any:
         "block_title_text_color": muted,
     }
     return theme.set(
-        **{f"{name}{mode}": value for name, one in wanted.items() for mode, value in one.items()},
+        **{f"{name}{mode}": value for name, one in colours.items() for mode, value in one.items()},
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_dark="*primary_500",
         button_primary_text_color="#ffffff",

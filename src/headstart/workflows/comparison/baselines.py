@@ -34,12 +34,12 @@ from headstart.system.threads import threads_for
 __all__ = ["frames_for", "network_from_scratch", "raw_pixels"]
 
 _SMALL_PX = 64  # side up to which a source's own input can be read as raw pixels
-_INK_PX = 28  # side that ink normalisation was made for
+_INK_PX = 28  # side of ink-normalised images
 _PLACE = ("values", "flat")
 _HEAD = "kernel"
-_TRIED = 1_500  # images that settings of a training are chosen on, at most
+_TRIED = 1_500  # images on which training settings are chosen, at most
 _LEAST_PROBABILITY = 1e-12
-_FEWEST_TRIED = 100  # images below which settings are not chosen: a held-out fifth would say too little
+_FEWEST_TRIED = 100  # images below which settings are not chosen: a held-out fifth would be too small
 
 
 def frames_for(dataset: Dataset, source: InputSpec | None = None) -> tuple[InputSpec, ...]:
@@ -50,7 +50,7 @@ def frames_for(dataset: Dataset, source: InputSpec | None = None) -> tuple[Input
     """
     native = native_input(dataset)
     found = [native]
-    # a graph that enlarges by itself takes small images too, with the scaling of its colours
+    # some graphs also take small images and enlarge them
     if source is not None and source.height_px <= _SMALL_PX and len(source.mean) == source.channels:
         found.insert(0, source)
     grey = dataset.images.image_shape is not None and native.channels == 1

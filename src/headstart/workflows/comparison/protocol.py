@@ -22,8 +22,8 @@ KINDS = ("holdout", "folds", "grouped", "leave-one-out", "external")
 """``holdout``: a test set used once, at the end. ``folds``: repeated stratified cross-validation. ``grouped``: the
 same, whole groups left out. ``leave-one-out``. ``external``: a test set of its own."""
 
-_FEW = 50  # images up to which one is left out at a time
-_LEAST_TEST = 200  # test images below which an interval is too wide to hold images back for
+_FEW = 50  # images up to which leave-one-out is used
+_LEAST_TEST = 200  # fewer test images give an interval too wide to hold images out for
 _TEST_SHARE = 0.2
 _FOLDS = 5
 _ROUNDS = 2  # of folds for few labels, at the usual five draws: one leaves a t-test four degrees of freedom
@@ -126,7 +126,7 @@ def rounds_of(
     """
     found: dict[int | None, list[list[TrainTest]]] = {budget: [] for budget in budgets}
     once = not protocol.crossed or protocol.kind == "leave-one-out"
-    # every fold draws labels of its own, so two rounds of five folds are ten draws
+    # every fold draws its own labels, so two rounds of five folds are ten draws
     n_drawn = -(-_ROUNDS * protocol.draws // protocol.n_folds) if protocol.crossed else protocol.draws
     for number in range(n_drawn if budgets else 0):
         whole = _folded(pool, n_test, protocol, number)

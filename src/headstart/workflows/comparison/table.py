@@ -114,7 +114,7 @@ def run_table(
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Budgets that every split can fill, and a remark on each of the others."""
     smallest = smallest_class(pool, protocol)
-    # without folds the smallest class in whole is the budget of all labels
+    # without folds, the size of the smallest class is excluded: it is nearly the budget of all labels
     fits = [size for size in protocol.labels_per_class if size < smallest + protocol.crossed]
     left = tuple(
         f"{size} labels per class were requested; the smallest class has {smallest} images, "
@@ -177,7 +177,7 @@ def _compare(
         n_images = ours.shape[1]
         shares = float((ours & ~theirs).mean()) * n_images, float((theirs & ~ours).mean()) * n_images
         settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
-        if settles is not None and groups is not None:  # images of one group tell less than as many alone
+        if settles is not None and groups is not None:  # grouped images carry less information
             plain = paired_difference(ours, theirs)
             settles = (
                 None
@@ -214,10 +214,10 @@ def _plain_difference(
     """The test that fits the splits: clustered, corrected resampled for folds, or paired over draws."""
     if groups is not None:
         return clustered_difference(a, b, groups)
-    if protocol.kind in ("folds", "leave-one-out"):  # models that share most of what they train from
+    if protocol.kind in ("folds", "leave-one-out"):  # models that share most of their training images
         gain = a.astype(np.float64) - b
         by_fold = [gain[i, part.test].mean() for i, one in enumerate(rounds) for part in one]
-        n_test = len(rounds[0][0].test)  # folds share learners as the whole pool does, whatever the budget
+        n_test = len(rounds[0][0].test)  # of a fold, whatever the budget: folds overlap as in the whole pool
         return resampled_difference(np.array(by_fold), a.shape[1] - n_test, n_test, a.shape[1])
     return paired_difference(a, b)
 

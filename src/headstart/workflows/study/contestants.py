@@ -202,6 +202,6 @@ CONTESTANTS = {one.name: one for one in _ALL}
 """Every strategy and control by its name, in the order of the result table."""
 
 CONTROLS = tuple(one.name for one in _ALL if one.control)
-"""What transfer has to beat. ``collapse`` applies only where the source's own classes give the answer."""
+"""Controls by name. ``collapse`` applies only where the source's own classes determine the target's."""
 
-ENTRIES.update(CONTESTANTS)  # the report is a layer below and shows what is registered with it
+ENTRIES.update(CONTESTANTS)  # the report is a lower layer and shows what is registered there

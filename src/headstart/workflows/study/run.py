@@ -134,7 +134,7 @@ def _context(
     """Everything that contestants are made from."""
     setup = decide(dataset, external, kind=request.kind, protocol=_protocol(source, request))
     if request.labels_per_class is None and setup.protocol.kind == "leave-one-out":
-        # a fit for each image leaves no time for a curve
+        # with one fit per image a learning curve would take too long
         setup = replace(setup, protocol=replace(setup.protocol, labels_per_class=()))
     ready = _prepared(setup, source)
     frame = source.input if ready is setup else replace(source.input, policy="squish")
