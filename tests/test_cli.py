@@ -565,7 +565,7 @@ def test_evaluate_names_the_class_that_the_model_does_not_know(
     refused: Callable[..., Said], models: Path
 ) -> None:
     refused(
-        "evaluate", models / "parity", "digits:0-4", names=("has classes '0', '1'", "'even', 'odd'", "view")
+        "evaluate", models / "parity", "digits:0-4", names=("has classes '0', '1'", "'even', 'odd'", "subset")
     )
     refused("evaluate", models / "digits", "digits", "--split", "test", names=("no splits", "'test'"))
 

@@ -358,10 +358,10 @@ def test_figures_leave_no_trace_in_matplotlib(result):
 
 
 def test_labels_at_line_ends_never_overlap():
-    placed = figures._apart([0.0, 1.0, 2.0, 390.0, 391.0, 392.0], 392.0)
+    placed = figures._spread_apart([0.0, 1.0, 2.0, 390.0, 391.0, 392.0], 392.0)
     assert np.diff(placed).min() >= 16 - 1e-9
     assert placed[-1] <= 392.0
-    assert figures._apart([10.0, 100.0], 392.0) == [10.0, 100.0]
+    assert figures._spread_apart([10.0, 100.0], 392.0) == [10.0, 100.0]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import headstart.workflows.study.contestants  # noqa: F401  registers how each strategy is shown
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.records import (
     Calibration,
