@@ -14,11 +14,6 @@ def summary_card(result: Report) -> str:
     """Write the model card as Markdown with a YAML head: the hub's ``model-index``, verdict, table, protocol.
 
     Mitchell et al. Model Cards for Model Reporting. FAT* 2019, arXiv:1810.03993.
-
-    >>> from headstart.report.records import Row
-    >>> row = Row("probe", None, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
-    >>> "| probe | all | 90.00 |" in summary_card(Report("t", "s", "v", (), (row,), (), (), (), {}, {}))
-    True
     """
     lines = ["---", "library_name: headstart", "pipeline_tag: image-classification"]
     lines += _index(result)

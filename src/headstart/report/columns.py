@@ -1,7 +1,4 @@
-"""Columns of text, aligned.
-
-Apart from the command line because tables of predictions are written to files, too.
-"""
+"""Aligned columns of text, on the command line and in files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How strategies and controls are shown in a report: a note below the name, and a role in the palette.
-
-Workflows, which are a higher layer, register their strategies here.
-"""
+"""How strategies and controls are shown in a report; workflows, a higher layer, register theirs here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Images in the report: examples, galleries of images with predictions, and drawings.
-
-Every image is checked to be a PNG data address, and every drawing to be SVG without script or address.
-"""
+"""Images and drawings in the report, checked to be PNG data addresses, or SVG without script or address."""
 
 from __future__ import annotations
 
@@ -25,13 +22,7 @@ _SHORT = 9  # letters of a class's name that fit between two columns
 
 
 def examples(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
-    """Thumbnails with whether each is so small that its pixels should be shown.
-
-    >>> examples([("a", "http://example.org/a.png")])
-    Traceback (most recent call last):
-    headstart.errors.SettingError: example 'a' is 'http://example.org/a.png', expected a PNG as
-    data:image/png;base64,...; encode it with base64
-    """
+    """Thumbnails, each with whether it is so small that its pixels should be shown."""
     return [(caption, address, _tiny("example", caption, address)) for caption, address in pairs]
 
 

@@ -1,7 +1,4 @@
-"""How the report writes numbers: per cent, points, p-values, counts and seconds.
-
-With a true minus sign, and a dash where nothing was measured.
-"""
+"""How the report writes numbers: with a true minus sign, and a dash where nothing was measured."""
 
 from __future__ import annotations
 
@@ -27,11 +24,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float, spec: str) -> str:
-    """Write a number by a format, with a true minus sign, or a dash where there is none.
-
-    >>> number(-0.5, ".2f"), number(float("nan"), ".2f")
-    ('−0.50', '–')
-    """
+    """Write a number by a format, with a true minus sign, or a dash where there is none."""
     return format(value, spec).replace("-", "−") if math.isfinite(value) else "–"
 
 
@@ -41,11 +34,7 @@ def percent(share: float) -> str:
 
 
 def span(score: Score) -> str:
-    """Write the interval of a share in per cent.
-
-    >>> span(Score(0.9, 0.88, 0.915, 900))
-    '88.0–91.5'
-    """
+    """Write the interval of a share in per cent, such as 88.0–91.5."""
     return f"{percent(score.low)}–{percent(score.high)}"
 
 
@@ -65,11 +54,7 @@ def count(n: int) -> str:
 
 
 def about(n: int) -> str:
-    """Write an estimated count to two figures, rounded up.
-
-    >>> about(4312), about(87)
-    ('4,400', '87')
-    """
+    """Write an estimated count to two figures, rounded up: 4312 as 4,400."""
     unit = 10 ** max(len(str(abs(n))) - 2, 0)
     return count(-(-n // unit) * unit)
 
@@ -80,11 +65,7 @@ def decimals(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Write seconds to two figures where they are few.
-
-    >>> seconds(0.1234), seconds(1234.5)
-    ('0.12', '1,234')
-    """
+    """Write seconds to two figures where they are few: 0.1234 as 0.12, 1234.5 as 1,234."""
     return number(value, ",.0f" if value >= 10 else ".2g")
 
 

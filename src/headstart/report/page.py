@@ -1,7 +1,4 @@
-"""The report: a study as one HTML page that needs nothing else to be read.
-
-It computes nothing but positions on the page: every number comes from the records.
-"""
+"""The report as one HTML page that needs nothing else to be read; it computes positions only."""
 
 from __future__ import annotations
 
@@ -97,10 +94,7 @@ def render(result: Report) -> str:
 
 
 def write(result: Report, path: str | os.PathLike[str]) -> None:
-    """Write the report to a file, atomically; a file already there is replaced.
-
-    Raises `SettingError` if the folder does not exist or ``path`` is a folder, and what `render` raises.
-    """
+    """Write the report to a file, atomically; `SettingError` for an unusable path, and as `render`."""
     target = Path(path)
     if not target.parent.is_dir():
         raise SettingError(

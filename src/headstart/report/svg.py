@@ -1,7 +1,4 @@
-"""Diagrams written by hand as SVG: reliability, settings of a search, a learning rate test.
-
-Coloured through classes by the page's style sheets. Without matplotlib, which takes 0.1 s a figure.
-"""
+"""Diagrams written by hand as SVG, because matplotlib takes 0.1 s a figure."""
 
 from __future__ import annotations
 
@@ -26,16 +23,11 @@ _RING = "fill:var(--paper, #ffffff);stroke:var(--c-probe, #0063a8);stroke-width:
 
 
 def reliability(calibration: Calibration) -> str:
-    """Draw the share of correct predictions against their confidence, over a histogram of confidence.
+    """Draw the share of correct predictions against their confidence, over a histogram; 440 px wide.
 
-    An ``<svg>`` element 440 px wide. A bin's dot is hollow where its interval includes the bin's own
-    confidence, so that chance alone can explain the gap. Niculescu-Mizil and Caruana. Predicting Good
-    Probabilities with Supervised Learning. ICML 2005.
-
-    >>> from headstart.evaluation.records import Score
-    >>> one = ReliabilityBin(0.8, 0.9, 0.86, Score(0.7, 0.6, 0.8, 90))
-    >>> reliability(Calibration("test", 0.16, 0.2, 0.5, 90, (one,))).count('class="dot off"')
-    1
+    A bin's dot is hollow where its interval includes the bin's own confidence, so that chance alone can
+    explain the gap. Niculescu-Mizil and Caruana. Predicting Good Probabilities with Supervised Learning. ICML
+    2005.
     """
     if not calibration.bins:
         raise SettingError(

@@ -1,7 +1,6 @@
-"""Evaluation of a model as a user asks for it: on which images, which of them are new, and how well.
+"""Evaluation of a model on a dataset: which images, which of them are new, and how well it does.
 
-Apart from the package `evaluation`, which computes with numbers only: here images are compared with those
-that the model learned from.
+Apart from the package `evaluation`, which computes with numbers only.
 """
 
 from __future__ import annotations

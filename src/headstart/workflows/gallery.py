@@ -1,7 +1,4 @@
-"""Galleries of a report: the most confident mistakes and the least certain images.
-
-With occlusion maps where a function that predicts is given. Pillow is imported on use.
-"""
+"""Galleries of a report: the most confident mistakes and the least certain images, with occlusion maps."""
 
 from __future__ import annotations
 
@@ -37,12 +34,7 @@ class Predictions:
 
     ``probabilities`` (n_images, n_classes), ``codes`` of the true classes (n_images,). ``spec`` says how
     images are prepared and shown; without it they are shown as they are. ``predict`` draws occlusion maps and
-    requires ``spec``. Raises `ShapeError` if lengths differ or there are fewer than two classes.
-
-    >>> from headstart.data import from_arrays
-    >>> data = from_arrays(np.zeros((2, 8, 8), np.uint8), ["a", "b"])
-    >>> Predictions(data, np.array([[0.9, 0.1], [0.8, 0.2]]), data.codes(), data.classes).wrong.tolist()
-    [False, True]
+    requires ``spec``.
     """
 
     dataset: Dataset

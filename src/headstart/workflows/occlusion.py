@@ -1,7 +1,4 @@
-"""Occlusion maps: cover a part of the image and see how far the predicted probability falls.
-
-It imports no runtime: any function that predicts will do.
-"""
+"""Occlusion maps: cover a part of an image and see how far the predicted probability falls."""
 
 from __future__ import annotations
 

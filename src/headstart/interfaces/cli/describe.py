@@ -20,11 +20,7 @@ __all__ = ["describe", "describe_source"]
 
 
 def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
-    """Facts about a model folder or a dataset; ``quick`` opens no image and finds no near duplicates.
-
-    >>> describe("digits")["n_images"]
-    1797
-    """
+    """Facts about a model folder or a dataset; ``quick`` opens no image and finds no near duplicates."""
     if (Path(thing) / "manifest.json").exists():
         return _model(open_model(thing).manifest)
     dataset = load(thing)

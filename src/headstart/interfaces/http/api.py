@@ -1,7 +1,4 @@
-"""The HTTP server's routes: images in, predictions out; every error is one sentence with its own status.
-
-The only module that builds on Starlette's routing; nothing a client sends is written anywhere.
-"""
+"""The HTTP server's routes: images in, predictions out; every error is one sentence with its own status."""
 
 from __future__ import annotations
 
@@ -44,8 +41,8 @@ _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
 _TOP = 5
 _READ_ON_S = 2.0
 _CLIENT_GONE = 499  # the client left: this status is only counted
-# A batch takes 20 ms at most: batching saves the cost of a call, which does not matter for slow networks. A batch
-# in the loop's own thread takes less.
+# A batch takes 20 ms at most: batching saves the cost of a call, which matters only for fast networks.
+# A batch in the loop's own thread takes less.
 _LARGEST_BATCH, _BATCH_S, _HELD_S = 32, 0.02, 0.01
 _QUICK_S, _MOST_TRIALS = 0.001, 30
 _LARGEST_NOVELTY = 1e9  # JSON has no infinity

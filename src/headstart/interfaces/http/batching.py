@@ -1,7 +1,4 @@
-"""Micro-batching: images that wait while a network is busy go through it together.
-
-Independent of the web framework and the runtime: the function that runs a batch is an argument.
-"""
+"""Micro-batching: images that wait while a network is busy go through it together."""
 
 from __future__ import annotations
 

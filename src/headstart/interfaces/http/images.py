@@ -1,7 +1,4 @@
-"""From uploaded bytes to the pixels a network takes; too large images are refused by their header.
-
-Pillow is imported on use.
-"""
+"""From uploaded bytes to the pixels a network takes; too large images are refused by their header."""
 
 from __future__ import annotations
 
@@ -35,11 +32,7 @@ _Made = TypeVar("_Made")
 
 
 def image_px(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels from an image's header, without decoding; (0, 0) if it is not an image.
-
-    >>> image_px(b"P5 2 1 255 " + bytes(2)), image_px(b"hello")
-    ((2, 1), (0, 0))
-    """
+    """Width and height in pixels from an image's header, without decoding; (0, 0) if it is not an image."""
     from PIL import Image
 
     if data.startswith(_PNG) and data.count(b"IHDR") == 1 and data[12:16] == b"IHDR" and len(data) > 24:

@@ -1,7 +1,4 @@
-"""The server's limits, and the error for requests that exceed them.
-
-Independent of the web framework, so that they can be read and tested without one.
-"""
+"""The server's limits, and the error for requests that exceed them; without the web framework."""
 
 from __future__ import annotations
 
@@ -78,13 +75,7 @@ class Budget:
 
 
 def shown(name: str) -> str:
-    r"""A name that a client sent, made printable, one line and short, for a response or a log.
-
-    Examples
-    --------
-    >>> shown("bee.jpg"), shown("a\nb\x1b[2J")
-    ('bee.jpg', 'a?b?[2J')
-    """
+    """A name that a client sent, made printable, one line and short, for a response or a log."""
     if len(name) <= _SHOWN and name.isprintable():
         return name
     ends = name if len(name) <= 2 * _SHOWN else name[:_SHOWN] + name[-_SHOWN:]

@@ -1,7 +1,4 @@
-"""uvicorn with our settings: slow headers time out, errors have our form, a signal ends it with status 0.
-
-Apart from the server, which imports it only when it starts to listen.
-"""
+"""uvicorn with our settings: slow headers time out, errors have our form, a signal ends it with status 0."""
 
 from __future__ import annotations
 

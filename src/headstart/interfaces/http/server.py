@@ -1,7 +1,4 @@
-"""Open models and serve them over HTTP until stopped; requests in progress are finished first.
-
-The web framework is imported late, so that a missing extra is one sentence.
-"""
+"""Open models and serve them over HTTP until stopped; what needs the extra is imported late."""
 
 from __future__ import annotations
 

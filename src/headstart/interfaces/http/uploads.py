@@ -1,7 +1,4 @@
-"""The body of a request with images, read piece by piece and refused as soon as it exceeds a limit.
-
-Apart from the routes, which deal with predictions. Nothing is written anywhere.
-"""
+"""The body of a request with images, read piece by piece and refused as soon as it exceeds a limit."""
 
 from __future__ import annotations
 

@@ -56,12 +56,7 @@ def n_cores() -> int:
 
 
 def divided(limits: Limits, n_workers: int) -> tuple[Limits, int]:
-    """Limits of each worker, so that together they accept no more than one would; number of workers.
-
-    >>> each, n_workers = divided(Limits(), 4)
-    >>> n_workers, each.waiting, divided(Limits(waiting=64), 4)[1]
-    (4, 128, 1)
-    """
+    """Limits of each worker, so that together they accept no more than one would; number of workers."""
     n_workers = max(
         1,
         min(

@@ -1,7 +1,6 @@
-"""What one visitor teaches: classes, examples, a head that is fitted again after each, predictions, a model.
+"""What one visitor teaches: classes, examples, a head fitted again after each, predictions, a model.
 
-An image goes through the source once, with its augmented copies; the rest is closed forms. Apart from the
-page, and without gradio.
+An image goes through the source once, with its augmented copies; the rest is closed forms.
 """
 
 from __future__ import annotations

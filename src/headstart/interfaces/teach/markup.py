@@ -22,11 +22,7 @@ _NO_PREDICTION_YET = "Draw, or show an image: once two classes are taught, its c
 
 
 def sentence(error: Exception) -> str:
-    """An error of ours as a sentence.
-
-    >>> sentence(ValueError("class 'x' is unknown, expected another"))
-    "Class 'x' is unknown, expected another."
-    """
+    """An error of ours as a sentence, with a capital and a full stop."""
     text = str(error).splitlines()[0]
     return f"{text[:1].upper()}{text[1:]}."
 

@@ -1,7 +1,4 @@
-"""The teaching page: draw, drop or photograph a few images of each class and see the accuracy at once.
-
-The page makes no request to other machines.
-"""
+"""The teaching page: draw, drop or photograph a few images of each class and see the accuracy at once."""
 
 from __future__ import annotations
 

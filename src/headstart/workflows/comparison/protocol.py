@@ -1,7 +1,4 @@
-"""The protocol of a study: which images are trained on and which are tested on, in how many rounds.
-
-Apart from the comparison because splits are made before anything is learned.
-"""
+"""The protocol of a study, fixed before anything is learned: training and test images of every round."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The contestants of a study: every strategy and control with its name, its note and how it is made.
 
-A new control is a function here or in a module of its own, and one line of the registry, which the run, the
-checks of ``--controls`` and the report read.
+A new control is a function here or in a module of its own, and one line of the registry.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The request of a study and how its options are read from text.
-
-Apart from the run, so that a command can check its options before anything expensive is computed.
-"""
+"""The request of a study and its options as text, which a command checks before anything expensive."""
 
 from __future__ import annotations
 
@@ -50,11 +47,7 @@ class StudyRequest:
 
 
 def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:
-    """Parse all, none or comma-separated names; the strategy ``scratch`` adds that control.
-
-    >>> parse_controls("none", "probe,scratch"), parse_controls("majority")
-    (('scratch',), ('majority',))
-    """
+    """Parse all, none or comma-separated names; the strategy ``scratch`` adds that control."""
     named = comma_list(text)
     chosen = {"all": CONTROLS, "none": ()}.get(text, named)
     check_controls(chosen)

@@ -1,7 +1,4 @@
-"""A study: check the data, choose the protocol, run the probe and its controls, report.
-
-Apart from the comparison because here the data are checked and the contestants made.
-"""
+"""A study: check the data, choose the protocol, run the probe and its controls, report."""
 
 from __future__ import annotations
 
