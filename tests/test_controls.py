@@ -20,7 +20,7 @@ from headstart.sources.registry import open_source
 from headstart.strategies.fits import FeatureOptions, Reader, fitted, probe
 from headstart.workflows.comparison import baselines as plain_controls
 from headstart.workflows.comparison import controls
-from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
 from headstart.workflows.comparison.controls import collapse, frozen_controls
 
 # --- strategies
@@ -175,11 +175,11 @@ def test_raw_pixels_choose_their_own_preparation() -> None:
     """A source that normalises ink does not handicap its control."""
     train, test = printed(80, 0), printed(60, 1)
     source = open_source("drawings", train)
-    assert source.input.policy == "ink" and frames_for(train, source.input)[1].policy == "squish"
+    assert source.input.policy == "ink" and preparations_for(train, source.input)[1].policy == "squish"
     reader = Reader(source, train, test)
     everyone, codes = np.arange(60), test.codes()
     chosen = raw_pixels(reader)(np.arange(80), everyone, 0)
-    forced = raw_pixels(reader, frames=(source.input,))(np.arange(80), everyone, 0)
+    forced = raw_pixels(reader, preparations=(source.input,))(np.arange(80), everyone, 0)
     assert (chosen.argmax(axis=1) == codes).mean() > (forced.argmax(axis=1) == codes).mean() + 0.2
 
 
@@ -197,8 +197,8 @@ def test_the_network_from_scratch_chooses_its_own_preparation() -> None:
     ink = InputSpec(28, 28, 1, policy="ink")
     spec = architecture("mlp", ink, 2)
     settings = (TrainSettings(epochs=5, min_steps=300, learning_rate=3e-3),) * 2
-    frames = frames_for(train, ink)
-    strategy = network_from_scratch(spec, "scratch", settings, train, test, frames=frames)
+    preparations = preparations_for(train, ink)
+    strategy = network_from_scratch(spec, "scratch", settings, train, test, preparations=preparations)
     found = strategy(np.arange(80), np.arange(60), 0)
     assert (found.argmax(axis=1) == test.codes()).mean() > 0.9
 

@@ -31,7 +31,7 @@ from headstart.strategies.fits import DECIDING, Indices, Reader, Strategy, clust
 from headstart.strategies.select import deciding_images
 from headstart.system.threads import threads_for
 
-__all__ = ["frames_for", "network_from_scratch", "raw_pixels"]
+__all__ = ["network_from_scratch", "preparations_for", "raw_pixels"]
 
 _SMALL_PX = 64  # side up to which a source's own input can be read as raw pixels
 _INK_PX = 28  # side of ink-normalised images
@@ -42,7 +42,7 @@ _LEAST_PROBABILITY = 1e-12
 _FEWEST_TRIED = 100  # images below which settings are not chosen: a held-out fifth would be too small
 
 
-def frames_for(dataset: Dataset, source: InputSpec | None = None) -> tuple[InputSpec, ...]:
+def preparations_for(dataset: Dataset, source: InputSpec | None = None) -> tuple[InputSpec, ...]:
     """Preparations for a control to choose from; the first is the default.
 
     The source's own where it is small, images as they are (files squished to 64 x 64), and ink normalisation
@@ -60,7 +60,7 @@ def frames_for(dataset: Dataset, source: InputSpec | None = None) -> tuple[Input
 
 
 def raw_pixels(
-    reader: Reader, *, frames: Sequence[InputSpec] | None = None, balance: bool = False
+    reader: Reader, *, preparations: Sequence[InputSpec] | None = None, balance: bool = False
 ) -> Strategy:
     """Kernel ridge on raw pixels, with the preparation that has the lowest held-out loss.
 
@@ -68,7 +68,7 @@ def raw_pixels(
     is better by a standard error. Where a class has a single image, probabilities are averaged over all of
     them.
     """
-    inputs = frames_for(reader.pool, reader.source.input) if frames is None else frames
+    inputs = preparations_for(reader.pool, reader.source.input) if preparations is None else preparations
     readers = [replace(reader, source=pixel_source(one), _kept={}) for one in inputs]
     for one in readers:
         one.read([_PLACE])
@@ -77,7 +77,9 @@ def raw_pixels(
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         some = train[deciding_images(codes[train], seed, DECIDING)]
         rows = [one.rows(_PLACE)[some] for one in readers]
-        chosen = _chosen_frame(rows, codes[some], clusters_of(reader.pool, some), seed, balance=balance)
+        chosen = _chosen_preparations(
+            rows, codes[some], clusters_of(reader.pool, some), seed, balance=balance
+        )
         predictions = [
             fitted(readers[i], _PLACE, _HEAD, train, seed, balance=balance).probabilities(
                 readers[i].answers(_PLACE)[test]
@@ -89,7 +91,7 @@ def raw_pixels(
     return strategy
 
 
-def _chosen_frame(
+def _chosen_preparations(
     rows: Sequence[Array], codes: Codes, clusters: Indices | None, seed: int, *, balance: bool = False
 ) -> list[int]:
     """The first preparation unless another's held-out loss is a standard error lower.
@@ -139,7 +141,7 @@ def network_from_scratch(
     test: Dataset,
     augmentation: Augmentation | None = None,
     *,
-    frames: Sequence[InputSpec] = (),
+    preparations: Sequence[InputSpec] = (),
     alternatives: Sequence[TrainSettings] = (),
 ) -> Strategy:
     """The given architecture trained from random weights on the target's labels alone.
@@ -148,7 +150,7 @@ def network_from_scratch(
     preparation as `raw_pixels` would, settings (``alternatives`` too) from 100 images on, by the loss on a
     held-out fifth of at most 1,500 of them.
     """
-    inputs = tuple(frames) or (spec.input,)
+    inputs = tuple(preparations) or (spec.input,)
     specs = [_fitting(spec, one, len(pool.classes)) for one in inputs]
     images = [_with_copies(pool, one.input, augmentation, settings[0].seed) for one in specs]
     test_images = [
@@ -159,27 +161,27 @@ def network_from_scratch(
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         base = replace(settings[0] if len(train) == len(pool) else settings[1], seed=seed, patience=0)
         predictions = []
-        for frame in training.frame_for(train, seed):
-            chosen = training.settings_for(frame, train, base)
-            network = training.trained(frame, train, chosen)
-            predictions.append(softmax(network.logits(test_images[frame][test])).astype(np.float32))
+        for index in training.preparations_chosen(train, seed):
+            chosen = training.settings_for(index, train, base)
+            network = training.trained(index, train, chosen)
+            predictions.append(softmax(network.logits(test_images[index][test])).astype(np.float32))
         return np.mean(predictions, axis=0)  # type: ignore[no-any-return]
 
     return strategy
 
 
-def _fitting(spec: NetworkSpec, frame: InputSpec, n_classes: int) -> NetworkSpec:
+def _fitting(spec: NetworkSpec, preparation: InputSpec, n_classes: int) -> NetworkSpec:
     """The architecture for this input and number of classes; a small CNN where it cannot be resized."""
-    if frame == spec.input:
+    if preparation == spec.input:
         return with_classes(spec, n_classes)
-    return architecture(spec.name if spec.name in ARCHITECTURES else "cnn", frame, n_classes)
+    return architecture(spec.name if spec.name in ARCHITECTURES else "cnn", preparation, n_classes)
 
 
 def _with_copies(
-    pool: Dataset, frame: InputSpec, augmentation: Augmentation | None, seed: int
+    pool: Dataset, preparation: InputSpec, augmentation: Augmentation | None, seed: int
 ) -> list[Images]:
     """Prepared images, then augmented copies of all of them, one array after the other."""
-    images = prepare(pool, frame)
+    images = prepare(pool, preparation)
     everyone = np.arange(len(pool))
     copies = [images]
     for number in range(0 if augmentation is None else augmentation.views):
@@ -199,13 +201,13 @@ class _FromScratch:
     clusters: Indices | None
     alternatives: tuple[TrainSettings, ...] = field(default=())
 
-    def frame_for(self, train: Indices, seed: int) -> list[int]:
-        """The preparation that raw pixels would choose, which costs no training."""
+    def preparations_chosen(self, train: Indices, seed: int) -> list[int]:
+        """Indices of the preparations that raw pixels would choose, which costs no training."""
         some = train[deciding_images(self.codes[train], seed, DECIDING)]
         rows = [one[0][some].reshape(len(some), -1).astype(np.float32) for one in self.images]
-        return _chosen_frame(rows, self.codes[some], self._clusters(some), seed)
+        return _chosen_preparations(rows, self.codes[some], self._clusters(some), seed)
 
-    def settings_for(self, frame: int, train: Indices, base: TrainSettings) -> TrainSettings:
+    def settings_for(self, index: int, train: Indices, base: TrainSettings) -> TrainSettings:
         """The given settings or those alternatives that have the lowest loss on a held-out fifth."""
         tried = (base, *(replace(one, seed=base.seed, patience=0) for one in self.alternatives))
         if len(tried) == 1 or len(train) < _FEWEST_TRIED:
@@ -216,14 +218,14 @@ class _FromScratch:
         rest, held = holdout(self.codes[some], 0.2, base.seed, self._clusters(some))
         losses = []
         for one in tried:
-            logits = self.trained(frame, some[rest], one).logits(self.images[frame][0][some[held]])
+            logits = self.trained(index, some[rest], one).logits(self.images[index][0][some[held]])
             losses.append(calibrated_loss(logits, self.codes[some[held]]))
         return tried[int(np.argmin(losses))]
 
-    def trained(self, frame: int, train: Indices, settings: TrainSettings) -> Trainable:
+    def trained(self, index: int, train: Indices, settings: TrainSettings) -> Trainable:
         """A network trained on these images and their augmented copies."""
-        network = make_network(self.specs[frame], self.engine, settings.seed)
-        copies = self.images[frame]
+        network = make_network(self.specs[index], self.engine, settings.seed)
+        copies = self.images[index]
         images = np.concatenate([one[train] for one in copies])
         fit(network, images, np.tile(self.codes[train], len(copies)), settings)
         return network

@@ -19,7 +19,7 @@ from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import OPENED, finetune_strategies
 from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
-from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
 from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
 from headstart.workflows.study.context import StudyContext
@@ -68,7 +68,7 @@ def _finetune(study: StudyContext, name: str = FINETUNE) -> ReadyStrategy:
 def _scratch(study: StudyContext) -> ReadyStrategy:
     pool = study.plain.pool
     spec, engine, remark = _scratch_network(study)
-    frames = frames_for(pool, study.plain.source.input)
+    preparations = preparations_for(pool, study.plain.source.input)
     strategy = network_from_scratch(
         spec,
         engine,
@@ -76,7 +76,7 @@ def _scratch(study: StudyContext) -> ReadyStrategy:
         pool,
         study.plain.asked,
         study.probe.augmentation,
-        frames=frames if spec.input in frames else (spec.input, *frames),
+        preparations=preparations if spec.input in preparations else (spec.input, *preparations),
         alternatives=_SCRATCH_ALTERNATIVES,
     )
     return ReadyStrategy(strategy, remark)
@@ -97,8 +97,8 @@ def _random_frozen(study: StudyContext) -> ReadyStrategy:
 def _raw_pixels(study: StudyContext) -> ReadyStrategy:
     if not kind_of(study.reader.source).pretrained:
         return ReadyStrategy(None)
-    frames = frames_for(study.plain.pool, study.plain.source.input)
-    return ReadyStrategy(raw_pixels(study.plain, frames=frames, balance=study.probe.balance))
+    preparations = preparations_for(study.plain.pool, study.plain.source.input)
+    return ReadyStrategy(raw_pixels(study.plain, preparations=preparations, balance=study.probe.balance))
 
 
 def _majority(study: StudyContext) -> ReadyStrategy:

@@ -133,10 +133,12 @@ def _context(
     if request.labels_per_class is None and setup.protocol.kind == "leave-one-out":
         # with one fit per image a learning curve would take too long
         setup = replace(setup, protocol=replace(setup.protocol, labels_per_class=()))
-    ready = _prepared(setup, source)
-    frame = source.input if ready is setup else replace(source.input, policy="squish")
-    framed = replace(source, input=frame)
-    reader = Reader(framed, ready.pool, ready.test, options, request.probe.augmentation, request.seed)
+    prepared = _prepared(setup, source)
+    input_spec = source.input if prepared is setup else replace(source.input, policy="squish")
+    prepared_source = replace(source, input=input_spec)
+    reader = Reader(
+        prepared_source, prepared.pool, prepared.test, options, request.probe.augmentation, request.seed
+    )
     chooser = Chooser(reader, request.probe)
     finetuner = None
     if request.finetune is not None:
