@@ -212,7 +212,7 @@ def test_no_name_leads_out_of_the_folder(room: Classroom, tmp_path: Path, name: 
 def test_nobody_elses_model_is_replaced(live: LiveSource, tmp_path: Path) -> None:
     taught(Classroom(live), 2).save(tmp_path, "mine")
     before = (tmp_path / "mine" / "manifest.json").read_bytes()
-    with pytest.raises(SettingError, match="there already"):
+    with pytest.raises(SettingError, match="exists already"):
         taught(Classroom(live), 2).save(tmp_path, "mine")
     assert (tmp_path / "mine" / "manifest.json").read_bytes() == before
 

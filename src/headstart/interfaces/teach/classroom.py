@@ -95,10 +95,10 @@ class Classroom:
                     "be printed; type a short word"
                 )
             if name.casefold() in {NONE_OF_THESE, *(one.casefold() for one in self._classes)}:
-                raise SettingError(f"class {name!r} is there already, expected a new name; choose another")
+                raise SettingError(f"class {name!r} exists already, expected a new name; choose another")
             if len(self._classes) >= _MOST_CLASSES:
                 raise SettingError(
-                    f"there are {_MOST_CLASSES} classes, expected no more than that here; "
+                    f"there are {_MOST_CLASSES} classes, expected at most that many; "
                     "teach larger sets with: headstart transfer"
                 )
             self._classes.append(name)
@@ -121,7 +121,7 @@ class Classroom:
             self._check_class(name)
             if len(self._examples) >= _MOST_EXAMPLES:
                 raise DataError(
-                    f"there are {_MOST_EXAMPLES} examples, expected no more than that here; "
+                    f"there are {_MOST_EXAMPLES} examples, expected at most that many; "
                     "teach larger sets with: headstart transfer"
                 )
             self._numbers += 1
@@ -146,7 +146,7 @@ class Classroom:
             places = {one.number: place for place, one in enumerate(self._examples)}
             if number not in places:
                 raise UnknownClassError(
-                    f"example {number} is not there, expected one that is; reload the page"
+                    f"example {number} does not exist, expected one that does; reload the page"
                 )
             last = self._examples.pop()
             if (
@@ -209,7 +209,7 @@ class Classroom:
         folder = output / name
         with self._lock:
             if folder.exists() and name not in self._saved:
-                raise SettingError(f"model {name!r} is there already, expected a new name; choose another")
+                raise SettingError(f"model {name!r} exists already, expected a new name; choose another")
             if len(self._taught()) < 2:
                 raise UnknownClassError(
                     "fewer than 2 classes have an example, expected 2 to save a model; teach some"
