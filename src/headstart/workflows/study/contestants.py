@@ -24,11 +24,11 @@ from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
 from headstart.workflows.study.context import StudyContext
 
-__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "Contestant", "ReadyStrategy"]
+__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_ALTERNATIVES", "Contestant", "ReadyStrategy"]
 
 SCRATCH = "scratch"
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-_SCRATCH_ALTERNATIVES = (
+SCRATCH_ALTERNATIVES = (
     replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
     replace(_SCRATCH, epochs=24, min_steps=600),
 )
@@ -77,7 +77,7 @@ def _scratch(study: StudyContext) -> ReadyStrategy:
         study.plain.asked,
         study.probe.augmentation,
         preparations=preparations if spec.input in preparations else (spec.input, *preparations),
-        alternatives=_SCRATCH_ALTERNATIVES,
+        alternatives=study.scratch_others,
     )
     return ReadyStrategy(strategy, remark)
 
@@ -114,6 +114,8 @@ def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
             "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
             "weights to learn from so few images in a sensible time."
         )
+    if study.engine is not None:
+        return spec, study.engine, remark
     if find_spec("torch") is not None:
         return spec, "torch", remark
     numpy_remark = "From scratch is trained by the NumPy engine, because torch is not installed."

@@ -28,6 +28,8 @@ class StudyContext:
     probe: Probe
     spec: NetworkSpec | None
     scratch: tuple[TrainSettings, TrainSettings]
+    scratch_others: tuple[TrainSettings, ...]
+    engine: str | None
     seed: int
     setup: EvaluationSetup
     reader: Reader

@@ -12,7 +12,7 @@ from headstart.strategies.finetune.options import FinetuneOptions, parse_strateg
 from headstart.strategies.fits import Strategy
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.workflows.comparison.protocol import EvaluationSetup
-from headstart.workflows.study.contestants import CONTROLS, SCRATCH
+from headstart.workflows.study.contestants import CONTROLS, SCRATCH, SCRATCH_ALTERNATIVES
 
 __all__ = ["StudyRequest", "check_controls", "parse_controls", "parse_labels"]
 
@@ -27,7 +27,8 @@ class StudyRequest:
     ``kind`` is the protocol's; ``labels_per_class`` the budgets of the learning curve, () for none;
     ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are further strategies, made from
     the setup: they count as controls, except those named in ``shown``. ``spec`` is the network that is
-    trained from scratch, ``scratch`` its settings (with all labels, with fewer). ``finetune`` adds the
+    trained from scratch, ``scratch`` its settings (with all labels, with fewer), ``scratch_others`` settings
+    to choose from instead, ``engine`` what trains it (None: torch if installed). ``finetune`` adds the
     strategy of that name with these options.
     """
 
@@ -43,6 +44,8 @@ class StudyRequest:
     shown: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
+    scratch_others: tuple[TrainSettings, ...] = SCRATCH_ALTERNATIVES
+    engine: str | None = None
     finetune: FinetuneOptions | None = None
 
 

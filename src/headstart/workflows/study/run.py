@@ -150,6 +150,8 @@ def _context(
         request.probe,
         request.spec,
         request.scratch,
+        request.scratch_others,
+        request.engine,
         request.seed,
         setup,
         reader,
