@@ -23,7 +23,7 @@ from headstart.records import Array, Images, InputSpec
 from headstart.sources.registry import open_source
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
-from headstart.workflows.gallery import Predictions, galleries, least_certain, mistakes
+from headstart.workflows.gallery import EvaluatedImages, galleries, least_certain, mistakes
 
 
 def predict_with(model: Model) -> Callable[[Images], Array]:
@@ -59,9 +59,9 @@ def dataset(size_px: int = 8) -> Dataset:
     return replace(from_arrays(pixels, TRUTH), classes=CLASSES)
 
 
-def predicted(**changes: object) -> Predictions:
+def predicted(**changes: object) -> EvaluatedImages:
     data = dataset()
-    return replace(Predictions(data, PROBS, data.codes(), CLASSES), **changes)
+    return replace(EvaluatedImages(data, PROBS, data.codes(), CLASSES), **changes)
 
 
 def picture(address: str) -> Image.Image:
@@ -113,7 +113,7 @@ def test_at_most_eight_pictures_of_the_right_images() -> None:
     data = load("digits:0-1").subset(np.arange(30))
     probs = np.full((30, 2), 0.5, np.float32)
     probs[np.arange(30), 1 - data.codes()] += np.linspace(0.0, 0.4, 30, dtype=np.float32)
-    found = mistakes(Predictions(data, probs, data.codes(), data.classes))
+    found = mistakes(EvaluatedImages(data, probs, data.codes(), data.classes))
     assert [one.name for one in found.pictures] == [f"image {index}" for index in range(29, 21, -1)]
     shown = np.asarray(picture(found.pictures[0].address))
     assert np.array_equal(shown, prepare(data, InputSpec(8, 8, 1))[29, ..., 0])
@@ -147,7 +147,7 @@ def test_map_is_of_the_class_that_was_called() -> None:
     data = replace(from_arrays(pixels, ["cat", "cat"]), classes=CLASSES)
     probs = np.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], np.float32)  # dark, and bright
     spec = InputSpec(14, 14, 1)
-    wrong = mistakes(Predictions(data, probs, data.codes(), CLASSES, spec, by_brightness), heats=2)
+    wrong = mistakes(EvaluatedImages(data, probs, data.codes(), CLASSES, spec, by_brightness), heats=2)
     dark, bright = (np.asarray(picture(one.heat).convert("RGB")).astype(int) for one in wrong.pictures)
     assert np.ptp(dark, axis=2).max() == 0  # covering lowers nothing: grey
     corner, rest = bright[:20, :20], bright[-40:, -40:]
@@ -166,7 +166,7 @@ def test_files_are_named_and_cut_and_stay_small(tmp_path: Path) -> None:
         noise = rng.integers(0, 256, (200, 300, 3)).astype(np.uint8)
         Image.fromarray(noise).save(tmp_path / name / f"photo{index}.png")
     data = replace(load(tmp_path), classes=CLASSES)
-    known = Predictions(data, PROBS, data.codes(), CLASSES)
+    known = EvaluatedImages(data, PROBS, data.codes(), CLASSES)
     found = mistakes(known).pictures[0]
     assert found.name == "photo2.png"
     cut = prepare(data, InputSpec(144, 144, 3, policy="crop"))[2]
@@ -179,7 +179,7 @@ def test_files_are_named_and_cut_and_stay_small(tmp_path: Path) -> None:
 def test_pictures_are_shown_as_the_network_sees_them() -> None:
     data = load("digits:0-1").subset(np.arange(2))
     spec = InputSpec(12, 12, 1, policy="ink")
-    known = Predictions(
+    known = EvaluatedImages(
         data, np.array([[0.4, 0.6], [0.6, 0.4]], np.float32), data.codes(), data.classes, spec
     )
     shown = [np.asarray(picture(one.address)) for one in mistakes(known).pictures]
@@ -208,7 +208,7 @@ def test_galleries_of_a_model(model: Model) -> None:
     codes = data.codes()
     codes[:7] = 1 - codes[:7]  # as if labels were wrong
     answers = model.probabilities(data)
-    known = Predictions(data, answers, codes, data.classes, model.manifest.input, predict_with(model))
+    known = EvaluatedImages(data, answers, codes, data.classes, model.manifest.input, predict_with(model))
     wrong, unsure = galleries(known)
     assert {one.name for one in wrong.pictures} == {f"image {index}" for index in range(7)}
     assert [sum(bool(one.heat) for one in each.pictures) for each in (wrong, unsure)] == [4, 2]

@@ -17,7 +17,7 @@ from headstart.records import Array, Codes, Images, InputSpec
 from headstart.report.records import Gallery, ReportImage
 from headstart.workflows.occlusion import PredictFunction, occlusion, overlay
 
-__all__ = ["Predictions", "galleries", "least_certain", "mistakes"]
+__all__ = ["EvaluatedImages", "galleries", "least_certain", "mistakes"]
 
 _SIDE_PX = 144  # twice the size on a page, for high-resolution screens
 _HEAT_PX = 96  # a small image is enlarged first, so that the map over it is smooth
@@ -29,7 +29,7 @@ _HEAT_COLOURS = 128
 
 
 @dataclass(frozen=True)
-class Predictions:
+class EvaluatedImages:
     """What a model predicts for images that it did not learn from.
 
     ``probabilities`` (n_images, n_classes), ``codes`` of the true classes (n_images,). ``spec`` says how
@@ -80,23 +80,23 @@ class Predictions:
         return np.argsort(two[:, 1] - two[:, 0], kind="stable")
 
 
-def galleries(predictions: Predictions, *, most: int = _MOST, heats: int = _HEATS) -> tuple[Gallery, ...]:
+def galleries(evaluated: EvaluatedImages, *, most: int = _MOST, heats: int = _HEATS) -> tuple[Gallery, ...]:
     """The most confident mistakes, if there are any, and the least certain images.
 
     ``most`` images in each; ``heats`` occlusion maps in all, most of them for the mistakes.
     """
-    n_wrong = min(int(predictions.wrong.sum()), most)
-    least = min(len(predictions.codes), most)
+    n_wrong = min(int(evaluated.wrong.sum()), most)
+    least = min(len(evaluated.codes), most)
     for_mistakes = min(n_wrong, max(heats - least, -(-2 * heats // 3)))
-    found = mistakes(predictions, most=most, heats=for_mistakes)
-    unsure = least_certain(predictions, most=most, heats=heats - for_mistakes)
+    found = mistakes(evaluated, most=most, heats=for_mistakes)
+    unsure = least_certain(evaluated, most=most, heats=heats - for_mistakes)
     return (found, unsure) if found.pictures else (unsure,)
 
 
-def mistakes(predictions: Predictions, *, most: int = _MOST, heats: int = 0) -> Gallery:
+def mistakes(evaluated: EvaluatedImages, *, most: int = _MOST, heats: int = 0) -> Gallery:
     """The wrong predictions with the highest probability, the first ``heats`` with an occlusion map."""
-    surest = predictions.mistakes_by_confidence[:most]
-    n_images, n_wrong = len(predictions.codes), int(predictions.wrong.sum())
+    surest = evaluated.mistakes_by_confidence[:most]
+    n_images, n_wrong = len(evaluated.codes), int(evaluated.wrong.sum())
     caption = (
         f"{n_wrong:,} of {n_images:,} images {_were(n_wrong)} assigned to another class than their label"
     )
@@ -106,23 +106,23 @@ def mistakes(predictions: Predictions, *, most: int = _MOST, heats: int = 0) -> 
     return _gallery(
         "The most confident mistakes",
         caption if n_wrong else f"None of {n_images:,} images was classified wrongly.",
-        predictions,
+        evaluated,
         surest,
         heats,
     )
 
 
-def least_certain(predictions: Predictions, *, most: int = _MOST, heats: int = 0) -> Gallery:
+def least_certain(evaluated: EvaluatedImages, *, most: int = _MOST, heats: int = 0) -> Gallery:
     """The images whose two highest probabilities are closest, right or wrong."""
-    chosen = predictions.least_certain_first[:most]
-    n_right = int((~predictions.wrong[chosen]).sum())
+    chosen = evaluated.least_certain_first[:most]
+    n_right = int((~evaluated.wrong[chosen]).sum())
     caption = (
         f"The images whose two highest probabilities are closest: {n_right} of these {len(chosen)} "
         f"{_were(n_right)} classified correctly. Label images like them next."
     )
-    if not predictions.wrong.any():
-        caption = f"None of {len(predictions.codes):,} images was classified wrongly. {caption}"
-    return _gallery("The least certain", caption, predictions, chosen, heats)
+    if not evaluated.wrong.any():
+        caption = f"None of {len(evaluated.codes):,} images was classified wrongly. {caption}"
+    return _gallery("The least certain", caption, evaluated, chosen, heats)
 
 
 def _were(number: int) -> str:
@@ -130,15 +130,13 @@ def _were(number: int) -> str:
 
 
 def _gallery(
-    title: str, caption: str, predictions: Predictions, chosen: NDArray[np.intp], heats: int
+    title: str, caption: str, evaluated: EvaluatedImages, chosen: NDArray[np.intp], heats: int
 ) -> Gallery:
     if not len(chosen):
         return Gallery(title, caption, ())
-    some = predictions.dataset.subset(chosen)
-    prepared = prepare(some, predictions.spec or _shown_as(some))
-    overlays = (
-        _overlays(predictions, prepared[:heats], chosen[:heats]) if predictions.predict is not None else []
-    )
+    some = evaluated.dataset.subset(chosen)
+    prepared = prepare(some, evaluated.spec or _shown_as(some))
+    overlays = _overlays(evaluated, prepared[:heats], chosen[:heats]) if evaluated.predict is not None else []
     if overlays:
         whose = "map of the first shows" if len(overlays) == 1 else f"maps of the first {len(overlays)} show"
         caption += (
@@ -148,16 +146,16 @@ def _gallery(
         )
     shown = []
     for place, index in enumerate(chosen):
-        order = np.argsort(-predictions.probabilities[index], kind="stable")[:2]
-        first, second = (float(predictions.probabilities[index, code]) for code in order)
+        order = np.argsort(-evaluated.probabilities[index], kind="stable")[:2]
+        first, second = (float(evaluated.probabilities[index, code]) for code in order)
         shown.append(
             ReportImage(
                 name=_name(some, place, int(index)),
                 address=png_address(_small(prepared[place]), colours=_COLOURS),
-                truth=str(predictions.classes[int(predictions.codes[index])]),
-                called=str(predictions.classes[order[0]]),
+                truth=str(evaluated.classes[int(evaluated.codes[index])]),
+                called=str(evaluated.classes[order[0]]),
                 probability=first,
-                second=str(predictions.classes[order[1]]),
+                second=str(evaluated.classes[order[1]]),
                 second_probability=second,
                 heat=overlays[place] if place < len(overlays) else "",
             )
@@ -165,15 +163,15 @@ def _gallery(
     return Gallery(title, caption, tuple(shown))
 
 
-def _overlays(predictions: Predictions, prepared: Images, indices: NDArray[np.intp]) -> list[str]:
+def _overlays(evaluated: EvaluatedImages, prepared: Images, indices: NDArray[np.intp]) -> list[str]:
     """Images with the occlusion map of their predicted class."""
-    if predictions.predict is None or not len(prepared):
+    if evaluated.predict is None or not len(prepared):
         return []
     cells = min(_N_CELLS, *prepared.shape[1:3])
     if cells < 2:
         return []
-    codes = predictions.probabilities[indices].argmax(axis=1)
-    maps = occlusion(predictions.predict, prepared, codes, n_cells=cells)
+    codes = evaluated.probabilities[indices].argmax(axis=1)
+    maps = occlusion(evaluated.predict, prepared, codes, n_cells=cells)
     return [
         png_address(overlay(_large(_small(image)), heat), colours=_HEAT_COLOURS)
         for image, heat in zip(prepared, maps, strict=True)

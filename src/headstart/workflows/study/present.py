@@ -28,7 +28,7 @@ from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.comparison.table import Table
 from headstart.workflows.comparison.verdict import PROBE
 from headstart.workflows.feature_map import feature_scatter
-from headstart.workflows.gallery import Predictions, galleries
+from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.study.context import StudyContext
 
 __all__ = ["study_facts", "study_result", "study_summary"]
@@ -43,9 +43,9 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
     assert table.probabilities is not None, "there are test images"
     codes, classes = test.codes(setup.pool.classes), setup.pool.classes
     title = f"The probe on the {setup.judged_on} images of {test.name}"
-    predictions = Predictions(test, table.probabilities, codes, classes, study.source.input)
-    place, head = _explained_head(study, predictions)
-    predictions = replace(predictions, predict=_predict_function(study, place, head))
+    evaluated = EvaluatedImages(test, table.probabilities, codes, classes, study.source.input)
+    place, head = _explained_head(study, evaluated)
+    evaluated = replace(evaluated, predict=_predict_function(study, place, head))
     study.options.progress.step("explaining the predictions", 0, 1)
     sizes = {"learnt from": len(setup.pool), setup.judged_on: len(test), "classes": len(classes)}
     return Report(
@@ -64,14 +64,14 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
         protocol=setup.sentence + _nested(study),
         findings=found.remarks,
         calibrations=(_calibrated(study, table, codes),),
-        galleries=galleries(predictions),
+        galleries=galleries(evaluated),
         scatters=(
             feature_scatter(
                 f"Features at {place[0]}, {place[1]}",
                 study.reader.answers(place),
                 codes,
                 classes,
-                ~predictions.wrong,
+                ~evaluated.wrong,
                 seed=study.seed,
             ),
         ),
@@ -115,12 +115,12 @@ def _nested(study: StudyContext) -> str:
     return " Layer, pooling and head were selected in every fit, by cross-validation on its training images."
 
 
-def _explained_head(study: StudyContext, predictions: Predictions) -> tuple[Place, Head]:
+def _explained_head(study: StudyContext, evaluated: EvaluatedImages) -> tuple[Place, Head]:
     """A head for occlusion maps; when cross-validated, it is not trained on the images shown."""
     setup, probe, seed = study.setup, study.probe, study.seed
     train = np.arange(len(setup.pool))
     if setup.protocol.crossed:
-        mistakes, unsure = predictions.mistakes_by_confidence, predictions.least_certain_first
+        mistakes, unsure = evaluated.mistakes_by_confidence, evaluated.least_certain_first
         shown = np.union1d(mistakes[:_GALLERY_IMAGES], unsure[:_GALLERY_IMAGES])
         kept = np.setdiff1d(train, shown)
         if np.bincount(setup.pool.codes()[kept], minlength=len(setup.pool.classes)).min() >= 1:

@@ -23,7 +23,7 @@ from headstart.strategies.judge import TrainingJudged
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.provenance import made_with
 from headstart.strategies.result import LearnedModel, best_epoch
-from headstart.workflows.gallery import Predictions, galleries
+from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.train.rate import RateChoice
 
 __all__ = ["About", "Attended", "training_result"]
@@ -129,7 +129,7 @@ def _verdict(network: str, judged: TrainingJudged | None, evaluations: Sequence[
 
 def _galleries(judged: TrainingJudged) -> tuple[Gallery, ...]:
     images = judged.images
-    return galleries(Predictions(images, judged.probabilities, images.codes(), images.classes), heats=0)
+    return galleries(EvaluatedImages(images, judged.probabilities, images.codes(), images.classes), heats=0)
 
 
 def _how_judged(parts: TrainingParts, learnt: LearnedModel, settings: TrainSettings) -> str:

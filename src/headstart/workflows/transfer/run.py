@@ -28,7 +28,7 @@ from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table, short_name
-from headstart.workflows.gallery import Predictions, galleries
+from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.transfer.judge import Judged, by_cross_validation, by_validation
 
 __all__ = ["Transferred", "run_transfer"]
@@ -199,7 +199,7 @@ def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
 def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
     codes = judged.images.codes(dataset.classes)
     return galleries(
-        Predictions(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0
+        EvaluatedImages(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0
     )
 
 
