@@ -325,7 +325,7 @@ def test_batches_that_run_at_once() -> None:
     async def work() -> list[tuple[Array, ...] | BaseException]:
         batcher = Batcher(run, largest=4, seen=sizes.append, at_once=True)
         found = await asyncio.gather(
-            *(batcher.answer(np.full((2, 2, 1), value, np.uint8)) for value in [*range(10), 99]),
+            *(batcher.submit(np.full((2, 2, 1), value, np.uint8)) for value in [*range(10), 99]),
             return_exceptions=True,
         )
         batcher.close()
