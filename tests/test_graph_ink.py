@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from headstart.data.images import ink as page
 from headstart.data.images.prepare import decode, fit
 from headstart.graph.build import GraphBuilder
-from headstart.graph.picture.ink import _reduced
-from headstart.graph.picture.prepare import preparation_graph
-from headstart.graph.picture.tensors import Workspace
+from headstart.graph.preparation.ink import _reduced
+from headstart.graph.preparation.prepare import preparation_graph
+from headstart.graph.preparation.tensors import Workspace
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 

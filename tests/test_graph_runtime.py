@@ -188,7 +188,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPatch)
         def get_property(self, *_: str) -> list[str]:
             return ["FP32", "INT8"]
 
-    monkeypatch.setattr(runtime, "_core", Plain)
+    monkeypatch.setattr(runtime, "openvino_core", Plain)
     assert resolve_precision("auto", "openvino") == "fp32"
     with pytest.raises(SettingError, match=r"runtime is 'openvino'"):
         resolve_precision("bf16", "openvino")

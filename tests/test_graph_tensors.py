@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from headstart.graph.build import GraphBuilder
-from headstart.graph.picture.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
+from headstart.graph.preparation.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
 from headstart.graph.run import ReferenceRun
 
 VALUES = np.random.default_rng(0).normal(0, 3, (4, 5)).astype(np.float32)
