@@ -212,7 +212,7 @@ def _codes(labels: Labels, classes: tuple[str, ...]) -> Codes:
             raise UnknownClassError(unknown("label", str(name), order))
     missing = sorted(set(order) - set(names.tolist()))
     if missing or len(order) < 2:
-        what = f"class {missing[0]!r} has no image" if missing else f"there is no class but {list(order)}"
+        what = f"class {missing[0]!r} has no image" if missing else f"classes are {list(order)}"
         raise UnknownClassError(f"{what}, expected at least 2 classes with an image each; add images")
     return np.array([order[str(name)] for name in names], np.int64)[inverse]
 
