@@ -284,11 +284,13 @@ def test_one_group_says_nothing_of_others():
 
 def test_wrong_input_gets_one_sentence():
     right, groups = np.ones(4, bool), np.array([0, 0, 1, 1])
-    with pytest.raises(ShapeError, match=r"groups has shape \(3,\), expected \(4,\) to match right; pass"):
+    with pytest.raises(
+        ShapeError, match=r"clusters has shape \(3,\), expected \(4,\) to match correct; pass"
+    ):
         clustered_score(right, groups[:3])
-    with pytest.raises(ShapeError, match=r"right has shape .* dtype int64, expected .* of bool"):
+    with pytest.raises(ShapeError, match=r"correct has shape .* dtype int64, expected .* of bool"):
         clustered_score(right.astype(np.int64), groups)
-    with pytest.raises(ShapeError, match=r"right_b has shape .*, expected"):
+    with pytest.raises(ShapeError, match=r"correct_b has shape .*, expected"):
         clustered_difference(right, right[:0], groups)
     with pytest.raises(ShapeError, match="to match"):
         clustered_difference(right, np.ones((2, 4), bool), groups)

@@ -113,7 +113,7 @@ def test_groups_widen_the_intervals_and_move_no_value():
     probs = np.where(called[:, None] == np.arange(2), 0.9, 0.1)
     plain, grouped = (
         evaluate("toy", probs, labels, "ab"),
-        evaluate("toy", probs, labels, "ab", together=groups),
+        evaluate("toy", probs, labels, "ab", clusters=groups),
     )
     pairs = [(plain.accuracy, grouped.accuracy)]
     pairs += [(one.recall, two.recall) for one, two in zip(plain.per_class, grouped.per_class, strict=True)]

@@ -20,12 +20,12 @@ def reliability(
     codes: Codes,
     n_bins: int = 10,
     *,
-    together: NDArray[np.generic] | None = None,
+    clusters: NDArray[np.generic] | None = None,
     crossed: bool = False,
 ) -> Calibration:
     """Compare confidences with accuracies, in ``n_bins`` bins of equal width over (0, 1].
 
-    ``together`` and ``crossed`` as in `evaluate`. ShapeError or SettingError if ``probs`` holds anything but
+    ``clusters`` and ``crossed`` as in `evaluate`. ShapeError or SettingError if ``probs`` holds anything but
     rows of probabilities that match ``codes``.
 
     >>> probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
@@ -37,7 +37,7 @@ def reliability(
         raise SettingError(f"n_bins is {n_bins!r}, expected 1 or more; leave it at 10")
     loss = cross_entropy(probs, codes)  # also checks both arguments
     table, true = np.asarray(probs, dtype=np.float64), np.asarray(codes)
-    right = table.argmax(axis=1) == true
+    correct = table.argmax(axis=1) == true
     sure = np.minimum(table.max(axis=1), 1.0)
     edges = np.arange(n_bins + 1) / n_bins
     places = np.searchsorted(edges, sure, side="left") - 1  # a confidence on an edge is in the bin below
@@ -47,8 +47,8 @@ def reliability(
             float(edges[place + 1]),
             float(sure[places == place].mean()),
             accuracy_score(
-                right[places == place],
-                None if together is None else together[places == place],
+                correct[places == place],
+                None if clusters is None else clusters[places == place],
                 crossed=crossed,
             ),
         )

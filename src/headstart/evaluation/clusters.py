@@ -32,28 +32,28 @@ _TRUSTED = 5
 
 
 def accuracy_score(
-    right: NDArray[np.bool_], together: NDArray[np.generic] | None = None, *, crossed: bool = False
+    correct: NDArray[np.bool_], clusters: NDArray[np.generic] | None = None, *, crossed: bool = False
 ) -> Score:
     """Accuracy with the interval that fits: by clusters, by cross-validation, or Wilson's.
 
-    ``right``, (n_images,) or (n_draws, n_images), bool; images with the same entry in ``together`` depend on
+    ``correct``, (n_images,) or (n_draws, n_images), bool; images with the same entry in ``clusters`` depend on
     each other; ``crossed`` where the models share training images.
 
-    >>> right = np.arange(80) % 4 > 0
-    >>> plain, crossed = accuracy_score(right), accuracy_score(right, crossed=True)
+    >>> correct = np.arange(80) % 4 > 0
+    >>> plain, crossed = accuracy_score(correct), accuracy_score(correct, crossed=True)
     >>> plain.value, crossed.low < plain.low
     (0.75, True)
     """
-    n_images = right.shape[-1]
-    if together is not None and right.size and repeated(together):
-        return clustered_score(right, together, crossed=crossed)
-    share = float(right.mean()) if right.size else 0.0
+    n_images = correct.shape[-1]
+    if clusters is not None and correct.size and repeated(clusters):
+        return clustered_score(correct, clusters, crossed=crossed)
+    share = float(correct.mean()) if correct.size else 0.0
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
 
 
 def clustered_score(
-    right: NDArray[np.bool_],
-    groups: NDArray[np.generic],
+    correct: NDArray[np.bool_],
+    clusters: NDArray[np.generic],
     level: float = _LEVEL,
     *,
     crossed: bool = False,
@@ -62,11 +62,11 @@ def clustered_score(
 
     Parameters
     ----------
-    right : ndarray of shape (n_images,) or (n_draws, n_images), bool
+    correct : ndarray of shape (n_images,) or (n_draws, n_images), bool
         Whether each prediction was correct; with several draws of the training labels one row per draw,
         and the accuracy is their mean.
-    groups : ndarray of shape (n_images,), str or int
-        Group of each image, such as its writer. A single group says nothing about others: [0, 1].
+    clusters : ndarray of shape (n_images,), str or int
+        Cluster of each image, such as its writer. A single cluster says nothing about others: [0, 1].
     level : float, default=0.95
         Confidence level, in (0, 1).
     crossed : bool, default=False
@@ -82,7 +82,7 @@ def clustered_score(
     Raises
     ------
     ShapeError
-        If ``right`` is not a bool array of one of these shapes, is empty, or does not match ``groups``.
+        If ``correct`` is not a bool array of one of these shapes, is empty, or does not match ``clusters``.
     SettingError
         If ``level`` is outside (0, 1).
 
@@ -114,15 +114,15 @@ def clustered_score(
     Examples
     --------
     >>> groups = np.repeat(np.arange(10), 9)
-    >>> right = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 4, 9, 9, 7, 9, 8], 9)
-    >>> score = clustered_score(right, groups)
+    >>> correct = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 4, 9, 9, 7, 9, 8], 9)
+    >>> score = clustered_score(correct, groups)
     >>> round(score.value, 3), round(score.low, 3), round(score.high, 3), score.n
     (0.9, 0.71, 0.971, 90)
     """
-    answers, codes = _checked("right", right, groups)
+    checked, codes = _checked("correct", correct, clusters)
     if not 0 < level < 1:
         raise SettingError(f"level is {level!r}, expected a number between 0 and 1; pass 0.95 for 95 %")
-    mean, sizes = answers.mean(axis=0), np.bincount(codes)
+    mean, sizes = checked.mean(axis=0), np.bincount(codes)
     n_images, value = len(mean), float(mean.mean())
     if len(sizes) == 1:
         return Score(value, 0.0, 1.0, n_images)
@@ -137,22 +137,22 @@ def clustered_score(
     return replace(wilson(value * counted, counted, level), value=value, n=n_images)
 
 
-def repeated(together: NDArray[np.generic] | None) -> bool:
+def repeated(clusters: NDArray[np.generic] | None) -> bool:
     """Whether any two images belong to one group, or are copies of one image."""
-    return together is not None and len(np.unique(together)) < len(together)
+    return clusters is not None and len(np.unique(clusters)) < len(clusters)
 
 
 def paired(
-    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], together: NDArray[np.generic] | None
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], clusters: NDArray[np.generic] | None
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same images, by clusters where images have any."""
-    if together is None or not repeated(together):
-        return paired_difference(right_a, right_b)
-    return clustered_difference(right_a, right_b, together)
+    if clusters is None or not repeated(clusters):
+        return paired_difference(correct_a, correct_b)
+    return clustered_difference(correct_a, correct_b, clusters)
 
 
 def clustered_difference(
-    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], groups: NDArray[np.generic]
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], clusters: NDArray[np.generic]
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same images, which come in groups.
 
@@ -166,8 +166,8 @@ def clustered_difference(
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 3)
     (0.122, 0.025, 0.237, 0.017)
     """
-    first, codes = _checked("right_a", right_a, groups)
-    second, _ = _checked("right_b", right_b, groups)
+    first, codes = _checked("correct_a", correct_a, clusters)
+    second, _ = _checked("correct_b", correct_b, clusters)
     alone = paired_difference(first, second)
     # The variance of the mean difference is taken between whole groups with the CR2 correction, which for a
     # mean is 1 / (1 - share) on the squared sum of a group that holds this share of the images, with
@@ -197,11 +197,11 @@ def clustered_difference(
     return Difference(value, float(low), float(high), max(p_value, alone.p_value), n_images)
 
 
-def cluster_remark(together: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:
+def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:
     """Remark where all images, or all of a class of two or more, are of one cluster; else None."""
-    if together is None:
+    if clusters is None:
         return None
-    if len(labels) > 1 and len(np.unique(together)) == 1:
+    if len(labels) > 1 and len(np.unique(clusters)) == 1:
         return (
             "all images are of one group, or copies of one image: nothing is known of other groups, so "
             "intervals are 0 to 100 %"
@@ -210,7 +210,7 @@ def cluster_remark(together: NDArray[np.generic] | None, labels: NDArray[np.str_
     lonely = [
         str(name)
         for name, size in zip(names, sizes, strict=True)
-        if size > 1 and len(np.unique(together[labels == name])) == 1
+        if size > 1 and len(np.unique(clusters[labels == name])) == 1
     ]
     if not lonely:
         return None
@@ -256,18 +256,18 @@ def _few_groups(n_images: int, n_groups: int, level: float) -> float:
 
 
 def _checked(
-    name: str, right: NDArray[np.bool_], groups: NDArray[np.generic]
+    name: str, correct: NDArray[np.bool_], clusters: NDArray[np.generic]
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Results as (n_draws, n_images) and groups as codes from 0."""
-    answers, named = np.asarray(right), np.asarray(groups)
-    if answers.ndim not in (1, 2) or answers.size == 0 or answers.dtype != np.bool_:
+    """Results as (n_draws, n_images) and clusters as codes from 0."""
+    checked, named = np.asarray(correct), np.asarray(clusters)
+    if checked.ndim not in (1, 2) or checked.size == 0 or checked.dtype != np.bool_:
         raise ShapeError(
-            f"{name} has shape {answers.shape} and dtype {answers.dtype}, expected (n_images,) or "
+            f"{name} has shape {checked.shape} and dtype {checked.dtype}, expected (n_images,) or "
             "(n_draws, n_images) of bool; pass predicted == labels"
         )
-    if named.shape != answers.shape[-1:]:
+    if named.shape != checked.shape[-1:]:
         raise ShapeError(
-            f"groups has shape {named.shape}, expected {answers.shape[-1:]} to match {name}; "
-            "pass one group per image"
+            f"clusters has shape {named.shape}, expected {checked.shape[-1:]} to match {name}; "
+            "pass one cluster per image"
         )
-    return np.atleast_2d(answers), np.unique(named, return_inverse=True)[1]
+    return np.atleast_2d(checked), np.unique(named, return_inverse=True)[1]

@@ -30,8 +30,8 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float
     # McNemar. Note on the sampling error of the difference between correlated proportions or percentages.
     # Psychometrika 12, 1947, doi:10.1007/BF02295996. Only images on which exactly one is correct count; under
     # the null hypothesis each is a fair coin.
-    right_a, right_b = _pair(correct_a, correct_b, ranks=(1,))
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    correct_a, correct_b = _pair(correct_a, correct_b, ranks=(1,))
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     return _exact(only_a, only_b)
 
 
@@ -82,14 +82,14 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 4)
     (0.1, 0.039, 0.17, 0.002)
     """
-    right_a, right_b = _pair(correct_a, correct_b, ranks=(1, 2))
-    if right_a.ndim == 1:
-        return _one_draw(right_a, right_b)
-    if len(right_a) == 1:
-        return _one_draw(right_a[0], right_b[0])
-    gain = right_a.astype(np.float64) - right_b  # (n_draws, n_images)
+    correct_a, correct_b = _pair(correct_a, correct_b, ranks=(1, 2))
+    if correct_a.ndim == 1:
+        return _one_draw(correct_a, correct_b)
+    if len(correct_a) == 1:
+        return _one_draw(correct_a[0], correct_b[0])
+    gain = correct_a.astype(np.float64) - correct_b  # (n_draws, n_images)
     if np.ptp(gain) == 0:
-        return _one_draw(right_a[0], right_b[0])
+        return _one_draw(correct_a[0], correct_b[0])
     n_draws, n_images = gain.shape
     error = _crossed_error(gain)
     value, half = float(gain.mean()), error * float(stdtrit(n_draws - 1, 0.5 + _LEVEL / 2))
@@ -97,10 +97,10 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
 
 
-def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> Difference:
+def redrawn_difference(differences: Sequence[Difference], overall: Difference) -> Difference:
     """Mean of the differences from every draw of a control, with an interval that holds for one more draw.
 
-    ``whole`` is the difference over all draws together. A control such as a random network is one draw of
+    ``overall`` is the difference over all draws together. A control such as a random network is one draw of
     many, and the question is whether the strategy could be another such draw.
 
     >>> one, other = Difference(0.12, 0.07, 0.17, 1e-5, 400), Difference(0.08, 0.03, 0.13, 0.002, 400)
@@ -111,7 +111,7 @@ def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> 
     if not differences:
         raise ShapeError("differences are 0, expected at least 1; pass one for every draw")
     # Two variances add up: that of the mean difference on these images, bounded from above by the variance of
-    # one draw's difference, on average, and by that of `whole`, the smaller of them; and that between draws,
+    # one draw's difference, on average, and by that of `overall`, the smaller of them; and that between draws,
     # once for the strategy and 1 / n_draws for the mean of the control. Where a draw is of labels too, both
     # learn from the same labels, so their difficulty cancels. The second variance is estimated from few
     # draws, so the sum is read on Student's t with Satterthwaite's degrees of freedom (An Approximate
@@ -120,7 +120,7 @@ def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> 
     between = float(np.var(gains, ddof=1)) * (1 + 1 / n_draws) if n_draws > 1 else 0.0
     if between == 0:
         return differences[0] if n_draws == 1 else _averaged(differences)
-    own = min(float(np.mean([_variance(one) for one in differences])), _variance(whole))
+    own = min(float(np.mean([_variance(one) for one in differences])), _variance(overall))
     freedom = (own + between) ** 2 / (between**2 / (n_draws - 1))
     value, error = float(np.mean(gains)), float(np.sqrt(own + between))
     half = error * float(stdtrit(freedom, 0.5 + _LEVEL / 2))
@@ -204,14 +204,14 @@ def _crossed_error(gain: NDArray[np.float64]) -> float:
     n_draws, n_images = gain.shape
     by_image = float(gain.mean(axis=0).var(ddof=1)) if n_images > 1 else 0.0
     crossed = by_image / n_images + float(gain.mean(axis=1).var(ddof=1)) / n_draws
-    # row and column means can be equal by accident while the answers vary
+    # row and column means can be equal by accident while the predictions vary
     return float(np.sqrt(max(crossed, float(gain.var(ddof=1)) / gain.size)))
 
 
-def _one_draw(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> Difference:
+def _one_draw(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Difference:
     """Newcombe's interval and exact McNemar for one pair of models."""
-    both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
-    only_b, n_images = int((right_b & ~right_a).sum()), len(right_a)
+    both, only_a = int((correct_a & correct_b).sum()), int((correct_a & ~correct_b).sum())
+    only_b, n_images = int((correct_b & ~correct_a).sum()), len(correct_a)
     neither = n_images - both - only_a - only_b
     low, high = _newcombe(both, only_a, only_b, neither)
     return Difference((only_a - only_b) / n_images, low, high, _exact(only_a, only_b), n_images)
@@ -246,17 +246,17 @@ def _pair(
     correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], *, ranks: tuple[int, ...]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Both as checked bool arrays of one shape."""
-    right_a, right_b = np.asarray(correct_a), np.asarray(correct_b)
+    correct_a, correct_b = np.asarray(correct_a), np.asarray(correct_b)
     wanted = "(n_images,)" if ranks == (1,) else "(n_images,) or (n_draws, n_images)"
-    for name, right in (("correct_a", right_a), ("correct_b", right_b)):
-        if right.ndim not in ranks or right.size == 0 or right.dtype != np.bool_:
+    for name, correct in (("correct_a", correct_a), ("correct_b", correct_b)):
+        if correct.ndim not in ranks or correct.size == 0 or correct.dtype != np.bool_:
             raise ShapeError(
-                f"{name} has shape {right.shape} and dtype {right.dtype}, expected {wanted} of bool; "
+                f"{name} has shape {correct.shape} and dtype {correct.dtype}, expected {wanted} of bool; "
                 "pass predicted == labels"
             )
-    if right_a.shape != right_b.shape:
+    if correct_a.shape != correct_b.shape:
         raise ShapeError(
-            f"correct_b has shape {right_b.shape}, expected {right_a.shape} to match correct_a; "
+            f"correct_b has shape {correct_b.shape}, expected {correct_a.shape} to match correct_a; "
             "compare on the same images in the same order"
         )
-    return right_a, right_b
+    return correct_a, correct_b

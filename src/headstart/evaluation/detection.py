@@ -14,18 +14,18 @@ from headstart.records import Answered
 __all__ = ["auroc", "detection"]
 
 _Z = 1.959963984540054  # the normal quantile of 0.975
-Together = NDArray[np.generic] | None  # (n_images,): images with the same entry depend on each other
+Clusters = NDArray[np.generic] | None  # (n_images,): images with the same entry depend on each other
 
 
 def auroc(
     known: NDArray[np.floating],
     novel: NDArray[np.floating],
-    together: Together = None,
-    novel_together: Together = None,
+    clusters: Clusters = None,
+    novel_clusters: Clusters = None,
 ) -> Score:
     """Chance that a novel image scores higher than a known one, with a 95 % interval; ties count half.
 
-    Images with the same entry in ``together`` or ``novel_together`` depend on each other. DataError if there
+    Images with the same entry in ``clusters`` or ``novel_clusters`` depend on each other. DataError if there
     are no known or no novel images.
 
     >>> found = auroc(np.array([0.1, 0.2, 0.3, 0.6]), np.array([0.4, 0.5, 0.9]))
@@ -42,7 +42,7 @@ def auroc(
     above = _placements(np.asarray(novel, np.float64), np.asarray(known, np.float64))  # of each novel image
     below = 1.0 - _placements(np.asarray(known, np.float64), np.asarray(novel, np.float64))
     value = float(above.mean())
-    sides = (above, novel_together), (below, together)
+    sides = (above, novel_clusters), (below, clusters)
     fewest = min(len(one) if same is None else len(np.unique(same)) for one, same in sides)
     if fewest == 1 < min(m, n):
         return Score(value, 0.0, 1.0, m + n)
@@ -55,10 +55,10 @@ def auroc(
     return Score(value, float(low), float(high), m + n)
 
 
-def _variance(placements: NDArray[np.float64], together: Together) -> float:
+def _variance(placements: NDArray[np.float64], clusters: Clusters) -> float:
     """Variance of a mean of placements, between clusters; 0 for one image."""
-    clusters = np.arange(len(placements)) if together is None else np.unique(together, return_inverse=True)[1]
-    totals = np.bincount(clusters, weights=placements - placements.mean())
+    numbers = np.arange(len(placements)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    totals = np.bincount(numbers, weights=placements - placements.mean())
     n_clusters = len(totals)
     return n_clusters / max(n_clusters - 1, 1) * float(totals @ totals) / len(placements) ** 2
 
@@ -69,8 +69,8 @@ def detection(
     novel: Answered,
     rate: float = 0.05,
     *,
-    together: Together = None,
-    novel_together: Together = None,
+    clusters: Clusters = None,
+    novel_clusters: Clusters = None,
 ) -> Detection:
     """Measure how well a model's novelty, and its largest probability, separate known from novel images.
 
@@ -84,16 +84,16 @@ def detection(
     # the baseline: Hendrycks, Gimpel. A Baseline for Detecting Misclassified and Out-of-Distribution Examples
     # in Neural Networks. ICLR 2017, arXiv:1610.02136
     plain = [-one.probabilities.max(axis=1).astype(np.float64) for one in (known, novel)]
-    same = together, novel_together
+    same = clusters, novel_clusters
     return Detection(
         title,
         auroc(known.novelty, novel.novelty, *same),
         auroc(plain[0], plain[1], *same),
-        accuracy_score(novel.novelty > 1, novel_together),
-        accuracy_score(known.novelty > 1, together),
+        accuracy_score(novel.novelty > 1, novel_clusters),
+        accuracy_score(known.novelty > 1, clusters),
         rate,
-        accuracy_score(novel.novelty > np.quantile(known.novelty, 1 - rate), novel_together),
-        accuracy_score(plain[1] > np.quantile(plain[0], 1 - rate), novel_together),
+        accuracy_score(novel.novelty > np.quantile(known.novelty, 1 - rate), novel_clusters),
+        accuracy_score(plain[1] > np.quantile(plain[0], 1 - rate), novel_clusters),
     )
 
 

@@ -59,7 +59,7 @@ def evaluate(
     probs: NDArray[np.floating],
     labels: Codes,
     classes: Sequence[str],
-    together: NDArray[np.generic] | None = None,
+    clusters: NDArray[np.generic] | None = None,
     *,
     crossed: bool = False,
 ) -> Evaluation:
@@ -75,7 +75,7 @@ def evaluate(
         True class of each image, in ``[0, n_classes)``.
     classes : sequence of str
         Names of the columns of ``probs``.
-    together : ndarray of shape (n_images,), str or int, optional
+    clusters : ndarray of shape (n_images,), str or int, optional
         Images with the same entry depend on each other: copies, or images of one group. Every interval
         takes this into account. Default: all images are independent.
     crossed : bool, default=False
@@ -115,15 +115,15 @@ def evaluate(
     rows = [
         ClassScore(str(name), *scores)
         for name, scores in zip(
-            classes, class_scores(true, predicted, len(classes), together, crossed=crossed), strict=True
+            classes, class_scores(true, predicted, len(classes), clusters, crossed=crossed), strict=True
         )
     ]
-    macro = ClassScore("macro", *averages(true, predicted, rows, together, crossed=crossed))
+    macro = ClassScore("macro", *averages(true, predicted, rows, clusters, crossed=crossed))
     cells = tuple(tuple(int(cell) for cell in row) for row in counts)
     return Evaluation(
         title,
         tuple(map(str, classes)),
-        accuracy_score(predicted == true, together, crossed=crossed),
+        accuracy_score(predicted == true, clusters, crossed=crossed),
         loss,
         cells,
         tuple(rows),

@@ -23,7 +23,7 @@ def class_scores(
     true: Codes,
     predicted: Codes,
     n_classes: int,
-    together: NDArray[np.generic] | None = None,
+    clusters: NDArray[np.generic] | None = None,
     *,
     crossed: bool = False,
 ) -> list[Scores]:
@@ -35,7 +35,7 @@ def class_scores(
     # Simulated coverage of 95 % intervals of precision, recall, F1 and averages (2026-11-29, 1,000 test sets
     # each): 91 to 100 % with 2, 3 and 10 classes and 40 to 300 independent images, also if only one class is
     # predicted; in 20 clusters of 10 images, 92 to 100 % if correlated by 1, 90 to 100 % if by one half.
-    codes = None if together is None else np.unique(together, return_inverse=True)[1]
+    codes = None if clusters is None else np.unique(clusters, return_inverse=True)[1]
 
     def share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Score:
         return accuracy_score(hits[among], None if codes is None else codes[among], crossed=crossed)
@@ -55,7 +55,7 @@ def averages(
     true: Codes,
     predicted: Codes,
     rows: Sequence[ClassScore],
-    together: NDArray[np.generic] | None = None,
+    clusters: NDArray[np.generic] | None = None,
     *,
     crossed: bool = False,
 ) -> Scores:
@@ -68,7 +68,7 @@ def averages(
     n_images, present = len(true), np.unique(true)
     if not n_images:
         return (Score(0.0, 0.0, 1.0, 0),) * 3
-    clusters = np.arange(n_images) if together is None else np.unique(together, return_inverse=True)[1]
+    numbers = np.arange(n_images) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     influence = np.zeros((3, n_images))
     for code in present:
         actual, chosen = true == code, predicted == code
@@ -80,7 +80,7 @@ def averages(
         influence[2] += (2 * hits - row.f1.value * both) / both.sum()
     kinds = [[getattr(rows[code], name) for code in present] for name in ("precision", "recall", "f1")]
     precision, recall, f1 = (
-        _average(scores, one / len(present), clusters, n_images, crossed=crossed)
+        _average(scores, one / len(present), numbers, n_images, crossed=crossed)
         for scores, one in zip(kinds, influence, strict=True)
     )
     return precision, recall, f1
@@ -89,13 +89,13 @@ def averages(
 def _average(
     scores: Sequence[Score],
     influence: NDArray[np.float64],
-    clusters: NDArray[np.intp],
+    numbers: NDArray[np.intp],
     n_images: int,
     *,
     crossed: bool,
 ) -> Score:
     value = float(np.mean([one.value for one in scores]))
-    totals = np.bincount(clusters, weights=influence)
+    totals = np.bincount(numbers, weights=influence)
     n_clusters = len(totals)
     if n_clusters == 1 and n_images > 1:
         return Score(value, 0.0, 1.0, n_images)

@@ -58,7 +58,7 @@ class LinearHead(AffineHead):
         if watch is not None:
             held, held_codes = self._watched(watch)
             tracker = _Tracker(span.inside(standardise(held)), held_codes)
-        zero = np.zeros_like(near)  # from zero, so that a curve shows the whole way
+        zero = np.zeros_like(near)  # from zero, so that the curve starts at zero weights
         solution = _solve(_Problem.of(training, strength), zero, _FINAL, pivot=near, tracker=tracker)
         self.chosen_ = {"strength": strength}
         self.curve_ = tracker.curve() if tracker else None
@@ -204,8 +204,8 @@ def _solve(
             scores *= share
         gradient = (scores @ rows).T.astype(np.float64) / n + penalty * solution[:-1]
         bias = scores.mean(axis=1, dtype=np.float64)
-        whole = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())
-        return whole, np.vstack([whiten.T @ gradient, bias]).ravel()
+        total = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())
+        return total, np.vstack([whiten.T @ gradient, bias]).ravel()
 
     found = minimize(
         objective,
