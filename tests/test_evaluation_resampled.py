@@ -84,7 +84,7 @@ def test_single_answers_vary_however_even_the_folds():
 
 def _false_calls(test, n_repeats):
     """How often two thresholds learned from halves of the features, equally good, are found different."""
-    called, rng = 0, np.random.default_rng(0)
+    significant, rng = 0, np.random.default_rng(0)
     for _ in range(n_repeats):
         labels = rng.integers(0, 2, 60)
         features = rng.normal(size=(60, 2)) + labels[:, None]
@@ -96,8 +96,8 @@ def _false_calls(test, n_repeats):
                 middle = sum(features[train][labels[train] == one].mean(axis=0) for one in (0, 1)) / 2
                 right = (features[held] > middle) == labels[held][:, None].astype(bool)
                 gains.append(right[:, 0].mean() - right[:, 1].mean())
-        called += test(np.array(gains)) < 0.05
-    return called / n_repeats
+        significant += test(np.array(gains)) < 0.05
+    return significant / n_repeats
 
 
 def test_false_calls_are_as_rare_as_promised_and_were_not_without_the_correction():

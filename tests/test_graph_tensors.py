@@ -19,7 +19,7 @@ def space(**settings) -> Workspace:
     return Workspace(GraphBuilder(helper.make_model(helper.make_graph([], "g", [taken], []))), **settings)
 
 
-def told(expression) -> np.ndarray:
+def computed(expression) -> np.ndarray:
     work = space()
     made: Tensor = expression(work.given("values"))
     return ReferenceRun(work.builder.model([made.name]))(VALUES)[0]
@@ -36,7 +36,7 @@ BOTH = {
 
 @pytest.mark.parametrize("name", BOTH)
 def test_the_same_expression_in_numpy(name):
-    np.testing.assert_allclose(told(BOTH[name]), BOTH[name](VALUES), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(computed(BOTH[name]), BOTH[name](VALUES), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_same_expression_in_numpy(name):
     ],
 )
 def test_what_reads_otherwise(ours, numpys):
-    np.testing.assert_allclose(told(ours), numpys, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(computed(ours), numpys, rtol=1e-5, atol=1e-6)
 
 
 def test_halves_are_rounded_to_even_and_wide_numbers_stay_wide():
@@ -65,9 +65,9 @@ def test_halves_are_rounded_to_even_and_wide_numbers_stay_wide():
     third = work.given("values").cast("wide") * 0 + 1 / 3
     assert third.wide and (1 - third).wide and maximum(third, 0).wide and where(third > 0, third, 0).wide
     assert not (third > 0).wide and not third.cast("float").wide
-    assert told(lambda x: ((x.cast("wide") * 0 + 1 / 3) - 1 / 3).cast("float")).max() == 0
-    assert told(lambda x: ((x * 0 + 1 / 3).cast("wide") - 1 / 3).cast("float")).max() > 1e-9
-    assert told(lambda x: (x * 0 + 2.5).rounded())[0, 0] == 2
+    assert computed(lambda x: ((x.cast("wide") * 0 + 1 / 3) - 1 / 3).cast("float")).max() == 0
+    assert computed(lambda x: ((x * 0 + 1 / 3).cast("wide") - 1 / 3).cast("float")).max() > 1e-9
+    assert computed(lambda x: (x * 0 + 2.5).rounded())[0, 0] == 2
 
 
 def test_equal_constants_are_stored_once_and_names_do_not_meet_a_networks():

@@ -1,4 +1,4 @@
-"""Networks exported elsewhere as graphs of ours: enlarging, grafting, joined layers, and what they cost."""
+"""Networks exported elsewhere as graphs: enlarging, grafting, joined layers, and their operations."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_what_is_pooled_once_is_not_pooled_again() -> None:
     assert sum(node.output[0] == "stage1.avg" for node in model.graph.node) == 1
 
 
-def test_a_source_gives_places_that_share_a_tap() -> None:
+def test_a_source_gives_places_that_share_a_layer() -> None:
     graph = with_image_input(small((10, 8)), SPEC, (10, 8)).SerializeToString()
     source = Source("theirs", graph, SPEC, TAPS, "stage2", "0" * 64)
     places = [("stage1+stage2", "grid2"), ("stage2", "grid2"), ("stage2", "avg"), ("stage1+stage2", "avg")]
@@ -184,13 +184,13 @@ def test_products_cost_their_inner_side_for_every_output() -> None:
 
 
 def test_products_after_a_reshape_are_counted_too() -> None:
-    """Attention: heads are parted with the number of images read from the tensor itself."""
+    """Attention: heads are split by the number of images read from the tensor itself."""
     builder = empty(11, 8)
     shape = builder.add("Shape", "x", name="shape", end=1)
     heads = builder.add("Concat", shape, builder.constant("heads", np.array([11, 2, 4])), name="to", axis=0)
-    parted = builder.add("Reshape", "x", heads, name="parted")
-    rows = builder.add("Transpose", parted, name="queries", perm=[0, 2, 1, 3])
-    keys = builder.add("Transpose", parted, name="keys", perm=[0, 2, 3, 1])
+    split = builder.add("Reshape", "x", heads, name="split")
+    rows = builder.add("Transpose", split, name="queries", perm=[0, 2, 1, 3])
+    keys = builder.add("Transpose", split, name="keys", perm=[0, 2, 3, 1])
     builder.add("MatMul", rows, keys, name="likeness")
     assert flops_of(builder.model(["likeness"])) == 2 * 2 * 11 * 11 * 4
 

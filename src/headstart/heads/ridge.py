@@ -40,8 +40,8 @@ class RidgeHead(AffineHead):
 
     ``strengths``, penalties per image on standardised features, are compared by leave-one-out squared error:
     one eigendecomposition of the smaller Gram matrix gives the residuals (y - f) / (1 - h) at every strength,
-    exactly. The temperature is fitted to the leave-one-out scores. Where images have several rows or
-    clusters, folds of whole clusters are left out instead, as exactly.
+    exactly. The temperature is fitted to the leave-one-out scores. Where rows come in clusters, folds of
+    whole clusters are left out instead, also exactly.
 
     >>> rng = np.random.default_rng(0)
     >>> features = rng.normal(size=(40, 3)).astype(np.float32) + np.repeat([[0.0], [4.0]], 20, axis=0)

@@ -17,8 +17,8 @@ __all__ = ["Training", "class_weights", "one_hot"]
 
 Rows = NDArray[np.intp]
 
-_FOLDS = 500  # up to as many clusters, each is a fold
-_FOLD_ROWS = 50  # rows per fold with more: small folds cost little and are close to leave-one-out
+_FOLDS = 500  # with at most this many clusters, each is a fold
+_FOLD_ROWS = 50  # rows per fold otherwise: small folds cost little and are close to leave-one-out
 
 
 @dataclass(frozen=True)
