@@ -61,8 +61,7 @@ def reliability(
     n_images = len(true)
     ece = sum(one.accuracy.n * abs(one.accuracy.value - one.confidence) for one in bins) / n_images
     # Brier. Verification of Forecasts Expressed in Terms of Probability. Monthly Weather Review 78, 1950,
-    # doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2: from 0 (certain and correct) to 2 (certain and
-    # wrong)
+    # doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2; 0 if certain and correct, 2 if certain and wrong
     misses = table.copy()
     misses[np.arange(n_images), true] -= 1
     brier = float((misses**2).sum(axis=1).mean())

@@ -154,10 +154,10 @@ def paired(
 def clustered_difference(
     correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], clusters: NDArray[np.generic]
 ) -> Difference:
-    """Accuracy of a minus accuracy of b on the same images, which come in groups.
+    """Accuracy of a minus accuracy of b on the same images, which come in clusters.
 
-    Inputs as in `paired_difference`. Neither is the interval narrower nor the p-value smaller than there. A
-    single group says nothing about others: the interval is [-1, 1] and p is 1.
+    Inputs as in `paired_difference`; neither is the interval narrower nor the p-value smaller than there. A
+    single cluster says nothing about others: the interval is [-1, 1] and p is 1.
 
     >>> groups = np.repeat(np.arange(10), 9)
     >>> a = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 8, 9, 9, 7, 9, 8], 9)
@@ -169,17 +169,19 @@ def clustered_difference(
     first, codes = _checked("correct_a", correct_a, clusters)
     second, _ = _checked("correct_b", correct_b, clusters)
     alone = paired_difference(first, second)
-    # The variance of the mean difference is taken between whole groups with the CR2 correction, which for a
-    # mean is 1 / (1 - share) on the squared sum of a group that holds this share of the images, with
-    # Student's t and Bell and McCaffrey's degrees of freedom: n_groups - 1 for groups of one size, fewer for
-    # others. (Bias Reduction in Standard Errors for Linear Regression with Multi-Stage Samples. Survey
-    # Methodology 28, 2002, pages 169-181. Imbens and Kolesar. Robust Standard Errors in Small Samples: Some
-    # Practical Advice. Review of Economics and Statistics 98, 2016, doi:10.1162/REST_a_00552.) With several
+    # The variance of the mean difference is taken between whole clusters with the CR2 correction, which for a
+    # mean is 1 / (1 - share) on the squared sum of a cluster that holds this share of the images, with
+    # Student's t and Bell and McCaffrey's degrees of freedom: n_clusters - 1 for clusters of one size, fewer for
+    # others (Bias Reduction in Standard Errors for Linear Regression with Multi-Stage Samples. Survey
+    # Methodology 28, 2002, pages 169-181; Imbens and Kolesar. Robust Standard Errors in Small Samples: Some
+    # Practical Advice. Review of Economics and Statistics 98, 2016, doi:10.1162/REST_a_00552). With several
     # draws, the variance between draws is added, and the degrees of freedom are at most n_draws - 1, as in
-    # `paired_difference`. A few images on which a and b disagree contain almost no information about groups.
-    # So the interval of `paired_difference` is widened by the design effect that `clustered_score` assumes
-    # for as many mistakes, and the wider of the two arms counts on either side. If a beats b, or b a, on
-    # every single image, each group is a coin, and p is that of all coins falling on one side.
+    # `paired_difference`.
+    #
+    # A few images on which a and b disagree contain almost no information about clusters. So the interval of
+    # `paired_difference` is widened by the design effect that `clustered_score` assumes for as many mistakes,
+    # and the wider of the two arms counts on either side. If a beats b, or b a, on every single image, each
+    # cluster is a coin, and p is that of all coins falling on one side.
     gain, sizes = first.astype(np.float64) - second, np.bincount(codes)
     value, n_images = alone.value, alone.n
     if len(sizes) == 1:

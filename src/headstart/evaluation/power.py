@@ -40,9 +40,11 @@ def images_to_settle(
             raise SettingError(f"{name} is {chance!r}, expected a number between 0 and 1; leave it out")
     # Connor. Sample Size for Testing Differences in Proportions for the Paired-Sample Design. Biometrics 43,
     # 1987, doi:10.2307/2531961, page 209; Miettinen. The Matched Pairs Design in the Case of All-or-None
-    # Responses. Biometrics 24, 1968, doi:10.2307/2528039: ((z[1 - alpha / 2] sqrt(s) + z[power] sqrt(s - d **
-    # 2)) / d) ** 2 with s the share of images on which exactly one is correct and d its part for a less its
-    # part for b; and at least so many that a run of such images, all for one side, would be significant.
+    # Responses. Biometrics 24, 1968, doi:10.2307/2528039:
+    #     ((z[1 - alpha / 2] sqrt(s) + z[power] sqrt(s - d ** 2)) / d) ** 2
+    # with s the share of images on which exactly one is correct and d its part for a less its part for b; and at
+    # least so many that a run of such images, all for one side, would be significant.
+    #
     # Exact McNemar is a little more conservative than the chi-squared test behind the formula: with this many
     # images it finds the difference in 75 to 80 of 100 studies at the defaults (exact figures; nearer 80 the
     # more images). The result says how large a test set is worth collecting, no more: it takes the observed

@@ -44,14 +44,17 @@ def resampled_difference(gains: NDArray[np.floating], n_train: int, n_test: int,
     # Nadeau and Bengio. Inference for the Generalization Error. Machine Learning 52, 2003,
     # doi:10.1023/A:1024068626366 (the corrected resampled t-test). Bouckaert and Frank. Evaluating the
     # Replicability of Significance Tests for Comparing Learning Algorithms. PAKDD 2004,
-    # doi:10.1007/978-3-540-24775-3_3 (over the folds of all repeats). Folds share images, so their gains vary
-    # together and the plain t-test finds differences that do not exist. The variance of the mean is (1 /
-    # n_folds + n_test / n_train) times that of the gains, with Student's t and n_folds - 1 degrees of
-    # freedom; more repeats cannot bring it below n_test / n_train times. The correction is a heuristic
-    # without a proof, and the one that keeps false positives near their nominal rate. The result is about the
-    # procedure on data like these. Single predictions vary, so the error is at least sqrt(g (1 - g) /
-    # n_images), g being the size of the mean gain. Where gains are equal in all folds, most often 0, it is
-    # that of Wilson's interval for a share of g among n_images, which has a width at 0 and 1 too.
+    # doi:10.1007/978-3-540-24775-3_3 (over the folds of all repeats).
+    #
+    # Folds share images, so their gains vary together and the plain t-test finds differences that do not exist.
+    # The variance of the mean is (1 / n_folds + n_test / n_train) times that of the gains, with Student's t and
+    # n_folds - 1 degrees of freedom; more repeats cannot bring it below n_test / n_train times. The correction is
+    # a heuristic without a proof, and the one that keeps false positives near their nominal rate. The result is
+    # about the procedure on data like these.
+    #
+    # Single predictions vary, so the error is at least sqrt(g (1 - g) / n_images), with g the size of the mean
+    # gain. Where gains are equal in all folds, most often 0, it is that of Wilson's interval for a share of g
+    # among n_images, which has a width at 0 and 1, too.
     n_folds, value = len(fold_gains), float(fold_gains.mean())
     spread = float(fold_gains.var(ddof=1)) * (1 / n_folds + n_test / n_train)
     if np.ptp(fold_gains) == 0:
