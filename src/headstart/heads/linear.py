@@ -17,9 +17,7 @@ __all__ = ["LinearHead"]
 _STRENGTHS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
 _FALLBACK = 0.1  # where a class has one image, and nothing can be held out
 _MANY = 5_000  # images from which one held-out tenth is as informative as folds
-_ENOUGH = (
-    10_000  # images that decide the strength: like a prior's precision it does not depend on their number
-)
+_ENOUGH = 10_000  # images that decide the strength, which is a prior's precision: more do not change it
 _SAMPLE = 8  # rows per feature, enough to estimate second moments
 _SEARCH, _FINAL = 1e-3, 1e-5  # where a solve stops: the largest gradient, in whitened coordinates
 
@@ -58,7 +56,7 @@ class LinearHead(AffineHead):
         if watch is not None:
             held, held_codes = self._watched(watch)
             tracker = _Tracker(span.inside(standardise(held)), held_codes)
-        zero = np.zeros_like(near)  # from zero, so that the curve starts at zero weights
+        zero = np.zeros_like(near)  # so that the curve starts at zero weights
         solution = _solve(_Problem.of(training, strength), zero, _FINAL, pivot=near, tracker=tracker)
         self.chosen_ = {"strength": strength}
         self.curve_ = tracker.curve() if tracker else None

@@ -41,10 +41,8 @@ class MLPHead(Head):
         if min(units, epochs, patience, batch_size) < 1 or not 0 <= dropout < 1 or not learning_rate > 0:
             raise SettingError(
                 f"units {units}, epochs {epochs}, patience {patience}, batch_size {batch_size}, "
-                f"dropout {dropout}, "
-                f"learning_rate {learning_rate} are not all possible, expected counts of at least 1, "
-                "dropout in [0, 1) "
-                "and a rate above 0"
+                f"dropout {dropout}, learning_rate {learning_rate} are not all possible, expected counts of at "
+                "least 1, dropout in [0, 1) and a rate above 0"
             )
         self.units, self.dropout, self.epochs, self.patience = units, dropout, epochs, patience
         self.learning_rate, self.batch_size = learning_rate, batch_size
