@@ -296,3 +296,13 @@ def test_wrong_input_gets_one_sentence():
         clustered_difference(right, np.ones((2, 4), bool), groups)
     with pytest.raises(SettingError, match="level is 95, expected"):
         clustered_score(right, groups, 95)
+
+
+def test_copies_do_not_narrow_the_interval_of_the_mean_over_draws() -> None:
+    """Several deals of folds, answered independently, over images that are listed twice each."""
+    rng = np.random.default_rng(0)
+    once = rng.random((3, 300)) < 0.55
+    twice, groups = np.concatenate([once, once], axis=1), np.tile(np.arange(300), 2)
+    found, alone = clustered_score(twice, groups), wilson(once.mean() * 300, 300)
+    assert found.value == pytest.approx(once.mean())
+    assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.05)

@@ -126,14 +126,15 @@ def clustered_score(
     n_images, value = len(mean), float(mean.mean())
     if len(sizes) == 1:
         return Score(value, 0.0, 1.0, n_images)
-    spread = value * (1 - value) / max(n_images - 1, 1)
-    totals = np.bincount(codes, weights=mean - value)
-    between = len(sizes) / (len(sizes) - 1) * float(totals @ totals) / n_images**2
+    # draw by draw: images of one group that always agree do so in each draw, and less in the mean of draws
+    squares = [float(np.square(np.bincount(codes, weights=one - one.mean())).sum()) for one in answers]
+    between = len(sizes) / (len(sizes) - 1) * float(np.mean(squares)) / n_images**2
+    spread = float(np.mean([one.mean() * (1 - one.mean()) for one in answers])) / max(n_images - 1, 1)
     estimated = between / spread if spread else 1.0
     rare = min(value, 1 - value) * n_images
     deff = max(1.0, estimated, _assumed_effect(sizes, rare))
     shared = SHARED if crossed else 1.0
-    counted = int(n_images / shared / deff * _few_groups(n_images, len(sizes), level) ** 2)
+    counted = int(n_images / shared / deff * _few_groups(n_images, len(sizes), level) ** 2 + 1e-6)
     return replace(wilson(value * counted, counted, level), value=value, n=n_images)
 
 
