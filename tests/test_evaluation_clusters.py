@@ -299,7 +299,7 @@ def test_wrong_input_gets_one_sentence():
 
 
 def test_copies_do_not_narrow_the_interval_of_the_mean_over_draws() -> None:
-    """Several deals of folds, answered independently, over images that are listed twice each."""
+    """Several splits into folds, with independent results, over images that are listed twice each."""
     rng = np.random.default_rng(0)
     once = rng.random((3, 300)) < 0.55
     twice, groups = np.concatenate([once, once], axis=1), np.tile(np.arange(300), 2)

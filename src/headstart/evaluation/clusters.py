@@ -119,17 +119,17 @@ def clustered_score(
     >>> round(score.value, 3), round(score.low, 3), round(score.high, 3), score.n
     (0.9, 0.71, 0.971, 90)
     """
-    checked, codes = _checked("correct", correct, clusters)
+    draws, codes = _checked("correct", correct, clusters)
     if not 0 < level < 1:
         raise SettingError(f"level is {level!r}, expected a number between 0 and 1; pass 0.95 for 95 %")
-    mean, sizes = checked.mean(axis=0), np.bincount(codes)
+    mean, sizes = draws.mean(axis=0), np.bincount(codes)
     n_images, value = len(mean), float(mean.mean())
     if len(sizes) == 1:
         return Score(value, 0.0, 1.0, n_images)
-    # draw by draw: images of one group that always agree do so in each draw, and less in the mean of draws
-    squares = [float(np.square(np.bincount(codes, weights=one - one.mean())).sum()) for one in answers]
+    # draw by draw: images of one cluster that always agree do so in each draw, and less in the mean of draws
+    squares = [float(np.square(np.bincount(codes, weights=one - one.mean())).sum()) for one in draws]
     between = len(sizes) / (len(sizes) - 1) * float(np.mean(squares)) / n_images**2
-    spread = float(np.mean([one.mean() * (1 - one.mean()) for one in answers])) / max(n_images - 1, 1)
+    spread = float(np.mean([one.mean() * (1 - one.mean()) for one in draws])) / max(n_images - 1, 1)
     estimated = between / spread if spread else 1.0
     rare = min(value, 1 - value) * n_images
     deff = max(1.0, estimated, _assumed_effect(sizes, rare))
