@@ -104,12 +104,16 @@ class KernelHead(Head):
     def _fit(self, training: Training, watch: Watch | None) -> None:
         plan = self._plan(training)
         setting, temperature = _chosen_setting(self.held_out(training, plan), training, _DEFAULT)
-        self.standardise_, self.gamma_, self.landmarks_ = plan.standardise, plan.gamma, plan.rows[plan.some]
+        self.standardise_, self.gamma_, self.landmarks_ = (
+            plan.standardise,
+            plan.gamma,
+            plan.rows[plan.landmarks],
+        )
         expansion = _nystroem(np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_)))
         targets = one_hot(training.codes, training.n_classes)
         problem = LeastSquares(self._kernel(plan.rows) @ expansion, targets, training.weights)
         weight, bias = problem.solution(setting["strength"])
-        self.chosen_ = {"gamma": plan.gamma, **setting, "landmarks": float(len(plan.some))}
+        self.chosen_ = {"gamma": plan.gamma, **setting, "landmarks": float(len(plan.landmarks))}
         self.weight_ = (expansion.astype(np.float64) @ weight * temperature).astype(np.float32)
         self.bias_ = (bias * temperature).astype(np.float32)
 
@@ -120,11 +124,11 @@ class KernelHead(Head):
         plan = plan or self._plan(training)
         targets = one_hot(training.codes, training.n_classes)
         problem: LeastSquares
-        if len(plan.some) == len(plan.rows):  # every row is a landmark: the kernel is exact
+        if len(plan.landmarks) == len(plan.rows):  # every row is a landmark: the kernel is exact
             kernel = np.exp(-plan.gamma * squared_distances(plan.rows, plan.rows))
             problem = KernelLeastSquares(kernel, targets, training.weights)
         else:
-            self.gamma_, self.landmarks_ = plan.gamma, plan.rows[plan.some]
+            self.gamma_, self.landmarks_ = plan.gamma, plan.rows[plan.landmarks]
             expansion = _nystroem(np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_)))
             problem = LeastSquares(self._kernel(plan.rows) @ expansion, targets, training.weights)
         return _held_out(problem, training, _STRENGTHS)
@@ -187,12 +191,12 @@ class KernelHead(Head):
 
 @dataclass(frozen=True)
 class _Plan:
-    """A kernel fit before its strength is selected; ``rows`` are standardised, ``some`` the landmarks."""
+    """A kernel fit before its strength is selected; ``rows`` are standardised, ``landmarks`` their indices."""
 
     standardise: Standardiser
     gamma: float
     rows: Array
-    some: NDArray[np.intp]
+    landmarks: NDArray[np.intp]
 
 
 def _few(training: Training, rng: np.random.Generator) -> Training:

@@ -58,7 +58,7 @@ def _dark_ink(grey: Tensor) -> Tensor:
     """Invert a page whose ink is light."""
     rest = grey - _pool_mean(grey, _odd(_side(grey) / 3))
     spread = rest.squared().mean().sqrt() + page._EPS
-    border = concatenated(*(rest.line(axis, end) for axis in (0, 1) for end in (0, -1)), axis=0)
+    border = concatenated(*(rest.at(axis, end) for axis in (0, 1) for end in (0, -1)), axis=0)
     tail = (rest.squared() * rest).mean() / (spread.squared() * spread)
     light = tail - page._BORDER_SAYS * border.mean() / spread
     return where(light > 0, 255 - grey, grey)
@@ -106,7 +106,7 @@ def _block_max(values: Tensor, size: Tensor, axis: int) -> Tensor:
     space = values.space
     begins = np.stack([page._edges(size) for size in range(page._WORK_PX + 1)]).astype(np.float32)
     edges = space.constant(begins).take(size, 0)
-    starts, ends = edges.part(0, 0, page._BLOCKS), edges.part(0, 1, page._BLOCKS + 1)
+    starts, ends = edges.slice(0, 0, page._BLOCKS), edges.slice(0, 1, page._BLOCKS + 1)
     longest = -(-page._WORK_PX // page._BLOCKS)
     within = minimum(space.arange(longest), maximum(ends - starts - 1, 0).column())
     places = starts.column() + within  # (blocks, longest), the last repeated
@@ -191,7 +191,7 @@ def _running_max(values: Tensor, window: Tensor, axis: int) -> Tensor:
     covered: Tensor = space.number(1)
     for _ in range(_MAX_ROUNDS):
         shift = minimum(covered, window - covered)
-        line = maximum(line.part(axis, 0, length - shift), line.part(axis, shift, length))
+        line = maximum(line.slice(axis, 0, length - shift), line.slice(axis, shift, length))
         length, covered = length - shift, covered + shift
     return line
 

@@ -45,7 +45,7 @@ def with_preparation(
     pixels = prepared(space.given(IMAGE), spec)
     batch = {name: f"{name}.batch" for name in (value.name for value in model.graph.output)}
     space.builder.graft(_renamed(model, batch), {INPUT: pixels.name})
-    flat = space.places(-1).name
+    flat = space.integers(-1).name
     for name, inner in batch.items():
         space.builder.add("Reshape", inner, flat, name=name)
     whole: bytes = _sized(space.builder.model(list(batch), metadata), model).SerializeToString()
@@ -68,7 +68,7 @@ def prepared(image: Tensor, spec: InputSpec) -> Tensor:
     pixels = _grey(colours) if spec.channels == 1 else colours.transpose(2, 0, 1)  # (c, h, w)
     fitted = _POLICIES[spec.policy](pixels, spec)
     whole = fitted.transpose(1, 2, 0).cast("byte")
-    return whole.space.add("Unsqueeze", whole, whole.space.places(0))
+    return whole.space.add("Unsqueeze", whole, whole.space.integers(0))
 
 
 def _workspace(*, wide: bool) -> Workspace:
@@ -226,10 +226,10 @@ def _rounded(upper: Tensor, lower: Tensor) -> Tensor:
 def _border_colour(pixels: Tensor) -> Tensor:
     """Median of the outermost pixels, channel by channel, by counting: (c, 1, 1)."""
     space = pixels.space
-    sides: Sequence[Tensor] = [pixels.line(axis, end) for axis in (1, 2) for end in (0, -1)]
+    sides: Sequence[Tensor] = [pixels.at(axis, end) for axis in (1, 2) for end in (0, -1)]
     border = concatenated(*sides, axis=1)  # (c, n), n even
     levels = space.constant(np.arange(256, dtype=np.float32)[:, None])
-    up_to = (space.add("Unsqueeze", border, space.places(1)) <= levels).sum(2)  # (c, 256)
+    up_to = (space.add("Unsqueeze", border, space.integers(1)) <= levels).sum(2)  # (c, 256)
     half = border.size(1) / 2
     middle = [(up_to <= place).sum(1) for place in (half - 1, half)]
     return ((middle[0] + middle[1]) / 2).floor().reshape(-1, 1, 1)

@@ -76,19 +76,19 @@ class Workspace:
             return value
         return self.constant(np.array(value, np.float64 if wide else np.float32))
 
-    def places(self, *values: int) -> Tensor:
+    def integers(self, *values: int) -> Tensor:
         """Whole numbers for axes, ends and shapes, int64."""
         return self.constant(np.array(values, np.int64))
 
     def sizes(self, *values: Number | Tensor) -> Tensor:
         """A shape of which some sizes are only known when the graph runs."""
         if not any(isinstance(value, Tensor) for value in values):
-            return self.places(*(int(value) for value in values))  # type: ignore[arg-type]
-        one = self.places(1)
+            return self.integers(*(int(value) for value in values))  # type: ignore[arg-type]
+        one = self.integers(1)
         parts = [
             self.add("Reshape", value.cast("int"), one)
             if isinstance(value, Tensor)
-            else self.places(int(value))
+            else self.integers(int(value))
             for value in values
         ]
         return self.add("Concat", *parts, axis=0)
@@ -199,7 +199,7 @@ class Tensor:
         return self._reduced("ReduceMax", axes, keep)
 
     def _reduced(self, operator: str, axes: tuple[int, ...], keep: bool) -> Tensor:
-        over = [self.space.places(*axes)] if axes else []
+        over = [self.space.integers(*axes)] if axes else []
         return self.space.add(operator, self, *over, keepdims=int(keep))
 
     def reshape(self, *sizes: Number | Tensor) -> Tensor:
@@ -212,14 +212,14 @@ class Tensor:
 
     def column(self) -> Tensor:
         """(n,) as (n, 1)."""
-        return self.space.add("Unsqueeze", self, self.space.places(1))
+        return self.space.add("Unsqueeze", self, self.space.integers(1))
 
-    def part(self, axis: int, start: Number | Tensor, end: Number | Tensor) -> Tensor:
+    def slice(self, axis: int, start: Number | Tensor, end: Number | Tensor) -> Tensor:
         """Slice of an axis, from ``start`` to before ``end``."""
         space = self.space
-        return space.add("Slice", self, space.sizes(start), space.sizes(end), space.places(axis))
+        return space.add("Slice", self, space.sizes(start), space.sizes(end), space.integers(axis))
 
-    def line(self, axis: int, index: int) -> Tensor:
+    def at(self, axis: int, index: int) -> Tensor:
         """Values at one index of an axis, which disappears; -1 is the last."""
         place = self.space.constant(np.array(index, np.int64))
         return self.space.add("Gather", self, place, axis=axis)
