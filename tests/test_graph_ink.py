@@ -31,7 +31,7 @@ def drawn(height: int, width: int, seed: int, paper: int = 225, pen: int = 50) -
     draw = ImageDraw.Draw(sheet)
     for _ in range(3):
         ends = (rng.uniform(0.2, 0.8, 4) * [width, height, width, height]).astype(int).tolist()
-        draw.at(ends, fill=pen, width=max(1, min(height, width) // 20))
+        draw.line(ends, fill=pen, width=max(1, min(height, width) // 20))
     light = np.linspace(1, 0.8, width)
     return (np.asarray(sheet) * light + rng.normal(0, 3, (height, width))).clip(0, 255).astype(np.uint8)
 
