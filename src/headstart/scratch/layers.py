@@ -63,59 +63,25 @@ class Layer(ABC):
         self._buffers = _Buffers()
 
     def build(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> Shape:
-        """Draw the weights for inputs of this shape.
+        """Draw the weights for one image's input of this shape; the shape of its output.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            Shape of one image's input, without the batch axis.
-        rng : numpy.random.Generator
-            Source of the initial weights.
-        dtype : dtype
-            Float type of weights and gradients.
-
-        Returns
-        -------
-        tuple of int
-            Shape of one image's output.
-
-        Raises
-        ------
-        ShapeError
-            If the layer cannot take inputs of this shape.
+        ShapeError if the layer cannot take inputs of this shape.
         """
         return shape
 
     @abstractmethod
     def forward(self, x: Array, training: bool) -> Array:
-        """Compute the outputs of a batch; with ``training`` keep what `backward` uses.
+        """Outputs (n_images, *output_shape) of a batch (n_images, *input_shape), C-contiguous.
 
-        Parameters
-        ----------
-        x : ndarray of shape (n_images, *input_shape), float, C-contiguous
-            One batch.
-        training : bool
-            Whether `backward` will follow and dropout drops.
-
-        Returns
-        -------
-        ndarray of shape (n_images, *output_shape), float
-            Overwritten by the next call.
+        With ``training``, dropout drops and the layer keeps what `backward` uses. The next call overwrites the
+        result.
         """
 
     @abstractmethod
     def backward(self, grad: Array) -> Array:
-        """Compute the gradient for the inputs of the last training batch from that for its outputs.
+        """Gradient for the inputs of the last training batch, from the gradient for its outputs.
 
-        Parameters
-        ----------
-        grad : ndarray of shape (n_images, *output_shape), float, C-contiguous
-            Gradient of the loss for the outputs.
-
-        Returns
-        -------
-        ndarray of shape (n_images, *input_shape), float
-            Gradient of the loss for the inputs; overwritten by the next call.
+        Both are of the loss and shaped like a batch; the next call overwrites the result.
         """
 
 
