@@ -50,10 +50,12 @@ def images_to_settle(
     # more images). The result says how large a test set is worth collecting, no more: it takes the observed
     # difference as the true one (Hoenig and Heisey. The Abuse of Power. American Statistician 55, 2001,
     # doi:10.1198/000313001300339897).
-    apart, gap = min((only_a + only_b) / n_images, 1.0), abs(only_a - only_b) / n_images
+    discordant, gap = min((only_a + only_b) / n_images, 1.0), abs(only_a - only_b) / n_images
     if gap == 0:
         return None
-    root = float(ndtri(1 - alpha / 2)) * sqrt(apart) + float(ndtri(power)) * sqrt(max(apart - gap**2, 0.0))
+    root = float(ndtri(1 - alpha / 2)) * sqrt(discordant) + float(ndtri(power)) * sqrt(
+        max(discordant - gap**2, 0.0)
+    )
     shortest_run = ceil(1 - log2(alpha))  # twice a half to this power is at most alpha
-    needed = ceil(max((max(root, 0.0) / gap) ** 2, shortest_run / apart))
+    needed = ceil(max((max(root, 0.0) / gap) ** 2, shortest_run / discordant))
     return needed if needed <= MOST_IMAGES else None

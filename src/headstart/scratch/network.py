@@ -1,6 +1,6 @@
 """A network of layers in NumPy: forward, backward, one step of learning, and weights by name.
 
-All weights lie in one flat vector and all gradients in another, in the order of the layers, so what is
+All weights are in one flat vector and all gradients in another, in the order of the layers, so what is
 frozen is a prefix and what learns is a suffix.
 """
 

@@ -27,7 +27,7 @@ _KINDS = {
 
 
 class Workspace:
-    """Makes tensors in a builder; a prefix keeps their names apart from a network's.
+    """Makes tensors in a builder; a prefix separates their names from a network's.
 
     ``wide`` says whether the runtime computes float64 as such; OpenVINO makes float32 of it.
 
