@@ -1,8 +1,7 @@
-"""A compact descriptor of what an image looks like, by which copies of it are recognised.
+"""A compact descriptor of how an image looks, by which copies of it are recognised.
 
-In: thumbnails. Out: 256 bytes per image, and similarities between them. It is apart from `duplicates`, which
-needs both images at hand: a descriptor can be stored in a model folder, without the image. Nothing is decoded
-here.
+It is apart from `duplicates`, which compares two images: a descriptor (256 bytes) can be stored in a model
+folder, without the image.
 """
 
 from __future__ import annotations
@@ -44,10 +43,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """Descriptors of images.
+    """Descriptors of images: ``values`` int8 (n_images, 256), all 0 for a featureless image.
 
-    ``values`` int8 (n_images, 256) are all 0 for a featureless image; ``kinds`` uint8 (n_images,) are
-    positions in `LIMITS`.
+    ``kinds`` uint8 (n_images,) are positions in `LIMITS`.
     """
 
     values: NDArray[np.int8]
@@ -55,30 +53,15 @@ class Looks:
 
 
 def look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
-    """Describe images.
+    """Describe thumbnails (n_images, THUMB_PX, THUMB_PX, 3); ``tiny`` marks images of at most 64 px a side.
 
-    Parameters
-    ----------
-    thumbs : ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
-        Every image, squished.
-    tiny : ndarray of shape (n_images,), bool
-        Images of at most 64 px a side: honest ones look alike at that size.
-
-    Returns
-    -------
-    Looks
-
-    Notes
-    -----
     The 16 x 16 lowest coefficients of the cosine transform of the luminance, each times its spatial
-    frequency (the spectrum of natural images falls as its inverse, so that all coefficients count alike),
+    frequency (the spectrum of natural images falls as its inverse, so all coefficients get similar weights),
     scaled to unit length and quantised. Brightness and contrast cancel; the mean is left out.
 
-    Examples
-    --------
     >>> photos = np.random.default_rng(0).integers(0, 200, (2, 32, 32, 3)).astype(np.uint8)
-    >>> seen = look_at(photos, np.zeros(2, bool))
-    >>> seen.values.shape, seen.kinds.tolist()
+    >>> described = look_at(photos, np.zeros(2, bool))
+    >>> described.values.shape, described.kinds.tolist()
     ((2, 256), [0, 0])
     """
     parts = [_look_at(thumbs[i : i + _ROWS], tiny[i : i + _ROWS]) for i in range(0, len(thumbs), _ROWS)]
@@ -102,20 +85,13 @@ def _look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
 
 
 class Matcher:
-    """Finds which of the images described before an image is a copy of.
+    """Finds of which known image an image is a copy.
 
-    Parameters
-    ----------
-    known : Looks
-        Of the images described before.
-
-    Notes
-    -----
-    A copy is at least as similar as `LIMITS` says for the stricter kind of the two. Images that share a
-    frame, a letterbox or a form are alike without being copies, so 1 - similarity must also be at most half
-    of what it is between the original and its sixth nearest neighbour among those known. For photos a small
-    crop is allowed for: the image is shifted and stretched, by a pixel of the thumbnail or so, to fit the
-    five most similar ones. Time O(n_images * n_known); memory O(n_known).
+    The similarity of a copy is at least the larger of the two `LIMITS`. Images that share a frame, a letterbox
+    or a form are similar without being copies, so 1 - similarity must also be at most half of what it is between
+    the original and its sixth nearest neighbour among the known images. Photos may be slightly cropped: the image
+    is shifted and stretched by about a pixel of the thumbnail to fit the five most similar ones.
+    Time O(n_images * n_known); memory O(n_known).
     """
 
     def __init__(self, known: Looks) -> None:
@@ -124,19 +100,7 @@ class Matcher:
         self._crowds = np.full(len(self._kinds), np.nan, np.float32)
 
     def copies(self, thumbs: Images, tiny: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """For each image the place of its original among those known, -1 where there is none.
-
-        Parameters
-        ----------
-        thumbs : ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
-            Every image, squished.
-        tiny : ndarray of shape (n_images,), bool
-            Images of at most 64 px a side.
-
-        Returns
-        -------
-        ndarray of shape (n_images,), int
-        """
+        """For each image, described as for `look_at`, the position of its original, -1 if there is none."""
         found = np.full(len(thumbs), -1, np.intp)
         if not len(self._kinds):
             return found
@@ -172,7 +136,7 @@ class Matcher:
         return best
 
     def _needed_in_crowd(self, columns: NDArray[np.intp]) -> Array:
-        """Half-way from the similarity of honest images here to 1."""
+        """Half-way from the similarity of distinct images here to 1."""
         unknown = np.unique(columns[np.isnan(self._crowds[columns])])
         rank = min(_CROWD, len(self._kinds) - 1)
         for start in range(0, len(unknown), _ROWS):
@@ -185,7 +149,7 @@ class Matcher:
 def _likely(
     alike: Array, images: NDArray[np.intp], known: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For each of these images the few known ones that it may be a crop of."""
+    """For each of these images the few known ones of which it may be a crop."""
     some = alike[np.ix_(images, known)]
     n_tried = min(_TRIED, len(known))
     nearest = np.argpartition(-some, n_tried - 1, axis=1)[:, :n_tried]
@@ -217,7 +181,7 @@ def _coefficients(grey: Array) -> Array:
 
 
 def _described(grey: Array) -> tuple[Array, Array]:
-    """Unit vectors, and the root mean square of the coefficients before."""
+    """Unit vectors, and the root mean square of the coefficients before scaling."""
     vectors = _coefficients(grey)
     return _unit(vectors), np.asarray(np.sqrt((vectors**2).mean(axis=1)), np.float32)
 
@@ -228,7 +192,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def _terms(vectors: Array) -> Array:
-    """Effective number of coefficients: the participation ratio of unit vectors; 0 of a vector of zeros."""
+    """Effective number of coefficients: the participation ratio of unit vectors; 0 for a vector of zeros."""
     fourth = np.square(np.square(vectors)).sum(axis=1)
     return np.asarray(np.divide(1, fourth, out=np.zeros_like(fourth), where=fourth > 0), np.float32)
 
@@ -244,7 +208,7 @@ def _fitted(grey: Array, targets: Array) -> Array:
 
 
 def _step(grey: Array, targets: Array) -> Array:
-    """Shift down, stretch down, shift across, stretch across, in px, that fit best to first order."""
+    """The best vertical shift and stretch, and horizontal shift and stretch, in px, to first order."""
     down, across = np.gradient(grey, axis=1), np.gradient(grey, axis=2)
     terms = np.stack([grey, down, down * _PLACE[:, None], across, across * _PLACE], axis=1)
     rows = _coefficients(terms.astype(np.float32))  # (n, 5, 256)
@@ -259,7 +223,7 @@ def _step(grey: Array, targets: Array) -> Array:
 
 
 def _moved(grey: Array, moves: Array) -> Array:
-    """Images sampled at moved places, bilinear; what lies outside repeats the border."""
+    """Images sampled at moved positions, bilinear, with the border repeated outside."""
     base = np.arange(THUMB_PX, dtype=np.float32)
     down = _sampling(base + moves[:, :1] + moves[:, 1:2] * _PLACE)
     across = _sampling(base + moves[:, 2:3] + moves[:, 3:] * _PLACE)
@@ -267,7 +231,7 @@ def _moved(grey: Array, moves: Array) -> Array:
 
 
 def _sampling(places: Array) -> Array:
-    """Matrices that read pixels at fractional places, (n, THUMB_PX, THUMB_PX)."""
+    """Matrices that read pixels at fractional positions, (n, THUMB_PX, THUMB_PX)."""
     places = places.clip(0, THUMB_PX - 1)
     weights = (1 - abs(places[..., None] - np.arange(THUMB_PX))).clip(0)
     return np.asarray(weights, np.float32)

@@ -1,8 +1,4 @@
-"""What is wrong with a dataset: leaks, duplicates, label names, broken files, imbalance, mixed polarity.
-
-In: a Dataset. Out: a Checkup of plain values with its remarks, the worst first. Imports our data
-modules and records only. Called by the command line and by recipes.
-"""
+"""What is wrong with a dataset: leaks, duplicates, label names, broken files, imbalance, mixed polarity."""
 
 from __future__ import annotations
 
@@ -40,8 +36,8 @@ OnImage = Callable[[int, int], None]
 class Pair:
     """Two images that are the same, ``exact``, or nearly, ``near``; similarity at most 1.
 
-    ``first`` and ``second`` are paths, or ``image 17`` for the one at place 17 of an array; ``places``
-    are where they stand in the dataset.
+    ``first`` and ``second`` are paths, or ``image 17`` for position 17 of an array; ``places`` are their positions
+    in the dataset.
     """
 
     first: str
@@ -60,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Width and height of the images with least, median and most pixels; how many sizes there are."""
+    """Width and height of the images with the fewest, median and most pixels; number of distinct sizes."""
 
     smallest: tuple[int, int]
     median: tuple[int, int]
@@ -70,13 +66,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Checkup:
-    """What `examine` found.
+    """The result of `examine`.
 
-    ``counts`` goes by split, or ``all``, then class. ``sizes_px`` is None, and ``modes`` and
-    ``formats`` are empty, where files were not opened. ``imbalance`` is the number of images of the
-    largest class over that of the smallest one that has any, in the training split where there is one.
-    ``polarity`` counts the grey images that were looked at.
-    ``remarks`` are sentences, the worst first; none where nothing is wrong.
+    ``counts`` are by split, or ``all``, then by class. ``sizes_px`` is None, and ``modes`` and ``formats`` are empty,
+    if files were not opened. ``imbalance`` is the number of images of the largest class over that of the smallest
+    non-empty one, in the training split if there is one. ``polarity`` counts the grey images examined. ``remarks``
+    are sentences, the most serious first.
     """
 
     dataset: str
@@ -94,34 +89,12 @@ class Checkup:
 
 
 def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = None) -> Checkup:
-    """Find what is wrong with a dataset before anything is learnt from it.
+    """Find what is wrong with a dataset, all splits at once.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits at once, or leaks between them cannot be seen.
-    near : bool, default=True
-        Look at every picture, for near duplicates, sizes, modes and polarity. Without
-        it no file is opened.
-    on_image : callable, optional
-        Called with the number of images done and of all.
+    With ``near``, every image is decoded (in threads, JPEG at a reduced scale), for near duplicates, sizes, modes
+    and polarity: O(n_images ** 2) in matrix products; MissingDataError or BrokenDataError if a file cannot be
+    read. Without it no file is opened. ``on_image`` gets the numbers of images done and of all.
 
-    Returns
-    -------
-    Checkup
-
-    Raises
-    ------
-    MissingDataError, BrokenDataError
-        If ``near`` and a file is gone, has changed or cannot be decoded.
-
-    Notes
-    -----
-    Files are decoded in threads, JPEG at a small scale. Near duplicates take O(n_images ** 2)
-    in matrix products. No randomness.
-
-    Examples
-    --------
     >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
     >>> pixels[12] = pixels[3]
     >>> labels = np.repeat(["cat", "dog"], 10)
@@ -167,7 +140,7 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
 
 
 class _Looks:
-    """What is seen of the images themselves: headers, thumbnails, polarity."""
+    """Properties of the images themselves: headers, thumbnails, polarity."""
 
     def __init__(self, dataset: Dataset, *, near: bool, on_image: OnImage | None) -> None:
         self.sizes_px: NDArray[np.int64] = np.zeros((0, 2), np.int64)
@@ -182,12 +155,12 @@ class _Looks:
 
     @property
     def tiny(self) -> NDArray[np.bool_]:
-        """Images of at most so many pixels a side that honest ones look alike."""
+        """Images so small that distinct ones look alike."""
         longest: NDArray[np.int64] = self.sizes_px.max(axis=1)
         return longest <= _TINY_PX
 
     def sizes(self) -> Sizes | None:
-        """Sum up the sizes; None where none was looked at."""
+        """Summary of the sizes; None if no image was decoded."""
         if not len(self.sizes_px):
             return None
         ordered = self.sizes_px[np.argsort(self.sizes_px.prod(axis=1), kind="stable")]
@@ -235,7 +208,7 @@ def _opened(files: ImageStore) -> Iterator[tuple[Header, Images]]:
 
 
 def _polarity(pixels: Images) -> list[str]:
-    """Judge the grey images among some: the inside is darker or lighter than an even border."""
+    """Classify the grey images: the inside is darker or lighter than a uniform border."""
     grey = pixels[(np.ptp(pixels, axis=3) <= 8).all(axis=(1, 2))][..., 0].astype(np.float32)
     if not len(grey):
         return []
@@ -279,7 +252,7 @@ def _label_problems(dataset: Dataset, counts: Mapping[str, Mapping[str, int]]) -
 
 
 def _same_words(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair names that differ by case, spaces, hyphens or plural; single letters are names of their own."""
+    """Pairs of names that differ in case, spaces, hyphens or plural only; single letters never match."""
     known: dict[str, list[str]] = {}
     for name in names:
         bare = "".join(letter for letter in name.casefold() if letter not in " -_")
@@ -333,7 +306,7 @@ def _file_remarks(unreadable: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _learnt_from(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, Mapping[str, int]]:
-    """The split that is learned from and its counts: ``train`` where there is one, else the first."""
+    """The training split and its counts: ``train`` if there is one, else the first."""
     split = "train" if "train" in counts else next(iter(counts))
     return split, counts[split]
 

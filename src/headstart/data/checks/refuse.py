@@ -1,7 +1,4 @@
-"""What every command that learns checks first: data on which no number could be true is refused.
-
-Apart from the doctor, which reports and never refuses.
-"""
+"""The checks before every training: data on which no score could be valid is refused. The doctor only reports."""
 
 from __future__ import annotations
 
@@ -22,26 +19,9 @@ NEAR_MOST = 10_000
 
 
 def checked(dataset: Dataset, *, allow_leaks: bool = False) -> tuple[Dataset, Checkup]:
-    """Examine a dataset, refuse what cannot be judged, and form clusters of copies and groups.
+    """Examine a dataset, refuse it as `check_up` does, and form clusters of copies and groups.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits.
-    allow_leaks : bool, default=False
-        Go on with images or groups that are in two splits.
-
-    Returns
-    -------
-    dataset : Dataset
-        With ``clusters``: exact copies, near copies (up to 10,000 images) and groups.
-    found : Checkup
-        Its remarks belong into the report.
-
-    Raises
-    ------
-    DataError
-        As `check_up`.
+    Near copies are searched for among up to 10,000 images. The remarks of the Checkup belong in the report.
     """
     near = len(dataset) <= NEAR_MOST
     found = check_up(dataset, allow_leaks=allow_leaks, near=near)
@@ -52,26 +32,10 @@ def checked(dataset: Dataset, *, allow_leaks: bool = False) -> tuple[Dataset, Ch
 
 
 def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
-    """Examine a dataset and refuse it where no number about it could be true.
+    """Examine a dataset; DataError if no score on it could be valid.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits.
-    allow_leaks : bool, default=False
-        Go on with images or groups that are in two splits.
-    near : bool, default=False
-        Search for near copies too, which decodes every image.
-
-    Returns
-    -------
-    Checkup
-
-    Raises
-    ------
-    DataError
-        If a class has fewer than two training images, the splits have different classes, or an image or a
-        group is in two splits.
+    That is: a class has fewer than two training images, splits have different classes, or, unless ``allow_leaks``,
+    an image or a group is in two splits. ``near`` also searches for near copies, which decodes every image.
     """
     found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
@@ -106,26 +70,9 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
 def refuse_shared(
     dataset: Dataset, external: Dataset, found: Checkup, *, allow_leaks: bool = False
 ) -> Checkup:
-    """Refuse a test set of its own that shares images with what is learned from.
+    """DataError if an external test set shares images, exactly or nearly, with the training images.
 
-    Parameters
-    ----------
-    dataset, external : Dataset
-        Training images and test images.
-    found : Checkup
-        Of the training images.
-    allow_leaks : bool, default=False
-        Go on, with a remark.
-
-    Returns
-    -------
-    Checkup
-        ``found``, with the remark where there is something to remark.
-
-    Raises
-    ------
-    DataError
-        If an image, exactly or nearly, is in both.
+    With ``allow_leaks`` the checkup of the training images gets a remark instead.
     """
     both = joined(dataset, external)
     if both is None:

@@ -1,7 +1,4 @@
-"""Small pictures for reports: a few images of each class as PNG data addresses.
-
-In: a Dataset. Out: captions and addresses. Pillow is imported on use. Called by transfer and recipes.
-"""
+"""Small images for reports: a few of each class as PNG data addresses."""
 
 from __future__ import annotations
 
@@ -22,20 +19,8 @@ _MOST = 8
 
 
 def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
-    """The first image or images of each class, as a report shows them.
+    """The first images of each class as (class, ``data:`` address), 8 at most.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Training images.
-
-    Returns
-    -------
-    tuple of (str, str)
-        Class and ``data:image/png;base64,`` address; at most 8, and fewer where there are more classes.
-
-    Examples
-    --------
     >>> from headstart.data import from_arrays
     >>> data = from_arrays(np.zeros((3, 8, 8), np.uint8), ["a", "b", "a"])
     >>> [caption for caption, _ in examples_of(data)]
@@ -51,22 +36,10 @@ def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
 
 
 def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str:
-    """A picture as a ``data:`` address, to stand in a page.
+    """An image (height, width, 1 or 3) uint8 as a ``data:`` address; the same pixels give the same text.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width, 1 or 3), uint8
-        Grey or colour.
-    colours : int, optional
-        Keep the so many colours that matter most, 2 to 256, if it is in colour. Default: all.
+    ``colours`` reduces a colour image to that many colours, 2 to 256.
 
-    Returns
-    -------
-    str
-        Beginning with ``data:image/png;base64,``. The same pixels give the same text.
-
-    Examples
-    --------
     >>> png_address(np.zeros((1, 1, 1), np.uint8))[:30]
     'data:image/png;base64,iVBORw0K'
     """

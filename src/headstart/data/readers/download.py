@@ -1,8 +1,6 @@
-"""Where the files of well-known datasets lie, and how they are fetched once.
+"""Files of named datasets: found under $HEADSTART_DATA or in the user's cache, else downloaded once (pooch).
 
-In: a file's place in torchvision's folder layout, its addresses and MD5. Out: a path to it.
-Looks under $HEADSTART_DATA, then in the user's cache, then asks the network through pooch,
-which is imported on use. Called by known.
+Paths follow torchvision's folder layout.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ _CHUNK_BYTES = 1024**2
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the network: its place under a data folder, its addresses, its MD5."""
+    """A file on the network: its path under a data folder, its URLs, its MD5."""
 
     place: str
     urls: tuple[str, ...]
@@ -34,18 +32,7 @@ class Remote:
 
 
 def cache_folder() -> Path:
-    """Say where fetched datasets are kept: $HEADSTART_CACHE/data, or the platform's cache.
-
-    Returns
-    -------
-    Path
-        It need not exist.
-
-    Examples
-    --------
-    >>> cache_folder().name
-    'data'
-    """
+    """The folder of downloaded datasets: $HEADSTART_CACHE/data, or the platform's cache. It need not exist."""
     home = os.environ.get("HEADSTART_CACHE")
     if home:
         return Path(home).expanduser() / "data"
@@ -55,27 +42,7 @@ def cache_folder() -> Path:
 
 
 def find(places: Sequence[str]) -> Path | None:
-    """Look for a file or folder under $HEADSTART_DATA, then in the cache.
-
-    Parameters
-    ----------
-    places : sequence of str
-        Relative paths, the likeliest first.
-
-    Returns
-    -------
-    Path or None
-
-    Raises
-    ------
-    MissingDataError
-        If HEADSTART_DATA is set and is no folder.
-
-    Examples
-    --------
-    >>> find(["no-such-file"]) is None
-    True
-    """
+    """The first of these relative paths under $HEADSTART_DATA, then in the cache; None if there is none."""
     roots = [cache_folder()]
     home = os.environ.get("HEADSTART_DATA")
     if home:
@@ -88,35 +55,10 @@ def find(places: Sequence[str]) -> Path | None:
 
 
 def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
-    """Fetch a file into the cache, verified.
+    """Download a file into the cache from the first URL that works, and verify its MD5.
 
-    Parameters
-    ----------
-    remote : Remote
-        What to fetch; its addresses are tried in turn.
-    dataset : str
-        Whose file it is, for the error.
-    download : bool
-        Whether the network may be asked.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    MissingDataError
-        If ``download`` is false.
-    FetchError
-        If no address gives it, or what comes has another MD5.
-
-    Examples
-    --------
-    >>> obtain(Remote("X/x.gz", (), ""), "x", download=False)
-    Traceback (most recent call last):
-        ...
-    headstart.errors.MissingDataError: dataset 'x' is not on this machine, expected X/x.gz; set \
-HEADSTART_DATA to a folder that holds it, or allow download
+    MissingDataError unless ``download``; FetchError if no URL works or the MD5 differs. ``dataset`` is for the
+    messages.
     """
     if not download:
         raise MissingDataError(
@@ -150,41 +92,14 @@ HEADSTART_DATA to a folder that holds it, or allow download
 
 
 def _ask(url: str) -> None:
-    """Make a small request; raises if nobody answers, and takes any answer."""
+    """Make a small request: raises if there is no answer, accepts any answer."""
     import requests
 
     requests.head(url, timeout=ANSWER_S).close()
 
 
 def extract(archive: Path, member: str, place: str) -> Path:
-    """Unpack one file of a zip into the cache, whole or not at all.
-
-    Parameters
-    ----------
-    archive : Path
-        A zip; it may be read-only.
-    member : str
-        Name within it.
-    place : str
-        Where to put it, relative to the cache.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    BrokenDataError
-        If the archive cannot be read, or lacks the member.
-
-    Examples
-    --------
-    >>> extract(Path("pyproject.toml"), "a", "b")
-    Traceback (most recent call last):
-        ...
-    headstart.errors.BrokenDataError: archive 'pyproject.toml' cannot be unpacked (File is not a zip file), \
-expected a whole zip with a; fetch it again
-    """
+    """Extract one file of a zip into the cache; BrokenDataError if it cannot be read."""
     target = cache_folder() / place
     try:
         with zipfile.ZipFile(archive) as box:

@@ -1,8 +1,4 @@
-"""Datasets that lie on disk: a folder of class folders, or a table of paths.
-
-In: a path. Out: a Dataset of files, each decoded once to find the broken ones and hashed on
-the way. Imports our data modules and errors; pyarrow only for Parquet. Called by readers.
-"""
+"""Datasets on disk: a folder of class folders, or a table of paths. Every file is decoded once as a check."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ _GROUP_COLUMNS = ("group", "writer")
 
 @dataclass(frozen=True)
 class Entry:
-    """One file as a reader found it: its label, and its split and group where there are any."""
+    """One file as a reader found it: path, label, and split and group if there are any."""
 
     path: Path
     label: str
@@ -41,41 +37,11 @@ class Entry:
 
 
 def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
-    """Read a folder that has one folder per class, alone or under train, val and test.
+    """Read a folder with one folder per class, directly or under train, val and test.
 
-    Parameters
-    ----------
-    folder : Path
-        Hidden files are ignored; class folders are searched to any depth.
-    strict : bool, default=False
-        Refuse broken files rather than list them in ``skipped``.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    DataError
-        If there are no class folders, one has no image that can be read, or
-        folders for splits stand next to others.
-    BrokenDataError
-        If ``strict`` and a file cannot be decoded.
-
-    Notes
-    -----
-    Every file is read once, in threads. No randomness: files are in order of
-    their names.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as home:
-    ...     for label in ("cat", "dog"):
-    ...         (Path(home) / label).mkdir()
-    ...         _ = (Path(home) / label / "1.pgm").write_bytes(b"P5 2 1 255 ab")
-    ...     read_folder(Path(home)).counts()
-    {'cat': 1, 'dog': 1}
+    Class folders are searched to any depth, hidden files are ignored. Broken files are listed in ``skipped``, or
+    an error if ``strict``. DataError if there are no class folders, if one has no readable image, or if folders
+    for splits are next to others. Files are read in threads; the order is that of their names.
     """
     top = _folders(folder)
     split_folders = [child for child in top if split_name(child.name) and _folders(child)]
@@ -97,39 +63,10 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
 
 
 def read_table(table: Path, *, strict: bool = False) -> Dataset:
-    r"""Read a table with the columns path, label and, where there are any, split and group.
+    """Read a CSV (UTF-8) or Parquet table with the columns path and label, and split and group if there are any.
 
-    Parameters
-    ----------
-    table : Path
-        CSV in UTF-8 with a header, or Parquet. Relative paths are relative to the
-        table's folder. A column ``writer`` counts as ``group``; others are ignored.
-    strict : bool, default=False
-        Refuse broken files rather than list them in ``skipped``.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    DataError
-        If a column or a cell is missing, or no file can be read.
-    MissingDataError
-        If a file is not there; the first is named and all are counted.
-    BrokenDataError
-        If the table is not one, or ``strict`` and a file cannot be decoded.
-    MissingExtraError
-        If a Parquet table is asked for without pyarrow.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as home:
-    ...     _ = (Path(home) / "1.pgm").write_bytes(b"P5 2 1 255 ab")
-    ...     _ = (Path(home) / "pets.csv").write_text("path,label,split\n1.pgm,cat,train\n")
-    ...     read_table(Path(home) / "pets.csv").splits.tolist()
-    ['train']
+    Paths are relative to the table; ``writer`` is a synonym of ``group``, other columns are ignored. DataError
+    if a column or a cell is missing; MissingDataError if files are missing: the first is named, all are counted.
     """
     read = _parquet_columns if table.suffix.lower() == ".parquet" else _csv_columns
     columns, numbers = read(table)
@@ -166,7 +103,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _walk(home: Path) -> Iterator[Path]:
-    """Give the pictures under a class folder, in an order that depends on names only."""
+    """The images under a class folder, in an order that depends on names only."""
     yield from (path for path in _files(home) if _is_picture(path))
     for child in _folders(home):
         if not child.is_symlink():  # a link may lead back up
@@ -189,7 +126,7 @@ def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Pat
 
 
 def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Cells by column, and the line of the file that each row begins on, blank lines counted."""
+    """Cells by column, and the line of the file on which each row begins."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             numbered = list(_numbered(lines))
@@ -209,7 +146,7 @@ def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
 
 
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the number of the line that it begins on."""
+    """Rows that are not blank, each with the number of its first line."""
     reader, begins = csv.reader(lines, strict=True), 1
     for row in reader:
         if row:
@@ -263,7 +200,7 @@ def _checked(
     *,
     strict: bool,
 ) -> Dataset:
-    """Leave out what cannot be decoded, and make sure that no class is lost by it."""
+    """Leave out files that cannot be decoded; DataError if a class loses all its images."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(_inspect, [entry.path for entry in entries]))
     broken = [(str(entry.path), fault) for entry, (_, fault) in zip(entries, found, strict=True) if fault]
@@ -302,7 +239,7 @@ def _check_classes(
 
 
 def _inspect(path: Path) -> tuple[bytes, str | None]:
-    """Give a file's SHA-256 and what is wrong with it."""
+    """A file's SHA-256, and why it cannot be used."""
     if path.suffix.lower() in _FOREIGN:
         return b"", f"its format {path.suffix.lower()} is not one we read; convert it to PNG or JPEG"
     try:
