@@ -269,7 +269,7 @@ def test_a_picture_that_cannot_be_read_stops_no_other(
         assert said.out.count("good.png") == 1 and "torn.png" not in said.out
     lines = said.err.splitlines()
     assert len(lines) == 2 and all(line.startswith(ERROR) for line in lines), lines
-    assert "'torn.png'" in lines[0] and "'absent.png' is not there" in lines[1]
+    assert "'torn.png'" in lines[0] and "'absent.png' does not exist" in lines[1]
 
 
 # --- inspect, sources, cache, recipes

@@ -155,10 +155,10 @@ class Dataset:
         order = np.argsort(names)
         place = np.searchsorted(names, self.labels, sorter=order).clip(max=len(names) - 1)
         codes: Codes = order[place].astype(np.int64)
-        strange = np.unique(self.labels[names[codes] != self.labels])
-        if len(strange):
+        unknown = np.unique(self.labels[names[codes] != self.labels])
+        if len(unknown):
             raise DataError(
-                f"dataset {self.name!r} has {listed(strange)}, expected only {shown(names)}; "
+                f"dataset {self.name!r} has {listed(unknown)}, expected only {shown(names)}; "
                 "leave the others out with a subset"
             )
         return codes
@@ -230,15 +230,15 @@ class Dataset:
         """
         if self.splits is None:
             raise DataError(
-                f"dataset {self.name!r} has no splits, expected a split to take {name!r} from it; "
-                "hold some out instead: headstart.data.splits.holdout"
+                f"dataset {self.name!r} has no splits, expected a split {name!r}; "
+                "hold one out with headstart.data.splits.holdout"
             )
         here = [known for known in SPLITS if known in self.splits]
         wanted = split_name(name) or name
         if wanted not in here:
             raise DataError(
                 f"split {name!r} is not in dataset {self.name!r}, expected one of {', '.join(here)}; "
-                "ask for one of these"
+                "choose one of these"
             )
         return self.subset(self.splits == wanted)
 
@@ -256,10 +256,10 @@ def require_classes(dataset: Dataset, at_least: int = 2) -> None:
 def check_same_classes(train: Dataset, test: Dataset) -> None:
     """DataError if the test set has a class without training images; it may lack some."""
     known = {name for name, count in train.counts().items() if count}
-    asked = {name for name, count in test.counts().items() if count}
-    if asked - known:
+    tested = {name for name, count in test.counts().items() if count}
+    if tested - known:
         raise DataError(
-            f"dataset {_title(test)!r} has the extra {listed(natural_order(asked - known))}, expected only "
+            f"dataset {_title(test)!r} has the extra {listed(natural_order(tested - known))}, expected only "
             f"classes of {_title(train)!r}; choose the same subset of both"
         )
 

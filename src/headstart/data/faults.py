@@ -42,8 +42,8 @@ def column_faults(name: str, column: NDArray[Any], n_images: int) -> list[Fault]
             (ShapeError, f"{name} has shape {column.shape}, expected ({n_images},); pass a 1-D array")
         )
     elif len(column) != n_images:
-        said = f"{name} has {len(column)} entries, expected {n_images} to match images; pass one per image"
-        faults.append((ShapeError, said))
+        message = f"{name} has {len(column)} entries, expected {n_images} to match images; pass one per image"
+        faults.append((ShapeError, message))
     if column.dtype.kind != "U":
         advice = "from_arrays turns whole numbers into names"
         faults.append((DataError, f"{name} has dtype {column.dtype}, expected names (str); {advice}"))

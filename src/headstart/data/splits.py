@@ -18,7 +18,7 @@ __all__ = ["Indices", "fewest_per_class", "folds", "holdout", "nested_subsets"]
 
 Indices = NDArray[np.intp]
 _N_TRIES = 64
-_MANY_GROUPS = 2_000  # from which on trying out which groups to hold takes too long
+_MANY_GROUPS = 2_000  # from here on searching for the best groups takes too long
 
 
 def holdout(
@@ -46,7 +46,7 @@ def holdout(
     else:
         held = _held_groups(names, codes, units, share, rng)
     if not held.any():
-        raise DataError("labels has no class with 2 images, expected one to hold any out; add images")
+        raise DataError("labels has no class with 2 images, expected at least one such class; add images")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -75,7 +75,7 @@ def folds(
         alone = _in_one_fold(codes, fold)
         if alone is None:
             break
-        fold = rng.permutation(np.arange(n_units) % k)[units]  # less even, but perhaps possible
+        fold = rng.permutation(np.arange(n_units) % k)[units]  # less even, but possibly valid
     if alone is not None:
         raise DataError(
             f"class {str(names[alone])!r} falls into one of {k} folds with all its groups, expected two folds "
@@ -107,7 +107,7 @@ def nested_subsets(
         few = names[counts < sizes[-1]]
         raise DataError(
             f"labels has {counts.min()} images at the least of {listed(natural_order(few.tolist()))}, "
-            f"expected {sizes[-1]} of each; ask for fewer per class, or add images"
+            f"expected {sizes[-1]} of each; choose fewer per class, or add images"
         )
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(codes == code)) for code in range(len(names))]
@@ -152,7 +152,7 @@ def _grouped(groups: ArrayLike, n_images: int) -> NDArray[np.intp]:
         )
     units = np.unique(values, return_inverse=True)[1]
     if units.max() == 0:
-        raise DataError("groups has 1 group, expected at least 2 to part them; leave groups out")
+        raise DataError("groups has 1 group, expected at least 2 to split them; leave groups out")
     return units
 
 
@@ -160,8 +160,8 @@ def _check_units(names: NDArray[Any], codes: Indices, units: Indices, what: str)
     alone = [str(name) for i, name in enumerate(names) if len(np.unique(units[codes == i])) < 2]
     if alone:
         raise DataError(
-            f"labels has only 1 {what} of {listed(natural_order(alone))}, expected at least 2 to learn from "
-            "one and judge on another; add images, or leave the class out"
+            f"labels has only 1 {what} of {listed(natural_order(alone))}, expected at least 2, one for "
+            "training and one for validation; add images, or leave the class out"
         )
 
 
@@ -254,7 +254,7 @@ def _dealt_groups(codes: Indices, units: Indices, k: int, rng: np.random.Generat
     totals = np.zeros((k, table.shape[1]))
     fold_of = np.empty(len(table), dtype=np.intp)
     for group in order:
-        spread = 2 * totals @ share[group]  # what it adds to the sum of squares, less what it always adds
+        spread = 2 * totals @ share[group]  # what it adds to the sum of squares, without a constant
         fold = min(range(k), key=lambda i: (round(float(spread[i]), 9), totals[i].sum()))
         fold_of[group] = fold
         totals[fold] += share[group]

@@ -251,7 +251,9 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingDataError(f"image {str(path)!r} is not there, expected a file; mend the path") from error
+        raise MissingDataError(
+            f"image {str(path)!r} does not exist, expected a file; correct the path"
+        ) from error
     except OSError as error:
         raise BrokenDataError(
             f"image {str(path)!r} cannot be opened ({error.strerror}), expected a readable file; "

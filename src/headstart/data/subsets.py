@@ -122,7 +122,7 @@ def _range(classes: Sequence[str], subset: str, low: int, high: int) -> set[str]
         raise UnknownSubsetError(f"subset {subset!r} runs downwards, expected low-high; write {high}-{low}")
     numbers = _numbers(classes, subset)
     here = set(numbers.values())
-    # the ends are enough: a range may step over a number that a dataset does not have
+    # checking the ends is enough: a dataset may lack numbers within the range
     _check_known({str(end) for end in (low, high) if end not in here}, classes, subset)
     return {name for name, number in numbers.items() if low <= number <= high}
 

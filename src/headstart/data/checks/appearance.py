@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headstart.data.checks.duplicates import THUMB_PX, grounds
 from headstart.records import Array, Images
 
-__all__ = ["LENGTH", "LIMITS", "Looks", "Matcher", "look_at"]
+__all__ = ["LENGTH", "LIMITS", "Descriptors", "Matcher", "describe"]
 
 _SIDE = 16
 LENGTH = _SIDE * _SIDE
@@ -30,19 +30,19 @@ Measured 2026-11-29 (docs/decisions/0013): distinct photos reach 0.78, JPEG 30, 
 copies have 0.96 or more; distinct drawings reach 0.944, copies have 0.998; distinct digits of 28 px reach
 0.9914, copies in JPEG 75 have 0.998."""
 
-_LEAST_ENERGY = 60.0  # below it an image is nearly featureless: noise would decide
-_LEAST_TERMS = 18.0  # a photo of fewer effective coefficients is as simple as a drawing
-_ENOUGH = 0.55  # similarity from which a crop is tried
-_TRIED = 5  # learned photos that are tried for each image
+_LEAST_ENERGY = 60.0  # an image below it is nearly featureless: its descriptor would be noise
+_LEAST_TERMS = 18.0  # a photo with fewer effective coefficients is as simple as a drawing
+_CROP_SIMILARITY = 0.55  # similarity from which a crop is tried
+_N_TRIED = 5  # known photos that are tried for each image
 _STEPS, _FARTHEST_PX = 2, 1.3  # 3 % of a thumbnail is 1 px
-_CROWD = 6  # which neighbour says how alike honest images are here: beyond the copies that a set may hold
+_CROWD_RANK = 6  # nearest neighbour taken to be a distinct image, no copy
 _ROWS = 512
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class Descriptors:
     """Descriptors of images: ``values`` int8 (n_images, 256), all 0 for a featureless image.
 
     ``kinds`` uint8 (n_images,) are positions in `LIMITS`.
@@ -52,7 +52,7 @@ class Looks:
     kinds: NDArray[np.uint8]
 
 
-def look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
+def describe(thumbs: Images, tiny: NDArray[np.bool_]) -> Descriptors:
     """Describe thumbnails (n_images, THUMB_PX, THUMB_PX, 3); ``tiny`` marks images of at most 64 px a side.
 
     The 16 x 16 lowest coefficients of the cosine transform of the luminance, each times its spatial
@@ -60,18 +60,18 @@ def look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
     scaled to unit length and quantised. Brightness and contrast cancel; the mean is left out.
 
     >>> photos = np.random.default_rng(0).integers(0, 200, (2, 32, 32, 3)).astype(np.uint8)
-    >>> described = look_at(photos, np.zeros(2, bool))
+    >>> described = describe(photos, np.zeros(2, bool))
     >>> described.values.shape, described.kinds.tolist()
     ((2, 256), [0, 0])
     """
-    parts = [_look_at(thumbs[i : i + _ROWS], tiny[i : i + _ROWS]) for i in range(0, len(thumbs), _ROWS)]
-    return Looks(
+    parts = [_describe(thumbs[i : i + _ROWS], tiny[i : i + _ROWS]) for i in range(0, len(thumbs), _ROWS)]
+    return Descriptors(
         np.concatenate([one.values for one in parts] or [np.empty((0, LENGTH), np.int8)]),
         np.concatenate([one.kinds for one in parts] or [np.empty(0, np.uint8)]),
     )
 
 
-def _look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
+def _describe(thumbs: Images, tiny: NDArray[np.bool_]) -> Descriptors:
     vectors, energy = _described(_luminance(thumbs))
     vectors[energy < _LEAST_ENERGY] = 0
     kinds = np.full(len(thumbs), TINY, np.uint8)
@@ -81,7 +81,7 @@ def _look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
     kinds[(kinds < SIMPLE) & (_terms(vectors) < _LEAST_TERMS)] = SIMPLE
     largest = abs(vectors).max(axis=1, keepdims=True)
     scaled = np.divide(127 * vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
-    return Looks(np.rint(scaled).astype(np.int8), kinds)
+    return Descriptors(np.rint(scaled).astype(np.int8), kinds)
 
 
 class Matcher:
@@ -94,13 +94,13 @@ class Matcher:
     Time O(n_images * n_known); memory O(n_known).
     """
 
-    def __init__(self, known: Looks) -> None:
+    def __init__(self, known: Descriptors) -> None:
         self._vectors = _unit(known.values.astype(np.float32))
         self._kinds = known.kinds
         self._crowds = np.full(len(self._kinds), np.nan, np.float32)
 
     def copies(self, thumbs: Images, tiny: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """For each image, described as for `look_at`, the position of its original, -1 if there is none."""
+        """For each image, given as for `describe`, the position of its original, -1 if there is none."""
         found = np.full(len(thumbs), -1, np.intp)
         if not len(self._kinds):
             return found
@@ -110,16 +110,16 @@ class Matcher:
         return found
 
     def _block(self, thumbs: Images, tiny: NDArray[np.bool_]) -> NDArray[np.intp]:
-        looks = look_at(thumbs, tiny)
-        alike = _unit(looks.values.astype(np.float32)) @ self._vectors.T  # (n_images, n_known)
-        rows, columns = np.nonzero(alike >= LIMITS[looks.kinds][:, None])
-        found = self._best(looks.kinds, rows, columns, alike[rows, columns])
-        movable = (found < 0) & np.isin(looks.kinds, _MOVABLE) & looks.values.any(axis=1)
+        described = describe(thumbs, tiny)
+        similarity = _unit(described.values.astype(np.float32)) @ self._vectors.T  # (n_images, n_known)
+        rows, columns = np.nonzero(similarity >= LIMITS[described.kinds][:, None])
+        found = self._best(described.kinds, rows, columns, similarity[rows, columns])
+        movable = (found < 0) & np.isin(described.kinds, _MOVABLE) & described.values.any(axis=1)
         known = np.flatnonzero(np.isin(self._kinds, _MOVABLE))
         if movable.any() and len(known):
-            rows, columns = _likely(alike, np.flatnonzero(movable), known)
+            rows, columns = _likely(similarity, np.flatnonzero(movable), known)
             scores = _fitted(_luminance(thumbs)[rows], self._vectors[columns])
-            cropped = self._best(looks.kinds, rows, columns, scores)
+            cropped = self._best(described.kinds, rows, columns, scores)
             found = np.where(found < 0, cropped, found)
         return found
 
@@ -132,28 +132,28 @@ class Matcher:
         close = close[scores[close] >= self._needed_in_crowd(columns[close])]
         close = close[np.argsort(scores[close], kind="stable")]
         best = np.full(len(kinds), -1, np.intp)
-        best[rows[close]] = columns[close]  # the last one written is the most similar
+        best[rows[close]] = columns[close]  # of several columns the last one written stays, the most similar
         return best
 
     def _needed_in_crowd(self, columns: NDArray[np.intp]) -> Array:
         """Half-way from the similarity of distinct images here to 1."""
         unknown = np.unique(columns[np.isnan(self._crowds[columns])])
-        rank = min(_CROWD, len(self._kinds) - 1)
+        rank = min(_CROWD_RANK, len(self._kinds) - 1)
         for start in range(0, len(unknown), _ROWS):
             some = unknown[start : start + _ROWS]
-            alike = self._vectors[some] @ self._vectors.T
-            self._crowds[some] = -np.partition(-alike, rank, axis=1)[:, rank] if rank else 0.0
+            similarity = self._vectors[some] @ self._vectors.T
+            self._crowds[some] = -np.partition(-similarity, rank, axis=1)[:, rank] if rank else 0.0
         return np.asarray((1 + self._crowds[columns]) / 2, np.float32)
 
 
 def _likely(
-    alike: Array, images: NDArray[np.intp], known: NDArray[np.intp]
+    similarity: Array, images: NDArray[np.intp], known: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """For each of these images the few known ones of which it may be a crop."""
-    some = alike[np.ix_(images, known)]
-    n_tried = min(_TRIED, len(known))
+    some = similarity[np.ix_(images, known)]
+    n_tried = min(_N_TRIED, len(known))
     nearest = np.argpartition(-some, n_tried - 1, axis=1)[:, :n_tried]
-    likely = np.take_along_axis(some, nearest, axis=1) >= _ENOUGH
+    likely = np.take_along_axis(some, nearest, axis=1) >= _CROP_SIMILARITY
     return images[np.nonzero(likely)[0]], known[nearest[likely]]
 
 

@@ -15,18 +15,18 @@ THUMB_PX = 32
 # Measured 2026-11-21. Of 397 photos (hymenoptera), copies in JPEG 30 - 95 or PNG, half as large, 1.2 times as
 # bright or 3 % cropped score at least 0.85 in layout and 0.93 in detail, distinct ones at most 0.80 in both.
 _LAYOUT, _DETAIL = 0.8, 0.9
-# What stands on even ground is more alike: distinct letters in colour reach 0.93, cropped photos of insects
-# on white start at 0.986. Distinct grey drawings (Omniglot) reach 0.998 when moved to fit and 0.974 when not,
+# Images on an even background are more similar: distinct letters in colour reach 0.93, cropped photos of insects
+# on white start at 0.986. Distinct grey drawings (Omniglot) reach 0.998 when fitted by a shift and 0.974 when not,
 # copies start at 0.991; distinct digits of 28 px reach 0.998 unmoved, copies in JPEG 75 start at 0.999.
 _DETAIL_ON_GROUND, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
 _LAYOUT_RIGID = 0.99
 _PAPER_RANGE = 24  # of 255, around the median of the border
 _BLOCK, _CHUNK = 2048, 256
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as image libraries make grey of colour
-_FLAT = 1e-3  # a norm below this is rounding, on pixel values of 0 - 255
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as image libraries convert colour to grey
+_FLAT = 1e-3  # a smaller norm is rounding error, for pixel values of 0 - 255
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
-# mirrored and turned by right angles: what folders with augmented copies hold
+# mirrored and rotated by right angles, as augmented copies in folders are
 _TURNS: tuple[Callable[[Images], Images], ...] = (
     lambda images: images[:, :, ::-1],
     lambda images: images[:, ::-1],
@@ -66,15 +66,17 @@ def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, 
     [(1, 3)]
     """
     limits = np.where(tiny, _DETAIL_TINY, _limits(thumbs))
-    found = _alike(thumbs, thumbs, limits)
+    found = _similar_pairs(thumbs, thumbs, limits)
     photos = np.flatnonzero(limits < _DETAIL_DRAWN)
     for turn in _TURNS if len(photos) > 1 else ():
-        pairs = _alike(thumbs[photos], np.ascontiguousarray(turn(thumbs[photos])), limits[photos])
+        pairs = _similar_pairs(thumbs[photos], np.ascontiguousarray(turn(thumbs[photos])), limits[photos])
         found += [(int(photos[first]), int(photos[second]), score) for first, second, score in pairs]
     return _forest(sorted(found), len(thumbs))
 
 
-def _alike(thumbs: Images, others: Images, limits: NDArray[np.float64]) -> list[tuple[int, int, float]]:
+def _similar_pairs(
+    thumbs: Images, others: Images, limits: NDArray[np.float64]
+) -> list[tuple[int, int, float]]:
     """Pairs of a thumbnail and a later one of the others that show the same."""
     found: list[tuple[int, int, float]] = []
     layouts = _layouts(thumbs)
@@ -133,11 +135,11 @@ def _candidates(layouts: Array, others: Array, rigid: NDArray[np.bool_]) -> Iter
     lowest = _LAYOUT_RIGID if rigid.all() else _LAYOUT
     for row in range(0, len(layouts), _BLOCK):
         for column in range(row, len(layouts), _BLOCK):
-            alike = layouts[row : row + _BLOCK] @ others[column : column + _BLOCK].T
-            places = np.flatnonzero(alike >= lowest)
-            first, second = places // alike.shape[1] + row, places % alike.shape[1] + column
+            correlation = layouts[row : row + _BLOCK] @ others[column : column + _BLOCK].T
+            places = np.flatnonzero(correlation >= lowest)
+            first, second = places // correlation.shape[1] + row, places % correlation.shape[1] + column
             needed = np.where(rigid[first] | rigid[second], _LAYOUT_RIGID, _LAYOUT)
-            kept = (first < second) & (alike.ravel()[places] >= needed)
+            kept = (first < second) & (correlation.ravel()[places] >= needed)
             yield first[kept], second[kept]
 
 
@@ -149,9 +151,9 @@ def _confirmed(
     second: NDArray[np.intp],
 ) -> list[tuple[int, int, float]]:
     limit = np.maximum(limits[first], limits[second])
-    scores = _detail_likeness(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
-    alike = scores >= limit
-    return list(zip(first[alike].tolist(), second[alike].tolist(), scores[alike].tolist(), strict=True))
+    scores = _detail_similarity(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
+    similar = scores >= limit
+    return list(zip(first[similar].tolist(), second[similar].tolist(), scores[similar].tolist(), strict=True))
 
 
 def _forest(pairs: Iterable[tuple[int, int, float]], n_images: int) -> list[tuple[int, int, float]]:
@@ -199,7 +201,7 @@ def _layouts(thumbs: Images) -> Array:
     vectors = []
     for start in range(0, len(thumbs), _BLOCK):
         grey = thumbs[start : start + _BLOCK].mean(axis=3, dtype=np.float32, keepdims=True)
-        layout = _band(grey, 1.2, 6.0)[:, 0, ::2, ::2]  # so smooth that every other pixel says it all
+        layout = _band(grey, 1.2, 6.0)[:, 0, ::2, ::2]  # so smooth that every other pixel is enough
         vectors.append(_unit(layout.reshape(len(layout), -1)))
     return np.concatenate(vectors)
 
@@ -211,7 +213,7 @@ def _as_grey(images: Images, which: NDArray[np.bool_]) -> Array:
     return found
 
 
-def _detail_likeness(first: Images, second: Images, rigid: NDArray[np.bool_]) -> Array:
+def _detail_similarity(first: Images, second: Images, rigid: NDArray[np.bool_]) -> Array:
     """Correlate the second images with the first ones fitted to them.
 
     To first order a shift or stretch adds to an image its gradient, or its gradient times the position: the best

@@ -21,7 +21,7 @@ from headstart.records import Holdout, Seen
 
 __all__ = ["hold_out", "holdout_sentence"]
 
-_NEAR_MOST = 10_000  # images up to which near copies are looked for
+_NEAR_MOST = 10_000  # images up to which near copies are searched for
 _NEARLY_ALL = 0.95
 
 
@@ -69,7 +69,7 @@ def holdout_sentence(dataset: Dataset) -> str | None:
     return (
         f"{note.n_images:,} images ({note.n_images / here:.0%}, seed {note.seed}) were held out as a test "
         "set and not looked at"
-        + (f", fewer than the {note.share:.0%} asked for: the others cannot be held out" if fewer else "")
+        + (f", fewer than the {note.share:.0%} requested: the others cannot be held out" if fewer else "")
         + "; evaluate the model on them with: headstart evaluate MODEL DATA"
     )
 
@@ -100,7 +100,7 @@ def _drawn(
         return free
     if dataset.groups is not None:
         return free[holdout(dataset.labels[free], wanted / len(free), seed, units[free])[1]]
-    # a unit is nearly always one image, and then classes are met to the image
+    # a unit is nearly always one image, so the share is met exactly in each class
     chosen, first = np.unique(units[free], return_index=True)
     held = holdout(dataset.labels[free[first]], wanted / len(free), seed)[1]
     return free[np.isin(units[free], chosen[held])]

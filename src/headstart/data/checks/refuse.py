@@ -43,7 +43,7 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
     if few:
         raise DataError(
             f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
-            "expected at least 2 to learn from one and judge by the other; add images, or leave the class out "
+            "expected at least 2, one for training and one for validation; add images, or leave the class out "
             "with a subset"
         )
     if found.label_problems:
@@ -56,13 +56,13 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
         raise DataError(
             f"dataset {dataset.name!r} has {len(leaks)} image(s) in two splits, such as {leaks[0].first!r} "
             f"and {leaks[0].second!r}, expected splits that share none; remove them (headstart inspect lists "
-            "all), or go on with --allow-leaks"
+            "all), or continue with --allow-leaks"
         )
     shared = _shared_groups(dataset)
     if shared and not allow_leaks:
         raise DataError(
             f"dataset {dataset.name!r} has {len(shared)} group(s) in two splits, such as {shared[0]!r}, "
-            "expected every group in one split; move its images, or go on with --allow-leaks"
+            "expected every group in one split; move its images, or continue with --allow-leaks"
         )
     return found
 
@@ -82,12 +82,12 @@ def refuse_shared(
         raise DataError(
             f"dataset {external.name!r} has {len(leaks)} image(s) of {dataset.name!r} in it, such as "
             f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), expected a test set that shares "
-            "none; remove them, or go on with --allow-leaks"
+            "none; remove them, or continue with --allow-leaks"
         )
     if not leaks:
         return found
-    said = f"{len(leaks)} images of {external.name} are also training images: the figures are too high."
-    return replace(found, remarks=(said, *found.remarks))
+    remark = f"{len(leaks)} images of {external.name} are also training images: the figures are too high."
+    return replace(found, remarks=(remark, *found.remarks))
 
 
 def _shared_groups(dataset: Dataset) -> list[str]:

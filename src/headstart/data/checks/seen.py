@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.appearance import LENGTH, LIMITS, Looks, Matcher, look_at
+from headstart.data.checks.appearance import LENGTH, LIMITS, Descriptors, Matcher, describe
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
 from headstart.data.images.decode import squished
 from headstart.data.stores import ImageStore
@@ -26,7 +26,7 @@ from headstart.records import ROLES, Images, Seen
 __all__ = ["Recognised", "from_tensors", "inherited", "recognise", "record", "recorded", "to_tensors"]
 
 _BYTES = 16
-_MOST_DESCRIBED = 20_000  # 5 MB; twice as many with those of a source
+_MOST_DESCRIBED = 20_000  # 5 MB; twice that with the images of a source
 _CHUNK = 1_024
 _TINY_PX = 64
 _LEARNED, _SOURCE, _VALIDATION = (ROLES.index(name) for name in ("learned", "source", "validation"))
@@ -58,7 +58,7 @@ class Recognised:
 
 
 @dataclass(frozen=True, eq=False)
-class _Glance:
+class _Preview:
     """Some images: digests of their pixels, thumbnails, and whether they are tiny."""
 
     contents: NDArray[np.uint8]
@@ -113,14 +113,14 @@ def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -
     near = np.zeros(len(images), np.bool_)
     rest = np.flatnonzero(known < 0)
     described = index.places(seen.digests)[seen.places]
-    matcher, done = Matcher(Looks(seen.looks, seen.kinds)), 0
-    for places, glance in _glances(images, rest):
-        by_content = index.places(glance.contents)
-        origin = matcher.copies(glance.thumbs, glance.tiny)
-        alike = (by_content < 0) & (origin >= 0)
+    matcher, done = Matcher(Descriptors(seen.looks, seen.kinds)), 0
+    for places, preview in _previews(images, rest):
+        by_content = index.places(preview.contents)
+        origin = matcher.copies(preview.thumbs, preview.tiny)
+        similar = (by_content < 0) & (origin >= 0)
         known[places] = by_content
-        known[places[alike]] = described[origin[alike]]
-        near[places] = alike
+        known[places[similar]] = described[origin[similar]]
+        near[places] = similar
         done += len(places)
         if on_image is not None:
             on_image(done, len(rest))
@@ -185,7 +185,9 @@ def _share(parts: Sequence[tuple[str, ImageStore]], images: ImageStore) -> int:
 
 def _recorded(role: int, images: ImageStore, n_described: int) -> Seen:
     places = np.linspace(0, len(images) - 1, n_described).round().astype(np.intp)
-    seen = [(glance.contents, look_at(glance.thumbs, glance.tiny)) for _, glance in _glances(images, places)]
+    seen = [
+        (preview.contents, describe(preview.thumbs, preview.tiny)) for _, preview in _previews(images, places)
+    ]
     return Seen(
         _digests(images),
         np.full(len(images), role, np.uint8),
@@ -237,31 +239,34 @@ def _content(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(head + np.ascontiguousarray(pixels).data).digest()[:_BYTES]
 
 
-def _glances(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], _Glance]]:
+def _previews(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], _Preview]]:
     """Decode some of the images, chunk by chunk."""
     for start in range(0, len(places), _CHUNK):
         some = places[start : start + _CHUNK]
         yield some, _files(images, some) if images.pixels is None else _array(images.pixels[some])
 
 
-def _array(pixels: Images) -> _Glance:
+def _array(pixels: Images) -> _Preview:
     thumbs = np.concatenate([thumbnails(pixels[start : start + 256]) for start in range(0, len(pixels), 256)])
     contents = np.frombuffer(b"".join(_content(one) for one in pixels), np.uint8).reshape(-1, _BYTES)
-    return _Glance(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= _TINY_PX))
+    return _Preview(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= _TINY_PX))
 
 
-def _files(images: ImageStore, places: NDArray[np.intp]) -> _Glance:
-    def opened(place: int) -> tuple[bytes, Images, bool]:
+def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
+    def read(place: int) -> tuple[bytes, Images, bool]:
         try:
             header, pixels = images.draft(place, THUMB_PX)
-        except (MissingDataError, BrokenDataError):  # no reason to lose a training: its digest is known
+        except (
+            MissingDataError,
+            BrokenDataError,
+        ):  # its digest is known, and the training must not fail here
             return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
         tiny = max(header.width_px, header.height_px) <= _TINY_PX
         return _content(pixels), squished(pixels, THUMB_PX), tiny
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        contents, thumbs, tiny = zip(*pool.map(opened, places.tolist()), strict=True)
-    return _Glance(
+        contents, thumbs, tiny = zip(*pool.map(read, places.tolist()), strict=True)
+    return _Preview(
         np.frombuffer(b"".join(contents), np.uint8).reshape(-1, _BYTES),
         np.stack(thumbs),
         np.array(tiny, np.bool_),

@@ -52,12 +52,12 @@ PRESETS: dict[str, str] = {
     "photo": "blur=0.005,brightness=0.2,flip=0.5,rotation=8,shift=0.05,zoom=0.15",
     "textbook": "flip=0.5,shear=0.2,zoom=0.2",
 }
-"""Ready-made augmentations. A mirrored digit is no digit: ``handwriting`` has no flip.
+"""Ready-made augmentations. ``handwriting`` has no flip: a mirrored digit is no digit.
 
-``many-hands`` goes further, pens of all widths included: for networks that see each image a hundred times.
+``many-hands`` is stronger and varies the width of strokes: for training with a hundred copies of each image.
 """
 
-_CHUNK_VALUES = 2**20  # what a processor's cache holds: several times as fast as 64 photographs at once
+_CHUNK_VALUES = 2**20  # fits a processor's cache: several times as fast as 64 photos at once
 _DRAWS = ("blur", "brightness", "flip", "flip_vertical", "rotation", "shear", "shift_x", "shift_y", "zoom")
 _CHARACTER_WORDS = frozenset(
     "zero one two three four five six seven eight nine ten odd even "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXTENSIONS", "Header", "decode_bytes", "draft", "fault_in", "squished", "thumbnail"]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# only these decoders ever see a stranger's bytes; EPS, for one, would start Ghostscript
+# only these decoders read untrusted bytes; EPS, for example, would start Ghostscript
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _CHECK_PX = 64
 _LIMIT_SIDE_PX = 65_535
@@ -83,7 +83,7 @@ def draft(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint
             image.draft(None, (4 * side_px, 4 * side_px))
             image.load()
             return header, _to_array(ImageOps.exif_transpose(image))
-    except Exception as error:  # on hostile bytes decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on malformed bytes
         raise BrokenDataError(
             f"image {name!r} cannot be read ({error}), expected a complete image; replace it or leave it out"
         ) from error
@@ -114,7 +114,7 @@ def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]
         return nothing, "it is not an image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return nothing, "it has more pixels than an image should"
-    except Exception as error:  # on hostile bytes decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on malformed bytes
         return nothing, str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
@@ -124,7 +124,7 @@ def _check_size(image: Image) -> None:
 
     if MAX_IMAGE_PIXELS is not None and image.width * image.height > MAX_IMAGE_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_IMAGE_PIXELS}")
-    if max(image.size) > _LIMIT_SIDE_PX:  # few pixels, yet resizing would need gigabytes
+    if max(image.size) > _LIMIT_SIDE_PX:  # few pixels, but resizing would take gigabytes
         raise ValueError(f"it has a side of {max(image.size)} pixels, more than {_LIMIT_SIDE_PX}")
 
 

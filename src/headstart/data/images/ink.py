@@ -19,19 +19,19 @@ Ends = tuple[NDArray[np.integer], NDArray[np.integer]]
 _WORK_PX = 512
 _INK_SHARE = 20 / 28
 _CENTRE = 14.5 / 28
-"""Where MNIST has the centre of mass: the middle of pixel 14 of 28."""
-_BORDER_SAYS = 0.5
+"""The centre of mass in MNIST: the middle of pixel 14 of 28."""
+_BORDER_WEIGHT = 0.5
 _BLOCKS = 24
 _AMBIENT = 48
-"""Grey added before dividing by the light, so that noise on black paper is not blown up."""
+"""Grey added before dividing by the light, so that noise on black paper is not amplified."""
 _WIDE = 2 / 7
-"""Side of the closing that fills strokes, in shorter sides: 9 of MNIST's 28, above its widest stroke."""
+"""Window of the closing that fills strokes, by the shorter side: 9 of MNIST's 28, more than its widest stroke."""
 _STRONG = 0.5
 _CROWD = 0.15
 _FAINT = 0.12
 _EPS = 1e-6
 _DEGREES = [(i, j) for i in range(4) for j in range(4 - i)]
-"""Powers of the rows and of the columns in the page's light."""
+"""Powers of row and column in the terms of the cubic."""
 
 
 def ink(images: Images, height: int, width: int) -> Images:
@@ -87,7 +87,7 @@ def _dark_ink(grey: Array) -> Array:
     rest = grey - _pool_mean(grey, _odd(min(grey.shape[1:]) / 3))
     spread = np.sqrt(_mean(rest**2)) + _EPS
     border = [rest[:, 0], rest[:, -1], rest[:, :, 0], rest[:, :, -1]]
-    light = _mean(rest**3) / spread**3 - _BORDER_SAYS * _mean(np.concatenate(border, axis=1)) / spread
+    light = _mean(rest**3) / spread**3 - _BORDER_WEIGHT * _mean(np.concatenate(border, axis=1)) / spread
     return np.where(light[:, None, None] > 0, 255 - grey, grey)
 
 
@@ -184,7 +184,7 @@ def _weights(mass: Array, ends: Ends, step: NDArray[np.floating], size: int) -> 
     pixel = np.arange(mass.shape[1]) + 0.5
     centre = (mass * pixel).sum(axis=1) / np.maximum(mass.sum(axis=1), _EPS)
     first = size * _CENTRE - (centre - low) / step
-    # a drawing that does not shrink moves by whole pixels: its own stay as they are
+    # a drawing that does not shrink moves by whole pixels, so its pixel values stay the same
     first = np.where(step > 1, first, np.rint(first))
     at = (np.arange(size) + 0.5 - first[:, None]) * step[:, None] + low[:, None]  # (n_images, size)
     reach = np.maximum(step, 1)[:, None, None]

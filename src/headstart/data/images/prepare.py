@@ -152,7 +152,7 @@ def _with_channels(images: Images, channels: int) -> Images:
     if channels == 3:
         return np.repeat(images, 3, axis=3)
     red, green, blue = (images[..., i].astype(np.uint32) for i in range(3))
-    # ITU-R BT.601 in Pillow's integers, so that grey here is grey there
+    # ITU-R BT.601 in Pillow's integer arithmetic, to get the same values
     luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
     return luma.astype(np.uint8)[..., None]
 
@@ -203,7 +203,7 @@ def _resize(images: Images, spec: InputSpec, box: Box) -> Images:
     stacked horizontally their columns: the same pixels as one by one.
     """
     (n, h, w, c), (height, width), how = images.shape, (spec.height_px, spec.width_px), spec.interpolation
-    if n == 1:  # Pillow does both directions by itself
+    if n == 1:  # Pillow resizes both directions in one call
         return _resampled(images[0], height, width, box, how)[None].copy()
     left, top, right, bottom = box
     tall = _resampled(images.reshape(n * h, w, c), n * h, width, (left, 0, right, n * h), how)

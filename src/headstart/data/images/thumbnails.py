@@ -14,7 +14,7 @@ from headstart.records import InputSpec
 
 __all__ = ["examples_of", "png_address"]
 
-_SIDE_PX = 144  # twice what a page shows, for fine screens
+_SIDE_PX = 144  # twice the displayed size, for high-resolution screens
 _MOST = 8
 
 
@@ -31,8 +31,8 @@ def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
     some = dataset.subset(np.concatenate(places))
     shape = some.images.image_shape
     spec = InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop") if shape is None else InputSpec(*shape)
-    pictures = prepare(some, spec)
-    return tuple((str(name), png_address(one)) for name, one in zip(some.labels, pictures, strict=True))
+    images = prepare(some, spec)
+    return tuple((str(name), png_address(one)) for name, one in zip(some.labels, images, strict=True))
 
 
 def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str:
@@ -46,9 +46,9 @@ def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str
     from PIL import Image
 
     grey = pixels.shape[2] == 1
-    picture = Image.fromarray(pixels[..., 0] if grey else pixels)
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
     if colours is not None and not grey:
-        picture = picture.quantize(colours)
+        image = image.quantize(colours)
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    image.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

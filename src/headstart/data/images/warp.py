@@ -77,7 +77,7 @@ def restroked(values: Any, widths: NDArray[np.float64], most: float, torch: Any)
         return values
     side = min(values.shape[2:])
     left, sign = column(torch, np.abs(widths) * side), column(torch, np.where(widths > 0, 1.0, -1.0))
-    values = sign * values  # to shrink what is bright is to grow what is dark
+    values = sign * values  # shrinking bright strokes is growing dark ones
     for _ in range(ceil(most * side)):
         values = values + left.clamp(0, 1) * (_brightest(values, torch) - values)
         left = left - 1
@@ -88,9 +88,9 @@ def _brightest(values: Any, torch: Any) -> Any:
     """The maximum of each pixel and its four neighbours, by shifts: pooling takes five times as long."""
     most = values.clone()
     for dim, size in ((2, values.shape[2] - 1), (3, values.shape[3] - 1)):
-        for kept, beside in ((1, 0), (0, 1)):
+        for kept, other in ((1, 0), (0, 1)):
             part = most.narrow(dim, kept, size)
-            torch.maximum(part, values.narrow(dim, beside, size), out=part)
+            torch.maximum(part, values.narrow(dim, other, size), out=part)
     return most
 
 

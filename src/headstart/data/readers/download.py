@@ -18,7 +18,7 @@ from headstart.system.connection import ANSWER_S, answers
 
 __all__ = ["Remote", "cache_folder", "extract", "find", "obtain"]
 
-_READ_S = 30  # between two pieces of a file
+_READ_S = 30  # between two chunks of a file
 _CHUNK_BYTES = 1024**2
 
 
@@ -48,7 +48,7 @@ def find(places: Sequence[str]) -> Path | None:
     if home:
         if not Path(home).expanduser().is_dir():
             raise MissingDataError(
-                f"HEADSTART_DATA is {home!r}, expected a folder that is there; create it or unset the variable"
+                f"HEADSTART_DATA is {home!r}, expected an existing folder; create it or unset the variable"
             )
         roots.insert(0, Path(home).expanduser())
     return next((root / place for root in roots for place in places if (root / place).exists()), None)
@@ -78,9 +78,9 @@ def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
             fetcher = pooch.HTTPDownloader(timeout=(ANSWER_S, _READ_S), chunk_size=_CHUNK_BYTES)
             pooch.retrieve(url, f"md5:{remote.md5}", target.name, target.parent, downloader=fetcher)
             return target
-        except (OSError, ValueError) as error:  # requests' are OSErrors, a wrong MD5 a ValueError
+        except (OSError, ValueError) as error:  # requests raises OSError, a wrong MD5 is a ValueError
             altered = isinstance(error, ValueError) and "hash" in str(error)
-            reason = "what came has another MD5" if altered else type(error).__name__
+            reason = "its MD5 differs" if altered else type(error).__name__
             cause = error
             response = getattr(error, "response", None)
             if response is not None:  # pooch 1.9 leaves it open where the server refuses

@@ -21,7 +21,7 @@ from headstart.system.optional import require
 
 __all__ = ["Entry", "read_folder", "read_table"]
 
-# pictures that we cannot decode are reported, not overlooked
+# images that cannot be decoded are reported, not ignored
 _FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
 _GROUP_COLUMNS = ("group", "writer")
 
@@ -45,20 +45,20 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     """
     top = _folders(folder)
     split_folders = [child for child in top if split_name(child.name) and _folders(child)]
-    strays = [path for path in _files(folder) if _is_picture(path)]
+    misplaced = [path for path in _files(folder) if _is_image(path)]
     if split_folders:
         _check_splits(folder, split_folders, top)
         homes = [(split_name(child.name), home) for child in split_folders for home in _folders(child)]
-        strays += [path for child in split_folders for path in _files(child) if _is_picture(path)]
+        misplaced += [path for child in split_folders for path in _files(child) if _is_image(path)]
     else:
         homes = [(None, home) for home in top]
     if not homes:
         raise DataError(
-            f"folder {str(folder)!r} has {len(strays)} images and no folders, expected one folder per class; "
+            f"folder {str(folder)!r} has {len(misplaced)} images and no folders, expected one folder per class; "
             "sort the images into folders named for their classes"
         )
     entries = [Entry(path, home.name, split) for split, home in homes for path in _walk(home)]
-    skipped = [(str(path), "it is not in a class folder") for path in strays]
+    skipped = [(str(path), "it is not in a class folder") for path in misplaced]
     return _checked(folder.resolve().name, entries, [home for _, home in homes], skipped, strict=strict)
 
 
@@ -84,8 +84,8 @@ def read_table(table: Path, *, strict: bool = False) -> Dataset:
     absent = [entry.path for entry in entries if not entry.path.is_file()]
     if absent:
         raise MissingDataError(
-            f"image {str(absent[0])!r} is not there, {len(absent)} of {len(entries)} missing, "
-            f"expected every file that {str(table)!r} names; mend the paths, which are relative to the table"
+            f"image {str(absent[0])!r} does not exist, {len(absent)} of {len(entries)} missing, "
+            f"expected every file that {str(table)!r} names; correct the paths, which are relative to the table"
         )
     return _checked(table.stem, entries, [], [], strict=strict)
 
@@ -98,15 +98,15 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS + _FOREIGN
 
 
 def _walk(home: Path) -> Iterator[Path]:
     """The images under a class folder, in an order that depends on names only."""
-    yield from (path for path in _files(home) if _is_picture(path))
+    yield from (path for path in _files(home) if _is_image(path))
     for child in _folders(home):
-        if not child.is_symlink():  # a link may lead back up
+        if not child.is_symlink():  # a link may lead to a parent folder
             yield from _walk(child)
 
 
@@ -151,7 +151,7 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     for row in reader:
         if row:
             yield begins, row
-        begins = reader.line_num + 1  # a quoted cell may go over several lines
+        begins = reader.line_num + 1  # a quoted cell may span several lines
 
 
 def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
@@ -241,7 +241,7 @@ def _check_classes(
 def _inspect(path: Path) -> tuple[bytes, str | None]:
     """A file's SHA-256, and why it cannot be used."""
     if path.suffix.lower() in _FOREIGN:
-        return b"", f"its format {path.suffix.lower()} is not one we read; convert it to PNG or JPEG"
+        return b"", f"its format {path.suffix.lower()} cannot be read; convert it to PNG or JPEG"
     try:
         data = path.read_bytes()
     except OSError as error:

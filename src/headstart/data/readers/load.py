@@ -76,9 +76,9 @@ def load(
     ('digits:parity', 1797, ('even', 'odd'))
     """
     text = os.fspath(name)
-    base, colon, view = text.rpartition(":")
+    base, colon, subset = text.rpartition(":")
     if colon and base and not Path(text).expanduser().exists():
-        return apply_subset(load(base, split=split, strict=strict, download=download), view)
+        return apply_subset(load(base, split=split, strict=strict, download=download), subset)
     if text in KNOWN:
         wanted = split_name(split) if split is not None else None
         whole = KNOWN[text].read(text, (wanted,) if wanted in _BOTH else _BOTH, download)
@@ -170,7 +170,7 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
                 )
             ]
         )
-    if column.ndim == 1 and column.dtype.kind in "iub":  # 21 characters each, unless the names are made first
+    if column.ndim == 1 and column.dtype.kind in "iub":  # astype would use 21 characters for each
         codes, places = np.unique(column, return_inverse=True)
         return np.array([str(code) for code in codes.tolist()], np.str_)[places]
     return column.astype(np.str_)
@@ -185,11 +185,13 @@ def _from_path(text: str, *, strict: bool) -> Dataset:
             return read_table(path, strict=strict)
         raise DataError(
             f"file {text!r} is no table, expected a folder of class folders or a table (.csv, .parquet); "
-            "give the folder that it lies in"
+            "give the folder that contains it"
         )
     if os.sep in text or path.suffix.lower() in _TABLES:
-        raise MissingDataError(f"path {text!r} is not there, expected a folder or a table; mend the path")
+        raise MissingDataError(
+            f"path {text!r} does not exist, expected a folder or a table; correct the path"
+        )
     raise UnknownDatasetError(
         f"dataset {text!r} is unknown, expected a name in the catalog, {nearest(text, KNOWN)}, "
-        "or a path that is there; choose one of these"
+        "or an existing path; choose one of these"
     )

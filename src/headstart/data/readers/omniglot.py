@@ -95,10 +95,10 @@ def _drawings(path: Path) -> list[tuple[str, NDArray[np.uint8]]]:
             names = [name for name in archive.namelist() if name.endswith(".png")]
             found = []
             for name in names:
-                with Image.open(io.BytesIO(archive.read(name))) as picture:
-                    if picture.size != (_SIDE_PX, _SIDE_PX):
-                        raise ValueError(f"{name} is {picture.size[0]} x {picture.size[1]} px")
-                    found.append((name.split("/", 1)[1], np.asarray(picture.convert("L"))))
+                with Image.open(io.BytesIO(archive.read(name))) as image:
+                    if image.size != (_SIDE_PX, _SIDE_PX):
+                        raise ValueError(f"{name} is {image.size[0]} x {image.size[1]} px")
+                    found.append((name.split("/", 1)[1], np.asarray(image.convert("L"))))
     except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise BrokenDataError(
             f"Omniglot archive {str(path)!r} cannot be read ({error}), expected drawings of {_SIDE_PX} x "
