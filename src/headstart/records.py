@@ -227,10 +227,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Answered:
-    """A model's predictions: ``probabilities`` (n, n_classes) and ``novelty`` (n,), float32.
+    """What a model says of images: ``probabilities`` (n, n_classes) and ``novelty`` (n,), float32.
 
-    Novelty measures how unlike all training images an image is, in units of the threshold: above 1 the
-    prediction is ``none of these``. None for a model without novelty detection.
+    Novelty is how unlike a picture is to all that was learnt from, in units of the threshold: above 1
+    the answer is ``none of these``. None for a model that never says so.
     """
 
     probabilities: Array

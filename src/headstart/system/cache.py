@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import CacheError, SettingError
 from headstart.system.files import write_atomic
+from headstart.system.lock import is_at, locks_exist, try_lock
 
 __all__ = ["Cache", "Draft", "Entry", "FolderCache", "NullCache", "cache_root", "default_cache", "key_of"]
 
@@ -263,17 +264,11 @@ def _header(shape: tuple[int, int]) -> bytes:
 
 def _locked(path: Path) -> Any:
     """The file, open, if no other process writes it; None if one does, or locks are not to be had."""
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover - Windows
+    if not locks_exist():
         return None
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else it was finished meanwhile
-            return file
-    except OSError:
-        pass
+    if try_lock(file) and is_at(file, path):  # else it was finished meanwhile
+        return file
     file.close()
     return None
 
