@@ -6,7 +6,6 @@ Paths follow torchvision's folder layout.
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from headstart.errors import BrokenDataError, FetchError, MissingDataError
 from headstart.system.connection import ANSWER_S, answers
+from headstart.system.files import write_atomic
 
 __all__ = ["Remote", "cache_folder", "extract", "find", "obtain"]
 
@@ -109,10 +109,4 @@ def extract(archive: Path, member: str, place: str) -> Path:
             f"archive {str(archive)!r} cannot be unpacked ({error.args[0]}), expected a whole zip with {member}; "
             "fetch it again"
         ) from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, target)
-    return target
+    return write_atomic(target, content)
