@@ -100,7 +100,6 @@ def _ask(url: str) -> None:
 
 def extract(archive: Path, member: str, place: str) -> Path:
     """Extract one file of a zip into the cache; BrokenDataError if it cannot be read."""
-    target = cache_folder() / place
     try:
         with zipfile.ZipFile(archive) as box:
             content = box.read(member)
@@ -109,4 +108,4 @@ def extract(archive: Path, member: str, place: str) -> Path:
             f"archive {str(archive)!r} cannot be unpacked ({error.args[0]}), expected a whole zip with {member}; "
             "fetch it again"
         ) from error
-    return write_atomic(target, content)
+    return write_atomic(cache_folder() / place, content)
