@@ -31,11 +31,7 @@ def raise_faults(faults: Sequence[Fault]) -> None:
 
 
 def column_faults(name: str, column: NDArray[Any], n_images: int) -> list[Fault]:
-    """Faults in the shape and dtype of one column.
-
-    >>> column_faults("labels", np.array(["a"]), 2)[0][1]
-    'labels has 1 entries, expected 2 to match images; pass one per image'
-    """
+    """Faults in the shape and dtype of one column."""
     faults: list[Fault] = []
     if column.ndim != 1:
         faults.append(
@@ -81,11 +77,7 @@ def split_faults(splits: NDArray[Any]) -> list[Fault]:
 
 
 def plain_splits(splits: NDArray[Any]) -> NDArray[Any]:
-    """Replace synonyms of splits; unknown names are left to `split_faults`.
-
-    >>> plain_splits(np.array(["train", "validation"])).tolist()
-    ['train', 'val']
-    """
+    """Replace synonyms of splits; unknown names are left to `split_faults`."""
     if splits.dtype.kind != "U":
         return splits
     names, inverse = np.unique(splits, return_inverse=True)

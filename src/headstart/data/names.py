@@ -59,9 +59,5 @@ def listed(names: Sequence[str] | NDArray[np.str_]) -> str:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Names separated by commas, without empty ones.
-
-    >>> comma_list("squish, crop,")
-    ('squish', 'crop')
-    """
+    """Names separated by commas, without empty ones."""
     return tuple(name for part in text.split(",") if (name := part.strip()))

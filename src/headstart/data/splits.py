@@ -91,10 +91,6 @@ def nested_subsets(
 
     Returns sorted indices by size; a subset does not depend on which other sizes are drawn. DataError names all
     classes with too few images.
-
-    >>> drawn = nested_subsets(["a", "a", "b", "b"], (1, 2), seed=0)
-    >>> len(drawn[1]), drawn[2].tolist()
-    (2, [0, 1, 2, 3])
     """
     names, codes = _coded(labels)
     sizes = sorted({int(size) for size in per_class})
@@ -115,11 +111,7 @@ def nested_subsets(
 
 
 def fewest_per_class(labels: ArrayLike, groups: ArrayLike | None = None) -> int:
-    """Number of images of the smallest class that occurs; a group counts once in each of its classes.
-
-    >>> fewest_per_class(["a", "a", "b", "b"]), fewest_per_class(["a", "a", "b", "b"], [0, 1, 2, 2])
-    (2, 1)
-    """
+    """Number of images of the smallest class that occurs; a group counts once in each of its classes."""
     codes = _coded(labels)[1]
     if groups is not None:
         units = np.unique(np.asarray(groups), return_inverse=True)[1]

@@ -90,9 +90,6 @@ class ArrayImages:
 
     They are not copied if contiguous, so do not change them afterwards. A file mapped by
     ``numpy.load(path, mmap_mode="r")`` stays on the disk. ShapeError if they are not uint8 images.
-
-    >>> ArrayImages(np.zeros((5, 8, 8), np.uint8)).pixels.shape
-    (5, 8, 8, 1)
     """
 
     def __init__(self, pixels: Images) -> None:

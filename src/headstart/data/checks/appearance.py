@@ -58,11 +58,6 @@ def describe(thumbs: Images, tiny: NDArray[np.bool_]) -> Descriptors:
     The 16 x 16 lowest coefficients of the cosine transform of the luminance, each times its spatial
     frequency (the spectrum of natural images falls as its inverse, so all coefficients get similar weights),
     scaled to unit length and quantised. Brightness and contrast cancel; the mean is left out.
-
-    >>> photos = np.random.default_rng(0).integers(0, 200, (2, 32, 32, 3)).astype(np.uint8)
-    >>> described = describe(photos, np.zeros(2, bool))
-    >>> described.values.shape, described.kinds.tolist()
-    ((2, 256), [0, 0])
     """
     parts = [_describe(thumbs[i : i + _ROWS], tiny[i : i + _ROWS]) for i in range(0, len(thumbs), _ROWS)]
     return Descriptors(

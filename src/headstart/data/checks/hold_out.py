@@ -32,12 +32,6 @@ def hold_out(dataset: Dataset, share: float | None, seed: int = 0, seen: Seen | 
     held out: they would not be new to the model. Near copies are searched for among up to 10,000 images, which
     decodes every file and takes O(n_images ** 2). DataError if there is a test split already, or a class cannot
     be split.
-
-    >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
-    >>> pets = Dataset("pets", pixels, np.repeat(["cat", "dog"], 10), ("cat", "dog"))
-    >>> divided = hold_out(pets, 0.2)
-    >>> divided.split("test").counts(), divided.holdout
-    ({'cat': 2, 'dog': 2}, Holdout(share=0.2, seed=0, n_images=4))
     """
     if share is None:
         return dataset

@@ -72,12 +72,6 @@ def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) 
     All images get digests; 20,000 at most, evenly spread, get descriptors. These are decoded once more, JPEG at a
     reduced scale, in threads: about 1 ms per photo. A file that is missing or has changed since is recorded by
     its digest alone.
-
-    >>> from headstart.data.stores import ArrayImages
-    >>> images = ArrayImages(np.arange(128, dtype=np.uint8).reshape(2, 8, 8))
-    >>> found = record([("learned", images)])
-    >>> found.count("learned"), recognise(images, found).of("learned").tolist()
-    (2, [True, True])
     """
     found = _joined([_recorded(ROLES.index(name), images, _share(parts, images)) for name, images in parts])
     if before is None:
@@ -87,13 +81,7 @@ def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) 
 
 
 def inherited(seen: Seen | None) -> Seen | None:
-    """The record of a source for the models that use it: ``learned`` becomes ``source``, test images are left out.
-
-    >>> from headstart.data.stores import ArrayImages
-    >>> seen = inherited(record([("learned", ArrayImages(np.zeros((1, 8, 8), np.uint8)))]))
-    >>> seen.count("source"), seen.count("learned")
-    (1, 0)
-    """
+    """The record of a source for the models that use it: ``learned`` becomes ``source``, test images are left out."""
     if seen is None:
         return None
     kept = _kept(seen, np.isin(seen.roles, (_LEARNED, _SOURCE, _VALIDATION)))

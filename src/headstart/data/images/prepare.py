@@ -33,11 +33,7 @@ _PREPARE_BATCH = 256
 
 
 def decode(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
-    """Decode a file or its content, upright, as `decode_bytes`; MissingDataError if there is no such file.
-
-    >>> decode(b"P6 1 1 255 " + bytes([1, 2, 3])).tolist()
-    [[[1, 2, 3]]]
-    """
+    """Decode a file or its content, upright, as `decode_bytes`; MissingDataError if there is no such file."""
     if isinstance(source, bytes):
         return decode_bytes(source, "(bytes)")
     return decode_bytes(read_bytes(Path(source)), str(Path(source)))
