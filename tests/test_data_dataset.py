@@ -165,8 +165,8 @@ def test_stores_are_used_by_their_protocol(tmp_path: Path, pixels: np.ndarray) -
     assert (one.paths, files.pixels) == (None, None)
     assert (one.image_name(1), files.image_name(0)) == ("image 1", str(tmp_path / "1.pgm"))
     assert files.image(0).ravel().tolist() == list(b"ab") and (one.image(1) == one.pixels[1]).all()
-    header, draft = one.draft(1, 32)
-    assert (header.height_px, header.width_px) == draft.shape[:2]
+    header, preview = one.preview(1, 32)
+    assert (header.height_px, header.width_px) == preview.shape[:2]
     assert one.joined(files) is None and files.joined(one) is None
     assert one.joined(ArrayImages(np.zeros((1, 2, 3), np.uint8))) is None
     both, twice = one.joined(other), files.joined(files)

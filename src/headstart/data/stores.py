@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.faults import Fault, raise_faults
-from headstart.data.images.decode import Header, decode_bytes, draft
+from headstart.data.images.decode import Header, decode_bytes, preview
 from headstart.errors import BrokenDataError, MissingDataError, ShapeError
 from headstart.records import Images
 
@@ -68,7 +68,7 @@ class ImageStore(Protocol):
         """One decoded image, upright, (height, width, 1 or 3)."""
         ...
 
-    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+    def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of an image, for a thumbnail of this size: JPEG is decoded at a reduced scale."""
         ...
 
@@ -138,7 +138,7 @@ class ArrayImages:
         pixels: NDArray[np.uint8] = self.pixels[place]
         return pixels
 
-    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+    def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of one image; nothing is decoded, so ``side_px`` is ignored."""
         height, width, channels = self.image_shape
         return Header(width, height, "L" if channels == 1 else "RGB", "array"), self.image(place)
@@ -216,9 +216,9 @@ class FileImages:
         """One decoded image, upright, (height, width, 1 or 3)."""
         return decode_bytes(self.read(place), self.image_name(place))
 
-    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+    def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of one image; JPEG is decoded at a scale near ``side_px``, which is fast."""
-        return draft(self.read(place), self.image_name(place), side_px)
+        return preview(self.read(place), self.image_name(place), side_px)
 
     def joined(self, other: ImageStore) -> FileImages | None:
         """Both stores as one; None if the other is in memory."""

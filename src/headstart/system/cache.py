@@ -23,7 +23,16 @@ from headstart.errors import CacheError, SettingError
 from headstart.system.files import write_atomic
 from headstart.system.lock import is_at, locks_exist, try_lock
 
-__all__ = ["Cache", "Draft", "Entry", "FolderCache", "NullCache", "cache_root", "default_cache", "key_of"]
+__all__ = [
+    "Cache",
+    "CacheEntry",
+    "Draft",
+    "FolderCache",
+    "NullCache",
+    "cache_root",
+    "default_cache",
+    "key_of",
+]
 
 _DEFAULT_LIMIT_BYTES = 20 * 2**30
 Parts = Mapping[str, Any]
@@ -45,7 +54,7 @@ def key_of(parts: Parts) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A stored array: its key, what it depends on, its size, and the time of its last use (Unix time)."""
 
     key: str
@@ -172,7 +181,7 @@ class FolderCache:
                 "expected space and permission; set HEADSTART_CACHE to another folder, or use --no-cache"
             ) from error
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CacheEntry]:
         """All stored arrays, the most recently used first."""
         found = []
         for path in self.root.glob("*.npy"):
@@ -181,7 +190,7 @@ class FolderCache:
                 parts, shape, status = dict(note["parts"]), tuple(note["shape"]), path.stat()
             except (OSError, ValueError, KeyError, TypeError):  # half written, or edited by hand
                 continue
-            found.append(Entry(path.stem, parts, shape, status.st_size, status.st_mtime))
+            found.append(CacheEntry(path.stem, parts, shape, status.st_size, status.st_mtime))
         return sorted(found, key=lambda entry: -entry.used_at)
 
     def clear(self) -> int:
@@ -196,7 +205,7 @@ class FolderCache:
     def _array(self, key: str) -> Path:
         return self.root / f"{key}.npy"
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: CacheEntry) -> None:
         self._array(entry.key).unlink(missing_ok=True)
         self._array(entry.key).with_suffix(".json").unlink(missing_ok=True)
 

@@ -184,7 +184,7 @@ class _ImageFacts:
 
     def _read_files(self, files: ImageStore, on_image: OnImage | None) -> None:
         headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
-        for place, (header, thumb) in enumerate(_drafts(files)):
+        for place, (header, thumb) in enumerate(_previews(files)):
             headers.append(header)
             thumbs[place] = thumb
             if on_image is not None:
@@ -196,11 +196,11 @@ class _ImageFacts:
         self.polarity = dict(Counter(_polarity(thumbs)))
 
 
-def _drafts(files: ImageStore) -> Iterator[tuple[Header, Images]]:
+def _previews(files: ImageStore) -> Iterator[tuple[Header, Images]]:
     """Read all files in threads, in order."""
 
     def read(place: int) -> tuple[Header, Images]:
-        header, pixels = files.draft(place, THUMB_PX)
+        header, pixels = files.preview(place, THUMB_PX)
         return header, squished(pixels, THUMB_PX)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -337,9 +337,9 @@ def _image_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_imag
 
 
 def _few_remarks(training: Mapping[str, int], split: str) -> list[str]:
-    bare = [name for name, number in training.items() if number < _TOO_FEW]
+    too_few = [name for name, number in training.items() if number < _TOO_FEW]
     few = [name for name, number in training.items() if _TOO_FEW <= number < _FEW]
-    shortages = [(bare, f"fewer than {_TOO_FEW} images"), (few, f"fewer than {_FEW} images")]
+    shortages = [(too_few, f"fewer than {_TOO_FEW} images"), (few, f"fewer than {_FEW} images")]
     where = _in_split(split)
     return [
         f"{len(names)} class{'es have' if len(names) > 1 else ' has'} {what}{where}: {shown(names)}"

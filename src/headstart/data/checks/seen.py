@@ -31,7 +31,7 @@ _CHUNK = 1_024
 _TINY_PX = 64
 _LEARNED, _SOURCE, _VALIDATION = (ROLES.index(name) for name in ("learned", "source", "validation"))
 
-_WEIGHT = ("learned", "source", "validation", "judged", "test", "new")
+_PRECEDENCE = ("learned", "source", "validation", "judged", "test", "new")
 
 OnImage = Callable[[int, int], None]
 
@@ -243,7 +243,7 @@ def _array(pixels: Images) -> _Preview:
 def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
     def read(place: int) -> tuple[bytes, Images, bool]:
         try:
-            header, pixels = images.draft(place, THUMB_PX)
+            header, pixels = images.preview(place, THUMB_PX)
         except (
             MissingDataError,
             BrokenDataError,
@@ -262,12 +262,12 @@ def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
 
 
 class _Index:
-    """Finds digests; one that occurs twice in a record has the role that comes first in `_WEIGHT`."""
+    """Finds digests; one that occurs twice in a record has the role that comes first in `_PRECEDENCE`."""
 
     def __init__(self, seen: Seen) -> None:
         digests = np.concatenate([seen.digests, seen.contents])
         roles = np.concatenate([seen.roles, seen.roles[seen.places]])
-        order = np.array([_WEIGHT.index(name) for name in ROLES])[roles].argsort(kind="stable")
+        order = np.array([_PRECEDENCE.index(name) for name in ROLES])[roles].argsort(kind="stable")
         self._names, first = np.unique(_keys(digests[order]), return_index=True)
         self._places = np.concatenate([np.arange(len(seen.digests)), seen.places])[order][first]
 

@@ -14,7 +14,7 @@ from headstart.errors import BrokenDataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["EXTENSIONS", "Header", "decode_bytes", "draft", "fault_in", "squished", "thumbnail"]
+__all__ = ["EXTENSIONS", "Header", "decode_bytes", "fault_in", "preview", "squished", "thumbnail"]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # only these decoders read untrusted bytes; EPS, for example, would start Ghostscript
@@ -62,11 +62,11 @@ def fault_in(data: bytes) -> str | None:
 
 def thumbnail(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
     """An image's header, and its pixels squished to (side_px, side_px, 3), upright."""
-    header, pixels = draft(data, name, side_px)
+    header, pixels = preview(data, name, side_px)
     return header, squished(pixels, side_px)
 
 
-def draft(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+def preview(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
     """An image's header, and its pixels upright, (height, width, 1 or 3) uint8.
 
     JPEG is decoded at a reduced scale near ``side_px``, all else at full size; BrokenDataError if that fails.

@@ -19,7 +19,7 @@ from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError, MissingDataError
 from headstart.system.optional import require
 
-__all__ = ["Entry", "read_folder", "read_table"]
+__all__ = ["ImageFile", "read_folder", "read_table"]
 
 # images that cannot be decoded are reported, not ignored
 _FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
@@ -27,7 +27,7 @@ _GROUP_COLUMNS = ("group", "writer")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageFile:
     """One file as a reader found it: path, label, and split and group if there are any."""
 
     path: Path
@@ -43,23 +43,37 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     an error if ``strict``. DataError if there are no class folders, if one has no readable image, or if folders
     for splits are next to others. Files are read in threads; the order is that of their names.
     """
-    top = _folders(folder)
-    split_folders = [child for child in top if split_name(child.name) and _folders(child)]
+    children = _folders(folder)
+    split_folders = [child for child in children if split_name(child.name) and _folders(child)]
     misplaced = [path for path in _files(folder) if _is_image(path)]
     if split_folders:
-        _check_splits(folder, split_folders, top)
-        homes = [(split_name(child.name), home) for child in split_folders for home in _folders(child)]
+        _check_splits(folder, split_folders, children)
+        class_folders = [
+            (split_name(child.name), class_folder)
+            for child in split_folders
+            for class_folder in _folders(child)
+        ]
         misplaced += [path for child in split_folders for path in _files(child) if _is_image(path)]
     else:
-        homes = [(None, home) for home in top]
-    if not homes:
+        class_folders = [(None, path) for path in children]
+    if not class_folders:
         raise DataError(
             f"folder {str(folder)!r} has {len(misplaced)} images and no folders, expected one folder per class; "
             "sort the images into folders named for their classes"
         )
-    entries = [Entry(path, home.name, split) for split, home in homes for path in _walk(home)]
+    files = [
+        ImageFile(path, class_folder.name, split)
+        for split, class_folder in class_folders
+        for path in _walk(class_folder)
+    ]
     skipped = [(str(path), "it is not in a class folder") for path in misplaced]
-    return _checked(folder.resolve().name, entries, [home for _, home in homes], skipped, strict=strict)
+    return _checked(
+        folder.resolve().name,
+        files,
+        [class_folder for _, class_folder in class_folders],
+        skipped,
+        strict=strict,
+    )
 
 
 def read_table(table: Path, *, strict: bool = False) -> Dataset:
@@ -80,14 +94,14 @@ def read_table(table: Path, *, strict: bool = False) -> Dataset:
         raise DataError(
             f"table {str(table)!r} has no rows, expected at least one; add path and label of an image"
         )
-    entries = _entries(table, columns, numbers)
-    absent = [entry.path for entry in entries if not entry.path.is_file()]
+    files = _table_files(table, columns, numbers)
+    absent = [file.path for file in files if not file.path.is_file()]
     if absent:
         raise MissingDataError(
-            f"image {str(absent[0])!r} does not exist, {len(absent)} of {len(entries)} missing, "
+            f"image {str(absent[0])!r} does not exist, {len(absent)} of {len(files)} missing, "
             f"expected every file that {str(table)!r} names; correct the paths, which are relative to the table"
         )
-    return _checked(table.stem, entries, [], [], strict=strict)
+    return _checked(table.stem, files, [], [], strict=strict)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -102,10 +116,10 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS + _FOREIGN
 
 
-def _walk(home: Path) -> Iterator[Path]:
+def _walk(class_folder: Path) -> Iterator[Path]:
     """The images under a class folder, in an order that depends on names only."""
-    yield from (path for path in _files(home) if _is_image(path))
-    for child in _folders(home):
+    yield from (path for path in _files(class_folder) if _is_image(path))
+    for child in _folders(class_folder):
         if not child.is_symlink():  # a link may lead to a parent folder
             yield from _walk(child)
 
@@ -171,7 +185,7 @@ def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
     return columns, list(range(1, 1 + max((len(cells) for cells in columns.values()), default=0)))
 
 
-def _entries(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[Entry]:
+def _table_files(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[ImageFile]:
     group_column = next((name for name in _GROUP_COLUMNS if name in columns), None)
     for name in ("path", "label", "split", group_column):
         if name in columns and "" in columns[name]:
@@ -189,46 +203,50 @@ def _entries(table: Path, columns: dict[str, list[str]], numbers: Sequence[int])
     splits = columns.get("split", [None] * n_rows)
     groups = [None] * n_rows if group_column is None else columns[group_column]
     rows = zip(columns["path"], columns["label"], splits, groups, strict=True)
-    return [Entry(table.parent / path, label, split, group) for path, label, split, group in rows]
+    return [ImageFile(table.parent / path, label, split, group) for path, label, split, group in rows]
 
 
 def _checked(
     name: str,
-    entries: Sequence[Entry],
-    homes: Sequence[Path],
+    files: Sequence[ImageFile],
+    class_folders: Sequence[Path],
     skipped: list[tuple[str, str]],
     *,
     strict: bool,
 ) -> Dataset:
     """Leave out files that cannot be decoded; DataError if a class loses all its images."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(_inspect, [entry.path for entry in entries]))
-    broken = [(str(entry.path), fault) for entry, (_, fault) in zip(entries, found, strict=True) if fault]
+        found = list(pool.map(_inspect, [file.path for file in files]))
+    broken = [(str(file.path), fault) for file, (_, fault) in zip(files, found, strict=True) if fault]
     if strict and broken:
         raise BrokenDataError(
-            f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(entries)} such, "
+            f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(files)} such, "
             "expected complete images; replace them, or allow them to be skipped: strict=False"
         )
-    whole = [(entry, digest) for entry, (digest, fault) in zip(entries, found, strict=True) if not fault]
-    _check_classes(name, [entry for entry, _ in whole], entries, homes)
-    kept = [entry for entry, _ in whole]
+    whole = [(file, digest) for file, (digest, fault) in zip(files, found, strict=True) if not fault]
+    _check_classes(name, [file for file, _ in whole], files, class_folders)
+    kept = [file for file, _ in whole]
     return Dataset(
         name,
-        FileImages([entry.path for entry in kept], [digest for _, digest in whole]),
-        np.array([entry.label for entry in kept], dtype=np.str_),
-        natural_order(entry.label for entry in kept),
-        None if kept[0].group is None else np.array([entry.group for entry in kept], dtype=np.str_),
-        None if kept[0].split is None else np.array([entry.split for entry in kept], dtype=np.str_),
+        FileImages([file.path for file in kept], [digest for _, digest in whole]),
+        np.array([file.label for file in kept], dtype=np.str_),
+        natural_order(file.label for file in kept),
+        None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
+        None if kept[0].split is None else np.array([file.split for file in kept], dtype=np.str_),
         tuple(skipped + broken),
     )
 
 
 def _check_classes(
-    name: str, whole: Sequence[Entry], entries: Sequence[Entry], homes: Sequence[Path]
+    name: str, whole: Sequence[ImageFile], files: Sequence[ImageFile], class_folders: Sequence[Path]
 ) -> None:
-    wanted = {home.name for home in homes} | {entry.label for entry in entries}
-    lost = natural_order(wanted - {entry.label for entry in whole})
-    empty = [str(home) for home in homes if not any(entry.path.is_relative_to(home) for entry in whole)]
+    wanted = {home.name for home in class_folders} | {file.label for file in files}
+    lost = natural_order(wanted - {file.label for file in whole})
+    empty = [
+        str(class_folder)
+        for class_folder in class_folders
+        if not any(file.path.is_relative_to(class_folder) for file in whole)
+    ]
     if lost or empty:
         where = f" in {shown(empty)}" if empty else ""
         classes = listed(lost) if lost else listed(natural_order(Path(path).name for path in empty))
