@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.duplicates import THUMB_PX, grounds
+from headstart.data.checks.duplicates import THUMB_PX, backgrounds
 from headstart.records import Array, Images
 
 __all__ = ["LENGTH", "LIMITS", "Descriptors", "Matcher", "describe"]
@@ -23,7 +23,7 @@ LENGTH = _SIDE * _SIDE
 PHOTO, PLAIN, SIMPLE, DRAWING, TINY = range(5)
 _MOVABLE = (PHOTO, PLAIN)
 LIMITS = np.array([0.9, 0.96, 0.96, 0.98, 0.995], np.float32)
-"""Least similarity of a copy: photo, image on even ground, photo of little detail, grey drawing, image of at
+"""Least similarity of a copy: photo, image on an even background, photo of little detail, grey drawing, image of at
 most 64 px.
 
 Measured 2026-11-29 (docs/decisions/0013): distinct photos reach 0.78, JPEG 30, half size and brightness
@@ -71,7 +71,7 @@ def _describe(thumbs: Images, tiny: NDArray[np.bool_]) -> Descriptors:
     vectors[energy < _LEAST_ENERGY] = 0
     kinds = np.full(len(thumbs), TINY, np.uint8)
     large = np.flatnonzero(~tiny)
-    even, grey = grounds(thumbs[large])
+    even, grey = backgrounds(thumbs[large])
     kinds[large] = np.where(even, np.where(grey, DRAWING, PLAIN), PHOTO)
     kinds[(kinds < SIMPLE) & (_terms(vectors) < _LEAST_TERMS)] = SIMPLE
     largest = abs(vectors).max(axis=1, keepdims=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.records import Array, Images
 
-__all__ = ["THUMB_PX", "exact_pairs", "grounds", "near_pairs", "thumbnails"]
+__all__ = ["THUMB_PX", "backgrounds", "exact_pairs", "near_pairs", "thumbnails"]
 
 THUMB_PX = 32
 # Measured 2026-11-21. Of 397 photos (hymenoptera), copies in JPEG 30 - 95 or PNG, half as large, 1.2 times as
@@ -18,7 +18,7 @@ _LAYOUT, _DETAIL = 0.8, 0.9
 # Images on an even background are more similar: distinct letters in colour reach 0.93, cropped photos of insects
 # on white start at 0.986. Distinct grey drawings (Omniglot) reach 0.998 when fitted by a shift and 0.974 when not,
 # copies start at 0.991; distinct digits of 28 px reach 0.998 unmoved, copies in JPEG 75 start at 0.999.
-_DETAIL_ON_GROUND, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
+_DETAIL_EVEN, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
 _LAYOUT_RIGID = 0.99
 _PAPER_RANGE = 24  # of 255, around the median of the border
 _BLOCK, _CHUNK = 2048, 256
@@ -107,7 +107,7 @@ def _squish(length_px: int) -> Array:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
-def grounds(thumbs: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def backgrounds(thumbs: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which images have an even background, such as paper, and which are grey.
 
     Even: most of the border and half of the image have one colour.
@@ -126,8 +126,8 @@ def grounds(thumbs: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 def _limits(thumbs: Images) -> NDArray[np.float64]:
     """The similarity that a copy of each image must have: higher on an even background, still higher if grey."""
-    even, grey = grounds(thumbs)
-    return np.where(even, np.where(grey, _DETAIL_DRAWN, _DETAIL_ON_GROUND), _DETAIL)
+    even, grey = backgrounds(thumbs)
+    return np.where(even, np.where(grey, _DETAIL_DRAWN, _DETAIL_EVEN), _DETAIL)
 
 
 def _candidates(layouts: Array, others: Array, rigid: NDArray[np.bool_]) -> Iterator[Pairs]:

@@ -1,6 +1,6 @@
 """Ink normalisation: a drawing on any page, brought into the frame of MNIST's digits.
 
-It uses pooling, sums and matrix products only, so that a graph can compute the same (`graph.picture.ink`).
+It uses pooling, sums and matrix products only, so that the graph of a model can compute the same.
 """
 
 from __future__ import annotations
