@@ -43,7 +43,7 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
     if few:
         raise DataError(
             f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
-            "expected at least 2, one for training and one for validation; add images, or leave the class out "
+            "expected at least 2 to learn from one and judge by the other; add images, or leave the class out "
             "with a subset"
         )
     if found.label_problems:
