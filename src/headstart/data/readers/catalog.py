@@ -228,8 +228,8 @@ KNOWN = {
     "digits": Known("1,797 digits of 8 x 8, bundled: no download", _read_digits),
     "emnist-letters": Known("145,600 handwritten letters of 28 x 28, train and test", _EMNIST_LETTERS.read),
     "fashion-mnist": Known("70,000 images of clothes of 28 x 28, train and test", _FASHION_MNIST.read),
-    "greek": Known("27 Greek letters of a course, alpha, beta, gamma: where you have them", _read_greek),
-    "greek-photos": Known("photos of such letters by other people, by writer: likewise", _read_greek),
+    "greek": Known("27 Greek letters of a course, alpha, beta, gamma: not for download", _read_greek),
+    "greek-photos": Known("photos of such letters by other people, by writer: not for download", _read_greek),
     "kmnist": Known("70,000 cursive Japanese characters of 28 x 28, train and test", _KMNIST.read),
     "mnist": Known("70,000 handwritten digits of 28 x 28, train and test", _MNIST.read),
     "omniglot-greek": Known(
