@@ -60,7 +60,7 @@ def _dark_ink(grey: Tensor) -> Tensor:
     spread = rest.squared().mean().sqrt() + page._EPS
     border = concatenated(*(rest.at(axis, end) for axis in (0, 1) for end in (0, -1)), axis=0)
     tail = (rest.squared() * rest).mean() / (spread.squared() * spread)
-    light = tail - page._BORDER_SAYS * border.mean() / spread
+    light = tail - page._BORDER_WEIGHT * border.mean() / spread
     return where(light > 0, 255 - grey, grey)
 
 
