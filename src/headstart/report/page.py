@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.errors import SettingError
 from headstart.evaluation.records import Calibration, Difference, Evaluation, Score
 from headstart.records import Curve
 from headstart.report import figures, numbers, scatter
@@ -24,7 +21,7 @@ from headstart.report.entries import is_rival, note_of
 from headstart.report.records import Comparison, Factor, Report, Row, Scatter
 from headstart.report.scales import Scale, round_scale
 
-__all__ = ["render", "write"]
+__all__ = ["render"]
 
 _HERE = Path(__file__).parent
 _WIDE_PX, _NARROW_PX = 1000, 360
@@ -91,30 +88,6 @@ def render(result: Report) -> str:
             factors=_factors(result.factors),
         )
     )
-
-
-def write(result: Report, path: str | os.PathLike[str]) -> None:
-    """Write the report to a file, atomically; `SettingError` for an unusable path, and as `render`."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise SettingError(
-            f"path {str(target)!r} is in a folder that does not exist, expected one that does; "
-            f"create it with: mkdir -p {target.parent}"
-        )
-    if target.is_dir():
-        raise SettingError(
-            f"path {str(target)!r} is a folder, expected a file; add a name such as report.html"
-        )
-    page = render(result)
-    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(scratch, "x", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 @cache

@@ -129,7 +129,7 @@ def run_evaluation(
         accuracy_of(learned),
         _counts(part),
         evaluation,
-        reliability(title, predicted.probabilities[scored], codes[scored], together=of(scored)),
+        reliability(title, predicted.probabilities[scored], codes[scored], clusters=of(scored)),
         None
         if novel is None
         else _detected(model, novel, _some(predicted, scored), of(scored), title, runtime),
@@ -301,6 +301,6 @@ def _detected(
         f"{title}, {novel.name} novel",
         known,
         unknown,
-        together=together,
-        novel_together=_clusters(novel)[0],
+        clusters=together,
+        novel_clusters=_clusters(novel)[0],
     )

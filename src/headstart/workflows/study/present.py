@@ -104,7 +104,7 @@ def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> 
     assert table.probabilities is not None, "there are test images"
     together, crossed = study.setup.test.together, study.setup.protocol.crossed
     title = "How reliable its probabilities are"
-    return reliability(title, table.probabilities, codes, together=together, crossed=crossed)
+    return reliability(title, table.probabilities, codes, clusters=together, crossed=crossed)
 
 
 def _nested(study: StudyContext) -> str:

@@ -193,7 +193,7 @@ def _evaluation(judged: Judged, dataset: Dataset) -> Evaluation:
 def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
     title = f"How reliable its probabilities are: {judged.judged_on} images of {dataset.name}"
     codes, together = judged.images.codes(dataset.classes), judged.images.together
-    return reliability(title, judged.answers, codes, together=together, crossed=judged.crossed)
+    return reliability(title, judged.answers, codes, clusters=together, crossed=judged.crossed)
 
 
 def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
