@@ -77,25 +77,19 @@ def divided(limits: Limits, n_workers: int) -> tuple[Limits, int]:
 
 
 class Turn:
-    """A context manager that one process at a time is inside of; who dies inside has left it.
-
-    Parameters
-    ----------
-    path : Path
-        Of a file that all of them can write.
-    """
+    """A context manager that one process at a time can enter, by a lock on a file; death releases it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def __enter__(self) -> None:
-        """Wait for the turn."""
+        """Wait for the lock."""
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         wait_for_lock(self._file)
 
     def __exit__(self, *_: object) -> None:
-        """Let the next one in."""
+        """Release the lock."""
         assert self._file is not None
         os.close(self._file)
         self._file = None
