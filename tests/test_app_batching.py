@@ -1,4 +1,4 @@
-"""Micro-batching: each asker gets its own rows, batches grow with the load, nobody pays for another."""
+"""Micro-batching: each request gets its own rows, batches grow with the load, a single image does not wait."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def asked(batcher: Batcher, values: range) -> list[tuple[Array, ...]]:
 
 @pytest.mark.parametrize("n_lanes", [1, 3])
 @pytest.mark.parametrize("largest", [1, 7, 32])
-def test_each_asker_gets_its_own_rows(n_lanes: int, largest: int) -> None:
+def test_each_request_gets_its_own_rows(n_lanes: int, largest: int) -> None:
     sizes: list[int] = []
 
     async def work() -> None:
@@ -69,7 +69,7 @@ def test_each_asker_gets_its_own_rows(n_lanes: int, largest: int) -> None:
     assert sum(sizes) == 100 and max(sizes) <= largest
 
 
-def test_a_lone_image_goes_alone_and_at_once() -> None:
+def test_a_single_image_runs_alone_and_at_once() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
@@ -82,7 +82,7 @@ def test_a_lone_image_goes_alone_and_at_once() -> None:
     assert sizes == [1, 1, 1]
 
 
-def test_what_comes_while_the_network_is_busy_makes_the_next_batch() -> None:
+def test_images_that_arrive_meanwhile_form_the_next_batch() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
@@ -101,7 +101,7 @@ def test_what_comes_while_the_network_is_busy_makes_the_next_batch() -> None:
     assert sizes == [1, 8, 3]
 
 
-def test_an_idle_lane_may_wait_for_company() -> None:
+def test_an_idle_lane_may_wait_for_more_images() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
@@ -115,7 +115,7 @@ def test_an_idle_lane_may_wait_for_company() -> None:
     assert sizes == [2]
 
 
-def test_who_has_left_is_not_computed() -> None:
+def test_cancelled_requests_are_not_computed() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
@@ -155,7 +155,7 @@ def test_an_error_reaches_all_of_its_batch_and_no_other() -> None:
     ran(work())
 
 
-def test_closing_cancels_what_waits() -> None:
+def test_closing_cancels_waiting_images() -> None:
     async def work() -> None:
         gate = Gate()
         batcher = Batcher(gate)

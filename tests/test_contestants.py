@@ -1,4 +1,4 @@
-"""Every contestant of the registry: shown by the report, made by a study, refused where it does not apply."""
+"""Every contestant of the registry: shown by the report, made by a study, left out where it does not apply."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_study_makes_it(one: Contestant, study: StudyContext) -> None:
     np.testing.assert_array_equal(made.strategy(train, test, 0), probabilities)
 
 
-def test_of_raw_pixels_nothing_is_transferred() -> None:
+def test_pixels_as_a_source_have_no_transfer_controls() -> None:
     parity = load("digits:parity").subset(np.arange(300))
     source = open_source("pixels", parity)
     context = _context(source, parity, StudyRequest(Probe(head="ridge")), None, None, PLAIN)

@@ -1,4 +1,4 @@
-"""Galleries: the right pictures in the right order, said truly, with maps where there is somebody to ask."""
+"""Galleries: the right images in the right order, with captions that match and occlusion maps on request."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def by_brightness(images: Images) -> Array:
     return np.stack([bright / 2, 1 - bright, bright / 2], axis=1).astype(np.float32)
 
 
-def test_surest_mistakes_come_first() -> None:
+def test_most_confident_mistakes_come_first() -> None:
     found = mistakes(predicted())
     assert found.title == "The most confident mistakes"
     said = [(one.name, one.truth, one.called, one.second) for one in found.pictures]
@@ -100,7 +100,7 @@ def test_least_certain_come_first_right_or_wrong() -> None:
     assert "1 of these 3 was classified correctly" in found.caption and "None" not in found.caption
 
 
-def test_where_nothing_is_wrong_it_is_said() -> None:
+def test_caption_without_mistakes() -> None:
     right = predicted(codes=PROBS.argmax(axis=1))
     assert mistakes(right).pictures == ()
     assert mistakes(right).caption == "None of 5 images was classified wrongly."
@@ -109,7 +109,7 @@ def test_where_nothing_is_wrong_it_is_said() -> None:
     assert only.caption.startswith("None of 5 images was classified wrongly. ")
 
 
-def test_at_most_eight_pictures_of_the_right_images() -> None:
+def test_at_most_eight_images_and_the_right_ones() -> None:
     data = load("digits:0-1").subset(np.arange(30))
     probs = np.full((30, 2), 0.5, np.float32)
     probs[np.arange(30), 1 - data.codes()] += np.linspace(0.0, 0.4, 30, dtype=np.float32)
@@ -140,7 +140,7 @@ def test_six_maps_in_all_most_of_them_for_mistakes() -> None:
     assert "The map of the first shows" in many.caption
 
 
-def test_map_is_of_the_class_that_was_called() -> None:
+def test_map_is_of_the_predicted_class() -> None:
     """Class 1 is darkness: covering the bright corner with black raises it, and lowers the others."""
     pixels = np.zeros((2, 14, 14), np.uint8)
     pixels[:, :4, :4] = 255
@@ -154,12 +154,12 @@ def test_map_is_of_the_class_that_was_called() -> None:
     assert np.ptp(corner, axis=2).max() > 20 and np.ptp(rest, axis=2).max() == 0
 
 
-def test_map_of_a_tiny_picture_is_drawn_larger_in_the_same_shape() -> None:
+def test_map_of_a_tiny_image_is_enlarged_in_the_same_shape() -> None:
     found = mistakes(predicted(spec=InputSpec(8, 16, 1), predict=by_brightness), heats=1).pictures[0]
     assert picture(found.address).size == (16, 8) and picture(found.heat).size == (96, 48)
 
 
-def test_files_are_named_and_cut_and_stay_small(tmp_path: Path) -> None:
+def test_files_are_named_cropped_and_small(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for index, name in enumerate(TRUTH):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -176,7 +176,7 @@ def test_files_are_named_and_cut_and_stay_small(tmp_path: Path) -> None:
     assert picture(seen.address).size == (144, 72) == picture(seen.heat).size
 
 
-def test_pictures_are_shown_as_the_network_sees_them() -> None:
+def test_images_are_shown_as_the_network_sees_them() -> None:
     data = load("digits:0-1").subset(np.arange(2))
     spec = InputSpec(12, 12, 1, policy="ink")
     known = EvaluatedImages(
@@ -194,7 +194,7 @@ def model() -> Model:
     return learn_head(source, data, Probe(head="ridge")).model
 
 
-def test_a_model_is_asked_about_prepared_images_as_they_are(model: Model) -> None:
+def test_a_model_predicts_prepared_images_unchanged(model: Model) -> None:
     data = load("digits:0-1").subset(np.arange(40))
     predict = predict_with(model)
     prepared = prepare(data, model.manifest.input)
@@ -229,7 +229,7 @@ def test_galleries_of_a_model(model: Model) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_together_is_refused(changes: dict[str, object], said: str) -> None:
+def test_inconsistent_arguments_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ShapeError, match=said):
         predicted(**changes)
 

@@ -1,4 +1,4 @@
-"""Protocols: the rule by size, who learns and who is asked, what stays together."""
+"""Protocols: the rule by size, training and test images, what stays together."""
 
 from __future__ import annotations
 
@@ -59,26 +59,26 @@ def splits_of_round(
         ),
     ],
 )
-def test_the_rule_goes_by_size_and_is_said(dataset: Dataset, kind: str, said: str) -> None:
+def test_the_rule_depends_on_size_and_is_stated(dataset: Dataset, kind: str, said: str) -> None:
     setup = decide(dataset)
     assert setup.protocol.kind == kind and said in setup.sentence
 
 
-def test_a_test_split_by_other_people_is_said_to_be_by_others() -> None:
+def test_a_test_split_of_new_groups_is_stated() -> None:
     splits = np.where(np.arange(480) // 2 % 12 < 6, "train", "test")
     setup = decide(replace(blank(480, groups=12), splits=splits))
     assert setup.protocol.kind == "holdout"
     assert "(the dataset's own test split; 6 groups, none of them in the training images)" in setup.sentence
 
 
-def test_a_test_set_of_its_own_is_the_judge_whatever_its_size() -> None:
+def test_an_external_test_set_is_used_whatever_its_size() -> None:
     setup = decide(blank(40, n_test=10), blank(20, groups=5))
     assert setup.protocol.kind == "external" and setup.judged_on == "external test"
     assert (len(setup.pool), len(setup.test)) == (30, 20)  # its own test split is not learnt from
     assert "20 images by 5 groups" in setup.sentence and "cluster-robust" in setup.sentence
 
 
-def test_every_image_is_asked_once_a_round_and_never_learnt_from() -> None:
+def test_every_image_is_tested_once_a_round_and_never_trained_on() -> None:
     for dataset in (blank(60), blank(27), blank(90, groups=9)):
         setup = decide(dataset, protocol=Protocol(draws=3))
         for budget, rounds in splits_of_round(setup, (2,)).items():
@@ -121,7 +121,7 @@ def test_the_seed_decides_the_folds() -> None:
     assert folds(0) == folds(0) != folds(1)
 
 
-def test_the_smallest_class_is_counted_where_it_is_learnt_from() -> None:
+def test_the_smallest_class_is_counted_in_training_images() -> None:
     setup = decide(blank(60))
     assert smallest_class(setup.pool, setup.protocol) == 24
     assert smallest_class(setup.pool, replace(setup.protocol, n_folds=0, kind="holdout")) == 30
@@ -136,14 +136,14 @@ def test_the_smallest_class_is_counted_where_it_is_learnt_from() -> None:
         (blank(60), None, "grouped", "has no groups, expected a column group or writer"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_protocols_that_do_not_fit_are_refused(
     dataset: Dataset, external: Dataset | None, kind: str, sentence: str
 ) -> None:
     with pytest.raises(SettingError, match=sentence):
         decide(dataset, external, kind=kind)
 
 
-def test_a_class_by_one_person_cannot_be_judged_by_another() -> None:
+def test_a_class_of_one_group_is_refused() -> None:
     dataset = replace(
         blank(20), groups=np.where(np.arange(20) % 2, "ann", np.arange(20) % 3 // 1).astype(str)
     )
