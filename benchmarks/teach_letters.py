@@ -77,7 +77,7 @@ def main() -> None:
     from dataclasses import replace
 
     from headstart.data.readers.load import load
-    from headstart.interfaces.teach.live_source import LiveSource, augmentation_for
+    from headstart.interfaces.teach.live_source import LiveSource, example_augmentation
     from headstart.sources.registry import open_source
     from headstart.strategies.scratch import learn_network
 
@@ -90,7 +90,7 @@ def main() -> None:
     }
     found = {}
     for name, source in sources.items():
-        live = LiveSource(source, augmentation_for(source))
+        live = LiveSource(source, example_augmentation(source))
         found[name] = judged(live, Path(asked.data) / "greek", asked.repeats)
         print(f"{name}: {found[name]}", flush=True)
     print(json.dumps({**about, "sources": found}))

@@ -26,7 +26,7 @@ from headstart.data.images import decode as pixels
 from headstart.errors import SettingError
 from headstart.interfaces.http.api import App, make_app
 from headstart.interfaces.http.images import FORMATS, image_px
-from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 from headstart.interfaces.http.uploads import _Form
 from headstart.records import NONE_OF_THESE, InputSpec
 from tiny_model import SPEC, noise, picture, tiny_model
@@ -387,7 +387,7 @@ def test_names_are_only_displayed(app: App, sent: str, back: str) -> None:
 @given(st.text(max_size=400))
 @settings(max_examples=100, deadline=None)
 def test_shown_is_short_and_printable(name: str) -> None:
-    made = shown(name)
+    made = printable(name)
     assert len(made) <= 60 and made.isprintable()
     assert made == name or len(name) > 60 or not name.isprintable()
 

@@ -19,7 +19,7 @@ from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights, one_hot
 from headstart.interfaces.teach.classroom import Classroom
 from headstart.interfaces.teach.left_out import leave_one_out
-from headstart.interfaces.teach.live_source import LiveSource, augmentation_for
+from headstart.interfaces.teach.live_source import LiveSource, example_augmentation
 from headstart.interfaces.teach.markup import lesson_html, notice_html, prediction_html, predictions_html
 from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
@@ -66,7 +66,7 @@ def bomb() -> bytes:
 @pytest.fixture(scope="module")
 def live() -> LiveSource:
     source = pixel_source(InputSpec(28, 28, 1, policy="ink"))
-    return LiveSource(source, augmentation_for(source))
+    return LiveSource(source, example_augmentation(source))
 
 
 @pytest.fixture
@@ -359,8 +359,8 @@ def test_many_examples_have_fewer_copies(live: LiveSource, monkeypatch: pytest.M
 
 
 def test_drawings_and_photos_have_different_augmentations() -> None:
-    ink = augmentation_for(pixel_source(InputSpec(28, 28, 1, policy="ink")))
-    photo = augmentation_for(pixel_source(InputSpec(64, 64, 3, (0.0,) * 3, (1.0,) * 3)))
+    ink = example_augmentation(pixel_source(InputSpec(28, 28, 1, policy="ink")))
+    photo = example_augmentation(pixel_source(InputSpec(64, 64, 3, (0.0,) * 3, (1.0,) * 3)))
     assert ink is not None and photo is not None
     assert "elastic" in dict(ink.operations) and "brightness" in dict(photo.operations)
     assert not ink.flips and not photo.flips  # left and right may be what is taught
@@ -374,11 +374,13 @@ def test_names_are_escaped_everywhere(room: Classroom) -> None:
         room.add(evil, picture("bar", seed))
         room.add('"b"', picture("ring", seed))
     answer = room.predict(picture("bar", 5))
-    thumbnail = (
+    thumbnail_address = (
         lesson_html(room, evil)
         + prediction_html(answer)
         + predictions_html([(evil, "", answer)])
         + notice_html(evil)
     )
-    assert "<img src=x" not in thumbnail and thumbnail.count("&lt;img src=x onerror=1&gt;") >= 6
-    assert 'data-what="&quot;b&quot;"' in thumbnail
+    assert (
+        "<img src=x" not in thumbnail_address and thumbnail_address.count("&lt;img src=x onerror=1&gt;") >= 6
+    )
+    assert 'data-what="&quot;b&quot;"' in thumbnail_address

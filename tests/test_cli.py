@@ -727,7 +727,7 @@ def test_an_unexpected_error_is_one_line_too(run: Run, monkeypatch: pytest.Monke
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr("headstart.interfaces.cli.describe.describe", broken)
+    monkeypatch.setattr("headstart.interfaces.cli.describe.describe_path", broken)
     said = run("inspect", "digits")
     assert said.code == 1 and said.out == "" and said.err.count("\n") == 1
     assert said.err.startswith(ERROR + "ZeroDivisionError was not expected (division by zero)")

@@ -389,7 +389,7 @@ def test_calibration_has_its_numbers_and_bins(result, text):
 
 def test_a_dot_on_the_diagonal_is_drawn_on_it():
     bins = tuple(ReliabilityBin(v - 0.05, v + 0.05, v, Score(v, v - 0.1, v, 9)) for v in (0.25, 0.55, 0.85))
-    drawn = diagrams.reliability(Calibration("t", 0, 0, 0, 27, bins))
+    drawn = diagrams.reliability_diagram(Calibration("t", 0, 0, 0, 27, bins))
     x0, y0, x1, y1 = map(float, re.findall(r'diagonal" d="M(\S+) (\S+)L(\S+) (\S+)"', drawn)[0])
     for at, up in re.findall(r'class="dot" cx="(\S+)" cy="(\S+)"', drawn):
         assert (float(at) - x0) / (x1 - x0) == pytest.approx((float(up) - y0) / (y1 - y0), abs=0.001)
@@ -524,7 +524,7 @@ def test_everything_that_a_user_named_is_escaped(result):
 @pytest.mark.parametrize(
     ("draw", "error", "word"),
     [
-        (lambda: diagrams.reliability(Calibration("t", 0, 0, 0, 0, ())), SettingError, "has no bins"),
+        (lambda: diagrams.reliability_diagram(Calibration("t", 0, 0, 0, 0, ())), SettingError, "has no bins"),
         (lambda: scatter.scatter(Scatter("t", "", ("a",), (), (), (), ()), "0"), SettingError, "no points"),
         (
             lambda: scatter.scatter(Scatter("t", "", ("a",), (0.0,), (), (0,), (True,)), "0"),

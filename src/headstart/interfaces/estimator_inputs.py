@@ -29,13 +29,13 @@ __all__ = [
     "check_row_parameters",
     "checked_seed",
     "image_rows",
+    "json_value",
     "label_type",
     "labelled",
     "labels_from",
     "n_dimensions",
     "parameters_of",
     "paths_from",
-    "plain_value",
 ]
 
 
@@ -125,14 +125,14 @@ def checked_seed(seed: Any) -> int:
     return int(seed)
 
 
-def plain_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A parameter as a JSON value."""
     if isinstance(value, Source):
         return value.name
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, tuple | list):
-        return [plain_value(one) for one in value]
+        return [json_value(one) for one in value]
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -39,13 +39,13 @@ from headstart.interfaces.estimator_inputs import (
     check_row_parameters,
     checked_seed,
     image_rows,
+    json_value,
     label_type,
     labelled,
     labels_from,
     n_dimensions,
     parameters_of,
     paths_from,
-    plain_value,
 )
 from headstart.models.model import open_model
 from headstart.records import Array, Source
@@ -275,7 +275,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         note: dict[str, Any] = {
             "labels": label_type(self.classes_),
             "parameters": {
-                ON_DISK.get(name, name): plain_value(value)
+                ON_DISK.get(name, name): json_value(value)
                 for name, value in self.get_params(deep=False).items()
             },
         }

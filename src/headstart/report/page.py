@@ -302,7 +302,7 @@ def _facts(facts: Mapping[str, str]) -> dict[str, Any]:
 
 def _calibration(one: Calibration) -> dict[str, Any]:
     """A reliability diagram, where there is a bin to draw."""
-    return {"it": one, "plot": Markup(diagrams.reliability(one)) if one.bins else ""}
+    return {"it": one, "plot": Markup(diagrams.reliability_diagram(one)) if one.bins else ""}
 
 
 def _scatter(one: Scatter, salt: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from headstart.report.numbers import count, labels
 from headstart.report.records import Factor
 from headstart.report.scales import Scale, round_scale
 
-__all__ = ["rate_test", "reliability", "strip"]
+__all__ = ["rate_test", "reliability_diagram", "strip"]
 
 
 _Place = Callable[[float], float]
@@ -22,7 +22,7 @@ _HAIRLINE = "fill:none;stroke:var(--muted, #5f5f66);stroke-width:.8;stroke-dasha
 _RING = "fill:var(--paper, #ffffff);stroke:var(--c-probe, #0063a8);stroke-width:2"
 
 
-def reliability(calibration: Calibration) -> str:
+def reliability_diagram(calibration: Calibration) -> str:
     """Draw the share of correct predictions against their confidence, over a histogram; 440 px wide.
 
     A bin's dot is hollow where its interval includes the bin's own confidence, so that chance alone can

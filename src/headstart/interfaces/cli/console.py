@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESULT",
-    "check_output",
+    "check_output_folder",
     "chosen_cache",
     "chosen_layer",
     "command_line",
@@ -32,7 +32,7 @@ __all__ = [
 RESULT = "result.json"
 
 
-def check_output(folder: Path, *markers: str) -> None:
+def check_output_folder(folder: Path, *markers: str) -> None:
     """Raise if the folder holds anything but an older output, before anything is computed.
 
     An older output holds one of the markers, which are file names; the error names the last one.

@@ -16,10 +16,10 @@ from headstart.models.model import open_model
 from headstart.records import InputSpec, Source
 from headstart.system.progress import SILENT, Progress
 
-__all__ = ["describe", "describe_source"]
+__all__ = ["describe_path", "describe_source"]
 
 
-def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
+def describe_path(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
     """Facts about a model folder or a dataset; ``quick`` opens no image and finds no near duplicates."""
     if (Path(thing) / "manifest.json").exists():
         return _model(open_model(thing).manifest)

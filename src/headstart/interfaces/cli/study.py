@@ -9,7 +9,7 @@ import typer
 
 from headstart.interfaces.cli.console import (
     RESULT,
-    check_output,
+    check_output_folder,
     chosen_layer,
     command_line,
     extraction,
@@ -112,7 +112,7 @@ def study(
     from headstart.system.progress import terminal_progress
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
-    check_output(output, RESULT)
+    check_output_folder(output, RESULT)
     request = StudyRequest(
         Probe(chosen_layer(layer, tap), pooling, head, parse_views(augment, views), balance),
         protocol,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.errors import SettingError
-from headstart.interfaces.cli.console import check_output, command_line, load_dataset, print_json
+from headstart.interfaces.cli.console import check_output_folder, command_line, load_dataset, print_json
 from headstart.interfaces.cli.options import (
     AllowLeaks,
     DataName,
@@ -133,7 +133,7 @@ def train(
     from headstart.system.progress import terminal_progress
     from headstart.workflows.train import TrainingFiles, TrainingRequest, checkpoints_of, run_training
 
-    check_output(output, "manifest.json")
+    check_output_folder(output, "manifest.json")
     given = {
         "epochs": epochs,
         "batch_size": batch_size,

@@ -26,7 +26,7 @@ from headstart.errors import nearest
 from headstart.graph.online import OnlineRun
 from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.images import Preparer
-from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 from headstart.interfaces.http.metrics import CONTENT_TYPE, ServerMetrics
 from headstart.interfaces.http.spec import TOP_LIMIT, docs_page, openapi
 from headstart.interfaces.http.uploads import Upload, uploads
@@ -207,8 +207,8 @@ class App:
         if name not in self._models:
             raise RequestError(
                 404,
-                f"model {shown(name)!r} is unknown, expected one of /v1/models, "
-                f"{nearest(shown(name), self._models)}",
+                f"model {printable(name)!r} is unknown, expected one of /v1/models, "
+                f"{nearest(printable(name), self._models)}",
             )
         return self._models[name]
 
@@ -274,7 +274,7 @@ class _Served:
         ]
         novelty = None if len(outputs) == 1 else _finite(float(outputs[1]))
         return {
-            "file": None if upload.name is None else shown(upload.name),
+            "file": None if upload.name is None else printable(upload.name),
             "class": NONE_OF_THESE if novelty is not None and novelty > 1 else classes[0]["name"],
             "probability": classes[0]["probability"],
             "novelty": novelty,
@@ -353,21 +353,23 @@ def _requested_top(request: Request) -> int:
     options = request.query_params.multi_items()
     for key, _ in options:
         if key != "top":
-            raise RequestError(422, f"option {shown(key)!r} is unknown, expected top or none")
+            raise RequestError(422, f"option {printable(key)!r} is unknown, expected top or none")
     text = options[0][1] if len(options) == 1 else ""
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= TOP_LIMIT):
-        raise RequestError(422, f"top is {shown(text)!r}, expected one whole number from 1 to {TOP_LIMIT}")
+        raise RequestError(
+            422, f"top is {printable(text)!r}, expected one whole number from 1 to {TOP_LIMIT}"
+        )
     return int(text)
 
 
 def _unrouted(scope: Scope, error: HTTPException) -> RequestError:
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        method = shown(scope["method"])
+        method = printable(scope["method"])
         return RequestError(
             405, f"method is {method}, expected {headers.get('Allow', 'another')}", headers=headers
         )
-    path = shown(scope["path"])
+    path = printable(scope["path"])
     return RequestError(
         error.status_code, f"path {path!r} is unknown, expected one listed at /docs", headers=headers
     )

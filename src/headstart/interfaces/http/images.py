@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit
 from headstart.errors import BrokenDataError
-from headstart.interfaces.http.limits import Limits, RequestError, shown
+from headstart.interfaces.http.limits import Limits, RequestError, printable
 from headstart.records import InputSpec
 
 __all__ = ["FORMATS", "Preparer", "image_px"]
@@ -91,7 +91,7 @@ class Preparer:
         if width * height > self._limit_px:
             raise RequestError(
                 413,
-                f"image {shown(name)!r} has {width} x {height} pixels, expected at most {self._limit_px:,}; "
+                f"image {printable(name)!r} has {width} x {height} pixels, expected at most {self._limit_px:,}; "
                 "send a smaller one",
             )
         return width * height
@@ -99,7 +99,7 @@ class Preparer:
 
 def _prepared(data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
     try:
-        return fit(decode_bytes(data, shown(name)), spec)
+        return fit(decode_bytes(data, printable(name)), spec)
     except BrokenDataError as error:
         raise RequestError(422, str(error)) from error
 

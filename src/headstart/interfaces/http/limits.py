@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from headstart.errors import HeadstartError
 
-__all__ = ["Budget", "Limits", "RequestError", "shown"]
+__all__ = ["Budget", "Limits", "RequestError", "printable"]
 
 _SHOWN = 60
 
@@ -74,7 +74,7 @@ class Budget:
             self.give_back(amount)
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name that a client sent, made printable, one line and short, for a response or a log."""
     if len(name) <= _SHOWN and name.isprintable():
         return name

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.errors import HeadstartError, SettingError
-from headstart.interfaces.http.limits import Limits, shown
+from headstart.interfaces.http.limits import Limits, printable
 from headstart.interfaces.http.workers import (
     BACKLOG,
     MOST_WORKERS,
@@ -151,7 +151,7 @@ def read_models(words: Sequence[str]) -> dict[str, Model]:
             given, folder = Path(word).resolve().name, word
         if not _NAME.fullmatch(given):
             raise SettingError(
-                f"name {shown(given)!r} of model {shown(folder)!r} has characters that a URL cannot carry, "
+                f"name {printable(given)!r} of model {printable(folder)!r} has characters that a URL cannot carry, "
                 "expected 1 to 64 of A-Z a-z 0-9 . _ -; give it one with NAME=FOLDER"
             )
         if given in found:
@@ -208,7 +208,7 @@ def _listener(host: str, port: int) -> socket.socket:
             raise
     except (OSError, UnicodeError) as error:
         raise SettingError(
-            f"address {shown(host)} port {port} is not available ({error}), expected a free one of this machine; "
+            f"address {printable(host)} port {port} is not available ({error}), expected a free one of this machine; "
             "choose another with --host and --port"
         ) from error
     return bound

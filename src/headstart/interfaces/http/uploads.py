@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 
 __all__ = ["FIELD", "Upload", "uploads"]
 
@@ -67,7 +67,7 @@ def _parser(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]
         return _single_image
     raise RequestError(
         415,
-        f"content-type is {shown(kind)!r}, expected multipart/form-data, image/* or "
+        f"content-type is {printable(kind)!r}, expected multipart/form-data, image/* or "
         "application/octet-stream; "
         "send the image as it is",
     )
@@ -160,7 +160,7 @@ def _file_name(header: bytes) -> str:
     field = options.get(b"name", b"").decode("utf-8", "replace")
     if field != FIELD:
         raise RequestError(
-            422, f"field {shown(field)!r} is unknown, expected images in the field {FIELD!r} and no other"
+            422, f"field {printable(field)!r} is unknown, expected images in the field {FIELD!r} and no other"
         )
     return options.get(b"filename", b"").decode("utf-8", "replace")
 

@@ -28,7 +28,7 @@ from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.heads.registry import make_head
 from headstart.interfaces.teach.left_out import leave_one_out
 from headstart.interfaces.teach.lesson import Example, Lesson, LessonPrediction
-from headstart.interfaces.teach.live_source import HEAD, SEED, LiveSource, thumbnail_of
+from headstart.interfaces.teach.live_source import HEAD, SEED, LiveSource, pixels_address
 from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec
 from headstart.sources.features import Extraction
 from headstart.strategies.places import Probe
@@ -133,7 +133,7 @@ class Classroom:
                 prepared,
                 fit(pixels, InputSpec(THUMB_PX, THUMB_PX, 3)),
                 max(pixels.shape[:2]) <= _TINY_PX,
-                thumbnail_of(pixels),
+                pixels_address(pixels),
                 self._live.rows(prepared, len(self._examples)),
             )
             self._examples.append(example)

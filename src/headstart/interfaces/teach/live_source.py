@@ -16,7 +16,7 @@ from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import Place, feature_graph
 from headstart.strategies.places import Probe, places_of
 
-__all__ = ["HEAD", "SEED", "LiveSource", "augmentation_for", "thumbnail", "thumbnail_of"]
+__all__ = ["HEAD", "SEED", "LiveSource", "example_augmentation", "pixels_address", "thumbnail_address"]
 
 
 _COPIES = 8
@@ -46,16 +46,14 @@ class LiveSource:
     def rows(self, prepared: NDArray[np.uint8], place: int) -> Array:
         """Features of an image and its augmented copies, drawn as for this position in a dataset."""
         whole = prepared[None]
-        views = [] if self.augmentation is None else range(self.augmentation.views)
-        copies = [
-            augment(whole, self.augmentation, seed=SEED, indices=[place], view=v)
-            for v in views
-            if self.augmentation
-        ]
+        copies: list[Images] = []
+        if self.augmentation is not None:
+            numbers = range(self.augmentation.views)
+            copies = [augment(whole, self.augmentation, seed=SEED, indices=[place], view=n) for n in numbers]
         return self.read(np.concatenate([whole, *copies]))
 
 
-def augmentation_for(source: Source) -> Augmentation | None:
+def example_augmentation(source: Source) -> Augmentation | None:
     """The augmentation of examples that suits a source; None without torch and kornia."""
     if find_spec("torch") is None or find_spec("kornia") is None:
         return None
@@ -63,11 +61,11 @@ def augmentation_for(source: Source) -> Augmentation | None:
     return parse_augmentation(kind, _COPIES)
 
 
-def thumbnail(content: bytes, file_name: str = "the image") -> str:
+def thumbnail_address(content: bytes, file_name: str = "the image") -> str:
     """A thumbnail of an image file as a ``data:`` address; `BrokenDataError` if it is not an image."""
-    return thumbnail_of(decode_bytes(content, file_name))
+    return pixels_address(decode_bytes(content, file_name))
 
 
-def thumbnail_of(pixels: NDArray[np.uint8]) -> str:
+def pixels_address(pixels: NDArray[np.uint8]) -> str:
     """A thumbnail of pixels as a ``data:`` address."""
     return png_address(fit(pixels, InputSpec(_SHOWN_PX, _SHOWN_PX, 3, policy="letterbox")))

@@ -24,7 +24,7 @@ from headstart.interfaces.teach.layout import (
     predict_side,
     teach_side,
 )
-from headstart.interfaces.teach.live_source import LiveSource, augmentation_for, thumbnail
+from headstart.interfaces.teach.live_source import LiveSource, example_augmentation, thumbnail_address
 from headstart.interfaces.teach.markup import (
     lesson_html,
     notice_html,
@@ -80,7 +80,7 @@ def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
 
 def make_page(source: Source, output: Path) -> gr.Blocks:
     """Build the page without serving it."""
-    handlers = _Handlers(LiveSource(source, augmentation_for(source)), output)
+    handlers = _Handlers(LiveSource(source, example_augmentation(source)), output)
     page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
     with page:
         html_block(page_head(source))
@@ -172,7 +172,7 @@ class _Handlers:
         predictions, faults = [], []
         for name, content in self._images(way, drawing, files, camera)[:_MOST_PREDICTED]:
             try:
-                predictions.append((name, thumbnail(content, name), room.predict(content, name)))
+                predictions.append((name, thumbnail_address(content, name), room.predict(content, name)))
             except HeadstartError as error:
                 faults.append(sentence(error))
         if not predictions:
