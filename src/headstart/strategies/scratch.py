@@ -148,7 +148,7 @@ def _judged_network(
     """Answers about validation images: with patience about those that did not decide when to stop."""
     images, codes = prepare(judging, spec.input), judging.codes(model.classes)
     if settings.patience:
-        probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
+        probs = model.predict_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
     else:
         probs = cross_fitted(network.logits(images), codes, settings.seed, judging.together)
     return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")
