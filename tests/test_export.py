@@ -217,7 +217,7 @@ def test_folder_and_its_program_in_python(tmp_path):
     told[2]["name"] = "wasp"
     (place / "check.json").write_text(json.dumps({"largest_difference": 1e-3, "pictures": told}))
     done = run(place, sys.executable, "predict.py", "--check")
-    assert done.returncode == 1 and "need wasp" in done.stderr
+    assert done.returncode == 1 and "expected wasp" in done.stderr
 
 
 def test_folder_and_its_program_in_javascript(tmp_path):

@@ -221,7 +221,7 @@ def test_views_are_learnt_from() -> None:
         asked.append((len(indices), number))
         return np.full_like(images, number)
 
-    find_rate(told, *numbered(10), TrainSettings(batch_size=5), views=views)
+    find_rate(told, *numbered(10), TrainSettings(batch_size=5), augment=views)
     assert told.seen[:5] == [1, 1, 2, 2, 3] and asked[2] == (5, 2)
 
 

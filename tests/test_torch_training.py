@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 
 from headstart.networks.engines.torch_device import chosen_device  # noqa: E402
 from headstart.networks.engines.torch_engine import TorchNetwork  # noqa: E402 - it imports torch
-from headstart.networks.engines.torch_optimizers import FlatOptimizer, Stretch  # noqa: E402 - it imports torch
+from headstart.networks.engines.torch_optimizers import FlatOptimizer, Segment  # noqa: E402 - it imports torch
 from headstart.networks.engines.torch_training import TorchTraining  # noqa: E402
 
 GREY = InputSpec(12, 12, 1, (0.2,), (0.4,))
@@ -123,7 +123,7 @@ def test_muon_moves_as_torchs_does() -> None:
             TrainSettings(optimizer="muon", weight_decay=0.1),
             flat,
             grads,
-            [Stretch(0, flat.numel(), 1.0, True, 0, rows=shape[0])],
+            [Segment(0, flat.numel(), 1.0, True, 0, rows=shape[0])],
         )
         for _ in range(5):
             gradient = torch.tensor(rng.normal(size=shape), dtype=torch.float32)
@@ -141,7 +141,7 @@ def test_muon_takes_the_matrices_inside(data: tuple[Images, Codes]) -> None:
     network = TorchNetwork(SPEC, seed=1)
     network.start(replace(PLAIN, optimizer="muon", weight_decay=0.01))
     assert network._optimizer is not None
-    matrices = sum(one.rows > 0 for one in network._optimizer.stretches)
+    matrices = sum(one.rows > 0 for one in network._optimizer.segments)
     assert matrices == sum(one.kind in ("conv2d", "dense") for one in SPEC.layers) - 2
 
 

@@ -18,7 +18,7 @@ from headstart.networks.contract import Trainable
 from headstart.networks.engines.registry import make_network
 from headstart.networks.remarks import check_finite, training_remarks
 from headstart.networks.specs import architecture
-from headstart.networks.training import Held, OnStep, Views, fit
+from headstart.networks.training import AugmentBatch, Held, OnStep, fit
 from headstart.records import Codes, Epoch, Images, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
@@ -42,7 +42,7 @@ class Fit(Protocol):
         *,
         validation: Held | None,
         on_step: OnStep,
-        views: Views | None,
+        augment: AugmentBatch | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
         """As `training.fit`, which it calls."""
         ...
@@ -117,7 +117,7 @@ def learn_network(
         settings,
         validation=held,
         on_step=_told(f"train {network}", progress),
-        views=augmented_training(augmentation, settings.seed),
+        augment=augmented_training(augmentation, settings.seed),
     )
     seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
     best = best_epoch(history, settings)
