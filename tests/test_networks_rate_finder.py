@@ -293,7 +293,7 @@ def test_range_cut_off_is_remarked_on() -> None:
     high = find_rate(Told(valley), *numbered(500), TrainSettings(), high=1e-2)
     assert high.remark.startswith("the loss still falls at the highest rate tried, 0.01")
     low = find_rate(Told(lambda rate: 3 / (1 + rate / 1e-6)), *numbered(500), TrainSettings())
-    assert low.remark.startswith("the loss falls from the lowest rates tried on, 1e-06")
+    assert low.remark.startswith("the loss already falls at the lowest rate tried, 1e-06")
 
 
 @pytest.mark.parametrize(

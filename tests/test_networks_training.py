@@ -301,7 +301,7 @@ def test_it_learns_real_digits(engine: str, data: Data, held: Data) -> None:
         ({"learning_rate": float("nan")}, "learning_rate is nan, expected a number above 0"),
         (
             {"patience": 2},
-            "patience is 2 without validation images, expected some to stop by; hold a share out",
+            "patience is 2 without validation images, expected some to stop by; hold out a share",
         ),
         ({"optimizer": "adma"}, "optimizer is 'adma', expected one of adam, adamw, sgd; nearest are adam"),
     ],

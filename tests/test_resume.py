@@ -348,6 +348,6 @@ def test_the_command_refuses_to_begin_over_an_interrupted_run(run: Run, desk: Pa
     (desk / "m.checkpoints").mkdir()
     (desk / "m.checkpoints" / "step-000000007.safetensors").write_bytes(b"half")
     said = run(*words)
-    assert said.code == 1 and "expected --resume to go on" in said.err
+    assert said.code == 1 and "expected --resume to continue" in said.err
     said = run(*words, "--resume")
     assert said.code == 1 and "all damaged" in said.err

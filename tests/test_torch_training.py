@@ -280,5 +280,5 @@ def test_the_numpy_engine_says_what_it_lacks() -> None:
     network = make_network(architecture("mlp", GREY, 4), "scratch")
     with pytest.raises(SettingError, match=r"mixup is 0\.2, which the engine scratch does not do"):
         network.start(TrainSettings(mixup=0.2))
-    with pytest.raises(SettingError, match="batchnorm2d is the engine torch"):
+    with pytest.raises(SettingError, match="batchnorm2d requires the engine torch"):
         make_network(architecture("best", InputSpec(28, 28, 1), 10), "scratch")

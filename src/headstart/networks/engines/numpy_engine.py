@@ -210,7 +210,7 @@ def _layer(layer: LayerSpec, rng: np.random.Generator) -> Layer:
         case kind:
             raise SettingError(
                 f"layer {layer.name!r} is of kind {kind!r}, expected conv2d, maxpool2d, relu, flatten, "
-                "dense or dropout; batchnorm2d needs the engine torch"
+                "dense or dropout; batchnorm2d requires the engine torch"
             )
 
 
