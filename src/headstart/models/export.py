@@ -106,7 +106,7 @@ def export_model(
     with ONNX Runtime (``onnx``, ``folder``) or OpenVINO.
     """
     begun = perf_counter()
-    place = _place(to, Path(output))
+    place = _output_path(to, Path(output))
     images = _check_images(model, check)
     fitted = np.stack([fit(image(), model.manifest.input) for image in images])
     expected = model.predict_prepared([fitted])
@@ -118,7 +118,7 @@ def export_model(
     return ExportedModel(str(place), to, len(images), difference, 0, size, perf_counter() - begun)
 
 
-def _place(to: str, output: Path) -> Path:
+def _output_path(to: str, output: Path) -> Path:
     """The output path, after checking that it may be written."""
     if to not in TARGETS:
         raise SettingError(f"to is {to!r}, expected one of {', '.join(TARGETS)}; {nearest(to, TARGETS)}")
@@ -206,8 +206,8 @@ def _write_onnx(
     model: Model, graph: bytes, _: Facts, place: Path, images: LazyImages, expected: Prediction
 ) -> Prediction:
     with TemporaryDirectory() as temporary:
-        tried = write_atomic(Path(temporary) / _GRAPH, graph)
-        found = _checked_prediction(model, tried, images, expected)
+        written = write_atomic(Path(temporary) / _GRAPH, graph)
+        found = _checked_prediction(model, written, images, expected)
     write_atomic(place, graph)
     return found
 

@@ -143,7 +143,7 @@ class Model:
         precision: str = "fp32",
         batch_size: int = _BATCH,
     ) -> Prediction:
-        """Predict images that `data.images.prepare` has resized to the model's input, batch by batch.
+        """Predict batches of uint8 images that `data.images.prepare` has resized to the model's input.
 
         Parameters
         ----------
@@ -191,18 +191,7 @@ class Model:
         return (prediction if refuse else Prediction(prediction.probabilities)).names(self.classes)
 
     def load_runtime(self, runtime_name: str) -> None:
-        """Import the runtime. Call it before threads that prepare images start.
-
-        Parameters
-        ----------
-        runtime_name : {'openvino', 'onnxruntime'}
-            As for `probabilities`.
-
-        Raises
-        ------
-        SettingError
-            If the runtime is unknown.
-        """
+        """Import the runtime, before threads that prepare images start; SettingError if it is unknown."""
         runtime.import_runtime(runtime_name)
 
     def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:

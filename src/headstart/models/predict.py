@@ -256,7 +256,7 @@ def _images_below(folder: str) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             kept = {
-                entry.name: entry.is_dir(follow_symlinks=False) for entry in entries if _may_matter(entry)
+                entry.name: entry.is_dir(follow_symlinks=False) for entry in entries if _is_candidate(entry)
             }
     except OSError:
         yield folder  # reading it as an image reports the reason
@@ -273,7 +273,7 @@ def _images_below(folder: str) -> Iterator[str]:
             yield path
 
 
-def _may_matter(entry: os.DirEntry[str]) -> bool:
+def _is_candidate(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder or an image, and not hidden: macOS and indexers write hidden files."""
     if entry.name.startswith("."):
         return False

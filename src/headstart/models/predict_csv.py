@@ -155,11 +155,7 @@ def columns(n_ranked: int) -> list[str]:
 
 
 def row(one: ImagePrediction | UnreadableImage, n_ranked: int) -> list[str]:
-    """The cells of one image under `columns`; six digits, on which all machines agree.
-
-    >>> row(ImagePrediction("a.png", "cat", ("cat",), (0.75,)), 1)
-    ['a.png', 'cat', 'cat', '0.75', '', '']
-    """
+    """The cells of one image under `columns`; six digits, on which all machines agree."""
     if isinstance(one, UnreadableImage):
         return [one.path, "", *[""] * (2 * n_ranked), "", one.reason]
     ranked = [

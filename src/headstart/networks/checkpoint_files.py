@@ -48,16 +48,10 @@ _BITS = "$bits"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a training run.
+    """The state of a training run; ``values["step"]`` is the number of steps done.
 
-    ``arrays`` of bools, integers or floats are restored bit for bit, in order, C-contiguous, writable and in the
-    machine's byte order. ``values`` are JSON values, of which floats are restored bit for bit, too; a tuple becomes
-    a list, a NumPy scalar Python's. ``values["step"]`` is the number of steps done, at least 0.
-
-    >>> rng = np.random.default_rng(0)
-    >>> snapshot = Snapshot({"weights": np.zeros(3)}, {"step": 7, "rng": rng.bit_generator.state})
-    >>> snapshot.values["step"]
-    7
+    Arrays (bool, int or float) and JSON values are restored bit for bit, arrays in order, C-contiguous and writable;
+    a tuple becomes a list, a NumPy scalar Python's.
     """
 
     arrays: dict[str, NDArray[Any]]

@@ -48,16 +48,6 @@ class Checkpoints:
     In the ``with``, SIGTERM and SIGINT only set ``stopping``; a second SIGINT raises KeyboardInterrupt at once.
     Handlers are not changed outside the main thread, nor that of a signal that is ignored (``nohup``) or whose
     handler is not Python's. Writing 100 MB takes two copies in memory, a SHA-256 and an fsync.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     with Checkpoints(f"{folder}/run", {"epochs": 5}) as checkpoints:
-    ...         checkpoints.keep(Snapshot({"weights": np.arange(3)}, {"step": 10}))
-    ...     with Checkpoints(f"{folder}/run", {"epochs": 5}, resume=True) as checkpoints:
-    ...         snapshot = checkpoints.found()
-    ...         checkpoints.clear()
-    >>> snapshot.arrays["weights"], snapshot.values["step"]
-    (array([0, 1, 2]), 10)
     """
 
     def __init__(
@@ -114,10 +104,7 @@ class Checkpoints:
         return self._stopping or monotonic() - self._last >= self._interval_s
 
     def found(self) -> Snapshot | None:
-        """The newest undamaged checkpoint; None without ``resume``, or, with a remark, if there is none.
-
-        SettingError if it belongs to a run of another identity, CacheError if all checkpoints are damaged.
-        """
+        """The newest undamaged checkpoint; None without ``resume`` or, with a remark, if there is none."""
         if not self._resume:
             return None
         names = sorted(self._checkpoints(), key=_step, reverse=True)
@@ -146,8 +133,7 @@ class Checkpoints:
     def keep(self, snapshot: Snapshot) -> None:
         """Write a checkpoint completely or not at all, then delete all but the newest two.
 
-        SettingError if the snapshot cannot be stored or another run has taken the folder, CacheError if writing
-        fails; older checkpoints then remain. The interval to the next checkpoint starts at the end of this call.
+        If writing fails, CacheError is raised and older checkpoints remain. The next interval starts after this call.
         """
         step = snapshot.values.get("step")
         if not isinstance(step, int | np.integer) or isinstance(step, bool) or step < 0:

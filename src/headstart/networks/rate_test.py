@@ -55,17 +55,14 @@ def find_rate(
 ) -> RateCurve:
     """Raise the learning rate from ``low`` to ``high`` by a constant factor per step, and suggest a rate.
 
-    The network is restored afterwards: a following training run gives the same bits as without the test. The curve
-    ends where the smoothed loss is four times its minimum. SettingError if an option is out of range or the loss
-    explodes at once; FlatLossError if it does not fall significantly, from the lower of its start and the loss of
-    guessing by class frequencies.
-
-    The suggestion is twice the rate at which the smoothed loss fell fastest, but at most a third of the rate of the
-    lowest loss; twice that as the peak of a schedule that decays. A tenth of the rate of the lowest loss, and the
-    longest fall ("valley"), did worse in training runs at the suggested rates. The curve counts up to the first
-    clear rise: a network with batch norm recovers from a blow-up at a higher rate, and its loss falls steeply then.
-    The lowest loss counts as reached at nine tenths of the fall, because noise decides where it is below. The
-    test runs without mixup, whose losses vary with the share of the mix.
+    The network is restored afterwards, to the bit. The curve ends where the smoothed loss is four times its minimum,
+    and counts up to its first clear rise: a network with batch norm recovers from a blow-up, and its loss falls
+    steeply then. The suggestion is twice the rate at which the smoothed loss fell fastest, but at most a third of
+    the rate of the lowest loss; twice that as the peak of a schedule that decays. A tenth of the rate of the lowest
+    loss, and the longest fall ("valley"), did worse in training runs at the suggested rates. The lowest loss counts
+    as reached at nine tenths of the fall, because below noise decides. The test runs without mixup, whose
+    losses vary with the share of the mix. FlatLossError if the loss does not fall significantly below both its
+    start and that of guessing.
 
     Smith. Cyclical Learning Rates for Training Neural Networks. WACV 2017, arXiv:1506.01186.
     """

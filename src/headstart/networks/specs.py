@@ -189,9 +189,6 @@ def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Output shape of every layer in order, (channels, height, width) or (features,).
 
     SettingError if the image is too small for the layers.
-
-    >>> layer_shapes(architecture("cnn", InputSpec(28, 28, 1), 10))["flatten"]
-    (576,)
     """
     height, width, channels = spec.input.shape
     shape: tuple[int, ...] = (channels, height, width)

@@ -17,9 +17,9 @@ from headstart.networks.schedule import SCHEDULES, Plan
 from headstart.records import Array, Codes, Epoch, Images, TrainSettings, Weights
 from headstart.scratch.losses import cross_entropy
 
-__all__ = ["AugmentBatch", "Held", "Loss", "OnEpoch", "OnStep", "fit", "measure"]
+__all__ = ["AugmentBatch", "Loss", "OnEpoch", "OnStep", "ValidationSet", "fit", "measure"]
 
-Held = tuple[Images, Codes]
+ValidationSet = tuple[Images, Codes]
 OnStep = Callable[[int, int, float, float], None]
 """Called after each step with (images seen, images in all, mean loss, accuracy) of the epoch so far."""
 
@@ -43,7 +43,7 @@ def fit(
     labels: Codes,
     settings: TrainSettings,
     *,
-    validation: Held | None = None,
+    validation: ValidationSet | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     augment: AugmentBatch | None = None,
@@ -177,7 +177,7 @@ class _Run:
         seen = self._seen
         return int(min(seen, n_images)), n_images, self._loss / seen, self._hits / seen
 
-    def end(self, validation: Held | None, loss_of: Loss) -> None:
+    def end(self, validation: ValidationSet | None, loss_of: Loss) -> None:
         """End an epoch: measure, store the best weights, or stop after ``patience`` epochs without better ones."""
         measured = (np.nan, np.nan) if validation is None else measure(self._network, *validation, loss_of)
         train = self._loss / self._seen, self._hits / self._seen
@@ -249,7 +249,7 @@ def _best_epoch(history: list[Epoch]) -> int:
     return min(history, key=lambda epoch: (not np.isfinite(epoch.val_loss), epoch.val_loss)).number
 
 
-def _check(images: Images, labels: Codes, settings: TrainSettings, validation: Held | None) -> None:
+def _check(images: Images, labels: Codes, settings: TrainSettings, validation: ValidationSet | None) -> None:
     if len(images) != len(labels) or not len(images):
         raise ShapeError(
             f"images number {len(images)}, labels {len(labels)}, expected as many of each and at least one"

@@ -18,7 +18,7 @@ from headstart.networks.contract import Trainable
 from headstart.networks.engines.registry import make_network
 from headstart.networks.remarks import check_finite, training_remarks
 from headstart.networks.specs import architecture
-from headstart.networks.training import AugmentBatch, Held, OnStep, fit
+from headstart.networks.training import AugmentBatch, OnStep, ValidationSet, fit
 from headstart.records import Codes, Epoch, Images, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
@@ -40,7 +40,7 @@ class Fit(Protocol):
         labels: Codes,
         settings: TrainSettings,
         *,
-        validation: Held | None,
+        validation: ValidationSet | None,
         on_step: OnStep,
         augment: AugmentBatch | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:

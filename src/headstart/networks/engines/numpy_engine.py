@@ -162,10 +162,7 @@ def _unpack(rng: np.random.Generator, packed: NDArray[np.uint64]) -> None:
 def make_optimizer(
     settings: TrainSettings, values: Array, grads: Array, decay: float | Array = 0.0
 ) -> Optimizer:
-    """The optimizer of the settings on flat float32 vectors (n_weights,); SettingError for an unknown name.
-
-    ``decay`` is one number or one for each weight.
-    """
+    """The optimizer of the settings on flat float32 vectors (n_weights,); ``decay`` is of all weights or of each."""
     if settings.optimizer in ("adam", "adamw"):
         decoupled = settings.optimizer == "adamw"
         return Adam(values, grads, weight_decay=decay, decoupled=decoupled)

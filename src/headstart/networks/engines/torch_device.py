@@ -17,10 +17,7 @@ __all__ = ["STATISTICS", "chosen_device", "keep_freed_memory", "named_weights", 
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of this name; ``auto`` takes an accelerator that torch can use, else the CPU.
-
-    SettingError if the name is unknown or the machine has no such device.
-    """
+    """The device of this name, or SettingError; ``auto`` takes an accelerator that torch can use, else the CPU."""
     if name not in DEVICES:
         raise SettingError(
             f"device is {name!r}, expected one of {', '.join(DEVICES)}; {nearest(name, DEVICES)}"

@@ -59,10 +59,7 @@ class TorchNetwork(TorchTraining):
 
 
 def spec_module(spec: NetworkSpec, dropout_rng: torch.Generator) -> nn.Sequential:
-    """The layers of a spec as a module, one named child each; the weights are not set yet.
-
-    From scaled pixels (n, channels, height, width) to the last layer's output. ``dropout_rng`` draws the masks.
-    """
+    """The layers of a spec as a module, one named child each; the weights are not set yet."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     height, width, channels = spec.input.shape
     before: tuple[int, ...] = (channels, height, width)

@@ -39,10 +39,7 @@ class Segment:
 
 
 class FlatOptimizer:
-    """The optimizer of the settings on flat float32 vectors (n_weights,), all of which ``stretches`` cover.
-
-    SettingError if the name is unknown.
-    """
+    """The optimizer of the settings on flat float32 vectors (n_weights,), all of which ``segments`` cover."""
 
     def __init__(
         self, settings: TrainSettings, values: Tensor, grads: Tensor, segments: list[Segment]
@@ -146,7 +143,7 @@ def _rule(settings: TrainSettings, values: Tensor, grads: Tensor, decay: float, 
 
 
 class _Rule(ABC):
-    """How one stretch is updated; all but muon have the formulas of `headstart.scratch.optimizers`."""
+    """How one segment is updated; all but muon have the formulas of `headstart.scratch.optimizers`."""
 
     memory: dict[str, Tensor]
 

@@ -25,7 +25,6 @@ class JsonLines:
 
     With ``resume_epoch``, the first epoch still to be computed, lines of it and of later epochs are dropped, and so
     are ``finished`` and incomplete lines; otherwise the file starts empty. Numbers that are not finite become null.
-    Every line is written before the call returns, and the file is closed between lines. OSError if writing fails.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume_epoch: int | None = None) -> None:

@@ -25,9 +25,6 @@ class MLflow:
     Written to ``mlruns`` in the folder unless ``MLFLOW_TRACKING_URI`` is set; ``MLFLOW_EXPERIMENT_NAME`` overrides
     ``experiment``. The run's id is kept in ``mlflow.json``, so that a resumed training continues the same run.
     MLflow cannot delete a metric: epochs that are computed again after ``resume_epoch`` are not written twice.
-
-    MLflow's telemetry is switched off by ``MLFLOW_DISABLE_TELEMETRY``. A server that does not respond is given up
-    after seconds, not minutes, unless MLflow's own variables are set. MissingExtraError without mlflow.
     """
 
     def __init__(

@@ -34,16 +34,6 @@ def make_log(
     A log that fails (full disk, no server) is dropped with a remark (default: a line on stderr). ``resume_epoch`` is
     the first epoch still to be computed; older logs of it and of later ones are withdrawn. SettingError for an
     unknown name, MissingExtraError if its package is not installed.
-
-    >>> import json, math
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     log = make_log([], folder)
-    ...     log.started({"network": "mlp"})
-    ...     log.epoch(Epoch(1, 0.9, 0.7, math.nan, math.nan, 1e-3, 2.5))
-    ...     lines = Path(folder, "training.jsonl").read_text().splitlines()
-    >>> [json.loads(line)["event"] for line in lines], '"val_loss": null' in lines[1]
-    (['started', 'epoch'], True)
     """
     unknown = [name for name in names if name not in LOGS]
     if unknown:
@@ -60,10 +50,10 @@ def make_log(
         makers["tensorboard"] = lambda: TensorBoard(place / "tensorboard", resume_epoch=resume_epoch)
     if "mlflow" in names:
         makers["mlflow"] = lambda: MLflow(place, title=title, resume_epoch=resume_epoch)
-    return _Several(makers, remark if remark is not None else to_stderr)
+    return _CombinedLog(makers, remark if remark is not None else to_stderr)
 
 
-class _Several:
+class _CombinedLog:
     """Several logs as one; a log that fails is dropped."""
 
     def __init__(

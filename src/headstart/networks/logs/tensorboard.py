@@ -30,9 +30,8 @@ class TensorBoard:
     """Event files for TensorBoard: a curve for each measure of an epoch, facts as text.
 
     With ``resume_epoch``, the first epoch still to be computed, TensorBoard discards older points of it and of later
-    epochs; otherwise older event files in the folder are removed. Events are written by the calling thread: the
-    package's usual writer uses another thread, and when that dies of a full disk, waits for it for ever.
-    OSError if writing fails, MissingExtraError without tensorboardX.
+    epochs; otherwise older event files are removed. Events are written by the calling thread: the package's usual
+    writer uses another thread, and when that dies of a full disk, waits for it for ever.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, resume_epoch: int | None = None) -> None:

@@ -15,12 +15,7 @@ _INPUT = InputSpec(28, 28, 1, policy="ink")
 
 
 def drawings_network() -> tuple[NetworkSpec, Weights]:
-    """Three convolutions on 28 x 28 px prepared by the policy ``ink``, without a top; weights stored as float16.
-
-    >>> spec, weights = drawings_network()
-    >>> spec.layer_names[-2], sum(value.size for value in weights.values())
-    ('block3', 152768)
-    """
+    """Three convolutions on 28 x 28 px prepared by the policy ``ink``, without a top; weights stored as float16."""
     from safetensors.numpy import load_file
 
     weights = {name: value.astype(np.float32) for name, value in load_file(_FILE).items()}

@@ -60,10 +60,7 @@ class ExportedNetwork:
 
 
 def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:
-    """Timm's names that match a shell pattern, sorted; a plain word is searched for anywhere.
-
-    Pretrained ones have the tag of their training.
-    """
+    """Sorted names in timm that match a shell pattern or contain a plain word; pretrained ones with their tag."""
     wanted = pattern if not pattern or any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     found: list[str] = timm.list_models(wanted, pretrained=pretrained)
     return found
@@ -118,10 +115,7 @@ def checksum(network: nn.Module) -> str:
 
 
 def create_network(name: str, pretrained: bool = True) -> Any:
-    """A network of timm with its weights, or an error; never silently random.
-
-    UnknownSourceError if there is none of this name, SourceError if its weights cannot be loaded.
-    """
+    """A network of timm with its weights; UnknownSourceError or SourceError if it has none, never silently random."""
     local = name.startswith("local-dir:")
     if not local and not timm.is_model(name):
         known = nearest(name.partition(".")[0].lower(), timm.list_models())

@@ -27,10 +27,7 @@ _GATEWAY_ERRORS = (502, 503, 504)  # from a proxy that cannot reach the hub, or 
 
 
 def create_pretrained(name: str) -> Any:
-    """A network of timm with its weights. ConnectionError if they are not cached and the server does not respond.
-
-    Any other exception of timm, the hub's client, the disk or the parser is passed on.
-    """
+    """A network of timm with its weights. ConnectionError if they are not cached and the server does not respond."""
     weights = get_pretrained_cfg(name)
     if _is_cached(weights):
         try:

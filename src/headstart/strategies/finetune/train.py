@@ -16,7 +16,7 @@ from headstart.errors import HeadstartError, SourceError
 from headstart.heads.base import AffineHead, Head, Standardiser
 from headstart.heads.registry import make_head
 from headstart.heads.trained import TrainedHead
-from headstart.networks.training import Held, Loss, OnEpoch, OnStep, fit
+from headstart.networks.training import Loss, OnEpoch, OnStep, ValidationSet, fit
 from headstart.records import Array, Codes, Epoch, Images, Source, TrainSettings, Weights
 from headstart.sources.features import Place
 from headstart.sources.registry import kind_of
@@ -92,7 +92,7 @@ def unfreeze_and_train(
     depth: str,
     settings: TrainSettings,
     shares: Array | None = None,
-    held: Held | None = None,
+    held: ValidationSet | None = None,
     loss: Loss | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,

@@ -17,7 +17,7 @@ from headstart.networks.contract import Trainable
 from headstart.networks.logs.registry import make_log
 from headstart.networks.logs.values import TrainingLog
 from headstart.networks.rate_test import find_rate
-from headstart.networks.training import AugmentBatch, Held, OnStep, fit
+from headstart.networks.training import AugmentBatch, OnStep, ValidationSet, fit
 from headstart.records import Codes, Epoch, Images, TrainSettings
 from headstart.system.progress import Progress
 from headstart.workflows.train.rate import RateChoice, choose_rate
@@ -54,7 +54,7 @@ class AttendedTraining:
         self._keeping, self._facts = keeping, facts
         self._log: TrainingLog | None = None
         self.rate: RateChoice | None = None
-        self.validation: Held | None = None
+        self.validation: ValidationSet | None = None
         self.history: tuple[Epoch, ...] = ()
         self.settings = TrainSettings()
         self.device = "cpu"
@@ -66,7 +66,7 @@ class AttendedTraining:
         labels: Codes,
         settings: TrainSettings,
         *,
-        validation: Held | None,
+        validation: ValidationSet | None,
         on_step: OnStep,
         augment: AugmentBatch | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
