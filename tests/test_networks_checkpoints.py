@@ -470,7 +470,7 @@ def test_a_full_disk_is_one_line_and_the_old_ones_stay(
             checkpoints.keep(at(3))
     assert str(caught.value) == (
         f"checkpoint {file(3)} in {str(tmp_path)!r} cannot be written (No space left on device), expected a "
-        "folder to write to with room in it; make room or name another"
+        "writable folder with free space; free some or name another"
     )
     assert names(tmp_path) == [file(1), file(2)]
 

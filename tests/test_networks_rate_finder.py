@@ -313,9 +313,9 @@ def test_options_out_of_range(options: dict[str, Any], said: str) -> None:
 
 
 def test_nothing_to_learn_from() -> None:
-    with pytest.raises(ShapeError, match="images number 0, labels 0"):
+    with pytest.raises(ShapeError, match="images has length 0, labels 0"):
         find_rate(Told(valley), *numbered(0), TrainSettings())
-    with pytest.raises(ShapeError, match="images number 3, labels 2"):
+    with pytest.raises(ShapeError, match="images has length 3, labels 2"):
         find_rate(Told(valley), numbered(3)[0], numbered(2)[1], TrainSettings())
 
 

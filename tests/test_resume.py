@@ -238,7 +238,7 @@ def test_a_finished_run_of_another_command_is_not_replaced(few: Dataset, tmp_pat
             run_training(dataset, wanted, TrainingFiles(output, resume=True))
     assert contents(output) == before
     transfer("pixels", few, head="ridge").save(output)
-    with pytest.raises(SettingError, match="is a model that does not say which run of train made it"):
+    with pytest.raises(SettingError, match="is a model without a note of the run that made it"):
         run_training(few, SCRATCH, TrainingFiles(output, resume=True))
 
 

@@ -270,7 +270,7 @@ def test_devices() -> None:
     with pytest.raises(SettingError, match=r"device is 'gpu', expected one of auto, cpu, cuda, mps"):
         chosen_device("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(SettingError, match="device is 'cuda', which torch does not find here"):
+        with pytest.raises(SettingError, match="device is 'cuda', which torch does not find"):
             make_network(architecture("mlp", GREY, 4), "torch", device="cuda")
     with pytest.raises(SettingError, match="device is 'cuda', which the engine scratch cannot use"):
         make_network(architecture("mlp", GREY, 4), "scratch", device="cuda")
@@ -278,7 +278,7 @@ def test_devices() -> None:
 
 def test_the_numpy_engine_says_what_it_lacks() -> None:
     network = make_network(architecture("mlp", GREY, 4), "scratch")
-    with pytest.raises(SettingError, match=r"mixup is 0\.2, which the engine scratch does not do"):
+    with pytest.raises(SettingError, match=r"mixup is 0\.2, which the engine scratch does not support"):
         network.start(TrainSettings(mixup=0.2))
     with pytest.raises(SettingError, match="batchnorm2d requires the engine torch"):
         make_network(architecture("best", InputSpec(28, 28, 1), 10), "scratch")

@@ -39,7 +39,7 @@ def finished_model(output: Path, identity: Mapping[str, Any]) -> Model | None:
     advice = "give that, name another output, or leave --resume out to replace the model"
     if not isinstance(known, dict):
         raise SettingError(
-            f"{str(output)!r} is a model that does not say which run of train made it, expected none or that of "
+            f"{str(output)!r} is a model without a note of the run that made it, expected none or that of "
             f"the same command to resume; {advice}"
         )
     other = [name for name in wanted if known.get(name) != wanted[name]]

@@ -132,7 +132,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     shapes = document[_ON_DISK["layers"]]
     layers = {_text(name): tuple(int(size) for size in shape) for name, shape in shapes.items()}
     if texts["default_layer"] not in layers:
-        raise ValueError(f"default layer {texts['default_layer']!r} is no layer")
+        raise ValueError(f"default layer {texts['default_layer']!r} is not a layer")
     network = None if document["network"] is None else spec_from_json(document["network"])
     return Manifest(
         classes=classes,

@@ -154,7 +154,7 @@ class Checkpoints:
                 raise
             raise CacheError(
                 f"checkpoint {name} in {self._name} cannot be written ({error.strerror or error}), expected a "
-                "folder to write to with room in it; make room or name another"
+                "writable folder with free space; free some or name another"
             ) from error
         self._last = monotonic()
 
@@ -193,7 +193,7 @@ class Checkpoints:
             ) from error
         except OSError as error:
             raise CacheError(
-                f"{self._name} cannot be written to ({error.strerror or error}), expected a folder that can; "
+                f"{self._name} cannot be written to ({error.strerror or error}), expected a writable folder; "
                 "name another"
             ) from error
         if self._checkpoints() and not resuming:
@@ -229,7 +229,7 @@ class Checkpoints:
             return []
         except OSError as error:
             raise CacheError(
-                f"{self._name} cannot be read ({error.strerror}), expected a folder that can; name another"
+                f"{self._name} cannot be read ({error.strerror}), expected a readable folder; name another"
             ) from error
 
     def _checkpoints(self) -> list[str]:

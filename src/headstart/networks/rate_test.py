@@ -83,7 +83,7 @@ def find_rate(
 def _check(images: Images, labels: Codes, n_steps: int, low: float, high: float) -> None:
     if len(images) != len(labels) or not len(images):
         raise ShapeError(
-            f"images number {len(images)}, labels {len(labels)}, expected as many of each and at least one"
+            f"images has length {len(images)}, labels {len(labels)}, expected equal lengths of at least 1"
         )
     faults = []
     if n_steps < _FEWEST:

@@ -252,7 +252,7 @@ def _best_epoch(history: list[Epoch]) -> int:
 def _check(images: Images, labels: Codes, settings: TrainSettings, validation: ValidationSet | None) -> None:
     if len(images) != len(labels) or not len(images):
         raise ShapeError(
-            f"images number {len(images)}, labels {len(labels)}, expected as many of each and at least one"
+            f"images has length {len(images)}, labels {len(labels)}, expected equal lengths of at least 1"
         )
     faults = []
     if settings.schedule not in SCHEDULES:

@@ -135,7 +135,7 @@ def _check(settings: TrainSettings) -> None:
     for name in ("mixup", "ema", "clip", "accumulate", "layer_decay", "gradual", "batch_norm"):
         if getattr(settings, name) != getattr(plain, name):
             raise SettingError(
-                f"{name} is {getattr(settings, name)!r}, which the engine scratch does not do, expected "
+                f"{name} is {getattr(settings, name)!r}, which the engine scratch does not support, expected "
                 f"{getattr(plain, name)!r}; leave it out, or train with the engine torch"
             )
 

@@ -27,7 +27,7 @@ def chosen_device(name: str) -> torch.device:
         return torch.device(next(one for one, found in there.items() if found))
     if not there[name]:
         raise SettingError(
-            f"device is {name!r}, which torch does not find here, expected one it does; use auto"
+            f"device is {name!r}, which torch does not find, expected an available device; use auto"
         )
     return torch.device(name)
 

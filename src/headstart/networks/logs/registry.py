@@ -89,7 +89,7 @@ class _CombinedLog:
         except Exception as error:  # whatever a package raises must not stop training
             self._logs.pop(name, None)
             first = (str(error).splitlines() or [""])[0]
-            self._remark(f"log {name} failed and is left out from here on: {type(error).__name__}: {first}")
+            self._remark(f"log {name} failed and is disabled: {type(error).__name__}: {first}")
 
 
 _PACKAGES = {"tensorboard": tensorboard_module, "mlflow": mlflow_module}

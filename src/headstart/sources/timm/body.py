@@ -26,7 +26,7 @@ def timm_body(source: Source, layer: str) -> Body:
     network = create_network(name).eval()
     if checksum(network) != source.notes["checksum"]:
         raise SourceError(
-            f"source {source.name!r} has other weights than when its graph was made, expected the same; "
+            f"source {source.name!r} has other weights than when its graph was exported, expected the same; "
             "clear the cached graphs with: headstart cache clear"
         )
     layers = tuple(layer.split(JOIN))

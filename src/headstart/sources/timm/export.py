@@ -218,8 +218,8 @@ def _graph(
     except Exception as error:  # the tracer or the network's own checks
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), expected a network "
-            "and a size that can; choose another size or network"
+            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), expected a size "
+            "that the network supports; choose another size or network"
         ) from error
 
 
