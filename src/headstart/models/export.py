@@ -36,7 +36,7 @@ _MAX_KEPT = 8
 """Images saved in an exported folder to check with; full-size images are large."""
 _GRAPH, _FACTS, _CHECK = "model.onnx", "model.json", "check.json"
 _DOCUMENTS = {"predict.py": "predict.py.txt", "predict.mjs": "predict.mjs", "package.json": "package.json"}
-_MAY_HOLD = (*(f"check-{place:02}.png" for place in range(_MAX_KEPT)), "node_modules", "package-lock.json")
+_MAY_HOLD = (*(f"check-{number:02}.png" for number in range(_MAX_KEPT)), "node_modules", "package-lock.json")
 
 Facts = Mapping[str, Any]
 LazyImages = Sequence[Callable[[], NDArray[np.uint8]]]
@@ -106,16 +106,16 @@ def export_model(
     with ONNX Runtime (``onnx``, ``folder``) or OpenVINO.
     """
     begun = perf_counter()
-    place = _output_path(to, Path(output))
+    target = _output_path(to, Path(output))
     images = _check_images(model, check)
-    fitted = np.stack([fit(image(), model.manifest.input) for image in images])
-    expected = model.predict_prepared([fitted])
+    prepared = np.stack([fit(image(), model.manifest.input) for image in images])
+    expected = model.predict_prepared([prepared])
     facts = _facts(model)
     graph = picture_graph(model.graph, model.manifest.input, _metadata(facts), wide=to != "openvino")
-    found = _WRITERS[to](model, graph, facts, place, images, expected)
-    size = sum((place / name).stat().st_size for name in IR_FILES) if to == "openvino" else len(graph)
+    found = _WRITERS[to](model, graph, facts, target, images, expected)
+    size = sum((target / name).stat().st_size for name in IR_FILES) if to == "openvino" else len(graph)
     difference = _largest_difference(found, expected)
-    return ExportedModel(str(place), to, len(images), difference, 0, size, perf_counter() - begun)
+    return ExportedModel(str(target), to, len(images), difference, 0, size, perf_counter() - begun)
 
 
 def _output_path(to: str, output: Path) -> Path:
@@ -123,10 +123,10 @@ def _output_path(to: str, output: Path) -> Path:
     if to not in TARGETS:
         raise SettingError(f"to is {to!r}, expected one of {', '.join(TARGETS)}; {nearest(to, TARGETS)}")
     if to == "onnx":
-        place = output if output.suffix == ".onnx" else output.with_name(f"{output.name}.onnx")
-        if place.is_dir():
-            raise SettingError(f"{str(place)!r} is a folder, expected a file to write to; choose another")
-        return place
+        target = output if output.suffix == ".onnx" else output.with_name(f"{output.name}.onnx")
+        if target.is_dir():
+            raise SettingError(f"{str(target)!r} is a folder, expected a file to write to; choose another")
+        return target
     check_place(output, marker=IR_FILES[0] if to == "openvino" else _FACTS)
     return output
 
@@ -135,8 +135,8 @@ def _check_images(model: Model, check: Dataset | None) -> LazyImages:
     if check is None:
         images: LazyImages = [lambda one=one: one for one in model.samples[:_MAX_CHECKED]]  # type: ignore[misc]
     else:
-        places = np.linspace(0, len(check) - 1, min(len(check), _MAX_CHECKED)).astype(int)
-        images = [lambda place=int(place): check.images.image(place) for place in places]  # type: ignore[misc]
+        indices = np.linspace(0, len(check) - 1, min(len(check), _MAX_CHECKED)).astype(int)
+        images = [lambda index=int(index): check.images.image(index) for index in indices]  # type: ignore[misc]
     if not images:
         raise ModelError(
             f"model {model.manifest.name!r} has no sample images, expected some to check the export with; "
@@ -154,13 +154,13 @@ def _facts(model: Model) -> dict[str, Any]:
     """Metadata that users of the graph need."""
     manifest = model.manifest
     licence = (manifest.source.get("notes") or {}).get("licence") or manifest.source.get("licence")
-    novel = {"none_of_these": {"name": NONE_OF_THESE, "when": "novelty > 1"}} if manifest.novelty else {}
+    none = {"none_of_these": {"name": NONE_OF_THESE, "when": "novelty > 1"}} if manifest.novelty else {}
     return {
         "format": "headstart-picture-graph",
         "name": manifest.name,
         "classes": list(manifest.classes),
         "input": {"name": PICTURE, "dtype": "uint8", "shape": ["height", "width", 3], "order": "RGB"},
-        **novel,
+        **none,
         "preparation": asdict(manifest.input),
         **({"licence": licence} if licence else {}),
         "fingerprint": hashlib.sha256(model.graph).hexdigest(),
@@ -186,7 +186,7 @@ def _checked_prediction(model: Model, path: Path, images: LazyImages, expected: 
     found = Prediction(probabilities, novelty[0][:, 0] if novelty else None)
     n_changed = int((found.names(model.classes) != expected.names(model.classes)).sum())
     largest = _largest_difference(found, expected)
-    if n_changed or not largest <= _LIMIT_DIFFERENCE:  # NaN is no agreement
+    if n_changed or not largest <= _LIMIT_DIFFERENCE:  # also for NaN
         off = np.abs(found.probabilities - expected.probabilities).max(axis=1)
         n_off = int((~(off <= _LIMIT_DIFFERENCE)).sum())
         raise ModelError(
@@ -203,27 +203,27 @@ def _largest_difference(found: Prediction, expected: Prediction) -> float:
 
 
 def _write_onnx(
-    model: Model, graph: bytes, _: Facts, place: Path, images: LazyImages, expected: Prediction
+    model: Model, graph: bytes, _: Facts, target: Path, images: LazyImages, expected: Prediction
 ) -> Prediction:
     with TemporaryDirectory() as temporary:
         written = write_atomic(Path(temporary) / _GRAPH, graph)
         found = _checked_prediction(model, written, images, expected)
-    write_atomic(place, graph)
+    write_atomic(target, graph)
     return found
 
 
 def _write_openvino(
-    model: Model, graph: bytes, facts: Facts, place: Path, images: LazyImages, expected: Prediction
+    model: Model, graph: bytes, facts: Facts, target: Path, images: LazyImages, expected: Prediction
 ) -> Prediction:
-    with atomic_folder(place, marker=IR_FILES[0]) as temporary:
+    with atomic_folder(target, marker=IR_FILES[0]) as temporary:
         write_openvino(graph, temporary, _metadata(facts))
         return _checked_prediction(model, temporary / IR_FILES[0], images, expected)
 
 
 def _write_folder(
-    model: Model, graph: bytes, facts: Facts, place: Path, images: LazyImages, expected: Prediction
+    model: Model, graph: bytes, facts: Facts, target: Path, images: LazyImages, expected: Prediction
 ) -> Prediction:
-    with atomic_folder(place, marker=_FACTS, may_hold=_MAY_HOLD) as temporary:
+    with atomic_folder(target, marker=_FACTS, may_hold=_MAY_HOLD) as temporary:
         (temporary / _GRAPH).write_bytes(graph)
         (temporary / _FACTS).write_text(_pretty(facts), encoding="utf-8")
         for name, text in _documents(facts):

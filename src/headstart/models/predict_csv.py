@@ -154,16 +154,16 @@ def columns(n_ranked: int) -> list[str]:
     return ["path", "name", *ranked, "novelty", "error"]
 
 
-def row(one: ImagePrediction | UnreadableImage, n_ranked: int) -> list[str]:
+def row(image: ImagePrediction | UnreadableImage, n_ranked: int) -> list[str]:
     """The cells of one image under `columns`; six digits, on which all machines agree."""
-    if isinstance(one, UnreadableImage):
-        return [one.path, "", *[""] * (2 * n_ranked), "", one.reason]
+    if isinstance(image, UnreadableImage):
+        return [image.path, "", *[""] * (2 * n_ranked), "", image.reason]
     ranked = [
         cell
-        for name, value in zip(one.classes, one.probabilities, strict=True)
+        for name, value in zip(image.classes, image.probabilities, strict=True)
         for cell in (name, f"{value:.6g}")
     ]
-    return [one.path, one.name, *ranked, "" if one.novelty is None else f"{one.novelty:.6g}", ""]
+    return [image.path, image.name, *ranked, "" if image.novelty is None else f"{image.novelty:.6g}", ""]
 
 
 def _width(model: Model, request: PredictRequest) -> int:
@@ -195,18 +195,18 @@ def _write_rows(
     paths: Iterable[str],
     stream: BinaryIO,
     tally: _Tally,
-    clock: _Reporter,
+    reporter: _Reporter,
 ) -> None:
     """Predict the remaining images and write each batch to the file before the next begins."""
     width = _width(model, request)
     if tally.n_rows:
-        clock.report(tally.n_rows)
+        reporter.report(tally.n_rows)
     for batch in predict_images(model, paths, top=request.top, runtime_name=request.runtime_name):
         stream.write(b"".join(_encoded(row(one, width)) for one in batch))
         stream.flush()
         tally.n_rows += len(batch)
         tally.n_unread += sum(isinstance(one, UnreadableImage) for one in batch)
-        clock.report(tally.n_rows)
+        reporter.report(tally.n_rows)
 
 
 def _job(model: Model, request: PredictRequest) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _check_job(part: Path, job_file: Path, job: dict[str, Any]) -> None:
         "columns": "another --top",
         "runtime": "another --runtime",
     }
-    other = [entries for key, entries in same.items() if old.get(key) != job[key]]
+    other = [reason for key, reason in same.items() if old.get(key) != job[key]]
     if other:
         raise SettingError(
             f"{str(part)!r} is of an interrupted run with {' and '.join(other)}, expected the same to continue; "
@@ -297,7 +297,7 @@ def _keep_complete_batches(
         rows.write(_encoded(header))
         return paths
     waiting: list[str] = []  # images of the batch being compared
-    keep, n_found, n_bad = end, 0, 0
+    keep, n_found, n_unread_found = end, 0, 0
     for cells, end in found:
         path = next(paths, None)
         if path is None:
@@ -305,10 +305,10 @@ def _keep_complete_batches(
         waiting.append(path)
         if cells[0] != path:
             break
-        n_found, n_bad = n_found + 1, n_bad + bool(cells[-1])
+        n_found, n_unread_found = n_found + 1, n_unread_found + bool(cells[-1])
         if len(waiting) == BATCH:
             keep, waiting = end, []
-            tally.n_rows, tally.n_unread = n_found, n_bad
+            tally.n_rows, tally.n_unread = n_found, n_unread_found
     rows.truncate(keep)
     rows.seek(0, os.SEEK_END)
     tally.n_kept = tally.n_rows

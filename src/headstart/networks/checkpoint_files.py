@@ -115,9 +115,8 @@ def unpack_snapshot(path: Path) -> tuple[Snapshot, Any]:
     except OSError as error:
         raise DamagedError(f"cannot be read ({error.strerror})") from error
     arrays = {name: tensors[name] for name in order}
-    writable = {
-        name: array if array.flags.writeable else array.copy() for name, array in arrays.items()
-    }  # some releases of safetensors return read-only arrays
+    # some releases of safetensors return read-only arrays
+    writable = {name: array if array.flags.writeable else array.copy() for name, array in arrays.items()}
     return Snapshot(writable, known["values"]), known["identity"]
 
 

@@ -211,7 +211,7 @@ class _Run:
             "rng": self._rng.bit_generator.state,
             "history": [list(vars(one).values()) for one in self.history],
             "best": None if self._best is None else self._best[0],
-            "progress": [self._seen, self._loss, self._hits],
+            "so_far": [self._seen, self._loss, self._hits],
             "spent": self._spent + perf_counter() - self._begun,
         }
         return Snapshot(arrays, values)
@@ -225,7 +225,7 @@ class _Run:
         self._best = (values["best"], best) if best else None
         self._rng.bit_generator.state = values["rng"]
         self.history = [Epoch(*one) for one in values["history"]]
-        self._seen, self._loss, self._hits = values["progress"]
+        self._seen, self._loss, self._hits = values["so_far"]
         self._begun, self._spent = perf_counter(), values["spent"]
 
 

@@ -99,9 +99,8 @@ class FinetuneNetwork(TorchTraining):
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
     ) -> tuple[Array, NDArray[np.bool_]]:
         """One step as in `TorchTraining`; dropout draws from a seed that is the step's own."""
-        draw = (
-            hash((self._seed, self._settings.seed, self._done)) % 2**63
-        )  # seeded by step: no state to store
+        # seeded by step: no state to store
+        draw = hash((self._seed, self._settings.seed, self._done)) % 2**63
         if self._body.dropout_rng is not None:
             self._body.dropout_rng.manual_seed(draw)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):

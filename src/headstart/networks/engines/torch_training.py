@@ -82,12 +82,14 @@ class TorchTraining:
         """Set which parameters need a gradient: those of unfrozen parts."""
         named = dict(self._module.named_parameters())
         first = len(self.parts) - self._n_unfrozen
-        still = self._settings.batch_norm == "frozen"
+        norms_frozen = self._settings.batch_norm == "frozen"
         norms = {f"{name}." for name, one in self._module.named_modules() if isinstance(one, NORMS)}
         for number, names in enumerate(self._names):
             for name in names:
                 norm = f"{name.rpartition('.')[0]}." in norms
-                named[name].requires_grad_(number >= max(first, self._n_frozen) and not (still and norm))
+                named[name].requires_grad_(
+                    number >= max(first, self._n_frozen) and not (norms_frozen and norm)
+                )
 
     def checksum(self) -> str:
         """Hex SHA-256 over all that is frozen: weights, and batch-norm statistics."""
@@ -168,9 +170,8 @@ class TorchTraining:
         targets, shares = self._moved(labels), None if weights is None else self._moved(weights)
         pixels, mixed = self._mixup(self._pixels(images))
         losses, rights = [], []
-        size = max(
-            2, -(-len(images) // self._settings.accumulate)
-        )  # one image has no variance for batch norm
+        # at least 2: one image has no variance for batch norm
+        size = max(2, -(-len(images) // self._settings.accumulate))
         for part in (slice(at, at + size) for at in range(0, len(images), size)):
             with fixed_norms(self._module):
                 plain, loss, right = self._losses(pixels[part], targets, part, mixed)
@@ -195,13 +196,13 @@ class TorchTraining:
                 logits, wanted[part], reduction="none", label_smoothing=label_smoothing
             )
 
-        found = loss(targets, smoothing)
+        minimised = loss(targets, smoothing)
         if mixed is not None:
             partners, share = mixed
-            found = share * found + (1 - share) * loss(targets[partners], smoothing)
+            minimised = share * minimised + (1 - share) * loss(targets[partners], smoothing)
         with torch.no_grad():
-            plain = loss(targets, 0.0) if smoothing or mixed is not None else found
-            return plain, found, logits.argmax(1) == targets[part]
+            plain = loss(targets, 0.0) if smoothing or mixed is not None else minimised
+            return plain, minimised, logits.argmax(1) == targets[part]
 
     def _mixup(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, float] | None]:
         """Each image mixed with another: the partner, and the share of the first."""

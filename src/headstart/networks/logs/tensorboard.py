@@ -56,7 +56,7 @@ class TensorBoard:
 
     def started(self, facts: Mapping[str, Any]) -> None:
         """Write the facts as a table."""
-        self._forward("started", facts)
+        self._write_table("started", facts)
 
     def epoch(self, epoch: Epoch) -> None:
         """Write a point of every curve that was measured."""
@@ -67,10 +67,10 @@ class TensorBoard:
     def finished(self, facts: Mapping[str, Any]) -> None:
         """Write numbers as points at the last epoch, all facts as a table, and close the file."""
         self._points({f"final/{name}": value for name, value in number_items(facts)}, self._last)
-        self._forward("finished", facts)
+        self._write_table("finished", facts)
         self._close()
 
-    def _forward(self, name: str, facts: Mapping[str, Any]) -> None:
+    def _write_table(self, name: str, facts: Mapping[str, Any]) -> None:
         lines = [f"| {key} | {cell_text(value)} |" for key, value in flattened(plain_value(facts))]
         table = "\n".join(["| fact | value |", "|---|---|", *lines])
         self._write(self._last, summary=self._summary.text(name, table))
