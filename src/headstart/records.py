@@ -16,7 +16,6 @@ __all__ = [
     "DEVICES",
     "NONE_OF_THESE",
     "ROLES",
-    "Answered",
     "Array",
     "Codes",
     "Curve",
@@ -26,6 +25,7 @@ __all__ = [
     "InputSpec",
     "LayerSpec",
     "NetworkSpec",
+    "Prediction",
     "Seen",
     "Source",
     "TrainSettings",
@@ -226,11 +226,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a model says of images: ``probabilities`` (n, n_classes) and ``novelty`` (n,), float32.
+class Prediction:
+    """What a model predicts for images: ``probabilities`` (n, n_classes) and ``novelty`` (n,), float32.
 
-    Novelty is how unlike a picture is to all that was learnt from, in units of the threshold: above 1
-    the answer is ``none of these``. None for a model that never says so.
+    Novelty is the distance from the training images in units of the threshold: above 1 the prediction is
+    ``none of these``. None for a model without novelty detection.
     """
 
     probabilities: Array

@@ -25,7 +25,7 @@ from headstart.evaluation.detection import detection
 from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Detection, Evaluated, Score
 from headstart.models.model import Model
-from headstart.records import Answered
+from headstart.records import Prediction
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["run_evaluation"]
@@ -99,7 +99,7 @@ def run_evaluation(
     """
     part = _chosen(model, dataset, split, progress)
     learned = part.learned
-    answered = model.answer(part.dataset, runtime_name=runtime, progress=progress)
+    answered = model.prediction(part.dataset, runtime_name=runtime, progress=progress)
     codes, groups = part.dataset.codes(model.classes), part.dataset.groups
     judged = learned if learned.all() else ~learned
     together, copies = _clusters(part.dataset)
@@ -289,16 +289,21 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
     return said
 
 
-def _some(answered: Answered, mask: NDArray[np.bool_]) -> Answered:
+def _some(answered: Prediction, mask: NDArray[np.bool_]) -> Prediction:
     """The answers about some of the images."""
     novelty = None if answered.novelty is None else answered.novelty[mask]
-    return Answered(answered.probabilities[mask], novelty)
+    return Prediction(answered.probabilities[mask], novelty)
 
 
 def _detected(
-    model: Model, novel: Dataset, known: Answered, together: NDArray[np.intp] | None, title: str, runtime: str
+    model: Model,
+    novel: Dataset,
+    known: Prediction,
+    together: NDArray[np.intp] | None,
+    title: str,
+    runtime: str,
 ) -> Detection:
-    strange = model.answer(novel, runtime_name=runtime)
+    strange = model.prediction(novel, runtime_name=runtime)
     return detection(
         f"{title}, {novel.name} novel",
         known,
