@@ -244,10 +244,7 @@ def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
     def read(place: int) -> tuple[bytes, Images, bool]:
         try:
             header, pixels = images.preview(place, THUMB_PX)
-        except (
-            MissingDataError,
-            BrokenDataError,
-        ):  # its digest is known, and the training must not fail here
+        except (MissingDataError, BrokenDataError):  # training must not fail here
             return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
         tiny = max(header.width_px, header.height_px) <= _TINY_PX
         return _content(pixels), squished(pixels, THUMB_PX), tiny
