@@ -57,8 +57,8 @@ def find(places: Sequence[str]) -> Path | None:
 def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
     """Download a file into the cache from the first URL that works, and verify its MD5.
 
-    MissingDataError unless ``download``; FetchError if no URL works or the MD5 differs. ``dataset`` is for the
-    messages.
+    MissingDataError unless ``download``; FetchError if no URL works or the MD5 differs. ``dataset`` is for
+    the messages.
     """
     if not download:
         raise MissingDataError(
