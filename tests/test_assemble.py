@@ -98,7 +98,7 @@ def test_a_model_of_few_images_has_no_novelty_and_says_so(digits: Dataset) -> No
     few = replace(few, classes=("0", "1"))
     model = learn_head(open_source("pixels", few), few).model
     assert model.manifest.novelty == {} and model.prediction(few).novelty is None
-    assert "whatever image it is given" in render_card(model.manifest)
+    assert "one of its classes for any image" in render_card(model.manifest)
 
 
 def test_samples_are_the_images_as_they_came_every_class_in_turn(network: Model, digits: Dataset) -> None:
@@ -111,4 +111,4 @@ def test_samples_are_the_images_as_they_came_every_class_in_turn(network: Model,
 
 def test_the_card_says_how_far_to_trust_it(network: Model) -> None:
     card = render_card(network.manifest)
-    assert "calibration error" in card and "`none of these`, and so is one in 20" in card
+    assert "calibration error" in card and "`none of these`; so is one image in 20" in card

@@ -130,7 +130,7 @@ def predict_images(
     batches = _batched(_prepared(paths, model.manifest.input), BATCH)
     for first in batches:  # several per call keep every core busy
         entries: list[list[UnreadableImage | str]] = []
-        images = _readable(_batches_for_a_time(first, batches), entries)
+        images = _readable(_batches_in_time(first, batches), entries)
         prediction = model.predict_prepared(images, runtime_name=runtime_name)
         ranked = _ranked(prediction, model.classes, top)
         for batch in entries:
@@ -140,7 +140,7 @@ def predict_images(
             ]
 
 
-def _batches_for_a_time(first: list[Ready], others: Iterator[list[Ready]]) -> Iterator[list[Ready]]:
+def _batches_in_time(first: list[Ready], others: Iterator[list[Ready]]) -> Iterator[list[Ready]]:
     """Batches until `_TOGETHER_S` is over, so that an interruption loses no more than that."""
     until, n_most = perf_counter() + _TOGETHER_S, max(16, 4 * (os.cpu_count() or 1))
     yield first
@@ -286,7 +286,7 @@ def _at_least_one(paths: Iterator[str], pattern: str) -> Iterator[str]:
     first = next(paths, None)
     if first is None:
         raise MissingDataError(
-            f"{pattern!r} contains no image, expected an image file, a folder or a glob; check the path"
+            f"{pattern!r} contains no image, expected an image file, or a folder or glob with images; check the path"
         )
     yield first
     yield from paths
