@@ -41,7 +41,7 @@ from headstart.data.stores import FileImages
 from headstart.graph.files import run_file
 from headstart.models.export import export_model
 from headstart.models.model import Model, open_model
-from headstart.records import Answered
+from headstart.records import Prediction
 
 _HERE = [sys.executable, "-m", "headstart"]
 
@@ -79,17 +79,17 @@ def colour(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def by_python(model: Model, paths: list[Path]) -> Answered:
-    return model.answer_prepared([np.stack([fit(decode(path), model.manifest.input) for path in paths])])
+def by_python(model: Model, paths: list[Path]) -> Prediction:
+    return model.predict_prepared([np.stack([fit(decode(path), model.manifest.input) for path in paths])])
 
 
-def by_file(graph: Path, paths: list[Path]) -> Answered:
+def by_file(graph: Path, paths: list[Path]) -> Prediction:
     run = run_file(graph)
     probabilities, *novelty = zip(*(run(colour(decode(path))) for path in paths), strict=True)
-    return Answered(np.stack(probabilities), np.concatenate(novelty[0]) if novelty else None)
+    return Prediction(np.stack(probabilities), np.concatenate(novelty[0]) if novelty else None)
 
 
-def by_cli(folder: str, model: Model, paths: list[Path]) -> Answered:
+def by_cli(folder: str, model: Model, paths: list[Path]) -> Prediction:
     asked = [*_HERE, "predict", folder, "-", "--json", "--top", str(len(model.classes))]
     words = "\n".join(map(str, paths))
     done = subprocess.run(asked, input=words, check=True, capture_output=True, text=True)
@@ -100,25 +100,25 @@ def by_cli(folder: str, model: Model, paths: list[Path]) -> Answered:
     return collected(answers)
 
 
-def by_program(command: list[str], folder: Path, paths: list[Path]) -> Answered:
+def by_program(command: list[str], folder: Path, paths: list[Path]) -> Prediction:
     done = subprocess.run(
         [*command, "--json", *map(str, paths)], cwd=folder, check=True, capture_output=True, text=True
     )
     return collected([json.loads(line) for line in done.stdout.splitlines()])
 
 
-def collected(answers: list[dict[str, Any]]) -> Answered:
+def collected(answers: list[dict[str, Any]]) -> Prediction:
     probabilities = np.array([answer["probabilities"] for answer in answers], np.float32)
     if answers[0].get("novelty") is None:
-        return Answered(probabilities)
-    return Answered(probabilities, np.array([answer["novelty"] for answer in answers], np.float32))
+        return Prediction(probabilities)
+    return Prediction(probabilities, np.array([answer["novelty"] for answer in answers], np.float32))
 
 
 def ways(folder: str, model: Model, check: Dataset, home: Path, modules: str | None) -> dict[str, Any]:
     """Every way out, as a function of paths."""
     exported = Path(export_model(model, "folder", home / "folder", check=check).path)
     ir = Path(export_model(model, "openvino", home / "openvino", check=check).path)
-    found: dict[str, Callable[[list[Path]], Answered]] = {
+    found: dict[str, Callable[[list[Path]], Prediction]] = {
         "python again": lambda paths: by_python(model, paths),
         "cli": lambda paths: by_cli(folder, model, paths),
         "onnx": lambda paths: by_file(exported / "model.onnx", paths),
@@ -132,7 +132,7 @@ def ways(folder: str, model: Model, check: Dataset, home: Path, modules: str | N
     return found
 
 
-def by_http(folder: str, model: Model, paths: list[Path]) -> Answered:
+def by_http(folder: str, model: Model, paths: list[Path]) -> Prediction:
     """A server of its own, asked with eight pictures a request."""
     server = subprocess.Popen(
         [*_HERE, "serve", f"asked={folder}", "--port", "0"], stdout=subprocess.PIPE, text=True
@@ -158,7 +158,7 @@ def by_http(folder: str, model: Model, paths: list[Path]) -> Answered:
     return collected(answers)
 
 
-def compared(name: str, found: Answered, truth: Answered, model: Model, seconds: float) -> dict[str, Any]:
+def compared(name: str, found: Prediction, truth: Prediction, model: Model, seconds: float) -> dict[str, Any]:
     off = np.abs(found.probabilities - truth.probabilities)
     line = {
         "n": len(off),

@@ -56,7 +56,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as home:
             model = open_model(learn_network(load("mnist")).model.save(Path(home) / "digits"))
-    known = model.answer(load("mnist").split("test"))
+    known = model.prediction(load("mnist").split("test"))
     letters = load("omniglot-small")
     framed = prepare(letters, InputSpec(28, 28, 1, policy="ink"))
     novel = {
@@ -66,13 +66,13 @@ def main() -> None:
         "smooth blobs": from_arrays(noise(1_000, 28, 2), ["noise"] * 1_000),
     }
     for name, images in novel.items():
-        judged.append(detection(f"digits against {name}", known, model.answer(images)))
+        judged.append(detection(f"digits against {name}", known, model.prediction(images)))
         print(f"\n{detection_table(judged[-1])}")
     if chosen.greek:
         taught = open_model(chosen.greek)
         others = load(str(Path(chosen.data) / "greek/other_letters"))
-        photos = taught.answer(load("greek-photos"))
-        judged.append(detection("strangers' Greek letters", photos, taught.answer(others)))
+        photos = taught.prediction(load("greek-photos"))
+        judged.append(detection("strangers' Greek letters", photos, taught.prediction(others)))
         print(f"\n{detection_table(judged[-1])}")
     print(json.dumps({**about, "judged": [asdict(one) for one in judged]}))
 

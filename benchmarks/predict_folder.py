@@ -51,9 +51,9 @@ def learn(folder: str) -> None:
 
 def child(model: str, folder: str, out: str) -> None:
     """Predict one folder and say how much memory and time that took."""
-    from headstart.models.predict_csv import Asked, predict_to_file
+    from headstart.models.predict_csv import PredictRequest, predict_to_file
 
-    done = predict_to_file(Asked(model, (folder,)), out)
+    done = predict_to_file(PredictRequest(model, (folder,)), out)
     print(
         json.dumps(
             {

@@ -80,7 +80,7 @@ def omniglot_source(epochs: int) -> Source:
     begun, spec = perf_counter(), architecture("best", frame, len(data.classes))
     network, settings = make_network(spec, "torch", 0), training_for("best")[0]
     settings = replace(settings, epochs=epochs, prune=0.0)
-    history = fit(network, prepare(data, frame), data.codes(), settings, views=augmented_training(HANDS, 0))
+    history = fit(network, prepare(data, frame), data.codes(), settings, augment=augmented_training(HANDS, 0))
     print(f"source: {perf_counter() - begun:.0f} s, training accuracy {history[-1].train_accuracy:.4f}")
     source = spec_source("omniglot", spec, network_graph(spec, network.weights()), network.weights())
     return replace(source, input=replace(source.input, policy="squish"))  # MNIST is in that frame already
@@ -100,7 +100,7 @@ def from_scratch(pool: Dataset, asked: Dataset, learn: np.ndarray, seed: int) ->
             batch_size=settings.batch_size,
             seed=seed,
         )
-        fit(network, images[places], codes[places], settings, views=augmented_training(HANDS, seed))
+        fit(network, images[places], codes[places], settings, augment=augmented_training(HANDS, seed))
         return softmax(network.logits(what))
 
     rest, held = holdout(pool.labels[learn], 0.2, seed)

@@ -187,7 +187,7 @@ def test_the_saved_model_predicts_as_the_page(room: Classroom, tmp_path: Path) -
         paths.append(tmp_path / f"{number}.png")
         paths[-1].write_bytes(picture(kind, 70 + number))
     asked = Dataset("asked", FileImages(paths), np.array(["bar"] * 6), ("bar",))
-    answered = model.answer(asked)
+    answered = model.prediction(asked)
     for path, probabilities, number in zip(paths, answered.probabilities, range(6), strict=True):
         answer = room.predict(path.read_bytes())
         assert answer is not None

@@ -68,8 +68,8 @@ def test_calibration_helps_on_images_nobody_used(misled: Model) -> None:
 @pytest.mark.parametrize("runtime_name", ["openvino", "onnxruntime"])
 def test_noise_is_none_of_these_in_every_runtime(network: Model, digits: Dataset, runtime_name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
-    strange = network.answer(from_arrays(noise, ["x"] * 60), runtime_name=runtime_name)
-    usual = network.answer(digits, runtime_name=runtime_name)
+    strange = network.prediction(from_arrays(noise, ["x"] * 60), runtime_name=runtime_name)
+    usual = network.prediction(digits, runtime_name=runtime_name)
     assert (strange.names(network.classes) == NONE_OF_THESE).mean() > 0.9
     assert (usual.names(network.classes) == NONE_OF_THESE).mean() < 0.12
 
@@ -80,7 +80,7 @@ def test_a_probe_knows_what_is_strange_where_it_reads(digits: Dataset, tmp_path:
     assert model.manifest.novelty["tap"] == "block2" and model.manifest.novelty["pooling"] == "grid2"
     assert model.manifest.calibration["after"]["n"] == model.manifest.data["n_held"]
     opened = open_model(model.save(tmp_path / "model"))
-    one, other = model.answer(digits), opened.answer(digits)
+    one, other = model.prediction(digits), opened.prediction(digits)
     assert one.novelty is not None and other.novelty is not None
     assert np.array_equal(one.novelty, other.novelty)
     again = learn_head(opened.source(), digits, Probe(layer="block1", pooling="grid2", head="ridge")).model
@@ -90,15 +90,15 @@ def test_a_probe_knows_what_is_strange_where_it_reads(digits: Dataset, tmp_path:
 def test_taps_read_side_by_side_are_read_once(digits: Dataset, tmp_path: Path) -> None:
     source = open_source("random:cnn", digits)
     model = learn_head(source, digits, Probe(layer="block2+block3", pooling="avg", head="ridge")).model
-    assert open_model(model.save(tmp_path / "model")).answer(digits).novelty is not None
+    assert open_model(model.save(tmp_path / "model")).prediction(digits).novelty is not None
 
 
 def test_a_model_of_few_images_has_no_novelty_and_says_so(digits: Dataset) -> None:
     few = digits.subset(np.flatnonzero(np.isin(digits.labels, ["0", "1"]))[:6])
     few = replace(few, classes=("0", "1"))
     model = learn_head(open_source("pixels", few), few).model
-    assert model.manifest.novelty == {} and model.answer(few).novelty is None
-    assert "whatever image it is given" in render_card(model.manifest)
+    assert model.manifest.novelty == {} and model.prediction(few).novelty is None
+    assert "one of its classes for any image" in render_card(model.manifest)
 
 
 def test_samples_are_the_images_as_they_came_every_class_in_turn(network: Model, digits: Dataset) -> None:
@@ -111,4 +111,4 @@ def test_samples_are_the_images_as_they_came_every_class_in_turn(network: Model,
 
 def test_the_card_says_how_far_to_trust_it(network: Model) -> None:
     card = render_card(network.manifest)
-    assert "calibration error" in card and "`none of these`, and so is one in 20" in card
+    assert "calibration error" in card and "`none of these`; so is one image in 20" in card

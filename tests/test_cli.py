@@ -606,7 +606,7 @@ def test_a_model_where_a_file_is_a_folder(refused: Callable[..., Said], desk: Pa
     (desk / "m" / "manifest.json").mkdir(parents=True)
     refused("evaluate", "m", "digits", names=("'m'", "manifest.json"))
     (desk / "file").write_text("")
-    refused("evaluate", "file", "digits", names=("'file'", "is no folder"))
+    refused("evaluate", "file", "digits", names=("'file'", "is not a folder"))
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_hub_that_is_silent_is_one_error_within_seconds(tmp_path: Path) -> Non
     with silence() as address:
         said, seconds = opened(tmp_path, address)
     assert said.startswith(
-        f"SourceError: source 'timm:{NETWORK}' cannot be had (ConnectionError: no connection"
+        f"SourceError: source 'timm:{NETWORK}' cannot be loaded (ConnectionError: no connection"
     )
     assert seconds < WITHIN_S
 

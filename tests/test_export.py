@@ -69,7 +69,7 @@ def test_every_target_answers_as_the_model(tmp_path, to, novelty):
     assert done.to == to and done.n_checked == 12 and done.n_changed == 0 and done.largest_difference < 2e-4
     place = Path(done.path)
     graph = {"onnx": place, "openvino": place / "model.xml", "folder": place / "model.onnx"}[to]
-    expected = kept.answer(from_arrays(np.stack([kept.samples[3]]), ["ant"]))
+    expected = kept.prediction(from_arrays(np.stack([kept.samples[3]]), ["ant"]))
     found = run_file(graph)(kept.samples[3])
     np.testing.assert_allclose(found[0], expected.probabilities[0], atol=2e-4)
     assert len(found) == 1 + novelty
@@ -77,12 +77,12 @@ def test_every_target_answers_as_the_model(tmp_path, to, novelty):
         np.testing.assert_allclose(found[1], expected.novelty, atol=1e-3)
         names = kept.predict(from_arrays(np.stack([kept.samples[3]]), ["ant"]))
         assert len(names) == 1
-    assert "12 pictures" in done.sentence and str(place) in done.sentence
+    assert "12 images" in done.sentence and str(place) in done.sentence
 
 
 def test_novelty_is_looked_at_on_both_sides_of_its_threshold():
     kept = model(COLOUR, novelty=True)
-    asked = [kept.answer(from_arrays(one[None], ["ant"])).novelty[0] for one in kept.samples]
+    asked = [kept.prediction(from_arrays(one[None], ["ant"])).novelty[0] for one in kept.samples]
     assert min(asked) < 1 < max(asked)
 
 
@@ -114,7 +114,7 @@ def test_broken_preparation_is_not_written(tmp_path, monkeypatch, to, spec):
         monkeypatch.setattr(prepare, "_LUMA", prepare._LUMA[::-1])
     else:
         monkeypatch.setattr(prepare, "_rounded", lambda upper, lower: upper * 0 + lower * 0 + 9)
-    with pytest.raises(ModelError, match=r"differs by up to .* of 12 pictures.*expected the same names"):
+    with pytest.raises(ModelError, match=r"differs by up to .* of 12 images.*expected the same names"):
         export_model(model(spec), to, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -128,7 +128,7 @@ def test_another_name_alone_is_enough(tmp_path, monkeypatch):
         return lambda pixels: (run(pixels)[0], 2 - run(pixels)[1])
 
     monkeypatch.setattr(export, "run_file", other)
-    with pytest.raises(ModelError, match=r"for 0 of 12 pictures\) and names \d+ otherwise"):
+    with pytest.raises(ModelError, match=r"for 0 of 12 images\) and names \d+ differently"):
         export_model(kept, "onnx", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -141,7 +141,7 @@ def test_nan_is_no_agreement(tmp_path, monkeypatch):
         return lambda pixels: (np.where(run(pixels)[0] == run(pixels)[0].max(), np.nan, run(pixels)[0]),)
 
     monkeypatch.setattr(export, "run_file", broken)
-    with pytest.raises(ModelError, match=r"for 12 of 12 pictures\) and names 0 otherwise"):
+    with pytest.raises(ModelError, match=r"for 12 of 12 images\) and names 0 differently"):
         export_model(model(COLOUR), "onnx", tmp_path / "out")
 
 
@@ -164,7 +164,7 @@ def test_pictures_of_a_dataset_are_spread_and_decoded_as_always(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photo(9 + number % 5, 14, number)).save(folder / f"{number}.png")
     kept = model(COLOUR, samples=0)
-    with pytest.raises(ModelError, match=r"holds no sample pictures.*--check DATA"):
+    with pytest.raises(ModelError, match=r"has no sample images.*--check DATA"):
         export_model(kept, "onnx", tmp_path / "a")
     done = export_model(kept, "folder", tmp_path / "a", check=load(str(tmp_path / "data")))
     assert done.n_checked == 64 and len(list((tmp_path / "a").glob("check-*.png"))) == 8
@@ -172,7 +172,7 @@ def test_pictures_of_a_dataset_are_spread_and_decoded_as_always(tmp_path):
 
 def test_faults_of_the_place_and_target_come_before_the_work(tmp_path, monkeypatch):
     kept = model(COLOUR)
-    monkeypatch.setattr(Model, "answer_prepared", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(Model, "predict_prepared", lambda *_: pytest.fail("worked"))
     with pytest.raises(SettingError, match="expected one of onnx, openvino, folder; nearest are openvino"):
         export_model(kept, "openvin", tmp_path / "a")
     (tmp_path / "taken").mkdir()
@@ -209,7 +209,7 @@ def test_folder_and_its_program_in_python(tmp_path):
         with Image.open(place / f"check-{number:02}.png") as stored:
             np.testing.assert_array_equal(np.asarray(stored), kept.samples[number])
     done = run(place, sys.executable, "predict.py", "--check")
-    assert (done.returncode, done.stdout) == (0, "8 pictures answer as they should\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "8 images are predicted as expected\n"), done.stderr
     done = run(place, sys.executable, "predict.py", "--json", "check-00.png", "check-07.png")
     told = json.loads((place / "check.json").read_text(encoding="utf-8"))["pictures"]
     for line, one in zip(done.stdout.splitlines(), (told[0], told[7]), strict=True):
@@ -217,7 +217,7 @@ def test_folder_and_its_program_in_python(tmp_path):
     told[2]["name"] = "wasp"
     (place / "check.json").write_text(json.dumps({"largest_difference": 1e-3, "pictures": told}))
     done = run(place, sys.executable, "predict.py", "--check")
-    assert done.returncode == 1 and "need wasp" in done.stderr
+    assert done.returncode == 1 and "expected wasp" in done.stderr
 
 
 def test_folder_and_its_program_in_javascript(tmp_path):
@@ -229,4 +229,4 @@ def test_folder_and_its_program_in_javascript(tmp_path):
         place = Path(export_model(model(spec, novelty=True), "folder", tmp_path / policy).path)
         (place / "node_modules").symlink_to(modules)
         done = run(place, "node", "predict.mjs", "--check")
-        assert (done.returncode, done.stdout) == (0, "8 pictures answer as they should\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "8 images are predicted as expected\n"), done.stderr

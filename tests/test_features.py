@@ -144,9 +144,9 @@ def test_labels_do_not_enter(
     some: Dataset, source: Source, cache: FolderCache, compiled: list[dict[str, Any]]
 ) -> None:
     first = extract(some, source, cache=cache)
-    view = apply_subset(some, "parity")
-    assert view.classes != some.classes
-    assert np.array_equal(extract(view, source, cache=cache), first) and len(compiled) == 1
+    odd_even = apply_subset(some, "parity")
+    assert odd_even.classes != some.classes
+    assert np.array_equal(extract(odd_even, source, cache=cache), first) and len(compiled) == 1
     named = replace(some, name="other", labels=some.labels[::-1].copy())
     extract(named, source, cache=cache)
     assert len(compiled) == 1
@@ -298,8 +298,8 @@ def test_views_are_features_of_their_own(some: Dataset, source: Source, cache: F
     some = some.subset(np.arange(8))
     turned = parse_augmentation("rotation=30")
     rows = [
-        features.extract(some, source, view=view, options=Extraction(cache))
-        for view in (
+        features.extract(some, source, copy=copy, options=Extraction(cache))
+        for copy in (
             None,
             AugmentedCopy(turned, 0, 0),
             AugmentedCopy(turned, 0, 1),
@@ -308,7 +308,7 @@ def test_views_are_features_of_their_own(some: Dataset, source: Source, cache: F
     ]
     assert len(cache.entries()) == 4 and len({one.tobytes() for one in rows}) == 4
     mirrored = features.extract(
-        some, source, view=AugmentedCopy(parse_augmentation("flip=1"), 0, 0), options=Extraction(cache)
+        some, source, copy=AugmentedCopy(parse_augmentation("flip=1"), 0, 0), options=Extraction(cache)
     )
     assert isinstance(some.images, ArrayImages)
     by_hand = replace(some, images=ArrayImages(some.images.pixels[:, :, ::-1]))

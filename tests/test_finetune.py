@@ -191,11 +191,11 @@ def test_frozen_means_frozen_at_every_depth(
     assert source.network is not None
     assert opened.source.network is not None
     before, after = source.network[1], opened.source.network[1]
-    n_open = {"head": 0, "last": 1, "2": 2, "3": 3, "all": 4}[depth]
-    assert (opened.open_parts, opened.parts) == (n_open, 4)
+    n_unfrozen = {"head": 0, "last": 1, "2": 2, "3": 3, "all": 4}[depth]
+    assert (opened.open_parts, opened.parts) == (n_unfrozen, 4)
     for name, value in after.items():
         layer = int(name.partition(".")[0][-1])
-        moves = layer > 4 - n_open and (batch_norm == "learn" or name.startswith("conv"))
+        moves = layer > 4 - n_unfrozen and (batch_norm == "learn" or name.startswith("conv"))
         assert np.array_equal(value, before[name]) != moves, name
 
 
@@ -248,7 +248,7 @@ def test_frozen_means_frozen_in_networks_of_timm(depth: str, batch_norm: str, no
     zeros = np.zeros(body.shapes["stage5"][0], np.float32)
     head = AffineMap(zeros, zeros + 1, np.zeros((len(zeros), 2), np.float32), np.zeros(2, np.float32))
     network = FinetuneNetwork(body, "avg", head, photos_source.input)
-    network.open_last({"head": 0, "last": 1, "2": 2}.get(depth))
+    network.unfreeze_last({"head": 0, "last": 1, "2": 2}.get(depth))
     sums, before = network.checksum(), network.weights()
     data = photos(12)
     fit(

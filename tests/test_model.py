@@ -97,7 +97,7 @@ def test_saved_and_opened_it_gives_the_same_probabilities(
     assert np.array_equal(opened.probabilities(some), before)
     assert before.shape == (130, 10) and before.dtype == np.float32
     np.testing.assert_allclose(before.sum(axis=1), 1.0, atol=1e-5)
-    assert opened.predict(some).tolist() == model.answer(some).names(model.classes).tolist()
+    assert opened.predict(some).tolist() == model.prediction(some).names(model.classes).tolist()
     likeliest = np.array(model.classes)[before.argmax(axis=1)]
     assert np.isin(opened.predict(some), [*likeliest, NONE_OF_THESE]).all()
     assert opened.weights.keys() == model.weights.keys()
@@ -219,8 +219,8 @@ def test_a_folder_in_place_of_a_file_is_refused(folder: Path) -> None:
 
 
 def test_no_folder_is_refused(folder: Path, tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", "is no folder")
-    refused(folder / "card.md", "is no folder")
+    refused(tmp_path / "nowhere", "is not a folder")
+    refused(folder / "card.md", "is not a folder")
     refused(tmp_path, "holds no manifest.json")
 
 

@@ -282,7 +282,7 @@ def test_a_resumed_run_goes_on_keeping_two(tmp_path: Path) -> None:
 
 def test_without_resume_checkpoints_are_not_written_over(tmp_path: Path) -> None:
     kept(tmp_path, 1)
-    said = f"{str(tmp_path)!r} holds checkpoints of an interrupted run, expected --resume to go on with it; "
+    said = f"{str(tmp_path)!r} holds checkpoints of an interrupted run, expected --resume to continue it; "
     with pytest.raises(SettingError) as caught:
         open_(tmp_path)
     assert str(caught.value) == said + "or delete the folder"
@@ -362,7 +362,7 @@ def test_the_one_before_a_damaged_one_is_taken(tmp_path: Path, how: str) -> None
     snapshot, remarks = found(tmp_path)
     assert step_of(snapshot) == 1
     assert len(remarks) == 1 and remarks[0].startswith(f"damaged in {str(tmp_path)!r}: {file(2)} ")
-    assert remarks[0].endswith(f": went on from the one before it, {file(1)}")
+    assert remarks[0].endswith(f": continued from the one before it, {file(1)}")
 
 
 def test_a_flipped_bit_is_told(tmp_path: Path) -> None:
@@ -402,8 +402,8 @@ def test_all_damaged_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(CacheError) as caught:
         found(tmp_path)
     assert str(caught.value) == (
-        f"checkpoints in {str(tmp_path)!r} are all damaged ({file(2)} is no whole file; {file(1)} is not as "
-        "it was written), expected a whole one to go on; delete the folder to start anew"
+        f"checkpoints in {str(tmp_path)!r} are all damaged ({file(2)} is not a complete file; {file(1)} is not as "
+        "it was written), expected an undamaged one to continue; delete the folder to start again"
     )
 
 
@@ -427,7 +427,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, stranger: str, resume:
     with pytest.raises(SettingError) as caught:
         open_(tmp_path, resume=resume)
     assert str(caught.value) == (
-        f"{str(tmp_path)!r} holds {stranger!r}, which is no checkpoint, expected a new or empty folder; "
+        f"{str(tmp_path)!r} holds {stranger!r}, which is not a checkpoint, expected a new or empty folder; "
         "name another"
     )
     assert names(tmp_path) == [stranger]
@@ -470,7 +470,7 @@ def test_a_full_disk_is_one_line_and_the_old_ones_stay(
             checkpoints.keep(at(3))
     assert str(caught.value) == (
         f"checkpoint {file(3)} in {str(tmp_path)!r} cannot be written (No space left on device), expected a "
-        "folder to write to with room in it; make room or name another"
+        "writable folder with free space; free some or name another"
     )
     assert names(tmp_path) == [file(1), file(2)]
 
@@ -488,7 +488,7 @@ def test_a_second_run_is_refused_while_the_first_goes_on(tmp_path: Path) -> None
             with pytest.raises(SettingError) as caught:
                 open_(tmp_path, resume=resume)
             assert str(caught.value) == (
-                f"{str(tmp_path)!r} is in use by another run, expected a folder to itself; "
+                f"{str(tmp_path)!r} is in use by another run, expected one run per folder; "
                 "wait for it or name another"
             )
         assert leftover.exists()

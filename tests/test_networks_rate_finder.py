@@ -221,7 +221,7 @@ def test_views_are_learnt_from() -> None:
         asked.append((len(indices), number))
         return np.full_like(images, number)
 
-    find_rate(told, *numbered(10), TrainSettings(batch_size=5), views=views)
+    find_rate(told, *numbered(10), TrainSettings(batch_size=5), augment=views)
     assert told.seen[:5] == [1, 1, 2, 2, 3] and asked[2] == (5, 2)
 
 
@@ -293,7 +293,7 @@ def test_range_cut_off_is_remarked_on() -> None:
     high = find_rate(Told(valley), *numbered(500), TrainSettings(), high=1e-2)
     assert high.remark.startswith("the loss still falls at the highest rate tried, 0.01")
     low = find_rate(Told(lambda rate: 3 / (1 + rate / 1e-6)), *numbered(500), TrainSettings())
-    assert low.remark.startswith("the loss falls from the lowest rates tried on, 1e-06")
+    assert low.remark.startswith("the loss already falls at the lowest rate tried, 1e-06")
 
 
 @pytest.mark.parametrize(
@@ -313,9 +313,9 @@ def test_options_out_of_range(options: dict[str, Any], said: str) -> None:
 
 
 def test_nothing_to_learn_from() -> None:
-    with pytest.raises(ShapeError, match="images number 0, labels 0"):
+    with pytest.raises(ShapeError, match="images has length 0, labels 0"):
         find_rate(Told(valley), *numbered(0), TrainSettings())
-    with pytest.raises(ShapeError, match="images number 3, labels 2"):
+    with pytest.raises(ShapeError, match="images has length 3, labels 2"):
         find_rate(Told(valley), numbered(3)[0], numbered(2)[1], TrainSettings())
 
 

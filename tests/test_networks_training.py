@@ -301,7 +301,7 @@ def test_it_learns_real_digits(engine: str, data: Data, held: Data) -> None:
         ({"learning_rate": float("nan")}, "learning_rate is nan, expected a number above 0"),
         (
             {"patience": 2},
-            "patience is 2 without validation images, expected some to stop by; hold a share out",
+            "patience is 2 without validation images, expected some to stop by; hold out a share",
         ),
         ({"optimizer": "adma"}, "optimizer is 'adma', expected one of adam, adamw, sgd; nearest are adam"),
     ],
@@ -323,7 +323,9 @@ def test_all_faults_of_a_call_are_told_together(data: Data) -> None:
 
 @pytest.mark.parametrize(("n_images", "n_labels"), [(0, 0), (3, 2), (2, 3)])
 def test_images_and_labels_must_match(n_images: int, n_labels: int) -> None:
-    with pytest.raises(ShapeError, match=f"images number {n_images}, labels {n_labels}, expected as many"):
+    with pytest.raises(
+        ShapeError, match=f"images has length {n_images}, labels {n_labels}, expected equal lengths"
+    ):
         fit(Recorder(), numbered(n_images)[0], numbered(n_labels)[1], settings())
 
 

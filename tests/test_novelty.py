@@ -11,7 +11,7 @@ from headstart.evaluation.detection import auroc, detection
 from headstart.graph import build
 from headstart.graph.run import ReferenceRun, compile_graph
 from headstart.heads.novelty import METHODS, Novelty, fit_novelty
-from headstart.records import NONE_OF_THESE, Answered, Array, Codes, InputSpec
+from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec, Prediction
 
 
 def clouds(n: int, width: int, seed: int, where: float = 4.0) -> tuple[Array, Codes]:
@@ -155,19 +155,19 @@ def test_parted_wholly_still_has_an_interval() -> None:
 def test_detection_judges_novelty_and_the_largest_probability_beside_it() -> None:
     rng = np.random.default_rng(0)
     sure = rng.dirichlet([9, 1], 100).astype(np.float32)
-    known = Answered(sure, rng.uniform(0, 1.04, 100).astype(np.float32))
-    novel = Answered(sure[:50], rng.uniform(0.9, 3, 50).astype(np.float32))
+    known = Prediction(sure, rng.uniform(0, 1.04, 100).astype(np.float32))
+    novel = Prediction(sure[:50], rng.uniform(0.9, 3, 50).astype(np.float32))
     found = detection("toy", known, novel)
     assert found.auroc.value > 0.9 and found.baseline_auroc.value == pytest.approx(0.5, abs=0.1)
     assert found.detected.value == (novel.novelty > 1).mean()  # type: ignore[operator]
     assert found.falsely_rejected.value == (known.novelty > 1).mean()  # type: ignore[operator]
     with pytest.raises(DataError, match="has no novelty"):
-        detection("toy", Answered(sure), Answered(sure))
+        detection("toy", Prediction(sure), Prediction(sure))
 
 
 def test_an_answer_names_what_is_known_and_refuses_the_rest() -> None:
     probs = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
-    assert Answered(probs).names(["ant", "bee"]).tolist() == ["ant", "bee"]
-    answered = Answered(probs, np.array([0.5, 1.2], np.float32))
+    assert Prediction(probs).names(["ant", "bee"]).tolist() == ["ant", "bee"]
+    answered = Prediction(probs, np.array([0.5, 1.2], np.float32))
     assert answered.names(["ant", "bee"]).tolist() == ["ant", NONE_OF_THESE]
     assert answered.known.tolist() == [True, False]

@@ -18,8 +18,8 @@ from headstart.errors import MissingDataError, ModelError, SettingError
 from headstart.models.model import Model, open_model
 from headstart.models.predict import (
     BATCH,
-    Answer,
-    Answers,
+    FilePredictions,
+    ImagePrediction,
     count_images,
     find_images,
     predict_files,
@@ -79,7 +79,7 @@ def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> P
     return tmp_path
 
 
-def paths(found: Answers) -> list[str]:
+def paths(found: FilePredictions) -> list[str]:
     return [one.path for one in found.answers]
 
 
@@ -129,7 +129,7 @@ def test_only_faults_are_no_answer(model: str, album: Path) -> None:
 @pytest.mark.parametrize("word", ["empty", "*.jpg", "**/*.gif"])
 def test_a_word_that_means_nothing_is_an_error(model: str, album: Path, word: str) -> None:
     (album / "empty").mkdir()
-    with pytest.raises(MissingDataError, match="means no picture") as found:
+    with pytest.raises(MissingDataError, match="contains no image") as found:
         predict_files(model, ["0.png", word])
     assert repr(word) in str(found.value)
 
@@ -242,31 +242,31 @@ def test_names_in_no_encoding_come_from_standard_input(
 
 
 def test_the_table() -> None:
-    found = Answers(
+    found = FilePredictions(
         "m",
         (
-            Answer("a, b.png", "cat", ("cat", "dog"), (0.75, 0.25)),
-            Answer("c.png", "dog", ("dog", "cat"), (2 / 3, 1 / 3)),
+            ImagePrediction("a, b.png", "cat", ("cat", "dog"), (0.75, 0.25)),
+            ImagePrediction("c.png", "dog", ("dog", "cat"), (2 / 3, 1 / 3)),
         ),
         (),
     )
     header, first, second = to_table(found).splitlines()
-    assert header.split() == ["picture", "class", "probability", "runners-up"]
+    assert header.split() == ["image", "class", "probability", "runners-up"]
     assert first == "a, b.png  cat    0.7500       dog 0.2500"
     assert second == "c.png     dog    0.6667       cat 0.3333"
 
 
 def test_the_table_of_a_model_that_says_none_of_these() -> None:
-    found = Answers(
+    found = FilePredictions(
         "m",
         (
-            Answer("a\n\udcff.png", "cat", ("cat", "dog"), (0.75, 0.25), 0.5),
-            Answer("é.png", NONE_OF_THESE, ("dog", "cat"), (0.75, 0.25), 12.345),
+            ImagePrediction("a\n\udcff.png", "cat", ("cat", "dog"), (0.75, 0.25), 0.5),
+            ImagePrediction("é.png", NONE_OF_THESE, ("dog", "cat"), (0.75, 0.25), 12.345),
         ),
         (),
     )
     assert to_table(found).splitlines() == [
-        "picture        class          probability  novelty  runners-up",
+        "image          class          probability  novelty  runners-up",
         r"a\n\udcff.png  cat            0.7500       0.50     dog 0.2500",
         "é.png          none of these               12.35    dog 0.7500, cat 0.2500",
     ]

@@ -24,9 +24,16 @@ from headstart.data.readers.load import load
 from headstart.errors import MissingDataError, ModelError, SettingError
 from headstart.models import predict_csv as predict_batch
 from headstart.models.model import Model, open_model
-from headstart.models.predict import BATCH, Answer, Unread, answer_images
-from headstart.models.predict_csv import Asked, check_file, columns, predict_to_file, predict_to_stream, row
-from headstart.records import NONE_OF_THESE, Answered, TrainSettings
+from headstart.models.predict import BATCH, ImagePrediction, UnreadableImage, predict_images
+from headstart.models.predict_csv import (
+    PredictRequest,
+    check_file,
+    columns,
+    predict_to_file,
+    predict_to_stream,
+    row,
+)
+from headstart.records import NONE_OF_THESE, Prediction, TrainSettings
 from headstart.strategies.scratch import learn_network
 
 N_PICTURES = 3 * BATCH + 7
@@ -55,12 +62,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(model: str, shelf: Path, desk: Path) -> Asked:
-    return Asked(model, (str(shelf),), top=2)
+def asked(model: str, shelf: Path, desk: Path) -> PredictRequest:
+    return PredictRequest(model, (str(shelf),), top=2)
 
 
 @pytest.fixture
-def whole(asked: Asked, tmp_path: Path) -> bytes:
+def whole(asked: PredictRequest, tmp_path: Path) -> bytes:
     """What a run that nothing interrupts writes."""
     predict_to_file(asked, tmp_path / "whole.csv")
     return (tmp_path / "whole.csv").read_bytes()
@@ -86,19 +93,19 @@ class Heard:
 
 
 @pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Asked, int], Heard]:
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[PredictRequest, int], Heard]:
     """Run and press Ctrl-C after some batches."""
 
-    def run(asked: Asked, n_batches: int) -> Heard:
-        def stopping(*words: Any, **options: Any) -> Iterator[list[Answer | Unread]]:
-            for index, batch in enumerate(answer_images(*words, **options)):
+    def run(asked: PredictRequest, n_batches: int) -> Heard:
+        def stopping(*words: Any, **options: Any) -> Iterator[list[ImagePrediction | UnreadableImage]]:
+            for index, batch in enumerate(predict_images(*words, **options)):
                 if index == n_batches:
                     raise KeyboardInterrupt
                 yield batch
 
         heard = Heard()
         with monkeypatch.context() as patch:
-            patch.setattr(predict_batch, "answer_images", stopping)
+            patch.setattr(predict_batch, "predict_images", stopping)
             with pytest.raises(KeyboardInterrupt):
                 predict_to_file(asked, "out.csv", heard)
         return heard
@@ -110,19 +117,19 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Asked, int], Heard]:
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures the model is asked about, batch by batch."""
     sizes: list[int] = []
-    real = Model.answer_prepared
+    real = Model.predict_prepared
 
-    def counting(self: Model, prepared: Any, **options: Any) -> Answered:
+    def counting(self: Model, prepared: Any, **options: Any) -> Prediction:
         batches = list(prepared)
         sizes.extend(len(one) for one in batches)
         return real(self, batches, **options)
 
-    monkeypatch.setattr(Model, "answer_prepared", counting)
+    monkeypatch.setattr(Model, "predict_prepared", counting)
     return sizes
 
 
 @pytest.mark.slow
-def test_every_picture_is_a_row_in_order(asked: Asked, whole: bytes, shelf: Path) -> None:
+def test_every_picture_is_a_row_in_order(asked: PredictRequest, whole: bytes, shelf: Path) -> None:
     rows = rows_of(whole)
     assert [one["path"] for one in rows] == sorted(str(path) for path in shelf.rglob("*.png"))
     (torn,) = [one for one in rows if one["error"]]
@@ -131,7 +138,7 @@ def test_every_picture_is_a_row_in_order(asked: Asked, whole: bytes, shelf: Path
     opened = open_model(asked.model)
     good = [one for one in rows if not one["error"]]
     dataset = load("digits").subset([int(Path(one["path"]).stem) for one in good])
-    said = opened.answer(dataset)
+    said = opened.prediction(dataset)
     best = said.probabilities
     assert [float(one["probability_1"]) for one in good] == pytest.approx(best.max(axis=1), rel=1e-5)
     assert [one["class_1"] for one in good] == [opened.classes[code] for code in best.argmax(axis=1)]
@@ -141,7 +148,7 @@ def test_every_picture_is_a_row_in_order(asked: Asked, whole: bytes, shelf: Path
         assert [float(one["novelty"]) for one in good] == pytest.approx(said.novelty, rel=1e-4)
 
 
-def test_what_is_said_of_a_run(asked: Asked) -> None:
+def test_what_is_said_of_a_run(asked: PredictRequest) -> None:
     heard = Heard()
     done = predict_to_file(asked, "new/out.csv", heard)
     assert (done.csv, done.n_pictures, done.n_unread, done.n_kept) == ("new/out.csv", N_PICTURES, 1, 0)
@@ -149,7 +156,7 @@ def test_what_is_said_of_a_run(asked: Asked) -> None:
     assert os.listdir("new") == ["out.csv"]
 
 
-def test_a_stream_gets_the_same(asked: Asked, whole: bytes) -> None:
+def test_a_stream_gets_the_same(asked: PredictRequest, whole: bytes) -> None:
     stream = io.BytesIO()
     done = predict_to_stream(asked, stream)
     assert stream.getvalue() == whole and (done.csv, done.n_pictures, done.n_unread) == ("-", N_PICTURES, 1)
@@ -157,7 +164,7 @@ def test_a_stream_gets_the_same(asked: Asked, whole: bytes) -> None:
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_how_many_batches_go_together_does_not_matter(
-    asked: Asked, whole: bytes, runtime: str, monkeypatch: pytest.MonkeyPatch
+    asked: PredictRequest, whole: bytes, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, alone = io.BytesIO(), io.BytesIO()
     predict_to_stream(replace(asked, runtime_name=runtime), together)
@@ -171,15 +178,15 @@ def test_a_batch_of_torn_pictures_only(model: str, desk: Path) -> None:
     for index in range(BATCH + 1):
         Path(f"{index:03}.png").write_bytes(b"torn")
     Image.new("L", (8, 8)).save("good.png")
-    done = predict_to_file(Asked(model, (".",)), "out.csv")
+    done = predict_to_file(PredictRequest(model, (".",)), "out.csv")
     rows = rows_of(Path("out.csv").read_bytes())
     assert (done.n_pictures, done.n_unread) == (BATCH + 2, BATCH + 1)
     assert [one["path"] for one in rows if not one["error"]] == ["good.png"]
-    assert predict_to_file(Asked(model, ("000.png",)), "one.csv").n_unread == 1
+    assert predict_to_file(PredictRequest(model, ("000.png",)), "one.csv").n_unread == 1
 
 
 def test_an_older_file_stands_until_the_new_is_whole(
-    asked: Asked, whole: bytes, interrupt: Callable[[Asked, int], Heard]
+    asked: PredictRequest, whole: bytes, interrupt: Callable[[PredictRequest, int], Heard]
 ) -> None:
     Path("out.csv").write_text("older")
     interrupt(asked, 1)
@@ -189,12 +196,15 @@ def test_an_older_file_stands_until_the_new_is_whole(
 
 
 def test_an_interrupted_run_goes_on(
-    asked: Asked, whole: bytes, interrupt: Callable[[Asked, int], Heard], answered: list[int]
+    asked: PredictRequest,
+    whole: bytes,
+    interrupt: Callable[[PredictRequest, int], Heard],
+    answered: list[int],
 ) -> None:
     heard = interrupt(asked, 2)
     assert heard.remarks == [
-        f"headstart: {2 * BATCH} of {N_PICTURES} pictures are in out.csv.part; "
-        "the same command goes on from there"
+        f"headstart: {2 * BATCH} of {N_PICTURES} images are in out.csv.part; "
+        "the same command continues from there"
     ]
     assert sorted(os.listdir()) == ["out.csv.part", "out.csv.part.json"]
     answered.clear()
@@ -203,12 +213,12 @@ def test_an_interrupted_run_goes_on(
     assert Path("out.csv").read_bytes() == whole and os.listdir() == ["out.csv"]
     assert answered == [BATCH, 7]
     assert (done.n_pictures, done.n_unread, done.n_kept) == (N_PICTURES, 1, 2 * BATCH)
-    assert again.remarks == ["headstart: going on after 128 pictures of an interrupted run"]
+    assert again.remarks == ["headstart: continuing after 128 images of an interrupted run"]
     assert again.steps[0] == (2 * BATCH, N_PICTURES)
 
 
 def test_killed_at_any_byte_it_ends_the_same(
-    asked: Asked, whole: bytes, interrupt: Callable[[Asked, int], Heard]
+    asked: PredictRequest, whole: bytes, interrupt: Callable[[PredictRequest, int], Heard]
 ) -> None:
     interrupt(asked, 3)
     about = Path("out.csv.part.json").read_text()
@@ -227,7 +237,7 @@ def test_killed_at_any_byte_it_ends_the_same(
 
 @pytest.mark.parametrize("damage", [b"\0" * 4096, b'"a,\n' * 9, b"\xff\xfe\n", b"a,b\n", b'x"y"z,"\n"'])
 def test_what_a_crash_of_the_machine_leaves_is_cut(
-    asked: Asked, whole: bytes, interrupt: Callable[[Asked, int], Heard], damage: bytes
+    asked: PredictRequest, whole: bytes, interrupt: Callable[[PredictRequest, int], Heard], damage: bytes
 ) -> None:
     interrupt(asked, 1)
     with Path("out.csv.part").open("ab") as part:
@@ -237,13 +247,13 @@ def test_what_a_crash_of_the_machine_leaves_is_cut(
 
 
 def test_what_changed_in_the_folder_is_answered_anew(
-    model: str, desk: Path, interrupt: Callable[[Asked, int], Heard]
+    model: str, desk: Path, interrupt: Callable[[PredictRequest, int], Heard]
 ) -> None:
     pixels = load("digits").images.pixels  # type: ignore[attr-defined]
     (desk / "in").mkdir()
     for index in range(3 * BATCH):
         Image.fromarray(pixels[index, ..., 0]).save(f"in/{index:04}.png")
-    asked = Asked(model, ("in",))
+    asked = PredictRequest(model, ("in",))
     interrupt(asked, 2)
     Path(f"in/{BATCH + 9:04}.png").rename("in/9999.png")
     done = predict_to_file(asked, "out.csv")
@@ -253,16 +263,16 @@ def test_what_changed_in_the_folder_is_answered_anew(
 
 
 @pytest.mark.slow
-def test_killed_for_good_at_some_moment(asked: Asked, whole: bytes, shelf: Path) -> None:
+def test_killed_for_good_at_some_moment(asked: PredictRequest, whole: bytes, shelf: Path) -> None:
     """Kill -9 on the real command, then the same command."""
     slow = (
         "import sys, time\nfrom pathlib import Path\n"
         "from headstart.models import predict_csv as predict_batch\n"
-        "real, part = predict_batch.answer_images, Path('out.csv.part')\n"
+        "real, part = predict_batch.predict_images, Path('out.csv.part')\n"
         "def slowly(*words, **options):\n    for batch in real(*words, **options):\n"
         "        if part.exists() and part.stat().st_size > 4096:\n            time.sleep(600)\n"
         "        yield batch\n"
-        "predict_batch.answer_images = slowly\nfrom headstart.interfaces.cli.main import main\nmain()\n"
+        "predict_batch.predict_images = slowly\nfrom headstart.interfaces.cli.main import main\nmain()\n"
     )
     words = ["predict", asked.model, str(shelf), "--top", "2", "--csv", "out.csv"]
     with subprocess.Popen([sys.executable, "-c", slow, *words]) as process:
@@ -285,12 +295,15 @@ def test_killed_for_good_at_some_moment(asked: Asked, whole: bytes, shelf: Path)
     [
         ({"top": 1}, "another --top"),
         ({"runtime_name": "onnxruntime"}, "another --runtime"),
-        ({"words": (".",)}, "other pictures"),
+        ({"patterns": (".",)}, "other images"),
         ({"model": "other"}, "another model"),
     ],
 )
 def test_what_another_run_left_is_not_gone_on_with(
-    asked: Asked, interrupt: Callable[[Asked, int], Heard], change: dict[str, Any], said: str
+    asked: PredictRequest,
+    interrupt: Callable[[PredictRequest, int], Heard],
+    change: dict[str, Any],
+    said: str,
 ) -> None:
     opened = open_model(asked.model)
     replace(opened, manifest=replace(opened.manifest, classes=("no", "yes"))).save("other")
@@ -303,7 +316,7 @@ def test_what_another_run_left_is_not_gone_on_with(
 
 
 def test_a_model_that_only_moved_is_the_same(
-    asked: Asked, whole: bytes, interrupt: Callable[[Asked, int], Heard]
+    asked: PredictRequest, whole: bytes, interrupt: Callable[[PredictRequest, int], Heard]
 ) -> None:
     interrupt(asked, 1)
     open_model(asked.model).save("moved")
@@ -312,7 +325,7 @@ def test_a_model_that_only_moved_is_the_same(
 
 
 @pytest.mark.parametrize("about", [None, "", "[]", "{}"])
-def test_a_part_that_nobody_knows_is_left_alone(asked: Asked, about: str | None) -> None:
+def test_a_part_that_nobody_knows_is_left_alone(asked: PredictRequest, about: str | None) -> None:
     Path("out.csv.part").write_text("somebody's")
     if about is not None:
         Path("out.csv.part.json").write_text(about)
@@ -321,7 +334,9 @@ def test_a_part_that_nobody_knows_is_left_alone(asked: Asked, about: str | None)
     assert Path("out.csv.part").read_text() == "somebody's"
 
 
-def test_two_runs_do_not_write_one_file(asked: Asked, interrupt: Callable[[Asked, int], Heard]) -> None:
+def test_two_runs_do_not_write_one_file(
+    asked: PredictRequest, interrupt: Callable[[PredictRequest, int], Heard]
+) -> None:
     fcntl = pytest.importorskip("fcntl")
     interrupt(asked, 1)
     with Path("out.csv.part").open("ab") as other:
@@ -344,12 +359,12 @@ STRANGE = [
 
 
 def test_strange_names_survive_and_are_gone_on_with(
-    model: str, desk: Path, interrupt: Callable[[Asked, int], Heard]
+    model: str, desk: Path, interrupt: Callable[[PredictRequest, int], Heard]
 ) -> None:
     (desk / "in").mkdir()
     for name in [*STRANGE, *(f"{index}.png" for index in range(2 * BATCH))]:
         Image.new("L", (8, 8)).save(os.path.join("in", os.fsdecode(name)))
-    asked = Asked(model, ("in",))
+    asked = PredictRequest(model, ("in",))
     predict_to_file(asked, "whole.csv")
     names = {os.fsencode(one["path"].removeprefix("in/")) for one in rows_of(Path("whole.csv").read_bytes())}
     assert {os.fsencode(name) for name in STRANGE} < names and len(names) == 2 * BATCH + len(STRANGE)
@@ -358,10 +373,10 @@ def test_strange_names_survive_and_are_gone_on_with(
     assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
-def test_words_that_mean_nothing_leave_nothing(asked: Asked, desk: Path) -> None:
-    for words in (("*.png",), (".",), (*asked.words, "*.png")):
-        with pytest.raises(MissingDataError, match="means no picture"):
-            predict_to_file(replace(asked, words=words), "out.csv")
+def test_words_that_mean_nothing_leave_nothing(asked: PredictRequest, desk: Path) -> None:
+    for words in (("*.png",), (".",), (*asked.patterns, "*.png")):
+        with pytest.raises(MissingDataError, match="contains no image"):
+            predict_to_file(replace(asked, patterns=words), "out.csv")
     with pytest.raises(ModelError):
         predict_to_file(replace(asked, model="absent"), "out.csv")
     assert os.listdir() == []
@@ -374,15 +389,15 @@ def test_what_is_no_place_for_a_table(desk: Path, name: str) -> None:
 
 
 def test_rows_and_header_are_as_wide() -> None:
-    known = Answer("a", "x", ("x", "y"), (2 / 3, 1 / 3), 0.25)
-    strange = Answer("a", NONE_OF_THESE, ("x", "y"), (2 / 3, 1 / 3), 3.0)
+    known = ImagePrediction("a", "x", ("x", "y"), (2 / 3, 1 / 3), 0.25)
+    strange = ImagePrediction("a", NONE_OF_THESE, ("x", "y"), (2 / 3, 1 / 3), 3.0)
     assert row(known, 2) == ["a", "x", "x", "0.666667", "y", "0.333333", "0.25", ""]
     assert row(strange, 2)[1:3] == [NONE_OF_THESE, "x"] and row(strange, 2)[-2:] == ["3", ""]
-    assert row(Unread("a", "torn"), 2) == ["a", "", "", "", "", "", "", "torn"]
+    assert row(UnreadableImage("a", "torn"), 2) == ["a", "", "", "", "", "", "", "torn"]
     assert len(columns(2)) == 8
 
 
-def test_the_command_writes_a_file(run: Run, asked: Asked, whole: bytes, shelf: Path) -> None:
+def test_the_command_writes_a_file(run: Run, asked: PredictRequest, whole: bytes, shelf: Path) -> None:
     said = run("predict", asked.model, shelf, "--top", "2", "--csv", "out.csv")
     assert said.code == 1 and said.out.startswith("out.csv: 199 images in ")
     assert said.err == (
@@ -394,13 +409,13 @@ def test_the_command_writes_a_file(run: Run, asked: Asked, whole: bytes, shelf: 
     assert (said.code, said.err) == (0, "") and said.document["n_unread"] == 0
 
 
-def test_the_command_writes_to_stdout(run: Run, asked: Asked, whole: bytes, shelf: Path) -> None:
+def test_the_command_writes_to_stdout(run: Run, asked: PredictRequest, whole: bytes, shelf: Path) -> None:
     said = run("predict", asked.model, shelf, "--top", "2", "--csv", "-")
     assert said.code == 1 and said.out.encode() == whole and said.err.startswith(f"{ERROR}1 of 199 images")
 
 
 def test_the_command_never_writes_over_a_picture(
-    refused: Callable[..., Any], asked: Asked, desk: Path
+    refused: Callable[..., Any], asked: PredictRequest, desk: Path
 ) -> None:
     Image.new("L", (8, 8)).save("a.png")
     refused("predict", asked.model, "a.png", "--csv", "a.png", names=("'a.png'", "out.csv"))
@@ -409,15 +424,15 @@ def test_the_command_never_writes_over_a_picture(
 
 
 def test_the_command_interrupted(
-    run: Run, asked: Asked, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, asked: PredictRequest, shelf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopping(*words: Any, **options: Any) -> Iterator[list[Answer | Unread]]:
-        yield next(iter(answer_images(*words, **options)))
+    def stopping(*words: Any, **options: Any) -> Iterator[list[ImagePrediction | UnreadableImage]]:
+        yield next(iter(predict_images(*words, **options)))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict_batch, "answer_images", stopping)
+    monkeypatch.setattr(predict_batch, "predict_images", stopping)
     said = run("predict", asked.model, shelf, "--csv", "out.csv")
-    assert said.code == 130 and "the same command goes on from there" in said.err and said.out == ""
+    assert said.code == 130 and "the same command continues from there" in said.err and said.out == ""
 
 
 def test_names_in_no_encoding_are_json_and_table(run: Run, model: str, desk: Path) -> None:

@@ -423,7 +423,7 @@ def test_what_is_not_whole_is_made_anew(
     assert calls == ["a", "a"] and len(graphs()) == 2
 
 
-# what cannot be had
+# what cannot be loaded
 
 
 def refused(error: type[HeadstartError], name: str, **options: Any) -> str:
@@ -541,7 +541,7 @@ def test_without_a_network_missing_weights_are_one_line(tmp_path: Path) -> None:
         HEADSTART_CACHE=str(tmp_path / "cache"),
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith("SourceError source 'timm:test_resnet' cannot be had (")
+    assert done.stdout.startswith("SourceError source 'timm:test_resnet' cannot be loaded (")
     assert done.stdout.count("\n") == 1 and "timm:local-dir:PATH" in done.stdout
     assert not (tmp_path / "cache" / "graphs").exists()
 

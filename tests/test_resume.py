@@ -238,7 +238,7 @@ def test_a_finished_run_of_another_command_is_not_replaced(few: Dataset, tmp_pat
             run_training(dataset, wanted, TrainingFiles(output, resume=True))
     assert contents(output) == before
     transfer("pixels", few, head="ridge").save(output)
-    with pytest.raises(SettingError, match="is a model that does not say which run of train made it"):
+    with pytest.raises(SettingError, match="is a model without a note of the run that made it"):
         run_training(few, SCRATCH, TrainingFiles(output, resume=True))
 
 
@@ -348,6 +348,6 @@ def test_the_command_refuses_to_begin_over_an_interrupted_run(run: Run, desk: Pa
     (desk / "m.checkpoints").mkdir()
     (desk / "m.checkpoints" / "step-000000007.safetensors").write_bytes(b"half")
     said = run(*words)
-    assert said.code == 1 and "expected --resume to go on" in said.err
+    assert said.code == 1 and "expected --resume to continue" in said.err
     said = run(*words, "--resume")
     assert said.code == 1 and "all damaged" in said.err

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 
 from headstart.networks.engines.torch_device import chosen_device  # noqa: E402
 from headstart.networks.engines.torch_engine import TorchNetwork  # noqa: E402 - it imports torch
-from headstart.networks.engines.torch_optimizers import FlatOptimizer, Stretch  # noqa: E402 - it imports torch
+from headstart.networks.engines.torch_optimizers import FlatOptimizer, Segment  # noqa: E402 - it imports torch
 from headstart.networks.engines.torch_training import TorchTraining  # noqa: E402
 
 GREY = InputSpec(12, 12, 1, (0.2,), (0.4,))
@@ -123,7 +123,7 @@ def test_muon_moves_as_torchs_does() -> None:
             TrainSettings(optimizer="muon", weight_decay=0.1),
             flat,
             grads,
-            [Stretch(0, flat.numel(), 1.0, True, 0, rows=shape[0])],
+            [Segment(0, flat.numel(), 1.0, True, 0, rows=shape[0])],
         )
         for _ in range(5):
             gradient = torch.tensor(rng.normal(size=shape), dtype=torch.float32)
@@ -141,7 +141,7 @@ def test_muon_takes_the_matrices_inside(data: tuple[Images, Codes]) -> None:
     network = TorchNetwork(SPEC, seed=1)
     network.start(replace(PLAIN, optimizer="muon", weight_decay=0.01))
     assert network._optimizer is not None
-    matrices = sum(one.rows > 0 for one in network._optimizer.stretches)
+    matrices = sum(one.rows > 0 for one in network._optimizer.segments)
     assert matrices == sum(one.kind in ("conv2d", "dense") for one in SPEC.layers) - 2
 
 
@@ -270,7 +270,7 @@ def test_devices() -> None:
     with pytest.raises(SettingError, match=r"device is 'gpu', expected one of auto, cpu, cuda, mps"):
         chosen_device("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(SettingError, match="device is 'cuda', which torch does not find here"):
+        with pytest.raises(SettingError, match="device is 'cuda', which torch does not find"):
             make_network(architecture("mlp", GREY, 4), "torch", device="cuda")
     with pytest.raises(SettingError, match="device is 'cuda', which the engine scratch cannot use"):
         make_network(architecture("mlp", GREY, 4), "scratch", device="cuda")
@@ -278,7 +278,7 @@ def test_devices() -> None:
 
 def test_the_numpy_engine_says_what_it_lacks() -> None:
     network = make_network(architecture("mlp", GREY, 4), "scratch")
-    with pytest.raises(SettingError, match=r"mixup is 0\.2, which the engine scratch does not do"):
+    with pytest.raises(SettingError, match=r"mixup is 0\.2, which the engine scratch does not support"):
         network.start(TrainSettings(mixup=0.2))
-    with pytest.raises(SettingError, match="batchnorm2d is the engine torch"):
+    with pytest.raises(SettingError, match="batchnorm2d requires the engine torch"):
         make_network(architecture("best", InputSpec(28, 28, 1), 10), "scratch")

@@ -36,7 +36,10 @@ def test_the_commonest_class_has_to_be_beaten_significantly(right: float, said: 
     ):
         assert len(found) == said
         if said:
-            assert f"{right:.2%} of 100" in found[0] and "the commonest class is right for 50.00%" in found[0]
+            assert (
+                f"{right:.2%} of 100" in found[0]
+                and "the most frequent class is right for 50.00%" in found[0]
+            )
 
 
 def test_what_is_judged_are_the_weights_that_were_kept() -> None:
@@ -65,8 +68,8 @@ def test_a_training_that_learned_nothing_says_so_everywhere(run: Run, desk: Path
     said = run("train", "digits", "-o", "m", *SMALL, "--learning-rate", "1e-9")
     assert said.code == 0
     for text in (said.err, said.out, (desk / "m" / "report.html").read_text()):
-        assert "not significantly better than always answering the commonest class" in text
-    assert "commonest class" not in run("train", "digits", "-o", "m", *SMALL).err
+        assert "not significantly better than always predicting the most frequent class" in text
+    assert "most frequent class" not in run("train", "digits", "-o", "m", *SMALL).err
 
 
 def test_a_training_that_ran_away_says_so(run: Run, desk: Path) -> None:
@@ -89,5 +92,5 @@ def test_python_is_warned() -> None:
     rng = np.random.default_rng(0)
     data = from_arrays(rng.integers(0, 256, (60, 8, 8), dtype=np.uint8), ["a", "b"] * 30)
     settings = TrainSettings(epochs=1, learning_rate=1e-9)
-    with pytest.warns(UserWarning, match="commonest class"):
+    with pytest.warns(UserWarning, match="most frequent class"):
         headstart.train(data, network="mlp", engine="scratch", settings=settings)

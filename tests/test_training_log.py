@@ -200,9 +200,9 @@ def test_failing_log_is_said_once_and_left_out(tmp_path: Path) -> None:
     said: list[str] = []
     failing = Failing()
     lines_log = JsonLines(tmp_path / "log.jsonl")
-    log = training_log._Several({"a": lambda: failing, "b": lambda: lines_log}, said.append)
+    log = training_log._CombinedLog({"a": lambda: failing, "b": lambda: lines_log}, said.append)
     run(log, 1, 4)
-    assert said == ["log a failed and is left out from here on: OSError: [Errno 28] No space left on device"]
+    assert said == ["log a failed and is disabled: OSError: [Errno 28] No space left on device"]
     assert failing.told == 2 and epochs(tmp_path / "log.jsonl") == [1, 2, 3, 4]
 
 
@@ -219,7 +219,7 @@ def test_stop_by_hand_goes_through(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(training_log._Several({"a": Stopped}, print), 1, 1)
+        run(training_log._CombinedLog({"a": Stopped}, print), 1, 1)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -306,7 +306,7 @@ def test_tensorboard_on_a_full_disk_is_left_out(tmp_path: Path) -> None:
     said: list[str] = []
     log = make_log(["tensorboard"], tmp_path, remark=said.append)
     full = Path("/dev/full").open("wb")  # the log closes it
-    assert isinstance(log, training_log._Several)
+    assert isinstance(log, training_log._CombinedLog)
     board = log._logs["tensorboard"]
     assert isinstance(board, TensorBoard)
     board._file._writer.close()

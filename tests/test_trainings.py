@@ -182,7 +182,7 @@ def test_a_log_that_fails_costs_a_remark_not_the_model(
     monkeypatch.setattr(JsonLines, "epoch", full)
     said = run("train", "digits", "-o", "m", *SMALL)
     assert said.code == 0 and said.err.count("\n") == 1
-    assert "log training.jsonl failed and is left out" in said.err and open_model("m")
+    assert "log training.jsonl failed and is disabled" in said.err and open_model("m")
 
 
 @pytest.mark.parametrize(

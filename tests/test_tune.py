@@ -194,12 +194,12 @@ def feature_tuned(
     """Search where the features of each layer, and of its views, are these; of every policy the same."""
 
     def extracted(
-        dataset: Dataset, source: Source, places: Any, view: AugmentedCopy | None = None, options: Any = None
+        dataset: Dataset, source: Source, places: Any, copy: AugmentedCopy | None = None, options: Any = None
     ) -> list[Array]:
         if asked is not None:
-            asked.append((source.input.policy, tuple(layer for layer, _ in places), view))
+            asked.append((source.input.policy, tuple(layer for layer, _ in places), copy))
         own = 0.0 if source.input.policy == policies[0] else 5.0 * np.arange(len(dataset))[:, None] % 7
-        rows = [plain[layer] if view is None else (views or {})[layer][view.number] for layer, _ in places]
+        rows = [plain[layer] if copy is None else (views or {})[layer][copy.number] for layer, _ in places]
         return [(one[: len(dataset)] + own).astype(np.float32) for one in rows]
 
     for module in (tune, views_module):

@@ -60,7 +60,9 @@ def trained(data: Dataset) -> TrainableNetwork:
         images,
         data.codes(),
         SETTINGS,
-        views=lambda batch, indices, epoch: augment(batch, augmentation, seed=0, indices=indices, view=epoch),
+        augment=lambda batch, indices, epoch: augment(
+            batch, augmentation, seed=0, indices=indices, view=epoch
+        ),
     )
     print(
         f"{len(data)} drawings of {len(data.classes)} characters: {perf_counter() - begun:.0f} s, "

@@ -16,7 +16,6 @@ __all__ = [
     "DEVICES",
     "NONE_OF_THESE",
     "ROLES",
-    "Answered",
     "Array",
     "Codes",
     "Curve",
@@ -26,6 +25,7 @@ __all__ = [
     "InputSpec",
     "LayerSpec",
     "NetworkSpec",
+    "Prediction",
     "Seen",
     "Source",
     "TrainSettings",
@@ -111,21 +111,23 @@ class TrainSettings:
 
     ``optimizer`` is ``adam``, ``adamw`` (decoupled weight decay), ``sgd``, or with torch ``muon`` (for the
     matrices inside the network, adamw for the rest); biases and norms have no weight decay. ``schedule`` is
-    ``constant``; ``one-cycle`` (Smith and Topin 2018, arXiv:1708.07120), a linear warm-up to ``learning_rate``
-    over the first fifth of all steps, then linear decay to zero; or ``cosine``, a warm-up over a twentieth, then
-    half a cosine. ``patience`` counts epochs without a lower validation loss before training stops; the best
-    weights are restored. ``min_steps`` raises the number of epochs for a small dataset to reach that many steps.
-    ``prune`` skips that share of the images whose last loss was below the mean, in every epoch but the first,
-    and increases the weights of the kept ones (InfoBatch, arXiv:2303.04947). ``precision`` is ``auto`` (bf16
-    where the engine and the machine support it) or ``fp32``.
+    ``constant``; ``one-cycle`` (Smith and Topin 2018, arXiv:1708.07120), a linear warm-up to
+    ``learning_rate`` over the first fifth of all steps, then linear decay to zero; or ``cosine``, a warm-up
+    over a twentieth, then half a cosine. ``patience`` counts epochs without a lower validation loss before
+    training stops; the best weights are restored. ``min_steps`` raises the number of epochs for a small
+    dataset to reach that many steps. ``prune`` skips that share of the images whose last loss was below the
+    mean, in every epoch but the first, and increases the weights of the kept ones (InfoBatch,
+    arXiv:2303.04947). ``precision`` is ``auto`` (bf16 where the engine and the machine support it) or
+    ``fp32``.
 
-    The other settings work with the engine torch only. ``mixup`` is the parameter of the Beta distribution with
-    which pairs of images are mixed (Zhang et al. 2018, arXiv:1710.09412), 0 for none. ``ema`` is the decay of a
-    running mean of the weights, which then is the result (Polyak and Juditsky 1992). ``clip`` bounds the norm
-    of the gradient. ``accumulate`` computes a batch in that many parts, to save memory. The learning rate of
-    each part of the network is ``layer_decay`` times that of the part above it, and ``gradual`` unfreezes the
-    parts one after the other, from the top, over that share of all steps (Howard and Ruder 2018,
-    arXiv:1801.06146). ``batch_norm`` is ``learn``, or ``frozen``: neither statistics nor scales change.
+    The other settings work with the engine torch only. ``mixup`` is the parameter of the Beta distribution
+    with which pairs of images are mixed (Zhang et al. 2018, arXiv:1710.09412), 0 for none. ``ema`` is the
+    decay of a running mean of the weights, which then is the result (Polyak and Juditsky 1992). ``clip``
+    bounds the norm of the gradient. ``accumulate`` computes a batch in that many parts, to save memory. The
+    learning rate of each part of the network is ``layer_decay`` times that of the part above it, and
+    ``gradual`` unfreezes the parts one after the other, from the top, over that share of all steps (Howard
+    and Ruder 2018, arXiv:1801.06146). ``batch_norm`` is ``learn``, or ``frozen``: neither statistics nor
+    scales change.
     """
 
     epochs: int = 5
@@ -176,8 +178,8 @@ class Holdout:
 class Seen:
     """Which images a model has seen, and in which role, without the images themselves.
 
-    ``digests`` uint8 (n_images, 16) are the first bytes of the SHA-256 of each file, or of the pixels of images
-    in memory; ``roles`` uint8 (n_images,) index `ROLES`. For some of the images, at ``places`` int64
+    ``digests`` uint8 (n_images, 16) are the first bytes of the SHA-256 of each file, or of the pixels of
+    images in memory; ``roles`` uint8 (n_images,) index `ROLES`. For some of the images, at ``places`` int64
     (n_described,), there is more: ``contents`` uint8 (n_described, 16), digests of the pixels; ``looks`` int8
     (n_described, 256) and ``kinds`` uint8 (n_described,), see `data.checks.appearance`.
     """
@@ -198,15 +200,15 @@ class Seen:
 class Source:
     """A frozen pretrained network.
 
-    ``graph`` is a serialized ONNX model whose tensors are named like the layers; ``layers`` gives the shape of
-    each without the batch axis, (features,) or (channels, height, width). ``fingerprint`` covers the weights,
-    the layers and the input. ``classes`` are those of its own classifier, or None if it has none. ``precision``
-    is the default precision of its features: fp32, as a saved model computes. ``candidates`` are the pairs of
-    layer and pooling to select from where no layer is given; a source without any is read at its default layer.
-    ``batch_size`` is the fastest one. ``notes`` are facts to show: licence, parameters, GFLOPs. ``network`` has
-    the layers and weights of a network trained here, for fine-tuning. ``seen`` says which images it learned
-    from. ``kind`` is a name in ``sources.registry.KINDS``, which says what the source can do; empty for a
-    network trained here.
+    ``graph`` is a serialized ONNX model whose tensors are named like the layers; ``layers`` gives the shape
+    of each without the batch axis, (features,) or (channels, height, width). ``fingerprint`` covers the
+    weights, the layers and the input. ``classes`` are those of its own classifier, or None if it has none.
+    ``precision`` is the default precision of its features: fp32, as a saved model computes. ``candidates``
+    are the pairs of layer and pooling to select from where no layer is given; a source without any is read at
+    its default layer. ``batch_size`` is the fastest one. ``notes`` are facts to show: licence, parameters,
+    GFLOPs. ``network`` has the layers and weights of a network trained here, for fine-tuning. ``seen`` says
+    which images it learned from. ``kind`` is a name in ``sources.registry.KINDS``, which says what the source
+    can do; empty for a network trained here.
     """
 
     name: str
@@ -226,11 +228,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a model says of images: ``probabilities`` (n, n_classes) and ``novelty`` (n,), float32.
+class Prediction:
+    """What a model predicts for images: ``probabilities`` (n, n_classes) and ``novelty`` (n,), float32.
 
-    Novelty is how unlike a picture is to all that was learnt from, in units of the threshold: above 1
-    the answer is ``none of these``. None for a model that never says so.
+    Novelty is the distance from the training images in units of the threshold: above 1 the prediction is
+    ``none of these``. None for a model without novelty detection.
     """
 
     probabilities: Array

@@ -1,6 +1,7 @@
 """Ways to split a dataset: a held-out share, cross-validation folds, nested subsets.
 
-All are stratified by label, and depend on the seed and nothing else. They know labels and groups only, no images.
+All are stratified by label, and depend on the seed and nothing else. They know labels and groups only, no
+images.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def holdout(
     """Hold out a share (0 - 1, exclusive) of the images of every class; returns sorted indices (rest, held out).
 
     Whole groups go to one side, and the share is then met as closely as they allow. A class with at least two
-    images (two groups) is on both sides; one with fewer stays in the rest. DataError if nothing can be held out,
-    or the groups allow no such split.
+    images (two groups) is on both sides; one with fewer stays in the rest. DataError if nothing can be held
+    out, or the groups allow no such split.
 
     >>> rest, held = holdout(["a"] * 8 + ["b"] * 4, 0.25, seed=0)
     >>> len(rest), len(held), held[-1] >= 8
@@ -55,9 +56,9 @@ def folds(
 ) -> list[tuple[Indices, Indices]]:
     """Split the images into k folds for cross-validation; returns sorted indices (train, val) of each.
 
-    Every image is in ``val`` once, and every class in every ``train``. ``k`` is at most the number of images (of
-    groups: whole groups go to one fold); at that number it is leave-one-out. DataError if a class has one image,
-    or one group has all images of a class.
+    Every image is in ``val`` once, and every class in every ``train``. ``k`` is at most the number of images
+    (of groups: whole groups go to one fold); at that number it is leave-one-out. DataError if a class has one
+    image, or one group has all images of a class.
 
     >>> [(len(train), len(val)) for train, val in folds(["a"] * 6 + ["b"] * 3, 3, seed=0)]
     [(6, 3), (6, 3), (6, 3)]
@@ -89,8 +90,8 @@ def nested_subsets(
 ) -> dict[int, Indices]:
     """Draw subsets with the given numbers of images per class, each contained in the next larger one.
 
-    Returns sorted indices by size; a subset does not depend on which other sizes are drawn. DataError names all
-    classes with too few images.
+    Returns sorted indices by size; a subset does not depend on which other sizes are drawn. DataError names
+    all classes with too few images.
     """
     names, codes = _coded(labels)
     sizes = sorted({int(size) for size in per_class})

@@ -30,8 +30,9 @@ _TURNED = "turned"
 def subset_map(classes: Sequence[str], subset: str) -> dict[str, str | None]:
     """The label of each class in a subset, None where the subset drops it; see `SUBSETS`.
 
-    Controls sum class probabilities by it: ten digits become even and odd. UnknownSubsetError if there is no such
-    subset or the classes are not whole numbers, UnknownClassError if it names a class that does not exist.
+    Controls sum class probabilities by it: ten digits become even and odd. UnknownSubsetError if there is no
+    such subset or the classes are not whole numbers, UnknownClassError if it names a class that does not
+    exist.
 
     >>> subset_map(["1", "2"], "parity")
     {'1': 'odd', '2': 'even'}
@@ -61,8 +62,8 @@ def subset_map(classes: Sequence[str], subset: str) -> dict[str, str | None]:
 def apply_subset(dataset: Dataset, subset: str) -> Dataset:
     """Select and relabel images; the result is named ``dataset:subset`` and has the classes that the subset keeps.
 
-    ``turned`` has four times as many: ``a``, and ``a turned 90`` for the same, a quarter turn to the left, ...
-    UnknownSubsetError also if no image is kept, or images to turn are not square and in memory.
+    ``turned`` has four times as many: ``a``, and ``a turned 90`` for the same, a quarter turn to the left,
+    ... UnknownSubsetError also if no image is kept, or images to turn are not square and in memory.
 
     >>> images = np.zeros((3, 8, 8), np.uint8)
     >>> digits = Dataset("digits", images, np.array(["1", "2", "3"]), ("1", "2", "3"))

@@ -9,7 +9,7 @@ from headstart.errors import DataError
 from headstart.evaluation.clusters import accuracy_score
 from headstart.evaluation.intervals import wilson
 from headstart.evaluation.records import Detection, Score
-from headstart.records import Answered
+from headstart.records import Prediction
 
 __all__ = ["auroc", "detection"]
 
@@ -65,8 +65,8 @@ def _variance(placements: NDArray[np.float64], clusters: Clusters) -> float:
 
 def detection(
     title: str,
-    known: Answered,
-    novel: Answered,
+    known: Prediction,
+    novel: Prediction,
     rate: float = 0.05,
     *,
     clusters: Clusters = None,

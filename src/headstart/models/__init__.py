@@ -1,7 +1,4 @@
-"""The saved model: its folder, its predictions, its exports.
-
-Open one with `open_model`; images are answered by `predict_files`, other formats made by `export_model`.
-"""
+"""The saved model: its folder, its predictions, its exports."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The model card: one page of Markdown a person reads before using a model.
-
-In: a Manifest. Out: text, the same for the same model (no dates). Called by model.
-"""
+"""The model card: one page of Markdown to read before a model is used. The same model gives the same text."""
 
 from __future__ import annotations
 
@@ -11,18 +8,7 @@ __all__ = ["render_card"]
 
 
 def render_card(manifest: Manifest) -> str:
-    """A card in the hub's format, from the manifest alone.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of a model that is being saved.
-
-    Returns
-    -------
-    str
-        Markdown with a YAML header.
-    """
+    """A card with a YAML header, in the Hugging Face hub's format, made from the manifest alone."""
     size = manifest.input
     lines = [
         "---",
@@ -32,7 +18,7 @@ def render_card(manifest: Manifest) -> str:
         "",
         f"# {manifest.name}",
         "",
-        f"Tells apart {len(manifest.classes)} classes: {', '.join(manifest.classes)}.",
+        f"Classifies images into {len(manifest.classes)} classes: {', '.join(manifest.classes)}.",
         "",
         f"- Strategy: {manifest.strategy}",
         f"- Input: {size.height_px} x {size.width_px} px, {size.channels} channel(s), policy {size.policy}",
@@ -57,7 +43,7 @@ def render_card(manifest: Manifest) -> str:
         "## Use",
         "",
         "```",
-        "headstart predict MODEL picture.png",
+        "headstart predict MODEL image.png",
         "```",
         "",
     ]
@@ -65,7 +51,7 @@ def render_card(manifest: Manifest) -> str:
 
 
 def _state(manifest: Manifest) -> str:
-    """Whether the source's weights are those that it came with."""
+    """Whether the source network is frozen or fine-tuned."""
     if manifest.strategy != "finetune":
         return "frozen"
     unfrozen, parts = (manifest.settings.get(name) for name in ("opened_parts", "parts"))
@@ -73,30 +59,30 @@ def _state(manifest: Manifest) -> str:
 
 
 def _trust(manifest: Manifest) -> list[str]:
-    """What was measured of its probabilities on images held out."""
+    """How well calibrated the probabilities of held-out images are."""
     after = manifest.calibration.get("after")
     if after is None:
         return []
     return [
-        f"- Probabilities on {after['n']:,} images held out: calibration error {after['ece']:.4f}, "
+        f"- Probabilities on {after['n']:,} held-out images: calibration error {after['ece']:.4f}, "
         f"Brier score {after['brier']:.4f}, loss {after['nll']:.4f} nats"
     ]
 
 
 def _limits(manifest: Manifest) -> str:
     if manifest.novelty:
-        said = (
-            "Pictures unlike all it learnt from are answered `none of these`, and so is one in "
-            f"{1 / manifest.novelty['false_rejection']:.0f} of its classes from where its training images "
-            "came; of strangers' pictures it refuses more."
+        text = (
+            "Images unlike all training images are predicted as `none of these`; so is one image in "
+            f"{1 / manifest.novelty['false_rejection']:.0f} of its classes from the same origin as the "
+            "training images; from other origins more are refused."
         )
     else:
-        said = "It answers with one of its classes whatever image it is given."
+        text = "It predicts one of its classes for any image."
     return (
-        f"{said} The figures above are from images held out of training, not from the test split: measure it "
-        "on yours with `headstart evaluate`. A few of the images it learnt from lie in the folder "
-        "(`samples.safetensors`): exports are checked with them. Digests and descriptors of the images "
-        "(`learned.safetensors`) let `headstart evaluate` recognise what it learned from."
+        f"{text} The figures above are from images held out of training, not from a test set: measure it "
+        "on yours with `headstart evaluate`. A few training images are in the folder "
+        "(`samples.safetensors`), to check exports with. Digests and descriptors of the images "
+        "(`learned.safetensors`) let `headstart evaluate` recognise the training images."
     )
 
 

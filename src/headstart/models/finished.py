@@ -1,7 +1,4 @@
-"""Which run a finished model is of, so that the same command leaves it as it is.
-
-In: a model, the identity of a run as plain values. Out: a note in the model's settings, and the answer.
-"""
+"""The run that made a model, noted in the model's settings, so that ``--resume`` leaves a finished model as it is."""
 
 from __future__ import annotations
 
@@ -23,32 +20,15 @@ _AUTO = "auto"
 
 
 def noted(model: Model, identity: Mapping[str, Any]) -> Model:
-    """The model with a note of the run that made it; the identity as for `finished_model`."""
+    """The model with a note of the run that made it; ``identity`` as for `finished_model`."""
     settings = {**model.manifest.settings, _RUN: _digests(identity)}
     return replace(model, manifest=replace(model.manifest, settings=settings))
 
 
 def finished_model(output: Path, identity: Mapping[str, Any]) -> Model | None:
-    """The model that a run left when it finished.
+    """The model that a run of this identity (JSON values by name) saved in ``output``; None if there is none.
 
-    Parameters
-    ----------
-    output : Path
-        Where the run writes its model.
-    identity : mapping of str to object
-        Says which run it is: JSON values by name. ``settings`` are those that the model's settings repeat.
-
-    Returns
-    -------
-    Model or None
-        None if there is no model.
-
-    Raises
-    ------
-    SettingError
-        If the model there is of another run, or does not say of which.
-    ModelError
-        If it is damaged.
+    Raises SettingError if the model there was made by another run, or does not name its run.
     """
     if not (output / "manifest.json").is_file():
         return None
@@ -59,7 +39,7 @@ def finished_model(output: Path, identity: Mapping[str, Any]) -> Model | None:
     advice = "give that, name another output, or leave --resume out to replace the model"
     if not isinstance(known, dict):
         raise SettingError(
-            f"{str(output)!r} is a model that does not say which run of train made it, expected none or that of "
+            f"{str(output)!r} is a model without a note of the run that made it, expected none or that of "
             f"the same command to resume; {advice}"
         )
     other = [name for name in wanted if known.get(name) != wanted[name]]

@@ -1,7 +1,6 @@
-"""What a model folder says about itself: written as JSON, read with distrust.
+"""The manifest of a model folder: written as JSON, and checked field by field when it is read.
 
-In: a Manifest, or text from a file. Out: text, or a Manifest whose every field was checked.
-Must not import onnx or a runtime: reading what a model is must cost nothing. Called by model and cli.
+Without onnx or a runtime, so that reading what a model is costs nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ FORMAT = "headstart-model"
 _FORMAT_VERSION = 1
 FILES = ("card.md", "model.onnx", "weights.safetensors")
 SAMPLES = "samples.safetensors"
-"""A few of the images learnt from, as they came, by which an export is checked; a model may have none."""
+"""A few training images as they came, to check an export with; a model may have none."""
 LEARNED = "learned.safetensors"
-"""Which images the model has seen, as digests and descriptors (`records.Seen`); old models have none."""
+"""Which images the model has seen, as digests and descriptors (`records.Seen`); older models have none."""
 _LIMIT_CLASSES = 100_000
 
 
@@ -50,14 +49,12 @@ class FileNote:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a model but its numbers.
+    """All facts about a model but its weights.
 
-    ``network`` is the spec of a network of ours, None for a source that is only a graph.
-    ``head`` describes the head; ``source`` where the frozen part came from (empty for a network
-    trained whole); ``data`` the dataset's name, fingerprint and counts; ``scores`` what training
-    saw (never the test split); ``calibration`` what was done for its probabilities and ``novelty`` how
-    it finds that a picture is none of its classes, empty where nothing was; ``timing`` is the only part
-    that differs between equal runs.
+    ``network`` is the spec of a network built by headstart, None for one that is only a graph. ``source``
+    describes the frozen network (empty for a network trained from scratch), ``data`` the dataset's name,
+    fingerprint and counts. ``scores`` are from training and validation images, never from the test set.
+    ``calibration`` and ``novelty`` are empty where neither was fitted. Only ``timing`` differs between equal runs.
     """
 
     name: str
@@ -89,25 +86,7 @@ def write_manifest(manifest: Manifest) -> str:
 
 
 def read_manifest(text: str, place: str) -> Manifest:
-    """Parse and audit a manifest.
-
-    Parameters
-    ----------
-    text : str
-        Content of ``manifest.json``.
-    place : str
-        Folder, for the message.
-
-    Returns
-    -------
-    Manifest
-        Every field of the right type.
-
-    Raises
-    ------
-    ModelError
-        If it is not JSON, not ours, of a newer format, or a field is missing or of a wrong type.
-    """
+    """Parse and check a manifest; ModelError where a field is missing or malformed. ``place`` is for the message."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -153,7 +132,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     shapes = document[_ON_DISK["layers"]]
     layers = {_text(name): tuple(int(size) for size in shape) for name, shape in shapes.items()}
     if texts["default_layer"] not in layers:
-        raise ValueError(f"default layer {texts['default_layer']!r} is no layer")
+        raise ValueError(f"default layer {texts['default_layer']!r} is not a layer")
     network = None if document["network"] is None else spec_from_json(document["network"])
     return Manifest(
         classes=classes,
@@ -168,7 +147,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
 
 
 def spec_from_json(document: Mapping[str, Any]) -> NetworkSpec:
-    """A network spec from its JSON form; KeyError, TypeError or ValueError if it is none."""
+    """A network spec from its JSON form; KeyError, TypeError or ValueError if it is malformed."""
     layers = tuple(
         LayerSpec(_text(one["kind"]), _text(one["name"]), _mapping(one["options"]))
         for one in document["layers"]

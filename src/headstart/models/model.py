@@ -1,8 +1,4 @@
-"""The saved model: a folder with manifest, graph, weights and card; opened in three phases.
-
-In: a graph from uint8 images to probabilities, and what is known of it. Out: predictions.
-Must not import a training framework. Called by strategies, sources, the command line and servers.
-"""
+"""The saved model: a folder with manifest, graph, weights and card, and its predictions."""
 
 from __future__ import annotations
 
@@ -22,11 +18,10 @@ from headstart.data.checks.seen import from_tensors, to_tensors
 from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import batches
 from headstart.errors import ModelError
-from headstart.graph import build
 from headstart.graph import run as runtime
+from headstart.models.audit import audit_graph, audited_file
 from headstart.models.card import render_card
 from headstart.models.manifest import (
-    FILES,
     LEARNED,
     SAMPLES,
     FileNote,
@@ -34,7 +29,7 @@ from headstart.models.manifest import (
     read_manifest,
     write_manifest,
 )
-from headstart.records import Answered, Array, Images, Seen, Source, Weights
+from headstart.records import Array, Images, Prediction, Seen, Source, Weights
 from headstart.system.files import atomic_folder, check_place
 from headstart.system.progress import SILENT, Progress, with_progress
 
@@ -42,27 +37,26 @@ __all__ = ["Model", "check_output", "open_model"]
 
 _MANIFEST, _REPORT = "manifest.json", "report.html"
 _LIMIT_MANIFEST_BYTES = 16 * 2**20
-_LIMIT_FILE_BYTES = 8 * 2**30
 _BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A classifier that is a graph: the same answer here, on the command line and elsewhere.
+    """A classifier as one ONNX graph, which predicts the same in Python, on the command line and in other runtimes.
 
     Attributes
     ----------
     manifest : Manifest
-        What it is, what it learnt from, what was measured.
+        Classes, input, training data and measured scores.
     graph : bytes
-        Serialized ONNX model, ``images`` uint8 (n, h, w, c) to ``probabilities`` (n, n_classes) and, where
-        the manifest tells of novelty, ``novelty`` (n,).
+        Serialized ONNX model, ``images`` uint8 (n, height, width, channels) to ``probabilities`` (n, n_classes)
+        and, where the manifest has ``novelty``, ``novelty`` (n,).
     weights : dict of str to ndarray
-        Trainable weights in the canonical layout, for going on learning.
+        Trainable weights in the canonical layout, to continue training with.
     samples : tuple of ndarray of shape (height, width, channels), uint8
-        A few of the images learned from, as they came: an export is checked with them.
+        A few training images as they came, to check an export with.
     seen : Seen or None
-        Which images it learned from; None for a model saved before that was recorded.
+        Which images it was trained on; None for models saved before that was recorded.
 
     Notes
     -----
@@ -101,53 +95,57 @@ class Model:
         Parameters
         ----------
         dataset : Dataset
-            Any images; its labels are not looked at.
+            Any images; its labels are ignored.
         runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
             What executes the graph.
         precision : {'fp32', 'bf16', 'auto'}, default='fp32'
-            fp32 gives the same answer on every machine to about 1e-5.
+            fp32 gives the same result on every machine to about 1e-5.
         progress : Progress, optional
-            Told about images done.
+            Gets the number of images done.
 
         Returns
         -------
         ndarray of shape (n_images, n_classes), float32
             Rows sum to 1.
         """
-        asked = self.answer(dataset, runtime_name=runtime_name, precision=precision, progress=progress)
-        return asked.probabilities
+        prediction = self.prediction(
+            dataset, runtime_name=runtime_name, precision=precision, progress=progress
+        )
+        return prediction.probabilities
 
-    def answer(
+    def prediction(
         self,
         dataset: Dataset,
         *,
         runtime_name: str = "openvino",
         precision: str = "fp32",
         progress: Progress = SILENT,
-    ) -> Answered:
-        """Probabilities, and how unlike all it learnt from each image is; options as for `probabilities`.
+    ) -> Prediction:
+        """Probabilities and novelty of every image; parameters as for `probabilities`.
 
         Returns
         -------
-        Answered
+        Prediction
             Its ``names`` are the classes, or ``none of these``.
         """
-        # a batch is padded: one picture must not cost 64
+        # a batch is padded: one image must not cost as much as 64
         size = min(_BATCH, 1 << max(0, len(dataset) - 1).bit_length())
         prepared = with_progress(
             batches(dataset, self.manifest.input, size), len(dataset), "predict", progress
         )
-        return self.answer_prepared(prepared, runtime_name=runtime_name, precision=precision, batch_size=size)
+        return self.predict_prepared(
+            prepared, runtime_name=runtime_name, precision=precision, batch_size=size
+        )
 
-    def answer_prepared(
+    def predict_prepared(
         self,
         prepared: Iterable[Images],
         *,
         runtime_name: str = "openvino",
         precision: str = "fp32",
         batch_size: int = _BATCH,
-    ) -> Answered:
-        """The same for images that `imaging.prepare` brought to the model's size, batch by batch.
+    ) -> Prediction:
+        """Predict batches of uint8 images that `data.images.prepare` has resized to the model's input.
 
         Parameters
         ----------
@@ -156,17 +154,17 @@ class Model:
         runtime_name, precision : str
             As for `probabilities`.
         batch_size : int, default=64
-            Images of a batch, mostly.
+            Usual number of images in a batch.
 
         Returns
         -------
-        Answered
+        Prediction
             In the order of the images.
         """
         parts = list(self._executable(runtime_name, precision, batch_size).stream(prepared))
         n_outputs = 2 if self.manifest.novelty else 1
         empty = (np.empty((0, len(self.classes)), np.float32), np.empty(0, np.float32))[:n_outputs]
-        return Answered(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
+        return Prediction(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
 
     def predict(
         self,
@@ -176,14 +174,14 @@ class Model:
         runtime_name: str = "openvino",
         precision: str = "fp32",
     ) -> NDArray[np.str_]:
-        """The likeliest class of every image, or ``none of these``.
+        """The most probable class of every image, or ``none of these``.
 
         Parameters
         ----------
         dataset : Dataset
             Any images.
         refuse : bool, default=True
-            Say ``none of these`` of what is unlike all it learnt from; without, a class of every image.
+            Predict ``none of these`` for images unlike the training images. False always predicts a class.
         runtime_name, precision : str
             As for `probabilities`.
 
@@ -191,22 +189,11 @@ class Model:
         -------
         ndarray of shape (n_images,), str
         """
-        asked = self.answer(dataset, runtime_name=runtime_name, precision=precision)
-        return (asked if refuse else Answered(asked.probabilities)).names(self.classes)
+        prediction = self.prediction(dataset, runtime_name=runtime_name, precision=precision)
+        return (prediction if refuse else Prediction(prediction.probabilities)).names(self.classes)
 
     def load_runtime(self, runtime_name: str) -> None:
-        """Import what executes the graph; to be called before threads that prepare images start.
-
-        Parameters
-        ----------
-        runtime_name : {'openvino', 'onnxruntime'}
-            As for `probabilities`.
-
-        Raises
-        ------
-        SettingError
-            If the runtime is unknown.
-        """
+        """Import the runtime, before threads that prepare images start; SettingError if it is unknown."""
         runtime.import_runtime(runtime_name)
 
     def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:
@@ -223,7 +210,7 @@ class Model:
         return {}
 
     def source(self, name: str | None = None) -> Source:
-        """The model as something to learn from: its graph, cut where asked."""
+        """The model as a source for transfer: the same graph, read at any of its layers."""
         manifest = self.manifest
         return Source(
             name or manifest.name,
@@ -238,14 +225,14 @@ class Model:
         )
 
     def save(self, folder: str | os.PathLike[str], report: str | None = None) -> Path:
-        """Write the model folder whole or not at all.
+        """Write the model folder completely or not at all.
 
         Parameters
         ----------
         folder : path
             New, empty, or an older model folder, which is replaced.
         report : str, optional
-            HTML to put beside it as ``report.html``.
+            HTML to save in the folder as ``report.html``.
 
         Returns
         -------
@@ -284,14 +271,14 @@ class Model:
 
 
 def check_output(folder: str | os.PathLike[str]) -> None:
-    """Find out whether a model can be saved here, before it is learnt; SettingError if not."""
+    """Check, before training, that a model can be saved here; SettingError if not."""
     check_place(folder, marker=_MANIFEST)
     if (Path(folder) / _MANIFEST).is_file():
-        read_manifest(_manifest_text(Path(folder)), str(folder))  # an app has a manifest.json too
+        read_manifest(_manifest_text(Path(folder)), str(folder))  # web apps have a manifest.json, too
 
 
 def open_model(folder: str | os.PathLike[str]) -> Model:
-    """Open a model folder: parse, audit, construct. No code in it is ever run.
+    """Open a model folder: parse, check, construct. No code in the folder is ever run.
 
     Parameters
     ----------
@@ -306,12 +293,12 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
     Raises
     ------
     ModelError
-        If the folder or a file is missing, truncated, altered or not a model of ours.
+        If the folder or a file is missing, truncated, altered or not written by headstart.
     """
     home = Path(folder)
     manifest = read_manifest(_manifest_text(home), str(folder))
-    contents = {name: _audited(home / name, note, str(folder)) for name, note in manifest.files.items()}
-    _audit_graph(contents["model.onnx"], manifest, str(folder))
+    contents = {name: audited_file(home / name, note, str(folder)) for name, note in manifest.files.items()}
+    audit_graph(contents["model.onnx"], manifest, str(folder))
     weights = _tensors(contents, "weights.safetensors", str(folder))
     samples = _tensors(contents, SAMPLES, str(folder)) if SAMPLES in contents else {}
     seen = None
@@ -323,7 +310,7 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
 def _manifest_text(home: Path) -> str:
     path = home / _MANIFEST
     if not path.is_file():
-        what = "is no folder" if not home.is_dir() else f"holds no {_MANIFEST}"
+        what = "is not a folder" if not home.is_dir() else f"holds no {_MANIFEST}"
         raise ModelError(
             f"model {str(home)!r} {what}, expected a model folder; "
             "make one with: headstart transfer SOURCE DATA -o MODEL"
@@ -341,78 +328,6 @@ def _manifest_text(home: Path) -> str:
         ) from error
 
 
-def _audited(path: Path, note: FileNote, place: str) -> bytes:
-    """A file's bytes, after its size and then its hash were found as the manifest says."""
-    if not path.is_file():
-        raise ModelError(
-            f"model {place!r} has no file {path.name}, expected all of {', '.join(FILES)}; copy the folder again"
-        )
-    size = path.stat().st_size
-    if size != note.size_bytes or size > _LIMIT_FILE_BYTES:
-        raise ModelError(
-            f"file {path.name} of model {place!r} has {size} bytes, expected {note.size_bytes}; "
-            "copy the folder again"
-        )
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != note.sha256:
-        raise ModelError(
-            f"file {path.name} of model {place!r} was altered (SHA-256 differs), "
-            "expected the file as saved; copy the folder again"
-        )
-    return data
-
-
-def _audit_graph(data: bytes, manifest: Manifest, place: str) -> None:
-    """The graph is one of ours: our input, our output, all weights inside, standard operations only."""
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except Exception as error:  # protobuf's DecodeError has no stable home
-        raise ModelError(
-            f"file model.onnx of model {place!r} is no ONNX model, expected the file as saved; "
-            "copy the folder again"
-        ) from error
-    graph = model.graph
-    outputs = [build.PROBABILITIES, *([build.NOVELTY] if manifest.novelty else [])]
-    names = (
-        [value.name for value in graph.input] == [build.INPUT],
-        [value.name for value in graph.output] == outputs,
-    )
-    if model.functions or not _self_contained(graph) or not all(names):
-        raise ModelError(
-            f"graph of model {place!r} has other inputs, outputs, operations or files than a model of ours, "
-            "expected one written by headstart; save the model again"
-        )
-    taken, given = _sizes(graph.input[0])[1:], _sizes(graph.output[0])[1:]
-    if taken != [*manifest.input.shape] or given not in ([], [len(manifest.classes)]):
-        raise ModelError(
-            f"graph of model {place!r} makes {given} of images of {taken}, expected {[len(manifest.classes)]} of "
-            f"{[*manifest.input.shape]} as its manifest says; copy the folder again"
-        )
-
-
-def _self_contained(graph: onnx.GraphProto) -> bool:
-    """No operation but the standard's, no weights in other files, in graphs within this one neither."""
-    attributes = [attribute for node in graph.node for attribute in node.attribute]
-    tensors = [
-        *graph.initializer,
-        *(one.t for one in attributes),
-        *(t for one in attributes for t in one.tensors),
-    ]
-    inner = [*(one.g for one in attributes), *(g for one in attributes for g in one.graphs)]
-    return (
-        not graph.sparse_initializer
-        and not any(one.HasField("sparse_tensor") or one.sparse_tensors for one in attributes)
-        and not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors)
-        and {node.domain for node in graph.node} <= {"", "ai.onnx"}
-        and all(_self_contained(one) for one in inner if one.node or one.initializer)
-    )
-
-
-def _sizes(value: onnx.ValueInfoProto) -> list[int]:
-    """Sizes of an input or output; 0 where they vary, nothing where none is declared."""
-    return [one.dim_value for one in value.type.tensor_type.shape.dim]
-
-
 def _tensors(contents: Mapping[str, bytes], name: str, place: str) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -427,11 +342,11 @@ def _tensors(contents: Mapping[str, bytes], name: str, place: str) -> dict[str, 
 
 
 def _images(tensors: Mapping[str, NDArray[Any]], place: str) -> tuple[NDArray[np.uint8], ...]:
-    """The samples in their order; each must be a picture."""
+    """The samples in order, after checking that each is an image."""
     for name, one in tensors.items():
         if one.dtype != np.uint8 or one.ndim != 3 or one.shape[2] not in (1, 3) or not one.size:
             raise ModelError(
                 f"sample {name} of model {place!r} has shape {one.shape} and dtype {one.dtype}, expected a "
-                "picture; copy the folder again"
+                "uint8 image of 1 or 3 channels; copy the folder again"
             )
     return tuple(tensors[name] for name in sorted(tensors))

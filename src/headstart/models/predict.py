@@ -1,8 +1,4 @@
-"""Predict files, folders and globs: which pictures are meant, what is in each.
-
-In: a model and words from the command line. Out: answers and faults in the order asked, batch by batch.
-Reads every file once. Called by predict_batch and the command line.
-"""
+"""Predict image files, folders and globs, batch by batch in the given order; every file is read once."""
 
 from __future__ import annotations
 
@@ -26,52 +22,40 @@ from headstart.data.images.decode import EXTENSIONS
 from headstart.data.images.prepare import decode, fit
 from headstart.errors import MissingDataError
 from headstart.models.model import Model, open_model
-from headstart.records import Answered, Images, InputSpec
+from headstart.records import Images, InputSpec, Prediction
 from headstart.report.columns import aligned
 
 __all__ = [
     "BATCH",
-    "Answer",
-    "Answers",
-    "Unread",
-    "answer_images",
+    "FilePredictions",
+    "ImagePrediction",
+    "UnreadableImage",
     "count_images",
     "find_images",
     "predict_files",
+    "predict_images",
     "to_table",
 ]
 
 T = TypeVar("T")
 
 BATCH = 64
-"""Pictures answered together, those that cannot be read among them: so that the pictures alone, and not
-what was read of them, say which share a batch."""
-_AHEAD = 3 * BATCH  # pictures being decoded or waiting, small by then
-_SHARE = 8  # pictures a thread takes at a time
-# one batch a call left one of two cores idle: 868 against 480 ms a batch of MobileNet, 2026-11-21
+"""Images predicted together. Unreadable ones count, so that only the list of files decides which share a batch."""
+_AHEAD = 3 * BATCH  # images being decoded or waiting, already resized
+_SHARE = 8  # images a thread takes at a time
+# one batch per call left one of two cores idle: 868 instead of 480 ms a batch of MobileNet, 2026-11-21
 _TOGETHER_S = 5.0
 
 Ready = tuple[str, NDArray[np.uint8] | str]
-"""A path, and its picture at the model's size or why there is none."""
+"""A path, and its image at the model's input size or the reason why there is none."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a model says of one picture.
+class ImagePrediction:
+    """The prediction for one image file.
 
-    Attributes
-    ----------
-    path : str
-        The picture.
-    name : str
-        The answer: the likeliest class, or ``none of these``.
-    classes : tuple of str
-        The likeliest first, whatever the answer is.
-    probabilities : tuple of float
-        One for each of ``classes``.
-    novelty : float or None
-        How unlike all it learnt from the picture is, above 1 for ``none of these``; None for a model that
-        never says so.
+    ``classes`` and ``probabilities`` are in descending order of probability. ``name`` is the first class, or
+    ``none of these``. ``novelty`` is above 1 for ``none of these``, and None for a model without novelty detection.
     """
 
     path: str
@@ -82,98 +66,82 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Unread:
-    """A picture that could not be read, and one sentence why."""
+class UnreadableImage:
+    """An image file that could not be read, and the reason in one sentence."""
 
     path: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Answers:
-    """All answers, and one sentence for every picture that could not be read."""
+class FilePredictions:
+    """Predictions for all files that could be read, and one sentence for each of the others."""
 
     model: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ImagePrediction, ...]
     faults: tuple[str, ...]
 
 
 def predict_files(
-    model: str, words: Sequence[str], *, top: int = 3, runtime_name: str = "openvino"
-) -> Answers:
-    """Name what is in every picture that the words mean.
+    model: str, patterns: Sequence[str], *, top: int = 3, runtime_name: str = "openvino"
+) -> FilePredictions:
+    """Predict every image that the paths name.
 
     Parameters
     ----------
     model : str
         A model folder.
-    words : sequence of str
-        As for `find_images`.
+    patterns : sequence of str
+        Files, folders, globs, or ``-`` for a list of paths on stdin.
     top : int, default=3
-        Classes per picture.
+        Classes per image.
     runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
         What executes the graph.
 
     Returns
     -------
-    Answers
-        In the order asked. A picture that cannot be read is a fault and stops no other.
+    FilePredictions
+        In the given order. An image that cannot be read is reported in ``faults``; the others are predicted.
 
     Raises
     ------
     ModelError
         If the model cannot be opened.
     MissingDataError
-        If a word means no picture.
+        If a folder or glob contains no image.
     """
-    stream = answer_images(open_model(model), find_images(words), top=top, runtime_name=runtime_name)
+    stream = predict_images(open_model(model), find_images(patterns), top=top, runtime_name=runtime_name)
     found = [one for batch in stream for one in batch]
-    return Answers(
+    return FilePredictions(
         model,
-        tuple(one for one in found if isinstance(one, Answer)),
-        tuple(one.reason for one in found if isinstance(one, Unread)),
+        tuple(one for one in found if isinstance(one, ImagePrediction)),
+        tuple(one.reason for one in found if isinstance(one, UnreadableImage)),
     )
 
 
-def answer_images(
+def predict_images(
     model: Model, paths: Iterable[str], *, top: int = 3, runtime_name: str = "openvino"
-) -> Iterator[list[Answer | Unread]]:
-    """Answer a stream of pictures batch by batch; memory stays flat.
+) -> Iterator[list[ImagePrediction | UnreadableImage]]:
+    """Predict a stream of image files in lists of `BATCH`, in flat memory; several lists come every few seconds.
 
-    Parameters
-    ----------
-    model : Model
-        What answers.
-    paths : iterable of str
-        Files, asked for a few batches ahead.
-    top : int, default=3
-        Classes per picture.
-    runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
-        What executes the graph.
-
-    Yields
-    ------
-    list of Answer and Unread
-        `BATCH` of them in order, fewer in the last; several lists come together, every few seconds. What
-        is said of a picture depends on those of its batch in the last digits, and on no other.
-
-    Raises
-    ------
-    SettingError
-        If the runtime is unknown.
+    The other images of a batch change an image's probabilities in the last digits; no other image does.
     """
     model.load_runtime(runtime_name)  # before the threads of _prepared start
     batches = _batched(_prepared(paths, model.manifest.input), BATCH)
-    for first in batches:  # several in one call keep every core busy; few enough to tell of them soon
-        said: list[list[Unread | str]] = []
-        asked = model.answer_prepared(_read(_for_a_while(first, batches), said), runtime_name=runtime_name)
-        answers = _answers(asked, model.classes, top)
-        for batch in said:
-            yield [one if isinstance(one, Unread) else Answer(one, *next(answers)) for one in batch]
+    for first in batches:  # several per call keep every core busy
+        entries: list[list[UnreadableImage | str]] = []
+        images = _readable(_batches_in_time(first, batches), entries)
+        prediction = model.predict_prepared(images, runtime_name=runtime_name)
+        ranked = _ranked(prediction, model.classes, top)
+        for batch in entries:
+            yield [
+                one if isinstance(one, UnreadableImage) else ImagePrediction(one, *next(ranked))
+                for one in batch
+            ]
 
 
-def _for_a_while(first: list[Ready], others: Iterator[list[Ready]]) -> Iterator[list[Ready]]:
-    """Batches until some seconds are over, so that an interruption loses no more."""
+def _batches_in_time(first: list[Ready], others: Iterator[list[Ready]]) -> Iterator[list[Ready]]:
+    """Batches until `_TOGETHER_S` is over, so that an interruption loses no more than that."""
     until, n_most = perf_counter() + _TOGETHER_S, max(16, 4 * (os.cpu_count() or 1))
     yield first
     for _ in range(n_most - 1):
@@ -182,30 +150,32 @@ def _for_a_while(first: list[Ready], others: Iterator[list[Ready]]) -> Iterator[
         yield batch
 
 
-def _read(batches: Iterable[list[Ready]], said: list[list[Unread | str]]) -> Iterator[Images]:
-    """The images of each batch; which pictures they are goes to ``said``."""
+def _readable(batches: Iterable[list[Ready]], entries: list[list[UnreadableImage | str]]) -> Iterator[Images]:
+    """The readable images of each batch; the paths of all of them go to ``entries``."""
     for batch in batches:
-        said.append([Unread(path, ready) if isinstance(ready, str) else path for path, ready in batch])
+        entries.append(
+            [UnreadableImage(path, ready) if isinstance(ready, str) else path for path, ready in batch]
+        )
         good = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
         if good:
             yield np.stack(good)
 
 
-def _answers(
-    asked: Answered, classes: Sequence[str], top: int
+def _ranked(
+    prediction: Prediction, classes: Sequence[str], top: int
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[float, ...], float | None]]:
     """Name, classes, probabilities and novelty of each image."""
-    if not len(asked.probabilities):
+    if not len(prediction.probabilities):
         return
-    orders = np.argsort(-asked.probabilities, axis=1, kind="stable")[:, :top]
-    for index, name in enumerate(asked.names(classes)):
-        order, row = orders[index], asked.probabilities[index]
-        novelty = None if asked.novelty is None else float(asked.novelty[index])
+    orders = np.argsort(-prediction.probabilities, axis=1, kind="stable")[:, :top]
+    for index, name in enumerate(prediction.names(classes)):
+        order, row = orders[index], prediction.probabilities[index]
+        novelty = None if prediction.novelty is None else float(prediction.novelty[index])
         yield str(name), tuple(classes[code] for code in order), tuple(map(float, row[order])), novelty
 
 
 def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
-    """Read, decode and fit in threads, in order; whole pictures live only inside a thread."""
+    """Read, decode and resize in threads, in order; full-size images exist only inside a thread."""
 
     def ready(some: list[str]) -> list[Ready]:
         return [(path, _pixels(path, spec)) for path in some]
@@ -226,7 +196,7 @@ def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
 def _pixels(path: str, spec: InputSpec) -> NDArray[np.uint8] | str:
     try:
         image = decode(path)
-    except ValueError as error:  # ours are ValueErrors too, and a name may hold what no file's name can
+    except ValueError as error:  # our errors are ValueErrors, and so is that of a null byte in a name
         return " ".join(str(error).split())
     return fit(image, spec)
 
@@ -237,47 +207,23 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def find_images(words: Sequence[str]) -> Iterator[str]:
-    """Find the pictures that words mean, as a stream.
+def find_images(patterns: Sequence[str]) -> Iterator[str]:
+    """Stream the image files that paths name: files, folders, globs, or ``-`` for paths on stdin, one a line.
 
-    Parameters
-    ----------
-    words : sequence of str
-        Files, folders (all pictures below that are not hidden), globs, or ``-`` for a list on stdin, one
-        path a line.
-
-    Yields
-    ------
-    str
-        Paths in the order asked, a folder's in the order of their names; each once. A folder that cannot
-        be listed comes in the place of its pictures, and is a picture that cannot be read.
-
-    Raises
-    ------
-    MissingDataError
-        If a folder or a glob means no picture.
-
-    Notes
-    -----
-    Of a folder only the names in it and in those above it are held. Several words, a glob or a list cost
-    about 100 bytes a picture more, to know it again.
+    In the given order, a folder's in the order of names, each file once. A folder that cannot be listed is
+    yielded itself, to be reported as unreadable. MissingDataError if a folder or glob contains no image. A single
+    folder is listed in flat memory; several paths, a glob or a list cost about 100 bytes an image.
     """
-    stream = (path for word in words for path in _meant(word))
-    return stream if len(words) == 1 and Path(words[0]).is_dir() else _once(stream)
+    stream = (path for pattern in patterns for path in _matches(pattern))
+    return stream if len(patterns) == 1 and Path(patterns[0]).is_dir() else _unique(stream)
 
 
-def count_images(words: Sequence[str]) -> int:
-    """How many pictures `find_images` will find, at most; those listed on stdin are not counted.
-
-    Parameters
-    ----------
-    words : sequence of str
-        As for `find_images`, with its errors.
-    """
-    return sum(1 for word in words if word != "-" for _ in _meant(word))
+def count_images(patterns: Sequence[str]) -> int:
+    """How many images `find_images` will find, at most; those listed on stdin are not counted."""
+    return sum(1 for pattern in patterns if pattern != "-" for _ in _matches(pattern))
 
 
-def _once(paths: Iterable[str]) -> Iterator[str]:
+def _unique(paths: Iterable[str]) -> Iterator[str]:
     seen = set()
     for path in paths:
         key = blake2b(os.fsencode(path), digest_size=16).digest()
@@ -286,49 +232,49 @@ def _once(paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-def _meant(word: str) -> Iterator[str]:
-    if word == "-":
+def _matches(pattern: str) -> Iterator[str]:
+    if pattern == "-":
         yield from (str(Path(line)) for line in _listed() if line)
-    elif Path(word).is_dir():
-        yield from _some(_below(str(Path(word))), word)
-    elif glob.has_magic(word) and not Path(word).exists():
-        matches = sorted(glob.glob(word, recursive=True))
-        yield from _some((str(Path(found)) for found in matches if Path(found).is_file()), word)
+    elif Path(pattern).is_dir():
+        yield from _at_least_one(_images_below(str(Path(pattern))), pattern)
+    elif glob.has_magic(pattern) and not Path(pattern).exists():
+        matches = sorted(glob.glob(pattern, recursive=True))
+        yield from _at_least_one((str(Path(found)) for found in matches if Path(found).is_file()), pattern)
     else:
-        yield str(Path(word))
+        yield str(Path(pattern))
 
 
 def _listed() -> Iterator[str]:
-    """Lines of stdin; as bytes where it has them, for a name may be in no encoding."""
+    """Lines of stdin; as bytes where possible, because a file name may be in no encoding."""
     lines = getattr(sys.stdin, "buffer", sys.stdin)
     for line in lines:
         yield (os.fsdecode(line) if isinstance(line, bytes) else line).strip()
 
 
-def _below(folder: str) -> Iterator[str]:
-    """Pictures below a folder in the order of a sorted list of all; links to folders stay shut."""
+def _images_below(folder: str) -> Iterator[str]:
+    """Images below a folder in sorted order; links to folders are not followed."""
     try:
         with os.scandir(folder) as entries:
             kept = {
-                entry.name: entry.is_dir(follow_symlinks=False) for entry in entries if _may_matter(entry)
+                entry.name: entry.is_dir(follow_symlinks=False) for entry in entries if _is_candidate(entry)
             }
     except OSError:
-        yield folder  # reading it as a picture will say what is wrong with it
+        yield folder  # reading it as an image reports the reason
         return
     folders = {name for name, is_folder in kept.items() if is_folder}
     names = sorted(kept, reverse=True)
     del kept
-    while names:  # taken from the end, so that a large folder shrinks while it is worked off
+    while names:  # from the end, so that memory shrinks while a large folder is read
         name = names.pop()
         path = name if folder == os.curdir else os.path.join(folder, name)
         if name in folders:
-            yield from _below(path)
+            yield from _images_below(path)
         else:
             yield path
 
 
-def _may_matter(entry: os.DirEntry[str]) -> bool:
-    """A folder or a picture that is not hidden: what macOS and indexers leave beside one is no picture."""
+def _is_candidate(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or an image, and not hidden: macOS and indexers write hidden files."""
     if entry.name.startswith("."):
         return False
     if entry.is_dir(follow_symlinks=False):
@@ -336,41 +282,40 @@ def _may_matter(entry: os.DirEntry[str]) -> bool:
     return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
 
 
-def _some(paths: Iterator[str], word: str) -> Iterator[str]:
+def _at_least_one(paths: Iterator[str], pattern: str) -> Iterator[str]:
     first = next(paths, None)
     if first is None:
         raise MissingDataError(
-            f"{word!r} means no picture, expected a file, a folder or a glob with some; check the path"
+            f"{pattern!r} contains no image, expected an image file, or a folder or glob with images; check the path"
         )
     yield first
     yield from paths
 
 
-def to_table(found: Answers) -> str:
-    """A line per picture: the answer, its probability, the runners-up.
+def to_table(found: FilePredictions) -> str:
+    """One line per image: the class, its probability, the runners-up, and the novelty where the model has it.
 
-    Where the answer is ``none of these`` it has no probability, and all classes asked for follow. A column
-    tells of novelty where the model does.
+    For ``none of these`` there is no probability, and all classes asked for follow.
     """
     if not found.answers:
         return ""
-    tells = any(one.novelty is not None for one in found.answers)
-    rows = [["picture", "class", "probability", *(["novelty"] if tells else []), "runners-up"]]
+    has_novelty = any(one.novelty is not None for one in found.answers)
+    rows = [["image", "class", "probability", *(["novelty"] if has_novelty else []), "runners-up"]]
     for one in found.answers:
         ranked = [f"{name} {value:.4f}" for name, value in zip(one.classes, one.probabilities, strict=True)]
         is_known = one.name == one.classes[0]
         rows.append(
             [
-                _shown(one.path),
+                _printable(one.path),
                 one.name,
                 f"{one.probabilities[0]:.4f}" if is_known else "",
-                *([f"{one.novelty:.2f}"] if one.novelty is not None else [""] if tells else []),
+                *([f"{one.novelty:.2f}"] if one.novelty is not None else [""] if has_novelty else []),
                 ", ".join(ranked[1:] if is_known else ranked),
             ]
         )
     return aligned(rows, left=len(rows[0])) + "\n"
 
 
-def _shown(path: str) -> str:
-    """A name on one line of a terminal: what cannot be printed as its escape."""
+def _printable(path: str) -> str:
+    """A name on one line of a terminal: characters that cannot be printed are escaped."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in path)

@@ -1,7 +1,4 @@
-"""Trainable networks: their layers as data, the engines that build them, and the training loop.
-
-Torch is imported only when its engine is used.
-"""
+"""Trainable networks: their layers as data, the engines that build them, and the training loop."""
 
 from __future__ import annotations
 

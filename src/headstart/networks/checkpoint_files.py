@@ -1,4 +1,4 @@
-"""One checkpoint as bytes: packed, verified, unpacked; nothing in a file is trusted before it is checked."""
+"""One checkpoint as bytes: packed, verified, unpacked. Nothing in a file is used before it is checked."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 _FORMAT = 1
 
 
-_RESERVED = "__metadata__"  # safetensors' own key beside the names of the arrays
+_RESERVED = "__metadata__"  # safetensors' own key among the names of the arrays
 
 
 _DTYPES = frozenset("bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64".split())
@@ -40,7 +40,7 @@ _DTYPES = frozenset("bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 floa
 _LIMIT_BYTES = 16 * 2**30
 
 
-_LIMIT_TEXT_BYTES = 32 * 2**20  # safetensors takes headers of 100 MB, and quoting makes a text longer
+_LIMIT_TEXT_BYTES = 32 * 2**20  # safetensors allows headers of 100 MB, and quoting lengthens the text
 
 
 _BITS = "$bits"
@@ -48,24 +48,10 @@ _BITS = "$bits"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a training run stands.
+    """The state of a training run; ``values["step"]`` is the number of steps done.
 
-    Parameters
-    ----------
-    arrays : dict of str to ndarray
-        Of any shape; booleans, integers, or floats of 16 to 64 bits. They come back bit for bit, in
-        the machine's byte order, C-contiguous and writable, in the same order.
-    values : dict of str to object
-        None, booleans, numbers, text, lists and dicts with text keys. ``values["step"]`` is the number
-        of steps done, an int of at least 0. Floats come back bit for bit and integers of any size; a
-        tuple comes back as a list, a NumPy scalar as Python's.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> snapshot = Snapshot({"weights": np.zeros(3)}, {"step": 7, "rng": rng.bit_generator.state})
-    >>> snapshot.values["step"]
-    7
+    Arrays (bool, int or float) and JSON values are restored bit for bit, arrays in order, C-contiguous and writable;
+    a tuple becomes a list, a NumPy scalar Python's.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -73,11 +59,11 @@ class Snapshot:
 
 
 class DamagedError(Exception):
-    """Says, in a few words, what is wrong with one file."""
+    """What is wrong with one file, in a few words."""
 
 
 def pack_snapshot(snapshot: Snapshot, identity: Any) -> bytes:
-    """One safetensors file; its header holds a text that says all but the arrays, and a hash of all."""
+    """One safetensors file; its header holds a JSON text with all but the arrays, and a hash of text and arrays."""
     from safetensors.numpy import save
 
     arrays = {name: _array(name, array) for name, array in snapshot.arrays.items()}
@@ -100,7 +86,7 @@ def pack_snapshot(snapshot: Snapshot, identity: Any) -> bytes:
 
 
 def _array(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """The array as it is written: contiguous, in the machine's byte order; a 0-d one stays 0-d."""
+    """The array as it is written: contiguous, in the machine's byte order; a 0-d array stays 0-d."""
     plain = np.asarray(array, order="C")
     plain = plain.astype(plain.dtype.newbyteorder("="), copy=False)
     if plain.dtype.name not in _DTYPES:
@@ -113,7 +99,7 @@ def _array(name: str, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _digest(text: str, arrays: Iterable[NDArray[Any]]) -> str:
-    """SHA-256 of the text, which says the arrays' order, dtypes and shapes, and of their bytes."""
+    """SHA-256 of the text, which has the arrays' order, dtypes and shapes, and of the arrays' bytes."""
     digest = hashlib.sha256(text.encode() + b"\n")
     for array in arrays:
         digest.update(array.reshape(-1).view(np.uint8).data)
@@ -129,18 +115,17 @@ def unpack_snapshot(path: Path) -> tuple[Snapshot, Any]:
     except OSError as error:
         raise DamagedError(f"cannot be read ({error.strerror})") from error
     arrays = {name: tensors[name] for name in order}
-    writable = {
-        name: array if array.flags.writeable else array.copy() for name, array in arrays.items()
-    }  # some releases of safetensors give views of bytes
+    # some releases of safetensors return read-only arrays
+    writable = {name: array if array.flags.writeable else array.copy() for name, array in arrays.items()}
     return Snapshot(writable, known["values"]), known["identity"]
 
 
 def _parsed(path: Path) -> tuple[str, str, dict[str, NDArray[Any]]]:
-    """The text, the hash as written, and the arrays; nothing of it believed yet."""
+    """The text, the hash as written, and the arrays; not verified yet."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    # room for the header, in which quoting may double the text and the arrays are listed again
+    # the header may be longer: quoting can double the text, and the arrays are listed again
     if path.stat().st_size > _LIMIT_BYTES + 4 * _LIMIT_TEXT_BYTES:
         raise DamagedError("is too large")
     content = path.read_bytes()
@@ -150,18 +135,18 @@ def _parsed(path: Path) -> tuple[str, str, dict[str, NDArray[Any]]]:
         header = json.loads(content[8:end])[_RESERVED]
         return header["checkpoint"], header["sha256"], tensors
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError("is no whole file") from error
+        raise DamagedError("is not a complete file") from error
 
 
 def _audited(text: str, sha256: str, tensors: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Names of the arrays in their order, once the hash says that all of it is what was written."""
+    """Names of the arrays in order, after the hash has shown that the content is as written."""
     try:
-        told = json.loads(text)
-        order = [name for name, _, _ in told["arrays"]]
+        document = json.loads(text)
+        order = [name for name, _, _ in document["arrays"]]
         layout = [[name, tensors[name].dtype.name, list(tensors[name].shape)] for name in order]
-        if told["format"] != _FORMAT:
-            raise DamagedError(f"has format {told['format']!r}, expected {_FORMAT}")
-        if told["arrays"] != layout or len(layout) != len(tensors):
+        if document["format"] != _FORMAT:
+            raise DamagedError(f"has format {document['format']!r}, expected {_FORMAT}")
+        if document["arrays"] != layout or len(layout) != len(tensors):
             raise DamagedError("has other arrays than it says")
         if _digest(text, (tensors[name] for name in order)) != sha256:
             raise DamagedError("is not as it was written")
@@ -171,7 +156,7 @@ def _audited(text: str, sha256: str, tensors: Mapping[str, NDArray[Any]]) -> lis
 
 
 def plain_value(value: Any, name: str) -> Any:
-    """The value in what JSON carries exactly: a float that JSON has no word for becomes its bits."""
+    """The value as JSON can hold it exactly: infinities and NaN become their bits."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | str):
@@ -184,7 +169,7 @@ def plain_value(value: Any, name: str) -> Any:
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
             raise SettingError(f"{name} has the key {wrong[0]!r}, expected text for a key; write it as text")
-        # a key of the user's that starts like ours gets one more mark
+        # a key that already starts with $ gets another
         return {
             f"${key}" if key.startswith("$") else key: plain_value(one, f"{name}[{key!r}]")
             for key, one in value.items()
@@ -196,14 +181,14 @@ def plain_value(value: Any, name: str) -> Any:
 
 
 def restored_value(found: dict[str, Any]) -> Any:
-    """The way back from ``plain_value``, for one JSON object whose members are restored already."""
+    """Inverse of ``plain_value`` for one JSON object whose members are restored already."""
     if found.keys() == {_BITS}:
         return struct.unpack(">d", bytes.fromhex(found[_BITS]))[0]
     return {key.removeprefix("$"): value for key, value in found.items()}
 
 
 def leaves_of(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names of what stands in nested dicts, with each value as text: NaN equals NaN, 1 is not 1.0."""
+    """Dotted names in nested dicts, with each value as text: NaN equals NaN, 1 differs from 1.0."""
     if isinstance(value, dict) and value:
         for key, one in value.items():
             yield from leaves_of(one, f"{name}.{key}" if name else key)

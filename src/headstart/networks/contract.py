@@ -1,4 +1,4 @@
-"""What every engine's network can do; the training loop asks for nothing else."""
+"""The protocol of every engine's network: all that the training loop uses."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = [
 
 
 class Trainable(Protocol):
-    """What the training loop needs. Images are uint8 (n, h, w, c), labels int64 codes."""
+    """What the training loop uses. Images are uint8 (n, height, width, channels), labels int64 codes."""
 
     engine: str
 
     def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
-        """Make the optimizer for the parts that are not frozen; ``n_steps`` are to come, 0 if unknown."""
+        """Make the optimizer for the parts that are not frozen; ``n_steps`` will follow, 0 if unknown."""
         ...
 
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
+        """One step on a batch; returns each image's loss in nats and whether it was right, before the step."""
         ...
 
     def logits(self, images: Images) -> Array:
@@ -40,7 +40,7 @@ class Trainable(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a state, to the bit."""
+        """Continue from a state, to the bit."""
         ...
 
     def weights(self) -> Weights:
@@ -48,7 +48,7 @@ class Trainable(Protocol):
         ...
 
     def load_weights(self, weights: Weights) -> None:
-        """Take weights in the canonical layout; names and shapes must match exactly."""
+        """Set weights in the canonical layout; names and shapes must match exactly."""
         ...
 
 
@@ -58,9 +58,9 @@ class TrainableNetwork(Trainable, Protocol):
     spec: NetworkSpec
 
     def freeze(self, through: str) -> None:
-        """Stop learning in every layer up to and including ``through``."""
+        """Freeze every layer up to and including ``through``."""
         ...
 
     def replace_head(self, n_classes: int, seed: int) -> None:
-        """Put a new last dense layer, freshly drawn, in place of the old one."""
+        """Replace the last dense layer by a new one with random weights."""
         ...

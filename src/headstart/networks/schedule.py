@@ -1,8 +1,4 @@
-"""What a training run visits and how fast it learns there: epochs, batches, learning rates.
-
-In: the number of images, settings. Out: batches of places, the rate of each step. Must not import an
-engine. Called by training.
-"""
+"""The order of a training run: epochs, batches, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -23,15 +19,7 @@ Indices = NDArray[np.intp]
 
 
 class Plan:
-    """How many epochs and steps, the rate of the next step, and which images the epoch visits.
-
-    Parameters
-    ----------
-    n_images : int
-        To learn from.
-    settings : TrainSettings
-        Epochs, batches, schedule and pruning.
-    """
+    """The number of epochs and steps, the images of each batch, and the learning rate of each step."""
 
     def __init__(self, n_images: int, settings: TrainSettings) -> None:
         self._settings = settings
@@ -48,7 +36,7 @@ class Plan:
         self.learning_rate = 0.0
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Draw the order of an epoch."""
+        """Draw the order of the images in a new epoch."""
         chosen, weights = self._choose(rng)
         order = rng.permutation(len(chosen))
         self._order, self._weights = chosen[order], None if weights is None else weights[order]
@@ -63,7 +51,7 @@ class Plan:
     def batch(self) -> tuple[Indices, Array | None]:
         """The next images, with weights where some were skipped; sets the learning rate."""
         stop = self._place + self._settings.batch_size
-        # a last image alone joins the batch before it: one image has no variance for a norm to learn from
+        # a last image alone joins the batch before it: one image has no variance for batch norm
         part = slice(self._place, stop + (len(self._order) - stop == 1))
         indices = self._order[part]
         share = self._share_per_image * len(self._losses) / len(self._order) * len(indices)
@@ -73,26 +61,26 @@ class Plan:
         self.step += 1
         return indices, None if self._weights is None else self._weights[part]
 
-    def saw(self, indices: Indices, losses: Array) -> None:
-        """Remember each image's loss: what the next epoch skips is decided by it."""
+    def record_losses(self, indices: Indices, losses: Array) -> None:
+        """Store each image's loss, by which the next epoch skips images."""
         self._losses[indices] = losses
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Arrays and values by which a plan goes on where another stood."""
+        """Arrays and values from which another plan continues."""
         arrays: dict[str, NDArray[Any]] = {"losses": self._losses, "order": self._order}
         if self._weights is not None:
             arrays["weights"] = self._weights
         return arrays, {"step": self.step, "done": self._done, "begun": self._begun, "place": self._place}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from a state."""
         self._losses, self._order = arrays["losses"].copy(), arrays["order"]
         self._weights = arrays.get("weights")
         self.step, self._done = values["step"], values["done"]
         self._begun, self._place = values["begun"], values["place"]
 
     def _choose(self, rng: np.random.Generator) -> tuple[Indices, Array | None]:
-        """All images; or, from the second epoch on, fewer of the easy ones, weighed up in return.
+        """All images; or, from the second epoch on, a part of the easy ones, with a higher weight in return.
 
         The expected gradient is unchanged (Qin et al., InfoBatch, ICLR 2024, arXiv:2303.04947).
         """
@@ -105,7 +93,7 @@ class Plan:
         return everything[kept], weights[kept]
 
     def _rate(self, done: float) -> float:
-        """Learning rate when a share ``done`` of the whole training lies behind."""
+        """Learning rate after the share ``done`` of the whole run."""
         peak, schedule = self._settings.learning_rate, self._settings.schedule
         if schedule == "constant":
             return peak

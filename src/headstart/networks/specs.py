@@ -1,8 +1,4 @@
-"""The networks Headstart can train by name, as specs that every engine and the graph builder read.
-
-In: a name, an image size, a number of classes. Out: a NetworkSpec.
-Must not import an engine. Called by registry, recipes and the command line.
-"""
+"""The named networks, as specs that every engine and the graph builder read."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ def _mlp(image: InputSpec, n_classes: int) -> NetworkSpec:
 
 
 def _mlp_wide(image: InputSpec, n_classes: int) -> NetworkSpec:
-    """Wider, with dropout: the most an MLP makes of clean digits without augmentation."""
+    """Wider, with dropout: the best MLP on clean digits without augmentation."""
     layers = (LayerSpec("flatten", "flatten"), *_hidden((512, 128), dropout=0.25), _output(n_classes))
     return NetworkSpec("mlp-wide", image, layers)
 
@@ -52,10 +48,10 @@ def _output(n_classes: int) -> LayerSpec:
 
 
 def _cnn(image: InputSpec, n_classes: int) -> NetworkSpec:
-    """Conv 32 - pool - conv 64 - pool - conv 64 - flatten - dense 64, all ReLU: the textbook's.
+    """Conv 32 - pool - conv 64 - pool - conv 64 - flatten - dense 64, all ReLU: the textbook's network.
 
-    Pooling stands before the ReLU. Both only pick or clip, so the order changes no value, and a
-    quarter of the work is left for the ReLU.
+    Pooling comes before the ReLU. This changes no value, as both only select or clip, and saves three quarters of
+    the ReLU's work.
     """
     layers = (
         LayerSpec("conv2d", "conv1", {"channels": 32, "kernel": 3}),
@@ -74,10 +70,10 @@ def _cnn(image: InputSpec, n_classes: int) -> NetworkSpec:
 
 
 def _best(image: InputSpec, n_classes: int) -> NetworkSpec:
-    """Four convolutions with batch norm: the most that four minutes on two cores make of digits.
+    """Four convolutions with batch norm: the best on digits within four minutes on two cores.
 
-    The first map is pooled at once, so that the wide layers work on a quarter of the places; with 5 x 5 in
-    the first layer every pooling divides its map without a rest, and no edge is lost.
+    The first map is pooled at once, so that the wide layers work on a quarter of the positions. With a 5 x 5 kernel
+    in the first layer every pooling divides its map without remainder, and no edge is lost.
     """
     layers: list[LayerSpec] = []
     for number, (channels, kernel, padding, pooled) in enumerate(_BEST, start=1):
@@ -126,29 +122,12 @@ _TRAINING: dict[str, tuple[TrainSettings, str | None]] = {
 
 
 def training_for(name: str) -> tuple[TrainSettings, str | None]:
-    """How a named network is trained when nobody says how.
-
-    Parameters
-    ----------
-    name : str
-        As `architecture` takes it.
-
-    Returns
-    -------
-    settings : TrainSettings
-    augmentation : str or None
-        As `imaging.augment.parse_augmentation` takes it.
-
-    Examples
-    --------
-    >>> training_for("cnn")[0].epochs, training_for("best")[0].schedule
-    (5, 'one-cycle')
-    """
+    """The default settings and augmentation (as `parse_augmentation` takes it, or None) of a named network."""
     return _TRAINING.get(name, (_PLAIN, None))
 
 
 def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
-    """The spec of a named network for images of a size.
+    """The spec of a named network for images of a given size.
 
     Parameters
     ----------
@@ -186,7 +165,7 @@ def architecture(name: str, image: InputSpec, n_classes: int) -> NetworkSpec:
 
 
 def with_classes(spec: NetworkSpec, n_classes: int) -> NetworkSpec:
-    """The same network with another number of outputs; one that ends in features gets an output layer."""
+    """The same network with another number of classes; one that ends in features gets an output layer."""
     last = spec.layers[-1]
     if last.kind != "dense":
         return replace(spec, layers=(*spec.layers, _output(n_classes)))
@@ -196,22 +175,7 @@ def with_classes(spec: NetworkSpec, n_classes: int) -> NetworkSpec:
 
 
 def check_freezable(spec: NetworkSpec, through: str) -> None:
-    """Say what is wrong with freezing a network up to a layer, if anything.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        The network.
-    through : str
-        The last layer to freeze.
-
-    Raises
-    ------
-    UnknownLayerError
-        If the network has no such layer.
-    SettingError
-        If nothing would be left to learn.
-    """
+    """Raise UnknownLayerError for an unknown layer, SettingError if freezing it would leave nothing to train."""
     if through not in spec.layer_names:
         raise UnknownLayerError(
             f"layer {through!r} is unknown, expected one of network {spec.name!r}, "
@@ -222,27 +186,9 @@ def check_freezable(spec: NetworkSpec, through: str) -> None:
 
 
 def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
-    """Shape of every layer's output without the images' axis, in order.
+    """Output shape of every layer in order, (channels, height, width) or (features,).
 
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What the layers are.
-
-    Returns
-    -------
-    dict of str to tuple of int
-        (channels, height, width) or (features,), by layer name.
-
-    Raises
-    ------
-    SettingError
-        If the image is too small for the layers.
-
-    Examples
-    --------
-    >>> layer_shapes(architecture("cnn", InputSpec(28, 28, 1), 10))["flatten"]
-    (576,)
+    SettingError if the image is too small for the layers.
     """
     height, width, channels = spec.input.shape
     shape: tuple[int, ...] = (channels, height, width)
@@ -259,7 +205,7 @@ def layer_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _after(layer: LayerSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape a layer makes of a shape."""
+    """The output shape of a layer for an input shape."""
     options = layer.options
     if layer.kind == "conv2d":
         trim = 0 if options.get("padding", "valid") == "same" else options["kernel"] - 1

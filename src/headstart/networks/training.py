@@ -1,8 +1,4 @@
-"""One training loop for every engine, and the evaluation it stops by.
-
-In: a network, uint8 images, integer codes, settings. Out: a history and the best weights, in place.
-Must not import an engine: it knows only the protocol. Called by controls, strategies and finetune.
-"""
+"""One training loop for every engine, and the validation that it stops by."""
 
 from __future__ import annotations
 
@@ -21,17 +17,17 @@ from headstart.networks.schedule import SCHEDULES, Plan
 from headstart.records import Array, Codes, Epoch, Images, TrainSettings, Weights
 from headstart.scratch.losses import cross_entropy
 
-__all__ = ["Held", "Loss", "OnEpoch", "OnStep", "Views", "fit", "measure"]
+__all__ = ["AugmentBatch", "Loss", "OnEpoch", "OnStep", "ValidationSet", "fit", "measure"]
 
-Held = tuple[Images, Codes]
+ValidationSet = tuple[Images, Codes]
 OnStep = Callable[[int, int, float, float], None]
 """Called after each step with (images seen, images in all, mean loss, accuracy) of the epoch so far."""
 
 OnEpoch = Callable[[Epoch], None]
 """Called after each epoch."""
 
-Views = Callable[[Images, NDArray[np.intp], int], Images]
-"""From a batch, the places of its images and the number of the epoch to what is learnt from instead."""
+AugmentBatch = Callable[[Images, NDArray[np.intp], int], Images]
+"""From a batch, the positions of its images and the number of the epoch to the augmented batch."""
 
 Loss = Callable[[NDArray[Any], Codes], float]
 """From logits (n_images, n_classes) and codes to a mean loss in nats."""
@@ -40,22 +36,22 @@ _PRECISIONS = ("auto", "fp32")
 _NORMS = ("learn", "frozen")
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what diverges is told by its losses
+@np.errstate(over="ignore", invalid="ignore")  # divergence shows in the losses
 def fit(
     network: Trainable,
     images: Images,
     labels: Codes,
     settings: TrainSettings,
     *,
-    validation: Held | None = None,
+    validation: ValidationSet | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
-    views: Views | None = None,
+    augment: AugmentBatch | None = None,
     shares: Array | None = None,
     loss: Loss | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train a network; with patience, stop early and bring the best weights back.
+    """Train a network; with patience, stop early and restore the best weights.
 
     Parameters
     ----------
@@ -68,38 +64,38 @@ def fit(
     settings : TrainSettings
         Everything that changes the result.
     validation : pair of ndarray, optional
-        Images and codes measured after every epoch. Needed for ``patience``.
+        Images and codes to measure after every epoch. Required by ``patience``.
     on_step, on_epoch : callable, optional
         Progress; see ``OnStep`` and ``OnEpoch``.
-    views : callable, optional
-        Other augmented views of every batch; see ``Views``. Default: the images themselves.
+    augment : callable, optional
+        Augments each batch; see ``AugmentBatch``. Default: no augmentation.
     shares : ndarray of shape (n_images,), float32, optional
-        How much each image counts in what is learnt, 1 on average. Default: all alike.
+        Weight of each image in the training loss, 1 on average. Default: equal weights.
     loss : callable, optional
-        What validation images are measured by, and training stops by; see ``Loss``. Default: cross-entropy.
+        Loss of the validation images, by which training stops; see ``Loss``. Default: cross-entropy.
     checkpoints : Checkpoints, optional
-        Where the run is kept now and then, and found again. With one found, training goes on from there,
-        to the bit: same data, settings and machine given.
+        Where the state of the run is saved. Training continues from a saved state, to the bit, given the same
+        data, settings and machine.
 
     Returns
     -------
     tuple of Epoch
-        One record per epoch. Training figures are means over the epoch's steps, each image taken
-        before the step that learnt from it; validation figures are taken after the epoch.
+        One record per epoch. Training loss and accuracy are means over the epoch's steps, of each image before
+        its step; validation figures are taken after the epoch.
 
     Raises
     ------
     SettingError
-        If ``patience`` is set without validation images, or a setting has no meaning.
+        If ``patience`` is set without validation images, or a setting is invalid.
     ShapeError
         If images and labels differ in number, or there are none.
     KeyboardInterrupt
-        If a signal asked to stop; a checkpoint was written before.
+        If a signal to stop was received; a checkpoint was written before.
 
     Notes
     -----
-    Same seed, same data and same machine give the same weights. Cost: one forward and backward
-    pass over the images per epoch, one forward pass over the validation images.
+    Same seed, same data and same machine give the same weights. Cost: one forward and backward pass over the
+    images per epoch, one forward pass over the validation images.
     """
     _check(images, labels, settings, validation)
     run = _Run(network, len(images), settings, shares)
@@ -111,10 +107,10 @@ def fit(
             run.begin()
         while run.plan.more:
             indices, weights = run.plan.batch()
-            batch = images[indices] if views is None else views(images[indices], indices, run.number)
-            run.learn(batch, labels[indices], indices, weights)
+            batch = images[indices] if augment is None else augment(images[indices], indices, run.number)
+            run.train_step(batch, labels[indices], indices, weights)
             if on_step is not None:
-                on_step(*run.so_far(len(images)))
+                on_step(*run.progress(len(images)))
             if checkpoints is not None and run.plan.more and checkpoints.due():
                 _keep(run, checkpoints)
         run.end(validation, loss or _mean_loss)
@@ -133,7 +129,7 @@ def _keep(run: _Run, checkpoints: Checkpoints) -> None:
 
 
 class _Run:
-    """Where a training run stands: all of it, so that it can be kept and gone on with."""
+    """The whole state of a training run, so that it can be saved and continued."""
 
     def __init__(
         self, network: Trainable, n_images: int, settings: TrainSettings, shares: Array | None
@@ -150,7 +146,7 @@ class _Run:
 
     @property
     def number(self) -> int:
-        """Of the epoch under way."""
+        """Number of the current epoch."""
         return len(self.history) + 1
 
     @property
@@ -158,50 +154,52 @@ class _Run:
         return self._stopped or len(self.history) >= self.plan.epochs
 
     def begin(self) -> None:
-        """A new epoch."""
+        """Begin an epoch."""
         self.plan.begin(self._rng)
         self._seen, self._loss, self._hits = 0.0, 0.0, 0.0
         self._begun, self._spent = perf_counter(), 0.0
 
-    def learn(self, batch: Images, labels: Codes, indices: NDArray[np.intp], weights: Array | None) -> None:
-        """One step; skipped images are counted through those that stand for them."""
+    def train_step(
+        self, batch: Images, labels: Codes, indices: NDArray[np.intp], weights: Array | None
+    ) -> None:
+        """One step; skipped images are counted through the weights of similar ones."""
         share = np.ones(len(indices), np.float32) if weights is None else weights
         if self._shares is not None:
             weights = share * self._shares[indices]
         losses, right = self._network.train_step(batch, labels, self.plan.learning_rate, weights)
-        self.plan.saw(indices, losses)
+        self.plan.record_losses(indices, losses)
         self._seen += float(share.sum())
         self._loss += float(share @ losses)
         self._hits += float(share @ right)
 
-    def so_far(self, n_images: int) -> tuple[int, int, float, float]:
-        """Of the epoch: images seen, images in all, mean loss, accuracy."""
+    def progress(self, n_images: int) -> tuple[int, int, float, float]:
+        """In this epoch: images seen, images in all, mean loss, accuracy."""
         seen = self._seen
         return int(min(seen, n_images)), n_images, self._loss / seen, self._hits / seen
 
-    def end(self, validation: Held | None, loss_of: Loss) -> None:
-        """Measure; remember the best weights, or stop for want of better ones."""
-        held = (np.nan, np.nan) if validation is None else measure(self._network, *validation, loss_of)
+    def end(self, validation: ValidationSet | None, loss_of: Loss) -> None:
+        """End an epoch: measure, store the best weights, or stop after ``patience`` epochs without better ones."""
+        measured = (np.nan, np.nan) if validation is None else measure(self._network, *validation, loss_of)
         train = self._loss / self._seen, self._hits / self._seen
         seconds = self._spent + perf_counter() - self._begun
-        self.history.append(Epoch(self.number, *train, *held, self.plan.learning_rate, seconds))
+        self.history.append(Epoch(self.number, *train, *measured, self.plan.learning_rate, seconds))
         if not self._settings.patience:
             return
-        loss = held[0] if np.isfinite(held[0]) else np.inf  # else the first would stay the best for ever
+        loss = measured[0] if np.isfinite(measured[0]) else np.inf  # a NaN would stay the best
         if self._best is None or loss < self._best[0]:
             self._best = loss, self._network.weights()
         elif len(self.history) - _best_epoch(self.history) >= self._settings.patience:
             self._stopped = True
 
     def finish(self) -> None:
-        """The best weights, or the running mean, or those there are."""
+        """Set the best weights, or the running mean where there is one."""
         if self._best is not None:
             self._network.load_weights(self._best[1])
         elif self._settings.ema:
             self._network.load_weights(self._network.weights())
 
     def snapshot(self) -> Snapshot:
-        """All of it, as arrays and plain values."""
+        """The state as arrays and plain values."""
         plan_arrays, plan = self.plan.state()
         arrays: dict[str, NDArray[Any]] = {f"plan.{name}": one for name, one in plan_arrays.items()}
         arrays |= {f"network.{name}": one for name, one in self._network.state().items()}
@@ -219,11 +217,11 @@ class _Run:
         return Snapshot(arrays, values)
 
     def load(self, snapshot: Snapshot) -> None:
-        """Go on from there."""
+        """Continue from a snapshot."""
         arrays, values = snapshot.arrays, snapshot.values
-        self.plan.load_state(_under("plan.", arrays), values["plan"])
-        self._network.load_state(_under("network.", arrays))
-        best = _under("best.", arrays)
+        self.plan.load_state(_with_prefix("plan.", arrays), values["plan"])
+        self._network.load_state(_with_prefix("network.", arrays))
+        best = _with_prefix("best.", arrays)
         self._best = (values["best"], best) if best else None
         self._rng.bit_generator.state = values["rng"]
         self.history = [Epoch(*one) for one in values["history"]]
@@ -231,7 +229,7 @@ class _Run:
         self._begun, self._spent = perf_counter(), values["spent"]
 
 
-def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _with_prefix(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): one for name, one in arrays.items() if name.startswith(prefix)}
 
 
@@ -242,24 +240,7 @@ def _mean_loss(logits: NDArray[Any], labels: Codes) -> float:
 def measure(
     network: Trainable, images: Images, labels: Codes, loss: Loss = _mean_loss
 ) -> tuple[float, float]:
-    """Mean loss in nats and accuracy on images nothing is learnt from.
-
-    Parameters
-    ----------
-    network : Trainable
-        Left as it is.
-    images : ndarray of shape (n_images, height, width, channels), uint8
-        At the network's input size.
-    labels : ndarray of shape (n_images,), int64
-        Codes in ``[0, n_classes)``.
-    loss : callable, optional
-        See ``Loss``. Default: cross-entropy.
-
-    Returns
-    -------
-    tuple of float
-        (loss, accuracy).
-    """
+    """Mean loss in nats (default: cross-entropy) and accuracy on uint8 images at the network's input size."""
     logits = network.logits(images).astype(np.float64)
     return loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
 
@@ -268,10 +249,10 @@ def _best_epoch(history: list[Epoch]) -> int:
     return min(history, key=lambda epoch: (not np.isfinite(epoch.val_loss), epoch.val_loss)).number
 
 
-def _check(images: Images, labels: Codes, settings: TrainSettings, validation: Held | None) -> None:
+def _check(images: Images, labels: Codes, settings: TrainSettings, validation: ValidationSet | None) -> None:
     if len(images) != len(labels) or not len(images):
         raise ShapeError(
-            f"images number {len(images)}, labels {len(labels)}, expected as many of each and at least one"
+            f"images has length {len(images)}, labels {len(labels)}, expected equal lengths of at least 1"
         )
     faults = []
     if settings.schedule not in SCHEDULES:
@@ -310,7 +291,7 @@ def _check(images: Images, labels: Codes, settings: TrainSettings, validation: H
     if settings.patience and validation is None:
         faults.append(
             f"patience is {settings.patience} without validation images, expected some to stop by; "
-            "hold a share out"
+            "hold out a share"
         )
     if faults:
         raise SettingError("; ".join(faults))

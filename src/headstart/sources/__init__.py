@@ -1,7 +1,4 @@
-"""Pretrained networks as frozen functions from images to features.
-
-Open one by name with `open_source`; compute features with `extract`.
-"""
+"""Pretrained networks as frozen functions from images to features."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""A dataset through a source to its layers, once: features, computed by the runtime and kept in the cache.
-
-In: Dataset, Source, layers. Out: float32 rows in the order of the images.
-Must not import a training framework. Called by strategies, study and the command line.
-"""
+"""Features: a dataset's images through a source to its layers, computed once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ from headstart.system.progress import SILENT, Progress, with_progress
 __all__ = ["PLAIN", "AugmentedCopy", "Extraction", "Place", "extract", "extract_all", "feature_graph"]
 
 _READ = 64  # images read at a time
-_FORMAT = 2  # raise it when the same parts would give other numbers
+_FORMAT = 2  # increase it when the same key would give other numbers
 
 Place = tuple[str, str]
 """Where features are read: a layer, or several joined by ``+``, and a pooling."""
@@ -35,10 +31,10 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class Extraction:
-    """How features are computed, whatever they are of.
+    """How features are computed, for any dataset.
 
-    ``cache`` is looked into first and keeps what was computed; ``runtime`` executes the graph;
-    ``precision`` None is the source's own.
+    ``cache`` is read first and keeps what was computed; ``runtime`` executes the graph; ``precision`` None is
+    the source's own.
     """
 
     cache: Cache | None = None
@@ -52,7 +48,7 @@ PLAIN = Extraction()
 
 @dataclass(frozen=True)
 class AugmentedCopy:
-    """One augmented view of every image: what is done, from which seed, and which of the views it is."""
+    """Augmented copy ``number`` of every image: the augmentation and its seed."""
 
     augmentation: Augmentation
     seed: int
@@ -70,23 +66,23 @@ def extract(
     *,
     layer: str | None = None,
     pooling: str = "flat",
-    view: AugmentedCopy | None = None,
+    copy: AugmentedCopy | None = None,
     options: Extraction = PLAIN,
 ) -> Array:
-    """Features of every image of a dataset, read at one place.
+    """Features of every image of a dataset, read at one layer.
 
     Parameters
     ----------
     dataset : Dataset
-        Its images are prepared as the source's input asks.
+        Its images are prepared for the source's input.
     source : Source
-        What computes them.
+        The network.
     layer : str, optional
-        Where to read, or several such as ``stage4+stage5``. Default: the source's own choice.
+        Where to read, or several joined, such as ``stage4+stage5``. Default: the source's default layer.
     pooling : {'flat', 'avg', 'grid2'}, default='flat'
-        How maps become a row; see ``graph.build.pool``.
-    view : View, optional
-        Read an augmented view of every image. Default: the images themselves.
+        How feature maps become a row; see ``graph.pooling``.
+    copy : AugmentedCopy, optional
+        Read an augmented copy of every image. Default: the images themselves.
     options : Extraction, optional
         Cache, runtime and precision.
 
@@ -104,10 +100,10 @@ def extract(
 
     Notes
     -----
-    Labels do not enter: two views of the same images share their features.
+    Labels play no part: two datasets of the same images share their features.
     """
     place = (source.default_layer if layer is None else layer, pooling)
-    return extract_all(dataset, source, [place], view=view, options=options)[0]
+    return extract_all(dataset, source, [place], copy=copy, options=options)[0]
 
 
 def extract_all(
@@ -115,32 +111,13 @@ def extract_all(
     source: Source,
     places: Sequence[Place],
     *,
-    view: AugmentedCopy | None = None,
+    copy: AugmentedCopy | None = None,
     options: Extraction = PLAIN,
 ) -> list[Array]:
-    """Features of every image of a dataset, read at several places in one pass.
+    """As `extract`, read at several places in one pass; one array for each place.
 
-    Parameters
-    ----------
-    dataset, source, view, options
-        As in `extract`.
-    places : sequence of (layer, pooling)
-        Where to read.
-
-    Returns
-    -------
-    list of ndarray of shape (n_images, n_features), float32
-        One for each place.
-
-    Raises
-    ------
-    UnknownLayerError, SettingError
-        As in `extract`.
-
-    Notes
-    -----
-    Rows are written as they come, so memory does not grow with the number of images. A run that was
-    interrupted goes on where it stopped: at most the batches in flight are computed again.
+    Rows are written as they are computed, so memory does not grow with the number of images, and an interrupted run
+    continues where it stopped: at most the batches in flight are computed again.
     """
     for layer in (part for joined, _ in places for part in joined.split(JOIN)):
         if layer not in source.layers:
@@ -148,18 +125,18 @@ def extract_all(
                 f"layer {layer!r} is unknown, expected one of source {source.name!r}, {nearest(layer, source.layers)}"
             )
     store = NullCache() if options.cache is None else options.cache
-    keys = [_parts(dataset, source, place, view, options) for place in places]
+    keys = [_parts(dataset, source, place, copy, options) for place in places]
     found = {place: store.get(parts) for place, parts in zip(places, keys, strict=True)}
     missing = {place: parts for place, parts in zip(places, keys, strict=True) if found[place] is None}
     if missing:
-        found |= _computed(dataset, source, missing, store, view, options)
+        found |= _computed(dataset, source, missing, store, copy, options)
     return [rows for place in places if (rows := found[place]) is not None]
 
 
 def _parts(
-    dataset: Dataset, source: Source, place: Place, view: AugmentedCopy | None, options: Extraction
+    dataset: Dataset, source: Source, place: Place, copy: AugmentedCopy | None, options: Extraction
 ) -> dict[str, Any]:
-    """All that the numbers depend on."""
+    """The cache key: everything that the numbers depend on."""
     return {
         "format": _FORMAT,
         "images": dataset.images.fingerprint,
@@ -169,7 +146,7 @@ def _parts(
         "policy": source.input.policy,
         "runtime": options.runtime,
         "precision": runtime.resolve_precision(options.precision or source.precision, options.runtime),
-        **({} if view is None else {"view": view.parts}),
+        **({} if copy is None else {"view": copy.parts}),
     }
 
 
@@ -178,7 +155,7 @@ def _computed(
     source: Source,
     missing: Mapping[Place, Mapping[str, Any]],
     store: Cache,
-    view: AugmentedCopy | None,
+    copy: AugmentedCopy | None,
     options: Extraction,
 ) -> dict[Place, Array]:
     """Run the source once over the images that some draft still lacks."""
@@ -198,7 +175,7 @@ def _computed(
         done = min(draft.n_done for draft in drafts.values())
         if done < n_images:
             stream = with_progress(
-                _pixels(dataset, source, view, done), n_images, _task(dataset, view), options.progress, done
+                _pixels(dataset, source, copy, done), n_images, _task(dataset, copy), options.progress, done
             )
             for rows in executable.stream(stream):
                 for draft, values in zip(drafts.values(), rows, strict=True):
@@ -211,38 +188,25 @@ def _computed(
             draft.close()
 
 
-def _task(dataset: Dataset, view: AugmentedCopy | None) -> str:
-    return f"features of {dataset.name}" + ("" if view is None else f", view {view.number + 1}")
+def _task(dataset: Dataset, copy: AugmentedCopy | None) -> str:
+    return f"features of {dataset.name}" + ("" if copy is None else f", augmented copy {copy.number + 1}")
 
 
-def _pixels(dataset: Dataset, source: Source, view: AugmentedCopy | None, first: int) -> Iterator[Images]:
-    """Prepared batches from some image on, augmented where a view is wanted."""
+def _pixels(dataset: Dataset, source: Source, copy: AugmentedCopy | None, first: int) -> Iterator[Images]:
+    """Prepared batches from image ``first`` on, augmented for a copy."""
     rest = dataset if first == 0 else dataset.subset(np.arange(first, len(dataset)))
     for batch in batches(rest, source.input, _READ):
         indices = np.arange(first, first + len(batch))
         first += len(batch)
-        if view is None:
+        if copy is None:
             yield batch
         else:
-            yield augment(batch, view.augmentation, seed=view.seed, indices=indices, view=view.number)
+            yield augment(batch, copy.augmentation, seed=copy.seed, indices=indices, view=copy.number)
 
 
 def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:
-    """The source cut at its layers, pooled to one row per image.
-
-    Parameters
-    ----------
-    source : Source
-        What to cut.
-    places : sequence of (layer, pooling)
-        Where, and how maps become rows; see ``graph.build.pool``.
-
-    Returns
-    -------
-    onnx.ModelProto
-        One output for each place, (n, n_features).
-    """
-    # cut first: above a layer may lie a pooling of ours, with the same names
+    """The source cut at its layers and pooled: one output (n, n_features) for each place."""
+    # cut first: above a layer there may be nodes with the names of the pooling
     layers = list(dict.fromkeys(layer for joined, _ in places for layer in joined.split(JOIN)))
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), layers))
     return builder.model([read(builder, source.layers, layer, pooling) for layer, pooling in places])

@@ -1,7 +1,4 @@
-"""What a kind of source is: how its names start, how one is opened, and what it can do.
-
-The kinds themselves are in files of their own and are listed in `sources.registry`.
-"""
+"""What a kind of source is: its prefix, how a source is opened, and what it can do. `sources.registry` lists them."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ __all__ = ["Opener", "SourceKind"]
 
 
 class Opener(Protocol):
-    """Opens a source by its full name; None where no source of this kind has the name."""
+    """Opens a source by its full name; None if no source of this kind has the name."""
 
     def __call__(
         self, name: str, *, dataset: Dataset | None, seed: int, size_px: int | None
@@ -27,14 +24,14 @@ class Opener(Protocol):
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A kind of source; a function that is None says that sources of this kind cannot do it.
+    """A kind of source; a function that is None is not available for this kind.
 
-    ``prefix`` starts its names; without a colon at the end it is the whole name, and an empty one takes every
-    name. ``names`` are what ``headstart sources list`` shows, each with one line. ``body(source, layer)``
-    gives the trainable network up to a layer, whose ``finished`` gives a Source; None for a source without a
-    network. ``redraw(source, dataset, seed, size_px)`` gives the same network with random weights.
-    ``takes_size`` says whether the side of the input can be chosen, ``pretrained`` whether anything is
-    transferred, and ``large`` whether running the network takes long.
+    ``prefix`` starts its names; without a colon at the end it is the whole name, and an empty prefix matches every
+    name. ``names`` are what ``headstart sources list`` shows, each with one line. ``body(source, layer)`` returns the
+    trainable network up to a layer, whose ``finished`` returns a Source; None for a source without a network.
+    ``redraw(source, dataset, seed, size_px)`` returns the same network with random weights. ``takes_size`` is whether
+    the input size can be chosen, ``pretrained`` whether anything is transferred, and ``large`` whether running the
+    network takes long.
     """
 
     prefix: str

@@ -1,7 +1,4 @@
-"""Sources that are model folders of headstart, and networks of its own that are not saved yet.
-
-Their name is the path of the folder, so this kind takes every name that no other kind takes.
-"""
+"""Model folders of headstart as sources, named by their path, so that this kind takes every other name."""
 
 from __future__ import annotations
 

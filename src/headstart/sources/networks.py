@@ -1,7 +1,4 @@
-"""Networks defined by a `NetworkSpec` as sources, and the input that suits a dataset.
-
-Shared by every kind of source whose layers headstart builds itself.
-"""
+"""Networks defined by a `NetworkSpec` as sources, and the input that suits a dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from headstart.records import InputSpec, NetworkSpec, Source, Weights
 
 __all__ = ["fingerprint", "native_input", "network_body", "spec_source"]
 
-_LARGEST_PX = 64  # side of what raw pixels of photos are squished to
+_LARGEST_PX = 64  # side that photos are squished to for raw pixels
 
 
 def native_input(dataset: Dataset, policy: str = "squish") -> InputSpec:
@@ -36,10 +33,9 @@ def fingerprint(graph: bytes) -> str:
 def spec_source(
     name: str, spec: NetworkSpec, graph: onnx.ModelProto, weights: Weights | None = None
 ) -> Source:
-    """A network as a source, read by default where its last layer reads.
+    """A network as a source, read by default at its last layer but one.
 
-    ``graph`` is the same network, every layer's output named as the layer; with ``weights`` the source can be
-    fine-tuned.
+    ``graph`` is the same network, every layer's output named as the layer. With ``weights`` it can be fine-tuned.
     """
     content = graph.SerializeToString(deterministic=True)
     return Source(
@@ -54,7 +50,7 @@ def spec_source(
 
 
 def network_body(source: Source, layer: str) -> Any:
-    """The network up to a layer as a ``Body``; None for a source that does not hold its network."""
+    """The network up to a layer as a ``Body``; None for a source that does not contain its network."""
     if source.network is None:
         return None
     from headstart.networks.engines.torch_finetune import spec_body

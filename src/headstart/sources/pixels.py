@@ -1,7 +1,4 @@
-"""The source ``pixels``: no network, the prepared pixels themselves.
-
-It is the control that every transfer has to beat.
-"""
+"""The source ``pixels``: the prepared pixels themselves, the control that transfer has to beat."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ __all__ = ["PIXELS", "pixel_source"]
 
 
 def pixel_source(spec: InputSpec) -> Source:
-    """Pixels prepared to this size, scaling and policy, as a source with the one layer ``values``."""
+    """Pixels prepared to this size, scaling and policy, as a source with one layer, ``values``."""
     builder = build.GraphBuilder(input_spec=spec)
     builder.add("Identity", layers.normalise(builder, spec), name="values")
     content = builder.model(["values"]).SerializeToString(deterministic=True)

@@ -1,7 +1,4 @@
-"""Sources ``random:NETWORK`` and ``random:PATH``: a network with random weights, frozen.
-
-It shows what the layers are worth without what was learned.
-"""
+"""Sources ``random:NETWORK`` and ``random:PATH``: a frozen network with random weights, as a control."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The kinds of sources and a source by its name.
-
-One file per kind and one line here; help texts, errors and ``sources list`` read the registry.
-"""
+"""The kinds of sources, and a source by its name. Help texts, errors and ``sources list`` read the registry."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ def kind_of(source: Source) -> SourceKind:
 
 
 def kind_named(name: str) -> SourceKind:
-    """The kind that a source of this name is of: the one with the longest prefix that matches."""
+    """The kind with the longest prefix that matches a name."""
     return max((kind for kind in KINDS.values() if kind.matches(name)), key=lambda kind: len(kind.prefix))
 
 
@@ -64,7 +61,7 @@ def open_source(
         ``timm:local-dir:PATH``, ``pixels``, ``random:NETWORK`` (NETWORK as in ``train --network``, or
         ``timm:NAME``) or ``random:PATH`` (the network of a model folder with random weights).
     dataset : Dataset, optional
-        Decides the input size of sources that have none of their own. Default: the digits.
+        Decides the input size of sources without a fixed size. Default: the bundled digits.
     seed : int, default=0
         Draws random weights.
     size_px : int, optional
@@ -87,7 +84,7 @@ def open_source(
     SettingError
         If a size is given for a source whose size is fixed.
     ModelError
-        If it is a folder and not a model.
+        If it is a folder but not a model.
 
     Examples
     --------
@@ -113,9 +110,9 @@ def open_source(
 
 
 def find_sources(pattern: str) -> list[str]:
-    """Names ``timm:NAME.TAG`` of timm's networks with weights that match a shell pattern.
+    """Names ``timm:NAME.TAG`` of timm's pretrained networks that match a shell pattern.
 
-    A plain word is searched for anywhere in the name; ``timm:`` in front is ignored.
+    A plain word is searched for anywhere in the name; a leading ``timm:`` is ignored.
     """
     found = pretrained_names(pattern.removeprefix(TIMM.prefix))
     if not found:

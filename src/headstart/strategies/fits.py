@@ -116,7 +116,7 @@ class Reader:
         if self.pool.images.pixels is None or size > _VIEW_BYTES:
             for number in range(n_views):
                 view = AugmentedCopy(self.augmentation, self.seed, number)
-                self._kept[place, number + 1] = extract(self.pool, self.source, view=view, **where)
+                self._kept[place, number + 1] = extract(self.pool, self.source, copy=view, **where)
             return
         if spec not in self._viewed:
             self._viewed[spec] = self._all_views(prepare(self.pool, spec))

@@ -21,7 +21,7 @@ from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Calibration, Evaluation
 from headstart.heads.base import fit_temperature, softmax
 from headstart.networks.engines.registry import make_network
-from headstart.networks.training import Views, fit
+from headstart.networks.training import AugmentBatch, fit
 from headstart.records import Array, Codes, NetworkSpec, TrainSettings
 from headstart.system.progress import Progress
 
@@ -166,13 +166,13 @@ def cross_validated_training(
     for number, (learn, held) in enumerate(parts):
         progress.step("cross-validation", number, len(parts))
         network = make_network(spec, engine, settings.seed, device)
-        views = augmented_training(augmentation, settings.seed)
-        fit(network, images[learn], codes[learn], replace(settings, patience=0), views=views)
+        augmenting = augmented_training(augmentation, settings.seed)
+        fit(network, images[learn], codes[learn], replace(settings, patience=0), augment=augmenting)
         answers[held] = network.logits(images[held])
     return TrainingJudged(pool, cross_fitted(answers, codes, settings.seed, pool.together), "cross-validated")
 
 
-def augmented_training(augmentation: Augmentation | None, seed: int) -> Views | None:
+def augmented_training(augmentation: Augmentation | None, seed: int) -> AugmentBatch | None:
     """Another augmented copy of every image in every epoch, for `training.fit`; None without any."""
     if augmentation is None:
         return None

@@ -141,7 +141,7 @@ def training_rows(
     n_views = 0 if augmentation is None else augmentation.views
     views = [None, *(AugmentedCopy(augmentation, seed, number) for number in range(n_views) if augmentation)]
     rows = [
-        extract(dataset, source, layer=place[0], pooling=place[1], view=view, options=options)
+        extract(dataset, source, layer=place[0], pooling=place[1], copy=view, options=options)
         for view in views
     ]
     images = np.tile(np.arange(len(dataset)), len(views))

@@ -18,7 +18,7 @@ from headstart.networks.contract import Trainable
 from headstart.networks.engines.registry import make_network
 from headstart.networks.remarks import check_finite, training_remarks
 from headstart.networks.specs import architecture
-from headstart.networks.training import Held, OnStep, Views, fit
+from headstart.networks.training import AugmentBatch, OnStep, ValidationSet, fit
 from headstart.records import Codes, Epoch, Images, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
@@ -40,9 +40,9 @@ class Fit(Protocol):
         labels: Codes,
         settings: TrainSettings,
         *,
-        validation: Held | None,
+        validation: ValidationSet | None,
         on_step: OnStep,
-        views: Views | None,
+        augment: AugmentBatch | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
         """As `training.fit`, which it calls."""
         ...
@@ -117,7 +117,7 @@ def learn_network(
         settings,
         validation=held,
         on_step=_told(f"train {network}", progress),
-        views=augmented_training(augmentation, settings.seed),
+        augment=augmented_training(augmentation, settings.seed),
     )
     seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
     best = best_epoch(history, settings)
@@ -148,7 +148,7 @@ def _judged_network(
     """Answers about validation images: with patience about those that did not decide when to stop."""
     images, codes = prepare(judging, spec.input), judging.codes(model.classes)
     if settings.patience:
-        probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
+        probs = model.predict_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
     else:
         probs = cross_fitted(network.logits(images), codes, settings.seed, judging.together)
     return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")

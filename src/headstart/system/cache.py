@@ -124,9 +124,9 @@ class _MemoryDraft:
 class FolderCache:
     """A folder of ``KEY.npy`` arrays, each with a ``KEY.json`` that describes it.
 
-    After a write, the least recently used arrays are removed until the rest fits into ``limit_bytes``. An array
-    gets its name only when it is complete, so any number of processes may read and write the same folder. An
-    array that cannot be read counts as absent.
+    After a write, the least recently used arrays are removed until the rest fits into ``limit_bytes``. An
+    array gets its name only when it is complete, so any number of processes may read and write the same
+    folder. An array that cannot be read counts as absent.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

@@ -21,8 +21,8 @@ def answers(
 ) -> Iterator[Exception | None]:
     """Make small requests in parallel and yield for each, in order, None if it was answered, else its error.
 
-    All together have ``within_s`` seconds; a request that takes longer yields TimeoutError and stays behind in a
-    daemon thread, so it must have a limit of its own.
+    All together have ``within_s`` seconds; a request that takes longer yields TimeoutError and stays behind
+    in a daemon thread, so it must have a limit of its own.
 
     >>> list(answers([lambda: "here", lambda: 1 / 0]))
     [None, ZeroDivisionError('division by zero')]

@@ -50,8 +50,8 @@ def atomic_folder(
 ) -> Iterator[Path]:
     """Yield a temporary folder to write into, and move it to ``path`` when everything is written.
 
-    An older folder at ``path`` is replaced if it holds the file ``marker`` and otherwise only files of the new
-    folder or of ``may_hold`` (files that a new result may lack); if not, SettingError.
+    An older folder at ``path`` is replaced if it holds the file ``marker`` and otherwise only files of the
+    new folder or of ``may_hold`` (files that a new result may lack); if not, SettingError.
     """
     check_place(path, marker=marker)
     target = Path(path).absolute()  # "." has no name to derive a temporary one from

@@ -1,6 +1,6 @@
 """Exclusive locks on files; the system releases them when the file is closed or its process ends.
 
-A lock is advisory: it keeps out whoever locks the same file, in this process or another, but no plain write.
+The locks are advisory: they exclude only other attempts to lock the same file, in any process.
 """
 
 from __future__ import annotations

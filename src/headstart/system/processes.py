@@ -22,9 +22,10 @@ _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
 def run_in_process(function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
     """Start a call in another process, and return a function that waits for its value or raises its error.
 
-    The function and its arguments are copied; two calls run at a time, in order. Each has one BLAS thread: small
-    products gain nothing from a second one, and two processes that both use all cores slow each other down. On
-    a machine with one core the call runs here, when its value is requested. HeadstartError if the process died.
+    The function and its arguments are copied; two calls run at a time, in order. Each has one BLAS thread:
+    small products gain nothing from a second one, and two processes that both use all cores slow each other
+    down. On a machine with one core the call runs here, when its value is requested. HeadstartError if the
+    process died.
 
     >>> wait = run_in_process(max, 3, 5)
     >>> wait()

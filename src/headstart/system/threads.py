@@ -17,9 +17,9 @@ def threads_for(n_values: int) -> Iterator[None]:
     """Limit BLAS to one thread for matrices of fewer than 4 million values, and SciPy's BLAS always.
 
     BLAS threads wait for each other in a busy loop, so next to another busy process a fit of thousands of
-    small products takes ten times as long on two threads as on one (measured 2026-11-20: 1,258 x 512 features,
-    linear head, 7.3 s against 0.6 s). SciPy has a BLAS of its own, used here for small matrices only; its
-    waiting threads would take a core from NumPy's.
+    small products takes ten times as long on two threads as on one (measured 2026-11-20: 1,258 x 512
+    features, linear head, 7.3 s against 0.6 s). SciPy has a BLAS of its own, used here for small matrices
+    only; its waiting threads would take a core from NumPy's.
     """
     limited = _controller() if n_values < _WORTH_SHARING else _scipy_controller()
     with limited.limit(limits=1, user_api="blas"):

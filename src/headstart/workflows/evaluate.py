@@ -24,7 +24,7 @@ from headstart.evaluation.detection import detection
 from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Detection, Evaluated, Score
 from headstart.models.model import Model
-from headstart.records import Answered
+from headstart.records import Prediction
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["run_evaluation"]
@@ -97,7 +97,7 @@ def run_evaluation(
     """
     part = _chosen(model, dataset, split, progress)
     learned = part.learned
-    predicted = model.answer(part.dataset, runtime_name=runtime, progress=progress)
+    predicted = model.prediction(part.dataset, runtime_name=runtime, progress=progress)
     codes, groups = part.dataset.codes(model.classes), part.dataset.groups
     scored = learned if learned.all() else ~learned
     together, copies = _clusters(part.dataset)
@@ -287,16 +287,21 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
     return remarks
 
 
-def _some(predicted: Answered, mask: NDArray[np.bool_]) -> Answered:
+def _some(predicted: Prediction, mask: NDArray[np.bool_]) -> Prediction:
     """The predictions for some of the images."""
     novelty = None if predicted.novelty is None else predicted.novelty[mask]
-    return Answered(predicted.probabilities[mask], novelty)
+    return Prediction(predicted.probabilities[mask], novelty)
 
 
 def _detected(
-    model: Model, novel: Dataset, known: Answered, together: NDArray[np.intp] | None, title: str, runtime: str
+    model: Model,
+    novel: Dataset,
+    known: Prediction,
+    together: NDArray[np.intp] | None,
+    title: str,
+    runtime: str,
 ) -> Detection:
-    unknown = model.answer(novel, runtime_name=runtime)
+    unknown = model.prediction(novel, runtime_name=runtime)
     return detection(
         f"{title}, {novel.name} novel",
         known,

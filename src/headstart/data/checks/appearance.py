@@ -82,11 +82,11 @@ def _describe(thumbs: Images, tiny: NDArray[np.bool_]) -> Descriptors:
 class Matcher:
     """Finds of which known image an image is a copy.
 
-    The similarity of a copy is at least the larger of the two `LIMITS`. Images that share a frame, a letterbox
-    or a form are similar without being copies, so 1 - similarity must also be at most half of what it is between
-    the original and its sixth nearest neighbour among the known images. Photos may be slightly cropped: the image
-    is shifted and stretched by about a pixel of the thumbnail to fit the five most similar ones.
-    Time O(n_images * n_known); memory O(n_known).
+    The similarity of a copy is at least the larger of the two `LIMITS`. Images that share a frame, a
+    letterbox or a form are similar without being copies, so 1 - similarity must also be at most half of what
+    it is between the original and its sixth nearest neighbour among the known images. Photos may be slightly
+    cropped: the image is shifted and stretched by about a pixel of the thumbnail to fit the five most similar
+    ones. Time O(n_images * n_known); memory O(n_known).
     """
 
     def __init__(self, known: Descriptors) -> None:

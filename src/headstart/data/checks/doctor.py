@@ -36,8 +36,8 @@ OnImage = Callable[[int, int], None]
 class Pair:
     """Two images that are the same, ``exact``, or nearly, ``near``; similarity at most 1.
 
-    ``first`` and ``second`` are paths, or ``image 17`` for position 17 of an array; ``places`` are their positions
-    in the dataset.
+    ``first`` and ``second`` are paths, or ``image 17`` for position 17 of an array; ``places`` are their
+    positions in the dataset.
     """
 
     first: str
@@ -68,10 +68,10 @@ class Sizes:
 class Checkup:
     """The result of `examine`.
 
-    ``counts`` are by split, or ``all``, then by class. ``sizes_px`` is None, and ``modes`` and ``formats`` are empty,
-    if files were not opened. ``imbalance`` is the number of images of the largest class over that of the smallest
-    non-empty one, in the training split if there is one. ``polarity`` counts the grey images examined. ``remarks``
-    are sentences, the most serious first.
+    ``counts`` are by split, or ``all``, then by class. ``sizes_px`` is None, and ``modes`` and ``formats``
+    are empty, if files were not opened. ``imbalance`` is the number of images of the largest class over that
+    of the smallest non-empty one, in the training split if there is one. ``polarity`` counts the grey images
+    examined. ``remarks`` are sentences, the most serious first.
     """
 
     dataset: str
@@ -91,9 +91,9 @@ class Checkup:
 def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = None) -> Checkup:
     """Find what is wrong with a dataset, all splits at once.
 
-    With ``near``, every image is decoded (in threads, JPEG at a reduced scale), for near duplicates, sizes, modes
-    and polarity: O(n_images ** 2) in matrix products; MissingDataError or BrokenDataError if a file cannot be
-    read. Without it no file is opened. ``on_image`` gets the numbers of images done and of all.
+    With ``near``, every image is decoded (in threads, JPEG at a reduced scale), for near duplicates, sizes,
+    modes and polarity: O(n_images ** 2) in matrix products; MissingDataError or BrokenDataError if a file
+    cannot be read. Without it no file is opened. ``on_image`` gets the numbers of images done and of all.
 
     >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
     >>> pixels[12] = pixels[3]

@@ -52,13 +52,14 @@ def exact_pairs(digests: Sequence[Hashable]) -> list[tuple[int, int]]:
 def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
     """Find copies that differ in size, brightness, crop and compression; returns two positions and a similarity.
 
-    Photos are also found if mirrored, rotated by right angles or without colour. Drawings and ``tiny`` images are
-    not, since a mirrored letter is another letter; they must be more similar, and may not be cropped. Of n
-    copies of one image, n - 1 pairs are returned, those with the first of them if similar enough.
+    Photos are also found if mirrored, rotated by right angles or without colour. Drawings and ``tiny`` images
+    are not, since a mirrored letter is another letter; they must be more similar, and may not be cropped. Of
+    n copies of one image, n - 1 pairs are returned, those with the first of them if similar enough.
 
-    ``thumbs`` are (n_images, THUMB_PX, THUMB_PX, 3). Images whose layouts correlate are compared in detail: one is
-    fitted to the other by brightness and a shift and stretch of about a pixel of the thumbnail, and the
-    correlation with the fit is the similarity. Time O(n_images ** 2), in matrix products; memory O(n_images).
+    ``thumbs`` are (n_images, THUMB_PX, THUMB_PX, 3). Images whose layouts correlate are compared in detail:
+    one is fitted to the other by brightness and a shift and stretch of about a pixel of the thumbnail, and
+    the correlation with the fit is the similarity. Time O(n_images ** 2), in matrix products; memory
+    O(n_images).
 
     >>> photos = np.random.default_rng(0).integers(0, 200, (3, 32, 32, 3)).astype(np.uint8)
     >>> brighter = np.concatenate([photos, photos[1:2] + 20])
@@ -216,8 +217,8 @@ def _as_grey(images: Images, which: NDArray[np.bool_]) -> Array:
 def _detail_similarity(first: Images, second: Images, rigid: NDArray[np.bool_]) -> Array:
     """Correlate the second images with the first ones fitted to them.
 
-    To first order a shift or stretch adds to an image its gradient, or its gradient times the position: the best
-    fit is a linear regression on these, with all channels together.
+    To first order a shift or stretch adds to an image its gradient, or its gradient times the position: the
+    best fit is a linear regression on these, with all channels together.
     """
     without = (np.ptp(first, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE) | (
         np.ptp(second, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE

@@ -1,6 +1,7 @@
 """A test set held out of a dataset without one: drawn once, stratified, copies and groups on one side.
 
-It is apart from `splits`, which knows labels and groups only: here copies, and what the source has seen, count.
+It is apart from `splits`, which knows labels and groups only: here copies, and what the source has seen,
+count.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _NEARLY_ALL = 0.95
 def hold_out(dataset: Dataset, share: float | None, seed: int = 0, seen: Seen | None = None) -> Dataset:
     """Hold out a share (0 - 1) of the training images as the split ``test``; ``holdout`` records the draw.
 
-    A share of None changes nothing. Images that the source learned from or was validated on (``seen``) cannot be
-    held out: they would not be new to the model. Near copies are searched for among up to 10,000 images, which
-    decodes every file and takes O(n_images ** 2). DataError if there is a test split already, or a class cannot
-    be split.
+    A share of None changes nothing. Images that the source learned from or was validated on (``seen``) cannot
+    be held out: they would not be new to the model. Near copies are searched for among up to 10,000 images,
+    which decodes every file and takes O(n_images ** 2). DataError if there is a test split already, or a
+    class cannot be split.
     """
     if share is None:
         return dataset

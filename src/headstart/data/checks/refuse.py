@@ -34,8 +34,9 @@ def checked(dataset: Dataset, *, allow_leaks: bool = False) -> tuple[Dataset, Ch
 def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
     """Examine a dataset; DataError if no score on it could be valid.
 
-    That is: a class has fewer than two training images, splits have different classes, or, unless ``allow_leaks``,
-    an image or a group is in two splits. ``near`` also searches for near copies, which decodes every image.
+    That is: a class has fewer than two training images, splits have different classes, or, unless
+    ``allow_leaks``, an image or a group is in two splits. ``near`` also searches for near copies, which
+    decodes every image.
     """
     found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()

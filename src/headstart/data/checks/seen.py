@@ -40,8 +40,8 @@ OnImage = Callable[[int, int], None]
 class Recognised:
     """The role of each image for a model: ``roles`` are positions in `ROLES`, (n_images,).
 
-    ``near`` marks those recognised by their looks, not by bytes or pixels. ``places`` are the positions in the
-    model's record, the same for copies of one image, -1 where an image is new.
+    ``near`` marks those recognised by their looks, not by bytes or pixels. ``places`` are the positions in
+    the model's record, the same for copies of one image, -1 where an image is new.
     """
 
     roles: NDArray[np.uint8]
@@ -69,9 +69,9 @@ class _Preview:
 def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) -> Seen:
     """Record images by role, after what the source has seen (``before``, see `inherited`).
 
-    All images get digests; 20,000 at most, evenly spread, get descriptors. These are decoded once more, JPEG at a
-    reduced scale, in threads: about 1 ms per photo. A file that is missing or has changed since is recorded by
-    its digest alone.
+    All images get digests; 20,000 at most, evenly spread, get descriptors. These are decoded once more, JPEG
+    at a reduced scale, in threads: about 1 ms per photo. A file that is missing or has changed since is
+    recorded by its digest alone.
     """
     found = _joined([_recorded(ROLES.index(name), images, _share(parts, images)) for name, images in parts])
     if before is None:
@@ -93,8 +93,8 @@ def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -
     """Find the role that each image had for a model.
 
     Files whose bytes were seen are not opened. The others are decoded, compared by their pixels, and then by
-    `appearance.Matcher`: time O(n_images * n_described) in matrix products, constant memory. ``on_image`` gets the
-    numbers of images done and of all that are decoded.
+    `appearance.Matcher`: time O(n_images * n_described) in matrix products, constant memory. ``on_image``
+    gets the numbers of images done and of all that are decoded.
     """
     index = _Index(seen)
     known = index.places(_digests(images))
@@ -244,10 +244,7 @@ def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
     def read(place: int) -> tuple[bytes, Images, bool]:
         try:
             header, pixels = images.preview(place, THUMB_PX)
-        except (
-            MissingDataError,
-            BrokenDataError,
-        ):  # its digest is known, and the training must not fail here
+        except (MissingDataError, BrokenDataError):  # training must not fail here
             return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
         tiny = max(header.width_px, header.height_px) <= _TINY_PX
         return _content(pixels), squished(pixels, THUMB_PX), tiny

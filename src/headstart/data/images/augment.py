@@ -99,8 +99,8 @@ class Augmentation:
 def parse_augmentation(text: str, views: int = 3) -> Augmentation:
     """Parse ``"shear=0.2,zoom=0.2"``, the name of a preset, or a preset with changes: ``"photo,flip=0"``.
 
-    If a name is given twice, the last strength counts; strength 0 switches an operation off. SettingError lists
-    all faults.
+    If a name is given twice, the last strength counts; strength 0 switches an operation off. SettingError
+    lists all faults.
 
     >>> parse_augmentation("textbook,flip=0").operations
     (('shear', 0.2), ('zoom', 0.2))
@@ -156,10 +156,10 @@ def augment(
 
     Mirroring, zoom, shear and rotation about the centre, shift and elastic displacement are composed into one
     map, so pixels are interpolated once: bilinear, with the border repeated outside. Stroke (grey dilation or
-    erosion by a cross), blur and brightness follow. On two cores 1,000 photos of 224 x 224 take about 2 s; 1,000
-    images of 28 x 28 take 0.1 s, or 0.3 s with blur. Keras's ``ImageDataGenerator`` takes ``shear_range`` in
-    degrees, where 0.2 is hardly visible; here shear is the tangent. Its ``zoom_range`` draws both sides
-    independently; here they are equal.
+    erosion by a cross), blur and brightness follow. On two cores 1,000 photos of 224 x 224 take about 2 s;
+    1,000 images of 28 x 28 take 0.1 s, or 0.3 s with blur. Keras's ``ImageDataGenerator`` takes
+    ``shear_range`` in degrees, where 0.2 is hardly visible; here shear is the tangent. Its ``zoom_range``
+    draws both sides independently; here they are equal.
 
     >>> mirror = parse_augmentation("flip=1")
     >>> augment(np.array([[[[1], [2]]]], np.uint8), mirror, seed=0, indices=[0], view=0).ravel().tolist()

@@ -55,7 +55,8 @@ def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
 def fault_in(data: bytes) -> str | None:
     """Why an image cannot be decoded, or None.
 
-    Reads every byte as `decode_bytes` does, but decodes JPEG at a reduced scale, which is several times faster.
+    Reads every byte as `decode_bytes` does, but decodes JPEG at a reduced scale, which is several times
+    faster.
     """
     return _decoded(data, fast=True)[1]
 

@@ -42,10 +42,10 @@ def ink(images: Images, height: int, width: int) -> Images:
     centre of mass is at the middle of pixel 14 of 28, as in MNIST.
 
     The light is divided out (a cubic fitted to the bright blocks of the page, then a morphological closing).
-    Marks that are faint, far from strokes or isolated are dropped, and the rest is cropped and resampled with a
-    triangle filter, antialiased when it shrinks; a drawing that is not shrunk moves by whole pixels. Each image
-    is processed by itself, so a batch gives the same pixels. On two shared cores: 11 to 24 ms for a photo, 0.2 to
-    0.9 ms for 28 x 28.
+    Marks that are faint, far from strokes or isolated are dropped, and the rest is cropped and resampled with
+    a triangle filter, antialiased when it shrinks; a drawing that is not shrunk moves by whole pixels. Each
+    image is processed by itself, so a batch gives the same pixels. On two shared cores: 11 to 24 ms for a
+    photo, 0.2 to 0.9 ms for 28 x 28.
 
     >>> page = np.full((1, 90, 60, 1), 255, np.uint8)
     >>> page[0, 40:60, 10:13] = 0
@@ -81,8 +81,8 @@ def _grey(images: Images) -> Array:
 def _dark_ink(grey: Array) -> Array:
     """Invert the pages whose ink is light.
 
-    Ink is rare, and paper is at the border: relative to their neighbourhood, pixel values are skewed towards the
-    ink, and the values of the border away from it.
+    Ink is rare, and paper is at the border: relative to their neighbourhood, pixel values are skewed towards
+    the ink, and the values of the border away from it.
     """
     rest = grey - _pool_mean(grey, _odd(min(grey.shape[1:]) / 3))
     spread = np.sqrt(_mean(rest**2)) + _EPS

@@ -42,11 +42,11 @@ def decode(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
 def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """Bring one image (height, width[, 1 or 3]) to the size and channels that a network takes.
 
-    Policies: ``squish`` resizes both sides independently; ``crop`` takes ``crop_share`` of the largest centred
-    part with the right aspect ratio; ``letterbox`` keeps the aspect ratio and pads with the median colour of the
-    border; ``ink`` frames a drawing like MNIST's digits, see `images.ink`. Resizing is Pillow's bilinear or
-    bicubic filter, antialiased when it shrinks. Colour becomes grey by ITU-R BT.601:
-    (19595 R + 38470 G + 7471 B + 32768) / 65536.
+    Policies: ``squish`` resizes both sides independently; ``crop`` takes ``crop_share`` of the largest
+    centred part with the right aspect ratio; ``letterbox`` keeps the aspect ratio and pads with the median
+    colour of the border; ``ink`` frames a drawing like MNIST's digits, see `images.ink`. Resizing is Pillow's
+    bilinear or bicubic filter, antialiased when it shrinks. Colour becomes grey by ITU-R BT.601: (19595 R +
+    38470 G + 7471 B + 32768) / 65536.
 
     >>> fit(np.full((10, 20), 7, np.uint8), InputSpec(4, 4, 3)).shape
     (4, 4, 3)

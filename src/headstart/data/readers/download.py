@@ -57,8 +57,8 @@ def find(places: Sequence[str]) -> Path | None:
 def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
     """Download a file into the cache from the first URL that works, and verify its MD5.
 
-    MissingDataError unless ``download``; FetchError if no URL works or the MD5 differs. ``dataset`` is for the
-    messages.
+    MissingDataError unless ``download``; FetchError if no URL works or the MD5 differs. ``dataset`` is for
+    the messages.
     """
     if not download:
         raise MissingDataError(
@@ -70,7 +70,7 @@ def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
     target = cache_folder() / remote.place
     reason: str = "no address is known"
     cause: Exception | None = None
-    for url, fault in zip(remote.urls, answers([partial(_ask, url) for url in remote.urls]), strict=True):
+    for url, fault in zip(remote.urls, answers([partial(_probe, url) for url in remote.urls]), strict=True):
         if fault is not None:
             reason, cause = type(fault).__name__, fault
             continue
@@ -91,7 +91,7 @@ def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
     ) from cause
 
 
-def _ask(url: str) -> None:
+def _probe(url: str) -> None:
     """Make a small request: raises if there is no answer, accepts any answer."""
     import requests
 

@@ -39,9 +39,9 @@ class ImageFile:
 def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     """Read a folder with one folder per class, directly or under train, val and test.
 
-    Class folders are searched to any depth, hidden files are ignored. Broken files are listed in ``skipped``, or
-    an error if ``strict``. DataError if there are no class folders, if one has no readable image, or if folders
-    for splits are next to others. Files are read in threads; the order is that of their names.
+    Class folders are searched to any depth, hidden files are ignored. Broken files are listed in ``skipped``,
+    or an error if ``strict``. DataError if there are no class folders, if one has no readable image, or if
+    folders for splits are next to others. Files are read in threads; the order is that of their names.
     """
     children = _folders(folder)
     split_folders = [child for child in children if split_name(child.name) and _folders(child)]
@@ -79,8 +79,9 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
 def read_table(table: Path, *, strict: bool = False) -> Dataset:
     """Read a CSV (UTF-8) or Parquet table with the columns path and label, and split and group if there are any.
 
-    Paths are relative to the table; ``writer`` is a synonym of ``group``, other columns are ignored. DataError
-    if a column or a cell is missing; MissingDataError if files are missing: the first is named, all are counted.
+    Paths are relative to the table; ``writer`` is a synonym of ``group``, other columns are ignored.
+    DataError if a column or a cell is missing; MissingDataError if files are missing: the first is named, all
+    are counted.
     """
     read = _parquet_columns if table.suffix.lower() == ".parquet" else _csv_columns
     columns, numbers = read(table)

@@ -65,8 +65,8 @@ def read_omniglot(name: str, splits: Sequence[str], download: bool) -> Dataset:
 def read_omniglot_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
     """Read the 480 bundled Greek letters, (105, 105, 1), black on white: 20 drawings each.
 
-    Classes ``alpha`` to ``omega``; groups ``drawer 01`` to ``drawer 20``. The first five drawers are ``train``, the
-    others ``test``. ``splits`` and ``download`` are ignored.
+    Classes ``alpha`` to ``omega``; groups ``drawer 01`` to ``drawer 20``. The first five drawers are
+    ``train``, the others ``test``. ``splits`` and ``download`` are ignored.
     """
     from PIL import Image
 

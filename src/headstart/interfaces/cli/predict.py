@@ -111,19 +111,19 @@ def predict(
 
 def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: str, json: bool) -> None:
     """Predictions as rows of a file, or of stdout; status 1 if an image could not be read."""
-    from headstart.models.predict_csv import Asked, check_file, predict_to_file, predict_to_stream
+    from headstart.models.predict_csv import PredictRequest, check_file, predict_to_file, predict_to_stream
     from headstart.system.progress import terminal_progress
 
-    asked = Asked(model, tuple(images), top, runtime)
+    request = PredictRequest(model, tuple(images), top, runtime)
     if csv != "-":
         check_file(csv)
     elif json:
         raise SettingError("--json and --csv - both write to stdout, expected one of them; leave one out")
     with terminal_progress() as progress:
         if csv == "-":
-            done = predict_to_stream(asked, sys.stdout.buffer, progress)
+            done = predict_to_stream(request, sys.stdout.buffer, progress)
         else:
-            done = predict_to_file(asked, csv, progress)
+            done = predict_to_file(request, csv, progress)
     if json:
         print_json(done)
     elif csv != "-":

@@ -1,11 +1,11 @@
-// Name what is in pictures with onnxruntime-web: the same WebAssembly that runs in a browser.
+// Predict the class of images with onnxruntime-web: the same WebAssembly that runs in a browser.
 //
 //   npm install
-//   node predict.mjs picture.png ...
-//   node predict.mjs --model other.onnx picture.png ...
-//   node predict.mjs --check            the pictures beside this file answer as they should
+//   node predict.mjs image.png ...
+//   node predict.mjs --model other.onnx image.png ...
+//   node predict.mjs --check            compare the predictions for the check images with the expected ones
 //
-// In a browser: draw the picture on a canvas, pass getImageData(...) to withoutAlpha, the rest is the same.
+// In a browser: draw the image on a canvas and pass getImageData(...) to withoutAlpha; the rest is the same.
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -16,7 +16,7 @@ import { PNG } from "pngjs";
 const here = dirname(fileURLToPath(import.meta.url));
 ort.env.wasm.numThreads = 1;
 
-/** Red, green, blue of a picture whose transparent parts lie on white. */
+/** Red, green, blue of an image, with its transparent parts on white. */
 export function withoutAlpha({ data, width, height }) {
   const rgb = new Uint8Array(width * height * 3);
   for (let from = 0, to = 0; from < data.length; from += 4) {
@@ -46,7 +46,7 @@ export async function answer(session, classes, image) {
 
 async function main(words) {
   const options = { model: join(here, "model.onnx"), classes: join(here, "model.json"), json: false };
-  const pictures = [];
+  const images = [];
   let check = false;
   while (words.length) {
     const word = words.shift();
@@ -54,23 +54,23 @@ async function main(words) {
     else if (word === "--classes") options.classes = words.shift();
     else if (word === "--json") options.json = true;
     else if (word === "--check") check = true;
-    else pictures.push(word);
+    else images.push(word);
   }
   const { classes } = JSON.parse(readFileSync(options.classes, "utf8"));
   const session = await ort.InferenceSession.create(readFileSync(options.model));
   if (check) {
-    const told = JSON.parse(readFileSync(join(here, "check.json"), "utf8"));
-    for (const one of told.pictures) {
+    const expected = JSON.parse(readFileSync(join(here, "check.json"), "utf8"));
+    for (const one of expected.pictures) {
       const found = await answer(session, classes, pixels(join(here, one.file)));
       const off = Math.max(...found.probabilities.map((value, at) => Math.abs(value - one.probabilities[at])));
-      if (found.name !== one.name || !(off <= told.largest_difference)) {
-        console.error(`${one.file}: ${found.name}, need ${one.name} (probabilities off by ${off})`);
+      if (found.name !== one.name || !(off <= expected.largest_difference)) {
+        console.error(`${one.file}: ${found.name}, expected ${one.name} (probabilities off by ${off})`);
         process.exit(1);
       }
     }
-    console.log(`${told.pictures.length} pictures answer as they should`);
+    console.log(`${expected.pictures.length} images are predicted as expected`);
   }
-  for (const file of pictures) {
+  for (const file of images) {
     const found = await answer(session, classes, pixels(file));
     if (options.json) console.log(JSON.stringify({ file, ...found }));
     else console.log(`${file}\t${found.name}\t${Math.max(...found.probabilities).toFixed(3)}`);

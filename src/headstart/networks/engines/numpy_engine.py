@@ -1,8 +1,6 @@
-"""The NumPy engine: the from-scratch network behind the Network protocol.
+"""The NumPy engine: the network written from scratch, behind the protocol `TrainableNetwork`.
 
-In: specs, uint8 batches. Out: losses, logits, weights in the canonical layout.
-Must not import another engine. Called by registry; torch_engine takes its first weights from here,
-so that the same seed starts both engines at the same place.
+The torch engine takes its initial weights from here, so that the same seed starts both engines equally.
 """
 
 from __future__ import annotations
@@ -24,19 +22,11 @@ __all__ = ["ScratchNetwork", "initial_weights", "make_optimizer"]
 
 _EVALUATION_BATCH = 512
 _AXES = {1: ((0,), (0,)), 2: ((1, 0), (1, 0)), 4: ((3, 2, 0, 1), (2, 3, 1, 0))}
-"""By rank, the order of axes that leads to the canonical layout, and the one that leads back."""
+"""By rank, the order of axes that gives the canonical layout, and its inverse."""
 
 
 class ScratchNetwork:
-    """A network trained by NumPy, in float32.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What to build.
-    seed : int, default=0
-        Draws the weights (He et al. 2015) and the dropout masks.
-    """
+    """A network trained by NumPy, in float32. ``seed`` draws the weights (He et al. 2015) and the dropout masks."""
 
     engine = "scratch"
 
@@ -52,7 +42,7 @@ class ScratchNetwork:
         self._shift = (-np.asarray(spec.input.mean, np.float32) / std).astype(np.float32)
 
     def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
-        """Make the optimizer for the layers that are not frozen; ``n_steps`` does not matter here."""
+        """Make the optimizer for the layers that are not frozen; ``n_steps`` is not used here."""
         _check(settings)
         values, grads = self._network.trainable_values, self._network.trainable_grads
         decay = np.where(self._network.trainable_matrices, settings.weight_decay, 0.0).astype(np.float32)
@@ -62,7 +52,7 @@ class ScratchNetwork:
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
+        """One step on a batch; returns each image's loss in nats and whether it was right, before the step."""
         assert self._optimizer is not None, "start() comes before train_step()"
         return self._network.train_step(
             self._pixels(images),
@@ -92,7 +82,7 @@ class ScratchNetwork:
         }
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a state, to the bit."""
+        """Continue from a state, to the bit."""
         assert self._optimizer is not None, "start() comes before load_state()"
         self._network.trainable_values[:] = state["values"]
         self._optimizer.n_steps = int(state["n_steps"])
@@ -109,17 +99,17 @@ class ScratchNetwork:
         return images * self._scale + self._shift
 
     def freeze(self, through: str) -> None:
-        """Stop learning in every layer up to and including ``through``."""
+        """Freeze every layer up to and including ``through``."""
         check_freezable(self.spec, through)
         self._network.freeze(through)
-        self._optimizer = None  # it was made for other layers
+        self._optimizer = None  # made for other layers
 
     def replace_head(self, n_classes: int, seed: int) -> None:
-        """Put a new last dense layer, freshly drawn, in place of the old one."""
+        """Replace the last dense layer by a new one with random weights."""
         self.spec, self._optimizer = with_classes(self.spec, n_classes), None
         last = self.spec.layers[-1].name
         self._network.replace_head(n_classes, np.random.default_rng([seed, 0]))
-        drawn = initial_weights(self.spec, seed)  # the draw of a whole new network, as every engine does it
+        drawn = initial_weights(self.spec, seed)  # drawn as for a new network, in every engine
         self.load_weights(
             {**self.weights(), **{name: drawn[name] for name in (f"{last}.weight", f"{last}.bias")}}
         )
@@ -129,29 +119,29 @@ class ScratchNetwork:
         return {name: _canonical(value) for name, value in self._network.parameters().items()}
 
     def load_weights(self, weights: Weights) -> None:
-        """Take weights in the canonical layout; names and shapes must match exactly."""
-        strange = [f"{name} {value.shape}" for name, value in weights.items() if value.ndim not in _AXES]
-        if strange:
+        """Set weights in the canonical layout; names and shapes must match exactly."""
+        unknown = [f"{name} {value.shape}" for name, value in weights.items() if value.ndim not in _AXES]
+        if unknown:
             raise ShapeError(
-                f"weights are {', '.join(strange)}, expected dense, convolution or bias in the canonical layout; "
+                f"weights are {', '.join(unknown)}, expected dense, convolution or bias in the canonical layout; "
                 f"take them from network {self.spec.name!r}"
             )
-        self._network.load_parameters({name: _own(value) for name, value in weights.items()})
+        self._network.load_parameters({name: _scratch_layout(value) for name, value in weights.items()})
 
 
 def _check(settings: TrainSettings) -> None:
-    """Refuse what only the engine torch can do."""
+    """Refuse settings that only the torch engine supports."""
     plain = TrainSettings()
     for name in ("mixup", "ema", "clip", "accumulate", "layer_decay", "gradual", "batch_norm"):
         if getattr(settings, name) != getattr(plain, name):
             raise SettingError(
-                f"{name} is {getattr(settings, name)!r}, which the engine scratch does not do, expected "
+                f"{name} is {getattr(settings, name)!r}, which the engine scratch does not support, expected "
                 f"{getattr(plain, name)!r}; leave it out, or train with the engine torch"
             )
 
 
 def _packed(rng: np.random.Generator) -> NDArray[np.uint64]:
-    """A generator's state as numbers of 64 bits."""
+    """A generator's state as 64-bit numbers."""
     found = rng.bit_generator.state
     wide = (found["state"]["state"], found["state"]["inc"])
     halves = [part for one in wide for part in (one >> 64, one & (2**64 - 1))]
@@ -159,7 +149,7 @@ def _packed(rng: np.random.Generator) -> NDArray[np.uint64]:
 
 
 def _unpack(rng: np.random.Generator, packed: NDArray[np.uint64]) -> None:
-    """The way back from `_packed`."""
+    """Inverse of `_packed`."""
     high, low, inc_high, inc_low, has, rest = (int(one) for one in packed)
     rng.bit_generator.state = {
         **rng.bit_generator.state,
@@ -172,27 +162,7 @@ def _unpack(rng: np.random.Generator, packed: NDArray[np.uint64]) -> None:
 def make_optimizer(
     settings: TrainSettings, values: Array, grads: Array, decay: float | Array = 0.0
 ) -> Optimizer:
-    """The optimizer that settings name, on flat vectors of weights and gradients.
-
-    Parameters
-    ----------
-    settings : TrainSettings
-        Which, and its options.
-    values, grads : ndarray of shape (n_weights,), float32
-        Changed in place, and read.
-    decay : float or ndarray of shape (n_weights,), default=0.0
-        Of all weights or of each.
-
-    Returns
-    -------
-    Optimizer
-        Its ``step`` takes the learning rate.
-
-    Raises
-    ------
-    SettingError
-        If the name is unknown.
-    """
+    """The optimizer of the settings on flat float32 vectors (n_weights,); ``decay`` is of all weights or of each."""
     if settings.optimizer in ("adam", "adamw"):
         decoupled = settings.optimizer == "adamw"
         return Adam(values, grads, weight_decay=decay, decoupled=decoupled)
@@ -205,22 +175,8 @@ def make_optimizer(
 
 
 def initial_weights(spec: NetworkSpec, seed: int) -> Weights:
-    """The weights a seed draws for a spec, the same for every engine.
+    """The weights that a seed draws for a spec, in the canonical layout, the same for every engine.
 
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What the layers are.
-    seed : int
-        At least 0.
-
-    Returns
-    -------
-    dict of str to ndarray, float32
-        In the canonical layout of ``records.Weights``.
-
-    References
-    ----------
     He, Zhang, Ren, Sun. Delving Deep into Rectifiers. ICCV 2015, arXiv:1502.01852.
     """
     norms = [layer for layer in spec.layers if layer.kind == "batchnorm2d"]
@@ -251,7 +207,7 @@ def _layer(layer: LayerSpec, rng: np.random.Generator) -> Layer:
         case kind:
             raise SettingError(
                 f"layer {layer.name!r} is of kind {kind!r}, expected conv2d, maxpool2d, relu, flatten, "
-                "dense or dropout; batchnorm2d is the engine torch's"
+                "dense or dropout; batchnorm2d requires the engine torch"
             )
 
 
@@ -260,10 +216,10 @@ def _padding(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def _canonical(value: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(in, out) to (out, in); (kh, kw, in, out) to (out, in, kh, kw); a bias as it is."""
+    """(in, out) to (out, in); (kh, kw, in, out) to (out, in, kh, kw); a bias unchanged."""
     return np.ascontiguousarray(value.transpose(_AXES[value.ndim][0]))
 
 
-def _own(value: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The way back from `_canonical`."""
+def _scratch_layout(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse of `_canonical`."""
     return np.ascontiguousarray(value.transpose(_AXES[value.ndim][1]))

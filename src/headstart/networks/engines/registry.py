@@ -1,7 +1,4 @@
-"""Engines by name: in comes a spec, out a trainable TrainableNetwork.
-
-Must not import an engine at the top: each brings its own heavy package. Called by controls and strategies.
-"""
+"""Engines by name. Each is imported on use, because it brings its own heavy package."""
 
 from __future__ import annotations
 
@@ -16,18 +13,18 @@ ENGINES = ("scratch", "torch")
 
 
 def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "auto") -> TrainableNetwork:
-    """Build a network in an engine, its weights drawn from a seed.
+    """Build a network in an engine, with random weights drawn from a seed.
 
     Parameters
     ----------
     spec : NetworkSpec
-        What to build.
+        The layers.
     engine : {'scratch', 'torch'}
-        NumPy, always there; or PyTorch, in the extra ``train``.
+        NumPy, always available; or PyTorch, in the extra ``train``.
     seed : int, default=0
         The same seed draws the same weights in both engines.
     device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
-        Where torch trains; NumPy knows the processor only.
+        Where torch trains; NumPy uses the CPU only.
 
     Returns
     -------

@@ -17,27 +17,7 @@ __all__ = ["STATISTICS", "chosen_device", "keep_freed_memory", "named_weights", 
 
 
 def chosen_device(name: str) -> torch.device:
-    """Where to learn: the fastest there is, or what is asked for.
-
-    Parameters
-    ----------
-    name : {'auto', 'cpu', 'cuda', 'mps'}
-        ``auto`` takes an accelerator that torch can use, else the processor.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    SettingError
-        If the name is unknown, or the machine has no such device.
-
-    Examples
-    --------
-    >>> chosen_device("cpu").type
-    'cpu'
-    """
+    """The device of this name, or SettingError; ``auto`` takes an accelerator that torch can use, else the CPU."""
     if name not in DEVICES:
         raise SettingError(
             f"device is {name!r}, expected one of {', '.join(DEVICES)}; {nearest(name, DEVICES)}"
@@ -47,24 +27,13 @@ def chosen_device(name: str) -> torch.device:
         return torch.device(next(one for one, found in there.items() if found))
     if not there[name]:
         raise SettingError(
-            f"device is {name!r}, which torch does not find here, expected one it does; use auto"
+            f"device is {name!r}, which torch does not find, expected an available device; use auto"
         )
     return torch.device(name)
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters, then statistics of batch-norm, by their names in the canonical layout.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Any.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The module's own, not copies.
-    """
+    """Parameters, then batch-norm statistics, by their names in the canonical layout; not copies."""
     found: dict[str, Tensor] = dict(module.named_parameters())
     for name, one in module.named_buffers():
         before, _, last = name.rpartition(".")
@@ -74,16 +43,16 @@ def named_weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def tensor(array: NDArray[Any]) -> Tensor:
-    """The array's memory as a tensor; a copy where it is read-only, of which torch would warn."""
+    """The array's memory as a tensor; a copy where it is read-only, because torch warns about those."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """bf16 pays only where the machine multiplies it faster than fp32.
+    """Whether to compute in bf16: only where the machine multiplies it faster than fp32.
 
-    Intel's processors do so in tiles (AMX) alone: without them, as under some hypervisors, a step of 16
-    photos takes MobileNetV1 0.95 s in bf16 and 0.67 s in fp32, and a thousand digits take `best` 0.50 s and
-    0.42 s (2 cores of a Xeon, 2026-11-28). AMD's vectors multiply twice as many bf16 as fp32.
+    Intel CPUs do so in tiles (AMX) only: without them, as under some hypervisors, a step of 16 photos takes
+    MobileNetV1 0.95 s in bf16 and 0.67 s in fp32, and a thousand digits take `best` 0.50 s and 0.42 s (2 cores of a
+    Xeon, 2026-11-28). AMD's vector units multiply twice as many bf16 as fp32 numbers.
     """
     if precision == "fp32":
         return False
@@ -99,10 +68,10 @@ _KEPT: list[bool] = []
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of handing them back to the kernel after every step.
+    """Make glibc keep freed blocks instead of returning them to the kernel after every step.
 
-    A step frees and asks again for tens of megabytes; each time the kernel must clear the pages.
-    Measured 2026-11-20 on 2 cores, CNN, batch 128, bf16: 13.0 ms per step without, 7.3 ms with.
+    A step frees and allocates tens of megabytes, and each time the kernel must clear the pages. Measured
+    2026-11-20 on 2 cores, CNN, batch 128, bf16: 13.0 ms per step without, 7.3 ms with.
     """
     if _KEPT or platform.libc_ver()[0] != "glibc":
         return

@@ -1,8 +1,4 @@
-"""The PyTorch engine: a NetworkSpec as a torch module behind the Network protocol.
-
-In: specs. Out: a network that trains as torch_training has it.
-Imported only when the engine 'torch' is asked for. Called by registry and opened.
-"""
+"""The PyTorch engine: a NetworkSpec as a torch module, behind the protocol `TrainableNetwork`."""
 
 from __future__ import annotations
 
@@ -24,17 +20,7 @@ __all__ = ["TorchNetwork", "spec_module", "spec_parts"]
 
 
 class TorchNetwork(TorchTraining):
-    """A network of ours trained by PyTorch.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What to build.
-    seed : int, default=0
-        Draws the weights: the same ones the scratch engine draws.
-    device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
-        Where it learns.
-    """
+    """A network built from a spec and trained by PyTorch; its initial weights are those of the scratch engine."""
 
     def __init__(self, spec: NetworkSpec, seed: int = 0, device: str = "auto") -> None:
         self.spec = spec
@@ -45,18 +31,18 @@ class TorchNetwork(TorchTraining):
         self.load_weights(initial_weights(spec, seed))
 
     def freeze(self, through: str) -> None:
-        """Stop learning in every layer up to and including ``through``."""
+        """Freeze every layer up to and including ``through``."""
         check_freezable(self.spec, through)
         self._frozen = self.spec.layer_names[: self.spec.layer_names.index(through) + 1]
         self.freeze_parts(sum(part in self._frozen for part in self.parts))
 
     def replace_head(self, n_classes: int, seed: int) -> None:
-        """Put a new last dense layer, freshly drawn, in place of the old one."""
+        """Replace the last dense layer by a new one with random weights."""
         last = self.spec.layers[-1].name
         body = {name: value for name, value in self.weights().items() if not name.startswith(f"{last}.")}
         self.spec = with_classes(self.spec, n_classes)
         module = spec_module(self.spec, self._dropout_rng)
-        self._take(module, spec_parts(self.spec, module))
+        self._set_module(module, spec_parts(self.spec, module))
         self.load_weights({**initial_weights(self.spec, seed), **body})
         if self._frozen:
             self.freeze(self._frozen[-1])
@@ -73,24 +59,11 @@ class TorchNetwork(TorchTraining):
 
 
 def spec_module(spec: NetworkSpec, dropout_rng: torch.Generator) -> nn.Sequential:
-    """The layers of a spec as a module, a child for each by its name; weights are not set yet.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What to build.
-    dropout_rng : torch.Generator
-        Draws the masks of dropout.
-
-    Returns
-    -------
-    nn.Sequential
-        From scaled pixels (n, channels, height, width) to the last layer's output.
-    """
+    """The layers of a spec as a module, one named child each; the weights are not set yet."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     height, width, channels = spec.input.shape
     before: tuple[int, ...] = (channels, height, width)
-    with torch.device("meta"):  # sizes only: the weights come from elsewhere
+    with torch.device("meta"):  # sizes only: the weights are set later
         for layer, shape in zip(spec.layers, layer_shapes(spec).values(), strict=True):
             layers[layer.name] = _build(layer, before[0], dropout_rng)
             before = shape
@@ -98,20 +71,7 @@ def spec_module(spec: NetworkSpec, dropout_rng: torch.Generator) -> nn.Sequentia
 
 
 def spec_parts(spec: NetworkSpec, module: nn.Module) -> list[tuple[str, list[str]]]:
-    """Names of parameters by part: every convolution and dense layer, with the norm that follows it.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        The layers.
-    module : nn.Module
-        From `spec_module`.
-
-    Returns
-    -------
-    list of (str, list of str)
-        From the input to the top.
-    """
+    """Parameter names by part, from the input to the top: each convolution or dense layer with the norm after it."""
     names: dict[str, list[str]] = {}
     for name, _ in module.named_parameters():
         names.setdefault(name.partition(".")[0], []).append(name)
@@ -125,18 +85,18 @@ def spec_parts(spec: NetworkSpec, module: nn.Module) -> list[tuple[str, list[str
 
 
 class _FlattenLast(nn.Module):
-    """(n, c, h, w) to (n, h * w * c): free in channels-last memory, and the layout of every engine."""
+    """(n, c, h, w) to (n, h * w * c): no copy in channels-last memory, and the layout of every engine."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).flatten(1)
 
 
 class _SeededDropout(nn.Module):
-    """Inverted dropout from the network's own generator, so that nothing global decides a result."""
+    """Inverted dropout with the network's own generator, so that no global state decides a result."""
 
     def __init__(self, rate: float, rng: torch.Generator) -> None:
         super().__init__()
-        self._below = round((1.0 - rate) * 2**15)  # a quarter of the time that Bernoulli draws take
+        self._below = round((1.0 - rate) * 2**15)  # integers take a quarter of the time of Bernoulli draws
         self._keep, self._rng = self._below / 2**15, rng
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,7 +107,7 @@ class _SeededDropout(nn.Module):
 
 
 def _build(layer: LayerSpec, n_inputs: int, rng: torch.Generator) -> nn.Module:
-    """The module of one layer that takes so many channels or features."""
+    """The module of one layer with this many input channels or features."""
     options = layer.options
     match layer.kind:
         case "conv2d":

@@ -1,8 +1,4 @@
-"""A source opened for fine-tuning: its network up to a place, and a dense layer on what is read there.
-
-In: a network of ours or of timm's, a place, a fitted affine head. Out: a Trainable, then the same network
-with other weights. Owns torch; imported only when something is fine-tuned. Called by finetune.
-"""
+"""Fine-tuning in PyTorch: a source's network up to a layer, and a dense layer that starts as the fitted head."""
 
 from __future__ import annotations
 
@@ -31,10 +27,10 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class AffineMap:
-    """Logits from features, as a head fitted it: (features - mean) * scale @ weight + bias.
+    """A fitted affine head: logits = (features - mean) * scale @ weight + bias.
 
-    ``mean`` and ``scale`` (n_features,) stay what they are; ``weight`` (n_features, n_classes) and ``bias``
-    (n_classes,) learn.
+    ``mean`` and ``scale`` (n_features,) stay fixed; ``weight`` (n_features, n_classes) and ``bias`` (n_classes,)
+    are trained.
     """
 
     mean: Array
@@ -43,7 +39,7 @@ class AffineMap:
     bias: Array
 
     def folded(self) -> tuple[Array, Array]:
-        """Weight and bias that do the same on features as they come."""
+        """The same map as one weight and bias on unscaled features."""
         weight = self.weight.astype(np.float64) * self.scale[:, None]
         bias = self.bias - self.mean.astype(np.float64) @ weight
         return weight.astype(np.float32), bias.astype(np.float32)
@@ -53,10 +49,9 @@ class AffineMap:
 class Body:
     """A network without its top.
 
-    ``module`` gives the tensors of ``layers`` from scaled pixels (n, channels, height, width); ``shapes`` are
-    theirs without the images' axis; ``parts`` name its parameters from the input upwards; ``finished``
-    makes of the trained module what its maker wants. ``dropout_rng`` is what its dropout draws from, if it
-    has a generator of its own.
+    ``module`` maps scaled pixels (n, channels, height, width) to the outputs of ``layers``, whose ``shapes`` omit the
+    images' axis. ``parts`` name its parameters from the input upwards. ``finished`` converts the trained module.
+    ``dropout_rng`` is the generator of its dropout layers, if they have one of their own.
     """
 
     module: nn.Module
@@ -68,24 +63,10 @@ class Body:
 
 
 class FinetuneNetwork(TorchTraining):
-    """A network on trial: body, pooling, dense layer.
+    """Body, pooling ('avg', 'flat' or 'grid2') and a dense layer that starts as the fitted head; trained in place.
 
-    Parameters
-    ----------
-    body : Body
-        Trained in place.
-    pooling : {'avg', 'flat', 'grid2'}
-        How maps become a row, as in ``graph.pool``.
-    head : AffineMap
-        Where it starts: with the head as fitted, opening the network can only be told apart later.
-    image : InputSpec
-        What it takes.
-    dropout : float, default=0.0
-        Share of what the head reads that a step leaves out, in [0, 1) (Srivastava et al. 2014).
-    seed : int, default=0
-        Of whatever is random in the body, of dropout and mixup.
-    device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
-        Where it learns.
+    ``dropout`` is the share of the head's input that a step leaves out, in [0, 1) (Srivastava et al. 2014).
+    ``seed`` is that of all randomness in training.
     """
 
     def __init__(
@@ -100,25 +81,26 @@ class FinetuneNetwork(TorchTraining):
         device: str = "auto",
     ) -> None:
         self._body = body
-        reading = _Reading(body, pooling, head, dropout)
+        reading = _BodyWithHead(body, pooling, head, dropout)
         below = [(name, [f"body.{one}" for one in names]) for name, names in body.parts]
-        used = _used(reading, image)
+        used = _used_parameters(reading, image)
         parts = [(name, [one for one in names if one in used]) for name, names in below]
         kept = [(name, names) for name, names in parts if names]
         super().__init__(
             reading, image, [*kept, (HEAD, ["dense.weight", "dense.bias"])], seed=seed, device=device
         )
 
-    def open_last(self, n_parts: int | None) -> None:
-        """Freeze all but the head and the last so many parts below it; None opens everything."""
+    def unfreeze_last(self, n_parts: int | None) -> None:
+        """Unfreeze the head and the last ``n_parts`` parts below it, None for all; freeze the rest."""
         below = len(self.parts) - 1
         self.freeze_parts(0 if n_parts is None else max(0, below - n_parts))
 
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """As the training loop has it; dropout within the body draws from this step's own seed."""
-        draw = hash((self._seed, self._settings.seed, self._done)) % 2**63  # by step: nothing to remember
+        """One step as in `TorchTraining`; dropout draws from a seed that is the step's own."""
+        # seeded by step: no state to store
+        draw = hash((self._seed, self._settings.seed, self._done)) % 2**63
         if self._body.dropout_rng is not None:
             self._body.dropout_rng.manual_seed(draw)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -126,10 +108,10 @@ class FinetuneNetwork(TorchTraining):
             return super().train_step(images, labels, learning_rate, weights)
 
     def finished(self) -> tuple[Any, AffineMap]:
-        """The body as its maker wants it, and the head; of the running mean while there is one."""
+        """The converted body, and the head; of the running mean while there is one."""
         self.load_weights(self.weights())
         module = self._module
-        assert isinstance(module, _Reading), "made by the constructor"
+        assert isinstance(module, _BodyWithHead), "made by the constructor"
         dense = module.dense
         head = AffineMap(
             module.mean.cpu().numpy(),
@@ -140,7 +122,7 @@ class FinetuneNetwork(TorchTraining):
         return self._body.finished(module.body.cpu().eval()), head
 
 
-class _Reading(nn.Module):
+class _BodyWithHead(nn.Module):
     """Body, pooling, standardised features, dropout, dense layer."""
 
     mean: Tensor
@@ -161,13 +143,13 @@ class _Reading(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         read = [_pooled(one, self._pooling) for one in self.body(pixels)]
         features = read[0] if len(read) == 1 else torch.cat(read, dim=1)
-        with torch.autocast(pixels.device.type, enabled=False):  # few sums over many features: keep digits
+        with torch.autocast(pixels.device.type, enabled=False):  # sums over many features: keep fp32
             rows = self.dropout((features.float() - self.mean) * self.scale)
             return functional.linear(rows, self.dense.weight, self.dense.bias)
 
 
 def _pooled(maps: Tensor, pooling: str) -> Tensor:
-    """What ``graph.pool`` computes."""
+    """The same as ``graph.pooling``, in torch."""
     if maps.dim() == 2:
         return maps
     if pooling == "avg":
@@ -181,8 +163,8 @@ def _pooled(maps: Tensor, pooling: str) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(1)
 
 
-def _used(reading: nn.Module, image: InputSpec) -> set[str]:
-    """Names of parameters that the logits depend on: what lies above the layers is not learnt."""
+def _used_parameters(reading: nn.Module, image: InputSpec) -> set[str]:
+    """Names of parameters that the logits depend on; those above the layer are not trained."""
     pixels = torch.zeros(1, max(image.channels, len(image.mean)), image.height_px, image.width_px)
     reading.eval().requires_grad_(True)
     named = dict(reading.named_parameters())
@@ -191,22 +173,7 @@ def _used(reading: nn.Module, image: InputSpec) -> set[str]:
 
 
 def spec_body(spec: NetworkSpec, weights: Weights, layer: str) -> Body:
-    """A network of ours up to a layer.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        Its layers.
-    weights : dict of str to ndarray
-        In the canonical layout; those of layers above the layer are not used.
-    layer : str
-        Layers, joined by ``+``.
-
-    Returns
-    -------
-    Body
-        Finished, it gives the spec up to the last layer, and the weights.
-    """
+    """A network built from a spec, up to a layer (several joined by ``+``); finished, it gives spec and weights."""
     layers = tuple(layer.split(JOIN))
     last = max(spec.layer_names.index(one) for one in layers)
     cut = replace(spec, layers=spec.layers[: last + 1])
@@ -233,7 +200,7 @@ def spec_body(spec: NetworkSpec, weights: Weights, layer: str) -> Body:
 
 
 class _WithOutputs(nn.Module):
-    """Layers one after the other, and the outputs of some."""
+    """A sequence of layers, and the outputs of some of them."""
 
     def __init__(self, layers: nn.Sequential, wanted: tuple[str, ...]) -> None:
         super().__init__()

@@ -1,34 +1,33 @@
-"""Optimizers on flat vectors of tensors: the scratch engine's arithmetic on any device.
+"""Optimizers on flat vectors of tensors, with the formulas of the scratch engine, on any device.
 
-In: a vector of weights, one of gradients, and which stretches of them learn how. Out: the weights move.
-Imported by torch_training only, which owns torch. torch.optim would do as well, but loads the whole of
-torch's compiler when the first optimizer is made: 0.7 s of a job of ten (2026-11-20).
+Not torch.optim, which loads torch's compiler when the first optimizer is made: 0.7 s (2026-11-20).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.errors import SettingError, nearest
 from headstart.records import TrainSettings
 
-__all__ = ["FlatOptimizer", "Stretch"]
+__all__ = ["FlatOptimizer", "Segment", "flat_vectors"]
 
 _NAMES = ("adam", "adamw", "muon", "sgd")
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Weights that lie side by side and learn alike.
+class Segment:
+    """Adjacent weights that are trained alike.
 
-    ``start`` and ``stop`` are places in the vector; ``scale`` multiplies the learning rate, ``decays``
-    says whether weight decay counts, ``part`` is the part of the network, 0 at the top. ``rows`` is how many
-    a matrix inside the network has that ``muon`` moves as one; 0 if each weight moves for itself.
+    ``start`` and ``stop`` are positions in the vector; ``scale`` multiplies the learning rate; ``decays`` is whether
+    weight decay applies; ``part`` is the part of the network, 0 at the top. ``rows`` is the number of rows of a
+    matrix that ``muon`` updates as a whole, 0 if every weight is updated by itself.
     """
 
     start: int
@@ -40,50 +39,35 @@ class Stretch:
 
 
 class FlatOptimizer:
-    """The optimizer that settings name, on flat vectors.
-
-    Parameters
-    ----------
-    settings : TrainSettings
-        Which, and its options.
-    values, grads : Tensor of shape (n_weights,), float32
-        Changed in place, and read.
-    stretches : sequence of Stretch
-        All of the vector.
-
-    Raises
-    ------
-    SettingError
-        If the name is unknown.
-    """
+    """The optimizer of the settings on flat float32 vectors (n_weights,), all of which ``segments`` cover."""
 
     def __init__(
-        self, settings: TrainSettings, values: Tensor, grads: Tensor, stretches: list[Stretch]
+        self, settings: TrainSettings, values: Tensor, grads: Tensor, segments: list[Segment]
     ) -> None:
         if settings.optimizer not in _NAMES:
             raise SettingError(
                 f"optimizer is {settings.optimizer!r}, expected one of {', '.join(_NAMES)}; "
                 f"{nearest(settings.optimizer, _NAMES)}"
             )
-        self.stretches, self._grads, self._clip = stretches, grads, settings.clip
+        self.segments, self._grads, self._clip = segments, grads, settings.clip
         self._rules: list[_Rule] = []
-        for one in stretches:
+        for one in segments:
             own = values[one.start : one.stop], grads[one.start : one.stop]
             decay = settings.weight_decay if one.decays else 0.0
             self._rules.append(_rule(settings, *own, decay, one.rows))
 
-    def step(self, learning_rate: float, n_open: int) -> None:
-        """Move the weights of the first ``n_open`` parts once, their gradients clipped together."""
+    def step(self, learning_rate: float, n_unfrozen: int) -> None:
+        """Update the weights of the first ``n_open`` parts once, with their gradients clipped together."""
         if self._clip:
-            length = float(self._grads.norm())  # those of closed parts are zero
+            length = float(self._grads.norm())  # those of frozen parts are zero
             if length > self._clip:
                 self._grads.mul_(self._clip / length)
-        for stretch, rule in zip(self.stretches, self._rules, strict=True):
-            if stretch.part < n_open:
-                rule.step(learning_rate * stretch.scale)
+        for segment, rule in zip(self.segments, self._rules, strict=True):
+            if segment.part < n_unfrozen:
+                rule.step(learning_rate * segment.scale)
 
     def state(self) -> dict[str, Tensor]:
-        """Running means, and how often each rule was applied."""
+        """Running means, and the number of steps of each stretch."""
         found: dict[str, Tensor] = {}
         for number, rule in enumerate(self._rules):
             found |= {f"{number}.{name}": value for name, value in rule.memory.items()}
@@ -91,11 +75,63 @@ class FlatOptimizer:
         return found
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take all of it back."""
+        """Inverse of `state`."""
         for number, rule in enumerate(self._rules):
             rule.n_steps = int(state[f"{number}.n_steps"])
             for name, value in rule.memory.items():
                 value.copy_(state[f"{number}.{name}"])
+
+
+def flat_vectors(
+    module: nn.Module, parts: Sequence[Sequence[str]], settings: TrainSettings, device: torch.device
+) -> tuple[Tensor, Tensor, list[Segment]]:
+    """Move parameters and their gradients into two flat vectors, with equally trained ones adjacent.
+
+    ``parts`` are the names of the module's parameters by part, from the input to the top.
+    """
+    named, top = dict(module.named_parameters()), len(parts) - 1
+    # muon leaves the first and the last part to adamw (pixels and classes)
+    whole = range(1, top) if settings.optimizer == "muon" else range(0)
+    learning = [
+        (
+            top - number,
+            bool(settings.weight_decay) and named[name].dim() > 1,
+            named[name],
+            len(named[name]) if number in whole and named[name].dim() > 1 else 0,
+        )
+        for number, names in enumerate(parts)
+        for name in names
+        if named[name].requires_grad
+    ]
+    if settings.weight_decay:
+        learning.sort(key=lambda one: (-one[0], one[1]))
+    apart = settings.layer_decay != 1.0 or bool(settings.gradual)
+    size = sum(one.numel() for _, _, one, _ in learning)
+    values, grads = (torch.zeros(size, device=device) for _ in range(2))
+    segments: list[Segment] = []
+    at = 0
+    for part, decays, one, rows in learning:
+        end = at + one.numel()
+        value, grad = _shaped(values[at:end], one), _shaped(grads[at:end], one)
+        with torch.no_grad():
+            value.copy_(one)
+        one.data, one.grad = value, grad
+        kind = (settings.layer_decay**part, decays, part if apart else 0, rows)
+        last = segments[-1] if segments else None
+        if last is not None and not rows and (last.scale, last.decays, last.part, last.rows) == kind:
+            segments[-1] = Segment(last.start, end, *kind)
+        else:
+            segments.append(Segment(at, end, *kind))
+        at = end
+    return values, grads, segments
+
+
+def _shaped(flat: Tensor, like: Tensor) -> Tensor:
+    """A view of a flat vector with a parameter's shape; kernels are channels-last."""
+    if like.dim() != 4:  # only kernels have four axes
+        return flat.view(like.shape)
+    n_out, n_in, height, width = like.shape
+    return flat.view(n_out, height, width, n_in).permute(0, 3, 1, 2)
 
 
 def _rule(settings: TrainSettings, values: Tensor, grads: Tensor, decay: float, rows: int) -> _Rule:
@@ -107,7 +143,7 @@ def _rule(settings: TrainSettings, values: Tensor, grads: Tensor, decay: float, 
 
 
 class _Rule(ABC):
-    """How one stretch moves; but for muon's the formulas are those of `headstart.scratch.optimizers`."""
+    """How one segment is updated; all but muon have the formulas of `headstart.scratch.optimizers`."""
 
     memory: dict[str, Tensor]
 
@@ -158,10 +194,10 @@ class _Adam(_Rule):
 
 
 class _Muon(_Rule):
-    """Momentum whose every direction counts alike (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+    """Momentum with orthogonalised updates (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
-    Five steps of Newton and Schulz take the momentum's singular values to about 1. Scaled as by Liu et al.
-    2025 (arXiv:2502.16982), so that a learning rate means what it does for ``adamw``.
+    Five Newton-Schulz steps bring the momentum's singular values to about 1. Scaled as by Liu et al. 2025
+    (arXiv:2502.16982), so that learning rates are comparable with those of ``adamw``.
     """
 
     _MOMENTUM, _STEPS, _EPS = 0.95, 5, 1e-7

@@ -1,9 +1,4 @@
-"""Training by PyTorch: any module in parts, on any device, behind the protocol that the loop knows.
-
-In: a module, uint8 NumPy batches. Out: losses, logits, weights, all NumPy: no tensor leaves the engine.
-Owns torch; imported only when the engine 'torch' is asked for. Called by torch_engine and opened, which say
-what the module is.
-"""
+"""Training by PyTorch: any module, on any device, behind the protocol `Trainable`; arrays in and out are NumPy's."""
 
 from __future__ import annotations
 
@@ -29,7 +24,7 @@ from headstart.networks.engines.torch_device import (
     use_bf16,
 )
 from headstart.networks.engines.torch_norms import NORMS, fixed_norms
-from headstart.networks.engines.torch_optimizers import FlatOptimizer, Stretch
+from headstart.networks.engines.torch_optimizers import FlatOptimizer, flat_vectors
 from headstart.records import Array, Codes, Images, InputSpec, TrainSettings, Weights
 
 __all__ = ["TorchTraining"]
@@ -38,25 +33,11 @@ _EVALUATION_PIXELS = 1024 * 28 * 28
 
 
 class TorchTraining:
-    """A module that learns: its optimizer, its running mean, what is frozen.
+    """A module in training: its optimizer, its running mean, and what is frozen.
 
-    Parameters
-    ----------
-    module : nn.Module
-        From scaled pixels (n, channels, height, width) to logits.
-    image : InputSpec
-        What it takes.
-    parts : sequence of (str, sequence of str)
-        Names of the module's parameters by part, from the input to the top: what opens together.
-    seed : int
-        Of dropout and mixup.
-    device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
-        Where it learns.
-
-    Notes
-    -----
-    Channels-last throughout; bfloat16 for the layers' arithmetic where the machine computes it and the
-    settings say ``auto``, float32 for weights, losses and the optimizer.
+    ``module`` maps scaled pixels (n, channels, height, width) to logits. ``parts`` are names of parameters that are
+    unfrozen together, from the input to the top. Channels-last throughout; bf16 for the layers' arithmetic where the
+    machine is faster at it and the settings allow it, fp32 for weights, losses and the optimizer.
     """
 
     engine = "torch"
@@ -76,41 +57,43 @@ class TorchTraining:
         std = torch.tensor(image.std, device=self.device)
         self._scale, self._shift = 1.0 / (255.0 * std), -torch.tensor(image.mean, device=self.device) / std
         self._n_frozen = 0
-        self._take(module, parts)
+        self._set_module(module, parts)
 
-    def _take(self, module: nn.Module, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
-        """Learn in this module from now on."""
+    def _set_module(self, module: nn.Module, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Train this module from now on."""
         self._module = module.to(self.device).to(memory_format=torch.channels_last)
         self.parts = tuple(name for name, _ in parts)
         self._names = [list(names) for _, names in parts]
         self._optimizer: FlatOptimizer | None = None
         self._average: Tensor | None = None
-        self._settings, self._n_steps, self._done, self._n_open = TrainSettings(), 0, 0, len(parts)
+        self._settings, self._n_steps, self._done, self._n_unfrozen = TrainSettings(), 0, 0, len(parts)
         self._bf16 = False
         self._apply_freeze()
 
     # what is frozen
 
     def freeze_parts(self, n_frozen: int) -> None:
-        """Stop learning in the first parts, statistics of batch-norm included."""
+        """Freeze the first ``n_frozen`` parts, batch-norm statistics included."""
         self._n_frozen, self._optimizer, self._average = n_frozen, None, None
-        self._n_open = len(self.parts) - n_frozen
+        self._n_unfrozen = len(self.parts) - n_frozen
         self._apply_freeze()
 
     def _apply_freeze(self) -> None:
-        """Tell torch which parameters need a gradient: those of parts that are open."""
+        """Set which parameters need a gradient: those of unfrozen parts."""
         named = dict(self._module.named_parameters())
-        first = len(self.parts) - self._n_open
-        still = self._settings.batch_norm == "frozen"
+        first = len(self.parts) - self._n_unfrozen
+        norms_frozen = self._settings.batch_norm == "frozen"
         norms = {f"{name}." for name, one in self._module.named_modules() if isinstance(one, NORMS)}
         for number, names in enumerate(self._names):
             for name in names:
                 norm = f"{name.rpartition('.')[0]}." in norms
-                named[name].requires_grad_(number >= max(first, self._n_frozen) and not (still and norm))
+                named[name].requires_grad_(
+                    number >= max(first, self._n_frozen) and not (norms_frozen and norm)
+                )
 
     def checksum(self) -> str:
-        """Hex SHA-256 over what is frozen: weights, and batch-norm statistics."""
-        digest, closed = hashlib.sha256(), set(self._closed(self._n_frozen))
+        """Hex SHA-256 over all that is frozen: weights, and batch-norm statistics."""
+        digest, frozen_modules = hashlib.sha256(), set(self._modules_of(self._n_frozen))
         frozen = {name for names in self._names[: self._n_frozen] for name in names}
         for prefix, child in self._module.named_modules():
             own = f"{prefix}." if prefix else ""
@@ -118,21 +101,21 @@ class TorchTraining:
                 (own + name, one)
                 for name, one in (*child.named_parameters(recurse=False), *child.named_buffers(recurse=False))
             ]
-            inside = child in closed or any(name in frozen for name, _ in tensors)
+            inside = child in frozen_modules or any(name in frozen for name, _ in tensors)
             for name, one in sorted(tensors):
                 if name in frozen or (inside and not isinstance(one, nn.Parameter)):
                     digest.update(f"{name} {tuple(one.shape)} {one.dtype}".encode())
                     digest.update(one.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
-    def _closed(self, n_parts: int) -> list[nn.Module]:
-        """Layers of the first parts; one without weights goes with the next that has some."""
+    def _modules_of(self, n_parts: int) -> list[nn.Module]:
+        """Modules of the first parts; one without weights belongs to the next with weights."""
         owners = {name.rpartition(".")[0] for names in self._names[:n_parts] for name in names}
         found: list[nn.Module] = []
         waiting: list[nn.Module] = []
         for name, one in self._module.named_modules():
             if not isinstance(one, NORMS) and any(True for _ in one.children()):
-                continue  # some norms hold an activation, so they are no leaves
+                continue  # some norms contain an activation, so they are not leaves
             if name in owners:
                 found += [*waiting, one]
             elif not any(True for _ in one.parameters(recurse=False)):
@@ -141,53 +124,54 @@ class TorchTraining:
             waiting = []
         return found
 
-    # learning
+    # training
 
     def start(self, settings: TrainSettings, n_steps: int = 0) -> None:
-        """Make the optimizer for the parts that are not frozen; ``n_steps`` are to come, 0 if unknown."""
+        """Make the optimizer for the parts that are not frozen; ``n_steps`` will follow, 0 if unknown."""
         self._settings, self._n_steps, self._done = settings, n_steps, 0
         self._bf16 = use_bf16(settings.precision, self.device)
-        self._n_open = len(self.parts) - self._n_frozen
+        self._n_unfrozen = len(self.parts) - self._n_frozen
         self._apply_freeze()
-        self._values, self._grads, stretches = self._one_vector()
-        self._optimizer = FlatOptimizer(settings, self._values, self._grads, stretches)
+        self._values, self._grads, segments = flat_vectors(self._module, self._names, settings, self.device)
+        self._optimizer = FlatOptimizer(settings, self._values, self._grads, segments)
         self._average = self._values.clone() if settings.ema else None
         self._statistics = [one for _, one in self._learning_statistics()]
         self._average_statistics = [one.clone() for one in self._statistics]
-        self._open()
+        self._unfreeze_due()
 
-    def _open(self) -> None:
-        """With ``gradual``, one part more when its time has come."""
+    def _unfreeze_due(self) -> None:
+        """With ``gradual``, unfreeze another part when it is due."""
         n_parts, share = len(self.parts) - self._n_frozen, self._settings.gradual
-        n_open = n_parts
+        n_unfrozen = n_parts
         if share and self._n_steps:
-            n_open = min(n_parts, 1 + floor((n_parts - 1) * self._done / (share * self._n_steps)))
-        if n_open != self._n_open:
-            self._n_open = n_open
+            n_unfrozen = min(n_parts, 1 + floor((n_parts - 1) * self._done / (share * self._n_steps)))
+        if n_unfrozen != self._n_unfrozen:
+            self._n_unfrozen = n_unfrozen
             self._apply_freeze()
         self._set_modes()
 
     def _set_modes(self) -> None:
-        """Dropout and statistics are live in open parts only."""
+        """Dropout and batch-norm statistics are active in unfrozen parts only."""
         self._module.train()
-        resting = self._closed(len(self.parts) - self._n_open)
+        inactive = self._modules_of(len(self.parts) - self._n_unfrozen)
         if self._settings.batch_norm == "frozen":
-            resting += [one for one in self._module.modules() if isinstance(one, NORMS)]
-        for one in resting:
+            inactive += [one for one in self._module.modules() if isinstance(one, NORMS)]
+        for one in inactive:
             one.eval()
 
     def train_step(
         self, images: Images, labels: Codes, learning_rate: float, weights: Array | None = None
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """Learn from one batch; give each image's loss in nats and whether it was right, before the step."""
+        """One step on a batch; returns each image's loss in nats and whether it was right, before the step."""
         assert self._optimizer is not None, "start() comes before train_step()"
         if not self._module.training or self._settings.gradual:
-            self._open()
-        self._grads.zero_()  # backward adds to what is there
+            self._unfreeze_due()
+        self._grads.zero_()  # backward accumulates
         targets, shares = self._moved(labels), None if weights is None else self._moved(weights)
-        pixels, mixed = self._mixed(self._pixels(images))
+        pixels, mixed = self._mixup(self._pixels(images))
         losses, rights = [], []
-        size = max(2, -(-len(images) // self._settings.accumulate))  # one image has no variance for a norm
+        # at least 2: one image has no variance for batch norm
+        size = max(2, -(-len(images) // self._settings.accumulate))
         for part in (slice(at, at + size) for at in range(0, len(images), size)):
             with fixed_norms(self._module):
                 plain, loss, right = self._losses(pixels[part], targets, part, mixed)
@@ -196,15 +180,15 @@ class TorchTraining:
             objective.backward()  # type: ignore[no-untyped-call]
             losses.append(plain.detach())
             rights.append(right)
-        self._optimizer.step(learning_rate, self._n_open)
+        self._optimizer.step(learning_rate, self._n_unfrozen)
         self._done += 1
-        self._follow()
+        self._update_average()
         return torch.cat(losses).cpu().numpy(), torch.cat(rights).cpu().numpy()
 
     def _losses(
         self, pixels: Tensor, targets: Tensor, part: slice, mixed: tuple[Tensor, float] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each image: the loss in nats, what is minimised, and whether it was right."""
+        """For each image: the loss in nats, the loss that is minimised, and whether it was predicted right."""
         smoothing, logits = self._settings.label_smoothing, self._logits(pixels)
 
         def loss(wanted: Tensor, label_smoothing: float) -> Tensor:
@@ -212,27 +196,27 @@ class TorchTraining:
                 logits, wanted[part], reduction="none", label_smoothing=label_smoothing
             )
 
-        found = loss(targets, smoothing)
+        minimised = loss(targets, smoothing)
         if mixed is not None:
             partners, share = mixed
-            found = share * found + (1 - share) * loss(targets[partners], smoothing)
+            minimised = share * minimised + (1 - share) * loss(targets[partners], smoothing)
         with torch.no_grad():
-            plain = loss(targets, 0.0) if smoothing or mixed is not None else found
-            return plain, found, logits.argmax(1) == targets[part]
+            plain = loss(targets, 0.0) if smoothing or mixed is not None else minimised
+            return plain, minimised, logits.argmax(1) == targets[part]
 
-    def _mixed(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, float] | None]:
-        """Each image with some of another's: who, and how much of the first is left."""
+    def _mixup(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, float] | None]:
+        """Each image mixed with another: the partner, and the share of the first."""
         strength = self._settings.mixup
         if not strength:
             return pixels, None
-        rng = np.random.default_rng([self._settings.seed, 4, self._done])  # by step, so nothing to remember
+        rng = np.random.default_rng([self._settings.seed, 4, self._done])  # seeded by step: no state to store
         share = float(rng.beta(strength, strength))
-        share = max(share, 1 - share)  # most of each image is its own: by that its loss is told
+        share = max(share, 1 - share)  # the larger share is the image's own, and so is the loss reported
         partners = self._moved(rng.permutation(len(pixels)))
         return share * pixels + (1 - share) * pixels[partners], (partners, share)
 
-    def _follow(self) -> None:
-        """Move the running mean; early on it forgets faster, so that it leaves the first weights behind."""
+    def _update_average(self) -> None:
+        """Update the running mean; it forgets faster in the first steps, to drop the initial weights."""
         if self._average is None:
             return
         keep = min(self._settings.ema, (1 + self._done) / (10 + self._done))
@@ -242,7 +226,7 @@ class TorchTraining:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The running mean in place of the weights, while there is one."""
+        """Swap the running mean in for the weights, while there is one."""
         if self._average is None:
             yield
             return
@@ -285,7 +269,7 @@ class TorchTraining:
     def _moved(self, array: NDArray[Any]) -> Tensor:
         return tensor(array).to(self.device)
 
-    # what it is now
+    # weights and state
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that training changes, for `load_state` of an equal network after the same `start`."""
@@ -299,7 +283,7 @@ class TorchTraining:
         return {**arrays, "n_done": np.array(self._done), **self._random_state()}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a state, to the bit."""
+        """Continue from a state, to the bit."""
         assert self._optimizer is not None, "start() comes before load_state()"
         with torch.no_grad():
             self._values.copy_(tensor(state["values"]))
@@ -320,14 +304,14 @@ class TorchTraining:
             )
         self._done = int(state["n_done"])
         self._load_random_state(state)
-        self._open()
+        self._unfreeze_due()
 
     def _random_state(self) -> dict[str, NDArray[Any]]:
-        """Of generators that the module draws from."""
+        """State of generators that the module draws from."""
         return {}
 
     def _load_random_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """The way back."""
+        """Inverse of `_random_state`."""
 
     def weights(self) -> Weights:
         """A copy of all weights and statistics by name; of their running mean while there is one."""
@@ -338,7 +322,7 @@ class TorchTraining:
             }
 
     def load_weights(self, weights: Weights) -> None:
-        """Take weights as `weights` gives them; names and shapes must match exactly."""
+        """Set weights as `weights` returns them; names and shapes must match exactly."""
         own = named_weights(self._module)
         wanted = {name: tuple(value.shape) for name, value in own.items()}
         given = {name: value.shape for name, value in weights.items()}
@@ -351,14 +335,14 @@ class TorchTraining:
 
     @property
     def _title(self) -> str:
-        """What to call it in an error."""
+        """The network's name in an error."""
         return "this network"
 
     def _learning_statistics(self) -> list[tuple[str, Tensor]]:
-        """Statistics of batch-norm that training changes."""
+        """Batch-norm statistics that training changes."""
         if self._settings.batch_norm == "frozen":
             return []
-        frozen = set(self._closed(self._n_frozen))
+        frozen = set(self._modules_of(self._n_frozen))
         return [
             (f"{name}.{own}", getattr(one, own))
             for name, one in self._module.named_modules()
@@ -367,57 +351,11 @@ class TorchTraining:
             if getattr(one, own) is not None
         ]
 
-    def _one_vector(self) -> tuple[Tensor, Tensor, list[Stretch]]:
-        """Move parameters, and gradients for them, into two flat vectors, alike ones side by side."""
-        named, settings, top = dict(self._module.named_parameters()), self._settings, len(self.parts) - 1
-        # muon leaves the first part and the last one to adamw: rows of pixels or classes are no directions
-        whole = range(1, top) if settings.optimizer == "muon" else range(0)
-        learning = [
-            (
-                top - number,
-                bool(settings.weight_decay) and named[name].dim() > 1,
-                named[name],
-                len(named[name]) if number in whole and named[name].dim() > 1 else 0,
-            )
-            for number, names in enumerate(self._names)
-            for name in names
-            if named[name].requires_grad
-        ]
-        if settings.weight_decay:
-            learning.sort(key=lambda one: (-one[0], one[1]))
-        apart = settings.layer_decay != 1.0 or bool(settings.gradual)
-        size = sum(one.numel() for _, _, one, _ in learning)
-        values, grads = (torch.zeros(size, device=self.device) for _ in range(2))
-        stretches: list[Stretch] = []
-        at = 0
-        for part, decays, one, rows in learning:
-            end = at + one.numel()
-            value, grad = _shaped(values[at:end], one), _shaped(grads[at:end], one)
-            with torch.no_grad():
-                value.copy_(one)
-            one.data, one.grad = value, grad
-            kind = (settings.layer_decay**part, decays, part if apart else 0, rows)
-            last = stretches[-1] if stretches else None
-            if last is not None and not rows and (last.scale, last.decays, last.part, last.rows) == kind:
-                stretches[-1] = Stretch(last.start, end, *kind)
-            else:
-                stretches.append(Stretch(at, end, *kind))
-            at = end
-        return values, grads, stretches
-
 
 def _swap(one: Tensor, other: Tensor) -> None:
     kept = one.clone()
     one.copy_(other)
     other.copy_(kept)
-
-
-def _shaped(flat: Tensor, like: Tensor) -> Tensor:
-    """A view of a flat vector with a parameter's shape; kernels are channels-last."""
-    if like.dim() != 4:  # only kernels have four axes
-        return flat.view(like.shape)
-    n_out, n_in, height, width = like.shape
-    return flat.view(n_out, height, width, n_in).permute(0, 3, 1, 2)
 
 
 def _named(shapes: dict[str, tuple[int, ...]]) -> str:

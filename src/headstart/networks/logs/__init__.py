@@ -1,1 +1,1 @@
-"""Logs of a training: JSON lines, TensorBoard, MLflow."""
+"""Logs of a training run: JSON lines, TensorBoard, MLflow."""

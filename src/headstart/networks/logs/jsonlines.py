@@ -1,4 +1,4 @@
-"""A training as JSON lines in a file."""
+"""A training log as JSON lines in a file."""
 
 from __future__ import annotations
 
@@ -21,25 +21,10 @@ LINES_FILE = "training.jsonl"
 
 
 class JsonLines:
-    """A file with a JSON object a line: ``event`` (started, epoch, finished), ``time``, and what was told.
+    """One JSON object a line: ``event`` (started, epoch, finished), ``time`` (ISO 8601, UTC), and the facts.
 
-    Parameters
-    ----------
-    path : path
-        The file; its folder is made if need be.
-    resume_epoch : int, optional
-        Number of the first epoch still to be computed. Lines of it and of later epochs are dropped, as are
-        ``finished`` and whatever a killed run left half-written. Default: the file starts anew.
-
-    Notes
-    -----
-    Time is ISO 8601 in UTC. What is no finite number is null. A line is on its way to the disk before the
-    call returns, so a killed run loses none; the file is not held open between lines.
-
-    Raises
-    ------
-    OSError
-        If the disk refuses.
+    With ``resume_epoch``, the first epoch still to be computed, lines of it and of later epochs are dropped, and so
+    are ``finished`` and incomplete lines; otherwise the file starts empty. Numbers that are not finite become null.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume_epoch: int | None = None) -> None:
@@ -48,14 +33,14 @@ class JsonLines:
         write_atomic(self._path, kept)
 
     def _kept(self, resume_epoch: int) -> bytes:
-        """Lines that hold after a resume, to the byte."""
+        """Lines that stay valid after a resume, byte for byte."""
         kept = []
         for line in self._path.read_bytes().split(b"\n"):
-            said = parsed_text(line)
-            if said is None or said.get("event") == "finished":
+            fields = parsed_text(line)
+            if fields is None or fields.get("event") == "finished":
                 continue
-            number = said.get("number")
-            if said.get("event") != "epoch" or (isinstance(number, int) and number < resume_epoch):
+            number = fields.get("number")
+            if fields.get("event") != "epoch" or (isinstance(number, int) and number < resume_epoch):
                 kept.append(line + b"\n")
         return b"".join(kept)
 
@@ -73,8 +58,8 @@ class JsonLines:
 
     def _add(self, event: str, facts: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        # the line's own words come last: a fact of the same name must not hide them
-        said = {"event": event, "time": now, **plain_value(facts), **{"event": event, "time": now}}
-        line = json.dumps(said, ensure_ascii=False, allow_nan=False) + "\n"
+        # the line's own keys come first and override facts of the same name
+        fields = {"event": event, "time": now, **plain_value(facts), **{"event": event, "time": now}}
+        line = json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
         with self._path.open("ab") as file:
             file.write(line.encode())

@@ -1,4 +1,4 @@
-"""A training in MLflow."""
+"""A training log in MLflow."""
 
 from __future__ import annotations
 
@@ -22,29 +22,9 @@ __all__ = ["MLflow", "mlflow_module"]
 class MLflow:
     """A run of MLflow: facts as parameters, measures of epochs as metrics.
 
-    Parameters
-    ----------
-    folder : path
-        Records go to ``mlruns`` in it, unless ``MLFLOW_TRACKING_URI`` names another place. The run's id is
-        kept in ``mlflow.json``, so that a resumed training goes on with the same run.
-    title : str, default="training"
-        Name of the run.
-    experiment : str, default="headstart"
-        Where the run is put; ``MLFLOW_EXPERIMENT_NAME`` goes before.
-    resume_epoch : int, optional
-        Number of the first epoch still to be computed. Default: a new run.
-
-    Raises
-    ------
-    MissingExtraError
-        If mlflow is not installed.
-
-    Notes
-    -----
-    MLflow reports its use to its makers unless told not to; here it is told not to, by
-    ``MLFLOW_DISABLE_TELEMETRY`` in this process. It cannot take a metric back: what an older part of the
-    run wrote of an epoch that is computed again stays, and is not written twice. A server that does not
-    answer is given up after some seconds, not minutes, unless MLflow's own variables say otherwise.
+    Written to ``mlruns`` in the folder unless ``MLFLOW_TRACKING_URI`` is set; ``MLFLOW_EXPERIMENT_NAME`` overrides
+    ``experiment``. The run's id is kept in ``mlflow.json``, so that a resumed training continues the same run.
+    MLflow cannot delete a metric: epochs that are computed again after ``resume_epoch`` are not written twice.
     """
 
     def __init__(
@@ -76,20 +56,20 @@ class MLflow:
         return str(self._client.create_experiment(name) if found is None else found.experiment_id)
 
     def _newest(self) -> int:
-        """The last epoch that the run knows of, 0 for none."""
-        told = self._client.get_metric_history(self._run, "train_loss")
-        return max((int(one.step) for one in told), default=0)
+        """The last epoch that the run has, 0 for none."""
+        metrics = self._client.get_metric_history(self._run, "train_loss")
+        return max((int(one.step) for one in metrics), default=0)
 
     def started(self, facts: Mapping[str, Any]) -> None:
-        """Record the facts as parameters; those the run has already stay as they are."""
+        """Record the facts as parameters; parameters that the run already has are not changed."""
         old = self._client.get_run(self._run).data.params
-        told = {key_text(key): cell_text(value) or "-" for key, value in flattened(plain_value(facts))}
-        new = [self._entities.Param(key, value) for key, value in told.items() if key not in old]
-        for start in range(0, len(new), 100):  # as many as a server takes at once
+        metrics = {key_text(key): cell_text(value) or "-" for key, value in flattened(plain_value(facts))}
+        new = [self._entities.Param(key, value) for key, value in metrics.items() if key not in old]
+        for start in range(0, len(new), 100):  # a server's limit
             self._client.log_batch(self._run, params=new[start : start + 100])
 
     def epoch(self, epoch: Epoch) -> None:
-        """Record what was measured, unless the run knows it."""
+        """Record the measures, unless the run has them."""
         if epoch.number > self._written:
             self._record({name: float(getattr(epoch, name)) for name in MEASURES}, epoch.number)
             self._written = epoch.number
@@ -106,15 +86,15 @@ class MLflow:
     def _record(self, values: Mapping[str, float], step: int) -> None:
         now = int(1000 * time())
         metric = self._entities.Metric
-        told = [metric(key, value, now, step) for key, value in values.items() if math.isfinite(value)]
-        self._client.log_batch(self._run, metrics=told)
+        metrics = [metric(key, value, now, step) for key, value in values.items() if math.isfinite(value)]
+        self._client.log_batch(self._run, metrics=metrics)
 
 
 def mlflow_module() -> None:
-    """Import mlflow, mute, and short of patience."""
+    """Import mlflow with telemetry off and short timeouts."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own 7 take minutes, each epoch
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its default of 7 takes minutes per epoch
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else it wants a database
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else it requires a database
     require("mlflow", extra="track", for_="log 'mlflow'")
-    import_module("mlflow.telemetry").set_telemetry_client()  # had someone imported it before us
+    import_module("mlflow.telemetry").set_telemetry_client()  # in case it was imported before

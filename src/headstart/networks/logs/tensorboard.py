@@ -1,4 +1,4 @@
-"""A training in TensorBoard."""
+"""A training log in TensorBoard."""
 
 from __future__ import annotations
 
@@ -27,27 +27,11 @@ __all__ = ["TensorBoard", "tensorboard_module"]
 
 
 class TensorBoard:
-    """Event files that TensorBoard shows: a curve for each measure of an epoch, facts as text.
+    """Event files for TensorBoard: a curve for each measure of an epoch, facts as text.
 
-    Parameters
-    ----------
-    folder : path
-        Made if need be; ``tensorboard --logdir`` takes it or a folder above.
-    resume_epoch : int, optional
-        Number of the first epoch still to be computed; TensorBoard then forgets what older files in the
-        folder say of it and of later ones. Default: older event files in the folder are removed.
-
-    Raises
-    ------
-    MissingExtraError
-        If tensorboardX is not installed.
-    OSError
-        If the disk refuses.
-
-    Notes
-    -----
-    Written at once and by the calling thread: the package's usual writer leaves that to a thread, and when
-    that dies of a full disk, waits for it for ever.
+    With ``resume_epoch``, the first epoch still to be computed, TensorBoard discards older points of it and of later
+    epochs; otherwise older event files are removed. Events are written by the calling thread: the package's usual
+    writer uses another thread, and when that dies of a full disk, waits for it for ever.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, resume_epoch: int | None = None) -> None:
@@ -61,12 +45,10 @@ class TensorBoard:
             for file in old:
                 file.unlink()
         self._last = 0 if resume_epoch is None else resume_epoch - 1
-        # read in the order of names; the number parts files of one second
+        # read in the order of names; the number separates files of the same second
         name = f"events.out.tfevents.{int(time()):010d}.{gethostname()}.{len(old):04d}"
         self._file = import_module("tensorboardX.record_writer").RecordWriter(str(place / name))
-        self._close = finalize(
-            self, close_quietly, self._file
-        )  # also of a run that ends before it is finished
+        self._close = finalize(self, close_quietly, self._file)  # also when a run ends early
         self._write(0, file_version="brain.Event:2")
         if resume_epoch is not None:
             again = self._event.SessionLog(status=self._event.SessionLog.START)
@@ -74,7 +56,7 @@ class TensorBoard:
 
     def started(self, facts: Mapping[str, Any]) -> None:
         """Write the facts as a table."""
-        self._tell("started", facts)
+        self._write_table("started", facts)
 
     def epoch(self, epoch: Epoch) -> None:
         """Write a point of every curve that was measured."""
@@ -85,10 +67,10 @@ class TensorBoard:
     def finished(self, facts: Mapping[str, Any]) -> None:
         """Write numbers as points at the last epoch, all facts as a table, and close the file."""
         self._points({f"final/{name}": value for name, value in number_items(facts)}, self._last)
-        self._tell("finished", facts)
+        self._write_table("finished", facts)
         self._close()
 
-    def _tell(self, name: str, facts: Mapping[str, Any]) -> None:
+    def _write_table(self, name: str, facts: Mapping[str, Any]) -> None:
         lines = [f"| {key} | {cell_text(value)} |" for key, value in flattened(plain_value(facts))]
         table = "\n".join(["| fact | value |", "|---|---|", *lines])
         self._write(self._last, summary=self._summary.text(name, table))

@@ -1,4 +1,4 @@
-"""Values of a training as logs take them."""
+"""Values as training logs store them, and the protocol of a log."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = [
 
 
 def close_quietly(file: Any) -> None:
-    """Close a file; errors of a full disk were raised before."""
-    with suppress(OSError):  # every event was flushed: a full disk was an error then
+    """Close a file without errors; every event was flushed, so errors were raised before."""
+    with suppress(OSError):  # every event was flushed, so a full disk has raised before
         file.close()
 
 
@@ -40,16 +40,16 @@ def to_stderr(text: str) -> None:
 
 
 def parsed_text(line: bytes) -> dict[str, Any] | None:
-    """A line as an object, or None for one that is cut off or was never ours."""
+    """A line as an object, or None for an incomplete or foreign line."""
     try:
-        said = json.loads(line)
+        fields = json.loads(line)
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return fields if isinstance(fields, dict) else None
 
 
 def plain_value(value: Any) -> Any:
-    """What JSON can say: no number that is none, no array, no record."""
+    """The value as JSON can hold it: non-finite numbers as None, arrays as lists, records as objects."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain_value(asdict(value))
     if isinstance(value, Mapping):
@@ -64,7 +64,7 @@ def plain_value(value: Any) -> Any:
 
 
 def flattened(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Names and values with mappings opened: ``settings.epochs``."""
+    """Names and values of nested mappings: ``settings.epochs``."""
     for key, value in facts.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{before}{key}.")
@@ -73,7 +73,7 @@ def flattened(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 
 def number_items(facts: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Those facts that can be points of a curve."""
+    """Facts that can be points of a curve."""
     for key, value in flattened(plain_value(facts)):
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield key, float(value)
@@ -86,7 +86,7 @@ def cell_text(value: Any) -> str:
 
 
 def key_text(name: str) -> str:
-    """A name with the letters that MLflow takes."""
+    """A name in the characters that MLflow allows."""
     return "".join(one if one.isalnum() or one in "_-. " else "_" for one in name)[:200]
 
 
@@ -98,20 +98,20 @@ MEASURES = {
     "learning_rate": "learning_rate",
     "seconds": "seconds",
 }
-"""What is measured in an epoch, and its name in TensorBoard, which puts alike beginnings side by side."""
+"""Measures of an epoch, and their names in TensorBoard, which groups names by their first part."""
 
 
 class TrainingLog(Protocol):
-    """Told of a training run as it goes."""
+    """Receives the events of a training run."""
 
     def started(self, facts: Mapping[str, Any]) -> None:
         """Settings, data, network, versions; before the first epoch, and again when a run is resumed."""
         ...
 
     def epoch(self, epoch: Epoch) -> None:
-        """After each epoch."""
+        """Called after each epoch."""
         ...
 
     def finished(self, facts: Mapping[str, Any]) -> None:
-        """Scores and seconds; when all is done."""
+        """Scores and seconds, at the end."""
         ...

@@ -1,7 +1,4 @@
-"""The source ``drawings``: a small network for drawings and handwriting, bundled with headstart.
-
-Its card, ``drawings.md``, says what it was trained on.
-"""
+"""The source ``drawings``, bundled with headstart; ``drawings.md`` says what it was trained on."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None)
 
 DRAWINGS = SourceKind(
     "drawings",
-    {"drawings": "a small network of ours for drawings and handwriting, bundled"},
+    {"drawings": "a small network for drawings and handwriting, bundled"},
     _open,
     body=network_body,
 )

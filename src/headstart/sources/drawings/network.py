@@ -1,8 +1,4 @@
-"""The bundled source: a small network for drawings and handwriting, trained by us.
-
-In: nothing. Out: a NetworkSpec and its weights. Must not import an engine. Called by sources.
-`tools/train_drawings.py` is its recipe, ``drawings.md`` its card.
-"""
+"""Layers and weights of the source ``drawings``, trained by `tools/train_drawings.py`."""
 
 from __future__ import annotations
 
@@ -19,21 +15,7 @@ _INPUT = InputSpec(28, 28, 1, policy="ink")
 
 
 def drawings_network() -> tuple[NetworkSpec, Weights]:
-    """Layers and weights of the source ``drawings``.
-
-    Returns
-    -------
-    spec : NetworkSpec
-        Three convolutions on 28 x 28 px of ink; it has no top.
-    weights : dict of str to ndarray
-        In the canonical layout, float32; kept as float16.
-
-    Examples
-    --------
-    >>> spec, weights = drawings_network()
-    >>> spec.layer_names[-2], sum(value.size for value in weights.values())
-    ('block3', 152768)
-    """
+    """Three convolutions on 28 x 28 px prepared by the policy ``ink``, without a top; weights stored as float16."""
     from safetensors.numpy import load_file
 
     weights = {name: value.astype(np.float32) for name, value in load_file(_FILE).items()}

@@ -1,8 +1,4 @@
-"""A network of the timm collection opened for fine-tuning, its stages as parts.
-
-In: a timm name, layers. Out: a Body; trained, it is exported as any network of timm is.
-Owns timm's way to group parameters; imported only when such a network is fine-tuned. Called by finetune.
-"""
+"""A network of timm as a `Body` for fine-tuning, with its stages as parts."""
 
 from __future__ import annotations
 
@@ -22,31 +18,16 @@ __all__ = ["timm_body"]
 
 
 def timm_body(source: Source, layer: str) -> Body:
-    """The network of a source ``timm:NAME``, up to a layer.
+    """The network of a source ``timm:NAME``, up to a layer (several joined by ``+``).
 
-    Parameters
-    ----------
-    source : Source
-        Its name says which network, its notes of which weights and size.
-    layer : str
-        Stages, or ``embedding``; several joined by ``+``.
-
-    Returns
-    -------
-    Body
-        Finished, it gives what `timm_source.describe_network` gives.
-
-    Raises
-    ------
-    SourceError
-        If the weights are others than the source's.
+    Finished, it gives what `describe_network` gives. SourceError if the weights have changed since the export.
     """
     name, side = source.name.removeprefix("timm:"), int(source.notes["size_px"])
     network = create_network(name).eval()
     if checksum(network) != source.notes["checksum"]:
         raise SourceError(
-            f"source {source.name!r} has other weights than when its graph was made, expected the same; "
-            "clear the kept graphs with: headstart cache clear"
+            f"source {source.name!r} has other weights than when its graph was exported, expected the same; "
+            "clear the cached graphs with: headstart cache clear"
         )
     layers = tuple(layer.split(JOIN))
     module = _Stages(network, layers, side)
@@ -63,7 +44,7 @@ def timm_body(source: Source, layer: str) -> Body:
 
 
 class _Stages(nn.Module):
-    """The tensors of some layers, and nothing computed above the highest."""
+    """The outputs of some layers; nothing above the highest of them is computed."""
 
     def __init__(self, network: Any, layers: tuple[str, ...], side_px: int) -> None:
         super().__init__()

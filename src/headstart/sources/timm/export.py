@@ -1,8 +1,4 @@
-"""Networks of the timm collection as graphs: weights had or an error, every stage a layer, frozen whole.
-
-In: a timm name or a local folder. Out: an ONNX network on normalised pixels, and what its makers say.
-Owns the package timm, so it is imported by pretrained alone, the first time a network is asked for.
-"""
+"""Networks of timm exported as ONNX graphs, with every stage as a layer."""
 
 from __future__ import annotations
 
@@ -36,18 +32,18 @@ __all__ = [
     "timm_names",
 ]
 
-_LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left behind
+_LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left out
 _TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
 _OPSET = 18
-_CLOSE = 1e-3  # relative: rounding stays far below, a wrong graph far above
+_CLOSE = 1e-3  # relative; rounding is far below, a wrong graph far above
 
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """A network as its makers describe it, and its graph.
+    """A network's graph, and its pretrained configuration.
 
-    ``graph`` takes float32 (n, 3, *size), normalised, and gives the tensors that ``layers`` names
-    with their shapes; ``classes`` are those of the layer ``logits``, None without one.
+    ``graph`` takes float32 (n, 3, *size), normalised, and returns the tensors that ``layers`` names with their
+    shapes; ``classes`` are those of the layer ``logits``, None without one.
     """
 
     graph: onnx.ModelProto
@@ -64,20 +60,7 @@ class ExportedNetwork:
 
 
 def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:
-    """Names that timm knows, with weights or all.
-
-    Parameters
-    ----------
-    pattern : str, default=''
-        Shell pattern, such as ``*mobilenet*``; a plain word is looked for anywhere.
-    pretrained : bool, default=True
-        Only those with weights, each with the tag of its training.
-
-    Returns
-    -------
-    list of str
-        Sorted.
-    """
+    """Sorted names in timm that match a shell pattern or contain a plain word; pretrained ones with their tag."""
     wanted = pattern if not pattern or any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     found: list[str] = timm.list_models(wanted, pretrained=pretrained)
     return found
@@ -86,30 +69,10 @@ def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:
 def export_network(
     name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
 ) -> ExportedNetwork:
-    """Build a network, freeze it, and write it as a graph.
+    """Build a network, freeze it, and export it as a graph.
 
-    Parameters
-    ----------
-    name : str
-        A timm name, with or without a tag, or ``local-dir:PATH``.
-    pretrained : bool, default=True
-        With its weights; False draws random ones, for a control.
-    seed : int, default=0
-        Draws random weights.
-    size_px : int, optional
-        Side of the square input. Default: the network's own.
-
-    Returns
-    -------
-    ExportedNetwork
-        Weights and batch-norm statistics are as they were: a checksum is compared.
-
-    Raises
-    ------
-    UnknownSourceError
-        If timm has no such network.
-    SourceError
-        If its weights cannot be had, or it cannot be exported at this size.
+    UnknownSourceError if timm has no such network; SourceError if its weights cannot be loaded, if it cannot be
+    exported at this size, or if a checksum shows that the export changed weights or batch-norm statistics.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -124,26 +87,7 @@ def export_network(
 
 
 def describe_network(network: Any, name: str, side_px: int) -> ExportedNetwork:
-    """A network of timm as it is now, as a graph.
-
-    Parameters
-    ----------
-    network : timm network
-        In evaluation mode, on the processor.
-    name : str
-        What to call it in an error.
-    side_px : int
-        Side of its square input.
-
-    Returns
-    -------
-    ExportedNetwork
-
-    Raises
-    ------
-    SourceError
-        If it cannot be exported at this size.
-    """
+    """A network in evaluation mode on the CPU, as it is now, as a graph; SourceError if it cannot be exported."""
     config = network.pretrained_cfg
     graph, layers = _graph(network, name, (side_px, side_px))
     return ExportedNetwork(
@@ -162,18 +106,7 @@ def describe_network(network: Any, name: str, side_px: int) -> ExportedNetwork:
 
 
 def checksum(network: nn.Module) -> str:
-    """Hex SHA-256 over all weights, batch-norm statistics included.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Any.
-
-    Returns
-    -------
-    str
-        Equal for equal networks.
-    """
+    """Hex SHA-256 over all weights and batch-norm statistics."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -182,24 +115,7 @@ def checksum(network: nn.Module) -> str:
 
 
 def create_network(name: str, pretrained: bool = True) -> Any:
-    """A network of timm with its weights, or the reason why not; never silently random.
-
-    Parameters
-    ----------
-    name : str
-        As for `export_network`.
-    pretrained : bool, default=True
-        With its weights.
-
-    Returns
-    -------
-    timm network
-
-    Raises
-    ------
-    UnknownSourceError, SourceError
-        If there is none of this name, or its weights cannot be had.
-    """
+    """A network of timm with its weights; UnknownSourceError or SourceError if it has none, never silently random."""
     local = name.startswith("local-dir:")
     if not local and not timm.is_model(name):
         known = nearest(name.partition(".")[0].lower(), timm.list_models())
@@ -214,7 +130,7 @@ def create_network(name: str, pretrained: bool = True) -> Any:
             if pretrained and not local:
                 return create_pretrained(name)
             return timm.create_model(name, pretrained=pretrained)
-    except Exception as error:  # whatever hub, disk, parser or network raise; many have no common base
+    except Exception as error:  # hub, disk, parser and network raise many unrelated types
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if local:
             raise SourceError(
@@ -222,13 +138,13 @@ def create_network(name: str, pretrained: bool = True) -> Any:
                 "as timm saved it; copy it again"
             ) from error
         raise SourceError(
-            f"source 'timm:{name}' cannot be had ({type(error).__name__}: {reason}), expected its weights from "
+            f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), expected its weights from "
             "the hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
         ) from error
 
 
 def _check_has_weights(name: str) -> None:
-    """Without this, timm warns and goes on with random weights."""
+    """Refuse networks without weights; timm would warn and use random weights."""
     base, _, tag = name.partition(".")
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{base}.*")]
     if not tags or ("." in name and tag not in tags):
@@ -242,7 +158,7 @@ def _check_has_weights(name: str) -> None:
 
 
 def _classes(network: Any) -> tuple[str, ...]:
-    """Names of what the top tells apart; numbers where the makers name none."""
+    """Names of the classes of the top; numbers where none are given."""
     names = network.pretrained_cfg.get("label_names")
     n_classes = network.num_classes
     if names and len(names) == n_classes:
@@ -253,19 +169,19 @@ def _classes(network: Any) -> tuple[str, ...]:
     return tuple(str(index) for index in range(n_classes))
 
 
-class _Tapped(nn.Module):
-    """A network that gives the maps of every stage, and its top's values where the top is small."""
+class _LayerOutputs(nn.Module):
+    """A network that returns the maps of every stage, and the outputs of its top where the top is small."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network: Any = network  # timm's networks share methods and no type
+        self.network: Any = network  # timm's networks have common methods but no common type
         top = sum(one.numel() for name, one in network.named_parameters() if name.startswith(_TOP))
         self.with_top = top <= _LARGEST_TOP
         self.n_classes = int(network.num_classes)
         self.adds_features = False  # set by `shapes`: the last maps may be those of the last stage
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Stages, last maps, embedding, logits: as many of them as there are."""
+        """Stages, last maps, embedding, logits: as many as there are."""
         last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
         found = [*stages, last] if self.adds_features else list(stages)
         if self.with_top:
@@ -275,7 +191,7 @@ class _Tapped(nn.Module):
         return tuple(found)
 
     def shapes(self, pixels: Tensor) -> dict[str, tuple[int, ...]]:
-        """Names of what `forward` gives, with shapes but for the images' axis."""
+        """Names of the outputs of `forward`, with shapes without the images' axis."""
         last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
         self.adds_features = (
             last.ndim == 4 and last.shape[1] >= last.shape[3] and not torch.equal(last, stages[-1])
@@ -291,29 +207,29 @@ def _graph(
 ) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
     """The network's graph, and its layers with their shapes."""
     try:
-        tapped, example = (
-            _Tapped(network).eval(),
+        layered, example = (
+            _LayerOutputs(network).eval(),
             torch.linspace(-1, 1, 6 * size[0] * size[1]).reshape(2, 3, *size),
         )
         with torch.inference_mode():
-            shapes = tapped.shapes(example)
-        traced = _traced(tapped, example, list(shapes))
-        return traced if traced is not None else _exported(tapped, example, list(shapes)), shapes
-    except Exception as error:  # a network that its tracer or its own checks refuse
+            shapes = layered.shapes(example)
+        traced = _traced(layered, example, list(shapes))
+        return traced if traced is not None else _exported(layered, example, list(shapes)), shapes
+    except Exception as error:  # the tracer or the network's own checks
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), expected a network "
-            "and a size that can; choose another size or network"
+            f"source 'timm:{name}' cannot be exported at {size[0]} x {size[1]} px ({reason}), expected a size "
+            "that the network supports; choose another size or network"
         ) from error
 
 
-def _traced(tapped: _Tapped, example: Tensor, names: list[str]) -> onnx.ModelProto | None:
-    """By tracing, which takes a tenth of the time; None where that does not give what the network gives."""
+def _traced(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto | None:
+    """Export by tracing, ten times as fast; None where the graph's outputs differ from the network's."""
     file = io.BytesIO()
     try:
-        with _quiet(), _whole_padding():
+        with _quiet(), _constant_padding():
             torch.onnx.export(
-                tapped,
+                layered,
                 (example,),
                 file,  # type: ignore[arg-type]  # it takes a buffer, too
                 dynamo=False,
@@ -323,16 +239,16 @@ def _traced(tapped: _Tapped, example: Tensor, names: list[str]) -> onnx.ModelPro
                 dynamic_axes={name: {0: "n"} for name in ("pixels", *names)},
             )
         model = onnx.ModelProto.FromString(file.getvalue())
-    except Exception:  # what tracing cannot do, the other exporter may
+    except Exception:  # the other exporter may support it
         return None
-    return model if _agrees(model, tapped, example) else None
+    return model if _agrees(model, layered, example) else None
 
 
-def _exported(tapped: _Tapped, example: Tensor, names: list[str]) -> onnx.ModelProto:
-    """By torch.export, which follows every network that it can follow at all."""
+def _exported(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto:
+    """Export by torch.export, which supports more networks."""
     with _quiet():
         program = torch.onnx.export(
-            tapped,
+            layered,
             (example,),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
@@ -345,12 +261,12 @@ def _exported(tapped: _Tapped, example: Tensor, names: list[str]) -> onnx.ModelP
     return program.model_proto
 
 
-def _agrees(model: onnx.ModelProto, tapped: _Tapped, example: Tensor) -> bool:
-    """Whether the graph gives what the network gives, for one image and for three."""
+def _agrees(model: onnx.ModelProto, layered: _LayerOutputs, example: Tensor) -> bool:
+    """Whether graph and network have the same outputs, for one image and for three."""
     reference = ReferenceRun(model)
     for images in (example[:1], torch.cat([example, example[1:] * 0.5])):
         with torch.inference_mode():
-            wanted = [one.numpy() for one in tapped(images)]
+            wanted = [one.numpy() for one in layered(images)]
         for found, value in zip(reference(images.numpy()), wanted, strict=True):
             if found.shape != value.shape or np.abs(found - value).max() > _CLOSE * np.abs(value).max():
                 return False
@@ -358,8 +274,8 @@ def _agrees(model: onnx.ModelProto, tapped: _Tapped, example: Tensor) -> bool:
 
 
 @contextmanager
-def _whole_padding() -> Iterator[None]:
-    """TensorFlow's padding depends on the size of the maps, which is fixed here: a number, not operations."""
+def _constant_padding() -> Iterator[None]:
+    """Make TensorFlow's padding a constant: it depends on the size of the maps, which is fixed here."""
     original = padding.get_same_padding
     padding.get_same_padding = lambda side, *rest: original(int(side), *rest)
     try:
@@ -370,7 +286,7 @@ def _whole_padding() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells its own makers much that no user can act on."""
+    """Suppress the exporter's warnings, which users cannot act on."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

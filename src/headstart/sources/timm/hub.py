@@ -1,7 +1,7 @@
-"""Networks of timm with their weights: from the hub's cache if they are there, else downloaded.
+"""Networks of timm with their weights, from the hub's cache or downloaded.
 
-The hub's own client retries for a minute before it reports that there is no connection. So this module
-first makes one small request, and reports within seconds if nobody answers it.
+The hub's own client retries for a minute before it reports that there is no connection. Here a small request
+is made first, so that the error comes within seconds.
 """
 
 from __future__ import annotations
@@ -23,34 +23,17 @@ from headstart.system.connection import ANSWER_S, answers
 __all__ = ["create_pretrained"]
 
 _FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
-_GATEWAY_ERRORS = (502, 503, 504)  # said by a proxy that cannot reach the hub, or by a hub that is down
+_GATEWAY_ERRORS = (502, 503, 504)  # from a proxy that cannot reach the hub, or a hub that is down
 
 
 def create_pretrained(name: str) -> Any:
-    """Create a network of timm with its weights.
-
-    Parameters
-    ----------
-    name : str
-        A name that has weights.
-
-    Returns
-    -------
-    timm network
-
-    Raises
-    ------
-    ConnectionError
-        If the weights are not in a cache, and the server that has them does not answer.
-    Exception
-        Whatever timm, the hub's client, disk or parser raise.
-    """
+    """A network of timm with its weights. ConnectionError if they are not cached and the server does not respond."""
     weights = get_pretrained_cfg(name)
     if _is_cached(weights):
         try:
             with _offline():
                 return timm.create_model(name, pretrained=True)
-        except Exception:  # a cached file is of another kind, or damaged: download
+        except Exception:  # the cached file has another format or is damaged: download
             pass
     if not huggingface_hub.constants.HF_HUB_OFFLINE:
         _check_answers(_address(weights))
@@ -58,7 +41,7 @@ def create_pretrained(name: str) -> Any:
 
 
 def _is_cached(weights: Any) -> bool:
-    """Whether the hub's cache has a file of these weights, or torch's cache the one of their address."""
+    """Whether the hub's cache has a file of these weights, or torch's cache the file of their address."""
     if not weights.hf_hub_id:
         return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(weights.url).path).name).is_file()
     repository, _, revision = weights.hf_hub_id.partition("@")
@@ -70,16 +53,16 @@ def _is_cached(weights: Any) -> bool:
 
 
 def _address(weights: Any) -> str:
-    """The hub, or where weights outside the hub are.
+    """The hub, or the server of weights outside the hub.
 
-    Not the file: its address redirects to another server, and twice as many round trips take longer than
-    the limit over a satellite.
+    Not the file: its address redirects to another server, and twice as many round trips exceed the limit over a
+    satellite link.
     """
     return str(huggingface_hub.constants.ENDPOINT if weights.hf_hub_id else weights.url)
 
 
 def _check_answers(address: str) -> None:
-    """Raise ConnectionError unless the server answers; any answer will do, timm makes sense of it."""
+    """Raise ConnectionError unless the server responds; timm interprets the response."""
     chosen = "HF_HUB_ETAG_TIMEOUT" in os.environ  # the hub's own limit for this request
     limit_s = float(huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT) if chosen else ANSWER_S
 
@@ -96,7 +79,7 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """The hub's client reads its cache only, as HF_HUB_OFFLINE=1 makes it."""
+    """Make the hub's client read its cache only, as HF_HUB_OFFLINE=1 does."""
     constants = huggingface_hub.constants
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True

@@ -1,8 +1,4 @@
-"""Networks that others trained, as Sources: exported once by torch, kept as graphs, run without it after.
-
-In: a timm name, a local folder, or a network to draw at random. Out: a Source with a layer at every stage.
-Must not import torch or timm but through networks.timm_source, when no graph is kept. Called by sources.
-"""
+"""Networks of timm as sources: exported once by torch, then read from the cache as graphs."""
 
 from __future__ import annotations
 
@@ -29,16 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["TimmNetwork", "find_network", "network_source", "pretrained_names", "trained_source"]
 
-_FORMAT = 4  # raise it when the same network would be exported or described otherwise
+_FORMAT = 4  # increase it when exports or their description change
 _LOCAL = "local-dir:"
-_BATCH_PIXELS = 4 * 224 * 224  # maps of more images do not stay in a processor's cache
-_LAST_STAGES = 5  # what lies before sees edges only
+_BATCH_PIXELS = 4 * 224 * 224  # feature maps of more images exceed a CPU's cache
+_LAST_STAGES = 5  # earlier stages detect edges only
 _FEW_FEATURES, _MOST_FEATURES = 64, 8_192
 
 
 @dataclass(frozen=True)
 class TimmNetwork:
-    """A kept graph and what its makers say of it; ``about`` is what `ExportedNetwork` holds but for the graph."""
+    """A cached graph, and the other fields of `ExportedNetwork` as ``about``."""
 
     name: str
     graph: bytes
@@ -46,29 +42,13 @@ class TimmNetwork:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width that it takes, in pixels."""
+        """Height and width of its input in pixels."""
         height, width = self.about["size"]
         return height, width
 
 
 def pretrained_names(pattern: str = "") -> list[str]:
-    """Names of networks with weights that ``timm:NAME`` can have.
-
-    Parameters
-    ----------
-    pattern : str, default=''
-        Shell pattern; a plain word is looked for anywhere.
-
-    Returns
-    -------
-    list of str
-        Sorted, each as ``timm:NAME.TAG``.
-
-    Raises
-    ------
-    MissingExtraError
-        If timm is not installed.
-    """
+    """Sorted names ``timm:NAME.TAG`` of pretrained networks that match a shell pattern."""
     require("timm", extra="train", for_="the list of timm's networks")
     from headstart.sources.timm.export import timm_names
 
@@ -78,32 +58,10 @@ def pretrained_names(pattern: str = "") -> list[str]:
 def find_network(
     name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
 ) -> TimmNetwork:
-    """A network as a graph: the kept one, or exported now and kept.
+    """A network as a graph: from the cache, or exported now and cached.
 
-    Parameters
-    ----------
-    name : str
-        As timm names it, with or without a tag, or ``local-dir:PATH``.
-    pretrained : bool, default=True
-        With its weights; False draws random ones.
-    seed : int, default=0
-        Draws random weights.
-    size_px : int, optional
-        Side of the input. Default: the network's own.
-
-    Returns
-    -------
-    TimmNetwork
-        Its graph gives every layer.
-
-    Raises
-    ------
-    UnknownSourceError, SourceError
-        If there is no such network, or its weights cannot be had.
-    MissingExtraError
-        If it must be exported and torch or timm is not installed.
-    MissingDataError
-        If a local folder lacks a file.
+    UnknownSourceError or SourceError if there is no such network or its weights cannot be loaded, MissingExtraError
+    if it must be exported without torch or timm, MissingDataError if a local folder lacks a file.
     """
     parts = {
         "format": _FORMAT,
@@ -112,7 +70,7 @@ def find_network(
         "size_px": size_px,
     }
     home = cache_root() / "graphs"
-    kept = _kept(home / key_of(parts), name)
+    kept = _cached(home / key_of(parts), name)
     if kept is not None:
         return kept
     for package in ("torch", "timm"):
@@ -120,28 +78,14 @@ def find_network(
     from headstart.sources.timm.export import export_network
 
     exported = export_network(name, pretrained=pretrained, seed=seed, size_px=size_px)
-    return _keep(home / key_of(parts), name, exported)
+    return _cache(home / key_of(parts), name, exported)
 
 
 def network_source(network: TimmNetwork, native: InputSpec | None, name: str) -> Source:
-    """A network as a source for images of some size.
+    """A network as a source named ``name``, with its last stages, embedding and logits as candidates.
 
-    Parameters
-    ----------
-    network : TimmNetwork
-        What to run.
-    native : InputSpec or None
-        Size and channels where all images of the dataset have the same. If these are within the
-        network's, the graph takes them as they are and enlarges them itself; photos of any size
-        are prepared to the network's.
-    name : str
-        What to call it.
-
-    Returns
-    -------
-    Source
-        Its candidates are the last stages, averaged and in a grid, the last two side by side, the
-        embedding and the logits.
+    ``native`` is the size of a dataset whose images all have one size, else None. If it is within the network's size,
+    the graph takes these images and enlarges them itself; photos of any size are prepared to the network's size.
     """
     about, (height, width) = network.about, network.size
     scaling = tuple(about["mean"]), tuple(about["std"])
@@ -152,27 +96,14 @@ def network_source(network: TimmNetwork, native: InputSpec | None, name: str) ->
 
 
 def trained_source(exported: ExportedNetwork, like: Source) -> Source:
-    """A network that was trained further, as a source that takes what it took before.
-
-    Parameters
-    ----------
-    exported : ExportedNetwork
-        The network as it is now.
-    like : Source
-        As it was.
-
-    Returns
-    -------
-    Source
-        Not kept in the cache: whoever wants it keeps the model.
-    """
+    """A fine-tuned network as a source with the input of ``like``; it is not cached, but saved with its model."""
     name = f"{like.name}, fine-tuned"
     graph = exported.graph.SerializeToString(deterministic=True)
     return _source(TimmNetwork(name, graph, _about(name, exported, graph)), like.input, name)
 
 
 def _source(network: TimmNetwork, spec: InputSpec, name: str) -> Source:
-    """The network behind our input."""
+    """The network with the source's preparation in front."""
     about, (height, width) = network.about, network.size
     graph = with_image_input(onnx.ModelProto.FromString(network.graph), spec, network.size)
     layers = {layer: tuple(shape) for layer, shape in about["taps"].items()}
@@ -195,7 +126,7 @@ def _source(network: TimmNetwork, spec: InputSpec, name: str) -> Source:
 
 
 def _candidates(layers: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], ...]:
-    """Layers and poolings worth a trial: rows neither too short to tell much nor too long to fit fast."""
+    """Layers and poolings to try: rows neither too short to be informative nor too long to fit fast."""
     found = []
     maps = [layer for layer, shape in layers.items() if len(shape) > 1]
     joined = JOIN.join(maps[-2:]) if len(maps) > 1 else ""
@@ -208,7 +139,7 @@ def _candidates(layers: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str],
 
 
 def _identity(name: str) -> str:
-    """What decides a network: the files of a local folder, else timm's name and version."""
+    """What identifies a network: the files of a local folder, else timm's name and version."""
     if not name.startswith(_LOCAL):
         try:
             return f"timm {version('timm')} {name}"
@@ -219,13 +150,13 @@ def _identity(name: str) -> str:
     if not all(file.is_file() for file in files):
         raise MissingDataError(
             f"source 'timm:{name}' is not a folder with config.json and model.safetensors, expected one as "
-            "timm saves it; mend the path"
+            "timm saves it; correct the path"
         )
     return " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
-def _kept(place: Path, name: str) -> TimmNetwork | None:
-    """The graph kept here, if it is whole."""
+def _cached(place: Path, name: str) -> TimmNetwork | None:
+    """The cached graph, if it is complete."""
     try:
         about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
         graph = place.with_suffix(".onnx").read_bytes()
@@ -235,7 +166,7 @@ def _kept(place: Path, name: str) -> TimmNetwork | None:
     return TimmNetwork(name, graph, about) if whole else None
 
 
-def _keep(place: Path, name: str, exported: ExportedNetwork) -> TimmNetwork:
+def _cache(place: Path, name: str, exported: ExportedNetwork) -> TimmNetwork:
     graph = exported.graph.SerializeToString(deterministic=True)
     about = _about(name, exported, graph)
     write_atomic(place.with_suffix(".onnx"), graph)
@@ -244,7 +175,7 @@ def _keep(place: Path, name: str, exported: ExportedNetwork) -> TimmNetwork:
 
 
 def _about(name: str, exported: ExportedNetwork, graph: bytes) -> dict[str, Any]:
-    """What is kept beside a graph."""
+    """What is stored next to a graph."""
     return {
         "name": name,
         "sha256": hashlib.sha256(graph).hexdigest(),

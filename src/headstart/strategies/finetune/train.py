@@ -16,7 +16,7 @@ from headstart.errors import HeadstartError, SourceError
 from headstart.heads.base import AffineHead, Head, Standardiser
 from headstart.heads.registry import make_head
 from headstart.heads.trained import TrainedHead
-from headstart.networks.training import Held, Loss, OnEpoch, OnStep, fit
+from headstart.networks.training import Loss, OnEpoch, OnStep, ValidationSet, fit
 from headstart.records import Array, Codes, Epoch, Images, Source, TrainSettings, Weights
 from headstart.sources.features import Place
 from headstart.sources.registry import kind_of
@@ -92,7 +92,7 @@ def unfreeze_and_train(
     depth: str,
     settings: TrainSettings,
     shares: Array | None = None,
-    held: Held | None = None,
+    held: ValidationSet | None = None,
     loss: Loss | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
@@ -155,7 +155,7 @@ def unfreeze_and_train(
     below = len(network.parts) - 1
     n_open = {"head": 0, "last": 1, "all": below}.get(depth, below)
     n_open = min(below, int(depth)) if depth.isdecimal() else n_open
-    network.open_last(n_open)
+    network.unfreeze_last(n_open)
     alpha = alpha_for(len(images), source, opening)
     before, begun = network.checksum(), network.weights() if alpha < 1 else None
     augmentation = augmentation_for(source.input, classes, opening)
@@ -167,7 +167,7 @@ def unfreeze_and_train(
         codes,
         settings,
         validation=held if settings.patience else None,
-        views=augmented_training(augmentation, settings.seed),
+        augment=augmented_training(augmentation, settings.seed),
         shares=shares,
         loss=loss,
         on_step=on_step,

@@ -17,7 +17,7 @@ from headstart.networks.contract import Trainable
 from headstart.networks.logs.registry import make_log
 from headstart.networks.logs.values import TrainingLog
 from headstart.networks.rate_test import find_rate
-from headstart.networks.training import Held, OnStep, Views, fit
+from headstart.networks.training import AugmentBatch, OnStep, ValidationSet, fit
 from headstart.records import Codes, Epoch, Images, TrainSettings
 from headstart.system.progress import Progress
 from headstart.workflows.train.rate import RateChoice, choose_rate
@@ -54,7 +54,7 @@ class AttendedTraining:
         self._keeping, self._facts = keeping, facts
         self._log: TrainingLog | None = None
         self.rate: RateChoice | None = None
-        self.validation: Held | None = None
+        self.validation: ValidationSet | None = None
         self.history: tuple[Epoch, ...] = ()
         self.settings = TrainSettings()
         self.device = "cpu"
@@ -66,9 +66,9 @@ class AttendedTraining:
         labels: Codes,
         settings: TrainSettings,
         *,
-        validation: Held | None,
+        validation: ValidationSet | None,
         on_step: OnStep,
-        views: Views | None,
+        augment: AugmentBatch | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
         """Train, from a checkpoint where there is one; the history and the settings used."""
         self.validation, self.device = validation, str(getattr(network, "device", "cpu"))
@@ -76,7 +76,7 @@ class AttendedTraining:
         around = before.get(_AROUND, {})
         if self._auto:
             self.rate = choose_rate(
-                lambda: find_rate(network, images, labels, settings, views=views), around.get("rate")
+                lambda: find_rate(network, images, labels, settings, augment=augment), around.get("rate")
             )
             settings = self.rate.applied(settings)
             self._progress.remark(self.rate.sentence(settings))
@@ -100,7 +100,7 @@ class AttendedTraining:
                 validation=validation,
                 on_step=told,
                 on_epoch=self._told_epoch,
-                views=views,
+                augment=augment,
                 checkpoints=self._kept,
             )
         return self.history, settings

@@ -110,7 +110,7 @@ def copy_features(
                 dataset,
                 sources[policy],
                 [(where.layer, where.pooling) for where in here],
-                view=AugmentedCopy(augmentation, seed, number),
+                copy=AugmentedCopy(augmentation, seed, number),
                 options=options,
             )
         for where, one in zip(here, rows, strict=True):
