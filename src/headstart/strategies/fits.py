@@ -1,6 +1,6 @@
-"""A probe fitted again and again on parts of a pool, as studies and cross-validation need it.
+"""Fits a probe repeatedly on subsets of a pool, as studies and cross-validation need it.
 
-Features are computed once for each place and kept; each fit selects its layer and head anew.
+Features are computed once per place and kept; each fit selects its layer and head again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Strategy = Callable[[Indices, Indices, int], Array]
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Where features are read and what is fitted on them; the same for the probe and its controls."""
+    """Where features are read and which head is fitted; the same for the probe and its controls."""
 
     layer: str | None = None
     pooling: str = "flat"
@@ -64,9 +64,9 @@ class FeatureOptions:
 
 @dataclass(frozen=True)
 class Reader:
-    """Features of a pool and of the images asked, each read once and kept.
+    """Features of a pool and of the images to predict, computed once per place and kept.
 
-    ``augmentation`` adds views of the pool's images, never of those asked; ``seed`` draws them.
+    ``augmentation`` adds copies of the pool's images, never of the test images; ``seed`` draws them.
     """
 
     source: Source
@@ -79,7 +79,7 @@ class Reader:
     _viewed: dict[InputSpec, Dataset] = field(default_factory=dict, repr=False)  # shared by its replacements
 
     def read(self, places: Sequence[Place]) -> None:
-        """Compute several places in one pass over the images, where they are not there yet."""
+        """Compute the features of several places in one pass over the images, unless they are kept."""
         wanted = [place for place in dict.fromkeys(places) if (place, 0) not in self._kept]
         if wanted:
             rows = extract_all(self.pool, self.source, wanted, options=self.options)
@@ -94,12 +94,12 @@ class Reader:
         return self._kept[place, 0]
 
     def answers(self, place: Place) -> Array:
-        """Features of the images asked, (n_asked, n_features)."""
+        """Features of the images to predict, (n_test, n_features)."""
         self.read([place])
         return self._kept[place, -1]
 
     def training(self, place: Place, learn: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
-        """Rows to learn from, their labels, and which image each shows: the images, then their views."""
+        """Training features with augmented copies appended, their labels, and the image index of each row."""
         n_views = 0 if self.augmentation is None else self.augmentation.views
         if n_views and (place, n_views) not in self._kept:
             self._read_views(place)
@@ -108,7 +108,7 @@ class Reader:
         return np.concatenate(parts), self.pool.labels[learn][images], images
 
     def _read_views(self, place: Place) -> None:
-        """Features of every view: of a few images in memory in one pass, else view by view."""
+        """Features of every augmented copy: of few images in memory in one pass, else one copy at a time."""
         assert self.augmentation is not None, "only an augmentation has views"
         n_views, spec = self.augmentation.views, self.source.input
         where: dict[str, Any] = {"layer": place[0], "pooling": place[1], "options": self.options}
@@ -126,7 +126,7 @@ class Reader:
             self._kept[place, number + 1] = part
 
     def _all_views(self, images: Images) -> Dataset:
-        """Every view of prepared images, one view after the other."""
+        """Every augmented copy of prepared images, one copy after the other."""
         assert self.augmentation is not None, "only an augmentation has views"
         n_views, everyone = self.augmentation.views, np.arange(len(images))
         views = [
@@ -142,28 +142,7 @@ class Reader:
 
 
 def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *, balance: bool) -> Head:
-    """A head on some of a pool's images.
-
-    Parameters
-    ----------
-    reader : Reader
-        Where features come from.
-    place : (layer, pooling)
-        Where they are read.
-    head : str
-        What is fitted.
-    learn : ndarray of int
-        Places in the pool.
-    seed : int
-        Decides its folds.
-    balance : bool
-        Let every class count alike.
-
-    Returns
-    -------
-    Head
-        Fitted.
-    """
+    """A head fitted on some images of a pool; ``balance`` weights classes equally."""
     rows, labels, images = reader.training(place, learn)
     classes, shares = reader.pool.classes, None
     if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _left_out_most(reader.pool):
@@ -183,7 +162,7 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
 
 
 def _left_out_most(pool: Dataset) -> int:
-    """Images up to which a part that is left out is one fold of a cross-validation with all labels."""
+    """The most left-out images that count as one fold of a cross-validation with all labels."""
     largest = (
         1
         if pool.together is None
@@ -193,27 +172,12 @@ def _left_out_most(pool: Dataset) -> int:
 
 
 def clusters_of(pool: Dataset, some: Indices) -> Indices | None:
-    """Which of some images of a pool stay together; None: each is alone."""
+    """Clusters of some images of a pool; None if each image is its own."""
     return None if pool.together is None else pool.together[some]
 
 
 def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions) -> Strategy:
-    """A head on a frozen source: the strategy itself, or a control with another source.
-
-    Parameters
-    ----------
-    source : Source
-        Runs once over both sets.
-    pool, asked : Dataset
-        Images to draw labels from, and images to answer.
-    options : FeatureOptions
-        Layer, head, cache and runtime.
-
-    Returns
-    -------
-    callable
-        A Strategy.
-    """
+    """The strategy of one head on one frozen source; a control is the same with another source."""
     reader = Reader(source, pool, asked, options.extraction)
     place = (options.layer or source.default_layer, options.pooling)
     reader.read([place])
@@ -226,16 +190,9 @@ def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions
 
 
 class Chooser:
-    """Where to read and what to fit, chosen from whatever images a fit learns from, once for each such set.
+    """Selects a place and a head on the training images of each fit, once for each set of images.
 
-    Parameters
-    ----------
-    reader : Reader
-        The source and the images.
-    wanted : Probe, optional
-        What is given; the rest is chosen. Its augmentation is the reader's.
-    most : int, default=250
-        Images that a choice is made on, at most.
+    What ``wanted`` gives is not selected; its augmentation is the reader's. At most ``most`` images decide.
     """
 
     def __init__(self, reader: Reader, wanted: Probe = CHOSEN, most: int = DECIDING) -> None:
@@ -244,7 +201,7 @@ class Chooser:
         self._kept: dict[bytes, tuple[Place, str]] = {}
 
     def __call__(self, learn: Indices, seed: int) -> tuple[Place, str]:
-        """Place and head for these images of the pool; as given where there is nothing to choose by."""
+        """Place and head for these images of the pool; as given where nothing can be selected."""
         key = learn.tobytes()
         if key not in self._kept:
             self._kept[key] = self._chosen(learn, seed)
@@ -271,22 +228,10 @@ class Chooser:
 
 
 def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:
-    """The probe with everything that is not given chosen again from whatever images it learns from.
+    """The probe, with everything that is not given selected again on the training images of each fit.
 
-    Parameters
-    ----------
-    reader : Reader
-        The source and the images.
-    wanted : Probe, optional
-        What is given. Its augmentation is the reader's.
-    chooser : Chooser, optional
-        Chooses; another reader's may, so that a control reads where the probe does. Default: its own.
-
-    Returns
-    -------
-    callable
-        A Strategy. The choice sees the images to learn from only, so its answers are as honest as
-        those of a fit without a choice.
+    Another reader's ``chooser`` lets a control read where the probe does. The selection sees training
+    images only, so accuracy on the others is unbiased by it.
     """
     choice = chooser or Chooser(reader, wanted)
     reader.read(choice.places)
@@ -302,21 +247,9 @@ def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None
 def redrawn_probe(
     readers: Callable[[int], Reader], wanted: Probe = CHOSEN, chooser: Chooser | None = None
 ) -> Strategy:
-    """The probe on networks that nobody trained, another one for every seed.
+    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``.
 
-    Parameters
-    ----------
-    readers : callable
-        From a seed to a reader whose source has weights drawn by it.
-    wanted : Probe, optional
-        As the probe's.
-    chooser : Chooser, optional
-        The probe's: random networks are read where it is.
-
-    Returns
-    -------
-    callable
-        A Strategy; name it among the protocol's ``redrawn``.
+    ``readers`` maps a seed to a reader whose source has weights drawn with it.
     """
     kept: dict[int, Strategy] = {}
 

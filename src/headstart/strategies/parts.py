@@ -1,7 +1,4 @@
-"""Which images of a dataset are learned from and which are held out of training.
-
-Apart from the strategies because all of them divide a dataset in the same way.
-"""
+"""Splits a dataset into training images and held-out images, in the same way for every strategy."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ __all__ = ["VALIDATION_LEAST", "TrainingParts", "training_parts"]
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """The training images of a dataset, and those held out to watch and stop by.
+    """The training images of a dataset, and the images held out for validation.
 
-    ``places`` are the places of both in the dataset, where some are held out.
+    ``places`` are the indices of both in the dataset, if some are held out.
     """
 
     fit: Dataset
@@ -35,29 +32,11 @@ VALIDATION_LEAST = 50  # images below which none are spared for a curve
 
 
 def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> TrainingParts:
-    """Which images are learnt from and which are watched.
+    """Split a dataset into training and validation images; the ``test`` split is in neither.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        With a ``val`` split of its own, that is watched. Else a stratified tenth of the training
-        images, 3,000 at most; nothing where that would be fewer than 50. Copies and groups stay together.
-    seed : int
-        Decides which.
-    share : float, optional
-        Hold out this share instead, however few images there are. Default: by that rule.
-
-    Returns
-    -------
-    Learning
-        The ``test`` split is in neither part.
-
-    Raises
-    ------
-    DataError
-        If the dataset has splits and none is ``train``, or fewer than two classes are left.
-    UnknownClassError
-        If a class has no training image.
+    The validation images are the dataset's own ``val`` split, or a stratified tenth of the training images,
+    at most 3,000, and none if that were fewer than 50; ``share`` replaces this rule. Clusters are not
+    split. DataError if there is no training image of two classes, or of each class.
     """
     train = dataset if dataset.splits is None else dataset.split("train")
     require_classes(train)

@@ -1,7 +1,4 @@
-"""The strategy scratch: a network learned from a dataset's images, as a model.
-
-The engine is imported only when it is made.
-"""
+"""The strategy scratch: a network trained on a dataset's images, as a model."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ __all__ = ["Fit", "learn_network"]
 
 
 class Fit(Protocol):
-    """Fits a network; gives its epochs, and the settings it was fitted with in the end."""
+    """Fits a network; returns its epochs and the settings that were used in the end."""
 
     def __call__(
         self,
@@ -44,7 +41,7 @@ class Fit(Protocol):
         on_step: OnStep,
         views: Views | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
-        """As `training.fit`, which it calls."""
+        """As `training.fit`."""
         ...
 
 
@@ -60,41 +57,44 @@ def learn_network(
     fit_by: Fit | None = None,
     progress: Progress = SILENT,
 ) -> LearnedModel:
-    """Train a network on a dataset's training images.
+    """Train a network on a dataset's training images: the strategy ``scratch``.
 
     Parameters
     ----------
     dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
+        Its ``test`` split, if any, is not used.
     network : str, default='cnn'
-        See ``networks.architectures``.
+        One of `networks.specs.ARCHITECTURES`.
     engine : {'torch', 'scratch'}, default='torch'
-        What trains it.
+        PyTorch, or the implementation in NumPy.
     settings : TrainSettings, optional
         Default: five epochs of Adam.
     augmentation : Augmentation, optional
-        Every epoch learns from another view of the images; how many views it names does not matter.
+        Every epoch trains on another augmented copy of each image; the number of copies does not matter.
     policy : {'squish', 'crop', 'letterbox', 'ink'}, default='squish'
-        How pictures are fitted to the network.
+        How images are resized to the network's input.
     device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
-        Where the engine torch trains.
+        Where PyTorch trains.
     fit_by : Fit, optional
-        What has a say in the fit beside the settings, such as checkpoints and logs. Default: nothing.
+        Called instead of `networks.training.fit`, for example to write checkpoints and logs.
     progress : Progress, optional
-        Told about images, loss and accuracy.
+        Receives images done, loss and accuracy.
 
     Returns
     -------
     LearnedModel
-        The model answers with the dataset's classes; its curve is by epoch. ``seconds`` are those of all
-        its epochs, also of such as an interrupted run did.
+        Its curve is by epoch; ``seconds`` include the epochs of an interrupted run that was resumed.
 
     Raises
     ------
-    SettingError, MissingExtraError, DataError
-        If a name or a setting is wrong, the engine is not installed, or the data cannot be learnt from.
+    SettingError
+        If a name or a setting is wrong.
+    MissingExtraError
+        If the engine is not installed.
+    DataError
+        If there are fewer than two classes, a class has no training image, or early stopping lacks images.
     DivergedError
-        If the weights, or the validation loss with them, are not finite.
+        If the weights or the validation loss are not finite.
     """
     begun, settings = perf_counter(), settings or TrainSettings()
     parts = training_parts(dataset, settings.seed)
@@ -145,7 +145,7 @@ def learn_network(
 def _judged_network(
     network: Trainable, model: Model, judging: Dataset, spec: NetworkSpec, settings: TrainSettings
 ) -> TrainingJudged:
-    """Answers about validation images: with patience about those that did not decide when to stop."""
+    """Probabilities of the validation images; with early stopping, of the half that is for evaluation."""
     images, codes = prepare(judging, spec.input), judging.codes(model.classes)
     if settings.patience:
         probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities

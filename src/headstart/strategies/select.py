@@ -1,6 +1,6 @@
-"""Selection of layer, pooling and head by cross-validation on features that are already computed.
+"""Selects layer, pooling and head by cross-validation on computed features.
 
-Apart from strategies because controls, studies and tuning select in the same way.
+Apart from the strategies, because controls, studies and tuning select in the same way.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _LEAST = 3  # images of a class that folds need, of few as of many
 
 @dataclass(frozen=True)
 class PlaceTrial:
-    """One layer, pooling and head at its best setting, judged on images left out of the fit.
+    """One layer, pooling and head at its best setting, evaluated by leave-one-out cross-validation.
 
     ``error`` is the mean squared error of its held-out scores; ``loss`` their mean cross-entropy in nats
-    after the temperature that a fit gives them.
+    after temperature scaling.
     """
 
     layer: str
@@ -50,7 +50,7 @@ class PlaceTrial:
 
     @property
     def title(self) -> str:
-        """For tables and sentences."""
+        """Head and place, as text."""
         return f"{self.head} on {self.layer}, {self.pooling}"
 
     @property
@@ -61,9 +61,9 @@ class PlaceTrial:
 
 @dataclass(frozen=True)
 class Choice:
-    """All trials, the best first; how the best compares with the best of another place, image by image.
+    """All trials, the best first, and the paired difference between the best and the best of another place.
 
-    The winner's own accuracy is the best of many and too high: it is no estimate of accuracy on new images.
+    The accuracy of the best is the maximum of many, so it overestimates accuracy on new images.
     """
 
     trials: tuple[PlaceTrial, ...]
@@ -75,7 +75,7 @@ class Choice:
 
     @property
     def best(self) -> PlaceTrial:
-        """The one to take."""
+        """The selected trial."""
         return self.trials[0]
 
     @property
@@ -96,40 +96,12 @@ def choose(
     balance: bool = False,
     seed: int = 0,
 ) -> Choice:
-    """Judge every head at every setting on the features of every place.
+    """Evaluate every head at every setting on the features of every place; ``heads`` are some of SEARCHED.
 
-    Parameters
-    ----------
-    features : mapping of (layer, pooling) to ndarray of shape (n_images, n_features), float32
-        Rows of the same training images.
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
-        Those whose held-out scores have a closed form.
-    clusters : ndarray of shape (n_images,), int, optional
-        Images with the same number are held out together. Default: each alone.
-    balance : bool, default=False
-        Let every class count alike, as the fit will.
-    seed : int, default=0
-        Of more than 1,500 images, decides which are used; and what a fit draws.
-
-    Returns
-    -------
-    Choice
-        Ranked by loss on images left out, then by accuracy. The setting of each trial is the one that
-        `Head.fit` chooses on the same images: both use `Head.held_out` and `best_setting`.
-
-    Raises
-    ------
-    SettingError
-        If there is nothing to try, or a head cannot be judged so.
-    DataError
-        If a class has images of one cluster only.
-
-    Notes
-    -----
-    Exact: a fit without an image is solved, not approximated; one decomposition for each place and kind
-    of head serves all settings.
+    Images with the same number in ``clusters`` are left out together. Trials are ranked by held-out loss,
+    then by accuracy; the setting of each is the one that `Head.fit` would choose. Leave-one-out is exact:
+    one decomposition per place and kind of head serves all settings. DataError if a class has one cluster
+    only.
     """
     begun = perf_counter()
     for head in heads:
@@ -167,7 +139,7 @@ def _rank(trial: PlaceTrial) -> tuple[float, float]:
 
 
 def _distinct(features: Mapping[tuple[str, str], Array]) -> list[tuple[str, str]]:
-    """Places with features of their own: an embedding may be a stage averaged."""
+    """Places whose features differ: an embedding may be the average of a stage."""
     kept: list[tuple[str, str]] = []
     for place, rows in features.items():
         if not any(alike(rows[:_FEW], features[other][:_FEW]) for other in kept):
@@ -177,7 +149,7 @@ def _distinct(features: Mapping[tuple[str, str], Array]) -> list[tuple[str, str]
 
 @dataclass
 class _Judge:
-    """Judges heads at places on the same images, and remembers all trials."""
+    """Evaluates heads at places on the same images, and keeps all trials."""
 
     codes: Codes
     weights: Array
@@ -188,7 +160,7 @@ class _Judge:
     n_tried: int = 0
 
     def at(self, features: Mapping[tuple[str, str], Array], head: str) -> None:
-        """Judge a head on the features of some places."""
+        """Evaluate a head on the features of some places."""
         for (layer, pooling), rows in features.items():
             known = np.ascontiguousarray(rows, np.float32)
             images = np.arange(len(self.codes))
@@ -206,7 +178,7 @@ class _Judge:
             self.right.append(hits)
 
     def shortlist(self, head: str) -> list[tuple[str, str]]:
-        """The places where one head has the least loss."""
+        """The places where one head has the smallest loss."""
         ranked = sorted((one for one in self.trials if one.head == head), key=_rank)
         return [(one.layer, one.pooling) for one in ranked[:_SHORTLIST]]
 
@@ -214,7 +186,7 @@ class _Judge:
 def _judged(
     held: HeldOut, training: Training
 ) -> tuple[tuple[Mapping[str, float], Score, float, float], NDArray[np.bool_]]:
-    """The best setting of a head with its accuracy, error and loss, and which images it got right."""
+    """The best setting of a head with its accuracy, error and loss, and the correctly predicted images."""
     best, codes = best_setting(held), training.codes
     right = held.scores[best].argmax(axis=1) == codes
     loss = calibrated_loss(held.logits[best], codes, training.weights)
@@ -223,21 +195,9 @@ def _judged(
 
 
 def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray[np.intp]:
-    """The images that a choice is made on: all, or of many a stratified part with 3 of each class.
+    """Sorted indices of the images that a selection uses: all, or of many a stratified sample.
 
-    Parameters
-    ----------
-    codes : ndarray of shape (n_images,), int64
-        Classes.
-    seed : int
-        Decides which.
-    most : int, default=1500
-        How many, a few more where classes are scarce.
-
-    Returns
-    -------
-    ndarray of int
-        Sorted.
+    It has ``most`` images, or a few more, so that each class has at least 3.
     """
     n_classes = int(codes.max()) + 1
     if len(codes) <= most + _LEAST * n_classes:
@@ -249,18 +209,7 @@ def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray
 
 
 def alike(rows: Array, others: Array) -> bool:
-    """Whether two places give the same features, up to the rounding of bf16.
-
-    Parameters
-    ----------
-    rows, others : ndarray of shape (n_images, n_features), float32
-        Of the same images: an embedding may be a stage averaged.
-
-    Returns
-    -------
-    bool
-        False where the shapes differ.
-    """
+    """Whether two places have the same features of the same images, up to the rounding of bf16."""
     return rows.shape == others.shape and bool(
         np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0))
     )

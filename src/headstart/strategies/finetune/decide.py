@@ -1,8 +1,4 @@
-"""The strategy ``finetune``: the head first, then the network opened; kept only where it beats the probe.
-
-In: features and images of a pool, a probe. Out: a Strategy, or a source trained further with its head.
-Must not import an engine at the top. Called by studies, transfers and recipes.
-"""
+"""The strategy finetune: fit the head, unfreeze the network, keep the result if it beats the probe."""
 
 from __future__ import annotations
 
@@ -45,10 +41,10 @@ Parts = Sequence[tuple[Indices, Indices]]
 
 @dataclass(frozen=True)
 class DepthTrial:
-    """How one depth did on images that it did not learn from: accuracy, loss in nats, and in which epoch.
+    """One depth on held-out images: accuracy, loss in nats, and the number of epochs.
 
-    ``gain`` is how much lower the loss is than the probe's on the same images, and ``error`` the standard
-    error of that mean difference. ``logits`` are the answers themselves, (n_held, n_classes), part by part.
+    ``gain`` is how much lower the loss is than the probe's on the same images, ``error`` the standard error
+    of that mean difference. ``logits`` are of the held-out images, (n_held, n_classes), fold by fold.
     """
 
     depth: str
@@ -62,11 +58,11 @@ class DepthTrial:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was tried, and whether it was better than the probe on the same images held out.
+    """What was tried, and whether it was better than the probe on the same held-out images.
 
-    ``probe`` is the probe's trial; ``trials`` are of the depths. ``n_held`` is 0 where a class has too few
-    images to hold any out: then nothing is accepted. ``picked`` says that an epoch was picked on them too.
-    ``truth`` are the classes of the images held out, in the order of the trials' logits.
+    ``n_held`` is 0 if a class has too few images to hold any out; then the probe is kept. ``picked`` says
+    that these images also selected an epoch. ``truth`` are their classes, in the order of the trials'
+    logits.
     """
 
     probe: DepthTrial | None
@@ -77,24 +73,24 @@ class Decision:
 
     @property
     def best(self) -> DepthTrial | None:
-        """Of the depths: the most accurate, of equals that with the least loss; one that diverged last."""
+        """The most accurate depth, of equals that with the smallest loss; a diverged one comes last."""
         return max(
             self.trials, key=lambda one: (np.isfinite(one.loss), one.accuracy, -one.loss), default=None
         )
 
     @property
     def errors(self) -> float:
-        """Standard errors by which the loss has to be lower than the probe's.
+        """How many standard errors lower than the probe's the loss has to be.
 
-        One, as in the rule of Breiman et al. (1984), by which the simpler model stays unless there is reason
-        to leave it. A depth or an epoch picked on the same images flatters itself, so then 1.645: what chance
-        alone gives in one of twenty comparisons.
+        One, as in the rule of Breiman et al. (1984), which keeps the simpler model unless there is evidence
+        against it. The loss of a depth or an epoch that was selected on the same images is optimistic, so
+        then 1.645, which chance alone exceeds in one of twenty comparisons.
         """
         return _PICKED_ERRORS if self.picked or len(self.trials) > 1 else _ERRORS
 
     @property
     def accepted(self) -> bool:
-        """Whether the opened network beats the probe: no less accurate, and its loss lower by `errors`."""
+        """Whether the fine-tuned network is at least as accurate as the probe, and its loss lower by `errors`."""
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:
             return False
@@ -102,7 +98,7 @@ class Decision:
 
     @property
     def rule(self) -> str:
-        """What a fine-tuned network has to do to replace the probe."""
+        """The condition on which a fine-tuned network replaces the probe."""
         return (
             "no fewer held-out images right than with the probe, and a loss that is lower by more than "
             f"{self.errors:g} standard error{'' if self.errors == 1 else 's'} of the difference"
@@ -110,7 +106,7 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        """Which of the two was kept, by which figures and by which rule."""
+        """Which of the two was kept, with the figures and the rule."""
         probe, best = self.probe, self.best
         if probe is None or best is None:
             return "Fine-tuning was not tried: a class has too few images or groups to hold one out."
@@ -131,20 +127,10 @@ class Decision:
 
 @dataclass
 class Finetuner:
-    """Fine-tuning on any part of a pool, judged by others of its images.
+    """Fine-tunes on any subset of a pool and evaluates on other images of it.
 
-    Every decision and every answer is kept; networks are not, as those of a study would fill the memory.
-
-    Parameters
-    ----------
-    reader : Reader
-        Features of the pool and of the images asked.
-    chooser : Chooser
-        The probe's: a network is opened where the probe reads.
-    opening : FinetuneOptions
-        How far and how.
-    progress : Progress
-        Told which depth is trained.
+    The network is unfrozen where ``chooser``, the probe's, reads. Decisions and probabilities are kept,
+    networks are not: those of a study would fill the memory.
     """
 
     reader: Reader
@@ -157,17 +143,9 @@ class Finetuner:
     _start: tuple[tuple[bytes, int], Any] | None = field(default=None, repr=False)
 
     def strategy(self, *, checked: bool = True) -> Strategy:
-        """Answers of the opened network where it was accepted, else the probe's.
+        """The strategy: the fine-tuned network where it was accepted, else the probe.
 
-        Parameters
-        ----------
-        checked : bool, default=True
-            Without, the opened network answers even where it did worse than the probe.
-
-        Returns
-        -------
-        callable
-            A Strategy. Its choices see the images to learn from only.
+        Without ``checked``, the fine-tuned network is used even where it was worse than the probe.
         """
 
         def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
@@ -181,14 +159,14 @@ class Finetuner:
         return strategy
 
     def decide(self, learn: Indices, seed: int) -> Decision:
-        """Try the depths on images held out of those to learn from, beside the probe."""
+        """Compare the depths with the probe on images held out of the training images."""
         key = learn.tobytes(), seed
         if key not in self.decisions:
             self.decisions[key] = self._decided(learn, seed)
         return self.decisions[key]
 
     def opened(self, learn: Indices, seed: int) -> FineTuned:
-        """The network as it is used: trained on all images to learn from, or on most of very many."""
+        """The fine-tuned network as it is used: trained on all training images, or on most of very many."""
         best = self.decide(learn, seed).best
         judged = self._judged.pop((learn.tobytes(), seed), None)
         if judged is not None:
@@ -197,7 +175,7 @@ class Finetuner:
         return self._trained(learn, None, depth, seed)
 
     def answers(self, learn: Indices, asked: Indices, seed: int) -> Array:
-        """The opened network's answers to images asked, whether it beat the probe or not."""
+        """Probabilities of the fine-tuned network, whether it beat the probe or not."""
         key = learn.tobytes(), asked.tobytes(), seed
         if key not in self._answered:
             self._answered[key] = self._by_graph(self.opened(learn, seed), asked)
@@ -242,11 +220,11 @@ class Finetuner:
         return decision
 
     def _kept(self, learn: Indices) -> bool:
-        """Whether the network that was judged is used, instead of another one that learnt from all images."""
+        """Whether the evaluated network itself is kept, instead of another one trained on all images."""
         return len(learn) >= _REFIT
 
     def _parts(self, learn: Indices, seed: int) -> Parts:
-        """Places of images to learn from and of images held out; none where a class has one image."""
+        """Indices of training and held-out images of each fold; none if a class has one image."""
         pool = self.reader.pool
         labels, groups = pool.labels[learn], None if pool.together is None else pool.together[learn]
         smallest = fewest_per_class(labels, groups)
@@ -262,10 +240,10 @@ class Finetuner:
     def _trained(
         self, learn: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
     ) -> FineTuned:
-        """One training to the end of its schedule, judged there; or, if it ``stops``, where it did best.
+        """One training to the end of its schedule, or with ``stops`` with the weights of its best epoch.
 
-        What is judged is what is used. The weights of one epoch's luck come back only where they stay;
-        elsewhere another training follows, which would not have that luck.
+        The best epoch's weights are used only if this very network is kept; otherwise another training
+        follows, whose best epoch would not be known.
         """
         place, start = self._starting(learn, seed)
         source = self.reader.source
@@ -311,14 +289,14 @@ class Finetuner:
         return found
 
     def probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
-        """The probe's answers to images asked, or with ``in_pool`` to images of the pool."""
+        """Probabilities of the probe for test images, or with ``in_pool`` for images of the pool."""
         place, head = self.chooser(learn, seed)
         found = fitted(self.reader, place, head, learn, seed, balance=self.chooser.wanted.balance)
         rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
         return found.probabilities(rows[asked])
 
     def _by_graph(self, opened: FineTuned, asked: Indices) -> Array:
-        """Its answers, by the graph that would be saved, so that its figures are the model's."""
+        """Probabilities by the graph that would be saved, so that the figures are those of the model."""
         import onnx
 
         from headstart.graph import build, pooling
@@ -349,33 +327,13 @@ class Finetuner:
 
 
 def finetune_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
-    """The strategy finetune, and the same without its safety, by the names that tables show.
-
-    Parameters
-    ----------
-    finetuner : Finetuner
-        Shared: what one trains, the other finds.
-
-    Returns
-    -------
-    dict of str to Strategy
-    """
+    """The strategy finetune, and the same without the comparison with the probe, by name."""
     safe, unchecked = OPENED
     return {safe: finetuner.strategy(), unchecked: finetuner.strategy(checked=False)}
 
 
 def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
-    """Say how often the opened network was taken.
-
-    Parameters
-    ----------
-    decisions : mapping to Decision
-        Of all fits.
-
-    Returns
-    -------
-    str
-    """
+    """How often the fine-tuned network was kept."""
     judged = [one for one in decisions.values() if one.n_held]
     taken = [one for one in judged if one.accepted]
     depths = sorted({one.best.depth for one in taken if one.best is not None})
@@ -395,6 +353,6 @@ def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
 
 
 def _losses(logits: Array, truth: Codes) -> Array:
-    """Loss of each image in nats, confidence put right first: how sure they are is not what is compared."""
+    """Loss of each image in nats after temperature scaling: the level of confidence is not compared."""
     losses, _ = cross_entropy(logits.astype(np.float64) * fit_temperature(logits, truth), truth)
     return losses

@@ -1,8 +1,4 @@
-"""A source fine-tuned on a dataset, as a model: decided on images held out, put together like any other.
-
-In: a source, a dataset, the probe that was learnt on it. Out: a LearnedModel that is the probe's or better. Must
-not import an engine at the top. Called by transfers.
-"""
+"""Fine-tunes a source on a dataset and makes it a model, if it beats the probe on held-out images."""
 
 from __future__ import annotations
 
@@ -34,14 +30,14 @@ __all__ = ["Attempt", "attempt", "depth_table"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of fine-tuning: the model that is kept, and what was tried."""
+    """The model that is kept, fine-tuned or the probe, and what was tried."""
 
     learnt: LearnedModel
     decision: Decision
 
     @property
     def sentence(self) -> str:
-        """Which model was kept and why, and what its figures are worth."""
+        """Which model was kept and why, with a warning if its figures are optimistic."""
         said = self.decision.sentence
         if self.decision.accepted:
             said += (
@@ -62,36 +58,9 @@ def attempt(
     seed: int = 0,
     options: Extraction = PLAIN,
 ) -> Attempt:
-    """Open a source where its probe reads, and keep what does better on images held out.
+    """Fine-tune a source from where its probe ``learnt`` reads; the probe is kept unless it is beaten.
 
-    Parameters
-    ----------
-    source : Source
-        As the probe has it.
-    dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
-    learnt : LearnedModel
-        The probe.
-    wanted : Probe
-        Its augmentation and balance.
-    opening : FinetuneOptions
-        How far and how.
-    parts : Learning
-        Images to learn from and, if there are any, those held out.
-    seed : int, default=0
-        Decides folds, order and views.
-    options : Extraction, optional
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    Attempt
-        With the probe's own model where fine-tuning did not beat it.
-
-    Raises
-    ------
-    SourceError, MissingExtraError
-        If the source cannot be opened.
+    SourceError if the source cannot be fine-tuned, MissingExtraError if torch is not installed.
     """
     begun, manifest = perf_counter(), learnt.model.manifest
     pool = replace(parts.fit, splits=None)
@@ -125,7 +94,7 @@ def _model(
     seed: int,
     decision: Decision,
 ) -> LearnedModel:
-    """The trained network as a model; its probabilities are calibrated on the images that decided."""
+    """The fine-tuned network as a model, its probabilities calibrated on the images that decided."""
     place = opened.place
     rows = extract(parts.fit, opened.source, layer=place[0], pooling=place[1])
     codes, head, held, scores = parts.fit.codes(dataset.classes), opened.head, None, {}
@@ -156,17 +125,7 @@ def _calibrated(head: TrainedHead, logits: Array, codes: Codes) -> TrainedHead:
 
 
 def depth_table(decision: Decision) -> PlainTable:
-    """The probe and every depth that was tried, on the same images held out.
-
-    Parameters
-    ----------
-    decision : Decision
-        With at least one trial.
-
-    Returns
-    -------
-    PlainTable
-    """
+    """The probe and every depth that was tried, on the same held-out images."""
     tried = (*((decision.probe,) if decision.probe else ()), *decision.trials)
     return PlainTable(
         "How far the network was unfrozen",

@@ -1,6 +1,6 @@
-"""The rule for fine-tuning: settings, augmentation and dropout by the data alone.
+"""Rules for the settings, augmentation and dropout of fine-tuning, by the data alone.
 
-`FinetuneOptions` replace what it decides.
+`FinetuneOptions` replace what they decide.
 """
 
 from __future__ import annotations
@@ -26,33 +26,13 @@ _DROPOUT_SMALL = 0.25  # as in the network `best`, whose own dropout lies above 
 def settings_for(
     n_images: int, side_px: int, opening: FinetuneOptions, seed: int, *, handwriting: bool = False
 ) -> TrainSettings:
-    """The one recipe: only the length, the size of a batch and how far it goes depend on the data.
+    """Settings for ``n_images`` training images; ``side_px`` is the side that the network computes on.
 
-    Parameters
-    ----------
-    n_images : int
-        To learn from.
-    side_px : int
-        Of what the network computes on: small images are cheap and get many views, photos few.
-    opening : FinetuneOptions
-        Its settings go before the rule's.
-    seed : int
-        Of order, views and mixup.
-    handwriting : bool, default=False
-        It is unlike whatever a network of photos has seen, so that goes further.
+    As in BiT's rule (Kolesnikov et al. 2020, arXiv:1912.11370), the images seen grow with the square root
+    of the number of images, and half of what a smaller side saves is spent on more of them. The head is
+    fitted before anything is unfrozen (Kumar et al. 2022, arXiv:2202.10054). Handwriting is unlike photos,
+    so a network of photos is trained at a higher rate on it.
 
-    Returns
-    -------
-    TrainSettings
-
-    Notes
-    -----
-    In the manner of BiT's rule (Kolesnikov et al. 2020, arXiv:1912.11370): images seen grow with the square
-    root of those there are, and half of what a smaller side saves goes into more of them. The head is fitted
-    before anything is opened (Kumar et al. 2022, arXiv:2202.10054).
-
-    Examples
-    --------
     >>> settings_for(1_000, 28, FinetuneOptions(), 0).epochs
     150
     """
@@ -93,73 +73,34 @@ def settings_for(
 
 
 def side_of(source: Source) -> int:
-    """Side in px of what a source's network computes on: it may enlarge its input itself."""
+    """Side in px that a source's network computes on: it may enlarge its input itself."""
     own: int = source.notes.get("size_px", max(source.input.height_px, source.input.width_px))
     return own
 
 
 def is_handwriting(spec: InputSpec) -> bool:
-    """Grey images, and those put in the frame of handwritten characters, count as such; others as photos."""
+    """Whether images count as handwriting: grey ones, and those prepared by the policy ``ink``."""
     return spec.channels == 1 or spec.policy == "ink"
 
 
 def alpha_for(n_images: int, source: Source, opening: FinetuneOptions) -> float:
-    """How far the weights go along the line from before training to after it: of few photos half the way.
+    """How far weights are interpolated from before training to after it: half the way for few photos.
 
-    A network of photos that meets other photos stands near a good place already; what a short training shakes
-    out of it, the mean of before and after mostly keeps (Wortsman et al. 2022, arXiv:2109.01903).
-
-    Parameters
-    ----------
-    n_images : int
-        To learn from.
-    source : Source
-        Small images and handwriting go all the way.
-    opening : FinetuneOptions
-        Its own alpha goes before the rule's.
-
-    Returns
-    -------
-    float
+    A network of photos is near a good solution for other photos already; the mean of before and after keeps
+    most of what a short training would lose (Wortsman et al. 2022, arXiv:2109.01903).
     """
     far = n_images >= _MANY or side_of(source) <= _SMALL_PX or is_handwriting(source.input)
     return (1.0 if far else 0.5) if opening.alpha is None else opening.alpha
 
 
 def dropout_for(side_px: int, opening: FinetuneOptions) -> float:
-    """Share of what the head reads that a step leaves out: of small images, which go far, a quarter.
-
-    Parameters
-    ----------
-    side_px : int
-        Of what the network computes on.
-    opening : FinetuneOptions
-        Its own share goes before the rule's.
-
-    Returns
-    -------
-    float
-    """
+    """Share of the head's inputs that a step drops: a quarter for small images, none for others."""
     by_rule = _DROPOUT_SMALL if side_px <= _SMALL_PX else 0.0
     return by_rule if opening.dropout is None else opening.dropout
 
 
 def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: FinetuneOptions) -> Augmentation:
-    """What is done to training images: to handwriting what hands do, to photos what cameras do.
-
-    Parameters
-    ----------
-    spec : InputSpec
-        See `is_handwriting`.
-    classes : sequence of str
-        A mirror must not change what they mean.
-    opening : FinetuneOptions
-        Its own augmentation goes before the rule's.
-
-    Returns
-    -------
-    Augmentation
-    """
+    """Augmentation for handwriting or for photos, without flips if they change the meaning of a class."""
     if opening.augmentation is not None:
         return opening.augmentation
     if is_handwriting(spec):

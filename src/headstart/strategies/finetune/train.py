@@ -1,8 +1,4 @@
-"""One training of an opened source: from the head that the probe would have, to a source frozen again.
-
-In: a source, a place, a fitted head, images, settings. Out: what training made of them. Must not import an
-engine at the top. Called by finetune.
-"""
+"""Trains an unfrozen source once: from the probe's head to a source that is frozen again."""
 
 from __future__ import annotations
 
@@ -31,11 +27,11 @@ __all__ = ["FineTuned", "starting_head", "unfreeze_and_train"]
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A source as training left it: frozen again, and the head it was trained with, which reads at ``place``.
+    """A source after training, frozen again, with the head it was trained with, which reads at ``place``.
 
-    ``parts`` is how many parts lay below the head and ``open_parts`` how many of them learnt; ``alpha`` says
-    how far the weights went from before training to after it; ``logits`` are of the held images, None without
-    any.
+    ``parts`` is the number of parts below the head, ``open_parts`` how many of them were trained; ``alpha``
+    says how far weights are interpolated from before training to after it; ``logits`` are of the held-out
+    images.
     """
 
     source: Source
@@ -51,25 +47,7 @@ class FineTuned:
 
 
 def starting_head(head: Head | None, rows: Array, codes: Codes, classes: Sequence[str], seed: int) -> Any:
-    """Where training starts: the probe's own head if it is affine, else a linear one on the same features.
-
-    Parameters
-    ----------
-    head : Head or None
-        Fitted.
-    rows : ndarray of shape (n_rows, n_features), float32
-        Features to learn from.
-    codes : ndarray of shape (n_rows,), int64
-        Their classes.
-    classes : sequence of str
-        Names.
-    seed : int
-        Decides folds.
-
-    Returns
-    -------
-    AffineMap
-    """
+    """The head that training starts from, an AffineMap: the probe's if it is affine, else a linear one."""
     from headstart.networks.engines.torch_finetune import AffineMap
 
     if not isinstance(head, AffineHead):
@@ -97,47 +75,11 @@ def unfreeze_and_train(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> FineTuned:
-    """Train a source's upper parts and its head; what is frozen is compared by checksum.
+    """Train a source's upper parts and its head; a checksum verifies that the frozen parts did not change.
 
-    Parameters
-    ----------
-    source : Source
-        Of ours or of timm's.
-    place : (layer, pooling)
-        Where the head reads.
-    start : AffineMap
-        From `starting_head`.
-    images : ndarray of shape (n_images, height, width, channels), uint8
-        Prepared for the source.
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    classes : sequence of str
-        Names.
-    opening : FinetuneOptions
-        Views and device.
-    depth : str
-        One of `depths_of`.
-    settings : TrainSettings
-        From `settings_for`.
-    shares : ndarray of shape (n_images,), float32, optional
-        How much each image counts, 1 on average.
-    held : pair, optional
-        Images and codes to answer in the end; with patience in the settings, also to stop by.
-    loss : callable, optional
-        What they are measured by; see `networks.training.Loss`.
-    on_step, on_epoch : callable, optional
-        Progress.
-
-    Returns
-    -------
-    FineTuned
-
-    Raises
-    ------
-    SourceError
-        If the source has no network that can be trained.
-    MissingExtraError
-        If torch, or for a network of timm's timm, is not installed.
+    ``held`` are prepared images with their classes, for the logits of the result and, with patience in the
+    settings, for early stopping by ``loss``. ``shares`` weights the images, 1 on average. SourceError if
+    the source has no network that can be trained, MissingExtraError if torch or timm is not installed.
     """
     require("torch", extra="train", for_=FOR)
     from headstart.networks.engines.torch_finetune import FinetuneNetwork
@@ -186,7 +128,7 @@ def unfreeze_and_train(
 
 
 def _go_back(network: Any, begun: Weights, alpha: float) -> None:
-    """Leave the weights a share ``alpha`` of the way from where they began; what did not move stays."""
+    """Interpolate the weights to a share ``alpha`` of the way from before training to after it."""
     ended = network.weights()
     way = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in begun.items()}
     network.load_weights(way)
