@@ -47,8 +47,8 @@ def learn_head(
     spare : bool, default=True
         Hold out some of many training images for evaluation. False trains on all of them.
     held_share : float, optional
-        Share of the training images to hold out. Default: a tenth, at most 3,000 images, and none if
-        that were fewer than 50.
+        Share of the training images to hold out if there is no ``val`` split. Default: a tenth, at most
+        3,000 images, and none if that were fewer than 50.
     options : Extraction, optional
         Cache and runtime. Features are always computed in fp32, as the saved model computes them.
 

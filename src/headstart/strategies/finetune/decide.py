@@ -90,7 +90,7 @@ class Decision:
 
     @property
     def accepted(self) -> bool:
-        """Whether the fine-tuned network is at least as accurate as the probe, and its loss lower by `errors`."""
+        """Whether the fine-tuned network is no less accurate than the probe, its loss lower by `errors`."""
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:
             return False

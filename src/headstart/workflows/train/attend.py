@@ -1,7 +1,4 @@
-"""A training with what goes on around it: a test of learning rates, checkpoints and logs.
-
-Apart from the run, which decides what is trained and reports it.
-"""
+"""A training with a learning rate test before it, and checkpoints and logs during it."""
 
 from __future__ import annotations
 
@@ -30,17 +27,17 @@ _AROUND = "around"  # where a checkpoint's values have what the loop knows nothi
 
 
 class RunCheckpoints(Checkpoints):
-    """Checkpoints that hold, beside what the loop keeps, what else a run must not forget."""
+    """Checkpoints that also hold what the training loop does not know, such as the machine."""
 
     around: Mapping[str, Any] = {}
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint with what the training loop does not know."""
+        """Write a checkpoint with these values, too."""
         super().keep(Snapshot(snapshot.arrays, {**snapshot.values, _AROUND: dict(self.around)}))
 
 
 class AttendedTraining:
-    """Fits with a rate test before, checkpoints and logs beside; remembers what the report tells."""
+    """Fits a network with a rate test, checkpoints and logs, and keeps what the report needs."""
 
     def __init__(
         self,
@@ -70,7 +67,7 @@ class AttendedTraining:
         on_step: OnStep,
         views: Views | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
-        """Train, from a checkpoint where there is one; the history and the settings used."""
+        """Train, from a checkpoint if there is one; returns the history and the settings used."""
         self.validation, self.device = validation, str(getattr(network, "device", "cpu"))
         before = self._before()
         around = before.get(_AROUND, {})
@@ -107,7 +104,7 @@ class AttendedTraining:
 
     @property
     def log(self) -> TrainingLog:
-        """There since the first step."""
+        """The log; it exists from the first step on."""
         assert self._log is not None, "a training has a step before it has anything to tell"
         return self._log
 
@@ -115,7 +112,7 @@ class AttendedTraining:
         self.log.epoch(epoch)
 
     def _before(self) -> dict[str, Any]:
-        """What an interrupted run noted beside its arrays, or nothing."""
+        """What an interrupted run stored next to its arrays, or nothing."""
         found = self._kept.found()
         for remark in self._kept.remarks:
             self._progress.remark(remark)
@@ -144,5 +141,5 @@ class AttendedTraining:
 
 
 def _n_threads() -> int:
-    """Of whatever computes here with most of them: sums depend on how many add."""
+    """The largest number of threads of a numerical library: sums depend on it in their last bits."""
     return max((int(one["num_threads"]) for one in threadpool_info()), default=1)

@@ -1,7 +1,4 @@
-"""The report of a training: what it learned from, how it is judged, what happened, with which settings.
-
-Apart from trainings because nothing here decides a number.
-"""
+"""The report of a training: its data, its evaluation, its history and its settings."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ _ALWAYS = (
 
 @dataclass(frozen=True)
 class About:
-    """What was asked for, as the report says it."""
+    """The parts of the request that the report shows."""
 
     network: str
     engine: str
@@ -52,7 +49,7 @@ class About:
 
 
 class Attended(Protocol):
-    """What a training remembers for its report."""
+    """What a training keeps for its report."""
 
     settings: TrainSettings
     history: tuple[Epoch, ...]
@@ -68,27 +65,7 @@ def training_result(
     about: About,
     findings: tuple[str, ...],
 ) -> Report:
-    """What is known of a training, for its report.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        With its splits.
-    parts : Learning
-        Images learned from and held out.
-    learnt : LearnedModel
-        The network, and its answers about other images.
-    attended : Attended
-        What happened.
-    about : About
-        What was asked for.
-    findings : tuple of str
-        The doctor's.
-
-    Returns
-    -------
-    Report
-    """
+    """The report of a training; ``findings`` are the remarks of the data check."""
     judged = learnt.judged
     evaluations = () if judged is None else (judged.evaluation(),)
     calibrations = () if judged is None else (judged.calibration(),)
@@ -210,7 +187,7 @@ def _facts(dataset: Dataset, learnt: LearnedModel, attended: Attended, about: Ab
 
 
 def _figures(rate: RateCurve | None) -> tuple[Figure, ...]:
-    """A test of rates, if there was one."""
+    """The figure of a learning rate test, if there was one."""
     if rate is None:
         return ()
     return (

@@ -1,6 +1,6 @@
 """The request of a training, and where its files are written.
 
-Apart from the run, so that a command can check them before anything is computed.
+Apart from the run, so that the command line can check them before anything is computed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ __all__ = ["TrainingFiles", "TrainingRequest", "checkpoints_of", "log_of"]
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What is trained and how; what is None or absent is as it belongs to the network.
+    """What is trained and how; what is None or absent is the network's default.
 
-    ``policy`` says how pictures are fitted. ``settings`` are fields of `records.TrainSettings`; a
-    ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as
-    `imaging.augment.parse_augmentation` takes it, or ``"none"``. ``holdout`` is the share of the images that
-    is held out as a test set.
+    ``policy`` says how images are resized. ``settings`` are fields of `records.TrainSettings`; a
+    ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as `parse_augmentation` takes it, or
+    ``"none"``. ``holdout`` is the share of the images that is held out as a test set.
     """
 
     network: str = "cnn"
@@ -34,7 +33,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a training is written: the model folder, and beside it checkpoints and logs."""
+    """Where a training is written: the model folder, with checkpoints and logs next to it."""
 
     output: Path
     resume: bool = False
@@ -43,10 +42,8 @@ class TrainingFiles:
 
 
 def checkpoints_of(output: Path) -> Path:
-    """Where a training's checkpoints lie while it is under way.
+    """The folder of a training's checkpoints while it runs.
 
-    Examples
-    --------
     >>> checkpoints_of(Path("runs/best")).as_posix()
     'runs/best.checkpoints'
     """
@@ -54,10 +51,8 @@ def checkpoints_of(output: Path) -> Path:
 
 
 def log_of(output: Path) -> Path:
-    """Where a training's log lies, while it is under way and after.
+    """The folder of a training's log.
 
-    Examples
-    --------
     >>> log_of(Path("runs/best")).as_posix()
     'runs/best.log'
     """

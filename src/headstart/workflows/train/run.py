@@ -1,8 +1,4 @@
-"""A training as a user asks for it: settings, learning rate, checkpoints, logs; a model with its report.
-
-In: a Dataset, a network's name, where to write. Out: a model folder, and beside it a log; while it trains,
-checkpoints too. Must not import an engine at the top. Called by the verb train.
-"""
+"""Runs a training: settings, learning rate, checkpoints and logs; saves a model with its report."""
 
 from __future__ import annotations
 
@@ -46,7 +42,7 @@ _LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
 
 @dataclass(frozen=True)
 class Trained:
-    """What was learnt, what is known of it, and the file of the log."""
+    """The model of a training, its report and the file of its log."""
 
     learnt: LearnedModel
     result: Report
@@ -62,46 +58,49 @@ def run_training(
     command: str = "",
     allow_leaks: bool = False,
 ) -> Trained | Model:
-    """Train a network, save it with a report, and keep it on the way so that an interrupted run goes on.
+    """Train a network and save it with a report; checkpoints let an interrupted run resume.
 
     Parameters
     ----------
     dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
+        Its ``test`` split, if any, is not used.
     wanted : TrainingRequest
-        What and how.
+        The network, its settings and its engine.
     keeping : TrainingFiles
-        Where to, and whether to go on with what an interrupted run left there.
+        Where to write, and whether to resume an interrupted run.
     progress : Progress, optional
-        Told about images, loss and accuracy.
+        Receives images done, loss and accuracy.
     command : str, default=''
         What the user typed, for the report.
     allow_leaks : bool, default=False
-        Go on with images or groups that are in two splits.
+        Accept images or groups that are in two splits.
 
     Returns
     -------
     Trained or Model
-        The model is saved; checkpoints are deleted, the log stays. Figures are about validation images that
-        decided nothing; of fewer than 500 training images without validation images, by cross-validation.
-        With ``resume``, where the same run is finished already: its model, which stays as it is.
+        The model is saved; checkpoints are deleted, the log stays. The figures are about validation
+        images that decided nothing; without such images and with fewer than 500 training images, they are
+        cross-validated. With ``resume``, if the same run is finished already: its model, unchanged.
 
     Raises
     ------
     SettingError
-        If a setting is wrong, something is in the way of the output, checkpoints lie there and ``resume``
-        is false, or they, or with ``resume`` the finished model, are of another run.
+        If a setting is wrong, the output exists, checkpoints exist and ``resume`` is false, or what is
+        there is of another run.
+    DataError
+        If a class has too few images, the splits have different classes, or an image or a group is in two
+        splits and ``allow_leaks`` is false.
+    MissingExtraError
+        If the engine or the package of a log is not installed.
     DivergedError
-        If training gave numbers that are not finite; nothing is saved, and the checkpoints are deleted.
-    HeadstartError
-        Else as `strategies.learn_network`.
+        If the weights or the loss are not finite; nothing is saved, and the checkpoints are deleted.
     KeyboardInterrupt
-        If a signal asked to stop; a checkpoint was written before.
+        On a signal to stop; a checkpoint has been written.
 
     Notes
     -----
-    An interrupted run that is gone on with has the same weights, to the bit, as one that was not, on the
-    same machine with the same number of threads.
+    A resumed run ends with the same weights, to the bit, as an uninterrupted one on the same machine with the
+    same number of threads.
     """
     check_output(keeping.output)
     _check_logs(keeping.logs)
@@ -163,7 +162,7 @@ def _cross_validated(
     *,
     progress: Progress,
 ) -> LearnedModel:
-    """The same network with cross-validated answers, and its accuracy by them in its manifest."""
+    """The model with cross-validated probabilities, and its accuracy by them in its manifest."""
     spec = architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
     settings = attended.settings
     judged = cross_validated_training(
@@ -178,7 +177,7 @@ def _cross_validated(
 
 
 def _check_logs(names: Sequence[str]) -> None:
-    """Before anything is computed: the logs themselves are made at the first step."""
+    """Check the names of logs before anything is computed: the logs are made at the first step."""
     for name in names:
         if name not in LOGS:
             raise SettingError(f"log is {name!r}, expected one of {', '.join(LOGS)}; {nearest(name, LOGS)}")
@@ -187,7 +186,7 @@ def _check_logs(names: Sequence[str]) -> None:
 
 
 def _settled(wanted: TrainingRequest) -> tuple[TrainSettings, Augmentation | None, bool]:
-    """The network's own settings with those given in their place; whether the rate is to be found."""
+    """The network's default settings with the given ones in their place; whether the rate is to be found."""
     settings, preset = training_for(wanted.network)
     given = dict(wanted.settings)
     auto = given.get("learning_rate") == _AUTO
@@ -205,9 +204,9 @@ def _identity(
     augmentation: Augmentation | None,
     auto: bool,
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on; threads and device are remarked on only.
+    """What must be the same to resume a run; other threads or another device cause a remark only.
 
-    A run that moves to another machine is worth more than its last bits.
+    Resuming on another machine is worth more than the last bits of the weights.
     """
     return {
         "data": dataset.fingerprint,

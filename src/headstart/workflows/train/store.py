@@ -1,8 +1,4 @@
-"""Networks we train ourselves, once: the same data and settings find the same model again.
-
-In: a dataset and how to learn. Out: a LearnedModel, from the cache where it is there. Must not import an engine
-at the top. Called by recipes.
-"""
+"""A cache of trained networks: the same data and settings give the same model again."""
 
 from __future__ import annotations
 
@@ -38,24 +34,9 @@ def trained_network(
     keep: bool = True,
     progress: Progress = SILENT,
 ) -> LearnedModel:
-    """A network trained on a dataset, or the one that the same call trained before.
+    """A network trained by `learn_network`, or from the cache if the same call trained it before.
 
-    Parameters
-    ----------
-    dataset, network, engine, settings, augmentation, progress
-        As `strategies.learn_network` takes them.
-    keep : bool, default=True
-        Look into the cache, and keep what was trained; without, it is trained anew.
-
-    Returns
-    -------
-    LearnedModel
-        ``seconds`` are those of the training, whenever that was.
-
-    Raises
-    ------
-    HeadstartError
-        As `strategies.learn_network`.
+    Without ``keep``, the cache is neither read nor written. ``seconds`` are those of the training.
     """
     parts = {
         "format": _FORMAT,

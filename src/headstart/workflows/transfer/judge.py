@@ -1,6 +1,6 @@
-"""How a transfer is judged: on validation images where there are some, else by nested cross-validation.
+"""Evaluates a transfer: on validation images if there are some, else by nested cross-validation.
 
-Apart from transfers because the answers here decide every figure of the report and nothing else does.
+Every figure of the report comes from the probabilities made here.
 """
 
 from __future__ import annotations
@@ -34,22 +34,11 @@ _FEW = 150  # images up to which a tenth less to learn from costs more than a po
 
 @dataclass(frozen=True)
 class Judged:
-    """Answers about images that the model they come from did not learn from.
+    """A model and its controls on images that they were not trained on.
 
-    Attributes
-    ----------
-    table : Table
-        The model and its controls on the same images.
-    images : Dataset
-        The images.
-    answers : ndarray of shape (n_images, n_classes), float32
-        Probabilities of the model, or of the models of the folds.
-    name : str
-        The row of the table that they belong to.
-    judged_on : str
-        What the images are, as a word before "images".
-    protocol : str
-        How they were held out, in a sentence.
+    ``answers`` are probabilities, (n_images, n_classes), of the model or of the models of the folds;
+    ``name`` is its row of the table. ``judged_on`` describes the images, as a word before "images";
+    ``protocol`` says how they were held out.
     """
 
     table: Table
@@ -61,7 +50,7 @@ class Judged:
 
     @property
     def crossed(self) -> bool:
-        """Whether the answers are those of models that share training images."""
+        """Whether the probabilities are those of models that share training images."""
         return self.judged_on == "cross-validated"
 
 
@@ -75,28 +64,9 @@ def by_validation(
     seed: int,
     options: Extraction,
 ) -> Judged:
-    """The model itself on the validation images, which nothing was learned from or selected on.
+    """Evaluate the model itself on validation images, which nothing was trained or selected on.
 
-    Parameters
-    ----------
-    source : Source
-        Frozen.
-    learnt : LearnedModel
-        The probe.
-    kept : LearnedModel
-        The model: the probe or a fine-tuned network.
-    parts : Learning
-        With images held out.
-    wanted : Probe
-        What was asked for.
-    seed : int
-        Of the controls.
-    options : Extraction
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    Judged
+    ``kept`` is the probe ``learnt`` or a fine-tuned network.
     """
     assert parts.held is not None and learnt.held_probs is not None and kept.held_probs is not None
     answers, final = learnt.held_probs, kept.held_probs
@@ -118,25 +88,9 @@ def by_validation(
 def by_cross_validation(
     source: Source, pool: Dataset, wanted: Probe, *, seed: int, options: Extraction
 ) -> Judged | None:
-    """The whole procedure, selection included, repeated without each of ten or twenty folds of clusters.
+    """Repeat the whole procedure, selection included, without each of ten or twenty folds of clusters.
 
-    Parameters
-    ----------
-    source : Source
-        Frozen.
-    pool : Dataset
-        The training images, with their clusters.
-    wanted : Probe
-        What was asked for; the rest is selected again in every fold.
-    seed : int
-        Deals the folds.
-    options : Extraction
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    Judged or None
-        None if a class has images of one cluster only: then nothing can be held out.
+    None if a class has images of one cluster only.
     """
     fewest = fewest_per_class(pool.labels, pool.together)
     if fewest < 2:
@@ -162,7 +116,7 @@ def by_cross_validation(
 
 
 def _controls(reader: Reader, wanted: Probe, *, whole: bool = False) -> dict[str, Strategy]:
-    """Raw pixels and the commonest class; with raw pixels as the source nothing is transferred."""
+    """The controls raw pixels and majority; none if the source is not pretrained."""
     if not kind_of(reader.source).pretrained:
         return {}
     makers: dict[str, Callable[[], Strategy]] = {

@@ -1,6 +1,6 @@
-"""A transfer as a user asks for it: check the data, select, fit, judge on other images, report.
+"""Runs a transfer: check the data, select, fit, evaluate on other images, report.
 
-Apart from strategies because the command, Python and recipes share it from the checks to the report.
+The command line, Python and recipes share it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FIFTH = 0.2
 
 @dataclass(frozen=True)
 class Transferred:
-    """What was learnt, and what is known of it."""
+    """The model of a transfer and its report."""
 
     learnt: LearnedModel
     result: Report
@@ -58,42 +58,50 @@ def run_transfer(
     judge: bool = True,
     holdout: float | None = None,
 ) -> Transferred:
-    """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
+    """Fit a head for new classes on a frozen source, and report how accurate it is next to simple controls.
 
     Parameters
     ----------
     source : Source
         Frozen.
     dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
+        Its ``test`` split, if any, is not used.
     wanted : Probe, optional
-        What is given; the rest is chosen by cross-validation on the training images.
+        Layer, pooling and head; what is None is selected by cross-validation on the training images.
     seed : int, default=0
-        Decides folds, held-out images and views.
+        Of folds, held-out images and augmented copies.
     options : Extraction, optional
-        Cache and runtime; everything is computed in fp32, as the saved model computes.
+        Cache and runtime. Everything is computed in fp32, as the saved model computes.
     allow_leaks : bool, default=False
-        Go on with images that are in two splits.
+        Accept images or groups that are in two splits.
     command : str, default=''
         What the user typed, for the report.
     opening : FinetuneOptions, optional
-        Try fine-tuning too, and keep what does better on images held out of the training images. Default:
-        the probe alone.
+        Try fine-tuning too, and keep it if it beats the probe on images held out of the training images.
+        Default: the probe alone.
     judge : bool, default=True
-        Measure accuracy; without, the model is made and nothing is known of it.
+        Measure the accuracy. False makes the model only.
     holdout : float, optional
-        Share of the images to hold out as a test set; see `data.heldout.hold_out`.
+        Share of the images, in (0, 1), to hold out as a test set; see `data.checks.hold_out.hold_out`.
 
     Returns
     -------
     Transferred
-        Its figures are about images that nothing was learned from or selected on: the dataset's own ``val``
-        split, or a held-out tenth of 500 images or more, or the answers of a nested cross-validation.
+        Its figures are about images that nothing was trained or selected on: the dataset's own ``val``
+        split; else a held-out tenth if that is 50 images or more, or a held-out fifth if fine-tuning is
+        tried; else all training images by nested cross-validation.
 
     Raises
     ------
-    HeadstartError
-        Of the kind that fits; before anything is computed where that can be.
+    DataError
+        If a class has fewer than two training images, the splits have different classes, or an image or
+        a group is in two splits and ``allow_leaks`` is false.
+    SettingError
+        If the head is unknown, or the holdout is not a share.
+    UnknownLayerError
+        If the source has no such layer.
+    SourceError, MissingExtraError
+        With ``opening``, if the source cannot be fine-tuned or torch is not installed.
     """
     options = replace(options, precision="fp32")  # what is judged is what is saved
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
@@ -144,7 +152,7 @@ def run_transfer(
 
 
 def _held_share(opening: FinetuneOptions | None) -> float | None:
-    """Share held out of a dataset without validation images: by rule, or a fifth where fine-tuning is tried.
+    """A fifth if fine-tuning is tried, else by the rule of `training_parts`.
 
     Cross-validating fine-tuning would take ten times as long as fine-tuning itself.
     """
@@ -152,7 +160,7 @@ def _held_share(opening: FinetuneOptions | None) -> float | None:
 
 
 def _noted(kept: LearnedModel, judged: Judged | None) -> LearnedModel:
-    """The model with its accuracy on images that it did not learn from in its manifest."""
+    """The model with its cross-validated accuracy in its manifest."""
     if judged is None or judged.judged_on != "cross-validated":
         return kept
     found = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
@@ -182,7 +190,7 @@ def _sizes(parts: TrainingParts, judged: Judged | None, dataset: Dataset) -> dic
 
 
 def _evaluation(judged: Judged, dataset: Dataset) -> Evaluation:
-    """The answers in detail; accuracy keeps the interval of the table."""
+    """The detailed metrics; accuracy keeps the interval of the table."""
     title = f"{judged.judged_on.capitalize()} images of {dataset.name}"
     codes = judged.images.codes(dataset.classes)
     together = judged.images.together

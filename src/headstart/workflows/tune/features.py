@@ -1,8 +1,6 @@
-"""The search over features: preparation, layer, pooling, head, strength and views, every combination of them.
+"""The search over features: all combinations of preparation, layer, pooling, head, strength, augmentation.
 
-In: a source under each preparation, and training images. Out: every trial, the best first; what mattered;
-and an estimate of the whole search by nested cross-validation, since the best score of many flatters.
-Must not import an engine or a graph: all is judged on features. Called by tunings and benchmarks.
+The best score of many is optimistic, so nested cross-validation estimates the accuracy of the whole search.
 """
 
 from __future__ import annotations
@@ -65,42 +63,13 @@ def tune_features(
     options: Extraction = PLAIN,
     budget_s: float | None = None,
 ) -> FeatureTuning:
-    """Try every preparation, layer, pooling, head and strength, and views of the best few places.
+    """Try every preparation, layer, pooling, head and strength, and augmented copies at the best few places.
 
-    Parameters
-    ----------
-    sources : mapping of str to Source
-        The same source under each preparation policy; the first is what is taken without a search.
-    dataset : Dataset
-        Training images: with splits, only those of ``train`` are looked at. Of more than 1,500 a
-        stratified part decides. Copies and groups (the dataset's clusters) stay together in folds.
-    augmentations : mapping of str to Augmentation, optional
-        Views to learn from, by name; images left out are always judged as they are.
-    heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
-        Those whose left-out answers have a closed form.
-    seed : int, default=0
-        Decides folds and views.
-    options : Extraction, optional
-        Cache, runtime and precision.
-    budget_s : float, optional
-        Seconds for everything, the nested estimate included. What does not fit by the times measured so far
-        is left out and named: preparations, combinations, views, outer folds. The first extraction, one
-        combination and two outer folds are always done. Default: no limit, and then the same seed gives
-        the same result.
-
-    Returns
-    -------
-    FeatureTuning
-        About training images only.
-
-    Raises
-    ------
-    SettingError, DataError, HeadstartError
-        As in `tune_arrays` and ``features.extract_all``.
-
-    Notes
-    -----
-    The source runs once over the images for every preparation, and once for every view.
+    ``sources`` are one source under each preparation, the default first. Only training images are used, at
+    most 1,500 of them; clusters are not split. ``budget_s`` is for everything, the nested estimate
+    included: what does not fit by the times measured so far is left out and named, but one extraction, one
+    combination and two outer folds are always done. Without a budget, the same seed gives the same result.
+    Features are extracted once per preparation and once per augmented copy.
     """
     clock = Clock(budget_s)
     train = dataset if dataset.splits is None else dataset.split("train")
@@ -135,51 +104,14 @@ def tune_arrays(
     heads: Sequence[str] = SEARCHED,
     seed: int = 0,
 ) -> FeatureTuning:
-    """Try every head at every strength on features that are there already.
+    """Try every head at every strength on given features; the first place is the default.
 
-    Parameters
-    ----------
-    features : mapping of Where to ndarray of shape (n_images, n_features), float32
-        Rows of the same images; the first place of the first policy is what is taken without a search.
-    labels : ndarray of shape (n_images,), str
-        Their classes, three images of each at least.
-    groups : ndarray of shape (n_images,), str or int, optional
-        Images that belong together; three groups of each class at least.
-    heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
-        Those whose left-out answers have a closed form.
-    seed : int, default=0
-        Decides folds.
+    Inside, one cluster is left out at a time, exactly, with one decomposition per place and head. Outside
+    there are 5 folds, or for up to 50 images 10 folds (or the size of the smallest class) repeated three
+    times; the whole search runs again without each (Cawley and Talbot, JMLR 11, 2010; Varma and Simon,
+    doi:10.1186/1471-2105-7-91). Outer folds share training images, so intervals are wider (Bates et al.,
+    arXiv:2104.00673). Takes about 1 + 0.6 * n_outer * repeats searches.
 
-    Returns
-    -------
-    FeatureTuning
-        Ranked by calibrated loss on images left out, then by accuracy.
-
-    Raises
-    ------
-    SettingError
-        If there is nothing to try, or a head cannot be judged so.
-    DataError
-        If a class has fewer than three images or groups.
-
-    Notes
-    -----
-    Inside: one cluster left out at a time, exactly, with one decomposition for each place and head. Outside:
-    5 folds, up to 50 images 10 folds (or the smallest class) three times over; the whole search is run again
-    without each. Time is about that of 1 + 0.6 * n_outer * repeats searches. Outer folds share images to
-    learn from (Bates et al.), so intervals are those of `intervals.cross_validated`, by groups where given.
-
-    References
-    ----------
-    Cawley, Talbot. On Over-fitting in Model Selection and Subsequent Selection Bias in Performance
-    Evaluation. Journal of Machine Learning Research 11 (2010).
-    Varma, Simon. Bias in error estimation when using cross-validation for model selection. BMC
-    Bioinformatics 7 (2006), doi:10.1186/1471-2105-7-91.
-    Bates, Hastie, Tibshirani. Cross-validation: what does it estimate and how well does it do it? Journal
-    of the American Statistical Association 119 (2024), arXiv:2104.00673.
-
-    Examples
-    --------
     >>> rng = np.random.default_rng(0)
     >>> good = rng.normal(size=(60, 4)).astype(np.float32) + np.repeat([[0.0], [3.0]], 30, axis=0)
     >>> noise = rng.normal(size=(60, 4)).astype(np.float32)
@@ -193,17 +125,9 @@ def tune_arrays(
 
 
 def places_to_try(source: Source) -> list[tuple[str, str]]:
-    """Where features of a source may be read: its candidates, or every layer below its last.
+    """The source's candidates, or every layer below its last, the default layer first.
 
-    Parameters
-    ----------
-    source : Source
-        With or without candidates.
-
-    Returns
-    -------
-    list of (layer, pooling)
-        The default layer comes first. Without candidates, maps of more than 4,096 values are read in a grid.
+    Without candidates, feature maps of more than 4,096 values are pooled in a grid.
     """
     default = source.default_layer
     if source.candidates:
@@ -218,7 +142,7 @@ def places_to_try(source: Source) -> list[tuple[str, str]]:
 def _tuned(
     search: FeatureSearch, clock: Clock, viewing: CopySource, left_out: tuple[str, ...]
 ) -> FeatureTuning:
-    """Search all images, then anew without each outer fold; what does not fit the budget is named."""
+    """Search all images, then again without each outer fold; what does not fit the budget is named."""
     outer = outer_folds(search)
     parts = [np.arange(len(search.labels)), *(learn for repeat in outer for learn, _ in repeat)]
     plain = [(where, head, NO_VIEWS) for where in search.features for head in search.heads]
@@ -252,7 +176,7 @@ def _tuned(
 
 
 class _Judged(NamedTuple):
-    """The outer folds that were judged, who was right in them by name, and each one's winner."""
+    """The outer folds that were evaluated, the correctly predicted images by name, and each fold's winner."""
 
     outer: Outer
     hits: dict[str, Hits]
@@ -289,7 +213,7 @@ def _result(
 
 
 def _within(search: FeatureSearch, part: Indices, ways: Sequence[Way], clock: Clock) -> Found:
-    """Trials of as many ways as leave time to judge the search."""
+    """Trials of as many combinations as leave time for the nested estimate."""
     found: Found = {}
     for way in ways:
         following = clock.dearest("way", len(search.heads))
@@ -302,7 +226,7 @@ def _within(search: FeatureSearch, part: Indices, ways: Sequence[Way], clock: Cl
 
 
 def _first_folds(outer: Outer, n_folds: int) -> Outer:
-    """Whole repeats as far as they go, else a part of the first."""
+    """Whole repeats as far as possible, else a part of the first."""
     repeats = n_folds // len(outer[0])
     return outer[:repeats] if repeats else [outer[0][:n_folds]]
 
@@ -310,7 +234,7 @@ def _first_folds(outer: Outer, n_folds: int) -> Outer:
 def _judged(
     search: FeatureSearch, outer: Outer, rankings: Sequence[Sequence[FeatureTrial]], clock: Clock
 ) -> tuple[dict[str, Hits], tuple[FeatureTrial, ...]]:
-    """Who was right on which image, (repeats, n_images): the search, less search, none; and its picks."""
+    """Correctly predicted images, (repeats, n_images), by name of the way to select; the winners."""
     hits: dict[str, Hits] = {}
     picks: list[FeatureTrial] = []
     todo = [(number, *fold) for number, repeat in enumerate(outer) for fold in repeat]
@@ -332,7 +256,7 @@ def _judged(
 
 
 def _ways(search: FeatureSearch, ranking: Sequence[FeatureTrial]) -> dict[str, Way]:
-    """What is fitted without one outer fold, by the name that tables show."""
+    """The combinations to fit without one outer fold, by the name that tables show."""
     default = search.default
     ways = {"tuned": ranking[0].way}
     if search.views or any(where.policy != default.policy for where in search.features):
@@ -347,7 +271,7 @@ def _spread(hits: Hits) -> float:
 
 
 def _lead(hits: Hits, others: Hits, outer: Outer, groups: NDArray[np.generic] | None) -> Difference:
-    """By how much one way beats another, over the outer folds; images of one cluster count as one."""
+    """The difference between two combinations over the outer folds; images of one cluster count as one."""
     gain = hits.astype(np.float64) - others  # (n_repeats, n_images)
     gains = [gain[n, held].mean() for n, repeat in enumerate(outer) for _, held in repeat]
     asked = [len(held) for _, held in outer[0]]
@@ -359,7 +283,7 @@ def _lead(hits: Hits, others: Hits, outer: Outer, groups: NDArray[np.generic] | 
 
 
 def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Where, Array]:
-    """Those of the new features that are not there already under another name."""
+    """Those new features that are not known already under another name."""
     kept: dict[Where, Array] = {}
     for where, rows in new.items():
         others = (*known.values(), *kept.values())

@@ -1,4 +1,4 @@
-"""What a search found, as tables and sentences of its report."""
+"""The results of a search, as tables and sentences of its report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def comparisons_of(leads: Sequence[tuple[str, Difference]]) -> tuple[Comparison,
 
 
 def against_text(comparisons: Sequence[Comparison]) -> str:
-    """What searching gained over the best of the ways with less of it."""
+    """What tuning gained over the best alternative with less search."""
     rival = min(comparisons, key=lambda one: one.difference.value)
     span = _points(rival.difference)
     if rival.verdict == "cannot tell apart":
@@ -99,7 +99,7 @@ def feature_protocol(found: FeatureTuning) -> str:
 
 
 def factors_table(factors: Sequence[Factor]) -> PlainTable:
-    """Each setting's share, and its best value with that value's score."""
+    """Each setting's importance, and its best value with that value's score."""
     lines = []
     for one in factors:
         score, value = max(zip(one.scores, map(_plain, one.values), strict=True), key=lambda pair: pair[0])
@@ -133,7 +133,7 @@ def trials_table(found: FeatureTuning) -> PlainTable:
 
 
 def network_table(found: TrainingTuning) -> PlainTable:
-    """The best trials of a training search."""
+    """The best trials of a search over training."""
     return PlainTable(
         "The best trials",
         f"Accuracy on the {found.watched.n:,} images that chose. Trials stopped early come last, with their "

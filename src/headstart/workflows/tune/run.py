@@ -1,8 +1,4 @@
-"""A search as a user asks for it: examine the data, search, say what won and what the search is worth.
-
-In: a source or the name of a network, a Dataset, a Search. Out: a Report about training images, and
-the command that uses the winner. Must not import an engine at the top. Called by the command line.
-"""
+"""Runs a search: check the data, search, and report what won and how accurate it is."""
 
 from __future__ import annotations
 
@@ -61,7 +57,7 @@ _TYPED = {
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found: for a report, as the command that uses it, and in full."""
+    """The result of a search: its report, the command that uses it, and all trials."""
 
     result: Report
     command: str
@@ -80,39 +76,45 @@ def run_tuning(
     data: str | None = None,
     begun: float | None = None,
 ) -> Tuned:
-    """Search over features of a source, or over the training of a network, and report.
+    """Search over the features of a source, or over the training of a network, and report.
 
     Parameters
     ----------
     name : str
-        A source as `sources.open_source` takes it; or ``cnn``, ``mlp``, ``mlp-wide``, whose training is
-        searched.
+        A source as `sources.registry.open_source` takes it; or ``cnn``, ``mlp``, ``mlp-wide``, whose
+        training is searched.
     dataset : Dataset
-        With splits, only ``train`` is learnt from and judged by: neither ``val`` nor ``test``.
+        With splits, only ``train`` is used, neither ``val`` nor ``test``.
     search : Search, optional
-        What is tried. Default: what makes sense for the data.
+        What is tried. Default: chosen by the data.
     seed : int, default=0
-        Decides folds, views, partings and what is tried.
+        Of folds, augmented copies, splits and trials.
     options : Extraction, optional
-        Cache, runtime and precision; its progress is told of training, too.
+        Cache, runtime, precision and progress.
     allow_leaks : bool, default=False
-        Go on with images that are in two splits.
+        Accept images or groups that are in two splits.
     command : str, default=''
         What the user typed, for the report.
     data : str, optional
         What the user typed for the dataset, for the recommended command. Default: its name.
     begun : float, optional
-        `time.perf_counter` when the budget began, so that reading the data counts. Default: now.
+        `time.perf_counter` when the budget began, so that it includes reading the data. Default: now.
 
     Returns
     -------
     Tuned
-        Its figures are about images that the search did not see.
+        Its figures are about images that the search did not use.
 
     Raises
     ------
-    HeadstartError
-        Of the kind that fits; before anything is computed where that can be.
+    SettingError
+        If a name is unknown, an option does not belong to this kind of search, or the storage file is of
+        another search.
+    DataError
+        If a class has fewer than three images, the splits have different classes, or an image or a group is in
+        two splits and ``allow_leaks`` is false.
+    MissingExtraError
+        If optuna or the engine is not installed.
     """
     begun = perf_counter() if begun is None else begun
     asked = SearchSetting(name, dataset, search, seed, command, dataset.name if data is None else data)
@@ -150,14 +152,14 @@ def run_tuning(
 
 
 def _left(budget_s: float | None, begun: float) -> float | None:
-    """Seconds of a budget that are left for the search: the report takes some too."""
+    """Seconds of a budget that are left for the search, without those of the report."""
     if budget_s is None:
         return None
     return max((1 - _REPORT_SHARE) * budget_s - (perf_counter() - begun), _LEAST_S)
 
 
 def _exceeded(budget_s: float | None, begun: float, why: str) -> tuple[str, ...]:
-    """A remark where a budget was too small for what is always done."""
+    """A remark if a budget was too small for what is always done."""
     seconds = perf_counter() - begun
     if budget_s is None or seconds <= budget_s:
         return ()
@@ -165,24 +167,9 @@ def _exceeded(budget_s: float | None, begun: float, why: str) -> tuple[str, ...]
 
 
 def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Preparations worth trying: ink only for characters, squish, crop and letterbox only for files.
+    """Preparations to try: ink for characters only; squish, crop and letterbox for image files only.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Arrays all have one size, which squish, crop and letterbox leave alone.
-    named : sequence of str, optional
-        What the user names instead.
-
-    Returns
-    -------
-    tuple of str
-        May be empty: then the source's own is all there is.
-
-    Raises
-    ------
-    SettingError
-        If a name is unknown.
+    Arrays have one size, which squish, crop and letterbox do not change.
     """
     if named is not None:
         for name in named:
@@ -198,26 +185,7 @@ def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[
 def augmentations_for(
     dataset: Dataset, named: Sequence[str] | None = None, views: int = _VIEWS
 ) -> dict[str, Augmentation]:
-    """Views worth trying: handwriting for characters, else photo; none where torch or kornia are missing.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Its classes tell what it shows.
-    named : sequence of str, optional
-        Presets that the user names instead; ``none`` is tried in any case.
-    views : int, default=3
-        Augmented views of each image.
-
-    Returns
-    -------
-    dict of str to Augmentation
-
-    Raises
-    ------
-    SettingError
-        If a name is unknown, or there is no view.
-    """
+    """Augmentations to try: handwriting for characters, else photo; none if torch or kornia is missing."""
     if named is None:
         installed = find_spec("torch") is not None and find_spec("kornia") is not None
         named = [] if not installed else ["handwriting" if _characters(dataset) else "photo"]
@@ -225,12 +193,12 @@ def augmentations_for(
 
 
 def _characters(dataset: Dataset) -> bool:
-    """Whether the classes are named as digits and letters are."""
+    """Whether the classes are named like digits and letters."""
     return flip_warning(dataset.classes, parse_augmentation("flip=1")) is not None
 
 
 def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None:
-    """An option that would be passed over in silence is an error."""
+    """SettingError for an option that would be ignored."""
     for name in names:
         value = getattr(search, name)
         if value is not None:
@@ -241,7 +209,7 @@ def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None
 
 
 def _sources(asked: SearchSetting, policies: Sequence[str]) -> dict[str, Source]:
-    """The source under each preparation, its own first where it is among them or none is named."""
+    """The source under each preparation, its own first if it is named or none is."""
     plain = open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px)
     own = plain.input.policy
     if asked.search.policies is None:

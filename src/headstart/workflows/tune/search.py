@@ -1,4 +1,4 @@
-"""The search on one set of images: features, and every setting of every way judged on held-out images."""
+"""The search over features on one set of images: every setting evaluated on held-out images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Found = dict[FeatureTrial, Hits]
 
 @dataclass
 class FeatureSearch:
-    """What all parts of a search share: features of all images, and of their views by augmentation."""
+    """Features of all images and of their augmented copies, shared by all folds of a search."""
 
     features: Mapping[Where, Array]
     labels: NDArray[np.str_]
@@ -66,11 +66,11 @@ class FeatureSearch:
 
     @property
     def default(self) -> Where:
-        """Where a user who searches nothing would read."""
+        """Where features are read without a search."""
         return next(iter(self.features))
 
     def rows(self, where: Where, augment: str, part: Indices) -> tuple[Array, Indices]:
-        """Features of images, then of each of their views; and which image each row shows."""
+        """Features of images and of their augmented copies, and the image index of each row."""
         plain = np.asarray(self.features[where][part], np.float32)
         if augment == NO_VIEWS:
             return plain, np.arange(len(part))
@@ -78,21 +78,21 @@ class FeatureSearch:
         return np.concatenate([plain, *views]), np.tile(np.arange(len(part)), 1 + len(views))
 
     def together(self, part: Indices) -> NDArray[np.intp] | None:
-        """Which of some images stay together; None where a class would have one group left."""
+        """Clusters of some images; None if a class would have one group only."""
         if self.groups is None:
             return None
         units = np.unique(self.groups[part], return_inverse=True)[1]
         return units if fewest_per_class(self.codes[part], units) > 1 else None
 
     def tried(self, part: Indices, ways: Iterable[Way]) -> Found:
-        """Every setting of every way on some images: who was right when left out."""
+        """Every setting of every combination on some images: which were predicted correctly when left out."""
         found: Found = {}
         for way in ways:
             found |= self.tried_once(part, way)
         return found
 
     def tried_once(self, part: Indices, way: Way) -> Found:
-        """Every setting of one way."""
+        """Every setting of one combination."""
         (where, head, augment), found = way, Found()
         codes, together = self.codes[part], self.together(part)
         groups = None if self.groups is None else self.groups[part]
@@ -112,7 +112,7 @@ class FeatureSearch:
         return found
 
     def answered(self, way: Way, learn: Indices, held: Indices) -> Hits:
-        """Fit as the command line would, and answer images that the search did not see."""
+        """Fit as the command line would, and evaluate on images that the search did not use."""
         where, head, augment = way
         rows, images = self.rows(where, augment, learn)
         together = self.together(learn)
@@ -127,7 +127,7 @@ class FeatureSearch:
 
 
 def outer_folds(search: FeatureSearch) -> Outer:
-    """Folds of which nothing is known while the search runs; several times over where images are few."""
+    """Folds that the search does not use; repeated if images are few."""
     few = len(search.labels) <= _FEW
     k = _n_folds(search.codes, search.groups, 2 * _OUTER if few else _OUTER)
     return [
@@ -142,7 +142,7 @@ def ranked(found: Found) -> tuple[FeatureTrial, ...]:
 
 
 def _n_folds(codes: Codes, groups: NDArray[np.generic] | None, most: int) -> int:
-    """As many as wanted and as the smallest class has images, or groups."""
+    """At most as many folds as the smallest class has images, or groups."""
     return max(2, min(most, *_units(codes, groups)))
 
 
@@ -155,7 +155,7 @@ def _units(codes: Codes, groups: NDArray[np.generic] | None) -> list[int]:
 
 
 def _check_three(labels: NDArray[np.str_], codes: Codes, groups: NDArray[np.generic] | None) -> None:
-    """One to judge the search by, one to judge its trials by, one to learn from."""
+    """One to evaluate the search on, one to evaluate its trials on, one to train on."""
     units, what = _units(codes, groups), "image(s)" if groups is None else "group(s)"
     least = int(np.argmin(units))
     if len(units) < 2:

@@ -1,4 +1,4 @@
-"""Trials of a search in an Optuna study, a SQLite file that can be continued."""
+"""Trials of a search in an Optuna study, an SQLite file that lets the search resume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def finished_trials(study: Any) -> list[Any]:
 
 
 def answered_trials(study: Any) -> list[Any]:
-    """Trials that came to their end and noted who is right; those of an older search did not."""
+    """Completed trials with their correctly predicted images; older versions did not record these."""
     from optuna.trial import TrialState
 
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -41,7 +41,7 @@ def answered_trials(study: Any) -> list[Any]:
 
 @contextmanager
 def open_storage(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
-    """The study in a file, new or going on."""
+    """The study in a file, new or resumed."""
     optuna = _optuna()
     if path.exists() and (not path.is_file() or (path.stat().st_size and not _is_sqlite(path))):
         raise SettingError(
@@ -92,7 +92,7 @@ def _optuna() -> Any:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep optuna from logging and from warning that a part of it is new, and leave it as it was."""
+    """Silence Optuna's logs and its warnings about experimental features, and restore them after."""
     optuna = _optuna()
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,8 +1,6 @@
 """The search over how a network is trained: rate, batch, epochs, regularisation, width and dropout.
 
-In: a network's name, training images, a budget. Out: every trial, what mattered, and the winner judged on
-images that no trial saw. Trials live in an SQLite file, so a search that was stopped goes on.
-Owns optuna, imported on use. Must not import an engine. Called by tunings.
+Trials are stored in an SQLite file, so that an interrupted search resumes. Optuna is imported on use.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ _FEWEST = 4  # trials that came to their end, before anything is said of what ma
 
 @dataclass(frozen=True)
 class NetworkTrial:
-    """One training, judged on the watched images after its last epoch; ``pruned`` if it was stopped early.
+    """One training, evaluated on the selection images after its last epoch; ``pruned`` if stopped early.
 
     ``loss`` is in nats per image and may be infinite.
     """
@@ -67,18 +65,17 @@ class NetworkTrial:
 
     @property
     def rank(self) -> tuple[bool, float, float]:
-        """Sorts the best first, those that were stopped last."""
+        """Sort key, the best first, those that were stopped last."""
         return (self.pruned, -self.accuracy, self.loss)
 
 
 @dataclass(frozen=True)
 class TrainingTuning:
-    """What a search over training found.
+    """The result of a search over training.
 
-    ``watched`` is the winner's accuracy on the images that it was chosen by, which flatters; ``judged`` is
-    the same model's on images that no trial saw, and ``default`` is that of the network trained by
-    ``default_regime`` on these.
-    ``lead`` is the difference of the two, image by image.
+    ``watched`` is the winner's accuracy on the images that selected it, which is optimistic; ``judged`` is
+    the same model's on images that no trial used, ``default`` that of the network trained by
+    ``default_regime``, and ``lead`` the paired difference of the two.
     """
 
     network: str
@@ -97,7 +94,7 @@ class TrainingTuning:
 
     @property
     def best(self) -> NetworkTrial:
-        """The one to take."""
+        """The winner."""
         return self.trials[0]
 
     @property
@@ -117,54 +114,17 @@ def tune_training(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> TrainingTuning:
-    """Search how a network is best trained, and judge the winner on images that no trial saw.
+    """Search for the best training of a network, and evaluate the winner on images that no trial used.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        With splits, only ``train`` is looked at. A fifth of it chooses, a fifth judges; groups stay together.
-    storage : path
-        SQLite file of the trials; if it is there, the search goes on. For one process at a time.
-    network : {'cnn', 'mlp', 'mlp-wide'}, default='cnn'
-        What is trained.
-    engine : {'torch', 'scratch'}, default='torch'
-        What trains it.
-    budget_s : float, optional
-        Seconds for everything. None: no limit, and then ``n_trials`` is needed. One trial is always
-        finished; one that is under way when time is up is stopped.
-    n_trials : int, optional
-        Trials in all, those of an earlier run included. Default: as many as there is time for.
-    seed : int, default=0
-        Decides partings, first weights and what is tried.
-    progress : Progress, optional
-        Told about images and the best so far.
+    Of the training images, a fifth selects and a fifth evaluates; groups are not split. ``storage`` is the
+    SQLite file of the trials, for one process at a time; ``n_trials`` includes those of an earlier run. The
+    budget is in seconds: one trial is always finished, and the trial that is running at its end is stopped.
 
-    Returns
-    -------
-    TrainingTuning
-        About training images only.
-
-    Raises
-    ------
-    SettingError
-        If there is neither budget nor number of trials, a name is wrong, or the file holds another search.
-    DataError
-        If a class has fewer than three images.
-    MissingExtraError
-        If optuna or the engine is not installed.
-
-    Notes
-    -----
-    The first trial is `default_regime`; the others are drawn by the tree-structured Parzen estimator, each
-    from the seed and its number, so that without a budget a search that was interrupted and goes on ends as
-    one that was not. A trial below the median of the others at the same epoch is stopped. Ctrl-C ends the
-    search and keeps its trials.
-
-    References
-    ----------
-    Bergstra, Bardenet, Bengio, Kegl. Algorithms for Hyper-Parameter Optimization. NIPS 2011.
-    Akiba, Sano, Yanase, Ohta, Koyama. Optuna: A Next-generation Hyperparameter Optimization Framework. KDD
-    2019, arXiv:1907.10902.
+    The first trial is `default_regime`; the others are drawn by the tree-structured Parzen estimator
+    (Bergstra et al., NIPS 2011; Optuna: Akiba et al., KDD 2019, arXiv:1907.10902), each from the seed and
+    its number, so that without a budget an interrupted and resumed search gives the same result. A trial
+    below the median of the others at the same epoch is stopped. Ctrl-C ends the search and keeps its
+    trials.
     """
     if budget_s is None and n_trials is None:
         raise SettingError("there is neither a budget nor a number of trials, expected one of them; name it")
@@ -206,9 +166,9 @@ Part = tuple[Images, Codes]
 
 @dataclass(frozen=True)
 class _Bench:
-    """What all trials share: the network, who trains it, and images to learn from, choose by and judge by.
+    """What all trials share: the network, its engine, and images to train on, select by and evaluate on.
 
-    ``together`` are the clusters of the images that choose, and of those that judge.
+    ``together`` are the clusters of the selection images and of the evaluation images.
     """
 
     spec: NetworkSpec
@@ -221,14 +181,14 @@ class _Bench:
     together: tuple[NDArray[np.generic] | None, ...] = (None, None)
 
     def trained(self, regime: Regime, on_step: Callable[[TrainableNetwork], OnStep]) -> TrainableNetwork:
-        """A network trained on the images to learn from."""
+        """A network trained on the training images."""
         network = make_network(regime.network(self.spec), self.engine, self.seed)
         with np.errstate(all="ignore"):  # a rate that is too high overflows, and is seen by its loss
             fit(network, *self.fit, regime.settings(self.seed), on_step=on_step(network))
         return network
 
     def hits(self, regime: Regime) -> tuple[Hits, Hits]:
-        """Train anew, and say who is right among the images that chose, and among those that judge."""
+        """Train again; which selection images and which evaluation images are predicted correctly."""
         total = regime.epochs * len(self.fit[1])
         tell = _Telling(self.progress, "train the best and the default", total, "")
 
@@ -240,12 +200,12 @@ class _Bench:
 
 
 def _packed(network: TrainableNetwork, bench: _Bench) -> list[str]:
-    """Who is right among the images that choose and those that judge, as text of bits."""
+    """Which selection and evaluation images are predicted correctly, as text of bits."""
     return [np.packbits(_right(network, part)).tobytes().hex() for part in (bench.watch, bench.judge)]
 
 
 def _unpacked(texts: Sequence[str], bench: _Bench) -> tuple[Hits, Hits]:
-    """The way back from `_packed`."""
+    """The inverse of `_packed`."""
     watched, judged = (
         np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[: len(part[1])].astype(np.bool_)
         for text, part in zip(texts, (bench.watch, bench.judge), strict=True)
@@ -265,7 +225,7 @@ class _Telling:
         self._before, self.epochs = 0, 0
 
     def __call__(self, done: int, n_images: int) -> bool:
-        """Say how far an epoch came; whether it ended."""
+        """Report progress within an epoch; whether the epoch ended."""
         self._progress.step(self._task, self._before + done, self._total, self._note)
         if done < n_images:
             return False
@@ -274,7 +234,7 @@ class _Telling:
 
 
 def _bench(train: Dataset, network: str, engine: str, seed: int, progress: Progress) -> _Bench:
-    """Part the training images in three, and bring them to the network's size."""
+    """Split the training images into three parts, resized to the network's input."""
     require_classes(train)
     spec = architecture(network, native_input(train), len(train.classes))
     make_network(spec, engine, seed)  # a wrong name is found before a file is written
@@ -296,7 +256,7 @@ def _bench(train: Dataset, network: str, engine: str, seed: int, progress: Progr
 def _parted(
     train: Dataset, some: NDArray[np.intp], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Hold a stratified share of some of the images out, 3,000 at most, whole groups together."""
+    """Hold out a stratified share of some of the images, at most 3,000, without splitting groups."""
     groups = None if train.together is None else train.together[some]
     share = min(share, _MOST_HELD / len(some))
     rest, held = holdout(train.labels[some], share, np.random.default_rng([seed, 11, len(some)]), groups)
@@ -304,7 +264,7 @@ def _parted(
 
 
 def _search(study: Any, bench: _Bench, deadline: float | None, n_trials: int | None) -> bool:
-    """Try until time or number is up, but not before one trial came to its end; whether Ctrl-C ended it."""
+    """Run trials until time or number is reached, but at least one to its end; whether Ctrl-C ended it."""
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
@@ -341,7 +301,7 @@ def _search(study: Any, bench: _Bench, deadline: float | None, n_trials: int | N
 
 
 def _try(study: Any, trial: Any, bench: _Bench, deadline: float | None, note: str) -> None:
-    """One training: watched after every epoch, stopped where it is hopeless or time is up."""
+    """One training, evaluated after every epoch, stopped if it is pruned or time is up."""
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
@@ -398,7 +358,7 @@ def _trial(one: Any) -> NetworkTrial:
 
 
 def _factors(study: Any, trials: Sequence[NetworkTrial], seed: int) -> tuple[Factor, ...]:
-    """What mattered among the trials that came to their end, by a functional analysis of variance."""
+    """The importance of settings among completed trials, by a functional analysis of variance."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     ended = [one for one in trials if not one.pruned]
@@ -417,7 +377,7 @@ def _factors(study: Any, trials: Sequence[NetworkTrial], seed: int) -> tuple[Fac
 
 
 def _identity(bench: _Bench, train: Dataset) -> dict[str, Any]:
-    """All that trials of one search share."""
+    """What all trials of one search share."""
     return {
         "data": train.fingerprint,
         "network": bench.spec.name,

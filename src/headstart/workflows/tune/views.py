@@ -30,14 +30,14 @@ _FITS = 3  # that each outer fold needs at most
 
 @dataclass(frozen=True)
 class CopySource:
-    """Who computes features of views, None for want of time, and how many there are by augmentation."""
+    """Computes features of augmented copies, None if time is short; ``augments`` are numbers of copies."""
 
     rows_of: Callable[[str, Sequence[Where]], Mapping[Where, Sequence[Array]] | None] | None = None
     augments: Mapping[str, int] = field(default_factory=dict)
 
 
 def fit_seconds(clock: Clock) -> float:
-    """Seconds of the fits of one outer fold: as measured, or as those of the same ways, or of any."""
+    """Seconds of the fits of one outer fold, measured or estimated."""
     known = clock.dearest("judging", 1) or clock.dearest("fits")
     return known or OUTER_COST * _FITS * clock.mean("way")
 
@@ -45,9 +45,9 @@ def fit_seconds(clock: Clock) -> float:
 def try_copies(
     search: FeatureSearch, viewing: CopySource, parts: Sequence[Indices], found: Sequence[Found], clock: Clock
 ) -> bool:
-    """Add trials with views at each part's own best places; False, and nothing added, for want of time.
+    """Add trials with augmented copies at each fold's best places; False, with none added, if time is short.
 
-    The source sees every view once for all parts.
+    Each copy is extracted once for all folds.
     """
     if viewing.rows_of is None or not viewing.augments:
         return True
@@ -77,7 +77,7 @@ def try_copies(
 
 
 def _shortlist(found: Found, most_rows: int) -> dict[Where, str]:
-    """The best places, each with its best head: of many rows not the kernel, whose cost is their cube."""
+    """The best places, each with its best head; not the kernel for many rows, as its cost is cubic."""
     short: dict[Where, str] = {}
     for trial in ranked(found):
         if trial.head == "kernel" and most_rows > _MOST_KERNEL_ROWS:
@@ -97,7 +97,7 @@ def copy_features(
     *,
     clock: Clock,
 ) -> dict[Where, list[Array]] | None:
-    """Features of every view at these places, one pass for each policy and view; None for want of time."""
+    """Features of every copy at these places, one pass per policy and copy; None if time is short."""
     found: dict[Where, list[Array]] = {where: [] for where in places}
     policies = list(dict.fromkeys(where.policy for where in places))
     passes = [(policy, number) for policy in policies for number in range(augmentation.views)]
