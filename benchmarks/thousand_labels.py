@@ -117,7 +117,7 @@ def from_source(name: str, tuner: Finetuner, learn: np.ndarray, seed: int) -> It
     opened = tuner.strategy(checked=False)(learn, everyone, seed)
     seconds = perf_counter() - begun
     begun = perf_counter()
-    probed = tuner.probe(learn, everyone, seed)
+    probed = tuner.probe_probabilities(learn, everyone, seed)
     yield Tried(f"{name}, probe", softmax(decision.probe.logits), probed, perf_counter() - begun)
     yield Tried(f"{name}, fine-tuned", softmax(decision.best.logits), opened, seconds)
 

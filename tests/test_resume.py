@@ -103,7 +103,7 @@ def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wante
     assert not said.remarks
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert facts(tmp_path / "whole") == facts(tmp_path / "parted")
-    assert whole.learnt.curve == parted.learnt.curve
+    assert whole.learned.curve == parted.learned.curve
     assert whole.result.evaluations == parted.result.evaluations
     assert not checkpoints_of(tmp_path / "parted").exists()
     epochs = [line["number"] for line in log_lines(tmp_path / "parted") if line["event"] == "epoch"]
@@ -213,7 +213,7 @@ def test_a_finished_run_is_left_as_it_is(few: Dataset, tmp_path: Path, rate: Any
     done = run_training(few, wanted, TrainingFiles(output))
     before, log = contents(output), log_lines(output)
     again = run_training(few, wanted, TrainingFiles(output, resume=True))
-    assert isinstance(again, Model) and again.manifest.scores == done.learnt.model.manifest.scores
+    assert isinstance(again, Model) and again.manifest.scores == done.learned.model.manifest.scores
     assert contents(output) == before and log_lines(output) == log
     run_training(few, wanted, TrainingFiles(output))
     assert contents(output)["manifest.json"] != before["manifest.json"], "without resume it is replaced"

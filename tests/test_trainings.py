@@ -159,7 +159,7 @@ def test_the_log_tells_settings_epochs_and_scores(few: Dataset, tmp_path: Path) 
     assert started["settings"]["epochs"] == 2 and started["data"]["fingerprint"] == few.fingerprint
     assert started["command"] == "typed" and started["network"] == "mlp" and started["device"] == "cpu"
     assert [one["number"] for one in epochs] == [1, 2]
-    assert finished["val_accuracy"] == done.learnt.model.manifest.scores["val_accuracy"]
+    assert finished["val_accuracy"] == done.learned.model.manifest.scores["val_accuracy"]
     assert sorted(one.name for one in output.parent.iterdir()) == ["m", "m.log"]
 
 
@@ -282,7 +282,7 @@ def test_of_few_images_the_figure_is_cross_validated(run: Run, desk: Path) -> No
     assert not isinstance(done, Model)
     (found,) = done.result.evaluations
     assert found.accuracy.n == 40 and "40 cross-validated images" in done.result.verdict
-    assert done.learnt.model.manifest.scores["cv_accuracy"] == found.accuracy.value
+    assert done.learned.model.manifest.scores["cv_accuracy"] == found.accuracy.value
     assert (desk / "m" / "report.html").is_file()
 
 

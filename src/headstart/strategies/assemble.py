@@ -28,17 +28,16 @@ from headstart.models.manifest import Manifest
 from headstart.models.model import Model
 from headstart.networks.contract import TrainableNetwork
 from headstart.networks.specs import layer_shapes
+from headstart.networks.training import Held
 from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSettings
 from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
 from headstart.strategies.parts import TrainingParts
 
-__all__ = ["Fitted", "Held", "network_model", "probe_model", "versions"]
+__all__ = ["Fitted", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
-
-Held = tuple[Images, Codes]
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ def network_model(
     builder = build.GraphBuilder(layers.network_graph(spec, network.weights()))
     logits, calibration = spec.layer_names[-1], {}
     if held is not None:
-        answers = network.logits(held[0])
-        temperature = fit_temperature(answers, held[1])
-        calibration = _calibrated(temperature, softmax(answers), softmax(answers * temperature), held[1])
+        raw = network.logits(held[0])
+        temperature = fit_temperature(raw, held[1])
+        calibration = _calibrated(temperature, softmax(raw), softmax(raw * temperature), held[1])
         factor = builder.constant("calibration.temperature", np.array([temperature], np.float32))
         logits = builder.add("Mul", logits, factor, name="calibrated")
     builder.add("Softmax", logits, name=build.PROBABILITIES, axis=1)
@@ -137,11 +136,11 @@ def probe_model(
 ) -> Model:
     """The model of a head on a frozen source: the source's graph with the head's operations appended."""
     (layer, pooling), head = fitted.place, fitted.head
-    # what lies above the layer is cut off first: it may be a head of ours, with the same names
+    # cut off what is above the layer first: it may be another head, with the same names
     layers = layer.split(JOIN)
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), layers))
-    answer = head.append(builder, read(builder, source.layers, layer, pooling))
-    builder.add("Identity", answer, name=build.PROBABILITIES)
+    output = head.append(builder, read(builder, source.layers, layer, pooling))
+    builder.add("Identity", output, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     plain = model.SerializeToString(deterministic=True)
     kept = {name for node in model.graph.node for name in node.output}
@@ -250,9 +249,9 @@ def _raw(dataset: Dataset, place: int) -> NDArray[np.uint8]:
         return np.array(pixels)
     from PIL import Image
 
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    picture.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
-    return np.asarray(picture).reshape(picture.height, picture.width, -1).copy()
+    photo = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    photo.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
+    return np.asarray(photo).reshape(photo.height, photo.width, -1).copy()
 
 
 def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:

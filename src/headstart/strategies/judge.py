@@ -26,18 +26,18 @@ from headstart.records import Array, Codes, NetworkSpec, TrainSettings
 from headstart.system.progress import Progress
 
 __all__ = [
-    "TrainingJudged",
+    "HeldOutPredictions",
     "augmented_training",
     "cross_fitted",
     "cross_validated_training",
-    "deciding_part",
+    "halves",
 ]
 
 _FOLDS = 5
 
 
 @dataclass(frozen=True)
-class TrainingJudged:
+class HeldOutPredictions:
     """Probabilities of images that the network, or that of their fold, was not trained on.
 
     ``judged_on`` describes the images, as a word before "images".
@@ -71,7 +71,7 @@ class TrainingJudged:
         return cluster_remark(self.images.together, self.images.labels)
 
 
-def deciding_part(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+def halves(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Halves of the validation images, for early stopping and calibration, and for evaluation.
 
     Clusters are not split. DataError if a class has images of one cluster only.
@@ -111,7 +111,7 @@ def cross_validated_training(
     *,
     progress: Progress,
     device: str = "auto",
-) -> TrainingJudged | None:
+) -> HeldOutPredictions | None:
     """Train the network again without each of five folds of whole clusters, and predict the fold.
 
     None if a class has images of one cluster only.
@@ -121,15 +121,17 @@ def cross_validated_training(
         return None
     pool = replace(pool, splits=None)
     images, codes = prepare(pool, spec.input), pool.codes()
-    answers = np.zeros((len(pool), len(pool.classes)), np.float32)
+    logits = np.zeros((len(pool), len(pool.classes)), np.float32)
     parts = folds(pool.labels, min(_FOLDS, fewest), settings.seed, pool.together)
-    for number, (learn, held) in enumerate(parts):
+    for number, (train, held) in enumerate(parts):
         progress.step("cross-validation", number, len(parts))
         network = make_network(spec, engine, settings.seed, device)
-        views = augmented_training(augmentation, settings.seed)
-        fit(network, images[learn], codes[learn], replace(settings, patience=0), views=views)
-        answers[held] = network.logits(images[held])
-    return TrainingJudged(pool, cross_fitted(answers, codes, settings.seed, pool.together), "cross-validated")
+        copies = augmented_training(augmentation, settings.seed)
+        fit(network, images[train], codes[train], replace(settings, patience=0), views=copies)
+        logits[held] = network.logits(images[held])
+    return HeldOutPredictions(
+        pool, cross_fitted(logits, codes, settings.seed, pool.together), "cross-validated"
+    )
 
 
 def augmented_training(augmentation: Augmentation | None, seed: int) -> Views | None:

@@ -28,7 +28,7 @@ class TrainingParts:
 
 _VALIDATION_SHARE = 0.1
 _VALIDATION_MOST = 3_000
-VALIDATION_LEAST = 50  # images below which none are spared for a curve
+VALIDATION_LEAST = 50  # held-out images below which none are held out
 
 
 def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> TrainingParts:

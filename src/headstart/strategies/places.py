@@ -67,22 +67,22 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
     The heads are empty if nothing is left to select. A head without closed-form held-out scores is replaced
     by ridge when places are compared. SettingError if the head is unknown.
     """
-    open_places = [
+    candidates = [
         (layer, pooling)
         for layer, pooling in source.candidates
         if probe.layer in (None, layer) and probe.pooling in (None, pooling)
     ]
-    layer = probe.layer or (open_places[-1][0] if open_places else source.default_layer)
+    layer = probe.layer or (candidates[-1][0] if candidates else source.default_layer)
     maps = len(source.layers.get(layer.split(pooling.JOIN)[0], ())) > 1
     named = (layer, probe.pooling or ("avg" if maps and source.candidates else "flat"))
-    places = open_places or [named]
+    places = candidates or [named]
     given = (
         named if named in places else places[-1],
         probe.head or ("ridge" if source.candidates else "linear"),
     )
     heads: tuple[str, ...] = (probe.head,) if probe.head in SEARCHED else SEARCHED
     if probe.head is not None and probe.head not in SEARCHED:
-        make_head(probe.head)  # a wrong name is found before anything is computed
+        make_head(probe.head)  # finds a wrong name before anything is computed
         heads = ("ridge",)
     if len(places) == 1 and (probe.head is not None or not source.candidates):
         heads = ()

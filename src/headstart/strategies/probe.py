@@ -116,11 +116,14 @@ def training_rows(
     options: Extraction,
 ) -> tuple[Array, NDArray[np.str_], NDArray[np.intp]]:
     """Features of the images and of their augmented copies, with label and image index of each row."""
-    n_views = 0 if augmentation is None else augmentation.views
-    views = [None, *(AugmentedCopy(augmentation, seed, number) for number in range(n_views) if augmentation)]
-    rows = [
-        extract(dataset, source, layer=place[0], pooling=place[1], view=view, options=options)
-        for view in views
+    n_copies = 0 if augmentation is None else augmentation.views
+    copies = [
+        None,
+        *(AugmentedCopy(augmentation, seed, number) for number in range(n_copies) if augmentation),
     ]
-    images = np.tile(np.arange(len(dataset)), len(views))
+    rows = [
+        extract(dataset, source, layer=place[0], pooling=place[1], view=copy, options=options)
+        for copy in copies
+    ]
+    images = np.tile(np.arange(len(dataset)), len(copies))
     return rows[0] if len(rows) == 1 else np.concatenate(rows), dataset.labels[images], images

@@ -8,7 +8,7 @@ import numpy as np
 
 from headstart.models.model import Model
 from headstart.records import Array, Curve, Epoch, TrainSettings
-from headstart.strategies.judge import TrainingJudged
+from headstart.strategies.judge import HeldOutPredictions
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.select import Choice
 
@@ -30,7 +30,7 @@ class LearnedModel:
     choice: Choice | None = None
     held_probs: Array | None = None
     parts: TrainingParts | None = None
-    judged: TrainingJudged | None = None
+    judged: HeldOutPredictions | None = None
     remarks: tuple[str, ...] = ()
 
 

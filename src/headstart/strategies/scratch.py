@@ -19,7 +19,7 @@ from headstart.networks.training import Held, OnStep, Views, fit
 from headstart.records import Codes, Epoch, Images, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
-from headstart.strategies.judge import TrainingJudged, augmented_training, cross_fitted, deciding_part
+from headstart.strategies.judge import HeldOutPredictions, augmented_training, cross_fitted, halves
 from headstart.strategies.parts import VALIDATION_LEAST, training_parts
 from headstart.strategies.result import LearnedModel, best_epoch, epoch_curve
 from headstart.system.progress import SILENT, Progress
@@ -108,15 +108,15 @@ def learn_network(
     images, codes = prepare(parts.fit, spec.input), parts.fit.codes(dataset.classes)
     deciding, judging = parts.held, parts.held
     if settings.patience and parts.held is not None:
-        deciding, judging = deciding_part(parts.held, settings.seed)
+        deciding, judging = halves(parts.held, settings.seed)
     held = None if deciding is None else (prepare(deciding, spec.input), deciding.codes(dataset.classes))
-    history, settings = (fit_by or _fitted)(
+    history, settings = (fit_by or _fit)(
         trained,
         images,
         codes,
         settings,
         validation=held,
-        on_step=_told(f"train {network}", progress),
+        on_step=_on_step(f"train {network}", progress),
         views=augmented_training(augmentation, settings.seed),
     )
     seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
@@ -144,23 +144,23 @@ def learn_network(
 
 def _judged_network(
     network: Trainable, model: Model, judging: Dataset, spec: NetworkSpec, settings: TrainSettings
-) -> TrainingJudged:
+) -> HeldOutPredictions:
     """Probabilities of the validation images; with early stopping, of the half that is for evaluation."""
     images, codes = prepare(judging, spec.input), judging.codes(model.classes)
     if settings.patience:
         probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
     else:
         probs = cross_fitted(network.logits(images), codes, settings.seed, judging.together)
-    return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")
+    return HeldOutPredictions(replace(judging, classes=model.classes), probs, "validation")
 
 
-def _fitted(
+def _fit(
     network: Trainable, images: Images, labels: Codes, settings: TrainSettings, **more: Any
 ) -> tuple[tuple[Epoch, ...], TrainSettings]:
     return fit(network, images, labels, settings, **more), settings
 
 
-def _told(task: str, progress: Progress) -> OnStep:
+def _on_step(task: str, progress: Progress) -> OnStep:
     def on_step(done: int, total: int, loss: float, accuracy: float) -> None:
         progress.step(task, done, total, f"loss {loss:.3f}  accuracy {accuracy:.2%}")
 

@@ -26,10 +26,10 @@ from headstart.system.threads import threads_for
 
 __all__ = ["MOST_IMAGES", "Choice", "PlaceTrial", "alike", "choose", "deciding_images"]
 
-MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
-_FEW = 16  # images by which two places are found to be one
-_SHORTLIST = 4  # places where the first head does best, at which the other heads are tried
-_LEAST = 3  # images of a class that folds need, of few as of many
+MOST_IMAGES = 1_500  # the time of decompositions is cubic in this
+_FEW = 16  # images by which places with the same features are found
+_SHORTLIST = 4  # best places of the first head, at which the other heads are tried
+_LEAST = 3  # images of each class that are always among the deciding ones
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def _shown(scores: Mapping[str, Any]) -> str:
 
 
 def _print_trained(done: Trained, output: Path, json: bool) -> None:
-    learnt, report = done.learnt, output / "report.html"
+    learnt, report = done.learned, output / "report.html"
     if json:
         more = {"report": str(report), "log": str(done.log), "result": done.result}
         print_json({**learned_facts(learnt, output), **more})

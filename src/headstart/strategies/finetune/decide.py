@@ -23,18 +23,18 @@ from headstart.strategies.finetune.train import FineTuned, starting_head, unfree
 from headstart.strategies.fits import Chooser, Reader, Strategy, fitted
 from headstart.system.progress import SILENT, Progress
 
-__all__ = ["OPENED", "Decision", "DepthTrial", "Finetuner", "finetune_strategies", "sentence_of"]
+__all__ = ["FINETUNE_NAMES", "Decision", "DepthTrial", "Finetuner", "finetune_strategies", "sentence_of"]
 
-OPENED = ("finetune", "finetune, unchecked")
-"""Names of the strategy and of what it would be without its comparison with the probe."""
+FINETUNE_NAMES = ("finetune", "finetune, unchecked")
+"""Names of the strategy, with and without its comparison with the probe."""
 
 
-_FEW = 250  # images below which one held-out part says too little, and folds are taken
+_FEW = 250  # training images below which one held-out part is too small, so folds are used
 _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
-_LEAST = 1e-12  # probability, of which a logarithm is taken
-_ERRORS, _PICKED_ERRORS = 1.0, 1.645  # standard errors by which a loss has to be lower
-_REFIT = 2_000  # images below which those held out are too many to do without
+_LEAST = 1e-12  # probability, before its logarithm
+_ERRORS, _PICKED_ERRORS = 1.0, 1.645  # standard errors by which the loss has to be lower
+_REFIT = 2_000  # training images below which the network is trained again on the held-out ones, too
 Indices = NDArray[np.intp]
 Parts = Sequence[tuple[Indices, Indices]]
 
@@ -135,11 +135,11 @@ class Finetuner:
 
     reader: Reader
     chooser: Chooser
-    opening: FinetuneOptions = field(default_factory=FinetuneOptions)
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
     progress: Progress = SILENT
     decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
-    _judged: dict[tuple[bytes, int], FineTuned] = field(default_factory=dict, repr=False)
-    _answered: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
+    _reusable: dict[tuple[bytes, int], FineTuned] = field(default_factory=dict, repr=False)
+    _kept_probabilities: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
     _start: tuple[tuple[bytes, int], Any] | None = field(default=None, repr=False)
 
     def strategy(self, *, checked: bool = True) -> Strategy:
@@ -148,55 +148,57 @@ class Finetuner:
         Without ``checked``, the fine-tuned network is used even where it was worse than the probe.
         """
 
-        def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-            accepted = self.decide(learn, seed).accepted
-            if (learn.tobytes(), seed) in self._judged:  # answers now, so that no network waits for later
-                self.answers(learn, asked, seed)
+        def strategy(train: Indices, test: Indices, seed: int) -> Array:
+            accepted = self.decide(train, seed).accepted
+            if (train.tobytes(), seed) in self._reusable:  # predict now, so that the network need not be kept
+                self.probabilities(train, test, seed)
             if checked and not accepted:
-                return self.probe(learn, asked, seed)
-            return self.answers(learn, asked, seed)
+                return self.probe_probabilities(train, test, seed)
+            return self.probabilities(train, test, seed)
 
         return strategy
 
-    def decide(self, learn: Indices, seed: int) -> Decision:
+    def decide(self, train: Indices, seed: int) -> Decision:
         """Compare the depths with the probe on images held out of the training images."""
-        key = learn.tobytes(), seed
+        key = train.tobytes(), seed
         if key not in self.decisions:
-            self.decisions[key] = self._decided(learn, seed)
+            self.decisions[key] = self._decided(train, seed)
         return self.decisions[key]
 
-    def opened(self, learn: Indices, seed: int) -> FineTuned:
+    def finetuned(self, train: Indices, seed: int) -> FineTuned:
         """The fine-tuned network as it is used: trained on all training images, or on most of very many."""
-        best = self.decide(learn, seed).best
-        judged = self._judged.pop((learn.tobytes(), seed), None)
-        if judged is not None:
-            return judged
-        depth = best.depth if best else depths_of(self.opening.unfreeze)[-1]
-        return self._trained(learn, None, depth, seed)
+        best = self.decide(train, seed).best
+        reusable = self._reusable.pop((train.tobytes(), seed), None)
+        if reusable is not None:
+            return reusable
+        depth = best.depth if best else depths_of(self.finetune.unfreeze)[-1]
+        return self._trained(train, None, depth, seed)
 
-    def answers(self, learn: Indices, asked: Indices, seed: int) -> Array:
+    def probabilities(self, train: Indices, test: Indices, seed: int) -> Array:
         """Probabilities of the fine-tuned network, whether it beat the probe or not."""
-        key = learn.tobytes(), asked.tobytes(), seed
-        if key not in self._answered:
-            self._answered[key] = self._by_graph(self.opened(learn, seed), asked)
-        return self._answered[key]
+        key = train.tobytes(), test.tobytes(), seed
+        if key not in self._kept_probabilities:
+            self._kept_probabilities[key] = self._by_graph(self.finetuned(train, seed), test)
+        return self._kept_probabilities[key]
 
-    def _decided(self, learn: Indices, seed: int) -> Decision:
-        parts = self._parts(learn, seed)
+    def _decided(self, train: Indices, seed: int) -> Decision:
+        parts = self._parts(train, seed)
         if not parts:
             return Decision(None, (), 0)
         codes = self._codes
-        probe = [self.probe(rest, held, seed, in_pool=True) for rest, held in parts]
+        probs = [self.probe_probabilities(rest, held, seed, in_pool=True) for rest, held in parts]
         truth = np.concatenate([codes[held] for _, held in parts])
-        known = np.log(np.maximum(np.concatenate(probe), _LEAST))
-        stands = _losses(known, truth)
+        probe_logits = np.log(np.maximum(np.concatenate(probs), _LEAST))
+        probe_losses = _losses(probe_logits, truth)
         trials, kept = [], {}
-        for depth in depths_of(self.opening.unfreeze):
-            done = [self._trained(rest, held, depth, seed, stops=self._kept(learn)) for rest, held in parts]
+        for depth in depths_of(self.finetune.unfreeze):
+            done = [
+                self._trained(rest, held, depth, seed, stops=self._is_reused(train)) for rest, held in parts
+            ]
             logits = np.concatenate([one.logits for one in done if one.logits is not None])
             epochs = int(np.median([one.best_epoch for one in done]))
             losses = _losses(logits, truth)
-            gain = stands - losses
+            gain = probe_losses - losses
             trials.append(
                 DepthTrial(
                     depth,
@@ -209,64 +211,66 @@ class Finetuner:
                 )
             )
             kept[depth] = done[0]
-            if done[0].open_parts == done[0].parts:
-                break  # deeper is the same
-        right = known.argmax(axis=1) == truth
-        judged = DepthTrial("probe", float(right.mean()), float(stands.mean()), logits=known)
-        decision = Decision(judged, tuple(trials), len(truth), self._kept(learn), truth)
+            if done[0].n_unfrozen == done[0].n_parts:
+                break  # deeper depths are the same
+        right = probe_logits.argmax(axis=1) == truth
+        probe_trial = DepthTrial(
+            "probe", float(right.mean()), float(probe_losses.mean()), logits=probe_logits
+        )
+        decision = Decision(probe_trial, tuple(trials), len(truth), self._is_reused(train), truth)
         best = decision.best
-        if best and self._kept(learn):
-            self._judged[learn.tobytes(), seed] = kept[best.depth]
+        if best and self._is_reused(train):
+            self._reusable[train.tobytes(), seed] = kept[best.depth]
         return decision
 
-    def _kept(self, learn: Indices) -> bool:
+    def _is_reused(self, train: Indices) -> bool:
         """Whether the evaluated network itself is kept, instead of another one trained on all images."""
-        return len(learn) >= _REFIT
+        return len(train) >= _REFIT
 
-    def _parts(self, learn: Indices, seed: int) -> Parts:
+    def _parts(self, train: Indices, seed: int) -> Parts:
         """Indices of training and held-out images of each fold; none if a class has one image."""
         pool = self.reader.pool
-        labels, groups = pool.labels[learn], None if pool.together is None else pool.together[learn]
+        labels, groups = pool.labels[train], None if pool.together is None else pool.together[train]
         smallest = fewest_per_class(labels, groups)
         if len(np.unique(labels)) < len(pool.classes) or smallest < 2:
             return ()
-        if len(learn) < _FEW:
+        if len(train) < _FEW:
             parts = folds(labels, min(_FOLDS, smallest), seed, groups)
         else:
-            share = min(_HELD_SHARE, _HELD_MOST / len(learn))
+            share = min(_HELD_SHARE, _HELD_MOST / len(train))
             parts = [holdout(labels, share, seed, groups)]
-        return [(learn[rest], learn[held]) for rest, held in parts]
+        return [(train[rest], train[held]) for rest, held in parts]
 
     def _trained(
-        self, learn: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
+        self, train: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
     ) -> FineTuned:
         """One training to the end of its schedule, or with ``stops`` with the weights of its best epoch.
 
-        The best epoch's weights are used only if this very network is kept; otherwise another training
-        follows, whose best epoch would not be known.
+        The best epoch is selected only if this very network is reused; otherwise another training on all
+        images follows, which has no held-out images to select an epoch by.
         """
-        place, start = self._starting(learn, seed)
+        place, start = self._starting(train, seed)
         source = self.reader.source
         settings = settings_for(
-            len(learn), side_of(source), self.opening, seed, handwriting=is_handwriting(source.input)
+            len(train), side_of(source), self.finetune, seed, handwriting=is_handwriting(source.input)
         )
         if stops:
-            settings = replace(settings, patience=settings.epochs)  # none is cut: its last rates are small
+            settings = replace(settings, patience=settings.epochs)  # the schedule always runs to its end
         elif held is None:
-            settings = replace(settings, patience=0)  # where somebody set it
-        codes, opening = self._codes[learn], self.opening
-        if opening.augmentation is None:  # as the probe's, where that was said
-            opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
-        task = f"open {depth}, {len(learn):,} images"
+            settings = replace(settings, patience=0)  # even if the settings have one
+        codes, finetune = self._codes[train], self.finetune
+        if finetune.augmentation is None:  # by default the probe's, if it has one
+            finetune = replace(finetune, augmentation=self.chooser.wanted.augmentation)
+        task = f"unfreeze {depth}, {len(train):,} images"
         return unfreeze_and_train(
             source,
             place,
             start,
-            self._pool_images[learn],
+            self._pool_images[train],
             codes,
             self.reader.pool.classes,
             shares=class_weights(codes) if self.chooser.wanted.balance else None,
-            opening=opening,
+            finetune=finetune,
             depth=depth,
             settings=settings,
             held=None if held is None else (self._pool_images[held], self._codes[held]),
@@ -276,40 +280,42 @@ class Finetuner:
             ),
         )
 
-    def _starting(self, learn: Indices, seed: int) -> tuple[Place, Any]:
+    def _starting(self, train: Indices, seed: int) -> tuple[Place, Any]:
         """Where the probe reads, and the head that training starts from: the same for every depth."""
-        key = learn.tobytes(), seed
+        key = train.tobytes(), seed
         if self._start is None or self._start[0] != key:
-            place, name = self.chooser(learn, seed)
-            rows, _, images = self.reader.training(place, learn)
-            probe = fitted(self.reader, place, name, learn, seed, balance=self.chooser.wanted.balance)
-            head = starting_head(probe, rows, self._codes[learn][images], self.reader.pool.classes, seed)
+            place, name = self.chooser(train, seed)
+            rows, _, images = self.reader.training(place, train)
+            probe = fitted(self.reader, place, name, train, seed, balance=self.chooser.wanted.balance)
+            head = starting_head(probe, rows, self._codes[train][images], self.reader.pool.classes, seed)
             self._start = key, (place, head)
         found: tuple[Place, Any] = self._start[1]
         return found
 
-    def probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
+    def probe_probabilities(
+        self, train: Indices, test: Indices, seed: int, *, in_pool: bool = False
+    ) -> Array:
         """Probabilities of the probe for test images, or with ``in_pool`` for images of the pool."""
-        place, head = self.chooser(learn, seed)
-        found = fitted(self.reader, place, head, learn, seed, balance=self.chooser.wanted.balance)
-        rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
-        return found.probabilities(rows[asked])
+        place, head = self.chooser(train, seed)
+        found = fitted(self.reader, place, head, train, seed, balance=self.chooser.wanted.balance)
+        rows = self.reader.rows(place) if in_pool else self.reader.test_rows(place)
+        return found.probabilities(rows[test])
 
-    def _by_graph(self, opened: FineTuned, asked: Indices) -> Array:
+    def _by_graph(self, finetuned: FineTuned, test: Indices) -> Array:
         """Probabilities by the graph that would be saved, so that the figures are those of the model."""
         import onnx
 
         from headstart.graph import build, pooling
         from headstart.graph import run as runtime
 
-        source, place = opened.source, opened.place
+        source, place = finetuned.source, finetuned.place
         graph = onnx.ModelProto.FromString(source.graph)
         builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(pooling.JOIN)))
-        name = opened.head.append(builder, pooling.read(builder, source.layers, *place))
+        name = finetuned.head.append(builder, pooling.read(builder, source.layers, *place))
         compiled = runtime.compile_graph(
             builder.model([name]), precision="fp32", batch_size=source.batch_size
         )
-        images = self._asked_images[asked]
+        images = self._test_images[test]
         return compiled.run(runtime.split_batches(images, source.batch_size), len(images))
 
     @cached_property
@@ -321,14 +327,14 @@ class Finetuner:
         return prepare(self.reader.pool, self.reader.source.input)
 
     @cached_property
-    def _asked_images(self) -> Images:
-        same = self.reader.asked is self.reader.pool
-        return self._pool_images if same else prepare(self.reader.asked, self.reader.source.input)
+    def _test_images(self) -> Images:
+        same = self.reader.test is self.reader.pool
+        return self._pool_images if same else prepare(self.reader.test, self.reader.source.input)
 
 
 def finetune_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
     """The strategy finetune, and the same without the comparison with the probe, by name."""
-    safe, unchecked = OPENED
+    safe, unchecked = FINETUNE_NAMES
     return {safe: finetuner.strategy(), unchecked: finetuner.strategy(checked=False)}
 
 

@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 STRATEGIES = ("probe", "finetune", "scratch")
-"""How much is relearnt: nothing of the source, some of it, everything."""
+"""How much is trained: a head alone, some of the source too, or a whole network."""
 
 DEPTHS = ("head", "last", "2", "all", "auto")
 
 FOR = "strategy 'finetune'"
-"""What torch is asked for, in errors."""
+"""What torch is required for, in errors."""
 
 _NAMES = {one.name for one in fields(TrainSettings)}
 
@@ -123,6 +123,6 @@ def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") 
     """As `parse_finetune`, for one strategy that makes a model: probe or finetune."""
     if strategy not in STRATEGIES[:2]:
         raise SettingError(
-            f"strategy is {strategy!r}, expected probe or finetune; to learn from nothing use: headstart train"
+            f"strategy is {strategy!r}, expected probe or finetune; to train from scratch use: headstart train"
         )
     return parse_finetune(strategy, unfreeze, device)

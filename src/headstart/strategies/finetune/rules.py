@@ -15,16 +15,16 @@ from headstart.strategies.finetune.options import FinetuneOptions
 
 __all__ = ["alpha_for", "augmentation_for", "dropout_for", "is_handwriting", "settings_for", "side_of"]
 
-_SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
-_MANY, _MANY_SMALL = 5_000, 500  # photos, and small images, that say enough to follow them in everything
-_SEEN_SMALL, _SEEN_PHOTOS = 5_000, 100  # images learnt from, times the square root of how many there are
-_MOST_EPOCHS = 150  # of a handful of images; more cost time and give nothing
-_PHOTO_PX = 224  # side of the photos that is meant for; smaller ones cost less, and more are seen
-_DROPOUT_SMALL = 0.25  # as in the network `best`, whose own dropout lies above the places it is read at
+_SMALL_PX = 64  # side up to which images count as small: a step takes milliseconds
+_MANY, _MANY_SMALL = 5_000, 500  # photos and small images from which on the rules for few do not apply
+_SEEN_SMALL, _SEEN_PHOTOS = 5_000, 100  # images seen in training, per square root of their number
+_MOST_EPOCHS = 150  # more epochs gain nothing on a few images
+_PHOTO_PX = 224  # side of the photos that _SEEN_PHOTOS is for; of smaller ones more are seen
+_DROPOUT_SMALL = 0.25  # as in the network `best`, whose own dropout is above the layers that are read
 
 
 def settings_for(
-    n_images: int, side_px: int, opening: FinetuneOptions, seed: int, *, handwriting: bool = False
+    n_images: int, side_px: int, finetune: FinetuneOptions, seed: int, *, handwriting: bool = False
 ) -> TrainSettings:
     """Settings for ``n_images`` training images; ``side_px`` is the side that the network computes on.
 
@@ -48,7 +48,7 @@ def settings_for(
         clip=1.0,
         seed=seed,
     )
-    if small:  # cheap, so it may go far from where it started
+    if small:  # cheap, so many epochs and a high rate
         by_rule = replace(
             shared,
             batch_size=min(64, max(8, n_images // 2)),
@@ -66,10 +66,10 @@ def settings_for(
             ema=0.98,
             batch_norm="frozen",
         )
-        # of few, each is known by heart to the head already: what blurs them moves it off at the first step
-        blur = {"label_smoothing": 0.0} if n_images < _MANY else {"mixup": 0.1, "batch_norm": "learn"}
-        by_rule = replace(by_rule, **blur)
-    return replace(by_rule, **opening.settings)
+        # the head already fits few images exactly: smoothing would move it away at the first step
+        smoothing = {"label_smoothing": 0.0} if n_images < _MANY else {"mixup": 0.1, "batch_norm": "learn"}
+        by_rule = replace(by_rule, **smoothing)
+    return replace(by_rule, **finetune.settings)
 
 
 def side_of(source: Source) -> int:
@@ -83,26 +83,26 @@ def is_handwriting(spec: InputSpec) -> bool:
     return spec.channels == 1 or spec.policy == "ink"
 
 
-def alpha_for(n_images: int, source: Source, opening: FinetuneOptions) -> float:
+def alpha_for(n_images: int, source: Source, finetune: FinetuneOptions) -> float:
     """How far weights are interpolated from before training to after it: half the way for few photos.
 
     A network of photos is near a good solution for other photos already; the mean of before and after keeps
     most of what a short training would lose (Wortsman et al. 2022, arXiv:2109.01903).
     """
     far = n_images >= _MANY or side_of(source) <= _SMALL_PX or is_handwriting(source.input)
-    return (1.0 if far else 0.5) if opening.alpha is None else opening.alpha
+    return (1.0 if far else 0.5) if finetune.alpha is None else finetune.alpha
 
 
-def dropout_for(side_px: int, opening: FinetuneOptions) -> float:
+def dropout_for(side_px: int, finetune: FinetuneOptions) -> float:
     """Share of the head's inputs that a step drops: a quarter for small images, none for others."""
     by_rule = _DROPOUT_SMALL if side_px <= _SMALL_PX else 0.0
-    return by_rule if opening.dropout is None else opening.dropout
+    return by_rule if finetune.dropout is None else finetune.dropout
 
 
-def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: FinetuneOptions) -> Augmentation:
+def augmentation_for(spec: InputSpec, classes: Sequence[str], finetune: FinetuneOptions) -> Augmentation:
     """Augmentation for handwriting or for photos, without flips if they change the meaning of a class."""
-    if opening.augmentation is not None:
-        return opening.augmentation
+    if finetune.augmentation is not None:
+        return finetune.augmentation
     if is_handwriting(spec):
         return parse_augmentation("many-hands", 1)
     photo = parse_augmentation(f"{PRESETS['photo']},blur=0", 1)

@@ -29,7 +29,7 @@ __all__ = ["FineTuned", "starting_head", "unfreeze_and_train"]
 class FineTuned:
     """A source after training, frozen again, with the head it was trained with, which reads at ``place``.
 
-    ``parts`` is the number of parts below the head, ``open_parts`` how many of them were trained; ``alpha``
+    ``n_parts`` is the number of parts below the head, ``n_unfrozen`` of those that were trained; ``alpha``
     says how far weights are interpolated from before training to after it; ``logits`` are of the held-out
     images.
     """
@@ -38,8 +38,8 @@ class FineTuned:
     place: Place
     head: TrainedHead
     depth: str
-    parts: int
-    open_parts: int
+    n_parts: int
+    n_unfrozen: int
     alpha: float
     history: tuple[Epoch, ...]
     best_epoch: int
@@ -66,7 +66,7 @@ def unfreeze_and_train(
     codes: Codes,
     classes: Sequence[str],
     *,
-    opening: FinetuneOptions,
+    finetune: FinetuneOptions,
     depth: str,
     settings: TrainSettings,
     shares: Array | None = None,
@@ -90,18 +90,18 @@ def unfreeze_and_train(
         place[1],
         start,
         source.input,
-        dropout=dropout_for(side_of(source), opening),
+        dropout=dropout_for(side_of(source), finetune),
         seed=settings.seed,
-        device=opening.device,
+        device=finetune.device,
     )
     below = len(network.parts) - 1
     n_open = {"head": 0, "last": 1, "all": below}.get(depth, below)
     n_open = min(below, int(depth)) if depth.isdecimal() else n_open
     network.open_last(n_open)
-    alpha = alpha_for(len(images), source, opening)
+    alpha = alpha_for(len(images), source, finetune)
     before, begun = network.checksum(), network.weights() if alpha < 1 else None
-    augmentation = augmentation_for(source.input, classes, opening)
-    if not n_open:  # the head alone opens at once
+    augmentation = augmentation_for(source.input, classes, finetune)
+    if not n_open:  # nothing to unfreeze gradually
         settings = replace(settings, gradual=0.0)
     history = fit(
         network,
@@ -116,7 +116,7 @@ def unfreeze_and_train(
         on_epoch=on_epoch,
     )
     if begun is not None:
-        _go_back(network, begun, alpha)
+        _interpolate(network, begun, alpha)
     if network.checksum() != before:
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
     best = best_epoch(history, settings) or len(history)
@@ -127,11 +127,11 @@ def unfreeze_and_train(
     return FineTuned(made, place, trained, depth, below, n_open, alpha, history, best, logits)
 
 
-def _go_back(network: Any, begun: Weights, alpha: float) -> None:
+def _interpolate(network: Any, begun: Weights, alpha: float) -> None:
     """Interpolate the weights to a share ``alpha`` of the way from before training to after it."""
     ended = network.weights()
-    way = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in begun.items()}
-    network.load_weights(way)
+    mixed = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in begun.items()}
+    network.load_weights(mixed)
 
 
 def _body(source: Source, layer: str) -> Any:

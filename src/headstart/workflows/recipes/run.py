@@ -29,7 +29,7 @@ from headstart.networks.specs import architecture
 from headstart.records import Array
 from headstart.report.records import Report
 from headstart.sources.networks import native_input
-from headstart.strategies.finetune.decide import OPENED, Finetuner, finetune_strategies, sentence_of
+from headstart.strategies.finetune.decide import FINETUNE_NAMES, Finetuner, finetune_strategies, sentence_of
 from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe
@@ -314,7 +314,7 @@ def _table(run: _Run, source: LearnedModel, transferred: LearnedModel) -> tuple[
     budgets = recipe.labels_per_class if options.controls or tuner else ()
     protocol = replace(
         Protocol(budgets, recipe.draws, options.seed),
-        shown=("textbook probe", *OPENED),
+        shown=("textbook probe", *FINETUNE_NAMES),
         pairs=((FINETUNE, PROBE), (FINETUNE, "scratch")),
     )
     table = run_table(strategies, run.train, run.test, protocol, progress=options.progress)

@@ -16,7 +16,7 @@ from headstart.networks.rate_test import RateCurve
 from headstart.records import Epoch, TrainSettings
 from headstart.report.records import Figure, Gallery, PlainTable, Report
 from headstart.report.svg import rate_test
-from headstart.strategies.judge import TrainingJudged
+from headstart.strategies.judge import HeldOutPredictions
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.provenance import made_with
 from headstart.strategies.result import LearnedModel, best_epoch
@@ -60,27 +60,27 @@ class Attended(Protocol):
 def training_result(
     dataset: Dataset,
     parts: TrainingParts,
-    learnt: LearnedModel,
+    learned: LearnedModel,
     attended: Attended,
     about: About,
     findings: tuple[str, ...],
 ) -> Report:
     """The report of a training; ``findings`` are the remarks of the data check."""
-    judged = learnt.judged
+    judged = learned.judged
     evaluations = () if judged is None else (judged.evaluation(),)
     calibrations = () if judged is None else (judged.calibration(),)
     lonely = () if judged is None or judged.remark is None else (judged.remark,)
     n_held = 0 if parts.held is None else len(parts.held)
     return Report(
-        title=learnt.model.manifest.name,
-        summary=_summary(dataset, parts, learnt, attended, about.network),
+        title=learned.model.manifest.name,
+        summary=_summary(dataset, parts, learned, attended, about.network),
         verdict=_verdict(about.network, judged, evaluations),
-        remarks=(*lonely, *learnt.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
+        remarks=(*lonely, *learned.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
         rows=(),
         comparisons=(),
         evaluations=evaluations,
-        curves=() if learnt.curve is None else (learnt.curve,),
-        facts=_facts(dataset, learnt, attended, about),
+        curves=() if learned.curve is None else (learned.curve,),
+        facts=_facts(dataset, learned, attended, about),
         sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
         examples=examples_of(parts.fit),
         calibrations=calibrations,
@@ -92,7 +92,7 @@ def training_result(
     )
 
 
-def _verdict(network: str, judged: TrainingJudged | None, evaluations: Sequence[Evaluation]) -> str:
+def _verdict(network: str, judged: HeldOutPredictions | None, evaluations: Sequence[Evaluation]) -> str:
     if judged is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
@@ -105,16 +105,16 @@ def _verdict(network: str, judged: TrainingJudged | None, evaluations: Sequence[
     )
 
 
-def _galleries(judged: TrainingJudged) -> tuple[Gallery, ...]:
+def _galleries(judged: HeldOutPredictions) -> tuple[Gallery, ...]:
     images = judged.images
     return galleries(Answers(images, judged.probabilities, images.codes(), images.classes), heats=0)
 
 
-def _how_judged(parts: TrainingParts, learnt: LearnedModel, settings: TrainSettings) -> str:
-    if learnt.judged is None:
+def _how_judged(parts: TrainingParts, learned: LearnedModel, settings: TrainSettings) -> str:
+    if learned.judged is None:
         return "It could not be tested on other images."
-    n_judged = len(learnt.judged.images)
-    if learnt.judged.judged_on == "cross-validated":
+    n_judged = len(learned.judged.images)
+    if learned.judged.judged_on == "cross-validated":
         return (
             f"The figures are cross-validated: each of the {n_judged:,} images was classified by a network "
             "trained without its fold, copies and groups in one fold; the saved network learned from all."
@@ -126,13 +126,13 @@ def _how_judged(parts: TrainingParts, learnt: LearnedModel, settings: TrainSetti
 
 
 def _summary(
-    dataset: Dataset, parts: TrainingParts, learnt: LearnedModel, attended: Attended, network: str
+    dataset: Dataset, parts: TrainingParts, learned: LearnedModel, attended: Attended, network: str
 ) -> str:
     epochs = len(attended.history)
-    judged = _how_judged(parts, learnt, attended.settings)
+    judged = _how_judged(parts, learned, attended.settings)
     return (
         f"The network {network} learned {len(dataset.classes)} classes from {len(parts.fit):,} images of "
-        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learnt.seconds:.1f} s. {judged}"
+        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learned.seconds:.1f} s. {judged}"
     )
 
 
@@ -172,16 +172,16 @@ def _said(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(dataset: Dataset, learnt: LearnedModel, attended: Attended, about: About) -> Mapping[str, str]:
+def _facts(dataset: Dataset, learned: LearnedModel, attended: Attended, about: About) -> Mapping[str, str]:
     return {
         "command": about.command,
         "network": about.network,
         "engine": f"{about.engine} on {attended.device}",
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
-        "model_fingerprint": learnt.model.manifest.source_fingerprint,
+        "model_fingerprint": learned.model.manifest.source_fingerprint,
         "seed": str(attended.settings.seed),
         **made_with(about.engine),
-        "learning": f"{learnt.seconds:.1f} s",
+        "learning": f"{learned.seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }
 

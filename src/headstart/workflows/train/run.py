@@ -44,7 +44,7 @@ _LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
 class Trained:
     """The model of a training, its report and the file of its log."""
 
-    learnt: LearnedModel
+    learned: LearnedModel
     result: Report
     log: Path
 
@@ -125,7 +125,7 @@ def run_training(
     }
     attended = AttendedTraining(kept, auto, keeping, facts, progress)
     try:
-        learnt = learn_network(
+        learned = learn_network(
             dataset,
             network=wanted.network,
             engine=wanted.engine,
@@ -139,24 +139,24 @@ def run_training(
     except DivergedError:
         kept.clear()  # nothing to go on with
         raise
-    if learnt.judged is None and parts.held is None:
-        learnt = _cross_validated(dataset, parts, wanted, learnt, attended, augmentation, progress=progress)
-    learnt = replace(learnt, model=noted(learnt.model, identity))
+    if learned.judged is None and parts.held is None:
+        learned = _cross_validated(dataset, parts, wanted, learned, attended, augmentation, progress=progress)
+    learned = replace(learned, model=noted(learned.model, identity))
     about = About(wanted.network, wanted.engine, augmentation, command)
-    result = training_result(dataset, parts, learnt, attended, about, found.remarks)
-    learnt.model.save(keeping.output, render(result))
+    result = training_result(dataset, parts, learned, attended, about, found.remarks)
+    learned.model.save(keeping.output, render(result))
     attended.log.finished({
-        **learnt.model.manifest.scores, "seconds": learnt.seconds, "model": str(keeping.output)
+        **learned.model.manifest.scores, "seconds": learned.seconds, "model": str(keeping.output)
     })  # fmt: skip
     kept.clear()
-    return Trained(learnt, result, log_of(keeping.output) / "training.jsonl")
+    return Trained(learned, result, log_of(keeping.output) / "training.jsonl")
 
 
 def _cross_validated(
     dataset: Dataset,
     parts: TrainingParts,
     wanted: TrainingRequest,
-    learnt: LearnedModel,
+    learned: LearnedModel,
     attended: AttendedTraining,
     augmentation: Augmentation | None,
     *,
@@ -169,11 +169,11 @@ def _cross_validated(
         parts.fit, spec, wanted.engine, settings, augmentation, progress=progress, device=wanted.device
     )
     if judged is None:
-        return learnt
-    found, manifest = judged.evaluation().accuracy, learnt.model.manifest
+        return learned
+    found, manifest = judged.evaluation().accuracy, learned.model.manifest
     scores = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
-    model = replace(learnt.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
-    return replace(learnt, model=model, judged=judged)
+    model = replace(learned.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
+    return replace(learned, model=model, judged=judged)
 
 
 def _check_logs(names: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ def trained_network(
             return LearnedModel(model, curve, float(model.manifest.timing["learning_s"]))
         except (ModelError, OSError, ValueError, TypeError, KeyError):
             shutil.rmtree(home, ignore_errors=True)  # what may be deleted may be damaged: train again
-    learnt = learn_network(
+    learned = learn_network(
         dataset,
         network=network,
         engine=engine,
@@ -66,10 +66,10 @@ def trained_network(
     )
     if keep:
         home.mkdir(parents=True, exist_ok=True)
-        learnt.model.save(home / "model")
-        told = None if learnt.curve is None else asdict(learnt.curve)
+        learned.model.save(home / "model")
+        told = None if learned.curve is None else asdict(learned.curve)
         write_atomic(home / "curve.json", json.dumps(told))  # last: its presence says the rest is whole
-    return learnt
+    return learned
 
 
 def _floats(kept: dict[str, Any]) -> dict[str, Any]:

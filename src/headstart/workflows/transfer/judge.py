@@ -56,7 +56,7 @@ class Judged:
 
 def by_validation(
     source: Source,
-    learnt: LearnedModel,
+    learned: LearnedModel,
     kept: LearnedModel,
     parts: TrainingParts,
     wanted: Probe,
@@ -68,11 +68,11 @@ def by_validation(
 
     ``kept`` is the probe ``learnt`` or a fine-tuned network.
     """
-    assert parts.held is not None and learnt.held_probs is not None and kept.held_probs is not None
-    answers, final = learnt.held_probs, kept.held_probs
+    assert parts.held is not None and learned.held_probs is not None and kept.held_probs is not None
+    answers, final = learned.held_probs, kept.held_probs
     strategies: dict[str, Strategy] = {PROBE: lambda learn, asked, seed: answers}
     strategies |= _controls(Reader(source, parts.fit, parts.held, options, wanted.augmentation, seed), wanted)
-    if kept is not learnt:
+    if kept is not learned:
         strategies[FINETUNE] = lambda learn, asked, seed: final
     protocol = Protocol((), 1, seed, shown=(FINETUNE,))
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
@@ -81,7 +81,7 @@ def by_validation(
         "which nothing was learned from or selected on. Intervals are Wilson's and count copies and "
         "groups as one; differences are paired."
     )
-    name = PROBE if kept is learnt else FINETUNE
+    name = PROBE if kept is learned else FINETUNE
     return Judged(table, parts.held, final, name, "validation", said)
 
 

@@ -41,7 +41,7 @@ _FIFTH = 0.2
 class Transferred:
     """The model of a transfer and its report."""
 
-    learnt: LearnedModel
+    learned: LearnedModel
     result: Report
 
 
@@ -54,7 +54,7 @@ def run_transfer(
     options: Extraction = PLAIN,
     allow_leaks: bool = False,
     command: str = "",
-    opening: FinetuneOptions | None = None,
+    finetune: FinetuneOptions | None = None,
     judge: bool = True,
     holdout: float | None = None,
 ) -> Transferred:
@@ -76,7 +76,7 @@ def run_transfer(
         Accept images or groups that are in two splits.
     command : str, default=''
         What the user typed, for the report.
-    opening : FinetuneOptions, optional
+    finetune : FinetuneOptions, optional
         Try fine-tuning too, and keep it if it beats the probe on images held out of the training images.
         Default: the probe alone.
     judge : bool, default=True
@@ -101,28 +101,30 @@ def run_transfer(
     UnknownLayerError
         If the source has no such layer.
     SourceError, MissingExtraError
-        With ``opening``, if the source cannot be fine-tuned or torch is not installed.
+        With ``finetune``, if the source cannot be fine-tuned or torch is not installed.
     """
     options = replace(options, precision="fp32")  # what is judged is what is saved
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, holdout, seed, source.seen)
-    learnt = learn_head(source, dataset, wanted, seed=seed, options=options, held_share=_held_share(opening))
-    parts, kept, tried = learnt.parts, learnt, None
+    learned = learn_head(
+        source, dataset, wanted, seed=seed, options=options, held_share=_held_share(finetune)
+    )
+    parts, kept, tried = learned.parts, learned, None
     assert parts is not None, "a head learns from a part of the dataset"
-    if opening is not None:
-        tried = attempt(source, dataset, learnt, wanted, opening, parts, seed=seed, options=options)
-        kept = tried.learnt
+    if finetune is not None:
+        tried = attempt(source, dataset, learned, wanted, finetune, parts, seed=seed, options=options)
+        kept = tried.learned
     judged = None
     if judge and parts.held is None:
         judged = by_cross_validation(source, parts.fit, wanted, seed=seed, options=options)
     elif judge:
-        judged = by_validation(source, learnt, kept, parts, wanted, seed=seed, options=options)
+        judged = by_validation(source, learned, kept, parts, wanted, seed=seed, options=options)
     kept = _noted(kept, judged)
     flips = None if wanted.augmentation is None else flip_warning(dataset.classes, wanted.augmentation)
     said = (
         holdout_sentence(dataset),
         tried.sentence if tried else None,
-        learnt.choice.sentence if learnt.choice else None,
+        learned.choice.sentence if learned.choice else None,
         flips,
     )
     remarks = (*(text for text in said if text), *found.remarks)
@@ -144,19 +146,19 @@ def run_transfer(
         galleries=() if judged is None else _galleries(judged, dataset, source),
         tables=(
             *([depth_table(tried.decision)] if tried and tried.decision.trials else []),
-            *([choice_table(learnt.choice)] if learnt.choice else []),
+            *([choice_table(learned.choice)] if learned.choice else []),
         ),
         judged_on="training" if judged is None else judged.judged_on,
     )
     return Transferred(kept, result)
 
 
-def _held_share(opening: FinetuneOptions | None) -> float | None:
+def _held_share(finetune: FinetuneOptions | None) -> float | None:
     """A fifth if fine-tuning is tried, else by the rule of `training_parts`.
 
     Cross-validating fine-tuning would take ten times as long as fine-tuning itself.
     """
-    return None if opening is None else _FIFTH
+    return None if finetune is None else _FIFTH
 
 
 def _noted(kept: LearnedModel, judged: Judged | None) -> LearnedModel:
@@ -210,8 +212,8 @@ def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Galler
     return galleries(Answers(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0)
 
 
-def _summary(learnt: LearnedModel, judged: Judged | None) -> str:
-    manifest = learnt.model.manifest
+def _summary(learned: LearnedModel, judged: Judged | None) -> str:
+    manifest = learned.model.manifest
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
     name = short_name(source["name"]).removesuffix(", fine-tuned")
@@ -222,16 +224,16 @@ def _summary(learnt: LearnedModel, judged: Judged | None) -> str:
     )
 
 
-def _facts(source: Source, dataset: Dataset, learnt: LearnedModel, command: str) -> Mapping[str, str]:
+def _facts(source: Source, dataset: Dataset, learned: LearnedModel, command: str) -> Mapping[str, str]:
     return {
         "command": command,
         "source": about_source(source),
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
-        "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "head": about_head(learnt.model.manifest.head),
-        "seed": str(learnt.model.manifest.seed),
+        "model_fingerprint": learned.model.manifest.source_fingerprint,
+        "head": about_head(learned.model.manifest.head),
+        "seed": str(learned.model.manifest.seed),
         **made_with(),
-        "learning": f"{learnt.seconds:.1f} s, features included",
+        "learning": f"{learned.seconds:.1f} s, features included",
         "date": strftime("%Y-%m-%d"),
     }
