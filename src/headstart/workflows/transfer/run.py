@@ -28,13 +28,13 @@ from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table, short_name
-from headstart.workflows.gallery import Judged as Answers
+from headstart.workflows.gallery import Judged as EvaluatedImages
 from headstart.workflows.gallery import galleries
-from headstart.workflows.transfer.judge import Judged, by_cross_validation, by_validation
+from headstart.workflows.transfer.judge import TransferEvaluation, by_cross_validation, by_validation
 
 __all__ = ["Transferred", "run_transfer"]
 
-_FIFTH = 0.2
+_FINETUNE_HELD = 0.2
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Transferred:
 def run_transfer(
     source: Source,
     dataset: Dataset,
-    wanted: Probe = CHOSEN,
+    probe: Probe = CHOSEN,
     *,
     seed: int = 0,
     options: Extraction = PLAIN,
@@ -66,7 +66,7 @@ def run_transfer(
         Frozen.
     dataset : Dataset
         Its ``test`` split, if any, is not used.
-    wanted : Probe, optional
+    probe : Probe, optional
         Layer, pooling and head; what is None is selected by cross-validation on the training images.
     seed : int, default=0
         Of folds, held-out images and augmented copies.
@@ -103,37 +103,36 @@ def run_transfer(
     SourceError, MissingExtraError
         With ``finetune``, if the source cannot be fine-tuned or torch is not installed.
     """
-    options = replace(options, precision="fp32")  # what is judged is what is saved
+    options = replace(options, precision="fp32")  # as the saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, holdout, seed, source.seen)
-    learned = learn_head(
-        source, dataset, wanted, seed=seed, options=options, held_share=_held_share(finetune)
-    )
+    learned = learn_head(source, dataset, probe, seed=seed, options=options, held_share=_held_share(finetune))
     parts, kept, tried = learned.parts, learned, None
-    assert parts is not None, "a head learns from a part of the dataset"
+    assert parts is not None, "learn_head splits the dataset"
     if finetune is not None:
-        tried = attempt(source, dataset, learned, wanted, finetune, parts, seed=seed, options=options)
+        tried = attempt(source, dataset, learned, probe, finetune, parts, seed=seed, options=options)
         kept = tried.learned
     judged = None
     if judge and parts.held is None:
-        judged = by_cross_validation(source, parts.fit, wanted, seed=seed, options=options)
+        judged = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
     elif judge:
-        judged = by_validation(source, learned, kept, parts, wanted, seed=seed, options=options)
+        judged = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
     kept = _noted(kept, judged)
-    flips = None if wanted.augmentation is None else flip_warning(dataset.classes, wanted.augmentation)
-    said = (
+    flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
+    texts = (
         holdout_sentence(dataset),
         tried.sentence if tried else None,
         learned.choice.sentence if learned.choice else None,
         flips,
     )
-    remarks = (*(text for text in said if text), *found.remarks)
+    remarks = [] if judged is None else [*judged.table.remarks]
+    remarks += [*(text for text in texts if text), *found.remarks]
     result = Report(
         kind="transfer",
         title=f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(kept, judged),
         verdict=_verdict(judged),
-        remarks=(*(() if judged is None else judged.table.remarks), *remarks),
+        remarks=tuple(remarks),
         rows=() if judged is None else judged.table.rows,
         comparisons=() if judged is None else judged.table.comparisons,
         evaluations=() if judged is None else (_evaluation(judged, dataset),),
@@ -158,61 +157,63 @@ def _held_share(finetune: FinetuneOptions | None) -> float | None:
 
     Cross-validating fine-tuning would take ten times as long as fine-tuning itself.
     """
-    return None if finetune is None else _FIFTH
+    return None if finetune is None else _FINETUNE_HELD
 
 
-def _noted(kept: LearnedModel, judged: Judged | None) -> LearnedModel:
+def _noted(kept: LearnedModel, judged: TransferEvaluation | None) -> LearnedModel:
     """The model with its cross-validated accuracy in its manifest."""
     if judged is None or judged.judged_on != "cross-validated":
         return kept
-    found = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
-    score = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
+    score = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    scores = {"cv_accuracy": score.value, "cv_low": score.low, "cv_high": score.high}
     manifest = kept.model.manifest
-    noted = replace(manifest, scores={**manifest.scores, **score})
+    noted = replace(manifest, scores={**manifest.scores, **scores})
     return replace(kept, model=replace(kept.model, manifest=noted))
 
 
-def _verdict(judged: Judged | None) -> str:
+def _verdict(judged: TransferEvaluation | None) -> str:
     if judged is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
             "Add images to learn how accurate the model is on new ones."
         )
-    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
-    said = (
-        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are classified correctly "
-        f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]."
+    score = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    text = (
+        f"{100 * score.value:.1f} % of {score.n:,} {judged.judged_on} images are classified correctly "
+        f"[{100 * score.low:.1f}, {100 * score.high:.1f}]."
     )
-    return f"{said} {judged.table.verdict}" if judged.table.comparisons else said
+    return f"{text} {judged.table.verdict}" if judged.table.comparisons else text
 
 
-def _sizes(parts: TrainingParts, judged: Judged | None, dataset: Dataset) -> dict[str, int]:
+def _sizes(parts: TrainingParts, judged: TransferEvaluation | None, dataset: Dataset) -> dict[str, int]:
     sizes = {"train": len(parts.fit), "classes": len(dataset.classes)}
     return sizes if judged is None else {**sizes, judged.judged_on: len(judged.images)}
 
 
-def _evaluation(judged: Judged, dataset: Dataset) -> Evaluation:
+def _evaluation(judged: TransferEvaluation, dataset: Dataset) -> Evaluation:
     """The detailed metrics; accuracy keeps the interval of the table."""
     title = f"{judged.judged_on.capitalize()} images of {dataset.name}"
     codes = judged.images.codes(dataset.classes)
     together = judged.images.together
-    found = evaluate(title, judged.answers, codes, dataset.classes, together, crossed=judged.crossed)
-    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
-    return replace(found, accuracy=ours)
+    found = evaluate(title, judged.probabilities, codes, dataset.classes, together, crossed=judged.crossed)
+    score = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    return replace(found, accuracy=score)
 
 
-def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
+def _calibration(judged: TransferEvaluation, dataset: Dataset) -> Calibration:
     title = f"How reliable its probabilities are: {judged.judged_on} images of {dataset.name}"
     codes, together = judged.images.codes(dataset.classes), judged.images.together
-    return reliability(title, judged.answers, codes, together=together, crossed=judged.crossed)
+    return reliability(title, judged.probabilities, codes, together=together, crossed=judged.crossed)
 
 
-def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
+def _galleries(judged: TransferEvaluation, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
     codes = judged.images.codes(dataset.classes)
-    return galleries(Answers(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0)
+    return galleries(
+        EvaluatedImages(judged.images, judged.probabilities, codes, dataset.classes, source.input), heats=0
+    )
 
 
-def _summary(learned: LearnedModel, judged: Judged | None) -> str:
+def _summary(learned: LearnedModel, judged: TransferEvaluation | None) -> str:
     manifest = learned.model.manifest
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
