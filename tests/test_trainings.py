@@ -118,7 +118,7 @@ def test_a_rate_found_by_itself_is_used_told_and_drawn(run: Run, desk: Path) -> 
     said = run("train", "digits", "-o", "m", *SMALL, "--learning-rate", "auto")
     assert said.code == 0
     rate = settings_of(desk / "m")["learning_rate"]
-    assert 1e-4 < rate < 0.3 and f"learning rate {rate:.2g}, found by a test of rates" in said.err
+    assert 1e-4 < rate < 0.3 and f"learning rate {rate:.2g}, found by a rate test" in said.err
     page = (desk / "m" / "report.html").read_text()
     assert page.index('<section id="figures">') < page.index('<section id="training">')
     assert f"suggested: {float(f'{rate:.2g}'):g}" in page
@@ -221,7 +221,7 @@ def test_interrupted_before_the_first_step_nothing_is_left(
 
     place = {
         "prepare": "headstart.strategies.scratch.prepare",
-        "find_rate": "headstart.workflows.train.attend.find_rate",
+        "find_rate": "headstart.workflows.train.monitor.find_rate",
         "load": "headstart.data.readers.load.load",
     }
     monkeypatch.setattr(place[moment], stop)

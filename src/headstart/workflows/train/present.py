@@ -20,11 +20,11 @@ from headstart.strategies.judge import HeldOutPredictions
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.provenance import made_with
 from headstart.strategies.result import LearnedModel, best_epoch
-from headstart.workflows.gallery import Judged as Answers
+from headstart.workflows.gallery import Judged as EvaluatedImages
 from headstart.workflows.gallery import galleries
 from headstart.workflows.train.rate import RateChoice
 
-__all__ = ["About", "Attended", "training_result"]
+__all__ = ["About", "TrainingRecord", "training_result"]
 
 _NONE = "none"
 _ALWAYS = (
@@ -48,7 +48,7 @@ class About:
     command: str
 
 
-class Attended(Protocol):
+class TrainingRecord(Protocol):
     """What a training keeps for its report."""
 
     settings: TrainSettings
@@ -61,7 +61,7 @@ def training_result(
     dataset: Dataset,
     parts: TrainingParts,
     learned: LearnedModel,
-    attended: Attended,
+    training: TrainingRecord,
     about: About,
     findings: tuple[str, ...],
 ) -> Report:
@@ -69,25 +69,30 @@ def training_result(
     judged = learned.judged
     evaluations = () if judged is None else (judged.evaluation(),)
     calibrations = () if judged is None else (judged.calibration(),)
-    lonely = () if judged is None or judged.remark is None else (judged.remark,)
+    cluster_remark = () if judged is None or judged.remark is None else (judged.remark,)
     n_held = 0 if parts.held is None else len(parts.held)
     return Report(
         title=learned.model.manifest.name,
-        summary=_summary(dataset, parts, learned, attended, about.network),
+        summary=_summary(dataset, parts, learned, training, about.network),
         verdict=_verdict(about.network, judged, evaluations),
-        remarks=(*lonely, *learned.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
+        remarks=(
+            *cluster_remark,
+            *learned.remarks,
+            *_remarks(dataset, training, about.augmentation),
+            *findings,
+        ),
         rows=(),
         comparisons=(),
         evaluations=evaluations,
         curves=() if learned.curve is None else (learned.curve,),
-        facts=_facts(dataset, learned, attended, about),
+        facts=_facts(dataset, learned, training, about),
         sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
         examples=examples_of(parts.fit),
         calibrations=calibrations,
-        tables=(_settings_table(attended, about),),
+        tables=(_settings_table(training, about),),
         judged_on="training" if judged is None else judged.judged_on,
         galleries=() if judged is None else _galleries(judged),
-        figures=_figures(attended.rate.curve if attended.rate else None),
+        figures=_figures(training.rate.curve if training.rate else None),
         kind="training",
     )
 
@@ -107,7 +112,7 @@ def _verdict(network: str, judged: HeldOutPredictions | None, evaluations: Seque
 
 def _galleries(judged: HeldOutPredictions) -> tuple[Gallery, ...]:
     images = judged.images
-    return galleries(Answers(images, judged.probabilities, images.codes(), images.classes), heats=0)
+    return galleries(EvaluatedImages(images, judged.probabilities, images.codes(), images.classes), heats=0)
 
 
 def _how_judged(parts: TrainingParts, learned: LearnedModel, settings: TrainSettings) -> str:
@@ -119,46 +124,50 @@ def _how_judged(parts: TrainingParts, learned: LearnedModel, settings: TrainSett
             f"The figures are cross-validated: each of the {n_judged:,} images was classified by a network "
             "trained without its fold, copies and groups in one fold; the saved network learned from all."
         )
-    said = f"The figures are about {n_judged:,} validation images that it did not learn from"
+    text = f"The figures are about {n_judged:,} validation images that it did not learn from"
     if settings.patience and parts.held is not None:
-        said += f"; {len(parts.held) - n_judged:,} others decided when to stop"
-    return f"{said}. Test images, if there are any, were not used."
+        text += f"; {len(parts.held) - n_judged:,} others decided when to stop"
+    return f"{text}. Test images, if there are any, were not used."
 
 
 def _summary(
-    dataset: Dataset, parts: TrainingParts, learned: LearnedModel, attended: Attended, network: str
+    dataset: Dataset, parts: TrainingParts, learned: LearnedModel, training: TrainingRecord, network: str
 ) -> str:
-    epochs = len(attended.history)
-    judged = _how_judged(parts, learned, attended.settings)
+    epochs = len(training.history)
+    judged = _how_judged(parts, learned, training.settings)
     return (
         f"The network {network} learned {len(dataset.classes)} classes from {len(parts.fit):,} images of "
         f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learned.seconds:.1f} s. {judged}"
     )
 
 
-def _remarks(dataset: Dataset, attended: Attended, augmentation: Augmentation | None) -> tuple[str, ...]:
+def _remarks(
+    dataset: Dataset, training: TrainingRecord, augmentation: Augmentation | None
+) -> tuple[str, ...]:
     held_out = holdout_sentence(dataset)
-    said = [held_out] if held_out else []
-    settings, n_epochs = attended.settings, len(attended.history)
+    remarks = [held_out] if held_out else []
+    settings, n_epochs = training.settings, len(training.history)
     if settings.patience:
-        best = best_epoch(attended.history, settings)
-        said.append(
+        best = best_epoch(training.history, settings)
+        remarks.append(
             f"Training ran {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were kept."
         )
-    rate = attended.rate
+    rate = training.rate
     if rate is not None and (rate.curve is None or rate.doubt):
-        said.append(f"Of the test of rates: {rate.doubt or rate.sentence(settings)}.")
+        remarks.append(f"Learning rate test: {rate.doubt or rate.sentence(settings)}.")
     warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
-    return (*said, *([warning] if warning else []))
+    return (*remarks, *([warning] if warning else []))
 
 
-def _settings_table(attended: Attended, about: About) -> PlainTable:
-    plain, used = asdict(TrainSettings()), asdict(attended.settings)
+def _settings_table(training: TrainingRecord, about: About) -> PlainTable:
+    plain, used = asdict(TrainSettings()), asdict(training.settings)
     shown = {name: value for name, value in used.items() if name in _ALWAYS or value != plain[name]}
-    lines = [(name.replace("_", " "), _said(value)) for name, value in shown.items() if name != "seed"]
-    views = () if about.augmentation is None else about.augmentation.operations
-    lines.append(("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in views) or _NONE))
-    tested = attended.rate is not None and attended.rate.curve is not None
+    lines = [(name.replace("_", " "), _text(value)) for name, value in shown.items() if name != "seed"]
+    operations = () if about.augmentation is None else about.augmentation.operations
+    lines.append(
+        ("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in operations) or _NONE)
+    )
+    tested = training.rate is not None and training.rate.curve is not None
     found = " The learning rate was found by a test." if tested else ""
     return PlainTable(
         "How it was trained",
@@ -168,18 +177,20 @@ def _settings_table(attended: Attended, about: About) -> PlainTable:
     )
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(dataset: Dataset, learned: LearnedModel, attended: Attended, about: About) -> Mapping[str, str]:
+def _facts(
+    dataset: Dataset, learned: LearnedModel, training: TrainingRecord, about: About
+) -> Mapping[str, str]:
     return {
         "command": about.command,
         "network": about.network,
-        "engine": f"{about.engine} on {attended.device}",
+        "engine": f"{about.engine} on {training.device}",
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
         "model_fingerprint": learned.model.manifest.source_fingerprint,
-        "seed": str(attended.settings.seed),
+        "seed": str(training.settings.seed),
         **made_with(about.engine),
         "learning": f"{learned.seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),

@@ -12,7 +12,7 @@ from headstart.records import TrainSettings
 
 __all__ = ["RateChoice", "choose_rate"]
 
-_FLAT = "flat"  # in a note: why no rate was suggested
+_FLAT = "flat"  # key of a note: why no rate was suggested
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RateChoice:
         if self.curve is None:
             own = f"the network's default {settings.learning_rate:.2g} is used"
             return f"no learning rate was suggested, {own}: {self.flat}"
-        return f"learning rate {self.curve.suggestion:.2g}, found by a test of rates"
+        return f"learning rate {self.curve.suggestion:.2g}, found by a rate test"
 
     @property
     def doubt(self) -> str:
@@ -53,7 +53,7 @@ def choose_rate(test: Callable[[], RateCurve], noted: Mapping[str, Any] | None =
     try:
         return RateChoice(test())
     except FlatLossError as error:
-        return RateChoice(None, str(error).partition(", expected")[0].partition(", expected")[0])
+        return RateChoice(None, str(error).partition(", expected")[0])
     except SettingError as error:
         raise SettingError(f"learning rate was not found: {error}; or give a number for it") from error
 

@@ -47,7 +47,7 @@ def checkpoints_of(output: Path) -> Path:
     >>> checkpoints_of(Path("runs/best")).as_posix()
     'runs/best.checkpoints'
     """
-    return _beside(output, ".checkpoints")
+    return _next_to(output, ".checkpoints")
 
 
 def log_of(output: Path) -> Path:
@@ -56,9 +56,9 @@ def log_of(output: Path) -> Path:
     >>> log_of(Path("runs/best")).as_posix()
     'runs/best.log'
     """
-    return _beside(output, ".log")
+    return _next_to(output, ".log")
 
 
-def _beside(output: Path, ending: str) -> Path:
+def _next_to(output: Path, ending: str) -> Path:
     place = output if output.name not in ("", "..") else output.resolve()
     return place.with_name(f"{place.name}{ending}")

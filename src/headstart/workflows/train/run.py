@@ -29,7 +29,7 @@ from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress
-from headstart.workflows.train.attend import AttendedTraining, RunCheckpoints
+from headstart.workflows.train.monitor import MonitoredTraining, RunCheckpoints
 from headstart.workflows.train.present import About, training_result
 from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of, log_of
 
@@ -51,8 +51,8 @@ class Trained:
 
 def run_training(
     dataset: Dataset,
-    wanted: TrainingRequest,
-    keeping: TrainingFiles,
+    request: TrainingRequest,
+    files: TrainingFiles,
     *,
     progress: Progress = SILENT,
     command: str = "",
@@ -64,9 +64,9 @@ def run_training(
     ----------
     dataset : Dataset
         Its ``test`` split, if any, is not used.
-    wanted : TrainingRequest
+    request : TrainingRequest
         The network, its settings and its engine.
-    keeping : TrainingFiles
+    files : TrainingFiles
         Where to write, and whether to resume an interrupted run.
     progress : Progress, optional
         Receives images done, loss and accuracy.
@@ -102,71 +102,73 @@ def run_training(
     A resumed run ends with the same weights, to the bit, as an uninterrupted one on the same machine with the
     same number of threads.
     """
-    check_output(keeping.output)
-    _check_logs(keeping.logs)
-    settings, augmentation, auto = _settled(wanted)
+    check_output(files.output)
+    _check_logs(files.logs)
+    settings, augmentation, auto = _settings(request)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
-    dataset = hold_out(dataset, wanted.holdout, settings.seed)
+    dataset = hold_out(dataset, request.holdout, settings.seed)
     parts = training_parts(dataset, settings.seed)
-    identity = _identity(dataset, wanted, settings, augmentation, auto)
-    if keeping.resume and not any(checkpoints_of(keeping.output).glob("step-*")):
-        finished = finished_model(keeping.output, identity)
+    identity = _identity(dataset, request, settings, augmentation, auto)
+    if files.resume and not any(checkpoints_of(files.output).glob("step-*")):
+        finished = finished_model(files.output, identity)
         if finished is not None:
             return finished
-    place, every_s = checkpoints_of(keeping.output), keeping.every_s
-    kept = RunCheckpoints(place, identity, interval_s=every_s, resume=keeping.resume)
+    place, every_s = checkpoints_of(files.output), files.every_s
+    checkpoints = RunCheckpoints(place, identity, interval_s=every_s, resume=files.resume)
     facts = {
-        "network": wanted.network,
-        "engine": wanted.engine,
+        "network": request.network,
+        "engine": request.engine,
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit)},
         "augmentation": None if augmentation is None else augmentation.parts(),
         "command": command,
-        **made_with(wanted.engine),
+        **made_with(request.engine),
     }
-    attended = AttendedTraining(kept, auto, keeping, facts, progress)
+    training = MonitoredTraining(checkpoints, auto, files, facts, progress)
     try:
         learned = learn_network(
             dataset,
-            network=wanted.network,
-            engine=wanted.engine,
+            network=request.network,
+            engine=request.engine,
             settings=settings,
             augmentation=augmentation,
-            policy=wanted.policy,
-            device=wanted.device,
-            fit_by=attended,
+            policy=request.policy,
+            device=request.device,
+            fit_by=training,
             progress=progress,
         )
     except DivergedError:
-        kept.clear()  # nothing to go on with
+        checkpoints.clear()  # nothing to resume
         raise
     if learned.judged is None and parts.held is None:
-        learned = _cross_validated(dataset, parts, wanted, learned, attended, augmentation, progress=progress)
+        learned = _cross_validated(
+            dataset, parts, request, learned, training, augmentation, progress=progress
+        )
     learned = replace(learned, model=noted(learned.model, identity))
-    about = About(wanted.network, wanted.engine, augmentation, command)
-    result = training_result(dataset, parts, learned, attended, about, found.remarks)
-    learned.model.save(keeping.output, render(result))
-    attended.log.finished({
-        **learned.model.manifest.scores, "seconds": learned.seconds, "model": str(keeping.output)
+    about = About(request.network, request.engine, augmentation, command)
+    result = training_result(dataset, parts, learned, training, about, found.remarks)
+    learned.model.save(files.output, render(result))
+    training.log.finished({
+        **learned.model.manifest.scores, "seconds": learned.seconds, "model": str(files.output)
     })  # fmt: skip
-    kept.clear()
-    return Trained(learned, result, log_of(keeping.output) / "training.jsonl")
+    checkpoints.clear()
+    return Trained(learned, result, log_of(files.output) / "training.jsonl")
 
 
 def _cross_validated(
     dataset: Dataset,
     parts: TrainingParts,
-    wanted: TrainingRequest,
+    request: TrainingRequest,
     learned: LearnedModel,
-    attended: AttendedTraining,
+    training: MonitoredTraining,
     augmentation: Augmentation | None,
     *,
     progress: Progress,
 ) -> LearnedModel:
     """The model with cross-validated probabilities, and its accuracy by them in its manifest."""
-    spec = architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
-    settings = attended.settings
+    spec = architecture(request.network, native_input(dataset, request.policy), len(dataset.classes))
+    settings = training.settings
     judged = cross_validated_training(
-        parts.fit, spec, wanted.engine, settings, augmentation, progress=progress, device=wanted.device
+        parts.fit, spec, request.engine, settings, augmentation, progress=progress, device=request.device
     )
     if judged is None:
         return learned
@@ -181,25 +183,25 @@ def _check_logs(names: Sequence[str]) -> None:
     for name in names:
         if name not in LOGS:
             raise SettingError(f"log is {name!r}, expected one of {', '.join(LOGS)}; {nearest(name, LOGS)}")
-        if find_spec(_LOG_PACKAGES[name]) is None:  # not imported yet: its maker sets it up first
+        if find_spec(_LOG_PACKAGES[name]) is None:  # not imported yet: make_log sets it up first
             require(_LOG_PACKAGES[name], extra="track", for_=f"log {name!r}")
 
 
-def _settled(wanted: TrainingRequest) -> tuple[TrainSettings, Augmentation | None, bool]:
+def _settings(request: TrainingRequest) -> tuple[TrainSettings, Augmentation | None, bool]:
     """The network's default settings with the given ones in their place; whether the rate is to be found."""
-    settings, preset = training_for(wanted.network)
-    given = dict(wanted.settings)
+    settings, preset = training_for(request.network)
+    given = dict(request.settings)
     auto = given.get("learning_rate") == _AUTO
     if auto:
         del given["learning_rate"]
-    text = preset if wanted.augment is None else wanted.augment
+    text = preset if request.augment is None else request.augment
     augmentation = None if text in (None, _NONE) else parse_augmentation(str(text))
     return replace(settings, **given), augmentation, auto
 
 
 def _identity(
     dataset: Dataset,
-    wanted: TrainingRequest,
+    request: TrainingRequest,
     settings: TrainSettings,
     augmentation: Augmentation | None,
     auto: bool,
@@ -211,13 +213,13 @@ def _identity(
     return {
         "data": dataset.fingerprint,
         "classes": list(dataset.classes),
-        "network": wanted.network,
-        "engine": wanted.engine,
+        "network": request.network,
+        "engine": request.engine,
         "settings": {**asdict(settings), **({"learning_rate": _AUTO} if auto else {})},
         "augmentation": None if augmentation is None else asdict(augmentation),
         "versions": {name: _version(name) for name in _DECIDING},
         "spec": asdict(
-            architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
+            architecture(request.network, native_input(dataset, request.policy), len(dataset.classes))
         ),
     }
 

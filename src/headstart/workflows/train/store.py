@@ -21,7 +21,7 @@ from headstart.system.progress import SILENT, Progress
 
 __all__ = ["trained_network"]
 
-_FORMAT = 3  # raise it when the same parts would give another network
+_FORMAT = 3  # increase it when the same parts give another network
 
 
 def trained_network(
@@ -55,7 +55,7 @@ def trained_network(
             curve = None if kept is None else Curve(**_floats(kept))
             return LearnedModel(model, curve, float(model.manifest.timing["learning_s"]))
         except (ModelError, OSError, ValueError, TypeError, KeyError):
-            shutil.rmtree(home, ignore_errors=True)  # what may be deleted may be damaged: train again
+            shutil.rmtree(home, ignore_errors=True)  # a damaged cache entry: train again
     learned = learn_network(
         dataset,
         network=network,
@@ -67,8 +67,10 @@ def trained_network(
     if keep:
         home.mkdir(parents=True, exist_ok=True)
         learned.model.save(home / "model")
-        told = None if learned.curve is None else asdict(learned.curve)
-        write_atomic(home / "curve.json", json.dumps(told))  # last: its presence says the rest is whole
+        curve_values = None if learned.curve is None else asdict(learned.curve)
+        write_atomic(
+            home / "curve.json", json.dumps(curve_values)
+        )  # last: its presence means that the rest is complete
     return learned
 
 
