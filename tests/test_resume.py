@@ -24,7 +24,7 @@ from headstart.interfaces.python import transfer
 from headstart.models.model import Model, open_model
 from headstart.networks.specs import ARCHITECTURES
 from headstart.system.progress import Remarks
-from headstart.workflows.train import attend
+from headstart.workflows.train import monitor
 from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of
 from headstart.workflows.train.run import Trained, run_training
 
@@ -128,7 +128,7 @@ def test_a_rate_once_found_is_not_searched_again(
     run_training(few, wanted, TrainingFiles(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         run_training(few, wanted, TrainingFiles(tmp_path / "parted"), progress=Stop(3))
-    monkeypatch.setattr(attend, "find_rate", lambda *_, **__: pytest.fail("searched again"))
+    monkeypatch.setattr(monitor, "find_rate", lambda *_, **__: pytest.fail("searched again"))
     go_on(few, wanted, tmp_path / "parted", ())
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert facts(tmp_path / "whole") == facts(tmp_path / "parted")
@@ -148,7 +148,7 @@ def test_a_flat_loss_is_not_tested_again(
     run_training(data, wanted, TrainingFiles(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         run_training(data, wanted, TrainingFiles(tmp_path / "parted"), progress=Stop(3))
-    monkeypatch.setattr(attend, "find_rate", lambda *_, **__: pytest.fail("searched again"))
+    monkeypatch.setattr(monitor, "find_rate", lambda *_, **__: pytest.fail("searched again"))
     _, said = go_on(data, wanted, tmp_path / "parted", ())
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert any("no learning rate was suggested" in one for one in said.remarks)
@@ -193,8 +193,8 @@ def test_another_number_of_threads_is_remarked_on(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_training(few, SCRATCH, TrainingFiles(tmp_path / "m"), progress=Stop(2))
-    n_threads = attend._n_threads()
-    monkeypatch.setattr(attend, "_n_threads", lambda: n_threads + 3)
+    n_threads = monitor._n_threads()
+    monkeypatch.setattr(monitor, "_n_threads", lambda: n_threads + 3)
     _, said = go_on(few, SCRATCH, tmp_path / "m", ())
     assert len(said.remarks) == 1
     assert f"threads {n_threads} before, {n_threads + 3} now" in said.remarks[0]

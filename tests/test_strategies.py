@@ -317,8 +317,8 @@ def test_with_patience_the_best_epoch_is_told(split_digits: Dataset) -> None:
     assert learnt.curve is not None
     best = int(np.argmin(learnt.curve.val_loss))
     assert learnt.curve.best_step == best + 1
-    assert learnt.judged is not None and learnt.parts is not None and learnt.parts.held is not None
-    found = learnt.judged.evaluation().accuracy
+    assert learnt.predictions is not None and learnt.parts is not None and learnt.parts.held is not None
+    found = learnt.predictions.evaluation().accuracy
     assert learnt.model.manifest.scores == {
         "val_loss": learnt.curve.val_loss[best],
         "val_accuracy": found.value,

@@ -56,7 +56,7 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 
 def settled(wanted: TrainingRequest) -> tuple[TrainSettings, Any, bool]:
-    return trainings._settled(wanted)
+    return trainings._settings(wanted)
 
 
 def test_a_network_brings_its_settings_and_its_augmentation() -> None:

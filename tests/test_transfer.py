@@ -249,7 +249,7 @@ def test_each_image_is_answered_by_a_fit_without_its_fold(few: Dataset) -> None:
         rest = few.subset(part.learn)
         model = learn_head(source, rest, RIDGE, spare=False).model  # selects on these images alone
         answers = model.probabilities(few.subset(part.asked))
-        np.testing.assert_allclose(found.answers[part.asked], answers, atol=1e-3)
+        np.testing.assert_allclose(found.probabilities[part.asked], answers, atol=1e-3)
 
 
 def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
@@ -269,7 +269,7 @@ def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
         for r in (reader, turned)
     )
     assert found is not None and np.array_equal(one, two)
-    np.testing.assert_allclose(found.answers[part.asked], one, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities[part.asked], one, atol=1e-6)
 
 
 def noise(n_images: int, seed: int, size: int = 8) -> tuple[np.ndarray, np.ndarray]:

@@ -74,7 +74,7 @@ def network_model(
     probabilities are calibrated; and these as a dataset. With early stopping, only half of the held-out
     images are given.
     """
-    spec, (seen, held, deciding) = network.spec, images
+    spec, (seen, held, stopping) = network.spec, images
     builder = build.GraphBuilder(layers.network_graph(spec, network.weights()))
     logits, calibration = spec.layer_names[-1], {}
     if held is not None:
@@ -121,7 +121,7 @@ def network_model(
         timing=_timing(seconds),
     )
     graph = plain if novelty is None else _with_novelty(builder, shapes, (layer, "flat"), novelty)
-    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts, deciding))
+    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts, stopping))
 
 
 def probe_model(
@@ -265,7 +265,7 @@ def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 
 
 def _seen(
-    dataset: Dataset, parts: TrainingParts, deciding: Dataset | None, source: Source | None = None
+    dataset: Dataset, parts: TrainingParts, stopping: Dataset | None, source: Source | None = None
 ) -> Seen:
     """Which images were used for training, for a decision, for evaluation only, or kept as a test set.
 
@@ -273,9 +273,9 @@ def _seen(
     source is inherited.
     """
     found = [("learned", parts.fit.images)]
-    if deciding is not None:
-        found.append(("validation", deciding.images))
-    if parts.held is not None and deciding is not parts.held:
+    if stopping is not None:
+        found.append(("validation", stopping.images))
+    if parts.held is not None and stopping is not parts.held:
         found.append(("judged", parts.held.images))
     if _held_out(dataset):
         found.append(("test", dataset.split("test").images))

@@ -81,8 +81,8 @@ def halves(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
             f"validation part of dataset {held.name!r} has a class with one image, expected two: one to stop "
             "early by and one to judge by; add images, or set patience to 0"
         )
-    deciding, judging = holdout(held.labels, 0.5, seed, held.together)
-    return held.subset(deciding), held.subset(judging)
+    stopping, evaluated = holdout(held.labels, 0.5, seed, held.together)
+    return held.subset(stopping), held.subset(evaluated)
 
 
 def cross_fitted(

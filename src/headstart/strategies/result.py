@@ -30,7 +30,7 @@ class LearnedModel:
     choice: Choice | None = None
     held_probs: Array | None = None
     parts: TrainingParts | None = None
-    judged: HeldOutPredictions | None = None
+    predictions: HeldOutPredictions | None = None
     remarks: tuple[str, ...] = ()
 
 

@@ -106,10 +106,10 @@ def learn_network(
     spec = architecture(network, native_input(dataset, policy), len(dataset.classes))
     trained = make_network(spec, engine, settings.seed, device)
     images, codes = prepare(parts.fit, spec.input), parts.fit.codes(dataset.classes)
-    deciding, judging = parts.held, parts.held
+    stopping, evaluated = parts.held, parts.held
     if settings.patience and parts.held is not None:
-        deciding, judging = halves(parts.held, settings.seed)
-    held = None if deciding is None else (prepare(deciding, spec.input), deciding.codes(dataset.classes))
+        stopping, evaluated = halves(parts.held, settings.seed)
+    held = None if stopping is None else (prepare(stopping, spec.input), stopping.codes(dataset.classes))
     history, settings = (fit_by or _fit)(
         trained,
         images,
@@ -129,29 +129,29 @@ def learn_network(
         progress.remark(remark)
     curve = epoch_curve(f"{network} on {dataset.name}", history, best)
     model = network_model(
-        trained, dataset, parts, (images, held, deciding), settings=settings, history=history, seconds=seconds
+        trained, dataset, parts, (images, held, stopping), settings=settings, history=history, seconds=seconds
     )
-    judged = _judged_network(trained, model, judging, spec, settings) if judging is not None else None
-    if judged is not None:
-        found = judged.evaluation()
+    predictions = _predictions(trained, model, evaluated, spec, settings) if evaluated is not None else None
+    if predictions is not None:
+        found = predictions.evaluation()
         scores = {**model.manifest.scores, "val_accuracy": found.accuracy.value}
         model = replace(model, manifest=replace(model.manifest, scores=scores))
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
-    return LearnedModel(model, curve, seconds, remarks=remarks, parts=parts, judged=judged)
+    return LearnedModel(model, curve, seconds, remarks=remarks, parts=parts, predictions=predictions)
 
 
-def _judged_network(
-    network: Trainable, model: Model, judging: Dataset, spec: NetworkSpec, settings: TrainSettings
+def _predictions(
+    network: Trainable, model: Model, evaluated: Dataset, spec: NetworkSpec, settings: TrainSettings
 ) -> HeldOutPredictions:
     """Probabilities of the validation images; with early stopping, of the half that is for evaluation."""
-    images, codes = prepare(judging, spec.input), judging.codes(model.classes)
+    images, codes = prepare(evaluated, spec.input), evaluated.codes(model.classes)
     if settings.patience:
         probs = model.answer_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
     else:
-        probs = cross_fitted(network.logits(images), codes, settings.seed, judging.together)
-    return HeldOutPredictions(replace(judging, classes=model.classes), probs, "validation")
+        probs = cross_fitted(network.logits(images), codes, settings.seed, evaluated.together)
+    return HeldOutPredictions(replace(evaluated, classes=model.classes), probs, "validation")
 
 
 def _fit(

@@ -340,12 +340,12 @@ def finetune_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
 
 def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
     """How often the fine-tuned network was kept."""
-    judged = [one for one in decisions.values() if one.n_held]
-    taken = [one for one in judged if one.accepted]
+    compared = [one for one in decisions.values() if one.n_held]
+    taken = [one for one in compared if one.accepted]
     depths = sorted({one.best.depth for one in taken if one.best is not None})
     how = f" (unfrozen: {', '.join(depths)})" if depths else ""
-    rule = f" The rule: {judged[0].rule}." if judged else ""
-    alone = len(decisions) - len(judged)
+    rule = f" The rule: {compared[0].rule}." if compared else ""
+    alone = len(decisions) - len(compared)
     rest = (
         f" {alone} fit{'s' if alone > 1 else ''} had too few images or groups to hold any out: "
         "the probe was kept."
@@ -354,7 +354,7 @@ def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
     )
     return (
         f"The fine-tuned network was better than the probe on held-out images, and was kept, in {len(taken)} "
-        f"of {len(judged)} fits{how}; in the others the probe was kept.{rule}{rest}"
+        f"of {len(compared)} fits{how}; in the others the probe was kept.{rule}{rest}"
     )
 
 

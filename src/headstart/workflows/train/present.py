@@ -66,15 +66,15 @@ def training_result(
     findings: tuple[str, ...],
 ) -> Report:
     """The report of a training; ``findings`` are the remarks of the data check."""
-    judged = learned.judged
-    evaluations = () if judged is None else (judged.evaluation(),)
-    calibrations = () if judged is None else (judged.calibration(),)
-    cluster_remark = () if judged is None or judged.remark is None else (judged.remark,)
+    predictions = learned.predictions
+    evaluations = () if predictions is None else (predictions.evaluation(),)
+    calibrations = () if predictions is None else (predictions.calibration(),)
+    cluster_remark = () if predictions is None or predictions.remark is None else (predictions.remark,)
     n_held = 0 if parts.held is None else len(parts.held)
     return Report(
         title=learned.model.manifest.name,
         summary=_summary(dataset, parts, learned, training, about.network),
-        verdict=_verdict(about.network, judged, evaluations),
+        verdict=_verdict(about.network, predictions, evaluations),
         remarks=(
             *cluster_remark,
             *learned.remarks,
@@ -90,36 +90,38 @@ def training_result(
         examples=examples_of(parts.fit),
         calibrations=calibrations,
         tables=(_settings_table(training, about),),
-        judged_on="training" if judged is None else judged.judged_on,
-        galleries=() if judged is None else _galleries(judged),
+        judged_on="training" if predictions is None else predictions.judged_on,
+        galleries=() if predictions is None else _galleries(predictions),
         figures=_figures(training.rate.curve if training.rate else None),
         kind="training",
     )
 
 
-def _verdict(network: str, judged: HeldOutPredictions | None, evaluations: Sequence[Evaluation]) -> str:
-    if judged is None:
+def _verdict(network: str, predictions: HeldOutPredictions | None, evaluations: Sequence[Evaluation]) -> str:
+    if predictions is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
             "Add images to learn how accurate the network is on new ones."
         )
     found = evaluations[0].accuracy
     return (
-        f"{network} classifies {100 * found.value:.1f} % of {found.n:,} {judged.judged_on} images correctly "
+        f"{network} classifies {100 * found.value:.1f} % of {found.n:,} {predictions.judged_on} images correctly "
         f"[{100 * found.low:.1f}, {100 * found.high:.1f}]."
     )
 
 
-def _galleries(judged: HeldOutPredictions) -> tuple[Gallery, ...]:
-    images = judged.images
-    return galleries(EvaluatedImages(images, judged.probabilities, images.codes(), images.classes), heats=0)
+def _galleries(predictions: HeldOutPredictions) -> tuple[Gallery, ...]:
+    images = predictions.images
+    return galleries(
+        EvaluatedImages(images, predictions.probabilities, images.codes(), images.classes), heats=0
+    )
 
 
-def _how_judged(parts: TrainingParts, learned: LearnedModel, settings: TrainSettings) -> str:
-    if learned.judged is None:
+def _evaluation_text(parts: TrainingParts, learned: LearnedModel, settings: TrainSettings) -> str:
+    if learned.predictions is None:
         return "It could not be tested on other images."
-    n_judged = len(learned.judged.images)
-    if learned.judged.judged_on == "cross-validated":
+    n_judged = len(learned.predictions.images)
+    if learned.predictions.judged_on == "cross-validated":
         return (
             f"The figures are cross-validated: each of the {n_judged:,} images was classified by a network "
             "trained without its fold, copies and groups in one fold; the saved network learned from all."
@@ -134,10 +136,10 @@ def _summary(
     dataset: Dataset, parts: TrainingParts, learned: LearnedModel, training: TrainingRecord, network: str
 ) -> str:
     epochs = len(training.history)
-    judged = _how_judged(parts, learned, training.settings)
+    evaluation = _evaluation_text(parts, learned, training.settings)
     return (
         f"The network {network} learned {len(dataset.classes)} classes from {len(parts.fit):,} images of "
-        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learned.seconds:.1f} s. {judged}"
+        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learned.seconds:.1f} s. {evaluation}"
     )
 
 

@@ -139,7 +139,7 @@ def run_training(
     except DivergedError:
         checkpoints.clear()  # nothing to resume
         raise
-    if learned.judged is None and parts.held is None:
+    if learned.predictions is None and parts.held is None:
         learned = _cross_validated(
             dataset, parts, request, learned, training, augmentation, progress=progress
         )
@@ -167,15 +167,15 @@ def _cross_validated(
     """The model with cross-validated probabilities, and its accuracy by them in its manifest."""
     spec = architecture(request.network, native_input(dataset, request.policy), len(dataset.classes))
     settings = training.settings
-    judged = cross_validated_training(
+    predictions = cross_validated_training(
         parts.fit, spec, request.engine, settings, augmentation, progress=progress, device=request.device
     )
-    if judged is None:
+    if predictions is None:
         return learned
-    found, manifest = judged.evaluation().accuracy, learned.model.manifest
+    found, manifest = predictions.evaluation().accuracy, learned.model.manifest
     scores = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
     model = replace(learned.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
-    return replace(learned, model=model, judged=judged)
+    return replace(learned, model=model, predictions=predictions)
 
 
 def _check_logs(names: Sequence[str]) -> None:

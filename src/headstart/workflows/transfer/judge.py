@@ -66,7 +66,7 @@ def by_validation(
 ) -> TransferEvaluation:
     """Evaluate the model itself on validation images, which nothing was trained or selected on.
 
-    ``kept`` is the probe ``learnt`` or a fine-tuned network.
+    ``kept`` is the probe ``learned`` or a fine-tuned network.
     """
     assert parts.held is not None and learned.held_probs is not None and kept.held_probs is not None
     first, final = learned.held_probs, kept.held_probs
@@ -107,12 +107,12 @@ def by_cross_validation(
     assert table.answers is not None, "there are images to answer"
     selected = bool(places_of(source, probe)[1])
     again = " Layer, pooling and head were selected again in every fold." if selected else ""
-    said = (
+    protocol_text = (
         f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one "
         f"fold; each image was answered by a model that learned from the other folds only.{again} The saved "
         "model learned from all images. Intervals allow for the images that folds share."
     )
-    return TransferEvaluation(table, pool, table.answers, PROBE, "cross-validated", said)
+    return TransferEvaluation(table, pool, table.answers, PROBE, "cross-validated", protocol_text)
 
 
 def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str, Strategy]:

@@ -112,12 +112,12 @@ def run_transfer(
     if finetune is not None:
         tried = attempt(source, dataset, learned, probe, finetune, parts, seed=seed, options=options)
         kept = tried.learned
-    judged = None
+    evaluation = None
     if judge and parts.held is None:
-        judged = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
+        evaluation = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
     elif judge:
-        judged = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
-    kept = _noted(kept, judged)
+        evaluation = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
+    kept = _noted(kept, evaluation)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
     texts = (
         holdout_sentence(dataset),
@@ -125,29 +125,29 @@ def run_transfer(
         learned.choice.sentence if learned.choice else None,
         flips,
     )
-    remarks = [] if judged is None else [*judged.table.remarks]
+    remarks = [] if evaluation is None else [*evaluation.table.remarks]
     remarks += [*(text for text in texts if text), *found.remarks]
     result = Report(
         kind="transfer",
         title=f"{short_name(source.name)} to {dataset.name}",
-        summary=_summary(kept, judged),
-        verdict=_verdict(judged),
+        summary=_summary(kept, evaluation),
+        verdict=_verdict(evaluation),
         remarks=tuple(remarks),
-        rows=() if judged is None else judged.table.rows,
-        comparisons=() if judged is None else judged.table.comparisons,
-        evaluations=() if judged is None else (_evaluation(judged, dataset),),
+        rows=() if evaluation is None else evaluation.table.rows,
+        comparisons=() if evaluation is None else evaluation.table.comparisons,
+        evaluations=() if evaluation is None else (_evaluation(evaluation, dataset),),
         curves=() if kept.curve is None else (kept.curve,),
         facts=_facts(source, dataset, kept, command),
-        sizes=_sizes(parts, judged, dataset),
+        sizes=_sizes(parts, evaluation, dataset),
         examples=examples_of(parts.fit),
-        protocol="" if judged is None else judged.protocol,
-        calibrations=() if judged is None else (_calibration(judged, dataset),),
-        galleries=() if judged is None else _galleries(judged, dataset, source),
+        protocol="" if evaluation is None else evaluation.protocol,
+        calibrations=() if evaluation is None else (_calibration(evaluation, dataset),),
+        galleries=() if evaluation is None else _galleries(evaluation, dataset, source),
         tables=(
             *([depth_table(tried.decision)] if tried and tried.decision.trials else []),
             *([choice_table(learned.choice)] if learned.choice else []),
         ),
-        judged_on="training" if judged is None else judged.judged_on,
+        judged_on="training" if evaluation is None else evaluation.judged_on,
     )
     return Transferred(kept, result)
 
@@ -160,60 +160,63 @@ def _held_share(finetune: FinetuneOptions | None) -> float | None:
     return None if finetune is None else _FINETUNE_HELD
 
 
-def _noted(kept: LearnedModel, judged: TransferEvaluation | None) -> LearnedModel:
+def _noted(kept: LearnedModel, evaluation: TransferEvaluation | None) -> LearnedModel:
     """The model with its cross-validated accuracy in its manifest."""
-    if judged is None or judged.judged_on != "cross-validated":
+    if evaluation is None or evaluation.judged_on != "cross-validated":
         return kept
-    score = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
     scores = {"cv_accuracy": score.value, "cv_low": score.low, "cv_high": score.high}
     manifest = kept.model.manifest
     noted = replace(manifest, scores={**manifest.scores, **scores})
     return replace(kept, model=replace(kept.model, manifest=noted))
 
 
-def _verdict(judged: TransferEvaluation | None) -> str:
-    if judged is None:
+def _verdict(evaluation: TransferEvaluation | None) -> str:
+    if evaluation is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
             "Add images to learn how accurate the model is on new ones."
         )
-    score = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
     text = (
-        f"{100 * score.value:.1f} % of {score.n:,} {judged.judged_on} images are classified correctly "
+        f"{100 * score.value:.1f} % of {score.n:,} {evaluation.judged_on} images are classified correctly "
         f"[{100 * score.low:.1f}, {100 * score.high:.1f}]."
     )
-    return f"{text} {judged.table.verdict}" if judged.table.comparisons else text
+    return f"{text} {evaluation.table.verdict}" if evaluation.table.comparisons else text
 
 
-def _sizes(parts: TrainingParts, judged: TransferEvaluation | None, dataset: Dataset) -> dict[str, int]:
+def _sizes(parts: TrainingParts, evaluation: TransferEvaluation | None, dataset: Dataset) -> dict[str, int]:
     sizes = {"train": len(parts.fit), "classes": len(dataset.classes)}
-    return sizes if judged is None else {**sizes, judged.judged_on: len(judged.images)}
+    return sizes if evaluation is None else {**sizes, evaluation.judged_on: len(evaluation.images)}
 
 
-def _evaluation(judged: TransferEvaluation, dataset: Dataset) -> Evaluation:
+def _evaluation(evaluation: TransferEvaluation, dataset: Dataset) -> Evaluation:
     """The detailed metrics; accuracy keeps the interval of the table."""
-    title = f"{judged.judged_on.capitalize()} images of {dataset.name}"
-    codes = judged.images.codes(dataset.classes)
-    together = judged.images.together
-    found = evaluate(title, judged.probabilities, codes, dataset.classes, together, crossed=judged.crossed)
-    score = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
+    title = f"{evaluation.judged_on.capitalize()} images of {dataset.name}"
+    codes = evaluation.images.codes(dataset.classes)
+    together = evaluation.images.together
+    found = evaluate(
+        title, evaluation.probabilities, codes, dataset.classes, together, crossed=evaluation.crossed
+    )
+    score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
     return replace(found, accuracy=score)
 
 
-def _calibration(judged: TransferEvaluation, dataset: Dataset) -> Calibration:
-    title = f"How reliable its probabilities are: {judged.judged_on} images of {dataset.name}"
-    codes, together = judged.images.codes(dataset.classes), judged.images.together
-    return reliability(title, judged.probabilities, codes, together=together, crossed=judged.crossed)
+def _calibration(evaluation: TransferEvaluation, dataset: Dataset) -> Calibration:
+    title = f"How reliable its probabilities are: {evaluation.judged_on} images of {dataset.name}"
+    codes, together = evaluation.images.codes(dataset.classes), evaluation.images.together
+    return reliability(title, evaluation.probabilities, codes, together=together, crossed=evaluation.crossed)
 
 
-def _galleries(judged: TransferEvaluation, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
-    codes = judged.images.codes(dataset.classes)
+def _galleries(evaluation: TransferEvaluation, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
+    codes = evaluation.images.codes(dataset.classes)
     return galleries(
-        EvaluatedImages(judged.images, judged.probabilities, codes, dataset.classes, source.input), heats=0
+        EvaluatedImages(evaluation.images, evaluation.probabilities, codes, dataset.classes, source.input),
+        heats=0,
     )
 
 
-def _summary(learned: LearnedModel, judged: TransferEvaluation | None) -> str:
+def _summary(learned: LearnedModel, evaluation: TransferEvaluation | None) -> str:
     manifest = learned.model.manifest
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
@@ -221,7 +224,7 @@ def _summary(learned: LearnedModel, judged: TransferEvaluation | None) -> str:
     where = f"{name}, {state}, read at {source['tap']} ({source['pooling']})"
     return (
         f"A {manifest.head['name']} head on {where} learned {len(manifest.classes)} classes from "
-        f"{manifest.data['n_images']:,} images." + ("" if judged is None else f" {judged.protocol}")
+        f"{manifest.data['n_images']:,} images." + ("" if evaluation is None else f" {evaluation.protocol}")
     )
 
 
