@@ -21,11 +21,11 @@ from headstart.records import Array, InputSpec, Source
 from headstart.sources.features import AugmentedCopy, Extraction
 from headstart.sources.registry import open_source
 from headstart.workflows.tune import clock as search_clock
+from headstart.workflows.tune import copies as copies_module
 from headstart.workflows.tune import features as tune
-from headstart.workflows.tune import views as views_module
 from headstart.workflows.tune.clock import Clock
 from headstart.workflows.tune.features import (
-    NO_VIEWS,
+    NO_AUGMENTATION,
     FeatureTuning,
     Where,
     explained,
@@ -118,10 +118,10 @@ def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judg
     checked = 0
     for trial in found.trials:
         if trial.head == "ridge":
-            used = views if trial.augment != NO_VIEWS else []
+            used = views if trial.augment != NO_AUGMENTATION else []
             assert trial.accuracy.value == by_hand(plain, used, codes, numbers, trial.strength)
             assert trial.accuracy.n == len(labels)
-            checked += trial.augment != NO_VIEWS
+            checked += trial.augment != NO_AUGMENTATION
     assert checked == len(RidgeHead().strengths)
 
 
@@ -200,7 +200,7 @@ def feature_tuned(
         rows = [plain[layer] if view is None else (views or {})[layer][view.number] for layer, _ in places]
         return [(one[: len(dataset)] + own).astype(np.float32) for one in rows]
 
-    for module in (tune, views_module):
+    for module in (tune, copies_module):
         monkeypatch.setattr(module, "extract_all", extracted)
     images = ArrayImages(np.zeros((len(labels), 4, 4), np.uint8))
     layers = {layer: (rows.shape[1],) for layer, rows in plain.items()}
@@ -227,7 +227,7 @@ def test_views_that_help_are_taken_and_those_that_mislead_are_not(monkeypatch: p
     bad = [view[fresh.permutation(len(view))] for view in good]
     helped = feature_tuned(monkeypatch, labels, plain, views={"a": good})
     misled = feature_tuned(monkeypatch, labels, plain, views={"a": bad})
-    assert helped.best.augment == "some" and misled.best.augment == NO_VIEWS
+    assert helped.best.augment == "some" and misled.best.augment == NO_AUGMENTATION
     assert {factor.name for factor in helped.factors} >= {"views", "head"}
     rivals = {one.name: one.accuracy.value for one in helped.rivals}
     assert helped.nested.value > rivals["default preparation"]
@@ -393,7 +393,7 @@ def test_places_are_the_candidates_or_every_tap_below_the_last(digits: Dataset) 
 @pytest.mark.parametrize(
     ("error", "said", "labels", "options"),
     [
-        (DataError, r"class 'b' has 2 image\(s\), expected at least 3", "aaaaaabb", {}),
+        (DataError, r"class 'b' has 2 images, expected at least 3", "aaaaaabb", {}),
         (DataError, "1 class, 'a', expected at least 2", "aaaaaaaa", {}),
         (DataError, r"class 'a' has 2 group\(s\), expected", "aaaabbbb", {"groups": list("xxyyxyzz")}),
         (SettingError, "head is 'rigde', expected one of", "aaaabbbb", {"heads": ["rigde"]}),

@@ -20,6 +20,7 @@ from headstart.records import InputSpec
 from headstart.workflows.tune import space
 from headstart.workflows.tune import training as module
 from headstart.workflows.tune.regime import Regime, default_regime
+from headstart.workflows.tune.setup import hold_out_part
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
 optuna = pytest.importorskip("optuna")
@@ -87,20 +88,22 @@ def test_the_first_trial_is_the_default_and_the_winner_is_judged_anew(tuned: Tun
     assert found.best.accuracy == found.watched.value > first.accuracy  # the same training once more
     assert (found.n_fit, found.watched.n, found.judged.n, found.default.n) == (72, 24, 24, 24)
     assert found.lead.value == pytest.approx(found.judged.value - found.default.value)
-    bench = module._bench(few, "mlp", "scratch", 0, module.SILENT)
+    setup = module.make_setup(few, "mlp", "scratch", 0, module.SILENT)
     for regime, score in ((found.best.regime, found.judged), (Regime(), found.default)):
-        network = bench.trained(regime, lambda network: lambda *rest: None)
-        assert score.value == pytest.approx(module.measure(network, *bench.judge)[1])
+        network = setup.trained(regime, lambda network: lambda *rest: None)
+        assert score.value == pytest.approx(module.measure(network, *setup.evaluation)[1])
 
 
 def test_parts_share_no_image_and_hold_every_class(few: Dataset) -> None:
-    bench = module._bench(few, "mlp", "scratch", 0, module.SILENT)
-    parts = [{image.tobytes() for image in images} for images, _ in (bench.fit, bench.watch, bench.judge)]
+    setup = module.make_setup(few, "mlp", "scratch", 0, module.SILENT)
+    parts = [
+        {image.tobytes() for image in images} for images, _ in (setup.fit, setup.selection, setup.evaluation)
+    ]
     assert sum(map(len, parts)) == len(set.union(*parts)) == len(few)
-    for _, codes in (bench.fit, bench.watch, bench.judge):
+    for _, codes in (setup.fit, setup.selection, setup.evaluation):
         assert np.ptp(np.bincount(codes)) <= 2 and len(np.bincount(codes)) == 3
     groups = np.array([f"g{n % 12}" for n in range(len(few))])
-    whole = module._parted(replace(few, groups=groups), np.arange(len(few)), 0.25, 0)
+    whole = hold_out_part(replace(few, groups=groups), np.arange(len(few)), 0.25, 0)
     assert not set(groups[whole[0]]) & set(groups[whole[1]])
 
 
@@ -260,7 +263,7 @@ def test_another_search_is_not_mixed_into_this_one(tuned: Tune, few: Dataset) ->
         ({"dataset": other}, "another data, expected"),
         ({"dataset": other, "seed": 1}, "another data and another seed, expected"),
     ):
-        with pytest.raises(SettingError, match=f"was begun with {said} the same to go on"):
+        with pytest.raises(SettingError, match=f"was started with {said} the same to continue"):
             tuned(3, **options)
     assert tuned(2).n_resumed == 2 and timeless(tuned(2)) == timeless(first)
 
@@ -274,7 +277,9 @@ def test_another_search_space_is_another_search(tuned: Tune, monkeypatch: pytest
 
 def test_a_file_of_another_kind_is_left_alone(tuned: Tune, tmp_path: Path) -> None:
     (tmp_path / "trials.sqlite").write_text("my notes")
-    with pytest.raises(SettingError, match="is no SQLite file, expected one of an earlier search or none"):
+    with pytest.raises(
+        SettingError, match="is not an SQLite file, expected one of an earlier search or none"
+    ):
         tuned(1)
     assert (tmp_path / "trials.sqlite").read_text() == "my notes"
 
@@ -298,7 +303,7 @@ def test_wrong_words_are_refused_before_a_file_is_written(
 
 def test_a_class_of_two_images_cannot_be_parted_in_three(tuned: Tune, few: Dataset) -> None:
     keep = np.flatnonzero((few.labels != "2") | (np.cumsum(few.labels == "2") <= 2))
-    with pytest.raises(DataError, match=r"class '2' .* has 2 training image\(s\), expected at least 3"):
+    with pytest.raises(DataError, match=r"class '2' .* has 2 training images, expected at least 3"):
         tuned(1, dataset=few.subset(keep))
 
 

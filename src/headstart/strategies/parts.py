@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.refuse import refuse_small_classes
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import fewest_per_class, holdout
 from headstart.errors import UnknownClassError
@@ -40,12 +41,7 @@ def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> T
     """
     train = dataset if dataset.splits is None else dataset.split("train")
     require_classes(train)
-    missing = [name for name, count in train.counts().items() if not count]
-    if missing:
-        raise UnknownClassError(
-            f"class {missing[0]!r} of dataset {dataset.name!r} has no training image, expected one of each "
-            "class; add images, or leave the class out with a subset"
-        )
+    refuse_small_classes(train.counts(), 1, "for training", dataset=dataset.name, error=UnknownClassError)
     own = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
     if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
         return TrainingParts(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from headstart.report.records import Factor
-from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, Way
+from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, Way
 
 __all__ = ["explained", "factors_of"]
 
@@ -38,10 +38,10 @@ def factors_of(trials: Sequence[FeatureTrial]) -> tuple[Factor, ...]:
     Preparation, layer, pooling, head and augmentation are compared at their best strength, as a user who
     leaves strengths to the head would. A strength is compared within its head.
     """
-    plain = [one for one in trials if one.augment == NO_VIEWS]
+    plain = [one for one in trials if one.augment == NO_AUGMENTATION]
     settled = _settled(plain)
-    viewed = {(one.where, one.head) for one in trials if one.augment != NO_VIEWS}
-    both = _settled([one for one in trials if (one.where, one.head) in viewed])
+    augmented = {(one.where, one.head) for one in trials if one.augment != NO_AUGMENTATION}
+    both = _settled([one for one in trials if (one.where, one.head) in augmented])
     found = [
         _factor("preparation", settled, lambda one: one.where.policy),
         _factor("layer", settled, lambda one: one.where.layer),

@@ -23,10 +23,7 @@ from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, Extraction, extract_all
 from headstart.strategies.select import alike, deciding_images
 from headstart.workflows.tune.clock import Clock
-from headstart.workflows.tune.factors import explained, factors_of
-from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, FeatureTuning, Rival, Way, Where
-from headstart.workflows.tune.search import FeatureSearch, Found, Hits, Indices, Outer, outer_folds, ranked
-from headstart.workflows.tune.views import (
+from headstart.workflows.tune.copies import (
     OUTER_COST,
     CopySource,
     copy_features,
@@ -34,9 +31,12 @@ from headstart.workflows.tune.views import (
     in_another_place,
     try_copies,
 )
+from headstart.workflows.tune.factors import explained, factors_of
+from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, FeatureTuning, Rival, Way, Where
+from headstart.workflows.tune.search import FeatureSearch, Found, Hits, Indices, Outer, outer_folds, ranked
 
 __all__ = [
-    "NO_VIEWS",
+    "NO_AUGMENTATION",
     "FeatureTrial",
     "FeatureTuning",
     "Rival",
@@ -47,10 +47,10 @@ __all__ = [
     "tune_features",
 ]
 
-_GLANCED = 16  # images by which two places are first compared
-_MOST_FEATURES = 4_096  # of a layer that nobody named as worth trying
-_POLICY_SHARE = 0.25  # of a budget, within which features of further preparations are computed
-_LEAST_OUTER = 2  # outer folds that are always judged: one tells nothing of its own spread
+_COMPARED = 16  # images on which the features of two places are compared first
+_MOST_FEATURES = 4_096  # of a layer that is not among the candidates
+_POLICY_SHARE = 0.25  # of a budget, for the features of further preparations
+_LEAST_OUTER = 2  # outer folds that are always evaluated: one has no spread
 
 
 def tune_features(
@@ -87,13 +87,13 @@ def tune_features(
         left_out += [] if new else [f"preparation {policy} (it changes nothing here)"]
         features |= new
     search = FeatureSearch(features, some.labels, some.together, tuple(heads), seed)
-    wanted = augmentations or {}
+    named = augmentations or {}
 
-    def views(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]] | None:
-        return copy_features(sources, some, places, wanted[name], seed, options, clock=clock)
+    def rows_of(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]] | None:
+        return copy_features(sources, some, places, named[name], seed, options, clock=clock)
 
-    augments = {name: one.views for name, one in wanted.items()}
-    return _tuned(search, clock, CopySource(views, augments), tuple(left_out))
+    augments = {name: one.views for name, one in named.items()}
+    return _tuned(search, clock, CopySource(rows_of, augments), tuple(left_out))
 
 
 def tune_arrays(
@@ -140,12 +140,12 @@ def places_to_try(source: Source) -> list[tuple[str, str]]:
 
 
 def _tuned(
-    search: FeatureSearch, clock: Clock, viewing: CopySource, left_out: tuple[str, ...]
+    search: FeatureSearch, clock: Clock, copy_source: CopySource, left_out: tuple[str, ...]
 ) -> FeatureTuning:
     """Search all images, then again without each outer fold; what does not fit the budget is named."""
     outer = outer_folds(search)
-    parts = [np.arange(len(search.labels)), *(learn for repeat in outer for learn, _ in repeat)]
-    plain = [(where, head, NO_VIEWS) for where in search.features for head in search.heads]
+    parts = [np.arange(len(search.labels)), *(train for repeat in outer for train, _ in repeat)]
+    plain = [(where, head, NO_AUGMENTATION) for where in search.features for head in search.heads]
     found = [_within(search, parts[0], plain, clock)]
     ways = plain[: len(clock.costs["way"])]
     costs = dict(zip(ways, clock.costs["way"], strict=True))
@@ -163,19 +163,19 @@ def _tuned(
             break
         with clock.timed("outer"):
             found.append(search.tried(part, ways))
-    viewed = len(found) == len(parts) and try_copies(search, viewing, parts, found, clock)
-    if not viewed:
-        left_out += tuple(f"views {name} (for want of time)" for name in viewing.augments)
-    hits, picks = _judged(search, outer, [ranked(one) for one in found[1:]], clock)
+    augmented = len(found) == len(parts) and try_copies(search, copy_source, parts, found, clock)
+    if not augmented:
+        left_out += tuple(f"views {name} (for want of time)" for name in copy_source.augments)
+    hits, picks = _evaluated(search, outer, [ranked(one) for one in found[1:]], clock)
     n_outer = len(parts) - 1
     if len(picks) < n_outer:
         outer = _first_folds(outer, len(picks))
         left_out += (f"{n_outer - len(picks)} of {n_outer} outer folds of the estimate (for want of time)",)
-    judged = _Judged(outer, hits, picks[: sum(map(len, outer))])
-    return _result(search, clock, found[0], judged, left_out)
+    outer_result = _OuterResult(outer, hits, picks[: sum(map(len, outer))])
+    return _result(search, clock, found[0], outer_result, left_out)
 
 
-class _Judged(NamedTuple):
+class _OuterResult(NamedTuple):
     """The outer folds that were evaluated, the correctly predicted images by name, and each fold's winner."""
 
     outer: Outer
@@ -184,13 +184,13 @@ class _Judged(NamedTuple):
 
 
 def _result(
-    search: FeatureSearch, clock: Clock, found: Found, judged: _Judged, left_out: tuple[str, ...]
+    search: FeatureSearch, clock: Clock, found: Found, outer_result: _OuterResult, left_out: tuple[str, ...]
 ) -> FeatureTuning:
-    trials, (outer, hits, picks) = ranked(found), judged
-    asked = np.sort(np.concatenate([held for _, held in outer[0]]))
-    known = {name: one[: len(outer), asked] for name, one in hits.items()}
+    trials, (outer, hits, picks) = ranked(found), outer_result
+    tested = np.sort(np.concatenate([held for _, held in outer[0]]))
+    known = {name: one[: len(outer), tested] for name, one in hits.items()}
     leads = {name: _lead(hits["tuned"], one, outer, search.groups) for name, one in hits.items()}
-    tuned, groups = known.pop("tuned"), None if search.groups is None else search.groups[asked]
+    tuned, groups = known.pop("tuned"), None if search.groups is None else search.groups[tested]
     runner_up = next((one for one in trials if in_another_place(one, trials[0])), None)
     return FeatureTuning(
         trials,
@@ -231,26 +231,26 @@ def _first_folds(outer: Outer, n_folds: int) -> Outer:
     return outer[:repeats] if repeats else [outer[0][:n_folds]]
 
 
-def _judged(
+def _evaluated(
     search: FeatureSearch, outer: Outer, rankings: Sequence[Sequence[FeatureTrial]], clock: Clock
 ) -> tuple[dict[str, Hits], tuple[FeatureTrial, ...]]:
     """Correctly predicted images, (repeats, n_images), by name of the way to select; the winners."""
     hits: dict[str, Hits] = {}
     picks: list[FeatureTrial] = []
     todo = [(number, *fold) for number, repeat in enumerate(outer) for fold in repeat]
-    for (number, learn, held), ranking in zip(todo, rankings, strict=False):
+    for (number, train, held), ranking in zip(todo, rankings, strict=False):
         if len(picks) >= _LEAST_OUTER and not clock.fits(fit_seconds(clock)):
             break
         known: dict[Way, Hits] = {}
-        with clock.timed("judging"):
+        with clock.timed("evaluation"):
             for name, way in _ways(search, ranking).items():
                 if way not in known:
-                    known[way] = search.answered(way, learn, held)
+                    known[way] = search.evaluated(way, train, held)
                 hits.setdefault(name, np.zeros((len(outer), len(search.labels)), np.bool_))
                 hits[name][number, held] = known[way]
         hits.setdefault("majority", np.zeros((len(outer), len(search.labels)), np.bool_))
-        commonest = np.bincount(search.codes[learn]).argmax()
-        hits["majority"][number, held] = search.codes[held] == commonest
+        majority = np.bincount(search.codes[train]).argmax()
+        hits["majority"][number, held] = search.codes[held] == majority
         picks.append(ranking[0])
     return hits, tuple(picks)
 
@@ -259,11 +259,13 @@ def _ways(search: FeatureSearch, ranking: Sequence[FeatureTrial]) -> dict[str, W
     """The combinations to fit without one outer fold, by the name that tables show."""
     default = search.default
     ways = {"tuned": ranking[0].way}
-    if search.views or any(where.policy != default.policy for where in search.features):
-        at_home = (one for one in ranking if one.where.policy == default.policy and one.augment == NO_VIEWS)
-        ways["default preparation"] = next(at_home).way
+    if search.copies or any(where.policy != default.policy for where in search.features):
+        by_default = (
+            one for one in ranking if one.where.policy == default.policy and one.augment == NO_AUGMENTATION
+        )
+        ways["default preparation"] = next(by_default).way
     plain = "ridge" if "ridge" in search.heads else search.heads[0]
-    return {**ways, "nothing chosen": (default, plain, NO_VIEWS)}
+    return {**ways, "nothing chosen": (default, plain, NO_AUGMENTATION)}
 
 
 def _spread(hits: Hits) -> float:
@@ -274,12 +276,12 @@ def _lead(hits: Hits, others: Hits, outer: Outer, groups: NDArray[np.generic] | 
     """The difference between two combinations over the outer folds; images of one cluster count as one."""
     gain = hits.astype(np.float64) - others  # (n_repeats, n_images)
     gains = [gain[n, held].mean() for n, repeat in enumerate(outer) for _, held in repeat]
-    asked = [len(held) for _, held in outer[0]]
-    n_asked = round(sum(asked) / len(asked))
+    sizes = [len(held) for _, held in outer[0]]
+    n_test = round(sum(sizes) / len(sizes))
     places = np.concatenate([held for _, held in outer[0]])
     n_units = len(places) if groups is None else len(np.unique(groups[places]))
-    found = resampled_difference(np.array(gains), hits.shape[1] - n_asked, n_asked, n_units)
-    return replace(found, n=sum(asked))
+    found = resampled_difference(np.array(gains), hits.shape[1] - n_test, n_test, n_units)
+    return replace(found, n=sum(sizes))
 
 
 def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Where, Array]:
@@ -287,6 +289,6 @@ def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Wh
     kept: dict[Where, Array] = {}
     for where, rows in new.items():
         others = (*known.values(), *kept.values())
-        if not any(alike(rows[:_GLANCED], one[:_GLANCED]) and alike(rows, one) for one in others):
+        if not any(alike(rows[:_COMPARED], one[:_COMPARED]) and alike(rows, one) for one in others):
             kept[where] = rows
     return kept

@@ -11,7 +11,7 @@ from headstart.report.records import Comparison, Factor, PlainTable
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.tune.features import FeatureTrial, FeatureTuning
 from headstart.workflows.tune.regime import Regime
-from headstart.workflows.tune.request import SearchSetting
+from headstart.workflows.tune.request import SearchRequest
 from headstart.workflows.tune.training import NetworkTrial, TrainingTuning
 
 __all__ = [
@@ -60,8 +60,8 @@ def _points(lead: Difference) -> str:
 
 def optimism_text(points: float) -> str:
     """By how much the best score of the search exceeds the nested estimate."""
-    said = f"{100 * abs(points):.2f} points"
-    return f"flatters by {said}" if points > 0 else f"does not flatter here ({said} below)"
+    points_text = f"{100 * abs(points):.2f} points"
+    return f"flatters by {points_text}" if points > 0 else f"does not flatter here ({remarks_} below)"
 
 
 def lead_text(found: FeatureTuning) -> list[str]:
@@ -74,11 +74,11 @@ def lead_text(found: FeatureTuning) -> list[str]:
     ]
 
 
-def feature_summary(asked: SearchSetting, found: FeatureTuning) -> str:
+def feature_summary(request: SearchRequest, found: FeatureTuning) -> str:
     """What was searched, in a sentence."""
     wheres = {trial.where for trial in found.trials}
     return (
-        f"{len(found.trials):,} ways to use {short_name(asked.name)}, frozen, tried on {found.n_images:,} "
+        f"{len(found.trials):,} ways to use {short_name(request.name)}, frozen, tried on {found.n_images:,} "
         f"training images: {len({where.policy for where in wheres})} preparation(s), "
         f"{len({(where.layer, where.pooling) for where in wheres})} place(s) to read, "
         f"{len({trial.head for trial in found.trials})} head(s) at all their strengths, "
@@ -91,8 +91,8 @@ def feature_protocol(found: FeatureTuning) -> str:
     again = f", {found.repeats} times over" if found.repeats > 1 else ""
     return (
         f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
-        f"whole search was run again (leave-one-out inside), its winner fitted and asked about that "
-        "fold. Validation and test images were not looked at. Views were learnt from, never judged by. "
+        f"whole search was run again (leave-one-out inside), its winner fitted and evaluated on that "
+        "fold. Validation and test images were not used. Augmented copies were trained on, never evaluated. "
         "Intervals of accuracies count two thirds of the images, since folds share training images; "
         "differences are by the corrected resampled t-test over folds, with Holm's adjustment."
     )

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from headstart.evaluation.records import Difference, Score
 from headstart.report.records import Factor
 
-__all__ = ["NO_VIEWS", "FeatureTrial", "FeatureTuning", "Rival", "Way", "Where"]
+__all__ = ["NO_AUGMENTATION", "FeatureTrial", "FeatureTuning", "Rival", "Way", "Where"]
 
-NO_VIEWS = "none"
-"""Name of the augmentation that is none."""
+NO_AUGMENTATION = "none"
+"""The augmentation of trials without any."""
 
 
 class Where(NamedTuple):
@@ -46,7 +46,7 @@ class FeatureTrial:
     @property
     def title(self) -> str:
         """For tables and sentences."""
-        views = "" if self.augment == NO_VIEWS else f", views {self.augment}"
+        views = "" if self.augment == NO_AUGMENTATION else f", views {self.augment}"
         return f"{self.head} on {self.where.layer}, {self.where.pooling}, {self.where.policy}{views}"
 
     @property

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from headstart.data.dataset import Dataset
 
-__all__ = ["Search", "SearchSetting"]
+__all__ = ["Search", "SearchRequest"]
 
 
 @dataclass(frozen=True)
-class SearchSetting:
+class SearchRequest:
     """A search with its source or network, its data and its seed."""
 
     name: str

@@ -22,7 +22,7 @@ from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.comparison.present import short_name
-from headstart.workflows.tune.features import NO_VIEWS, FeatureTrial, FeatureTuning, tune_features
+from headstart.workflows.tune.features import NO_AUGMENTATION, FeatureTrial, FeatureTuning, tune_features
 from headstart.workflows.tune.present import (
     against_text,
     capitalised,
@@ -38,7 +38,7 @@ from headstart.workflows.tune.present import (
     trials_table,
 )
 from headstart.workflows.tune.regime import Regime
-from headstart.workflows.tune.request import Search, SearchSetting
+from headstart.workflows.tune.request import Search, SearchRequest
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
 __all__ = ["Tuned", "augmentations_for", "policies_for", "run_tuning"]
@@ -52,7 +52,7 @@ _TYPED = {
     "learning_rate": "--learning-rate",
     "label_smoothing": "--label-smoothing",
 }
-"""Settings that ``headstart train`` takes, by their option; the others are said in a remark."""
+"""Settings that ``headstart train`` takes, by their option; a remark names the others."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def run_tuning(
         If optuna or the engine is not installed.
     """
     begun = perf_counter() if begun is None else begun
-    asked = SearchSetting(name, dataset, search, seed, command, dataset.name if data is None else data)
+    request = SearchRequest(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
         _refuse(search, "network", ("policies", "augments", "views", "size_px"), "a source")
         clustered, found = checked(dataset, allow_leaks=allow_leaks)
@@ -132,10 +132,10 @@ def run_tuning(
             progress=options.progress,
         )
         over = _exceeded(search.budget_s, begun, "one training is always finished")
-        return _of_training(asked, tuned, (*over, *found.remarks))
+        return _of_training(request, tuned, (*over, *found.remarks))
     _refuse(search, "source", ("n_trials", "engine"), "a network")
     augmentations = augmentations_for(dataset, search.augments, search.views or _VIEWS)
-    sources = _sources(asked, policies_for(dataset, search.policies))
+    sources = _sources(request, policies_for(dataset, search.policies))
     clustered, found = checked(dataset, allow_leaks=allow_leaks)
     searched = tune_features(
         sources,
@@ -148,7 +148,7 @@ def run_tuning(
     warnings = [flip_warning(dataset.classes, one) for one in augmentations.values()]
     over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
     remarks = (*over, *(text for text in warnings if text), *found.remarks)
-    return _of_features(asked, next(iter(sources.values())), searched, remarks)
+    return _of_features(request, next(iter(sources.values())), searched, remarks)
 
 
 def _left(budget_s: float | None, begun: float) -> float | None:
@@ -189,7 +189,7 @@ def augmentations_for(
     if named is None:
         installed = find_spec("torch") is not None and find_spec("kornia") is not None
         named = [] if not installed else ["handwriting" if _characters(dataset) else "photo"]
-    return {name: parse_augmentation(name, views) for name in dict.fromkeys(named) if name != NO_VIEWS}
+    return {name: parse_augmentation(name, views) for name in dict.fromkeys(named) if name != NO_AUGMENTATION}
 
 
 def _characters(dataset: Dataset) -> bool:
@@ -208,21 +208,23 @@ def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None
             )
 
 
-def _sources(asked: SearchSetting, policies: Sequence[str]) -> dict[str, Source]:
+def _sources(request: SearchRequest, policies: Sequence[str]) -> dict[str, Source]:
     """The source under each preparation, its own first if it is named or none is."""
-    plain = open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px)
+    plain = open_source(request.name, request.dataset, request.seed, request.search.size_px)
     own = plain.input.policy
-    if asked.search.policies is None:
+    if request.search.policies is None:
         policies = (own, *policies)
     order = sorted(dict.fromkeys(policies), key=lambda policy: policy != own)
     return {
-        policy: open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px, policy)
+        policy: open_source(request.name, request.dataset, request.seed, request.search.size_px, policy)
         for policy in order
     }
 
 
-def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, remarks: Sequence[str]) -> Tuned:
-    best, command = found.best, _transfer_command(asked, found.best)
+def _of_features(
+    request: SearchRequest, source: Source, found: FeatureTuning, remarks: Sequence[str]
+) -> Tuned:
+    best, command = found.best, _transfer_command(request, found.best)
     rows = (
         Row("tuned", None, found.nested, found.repeats, found.spread, found.seconds),
         *(Row(one.name, None, one.accuracy, found.repeats, one.spread, 0.0) for one in found.rivals),
@@ -233,7 +235,7 @@ def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, rem
         f"it did not see. {against_text(comparisons)}"
     )
     same = sum(one.where == best.where and one.augment == best.augment for one in found.picks)
-    said = [
+    lines = [
         f"Use it: {command}",
         f"Its own score in the search, {share_text(best.accuracy)}, is the best of {len(found.trials):,} and "
         f"{optimism_text(found.optimism)}.",
@@ -242,21 +244,21 @@ def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, rem
         *([f"Not tried: {', '.join(found.left_out)}."] if found.left_out else []),
     ]
     result = Report(
-        title=f"Tuning {short_name(asked.name)} on {asked.dataset.name}",
-        summary=feature_summary(asked, found),
+        title=f"Tuning {short_name(request.name)} on {request.dataset.name}",
+        summary=feature_summary(request, found),
         verdict=verdict,
-        remarks=(*said, *remarks),
+        remarks=(*lines, *remarks),
         rows=rows,
         comparisons=comparisons,
         evaluations=(),
         curves=(),
         facts=_facts(
-            asked,
-            {"source": about_source(replace(source, name=asked.name)), "use_it": command},
+            request,
+            {"source": about_source(replace(source, name=request.name)), "use_it": command},
             found.seconds,
         ),
-        sizes={"train": found.n_images, "ways": len(found.trials), "classes": len(asked.dataset.classes)},
-        examples=examples_of(asked.train),
+        sizes={"train": found.n_images, "ways": len(found.trials), "classes": len(request.dataset.classes)},
+        examples=examples_of(request.train),
         tables=(factors_table(found.factors), trials_table(found)),
         judged_on="nested cross-validated training",
         protocol=feature_protocol(found),
@@ -265,8 +267,8 @@ def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, rem
     return Tuned(result, command, found)
 
 
-def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[str]) -> Tuned:
-    command = _train_command(asked, found.best.regime)
+def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequence[str]) -> Tuned:
+    command = _train_command(request, found.best.regime)
     comparisons = comparisons_of([("default settings", found.lead)])
     untyped = {
         name: value
@@ -274,7 +276,7 @@ def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[
         if name not in _TYPED and value != getattr(found.default_regime, name)
     }
     kept = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in untyped.items())
-    said = [
+    lines = [
         f"Use it: {command}",
         *([f"The command has no option yet for what else was chosen: {kept}."] if untyped else []),
         f"On the {found.watched.n:,} images that it was chosen by, the same model gets "
@@ -285,12 +287,12 @@ def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[
         *(["The search was interrupted; the same command goes on."] if found.interrupted else []),
     ]
     result = Report(
-        title=f"Tuning the training of {asked.name} on {asked.dataset.name}",
-        summary=f"{len(found.trials)} trainings of {asked.name} ({found.engine}) on {found.n_fit:,} images, "
+        title=f"Tuning the training of {request.name} on {request.dataset.name}",
+        summary=f"{len(found.trials)} trainings of {request.name} ({found.engine}) on {found.n_fit:,} images, "
         f"chosen by {found.watched.n:,} others and judged by {found.judged.n:,} that no trial saw.",
         verdict=f"{capitalised(regime_text(found.best.regime))}: {share_text(found.judged)} of images right that "
         f"no trial saw. {against_text(comparisons)}",
-        remarks=(*said, *remarks),
+        remarks=(*lines, *remarks),
         rows=(
             Row("tuned", None, found.judged, 1, 0.0, found.best.seconds),
             Row("default settings", None, found.default, 1, 0.0, 0.0),
@@ -299,50 +301,54 @@ def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[
         evaluations=(),
         curves=(),
         facts=_facts(
-            asked, {"network": asked.name, "engine": found.engine, "use_it": command}, found.seconds
+            request, {"network": request.name, "engine": found.engine, "use_it": command}, found.seconds
         ),
-        sizes={"train": len(asked.train), "trials": len(found.trials), "classes": len(asked.dataset.classes)},
-        examples=examples_of(asked.train),
+        sizes={
+            "train": len(request.train),
+            "trials": len(found.trials),
+            "classes": len(request.dataset.classes),
+        },
+        examples=examples_of(request.train),
         tables=(*([factors_table(found.factors)] if found.factors else []), network_table(found)),
         judged_on="held-out training",
-        protocol="The training images were parted in three, stratified: to learn from, to choose by, to "
-        "judge by. No trial saw the last, nor the validation and test images. The interval is Wilson's; "
+        protocol="The training images were split into three, stratified: to train on, to choose by, to "
+        "evaluate on. No trial saw the last, nor the validation and test images. The interval is Wilson's; "
         "tuned and default settings are compared on the same images by McNemar's exact test.",
         factors=found.factors,
     )
     return Tuned(result, command, found)
 
 
-def _transfer_command(asked: SearchSetting, best: FeatureTrial) -> str:
-    words = ["headstart", "transfer", asked.name, asked.data, "-o", "MODEL"]
+def _transfer_command(request: SearchRequest, best: FeatureTrial) -> str:
+    words = ["headstart", "transfer", request.name, request.data, "-o", "MODEL"]
     words += ["--layer", best.where.layer, "--pooling", best.where.pooling, "--head", best.head]
     words += ["--policy", best.where.policy]
-    if best.augment != NO_VIEWS:
-        words += ["--augment", best.augment, "--views", str(asked.search.views or _VIEWS)]
-    if asked.search.size_px is not None:
-        words += ["--size", str(asked.search.size_px)]
-    return shlex.join([*words, *_seed(asked)])
+    if best.augment != NO_AUGMENTATION:
+        words += ["--augment", best.augment, "--views", str(request.search.views or _VIEWS)]
+    if request.search.size_px is not None:
+        words += ["--size", str(request.search.size_px)]
+    return shlex.join([*words, *_seed(request)])
 
 
-def _train_command(asked: SearchSetting, regime: Regime) -> str:
-    words = ["headstart", "train", asked.data, "-o", "MODEL", "--network", asked.name]
-    words += ["--engine", asked.search.engine or _ENGINE]
+def _train_command(request: SearchRequest, regime: Regime) -> str:
+    words = ["headstart", "train", request.data, "-o", "MODEL", "--network", request.name]
+    words += ["--engine", request.search.engine or _ENGINE]
     for name, option in _TYPED.items():
         words += [option, f"{getattr(regime, name):g}"]
-    return shlex.join([*words, *_seed(asked)])
+    return shlex.join([*words, *_seed(request)])
 
 
-def _seed(asked: SearchSetting) -> list[str]:
-    return ["--seed", str(asked.seed)] if asked.seed else []
+def _seed(request: SearchRequest) -> list[str]:
+    return ["--seed", str(request.seed)] if request.seed else []
 
 
-def _facts(asked: SearchSetting, special: Mapping[str, str], seconds: float) -> dict[str, str]:
-    engine = (asked.search.engine or _ENGINE) if asked.name in ARCHITECTURES else "scratch"
+def _facts(request: SearchRequest, special: Mapping[str, str], seconds: float) -> dict[str, str]:
+    engine = (request.search.engine or _ENGINE) if request.name in ARCHITECTURES else "scratch"
     return {
-        "command": asked.command,
+        "command": request.command,
         **special,
-        "data": f"{asked.dataset.name}, fingerprint {asked.dataset.fingerprint}",
-        "seed": str(asked.seed),
+        "data": f"{request.dataset.name}, fingerprint {request.dataset.fingerprint}",
+        "seed": str(request.seed),
         **made_with(engine),
         "searching": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.refuse import refuse_small_classes
 from headstart.data.splits import fewest_per_class, folds
 from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.clusters import accuracy_score
@@ -17,15 +18,18 @@ from headstart.heads.registry import SEARCHED, make_head
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
 from headstart.system.threads import threads_for
-from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, Way, Where
+from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, Way, Where
 
-__all__ = ["FeatureSearch", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
+__all__ = ["TO_TUNE", "FeatureSearch", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
 
+
+TO_TUNE = "for training, selection and evaluation"
+"""What each class needs three images for."""
 
 _OUTER = 5
 
 
-_FEW, _REPEATS = 50, 3  # up to so many images, ten outer folds or the smallest class, several times over
+_FEW, _REPEATS = 50, 3  # up to so many images: ten outer folds, or the size of the smallest class, repeated
 
 
 Indices = NDArray[np.intp]
@@ -35,7 +39,7 @@ Hits = NDArray[np.bool_]
 
 
 Outer = list[list[tuple[Indices, Indices]]]
-"""By repeat and fold: images to search and learn from, and images to be judged by."""
+"""By repeat and fold: images to search and train on, and images to evaluate on."""
 
 
 Found = dict[FeatureTrial, Hits]
@@ -50,7 +54,7 @@ class FeatureSearch:
     groups: NDArray[np.generic] | None
     heads: tuple[str, ...]
     seed: int
-    views: dict[str, Mapping[Where, Sequence[Array]]] = field(default_factory=dict)
+    copies: dict[str, Mapping[Where, Sequence[Array]]] = field(default_factory=dict)
     codes: Codes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,10 +76,10 @@ class FeatureSearch:
     def rows(self, where: Where, augment: str, part: Indices) -> tuple[Array, Indices]:
         """Features of images and of their augmented copies, and the image index of each row."""
         plain = np.asarray(self.features[where][part], np.float32)
-        if augment == NO_VIEWS:
+        if augment == NO_AUGMENTATION:
             return plain, np.arange(len(part))
-        views = [np.asarray(one[part], np.float32) for one in self.views[augment][where]]
-        return np.concatenate([plain, *views]), np.tile(np.arange(len(part)), 1 + len(views))
+        copies = [np.asarray(one[part], np.float32) for one in self.copies[augment][where]]
+        return np.concatenate([plain, *copies]), np.tile(np.arange(len(part)), 1 + len(copies))
 
     def together(self, part: Indices) -> NDArray[np.intp] | None:
         """Clusters of some images; None if a class would have one group only."""
@@ -111,14 +115,14 @@ class FeatureSearch:
             found[trial] = hits
         return found
 
-    def answered(self, way: Way, learn: Indices, held: Indices) -> Hits:
+    def evaluated(self, way: Way, train: Indices, held: Indices) -> Hits:
         """Fit as the command line would, and evaluate on images that the search did not use."""
         where, head, augment = way
-        rows, images = self.rows(where, augment, learn)
-        together = self.together(learn)
+        rows, images = self.rows(where, augment, train)
+        together = self.together(train)
         fitted = make_head(head).fit(
             rows,
-            self.labels[learn][images],
+            self.labels[train][images],
             images=images,
             clusters=None if together is None else together[images],
             seed=self.seed,
@@ -156,12 +160,8 @@ def _units(codes: Codes, groups: NDArray[np.generic] | None) -> list[int]:
 
 def _check_three(labels: NDArray[np.str_], codes: Codes, groups: NDArray[np.generic] | None) -> None:
     """One to evaluate the search on, one to evaluate its trials on, one to train on."""
-    units, what = _units(codes, groups), "image(s)" if groups is None else "group(s)"
+    units, unit = _units(codes, groups), "image" if groups is None else "group"
     least = int(np.argmin(units))
     if len(units) < 2:
         raise DataError(f"labels has 1 class, {str(labels[0])!r}, expected at least 2; add images of another")
-    if units[least] < 3:
-        raise DataError(
-            f"class {str(np.unique(labels)[least])!r} has {units[least]} {what}, expected at least 3 to tune: to "
-            "learn from, to choose by and to judge by; add images, or leave the class out with a view"
-        )
+    refuse_small_classes({str(np.unique(labels)[least]): units[least]}, 3, TO_TUNE, unit=unit)

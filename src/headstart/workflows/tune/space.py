@@ -12,7 +12,7 @@ from headstart.workflows.tune.regime import Regime
 __all__ = ["LEAST_DECAY", "Range", "drawn_params", "params_of", "regime_of"]
 
 
-LEAST_DECAY = 1e-6  # the lower end of a logarithmic scale, and taken for none
+LEAST_DECAY = 1e-6  # the lower end of a logarithmic scale, which stands for 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ SPACE: dict[str, Range] = {
 }
 
 
-_DIGITS = 3  # that settings are rounded to, so that they can be typed
+_DIGITS = 3  # of rounded settings, so that they can be typed
 
 
 def drawn_params(trial: Any) -> Regime:

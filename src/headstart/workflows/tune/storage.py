@@ -17,7 +17,7 @@ __all__ = ["RIGHT", "STARTUP", "answered_trials", "finished_trials", "open_stora
 _STUDY = "headstart"
 
 
-RIGHT = "right"  # a trial's note of who is right
+RIGHT = "right"  # a trial's attribute: which images are predicted correctly
 
 
 _SQLITE = b"SQLite format 3\0"
@@ -45,10 +45,10 @@ def open_storage(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
     optuna = _optuna()
     if path.exists() and (not path.is_file() or (path.stat().st_size and not _is_sqlite(path))):
         raise SettingError(
-            f"{str(path)!r} is no SQLite file, expected one of an earlier search or none; move it"
+            f"{str(path)!r} is not an SQLite file, expected one of an earlier search or none; move it"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    from sqlalchemy.engine import URL  # what optuna itself stores by
+    from sqlalchemy.engine import URL  # as optuna does
 
     address = URL.create("sqlite", database=str(path.absolute())).render_as_string()
     storage = optuna.storages.RDBStorage(address)
@@ -76,8 +76,8 @@ def _check_same(path: Path, known: Mapping[str, Any], wanted: Mapping[str, Any])
     other = [name for name in wanted if known.get(name) != wanted[name]]
     if other:
         raise SettingError(
-            f"the search in {str(path)!r} was begun with another {' and another '.join(other)}, expected the "
-            "same to go on; choose another folder, or remove the file to begin anew"
+            f"the search in {str(path)!r} was started with another {' and another '.join(other)}, expected the "
+            "same to continue; choose another folder, or remove the file to start again"
         )
 
 
@@ -104,4 +104,4 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-STARTUP = 5  # trials before one is stopped for being worse than the median
+STARTUP = 5  # trials before the median rule stops any
