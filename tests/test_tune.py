@@ -395,7 +395,7 @@ def test_places_are_the_candidates_or_every_tap_below_the_last(digits: Dataset) 
     [
         (DataError, r"class 'b' has 2 images, expected at least 3", "aaaaaabb", {}),
         (DataError, "1 class, 'a', expected at least 2", "aaaaaaaa", {}),
-        (DataError, r"class 'a' has 2 group\(s\), expected", "aaaabbbb", {"groups": list("xxyyxyzz")}),
+        (DataError, r"class 'a' has 2 groups, expected", "aaaabbbb", {"groups": list("xxyyxyzz")}),
         (SettingError, "head is 'rigde', expected one of", "aaaabbbb", {"heads": ["rigde"]}),
         (SettingError, "expected features and heads", "aaaabbbb", {"heads": []}),
         (SettingError, "expected features and heads", "", {}),

@@ -61,7 +61,7 @@ def _points(lead: Difference) -> str:
 def optimism_text(points: float) -> str:
     """By how much the best score of the search exceeds the nested estimate."""
     points_text = f"{100 * abs(points):.2f} points"
-    return f"flatters by {points_text}" if points > 0 else f"does not flatter here ({remarks_} below)"
+    return f"flatters by {points_text}" if points > 0 else f"does not flatter here ({points_text} below)"
 
 
 def lead_text(found: FeatureTuning) -> list[str]:
