@@ -165,7 +165,7 @@ def test_figures_are_those_of_the_model_on_the_val_images(done: Transferred, spl
     assert evaluation.accuracy.value == pytest.approx(share) and int(np.sum(evaluation.confusion)) == 40
     assert done.result.sizes == {"train": 60, "validation": 40, "classes": 2}
     assert evaluation.title == "Validation images of some"
-    assert "learned from 60 images and is judged on 40 others, which nothing was" in done.result.summary
+    assert "learned from 60 images and is evaluated on 40 others, which nothing was" in done.result.summary
 
 
 @pytest.mark.parametrize("head", [None, "ridge", "mlp", "linear"])

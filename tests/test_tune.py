@@ -270,10 +270,10 @@ def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.M
         monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e-9
     )
     assert found.left_out == (
-        "preparation crop (for want of time)",
-        "2 of 3 combinations of place and head, from kernel on a, flat, squish on (for want of time)",
-        "views some (for want of time)",
-        "28 of 30 outer folds of the estimate (for want of time)",
+        "preparation crop (out of time)",
+        "2 of 3 combinations of place and head, from kernel on a, flat, squish on (out of time)",
+        "augmentation some (out of time)",
+        "28 of 30 outer folds of the estimate (out of time)",
     )
     assert found.n_outer == len(found.picks) == 2 and found.nested.n in (4, 5, 6)
     assert {(trial.where.policy, trial.head) for trial in found.trials} == {("squish", "ridge")}

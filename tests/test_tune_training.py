@@ -85,11 +85,11 @@ def test_the_first_trial_is_the_default_and_the_winner_is_judged_anew(tuned: Tun
     first = next(one for one in found.trials if one.number == 0)
     assert first.regime == found.default_regime == Regime() and first.epochs_done == 5
     assert [one.rank for one in found.trials] == sorted(one.rank for one in found.trials)
-    assert found.best.accuracy == found.watched.value > first.accuracy  # the same training once more
-    assert (found.n_fit, found.watched.n, found.judged.n, found.default.n) == (72, 24, 24, 24)
-    assert found.lead.value == pytest.approx(found.judged.value - found.default.value)
+    assert found.best.accuracy == found.selection.value > first.accuracy  # the same training once more
+    assert (found.n_fit, found.selection.n, found.evaluation.n, found.default.n) == (72, 24, 24, 24)
+    assert found.lead.value == pytest.approx(found.evaluation.value - found.default.value)
     setup = module.make_setup(few, "mlp", "scratch", 0, module.SILENT)
-    for regime, score in ((found.best.regime, found.judged), (Regime(), found.default)):
+    for regime, score in ((found.best.regime, found.evaluation), (Regime(), found.default)):
         network = setup.trained(regime, lambda network: lambda *rest: None)
         assert score.value == pytest.approx(module.measure(network, *setup.evaluation)[1])
 
@@ -148,7 +148,7 @@ def test_ctrl_c_keeps_what_is_done(tuned: Tune) -> None:
     assert not later.interrupted and later.n_resumed == 2
     whole = tuned(4, "whole")
     assert [one.regime for one in later.trials] == [one.regime for one in whole.trials]
-    assert later.judged == whole.judged
+    assert later.evaluation == whole.evaluation
 
 
 def test_ctrl_c_before_anything_is_done_leaves_and_can_be_begun_again(tuned: Tune) -> None:
@@ -174,7 +174,7 @@ def test_a_killed_run_leaves_no_trial_that_is_waited_for(tuned: Tune, tmp_path: 
     assert states(ask=True)[-1] == "RUNNING"
     found = tuned(3)
     assert "RUNNING" not in states(ask=False) and len(found.trials) == 3
-    assert found.judged == tuned(3, "whole").judged
+    assert found.evaluation == tuned(3, "whole").evaluation
 
 
 def test_only_training_images_are_looked_at(tuned: Tune, digits: Dataset) -> None:
@@ -186,7 +186,7 @@ def test_only_training_images_are_looked_at(tuned: Tune, digits: Dataset) -> Non
     first = tuned(2, "one", dataset=replace(some, splits=splits))
     other = Dataset("d", ArrayImages(pixels), labels, some.classes, splits=splits)
     assert timeless(first) == timeless(tuned(2, "two", dataset=other))
-    assert first.n_fit + first.watched.n + first.judged.n == 90
+    assert first.n_fit + first.selection.n + first.evaluation.n == 90
 
 
 @pytest.mark.slow

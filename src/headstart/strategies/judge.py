@@ -79,7 +79,7 @@ def halves(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     if fewest_per_class(held.labels, held.together) < 2:
         raise DataError(
             f"validation part of dataset {held.name!r} has a class with one image, expected two: one to stop "
-            "early by and one to judge by; add images, or set patience to 0"
+            "early and one to evaluate on; add images, or set patience to 0"
         )
     stopping, evaluated = holdout(held.labels, 0.5, seed, held.together)
     return held.subset(stopping), held.subset(evaluated)

@@ -20,7 +20,7 @@ class LearnedModel:
     """A model, its training curve, and the training time in seconds.
 
     ``choice`` is how layer and head were selected, if they were; ``held_probs`` are probabilities of the
-    held-out images, (n_held, n_classes); ``judged`` those of validation images that decided nothing.
+    held-out images, (n_held, n_classes); ``predictions`` those of validation images that decided nothing.
     ``remarks`` are warnings about the training.
     """
 

@@ -99,7 +99,7 @@ def unfreeze_and_train(
     n_open = min(below, int(depth)) if depth.isdecimal() else n_open
     network.open_last(n_open)
     alpha = alpha_for(len(images), source, finetune)
-    before, begun = network.checksum(), network.weights() if alpha < 1 else None
+    before, initial = network.checksum(), network.weights() if alpha < 1 else None
     augmentation = augmentation_for(source.input, classes, finetune)
     if not n_open:  # nothing to unfreeze gradually
         settings = replace(settings, gradual=0.0)
@@ -115,8 +115,8 @@ def unfreeze_and_train(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    if begun is not None:
-        _interpolate(network, begun, alpha)
+    if initial is not None:
+        _interpolate(network, initial, alpha)
     if network.checksum() != before:
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
     best = best_epoch(history, settings) or len(history)
@@ -127,10 +127,10 @@ def unfreeze_and_train(
     return FineTuned(made, place, trained, depth, below, n_open, alpha, history, best, logits)
 
 
-def _interpolate(network: Any, begun: Weights, alpha: float) -> None:
+def _interpolate(network: Any, initial: Weights, alpha: float) -> None:
     """Interpolate the weights to a share ``alpha`` of the way from before training to after it."""
     ended = network.weights()
-    mixed = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in begun.items()}
+    mixed = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in initial.items()}
     network.load_weights(mixed)
 
 

@@ -1,4 +1,4 @@
-"""A transfer: a head on a frozen source, selected, fitted and judged on other images.
+"""A transfer: a head on a frozen source, selected, fitted and evaluated on other images.
 
 Its face: the run and what it returns.
 """

@@ -77,7 +77,7 @@ def by_validation(
     protocol = Protocol((), 1, seed, shown=(FINETUNE,))
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
     protocol_text = (
-        f"The model learned from {len(parts.fit):,} images and is judged on {len(parts.held):,} others, "
+        f"The model learned from {len(parts.fit):,} images and is evaluated on {len(parts.held):,} others, "
         "which nothing was learned from or selected on. Intervals are Wilson's and count copies and "
         "groups as one; differences are paired."
     )
@@ -109,7 +109,7 @@ def by_cross_validation(
     again = " Layer, pooling and head were selected again in every fold." if selected else ""
     protocol_text = (
         f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one "
-        f"fold; each image was answered by a model that learned from the other folds only.{again} The saved "
+        f"fold; each image was predicted by a model trained on the other folds only.{again} The saved "
         "model learned from all images. Intervals allow for the images that folds share."
     )
     return TransferEvaluation(table, pool, table.answers, PROBE, "cross-validated", protocol_text)

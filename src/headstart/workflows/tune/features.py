@@ -78,7 +78,7 @@ def tune_features(
     left_out: list[str] = []
     for policy, source in sources.items():
         if features and not clock.fits(clock.dearest("extraction"), _POLICY_SHARE):
-            left_out.append(f"preparation {policy} (for want of time)")
+            left_out.append(f"preparation {policy} (out of time)")
             continue
         places = places_to_try(source)
         with clock.timed("extraction"):
@@ -155,7 +155,7 @@ def _tuned(
         where, head, _ = plain[len(ways)]
         left_out += (
             f"{len(plain) - len(ways)} of {len(plain)} combinations of place and head, from {head} on "
-            f"{where.layer}, {where.pooling}, {where.policy} on (for want of time)",
+            f"{where.layer}, {where.pooling}, {where.policy} on (out of time)",
         )
     for part in parts[1:]:
         needed = clock.dearest("outer", 1) + len(found) * fit_seconds(clock)
@@ -165,12 +165,12 @@ def _tuned(
             found.append(search.tried(part, ways))
     augmented = len(found) == len(parts) and try_copies(search, copy_source, parts, found, clock)
     if not augmented:
-        left_out += tuple(f"views {name} (for want of time)" for name in copy_source.augments)
+        left_out += tuple(f"augmentation {name} (out of time)" for name in copy_source.augments)
     hits, picks = _evaluated(search, outer, [ranked(one) for one in found[1:]], clock)
     n_outer = len(parts) - 1
     if len(picks) < n_outer:
         outer = _first_folds(outer, len(picks))
-        left_out += (f"{n_outer - len(picks)} of {n_outer} outer folds of the estimate (for want of time)",)
+        left_out += (f"{n_outer - len(picks)} of {n_outer} outer folds of the estimate (out of time)",)
     outer_result = _OuterResult(outer, hits, picks[: sum(map(len, outer))])
     return _result(search, clock, found[0], outer_result, left_out)
 

@@ -50,7 +50,7 @@ def against_text(comparisons: Sequence[Comparison]) -> str:
     rival = min(comparisons, key=lambda one: one.difference.value)
     span = _points(rival.difference)
     if rival.verdict == "cannot tell apart":
-        return f"Whether that is better than {rival.control} cannot be told: {span}."
+        return f"It is unclear whether that is better than {rival.control}: {span}."
     return f"Tuning {rival.verdict}: {span} against {rival.control}."
 
 
@@ -61,7 +61,9 @@ def _points(lead: Difference) -> str:
 def optimism_text(points: float) -> str:
     """By how much the best score of the search exceeds the nested estimate."""
     points_text = f"{100 * abs(points):.2f} points"
-    return f"flatters by {points_text}" if points > 0 else f"does not flatter here ({points_text} below)"
+    return (
+        f"is optimistic by {points_text}" if points > 0 else f"is not optimistic here ({points_text} below)"
+    )
 
 
 def lead_text(found: FeatureTuning) -> list[str]:
@@ -107,7 +109,7 @@ def factors_table(factors: Sequence[Factor]) -> PlainTable:
     return PlainTable(
         "What mattered",
         "The share of the variance between trials that a setting explains by itself, the value that scored "
-        "highest, and that score. These scores chose, so they flatter.",
+        "highest, and that score. The settings were selected by these scores, so they are optimistic.",
         ("setting", "share, %", "best value", "accuracy, %"),
         tuple(lines),
     )
@@ -136,7 +138,7 @@ def network_table(found: TrainingTuning) -> PlainTable:
     """The best trials of a search over training."""
     return PlainTable(
         "The best trials",
-        f"Accuracy on the {found.watched.n:,} images that chose. Trials stopped early come last, with their "
+        f"Accuracy on the {found.selection.n:,} selection images. Trials stopped early come last, with their "
         f"last accuracy. {max(len(found.trials) - _SHOWN, 0):,} more follow.",
         ("settings", "accuracy, %", "loss, nats", "epochs done", "seconds"),
         tuple(_network_line(one) for one in found.trials[:_SHOWN]),

@@ -231,8 +231,8 @@ def _of_features(
     )
     comparisons = comparisons_of([(one.name, one.lead) for one in found.rivals])
     verdict = (
-        f"{capitalised(best.title)}: the search that chose it gets {share_text(found.nested)} of images right that "
-        f"it did not see. {against_text(comparisons)}"
+        f"{capitalised(best.title)}: the search that selected it gets {share_text(found.nested)} right on images "
+        f"that it did not use. {against_text(comparisons)}"
     )
     same = sum(one.where == best.where and one.augment == best.augment for one in found.picks)
     lines = [
@@ -278,23 +278,23 @@ def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequenc
     kept = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in untyped.items())
     lines = [
         f"Use it: {command}",
-        *([f"The command has no option yet for what else was chosen: {kept}."] if untyped else []),
-        f"On the {found.watched.n:,} images that it was chosen by, the same model gets "
-        f"{share_text(found.watched)}: the best of {len(found.trials):,}, which "
-        f"{optimism_text(found.watched.value - found.judged.value)}.",
+        *([f"The command has no option yet for the other selected settings: {kept}."] if untyped else []),
+        f"On the {found.selection.n:,} images that it was selected on, the same model gets "
+        f"{share_text(found.selection)}: the best of {len(found.trials):,}, which "
+        f"{optimism_text(found.selection.value - found.evaluation.value)}.",
         f"{found.n_pruned} of {len(found.trials)} trials were stopped early.",
         *([f"{found.n_resumed} trials are of an earlier run."] if found.n_resumed else []),
-        *(["The search was interrupted; the same command goes on."] if found.interrupted else []),
+        *(["The search was interrupted; the same command resumes it."] if found.interrupted else []),
     ]
     result = Report(
         title=f"Tuning the training of {request.name} on {request.dataset.name}",
         summary=f"{len(found.trials)} trainings of {request.name} ({found.engine}) on {found.n_fit:,} images, "
-        f"chosen by {found.watched.n:,} others and judged by {found.judged.n:,} that no trial saw.",
-        verdict=f"{capitalised(regime_text(found.best.regime))}: {share_text(found.judged)} of images right that "
-        f"no trial saw. {against_text(comparisons)}",
+        f"selected on {found.selection.n:,} others and evaluated on {found.evaluation.n:,} that no trial used.",
+        verdict=f"{capitalised(regime_text(found.best.regime))}: {share_text(found.evaluation)} right on images "
+        f"that no trial used. {against_text(comparisons)}",
         remarks=(*lines, *remarks),
         rows=(
-            Row("tuned", None, found.judged, 1, 0.0, found.best.seconds),
+            Row("tuned", None, found.evaluation, 1, 0.0, found.best.seconds),
             Row("default settings", None, found.default, 1, 0.0, 0.0),
         ),
         comparisons=comparisons,
@@ -311,8 +311,8 @@ def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequenc
         examples=examples_of(request.train),
         tables=(*([factors_table(found.factors)] if found.factors else []), network_table(found)),
         judged_on="held-out training",
-        protocol="The training images were split into three, stratified: to train on, to choose by, to "
-        "evaluate on. No trial saw the last, nor the validation and test images. The interval is Wilson's; "
+        protocol="The training images were split into three, stratified: to train on, to select on, to "
+        "evaluate on. No trial used the last, nor the validation and test images. The interval is Wilson's; "
         "tuned and default settings are compared on the same images by McNemar's exact test.",
         factors=found.factors,
     )

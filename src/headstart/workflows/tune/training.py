@@ -65,7 +65,7 @@ class NetworkTrial:
 class TrainingTuning:
     """The result of a search over training.
 
-    ``watched`` is the winner's accuracy on the images that selected it, which is optimistic; ``judged`` is
+    ``selection`` is the winner's accuracy on the images that selected it, which is optimistic; ``evaluation`` is
     the same model's on images that no trial used, ``default`` that of the network trained by
     ``default_regime``, and ``lead`` the paired difference of the two.
     """
@@ -74,8 +74,8 @@ class TrainingTuning:
     engine: str
     trials: tuple[NetworkTrial, ...]
     default_regime: Regime
-    watched: Score
-    judged: Score
+    selection: Score
+    evaluation: Score
     default: Score
     lead: Difference
     factors: tuple[Factor, ...]
@@ -133,7 +133,7 @@ def tune_training(
         factors = _factors(study, trials, seed)
         known_hits = {regime_of(one.params): one.user_attrs[RIGHT] for one in answered_trials(study)}
     best, default = trials[0].regime, default_regime(setup.spec)
-    watched, judged = unpacked_hits(known_hits[best], setup) if best in known_hits else setup.hits(best)
+    selection, evaluation = unpacked_hits(known_hits[best], setup) if best in known_hits else setup.hits(best)
     untuned = (
         unpacked_hits(known_hits[default], setup)[1] if default in known_hits else setup.hits(default)[1]
     )
@@ -142,10 +142,10 @@ def tune_training(
         engine,
         trials,
         default,
-        accuracy_score(watched, setup.together[0]),
-        accuracy_score(judged, setup.together[1]),
+        accuracy_score(selection, setup.together[0]),
+        accuracy_score(evaluation, setup.together[1]),
         accuracy_score(untuned, setup.together[1]),
-        paired(judged, untuned, setup.together[1]),
+        paired(evaluation, untuned, setup.together[1]),
         factors,
         len(setup.fit[1]),
         n_resumed,
