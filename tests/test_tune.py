@@ -294,7 +294,7 @@ class Ticking:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, n_images: int) -> None:
         self.now = 0.0
         monkeypatch.setattr(search_clock, "perf_counter", lambda: self.now)
-        for name in ("tried_once", "answered"):
+        for name in ("tried_once", "evaluated"):
             monkeypatch.setattr(
                 tune.FeatureSearch, name, self.costing(getattr(tune.FeatureSearch, name), name, n_images)
             )
