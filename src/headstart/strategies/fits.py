@@ -42,11 +42,7 @@ DECIDING = 250
 
 
 _COPIES_BYTES = 256 * 2**20  # of augmented copies held in memory at once
-
-
 _LEFT_OUT = 3  # left-out images up to which a split counts as leave-one-out
-
-
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
 """From indices into the pool, indices into the test images and a seed to probabilities of the latter."""

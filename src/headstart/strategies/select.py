@@ -24,7 +24,7 @@ from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes
 from headstart.system.threads import threads_for
 
-__all__ = ["MOST_IMAGES", "Choice", "PlaceTrial", "alike", "choose", "deciding_images"]
+__all__ = ["MOST_IMAGES", "Choice", "PlaceTrial", "choose", "deciding_images", "same_features"]
 
 MOST_IMAGES = 1_500  # the time of decompositions is cubic in this
 _FEW = 16  # images by which places with the same features are found
@@ -114,18 +114,18 @@ def choose(
     used = deciding_images(codes, seed)
     codes, together = codes[used], None if clusters is None else clusters[used]
     weights = class_weights(codes) if balance else np.ones(len(codes), np.float32)
-    judge = _Judge(codes, weights, seed, together)
+    evaluator = _Evaluator(codes, weights, seed, together)
     places = _distinct(features)
-    judge.at({place: features[place][used] for place in places}, heads[0])
+    evaluator.at({place: features[place][used] for place in places}, heads[0])
     for head in heads[1:]:
-        judge.at({place: features[place][used] for place in judge.shortlist(heads[0])}, head)
-    trials, right = judge.trials, judge.right
+        evaluator.at({place: features[place][used] for place in evaluator.shortlist(heads[0])}, head)
+    trials, right = evaluator.trials, evaluator.right
     order = sorted(range(len(trials)), key=lambda i: _rank(trials[i]))
     best = trials[order[0]]
     elsewhere = [i for i in order if (trials[i].layer, trials[i].pooling) != (best.layer, best.pooling)]
     return Choice(
         tuple(trials[i] for i in order),
-        judge.n_tried,
+        evaluator.n_tried,
         len(codes),
         trials[elsewhere[0]] if elsewhere else None,
         paired_difference(right[order[0]][None], right[elsewhere[0]][None]) if elsewhere else None,
@@ -142,13 +142,13 @@ def _distinct(features: Mapping[tuple[str, str], Array]) -> list[tuple[str, str]
     """Places whose features differ: an embedding may be the average of a stage."""
     kept: list[tuple[str, str]] = []
     for place, rows in features.items():
-        if not any(alike(rows[:_FEW], features[other][:_FEW]) for other in kept):
+        if not any(same_features(rows[:_FEW], features[other][:_FEW]) for other in kept):
             kept.append(place)
     return kept
 
 
 @dataclass
-class _Judge:
+class _Evaluator:
     """Evaluates heads at places on the same images, and keeps all trials."""
 
     codes: Codes
@@ -208,7 +208,7 @@ def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray
     return np.sort(np.concatenate([held, *more]))
 
 
-def alike(rows: Array, others: Array) -> bool:
+def same_features(rows: Array, others: Array) -> bool:
     """Whether two places have the same features of the same images, up to the rounding of bf16."""
     return rows.shape == others.shape and bool(
         np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0))

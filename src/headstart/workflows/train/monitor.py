@@ -21,8 +21,6 @@ from headstart.workflows.train.rate import RateChoice, choose_rate
 from headstart.workflows.train.request import TrainingFiles, log_of
 
 __all__ = ["MonitoredTraining", "RunCheckpoints"]
-
-
 _CONTEXT = "around"  # key of a checkpoint's values for what the training loop does not know
 
 

@@ -68,9 +68,8 @@ def trained_network(
         home.mkdir(parents=True, exist_ok=True)
         learned.model.save(home / "model")
         curve_values = None if learned.curve is None else asdict(learned.curve)
-        write_atomic(
-            home / "curve.json", json.dumps(curve_values)
-        )  # last: its presence means that the rest is complete
+        # last: its presence means that the rest is complete
+        write_atomic(home / "curve.json", json.dumps(curve_values))
     return learned
 
 

@@ -14,17 +14,9 @@ from headstart.workflows.tune.records import FeatureTrial, Where
 from headstart.workflows.tune.search import FeatureSearch, Found, Indices, ranked
 
 __all__ = ["OUTER_COST", "CopySource", "copy_features", "fit_seconds", "in_another_place", "try_copies"]
-
-
 _AUGMENTED_PLACES = 2  # places that are also tried with augmented copies, which cost an extraction each
-
-
 _MOST_KERNEL_ROWS = 2_400  # images and copies for which an exact kernel is solved in every fold
-
-
 OUTER_COST = 0.85  # of a search of all images: the most that a search without a fifth of them costs
-
-
 _FITS = 3  # of each outer fold, at most
 
 

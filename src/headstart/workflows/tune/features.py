@@ -21,7 +21,7 @@ from headstart.evaluation.resampled import resampled_difference
 from headstart.heads.registry import SEARCHED
 from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, Extraction, extract_all
-from headstart.strategies.select import alike, deciding_images
+from headstart.strategies.select import deciding_images, same_features
 from headstart.workflows.tune.clock import Clock
 from headstart.workflows.tune.copies import (
     OUTER_COST,
@@ -289,6 +289,8 @@ def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Wh
     kept: dict[Where, Array] = {}
     for where, rows in new.items():
         others = (*known.values(), *kept.values())
-        if not any(alike(rows[:_COMPARED], one[:_COMPARED]) and alike(rows, one) for one in others):
+        if not any(
+            same_features(rows[:_COMPARED], one[:_COMPARED]) and same_features(rows, one) for one in others
+        ):
             kept[where] = rows
     return kept

@@ -31,8 +31,6 @@ __all__ = [
 
 
 _SHOWN = 12  # trials in a report
-
-
 _ALPHA = 0.05
 
 

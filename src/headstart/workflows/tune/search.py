@@ -21,23 +21,13 @@ from headstart.system.threads import threads_for
 from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, Way, Where
 
 __all__ = ["TO_TUNE", "FeatureSearch", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
-
-
 TO_TUNE = "for training, selection and evaluation"
 """What each class needs three images for."""
 
 _OUTER = 5
-
-
 _FEW, _REPEATS = 50, 3  # up to so many images: ten outer folds, or the size of the smallest class, repeated
-
-
 Indices = NDArray[np.intp]
-
-
 Hits = NDArray[np.bool_]
-
-
 Outer = list[list[tuple[Indices, Indices]]]
 """By repeat and fold: images to search and train on, and images to evaluate on."""
 

@@ -35,11 +35,7 @@ __all__ = [
 
 
 _EVALUATION_SHARE, _SELECTION_SHARE = 0.2, 0.25  # of all images, and of the rest: each a fifth of all
-
-
 _MOST_HELD = 3_000
-
-
 Part = tuple[Images, Codes]
 
 

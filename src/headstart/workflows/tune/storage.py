@@ -12,14 +12,9 @@ from headstart.errors import SettingError
 from headstart.system.optional import require
 
 __all__ = ["RIGHT", "STARTUP", "answered_trials", "finished_trials", "open_storage", "quiet_optuna"]
-
-
 _STUDY = "headstart"
-
-
+STARTUP = 5  # trials before the median rule stops any
 RIGHT = "right"  # a trial's attribute: which images are predicted correctly
-
-
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -102,6 +97,3 @@ def quiet_optuna() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-STARTUP = 5  # trials before the median rule stops any

@@ -170,9 +170,8 @@ def _search(study: Any, setup: TrialSetup, deadline: float | None, n_trials: int
         if not finished and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             study.enqueue_trial(params_of(default_regime(setup.spec)))
         draw = np.random.default_rng([setup.seed, 7, len(finished)]).integers(2**31)
-        study.sampler = TPESampler(
-            seed=int(draw)
-        )  # a new one each time, so that an interrupted search resumes identically
+        # a new sampler for each trial, so that an interrupted search resumes identically
+        study.sampler = TPESampler(seed=int(draw))
         trial = study.ask()
         note = f"best {max(complete):.2%}" if complete else ""
         try:
