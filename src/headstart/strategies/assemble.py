@@ -1,7 +1,4 @@
-"""Assembles a model: graph, calibrated probabilities, novelty score, manifest and samples.
-
-Shared by the strategies probe, finetune and scratch, so that their models differ in nothing else.
-"""
+"""Assembles a model: graph, calibrated probabilities, novelty score, manifest and samples."""
 
 from __future__ import annotations
 

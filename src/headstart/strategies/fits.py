@@ -243,10 +243,7 @@ def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None
 def redrawn_probe(
     readers: Callable[[int], Reader], wanted: Probe = CHOSEN, chooser: Chooser | None = None
 ) -> Strategy:
-    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``.
-
-    ``readers`` maps a seed to a reader whose source has weights drawn with it.
-    """
+    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``."""
     kept: dict[int, Strategy] = {}
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:

@@ -1,7 +1,4 @@
-"""Evaluates a training: on validation images that decided nothing, else by cross-validation.
-
-Apart from the workflow train, because `learn_network` splits images in the same way for every caller.
-"""
+"""Evaluates a training: on validation images that decided nothing, else by cross-validation."""
 
 from __future__ import annotations
 
@@ -72,10 +69,7 @@ class HeldOutPredictions:
 
 
 def halves(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Halves of the validation images, for early stopping and calibration, and for evaluation.
-
-    Clusters are not split. DataError if a class has images of one cluster only.
-    """
+    """Validation images for early stopping and for evaluation; DataError if a class has one cluster only."""
     if fewest_per_class(held.labels, held.together) < 2:
         raise DataError(
             f"validation part of dataset {held.name!r} has a class with one image, expected two: one to stop "
@@ -112,10 +106,7 @@ def cross_validated_training(
     progress: Progress,
     device: str = "auto",
 ) -> HeldOutPredictions | None:
-    """Train the network again without each of five folds of whole clusters, and predict the fold.
-
-    None if a class has images of one cluster only.
-    """
+    """Predictions by networks trained without each of five folds of clusters; None if a class has one only."""
     fewest = fewest_per_class(pool.labels, pool.together)
     if fewest < 2:
         return None

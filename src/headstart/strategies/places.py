@@ -1,7 +1,4 @@
-"""Decides where features are read and which head is fitted: as given, or by cross-validation.
-
-Apart from the strategy probe, because studies and fine-tuning select in the same way.
-"""
+"""Decides where features are read and which head is fitted: as given, or by cross-validation."""
 
 from __future__ import annotations
 
@@ -40,10 +37,7 @@ CHOSEN = Probe()
 def choose_place(
     source: Source, dataset: Dataset, probe: Probe, seed: int, options: Extraction
 ) -> tuple[Place, str, Choice | None]:
-    """Place and head, with the selection that gave them; at most 1,500 training images decide.
-
-    The selection is None if there was nothing to select, or a class has images of one cluster only.
-    """
+    """Place and head, and how they were selected; None if nothing was, or a class has one cluster only."""
     places, heads, given = places_of(source, probe)
     if not heads or fewest_per_class(dataset.labels, dataset.together) < 2:
         return *given, None

@@ -1,7 +1,4 @@
-"""Selects layer, pooling and head by cross-validation on computed features.
-
-Apart from the strategies, because controls, studies and tuning select in the same way.
-"""
+"""Selects layer, pooling and head by cross-validation on computed features."""
 
 from __future__ import annotations
 
@@ -195,10 +192,7 @@ def _judged(
 
 
 def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray[np.intp]:
-    """Sorted indices of the images that a selection uses: all, or of many a stratified sample.
-
-    It has ``most`` images, or a few more, so that each class has at least 3.
-    """
+    """Indices of the images that a selection uses: all, or a stratified sample of ``most``, 3 of each class."""
     n_classes = int(codes.max()) + 1
     if len(codes) <= most + _LEAST * n_classes:
         return np.arange(len(codes))

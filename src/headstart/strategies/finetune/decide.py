@@ -143,10 +143,7 @@ class Finetuner:
     _start: tuple[tuple[bytes, int], Any] | None = field(default=None, repr=False)
 
     def strategy(self, *, checked: bool = True) -> Strategy:
-        """The strategy: the fine-tuned network where it was accepted, else the probe.
-
-        Without ``checked``, the fine-tuned network is used even where it was worse than the probe.
-        """
+        """The fine-tuned network if accepted, else the probe; without ``checked`` always the network."""
 
         def strategy(train: Indices, test: Indices, seed: int) -> Array:
             accepted = self.decide(train, seed).accepted

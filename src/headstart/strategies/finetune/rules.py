@@ -1,7 +1,4 @@
-"""Rules for the settings, augmentation and dropout of fine-tuning, by the data alone.
-
-`FinetuneOptions` replace what they decide.
-"""
+"""Rules for the settings of fine-tuning, by the data alone; `FinetuneOptions` replace what they decide."""
 
 from __future__ import annotations
 

@@ -44,10 +44,7 @@ class RateChoice:
 
 
 def choose_rate(test: Callable[[], RateCurve], noted: Mapping[str, Any] | None = None) -> RateChoice:
-    """Run a rate test, or restore the result ``noted`` by an interrupted run.
-
-    SettingError if the loss diverges at once or is not finite.
-    """
+    """Run a rate test, or restore ``noted``; SettingError if the loss diverges at once or is not finite."""
     if noted is not None:
         return _restored(noted)
     try:

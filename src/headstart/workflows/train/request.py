@@ -1,7 +1,4 @@
-"""The request of a training, and where its files are written.
-
-Apart from the run, so that the command line can check them before anything is computed.
-"""
+"""The request of a training, and where its files are written."""
 
 from __future__ import annotations
 
@@ -42,20 +39,12 @@ class TrainingFiles:
 
 
 def checkpoints_of(output: Path) -> Path:
-    """The folder of a training's checkpoints while it runs.
-
-    >>> checkpoints_of(Path("runs/best")).as_posix()
-    'runs/best.checkpoints'
-    """
+    """The folder of a training's checkpoints while it runs, ``runs/best.checkpoints`` for ``runs/best``."""
     return _next_to(output, ".checkpoints")
 
 
 def log_of(output: Path) -> Path:
-    """The folder of a training's log.
-
-    >>> log_of(Path("runs/best")).as_posix()
-    'runs/best.log'
-    """
+    """The folder of a training's log, ``runs/best.log`` for the model ``runs/best``."""
     return _next_to(output, ".log")
 
 

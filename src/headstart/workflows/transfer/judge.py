@@ -64,10 +64,7 @@ def by_validation(
     seed: int,
     options: Extraction,
 ) -> TransferEvaluation:
-    """Evaluate the model itself on validation images, which nothing was trained or selected on.
-
-    ``kept`` is the probe ``learned`` or a fine-tuned network.
-    """
+    """Evaluate the model ``kept``, the probe or a fine-tuned network, on validation images."""
     assert parts.held is not None and learned.held_probs is not None and kept.held_probs is not None
     first, final = learned.held_probs, kept.held_probs
     strategies: dict[str, Strategy] = {PROBE: lambda train, test, seed: first}
@@ -88,10 +85,7 @@ def by_validation(
 def by_cross_validation(
     source: Source, pool: Dataset, probe: Probe, *, seed: int, options: Extraction
 ) -> TransferEvaluation | None:
-    """Repeat the whole procedure, selection included, without each of ten or twenty folds of clusters.
-
-    None if a class has images of one cluster only.
-    """
+    """Repeat the procedure without each of 10 or 20 folds of clusters; None if a class has one cluster only."""
     fewest = fewest_per_class(pool.labels, pool.together)
     if fewest < 2:
         return None

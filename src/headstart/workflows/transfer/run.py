@@ -1,7 +1,4 @@
-"""Runs a transfer: check the data, select, fit, evaluate on other images, report.
-
-The command line, Python and recipes share it.
-"""
+"""Runs a transfer: check the data, select, fit, evaluate on other images, report."""
 
 from __future__ import annotations
 

@@ -41,10 +41,7 @@ def try_copies(
     found: Sequence[Found],
     clock: Clock,
 ) -> bool:
-    """Add trials with augmented copies at each fold's best places; False, with none added, if time is short.
-
-    Each copy is extracted once for all folds.
-    """
+    """Add trials with augmented copies at each fold's best places; False, with none added, if time is short."""
     if copy_source.rows_of is None or not copy_source.augments:
         return True
     most, n_outer = len(search.labels) * (1 + max(copy_source.augments.values())), len(parts) - 1

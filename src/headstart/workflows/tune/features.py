@@ -111,14 +111,6 @@ def tune_arrays(
     times; the whole search runs again without each (Cawley and Talbot, JMLR 11, 2010; Varma and Simon,
     doi:10.1186/1471-2105-7-91). Outer folds share training images, so intervals are wider (Bates et al.,
     arXiv:2104.00673). Takes about 1 + 0.6 * n_outer * repeats searches.
-
-    >>> rng = np.random.default_rng(0)
-    >>> good = rng.normal(size=(60, 4)).astype(np.float32) + np.repeat([[0.0], [3.0]], 30, axis=0)
-    >>> noise = rng.normal(size=(60, 4)).astype(np.float32)
-    >>> tables = {Where("squish", "first", "avg"): noise, Where("squish", "last", "avg"): good}
-    >>> found = tune_arrays(tables, np.repeat(["ant", "bee"], 30))
-    >>> found.best.where.layer, found.nested.value > 0.9
-    ('last', True)
     """
     search = FeatureSearch(dict(features), labels, groups, tuple(heads), seed)
     return _tuned(search, Clock(), CopySource(), ())

@@ -45,14 +45,7 @@ def default_regime(spec: NetworkSpec) -> Regime:
 
 
 def widened(spec: NetworkSpec, width: float) -> NetworkSpec:
-    """The same network with ``width`` times the channels and units, at least 1, in every layer but the last.
-
-    >>> from headstart.networks.specs import architecture
-    >>> from headstart.records import InputSpec
-    >>> wide = widened(architecture("mlp", InputSpec(8, 8, 1), 10), 0.5)
-    >>> [layer.options["units"] for layer in wide.layers if layer.kind == "dense"]
-    [64, 32, 10]
-    """
+    """The same network with ``width`` times the channels and units, at least 1, in every layer but the last."""
     if not width > 0:
         raise SettingError(f"width is {width!r}, expected a number above 0; 1 leaves the network as it is")
     layers = []
@@ -67,13 +60,7 @@ def widened(spec: NetworkSpec, width: float) -> NetworkSpec:
 
 
 def with_dropout(spec: NetworkSpec, rate: float) -> NetworkSpec:
-    """The same network with dropout in [0, 1): where it has some, else before its last dense layer.
-
-    >>> from headstart.networks.specs import architecture
-    >>> from headstart.records import InputSpec
-    >>> with_dropout(architecture("mlp", InputSpec(8, 8, 1), 10), 0.25).layer_names[-3:]
-    ('hidden2', 'dropout', 'output')
-    """
+    """The same network with dropout in [0, 1): where it has some, else before its last dense layer."""
     if not 0 <= rate < 1:
         raise SettingError(f"dropout is {rate!r}, expected a share in [0, 1); 0 drops nothing")
     has = any(layer.kind == "dropout" for layer in spec.layers)

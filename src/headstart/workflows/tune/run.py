@@ -167,10 +167,7 @@ def _exceeded(budget_s: float | None, begun: float, why: str) -> tuple[str, ...]
 
 
 def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Preparations to try: ink for characters only; squish, crop and letterbox for image files only.
-
-    Arrays have one size, which squish, crop and letterbox do not change.
-    """
+    """Preparations to try: ink for characters only; squish, crop and letterbox only where image sizes vary."""
     if named is not None:
         for name in named:
             if name not in POLICIES:
