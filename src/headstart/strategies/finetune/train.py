@@ -84,9 +84,8 @@ def unfreeze_and_train(
     require("torch", extra="train", for_=FOR)
     from headstart.networks.engines.torch_finetune import FinetuneNetwork
 
-    body = _body(source, place[0])
     network = FinetuneNetwork(
-        body,
+        _body(source, place[0]),
         place[1],
         start,
         source.input,
@@ -94,14 +93,13 @@ def unfreeze_and_train(
         seed=settings.seed,
         device=finetune.device,
     )
-    below = len(network.parts) - 1
-    n_open = {"head": 0, "last": 1, "all": below}.get(depth, below)
-    n_open = min(below, int(depth)) if depth.isdecimal() else n_open
-    network.open_last(n_open)
+    n_parts = len(network.parts) - 1
+    n_unfrozen = _n_unfrozen(depth, n_parts)
+    network.open_last(n_unfrozen)
     alpha = alpha_for(len(images), source, finetune)
     before, initial = network.checksum(), network.weights() if alpha < 1 else None
     augmentation = augmentation_for(source.input, classes, finetune)
-    if not n_open:  # nothing to unfreeze gradually
+    if not n_unfrozen:  # nothing to unfreeze gradually
         settings = replace(settings, gradual=0.0)
     history = fit(
         network,
@@ -124,7 +122,14 @@ def unfreeze_and_train(
     made, head = network.finished()
     weight, bias = head.folded()
     trained = TrainedHead(weight, bias, classes)
-    return FineTuned(made, place, trained, depth, below, n_open, alpha, history, best, logits)
+    return FineTuned(made, place, trained, depth, n_parts, n_unfrozen, alpha, history, best, logits)
+
+
+def _n_unfrozen(depth: str, n_parts: int) -> int:
+    """How many parts, from the top, a depth unfreezes."""
+    if depth.isdecimal():
+        return min(n_parts, int(depth))
+    return {"head": 0, "last": 1}.get(depth, n_parts)
 
 
 def _interpolate(network: Any, initial: Weights, alpha: float) -> None:
