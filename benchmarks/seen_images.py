@@ -101,14 +101,14 @@ def judged(
     name: str, known: Sequence[Image.Image], new: Sequence[Image.Image], changes: Sequence[str]
 ) -> dict[str, Any]:
     """False alarms among new images, and how many of some known ones are recognised after each change."""
-    from headstart.data.checks.appearance import Matcher, look_at
+    from headstart.data.checks.appearance import Matcher, describe
 
     thumbs, tiny = glanced(known)
-    looks = look_at(thumbs, tiny)
+    looks = describe(thumbs, tiny)
     matcher, vectors = Matcher(looks), unit(looks.values)
     asked, small = glanced(new)
     alarms = int((matcher.copies(asked, small) >= 0).sum())
-    others = unit(look_at(asked, small).values)
+    others = unit(describe(asked, small).values)
     nearest = max(float((others[i : i + 500] @ vectors.T).max()) for i in range(0, len(others), 500))
     told = {"name": name, "known": len(known), "new": len(new), "false_alarms": alarms}
     print(
@@ -119,7 +119,7 @@ def judged(
     for change in changes:
         copied, small = glanced([CHANGES[change](known[place]) for place in some])
         found = matcher.copies(copied, small)
-        least = float((unit(look_at(copied, small).values) * vectors[some]).sum(axis=1).min())
+        least = float((unit(describe(copied, small).values) * vectors[some]).sum(axis=1).min())
         right, wrong = int((found == some).sum()), int(((found >= 0) & (found != some)).sum())
         told[change] = {"found": right, "wrong": wrong, "of": len(some), "least": round(least, 4)}
         print(

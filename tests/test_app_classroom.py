@@ -15,9 +15,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError, HeadstartError, SettingError, UnknownClassError
 from headstart.evaluation.intervals import cross_validated
-from headstart.heads.base import one_hot
 from headstart.heads.least_squares import LeastSquares
-from headstart.heads.training import class_weights
+from headstart.heads.training import class_weights, one_hot
 from headstart.interfaces.teach.blackboard import answer_html, answers_html, lesson_html, notice_html
 from headstart.interfaces.teach.classroom import Classroom
 from headstart.interfaces.teach.eye import Eye, fitting_augmentation

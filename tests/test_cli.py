@@ -269,7 +269,7 @@ def test_a_picture_that_cannot_be_read_stops_no_other(
         assert said.out.count("good.png") == 1 and "torn.png" not in said.out
     lines = said.err.splitlines()
     assert len(lines) == 2 and all(line.startswith(ERROR) for line in lines), lines
-    assert "'torn.png'" in lines[0] and "'absent.png' is not there" in lines[1]
+    assert "'torn.png'" in lines[0] and "'absent.png' does not exist" in lines[1]
 
 
 # --- inspect, sources, cache, recipes
@@ -469,8 +469,8 @@ def test_help_and_version(run: Run) -> None:
         (("train", "digits", "-o", "m", *SMALL, "--engine", "scrach"), ("'scrach'", "scratch")),
         (("train", "digits", "-o", "m", *SMALL, "--schedule", "onecycle"), ("'onecycle'", "one-cycle")),
         (("train", "digits", "-o", "m", *SMALL, "--learning-rate", "-1"), ("learning_rate is -1",)),
-        (("train", "absent/folder", "-o", "m"), ("'absent/folder'", "not there")),
-        (("train", "absent.csv", "-o", "m"), ("'absent.csv'", "not there")),
+        (("train", "absent/folder", "-o", "m"), ("'absent/folder'", "does not exist")),
+        (("train", "absent.csv", "-o", "m"), ("'absent.csv'", "does not exist")),
         (("transfer", "pixel", "digits", "-o", "m"), ("'pixel'", "pixels")),
         (("transfer", "random:mpl", "digits", "-o", "m"), ("'random:mpl'", "random:mlp")),
         (("transfer", "random:mlp", "digits", "-o", "m", "--tap", "hiden1"), ("'hiden1'", "hidden1")),

@@ -141,7 +141,7 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
         images.read(0)
     path.unlink()
     with pytest.raises(
-        MissingDataError, match=r"^image '.*1.png' is not there, expected a file; mend the path$"
+        MissingDataError, match=r"^image '.*1.png' does not exist, expected a file; correct the path$"
     ):
         images.read(0)
     with pytest.raises(
@@ -165,8 +165,8 @@ def test_stores_are_used_by_their_protocol(tmp_path: Path, pixels: np.ndarray) -
     assert (one.paths, files.pixels) == (None, None)
     assert (one.image_name(1), files.image_name(0)) == ("image 1", str(tmp_path / "1.pgm"))
     assert files.image(0).ravel().tolist() == list(b"ab") and (one.image(1) == one.pixels[1]).all()
-    header, draft = one.draft(1, 32)
-    assert (header.height_px, header.width_px) == draft.shape[:2]
+    header, preview = one.preview(1, 32)
+    assert (header.height_px, header.width_px) == preview.shape[:2]
     assert one.joined(files) is None and files.joined(one) is None
     assert one.joined(ArrayImages(np.zeros((1, 2, 3), np.uint8))) is None
     both, twice = one.joined(other), files.joined(files)
@@ -287,12 +287,10 @@ def test_indices_that_are_not_there(pets: Dataset, indices: list, sentence: str)
 def test_a_split_that_is_not_there(pets: Dataset) -> None:
     part = pets.subset([0, 5])
     with pytest.raises(
-        DataError, match=r"^split 'val' is not in dataset 'pets', expected one of train, test; ask for"
+        DataError, match=r"^split 'val' is not in dataset 'pets', expected one of train, test; choose"
     ):
         part.split("val")
-    with pytest.raises(
-        DataError, match=r"^dataset 'x' has no splits, expected a split to take 'test' from it; hold"
-    ):
+    with pytest.raises(DataError, match=r"^dataset 'x' has no splits, expected a split 'test'; hold"):
         from_arrays(np.zeros((1, 3, 3), np.uint8), ["a"], name="x").split("test")
 
 

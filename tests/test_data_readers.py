@@ -223,9 +223,9 @@ def test_usps_that_is_not(home: Path, text: str) -> None:
         (
             "no/such",
             MissingDataError,
-            r"^path 'no/such' is not there, expected a folder or a table; mend the path$",
+            r"^path 'no/such' does not exist, expected a folder or a table; correct the path$",
         ),
-        ("none.csv", MissingDataError, r"^path 'none.csv' is not there"),
+        ("none.csv", MissingDataError, r"^path 'none.csv' does not exist"),
         (
             __file__,
             DataError,
@@ -241,7 +241,7 @@ def test_names_that_lead_nowhere(name: str, kind: type[Exception], sentence: str
 def test_a_data_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_DATA", "/no/such/folder")
     with pytest.raises(
-        MissingDataError, match=r"^HEADSTART_DATA is '/no/such/folder', expected a folder that is there; cr"
+        MissingDataError, match=r"^HEADSTART_DATA is '/no/such/folder', expected an existing folder; cr"
     ):
         load("mnist")
 
@@ -323,7 +323,7 @@ def test_broken_files_are_listed_or_refused(tmp_path: Path) -> None:
     assert set(reasons) == {"stray.png", "2.png", "0.jpg", "3.heic"}
     assert reasons["stray.png"] == "it is not in a class folder"
     assert reasons["0.jpg"] == "it is empty"
-    assert reasons["3.heic"] == "its format .heic is not one we read; convert it to PNG or JPEG"
+    assert reasons["3.heic"] == "its format .heic cannot be read; convert it to PNG or JPEG"
     assert "truncated" in reasons["2.png"]
     with pytest.raises(
         BrokenDataError,
@@ -493,7 +493,7 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (
             "path,label\n1.png,a\nx.png,a\ny.png,a\n",
             MissingDataError,
-            r"x.png' is not there, 2 of 3 missing, expected every",
+            r"x.png' does not exist, 2 of 3 missing, expected every",
         ),
         (
             "path,label\n1.png,a\nbad.png,b\n",
@@ -558,7 +558,7 @@ def test_a_file_that_came_altered(home: Path, server: tuple[Path, str]) -> None:
     (folder / "x.gz").write_bytes(b"other")
     with pytest.raises(
         FetchError,
-        match=r"^dataset 'x' could not be fetched \(what came has another MD5\), expected X/x.gz; "
+        match=r"^dataset 'x' could not be fetched \(its MD5 differs\), expected X/x.gz; "
         rf"set HEADSTART_DATA to a folder that holds it, or download {url}x.gz to .*/cache/data/X/x.gz$",
     ):
         obtain(Remote("X/x.gz", (url + "x.gz",), hashlib.md5(b"content").hexdigest()), "x", download=True)

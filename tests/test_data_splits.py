@@ -74,7 +74,7 @@ def test_a_class_in_one_group_is_learnt_from() -> None:
 
 def test_groups_that_cannot_be_parted() -> None:
     with pytest.raises(
-        DataError, match=r"^groups has 1 group, expected at least 2 to part them; leave groups out$"
+        DataError, match=r"^groups has 1 group, expected at least 2 to split them; leave groups out$"
     ):
         holdout(["a", "b"], 0.5, 0, ["g", "g"])
     with pytest.raises(
@@ -93,7 +93,7 @@ def test_a_share_is_a_share(share: float) -> None:
 
 def test_nothing_to_hold_out() -> None:
     with pytest.raises(
-        DataError, match=r"^labels has no class with 2 images, expected one to hold any out; add images$"
+        DataError, match=r"^labels has no class with 2 images, expected at least one such class; add images$"
     ):
         holdout(["a", "b"], 0.5, 0)
 
@@ -163,7 +163,7 @@ def test_folds_out_of_range(k: int) -> None:
 
 def test_a_class_that_no_fold_could_learn() -> None:
     with pytest.raises(
-        DataError, match=r"^labels has only 1 image of class 'b', expected at least 2 to learn from one and"
+        DataError, match=r"^labels has only 1 image of class 'b', expected at least 2, one for training and"
     ):
         folds(["a", "a", "b"], 2, 0)
     with pytest.raises(DataError, match=r"^labels has only 1 group of classes 'a', 'b', expected at least 2"):
@@ -184,7 +184,7 @@ def test_subsets_lie_within_each_other() -> None:
 def test_subsets_that_cannot_be() -> None:
     with pytest.raises(
         DataError,
-        match=r"^labels has 20 images at the least of classes 'b', 'c', expected 40 of each; ask fo",
+        match=r"^labels has 20 images at the least of classes 'b', 'c', expected 40 of each; choose",
     ):
         nested_subsets(LABELS, (1, 40), seed=0)
     with pytest.raises(

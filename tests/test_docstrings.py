@@ -18,6 +18,13 @@ OWNERS = {"torch_engine": "torch", "api": "starlette", "uploads": "starlette", "
 FACE = {
     f"headstart.{module}"
     for module in (
+        "evaluation.clusters.clustered_score",
+        "evaluation.compare.paired_difference",
+        "evaluation.compare.verdict",
+        "evaluation.intervals.wilson",
+        "evaluation.metrics.evaluate",
+        "graph.run.compile_graph",
+        "scratch.losses.cross_entropy",
         "data.readers.load.load",
         "models.model.open_model",
         "interfaces.python.train",

@@ -20,7 +20,7 @@ GROUPINGS = [(10, 9), (20, 5), (5, 20)]
 
 
 def _chances(rng, n_groups, accuracy, correlation):
-    """Accuracy of each group, beta-distributed so that answers of one group correlate as said."""
+    """Accuracy of each group, beta-distributed so that predictions of one group correlate as given."""
     if correlation == 0:
         return np.full(n_groups, accuracy)
     total = 1 / correlation - 1
@@ -59,7 +59,7 @@ def test_score_agrees_with_a_published_interval():
     sick = np.concatenate([np.arange(size) < hit for hit, size in zip(hits, sizes, strict=True)])
     found = clustered_score(sick, groups)
     assert found.value == pytest.approx(60 / 203)
-    # ours takes the variance between families as it is (1.50 for 1.35) and 99 degrees of freedom
+    # here the variance between families is used as it is (1.50 instead of 1.35), with 99 degrees of freedom
     assert (found.low, found.high) == pytest.approx((0.2285, 0.3728), abs=0.008)
     assert found.low < 0.2285
     assert found.high > 0.3728
@@ -251,23 +251,23 @@ def _versus(rng, n_groups, size, accuracies, correlation):
 def test_difference_covers_and_seldom_calls_falsely(n_groups, size):
     rng, groups = np.random.default_rng(0), np.repeat(np.arange(n_groups), size)
     for accuracy in (0.7, 0.9, 0.97):
-        covered = called = 0
+        covered = significant = 0
         for repeat in range(300):
             a, b = _versus(rng, n_groups, size, (accuracy, accuracy), (0.0, 0.1, 0.3)[repeat % 3])
             found = clustered_difference(a, b, groups)
             covered += found.low <= 0 <= found.high
-            called += found.p_value < 0.05
+            significant += found.p_value < 0.05
         # 5 % and two standard errors of so few repeats
-        assert called / 300 < 0.075, accuracy
+        assert significant / 300 < 0.075, accuracy
         assert covered / 300 > 0.925, accuracy
 
 
 def test_unclustered_differences_call_falsely():
     # shows that the test above can fail
-    rng, called = np.random.default_rng(0), 0
+    rng, significant = np.random.default_rng(0), 0
     for _ in range(200):
-        called += paired_difference(*_versus(rng, 5, 20, (0.7, 0.7), 0.3)).p_value < 0.05
-    assert called / 200 > 0.2
+        significant += paired_difference(*_versus(rng, 5, 20, (0.7, 0.7), 0.3)).p_value < 0.05
+    assert significant / 200 > 0.2
 
 
 def test_one_group_says_nothing_of_others():
@@ -284,13 +284,25 @@ def test_one_group_says_nothing_of_others():
 
 def test_wrong_input_gets_one_sentence():
     right, groups = np.ones(4, bool), np.array([0, 0, 1, 1])
-    with pytest.raises(ShapeError, match=r"groups has shape \(3,\), expected \(4,\) to match right; pass"):
+    with pytest.raises(
+        ShapeError, match=r"clusters has shape \(3,\), expected \(4,\) to match correct; pass"
+    ):
         clustered_score(right, groups[:3])
-    with pytest.raises(ShapeError, match=r"right has shape .* dtype int64, expected .* of bool"):
+    with pytest.raises(ShapeError, match=r"correct has shape .* dtype int64, expected .* of bool"):
         clustered_score(right.astype(np.int64), groups)
-    with pytest.raises(ShapeError, match=r"right_b has shape .*, expected"):
+    with pytest.raises(ShapeError, match=r"correct_b has shape .*, expected"):
         clustered_difference(right, right[:0], groups)
     with pytest.raises(ShapeError, match="to match"):
         clustered_difference(right, np.ones((2, 4), bool), groups)
     with pytest.raises(SettingError, match="level is 95, expected"):
         clustered_score(right, groups, 95)
+
+
+def test_copies_do_not_narrow_the_interval_of_the_mean_over_draws() -> None:
+    """Several splits into folds, with independent results, over images that are listed twice each."""
+    rng = np.random.default_rng(0)
+    once = rng.random((3, 300)) < 0.55
+    twice, groups = np.concatenate([once, once], axis=1), np.tile(np.arange(300), 2)
+    found, alone = clustered_score(twice, groups), wilson(once.mean() * 300, 300)
+    assert found.value == pytest.approx(once.mean())
+    assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.05)

@@ -29,15 +29,15 @@ def test_confusion_counts_true_by_row_and_called_by_column():
 def test_evaluate_agrees_with_scikit_learn():
     probs, labels = _guess()
     found = evaluate("t", probs, labels, list("abcde"))
-    called = probs.argmax(axis=1)
-    assert np.array(found.confusion).tolist() == confusion_matrix(labels, called).tolist()
+    predicted = probs.argmax(axis=1)
+    assert np.array(found.confusion).tolist() == confusion_matrix(labels, predicted).tolist()
     assert found.loss == pytest.approx(log_loss(labels, probs))
-    wanted = np.array(precision_recall_fscore_support(labels, called)[:3])
+    wanted = np.array(precision_recall_fscore_support(labels, predicted)[:3])
     ours = np.array(
         [[getattr(row, key).value for row in found.per_class] for key in ("precision", "recall", "f1")]
     )
     assert ours == pytest.approx(wanted)
-    assert found.accuracy.value == np.mean(called == labels)
+    assert found.accuracy.value == np.mean(predicted == labels)
     assert found.accuracy.n == 600
 
 
@@ -97,8 +97,8 @@ def test_averages_are_over_the_classes_that_have_images(seed):
     labels, probs = rng.integers(0, 4, 200), rng.dirichlet(np.ones(6), 200)  # nothing is of class 4 or 5
     found = evaluate("toy", probs, labels, [f"c{code}" for code in range(6)])
     assert found.absent == ("c4", "c5")
-    called = probs.argmax(axis=1)
-    expected = precision_recall_fscore_support(labels, called, labels=range(4), average="macro")
+    predicted = probs.argmax(axis=1)
+    expected = precision_recall_fscore_support(labels, predicted, labels=range(4), average="macro")
     scores = (found.macro.precision, found.macro.recall, found.macro.f1)
     for score, value in zip(scores, expected, strict=False):
         assert score.value == pytest.approx(value)
@@ -109,11 +109,11 @@ def test_groups_widen_the_intervals_and_move_no_value():
     rng = np.random.default_rng(0)
     labels, groups = np.repeat([0, 1], 100), np.array([f"g{place // 20}" for place in range(200)])
     right = np.repeat(rng.random(10) < 0.7, 20)  # a group is right or wrong as one
-    called = np.where(right, labels, 1 - labels)
-    probs = np.where(called[:, None] == np.arange(2), 0.9, 0.1)
+    predicted = np.where(right, labels, 1 - labels)
+    probs = np.where(predicted[:, None] == np.arange(2), 0.9, 0.1)
     plain, grouped = (
         evaluate("toy", probs, labels, "ab"),
-        evaluate("toy", probs, labels, "ab", together=groups),
+        evaluate("toy", probs, labels, "ab", clusters=groups),
     )
     pairs = [(plain.accuracy, grouped.accuracy)]
     pairs += [(one.recall, two.recall) for one, two in zip(plain.per_class, grouped.per_class, strict=True)]

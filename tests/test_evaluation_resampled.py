@@ -23,7 +23,7 @@ def test_it_gives_the_published_p():
         cross_val_score(SVC(kernel=kernel), points, labels, cv=folds, scoring="roc_auc")
         for kernel in ("rbf", "linear")
     )
-    found = resampled_difference(rbf - linear, n_learn=90, n_asked=10, n_images=100)
+    found = resampled_difference(rbf - linear, n_train=90, n_test=10, n_images=100)
     assert round(found.p_value / 2, 3) == 0.227
     assert round(t.isf(found.p_value / 2, 99), 3) == 0.750
     assert found.low < 0 < found.value < found.high
@@ -32,7 +32,7 @@ def test_it_gives_the_published_p():
 def test_it_is_the_formula_of_nadeau_and_bengio():
     # Machine TrainingParts 52 (2003), doi:10.1023/A:1024068626366: (1 / J + n2 / n1) s^2 on J - 1 degrees
     gains = np.random.default_rng(0).normal(0.03, 0.05, 15)
-    found = resampled_difference(gains, n_learn=160, n_asked=40, n_images=200)
+    found = resampled_difference(gains, n_train=160, n_test=40, n_images=200)
     error = np.sqrt((1 / 15 + 40 / 160) * gains.var(ddof=1))
     low, high = t.interval(0.95, 14, gains.mean(), error)
     assert (found.value, found.low, found.high) == pytest.approx((gains.mean(), low, high))
@@ -83,8 +83,8 @@ def test_single_answers_vary_however_even_the_folds():
 
 
 def _false_calls(test, n_repeats):
-    """How often two thresholds learnt from halves of the features, equally good, are called different."""
-    called, rng = 0, np.random.default_rng(0)
+    """How often two thresholds learned from halves of the features, equally good, are found different."""
+    significant, rng = 0, np.random.default_rng(0)
     for _ in range(n_repeats):
         labels = rng.integers(0, 2, 60)
         features = rng.normal(size=(60, 2)) + labels[:, None]
@@ -92,12 +92,12 @@ def _false_calls(test, n_repeats):
         for _ in range(3):
             order = rng.permutation(60).reshape(5, 12)
             for fold in range(5):
-                asked, learnt = order[fold], np.delete(order, fold, axis=0).ravel()
-                middle = sum(features[learnt][labels[learnt] == one].mean(axis=0) for one in (0, 1)) / 2
-                right = (features[asked] > middle) == labels[asked][:, None].astype(bool)
+                held, train = order[fold], np.delete(order, fold, axis=0).ravel()
+                middle = sum(features[train][labels[train] == one].mean(axis=0) for one in (0, 1)) / 2
+                right = (features[held] > middle) == labels[held][:, None].astype(bool)
                 gains.append(right[:, 0].mean() - right[:, 1].mean())
-        called += test(np.array(gains)) < 0.05
-    return called / n_repeats
+        significant += test(np.array(gains)) < 0.05
+    return significant / n_repeats
 
 
 def test_false_calls_are_as_rare_as_promised_and_were_not_without_the_correction():
@@ -115,8 +115,8 @@ def test_false_calls_are_as_rare_as_promised_and_were_not_without_the_correction
         (np.array([5.0, 0.0]), (9, 1, 10), SettingError, "from 0.0 to 5.0, expected -1 to 1; pass"),
         (np.array([-5.0, 0.0]), (9, 1, 10), SettingError, "from -5.0 to 0.0, expected -1 to 1"),
         (np.array([np.nan, 0.0]), (9, 1, 10), SettingError, "expected -1 to 1"),
-        (np.zeros(2), (0, 1, 10), SettingError, "n_learn is 0, expected 1 or more"),
-        (np.zeros(2), (9, 0, 10), SettingError, "n_asked is 0, expected 1 or more"),
+        (np.zeros(2), (0, 1, 10), SettingError, "n_train is 0, expected 1 or more"),
+        (np.zeros(2), (9, 0, 10), SettingError, "n_test is 0, expected 1 or more"),
         (np.zeros(2), (9, 1, 0), SettingError, "n_images is 0, expected 1 or more"),
     ],
 )

@@ -19,13 +19,13 @@ from PIL import Image
 from headstart.data.readers.load import from_arrays, load
 from headstart.errors import ModelError, SettingError
 from headstart.graph.files import run_file
-from headstart.graph.picture import prepare as picture
+from headstart.graph.preparation import prepare
 from headstart.models import export
 from headstart.models.export import export_model
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
 from headstart.records import InputSpec
-from test_graph_picture import photo, toy
+from test_graph_preparation import photo, toy
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("ant", "bee", "Ω mega")
@@ -111,9 +111,9 @@ def test_metadata_tells_what_a_user_must_know(tmp_path):
 @pytest.mark.parametrize("spec", [COLOUR, GREY])
 def test_broken_preparation_is_not_written(tmp_path, monkeypatch, to, spec):
     if spec is GREY:
-        monkeypatch.setattr(picture, "_LUMA", picture._LUMA[::-1])
+        monkeypatch.setattr(prepare, "_LUMA", prepare._LUMA[::-1])
     else:
-        monkeypatch.setattr(picture, "_rounded", lambda upper, lower: upper * 0 + lower * 0 + 9)
+        monkeypatch.setattr(prepare, "_rounded", lambda upper, lower: upper * 0 + lower * 0 + 9)
     with pytest.raises(ModelError, match=r"differs by up to .* of 12 pictures.*expected the same names"):
         export_model(model(spec), to, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

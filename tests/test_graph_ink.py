@@ -1,4 +1,4 @@
-"""The ink policy as a graph gives the pixels of imaging.ink, or one level beside where a sum lies between."""
+"""The ink policy as a graph gives the pixels of data.images.ink, or one level off where a sum lies between two."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from headstart.data.images import ink as page
 from headstart.data.images.prepare import decode, fit
 from headstart.graph.build import GraphBuilder
-from headstart.graph.picture.ink import _reduced
-from headstart.graph.picture.prepare import preparation_graph
-from headstart.graph.picture.tensors import Workspace
+from headstart.graph.preparation.ink import _reduced
+from headstart.graph.preparation.prepare import preparation_graph
+from headstart.graph.preparation.tensors import Workspace
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 
@@ -95,7 +95,7 @@ def test_light_on_small_pages_has_as_many_blocks_as_on_large_ones():
 
 
 def test_light_of_pages_above_24_pixels_is_what_it_was():
-    """Blocks, basis and solution as they were told before the graph needed them to be constants."""
+    """Blocks, basis and solution as they were computed before they became constants of the graph."""
     rng = np.random.default_rng(0)
     for h, w in ((24, 24), (28, 28), (31, 392), (300, 240), (512, 512)):
         grey = rng.integers(0, 256, (2, h, w)).astype(np.float32)

@@ -110,10 +110,10 @@ def test_too_few_images_are_noticed(name: str) -> None:
 def test_a_reader_s_error_comes_through(name: str) -> None:
     def broken() -> object:
         yield numbered(8)
-        raise OSError("picture 9 is broken")
+        raise OSError("image 9 is broken")
 
     ready = compile_graph(numbering(), runtime=name, precision="fp32", batch_size=8)
-    with pytest.raises(OSError, match="picture 9"):
+    with pytest.raises(OSError, match="image 9"):
         ready.run(broken(), 16)  # type: ignore[arg-type]
     assert ready.run([numbered(3)], 3)[:, 0].tolist() == [0, 1, 2], "and the next run is sound"
 
@@ -188,7 +188,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPatch)
         def get_property(self, *_: str) -> list[str]:
             return ["FP32", "INT8"]
 
-    monkeypatch.setattr(runtime, "_core", Plain)
+    monkeypatch.setattr(runtime, "openvino_core", Plain)
     assert resolve_precision("auto", "openvino") == "fp32"
     with pytest.raises(SettingError, match=r"runtime is 'openvino'"):
         resolve_precision("bf16", "openvino")

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 
 from headstart.graph.build import GraphBuilder
-from headstart.graph.picture.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
+from headstart.graph.preparation.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
 from headstart.graph.run import ReferenceRun
 
 VALUES = np.random.default_rng(0).normal(0, 3, (4, 5)).astype(np.float32)
@@ -19,7 +19,7 @@ def space(**settings) -> Workspace:
     return Workspace(GraphBuilder(helper.make_model(helper.make_graph([], "g", [taken], []))), **settings)
 
 
-def told(expression) -> np.ndarray:
+def computed(expression) -> np.ndarray:
     work = space()
     made: Tensor = expression(work.given("values"))
     return ReferenceRun(work.builder.model([made.name]))(VALUES)[0]
@@ -36,7 +36,7 @@ BOTH = {
 
 @pytest.mark.parametrize("name", BOTH)
 def test_the_same_expression_in_numpy(name):
-    np.testing.assert_allclose(told(BOTH[name]), BOTH[name](VALUES), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(computed(BOTH[name]), BOTH[name](VALUES), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_the_same_expression_in_numpy(name):
         (lambda x: maximum(minimum(x, 2), -2), VALUES.clip(-2, 2)),
         (lambda x: x.clip(-1, 1).floor(), np.floor(VALUES.clip(-1, 1))),
         (lambda x: (x * 2).rounded() + x.squared().sqrt(), np.rint(VALUES * 2) + abs(VALUES)),
-        (lambda x: x.part(1, 1, x.size(1) - 1), VALUES[:, 1:-1]),
-        (lambda x: x.line(0, -1), VALUES[-1]),
+        (lambda x: x.slice(1, 1, x.size(1) - 1), VALUES[:, 1:-1]),
+        (lambda x: x.at(0, -1), VALUES[-1]),
         (lambda x: x.take(x.space.arange(3), 0), VALUES[:3]),
         (lambda x: x.space.arange(x.size(0)).column() * x, np.arange(4)[:, None] * VALUES),
         (lambda x: concatenated(x, x * 2, axis=0), np.concatenate([VALUES, VALUES * 2])),
@@ -57,7 +57,7 @@ def test_the_same_expression_in_numpy(name):
     ],
 )
 def test_what_reads_otherwise(ours, numpys):
-    np.testing.assert_allclose(told(ours), numpys, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(computed(ours), numpys, rtol=1e-5, atol=1e-6)
 
 
 def test_halves_are_rounded_to_even_and_wide_numbers_stay_wide():
@@ -65,9 +65,9 @@ def test_halves_are_rounded_to_even_and_wide_numbers_stay_wide():
     third = work.given("values").cast("wide") * 0 + 1 / 3
     assert third.wide and (1 - third).wide and maximum(third, 0).wide and where(third > 0, third, 0).wide
     assert not (third > 0).wide and not third.cast("float").wide
-    assert told(lambda x: ((x.cast("wide") * 0 + 1 / 3) - 1 / 3).cast("float")).max() == 0
-    assert told(lambda x: ((x * 0 + 1 / 3).cast("wide") - 1 / 3).cast("float")).max() > 1e-9
-    assert told(lambda x: (x * 0 + 2.5).rounded())[0, 0] == 2
+    assert computed(lambda x: ((x.cast("wide") * 0 + 1 / 3) - 1 / 3).cast("float")).max() == 0
+    assert computed(lambda x: ((x * 0 + 1 / 3).cast("wide") - 1 / 3).cast("float")).max() > 1e-9
+    assert computed(lambda x: (x * 0 + 2.5).rounded())[0, 0] == 2
 
 
 def test_equal_constants_are_stored_once_and_names_do_not_meet_a_networks():

@@ -18,14 +18,14 @@ from headstart.graph.layers import normalise
 from headstart.graph.pooling import pool
 from headstart.graph.run import RUNTIMES, compile_graph
 from headstart.heads import linear
-from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, one_hot, softmax
+from headstart.heads.base import Head, Standardiser, fit_temperature, log_loss, softmax
 from headstart.heads.distances import NeighboursHead, PrototypesHead
 from headstart.heads.least_squares import KernelLeastSquares, LeastSquares
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MLPHead
 from headstart.heads.registry import HEADS, SEARCHED, make_head
 from headstart.heads.ridge import KernelHead, RidgeHead
-from headstart.heads.training import Training, class_weights
+from headstart.heads.training import Training, class_weights, one_hot
 from headstart.records import Array, Images, InputSpec
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -236,9 +236,7 @@ def test_a_class_without_images_is_one_sentence(name: str, task: Task) -> None:
         UnknownClassError, match=r"class 'ten' has no image, expected at least 2 classes .*; add images"
     ):
         make_head(name).fit(task.features, task.labels, classes=(*NAMES, "ten"))
-    with pytest.raises(
-        UnknownClassError, match=r"there is no class but \['zero'\], expected at least 2 classes"
-    ):
+    with pytest.raises(UnknownClassError, match=r"classes are \['zero'\], expected at least 2 classes"):
         make_head(name).fit(task.features[:10], task.labels[:10])
 
 
@@ -351,7 +349,7 @@ def test_temperature_finds_the_scale_that_made_the_labels() -> None:
 
 @pytest.mark.parametrize("strength", [1.0, 0.1, 0.01])
 def test_linear_is_logistic_regression(task: Task, strength: float) -> None:
-    """C multiplies the summed loss, ours divides it: C = 1 / strength. Narrow is direct, wide in the span."""
+    """C multiplies the summed loss, strength divides it: C = 1 / strength. Narrow is direct, wide in the span."""
     from sklearn.linear_model import LogisticRegression
 
     standardise = Standardiser.of(task.features)
@@ -421,7 +419,7 @@ def test_ridge_s_left_out_folds_are_those_of_refits(task: Task, strength: float,
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_held_out_scores_know_nothing_of_their_own_labels(task: Task, name: str) -> None:
-    """Random labels cannot be told from held-out scores, though every head could learn them by heart."""
+    """Random labels cannot be predicted in held-out scores, though every head could memorise them."""
     rng = np.random.default_rng(0)
     random, true = rng.permutation(np.repeat(np.arange(10), 10)), np.repeat(np.arange(10), 10)
     best = []
@@ -434,7 +432,7 @@ def test_held_out_scores_know_nothing_of_their_own_labels(task: Task, name: str)
 
 @pytest.mark.parametrize("name", ["linear", "ridge", "kernel", "neighbours", "mlp"])
 def test_balance_makes_a_small_class_count(name: str) -> None:
-    """Two classes that overlap, 20 to 1: without balance the small one is hardly ever called."""
+    """Two classes that overlap, 20 to 1: without balance the small one is hardly ever predicted."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(420, 4)).astype(np.float32)
     rows[400:, 0] += 1.5
@@ -529,8 +527,8 @@ def test_kernel_is_kernel_ridge(task: Task) -> None:
         gaps = rows[:, None].astype(np.float64) - others[None].astype(np.float64)
         return np.exp(-gamma * (gaps**2).sum(axis=2))
 
-    scaled, asked = head.standardise_(task.features), head.standardise_(task.test_features)
-    own, test = kernel(scaled, scaled), kernel(asked, scaled)
+    scaled, queries = head.standardise_(task.features), head.standardise_(task.test_features)
+    own, test = kernel(scaled, scaled), kernel(queries, scaled)
     targets = one_hot(np.repeat(np.arange(10), 10), 10).astype(np.float64)
     centre = np.eye(100) - 1 / 100
     dual = np.linalg.solve(centre @ own @ centre + penalty * np.eye(100), centre @ targets)

@@ -78,7 +78,7 @@ def test_what_the_source_has_seen_is_not_held_out(pets: Dataset) -> None:
     assert held(hold_out(other, 0.2, 5, made)) == held(source), "the only images that are new"
     fewer = hold_out(other, 0.4, 5, made)
     assert held(fewer) == held(source)
-    assert "fewer than the 40% asked for" in str(holdout_sentence(fewer))
+    assert "fewer than the 40% requested" in str(holdout_sentence(fewer))
     assert set(held(hold_out(other, 0.1, 5, made))) < set(held(source))
     everything = record([("learned", pets.images)])
     with pytest.raises(

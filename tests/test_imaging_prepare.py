@@ -127,7 +127,7 @@ def test_decode_from_a_path(tmp_path: Path) -> None:
     with pytest.raises(BrokenDataError, match=r"^image '.*1.png' cannot be read"):
         decode(tmp_path / "1.png")
     with pytest.raises(
-        MissingDataError, match=r"^image '.*2.png' is not there, expected a file; mend the path$"
+        MissingDataError, match=r"^image '.*2.png' does not exist, expected a file; correct the path$"
     ):
         decode(tmp_path / "2.png")
 

@@ -72,10 +72,10 @@ def test_images_held_out_set_the_threshold_where_there_are_any() -> None:
 def test_views_are_learnt_from_and_their_images_stay_together() -> None:
     rows, codes = clouds(30, 12, 3)
     rng = np.random.default_rng(0)
-    views = np.concatenate([rows, *(rows + 0.3 * rng.normal(size=rows.shape) for _ in range(5))])
-    novelty = fit_novelty(views.astype(np.float32), np.tile(codes, 6), np.tile(np.arange(30), 6))
+    copies = np.concatenate([rows, *(rows + 0.3 * rng.normal(size=rows.shape) for _ in range(5))])
+    novelty = fit_novelty(copies.astype(np.float32), np.tile(codes, 6), np.tile(np.arange(30), 6))
     assert novelty is not None and novelty.n_held == 30
-    # a view of a held-out image among those fitted on would make every threshold tiny
+    # a copy of a held-out image among those fitted on would make every threshold tiny
     assert (novelty.scores(clouds(500, 12, 77)[0]) > 1).mean() < 0.15
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from headstart.system.progress import SILENT, Remarks, terminal_progress, told
+from headstart.system.progress import SILENT, Remarks, terminal_progress, with_progress
 
 STEPS = """
 import time
@@ -111,17 +111,17 @@ class Heard:
         raise AssertionError("nothing to remark")
 
 
-def test_batches_pass_unchanged_and_the_last_is_told() -> None:
+def test_batches_pass_unchanged_and_the_last_is_reported() -> None:
     batches = [np.full((size, 2, 2, 1), size, np.uint8) for size in (4, 4, 1)]
     heard = Heard()
-    passed = list(told(iter(batches), 9, "features", heard))
+    passed = list(with_progress(iter(batches), 9, "features", heard))
     assert all(one is other for one, other in zip(passed, batches, strict=True))
     assert heard.steps[-1] == ("features", 9, 9)
 
 
-def test_steps_are_told_ten_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_reported_ten_times_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(1000 + 0.03 * np.arange(100))
     monkeypatch.setattr("headstart.system.progress.perf_counter", lambda: next(now))
     heard = Heard()
-    list(told(iter([np.zeros((1, 1, 1, 1), np.uint8)] * 41), 41, "features", heard))
+    list(with_progress(iter([np.zeros((1, 1, 1, 1), np.uint8)] * 41), 41, "features", heard))
     assert [done for _, done, _ in heard.steps] == [*range(1, 41, 4), 41]

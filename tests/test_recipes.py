@@ -170,7 +170,7 @@ def test_another_seed_gives_another_result(parity: Outcome, tmp_path: Path) -> N
     for name in ("source/model.onnx", "model/model.onnx"):
         assert (parity.folder / name).read_bytes() != (other.folder / name).read_bytes()
     first, second = plain_result(parity), plain_result(other)
-    assert first["facts"]["target_data"] != second["facts"]["target_data"]  # another test split
+    assert first["facts"]["data"] != second["facts"]["data"]  # another test split
     assert first["rows"] != second["rows"]
 
 
@@ -190,7 +190,9 @@ def test_what_a_recipe_leaves(parity: Outcome) -> None:
 
 def test_collapse_stands_in_the_table_and_asks_for_no_label(parity: Outcome) -> None:
     found = {(row.strategy, row.labels_per_class): row.accuracy for row in parity.result.rows}
-    assert {name for name, _ in found} == {"probe", "scratch", "random frozen", "raw pixels", "collapse"}
+    assert {name for name, _ in found} == {
+        *("probe", "scratch", "random frozen", "raw pixels", "collapse", "majority")
+    }
     assert len({found["collapse", budget] for budget in (1, 5, None)}) == 1
     assert found["collapse", None].value > 0.7  # a digit's parity is seldom wrong where the digit is right
 
@@ -198,7 +200,7 @@ def test_collapse_stands_in_the_table_and_asks_for_no_label(parity: Outcome) -> 
 def test_the_first_experiment_has_the_textbook_beside_it(tmp_path: Path) -> None:
     outcome = run_recipe(quick("odd-to-even"), tmp_path / "out", RecipeOptions())
     names = list(dict.fromkeys(row.strategy for row in outcome.result.rows))
-    assert names == ["probe", "textbook probe", "scratch", "random frozen", "raw pixels"]
+    assert names == ["probe", "textbook probe", "scratch", "random frozen", "raw pixels", "majority"]
 
 
 def test_the_row_of_all_labels_is_the_saved_model(parity: Outcome) -> None:
@@ -263,7 +265,7 @@ def test_no_test_image_is_learnt_from(
     spy("headstart.workflows.comparison.baselines", "fit", see_fit)
     spy("headstart.workflows.recipes.run", "learn_network", see_learn)
     spy("headstart.workflows.recipes.run", "learn_head", see_learn)
-    spy("headstart.workflows.recipes.run", "run_table", see_table)
+    spy("headstart.workflows.study.run", "run_table", see_table)
     monkeypatch.setattr(runner, "load", lambda _: digits_by_writers(splits))
     run_recipe(quick(name), tmp_path / "out")
     (test,) = tested

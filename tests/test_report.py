@@ -375,28 +375,3 @@ def test_labels_at_line_ends_never_overlap():
 def test_figures_say_what_they_cannot_draw(result, call, word):
     with pytest.raises(SettingError, match=word):
         call(result)
-
-
-def test_write_is_whole_or_not_at_all(result, text, tmp_path, monkeypatch):
-    target = tmp_path / "report.html"
-    target.write_text("old")
-    monkeypatch.setattr("os.replace", _fail)
-    with pytest.raises(OSError, match="no"):
-        page.write(result, target)
-    assert target.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-    monkeypatch.undo()
-    page.write(result, str(target))
-    assert target.read_text(encoding="utf-8") == text
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
-def _fail(*_):
-    raise OSError("no")
-
-
-def test_write_wants_a_file_in_a_folder_that_is_there(result, tmp_path):
-    with pytest.raises(SettingError, match="does not exist"):
-        page.write(result, tmp_path / "none" / "report.html")
-    with pytest.raises(SettingError, match="is a folder"):
-        page.write(result, tmp_path)

@@ -1,4 +1,4 @@
-"""Every layer against central differences in float64, and what each promises beside its gradient."""
+"""Every layer against central differences in float64, and what each promises next to its gradient."""
 
 from __future__ import annotations
 

@@ -435,8 +435,8 @@ def fresh(*layers: Layer, shape: Sequence[int] = (4,), dtype: DTypeLike = np.flo
 @pytest.mark.parametrize(
     ("make", "error", "sentence"),
     [
-        (fresh, SettingError, "layers is without weights, expected"),
-        (lambda: fresh(ReLU("r")), SettingError, "layers is without weights, expected"),
+        (fresh, SettingError, "layers have no weights, expected"),
+        (lambda: fresh(ReLU("r")), SettingError, "layers have no weights, expected"),
         (lambda: fresh(Dense("a", 2), ReLU("a")), SettingError, "layer name 'a' is used more than once"),
         (lambda: fresh(*network_of("mlp").layers), SettingError, "layer 'fc1' belongs to a network already"),
         (

@@ -15,7 +15,7 @@ from headstart.interfaces.cli.tables import cache_table, evaluation_table, pairs
 from headstart.report.columns import aligned
 from headstart.report.json import to_json
 from headstart.report.records import Report, Row
-from headstart.system.cache import Entry
+from headstart.system.cache import CacheEntry
 
 
 def row(strategy: str, budget: int | None, value: float) -> Row:
@@ -66,8 +66,8 @@ def test_the_evaluation_table_has_accuracy_classes_and_confusion() -> None:
 
 def test_the_cache_table_sums_up() -> None:
     entries = [
-        Entry("ab" * 32, {"tap": "hidden1"}, (10, 20), 3 * 2**20, 0.0),
-        Entry("cd" * 32, {}, (5,), 2**19, 0.0),
+        CacheEntry("ab" * 32, {"tap": "hidden1"}, (10, 20), 3 * 2**20, 0.0),
+        CacheEntry("cd" * 32, {}, (5,), 2**19, 0.0),
     ]
     lines = cache_table(entries).splitlines()
     assert lines[-1] == "2 arrays, 3.5 MiB"

@@ -108,7 +108,7 @@ def test_images_of_the_other_splits_do_not_count_as_training_images(digits: Data
 
 def test_an_image_in_two_splits_is_refused_unless_it_is_allowed(digits: Dataset) -> None:
     leaking = with_val(digits, overlap=3)
-    with pytest.raises(DataError, match=r"has 6 image\(s\) in two splits.*or go on with --allow-leaks"):
+    with pytest.raises(DataError, match=r"has 6 image\(s\) in two splits.*or continue with --allow-leaks"):
         check_up(leaking)
     with pytest.raises(DataError, match="in two splits"):
         run_transfer(open_source("pixels", leaking), leaking, RIDGE)

@@ -69,8 +69,10 @@ def searched(seed: int = 0, n_per_class: int = 25) -> FeatureTuning:
 def test_the_planted_place_wins_and_the_search_is_judged_by_images_it_did_not_see() -> None:
     found = searched()
     assert found.best.where.layer == "middle" and found.nested.value > 0.9
-    assert {pick.where.layer for pick in found.picks} == {"middle"} and len(found.picks) == found.n_outer == 5
-    assert found.nested.n == found.n_images == 75 and found.repeats == 1 and found.spread == 0
+    assert {pick.where.layer for pick in found.picks} == {"middle"} and len(
+        found.picks
+    ) == 3 * found.n_outer == 15
+    assert found.nested.n == found.n_images == 75 and found.repeats == 3 and found.spread < 0.05
     assert [one.rank for one in found.trials] == sorted(one.rank for one in found.trials)
     assert {one.head for one in found.trials} == set(SEARCHED)
     settled = [one for one in found.trials if one.settled]
@@ -313,17 +315,17 @@ def test_a_budget_holds_with_the_estimate_included(monkeypatch: pytest.MonkeyPat
     labels = labelled(30, 2)
     features = {where(f"t{n}"): clouds(labels, 6, 0.4, n) for n in range(6)}
     ticking, spent, judged = Ticking(monkeypatch, len(labels)), [], []
-    for budget in (None, 1000.0, 110.0, 90.0, 60.0, 30.0, 20.0, 10.0):
+    for budget in (None, 1000.0, 250.0, 110.0, 90.0, 60.0, 30.0, 20.0, 10.0):
         ticking.now = 0.0
         search = tune.FeatureSearch(features, labels, None, ("ridge", "kernel", "neighbours"), 0)
         found = tune._tuned(search, Clock(budget, 0.0), tune.CopySource(), ())
         spent.append((ticking.now, budget))
-        judged.append(found.n_outer)
-        assert found.n_outer >= 2 and len(found.picks) == found.n_outer
+        judged.append(found.n_outer * found.repeats)
+        assert found.n_outer >= 2 and len(found.picks) == judged[-1]
         assert bool(found.left_out) == (budget is not None and budget < spent[0][0])
     assert all(now <= 1.01 * budget for now, budget in spent if budget), spent
     assert all(now > 0.6 * budget for now, budget in spent[2:] if budget), (spent, judged)
-    assert judged[:3] == [5, 5, 4] and min(judged) >= 2
+    assert judged[:4] == [15, 15, 10, 4] and min(judged) >= 2
 
 
 def test_only_training_images_are_looked_at(digits: Dataset) -> None:

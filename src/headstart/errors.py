@@ -146,10 +146,8 @@ class MissingExtraError(HeadstartError, ImportError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is not registered: what is expected, and what comes nearest.
+    """The message for a name that is not registered: what is expected, and the nearest names.
 
-    Examples
-    --------
     >>> unknown("head", "rigde", ["kernel", "ridge"])
     "head 'rigde' is unknown, expected one of kernel, ridge; nearest are ridge"
     """
@@ -163,10 +161,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, valid: Iterable[str], limit: int = 3) -> str:
-    """The valid names nearest to a wrong one, or ten of all valid names when none is near.
+    """The valid names nearest to a wrong one, or ten of all valid names if none is near.
 
-    Examples
-    --------
     >>> nearest("mnits", ["mnist", "kmnist", "usps"])
     'nearest are mnist, kmnist'
     >>> nearest("zzz", ["mnist", "usps"])

@@ -1,7 +1,6 @@
-"""Frozen records and protocols that travel between stages; nothing here computes.
+"""Frozen records that travel between stages; nothing here computes.
 
-In and out: plain values. Imports nothing of ours but errors, and nothing heavy but NumPy,
-because every stage imports it. Called by every stage.
+Every stage imports this module, so it imports nothing but NumPy.
 """
 
 from __future__ import annotations
@@ -44,23 +43,23 @@ A flattened map is in (height, width, channel) order, in every engine and in the
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-"""Where torch may train; the engine says which of them are there."""
+"""Where torch may train; the engine says which of them are available."""
 
 NONE_OF_THESE = "none of these"
-"""What a model answers to a picture unlike all it learnt from."""
+"""What a model predicts for an image unlike all its training images."""
 
 ROLES = ("new", "learned", "source", "validation", "test", "judged")
-"""What an image was to a model: not seen; learned from; learned from by its source network; held out of
-training to calibrate or stop by; held out as a test set; held out of training and only judged by."""
+"""The role of an image for a model: not seen; training image; training image of its source; held out for
+validation (calibration, early stopping); held out as a test set; held out and used for evaluation only."""
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network or source takes: size in pixels, channels, and how pixels are scaled.
+    """The input of a network or source: size in pixels, channels, and how pixels are scaled.
 
     A pixel value v in 0 - 255 becomes ``(v / 255 - mean) / std``, channel by channel. ``policy``,
-    ``interpolation`` (``bilinear`` or ``bicubic``) and ``crop_share`` (how much of the largest
-    centred part the policy ``crop`` keeps, in (0, 1]) say how a picture of another size is fitted.
+    ``interpolation`` (``bilinear`` or ``bicubic``) and ``crop_share`` (the share of the largest
+    centred part that the policy ``crop`` keeps, in (0, 1]) say how an image of another size is fitted.
     """
 
     height_px: int
@@ -89,7 +88,7 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network as data: the same spec is built by every engine and by the graph builder."""
+    """A network as data; every engine and the graph builder build it from the same spec."""
 
     name: str
     input: InputSpec
@@ -97,7 +96,7 @@ class NetworkSpec:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Names in order of execution; each is a layer."""
+        """Names of the layers in order of execution."""
         return tuple(layer.name for layer in self.layers)
 
     @property
@@ -108,26 +107,25 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a network is trained; everything that changes the result, and nothing else.
+    """How a network is trained: everything that changes the result, and nothing else.
 
-    ``optimizer`` is ``adam``, ``adamw`` (its decay shrinks weights, not gradients), ``sgd``, or with torch
-    ``muon`` (matrices inside the network move as one, the rest by adamw); weight decay spares biases and
-    norms. ``schedule`` is ``constant``, ``one-cycle`` (Smith and Topin 2018, arXiv:1708.07120): linear
-    warm-up to ``learning_rate`` over the first fifth of all steps, then linearly to zero; or ``cosine``:
-    warm-up over a twentieth, then half a cosine. ``patience`` counts epochs without a lower validation loss
-    before training stops; the best weights come back. ``min_steps`` raises the epochs of a tiny set to that
-    many steps. ``prune`` skips that share of the images whose last loss was below the mean, in every epoch
-    but the first, and weighs the kept ones up (InfoBatch, arXiv:2303.04947). ``precision`` is ``auto`` (bf16
-    where the engine and the machine have it) or ``fp32``.
+    ``optimizer`` is ``adam``, ``adamw`` (decoupled weight decay), ``sgd``, or with torch ``muon`` (for the
+    matrices inside the network, adamw for the rest); biases and norms have no weight decay. ``schedule`` is
+    ``constant``; ``one-cycle`` (Smith and Topin 2018, arXiv:1708.07120), a linear warm-up to ``learning_rate``
+    over the first fifth of all steps, then linear decay to zero; or ``cosine``, a warm-up over a twentieth, then
+    half a cosine. ``patience`` counts epochs without a lower validation loss before training stops; the best
+    weights are restored. ``min_steps`` raises the number of epochs for a small dataset to reach that many steps.
+    ``prune`` skips that share of the images whose last loss was below the mean, in every epoch but the first,
+    and increases the weights of the kept ones (InfoBatch, arXiv:2303.04947). ``precision`` is ``auto`` (bf16
+    where the engine and the machine support it) or ``fp32``.
 
-    The engine torch alone has the rest. ``mixup`` is the parameter of the Beta distribution by which pairs
-    of images are mixed (Zhang et al. 2018, arXiv:1710.09412), 0 for none. ``ema`` is the share kept at each
-    step by a running mean of the weights, which then is the result (Polyak and Juditsky 1992). ``clip``
-    bounds the length of the gradient. ``accumulate`` computes a batch in so many parts, to save memory.
-    Each part of the network learns at ``layer_decay`` times the rate of the part above it, and ``gradual``
-    opens the parts one after the other, from the top, over that share of all steps (Howard and Ruder 2018,
-    arXiv:1801.06146). ``batch_norm`` is ``learn``, or ``frozen``: neither its statistics nor its scales
-    change.
+    The other settings work with the engine torch only. ``mixup`` is the parameter of the Beta distribution with
+    which pairs of images are mixed (Zhang et al. 2018, arXiv:1710.09412), 0 for none. ``ema`` is the decay of a
+    running mean of the weights, which then is the result (Polyak and Juditsky 1992). ``clip`` bounds the norm
+    of the gradient. ``accumulate`` computes a batch in that many parts, to save memory. The learning rate of
+    each part of the network is ``layer_decay`` times that of the part above it, and ``gradual`` unfreezes the
+    parts one after the other, from the top, over that share of all steps (Howard and Ruder 2018,
+    arXiv:1801.06146). ``batch_norm`` is ``learn``, or ``frozen``: neither statistics nor scales change.
     """
 
     epochs: int = 5
@@ -167,7 +165,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Holdout:
-    """A test set held out of a dataset: the share wanted (0 - 1), the seed, how many images it has."""
+    """A test set held out of a dataset: the requested share (0 - 1), the seed, the number of images."""
 
     share: float
     seed: int
@@ -178,10 +176,10 @@ class Holdout:
 class Seen:
     """Which images a model has seen, and in which role, without the images themselves.
 
-    ``digests`` uint8 (n_images, 16) are the first bytes of the SHA-256 of each file, or of the pixels where
-    images were in memory; ``roles`` uint8 (n_images,) are positions in `ROLES`. Of some of the images, at
-    ``places`` int64 (n_described,), there is more: ``contents`` uint8 (n_described, 16), digests of the
-    pixels; ``looks`` int8 (n_described, 256) and ``kinds`` uint8 (n_described,), as `data.looks` makes them.
+    ``digests`` uint8 (n_images, 16) are the first bytes of the SHA-256 of each file, or of the pixels of images
+    in memory; ``roles`` uint8 (n_images,) index `ROLES`. For some of the images, at ``places`` int64
+    (n_described,), there is more: ``contents`` uint8 (n_described, 16), digests of the pixels; ``looks`` int8
+    (n_described, 256) and ``kinds`` uint8 (n_described,), see `data.checks.appearance`.
     """
 
     digests: NDArray[np.uint8]
@@ -192,24 +190,23 @@ class Seen:
     kinds: NDArray[np.uint8]
 
     def count(self, role: str) -> int:
-        """How many images had this role."""
+        """Number of images with this role."""
         return int((self.roles == ROLES.index(role)).sum())
 
 
 @dataclass(frozen=True)
 class Source:
-    """A frozen network to learn from.
+    """A frozen pretrained network.
 
-    ``graph`` is a serialized ONNX model whose tensors are named as the layers; ``layers`` gives the
-    shape of each without the images' axis, (features,) or (channels, height, width).
-    ``fingerprint`` covers the weights, the layers and the input. ``classes`` are what its own top
-    tells apart, or None if it has no top. ``precision`` is what its features are computed in when
-    nobody asks for another: fp32, as a saved model computes.
-    ``candidates`` are the pairs of layer and pooling worth trying when nobody names a layer; a source
-    without any is read at its default layer. ``batch_size`` images at a time run fastest. ``notes``
-    are facts to show: licence, parameters, GFLOPs. ``network`` has the layers and weights of a network of
-    ours, for who wants to train it further. ``seen`` says which images a model of ours learned from. ``kind``
-    names its kind in ``sources.registry.KINDS``, which says what it can do; empty for a network of ours.
+    ``graph`` is a serialized ONNX model whose tensors are named like the layers; ``layers`` gives the shape of
+    each without the batch axis, (features,) or (channels, height, width). ``fingerprint`` covers the weights,
+    the layers and the input. ``classes`` are those of its own classifier, or None if it has none. ``precision``
+    is the default precision of its features: fp32, as a saved model computes. ``candidates`` are the pairs of
+    layer and pooling to select from where no layer is given; a source without any is read at its default layer.
+    ``batch_size`` is the fastest one. ``notes`` are facts to show: licence, parameters, GFLOPs. ``network`` has
+    the layers and weights of a network trained here, for fine-tuning. ``seen`` says which images it learned
+    from. ``kind`` is a name in ``sources.registry.KINDS``, which says what the source can do; empty for a
+    network trained here.
     """
 
     name: str
@@ -241,13 +238,13 @@ class Answered:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which images are like those learnt from, (n,)."""
+        """Which images resemble the training images, (n,)."""
         if self.novelty is None:
             return np.ones(len(self.probabilities), np.bool_)
         return self.novelty <= 1
 
     def names(self, classes: Sequence[str]) -> NDArray[np.str_]:
-        """The likeliest class of each image, or ``none of these``."""
+        """The most probable class of each image, or ``none of these``."""
         named: NDArray[np.str_] = np.asarray([*classes, NONE_OF_THESE])[
             np.where(self.known, self.probabilities.argmax(axis=1), len(classes))
         ]
@@ -256,7 +253,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss and accuracy for training and validation, step by step; NaN where not measured."""
+    """Loss and accuracy in training and validation, step by step; NaN where not measured."""
 
     title: str
     step_name: str

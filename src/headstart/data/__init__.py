@@ -1,8 +1,4 @@
-"""Datasets: reading them, looking at a part of them, parting them.
-
-In: names, paths, arrays. Out: checked datasets with label names. Imports NumPy, our errors and
-records; everything heavier only on use. Called by every later stage.
-"""
+"""Datasets: load, check, select and split them, and prepare their images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which images must stay on one side of every split: copies of one image, and images of one group.
-
-Apart from the doctor, which reports copies: here they become numbers that splits, folds and heads obey.
-"""
+"""Clusters of images that must stay on one side of every split: copies of one image, and images of one group."""
 
 from __future__ import annotations
 
@@ -17,22 +14,8 @@ __all__ = ["joined_clusters", "with_clusters"]
 
 
 def with_clusters(dataset: Dataset, copies: Iterable[tuple[int, int]]) -> Dataset:
-    """The same dataset, in which copies and groups form clusters.
+    """The same dataset with clusters of groups and ``copies`` (pairs of positions); None where there are none.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        With or without groups.
-    copies : iterable of (int, int)
-        Places of two images that are copies of each other.
-
-    Returns
-    -------
-    Dataset
-        ``clusters`` is None where no two images belong together.
-
-    Examples
-    --------
     >>> pixels = np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8)
     >>> pets = Dataset("pets", pixels, np.array(["cat", "cat", "dog", "dog"]), ("cat", "dog"))
     >>> with_clusters(pets, [(0, 1)]).clusters.tolist()
@@ -47,21 +30,9 @@ def with_clusters(dataset: Dataset, copies: Iterable[tuple[int, int]]) -> Datase
 def joined_clusters(
     n_images: int, copies: Iterable[tuple[int, int]], groups: NDArray[np.str_] | None = None
 ) -> NDArray[np.intp]:
-    """The connected parts of a graph of images: an edge joins two copies, and two images of one group.
+    """Connected components of the graph whose edges join copies and images of one group, (n_images,).
 
-    Parameters
-    ----------
-    n_images : int
-        How many images there are.
-    copies : iterable of (int, int)
-        Places of two images that are copies of each other.
-    groups : ndarray of shape (n_images,), str, optional
-        Group of each image.
-
-    Returns
-    -------
-    ndarray of shape (n_images,), int
-        Numbers from 0, in the order of the first image of each cluster.
+    They are numbered from 0 in the order of their first images.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

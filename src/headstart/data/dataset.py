@@ -1,9 +1,4 @@
-"""A labelled set of images: what it holds, what may be asked of it, what it must not be.
-
-In: a store of images, label names, groups, a split column. Out: a checked, frozen Dataset.
-Imports NumPy and our errors only: nothing is decoded here. Called by every reader and every
-later stage.
-"""
+"""A labelled set of images: the checked, frozen Dataset. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -35,14 +30,14 @@ class Dataset:
     Attributes
     ----------
     name : str
-        What it is called in reports, subsets included (``mnist:odd``).
+        The name in reports, with the subset (``mnist:odd``).
     images : ImageStore
         An ArrayImages or a FileImages; a uint8 array is wrapped.
     labels : ndarray of shape (n_images,), str
-        Name of each image's class. Integer codes do not travel: see `codes`.
+        Name of each image's class; for integer codes see `codes`.
     classes : tuple of str
-        Every class in order; one without images is allowed here, so that a part
-        of a dataset keeps the codes of the whole.
+        All classes in order. A class may have no images, so that a subset of a dataset
+        keeps the codes of the whole.
     groups : ndarray of shape (n_images,), str, or None
         Who or what an image comes from; a group must not be split.
     splits : ndarray of shape (n_images,), str, or None
@@ -51,9 +46,9 @@ class Dataset:
         Path and reason of each file that was found and left out.
     clusters : ndarray of shape (n_images,), int, or None
         Images with the same number must stay on one side of every split: copies of one image, images
-        of one group. None where nobody looked for copies; see `data.clusters.with_clusters`.
+        of one group. None if copies have not been searched for; see `data.clusters.with_clusters`.
     holdout : Holdout or None
-        How the ``test`` split was drawn, where it is not the dataset's own.
+        How the ``test`` split was drawn, if it is not the dataset's own.
 
     Raises
     ------
@@ -108,26 +103,24 @@ class Dataset:
         return faults + ([] if self.splits is None else split_faults(self.splits))
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.images)
 
     def __repr__(self) -> str:
-        """Name, sizes and splits in one line; never the columns themselves."""
         here = "" if self.splits is None else "".join(f", {one}" for one in SPLITS if one in self.splits)
         return f"Dataset({self.name!r}, n_images={len(self)}, n_classes={len(self.classes)}{here})"
 
     @property
     def together(self) -> NDArray[np.intp] | None:
-        """Which images must stay on one side of every split: clusters, else groups; None: each alone."""
+        """Number of the cluster of each image, else of its group; None if every image is independent."""
         if self.clusters is not None or self.groups is None:
             return self.clusters
         return np.unique(self.groups, return_inverse=True)[1]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over images, labels, classes, groups and splits; not name nor place.
+        """Hex SHA-256 of images, labels, classes, groups and splits; neither name nor paths count.
 
-        Equal fingerprints mean that everything computed from one holds for the other.
+        What was computed from a dataset holds for every dataset with the same fingerprint.
         """
         columns = [self.labels, self.groups, self.splits]
         text = json.dumps(
@@ -136,12 +129,12 @@ class Dataset:
         return hashlib.sha256(f"{self.images.fingerprint} {text}".encode()).hexdigest()
 
     def codes(self, classes: Sequence[str] | None = None) -> Codes:
-        """Give each label its number, which is its place among the classes.
+        """Encode the labels as positions among the classes.
 
         Parameters
         ----------
         classes : sequence of str, optional
-            The order to number by, such as a model's; this dataset's own otherwise.
+            The order to number by, such as a model's. Default: this dataset's own.
 
         Returns
         -------
@@ -162,21 +155,21 @@ class Dataset:
         order = np.argsort(names)
         place = np.searchsorted(names, self.labels, sorter=order).clip(max=len(names) - 1)
         codes: Codes = order[place].astype(np.int64)
-        strange = np.unique(self.labels[names[codes] != self.labels])
-        if len(strange):
+        unknown = np.unique(self.labels[names[codes] != self.labels])
+        if len(unknown):
             raise DataError(
-                f"dataset {self.name!r} has {listed(strange)}, expected only {shown(names)}; "
+                f"dataset {self.name!r} has {listed(unknown)}, expected only {shown(names)}; "
                 "leave the others out with a subset"
             )
         return codes
 
     def counts(self) -> dict[str, int]:
-        """Count the images of every class, in the order of ``classes``; 0 where there are none."""
+        """Count the images of every class, in the order of ``classes``, 0 included."""
         numbers = np.bincount(self.codes(), minlength=len(self.classes))
         return {name: int(number) for name, number in zip(self.classes, numbers, strict=True)}
 
     def subset(self, indices: ArrayLike) -> Dataset:
-        """Take some of the images; the classes, and so the codes, stay as they are.
+        """Select some of the images; the classes, and so the codes, stay the same.
 
         Parameters
         ----------
@@ -190,7 +183,7 @@ class Dataset:
         Raises
         ------
         ShapeError
-            If ``indices`` is neither, or names an image that is not there.
+            If ``indices`` is neither, or is out of range.
         DataError
             If nothing is left.
 
@@ -211,7 +204,7 @@ class Dataset:
         )
 
     def split(self, name: str) -> Dataset:
-        """Take the images of one split.
+        """Select the images of one split.
 
         Parameters
         ----------
@@ -225,7 +218,7 @@ class Dataset:
         Raises
         ------
         DataError
-            If the dataset has no splits, or not this one; the message names those it has.
+            If the dataset has no splits, or lacks this one; the message names those it has.
 
         Examples
         --------
@@ -237,39 +230,21 @@ class Dataset:
         """
         if self.splits is None:
             raise DataError(
-                f"dataset {self.name!r} has no splits, expected a split to take {name!r} from it; "
-                "hold some out instead: headstart.data.splits.holdout"
+                f"dataset {self.name!r} has no splits, expected a split {name!r}; "
+                "hold one out with headstart.data.splits.holdout"
             )
         here = [known for known in SPLITS if known in self.splits]
         wanted = split_name(name) or name
         if wanted not in here:
             raise DataError(
                 f"split {name!r} is not in dataset {self.name!r}, expected one of {', '.join(here)}; "
-                "ask for one of these"
+                "choose one of these"
             )
         return self.subset(self.splits == wanted)
 
 
 def require_classes(dataset: Dataset, at_least: int = 2) -> None:
-    """Make sure that there is something to tell apart.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        What is to be learnt from.
-    at_least : int, default=2
-        Classes that must have an image.
-
-    Raises
-    ------
-    DataError
-        If fewer classes have an image.
-
-    Examples
-    --------
-    >>> images = ArrayImages(np.zeros((2, 8, 8), np.uint8))
-    >>> require_classes(Dataset("pets", images, np.array(["dog", "cat"]), ("cat", "dog")))
-    """
+    """DataError if fewer than ``at_least`` classes have images."""
     here = [name for name, count in dataset.counts().items() if count]
     if len(here) < at_least:
         raise DataError(
@@ -279,42 +254,24 @@ def require_classes(dataset: Dataset, at_least: int = 2) -> None:
 
 
 def check_same_classes(train: Dataset, test: Dataset) -> None:
-    """Make sure that a test set has images of no other classes than there are to learn.
-
-    Parameters
-    ----------
-    train, test : Dataset
-        What is learnt from, and what it is judged on.
-
-    Raises
-    ------
-    DataError
-        If the test set has a class that cannot be learned. One that it lacks is no fault: it is judged by
-        the classes that it has.
-
-    Examples
-    --------
-    >>> images = ArrayImages(np.zeros((2, 8, 8), np.uint8))
-    >>> pets = Dataset("pets", images, np.array(["dog", "cat"]), ("cat", "dog"))
-    >>> check_same_classes(pets, pets)
-    """
+    """DataError if the test set has a class without training images; it may lack some."""
     known = {name for name, count in train.counts().items() if count}
-    asked = {name for name, count in test.counts().items() if count}
-    if asked - known:
+    tested = {name for name, count in test.counts().items() if count}
+    if tested - known:
         raise DataError(
-            f"dataset {_title(test)!r} has the extra {listed(natural_order(asked - known))}, expected only "
+            f"dataset {_title(test)!r} has the extra {listed(natural_order(tested - known))}, expected only "
             f"classes of {_title(train)!r}; choose the same subset of both"
         )
 
 
 def _title(dataset: Dataset) -> str:
-    """Give the name, with the split where all images are of one."""
+    """The name, with the split if all images are of one."""
     here = set() if dataset.splits is None else set(np.unique(dataset.splits).tolist())
     return f"{dataset.name}[{here.pop()}]" if len(here) == 1 else dataset.name
 
 
 def _whole_numbers(indices: NDArray[Any], n_images: int) -> NDArray[np.intp]:
-    """Turn indices into integers, or say what they are instead."""
+    """Indices as integers; ShapeError unless they are integers in range or a mask."""
     if indices.dtype == np.bool_ and indices.shape == (n_images,):
         return np.flatnonzero(indices)
     if indices.ndim == 1 and indices.size == 0:

@@ -1,8 +1,4 @@
-"""What can be wrong with a dataset's columns, said all at once.
-
-In: arrays as somebody passed them. Out: faults, each an error class and its sentence.
-Imports NumPy and our errors only. Called by stores and dataset.
-"""
+"""What can be wrong with the columns of a dataset: all faults are collected, then reported together."""
 
 from __future__ import annotations
 
@@ -21,20 +17,8 @@ Fault = tuple[type[HeadstartError], str]
 
 
 def raise_faults(faults: Sequence[Fault]) -> None:
-    """Raise one error for all faults; do nothing where there are none.
+    """Raise one error for all faults, of their class if they share one, else DataError.
 
-    Parameters
-    ----------
-    faults : sequence of (type, str)
-        Each an exception class of ours and its sentence.
-
-    Raises
-    ------
-    HeadstartError
-        Of the faults' class where they share one, DataError otherwise.
-
-    Examples
-    --------
     >>> raise_faults([(ShapeError, "a is 1, expected 2; add 1"), (ShapeError, "b is 3, expected 4; add 1")])
     Traceback (most recent call last):
         ...
@@ -47,36 +31,15 @@ def raise_faults(faults: Sequence[Fault]) -> None:
 
 
 def column_faults(name: str, column: NDArray[Any], n_images: int) -> list[Fault]:
-    """Say what is wrong with the form of one column.
-
-    Parameters
-    ----------
-    name : str
-        ``labels``, ``groups`` or ``splits``.
-    column : ndarray
-        What was passed for it.
-    n_images : int
-        Entries it must have.
-
-    Returns
-    -------
-    list of (type, str)
-
-    Examples
-    --------
-    >>> column_faults("labels", np.array(["a"]), 1)
-    []
-    >>> column_faults("labels", np.array(["a"]), 2)[0][1]
-    'labels has 1 entries, expected 2 to match images; pass one per image'
-    """
+    """Faults in the shape and dtype of one column."""
     faults: list[Fault] = []
     if column.ndim != 1:
         faults.append(
             (ShapeError, f"{name} has shape {column.shape}, expected ({n_images},); pass a 1-D array")
         )
     elif len(column) != n_images:
-        said = f"{name} has {len(column)} entries, expected {n_images} to match images; pass one per image"
-        faults.append((ShapeError, said))
+        message = f"{name} has {len(column)} entries, expected {n_images} to match images; pass one per image"
+        faults.append((ShapeError, message))
     if column.dtype.kind != "U":
         advice = "from_arrays turns whole numbers into names"
         faults.append((DataError, f"{name} has dtype {column.dtype}, expected names (str); {advice}"))
@@ -89,24 +52,7 @@ def column_faults(name: str, column: NDArray[Any], n_images: int) -> list[Fault]
 
 
 def label_faults(labels: NDArray[Any], classes: Sequence[str]) -> list[Fault]:
-    """Say which labels are no class, and which classes are named twice.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n_images,), str
-        Names; another dtype is left to `column_faults`.
-    classes : sequence of str
-        What they may be.
-
-    Returns
-    -------
-    list of (type, str)
-
-    Examples
-    --------
-    >>> label_faults(np.array(["cat"]), ["cat", "dog"])
-    []
-    """
+    """Labels that are not among the classes, and repeated classes; another dtype is left to `column_faults`."""
     faults: list[Fault] = []
     if len(set(classes)) != len(classes):
         twice = natural_order(name for name in classes if list(classes).count(name) > 1)
@@ -121,22 +67,7 @@ def label_faults(labels: NDArray[Any], classes: Sequence[str]) -> list[Fault]:
 
 
 def split_faults(splits: NDArray[Any]) -> list[Fault]:
-    """Say which splits have a name that none may have.
-
-    Parameters
-    ----------
-    splits : ndarray of shape (n_images,), str
-        After `plain_splits`; another dtype is left to `column_faults`.
-
-    Returns
-    -------
-    list of (type, str)
-
-    Examples
-    --------
-    >>> split_faults(np.array(["train", "tset"]))[0][1]
-    "split 'tset' is unknown, expected train, val or test; rename it"
-    """
+    """Unknown splits, after `plain_splits`; another dtype is left to `column_faults`."""
     used = np.unique(splits).tolist() if splits.dtype.kind == "U" else []
     wrong = [name for name in used if name and name not in SPLITS]
     return [
@@ -146,22 +77,7 @@ def split_faults(splits: NDArray[Any]) -> list[Fault]:
 
 
 def plain_splits(splits: NDArray[Any]) -> NDArray[Any]:
-    """Give every split its one name; leave what is no split's name for the check.
-
-    Parameters
-    ----------
-    splits : ndarray of shape (n_images,), str
-        As somebody wrote them.
-
-    Returns
-    -------
-    ndarray of shape (n_images,), str
-
-    Examples
-    --------
-    >>> plain_splits(np.array(["train", "validation"])).tolist()
-    ['train', 'val']
-    """
+    """Replace synonyms of splits; unknown names are left to `split_faults`."""
     if splits.dtype.kind != "U":
         return splits
     names, inverse = np.unique(splits, return_inverse=True)

@@ -1,7 +1,4 @@
-"""Names of classes and splits: their order, their one spelling, how a sentence shows them.
-
-In and out: plain strings. Imports nothing of ours. Called by every module of this folder.
-"""
+"""Names of classes and splits: their order, their spelling, and how messages list them."""
 
 from __future__ import annotations
 
@@ -18,19 +15,8 @@ _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "v
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort names as people do: '10' follows '9'.
+    """Sort names so that '10' follows '9', and drop repeats.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Repeats are dropped.
-
-    Returns
-    -------
-    tuple of str
-
-    Examples
-    --------
     >>> natural_order(["10", "9", "b2", "b10", "9"])
     ('9', '10', 'b2', 'b10')
     """
@@ -43,19 +29,8 @@ def natural_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def split_name(name: str) -> str | None:
-    """Give the one word for a split, or None if it is no split's name.
+    """The standard name of a split, whatever its case, or None for any other name.
 
-    Parameters
-    ----------
-    name : str
-        A folder's name or a cell of a split column; case does not matter.
-
-    Returns
-    -------
-    str or None
-
-    Examples
-    --------
     >>> split_name("validation"), split_name("holiday")
     ('val', None)
     """
@@ -63,21 +38,8 @@ def split_name(name: str) -> str | None:
 
 
 def shown(names: Iterable[str], limit: int = 5) -> str:
-    """Quote names for a sentence, and say how many more there are.
+    """Quote names for a message, ``limit`` at most, and count the others.
 
-    Parameters
-    ----------
-    names : iterable of str
-        What to show.
-    limit : int, default=5
-        Names shown at most.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> shown(["a", "b", "c"], limit=2)
     "'a', 'b' and 1 more"
     """
@@ -86,19 +48,8 @@ def shown(names: Iterable[str], limit: int = 5) -> str:
 
 
 def listed(names: Sequence[str] | NDArray[np.str_]) -> str:
-    """Put the word class before quoted names, in the right number.
+    """Quoted names after the word class or classes.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Class names.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> listed(["a"]), listed(["a", "b"]), listed([])
     ("class 'a'", "classes 'a', 'b'", 'no class')
     """
@@ -108,11 +59,5 @@ def listed(names: Sequence[str] | NDArray[np.str_]) -> str:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """Names separated by commas, without empty ones.
-
-    Examples
-    --------
-    >>> comma_list("squish, crop,")
-    ('squish', 'crop')
-    """
+    """Names separated by commas, without empty ones."""
     return tuple(name for part in text.split(",") if (name := part.strip()))

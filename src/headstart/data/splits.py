@@ -1,7 +1,6 @@
-"""Ways to part a dataset: a share held out, folds, ever larger subsets.
+"""Ways to split a dataset: a held-out share, cross-validation folds, nested subsets.
 
-In: labels, groups where images belong together, a seed. Out: sorted indices. Stratified, and
-the same for the same seed. Imports NumPy and our errors. Called by training and by studies.
+All are stratified by label, and depend on the seed and nothing else. They know labels and groups only, no images.
 """
 
 from __future__ import annotations
@@ -19,42 +18,18 @@ __all__ = ["Indices", "fewest_per_class", "folds", "holdout", "nested_subsets"]
 
 Indices = NDArray[np.intp]
 _N_TRIES = 64
-_MANY_GROUPS = 2_000  # from which on trying out which groups to hold takes too long
+_MANY_GROUPS = 2_000  # from here on searching for the best groups takes too long
 
 
 def holdout(
     labels: ArrayLike, share: float, seed: int | np.random.Generator, groups: ArrayLike | None = None
 ) -> tuple[Indices, Indices]:
-    """Hold out a share of the images, of every class alike.
+    """Hold out a share (0 - 1, exclusive) of the images of every class; returns sorted indices (rest, held out).
 
-    Parameters
-    ----------
-    labels : array_like of shape (n_images,)
-        Names or codes.
-    share : float
-        Between 0 and 1, exclusive.
-    seed : int or numpy.random.Generator
-        The draw depends on nothing else.
-    groups : array_like of shape (n_images,), optional
-        Whole groups go to one side; the share is then met as nearly as they allow.
+    Whole groups go to one side, and the share is then met as closely as they allow. A class with at least two
+    images (two groups) is on both sides; one with fewer stays in the rest. DataError if nothing can be held out,
+    or the groups allow no such split.
 
-    Returns
-    -------
-    rest, held : ndarray of int
-        Sorted indices. A class with two images or more (two groups or more) is on
-        both sides; one with fewer is in ``rest``.
-
-    Raises
-    ------
-    SettingError
-        If ``share`` is not between 0 and 1.
-    ShapeError
-        If ``labels`` is not 1-D, is empty, or ``groups`` is not as long.
-    DataError
-        If nothing can be held out, or the groups allow no such parting.
-
-    Examples
-    --------
     >>> rest, held = holdout(["a"] * 8 + ["b"] * 4, 0.25, seed=0)
     >>> len(rest), len(held), held[-1] >= 8
     (9, 3, np.True_)
@@ -71,42 +46,19 @@ def holdout(
     else:
         held = _held_groups(names, codes, units, share, rng)
     if not held.any():
-        raise DataError("labels has no class with 2 images, expected one to hold any out; add images")
+        raise DataError("labels has no class with 2 images, expected at least one such class; add images")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def folds(
     labels: ArrayLike, k: int, seed: int | np.random.Generator, groups: ArrayLike | None = None
 ) -> list[tuple[Indices, Indices]]:
-    """Part the images into k folds for cross-validation.
+    """Split the images into k folds for cross-validation; returns sorted indices (train, val) of each.
 
-    Parameters
-    ----------
-    labels : array_like of shape (n_images,)
-        Names or codes.
-    k : int
-        At least 2, at most the number of images (or of groups); equal to it, leave one out.
-    seed : int or numpy.random.Generator
-        The draw depends on nothing else.
-    groups : array_like of shape (n_images,), optional
-        Whole groups go to one fold.
+    Every image is in ``val`` once, and every class in every ``train``. ``k`` is at most the number of images (of
+    groups: whole groups go to one fold); at that number it is leave-one-out. DataError if a class has one image,
+    or one group has all images of a class.
 
-    Returns
-    -------
-    list of (train, val), each ndarray of int
-        Sorted indices; every image is in ``val`` once, and every class in every ``train``.
-
-    Raises
-    ------
-    SettingError
-        If ``k`` is out of range.
-    ShapeError
-        If ``labels`` is not 1-D, is empty, or ``groups`` is not as long.
-    DataError
-        If a class has one image, or one group holds all of a class.
-
-    Examples
-    --------
     >>> [(len(train), len(val)) for train, val in folds(["a"] * 6 + ["b"] * 3, 3, seed=0)]
     [(6, 3), (6, 3), (6, 3)]
     """
@@ -123,7 +75,7 @@ def folds(
         alone = _in_one_fold(codes, fold)
         if alone is None:
             break
-        fold = rng.permutation(np.arange(n_units) % k)[units]  # less even, but perhaps possible
+        fold = rng.permutation(np.arange(n_units) % k)[units]  # less even, but possibly valid
     if alone is not None:
         raise DataError(
             f"class {str(names[alone])!r} falls into one of {k} folds with all its groups, expected two folds "
@@ -135,36 +87,10 @@ def folds(
 def nested_subsets(
     labels: ArrayLike, per_class: Sequence[int] = (1, 5, 10, 50), *, seed: int | np.random.Generator
 ) -> dict[int, Indices]:
-    """Draw ever larger subsets with so many images of each class, the smaller within the larger.
+    """Draw subsets with the given numbers of images per class, each contained in the next larger one.
 
-    Parameters
-    ----------
-    labels : array_like of shape (n_images,)
-        Names or codes.
-    per_class : sequence of int, default=(1, 5, 10, 50)
-        Images of each class, each at least 1.
-    seed : int or numpy.random.Generator
-        The draw depends on nothing else; not on ``per_class`` either.
-
-    Returns
-    -------
-    dict of int to ndarray of int
-        Sorted indices for each size.
-
-    Raises
-    ------
-    SettingError
-        If ``per_class`` is empty or has a size below 1.
-    ShapeError
-        If ``labels`` is not 1-D or is empty.
-    DataError
-        If a class has too few images; all such classes are named.
-
-    Examples
-    --------
-    >>> drawn = nested_subsets(["a", "a", "b", "b"], (1, 2), seed=0)
-    >>> len(drawn[1]), drawn[2].tolist()
-    (2, [0, 1, 2, 3])
+    Returns sorted indices by size; a subset does not depend on which other sizes are drawn. DataError names all
+    classes with too few images.
     """
     names, codes = _coded(labels)
     sizes = sorted({int(size) for size in per_class})
@@ -177,7 +103,7 @@ def nested_subsets(
         few = names[counts < sizes[-1]]
         raise DataError(
             f"labels has {counts.min()} images at the least of {listed(natural_order(few.tolist()))}, "
-            f"expected {sizes[-1]} of each; ask for fewer per class, or add images"
+            f"expected {sizes[-1]} of each; choose fewer per class, or add images"
         )
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(codes == code)) for code in range(len(names))]
@@ -185,24 +111,7 @@ def nested_subsets(
 
 
 def fewest_per_class(labels: ArrayLike, groups: ArrayLike | None = None) -> int:
-    """Images, or groups, of the class that has the fewest of those that occur.
-
-    Parameters
-    ----------
-    labels : array_like of shape (n_images,)
-        Names or codes.
-    groups : array_like of shape (n_images,), optional
-        Images that stay together count once in each of their classes.
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> fewest_per_class(["a", "a", "b", "b"]), fewest_per_class(["a", "a", "b", "b"], [0, 1, 2, 2])
-    (2, 1)
-    """
+    """Number of images of the smallest class that occurs; a group counts once in each of its classes."""
     codes = _coded(labels)[1]
     if groups is not None:
         units = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -235,7 +144,7 @@ def _grouped(groups: ArrayLike, n_images: int) -> NDArray[np.intp]:
         )
     units = np.unique(values, return_inverse=True)[1]
     if units.max() == 0:
-        raise DataError("groups has 1 group, expected at least 2 to part them; leave groups out")
+        raise DataError("groups has 1 group, expected at least 2 to split them; leave groups out")
     return units
 
 
@@ -243,13 +152,13 @@ def _check_units(names: NDArray[Any], codes: Indices, units: Indices, what: str)
     alone = [str(name) for i, name in enumerate(names) if len(np.unique(units[codes == i])) < 2]
     if alone:
         raise DataError(
-            f"labels has only 1 {what} of {listed(natural_order(alone))}, expected at least 2 to learn from "
-            "one and judge on another; add images, or leave the class out"
+            f"labels has only 1 {what} of {listed(natural_order(alone))}, expected at least 2, one for "
+            "training and one for validation; add images, or leave the class out"
         )
 
 
 def _held_images(codes: Indices, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Round each class by largest remainder, so that the whole share is met as well."""
+    """Round by largest remainder, so that the share of all images is met as well."""
     counts = np.bincount(codes)
     quota = share * counts
     number = np.floor(quota).astype(int)
@@ -265,7 +174,7 @@ def _held_images(codes: Indices, share: float, rng: np.random.Generator) -> NDAr
 def _held_clusters(
     codes: Indices, units: Indices, share: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Of very many groups a share by the class of their first image: most are single images."""
+    """For very many groups: stratify by the class of their first image, since most are single images."""
     first = np.unique(units, return_index=True)[1]
     return _held_images(codes[first], share, rng)[units]
 
@@ -273,7 +182,7 @@ def _held_clusters(
 def _held_groups(
     names: NDArray[Any], codes: Indices, units: Indices, share: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Take the best of many greedy draws: no class lost first, then nearest to the share."""
+    """The best of many greedy draws: first no class lost, then closest to the share."""
     table = _unit_table(codes, units)
     wanted = share * table.sum(axis=0)
     best, best_cost = np.zeros(len(table), np.bool_), (np.inf, np.inf, np.inf)
@@ -296,7 +205,7 @@ def _held_groups(
 def _greedy_groups(
     table: NDArray[np.intp], wanted: NDArray[Any], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Add groups in random order while they bring the held counts nearer to those wanted."""
+    """Add groups in random order while they bring the held-out counts closer to those wanted."""
     held = np.zeros(len(table), np.bool_)
     total = np.zeros(table.shape[1])
     order = rng.permutation(len(table))
@@ -312,14 +221,14 @@ def _distance(counts: NDArray[Any], wanted: NDArray[Any]) -> float:
 
 
 def _unit_table(codes: Indices, units: Indices) -> NDArray[np.intp]:
-    """Count images by group and class."""
+    """Number of images by group and class."""
     table = np.zeros((units.max() + 1, codes.max() + 1), dtype=np.intp)
     np.add.at(table, (units, codes), 1)
     return table
 
 
 def _dealt(codes: Indices, k: int, rng: np.random.Generator) -> Indices:
-    """Deal the images like cards, class after class, so that folds differ by one at most."""
+    """Assign images to folds in turn, class after class, so that fold sizes differ by one at most."""
     order = np.concatenate(
         [rng.permutation(np.flatnonzero(codes == code)) for code in range(codes.max() + 1)]
     )
@@ -329,7 +238,7 @@ def _dealt(codes: Indices, k: int, rng: np.random.Generator) -> Indices:
 
 
 def _dealt_groups(codes: Indices, units: Indices, k: int, rng: np.random.Generator) -> Indices:
-    """Give each group, the largest first, to the fold where the classes stay most even."""
+    """Assign each group, the largest first, to the fold where the classes stay most even."""
     table = _unit_table(codes, units)
     share = table / table.sum(axis=0)
     order = rng.permutation(len(table))
@@ -337,7 +246,7 @@ def _dealt_groups(codes: Indices, units: Indices, k: int, rng: np.random.Generat
     totals = np.zeros((k, table.shape[1]))
     fold_of = np.empty(len(table), dtype=np.intp)
     for group in order:
-        spread = 2 * totals @ share[group]  # what it adds to the sum of squares, less what it always adds
+        spread = 2 * totals @ share[group]  # what it adds to the sum of squares, without a constant
         fold = min(range(k), key=lambda i: (round(float(spread[i]), 9), totals[i].sum()))
         fold_of[group] = fold
         totals[fold] += share[group]

@@ -1,6 +1,6 @@
-"""Image stores: the images of a dataset, in memory or in files, behind one protocol.
+"""Image stores: the images of a dataset, in memory or in files, with one protocol.
 
-A store knows nothing of labels: see `dataset`. Other modules use the protocol, never the type of a store.
+A store has no labels: see `dataset`. Other modules use the protocol, never the type of a store.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.faults import Fault, raise_faults
-from headstart.data.images.decode import Header, decode_bytes, draft
+from headstart.data.images.decode import Header, decode_bytes, preview
 from headstart.errors import BrokenDataError, MissingDataError, ShapeError
 from headstart.records import Images
 
@@ -28,24 +28,24 @@ _HASHED = 16_384  # images hashed at once
 
 
 class ImageStore(Protocol):
-    """The images of a dataset, in memory or in files; nothing is decoded before its pixels are read.
+    """The images of a dataset; files are decoded only when pixels are read.
 
     Exactly one of ``pixels`` and ``paths`` is None.
     """
 
     @property
     def pixels(self) -> Images | None:
-        """All images, (n_images, height, width, channels) uint8; None where they are files."""
+        """All images, (n_images, height, width, channels) uint8; None if they are files."""
         ...
 
     @property
     def paths(self) -> tuple[Path, ...] | None:
-        """The file of each image; None where images are in memory."""
+        """The file of each image; None if images are in memory."""
         ...
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """Height, width and channels of every image; None where images may differ."""
+        """Height, width and channels of every image; None if images may differ."""
         ...
 
     @property
@@ -55,23 +55,21 @@ class ImageStore(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the images in order; names and places of files do not matter."""
+        """Hex SHA-256 of the images in order; paths do not count."""
         ...
 
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
+    def __len__(self) -> int: ...
 
     def image_name(self, place: int) -> str:
-        """How messages name an image: the path of its file, or ``image 17``."""
+        """The name in messages: the path of the file, or ``image 17``."""
         ...
 
     def image(self, place: int) -> NDArray[np.uint8]:
         """One decoded image, upright, (height, width, 1 or 3)."""
         ...
 
-    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
-        """Header and pixels of an image for a thumbnail of this size: JPEG is decoded at a small scale."""
+    def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+        """Header and pixels of an image, for a thumbnail of this size: JPEG is decoded at a reduced scale."""
         ...
 
     def subset(self, indices: NDArray[np.intp]) -> Self:
@@ -79,7 +77,7 @@ class ImageStore(Protocol):
         ...
 
     def joined(self, other: ImageStore) -> ImageStore | None:
-        """Both stores as one; None where one is in memory and the other in files, or shapes differ."""
+        """Both stores as one; None if one is in memory and the other in files, or shapes differ."""
         ...
 
     def release(self) -> None:
@@ -88,27 +86,10 @@ class ImageStore(Protocol):
 
 
 class ArrayImages:
-    """Images of one size, in memory, read-only.
+    """Images of one size in memory, read-only, (n_images, height, width, channels) uint8.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (n_images, height, width) or (n_images, height, width, 1 or 3), uint8
-        Not copied where it is contiguous: do not change it afterwards. A file mapped by
-        ``numpy.load(path, mmap_mode="r")`` stays on the disk, however large.
-
-    Attributes
-    ----------
-    pixels : ndarray of shape (n_images, height, width, channels), uint8
-
-    Raises
-    ------
-    ShapeError
-        If the dtype is not uint8, or the shape is none of the above.
-
-    Examples
-    --------
-    >>> ArrayImages(np.zeros((5, 8, 8), np.uint8)).pixels.shape
-    (5, 8, 8, 1)
+    They are not copied if contiguous, so do not change them afterwards. A file mapped by
+    ``numpy.load(path, mmap_mode="r")`` stays on the disk. ShapeError if they are not uint8 images.
     """
 
     def __init__(self, pixels: Images) -> None:
@@ -121,7 +102,6 @@ class ArrayImages:
         self._mapping = pixels if isinstance(pixels, np.memmap) and pixels.mode == "r" else None
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.pixels)
 
     @property
@@ -158,19 +138,19 @@ class ArrayImages:
         pixels: NDArray[np.uint8] = self.pixels[place]
         return pixels
 
-    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
-        """Header and pixels of one image; ``side_px`` does not matter, since nothing is decoded."""
+    def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+        """Header and pixels of one image; nothing is decoded, so ``side_px`` is ignored."""
         height, width, channels = self.image_shape
         return Header(width, height, "L" if channels == 1 else "RGB", "array"), self.image(place)
 
     def joined(self, other: ImageStore) -> ArrayImages | None:
-        """Both stores as one; None where the other is in files or has images of another shape."""
+        """Both stores as one; None if the other is in files or has images of another shape."""
         if other.pixels is None or self.image_shape != other.image_shape:
             return None
         return ArrayImages(np.concatenate([self.pixels, other.pixels]))
 
     def subset(self, indices: NDArray[np.intp]) -> ArrayImages:
-        """Select images in this order; a run of neighbours is not copied."""
+        """Select images in this order; consecutive images are not copied."""
         if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
             run = ArrayImages(self.pixels[indices[0] : indices[0] + len(indices)])
             run._mapping = self._mapping
@@ -178,32 +158,14 @@ class ArrayImages:
         return ArrayImages(self.pixels[indices])
 
     def release(self) -> None:
-        """Return the pages of a memory-mapped file to the system, so that memory stays flat."""
+        """Return the pages of a memory-mapped file to the system, so that memory use stays constant."""
         pages = getattr(self._mapping, "_mmap", None)
         if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
             pages.madvise(mmap.MADV_DONTNEED)
 
 
 class FileImages:
-    """Images as files, read when asked for and checked to be what they were when listed.
-
-    Parameters
-    ----------
-    paths : sequence of path
-        One file per image.
-    digests : sequence of bytes, optional
-        SHA-256 of each file's bytes; taken when first needed otherwise.
-
-    Raises
-    ------
-    ShapeError
-        If ``digests`` is not as long as ``paths``.
-
-    Examples
-    --------
-    >>> len(FileImages(["a.png", "b.png"]).subset(np.array([1])))
-    1
-    """
+    """Images in files, read on demand; ``digests`` are the SHA-256 of their bytes, else computed when needed."""
 
     def __init__(
         self, paths: Sequence[str | os.PathLike[str]], digests: Sequence[bytes] | None = None
@@ -227,7 +189,6 @@ class FileImages:
         return
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.paths)
 
     @cached_property
@@ -239,7 +200,7 @@ class FileImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the files' contents in order; their places do not matter."""
+        """Hex SHA-256 of the content of the files in order; paths do not count."""
         return hashlib.sha256(b"files" + b"".join(self.digests)).hexdigest()
 
     def subset(self, indices: NDArray[np.intp]) -> FileImages:
@@ -255,24 +216,23 @@ class FileImages:
         """One decoded image, upright, (height, width, 1 or 3)."""
         return decode_bytes(self.read(place), self.image_name(place))
 
-    def draft(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+    def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of one image; JPEG is decoded at a scale near ``side_px``, which is fast."""
-        return draft(self.read(place), self.image_name(place), side_px)
+        return preview(self.read(place), self.image_name(place), side_px)
 
     def joined(self, other: ImageStore) -> FileImages | None:
-        """Both stores as one; None where the other is in memory."""
+        """Both stores as one; None if the other is in memory."""
         if other.paths is None:
             return None
         return FileImages([*self.paths, *other.paths], [*self.digests, *other.digests])
 
     def release(self) -> None:
-        """Nothing to return: files are read one at a time."""
+        """Do nothing: files are read one at a time."""
 
     def read(self, index: int) -> bytes:
-        """The undecoded bytes of one file.
+        """The bytes of one file; BrokenDataError if it has changed since the dataset was read.
 
-        Raises BrokenDataError if the file is not what it was when the dataset was read: features and scores
-        are stored under the fingerprint of its content at that time.
+        Features and scores are stored under the fingerprint of the content at that time.
         """
         data = read_bytes(self.paths[index])
         if self._digests is not None and hashlib.sha256(data).digest() != self._digests[index]:
@@ -288,7 +248,9 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingDataError(f"image {str(path)!r} is not there, expected a file; mend the path") from error
+        raise MissingDataError(
+            f"image {str(path)!r} does not exist, expected a file; correct the path"
+        ) from error
     except OSError as error:
         raise BrokenDataError(
             f"image {str(path)!r} cannot be opened ({error.strerror}), expected a readable file; "

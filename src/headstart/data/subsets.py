@@ -1,7 +1,4 @@
-"""Subsets: a relabelling or a selection of a dataset, written after a colon, such as ``mnist:odd``.
-
-The result has the subset in its name. The mapping of labels alone serves controls.
-"""
+"""Subsets: a selection or relabelling of a dataset, written after a colon, such as ``mnist:odd``."""
 
 from __future__ import annotations
 
@@ -31,34 +28,13 @@ _TURNED = "turned"
 
 
 def subset_map(classes: Sequence[str], subset: str) -> dict[str, str | None]:
-    """Map each class to its label in a subset.
+    """The label of each class in a subset, None where the subset drops it; see `SUBSETS`.
 
-    Parameters
-    ----------
-    classes : sequence of str
-        Names of the classes there are.
-    subset : str
-        ``odd``, ``even``, ``parity``, a range ``0-4`` or a list ``ants,bees``.
+    Controls sum class probabilities by it: ten digits become even and odd. UnknownSubsetError if there is no such
+    subset or the classes are not whole numbers, UnknownClassError if it names a class that does not exist.
 
-    Returns
-    -------
-    dict of str to str or None
-        New label of each old one, None where the subset drops it. Summing class
-        probabilities by it turns ten digits into even and odd.
-
-    Raises
-    ------
-    UnknownSubsetError
-        If it is no subset, or expects whole numbers and the classes are not.
-    UnknownClassError
-        If a list or range names a class that is not there.
-
-    Examples
-    --------
     >>> subset_map(["1", "2"], "parity")
     {'1': 'odd', '2': 'even'}
-    >>> subset_map(["1", "2"], "odd")
-    {'1': '1', '2': None}
     """
     if subset in classes:
         kept = {subset}
@@ -83,30 +59,11 @@ def subset_map(classes: Sequence[str], subset: str) -> dict[str, str | None]:
 
 
 def apply_subset(dataset: Dataset, subset: str) -> Dataset:
-    """Select and relabel images by a subset.
+    """Select and relabel images; the result is named ``dataset:subset`` and has the classes that the subset keeps.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All images.
-    subset : str
-        As in `subset_map`, or ``turned``.
+    ``turned`` has four times as many: ``a``, and ``a turned 90`` for the same, a quarter turn to the left, ...
+    UnknownSubsetError also if no image is kept, or images to turn are not square and in memory.
 
-    Returns
-    -------
-    Dataset
-        Named ``dataset:subset``; its classes are those that the subset keeps, or of ``turned`` four times as
-        many: ``a``, and ``a turned 90`` for the same a quarter turn to the left.
-
-    Raises
-    ------
-    UnknownSubsetError
-        If it is no subset, keeps no class of this dataset, or turns what is not square and in memory.
-    UnknownClassError
-        If a list or range names a class that is not there.
-
-    Examples
-    --------
     >>> images = np.zeros((3, 8, 8), np.uint8)
     >>> digits = Dataset("digits", images, np.array(["1", "2", "3"]), ("1", "2", "3"))
     >>> odd = apply_subset(digits, "odd")
@@ -131,7 +88,7 @@ def apply_subset(dataset: Dataset, subset: str) -> Dataset:
 
 
 def _turned(dataset: Dataset) -> Dataset:
-    """Four classes of each, so that four times as much can be learnt from drawings (Santoro et al. 2016)."""
+    """Four classes from each, for more varied training drawings (Santoro et al. 2016, arXiv:1605.06065)."""
     images = dataset.images.pixels
     if images is None or images.shape[1] != images.shape[2]:
         raise UnknownSubsetError(
@@ -165,7 +122,7 @@ def _range(classes: Sequence[str], subset: str, low: int, high: int) -> set[str]
         raise UnknownSubsetError(f"subset {subset!r} runs downwards, expected low-high; write {high}-{low}")
     numbers = _numbers(classes, subset)
     here = set(numbers.values())
-    # the ends are enough: a range may step over a number that a dataset does not have
+    # checking the ends is enough: a dataset may lack numbers within the range
     _check_known({str(end) for end in (low, high) if end not in here}, classes, subset)
     return {name for name, number in numbers.items() if low <= number <= high}
 

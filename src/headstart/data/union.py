@@ -1,8 +1,4 @@
-"""Two datasets seen as the two splits of one, so that what they share can be found.
-
-In: datasets. Out: a Dataset, or None where their images are stored too differently to compare. Imports
-data modules only. Called by studies.
-"""
+"""Two datasets as the splits of one, to find the images that they share."""
 
 from __future__ import annotations
 
@@ -14,25 +10,9 @@ __all__ = ["joined"]
 
 
 def joined(train: Dataset, test: Dataset) -> Dataset | None:
-    """Two datasets as the splits ``train`` and ``test`` of one.
+    """Two datasets as the splits ``train`` and ``test`` of one, without their own splits and groups.
 
-    Parameters
-    ----------
-    train, test : Dataset
-        Their own splits and groups are left out.
-
-    Returns
-    -------
-    Dataset or None
-        None if one is in memory and the other in files, or if images in memory differ in shape.
-
-    Examples
-    --------
-    >>> from headstart.data.stores import ArrayImages
-    >>> one = Dataset("a", ArrayImages(np.zeros((2, 8, 8), np.uint8)), np.array(["x", "y"]), ("x", "y"))
-    >>> both = joined(one, one)
-    >>> both.splits.tolist(), len(both)
-    (['train', 'train', 'test', 'test'], 4)
+    None if one is in memory and the other in files, or if images in memory differ in shape.
     """
     images = train.images.joined(test.images)
     if images is None:

@@ -1,9 +1,4 @@
-"""Accuracy and differences of accuracy on images that come in groups: 91 photos by 10 writers.
-
-In: who was right on which image, and which group each image is of. Out: ``records.Score`` and
-``records.Difference``. Imports only errors and records of ours and its neighbours, and of SciPy only
-``scipy.special``, because ``scipy.stats`` takes a second to import. Called by studies.
-"""
+"""Accuracies and their differences on images that depend on each other, such as 91 photos by 10 writers."""
 
 from __future__ import annotations
 
@@ -29,67 +24,54 @@ __all__ = [
 
 _LEVEL = 0.95
 _ASSUMED = 0.2
-"""Correlation within a group that is assumed where there is no mistake to estimate it from.
-Without it, 95 % intervals of an accuracy of 0.9 in 5 groups of 20 hold it in 88 and 76 of 100 test sets
-where answers correlate by 0.3 and 0.5; with it in 99 (2026-11, 3000 simulated test sets each)."""
+"""Assumed correlation within a group where there is no mistake to estimate it from.
+Without it, 95 % intervals of an accuracy of 0.9 in 5 groups of 20 cover it in 88 and 76 of 100 test sets
+where results correlate by 0.3 and 0.5; with it in 99 (2026-11, 3000 simulated test sets each)."""
 _TRUSTED = 5
-"""After so many mistakes the assumption counts half."""
+"""Number of mistakes at which the assumption counts half."""
 
 
 def accuracy_score(
-    right: NDArray[np.bool_], together: NDArray[np.generic] | None = None, *, crossed: bool = False
+    correct: NDArray[np.bool_], clusters: NDArray[np.generic] | None = None, *, crossed: bool = False
 ) -> Score:
     """Accuracy with the interval that fits: by clusters, by cross-validation, or Wilson's.
 
-    Parameters
-    ----------
-    right : ndarray of shape (n_images,) or (n_draws, n_images), bool
-        Whether each answer is right.
-    together : ndarray of shape (n_images,), str or int, optional
-        Images with the same number depend on each other. Default: none do.
-    crossed : bool, default=False
-        The answers are those of models that share training images.
+    ``correct``, (n_images,) or (n_draws, n_images), bool; images with the same entry in ``clusters`` depend on
+    each other; ``crossed`` where the models share training images.
 
-    Returns
-    -------
-    Score
-        In ``[0, 1]``.
-
-    Examples
-    --------
-    >>> right = np.arange(80) % 4 > 0
-    >>> plain, crossed = accuracy_score(right), accuracy_score(right, crossed=True)
+    >>> correct = np.arange(80) % 4 > 0
+    >>> plain, crossed = accuracy_score(correct), accuracy_score(correct, crossed=True)
     >>> plain.value, crossed.low < plain.low
     (0.75, True)
     """
-    n_images = right.shape[-1]
-    if together is not None and right.size and repeated(together):
-        return clustered_score(right, together, crossed=crossed)
-    share = float(right.mean()) if right.size else 0.0
+    n_images = correct.shape[-1]
+    if clusters is not None and correct.size and repeated(clusters):
+        return clustered_score(correct, clusters, crossed=crossed)
+    share = float(correct.mean()) if correct.size else 0.0
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
 
 
 def clustered_score(
-    right: NDArray[np.bool_],
-    groups: NDArray[np.generic],
+    correct: NDArray[np.bool_],
+    clusters: NDArray[np.generic],
     level: float = _LEVEL,
     *,
     crossed: bool = False,
 ) -> Score:
-    """Accuracy with an interval that counts how alike the images of one group are.
+    """Accuracy with an interval that accounts for the correlation within groups.
 
     Parameters
     ----------
-    right : ndarray of shape (n_images,) or (n_draws, n_images), bool
-        Whether the model was right on each image; with several draws of the training labels one row
-        per draw, and the accuracy is their mean.
-    groups : ndarray of shape (n_images,), str or int
-        Group of each image, such as its writer. Of a single group nothing is known of others: [0, 1].
+    correct : ndarray of shape (n_images,) or (n_draws, n_images), bool
+        Whether each prediction was correct; with several draws of the training labels one row per draw,
+        and the accuracy is their mean.
+    clusters : ndarray of shape (n_images,), str or int
+        Cluster of each image, such as its writer. A single cluster says nothing about others: [0, 1].
     level : float, default=0.95
-        Confidence level, above 0 and below 1.
+        Confidence level, in (0, 1).
     crossed : bool, default=False
-        The answers are those of models that share training images: two thirds as many images count, as in
-        `intervals.cross_validated`.
+        Whether the predictions come from the models of a cross-validation, which share training images:
+        two thirds as many images count, as in `intervals.cross_validated`.
 
     Returns
     -------
@@ -100,7 +82,7 @@ def clustered_score(
     Raises
     ------
     ShapeError
-        If ``right`` is not a bool array of one of these shapes, is empty, or does not match ``groups``.
+        If ``correct`` is not a bool array of one of these shapes, is empty, or does not match ``clusters``.
     SettingError
         If ``level`` is outside (0, 1).
 
@@ -111,13 +93,13 @@ def clustered_score(
     count as few. The design effect ``deff`` is the variance between whole groups (ultimate clusters,
     linearised ratio) over that of as many independent images; at least 1.
 
-    A handful of mistakes says next to nothing about ``deff``, and none says nothing, so with ``k``
-    mistakes (or right answers, if fewer) it is at least Kish's ``1 + (size - 1) * rho``, ``size`` being
-    the number of images in the group of an average image and ``rho = 0.2 / (1 + k / 5)``. The 0.2 is an
-    assumption. With it, no simulated setting had a coverage below 95 of 100 (5 to 20 groups, 90 to 100
-    images, accuracies of 0.7 to 0.97, correlations up to 0.3). If in truth groups are right or wrong
-    as one, nothing on a faultless test set shows it, and the interval is then too narrow. With
-    several draws their mean is what is scored; that draws differ is not in the interval.
+    A few mistakes contain almost no information about ``deff``, so with ``k`` mistakes (or correct
+    predictions, if fewer) it is at least Kish's ``1 + (size - 1) * rho``, where ``size`` is the number of
+    images in the group of an average image and ``rho = 0.2 / (1 + k / 5)``. The 0.2 is an assumption. With
+    it, no simulated setting had a coverage below 95 of 100 (5 to 20 groups, 90 to 100 images, accuracies
+    of 0.7 to 0.97, correlations up to 0.3). If in truth whole groups are correct or wrong together, a test
+    set without mistakes cannot show it, and the interval is then too narrow. With several draws their mean
+    is scored; the variation between draws is not in the interval.
 
     References
     ----------
@@ -132,103 +114,52 @@ def clustered_score(
     Examples
     --------
     >>> groups = np.repeat(np.arange(10), 9)
-    >>> right = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 4, 9, 9, 7, 9, 8], 9)
-    >>> score = clustered_score(right, groups)
+    >>> correct = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 4, 9, 9, 7, 9, 8], 9)
+    >>> score = clustered_score(correct, groups)
     >>> round(score.value, 3), round(score.low, 3), round(score.high, 3), score.n
     (0.9, 0.71, 0.971, 90)
     """
-    answers, codes = _checked("right", right, groups)
+    draws, codes = _checked("correct", correct, clusters)
     if not 0 < level < 1:
         raise SettingError(f"level is {level!r}, expected a number between 0 and 1; pass 0.95 for 95 %")
-    mean, sizes = answers.mean(axis=0), np.bincount(codes)
+    mean, sizes = draws.mean(axis=0), np.bincount(codes)
     n_images, value = len(mean), float(mean.mean())
     if len(sizes) == 1:
         return Score(value, 0.0, 1.0, n_images)
-    spread = value * (1 - value) / max(n_images - 1, 1)
-    totals = np.bincount(codes, weights=mean - value)
-    between = len(sizes) / (len(sizes) - 1) * float(totals @ totals) / n_images**2
+    # draw by draw: images of one cluster that always agree do so in each draw, and less in the mean of draws
+    squares = [float(np.square(np.bincount(codes, weights=one - one.mean())).sum()) for one in draws]
+    between = len(sizes) / (len(sizes) - 1) * float(np.mean(squares)) / n_images**2
+    spread = float(np.mean([one.mean() * (1 - one.mean()) for one in draws])) / max(n_images - 1, 1)
     estimated = between / spread if spread else 1.0
     rare = min(value, 1 - value) * n_images
     deff = max(1.0, estimated, _assumed_effect(sizes, rare))
     shared = SHARED if crossed else 1.0
-    counted = int(n_images / shared / deff * _few_groups(n_images, len(sizes), level) ** 2)
+    counted = int(n_images / shared / deff * _few_groups(n_images, len(sizes), level) ** 2 + 1e-6)
     return replace(wilson(value * counted, counted, level), value=value, n=n_images)
 
 
-def repeated(together: NDArray[np.generic] | None) -> bool:
-    """Whether any two images are of one group, or copies of one image."""
-    return together is not None and len(np.unique(together)) < len(together)
+def repeated(clusters: NDArray[np.generic] | None) -> bool:
+    """Whether any two images belong to one group, or are copies of one image."""
+    return clusters is not None and len(np.unique(clusters)) < len(clusters)
 
 
 def paired(
-    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], together: NDArray[np.generic] | None
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], clusters: NDArray[np.generic] | None
 ) -> Difference:
-    """Accuracy of a minus accuracy of b on the same images, by clusters if images have any.
-
-    Parameters
-    ----------
-    right_a, right_b : ndarray of shape (n_images,) or (n_draws, n_images), bool
-        Whether each was right on each image.
-    together : ndarray of shape (n_images,) or None
-        Images with the same entry depend on each other.
-
-    Returns
-    -------
-    Difference
-    """
-    if together is None or not repeated(together):
-        return paired_difference(right_a, right_b)
-    return clustered_difference(right_a, right_b, together)
+    """Accuracy of a minus accuracy of b on the same images, by clusters where images have any."""
+    if clusters is None or not repeated(clusters):
+        return paired_difference(correct_a, correct_b)
+    return clustered_difference(correct_a, correct_b, clusters)
 
 
 def clustered_difference(
-    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], groups: NDArray[np.generic]
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], clusters: NDArray[np.generic]
 ) -> Difference:
-    """Accuracy of a minus accuracy of b on the same images, which come in groups.
+    """Accuracy of a minus accuracy of b on the same images, which come in clusters.
 
-    Parameters
-    ----------
-    right_a, right_b : ndarray of shape (n_images,) or (n_draws, n_images), bool
-        Whether each was right on each image, in the same order; with several draws of the training
-        labels one row per draw, the same draw in the same row of both.
-    groups : ndarray of shape (n_images,), str or int
-        Group of each image, such as its writer. Of a single group nothing is known of others: the interval
-        is [-1, 1] and p is 1.
+    Inputs as in `paired_difference`; neither is the interval narrower nor the p-value smaller than there. A
+    single cluster says nothing about others: the interval is [-1, 1] and p is 1.
 
-    Returns
-    -------
-    Difference
-        In ``[-1, 1]`` with a 95 % interval, positive where a is better; ``n`` is the number of images.
-        Neither the interval is narrower nor the p-value smaller than ``paired_difference`` gives for
-        the same answers.
-
-    Raises
-    ------
-    ShapeError
-        If the two are not bool arrays of the same shape, or do not match ``groups``.
-
-    Notes
-    -----
-    The variance of the mean difference is taken between whole groups with the CR2 correction, which
-    for a mean is ``1 / (1 - share)`` on the squared sum of a group that holds this share of the
-    images, and read on Student's t with Bell and McCaffrey's degrees of freedom: ``n_groups - 1`` for
-    groups of one size, fewer for others. With several draws, the variance between draws is added, and
-    the degrees of freedom are at most ``n_draws - 1``, as in ``paired_difference``.
-
-    A few images on which a and b disagree say next to nothing about groups. So the interval of
-    ``paired_difference`` is widened by the design effect that ``clustered_score`` would assume for as
-    many mistakes, and the wider of the two ends counts on either side. If a beats b, or b a, on every
-    single image, each group is a coin, and p is that of all coins falling alike.
-
-    References
-    ----------
-    Bell and McCaffrey. Bias Reduction in Standard Errors for Linear Regression with Multi-Stage
-    Samples. Survey Methodology 28, 2002, pages 169-181.
-    Imbens and Kolesar. Robust Standard Errors in Small Samples: Some Practical Advice. Review of
-    Economics and Statistics 98, 2016, doi:10.1162/REST_a_00552.
-
-    Examples
-    --------
     >>> groups = np.repeat(np.arange(10), 9)
     >>> a = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 8, 9, 9, 7, 9, 8], 9)
     >>> b = np.arange(90) % 9 < np.repeat([7, 9, 8, 5, 7, 8, 9, 6, 8, 7], 9)
@@ -236,9 +167,22 @@ def clustered_difference(
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 3)
     (0.122, 0.025, 0.237, 0.017)
     """
-    first, codes = _checked("right_a", right_a, groups)
-    second, _ = _checked("right_b", right_b, groups)
+    first, codes = _checked("correct_a", correct_a, clusters)
+    second, _ = _checked("correct_b", correct_b, clusters)
     alone = paired_difference(first, second)
+    # The variance of the mean difference is taken between whole clusters with the CR2 correction, which for a
+    # mean is 1 / (1 - share) on the squared sum of a cluster that holds this share of the images, with
+    # Student's t and Bell and McCaffrey's degrees of freedom: n_clusters - 1 for clusters of one size, fewer for
+    # others (Bias Reduction in Standard Errors for Linear Regression with Multi-Stage Samples. Survey
+    # Methodology 28, 2002, pages 169-181; Imbens and Kolesar. Robust Standard Errors in Small Samples: Some
+    # Practical Advice. Review of Economics and Statistics 98, 2016, doi:10.1162/REST_a_00552). With several
+    # draws, the variance between draws is added, and the degrees of freedom are at most n_draws - 1, as in
+    # `paired_difference`.
+    #
+    # A few images on which a and b disagree contain almost no information about clusters. So the interval of
+    # `paired_difference` is widened by the design effect that `clustered_score` assumes for as many mistakes,
+    # and the wider of the two arms counts on either side. If a beats b, or b a, on every single image, each
+    # cluster is a coin, and p is that of all coins falling on one side.
     gain, sizes = first.astype(np.float64) - second, np.bincount(codes)
     value, n_images = alone.value, alone.n
     if len(sizes) == 1:
@@ -256,14 +200,11 @@ def clustered_difference(
     return Difference(value, float(low), float(high), max(p_value, alone.p_value), n_images)
 
 
-def cluster_remark(together: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:
-    """What to say where all images, or all of a class, are of one cluster; None where none are.
-
-    A class of a single image is no such class: nothing is repeated.
-    """
-    if together is None:
+def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:
+    """Remark where all images, or all of a class of two or more, are of one cluster; else None."""
+    if clusters is None:
         return None
-    if len(labels) > 1 and len(np.unique(together)) == 1:
+    if len(labels) > 1 and len(np.unique(clusters)) == 1:
         return (
             "all images are of one group, or copies of one image: nothing is known of other groups, so "
             "intervals are 0 to 100 %"
@@ -272,7 +213,7 @@ def cluster_remark(together: NDArray[np.generic] | None, labels: NDArray[np.str_
     lonely = [
         str(name)
         for name, size in zip(names, sizes, strict=True)
-        if size > 1 and len(np.unique(together[labels == name])) == 1
+        if size > 1 and len(np.unique(clusters[labels == name])) == 1
     ]
     if not lonely:
         return None
@@ -306,7 +247,7 @@ def _freedom(share: NDArray[np.float64]) -> float:
 
 
 def _assumed_effect(sizes: NDArray[np.intp], rare: float) -> float:
-    """Kish's design effect for the correlation that so many mistakes cannot rule out."""
+    """Kish's design effect for the correlation that this many mistakes cannot rule out."""
     size = float((sizes**2).sum() / sizes.sum())
     return 1 + (size - 1) * _ASSUMED / (1 + rare / _TRUSTED)
 
@@ -318,18 +259,18 @@ def _few_groups(n_images: int, n_groups: int, level: float) -> float:
 
 
 def _checked(
-    name: str, right: NDArray[np.bool_], groups: NDArray[np.generic]
+    name: str, correct: NDArray[np.bool_], clusters: NDArray[np.generic]
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Answers as (n_draws, n_images) and groups as codes from 0."""
-    answers, named = np.asarray(right), np.asarray(groups)
-    if answers.ndim not in (1, 2) or answers.size == 0 or answers.dtype != np.bool_:
+    """Results as (n_draws, n_images) and clusters as codes from 0."""
+    checked, named = np.asarray(correct), np.asarray(clusters)
+    if checked.ndim not in (1, 2) or checked.size == 0 or checked.dtype != np.bool_:
         raise ShapeError(
-            f"{name} has shape {answers.shape} and dtype {answers.dtype}, expected (n_images,) or "
+            f"{name} has shape {checked.shape} and dtype {checked.dtype}, expected (n_images,) or "
             "(n_draws, n_images) of bool; pass predicted == labels"
         )
-    if named.shape != answers.shape[-1:]:
+    if named.shape != checked.shape[-1:]:
         raise ShapeError(
-            f"groups has shape {named.shape}, expected {answers.shape[-1:]} to match {name}; "
-            "pass one group per image"
+            f"clusters has shape {named.shape}, expected {checked.shape[-1:]} to match {name}; "
+            "pass one cluster per image"
         )
-    return np.atleast_2d(answers), np.unique(named, return_inverse=True)[1]
+    return np.atleast_2d(checked), np.unique(named, return_inverse=True)[1]

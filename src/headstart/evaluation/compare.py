@@ -1,8 +1,6 @@
-"""Who is better on the same images: paired tests, intervals of differences, one verdict.
+"""Paired comparisons on the same images: exact tests, intervals of differences, one verdict.
 
-In: who was right on which image, by draw of the training labels where there were several.
-Out: ``records.Difference``, p-values, a verdict. Imports only errors and records of ours and the
-intervals next door; owns SciPy's distributions. Called by studies.
+`clusters` has the variants for images that depend on each other, `resampled` those for cross-validation.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats has the same and takes a second to import
+from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats takes a second to import
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.intervals import wilson
@@ -23,40 +21,17 @@ _LEVEL = 0.95
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float:
-    """Exact two-sided p-value that a and b are right equally often on the same images.
+    """Exact two-sided p-value that a and b, (n_images,) bool, are correct equally often.
 
-    Parameters
-    ----------
-    correct_a, correct_b : ndarray of shape (n_images,), bool
-        Whether each was right on each image, in the same order.
-
-    Returns
-    -------
-    float
-        In ``(0, 1]``; 1.0 when they never disagree.
-
-    Raises
-    ------
-    ShapeError
-        If the two are not 1-D bool arrays of the same length, 1 or more.
-
-    Notes
-    -----
-    Only images on which exactly one was right say anything; under equality each is a fair coin.
-
-    References
-    ----------
-    McNemar. Note on the sampling error of the difference between correlated proportions or
-    percentages. Psychometrika 12, 1947, doi:10.1007/BF02295996.
-
-    Examples
-    --------
     >>> a, b = np.array([True] * 9 + [False]), np.array([False] * 9 + [True])
     >>> round(mcnemar(a, b), 4)
     0.0215
     """
-    right_a, right_b = _pair(correct_a, correct_b, ranks=(1,))
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    # McNemar. Note on the sampling error of the difference between correlated proportions or percentages.
+    # Psychometrika 12, 1947, doi:10.1007/BF02295996. Only images on which exactly one is correct count; under
+    # the null hypothesis each is a fair coin.
+    correct_a, correct_b = _pair(correct_a, correct_b, ranks=(1,))
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     return _exact(only_a, only_b)
 
 
@@ -66,8 +41,8 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     Parameters
     ----------
     correct_a, correct_b : ndarray of shape (n_images,) or (n_draws, n_images), bool
-        Whether each was right on each image, in the same order; with several draws of the training
-        labels one row per draw, the same draw in the same row of both.
+        Whether each prediction was correct, with the images in the same order. With several draws of the
+        training labels, one row per draw, the same draw in the same row of both.
 
     Returns
     -------
@@ -81,14 +56,15 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
 
     Notes
     -----
-    One draw: Newcombe's method 10 for the interval, exact McNemar for p; the answer is about this
-    model, and the two can disagree at the margin. Several draws: images and draws are crossed, both
-    are samples, and the answer is about the procedure. The variance of the mean is taken as
-    ``s2_images / n_images + s2_draws / n_draws`` (variances of the difference averaged over the
-    other axis), at least what single answers vary by, and read on Student's t with ``n_draws - 1``
-    degrees of freedom. This counts the noise of single answers twice and gives the few draws the
-    last word on the quantile, so it errs on the safe side. If nothing varies at all, the answer is
-    that of one draw.
+    One draw: Newcombe's method 10 for the interval, exact McNemar for the p-value. The result is about these
+    two models, and interval and p-value can disagree at the margin.
+
+    Several draws: images and draws are crossed, both are samples, and the result is about the procedure. The
+    variance of the mean is ``s2_images / n_images + s2_draws / n_draws`` (variances of the difference
+    averaged over the other axis), and at least the variance of single predictions over their number; the
+    quantile is Student's t with ``n_draws - 1`` degrees of freedom. This counts the noise of single
+    predictions twice and lets the few draws decide the quantile, so it is conservative. If nothing varies
+    at all, the result is that of one draw.
 
     References
     ----------
@@ -106,14 +82,14 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 4)
     (0.1, 0.039, 0.17, 0.002)
     """
-    right_a, right_b = _pair(correct_a, correct_b, ranks=(1, 2))
-    if right_a.ndim == 1:
-        return _one_draw(right_a, right_b)
-    if len(right_a) == 1:
-        return _one_draw(right_a[0], right_b[0])
-    gain = right_a.astype(np.float64) - right_b  # (n_draws, n_images)
+    correct_a, correct_b = _pair(correct_a, correct_b, ranks=(1, 2))
+    if correct_a.ndim == 1:
+        return _one_draw(correct_a, correct_b)
+    if len(correct_a) == 1:
+        return _one_draw(correct_a[0], correct_b[0])
+    gain = correct_a.astype(np.float64) - correct_b  # (n_draws, n_images)
     if np.ptp(gain) == 0:
-        return _one_draw(right_a[0], right_b[0])
+        return _one_draw(correct_a[0], correct_b[0])
     n_draws, n_images = gain.shape
     error = _crossed_error(gain)
     value, half = float(gain.mean()), error * float(stdtrit(n_draws - 1, 0.5 + _LEVEL / 2))
@@ -121,43 +97,12 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
 
 
-def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> Difference:
-    """Allow for a control being one draw of many: another random network would have done otherwise.
+def redrawn_difference(differences: Sequence[Difference], overall: Difference) -> Difference:
+    """Mean of the differences from every draw of a control, with an interval that holds for one more draw.
 
-    Parameters
-    ----------
-    differences : sequence of Difference
-        From each draw of the control, on the same images.
-    whole : Difference
-        Over all these draws together.
+    ``overall`` is the difference over all draws together. A control such as a random network is one draw of
+    many, and the question is whether the strategy could be another such draw.
 
-    Returns
-    -------
-    Difference
-        Their mean, with an interval that holds for one more draw.
-
-    Raises
-    ------
-    ShapeError
-        If there is no draw.
-
-    Notes
-    -----
-    The question is whether the strategy could be another such draw. Its variance has two parts. That of
-    the mean difference on these images is bounded from above in two ways, and the smaller counts: the
-    variance of a single draw's difference, on average, and that of ``whole``. That between draws is the
-    variance of the differences, once for the strategy and ``1 / n_draws`` for the mean of the control:
-    where a draw is of labels too, both learn from the same, so labels that were easy for both do not
-    count. The second part is known from few draws, so the sum is read on Student's t with
-    Satterthwaite's degrees of freedom.
-
-    References
-    ----------
-    Satterthwaite. An Approximate Distribution of Estimates of Variance Components. Biometrics Bulletin
-    2, 1946, doi:10.2307/3002019.
-
-    Examples
-    --------
     >>> one, other = Difference(0.12, 0.07, 0.17, 1e-5, 400), Difference(0.08, 0.03, 0.13, 0.002, 400)
     >>> found = redrawn_difference([one, other], Difference(0.1, 0.06, 0.14, 1e-5, 400))
     >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
@@ -165,11 +110,17 @@ def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> 
     """
     if not differences:
         raise ShapeError("differences are 0, expected at least 1; pass one for every draw")
+    # Two variances add up: that of the mean difference on these images, bounded from above by the variance of
+    # one draw's difference, on average, and by that of `overall`, the smaller of them; and that between draws,
+    # once for the strategy and 1 / n_draws for the mean of the control. Where a draw is of labels too, both
+    # learn from the same labels, so their difficulty cancels. The second variance is estimated from few
+    # draws, so the sum is read on Student's t with Satterthwaite's degrees of freedom (An Approximate
+    # Distribution of Estimates of Variance Components. Biometrics Bulletin 2, 1946, doi:10.2307/3002019).
     n_draws, gains = len(differences), [one.value for one in differences]
     between = float(np.var(gains, ddof=1)) * (1 + 1 / n_draws) if n_draws > 1 else 0.0
     if between == 0:
         return differences[0] if n_draws == 1 else _averaged(differences)
-    own = min(float(np.mean([_variance(one) for one in differences])), _variance(whole))
+    own = min(float(np.mean([_variance(one) for one in differences])), _variance(overall))
     freedom = (own + between) ** 2 / (between**2 / (n_draws - 1))
     value, error = float(np.mean(gains)), float(np.sqrt(own + between))
     half = error * float(stdtrit(freedom, 0.5 + _LEVEL / 2))
@@ -178,34 +129,14 @@ def redrawn_difference(differences: Sequence[Difference], whole: Difference) -> 
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust p-values for being several, by Holm's step-down method.
+    """Adjust p-values for multiple testing by Holm's step-down method; in the given order, may be empty.
 
-    Parameters
-    ----------
-    p_values : sequence of float
-        In ``[0, 1]``, in any order; may be empty.
-
-    Returns
-    -------
-    tuple of float
-        In the order given. Calling those below alpha significant keeps the chance of even one false
-        call at alpha or below, however the tests depend on each other.
-
-    Raises
-    ------
-    SettingError
-        If a p-value is outside ``[0, 1]`` or NaN.
-
-    References
-    ----------
-    Holm. A Simple Sequentially Rejective Multiple Test Procedure. Scandinavian Journal of Statistics
-    6, 1979, JSTOR 4615733.
-
-    Examples
-    --------
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]
     [0.03, 0.06, 0.06, 0.02]
     """
+    # Holm. A Simple Sequentially Rejective Multiple Test Procedure. Scandinavian Journal of Statistics 6,
+    # 1979, JSTOR 4615733: the chance of any false positive stays at alpha or below, however the tests depend
+    # on each other.
     raw = np.asarray(p_values, dtype=np.float64)
     if raw.size and not (raw.min() >= 0 and raw.max() <= 1):
         raise SettingError(
@@ -219,16 +150,16 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def verdict(difference: Difference, p_adjusted: float, alpha: float = 0.05) -> str:
-    """Say in a word what a comparison has shown.
+    """Result of a comparison in one phrase: ``helps``, ``hurts`` or ``cannot tell apart``.
 
     Parameters
     ----------
     difference : Difference
-        Of the strategy against the control.
+        Accuracy of the strategy minus accuracy of the control.
     p_adjusted : float
         Its p-value after Holm's adjustment, in ``[0, 1]``.
     alpha : float, default=0.05
-        Chance of a false call that is accepted over the whole study.
+        Accepted chance of any false positive in the whole study.
 
     Returns
     -------
@@ -257,30 +188,30 @@ def verdict(difference: Difference, p_adjusted: float, alpha: float = 0.05) -> s
 
 
 def _variance(difference: Difference) -> float:
-    """What the width of an interval says of the variance, as if it were normal: never too little."""
+    """Variance that the width of an interval implies for a normal distribution; never too small."""
     return float(((difference.high - difference.low) / 2 / ndtri(0.5 + _LEVEL / 2)) ** 2)
 
 
 def _averaged(differences: Sequence[Difference]) -> Difference:
-    """The mean of several differences, with the widest that their intervals and p-values allow."""
+    """Mean of several differences, with the widest interval and the largest p-value among them."""
     value = float(np.mean([one.value for one in differences]))
     low, high = min(one.low for one in differences), max(one.high for one in differences)
     return Difference(value, low, high, max(one.p_value for one in differences), differences[0].n)
 
 
 def _crossed_error(gain: NDArray[np.float64]) -> float:
-    """Take the standard error of the mean over images and draws, both taken as samples."""
+    """Standard error of the mean where images and draws are both samples."""
     n_draws, n_images = gain.shape
     by_image = float(gain.mean(axis=0).var(ddof=1)) if n_images > 1 else 0.0
     crossed = by_image / n_images + float(gain.mean(axis=1).var(ddof=1)) / n_draws
-    # row and column means can be equal by accident while the answers vary
+    # row and column means can be equal by accident while the predictions vary
     return float(np.sqrt(max(crossed, float(gain.var(ddof=1)) / gain.size)))
 
 
-def _one_draw(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> Difference:
+def _one_draw(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Difference:
     """Newcombe's interval and exact McNemar for one pair of models."""
-    both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
-    only_b, n_images = int((right_b & ~right_a).sum()), len(right_a)
+    both, only_a = int((correct_a & correct_b).sum()), int((correct_a & ~correct_b).sum())
+    only_b, n_images = int((correct_b & ~correct_a).sum()), len(correct_a)
     neither = n_images - both - only_a - only_b
     low, high = _newcombe(both, only_a, only_b, neither)
     return Difference((only_a - only_b) / n_images, low, high, _exact(only_a, only_b), n_images)
@@ -298,7 +229,7 @@ def _newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float,
 
 
 def _phi(both: int, only_a: int, only_b: int, neither: int) -> float:
-    """Correlation of the two answers, drawn towards 0 by half an image as method 10 asks."""
+    """Correlation of the two results, shrunk towards 0 by half an image as in method 10."""
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     if margins == 0:
         return 0.0
@@ -315,17 +246,17 @@ def _pair(
     correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], *, ranks: tuple[int, ...]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Both as checked bool arrays of one shape."""
-    right_a, right_b = np.asarray(correct_a), np.asarray(correct_b)
+    correct_a, correct_b = np.asarray(correct_a), np.asarray(correct_b)
     wanted = "(n_images,)" if ranks == (1,) else "(n_images,) or (n_draws, n_images)"
-    for name, right in (("correct_a", right_a), ("correct_b", right_b)):
-        if right.ndim not in ranks or right.size == 0 or right.dtype != np.bool_:
+    for name, correct in (("correct_a", correct_a), ("correct_b", correct_b)):
+        if correct.ndim not in ranks or correct.size == 0 or correct.dtype != np.bool_:
             raise ShapeError(
-                f"{name} has shape {right.shape} and dtype {right.dtype}, expected {wanted} of bool; "
+                f"{name} has shape {correct.shape} and dtype {correct.dtype}, expected {wanted} of bool; "
                 "pass predicted == labels"
             )
-    if right_a.shape != right_b.shape:
+    if correct_a.shape != correct_b.shape:
         raise ShapeError(
-            f"correct_b has shape {right_b.shape}, expected {right_a.shape} to match correct_a; "
+            f"correct_b has shape {correct_b.shape}, expected {correct_a.shape} to match correct_a; "
             "compare on the same images in the same order"
         )
-    return right_a, right_b
+    return correct_a, correct_b

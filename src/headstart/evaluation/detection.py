@@ -1,7 +1,4 @@
-"""How well novel images are found: area under the curve, detection at a rate, against a baseline.
-
-It judges answers that a model has given, and fits nothing.
-"""
+"""How well novel images are detected: area under the curve, and the share detected at a given rate."""
 
 from __future__ import annotations
 
@@ -16,58 +13,36 @@ from headstart.records import Answered
 
 __all__ = ["auroc", "detection"]
 
-_Z = 1.959963984540054
-
-
-Together = NDArray[np.generic] | None
+_Z = 1.959963984540054  # the normal quantile of 0.975
+Clusters = NDArray[np.generic] | None  # (n_images,): images with the same entry depend on each other
 
 
 def auroc(
     known: NDArray[np.floating],
     novel: NDArray[np.floating],
-    together: Together = None,
-    novel_together: Together = None,
+    clusters: Clusters = None,
+    novel_clusters: Clusters = None,
 ) -> Score:
-    """The chance that a novel image scores higher than a known one; ties count half.
+    """Chance that a novel image scores higher than a known one, with a 95 % interval; ties count half.
 
-    Parameters
-    ----------
-    known, novel : ndarray of shape (n,)
-        Scores, larger where stranger.
-    together, novel_together : ndarray of shape (n,), str or int, optional
-        Images with the same entry depend on each other: copies, or images of one group.
+    Images with the same entry in ``clusters`` or ``novel_clusters`` depend on each other. DataError if there
+    are no known or no novel images.
 
-    Returns
-    -------
-    Score
-        With DeLong's 95 % interval between clusters, on the logit scale so that it stays within (0, 1); ``n``
-        images in all. Where the two are separated wholly, the interval is Wilson's for as many clusters as
-        the smaller side has.
-
-    Raises
-    ------
-    DataError
-        If either is empty.
-
-    References
-    ----------
-    DeLong, DeLong, Clarke-Pearson. Comparing the areas under two or more correlated receiver operating
-    characteristic curves. Biometrics 44 (1988).
-    Obuchowski. Nonparametric Analysis of Clustered ROC Curve Data. Biometrics 53 (1997).
-
-    Examples
-    --------
     >>> found = auroc(np.array([0.1, 0.2, 0.3, 0.6]), np.array([0.4, 0.5, 0.9]))
     >>> round(found.value, 4), found.n
     (0.8333, 7)
     """
     if not len(known) or not len(novel):
         raise DataError(f"images number {len(known)} known and {len(novel)} novel, expected some of each")
+    # DeLong, DeLong, Clarke-Pearson. Comparing the areas under two or more correlated receiver operating
+    # characteristic curves. Biometrics 44 (1988); between clusters: Obuchowski. Nonparametric Analysis of
+    # Clustered ROC Curve Data. Biometrics 53 (1997). On the logit scale the interval stays within (0, 1);
+    # where the two are separated completely it is Wilson's for as many clusters as the smaller side has.
     m, n = len(known), len(novel)
     above = _placements(np.asarray(novel, np.float64), np.asarray(known, np.float64))  # of each novel image
     below = 1.0 - _placements(np.asarray(known, np.float64), np.asarray(novel, np.float64))
     value = float(above.mean())
-    sides = (above, novel_together), (below, together)
+    sides = (above, novel_clusters), (below, clusters)
     fewest = min(len(one) if same is None else len(np.unique(same)) for one, same in sides)
     if fewest == 1 < min(m, n):
         return Score(value, 0.0, 1.0, m + n)
@@ -80,10 +55,10 @@ def auroc(
     return Score(value, float(low), float(high), m + n)
 
 
-def _variance(placements: NDArray[np.float64], together: Together) -> float:
+def _variance(placements: NDArray[np.float64], clusters: Clusters) -> float:
     """Variance of a mean of placements, between clusters; 0 for one image."""
-    clusters = np.arange(len(placements)) if together is None else np.unique(together, return_inverse=True)[1]
-    totals = np.bincount(clusters, weights=placements - placements.mean())
+    numbers = np.arange(len(placements)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    totals = np.bincount(numbers, weights=placements - placements.mean())
     n_clusters = len(totals)
     return n_clusters / max(n_clusters - 1, 1) * float(totals @ totals) / len(placements) ** 2
 
@@ -94,57 +69,36 @@ def detection(
     novel: Answered,
     rate: float = 0.05,
     *,
-    together: Together = None,
-    novel_together: Together = None,
+    clusters: Clusters = None,
+    novel_clusters: Clusters = None,
 ) -> Detection:
-    """Judge a model's novelty, and its largest probability, by images of its classes and images of none.
+    """Measure how well a model's novelty, and its largest probability, separate known from novel images.
 
-    Parameters
-    ----------
-    title : str
-        What was measured on what.
-    known, novel : Answered
-        The model's answers to either.
-    rate : float, default=0.05
-        Share of the known images that may be refused when the curves are read.
-    together, novel_together : ndarray of shape (n,), str or int, optional
-        Known and novel images with the same entry depend on each other.
-
-    Returns
-    -------
-    Detection
-        Shares have 95 % intervals that count clusters.
-
-    Raises
-    ------
-    DataError
-        If the model has no novelty, or there are no images.
-
-    References
-    ----------
-    Hendrycks, Gimpel. A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural
-    Networks. ICLR 2017, arXiv:1610.02136: the largest probability.
+    ``rate`` is the share of known images that may be rejected where the curves are read. DataError if the
+    model has no novelty.
     """
     if known.novelty is None or novel.novelty is None:
         raise DataError(
             "model has no novelty, expected one that learned from 8 images or more; make it again from more"
         )
+    # the baseline: Hendrycks, Gimpel. A Baseline for Detecting Misclassified and Out-of-Distribution Examples
+    # in Neural Networks. ICLR 2017, arXiv:1610.02136
     plain = [-one.probabilities.max(axis=1).astype(np.float64) for one in (known, novel)]
-    same = together, novel_together
+    same = clusters, novel_clusters
     return Detection(
         title,
         auroc(known.novelty, novel.novelty, *same),
         auroc(plain[0], plain[1], *same),
-        accuracy_score(novel.novelty > 1, novel_together),
-        accuracy_score(known.novelty > 1, together),
+        accuracy_score(novel.novelty > 1, novel_clusters),
+        accuracy_score(known.novelty > 1, clusters),
         rate,
-        accuracy_score(novel.novelty > np.quantile(known.novelty, 1 - rate), novel_together),
-        accuracy_score(plain[1] > np.quantile(plain[0], 1 - rate), novel_together),
+        accuracy_score(novel.novelty > np.quantile(known.novelty, 1 - rate), novel_clusters),
+        accuracy_score(plain[1] > np.quantile(plain[0], 1 - rate), novel_clusters),
     )
 
 
 def _placements(ones: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each of ``ones`` the share of ``others`` below it, ties half."""
+    """Share of ``others`` below each of ``ones``, ties half."""
     ordered = np.sort(others)
     below, upto = (np.searchsorted(ordered, ones, side=side) for side in ("left", "right"))
     return (below + upto) / (2.0 * len(others))

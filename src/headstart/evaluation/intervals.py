@@ -1,6 +1,6 @@
 """Intervals for proportions of independent or cross-validated images.
 
-Apart from clusters, where images depend on each other.
+`clusters` has those for images that depend on each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from headstart.evaluation.records import Score
 __all__ = ["SHARED", "cross_validated", "wilson"]
 
 SHARED = 1.5
-"""Images of a cross-validation that tell as much as one independent image."""
+"""Cross-validated images that carry as much information as one independent image."""
+# The models of the folds share most of their training images, so their predictions depend on each other
+# (Bates, Hastie, Tibshirani. Cross-validation: what does it estimate and how well does it do it? Journal of
+# the American Statistical Association 119 (2024), arXiv:2104.00673). On 60 coin-toss labelings and 60 real
+# samples of 80 photos, with selection nested in 10 folds, Wilson's own interval covered the truth in 90 %,
+# with two thirds of the images in 95 % (2026-11-29, docs/decisions/0014).
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> Score:
@@ -30,13 +35,13 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Score:
     n : float
         Trials, 0 or more; fractional where trials depend on each other and count for less.
     level : float, default=0.95
-        Confidence level, above 0 and below 1.
+        Confidence level, in (0, 1).
 
     Returns
     -------
     Score
         ``successes / n`` with its interval, in ``[0, 1]``. Without trials the value is 0.0 by
-        convention and the interval all of ``[0, 1]``: nothing is known.
+        convention and the interval ``[0, 1]``.
 
     Raises
     ------
@@ -79,41 +84,8 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Score:
 
 
 def cross_validated(share: float, n: int, level: float = 0.95) -> Score:
-    """Interval for the accuracy of cross-validated answers, pooled over folds.
+    """Interval for an accuracy pooled over folds: Wilson's for two thirds as many independent images.
 
-    Parameters
-    ----------
-    share : float
-        Answers that were right, in ``[0, 1]``.
-    n : int
-        Images, each answered once.
-    level : float, default=0.95
-        Confidence level, above 0 and below 1.
-
-    Returns
-    -------
-    Score
-        Wilson's interval for two thirds as many independent images; ``n`` is the number of images.
-
-    Raises
-    ------
-    SettingError
-        As `wilson`.
-
-    Notes
-    -----
-    The models of the folds share most of the images that they learn from, so their answers depend on each
-    other, and Wilson's own interval is too narrow: of 60 coin-toss labelings and of 60 real samples of 80
-    photos, selection nested in 10 folds, it held the truth in 90 %; with two thirds of the images in 95 %
-    (2026-11-29, docs/decisions/0014).
-
-    References
-    ----------
-    Bates, Hastie, Tibshirani. Cross-validation: what does it estimate and how well does it do it? Journal
-    of the American Statistical Association 119 (2024), arXiv:2104.00673.
-
-    Examples
-    --------
     >>> found, plain = cross_validated(0.5, 80), wilson(40, 80)
     >>> found.n, found.low < plain.low, round(found.high, 3)
     (80, True, 0.63)

@@ -1,6 +1,6 @@
-"""Accuracy, loss, confusion, and precision, recall and F1 by class, each with its interval.
+"""Metrics of one model on one test set: accuracy, loss, confusion, and precision, recall and F1 by class.
 
-Apart from ratios, which holds the intervals of precision, recall and F1.
+`ratios` has the intervals of precision, recall and F1.
 """
 
 from __future__ import annotations
@@ -19,75 +19,32 @@ from headstart.records import Codes
 __all__ = ["confusion", "cross_entropy", "evaluate"]
 
 _FLOOR = 1e-7
-"""Least probability a loss believes: float32 softmax cannot tell smaller ones from 0."""
+"""Least probability in a loss: a float32 softmax does not resolve smaller ones."""
 _SUM_TOLERANCE = 1e-3
 """Rows of bf16 softmax outputs sum to 1 within this."""
 
 
 def confusion(labels: Codes, predicted: Codes, n_classes: int) -> NDArray[np.int64]:
-    """Count how often each class was called each class.
+    """Counts, (n_classes, n_classes) int64: entry ``[i, j]`` is the images of class i predicted as class j.
 
-    Parameters
-    ----------
-    labels : ndarray of shape (n_images,), int
-        True class of each image, in ``[0, n_classes)``.
-    predicted : ndarray of shape (n_images,), int
-        Called class of each image, in ``[0, n_classes)``.
-    n_classes : int
-        Number of classes, 1 or more.
-
-    Returns
-    -------
-    ndarray of shape (n_classes, n_classes), int64
-        Entry ``[i, j]`` counts images of class i called class j.
-
-    Raises
-    ------
-    ShapeError
-        If ``labels`` or ``predicted`` is not a 1-D array of integers, or their lengths differ.
-    SettingError
-        If a code is outside ``[0, n_classes)``.
-
-    Examples
-    --------
     >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
     array([[1, 1],
            [0, 1]])
     """
-    true, called = _codes("labels", labels, n_classes), _codes("predicted", predicted, n_classes)
-    if len(true) != len(called):
+    true, columns = _codes("labels", labels, n_classes), _codes("predicted", predicted, n_classes)
+    if len(true) != len(columns):
         raise ShapeError(
-            f"predicted has {len(called)} entries, expected {len(true)} to match labels; pass one per image"
+            f"predicted has {len(columns)} entries, expected {len(true)} to match labels; pass one per image"
         )
-    cells = np.bincount(true * n_classes + called, minlength=n_classes * n_classes)
+    cells = np.bincount(true * n_classes + columns, minlength=n_classes * n_classes)
     return cells.reshape(n_classes, n_classes).astype(np.int64)
 
 
 def cross_entropy(probs: NDArray[np.floating], labels: Codes) -> float:
-    """Mean negative log-probability of the true classes.
+    """Mean negative log-probability of the true classes, in nats per image; probabilities are at least 1e-7.
 
-    Parameters
-    ----------
-    probs : ndarray of shape (n_images, n_classes), float
-        Class probabilities; rows sum to 1 within 1e-3.
-    labels : ndarray of shape (n_images,), int
-        True class of each image, in ``[0, n_classes)``.
+    The floor bounds the result to [0, 16.12], so one certain mistake cannot make the mean infinite.
 
-    Returns
-    -------
-    float
-        Nats per image, in ``[0, 16.12]``: probabilities are clipped to at least 1e-7, so that one
-        certain mistake cannot make the mean infinite.
-
-    Raises
-    ------
-    ShapeError
-        If ``probs`` is not 2-D, is empty, or its row count differs from ``labels``.
-    SettingError
-        If ``probs`` holds anything but rows of probabilities, or a code has no column.
-
-    Examples
-    --------
     >>> round(cross_entropy(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([0, 1])), 4)
     0.3466
     """
@@ -102,7 +59,7 @@ def evaluate(
     probs: NDArray[np.floating],
     labels: Codes,
     classes: Sequence[str],
-    together: NDArray[np.generic] | None = None,
+    clusters: NDArray[np.generic] | None = None,
     *,
     crossed: bool = False,
 ) -> Evaluation:
@@ -113,32 +70,31 @@ def evaluate(
     title : str
         What was evaluated on what, for the reader of the report.
     probs : ndarray of shape (n_images, n_classes), float
-        Class probabilities; rows sum to 1 within 1e-3. The first highest column is the class called.
+        Class probabilities; rows sum to 1 within 1e-3. The first highest column is the predicted class.
     labels : ndarray of shape (n_images,), int
         True class of each image, in ``[0, n_classes)``.
     classes : sequence of str
         Names of the columns of ``probs``.
-    together : ndarray of shape (n_images,), str or int, optional
+    clusters : ndarray of shape (n_images,), str or int, optional
         Images with the same entry depend on each other: copies, or images of one group. Every interval
-        counts these. Default: none do.
+        takes this into account. Default: all images are independent.
     crossed : bool, default=False
-        The probabilities are those of models that share training images.
+        Whether the probabilities come from the models of a cross-validation, which share training images.
 
     Returns
     -------
     Evaluation
-        Accuracy, precision, recall and F1 with their intervals (see `ratios` for F1 and the averages),
-        the mean loss in nats, and the confusion counts. Where a ratio has
-        no denominator (a class never called has no precision, one that never occurs no recall) its
-        value is 0.0 by convention, its ``n`` 0 and its interval ``[0, 1]``. ``macro`` averages over the
-        classes that have images.
+        Accuracy, precision, recall and F1 with their intervals, the mean loss in nats, and the confusion
+        counts. Where a ratio has no denominator (a class that is never predicted has no precision, one
+        that never occurs no recall) its value is 0.0 by convention, its ``n`` 0 and its interval
+        ``[0, 1]``. ``macro`` averages over the classes that have images.
 
     Raises
     ------
     ShapeError
         If ``probs`` is not 2-D, is empty, or does not match ``labels`` or ``classes``.
     SettingError
-        If ``probs`` holds anything but rows of probabilities, or a code has no column.
+        If ``probs`` holds anything but rows of probabilities, or a label has no column.
 
     Examples
     --------
@@ -159,15 +115,15 @@ def evaluate(
     rows = [
         ClassScore(str(name), *scores)
         for name, scores in zip(
-            classes, class_scores(true, predicted, len(classes), together, crossed=crossed), strict=True
+            classes, class_scores(true, predicted, len(classes), clusters, crossed=crossed), strict=True
         )
     ]
-    macro = ClassScore("macro", *averages(true, predicted, rows, together, crossed=crossed))
+    macro = ClassScore("macro", *averages(true, predicted, rows, clusters, crossed=crossed))
     cells = tuple(tuple(int(cell) for cell in row) for row in counts)
     return Evaluation(
         title,
         tuple(map(str, classes)),
-        accuracy_score(predicted == true, together, crossed=crossed),
+        accuracy_score(predicted == true, clusters, crossed=crossed),
         loss,
         cells,
         tuple(rows),
@@ -192,7 +148,7 @@ def _codes(name: str, codes: Codes, n_classes: int) -> Codes:
 
 
 def _probs(probs: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probabilities as a checked, filled 2-D float64 array."""
+    """Probabilities as a checked, non-empty 2-D float64 array."""
     table = np.asarray(probs, dtype=np.float64)
     if table.ndim != 2 or table.size == 0:
         raise ShapeError(
@@ -209,7 +165,7 @@ def _probs(probs: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _check_rows(table: NDArray[np.float64], codes: Codes) -> None:
-    """One row of probabilities per code."""
+    """Raise ShapeError unless there is one row of probabilities per code."""
     if len(table) != len(codes):
         raise ShapeError(
             f"probs has shape {table.shape}, expected ({len(codes)}, n_classes) to match labels; "

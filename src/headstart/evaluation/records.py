@@ -1,4 +1,4 @@
-"""What is measured: scores with intervals, differences, metrics of one model on one test set."""
+"""What evaluation returns: scores with intervals, differences, metrics of one model on one test set."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How one model did on one test set; ``confusion[i][j]`` counts class i called class j.
+    """Metrics of one model on one test set.
 
-    ``macro`` holds the averages over the classes that have images.
+    ``confusion[i][j]`` counts images of class i that were predicted as class j; ``loss`` is in nats per
+    image; ``macro`` averages over the classes that have images.
     """
 
     title: str
@@ -71,12 +72,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """How one model did on one dataset, and what the figures are about.
+    """Metrics of one model on one dataset, and which images they are about.
 
     ``evaluation`` and ``calibration`` are about the images that ``about`` names: ``new images``; ``images
-    learned from`` where none is new; ``images`` where the model does not say what it learned from. ``new``
-    and ``learned`` are the accuracies on either kind, None without images of it. ``counts`` says how many
-    images were of which kind. ``warnings`` are sentences without which the figures would be misread.
+    learned from`` where none is new; ``images`` where the model does not record what it learned from. ``new``
+    and ``learned`` are the accuracies on each kind, None without images of it, and ``counts`` their numbers.
+    ``warnings`` are sentences without which the figures would be misread.
     """
 
     title: str
@@ -95,7 +96,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Answers of about the same confidence, (``low``, ``high``], and how many of them were right."""
+    """Predictions with a confidence in (``low``, ``high``], and the share of them that was correct."""
 
     low: float
     high: float
@@ -105,10 +106,10 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities can be believed.
+    """How reliable the probabilities are; empty bins are left out.
 
-    ``ece`` is the expected calibration error (0 - 1), ``brier`` the Brier score over all classes
-    (0 - 2), ``nll`` the loss in nats per image; ``n`` images. Empty bins are left out.
+    ``ece`` is the expected calibration error (0 - 1), ``brier`` the Brier score over all classes (0 - 2),
+    ``nll`` the loss in nats per image.
     """
 
     title: str
@@ -121,12 +122,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Detection:
-    """How well pictures of none of the classes are told from those of the classes.
+    """How well images of none of the classes are separated from images of the classes.
 
-    ``auroc`` and ``baseline_auroc`` (of the largest probability) are the chance that a novel picture looks
-    stranger than a known one. ``detected`` and ``falsely_rejected`` are shares at the model's own threshold,
-    ``detected_at_rate`` and ``baseline_detected_at_rate`` of the novel where ``rate`` of these known ones is
-    refused.
+    ``auroc`` and ``baseline_auroc`` (of the largest probability) are the chance that a novel image scores
+    higher than a known one. ``detected`` and ``falsely_rejected`` are shares at the model's own threshold;
+    ``detected_at_rate`` and ``baseline_detected_at_rate`` are shares of the novel images where ``rate`` of
+    these known images is rejected.
     """
 
     title: str

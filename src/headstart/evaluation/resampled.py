@@ -1,9 +1,4 @@
-"""Who is better by cross-validation, whose folds share most of what was learnt from.
-
-In: the difference of accuracy on every fold. Out: ``records.Difference``. Imports only errors and
-records of ours and the intervals next door, and of SciPy only ``scipy.special``, because
-``scipy.stats`` takes a second to import. Called by studies without a test set of their own.
-"""
+"""Paired comparison by repeated cross-validation, whose folds share most of their training images."""
 
 from __future__ import annotations
 
@@ -20,58 +15,14 @@ __all__ = ["resampled_difference"]
 _LEVEL = 0.95
 
 
-def resampled_difference(
-    gains: NDArray[np.floating], n_learn: int, n_asked: int, n_images: int
-) -> Difference:
+def resampled_difference(gains: NDArray[np.floating], n_train: int, n_test: int, n_images: int) -> Difference:
     """Accuracy of a minus accuracy of b over the folds of a repeated cross-validation.
 
-    Parameters
-    ----------
-    gains : ndarray of shape (n_folds,), float
-        Accuracy of a minus accuracy of b on each fold of each repeat, in ``[-1, 1]``; 2 folds or more
-        over all repeats.
-    n_learn : int
-        Images that were learnt from in one fold, 1 or more.
-    n_asked : int
-        Images that were asked in one fold, 1 or more.
-    n_images : int
-        Different images that were asked over all folds, 1 or more.
+    ``gains`` (n_folds,) holds the difference on each fold of each repeat, in [-1, 1]; a fold has ``n_train``
+    training and ``n_test`` test images, and all folds together ``n_images`` different test images.
 
-    Returns
-    -------
-    Difference
-        In ``[-1, 1]`` with a 95 % interval, positive where a is better; ``n`` is ``n_images``.
-
-    Raises
-    ------
-    ShapeError
-        If ``gains`` is not a 1-D array of 2 or more.
-    SettingError
-        If a gain is outside ``[-1, 1]`` or NaN, or a count is below 1.
-
-    Notes
-    -----
-    Folds share images, so their gains vary together and the plain t-test on them finds differences
-    that are not there. The variance of the mean is taken as ``(1 / n_folds + n_asked / n_learn)`` times
-    that of the gains, on Student's t with ``n_folds - 1`` degrees of freedom; more repeats cannot bring
-    it below ``n_asked / n_learn`` times. The correction is a heuristic without a proof, and the one
-    that keeps false calls near what it says. The answer is about the procedure on data like these.
-
-    Single answers vary, so the error is at least ``sqrt(g (1 - g) / n_images)``, g being the size of the
-    mean gain. Where gains are equal in all folds, most often 0, it is that of Wilson's interval for a
-    share of g among ``n_images``, which has a width at 0 and 1 too: nothing seen is no certainty.
-
-    References
-    ----------
-    Nadeau and Bengio. Inference for the Generalization Error. Machine Learning 52, 2003,
-    doi:10.1023/A:1024068626366 (the corrected resampled t-test).
-    Bouckaert and Frank. Evaluating the Replicability of Significance Tests for Comparing Learning
-    Algorithms. PAKDD 2004, doi:10.1007/978-3-540-24775-3_3 (over the folds of all repeats).
-
-    Examples
-    --------
     >>> gains = np.array([0.05, 0.00, 0.10, 0.05, 0.00, 0.05, 0.10, 0.00, 0.05, 0.10])
-    >>> found = resampled_difference(gains, n_learn=180, n_asked=20, n_images=200)
+    >>> found = resampled_difference(gains, n_train=180, n_test=20, n_images=200)
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 3)
     (0.05, 0.008, 0.092, 0.026)
     """
@@ -87,11 +38,25 @@ def resampled_difference(
             f"gains holds numbers from {fold_gains.min()} to {fold_gains.max()}, expected -1 to 1; "
             "pass differences of accuracies, not of per cent"
         )
-    for name, count in (("n_learn", n_learn), ("n_asked", n_asked), ("n_images", n_images)):
+    for name, count in (("n_train", n_train), ("n_test", n_test), ("n_images", n_images)):
         if count < 1:
             raise SettingError(f"{name} is {count!r}, expected 1 or more; pass a number of images")
+    # Nadeau and Bengio. Inference for the Generalization Error. Machine Learning 52, 2003,
+    # doi:10.1023/A:1024068626366 (the corrected resampled t-test). Bouckaert and Frank. Evaluating the
+    # Replicability of Significance Tests for Comparing Learning Algorithms. PAKDD 2004,
+    # doi:10.1007/978-3-540-24775-3_3 (over the folds of all repeats).
+    #
+    # Folds share images, so their gains vary together and the plain t-test finds differences that do not exist.
+    # The variance of the mean is (1 / n_folds + n_test / n_train) times that of the gains, with Student's t and
+    # n_folds - 1 degrees of freedom; more repeats cannot bring it below n_test / n_train times. The correction is
+    # a heuristic without a proof, and the one that keeps false positives near their nominal rate. The result is
+    # about the procedure on data like these.
+    #
+    # Single predictions vary, so the error is at least sqrt(g (1 - g) / n_images), with g the size of the mean
+    # gain. Where gains are equal in all folds, most often 0, it is that of Wilson's interval for a share of g
+    # among n_images, which has a width at 0 and 1, too.
     n_folds, value = len(fold_gains), float(fold_gains.mean())
-    spread = float(fold_gains.var(ddof=1)) * (1 / n_folds + n_asked / n_learn)
+    spread = float(fold_gains.var(ddof=1)) * (1 / n_folds + n_test / n_train)
     if np.ptp(fold_gains) == 0:
         error = _wilson_error(abs(value), n_images)
     else:

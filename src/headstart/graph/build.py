@@ -1,9 +1,7 @@
-"""Assemble ONNX graphs: a network from its spec and weights, pooling, and whatever a head appends.
+"""Assemble ONNX graphs: inputs, constants and operations.
 
-In: specs and arrays. Out: ONNX models whose input is ``images``, uint8 (n, height, width, channels),
-and whose tensors carry the names of the layers that made them, so a layer is a tensor name.
-Owns the package onnx; must not import a runtime or a training framework.
-Called by networks, heads, sources and model.
+The input is ``images``, uint8 (n, height, width, channels). Tensors have the names of the layers that
+made them, so a layer is a tensor name.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from headstart.errors import SettingError, UnknownLayerError, unknown
 from headstart.records import InputSpec
 
-__all__ = ["INPUT", "NOVELTY", "PROBABILITIES", "GraphBuilder", "with_outputs"]
+__all__ = ["INPUT", "NOVELTY", "PROBABILITIES", "GraphBuilder", "needed_nodes", "with_outputs"]
 
 INPUT = "images"
 PROBABILITIES = "probabilities"
@@ -30,14 +28,19 @@ _IR_VERSION = 9  # the newest that every supported runtime release reads
 
 
 class GraphBuilder:
-    """Appends operations to an ONNX graph; every ``add`` returns the name of the new tensor.
+    """Append operations to an ONNX graph.
 
     Parameters
     ----------
     model : onnx.ModelProto, optional
         Graph to continue. Default: an empty graph with the one input of ``input_spec``.
     input_spec : InputSpec, optional
-        Needed when ``model`` is not given.
+        Required when ``model`` is not given.
+
+    Raises
+    ------
+    SettingError
+        If neither is given.
 
     Examples
     --------
@@ -81,7 +84,7 @@ class GraphBuilder:
         name : str, optional
             Name of the output. Default: operator and position.
         n_outputs : int, default=1
-            Further outputs are called ``name.1`` and so on.
+            Further outputs are named ``name.1`` and so on.
         **attributes
             The operator's attributes.
 
@@ -109,8 +112,8 @@ class GraphBuilder:
             self._nodes.append(grafted)
 
     def model(self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-        """The graph that computes the named tensors, without what they do not need."""
-        nodes = _needed(self._nodes, outputs)
+        """Graph that computes the named tensors, without the operations and constants they do not use."""
+        nodes = needed_nodes(self._nodes, outputs)
         made = [name for node in nodes for name in node.output]
         assert len(made) == len(set(made)), "a tensor is made twice; cut the graph at its layer first"
         used = {name for node in nodes for name in node.input}
@@ -132,7 +135,7 @@ def _shaped_outputs(
     constants: Sequence[onnx.TensorProto],
     outputs: Sequence[str],
 ) -> list[onnx.ValueInfoProto]:
-    """The outputs with their shapes, which the standard asks for.
+    """The outputs with their shapes, which the standard requires.
 
     Float constants take part as shapes only: inferring on the whole model would copy all weights.
     """
@@ -146,8 +149,8 @@ def _shaped_outputs(
     return list(onnx.shape_inference.infer_shapes(light).graph.output)
 
 
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that the outputs depend on, in their old order (which is topological)."""
+def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
+    """Nodes that the outputs depend on, in their old order (which is topological)."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):
@@ -157,25 +160,7 @@ def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onn
 
 
 def with_outputs(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The same network giving other tensors.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        Any graph of ours.
-    outputs : sequence of str
-        Tensor names in it.
-
-    Returns
-    -------
-    onnx.ModelProto
-        The graph that computes just these.
-
-    Raises
-    ------
-    UnknownLayerError
-        If the graph has no tensor of that name.
-    """
+    """Same network with these tensors as outputs; UnknownLayerError if it has no tensor of a name."""
     made = [name for node in model.graph.node for name in node.output]
     for name in outputs:
         if name not in made:

@@ -1,18 +1,14 @@
-"""Graphs of one picture as files: written for OpenVINO, run from where they lie.
-
-In: serialized ONNX models and paths. Out: files, or what a file answers. Owns openvino and onnxruntime with
-runtime, each imported on first use. Must not import a training framework. Called by export.
-"""
+"""Graphs as files: written for OpenVINO, and run in the runtime that the suffix names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.graph.run import ReferenceRun
 from headstart.records import Array
 
 __all__ = ["IR_FILES", "run_file", "write_openvino"]
@@ -21,16 +17,9 @@ IR_FILES = ("model.xml", "model.bin")
 
 
 def write_openvino(graph: bytes, folder: Path, metadata: Mapping[str, str]) -> None:
-    """Write a graph as OpenVINO's two files, in full precision.
+    """Write a serialized ONNX model as ``model.xml`` and ``model.bin`` in full precision.
 
-    Parameters
-    ----------
-    graph : bytes
-        A serialized ONNX model.
-    folder : Path
-        Takes ``model.xml`` and ``model.bin``.
-    metadata : mapping of str to str
-        Put into the model's ``rt_info`` under ``headstart``.
+    The metadata goes into the model's ``rt_info`` under ``headstart``.
     """
     import openvino
 
@@ -41,40 +30,18 @@ def write_openvino(graph: bytes, folder: Path, metadata: Mapping[str, str]) -> N
 
 
 def run_file(path: Path) -> Callable[[NDArray[np.uint8]], tuple[Array, ...]]:
-    """Make ready what a file holds, an ``.onnx`` in ONNX Runtime, an ``.xml`` in OpenVINO, both in fp32.
+    """Load a graph of one image, an ``.onnx`` in ONNX Runtime, an ``.xml`` in OpenVINO, both in fp32.
 
-    Parameters
-    ----------
-    path : Path
-        A graph of one picture.
-
-    Returns
-    -------
-    callable
-        From uint8 (height, width, 3) to every output.
+    The result maps uint8 (height, width, 3) to every output.
     """
     if path.suffix == ".onnx":
-        return _in_onnxruntime(path)
+        return ReferenceRun(str(path))
     import openvino
 
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def answer(picture: NDArray[np.uint8]) -> tuple[Array, ...]:
-        found = compiled([np.ascontiguousarray(picture)])
+    def run(image: NDArray[np.uint8]) -> tuple[Array, ...]:
+        found = compiled([np.ascontiguousarray(image)])
         return tuple(found[number].copy() for number in range(len(compiled.outputs)))
 
-    return answer
-
-
-def _in_onnxruntime(path: Path) -> Callable[[NDArray[np.uint8]], tuple[Array, ...]]:
-    import onnxruntime
-
-    options: Any = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def answer(picture: NDArray[np.uint8]) -> tuple[Array, ...]:
-        return tuple(session.run(None, {name: np.ascontiguousarray(picture)}))
-
-    return answer
+    return run

@@ -1,7 +1,4 @@
-"""A network as a graph: one function for each kind of layer.
-
-Apart from `build`, which appends operations and knows no layers.
-"""
+"""A network as a graph: one function for each kind of layer."""
 
 from __future__ import annotations
 
@@ -17,23 +14,9 @@ __all__ = ["network_graph", "normalise"]
 
 
 def network_graph(spec: NetworkSpec, weights: Weights) -> onnx.ModelProto:
-    """A network as a graph from uint8 images to its logits, every layer's output named as the layer.
+    """Graph of a network from uint8 ``images`` to its logits; each layer's output has the layer's name.
 
-    Parameters
-    ----------
-    spec : NetworkSpec
-        What the layers are.
-    weights : dict of str to ndarray, float32
-        In the canonical layout of ``records.Weights``.
-
-    Returns
-    -------
-    onnx.ModelProto
-        Input ``images`` of shape (n, height, width, channels), uint8. Output: the last layer's.
-
-    Notes
-    -----
-    Dropout is the identity in a graph and appears as such, so that it stays a layer.
+    Dropout becomes an identity operation, so that it remains a layer.
     """
     builder = GraphBuilder(input_spec=spec.input)
     x = normalise(builder, spec.input)
@@ -43,7 +26,7 @@ def network_graph(spec: NetworkSpec, weights: Weights) -> onnx.ModelProto:
 
 
 def normalise(builder: GraphBuilder, spec: InputSpec) -> str:
-    """uint8 (n, h, w, c) to scaled float32 (n, c, h, w); the layer ``pixels`` of every source."""
+    """Scale uint8 (n, h, w, c) to float32 (n, c, h, w); the layer ``pixels`` of every source."""
     scale = 1.0 / (255.0 * np.asarray(spec.std, np.float32))
     shift = -np.asarray(spec.mean, np.float32) / np.asarray(spec.std, np.float32)
     x = builder.add("Cast", INPUT, name="images_float", to=TensorProto.FLOAT)

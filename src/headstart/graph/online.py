@@ -1,9 +1,4 @@
-"""Run a graph for whoever asks now: any number of images at once, answered as soon as they are.
-
-In: an ONNX model and small batches of uint8 images. Out: every output of the graph, rows in their order.
-Owns openvino beside runtime, which is made for long streams. Must not import a training framework.
-Called by the server.
-"""
+"""Run a graph for a server: batches of any size, computed at once, from several threads."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.graph.build import INPUT
-from headstart.graph.run import _core, resolve_precision
+from headstart.graph.run import openvino_core, resolve_precision
 from headstart.records import Array, Images
 
 __all__ = ["OnlineRun"]
@@ -23,22 +18,9 @@ __all__ = ["OnlineRun"]
 class OnlineRun:
     """A compiled graph that takes batches of any size; threads may call it at the same time.
 
-    Parameters
-    ----------
-    graph : bytes
-        Serialized ONNX model with the input ``images``.
-    precision : {'fp32', 'bf16', 'auto'}, default='fp32'
-        As for `headstart.graph.run.compile_graph`.
-    n_threads : int, optional
-        Threads for one batch. Default: OpenVINO's choice, all cores.
-    n_lanes : int, optional
-        Batches at a time, among which the threads are shared; more of them wait. Default: one for every
-        core, at most 4.
-
-    Notes
-    -----
-    One image costs the time of one image: nothing is padded. The batch's size varies from call to call,
-    so the plugin chooses its kernels anew for sizes it has not seen, once each.
+    ``n_threads`` is for one batch (default: all cores). ``n_lanes`` batches run at a time and share the
+    threads; more of them wait (default: one per core, at most 4). Nothing is padded, so one image costs the
+    time of one image; the plugin compiles kernels once for each batch size it has not seen.
     """
 
     def __init__(
@@ -53,34 +35,23 @@ class OnlineRun:
 
         self.precision = resolve_precision(precision, "openvino")
         self.n_lanes = n_lanes = n_lanes or min(4, os.cpu_count() or 1)
-        model = _core().read_model(graph)
+        model = openvino_core().read_model(graph)
         model.reshape({INPUT: openvino.PartialShape([-1, *list(model.input(0).partial_shape)[1:]])})
         hints: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": n_lanes,
-            "ENABLE_CPU_PINNING": False,  # the threads that unpack pictures need the cores too
+            "ENABLE_CPU_PINNING": False,  # threads that decode images use the cores, too
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
         }
         if n_threads is not None:
             hints["INFERENCE_NUM_THREADS"] = n_threads
-        self._compiled = _core().compile_model(model, "CPU", hints)
+        self._compiled = openvino_core().compile_model(model, "CPU", hints)
         self._lanes: SimpleQueue[Any] = SimpleQueue()
         for _ in range(n_lanes):
             self._lanes.put(self._compiled.create_infer_request())
 
     def __call__(self, images: Images) -> tuple[Array, ...]:
-        """Every output for some images.
-
-        Parameters
-        ----------
-        images : ndarray of shape (n_images, height, width, channels), uint8
-            At least one.
-
-        Returns
-        -------
-        tuple of ndarray of shape (n_images, ...), float32
-            In the order of the graph's outputs.
-        """
+        """Every output, float32, for one image or more, uint8 (n_images, height, width, channels)."""
         lane = self._lanes.get()
         try:
             lane.infer({INPUT: np.ascontiguousarray(images)}, share_inputs=True)

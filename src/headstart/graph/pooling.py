@@ -1,7 +1,4 @@
-"""Pooling in a graph: from the tensor of a layer to one row of features per image.
-
-Apart from `build`, which appends operations and knows no layers.
-"""
+"""Pooling in a graph: from the tensor of a layer to one row of features per image."""
 
 from __future__ import annotations
 
@@ -14,37 +11,15 @@ from headstart.graph.build import GraphBuilder
 
 __all__ = ["JOIN", "POOLINGS", "n_features", "pool", "read"]
 
-
-JOIN = "+"  # between layers that are read side by side
-
-
+JOIN = "+"  # between layers whose features are concatenated
 POOLINGS = ("avg", "flat", "grid2")
 
 
 def pool(builder: GraphBuilder, layer: str, shape: Sequence[int], pooling: str) -> str:
-    """Turn a layer's maps into one row of features per image.
+    """Pool a layer, (n, *shape), to one row of features per image; a layer of rows passes unchanged.
 
-    Parameters
-    ----------
-    builder : GraphBuilder
-        Graph to append to.
-    layer : str
-        Tensor of shape (n, *shape).
-    shape : sequence of int
-        (features,), or (channels, height, width).
-    pooling : {'avg', 'flat', 'grid2'}
-        Mean over positions; all values in (height, width, channel) order; means over a
-        2 x 2 grid. A layer that is already a row of features passes unchanged.
-
-    Returns
-    -------
-    str
-        Name of a tensor of shape (n, n_features).
-
-    Raises
-    ------
-    SettingError
-        If the pooling is unknown.
+    ``avg`` is the mean over positions, ``flat`` all values in (height, width, channel) order, ``grid2`` the
+    means over a 2 x 2 grid. SettingError if the pooling is unknown.
     """
     if pooling not in POOLINGS:
         raise SettingError(unknown("pooling", pooling, POOLINGS))
@@ -52,14 +27,14 @@ def pool(builder: GraphBuilder, layer: str, shape: Sequence[int], pooling: str) 
         return layer
     name = f"{layer}.{pooling}"
     if builder.has(name):
-        return name  # pooled already, for another place
+        return name  # another combination of layers has pooled it already
     if pooling == "avg":
         axes = builder.constant("pool.axes", np.array([2, 3], np.int64))
         return builder.add("ReduceMean", layer, axes, name=name, keepdims=0)
     if pooling == "grid2":
         _, height, width = shape
         for axis, side in ((2, height), (3, width)):
-            if side == 1:  # both halves are the one there is
+            if side == 1:  # both halves are the same row or column
                 layer = builder.add("Concat", layer, layer, name=f"{name}.twice{axis}", axis=axis)
         # windows of half the side; an odd middle counts in both, as adaptive pooling does
         kernel, strides = [-(-height // 2), -(-width // 2)], [max(1, height // 2), max(1, width // 2)]
@@ -69,23 +44,9 @@ def pool(builder: GraphBuilder, layer: str, shape: Sequence[int], pooling: str) 
 
 
 def read(builder: GraphBuilder, layers: Mapping[str, Sequence[int]], layer: str, pooling: str) -> str:
-    """Rows of features at a layer, or at several joined by ``+``, side by side.
+    """Pool a layer, or several joined by ``+`` such as ``stage4+stage5``, whose features are concatenated.
 
-    Parameters
-    ----------
-    builder : GraphBuilder
-        Graph to append to.
-    layers : mapping of str to sequence of int
-        Shapes of the source's layers.
-    layer : str
-        One of them, or such as ``stage4+stage5``.
-    pooling : {'avg', 'flat', 'grid2'}
-        As in `pool`, for each.
-
-    Returns
-    -------
-    str
-        Name of a tensor of shape (n, n_features).
+    ``layers`` maps names to shapes.
     """
     rows = [pool(builder, part, layers[part], pooling) for part in layer.split(JOIN)]
     name = f"{layer}.{pooling}"
@@ -95,10 +56,8 @@ def read(builder: GraphBuilder, layers: Mapping[str, Sequence[int]], layer: str,
 
 
 def n_features(shape: Sequence[int], pooling: str) -> int:
-    """Values per image that `pool` makes of a layer.
+    """Number of values per image that `pool` makes of a layer.
 
-    Examples
-    --------
     >>> n_features((512, 14, 14), "grid2"), n_features((64,), "flat")
     (2048, 64)
     """

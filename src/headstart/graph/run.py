@@ -1,9 +1,4 @@
-"""Run graphs: OpenVINO for speed, ONNX Runtime as the reference. Neither needs the framework that trained.
-
-In: an ONNX model and batches of uint8 images. Out: float32 arrays, rows in the order of the images.
-Owns the packages openvino and onnxruntime, each imported on first use.
-Must not import a training framework. Called by features and model.
-"""
+"""Run graphs over streams of images: OpenVINO for speed, ONNX Runtime as the reference."""
 
 from __future__ import annotations
 
@@ -27,6 +22,7 @@ __all__ = [
     "ReferenceRun",
     "compile_graph",
     "import_runtime",
+    "openvino_core",
     "resolve_precision",
     "split_batches",
 ]
@@ -42,7 +38,7 @@ class Executable(Protocol):
     precision: str
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
-        """Every output for some images after the other, in order; memory stays flat."""
+        """Every output for batch after batch, in order; memory stays flat."""
         ...
 
     def run(self, batches: Iterable[Images], n_images: int) -> Array:
@@ -57,30 +53,17 @@ def split_batches(images: Images, batch_size: int) -> Iterator[Images]:
 
 
 def resolve_precision(precision: str, runtime: str) -> str:
-    """Say which precision a request means on this machine.
+    """Precision that a request means on this machine, ``fp32`` or ``bf16``; SettingError if it is impossible.
 
-    Parameters
-    ----------
-    precision : {'auto', 'fp32', 'bf16'}
-        ``auto`` is bf16 where OpenVINO finds the CPU capable of it, else fp32.
-    runtime : {'openvino', 'onnxruntime'}
-        ONNX Runtime computes in fp32 only.
-
-    Returns
-    -------
-    str
-        ``'fp32'`` or ``'bf16'``.
-
-    Raises
-    ------
-    SettingError
-        If a name is unknown, or bf16 is asked of what cannot do it.
+    ``auto`` is bf16 where OpenVINO reports that the CPU supports it; ONNX Runtime computes in fp32 only.
     """
     _check_name(precision, PRECISIONS, "precision")
     _check_name(runtime, RUNTIMES, "runtime")
     if precision == "fp32":
         return "fp32"
-    capable = runtime == "openvino" and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capable = runtime == "openvino" and "BF16" in openvino_core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    )
     if precision == "bf16" and not capable:
         raise SettingError(
             f"precision is 'bf16', expected a CPU and a runtime that compute it (runtime is {runtime!r}); "
@@ -92,18 +75,8 @@ def resolve_precision(precision: str, runtime: str) -> str:
 def import_runtime(runtime: str) -> None:
     """Import the package that executes graphs, for callers that start threads before they compile.
 
-    A native library initialises itself while it is loaded, and may fork. Neither is safe while other
-    threads compute.
-
-    Parameters
-    ----------
-    runtime : {'openvino', 'onnxruntime'}
-        What will execute.
-
-    Raises
-    ------
-    SettingError
-        If the name is unknown.
+    A native library initialises itself while it is loaded, and may fork; neither is safe while other threads
+    compute.
     """
     _check_name(runtime, RUNTIMES, "runtime")
     import_module(runtime)
@@ -112,7 +85,7 @@ def import_runtime(runtime: str) -> None:
 def compile_graph(
     model: onnx.ModelProto, *, runtime: str = "openvino", precision: str = "auto", batch_size: int = 64
 ) -> Executable:
-    """Make a graph ready to run.
+    """Compile a graph for a runtime.
 
     Parameters
     ----------
@@ -121,9 +94,10 @@ def compile_graph(
     runtime : {'openvino', 'onnxruntime'}, default='openvino'
         What executes it.
     precision : {'auto', 'fp32', 'bf16'}, default='auto'
-        See `resolve_precision`.
+        ``auto`` is bf16 where OpenVINO reports that the CPU supports it, else fp32; ONNX Runtime
+        computes in fp32 only.
     batch_size : int, default=64
-        Images per batch the caller will mostly send; larger ones work.
+        Usual number of images per batch; larger batches work, too.
 
     Returns
     -------
@@ -133,7 +107,7 @@ def compile_graph(
     Raises
     ------
     SettingError
-        If a name is unknown or the precision cannot be had.
+        If a name is unknown or the precision is not available.
     """
     resolved = resolve_precision(precision, runtime)
     if runtime == "onnxruntime":
@@ -149,7 +123,7 @@ def _check_name(value: str, known: Sequence[str], what: str) -> None:
 _CORES: list[Any] = []
 
 
-def _core() -> Any:
+def openvino_core() -> Any:
     """One OpenVINO core per process: making it scans the plugins."""
     if not _CORES:
         import openvino
@@ -159,7 +133,7 @@ def _core() -> Any:
 
 
 class _Streaming:
-    """What every runtime makes of its stream."""
+    """Base of the runtimes: ``run`` by means of ``stream``."""
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
         raise NotImplementedError
@@ -184,7 +158,7 @@ class _OpenVino(_Streaming):
         import openvino
 
         self.precision = precision
-        graph = _core().read_model(model.SerializeToString())
+        graph = openvino_core().read_model(model.SerializeToString())
         # a fixed batch lets the plugin choose its kernels once; a smaller last batch is padded
         graph.reshape({INPUT: openvino.PartialShape([batch_size, *list(graph.input(0).partial_shape)[1:]])})
         self._batch_size = batch_size
@@ -192,7 +166,7 @@ class _OpenVino(_Streaming):
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         }
-        self._compiled = _core().compile_model(graph, "CPU", hints)
+        self._compiled = openvino_core().compile_model(graph, "CPU", hints)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
         lanes = deque(_Lane(request) for request in self._requests())
@@ -217,11 +191,11 @@ class _OpenVino(_Streaming):
 
 
 class _Lane:
-    """One request that runs beside others; its outputs are fetched when it is wanted again.
+    """One of several requests in flight; its outputs are fetched before it is used again.
 
-    OpenVINO's own queue calls back into Python from its threads, which ends in a crash now and then
-    when the queue is torn down (seen 2026-11-20: a reader's error, one run in five). Here nothing
-    calls back: equal batches take turns, and the one begun first is waited for first.
+    OpenVINO's own queue calls back into Python from its threads, which sometimes ends in a crash when the
+    queue is destroyed (seen 2026-11-20: after a reader's error, one run in five). Here nothing calls back:
+    equal batches take turns, and the oldest is waited for first.
     """
 
     def __init__(self, request: Any) -> None:
@@ -229,12 +203,12 @@ class _Lane:
         self._n_images = 0
 
     def begin(self, batch: Images, n_images: int) -> None:
-        """Start on a batch whose first ``n_images`` are wanted."""
+        """Start on a batch whose first ``n_images`` are wanted; the rest is padding."""
         self._request.start_async({INPUT: batch})
         self._n_images = n_images
 
     def finish(self) -> tuple[Array, ...] | None:
-        """Wait for what was begun, if anything; copies, because the request writes there again."""
+        """Wait for the batch in progress, if any; copies, because the next batch overwrites the outputs."""
         if not self._n_images:
             return None
         self._request.wait()
@@ -250,22 +224,15 @@ def _padded(batch: Images, size: int) -> Images:
 
 
 class ReferenceRun:
-    """Any graph of one input in ONNX Runtime, fp32: what an export is compared with.
+    """Any graph of one input in ONNX Runtime, fp32: what an export is compared with."""
 
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        The graph.
-    """
-
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto | str) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        source = model if isinstance(model, str) else model.SerializeToString()  # a path, or the model itself
+        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, values: NDArray[Any]) -> tuple[Array, ...]:

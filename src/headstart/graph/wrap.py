@@ -1,8 +1,4 @@
-"""A network exported elsewhere becomes a graph of ours: uint8 in, scaled and resized inside, layers by name.
-
-In: an ONNX network on normalised float pixels. Out: the same network from ``images``, and what it costs.
-Must not import a training framework. Called by pretrained.
-"""
+"""Networks exported elsewhere: given an input of uint8 images, and their operations counted."""
 
 from __future__ import annotations
 
@@ -15,12 +11,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from headstart.graph.build import GraphBuilder
+from headstart.graph.build import GraphBuilder, needed_nodes
 from headstart.graph.layers import normalise
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 
-__all__ = ["adopt", "flops_of"]
+__all__ = ["flops_of", "with_image_input"]
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -30,26 +26,14 @@ _MODES: dict[str, dict[str, Any]] = {
 }
 
 
-def adopt(network: onnx.ModelProto, spec: InputSpec, size: tuple[int, int]) -> onnx.ModelProto:
-    """Put our input before a network.
+def with_image_input(network: onnx.ModelProto, spec: InputSpec, size: tuple[int, int]) -> onnx.ModelProto:
+    """Put the input ``images``, uint8 (n, *spec.shape), in front of a network; its outputs stay.
 
-    Parameters
-    ----------
-    network : onnx.ModelProto
-        One input, float32 (n, 3, height, width), normalised; any outputs.
-    spec : InputSpec
-        What pictures are prepared to; grey becomes colour, and sizes below the network's are
-        enlarged in the graph.
-    size : (int, int)
-        Height and width that the network takes.
-
-    Returns
-    -------
-    onnx.ModelProto
-        Input ``images``, uint8 (n, spec.height_px, spec.width_px, spec.channels); the same outputs.
+    The network takes normalised float32 (n, 3, *size); grey images become colour, and images of another size
+    are resized in the graph.
     """
     builder = GraphBuilder(input_spec=spec)
-    pixels = normalise(builder, spec)  # three means make three channels of one
+    pixels = normalise(builder, spec)  # three means turn one channel into three
     if (spec.height_px, spec.width_px) != size:
         sizes = builder.constant("input.size", np.array(size, np.int64))
         pixels = builder.add(
@@ -62,25 +46,12 @@ def adopt(network: onnx.ModelProto, spec: InputSpec, size: tuple[int, int]) -> o
 def flops_of(network: onnx.ModelProto) -> float:
     """Floating-point operations of the last output for one image; a multiply-accumulate counts as two.
 
-    Convolutions, matrix products and recurrent layers are counted, as torch.utils.flop_counter does;
-    additions, activations and norms are not.
-
-    Parameters
-    ----------
-    network : onnx.ModelProto
-        One input, of fixed shape but for the axis of images.
-
-    Returns
-    -------
-    float
-        Operations; divide by 1e9 for GFLOPs, by 2e9 for GMACs.
-
-    Notes
-    -----
-    The network runs once in ONNX Runtime, because the shapes are read from the tensors: shape inference
-    does not see through padding and reshapes that are computed in the graph.
+    As in torch.utils.flop_counter, only convolutions, matrix products and recurrent layers count.
     """
-    counted = [node for node in _needed_for_last_output(network) if node.op_type in _PRODUCTS]
+    # layers before the last output may repeat some of its operations
+    nodes = needed_nodes(network.graph.node, [network.graph.output[-1].name])
+    counted = [node for node in nodes if node.op_type in _PRODUCTS]
+    # from the tensors of a run: shape inference does not see through padding and reshapes that are computed
     shapes = _shapes(
         network, {name for node in counted for name in (*node.input[:3], node.output[0]) if name}
     )
@@ -88,16 +59,6 @@ def flops_of(network: onnx.ModelProto) -> float:
         _PRODUCTS[node.op_type](node, [shapes.get(name, ()) for name in (*node.input[:3], node.output[0])])
         for node in counted
     )
-
-
-def _needed_for_last_output(network: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Layers before the last output may repeat some of its operations."""
-    wanted, kept = {network.graph.output[-1].name}, []
-    for node in reversed(network.graph.node):
-        if wanted & set(node.output):
-            wanted |= set(node.input)
-            kept.append(node)
-    return kept
 
 
 def _shapes(network: onnx.ModelProto, names: AbstractSet[str]) -> dict[str, tuple[int, ...]]:

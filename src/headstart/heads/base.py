@@ -1,14 +1,11 @@
-"""What every head promises, and the arithmetic that heads share.
-
-A head works on numbers: it imports neither onnx nor scikit-learn nor a network.
-"""
+"""The contract of a head, and the arithmetic that heads share; only numbers, no networks and no onnx."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +27,12 @@ __all__ = [
     "calibrated_loss",
     "fit_temperature",
     "log_loss",
-    "one_hot",
     "softmax",
+    "squared_distances",
 ]
 
 Labels = NDArray[np.str_]
+Float = TypeVar("Float", bound=np.floating[Any])
 _BLOCK = 4_096
 Watch = tuple[Array, Labels]
 """Validation features and label names that a fit reports on and never learns from."""
@@ -50,7 +48,7 @@ class Builder(Protocol):
     def add(
         self, operator: str, *inputs: str, name: str | None = None, n_outputs: int = 1, **attributes: Any
     ) -> str:
-        """Append an operation; the name of its first output."""
+        """Append an operation and return the name of its first output."""
         ...
 
 
@@ -65,7 +63,7 @@ class Head(ABC):
     classes_ : tuple of str
         Class names in the order of the probabilities; set by ``fit``.
     chosen_ : dict
-        What cross-validation chose, such as ``{"strength": 1e-4}``.
+        What cross-validation selected, such as ``{"strength": 1e-4}``.
     curve_ : Curve or None
         Loss and accuracy by step, for heads fitted in steps when ``watch`` was given.
     """
@@ -94,25 +92,25 @@ class Head(ABC):
         Parameters
         ----------
         features : ndarray of shape (n_rows, n_features), float32
-            One row per image; with augmentation more, the image's own first.
+            One row per image; with augmentation several, the image's own first.
         labels : ndarray of shape (n_rows,), str
             The class name of each row.
         classes : sequence of str, optional
             Order of the classes. Default: sorted names.
         seed : int, default=0
-            Decides folds and, for the MLP, weights.
+            Decides folds and, for the MLP, initial weights.
         watch : pair of ndarray, optional
             Validation features and names, reported in ``curve_`` and not learned from.
         images : ndarray of shape (n_rows,), int, optional
-            Which image each row shows, where there are several of one. Default: each its own.
+            Which image each row shows, where an image has several rows. Default: each row its own.
         clusters : ndarray of shape (n_rows,), int, optional
-            Rows with the same number are held out together wherever something is chosen: copies of one
+            Rows with the same number are held out together wherever something is selected: copies of one
             image, images of one group. Default: the rows of one image.
         balance : bool, default=False
-            Let every class count alike, however many images it has.
+            Give every class the same weight, however many images it has.
         shares : sequence of float, optional
-            How much each class counts in all, in the order of the classes; ``balance`` goes before it.
-            Default: as much as it has rows.
+            Total weight of each class, in the order of the classes; ``balance`` takes precedence.
+            Default: in proportion to its rows.
 
         Returns
         -------
@@ -168,26 +166,26 @@ class Head(ABC):
         return self._probabilities(np.asarray(features, np.float32))
 
     def predict(self, features: Array) -> Labels:
-        """The likeliest class name of each row."""
-        likeliest = self.probabilities(features).argmax(axis=1)
-        names: Labels = np.asarray(self.classes_)[likeliest]
+        """Class name with the highest probability of each row."""
+        predicted = self.probabilities(features).argmax(axis=1)
+        names: Labels = np.asarray(self.classes_)[predicted]
         return names
 
     def append(self, builder: Builder, features: str) -> str:
-        """Append the head's operations to a graph; the name of the probabilities' tensor."""
+        """Append the head's operations to a graph and return the name of the probabilities' tensor."""
         return self._append(builder, features)
 
     def held_out(self, training: Training) -> HeldOut | None:
-        """Scores of every image at every setting, by fits without its cluster.
+        """Held-out scores of every image at every setting, from fits without the image's cluster.
 
-        None where that has no closed form, or where a class has but one cluster.
+        None where that has no closed form, or where a class has only one cluster.
         """
         return None
 
     @property
     @abstractmethod
     def n_features(self) -> int:
-        """Features per row that the head was fitted on."""
+        """Number of features per row that the head was fitted on."""
 
     @abstractmethod
     def _fit(self, training: Training, watch: Watch | None) -> None: ...
@@ -214,20 +212,20 @@ def _codes(labels: Labels, classes: tuple[str, ...]) -> Codes:
             raise UnknownClassError(unknown("label", str(name), order))
     missing = sorted(set(order) - set(names.tolist()))
     if missing or len(order) < 2:
-        what = f"class {missing[0]!r} has no image" if missing else f"there is no class but {list(order)}"
+        what = f"class {missing[0]!r} has no image" if missing else f"classes are {list(order)}"
         raise UnknownClassError(f"{what}, expected at least 2 classes with an image each; add images")
     return np.array([order[str(name)] for name in names], np.int64)[inverse]
 
 
 class AffineHead(Head):
-    """A head that ends as logits = features @ weight_ + bias_, whatever it did to find them."""
+    """A head that ends as logits = features @ weight_ + bias_, however they were found."""
 
     weight_: Array  # (n_features, n_classes)
     bias_: Array  # (n_classes,)
 
     @property
     def n_features(self) -> int:
-        """Features per row that the head was fitted on."""
+        """Number of features per row that the head was fitted on."""
         return len(self.weight_)
 
     def _probabilities(self, features: Array) -> Array:
@@ -238,19 +236,18 @@ class AffineHead(Head):
 
 
 def append_softmax(builder: Builder, rows: str, weight: Array, bias: Array) -> str:
-    """Softmax of rows @ weight (n_inputs, n_classes) + bias as operations; ``head.logits`` is the sum."""
+    """Append softmax of rows @ weight (n_inputs, n_classes) + bias; ``head.logits`` is the sum."""
     names = (builder.constant("head.weight", weight), builder.constant("head.bias", bias))
     return builder.add("Softmax", builder.add("Gemm", rows, *names, name="head.logits"), axis=1)
 
 
 @dataclass(frozen=True)
 class Standardiser:
-    """Centre features and bring them to one scale, so that strengths mean the same everywhere.
+    """Centres features and brings them to one scale, so that penalties mean the same on all features.
 
-    Every feature is divided by its standard deviation, shrunk towards the common one (a tenth of
-    the mean variance is added, and ten over the number of rows of it: with five images a feature's own
-    deviation is mostly chance, and a dead feature has none), and by sqrt(n_features), so that rows have
-    a squared length near 1.
+    Every feature is divided by its standard deviation, shrunk towards the common one (a tenth of the mean
+    variance is added, and 10 / n_rows of it: with five images a feature's own deviation is mostly chance, and
+    a constant feature has none), and by sqrt(n_features), so that rows have a squared length near 1.
     """
 
     mean: Array
@@ -258,7 +255,7 @@ class Standardiser:
 
     @classmethod
     def of(cls, features: Array) -> Standardiser:
-        """Measured on training rows only."""
+        """Fitted to training rows only."""
         mean, variance = _moments(features)
         common = float(variance.mean()) or 1.0
         shrunk = variance + (0.1 + 10.0 / len(features)) * common
@@ -275,7 +272,7 @@ class Standardiser:
     def __call__(self, features: Array) -> Array:
         """Standardised rows."""
         rows: Array = features - self.mean
-        rows *= self.scale  # in place: of many rows one copy is enough
+        rows *= self.scale  # in place: saves a second copy of many rows
         return rows
 
     def append(self, builder: Builder, features: str) -> str:
@@ -284,7 +281,7 @@ class Standardiser:
         return builder.add("Mul", centred, builder.constant("head.scale", self.scale), name="head.standard")
 
     def fold(self, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Array, Array]:
-        """Weights (n_features, k) and bias that do the same on unstandardised features."""
+        """Weights (n_features, k) and bias that give the same results on unstandardised features."""
         folded = weight * self.scale[:, None].astype(np.float64)
         return folded.astype(np.float32), (bias - self.mean.astype(np.float64) @ folded).astype(np.float32)
 
@@ -298,25 +295,25 @@ def _moments(features: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def log_loss(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
-    """Mean cross-entropy of softmax(logits) in nats; ``weights`` (n_images,) weigh images."""
+    """Mean cross-entropy of softmax(logits) in nats; ``weights`` (n_images,) weight images."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(codes)), codes]
     return float(np.average(np.log(np.exp(shifted).sum(axis=1)) - chosen, weights=weights))
 
 
-def one_hot(codes: Codes, n_classes: int) -> Array:
-    """(n, n_classes) of zeros and ones."""
-    return np.eye(n_classes, dtype=np.float32)[codes]
+def squared_distances(rows: NDArray[Float], others: NDArray[Float]) -> NDArray[Float]:
+    """Squared Euclidean distances, (n_rows, n_others), never below zero."""
+    squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
+    distances: NDArray[Float] = np.maximum(squares - 2.0 * (rows @ others.T), 0.0)
+    return distances
 
 
 def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
-    """The factor in [1e-3, 1e3] on held-out logits (n_images, n_classes) with the least cross-entropy.
-
-    Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017, arXiv:1706.04599.
-    Where every one of n images is right, certainty would be best; there each label counts as true with
-    (n + 1/2) / (n + 1) only: Platt (Probabilistic Outputs for Support Vector Machines, 1999), with
-    Jeffreys' prior instead of Laplace's.
-    """
+    """The factor in [1e-3, 1e3] on held-out logits (n_images, n_classes) with the least cross-entropy."""
+    # Guo, Pleiss, Sun, Weinberger. On Calibration of Modern Neural Networks. ICML 2017, arXiv:1706.04599.
+    # Where all of n images are classified correctly, certainty would be best; there each label counts as true
+    # with (n + 1/2) / (n + 1) only: Platt (Probabilistic Outputs for Support Vector Machines, 1999), with
+    # Jeffreys' prior instead of Laplace's.
     from scipy.optimize import minimize_scalar
 
     certain = bool((logits.argmax(axis=1) == codes).all())
@@ -336,7 +333,7 @@ def fit_temperature(logits: NDArray[Any], codes: Codes, weights: Array | None = 
 def calibrated_loss(scores: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:
     """Mean cross-entropy in nats of held-out scores after the temperature that fits them best.
 
-    It compares heads of every kind: how confident they are does not count, only what a temperature leaves.
+    It compares heads of every kind, because their confidence does not count, only what a temperature leaves.
     """
     logits = scores.astype(np.float64)
     return log_loss(logits * fit_temperature(logits, codes, weights), codes, weights)

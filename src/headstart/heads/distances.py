@@ -1,7 +1,4 @@
-"""Heads that classify by distance: nearest neighbours, and prototypes (class means).
-
-Apart from the other heads because they store rows of features instead of learned weights.
-"""
+"""Heads that classify by distance: nearest neighbours, and prototypes (class means)."""
 
 from __future__ import annotations
 
@@ -20,37 +17,28 @@ from headstart.heads.base import (
     Watch,
     calibrated_loss,
     fit_temperature,
-    one_hot,
     softmax,
+    squared_distances,
 )
 from headstart.heads.held_out import HeldOut, best_setting
-from headstart.heads.training import Training
+from headstart.heads.training import Training, one_hot
 from headstart.records import Array, Codes
 
 __all__ = ["NeighboursHead", "PrototypesHead"]
 
 _BLOCK = 2_048
-_SCALINGS = (Standardiser.centring, Standardiser.of)  # features as they are, or each of one scale
-_TIE = 1e-3  # of a vote, by which the nearest counts more
+_SCALINGS = (Standardiser.centring, Standardiser.of)  # unscaled features, or each brought to one scale
+_TIE = 1e-3  # of a vote, the extra weight of the nearest
 
 
 class NeighboursHead(Head):
-    """Votes of the k nearest training images, smoothed so that no class gets probability zero.
+    """Votes of the k nearest training images, smoothed so that no class has probability zero.
 
-    Parameters
-    ----------
-    candidates : sequence of int, default=(1, 3, 5, 7, 9, 15, 25)
-        Numbers of neighbours to choose from by the calibrated loss of leave-one-out votes.
+    ``candidates`` for k are compared by the calibrated loss of leave-one-out votes. Euclidean distance on
+    centred features, each brought to one scale if that gives the smaller loss. The share of a class is (votes
+    + 0.5) / (k + n_classes / 2); probabilities are these shares to the power of a temperature fitted to the
+    leave-one-out votes. Prediction costs n_images x n_training_images products.
 
-    Notes
-    -----
-    Euclidean distance on centred features, each brought to one scale if that gives the lesser loss. With
-    k votes the share of a class is
-    (votes + 0.5) / (k + n_classes / 2); probabilities are these shares to the power of a temperature
-    that fits the leave-one-out votes. Prediction costs n_images x n_training_images products.
-
-    Examples
-    --------
     >>> features = np.array([[0.0], [0.1], [5.0], [5.1]], np.float32)
     >>> head = NeighboursHead((1,)).fit(features, np.array(["ant", "ant", "bee", "bee"]))
     >>> head.predict(np.array([[4.0]], np.float32)).tolist()
@@ -66,7 +54,7 @@ class NeighboursHead(Head):
 
     @property
     def n_features(self) -> int:
-        """Features per row that the head was fitted on."""
+        """Number of features per row that the head was fitted on."""
         return int(self.rows_.shape[1])
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
@@ -117,14 +105,14 @@ class NeighboursHead(Head):
         k = min(self.candidates[-1], len(together) - own)
         order = self._nearest(self.rows_[training.originals], k + own)
         same = together[order] == together[training.originals][:, None]
-        last = np.argsort(same, axis=1, kind="stable")  # its own rows behind all others
+        last = np.argsort(same, axis=1, kind="stable")  # rows of its own cluster after all others
         return np.take_along_axis(order, last, axis=1)[:, :k]
 
     def _nearest(self, rows: Array, k: int) -> NDArray[np.intp]:
-        """(n_rows, k): training rows from the nearest."""
+        """(n_rows, k): indices of training rows, nearest first."""
         k, parts = min(k, len(self.rows_)), []
         squares = (self.rows_**2).sum(axis=1)
-        for start in range(0, max(len(rows), 1), _BLOCK):  # no rows are one empty block
+        for start in range(0, max(len(rows), 1), _BLOCK):  # without rows, one empty block
             distances = squares - 2.0 * rows[start : start + _BLOCK] @ self.rows_.T
             near = np.argpartition(distances, k - 1, axis=1)[:, :k]
             inner = np.argsort(np.take_along_axis(distances, near, axis=1), axis=1, kind="stable")
@@ -133,7 +121,7 @@ class NeighboursHead(Head):
 
     @staticmethod
     def _weighed(votes: Array) -> Array:
-        """Votes of neighbours, (n, k, n_classes), added up: where they tie, the nearest decides."""
+        """Sum of the votes of neighbours, (n, k, n_classes); where they tie, the nearest decides."""
         return votes.sum(axis=1) + np.float32(_TIE) * votes[:, 0]  # type: ignore[no-any-return]
 
     def _smoothed(self, votes: Array) -> Array:
@@ -167,27 +155,16 @@ class NeighboursHead(Head):
 
 
 class PrototypesHead(AffineHead):
-    """One mean per class; probability by squared distance, its temperature from leave-one-out.
+    """One mean per class; probability by squared distance, with a temperature from leave-one-out.
 
-    Works from one image per class. Leaving a cluster out moves the means of its classes by what it added
-    to their sums, so the scores of all left-out images cost no refit.
-
-    References
-    ----------
-    Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017,
-    arXiv:1703.05175.
-
-    Examples
-    --------
-    >>> features = np.array([[0.0], [0.2], [5.0], [5.2]], np.float32)
-    >>> head = PrototypesHead().fit(features, np.array(["ant", "ant", "bee", "bee"]))
-    >>> head.predict(np.array([[4.0]], np.float32)).tolist()
-    ['bee']
+    It works from one image per class. Leaving a cluster out moves the means of its classes by what it
+    contributed to their sums, so the scores of all left-out images cost no refit.
+    Snell, Swersky, Zemel. Prototypical Networks for Few-shot Learning. NeurIPS 2017, arXiv:1703.05175.
     """
 
     name = "prototypes"
 
-    def _fit(self, training: Training, watch: Watch | None) -> None:  # classes count alike in any case
+    def _fit(self, training: Training, watch: Watch | None) -> None:  # classes have equal weights in any case
         features, codes = training.features[training.originals], training.codes[training.originals]
         standardise = Standardiser.of(features)
         rows, targets = standardise(features).astype(np.float64), one_hot(codes, training.n_classes)
@@ -208,14 +185,14 @@ class PrototypesHead(AffineHead):
         counts: Array,
         together: NDArray[np.intp],
     ) -> float:
-        distances = _distances(rows, means)
+        distances = squared_distances(rows, means)
         # of each image's cluster: how many are of each class, and their sum
         shape = (int(together.max()) + 1, len(means))
         inside = np.zeros(shape)
         np.add.at(inside, (together, codes), 1)
         here = np.flatnonzero(counts[codes] > inside[together, codes])
         if not len(here):  # one cluster per class: nothing can be left out
-            gaps = _distances(means, means)
+            gaps = squared_distances(means, means)
             return float(len(means) / max(gaps.mean(), 1e-12))
         for code in range(len(means)):
             sums = np.zeros((shape[0], rows.shape[1]))
@@ -225,10 +202,3 @@ class PrototypesHead(AffineHead):
             without = (counts[code] * means[code] - sums[together[touched]]) / left
             distances[touched, code] = ((rows[touched] - without) ** 2).sum(axis=1)
         return fit_temperature(-distances[here], codes[here])
-
-
-def _distances(rows: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n_rows, n_means) squared."""
-    squares = (rows**2).sum(axis=1)[:, None] + (means**2).sum(axis=1) - 2.0 * rows @ means.T
-    distances: NDArray[np.float64] = np.maximum(squares, 0.0)
-    return distances

@@ -1,7 +1,6 @@
-"""Held-out scores of a head at every setting, and the one rule by which a setting is chosen from them.
+"""Held-out scores of a head at every setting, and the rule that selects a setting from them.
 
-Apart from the heads because selection of layer and head uses the same scores and the same rule: what is
-judged is what is fitted.
+Selection of layer and head uses the same scores and the same rule as a fit.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.training import Training
+from headstart.heads.training import Training, one_hot
 from headstart.records import Array
 
 __all__ = ["HeldOut", "best_setting"]
@@ -22,20 +21,13 @@ Setting = Mapping[str, float]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of every image by fits that did not see it, nor any other image of its cluster.
+    """Scores of every image from fits without this image and the others of its cluster.
 
-    Attributes
-    ----------
-    settings : tuple of mapping of str to float
-        What was tried, such as ``{"strength": 0.1}``.
-    scores : ndarray of shape (n_settings, n_images, n_classes), float32
-        The highest is the answer; scores of one head estimate class indicators, so that their squared
-        error compares settings.
-    errors : ndarray of shape (n_settings,), float64
-        What decides between the settings: weighted mean squared error of the scores against the class
-        indicators; of votes their calibrated loss.
-    logits : ndarray of shape (n_settings, n_images, n_classes), float32
-        What a temperature multiplies before the softmax; the scores themselves for most heads.
+    ``settings`` are what was tried, such as ``{"strength": 0.1}``; ``scores`` (n_settings, n_images,
+    n_classes), float32, estimate class indicators, so that their squared error compares settings. ``errors``
+    (n_settings,), which decide, are the weighted mean squared errors of the scores, for votes their
+    calibrated losses. ``logits``, shaped like the scores, are what a temperature multiplies; for most heads
+    the scores themselves.
     """
 
     settings: tuple[Setting, ...]
@@ -53,28 +45,14 @@ class HeldOut:
     ) -> HeldOut:
         """Scores of the originals of a training set, with their errors."""
         judged = training.originals
-        targets = np.eye(scores.shape[2], dtype=np.float32)[training.codes[judged]]
+        targets = one_hot(training.codes[judged], scores.shape[2])
         squares = ((scores - targets) ** 2).sum(axis=2)  # (n_settings, n_images)
         errors = np.average(squares, axis=1, weights=training.weights[judged])
         return cls(settings, scores, errors, scores if logits is None else logits)
 
 
 def best_setting(held: HeldOut) -> int:
-    """The place of the setting with the least error of its held-out scores.
-
-    Parameters
-    ----------
-    held : HeldOut
-        Of one head at one place.
-
-    Returns
-    -------
-    int
-        Place among ``held.settings``.
-
-    Notes
-    -----
-    The error and not the accuracy: it changes with every image and not only with those near a class
-    boundary, so it varies less from sample to sample.
-    """
+    """Index of the setting with the least held-out error."""
+    # the error, not the accuracy: it changes with every image and not only with those near a class boundary,
+    # so it varies less from sample to sample
     return int(held.errors.argmin())

@@ -1,8 +1,4 @@
-"""Least squares with every left-out answer for free: one decomposition, any strength, any folds.
-
-In: rows, targets, weights. Out: scores of rows that were left out, and the fit. Must not import a network
-or a graph. Called by ridge and crossval.
-"""
+"""Least squares with exact held-out predictions: one decomposition serves any strength and any folds."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from headstart.records import Array
 __all__ = ["KernelLeastSquares", "LeastSquares", "decompose"]
 
 Floats = NDArray[np.floating[Any]]
-_AFFORDABLE = 4e10  # multiplications up to which float64 is quick: a fit that nearly interpolates needs it
+_AFFORDABLE = 4e10  # multiplications up to which float64 is fast: a fit that nearly interpolates requires it
 _LEAST_FREEDOM = 1e-9
 _BLOCK = 4_096
 
@@ -25,50 +21,35 @@ _BLOCK = 4_096
 class LeastSquares:
     """Ridge regression with intercept, for all strengths at once.
 
-    Minimises ``sum(weights * |targets - rows @ w - b|^2) + strength * n_rows * |w|^2``.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_rows, n_inputs), float32
-        Inputs.
-    targets : ndarray of shape (n_rows, n_targets), float32
-        What to predict.
-    weights : ndarray of shape (n_rows,), float32
-        How much each row counts; 1 on average.
-
-    Notes
-    -----
-    With hat matrix H the residuals of rows that are left out together are
-    ``(I - H_ff)^-1 (y_f - f_f)``, exactly; for one row that is ``(y - f) / (1 - h)``.
-
-    References
-    ----------
-    Golub, Heath, Wahba. Generalized Cross-Validation as a Method for Choosing a Good Ridge
-    Parameter. Technometrics 21 (1979).
-    An, Liu, Venkatesh. Fast cross-validation algorithms for least squares support vector machine
-    and kernel ridge regression. Pattern Recognition 40 (2007).
+    Minimises ``sum(weights * |targets - rows @ w - b|^2) + strength * n_rows * |w|^2``, for rows (n_rows,
+    n_inputs), targets (n_rows, n_targets) and weights (n_rows,) that are 1 on average.
     """
 
     def __init__(self, rows: Floats, targets: Array, weights: Array) -> None:
         n_rows, width = rows.shape
         if n_rows * width * min(n_rows, width) < _AFFORDABLE:
             rows = rows.astype(np.float64)
-        # a middle rounded to float32 is wrong by 1e-8, as large as the residuals of a fit that interpolates
+        # a mean rounded to float32 is wrong by 1e-8, as large as the residuals of a fit that interpolates
         self._targets, self._weights = targets.astype(rows.dtype), weights.astype(rows.dtype)
         self._root = np.sqrt(self._weights)[:, None]
-        self._centre = np.average(rows, axis=0, weights=self._weights)
-        self._middle = np.average(self._targets, axis=0, weights=self._weights)
-        self._rows = (rows - self._centre) * self._root
+        self._row_mean = np.average(rows, axis=0, weights=self._weights)
+        self._target_mean = np.average(self._targets, axis=0, weights=self._weights)
+        self._rows = (rows - self._row_mean) * self._root
         self._values, self._left = self._decomposed()  # (rank,), (n_rows, rank) orthonormal
-        self._projected = self._left.T @ ((self._targets - self._middle) * self._root)
+        self._projected = self._left.T @ ((self._targets - self._target_mean) * self._root)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
         return decompose(self._rows)
 
     def left_out(self, strength: float, folds: NDArray[np.intp] | None = None) -> Array:
         """Scores of each row by the fit without it, or without all of its fold; (n_rows, n_targets)."""
+        # with the hat matrix H, residuals of rows that are left out together are (I - H_ff)^-1 (y_f - f_f),
+        # exactly (An, Liu, Venkatesh. Fast cross-validation algorithms for least squares support vector
+        # machine and kernel ridge regression. Pattern Recognition 40, 2007), for one row (y - f) / (1 - h)
+        # (Golub, Heath, Wahba. Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter.
+        # Technometrics 21, 1979)
         shrink = self._shrink(strength)
-        fitted = self._left @ (shrink[:, None] * self._projected) / self._root + self._middle
+        fitted = self._left @ (shrink[:, None] * self._projected) / self._root + self._target_mean
         residuals = (self._targets - fitted) * self._root
         share = self._root / np.sqrt(np.square(self._root).sum())  # of the intercept
         if folds is None:
@@ -90,11 +71,11 @@ class LeastSquares:
         return float((self._weights[:, None] * (self._targets - scores) ** 2).mean())
 
     def errors(self, strengths: Sequence[float]) -> NDArray[np.float64]:
-        """The error of scores by the fit without the row, for every strength at once, (n_strengths,)."""
+        """Error of scores by the fit without the row, for every strength at once, (n_strengths,)."""
         shrinks = np.stack([self._shrink(strength) for strength in strengths], axis=1)  # (rank, n_strengths)
         steps = np.einsum("rs,rt->rst", shrinks, self._projected)
         fitted = np.tensordot(self._left, steps, axes=1)  # (n_rows, n_strengths, n_targets)
-        missed = (self._targets - self._middle)[:, None, :] - fitted / self._root[:, None]
+        missed = (self._targets - self._target_mean)[:, None, :] - fitted / self._root[:, None]
         share = self._root**2 / np.square(self._root).sum()  # of the intercept
         freedom = np.maximum(1.0 - self._left**2 @ shrinks - share, _LEAST_FREEDOM)
         squares = (self._weights[:, None] * (missed**2).mean(axis=2) / freedom**2).mean(axis=0)
@@ -104,7 +85,7 @@ class LeastSquares:
         """Weights (n_inputs, n_targets) and bias (n_targets,)."""
         inner = (self._left / (self._values + strength * len(self._rows))) @ self._projected
         weight = (self._rows.T @ inner).astype(np.float64)
-        return weight, self._middle - self._centre.astype(np.float64) @ weight
+        return weight, self._target_mean - self._row_mean.astype(np.float64) @ weight
 
     def _shrink(self, strength: float) -> Floats:
         shrink: Floats = self._values / (self._values + strength * len(self._rows))
@@ -112,15 +93,7 @@ class LeastSquares:
 
 
 class KernelLeastSquares(LeastSquares):
-    """The same from the products of rows that nobody wrote down; it has left-out scores, no solution.
-
-    Parameters
-    ----------
-    kernel : ndarray of shape (n_rows, n_rows), float32 or float64
-        Products of all pairs of rows.
-    targets, weights : ndarray
-        As there.
-    """
+    """The same from a kernel matrix (n_rows, n_rows); it has left-out scores, no solution."""
 
     def __init__(self, kernel: Floats, targets: Array, weights: Array) -> None:
         exact = kernel.astype(np.float64)
@@ -128,22 +101,13 @@ class KernelLeastSquares(LeastSquares):
         super().__init__(exact - means[:, None], targets, weights)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
-        return _spectrum((self._rows * self._root.T).astype(np.float64))  # rows are centred both ways by now
+        return _spectrum((self._rows * self._root.T).astype(np.float64))  # centred both ways
 
 
 def decompose(rows: Floats) -> tuple[Floats, Floats]:
-    """Squared singular values and left singular vectors, by the smaller Gram matrix.
+    """Squared singular values (rank,) and left singular vectors (n_rows, rank) of centred rows.
 
-    Parameters
-    ----------
-    rows : ndarray of shape (n_rows, n_inputs), float
-        Centred.
-
-    Returns
-    -------
-    values : ndarray of shape (rank,)
-    left : ndarray of shape (n_rows, rank)
-        Orthonormal columns, in the precision of the rows.
+    By the smaller Gram matrix; the vectors have the precision of the rows.
     """
     n, width = rows.shape
     gram = rows @ rows.T if n <= width else rows.T @ rows
@@ -153,7 +117,7 @@ def decompose(rows: Floats) -> tuple[Floats, Floats]:
 
 
 def _spectrum(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues above rounding, and their vectors as columns."""
+    """Eigenvalues above the rounding errors, and their vectors as columns."""
     values, vectors = np.linalg.eigh(gram)
-    kept = values > max(values[-1], 1e-30) * 1e-7  # below lies the rounding of float32 features
+    kept = values > max(values[-1], 1e-30) * 1e-7  # below are rounding errors of float32 features
     return values[kept], vectors[:, kept]

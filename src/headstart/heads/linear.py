@@ -1,7 +1,4 @@
-"""The linear softmax head: L2-penalised, strength chosen by cross-validation, solved by L-BFGS.
-
-In: features, codes. Out: weights. Must not import a network or a graph. Called by registry.
-"""
+"""The linear head: softmax regression with an L2 penalty selected by cross-validation, solved by L-BFGS."""
 
 from __future__ import annotations
 
@@ -18,34 +15,23 @@ from headstart.records import Array, Codes, Curve
 __all__ = ["LinearHead"]
 
 _STRENGTHS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4)
-_FALLBACK = 0.1  # where a class has one image there is nothing to hold out
-_MANY = 5_000  # images from which one held-out tenth says as much as folds
-_ENOUGH = 10_000  # images that tell the strength: as a prior's precision it does not depend on their number
-_SAMPLE = 8  # rows per feature that tell second moments well enough
+_FALLBACK = 0.1  # where a class has one image, and nothing can be held out
+_MANY = 5_000  # images from which one held-out tenth is as informative as folds
+_ENOUGH = 10_000  # images that decide the strength, which is a prior's precision: more do not change it
+_SAMPLE = 8  # rows per feature, enough to estimate second moments
 _SEARCH, _FINAL = 1e-3, 1e-5  # where a solve stops: the largest gradient, in whitened coordinates
 
 
 class LinearHead(AffineHead):
     """Softmax regression: summed cross-entropy plus ``strength / 2`` times the squared weights.
 
-    Parameters
-    ----------
-    strengths : sequence of float, optional
-        L2 strengths to choose from, on standardised features of squared length near 1.
-        Default: powers of ten from 10 to 1e-4. A single one is taken without a search.
-    n_folds : int, default=5
-        Folds of the search; fewer where the smallest class is smaller.
+    ``strengths`` are for standardised features of squared length near 1; a single one is used without a
+    search. They are tried from strong to weak, each started from the last solution, until the held-out loss
+    has risen twice. From 5,000 images on, one stratified tenth is held out instead of ``n_folds`` folds, and
+    of more than 10,000 images a stratified 10,000 decide. With fewer images than features the problem is
+    solved in the span of the images, with the same solution (the penalty keeps weights in that span) and
+    n_images unknowns.
 
-    Notes
-    -----
-    With fewer images than features the problem is solved in the span of the images, which gives
-    the same answer (the penalty keeps weights in that span) at the cost of n_images unknowns.
-    From 5,000 images on one stratified tenth is held out instead of folds, and of more than 10,000
-    a stratified 10,000 decide the strength. Strengths are tried from
-    strong to weak, each started from the last, until the held-out loss has risen twice.
-
-    Examples
-    --------
     >>> rng = np.random.default_rng(0)
     >>> features = rng.normal(size=(40, 3)).astype(np.float32) + np.repeat([[0.0], [4.0]], 20, axis=0)
     >>> head = LinearHead().fit(features, np.repeat(["ant", "bee"], 20))
@@ -70,14 +56,14 @@ class LinearHead(AffineHead):
         if watch is not None:
             held, held_codes = self._watched(watch)
             tracker = _Tracker(span.inside(standardise(held)), held_codes)
-        zero = np.zeros_like(near)  # from zero, so that a curve shows the whole way
+        zero = np.zeros_like(near)  # so that the curve starts at zero weights
         solution = _solve(_Problem.of(training, strength), zero, _FINAL, pivot=near, tracker=tracker)
         self.chosen_ = {"strength": strength}
         self.curve_ = tracker.curve() if tracker else None
         self.weight_, self.bias_ = standardise.fold(span.outside(solution[:-1]), solution[-1])
 
     def _choose(self, training: Training) -> tuple[float, NDArray[np.float64]]:
-        """The strength with the least held-out loss, and a place near its solution."""
+        """The strength with the least held-out loss, and a point near its solution."""
         zero = np.zeros((training.features.shape[1] + 1, training.n_classes))
         if len(self.strengths) == 1:
             return self.strengths[0], zero
@@ -100,7 +86,7 @@ class LinearHead(AffineHead):
         return best[1], best[2]
 
     def _parts(self, training: Training) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """Rows to learn from and originals to judge by."""
+        """Pairs of rows to learn from and originals to evaluate on."""
         n_images = len(training.originals)
         if n_images < _MANY:
             return training.folded(min(self.n_folds, training.smallest_class))
@@ -111,7 +97,7 @@ class LinearHead(AffineHead):
 
 @dataclass(frozen=True)
 class _Problem:
-    """Rows, classes and weights of a fit, and its penalty per row; weights None count alike."""
+    """Rows, classes and weights of a fit, and its penalty per row; weights None are all equal."""
 
     rows: Array
     codes: Codes
@@ -128,7 +114,7 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _Span:
-    """An orthonormal basis (n_features, rank) of what the rows span; None is the whole space."""
+    """An orthonormal basis (n_features, rank) of the span of the rows; None is the whole space."""
 
     basis: NDArray[np.float64] | None
 
@@ -151,7 +137,7 @@ class _Span:
 
 
 class _Tracker:
-    """Loss and accuracy after every iteration, on the rows fitted and on rows held out."""
+    """Loss and accuracy after every iteration, on the rows fitted and on held-out rows."""
 
     def __init__(self, held: Array, held_codes: Codes) -> None:
         self._held, self._codes = held, held_codes
@@ -163,7 +149,7 @@ class _Tracker:
         self._fitted = loss, accuracy
 
     def accepted(self, solution: NDArray[np.float64]) -> None:
-        """Write a line: the solver moved to this solution."""
+        """Add a line: the solver moved to this solution."""
         logits = self._held @ solution[:-1].astype(np.float32) + solution[-1]
         hits = float((logits.argmax(axis=1) == self._codes).mean())
         self._lines.append((*self._fitted, log_loss(logits, self._codes), hits))
@@ -199,7 +185,7 @@ def _solve(
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         solution = weights(flat)
-        # classes first: few and long rows are what NumPy reduces fast
+        # classes first: NumPy reduces few long rows fast
         scores = solution[:-1].T.astype(np.float32) @ rows.T + solution[-1][:, None].astype(
             np.float32
         )  # (k, n)
@@ -216,8 +202,8 @@ def _solve(
             scores *= share
         gradient = (scores @ rows).T.astype(np.float64) / n + penalty * solution[:-1]
         bias = scores.mean(axis=1, dtype=np.float64)
-        whole = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())
-        return whole, np.vstack([whiten.T @ gradient, bias]).ravel()
+        total = loss + 0.5 * penalty * float((solution[:-1] ** 2).sum())
+        return total, np.vstack([whiten.T @ gradient, bias]).ravel()
 
     found = minimize(
         objective,
@@ -235,8 +221,8 @@ def _preconditioner(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """P and its inverse, (n_features, n_features), with P P^T near the inverse Hessian at the start.
 
-    The curvature p (1 - p) is averaged over classes, so that one matrix serves all; a sample of
-    the rows tells it well enough.
+    The curvature p (1 - p) is averaged over classes, so that one matrix serves all, and estimated on a sample
+    of the rows.
     """
     from scipy.linalg import cholesky, solve_triangular
 

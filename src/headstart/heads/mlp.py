@@ -1,7 +1,4 @@
-"""The MLP head: one hidden layer with dropout, trained by the from-scratch network, without torch.
-
-Apart from the linear heads because it is learned by gradient descent.
-"""
+"""The MLP head: one hidden layer with dropout, trained by gradient descent with the from-scratch network."""
 
 from __future__ import annotations
 
@@ -19,32 +16,15 @@ from headstart.scratch import Adam, Dense, Dropout, Network, ReLU
 __all__ = ["MLPHead"]
 
 _LOWERED, _FACTOR = 2, 0.2  # how often and how far the rate falls
-_FEW = 50  # images below which none can be spared to stop by
+_FEW = 50  # images below which none are held out for early stopping
 
 
 class MLPHead(Head):
     """Dense - ReLU - dropout - dense - softmax on standardised features, by Adam with early stopping.
 
-    Parameters
-    ----------
-    units : int, default=256
-        Width of the hidden layer.
-    dropout : float, default=0.5
-        Share of hidden units dropped while learning, in [0, 1).
-    epochs : int, default=100
-        At most so many; with fewer than 50 images exactly so many.
-    patience : int, default=4
-        Epochs without a lower held-out loss before the best weights come back and learning goes on
-        at a fifth of its rate; the third time, it stops.
-    learning_rate : float, default=1e-3
-        Adam's, to begin with.
-    batch_size : int, default=64
-        Images per step.
-
-    Notes
-    -----
-    From 50 images on a stratified tenth of the training rows is held out to stop by. The images
-    given as ``watch`` only draw the curve.
+    From 50 images on, a stratified tenth of the images is held out for early stopping; with fewer, all
+    ``epochs`` run. After ``patience`` epochs without a lower held-out loss the best weights come back and
+    learning continues at a fifth of the rate; the third time it stops.
     """
 
     name = "mlp"
@@ -61,17 +41,15 @@ class MLPHead(Head):
         if min(units, epochs, patience, batch_size) < 1 or not 0 <= dropout < 1 or not learning_rate > 0:
             raise SettingError(
                 f"units {units}, epochs {epochs}, patience {patience}, batch_size {batch_size}, "
-                f"dropout {dropout}, "
-                f"learning_rate {learning_rate} are not all possible, expected counts of at least 1, "
-                "dropout in [0, 1) "
-                "and a rate above 0"
+                f"dropout {dropout}, learning_rate {learning_rate} are not all possible, expected counts of at "
+                "least 1, dropout in [0, 1) and a rate above 0"
             )
         self.units, self.dropout, self.epochs, self.patience = units, dropout, epochs, patience
         self.learning_rate, self.batch_size = learning_rate, batch_size
 
     @property
     def n_features(self) -> int:
-        """Features per row that the head was fitted on."""
+        """Number of features per row that the head was fitted on."""
         return len(self.hidden_weight_)
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
@@ -113,7 +91,7 @@ class MLPHead(Head):
         stop: tuple[Array, Codes],
         watched: tuple[Array, Codes] | None,
     ) -> list[tuple[float, ...]]:
-        """Epochs until the held-out loss stops falling; a line of losses and accuracies for each."""
+        """Train until the held-out loss stops falling; losses and accuracies of each epoch."""
         adam = Adam(network.trainable_values, network.trainable_grads)
         rng = np.random.default_rng([training.seed, 5])
         lines: list[tuple[float, ...]] = []

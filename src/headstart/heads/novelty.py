@@ -1,6 +1,6 @@
-"""Novelty detection: how unlike an image is to all training images, by its features.
+"""Novelty detection: how different an image's features are from those of all training images.
 
-Apart from the heads because it knows no labels to predict: its score is in units of a threshold.
+A detector predicts no class; its score is in units of a threshold.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["METHODS", "Detector", "Mahalanobis", "Neighbours", "Novelty", "Resid
 _FOLDS = 5
 _LEAST = 8  # images
 _MOST = 1_000  # rows fitted on: a decomposition of more takes seconds
-_LEAST_SHARE = 1e-3  # of the variance of all: what classes of one image have within
-_KEPT = 0.95  # share of the variance that a subspace of the known keeps
+_LEAST_SHARE = 1e-3  # of the total variance: assumed within classes of one image
+_KEPT = 0.95  # share of the variance in the subspace of the known rows
 _RANK = 256
-_VALUES = 4_000_000  # that a detector keeps, 16 MB: of VGG16's 25,088 features not every row goes along
+_VALUES = 4_000_000  # that a detector stores, 16 MB: with VGG16's 25,088 features not every row
 _EPS = 1e-12
 
 
 class Detector(ABC):
-    """A score of features, larger for what is less like the rows fitted on."""
+    """A score of features that is larger for rows less like those fitted on."""
 
     name: ClassVar[str]
 
@@ -40,7 +40,7 @@ class Detector(ABC):
 
     @abstractmethod
     def scores(self, rows: Array) -> Array:
-        """How unlike each row is, (n,)."""
+        """How different each row is, (n,)."""
 
     @abstractmethod
     def append(self, builder: Builder, features: str) -> str:
@@ -62,14 +62,14 @@ class Neighbours(Detector):
 
     @classmethod
     def fit(cls, rows: Array, codes: Codes) -> Self:
-        """Keep the rows, or some where they are long."""
+        """Store the rows, or a random part of them where they are long."""
         mean, most = rows.mean(axis=0), max(50, _VALUES // rows.shape[1])
         if len(rows) > most:
             rows = rows[np.random.default_rng(0).permutation(len(rows))[:most]]
         return cls(mean, _unit(rows - mean), max(1, len(rows) // 200))
 
     def scores(self, rows: Array) -> Array:
-        """Distances."""
+        """Cosine distances."""
         cosines = _unit(rows - self.mean) @ self.bank.T
         nearest = np.partition(cosines, -self.k, axis=1)[:, -self.k]
         return (1.0 - nearest).astype(np.float32)
@@ -86,29 +86,28 @@ class Neighbours(Detector):
 
 @dataclass(frozen=True)
 class Mahalanobis(Detector):
-    """The squared distance to the nearest class mean, in the spread that classes have within.
+    """Squared distance to the nearest class mean, in the covariance within classes.
 
-    The covariance is shrunk towards the identity by Ledoit and Wolf's rule. Lee, Lee, Lee, Shin. A Simple
-    Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks. NeurIPS 2018,
-    arXiv:1807.03888. Ledoit, Wolf. A well-conditioned estimator for large-dimensional covariance
-    matrices. J. Multivariate Analysis 88 (2004).
+    Lee, Lee, Lee, Shin. A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial
+    Attacks. NeurIPS 2018, arXiv:1807.03888; shrunk towards the identity as in Ledoit, Wolf. A
+    well-conditioned estimator for large-dimensional covariance matrices. J. Multivariate Analysis 88 (2004).
     """
 
     name: ClassVar[str] = "mahalanobis"
     mean: Array
-    floor: float  # variance in a direction that nothing is known of
+    floor: float  # variance in directions without any data
     directions: Array  # (n_features, rank), scaled
     means: Array  # (n_classes, n_features), about ``mean``
 
     @classmethod
     def fit(cls, rows: Array, codes: Codes) -> Self:
-        """Class means and the spread about them."""
+        """Class means and the covariance about them."""
         mean = rows.mean(axis=0)
         known = np.unique(codes)
         means = np.stack([rows[codes == code].mean(axis=0) for code in known])
         within = (rows - means[np.searchsorted(known, codes)]).astype(np.float64)
         n, width = within.shape
-        values, basis = _spectrum(within)
+        values, basis = _principal_directions(within)
         variances = values / n
         common = max(
             float(np.square(within).sum()) / n / width, _LEAST_SHARE * float(rows.var(axis=0).mean())
@@ -131,10 +130,10 @@ class Mahalanobis(Detector):
         return np.float32(self.floor**-0.5)
 
     def scores(self, rows: Array) -> Array:
-        """Distances."""
+        """Squared distances."""
         scale, centred = self._scale, rows - self.mean
-        plain = _distances(centred * scale, self.means * scale)
-        inside = _distances(centred @ self.directions, self.means @ self.directions)
+        plain = _unclipped_distances(centred * scale, self.means * scale)
+        inside = _unclipped_distances(centred @ self.directions, self.means @ self.directions)
         return (plain - inside).min(axis=1).astype(np.float32)  # type: ignore[no-any-return]
 
     def append(self, builder: Builder, features: str) -> str:
@@ -153,8 +152,7 @@ class Mahalanobis(Detector):
 class Residual(Detector):
     """The share of a row, about the mean, that lies outside the subspace of the known rows.
 
-    The residual of: Wang, Li, Feng, Zhang. ViM: Out-Of-Distribution with Virtual-logit Matching. CVPR
-    2022, arXiv:2203.10807.
+    Wang, Li, Feng, Zhang. ViM: Out-Of-Distribution with Virtual-logit Matching. CVPR 2022, arXiv:2203.10807.
     """
 
     name: ClassVar[str] = "residual"
@@ -166,7 +164,7 @@ class Residual(Detector):
         """The directions that keep most of the variance."""
         mean = rows.mean(axis=0)
         centred = rows - mean
-        values, basis = _spectrum(centred)
+        values, basis = _principal_directions(centred)
         kept = np.cumsum(values) / max(float(np.square(centred).sum()), _EPS)
         rank = min(int(np.searchsorted(kept, _KEPT)) + 1, len(values))
         return cls(mean.astype(np.float32), basis[:, :rank].astype(np.float32))
@@ -186,23 +184,15 @@ class Residual(Detector):
 
 
 METHODS: tuple[type[Detector], ...] = (Mahalanobis, Neighbours, Residual)
-"""Published scores; the greatest of them decides."""
+"""Published scores; the largest of them decides."""
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """The greatest of several scores, each brought to one scale, in units of the threshold.
+    """The maximum of several scores, each brought to one scale, in units of the threshold.
 
-    Attributes
-    ----------
-    detectors : tuple of Detector
-        Fitted on all that was learned from.
-    scales, shifts : ndarray of shape (n_detectors,), float64
-        A detector's score counts as ``scale * score + shift``.
-    false_rejection : float
-        Share of images of the known classes that is refused, as wanted.
-    n_held : int
-        Images not fitted on that the threshold comes from.
+    A detector's score counts as ``scale * score + shift``. ``false_rejection`` is the intended share of
+    rejected images of the known classes; ``n_held`` held-out images set the threshold.
     """
 
     detectors: tuple[Detector, ...]
@@ -212,13 +202,13 @@ class Novelty:
     n_held: int
 
     def scores(self, features: Array) -> Array:
-        """How unlike all that was learned from each row is, (n_rows,), float32: above 1, none of these."""
+        """Scores, (n_rows,) float32: above 1, a row is none of the classes."""
         raw = np.stack([one.scores(features) for one in self.detectors])
         found: Array = (raw * self.scales[:, None] + self.shifts[:, None]).max(axis=0).astype(np.float32)
         return found
 
     def append(self, builder: Builder, features: str, name: str) -> str:
-        """The same as graph operations; a tensor of shape (n,) called ``name``."""
+        """The same as graph operations; a tensor of shape (n,) with this name."""
         found = []
         for number, one in enumerate(self.detectors):
             scale, shift = (
@@ -229,7 +219,7 @@ class Novelty:
         return builder.add("Max", *found, name=name)
 
     def note(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Entry in the model's manifest."""
         return {
             "methods": [one.name for one in self.detectors],
             "false_rejection": self.false_rejection,
@@ -247,20 +237,13 @@ def fit_novelty(
     rate: float = 0.05,
     seed: int = 0,
 ) -> Novelty | None:
-    """Learn what is known, and the score above which an image is none of it; None with fewer than 8 images.
+    """Fit the detectors and the threshold; None with fewer than 8 images.
 
-    ``features`` are (n_rows, n_features), several rows per image with augmentation, its own first;
-    ``images`` (n_rows,) says which image each row shows; ``held`` (n_held, n_features) are held-out images
-    (default: a fifth of the images in turn); images of one of ``groups`` are held out together; ``rate`` in
-    (0, 1) is the share of known images that may be rejected.
+    ``features`` are (n_rows, n_features), with augmentation several rows per image, its own first; ``images``
+    (n_rows,) says which image each row shows; ``held`` (n_held, n_features) are held-out images (default:
+    each fifth of the images in turn); images of one of ``groups`` are held out together; ``rate`` in (0, 1)
+    is the share of known images that may be rejected.
 
-    The threshold is the conformal quantile, the ``ceil((n + 1) (1 - rate))``-th of n scores (Vovk, Gammerman,
-    Shafer. Algorithmic Learning in a Random World. 2005): an image drawn like the held-out ones is rejected
-    with a probability of at most ``rate``; with fewer than 19 images the largest score, which rejects 1 in
-    n + 1.
-
-    Examples
-    --------
     >>> rng = np.random.default_rng(0)
     >>> rows = rng.normal(size=(40, 5)).astype(np.float32) + np.repeat([[0.0], [6.0]], 20, axis=0)
     >>> novelty = fit_novelty(rows.astype(np.float32), np.repeat([0, 1], 20))
@@ -282,6 +265,10 @@ def fit_novelty(
         )
     detectors = _fitted(features, codes, own, np.ones(len(codes), np.bool_), seed)
     raw = _raw(detectors, held) if held is not None else raw
+    # the threshold is the conformal quantile, the ceil((n + 1) (1 - rate))-th of n scores (Vovk, Gammerman,
+    # Shafer. Algorithmic Learning in a Random World. 2005): an image drawn like the held-out ones is rejected
+    # with a probability of at most the rate; with fewer than 19 images the largest score, which rejects 1 in
+    # n + 1
     usual, high = np.median(raw, axis=1), np.quantile(raw, 1 - rate, axis=1)
     spread = np.maximum(high - usual, _EPS)
     joint = np.sort(((raw - usual[:, None]) / spread[:, None]).max(axis=0))
@@ -306,7 +293,7 @@ def _raw(detectors: tuple[Detector, ...], rows: Array) -> NDArray[np.float64]:
 
 
 def _fold_numbers(codes: Codes, groups: NDArray[np.generic] | None, seed: int) -> NDArray[np.intp]:
-    """A fold for every image: classes spread evenly, or whole groups together."""
+    """Fold of every image: stratified by class, or whole groups together."""
     rng = np.random.default_rng([seed, 4])
     if groups is not None and len(np.unique(groups)) >= _FOLDS:
         _, numbers = np.unique(groups, return_inverse=True)
@@ -318,8 +305,8 @@ def _fold_numbers(codes: Codes, groups: NDArray[np.generic] | None, seed: int) -
     return folded
 
 
-def _spectrum(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Squared singular values, the largest first and not all of many, and right vectors as columns."""
+def _principal_directions(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest squared singular values in descending order, and their right vectors as columns."""
     from scipy.linalg import eigh
 
     n, width = rows.shape
@@ -329,7 +316,7 @@ def _spectrum(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float
     values, vectors = eigh(gram, subset_by_index=[max(0, size - rank), size - 1])
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > max(float(values[0]), _EPS) * 1e-9
-    kept[0] = True  # of equal rows one direction, of no variance: runtimes know no matrix without columns
+    kept[0] = True  # equal rows keep one direction without variance: runtimes have no matrix without columns
     values, vectors = np.maximum(values[kept], 0.0), vectors[:, kept]
     return values, exact.T @ (vectors / np.sqrt(np.maximum(values, _EPS))) if n <= width else vectors
 
@@ -346,7 +333,8 @@ def _append_unit(builder: Builder, rows: str, mean: Array) -> str:
     return builder.add("Div", centred, builder.add("Max", length, least))
 
 
-def _distances(rows: NDArray[np.floating[Any]], others: Array) -> Array:
+def _unclipped_distances(rows: NDArray[np.floating[Any]], others: Array) -> Array:
+    """Squared distances, not clipped at zero, as in the graph."""
     squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
     distances: Array = (squares - 2.0 * (rows @ others.T)).astype(np.float32, copy=False)
     return distances

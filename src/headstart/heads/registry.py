@@ -1,7 +1,4 @@
-"""The registry of heads by name.
-
-Apart from the heads so that a new one is one file and one line here.
-"""
+"""The registry of heads by name: a new head is one module and one line here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Ridge and kernel ridge: least squares on class indicators, every strength judged by exact left-out answers.
-
-In: features, codes. Out: weights. Must not import a network or a graph. Called by registry.
-"""
+"""Ridge and kernel ridge: least squares on class indicators, strengths selected by exact held-out scores."""
 
 from __future__ import annotations
 
@@ -20,19 +17,19 @@ from headstart.heads.base import (
     Watch,
     append_softmax,
     fit_temperature,
-    one_hot,
     softmax,
+    squared_distances,
 )
 from headstart.heads.held_out import HeldOut, best_setting
 from headstart.heads.least_squares import KernelLeastSquares, LeastSquares
-from headstart.heads.training import Training
+from headstart.heads.training import Training, one_hot
 from headstart.records import Array
 
-__all__ = ["KernelHead", "RidgeHead", "squared_distances"]
+__all__ = ["KernelHead", "RidgeHead"]
 
 _STRENGTHS = tuple(10.0**power for power in np.arange(-8, 1.5, 0.5).tolist())
-_DEFAULT = {"strength": 0.1}  # where a class has one image, or one group, nothing can be held out
-_DEFAULT_TEMPERATURE = 5.0  # scores lie between 0 and 1: right by 0.5 is then right by 92 %
+_DEFAULT = {"strength": 0.1}  # where a class has one image or one group, and nothing can be held out
+_DEFAULT_TEMPERATURE = 5.0  # scores are between 0 and 1: a margin of 0.5 is then a probability of 92 %
 _LANDMARKS = 2_000
 _FEW = 150  # images that decide width and scaling; 300 gave the same accuracy in 4 of 5 cases (2026-11-29)
 _BLOCK = 8_192
@@ -41,25 +38,11 @@ _BLOCK = 8_192
 class RidgeHead(AffineHead):
     """Ridge regression on one-hot targets; probabilities by a temperature on its scores.
 
-    Parameters
-    ----------
-    strengths : sequence of float, optional
-        Penalties per image on standardised features to choose from by leave-one-out squared
-        error. Default: from 1e-8 to 10 in half powers of ten.
+    ``strengths``, penalties per image on standardised features, are compared by leave-one-out squared error:
+    one eigendecomposition of the smaller Gram matrix gives the residuals (y - f) / (1 - h) at every strength,
+    exactly. The temperature is fitted to the leave-one-out scores. Where rows come in clusters, folds of
+    whole clusters are left out instead, also exactly.
 
-    Notes
-    -----
-    One eigendecomposition of the smaller Gram matrix gives the leave-one-out residuals of every
-    strength, (y - f) / (1 - h), exactly. The temperature is fitted to the leave-one-out scores.
-    Where images have several rows, ten folds of whole images are left out instead, as exactly.
-
-    References
-    ----------
-    Golub, Heath, Wahba. Generalized Cross-Validation as a Method for Choosing a Good Ridge
-    Parameter. Technometrics 21 (1979).
-
-    Examples
-    --------
     >>> rng = np.random.default_rng(0)
     >>> features = rng.normal(size=(40, 3)).astype(np.float32) + np.repeat([[0.0], [4.0]], 20, axis=0)
     >>> head = RidgeHead().fit(features, np.repeat(["ant", "bee"], 20))
@@ -96,22 +79,10 @@ class RidgeHead(AffineHead):
 class KernelHead(Head):
     """Kernel ridge with a Gaussian kernel, the strongest plain classifier on raw pixels.
 
-    Parameters
-    ----------
-    widths : sequence of float, default=(0.25, 0.5, 1.0, 2.0, 4.0)
-        Kernel exponents to choose from, in units of one over the median squared distance.
-    n_landmarks : int, default=2000
-        Up to so many images the kernel is exact; above, it is expanded on so many of them
-        (Nystroem), and the width is chosen on these alone.
-
-    Notes
-    -----
-    Features are centred, and each brought to one scale if that gives the lesser leave-one-out error;
-    so raw pixels keep theirs and the features of a network mostly do not.
-
-    References
-    ----------
-    Williams, Seeger. Using the Nystroem Method to Speed Up Kernel Machines. NIPS 2000.
+    ``widths`` are kernel exponents in units of one over the median squared distance. Up to ``n_landmarks``
+    images the kernel is exact; above, it is expanded on as many of them (Williams, Seeger. Using the Nystroem
+    Method to Speed Up Kernel Machines. NIPS 2000). Features are centred, and each brought to one scale if
+    that gives the smaller leave-one-out error: raw pixels keep their scales, network features mostly do not.
     """
 
     name = "kernel"
@@ -127,33 +98,37 @@ class KernelHead(Head):
 
     @property
     def n_features(self) -> int:
-        """Features per row that the head was fitted on."""
+        """Number of features per row that the head was fitted on."""
         return int(self.landmarks_.shape[1])
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
         plan = self._plan(training)
         setting, temperature = _chosen_setting(self.held_out(training, plan), training, _DEFAULT)
-        self.standardise_, self.gamma_, self.landmarks_ = plan.standardise, plan.gamma, plan.rows[plan.some]
+        self.standardise_, self.gamma_, self.landmarks_ = (
+            plan.standardise,
+            plan.gamma,
+            plan.rows[plan.landmarks],
+        )
         expansion = _nystroem(np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_)))
         targets = one_hot(training.codes, training.n_classes)
         problem = LeastSquares(self._kernel(plan.rows) @ expansion, targets, training.weights)
         weight, bias = problem.solution(setting["strength"])
-        self.chosen_ = {"gamma": plan.gamma, **setting, "landmarks": float(len(plan.some))}
+        self.chosen_ = {"gamma": plan.gamma, **setting, "landmarks": float(len(plan.landmarks))}
         self.weight_ = (expansion.astype(np.float64) @ weight * temperature).astype(np.float32)
         self.bias_ = (bias * temperature).astype(np.float32)
 
     def held_out(self, training: Training, plan: _Plan | None = None) -> HeldOut | None:
-        """Scores at every strength, at the scaling and width that a fit would choose."""
+        """Scores at every strength, at the scaling and width that a fit would select."""
         if training.smallest_class < 2:
             return None
         plan = plan or self._plan(training)
         targets = one_hot(training.codes, training.n_classes)
         problem: LeastSquares
-        if len(plan.some) == len(plan.rows):  # every row is a landmark: the kernel is exact
+        if len(plan.landmarks) == len(plan.rows):  # every row is a landmark: the kernel is exact
             kernel = np.exp(-plan.gamma * squared_distances(plan.rows, plan.rows))
             problem = KernelLeastSquares(kernel, targets, training.weights)
         else:
-            self.gamma_, self.landmarks_ = plan.gamma, plan.rows[plan.some]
+            self.gamma_, self.landmarks_ = plan.gamma, plan.rows[plan.landmarks]
             expansion = _nystroem(np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_)))
             problem = LeastSquares(self._kernel(plan.rows) @ expansion, targets, training.weights)
         return _held_out(problem, training, _STRENGTHS)
@@ -170,7 +145,7 @@ class KernelHead(Head):
             rows = scaling(few.features)
             squared = squared_distances(rows, rows)
             unit = 1.0 / max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
-            if few.smallest_class < 2:  # nothing can be held out: the plain default, pixels as they are
+            if few.smallest_class < 2:  # nothing can be held out: the default, unscaled features
                 best = (0.0, scaling, unit)
                 break
             for width in self.widths:
@@ -183,7 +158,7 @@ class KernelHead(Head):
 
     def _kernel(self, features: Array) -> Array:
         """(n_images, n_landmarks), block by block so that no block of distances is large."""
-        starts = range(0, max(len(features), 1), _BLOCK)  # no rows are one empty block
+        starts = range(0, max(len(features), 1), _BLOCK)  # without rows, one empty block
         blocks = [features[start : start + _BLOCK] for start in starts]
         return np.concatenate(
             [np.exp(-self.gamma_ * squared_distances(block, self.landmarks_)) for block in blocks]
@@ -216,16 +191,16 @@ class KernelHead(Head):
 
 @dataclass(frozen=True)
 class _Plan:
-    """A kernel fit before its strength is chosen; ``rows`` are standardised, ``some`` the landmarks."""
+    """A kernel fit before its strength is selected; ``rows`` are standardised, ``landmarks`` their indices."""
 
     standardise: Standardiser
     gamma: float
     rows: Array
-    some: NDArray[np.intp]
+    landmarks: NDArray[np.intp]
 
 
 def _few(training: Training, rng: np.random.Generator) -> Training:
-    """At most 150 of the original images, two of each class at the least where there are two."""
+    """At most 150 of the original images, at least two of each class where there are two."""
     images = rng.permutation(training.originals)
     codes = training.codes[images]
     nth = np.zeros(len(images), np.intp)  # how many of its class come before an image
@@ -261,21 +236,14 @@ def _chosen_setting(
     return dict(held.settings[best]), temperature
 
 
-def squared_distances(rows: Array, others: Array) -> Array:
-    """Squared Euclidean distances, (n_rows, n_others), never below zero."""
-    squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
-    distances: Array = np.maximum(squares - 2.0 * (rows @ others.T), 0.0)
-    return distances
-
-
 def _nystroem(kernel: Array) -> Array:
-    """(m, r): takes kernel values against m landmarks to features whose products are the kernel.
+    """(m, r): maps kernel values against m landmarks to features whose products are the kernel.
 
-    The inverse Cholesky factor, transposed, after a jitter that rounding needs.
+    The inverse Cholesky factor, transposed, after a jitter against rounding errors.
     """
     from scipy.linalg import cholesky, solve_triangular
 
-    jitter = max(1e-6, 3e-7 * len(kernel))  # above the rounding of a float32 kernel's eigenvalues
+    jitter = max(1e-6, 3e-7 * len(kernel))  # above the rounding errors of a float32 kernel's eigenvalues
     jittered = kernel.astype(np.float64) + jitter * np.eye(len(kernel))
     factor = cholesky(jittered, lower=True)
     return solve_triangular(factor, np.eye(len(kernel)), lower=True).T.astype(np.float32)  # type: ignore[no-any-return]

@@ -1,7 +1,4 @@
-"""A head whose weights were learned elsewhere: by training a network with it.
-
-Apart from the other heads because it has nothing to fit.
-"""
+"""A head whose weights were learned elsewhere, by training a network with it."""
 
 from __future__ import annotations
 
@@ -16,19 +13,8 @@ __all__ = ["TrainedHead"]
 
 
 class TrainedHead(AffineHead):
-    """Softmax of features @ weight + bias, as given.
+    """Softmax of features @ weight (n_features, n_classes) + bias (n_classes,), as given.
 
-    Parameters
-    ----------
-    weight : ndarray of shape (n_features, n_classes), float32
-        The map.
-    bias : ndarray of shape (n_classes,), float32
-        The map's.
-    classes : sequence of str
-        In the order of the columns.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> head = TrainedHead(np.eye(2, dtype=np.float32), np.zeros(2, np.float32), ("ant", "bee"))
     >>> head.predict(np.array([[0.0, 1.0]], np.float32)).tolist()

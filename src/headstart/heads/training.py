@@ -1,7 +1,4 @@
-"""What a head learns from: rows of features, their classes and weights, and which rows stay together.
-
-Apart from the heads because all of them split their training rows in the same way.
-"""
+"""The rows that a head learns from, and how all heads split them."""
 
 from __future__ import annotations
 
@@ -16,33 +13,21 @@ from headstart.data.splits import fewest_per_class, folds, holdout
 from headstart.errors import DataError
 from headstart.records import Array, Codes
 
-__all__ = ["Training", "class_weights"]
+__all__ = ["Training", "class_weights", "one_hot"]
 
 Rows = NDArray[np.intp]
 
-_FOLDS = 500  # each cluster is a fold of its own up to so many
-_FOLD_ROWS = 50  # rows of a fold of many: small folds cost little and come close to leaving one out
+_FOLDS = 500  # with at most this many clusters, each is a fold
+_FOLD_ROWS = 50  # rows per fold otherwise: small folds cost little and are close to leave-one-out
 
 
 @dataclass(frozen=True)
 class Training:
-    """Rows to learn from.
+    """Rows to learn from: features, classes, weights, and which rows are held out together.
 
-    Attributes
-    ----------
-    features : ndarray of shape (n_rows, n_features), float32
-        One row per image, or several: the image itself first, then its augmented copies.
-    codes : ndarray of shape (n_rows,), int64
-        Class of each row.
-    weights : ndarray of shape (n_rows,), float32
-        How much each row counts; 1 on average.
-    images : ndarray of shape (n_rows,), int
-        Which image each row shows; rows of one image are held out together.
-    seed : int
-        Decides what is held out.
-    clusters : ndarray of shape (n_rows,), int, or None
-        Which images are held out together: copies of one image, images of one group. Default: each
-        image alone.
+    With augmentation an image has several rows, its own first. ``weights`` are 1 on average, ``images`` says
+    which image each row shows, ``clusters`` which images are held out together (copies of one image, images
+    of one group; None: each image alone), ``seed`` decides what is held out.
     """
 
     features: Array
@@ -54,17 +39,17 @@ class Training:
 
     @property
     def n_classes(self) -> int:
-        """Classes, each with a row."""
+        """Number of classes, each with a row."""
         return int(self.codes.max()) + 1
 
     @property
     def weighted(self) -> bool:
-        """Whether some rows count more than others."""
+        """Whether the weights differ."""
         return bool(np.ptp(self.weights) > 0)
 
     @cached_property
     def originals(self) -> Rows:
-        """The first row of each image, in the order of the images: what a head is judged on."""
+        """The first row of each image, in the order of the images; heads are evaluated on these."""
         return np.unique(self.images, return_index=True)[1]
 
     @cached_property
@@ -74,16 +59,16 @@ class Training:
 
     @cached_property
     def smallest_class(self) -> int:
-        """Clusters of the class with the fewest: what can be held out of it, one at a time."""
+        """Number of clusters of the class with the fewest: what can be held out of it, one at a time."""
         return fewest_per_class(self.codes, self.together)
 
     def split(self, share: float) -> tuple[Rows, Rows]:
-        """Rows to learn from, and originals of a stratified share of the images, whole clusters."""
+        """Rows to learn from, and originals of a stratified share of the images, in whole clusters."""
         rest, held = holdout(self.codes[self.originals], share, self.seed, self._units)
         return self._rows_of(rest), self.originals[held]
 
     def folded(self, k: int) -> list[tuple[Rows, Rows]]:
-        """The same for each of k folds; of more, where so few would hold all of a class in one."""
+        """The same for each of k folds; for more folds where k would hold out a whole class at once."""
         n_clusters = len(np.unique(self.together))
         for more in range(k, n_clusters + 1):
             try:
@@ -96,9 +81,9 @@ class Training:
         return [(self._rows_of(rest), self.originals[held]) for rest, held in parts]
 
     def left_out_with(self) -> Rows | None:
-        """The number of the fold that each row is left out with, (n_rows,); None: each row alone.
+        """Number of the fold that each row is left out with, (n_rows,); None: each row alone.
 
-        Folds hold whole clusters: one each up to 500 clusters, else a few, of about 50 rows at most.
+        Folds hold whole clusters: one each up to 500 clusters, else several, of about 50 rows at most.
         """
         n_clusters = len(np.unique(self.together))
         if n_clusters == len(self.codes):
@@ -123,12 +108,8 @@ class Training:
 
 
 def class_weights(codes: Codes, shares: Sequence[float] | None = None) -> Array:
-    """Weights with which every class counts as much as its share, 1 on average; alike by default.
+    """Weights, 1 on average, with which every class has its share of the total; equal shares by default.
 
-    Examples
-    --------
-    >>> class_weights(np.array([0, 0, 1, 1, 1, 1])).tolist()
-    [1.5, 1.5, 0.75, 0.75, 0.75, 0.75]
     >>> class_weights(np.array([0, 1, 1]), [0.5, 0.5]).tolist()
     [1.5, 0.75, 0.75]
     """
@@ -136,3 +117,8 @@ def class_weights(codes: Codes, shares: Sequence[float] | None = None) -> Array:
     wanted = np.full(len(counts), 1 / len(counts)) if shares is None else np.asarray(shares) / np.sum(shares)
     weights: Array = (len(codes) * wanted[codes] / counts[codes]).astype(np.float32)
     return weights
+
+
+def one_hot(codes: Codes, n_classes: int) -> Array:
+    """(n, n_classes) of zeros and ones."""
+    return np.eye(n_classes, dtype=np.float32)[codes]

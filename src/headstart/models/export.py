@@ -27,7 +27,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import fit
 from headstart.errors import ModelError, SettingError, nearest
 from headstart.graph.files import IR_FILES, run_file, write_openvino
-from headstart.graph.picture.prepare import PICTURE, picture_graph
+from headstart.graph.preparation.prepare import IMAGE, with_preparation
 from headstart.models.model import Model
 from headstart.records import NONE_OF_THESE, Answered
 from headstart.system.files import atomic_folder, check_place, write_atomic
@@ -130,7 +130,7 @@ def export_model(
     fitted = np.stack([fit(picture(), model.manifest.input) for picture in pictures])
     expected = model.answer_prepared([fitted])
     facts = _facts(model)
-    graph = picture_graph(model.graph, model.manifest.input, _metadata(facts), wide=to != "openvino")
+    graph = with_preparation(model.graph, model.manifest.input, _metadata(facts), wide=to != "openvino")
     found = _WRITERS[to](model, graph, facts, place, pictures, expected)
     size = sum((place / name).stat().st_size for name in IR_FILES) if to == "openvino" else len(graph)
     difference = _difference(found, expected)
@@ -178,7 +178,7 @@ def _facts(model: Model) -> dict[str, Any]:
         "format": "headstart-picture-graph",
         "name": manifest.name,
         "classes": list(manifest.classes),
-        "input": {"name": PICTURE, "dtype": "uint8", "shape": ["height", "width", 3], "order": "RGB"},
+        "input": {"name": IMAGE, "dtype": "uint8", "shape": ["height", "width", 3], "order": "RGB"},
         **novel,
         "preparation": asdict(manifest.input),
         **({"licence": licence} if licence else {}),

@@ -36,7 +36,7 @@ from headstart.models.manifest import (
 )
 from headstart.records import Answered, Array, Images, Seen, Source, Weights
 from headstart.system.files import atomic_folder, check_place
-from headstart.system.progress import SILENT, Progress, told
+from headstart.system.progress import SILENT, Progress, with_progress
 
 __all__ = ["Model", "check_output", "open_model"]
 
@@ -134,7 +134,9 @@ class Model:
         """
         # a batch is padded: one picture must not cost 64
         size = min(_BATCH, 1 << max(0, len(dataset) - 1).bit_length())
-        prepared = told(batches(dataset, self.manifest.input, size), len(dataset), "predict", progress)
+        prepared = with_progress(
+            batches(dataset, self.manifest.input, size), len(dataset), "predict", progress
+        )
         return self.answer_prepared(prepared, runtime_name=runtime_name, precision=precision, batch_size=size)
 
     def answer_prepared(

@@ -25,6 +25,7 @@ from headstart.errors import SettingError
 from headstart.models.model import Model, open_model
 from headstart.models.predict import BATCH, Answer, Unread, answer_images, count_images, find_images
 from headstart.system.files import write_atomic
+from headstart.system.lock import try_lock
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["Asked", "Written", "check_file", "columns", "predict_to_file", "predict_to_stream", "row"]
@@ -312,7 +313,7 @@ def _check_job(part: Path, about: Path, job: dict[str, Any]) -> None:
 def _only_one(part: Path, about: Path, job: dict[str, Any]) -> Iterator[Any]:
     """The part file, open to read and append, held against a second run; what it is of lies beside it."""
     with part.open("a+b") as rows:
-        if not _locked(rows):
+        if try_lock(rows) is False:
             raise SettingError(
                 f"{str(part)!r} is being written by another run, expected a file to itself; "
                 "wait for it or name another"
@@ -322,21 +323,6 @@ def _only_one(part: Path, about: Path, job: dict[str, Any]) -> Iterator[Any]:
         else:
             write_atomic(about, json.dumps(job, indent=2) + "\n")
         yield rows
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Hold a file until it is closed, or the process is killed; where there are no locks, trust."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _resumed(

@@ -34,6 +34,7 @@ from headstart.networks.checkpoint_files import (
     unpack_snapshot,
 )
 from headstart.system.files import check_place, write_atomic
+from headstart.system.lock import is_at, locks_exist, try_lock
 
 __all__ = ["Checkpoints"]
 
@@ -334,36 +335,23 @@ class _Lock:
         if self._descriptor is None or self._close is None:
             return
         with suppress(OSError):
-            if _is_at(self._descriptor, self._place):
+            if is_at(self._descriptor, self._place):
                 self._place.unlink()
         self._close()
 
 
 def _held(place: Path) -> int | None:
     """A descriptor that holds the lock; BlockingIOError if another process does."""
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover - Windows
+    if not locks_exist():
         return None
     while True:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise
-        except OSError:  # a file system without locks: trust
-            return descriptor
-        if _is_at(descriptor, place):  # else its last holder deleted it meanwhile
+        held = try_lock(descriptor)
+        if held is None or (held and is_at(descriptor, place)):  # else its last holder deleted it meanwhile
             return descriptor
         os.close(descriptor)
-
-
-def _is_at(descriptor: int, place: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), place.stat())
-    except FileNotFoundError:
-        return False
+        if not held:
+            raise BlockingIOError(f"{place} is locked")
 
 
 def _step(name: str) -> int:

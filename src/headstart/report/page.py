@@ -8,9 +8,7 @@ but places on the page: every number comes from the records. Called by studies a
 from __future__ import annotations
 
 import math
-import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.errors import SettingError
 from headstart.evaluation.records import Calibration, Difference, Evaluation, Score
 from headstart.records import Curve
 from headstart.report import figures, numbers, scatter
@@ -29,7 +26,7 @@ from headstart.report.entries import is_rival, note_of
 from headstart.report.records import Comparison, Factor, Report, Row, Scatter
 from headstart.report.scales import Scale, round_scale
 
-__all__ = ["render", "write"]
+__all__ = ["render"]
 
 _HERE = Path(__file__).parent
 _WIDE_PX, _NARROW_PX = 1000, 360
@@ -96,55 +93,6 @@ def render(result: Report) -> str:
             factors=_factors(result.factors),
         )
     )
-
-
-def write(result: Report, path: str | os.PathLike[str]) -> None:
-    """Write the report of a study, whole or not at all.
-
-    Parameters
-    ----------
-    result : Report
-        The study.
-    path : path
-        Where the page goes, in a folder that exists. A file already there is replaced at the end, in
-        one step; until then, and if anything fails, it stays as it is.
-
-    Raises
-    ------
-    SettingError
-        If the folder does not exist, ``path`` is a folder, or a picture is of the wrong kind.
-    OSError
-        If the file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> row = Row("probe", 5, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write(Report("t", "s", "v", (), (row,), (), (), (), {}, {}), Path(folder) / "report.html")
-    ...     os.listdir(folder)
-    ['report.html']
-    """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise SettingError(
-            f"path {str(target)!r} is in a folder that does not exist, expected one that does; "
-            f"create it with: mkdir -p {target.parent}"
-        )
-    if target.is_dir():
-        raise SettingError(
-            f"path {str(target)!r} is a folder, expected a file; add a name such as report.html"
-        )
-    page = render(result)
-    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(scratch, "x", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 @cache

@@ -1,8 +1,7 @@
 """A neural network from scratch in NumPy: layers, loss, optimizers, and the network that joins them.
 
-In: float images and class codes. Out: a trained network. Imports nothing of ours but errors, so
-that this folder can be read, taught from, and lifted out, alone. Read layers.py first. Called by
-networks/scratch_engine.py.
+It imports nothing else of this package but errors, so it can be read and taught on its own. Start with
+``layers.py``.
 """
 
 from __future__ import annotations

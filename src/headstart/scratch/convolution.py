@@ -1,6 +1,6 @@
 """Layers on maps: convolution and max-pooling, forward and backward.
 
-Apart from `layers` because they slide a window over (height, width, channels); read `layers` first.
+They slide a window over (height, width, channels); read `layers` first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAP_RANK = 3  # (height, width, channels) of one image
 
 
 class Conv2D(TrainableLayer):
-    """A small window slides over the map; every output is a weighted sum of what it covers.
+    """Convolution: a window slides over the map, every output is a weighted sum of what it covers.
 
     ``y[i, j] = b + sum over r, s of x[i + r, j + s] W[r, s]``, stride 1.
 
@@ -33,8 +33,8 @@ class Conv2D(TrainableLayer):
     kernel_px : int, default=3
         Height and width of the window.
     padding : {"valid", "same"}, default="valid"
-        ``"same"`` adds a border of zeros that keeps the map's size; of an odd
-        total, the extra row goes below and the extra column to the right.
+        ``"same"`` adds a border of zeros that keeps the map's size; where its total is odd,
+        the extra row is at the bottom and the extra column on the right.
 
     Raises
     ------
@@ -104,7 +104,7 @@ class Conv2D(TrainableLayer):
         return out.reshape(n, *self._out_shape)
 
     def backward(self, grad: Array) -> Array:
-        """Add up, for every place in the window, what it passes back to the pixel it covered."""
+        """Sum, for every place in the window, the gradient that it passes back to the pixel it covered."""
         self.learn(grad)
         n, height, width, n_inputs = self._x_shape
         out_height, out_width, _ = self._out_shape
@@ -114,14 +114,14 @@ class Conv2D(TrainableLayer):
             "grad_x", (n, height + self._border, width + self._border, n_inputs), grad.dtype
         )
         grad_x.fill(0)
-        # a product for each place in the window: its result stays in the cache, all of them would not
+        # one product for each place in the window: its result fits the cache, all results together do not
         for row, column in self._offsets():
             np.matmul(rows, self.weight.value[row, column].T, out=part.reshape(-1, n_inputs))
             grad_x[:, row : row + out_height, column : column + out_width] += part
         return self._cropped(grad_x)
 
     def learn(self, grad: Array) -> None:
-        """Fill the gradients: windows as rows, transposed, times dL/dy; and its sum over positions."""
+        """Compute the gradients: windows as rows, transposed, times dL/dy; and its sum over positions."""
         rows = grad.reshape(-1, self.channels)  # (n oh ow, out)
         np.matmul(self._cols.T, rows, out=self._matrix(self.weight.grad))  # (k k in, out)
         ones = self._buffers.take("ones", (len(rows),), grad.dtype)
@@ -136,11 +136,11 @@ class Conv2D(TrainableLayer):
         return weight.reshape(-1, self.channels)  # (k k in, out), a view
 
     def _padded(self, x: Array) -> Array:
-        """Put a border of zeros around the maps."""
+        """Maps with a border of zeros."""
         if not self._border:
             return x
         n, height, width, n_inputs = x.shape
-        # the border is never written, so it stays as zero as it was made
+        # the border is never written, so it stays zero
         padded = self._buffers.take(
             "padded", (n, height + self._border, width + self._border, n_inputs), x.dtype
         )
@@ -148,7 +148,7 @@ class Conv2D(TrainableLayer):
         return padded
 
     def _cropped(self, grad: Array) -> Array:
-        """Take the border off again."""
+        """Maps without the border."""
         if not self._border:
             return grad
         _, height, width, _ = self._x_shape

@@ -1,11 +1,7 @@
-"""The layers of the from-scratch network: each one's forward and backward stand beside each other.
+"""The layers of the from-scratch network, each with its forward and its backward pass.
 
-In: activations, channels last, (n_images, height, width, channels) or (n_images, n_features).
-Out: activations, and on the way back the gradient of the loss for inputs, weights and biases.
-Imports nothing of ours but errors, so that it can be read, and lifted out, alone. Called by
-`Network`, which is the one to check shapes: a layer trusts the batch it is given.
-
-What a layer returns lies in a buffer that its next call overwrites; `Network` hands out copies.
+Activations are float, channels last: (n_images, height, width, channels) or (n_images, n_features). What a
+layer returns is a buffer that its next call overwrites; `Network` checks shapes and returns copies.
 """
 
 from __future__ import annotations
@@ -28,21 +24,9 @@ Shape = tuple[int, ...]
 
 @dataclass(eq=False)
 class Parameter:
-    """Values that are learned and the gradient of the loss for them, of one shape.
+    """Learned values and the gradient of the loss for them, of the same shape.
 
     `Network` points both at slices of its two flat vectors, so an optimizer sees one array.
-
-    Parameters
-    ----------
-    value : ndarray, float
-        The weights or biases themselves.
-    grad : ndarray, float
-        Gradient from the last batch, of the shape of ``value``.
-
-    Examples
-    --------
-    >>> Parameter(np.ones(2), np.zeros(2)).value
-    array([1., 1.])
     """
 
     value: Array
@@ -50,13 +34,13 @@ class Parameter:
 
 
 class _Buffers:
-    """Arrays kept from batch to batch: fresh ones of this size cost more in page faults than in sums."""
+    """Arrays kept from batch to batch: new ones of this size cost more in page faults than in sums."""
 
     def __init__(self) -> None:
         self._held: dict[str, NDArray[Any]] = {}
 
     def take(self, role: str, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
-        """Give the array of this role; zeros at first, later what the last user left."""
+        """Array of this role; zeros at first, later with its last contents."""
         size = prod(shape)
         held = self._held.get(role)
         if held is None or held.size < size:
@@ -79,70 +63,30 @@ class Layer(ABC):
         self._buffers = _Buffers()
 
     def build(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> Shape:
-        """Draw the weights for inputs of this shape.
+        """Draw the weights for one image's input of this shape; the shape of its output.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            Shape of one image's input, without the batch axis.
-        rng : numpy.random.Generator
-            Source of the initial weights.
-        dtype : dtype
-            Float type of weights and gradients.
-
-        Returns
-        -------
-        tuple of int
-            Shape of one image's output.
-
-        Raises
-        ------
-        ShapeError
-            If the layer cannot take inputs of this shape.
+        ShapeError if the layer cannot take inputs of this shape.
         """
         return shape
 
     @abstractmethod
     def forward(self, x: Array, training: bool) -> Array:
-        """Compute the outputs of a batch; with ``training`` keep what `backward` needs.
+        """Outputs (n_images, *output_shape) of a batch (n_images, *input_shape), C-contiguous.
 
-        Parameters
-        ----------
-        x : ndarray of shape (n_images, *input_shape), float, C-contiguous
-            One batch.
-        training : bool
-            Whether `backward` will follow and dropout drops.
-
-        Returns
-        -------
-        ndarray of shape (n_images, *output_shape), float
-            Overwritten by the next call.
+        With ``training``, dropout drops and the layer keeps what `backward` uses. The next call overwrites the
+        result.
         """
 
     @abstractmethod
     def backward(self, grad: Array) -> Array:
-        """Turn the gradient for the outputs of the last training batch into that for its inputs.
+        """Gradient for the inputs of the last training batch, from the gradient for its outputs.
 
-        Parameters
-        ----------
-        grad : ndarray of shape (n_images, *output_shape), float, C-contiguous
-            Gradient of the loss for the outputs.
-
-        Returns
-        -------
-        ndarray of shape (n_images, *input_shape), float
-            Gradient of the loss for the inputs; overwritten by the next call.
+        Both are of the loss and shaped like a batch; the next call overwrites the result.
         """
 
 
 class TrainableLayer(Layer):
-    """A layer with a weight and a bias.
-
-    Parameters
-    ----------
-    name : str
-        Name of the layer, unique within its network.
-    """
+    """A layer with a weight and a bias; ``name`` as in `Layer`."""
 
     @property
     def weight(self) -> Parameter:
@@ -156,13 +100,7 @@ class TrainableLayer(Layer):
 
     @abstractmethod
     def learn(self, grad: Array) -> None:
-        """Fill the gradients of weight and bias, without the one for the inputs.
-
-        Parameters
-        ----------
-        grad : ndarray of shape (n_images, *output_shape), float, C-contiguous
-            Gradient of the loss for the outputs.
-        """
+        """Compute the gradients of weight and bias from ``grad``, shaped like the outputs."""
 
     def _draw(self, shape: Shape, rng: np.random.Generator, dtype: DTypeLike) -> None:
         """Weights N(0, 2 / inputs of one unit), He et al. 2015, arXiv:1502.01852, eq. 10; biases zero."""
@@ -176,7 +114,7 @@ class TrainableLayer(Layer):
 
 
 class Dense(TrainableLayer):
-    """Every output a weighted sum of all inputs: ``y = x W + b``.
+    """Every output is a weighted sum of all inputs: ``y = x W + b``.
 
     Parameters
     ----------
@@ -227,19 +165,19 @@ class Dense(TrainableLayer):
         return out
 
     def backward(self, grad: Array) -> Array:
-        """Give ``dL/dx = dL/dy W^T``."""
+        """Compute ``dL/dx = dL/dy W^T``."""
         self.learn(grad)
         grad_x = self._buffers.take("grad_x", self._x.shape, grad.dtype)
         return np.matmul(grad, self.weight.value.T, out=grad_x)  # (n, out) (out, in) -> (n, in)
 
     def learn(self, grad: Array) -> None:
-        """Fill ``dL/dW = x^T dL/dy`` and ``dL/db``, the sum of dL/dy over images."""
+        """Compute ``dL/dW = x^T dL/dy`` and ``dL/db``, the sum of dL/dy over images."""
         np.matmul(self._x.T, grad, out=self.weight.grad)  # (in, n) (n, out) -> (in, out)
         np.sum(grad, axis=0, out=self.bias.grad)
 
 
 class ReLU(Layer):
-    """What is negative becomes zero: ``y = max(x, 0)``; the slope at zero is zero, as in PyTorch.
+    """Negative values become zero: ``y = max(x, 0)``; the slope at zero is zero, as in PyTorch.
 
     Parameters
     ----------
@@ -258,7 +196,7 @@ class ReLU(Layer):
         return np.maximum(x, 0, out=self._out)
 
     def backward(self, grad: Array) -> Array:
-        """Give ``dL/dx = dL/dy`` where y > 0, else 0."""
+        """Compute ``dL/dx = dL/dy`` where y > 0, else 0."""
         grad_x = self._buffers.take("grad_x", grad.shape, grad.dtype)
         active = self._buffers.take("active", grad.shape, np.bool_)
         np.greater(self._out, 0, out=active)
@@ -267,7 +205,7 @@ class ReLU(Layer):
 
 
 class Flatten(Layer):
-    """A map becomes a row of numbers, in (height, width, channel) order.
+    """Maps become rows of numbers, in (height, width, channel) order.
 
     Parameters
     ----------
@@ -304,8 +242,7 @@ class Dropout(Layer):
     rate : float
         Share of values dropped, in [0, 1).
     rng : numpy.random.Generator
-        Source of the masks, and of nothing else: its state is all that a run
-        needs to be resumed.
+        Source of the masks only, so its state is all that a resumed run requires.
 
     Raises
     ------
@@ -334,7 +271,7 @@ class Dropout(Layer):
         self.rng = rng
 
     def forward(self, x: Array, training: bool) -> Array:
-        """Compute ``y = x scale`` with scale 0 or 1 / (1 - rate), drawn anew; in prediction ``y = x``."""
+        """Compute ``y = x scale``, scale 0 or 1 / (1 - rate) at random; in prediction ``y = x``."""
         if not training:
             return x
         self._scale: Array = self._buffers.take("scale", x.shape, x.dtype)
@@ -347,14 +284,14 @@ class Dropout(Layer):
         return out
 
     def backward(self, grad: Array) -> Array:
-        """Give ``dL/dx = dL/dy scale``."""
+        """Compute ``dL/dx = dL/dy scale``."""
         grad_x = self._buffers.take("grad_x", grad.shape, grad.dtype)
         np.multiply(grad, self._scale, out=grad_x)
         return grad_x
 
 
 def _positive(owner: str, option: str, value: int) -> int:
-    """Give the value back, or say that it is no positive whole number."""
+    """The value as int; SettingError if it is not a positive whole number."""
     if not isinstance(value, int | np.integer) or value < 1:
         raise SettingError(
             f"{option} of {owner!r} is {value!r}, expected a whole number of at least 1; change it"

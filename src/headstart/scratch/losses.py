@@ -1,9 +1,4 @@
-"""Softmax cross-entropy: from logits and labels to losses and the gradient that starts backward.
-
-In: logits (n_images, n_classes) and class codes. Out: one loss for each image, in nats, and the
-gradient of their mean for the logits. Of ours it imports errors and the word
-Array. Called by `Network`.
-"""
+"""Softmax cross-entropy: losses, in nats, and the gradient with which the backward pass starts."""
 
 from __future__ import annotations
 
@@ -50,7 +45,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     weights: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Measure how surprised the network is by the right answers, and which way to change it.
+    """Cross-entropy of softmax(logits) and its gradient.
 
     Parameters
     ----------
@@ -61,7 +56,7 @@ def cross_entropy(
     label_smoothing : float, default=0.0
         Share of the target, in [0, 1), that is spread evenly over all classes.
     weights : ndarray of shape (n_images,), float, optional
-        How much each image counts in the gradient; 1 if not given.
+        Weight of each image in the gradient. Default: 1.
 
     Returns
     -------
@@ -76,7 +71,7 @@ def cross_entropy(
     SettingError
         If ``label_smoothing`` is not in [0, 1).
     ShapeError
-        If ``logits`` is not a filled matrix, ``labels`` is not one whole number for each of
+        If ``logits`` is not a non-empty matrix, ``labels`` is not one whole number for each of
         its rows, or ``weights`` not one number for each.
     UnknownClassError
         If a label is outside ``[0, n_classes)``.
@@ -84,7 +79,7 @@ def cross_entropy(
     Notes
     -----
     For the target t and the probabilities p = softmax(z) the loss is ``-sum_k t_k log p_k``, its
-    gradient ``p - t``. Time and memory O(n_images * n_classes). No randomness.
+    gradient ``p - t``.
 
     References
     ----------

@@ -1,6 +1,6 @@
 """A network of layers in NumPy: forward, backward, one step of learning, and weights by name.
 
-All weights lie in one flat vector and all gradients in another, in the order of the layers, so what is
+All weights are in one flat vector and all gradients in another, in the order of the layers, so what is
 frozen is a prefix and what learns is a suffix.
 """
 
@@ -42,7 +42,7 @@ class Network:
         If there are no layers, a name occurs twice, a layer belongs to another
         network already, or ``dtype`` is another type.
     ShapeError
-        If a layer cannot take what the one before it gives, or the output is
+        If a layer cannot take the output of the one before it, or the last output is
         not a row.
 
     Notes
@@ -122,7 +122,7 @@ class Network:
 
     @property
     def trainable_matrices(self) -> NDArray[np.bool_]:
-        """Which of `trainable_values` are weights, True, and which biases: those no penalty should shrink."""
+        """Which of `trainable_values` are weights, True, and which biases, which no penalty should shrink."""
         ranks = [np.full(one.value.size, one.value.ndim > 1) for _, one in self._named()]
         whole: NDArray[np.bool_] = np.concatenate(ranks)
         return whole[len(whole) - self.trainable_values.size :]
@@ -182,15 +182,15 @@ class Network:
         label_smoothing : float, default=0.0
             Share of the target spread over all classes.
         weights : ndarray of shape (n_images,), float, optional
-            How much each image counts in the gradient.
+            Weight of each image in the gradient.
 
         Returns
         -------
         losses : ndarray of shape (n_images,), float
-            Loss of each image before the step, in nats, neither weighted nor smoothed:
-            what validation measures, so that the two compare.
+            Loss of each image before the step, in nats, neither weighted nor smoothed, so that it
+            compares with validation losses.
         hits : ndarray of shape (n_images,), bool
-            Whether the right class had the highest logit before the step.
+            Whether the true class had the highest logit before the step.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class Network:
             If an option is out of range, or the optimizer was made before
             `freeze`, `unfreeze` or `replace_head` changed what learns.
         ShapeError
-            If images, labels and weights do not fit together or the network.
+            If images, labels and weights do not match each other or the network.
         UnknownClassError
             If a label is outside ``[0, n_classes)``.
         """
@@ -222,7 +222,7 @@ class Network:
         return losses, hits
 
     def logits(self, x: ArrayLike, batch_size: int = 128) -> Array:
-        """Run any number of images through the network, batch by batch, without dropout."""
+        """Logits of any number of images, batch by batch, without dropout."""
         if batch_size < 1:
             raise SettingError(f"batch_size is {batch_size!r}, expected at least 1; 128 is usual")
         x = np.asarray(x)
@@ -234,7 +234,7 @@ class Network:
         return out
 
     def freeze(self, through: str) -> None:
-        """Let nothing learn up to and including one layer; the layers after it learn.
+        """Freeze all layers up to and including one; the layers after it learn.
 
         Parameters
         ----------
@@ -248,8 +248,8 @@ class Network:
 
         Notes
         -----
-        Frozen layers run forward only and as in prediction; their weights stay the
-        same to the bit. Make the optimizer afterwards.
+        Frozen layers run as in prediction, and their weights do not change by a bit. Make the
+        optimizer afterwards.
         """
         if through not in self.layer_names:
             raise SettingError(unknown("layer", through, self.layer_names))
@@ -267,7 +267,7 @@ class Network:
         self._select()
 
     def replace_head(self, n_classes: int, rng: np.random.Generator) -> None:
-        """Put a fresh last Dense layer with ``n_classes`` outputs, of the same name, in place of the old one.
+        """Replace the last Dense layer by a new one of the same name with ``n_classes`` outputs.
 
         All other weights, and what is frozen, stay. Make the optimizer afterwards.
         """
@@ -301,7 +301,7 @@ class Network:
         }
 
     def load_parameters(self, parameters: Mapping[str, ArrayLike]) -> None:
-        """Take all weights, as `parameters` gives them; ShapeError if a name or shape differs.
+        """Set all weights, as `parameters` returns them; ShapeError if a name or shape differs.
 
         The values are copied in place, so an optimizer made before stays valid.
         """
@@ -363,7 +363,7 @@ class Network:
         self._select()
 
     def _select(self) -> None:
-        """Fix which suffix of the flat vectors learns; new views, so that stale optimizers are noticed."""
+        """Set which suffix of the flat vectors learns; new slices, so that stale optimizers are detected."""
         frozen = self.layers[: self._n_frozen]
         start = sum(p.value.size for layer in frozen for p in layer.parameters.values())
         self._trainable = Parameter(self._values[start:], self._grads[start:])
@@ -382,4 +382,4 @@ def _check_layers(layers: tuple[Layer, ...]) -> None:
             f"layer {used[0]!r} belongs to a network already, expected a fresh one; make a new layer"
         )
     if not any(isinstance(layer, TrainableLayer) for layer in layers):
-        raise SettingError("layers is without weights, expected at least one Dense or Conv2D; add one")
+        raise SettingError("layers have no weights, expected at least one Dense or Conv2D; add one")

@@ -1,8 +1,6 @@
-"""Optimizers: one flat vector of weights, one of gradients, changed in place.
+"""Optimizers: they change one flat vector of weights in place, given one of gradients.
 
-In: the two vectors, once; then a learning rate for each step. Out: nothing; the weights move.
-A step makes no arrays, so its cost is a dozen passes over the weights. Of ours it imports
-errors and the word Array. Called by `Network.train_step`.
+A step allocates no arrays, so it costs about a dozen passes over the weights.
 """
 
 from __future__ import annotations
@@ -53,26 +51,19 @@ class Optimizer(ABC):
         self.weight_decay = weight_decay
         self._spare = np.empty_like(values)
         self._decayed = np.empty_like(values) if np.any(weight_decay) else grads
-
         self.n_steps = 0
 
     @property
     def memory(self) -> dict[str, Array]:
-        """Running means by name, as long as the weights: with ``n_steps`` all that a resumed run needs."""
+        """Running means by name, shaped like the weights; with ``n_steps`` the state to resume a run."""
         return {}
 
     @abstractmethod
     def step(self, learning_rate: float) -> None:
-        """Move the weights once.
-
-        Parameters
-        ----------
-        learning_rate : float
-            Size of the step.
-        """
+        """Update the weights once, with a step of this size."""
 
     def _gradient(self) -> Array:
-        """Give the gradient of loss + weight_decay / 2 * |values|^2."""
+        """Gradient of loss + weight_decay / 2 * |values|^2."""
         if self._decayed is not self.grads:
             np.multiply(self.values, self.weight_decay, out=self._decayed)
             self._decayed += self.grads
@@ -87,7 +78,7 @@ class SGD(Optimizer):
     values, grads : ndarray of shape (n_parameters,), float
         The weights, changed in place, and their gradients.
     momentum : float, default=0.9
-        Share of the last step kept, in [0, 1).
+        Share of the last step that is kept, in [0, 1).
     weight_decay : float or ndarray of shape (n_parameters,), default=0.0
         Factor of the L2 penalty, added to the gradient.
 
@@ -100,7 +91,7 @@ class SGD(Optimizer):
 
     Notes
     -----
-    The form of PyTorch's SGD: the learning rate scales the step, not the momentum.
+    As in PyTorch's SGD, the learning rate scales the step, not the momentum.
 
     References
     ----------
@@ -128,7 +119,7 @@ class SGD(Optimizer):
         return {"velocity": self._velocity}
 
     def step(self, learning_rate: float) -> None:
-        """Move the weights once."""
+        """Update the weights once."""
         self.n_steps += 1
         v = self._velocity
         v *= self.momentum
@@ -201,7 +192,7 @@ class Adam(Optimizer):
         return {"mean": self._mean, "square": self._square}
 
     def step(self, learning_rate: float) -> None:
-        """Move the weights once."""
+        """Update the weights once."""
         self.n_steps += 1
         m, v, spare = self._mean, self._square, self._spare
         g = self.grads if self.decoupled else self._gradient()
@@ -223,7 +214,7 @@ class Adam(Optimizer):
 
 
 def _share(option: str, value: float) -> float:
-    """Give the value back, or say that it is not in [0, 1)."""
+    """The value; SettingError if it is not in [0, 1)."""
     if not 0 <= value < 1:
         raise SettingError(f"{option} is {value!r}, expected a number in [0, 1); change it")
     return value

@@ -22,7 +22,7 @@ from headstart.graph import run as runtime
 from headstart.graph.pooling import JOIN, n_features, read
 from headstart.records import Array, Images, Source
 from headstart.system.cache import Cache, Draft, NullCache
-from headstart.system.progress import SILENT, Progress, told
+from headstart.system.progress import SILENT, Progress, with_progress
 
 __all__ = ["PLAIN", "AugmentedCopy", "Extraction", "Place", "extract", "extract_all", "feature_graph"]
 
@@ -197,7 +197,7 @@ def _computed(
             drafts[place] = store.draft(parts, (n_images, width))
         done = min(draft.n_done for draft in drafts.values())
         if done < n_images:
-            stream = told(
+            stream = with_progress(
                 _pixels(dataset, source, view, done), n_images, _task(dataset, view), options.progress, done
             )
             for rows in executable.stream(stream):

@@ -60,7 +60,7 @@ class HeldOutPredictions:
         """How well calibrated the probabilities are."""
         title = f"How reliable its probabilities are: {self.judged_on} images of {self.images.name}"
         together, codes = self.images.together, self.images.codes()
-        return reliability(title, self.probabilities, codes, together=together, crossed=self.crossed)
+        return reliability(title, self.probabilities, codes, clusters=together, crossed=self.crossed)
 
     @property
     def remark(self) -> str | None:

@@ -1,1 +1,1 @@
-"""What talks to the operating system: files, cache, processes, threads, progress, optional packages."""
+"""Operating-system services: atomic files, locks, cache, processes, threads, progress, optional packages."""

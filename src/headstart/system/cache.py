@@ -1,7 +1,6 @@
-"""Arrays stored under the fingerprints they depend on: computed once, kept until space runs out.
+"""Arrays stored under the fingerprints of what they depend on; the least recently used are removed first.
 
-In: a mapping of what an array depends on. Out: the array, memory-mapped. Imports errors and atomic.
-Must not know what the arrays mean. Called by features.
+The cache does not know what the arrays mean.
 """
 
 from __future__ import annotations
@@ -22,15 +21,25 @@ from numpy.typing import NDArray
 
 from headstart.errors import CacheError, SettingError
 from headstart.system.files import write_atomic
+from headstart.system.lock import is_at, locks_exist, try_lock
 
-__all__ = ["Cache", "Draft", "Entry", "FolderCache", "NullCache", "cache_root", "default_cache", "key_of"]
+__all__ = [
+    "Cache",
+    "CacheEntry",
+    "Draft",
+    "FolderCache",
+    "NullCache",
+    "cache_root",
+    "default_cache",
+    "key_of",
+]
 
 _DEFAULT_LIMIT_BYTES = 20 * 2**30
 Parts = Mapping[str, Any]
 
 
 def cache_root() -> Path:
-    """Folder of everything that may be deleted: ``$HEADSTART_CACHE``, else the user's cache folder."""
+    """The folder of everything that may be deleted: ``$HEADSTART_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("HEADSTART_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -40,19 +49,13 @@ def cache_root() -> Path:
 
 
 def key_of(parts: Parts) -> str:
-    """The hex SHA-256 of a mapping of plain values, whatever its order.
-
-    Examples
-    --------
-    >>> key_of({"a": 1, "b": "x"}) == key_of({"b": "x", "a": 1})
-    True
-    """
+    """The hex SHA-256 of a mapping of plain values, independent of its order."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One stored array: its key, what it depends on, its size and when it was last used."""
+class CacheEntry:
+    """A stored array: its key, what it depends on, its size, and the time of its last use (Unix time)."""
 
     key: str
     parts: Parts
@@ -62,40 +65,40 @@ class Entry:
 
 
 class Draft(Protocol):
-    """An array on its way: rows are appended, and those of an interrupted run are still there."""
+    """An unfinished array, written row by row; rows of an interrupted run are kept."""
 
     n_done: int
 
     def write(self, first: int, rows: NDArray[np.float32]) -> None:
-        """Append rows that begin at row ``first``; those already there are passed over."""
+        """Append rows, of which the first is row ``first`` of the array; rows written before are skipped."""
         ...
 
     def finish(self) -> NDArray[np.float32]:
-        """The whole array, from now on found by `Cache.get`."""
+        """The complete array; from now on `Cache.get` finds it."""
         ...
 
     def close(self) -> None:
-        """Stop here; a later draft of the same array goes on from the last row written."""
+        """Stop here; a later draft of the same array continues after the last row written."""
         ...
 
 
 class Cache(Protocol):
-    """What features need of a cache."""
+    """What feature extraction uses of a cache."""
 
     def get(self, parts: Parts) -> NDArray[Any] | None:
         """The array stored under these parts, read-only, or None."""
         ...
 
     def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
-        """Begin, or go on with, a float32 array of this shape."""
+        """Begin or continue a float32 array of this shape."""
         ...
 
 
 class NullCache:
-    """Stores nothing: the caller never has to ask whether there is a cache."""
+    """A cache that stores nothing."""
 
     def get(self, parts: Parts) -> NDArray[Any] | None:
-        """Nothing is ever found."""
+        """None, always."""
         return None
 
     def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
@@ -108,35 +111,23 @@ class _MemoryDraft:
         self._array, self.n_done = array, 0
 
     def write(self, first: int, rows: NDArray[np.float32]) -> None:
-        """Copy the rows into place."""
         self._array[first : first + len(rows)] = rows
         self.n_done = first + len(rows)
 
     def finish(self) -> NDArray[np.float32]:
-        """The array itself."""
         return self._array
 
     def close(self) -> None:
-        """Nothing was kept."""
+        """Nothing is kept."""
 
 
 class FolderCache:
-    """A folder of ``KEY.npy`` arrays, each with a ``KEY.json`` that says what it is.
+    """A folder of ``KEY.npy`` arrays, each with a ``KEY.json`` that describes it.
 
-    Parameters
-    ----------
-    root : path
-        Made when first written to.
-    limit_bytes : int, default=20 GiB
-        After a write, the arrays unused for longest are removed until the rest fits.
+    After a write, the least recently used arrays are removed until the rest fits into ``limit_bytes``. An array
+    gets its name only when it is complete, so any number of processes may read and write the same folder. An
+    array that cannot be read counts as absent.
 
-    Notes
-    -----
-    An array appears under its name only when it is whole, so any number of processes may read and
-    write one folder. An array that cannot be read (a full disk, a hand that edited) counts as absent.
-
-    Examples
-    --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     cache = FolderCache(folder)
@@ -156,32 +147,20 @@ class FolderCache:
         path = self._array(key_of(parts))
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            os.utime(path)  # used just now: the last to be removed
+            os.utime(path)  # the time of last use
         except (OSError, ValueError, EOFError):
             return None
         return array
 
     def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
-        """Begin, or go on with, a float32 array of this shape.
-
-        Raises
-        ------
-        CacheError
-            If the folder cannot be written.
-        """
+        """Begin or continue a float32 array; CacheError if the folder cannot be written."""
         key = key_of(parts)
         with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
             return _FileDraft(self, parts, self._array(key).with_suffix(".draft"), shape)
 
     def adopt(self, parts: Parts, written: Path, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Take a whole ``.npy`` file into the folder under its name, and give the array.
-
-        Raises
-        ------
-        CacheError
-            If the folder cannot be written.
-        """
+        """Move a complete ``.npy`` file into the folder and return its array; CacheError as in `draft`."""
         key = key_of(parts)
         with self._writing():
             write_atomic(
@@ -202,20 +181,20 @@ class FolderCache:
                 "expected space and permission; set HEADSTART_CACHE to another folder, or use --no-cache"
             ) from error
 
-    def entries(self) -> list[Entry]:
-        """Everything stored, the last used first."""
+    def entries(self) -> list[CacheEntry]:
+        """All stored arrays, the most recently used first."""
         found = []
         for path in self.root.glob("*.npy"):
             try:
                 note = json.loads(path.with_suffix(".json").read_text())
                 parts, shape, status = dict(note["parts"]), tuple(note["shape"]), path.stat()
-            except (OSError, ValueError, KeyError, TypeError):  # half written, or a hand that edited
+            except (OSError, ValueError, KeyError, TypeError):  # half written, or edited by hand
                 continue
-            found.append(Entry(path.stem, parts, shape, status.st_size, status.st_mtime))
+            found.append(CacheEntry(path.stem, parts, shape, status.st_size, status.st_mtime))
         return sorted(found, key=lambda entry: -entry.used_at)
 
     def clear(self) -> int:
-        """Remove everything stored, drafts too; how many arrays that was."""
+        """Remove all arrays and drafts; returns the number of arrays."""
         entries = self.entries()
         for entry in entries:
             self._remove(entry)
@@ -226,7 +205,7 @@ class FolderCache:
     def _array(self, key: str) -> Path:
         return self.root / f"{key}.npy"
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: CacheEntry) -> None:
         self._array(entry.key).unlink(missing_ok=True)
         self._array(entry.key).with_suffix(".json").unlink(missing_ok=True)
 
@@ -239,12 +218,12 @@ class FolderCache:
 
 
 class _FileDraft:
-    """Rows appended to a ``.npy`` file: no page of it stays in memory, and its length says how far it is."""
+    """Rows appended to a ``.npy`` file: nothing stays in memory, and its length shows how many are written."""
 
     def __init__(self, cache: FolderCache, parts: Parts, path: Path, shape: tuple[int, int]) -> None:
         self._cache, self._parts, self._shape = cache, parts, shape
         self._path, self._file = path, _locked(path)
-        if self._file is None:  # another process is at it: write one of our own, to be lost if interrupted
+        if self._file is None:  # another process writes it: use a file that is lost if interrupted
             self._path = path.with_name(f"{path.stem}.{uuid4().hex}.draft")
             self._file = self._path.open("w+b")
         header = _header(shape)
@@ -257,18 +236,17 @@ class _FileDraft:
         self.n_done = min((length - self._start) // max(1, self._row_bytes), shape[0])
 
     def write(self, first: int, rows: NDArray[np.float32]) -> None:
-        """Append the rows that are not there yet."""
         new = np.ascontiguousarray(rows[max(0, self.n_done - first) :], np.float32)
         if not len(new):
             return
         with self._cache._writing():
             self._file.seek(self._start + self.n_done * self._row_bytes)
             self._file.write(new.data)
-            self._file.flush()  # to the system, so that a kill loses nothing
+            self._file.flush()  # to the operating system, so that nothing is lost if the process is killed
         self.n_done += len(new)
 
     def finish(self) -> NDArray[np.float32]:
-        """Sync, close, and put the file in its place."""
+        """Sync and close the file, and move it to its final name."""
         assert self.n_done == self._shape[0], f"{self.n_done} rows of {self._shape[0]} were written"
         try:
             with self._cache._writing():
@@ -278,12 +256,11 @@ class _FileDraft:
             self.close()
 
     def close(self) -> None:
-        """Leave the rows for whoever goes on."""
         self._file.close()
 
 
 def _header(shape: tuple[int, int]) -> bytes:
-    """What a ``.npy`` file of float32 rows begins with."""
+    """The first bytes of a ``.npy`` file of float32 rows."""
     file = io.BytesIO()
     description = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, description)
@@ -292,28 +269,19 @@ def _header(shape: tuple[int, int]) -> bytes:
 
 def _locked(path: Path) -> Any:
     """The file, open, if no other process writes it; None if one does, or locks are not to be had."""
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover - Windows
+    if not locks_exist():
         return None
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # else it was finished meanwhile
-            return file
-    except OSError:
-        pass
+    if try_lock(file) and is_at(file, path):  # else it was finished meanwhile
+        return file
     file.close()
     return None
 
 
 def default_cache() -> FolderCache:
-    """The user's feature cache; its limit is ``$HEADSTART_CACHE_LIMIT_GB`` (gigabytes, default 20).
+    """The user's feature cache.
 
-    Raises
-    ------
-    SettingError
-        If the limit is not a finite number above 0.
+    Its limit is ``$HEADSTART_CACHE_LIMIT_GB`` (gigabytes, default 20); SettingError unless that is above 0.
     """
     text = os.environ.get("HEADSTART_CACHE_LIMIT_GB", "20")
     try:

@@ -1,8 +1,7 @@
-"""Find out within seconds whether a server answers, before a download that would wait and retry for minutes.
+"""Find out within seconds whether a server answers, before a download that would retry for minutes.
 
-A limit on connecting alone does not do that: looking up a name has no limit in Python, and a limit holds
-for each address of a host, of which there may be eight. The download itself keeps its own, patient limits:
-a slow network that works may take as long as it needs.
+A connect timeout is not enough: Python sets no limit on resolving a name, and the timeout holds for each of a
+host's addresses, of which there may be eight. The download itself keeps its own, longer limits.
 """
 
 from __future__ import annotations
@@ -20,23 +19,11 @@ ANSWER_S = 5.0
 def answers(
     requests: Sequence[Callable[[], object]], within_s: float = ANSWER_S
 ) -> Iterator[Exception | None]:
-    """Make small requests, all at once, and tell of each in order whether it was answered.
+    """Make small requests in parallel and yield for each, in order, None if it was answered, else its error.
 
-    Parameters
-    ----------
-    requests : sequence of callable
-        Each makes one request, and raises if there is no answer. One that takes too long is left to
-        itself in a daemon thread, so it needs a limit of its own.
-    within_s : float, default=ANSWER_S
-        Seconds for all of them together.
+    All together have ``within_s`` seconds; a request that takes longer yields TimeoutError and stays behind in a
+    daemon thread, so it must have a limit of its own.
 
-    Yields
-    ------
-    Exception or None
-        None if the request was answered, else why not; `TimeoutError` if it took too long.
-
-    Examples
-    --------
     >>> list(answers([lambda: "here", lambda: 1 / 0]))
     [None, ZeroDivisionError('division by zero')]
     """
@@ -48,7 +35,7 @@ def answers(
 
 
 class _Call(Thread):
-    """A call under way, and what it raised."""
+    """A running call, and the error that it raised."""
 
     def __init__(self, request: Callable[[], object]) -> None:
         super().__init__(name="connection", daemon=True)

@@ -1,7 +1,4 @@
-"""The one door to optional packages: in comes a module name, out the module or one clear sentence.
-
-Called by whatever needs an extra. Imports nothing of ours but errors.
-"""
+"""Imports of optional packages; a missing one is reported with the command that installs it."""
 
 from __future__ import annotations
 
@@ -14,32 +11,9 @@ __all__ = ["require"]
 
 
 def require(module: str, *, extra: str, for_: str) -> ModuleType:
-    """Import an optional package or say how to get it.
+    """Import an optional package, or raise MissingExtraError with the extra that installs it.
 
-    Parameters
-    ----------
-    module : str
-        Import name, such as ``"torch"``.
-    extra : str
-        The extra of ours that installs it.
-    for_ : str
-        What needs it, in the user's words.
-
-    Returns
-    -------
-    module
-        The imported module.
-
-    Raises
-    ------
-    MissingExtraError
-        If the package is not installed. A package that is installed and fails
-        to import raises its own error: hiding that would mislead.
-
-    Examples
-    --------
-    >>> require("json", extra="train", for_="engine 'torch'").__name__
-    'json'
+    ``for_`` names the feature that needs it. An installed package that fails to import raises its own error.
     """
     try:
         return import_module(module)

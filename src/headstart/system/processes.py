@@ -1,8 +1,4 @@
-"""Work in other processes, beside this one: for what a single core does as well as all of them.
-
-In: a function and what it is called with. Out: a function that waits for its value. Knows nothing of
-images. Called by comparison and studies.
-"""
+"""Calls in background processes, for work that gains nothing from more than one core."""
 
 from __future__ import annotations
 
@@ -18,39 +14,18 @@ __all__ = ["run_in_process", "warm_up"]
 
 T = TypeVar("T")
 
-_IDLE_S = 20  # that the process lives on without work; starting one and importing torch takes 3 s
+_IDLE_S = 20  # until an idle process ends; starting one and importing torch takes 3 s
 _PROCESSES = 2
 _ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 def run_in_process(function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
-    """Begin a call in another process; on a machine of one core, call it here when it is waited for.
+    """Start a call in another process, and return a function that waits for its value or raises its error.
 
-    Parameters
-    ----------
-    function : callable
-        Must not need anything that this process changes later. It and its arguments are copied.
-    *arguments : object
-        What it is called with. Calls are begun in order, two at a time.
+    The function and its arguments are copied; two calls run at a time, in order. Each has one BLAS thread: small
+    products gain nothing from a second one, and two processes that both use all cores slow each other down. On
+    a machine with one core the call runs here, when its value is requested. HeadstartError if the process died.
 
-    Returns
-    -------
-    callable
-        Waits, and returns the value or raises what the call raised.
-
-    Raises
-    ------
-    HeadstartError
-        When waited for, if the process died.
-
-    Notes
-    -----
-    Its linear algebra has one thread: small products gain nothing from a second, and two processes
-    that both use all cores ruin each other. Values do not depend on which process computes them but for
-    the order in which threads add.
-
-    Examples
-    --------
     >>> wait = run_in_process(max, 3, 5)
     >>> wait()
     5
@@ -79,16 +54,10 @@ def run_in_process(function: Callable[..., T], *arguments: Any) -> Callable[[], 
 
 
 def warm_up(module: str) -> None:
-    """Begin to import a module in the other processes.
-
-    Parameters
-    ----------
-    module : str
-        Its name.
-    """
+    """Start to import a module in the background processes."""
     for _ in range(_PROCESSES):
         run_in_process(_import_only, module)
 
 
 def _import_only(module: str) -> None:
-    import_module(module)  # and return nothing: a module that came back would be imported here too
+    import_module(module)  # and return nothing: a returned module would be imported here too

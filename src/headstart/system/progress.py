@@ -1,8 +1,4 @@
-"""How long things take, told on stderr and only to a terminal.
-
-In: counts. Out: a moving line. Owns rich's progress; imports it only when a terminal is there.
-Called by the command line, which hands it down as a Progress.
-"""
+"""Progress and remarks on stderr; a progress bar (rich) only on a terminal."""
 
 from __future__ import annotations
 
@@ -14,53 +10,53 @@ from typing import Any, Protocol
 
 from headstart.records import Images
 
-__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "told"]
+__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "with_progress"]
 
 _INTERVAL_S = 0.1
 
 
 class Progress(Protocol):
-    """Told what is being done; a remark is a sentence worth keeping."""
+    """Receives progress and remarks."""
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` images of a task, with a note such as loss and accuracy."""
+        """``done`` of ``total`` images of a task are done; ``note`` holds for instance loss and accuracy."""
         ...
 
     def remark(self, text: str) -> None:
-        """Say something that stays on the screen."""
+        """Show a sentence that stays on the screen."""
         ...
 
 
 class _Silent:
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def remark(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 SILENT: Progress = _Silent()
 
 
 class Remarks:
-    """Remarks to stderr, no moving line: for pipes and files."""
+    """Prints remarks to stderr, without a progress bar: for pipes and files."""
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Nothing moves in a file."""
+        """Do nothing."""
 
     def remark(self, text: str) -> None:
-        """One line on stderr."""
+        """Print one line to stderr."""
         print(text, file=sys.stderr)
 
 
 class _Bar:
-    """One line per task: bar, note, images per second, time left."""
+    """A progress bar for each task, with note, images per second and time left."""
 
     def __init__(self, display: Any) -> None:
         self._display, self._task, self._name, self._done = display, None, "", 0
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Move the line; a task that starts again starts a new clock."""
+        """Update the bar; a task that starts again gets a new clock."""
         if task != self._name or done < self._done:
             if self._task is not None:
                 self._display.remove_task(self._task)
@@ -69,13 +65,12 @@ class _Bar:
         self._display.update(self._task, completed=done, total=total, note=note)
 
     def remark(self, text: str) -> None:
-        """A line above the moving one."""
         self._display.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
-    """A moving line if stderr is a terminal, else remarks only."""
+    """A progress bar if stderr is a terminal, else remarks only."""
     if not enabled or not sys.stderr.isatty():
         yield Remarks()
         return
@@ -106,29 +101,10 @@ def _speed_column() -> Any:
     return _Speed()
 
 
-def told(
+def with_progress(
     stream: Iterator[Images], total: int, task: str, progress: Progress, done: int = 0
 ) -> Iterator[Images]:
-    """The same batches, with progress at most ten times a second.
-
-    Parameters
-    ----------
-    stream : iterator of ndarray
-        Batches of images.
-    total : int
-        Images in all of them.
-    task : str
-        What is being done, for the display.
-    progress : Progress
-        Who is told.
-    done : int, default=0
-        Images done by an earlier run.
-
-    Yields
-    ------
-    ndarray
-        Each batch as it came; it counts as done when the next is asked for.
-    """
+    """Pass batches on and report progress at most ten times a second; ``done`` images were done earlier."""
     last = 0.0
     for batch in stream:
         yield batch

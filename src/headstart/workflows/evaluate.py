@@ -131,7 +131,7 @@ def run_evaluation(
         measured(learned),
         _counts(part),
         evaluation,
-        reliability(title, answered.probabilities[judged], codes[judged], together=of(judged)),
+        reliability(title, answered.probabilities[judged], codes[judged], clusters=of(judged)),
         None
         if novel is None
         else _detected(model, novel, _some(answered, judged), of(judged), title, runtime),
@@ -303,6 +303,6 @@ def _detected(
         f"{title}, {novel.name} novel",
         known,
         strange,
-        together=together,
-        novel_together=_clusters(novel)[0],
+        clusters=together,
+        novel_clusters=_clusters(novel)[0],
     )

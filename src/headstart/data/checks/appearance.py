@@ -1,8 +1,7 @@
-"""A compact descriptor of what an image looks like, by which copies of it are recognised.
+"""A compact descriptor of how an image looks, by which copies of it are recognised.
 
-In: thumbnails. Out: 256 bytes per image, and similarities between them. It is apart from `duplicates`, which
-needs both images at hand: a descriptor can be stored in a model folder, without the image. Nothing is decoded
-here.
+It is apart from `duplicates`, which compares two images: a descriptor (256 bytes) can be stored in a model
+folder, without the image.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.duplicates import THUMB_PX, grounds
+from headstart.data.checks.duplicates import THUMB_PX, backgrounds
 from headstart.records import Array, Images
 
-__all__ = ["LENGTH", "LIMITS", "Looks", "Matcher", "look_at"]
+__all__ = ["LENGTH", "LIMITS", "Descriptors", "Matcher", "describe"]
 
 _SIDE = 16
 LENGTH = _SIDE * _SIDE
@@ -24,119 +23,79 @@ LENGTH = _SIDE * _SIDE
 PHOTO, PLAIN, SIMPLE, DRAWING, TINY = range(5)
 _MOVABLE = (PHOTO, PLAIN)
 LIMITS = np.array([0.9, 0.96, 0.96, 0.98, 0.995], np.float32)
-"""Least similarity of a copy: photo, image on even ground, photo of little detail, grey drawing, image of at
+"""Least similarity of a copy: photo, image on an even background, photo of little detail, grey drawing, image of at
 most 64 px.
 
 Measured 2026-11-29 (docs/decisions/0013): distinct photos reach 0.78, JPEG 30, half size and brightness
 copies have 0.96 or more; distinct drawings reach 0.944, copies have 0.998; distinct digits of 28 px reach
 0.9914, copies in JPEG 75 have 0.998."""
 
-_LEAST_ENERGY = 60.0  # below it an image is nearly featureless: noise would decide
-_LEAST_TERMS = 18.0  # a photo of fewer effective coefficients is as simple as a drawing
-_ENOUGH = 0.55  # similarity from which a crop is tried
-_TRIED = 5  # learned photos that are tried for each image
+_LEAST_ENERGY = 60.0  # an image below it is nearly featureless: its descriptor would be noise
+_LEAST_TERMS = 18.0  # a photo with fewer effective coefficients is as simple as a drawing
+_CROP_SIMILARITY = 0.55  # similarity from which a crop is tried
+_N_TRIED = 5  # known photos that are tried for each image
 _STEPS, _FARTHEST_PX = 2, 1.3  # 3 % of a thumbnail is 1 px
-_CROWD = 6  # which neighbour says how alike honest images are here: beyond the copies that a set may hold
+_CROWD_RANK = 6  # nearest neighbour taken to be a distinct image, no copy
 _ROWS = 512
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
-    """Descriptors of images.
+class Descriptors:
+    """Descriptors of images: ``values`` int8 (n_images, 256), all 0 for a featureless image.
 
-    ``values`` int8 (n_images, 256) are all 0 for a featureless image; ``kinds`` uint8 (n_images,) are
-    positions in `LIMITS`.
+    ``kinds`` uint8 (n_images,) are positions in `LIMITS`.
     """
 
     values: NDArray[np.int8]
     kinds: NDArray[np.uint8]
 
 
-def look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
-    """Describe images.
+def describe(thumbs: Images, tiny: NDArray[np.bool_]) -> Descriptors:
+    """Describe thumbnails (n_images, THUMB_PX, THUMB_PX, 3); ``tiny`` marks images of at most 64 px a side.
 
-    Parameters
-    ----------
-    thumbs : ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
-        Every image, squished.
-    tiny : ndarray of shape (n_images,), bool
-        Images of at most 64 px a side: honest ones look alike at that size.
-
-    Returns
-    -------
-    Looks
-
-    Notes
-    -----
     The 16 x 16 lowest coefficients of the cosine transform of the luminance, each times its spatial
-    frequency (the spectrum of natural images falls as its inverse, so that all coefficients count alike),
+    frequency (the spectrum of natural images falls as its inverse, so all coefficients get similar weights),
     scaled to unit length and quantised. Brightness and contrast cancel; the mean is left out.
-
-    Examples
-    --------
-    >>> photos = np.random.default_rng(0).integers(0, 200, (2, 32, 32, 3)).astype(np.uint8)
-    >>> seen = look_at(photos, np.zeros(2, bool))
-    >>> seen.values.shape, seen.kinds.tolist()
-    ((2, 256), [0, 0])
     """
-    parts = [_look_at(thumbs[i : i + _ROWS], tiny[i : i + _ROWS]) for i in range(0, len(thumbs), _ROWS)]
-    return Looks(
+    parts = [_describe(thumbs[i : i + _ROWS], tiny[i : i + _ROWS]) for i in range(0, len(thumbs), _ROWS)]
+    return Descriptors(
         np.concatenate([one.values for one in parts] or [np.empty((0, LENGTH), np.int8)]),
         np.concatenate([one.kinds for one in parts] or [np.empty(0, np.uint8)]),
     )
 
 
-def _look_at(thumbs: Images, tiny: NDArray[np.bool_]) -> Looks:
+def _describe(thumbs: Images, tiny: NDArray[np.bool_]) -> Descriptors:
     vectors, energy = _described(_luminance(thumbs))
     vectors[energy < _LEAST_ENERGY] = 0
     kinds = np.full(len(thumbs), TINY, np.uint8)
     large = np.flatnonzero(~tiny)
-    even, grey = grounds(thumbs[large])
+    even, grey = backgrounds(thumbs[large])
     kinds[large] = np.where(even, np.where(grey, DRAWING, PLAIN), PHOTO)
     kinds[(kinds < SIMPLE) & (_terms(vectors) < _LEAST_TERMS)] = SIMPLE
     largest = abs(vectors).max(axis=1, keepdims=True)
     scaled = np.divide(127 * vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
-    return Looks(np.rint(scaled).astype(np.int8), kinds)
+    return Descriptors(np.rint(scaled).astype(np.int8), kinds)
 
 
 class Matcher:
-    """Finds which of the images described before an image is a copy of.
+    """Finds of which known image an image is a copy.
 
-    Parameters
-    ----------
-    known : Looks
-        Of the images described before.
-
-    Notes
-    -----
-    A copy is at least as similar as `LIMITS` says for the stricter kind of the two. Images that share a
-    frame, a letterbox or a form are alike without being copies, so 1 - similarity must also be at most half
-    of what it is between the original and its sixth nearest neighbour among those known. For photos a small
-    crop is allowed for: the image is shifted and stretched, by a pixel of the thumbnail or so, to fit the
-    five most similar ones. Time O(n_images * n_known); memory O(n_known).
+    The similarity of a copy is at least the larger of the two `LIMITS`. Images that share a frame, a letterbox
+    or a form are similar without being copies, so 1 - similarity must also be at most half of what it is between
+    the original and its sixth nearest neighbour among the known images. Photos may be slightly cropped: the image
+    is shifted and stretched by about a pixel of the thumbnail to fit the five most similar ones.
+    Time O(n_images * n_known); memory O(n_known).
     """
 
-    def __init__(self, known: Looks) -> None:
+    def __init__(self, known: Descriptors) -> None:
         self._vectors = _unit(known.values.astype(np.float32))
         self._kinds = known.kinds
         self._crowds = np.full(len(self._kinds), np.nan, np.float32)
 
     def copies(self, thumbs: Images, tiny: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """For each image the place of its original among those known, -1 where there is none.
-
-        Parameters
-        ----------
-        thumbs : ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
-            Every image, squished.
-        tiny : ndarray of shape (n_images,), bool
-            Images of at most 64 px a side.
-
-        Returns
-        -------
-        ndarray of shape (n_images,), int
-        """
+        """For each image, given as for `describe`, the position of its original, -1 if there is none."""
         found = np.full(len(thumbs), -1, np.intp)
         if not len(self._kinds):
             return found
@@ -146,16 +105,16 @@ class Matcher:
         return found
 
     def _block(self, thumbs: Images, tiny: NDArray[np.bool_]) -> NDArray[np.intp]:
-        looks = look_at(thumbs, tiny)
-        alike = _unit(looks.values.astype(np.float32)) @ self._vectors.T  # (n_images, n_known)
-        rows, columns = np.nonzero(alike >= LIMITS[looks.kinds][:, None])
-        found = self._best(looks.kinds, rows, columns, alike[rows, columns])
-        movable = (found < 0) & np.isin(looks.kinds, _MOVABLE) & looks.values.any(axis=1)
+        described = describe(thumbs, tiny)
+        similarity = _unit(described.values.astype(np.float32)) @ self._vectors.T  # (n_images, n_known)
+        rows, columns = np.nonzero(similarity >= LIMITS[described.kinds][:, None])
+        found = self._best(described.kinds, rows, columns, similarity[rows, columns])
+        movable = (found < 0) & np.isin(described.kinds, _MOVABLE) & described.values.any(axis=1)
         known = np.flatnonzero(np.isin(self._kinds, _MOVABLE))
         if movable.any() and len(known):
-            rows, columns = _likely(alike, np.flatnonzero(movable), known)
+            rows, columns = _likely(similarity, np.flatnonzero(movable), known)
             scores = _fitted(_luminance(thumbs)[rows], self._vectors[columns])
-            cropped = self._best(looks.kinds, rows, columns, scores)
+            cropped = self._best(described.kinds, rows, columns, scores)
             found = np.where(found < 0, cropped, found)
         return found
 
@@ -168,28 +127,28 @@ class Matcher:
         close = close[scores[close] >= self._needed_in_crowd(columns[close])]
         close = close[np.argsort(scores[close], kind="stable")]
         best = np.full(len(kinds), -1, np.intp)
-        best[rows[close]] = columns[close]  # the last one written is the most similar
+        best[rows[close]] = columns[close]  # of several columns the last one written stays, the most similar
         return best
 
     def _needed_in_crowd(self, columns: NDArray[np.intp]) -> Array:
-        """Half-way from the similarity of honest images here to 1."""
+        """Half-way from the similarity of distinct images here to 1."""
         unknown = np.unique(columns[np.isnan(self._crowds[columns])])
-        rank = min(_CROWD, len(self._kinds) - 1)
+        rank = min(_CROWD_RANK, len(self._kinds) - 1)
         for start in range(0, len(unknown), _ROWS):
             some = unknown[start : start + _ROWS]
-            alike = self._vectors[some] @ self._vectors.T
-            self._crowds[some] = -np.partition(-alike, rank, axis=1)[:, rank] if rank else 0.0
+            similarity = self._vectors[some] @ self._vectors.T
+            self._crowds[some] = -np.partition(-similarity, rank, axis=1)[:, rank] if rank else 0.0
         return np.asarray((1 + self._crowds[columns]) / 2, np.float32)
 
 
 def _likely(
-    alike: Array, images: NDArray[np.intp], known: NDArray[np.intp]
+    similarity: Array, images: NDArray[np.intp], known: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """For each of these images the few known ones that it may be a crop of."""
-    some = alike[np.ix_(images, known)]
-    n_tried = min(_TRIED, len(known))
+    """For each of these images the few known ones of which it may be a crop."""
+    some = similarity[np.ix_(images, known)]
+    n_tried = min(_N_TRIED, len(known))
     nearest = np.argpartition(-some, n_tried - 1, axis=1)[:, :n_tried]
-    likely = np.take_along_axis(some, nearest, axis=1) >= _ENOUGH
+    likely = np.take_along_axis(some, nearest, axis=1) >= _CROP_SIMILARITY
     return images[np.nonzero(likely)[0]], known[nearest[likely]]
 
 
@@ -217,7 +176,7 @@ def _coefficients(grey: Array) -> Array:
 
 
 def _described(grey: Array) -> tuple[Array, Array]:
-    """Unit vectors, and the root mean square of the coefficients before."""
+    """Unit vectors, and the root mean square of the coefficients before scaling."""
     vectors = _coefficients(grey)
     return _unit(vectors), np.asarray(np.sqrt((vectors**2).mean(axis=1)), np.float32)
 
@@ -228,7 +187,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def _terms(vectors: Array) -> Array:
-    """Effective number of coefficients: the participation ratio of unit vectors; 0 of a vector of zeros."""
+    """Effective number of coefficients: the participation ratio of unit vectors; 0 for a vector of zeros."""
     fourth = np.square(np.square(vectors)).sum(axis=1)
     return np.asarray(np.divide(1, fourth, out=np.zeros_like(fourth), where=fourth > 0), np.float32)
 
@@ -244,7 +203,7 @@ def _fitted(grey: Array, targets: Array) -> Array:
 
 
 def _step(grey: Array, targets: Array) -> Array:
-    """Shift down, stretch down, shift across, stretch across, in px, that fit best to first order."""
+    """The best vertical shift and stretch, and horizontal shift and stretch, in px, to first order."""
     down, across = np.gradient(grey, axis=1), np.gradient(grey, axis=2)
     terms = np.stack([grey, down, down * _PLACE[:, None], across, across * _PLACE], axis=1)
     rows = _coefficients(terms.astype(np.float32))  # (n, 5, 256)
@@ -259,7 +218,7 @@ def _step(grey: Array, targets: Array) -> Array:
 
 
 def _moved(grey: Array, moves: Array) -> Array:
-    """Images sampled at moved places, bilinear; what lies outside repeats the border."""
+    """Images sampled at moved positions, bilinear, with the border repeated outside."""
     base = np.arange(THUMB_PX, dtype=np.float32)
     down = _sampling(base + moves[:, :1] + moves[:, 1:2] * _PLACE)
     across = _sampling(base + moves[:, 2:3] + moves[:, 3:] * _PLACE)
@@ -267,7 +226,7 @@ def _moved(grey: Array, moves: Array) -> Array:
 
 
 def _sampling(places: Array) -> Array:
-    """Matrices that read pixels at fractional places, (n, THUMB_PX, THUMB_PX)."""
+    """Matrices that read pixels at fractional positions, (n, THUMB_PX, THUMB_PX)."""
     places = places.clip(0, THUMB_PX - 1)
     weights = (1 - abs(places[..., None] - np.arange(THUMB_PX))).clip(0)
     return np.asarray(weights, np.float32)

@@ -1,8 +1,4 @@
-"""What is wrong with a dataset: leaks, duplicates, label names, broken files, imbalance, mixed polarity.
-
-In: a Dataset. Out: a Checkup of plain values with its remarks, the worst first. Imports our data
-modules and records only. Called by the command line and by recipes.
-"""
+"""What is wrong with a dataset: leaks, duplicates, label names, broken files, imbalance, mixed polarity."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ _TINY_PX = 64
 _CHUNK = 256
 _FEW, _TOO_FEW = 10, 2
 _IMBALANCE = 3.0
-_MINORITY = 0.01  # of the drawings, from which on a second polarity is no slip of the judge
+_MINORITY = 0.01  # of the drawings; a smaller share of the other polarity may be a misclassification
 DARK, LIGHT, UNCLEAR = "dark on light", "light on dark", "unclear"
 
 OnImage = Callable[[int, int], None]
@@ -40,8 +36,8 @@ OnImage = Callable[[int, int], None]
 class Pair:
     """Two images that are the same, ``exact``, or nearly, ``near``; similarity at most 1.
 
-    ``first`` and ``second`` are paths, or ``image 17`` for the one at place 17 of an array; ``places``
-    are where they stand in the dataset.
+    ``first`` and ``second`` are paths, or ``image 17`` for position 17 of an array; ``places`` are their positions
+    in the dataset.
     """
 
     first: str
@@ -60,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Width and height of the images with least, median and most pixels; how many sizes there are."""
+    """Width and height of the images with the fewest, median and most pixels; number of distinct sizes."""
 
     smallest: tuple[int, int]
     median: tuple[int, int]
@@ -70,13 +66,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Checkup:
-    """What `examine` found.
+    """The result of `examine`.
 
-    ``counts`` goes by split, or ``all``, then class. ``sizes_px`` is None, and ``modes`` and
-    ``formats`` are empty, where files were not opened. ``imbalance`` is the number of images of the
-    largest class over that of the smallest one that has any, in the training split where there is one.
-    ``polarity`` counts the grey images that were looked at.
-    ``remarks`` are sentences, the worst first; none where nothing is wrong.
+    ``counts`` are by split, or ``all``, then by class. ``sizes_px`` is None, and ``modes`` and ``formats`` are empty,
+    if files were not opened. ``imbalance`` is the number of images of the largest class over that of the smallest
+    non-empty one, in the training split if there is one. ``polarity`` counts the grey images examined. ``remarks``
+    are sentences, the most serious first.
     """
 
     dataset: str
@@ -94,34 +89,12 @@ class Checkup:
 
 
 def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = None) -> Checkup:
-    """Find what is wrong with a dataset before anything is learnt from it.
+    """Find what is wrong with a dataset, all splits at once.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits at once, or leaks between them cannot be seen.
-    near : bool, default=True
-        Look at every picture, for near duplicates, sizes, modes and polarity. Without
-        it no file is opened.
-    on_image : callable, optional
-        Called with the number of images done and of all.
+    With ``near``, every image is decoded (in threads, JPEG at a reduced scale), for near duplicates, sizes, modes
+    and polarity: O(n_images ** 2) in matrix products; MissingDataError or BrokenDataError if a file cannot be
+    read. Without it no file is opened. ``on_image`` gets the numbers of images done and of all.
 
-    Returns
-    -------
-    Checkup
-
-    Raises
-    ------
-    MissingDataError, BrokenDataError
-        If ``near`` and a file is gone, has changed or cannot be decoded.
-
-    Notes
-    -----
-    Files are decoded in threads, JPEG at a small scale. Near duplicates take O(n_images ** 2)
-    in matrix products. No randomness.
-
-    Examples
-    --------
     >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
     >>> pixels[12] = pixels[3]
     >>> labels = np.repeat(["cat", "dog"], 10)
@@ -129,45 +102,45 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
     "the same image is labelled differently in 1 pair, such as 'image 3' (cat) and 'image 12' (dog)"
     """
     exact = exact_pairs(dataset.images.digests)
-    alike: list[tuple[int, int, float]] = []
-    looks = _Looks(dataset, near=near, on_image=on_image)
+    near_copies: list[tuple[int, int, float]] = []
+    facts = _ImageFacts(dataset, near=near, on_image=on_image)
     if near:
         copies = {second for _, second in exact}
         kept = np.array([place for place in range(len(dataset)) if place not in copies], np.intp)
-        found = near_pairs(looks.thumbs[kept], looks.tiny[kept])
-        alike = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
+        found = near_pairs(facts.thumbs[kept], facts.tiny[kept])
+        near_copies = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
     pairs = tuple(
         [_pair(dataset, first, second, "exact", 1.0) for first, second in exact]
-        + [_pair(dataset, first, second, "near", round(score, 4)) for first, second, score in alike]
+        + [_pair(dataset, first, second, "near", round(score, 4)) for first, second, score in near_copies]
     )
     counts = _counts(dataset)
     problems = _label_problems(dataset, counts)
-    split, learnt = _learnt_from(counts)
-    sizes = [number for number in learnt.values() if number]
+    split, training = _training_counts(counts)
+    sizes = [number for number in training.values() if number]
     return Checkup(
         dataset.name,
         len(dataset),
         counts,
-        looks.sizes(),
-        looks.modes,
-        looks.formats,
+        facts.sizes(),
+        facts.modes,
+        facts.formats,
         dataset.skipped,
         pairs,
         max(sizes) / min(sizes),
-        looks.polarity,
+        facts.polarity,
         problems,
         (
             *_pair_remarks(pairs, problems),
             *_file_remarks(dataset.skipped),
-            *_balance_remarks(learnt, split),
-            *_look_remarks(looks.polarity, looks.modes, len(dataset)),
-            *_few_remarks(learnt, split),
+            *_balance_remarks(training, split),
+            *_image_remarks(facts.polarity, facts.modes, len(dataset)),
+            *_few_remarks(training, split),
         ),
     )
 
 
-class _Looks:
-    """What is seen of the images themselves: headers, thumbnails, polarity."""
+class _ImageFacts:
+    """Properties of the images themselves: headers, thumbnails, polarity."""
 
     def __init__(self, dataset: Dataset, *, near: bool, on_image: OnImage | None) -> None:
         self.sizes_px: NDArray[np.int64] = np.zeros((0, 2), np.int64)
@@ -176,25 +149,25 @@ class _Looks:
         self.polarity: dict[str, int] = {}
         self.thumbs: Images = np.zeros((0, THUMB_PX, THUMB_PX, 3), np.uint8)
         if dataset.images.pixels is not None:
-            self._look_at_array(dataset.images.pixels, near=near, on_image=on_image)
+            self._read_array(dataset.images.pixels, near=near, on_image=on_image)
         elif near:
-            self._look_at_files(dataset.images, on_image)
+            self._read_files(dataset.images, on_image)
 
     @property
     def tiny(self) -> NDArray[np.bool_]:
-        """Images of at most so many pixels a side that honest ones look alike."""
+        """Images so small that distinct ones look alike."""
         longest: NDArray[np.int64] = self.sizes_px.max(axis=1)
         return longest <= _TINY_PX
 
     def sizes(self) -> Sizes | None:
-        """Sum up the sizes; None where none was looked at."""
+        """Summary of the sizes; None if no image was decoded."""
         if not len(self.sizes_px):
             return None
         ordered = self.sizes_px[np.argsort(self.sizes_px.prod(axis=1), kind="stable")]
         least, middle, most = ((int(w), int(h)) for w, h in ordered[[0, (len(ordered) - 1) // 2, -1]])
         return Sizes(least, middle, most, len(np.unique(ordered, axis=0)))
 
-    def _look_at_array(self, pixels: Images, *, near: bool, on_image: OnImage | None) -> None:
+    def _read_array(self, pixels: Images, *, near: bool, on_image: OnImage | None) -> None:
         n_images, height, width, channels = pixels.shape
         self.sizes_px = np.tile(np.array([[width, height]]), (n_images, 1))
         self.modes = {"L" if channels == 1 else "RGB": n_images}
@@ -209,9 +182,9 @@ class _Looks:
         self.polarity = dict(polarity)
         self.thumbs = np.concatenate(thumbs) if near else self.thumbs
 
-    def _look_at_files(self, files: ImageStore, on_image: OnImage | None) -> None:
+    def _read_files(self, files: ImageStore, on_image: OnImage | None) -> None:
         headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
-        for place, (header, thumb) in enumerate(_opened(files)):
+        for place, (header, thumb) in enumerate(_previews(files)):
             headers.append(header)
             thumbs[place] = thumb
             if on_image is not None:
@@ -223,19 +196,19 @@ class _Looks:
         self.polarity = dict(Counter(_polarity(thumbs)))
 
 
-def _opened(files: ImageStore) -> Iterator[tuple[Header, Images]]:
+def _previews(files: ImageStore) -> Iterator[tuple[Header, Images]]:
     """Read all files in threads, in order."""
 
-    def opened(place: int) -> tuple[Header, Images]:
-        header, pixels = files.draft(place, THUMB_PX)
+    def read(place: int) -> tuple[Header, Images]:
+        header, pixels = files.preview(place, THUMB_PX)
         return header, squished(pixels, THUMB_PX)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(opened, range(len(files)))
+        yield from pool.map(read, range(len(files)))
 
 
 def _polarity(pixels: Images) -> list[str]:
-    """Judge the grey images among some: the inside is darker or lighter than an even border."""
+    """Classify the grey images: the inside is darker or lighter than a uniform border."""
     grey = pixels[(np.ptp(pixels, axis=3) <= 8).all(axis=(1, 2))][..., 0].astype(np.float32)
     if not len(grey):
         return []
@@ -246,8 +219,8 @@ def _polarity(pixels: Images) -> list[str]:
     paper = np.median(ring, axis=1)
     even = (abs(ring - paper[:, None]) <= 24).mean(axis=1) >= 0.75
     ink = grey[:, ~border].mean(axis=1) - paper
-    verdicts = np.where(even & (abs(ink) >= 2), np.where(ink > 0, LIGHT, DARK), UNCLEAR)
-    return [str(verdict) for verdict in verdicts]
+    polarities = np.where(even & (abs(ink) >= 2), np.where(ink > 0, LIGHT, DARK), UNCLEAR)
+    return [str(polarity) for polarity in polarities]
 
 
 def _pair(dataset: Dataset, first: int, second: int, kind: str, similarity: float) -> Pair:
@@ -279,22 +252,22 @@ def _label_problems(dataset: Dataset, counts: Mapping[str, Mapping[str, int]]) -
 
 
 def _same_words(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair names that differ by case, spaces, hyphens or plural; single letters are names of their own."""
+    """Pairs of names that differ in case, spaces, hyphens or plural only; single letters never match."""
     known: dict[str, list[str]] = {}
     for name in names:
         bare = "".join(letter for letter in name.casefold() if letter not in " -_")
         if len(bare) > 1:
             known.setdefault(bare, []).append(name)
-    same = [pair for alike in known.values() for pair in combinations(alike, 2)]
-    for bare, alike in known.items():
+    same = [pair for spellings in known.values() for pair in combinations(spellings, 2)]
+    for bare, spellings in known.items():
         plurals = [bare + "s", bare + "es", *([bare[:-1] + "ies"] if bare.endswith("y") else [])]
-        same += [(alike[0], known[plural][0]) for plural in plurals if plural in known]
+        same += [(spellings[0], known[plural][0]) for plural in plurals if plural in known]
     return same
 
 
 def _pair_remarks(pairs: Sequence[Pair], problems: Sequence[str]) -> list[str]:
     leaks = [pair for pair in pairs if pair.leak]
-    torn = [pair for pair in pairs if pair.labels[0] != pair.labels[1]]
+    conflicting = [pair for pair in pairs if pair.labels[0] != pair.labels[1]]
     remarks = []
     if leaks:
         one, other = leaks[0].splits or ("", "")
@@ -302,11 +275,11 @@ def _pair_remarks(pairs: Sequence[Pair], problems: Sequence[str]) -> list[str]:
             f"an image of {one} is also in {other}: {_numbered(leaks)}; scores on the copy flatter"
         )
     remarks += problems
-    if torn:
-        one, other = torn[0].labels
-        first, second = torn[0].first, torn[0].second
+    if conflicting:
+        one, other = conflicting[0].labels
+        first, second = conflicting[0].first, conflicting[0].second
         remarks.append(
-            f"the same image is labelled differently in {_pairs(len(torn))}, "
+            f"the same image is labelled differently in {_pairs(len(conflicting))}, "
             f"such as {first!r} ({one}) and {second!r} ({other})"
         )
     if pairs:
@@ -332,8 +305,8 @@ def _file_remarks(unreadable: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{files} left out, such as {path!r}: {reason}"]
 
 
-def _learnt_from(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, Mapping[str, int]]:
-    """The split that is learned from and its counts: ``train`` where there is one, else the first."""
+def _training_counts(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, Mapping[str, int]]:
+    """The training split and its counts: ``train`` if there is one, else the first."""
     split = "train" if "train" in counts else next(iter(counts))
     return split, counts[split]
 
@@ -342,8 +315,8 @@ def _in_split(split: str) -> str:
     return "" if split == "all" else f" in {split}"
 
 
-def _balance_remarks(learnt: Mapping[str, int], split: str) -> list[str]:
-    here = {name: number for name, number in learnt.items() if number}
+def _balance_remarks(training: Mapping[str, int], split: str) -> list[str]:
+    here = {name: number for name, number in training.items() if number}
     most, least = max(here, key=here.__getitem__), min(here, key=here.__getitem__)
     ratio = here[most] / here[least]
     if ratio <= _IMBALANCE:
@@ -352,7 +325,7 @@ def _balance_remarks(learnt: Mapping[str, int], split: str) -> list[str]:
     return [f"{sizes}{_in_split(split)}, {ratio:.1f} times as many"]
 
 
-def _look_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_images: int) -> list[str]:
+def _image_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_images: int) -> list[str]:
     remarks = []
     dark, light = polarity.get(DARK, 0), polarity.get(LIGHT, 0)
     if 2 * (dark + light) > n_images and min(dark, light) > _MINORITY * (dark + light):
@@ -363,13 +336,13 @@ def _look_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_image
     return remarks
 
 
-def _few_remarks(learnt: Mapping[str, int], split: str) -> list[str]:
-    bare = [name for name, number in learnt.items() if number < _TOO_FEW]
-    few = [name for name, number in learnt.items() if _TOO_FEW <= number < _FEW]
-    said = [(bare, f"fewer than {_TOO_FEW} images"), (few, f"fewer than {_FEW} images")]
+def _few_remarks(training: Mapping[str, int], split: str) -> list[str]:
+    too_few = [name for name, number in training.items() if number < _TOO_FEW]
+    few = [name for name, number in training.items() if _TOO_FEW <= number < _FEW]
+    shortages = [(too_few, f"fewer than {_TOO_FEW} images"), (few, f"fewer than {_FEW} images")]
     where = _in_split(split)
     return [
         f"{len(names)} class{'es have' if len(names) > 1 else ' has'} {what}{where}: {shown(names)}"
-        for names, what in said
+        for names, what in shortages
         if names
     ]

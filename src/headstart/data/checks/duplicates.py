@@ -1,8 +1,4 @@
-"""Which pictures are the same, or nearly: copies re-encoded, resized, brightened, slightly cropped.
-
-In: digests of images, and their thumbnails. Out: pairs of places, fewer than there are images.
-Imports NumPy and our records only: nothing is decoded here. Called by doctor.
-"""
+"""Exact and near copies among images: re-encoded, resized, brightened, slightly cropped."""
 
 from __future__ import annotations
 
@@ -13,24 +9,24 @@ from numpy.typing import NDArray
 
 from headstart.records import Array, Images
 
-__all__ = ["THUMB_PX", "exact_pairs", "grounds", "near_pairs", "thumbnails"]
+__all__ = ["THUMB_PX", "backgrounds", "exact_pairs", "near_pairs", "thumbnails"]
 
 THUMB_PX = 32
 # Measured 2026-11-21. Of 397 photos (hymenoptera), copies in JPEG 30 - 95 or PNG, half as large, 1.2 times as
 # bright or 3 % cropped score at least 0.85 in layout and 0.93 in detail, distinct ones at most 0.80 in both.
 _LAYOUT, _DETAIL = 0.8, 0.9
-# What stands on even ground is more alike: distinct letters in colour reach 0.93, cropped photos of insects
-# on white start at 0.986. Distinct grey drawings (Omniglot) reach 0.998 when moved to fit and 0.974 when not,
+# Images on an even background are more similar: distinct letters in colour reach 0.93, cropped photos of insects
+# on white start at 0.986. Distinct grey drawings (Omniglot) reach 0.998 when fitted by a shift and 0.974 when not,
 # copies start at 0.991; distinct digits of 28 px reach 0.998 unmoved, copies in JPEG 75 start at 0.999.
-_DETAIL_ON_GROUND, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
+_DETAIL_EVEN, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
 _LAYOUT_RIGID = 0.99
 _PAPER_RANGE = 24  # of 255, around the median of the border
 _BLOCK, _CHUNK = 2048, 256
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601, as image libraries make grey of colour
-_FLAT = 1e-3  # a norm below this is rounding, on pixel values of 0 - 255
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as image libraries convert colour to grey
+_FLAT = 1e-3  # a smaller norm is rounding error, for pixel values of 0 - 255
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
-# mirrored and turned by right angles: what folders with augmented copies hold
+# mirrored and rotated by right angles, as augmented copies in folders are
 _TURNS: tuple[Callable[[Images], Images], ...] = (
     lambda images: images[:, :, ::-1],
     lambda images: images[:, ::-1],
@@ -43,20 +39,8 @@ _TURNS: tuple[Callable[[Images], Images], ...] = (
 
 
 def exact_pairs(digests: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Pair every image with the first that has its digest.
+    """Pair every image with the first one that has the same digest.
 
-    Parameters
-    ----------
-    digests : sequence of hashable
-        One per image; equal where the images are.
-
-    Returns
-    -------
-    list of (int, int)
-        Place of the first and of its copy, in order of the copies.
-
-    Examples
-    --------
     >>> exact_pairs(["a", "b", "a", "a"])
     [(0, 2), (0, 3)]
     """
@@ -66,49 +50,33 @@ def exact_pairs(digests: Sequence[Hashable]) -> list[tuple[int, int]]:
 
 
 def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
-    """Find the images that are copies of one another but for size, brightness, crop and compression.
+    """Find copies that differ in size, brightness, crop and compression; returns two positions and a similarity.
 
-    Photos are also found when mirrored, turned by right angles or without their colour; drawings and tiny
-    images are not, since a mirrored letter is another one.
+    Photos are also found if mirrored, rotated by right angles or without colour. Drawings and ``tiny`` images are
+    not, since a mirrored letter is another letter; they must be more similar, and may not be cropped. Of n
+    copies of one image, n - 1 pairs are returned, those with the first of them if similar enough.
 
-    Parameters
-    ----------
-    thumbs : ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
-        Every image, squished.
-    tiny : ndarray of shape (n_images,), bool
-        Images so small that honest ones look alike. A pair with one of these, or
-        with a grey drawing, must agree more, and no crop is allowed for.
+    ``thumbs`` are (n_images, THUMB_PX, THUMB_PX, 3). Images whose layouts correlate are compared in detail: one is
+    fitted to the other by brightness and a shift and stretch of about a pixel of the thumbnail, and the
+    correlation with the fit is the similarity. Time O(n_images ** 2), in matrix products; memory O(n_images).
 
-    Returns
-    -------
-    list of (int, int, float)
-        Two places in order, and the similarity, at most 1. Of n copies of one image
-        n - 1 pairs are given, those with the first of them where they are alike enough.
-
-    Notes
-    -----
-    Images whose layouts correlate are compared in detail: one is fitted to the other
-    by brightness and a shift and stretch of about a pixel of the thumbnail, and the
-    correlation with the fit is the similarity. Time O(n_images ** 2), in matrix
-    products; memory O(n_images) beside the pairs found. No randomness.
-
-    Examples
-    --------
     >>> photos = np.random.default_rng(0).integers(0, 200, (3, 32, 32, 3)).astype(np.uint8)
     >>> brighter = np.concatenate([photos, photos[1:2] + 20])
     >>> [(first, second) for first, second, _ in near_pairs(brighter, np.zeros(4, bool))]
     [(1, 3)]
     """
     limits = np.where(tiny, _DETAIL_TINY, _limits(thumbs))
-    found = _alike(thumbs, thumbs, limits)
+    found = _similar_pairs(thumbs, thumbs, limits)
     photos = np.flatnonzero(limits < _DETAIL_DRAWN)
     for turn in _TURNS if len(photos) > 1 else ():
-        pairs = _alike(thumbs[photos], np.ascontiguousarray(turn(thumbs[photos])), limits[photos])
+        pairs = _similar_pairs(thumbs[photos], np.ascontiguousarray(turn(thumbs[photos])), limits[photos])
         found += [(int(photos[first]), int(photos[second]), score) for first, second, score in pairs]
     return _forest(sorted(found), len(thumbs))
 
 
-def _alike(thumbs: Images, others: Images, limits: NDArray[np.float64]) -> list[tuple[int, int, float]]:
+def _similar_pairs(
+    thumbs: Images, others: Images, limits: NDArray[np.float64]
+) -> list[tuple[int, int, float]]:
     """Pairs of a thumbnail and a later one of the others that show the same."""
     found: list[tuple[int, int, float]] = []
     layouts = _layouts(thumbs)
@@ -121,21 +89,9 @@ def _alike(thumbs: Images, others: Images, limits: NDArray[np.float64]) -> list[
 
 
 def thumbnails(pixels: Images) -> Images:
-    """Squish images in memory as files are: with a triangle filter.
+    """Resize images (n_images, height, width, 1 or 3) to (n_images, THUMB_PX, THUMB_PX, 3) with a triangle filter.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (n_images, height, width, 1 or 3), uint8
-        A few hundred at a time: they become float32.
-
-    Returns
-    -------
-    ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
-
-    Examples
-    --------
-    >>> thumbnails(np.full((1, 28, 40, 1), 7, np.uint8))[0, 31, 31].tolist()
-    [7, 7, 7]
+    As `decode.squished` does with files. A few hundred at a time: they become float32.
     """
     rows, columns = _squish(pixels.shape[1]), _squish(pixels.shape[2])
     small = rows @ np.moveaxis(pixels, 3, 1).astype(np.float32) @ columns.T  # (n, c, THUMB_PX, THUMB_PX)
@@ -144,31 +100,17 @@ def thumbnails(pixels: Images) -> Images:
 
 
 def _squish(length_px: int) -> Array:
-    """Give the matrix that resamples so many pixels to a thumbnail's."""
+    """The matrix that resamples this many pixels to THUMB_PX."""
     scale = length_px / THUMB_PX
     centres = (np.arange(THUMB_PX) + 0.5) * scale - 0.5
     weights = (1 - abs(centres[:, None] - np.arange(length_px)) / max(scale, 1.0)).clip(0)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
-def grounds(thumbs: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Find the images that stand on even ground, such as paper, and those without colour.
+def backgrounds(thumbs: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which images have an even background, such as paper, and which are grey.
 
-    Parameters
-    ----------
-    thumbs : ndarray of shape (n_images, THUMB_PX, THUMB_PX, 3), uint8
-        Every image, squished.
-
-    Returns
-    -------
-    even, grey : ndarray of shape (n_images,), bool
-        Even ground: most of the border and half of the image have one colour.
-
-    Examples
-    --------
-    >>> even, grey = grounds(np.full((1, 32, 32, 3), (200, 100, 0), np.uint8))
-    >>> bool(even[0]), bool(grey[0])
-    (True, False)
+    Even: most of the border and half of the image have one colour.
     """
     border = np.pad(np.zeros((THUMB_PX - 4, THUMB_PX - 4), np.bool_), 2, constant_values=True)
     even, grey = np.zeros(len(thumbs), np.bool_), np.zeros(len(thumbs), np.bool_)
@@ -183,21 +125,21 @@ def grounds(thumbs: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _limits(thumbs: Images) -> NDArray[np.float64]:
-    """Give the likeness each image must have with its copy: more, on even ground, and more, if grey."""
-    even, grey = grounds(thumbs)
-    return np.where(even, np.where(grey, _DETAIL_DRAWN, _DETAIL_ON_GROUND), _DETAIL)
+    """The similarity that a copy of each image must have: higher on an even background, still higher if grey."""
+    even, grey = backgrounds(thumbs)
+    return np.where(even, np.where(grey, _DETAIL_DRAWN, _DETAIL_EVEN), _DETAIL)
 
 
 def _candidates(layouts: Array, others: Array, rigid: NDArray[np.bool_]) -> Iterator[Pairs]:
-    """Give the pairs whose layouts correlate, block by block."""
+    """Pairs whose layouts correlate, block by block."""
     lowest = _LAYOUT_RIGID if rigid.all() else _LAYOUT
     for row in range(0, len(layouts), _BLOCK):
         for column in range(row, len(layouts), _BLOCK):
-            alike = layouts[row : row + _BLOCK] @ others[column : column + _BLOCK].T
-            places = np.flatnonzero(alike >= lowest)
-            first, second = places // alike.shape[1] + row, places % alike.shape[1] + column
+            correlation = layouts[row : row + _BLOCK] @ others[column : column + _BLOCK].T
+            places = np.flatnonzero(correlation >= lowest)
+            first, second = places // correlation.shape[1] + row, places % correlation.shape[1] + column
             needed = np.where(rigid[first] | rigid[second], _LAYOUT_RIGID, _LAYOUT)
-            kept = (first < second) & (alike.ravel()[places] >= needed)
+            kept = (first < second) & (correlation.ravel()[places] >= needed)
             yield first[kept], second[kept]
 
 
@@ -209,13 +151,13 @@ def _confirmed(
     second: NDArray[np.intp],
 ) -> list[tuple[int, int, float]]:
     limit = np.maximum(limits[first], limits[second])
-    scores = _detail_likeness(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
-    alike = scores >= limit
-    return list(zip(first[alike].tolist(), second[alike].tolist(), scores[alike].tolist(), strict=True))
+    scores = _detail_similarity(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
+    similar = scores >= limit
+    return list(zip(first[similar].tolist(), second[similar].tolist(), scores[similar].tolist(), strict=True))
 
 
 def _forest(pairs: Iterable[tuple[int, int, float]], n_images: int) -> list[tuple[int, int, float]]:
-    """Keep the pairs that join what was apart: n - 1 of n alike images."""
+    """Keep the pairs that join separate components: n - 1 for n similar images."""
     parent = list(range(n_images))
 
     def root(place: int) -> int:
@@ -233,21 +175,21 @@ def _forest(pairs: Iterable[tuple[int, int, float]], n_images: int) -> list[tupl
 
 
 def _blur(sigma_px: float) -> Array:
-    """Give the matrix that blurs the rows of a thumbnail."""
+    """The matrix that blurs the rows of a thumbnail."""
     place = np.arange(THUMB_PX)
     weights = np.exp(-((place[:, None] - place) ** 2) / (2 * sigma_px**2))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
 def _band(images: Array, fine_px: float, wide_px: float) -> Array:
-    """Keep what is coarser than one scale and finer than another, in each channel."""
+    """Band-pass filter: keep what is coarser than one scale and finer than another, in each channel."""
     channels = np.moveaxis(images, 3, 1)  # (n, h, w, c) -> (n, c, h, w)
     fine, wide = _blur(fine_px), _blur(wide_px)
     return np.asarray(fine @ channels @ fine.T - wide @ channels @ wide.T, np.float32)
 
 
 def _unit(vectors: Array) -> Array:
-    """Take the mean off the last axis and scale to length 1; what is flat becomes 0."""
+    """Subtract the mean over the last axis and scale to length 1; constant vectors become 0."""
     centred = vectors - vectors.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(centred, axis=-1, keepdims=True)
     scaled: Array = np.divide(centred, length, out=np.zeros_like(centred), where=length > _FLAT)
@@ -255,27 +197,27 @@ def _unit(vectors: Array) -> Array:
 
 
 def _layouts(thumbs: Images) -> Array:
-    """Give the grey layout of each image as a vector of length 1."""
+    """The grey layout of each image as a vector of length 1."""
     vectors = []
     for start in range(0, len(thumbs), _BLOCK):
         grey = thumbs[start : start + _BLOCK].mean(axis=3, dtype=np.float32, keepdims=True)
-        layout = _band(grey, 1.2, 6.0)[:, 0, ::2, ::2]  # so smooth that every other pixel says it all
+        layout = _band(grey, 1.2, 6.0)[:, 0, ::2, ::2]  # so smooth that every other pixel is enough
         vectors.append(_unit(layout.reshape(len(layout), -1)))
     return np.concatenate(vectors)
 
 
 def _as_grey(images: Images, which: NDArray[np.bool_]) -> Array:
-    """Float images, of which some have their colour taken away: beside a grey copy colour says nothing."""
+    """Float images, some of them made grey: colour is no evidence if the other image has none."""
     found = images.astype(np.float32)
     found[which] = (found[which] @ _LUMA)[..., None]
     return found
 
 
-def _detail_likeness(first: Images, second: Images, rigid: NDArray[np.bool_]) -> Array:
-    """Correlate second images with first ones that are fitted to them.
+def _detail_similarity(first: Images, second: Images, rigid: NDArray[np.bool_]) -> Array:
+    """Correlate the second images with the first ones fitted to them.
 
-    To first order a shift or stretch adds to an image its slope, or its slope times the
-    place: the best fit is a linear regression on these, all channels together.
+    To first order a shift or stretch adds to an image its gradient, or its gradient times the position: the best
+    fit is a linear regression on these, with all channels together.
     """
     without = (np.ptp(first, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE) | (
         np.ptp(second, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE

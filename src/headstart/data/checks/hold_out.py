@@ -1,7 +1,6 @@
-"""A test set held out of a dataset that has none: drawn once, by class, copies and groups on one side.
+"""A test set held out of a dataset without one: drawn once, stratified, copies and groups on one side.
 
-In: a Dataset, a share, a seed. Out: the same Dataset with a ``test`` split. It is apart from `splits`, which
-knows of labels and groups only: here copies of an image, and what the source has seen, decide too.
+It is apart from `splits`, which knows labels and groups only: here copies, and what the source has seen, count.
 """
 
 from __future__ import annotations
@@ -22,49 +21,17 @@ from headstart.records import Holdout, Seen
 
 __all__ = ["hold_out", "holdout_sentence"]
 
-_NEAR_MOST = 10_000  # images up to which near copies are looked for
+_NEAR_MOST = 10_000  # images up to which near copies are searched for
 _NEARLY_ALL = 0.95
 
 
 def hold_out(dataset: Dataset, share: float | None, seed: int = 0, seen: Seen | None = None) -> Dataset:
-    """Hold a test set out of a dataset.
+    """Hold out a share (0 - 1) of the training images as the split ``test``; ``holdout`` records the draw.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Without a ``test`` split; of one with ``train`` and ``val`` the training images are divided.
-    share : float or None
-        Share of the images, between 0 and 1; None changes nothing.
-    seed : int, default=0
-        The draw depends on nothing else.
-    seen : Seen, optional
-        What the source has seen. Images that it learned from, or that decided when it stopped, cannot be held
-        out: they would not be new to the model.
-
-    Returns
-    -------
-    Dataset
-        With the splits ``train`` and ``test`` and a note of the draw, ``holdout``. Classes are drawn from
-        alike; images of one group, and copies of one image, stay on one side.
-
-    Raises
-    ------
-    SettingError
-        If ``share`` is not between 0 and 1.
-    DataError
-        If the dataset has a test split of its own, or a class cannot be divided.
-
-    Notes
-    -----
-    Of up to 10,000 images near copies are looked for, which opens every file and takes O(n_images ** 2).
-
-    Examples
-    --------
-    >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
-    >>> pets = Dataset("pets", pixels, np.repeat(["cat", "dog"], 10), ("cat", "dog"))
-    >>> divided = hold_out(pets, 0.2)
-    >>> divided.split("test").counts(), divided.holdout
-    ({'cat': 2, 'dog': 2}, Holdout(share=0.2, seed=0, n_images=4))
+    A share of None changes nothing. Images that the source learned from or was validated on (``seen``) cannot be
+    held out: they would not be new to the model. Near copies are searched for among up to 10,000 images, which
+    decodes every file and takes O(n_images ** 2). DataError if there is a test split already, or a class cannot
+    be split.
     """
     if share is None:
         return dataset
@@ -96,13 +63,13 @@ def holdout_sentence(dataset: Dataset) -> str | None:
     return (
         f"{note.n_images:,} images ({note.n_images / here:.0%}, seed {note.seed}) were held out as a test "
         "set and not looked at"
-        + (f", fewer than the {note.share:.0%} asked for: the others cannot be held out" if fewer else "")
+        + (f", fewer than the {note.share:.0%} requested: the others cannot be held out" if fewer else "")
         + "; evaluate the model on them with: headstart evaluate MODEL DATA"
     )
 
 
 def _units(dataset: Dataset) -> NDArray[np.intp]:
-    """A number for each image, the same for images of one group and for copies, near ones too."""
+    """A number for each image, the same for images of one group and for copies, near ones included."""
     if dataset.clusters is not None:
         return dataset.clusters
     pairs = [pair.places for pair in examine(dataset, near=len(dataset) <= _NEAR_MOST).pairs]
@@ -121,20 +88,20 @@ def _blocked(dataset: Dataset, pool: Indices, seen: Seen | None) -> NDArray[np.b
 def _drawn(
     dataset: Dataset, pool: Indices, free: Indices, units: NDArray[np.intp], share: float, seed: int
 ) -> Indices:
-    """Places of the images held out, among those that are free."""
+    """Positions of the images held out, among those that are free."""
     wanted = share * len(pool)
     if wanted >= _NEARLY_ALL * len(free):
         return free
     if dataset.groups is not None:
         return free[holdout(dataset.labels[free], wanted / len(free), seed, units[free])[1]]
-    # a unit is nearly always one image, and then classes are met to the image
+    # a unit is nearly always one image, so the share is met exactly in each class
     chosen, first = np.unique(units[free], return_index=True)
     held = holdout(dataset.labels[free[first]], wanted / len(free), seed)[1]
     return free[np.isin(units[free], chosen[held])]
 
 
 def _check(dataset: Dataset, pool: Indices, held: Indices, seen: Seen | None) -> None:
-    """Every class has images on both sides."""
+    """DataError unless every class has images on both sides."""
     rest = np.setdiff1d(pool, held)
     there = set(dataset.labels[pool].tolist())
     lacking = there - set(dataset.labels[held].tolist())

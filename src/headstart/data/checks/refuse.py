@@ -1,7 +1,4 @@
-"""What every command that learns checks first: data on which no number could be true is refused.
-
-Apart from the doctor, which reports and never refuses.
-"""
+"""The checks before every training: data on which no score could be valid is refused. The doctor only reports."""
 
 from __future__ import annotations
 
@@ -23,26 +20,9 @@ NEAR_MOST = 10_000
 
 
 def checked(dataset: Dataset, *, allow_leaks: bool = False) -> tuple[Dataset, Checkup]:
-    """Examine a dataset, refuse what cannot be judged, and form clusters of copies and groups.
+    """Examine a dataset, refuse it as `check_up` does, and form clusters of copies and groups.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits.
-    allow_leaks : bool, default=False
-        Go on with images or groups that are in two splits.
-
-    Returns
-    -------
-    dataset : Dataset
-        With ``clusters``: exact copies, near copies (up to 10,000 images) and groups.
-    found : Checkup
-        Its remarks belong into the report.
-
-    Raises
-    ------
-    DataError
-        As `check_up`.
+    Near copies are searched for among up to 10,000 images. The remarks of the Checkup belong in the report.
     """
     near = len(dataset) <= NEAR_MOST
     found = check_up(dataset, allow_leaks=allow_leaks, near=near)
@@ -53,26 +33,10 @@ def checked(dataset: Dataset, *, allow_leaks: bool = False) -> tuple[Dataset, Ch
 
 
 def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
-    """Examine a dataset and refuse it where no number about it could be true.
+    """Examine a dataset; DataError if no score on it could be valid.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All splits.
-    allow_leaks : bool, default=False
-        Go on with images or groups that are in two splits.
-    near : bool, default=False
-        Search for near copies too, which decodes every image.
-
-    Returns
-    -------
-    Checkup
-
-    Raises
-    ------
-    DataError
-        If a class has fewer than two training images, the splits have different classes, or an image or a
-        group is in two splits.
+    That is: a class has fewer than two training images, splits have different classes, or, unless ``allow_leaks``,
+    an image or a group is in two splits. ``near`` also searches for near copies, which decodes every image.
     """
     found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
@@ -87,13 +51,13 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
         raise DataError(
             f"dataset {dataset.name!r} has {len(leaks)} image(s) in two splits, such as {leaks[0].first!r} "
             f"and {leaks[0].second!r}, expected splits that share none; remove them (headstart inspect lists "
-            "all), or go on with --allow-leaks"
+            "all), or continue with --allow-leaks"
         )
     shared = _shared_groups(dataset)
     if shared and not allow_leaks:
         raise DataError(
             f"dataset {dataset.name!r} has {len(shared)} group(s) in two splits, such as {shared[0]!r}, "
-            "expected every group in one split; move its images, or go on with --allow-leaks"
+            "expected every group in one split; move its images, or continue with --allow-leaks"
         )
     return found
 
@@ -101,26 +65,9 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
 def refuse_shared(
     dataset: Dataset, external: Dataset, found: Checkup, *, allow_leaks: bool = False
 ) -> Checkup:
-    """Refuse a test set of its own that shares images with what is learned from.
+    """DataError if an external test set shares images, exactly or nearly, with the training images.
 
-    Parameters
-    ----------
-    dataset, external : Dataset
-        Training images and test images.
-    found : Checkup
-        Of the training images.
-    allow_leaks : bool, default=False
-        Go on, with a remark.
-
-    Returns
-    -------
-    Checkup
-        ``found``, with the remark where there is something to remark.
-
-    Raises
-    ------
-    DataError
-        If an image, exactly or nearly, is in both.
+    With ``allow_leaks`` the checkup of the training images gets a remark instead.
     """
     both = joined(dataset, external)
     if both is None:
@@ -130,12 +77,12 @@ def refuse_shared(
         raise DataError(
             f"dataset {external.name!r} has {len(leaks)} image(s) of {dataset.name!r} in it, such as "
             f"{leaks[0].second!r} ({leaks[0].kind} copy of {leaks[0].first!r}), expected a test set that shares "
-            "none; remove them, or go on with --allow-leaks"
+            "none; remove them, or continue with --allow-leaks"
         )
     if not leaks:
         return found
-    said = f"{len(leaks)} images of {external.name} are also training images: the figures are too high."
-    return replace(found, remarks=(said, *found.remarks))
+    remark = f"{len(leaks)} images of {external.name} are also training images: the figures are too high."
+    return replace(found, remarks=(remark, *found.remarks))
 
 
 def _shared_groups(dataset: Dataset) -> list[str]:

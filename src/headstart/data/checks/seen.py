@@ -1,8 +1,7 @@
-"""Which images a model has seen: recorded when it learns, recognised when it is evaluated.
+"""Which images a model has seen: recorded in training, recognised in evaluation.
 
-In: stores of images. Out: a `records.Seen`, or the role that each image of another store had. Recognises
-files by their bytes, images by their pixels, and copies (re-encoded, resized, brightened, slightly cropped)
-by `looks`.
+Files are recognised by their bytes, images by their pixels, and copies (re-encoded, resized, brightened,
+slightly cropped) by their descriptors (`appearance`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.appearance import LENGTH, LIMITS, Looks, Matcher, look_at
+from headstart.data.checks.appearance import LENGTH, LIMITS, Descriptors, Matcher, describe
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
 from headstart.data.images.decode import squished
 from headstart.data.stores import ImageStore
@@ -27,22 +26,22 @@ from headstart.records import ROLES, Images, Seen
 __all__ = ["Recognised", "from_tensors", "inherited", "recognise", "record", "recorded", "to_tensors"]
 
 _BYTES = 16
-_MOST_DESCRIBED = 20_000  # 5 MB; twice as many with those of a source
+_MOST_DESCRIBED = 20_000  # 5 MB; twice that with the images of a source
 _CHUNK = 1_024
 _TINY_PX = 64
 _LEARNED, _SOURCE, _VALIDATION = (ROLES.index(name) for name in ("learned", "source", "validation"))
 
-_WEIGHT = ("learned", "source", "validation", "judged", "test", "new")
+_PRECEDENCE = ("learned", "source", "validation", "judged", "test", "new")
 
 OnImage = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What each image was to a model: ``roles`` are positions in `ROLES`, (n_images,).
+    """The role of each image for a model: ``roles`` are positions in `ROLES`, (n_images,).
 
-    ``near`` says which were recognised by what they look like, not by their bytes or pixels. ``places`` are
-    those of the recorded images in the model's record, -1 where an image is new: copies have the same place.
+    ``near`` marks those recognised by their looks, not by bytes or pixels. ``places`` are the positions in the
+    model's record, the same for copies of one image, -1 where an image is new.
     """
 
     roles: NDArray[np.uint8]
@@ -50,7 +49,7 @@ class Recognised:
     places: NDArray[np.intp]
 
     def subset(self, mask: NDArray[np.bool_]) -> Recognised:
-        """The same of some of the images."""
+        """The same for some of the images."""
         return Recognised(self.roles[mask], self.near[mask], self.places[mask])
 
     def of(self, *names: str) -> NDArray[np.bool_]:
@@ -59,8 +58,8 @@ class Recognised:
 
 
 @dataclass(frozen=True, eq=False)
-class _Glance:
-    """Some images seen small: digests of their pixels, thumbnails, and whether they are tiny."""
+class _Preview:
+    """Some images: digests of their pixels, thumbnails, and whether they are tiny."""
 
     contents: NDArray[np.uint8]
     thumbs: Images
@@ -68,32 +67,11 @@ class _Glance:
 
 
 def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) -> Seen:
-    """Record images by their roles.
+    """Record images by role, after what the source has seen (``before``, see `inherited`).
 
-    Parameters
-    ----------
-    parts : sequence of (str, ImageStore)
-        A name among `ROLES`, and the images that have this role.
-    before : Seen, optional
-        What the source has seen, as `inherited` gives it.
-
-    Returns
-    -------
-    Seen
-        Digests of all images; descriptors of 20,000 at most, evenly spread.
-
-    Notes
-    -----
-    Reads the described images once more, JPEG at a small scale, in threads: about 1 ms for each photo. A file
-    that has gone or changed since is recorded by its digest alone.
-
-    Examples
-    --------
-    >>> from headstart.data.stores import ArrayImages
-    >>> images = ArrayImages(np.arange(128, dtype=np.uint8).reshape(2, 8, 8))
-    >>> found = record([("learned", images)])
-    >>> found.count("learned"), recognise(images, found).of("learned").tolist()
-    (2, [True, True])
+    All images get digests; 20,000 at most, evenly spread, get descriptors. These are decoded once more, JPEG at a
+    reduced scale, in threads: about 1 ms per photo. A file that is missing or has changed since is recorded by
+    its digest alone.
     """
     found = _joined([_recorded(ROLES.index(name), images, _share(parts, images)) for name, images in parts])
     if before is None:
@@ -103,25 +81,7 @@ def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) 
 
 
 def inherited(seen: Seen | None) -> Seen | None:
-    """What a model has seen, as one that uses it as a source has it.
-
-    Parameters
-    ----------
-    seen : Seen or None
-        The source's.
-
-    Returns
-    -------
-    Seen or None
-        What the source learned from has the role ``source``; its test images are left out.
-
-    Examples
-    --------
-    >>> from headstart.data.stores import ArrayImages
-    >>> seen = inherited(record([("learned", ArrayImages(np.zeros((1, 8, 8), np.uint8)))]))
-    >>> seen.count("source"), seen.count("learned")
-    (1, 0)
-    """
+    """The record of a source for the models that use it: ``learned`` becomes ``source``, test images are left out."""
     if seen is None:
         return None
     kept = _kept(seen, np.isin(seen.roles, (_LEARNED, _SOURCE, _VALIDATION)))
@@ -130,39 +90,25 @@ def inherited(seen: Seen | None) -> Seen | None:
 
 
 def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -> Recognised:
-    """Find out what each image was to a model.
+    """Find the role that each image had for a model.
 
-    Parameters
-    ----------
-    images : ImageStore
-        Any images.
-    seen : Seen
-        What the model has seen.
-    on_image : callable, optional
-        Called with the number of images done and of all, once files have to be opened.
-
-    Returns
-    -------
-    Recognised
-
-    Notes
-    -----
     Files whose bytes were seen are not opened. The others are decoded, compared by their pixels, and then by
-    `looks.Matcher`: time O(n_images * n_described) in matrix products, memory flat.
+    `appearance.Matcher`: time O(n_images * n_described) in matrix products, constant memory. ``on_image`` gets the
+    numbers of images done and of all that are decoded.
     """
     index = _Index(seen)
     known = index.places(_digests(images))
     near = np.zeros(len(images), np.bool_)
     rest = np.flatnonzero(known < 0)
     described = index.places(seen.digests)[seen.places]
-    matcher, done = Matcher(Looks(seen.looks, seen.kinds)), 0
-    for places, glance in _glances(images, rest):
-        by_content = index.places(glance.contents)
-        origin = matcher.copies(glance.thumbs, glance.tiny)
-        alike = (by_content < 0) & (origin >= 0)
+    matcher, done = Matcher(Descriptors(seen.looks, seen.kinds)), 0
+    for places, preview in _previews(images, rest):
+        by_content = index.places(preview.contents)
+        origin = matcher.copies(preview.thumbs, preview.tiny)
+        similar = (by_content < 0) & (origin >= 0)
         known[places] = by_content
-        known[places[alike]] = described[origin[alike]]
-        near[places] = alike
+        known[places[similar]] = described[origin[similar]]
+        near[places] = similar
         done += len(places)
         if on_image is not None:
             on_image(done, len(rest))
@@ -170,14 +116,14 @@ def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -
 
 
 def recorded(seen: Seen, role: str) -> NDArray[np.intp]:
-    """Places of the different images that had a role, as `Recognised.places` has them."""
+    """Positions of the distinct images that had a role, as in `Recognised.places`."""
     places = np.unique(_Index(seen).places(seen.digests))
     found: NDArray[np.intp] = places[seen.roles[places] == ROLES.index(role)]
     return found
 
 
 def to_tensors(seen: Seen) -> dict[str, NDArray[Any]]:
-    """A record as named arrays, for a file of safetensors."""
+    """A record as named arrays, for a safetensors file."""
     return {name: np.ascontiguousarray(getattr(seen, name)) for name in _SHAPES}
 
 
@@ -192,23 +138,9 @@ _SHAPES: Mapping[str, tuple[type, tuple[int, ...]]] = {
 
 
 def from_tensors(tensors: Mapping[str, NDArray[Any]], place: str) -> Seen:
-    """A record from named arrays that somebody else may have written.
+    """A record from arrays that may come from anywhere; ``place`` is the model folder.
 
-    Parameters
-    ----------
-    tensors : mapping of str to ndarray
-        As `to_tensors` gives them.
-    place : str
-        The model folder, for the message.
-
-    Returns
-    -------
-    Seen
-
-    Raises
-    ------
-    ModelError
-        If an array is missing, of another shape or dtype, or points outside the others.
+    ModelError if an array is missing, has another shape or dtype, or refers to positions out of range.
     """
     wrong = [
         name
@@ -234,14 +166,16 @@ def from_tensors(tensors: Mapping[str, NDArray[Any]], place: str) -> Seen:
 
 
 def _share(parts: Sequence[tuple[str, ImageStore]], images: ImageStore) -> int:
-    """How many of these images are described, so that all parts together keep to the limit."""
+    """How many of these images get descriptors, so that all parts together keep to the limit."""
     total = sum(len(one) for _, one in parts)
     return len(images) if total <= _MOST_DESCRIBED else len(images) * _MOST_DESCRIBED // total
 
 
 def _recorded(role: int, images: ImageStore, n_described: int) -> Seen:
     places = np.linspace(0, len(images) - 1, n_described).round().astype(np.intp)
-    seen = [(glance.contents, look_at(glance.thumbs, glance.tiny)) for _, glance in _glances(images, places)]
+    seen = [
+        (preview.contents, describe(preview.thumbs, preview.tiny)) for _, preview in _previews(images, places)
+    ]
     return Seen(
         _digests(images),
         np.full(len(images), role, np.uint8),
@@ -286,38 +220,41 @@ def _digests(images: ImageStore) -> NDArray[np.uint8]:
 
 
 def _content(pixels: NDArray[np.uint8]) -> bytes:
-    """Digest of an image's size and pixels; grey is the same in one channel and in three."""
+    """Digest of an image's size and pixels; the same for grey in one channel and in three."""
     if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
     head = "x".join(map(str, pixels.shape)).encode()
     return hashlib.sha256(head + np.ascontiguousarray(pixels).data).digest()[:_BYTES]
 
 
-def _glances(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], _Glance]]:
-    """Look at some of the images, so many at a time."""
+def _previews(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], _Preview]]:
+    """Decode some of the images, chunk by chunk."""
     for start in range(0, len(places), _CHUNK):
         some = places[start : start + _CHUNK]
         yield some, _files(images, some) if images.pixels is None else _array(images.pixels[some])
 
 
-def _array(pixels: Images) -> _Glance:
+def _array(pixels: Images) -> _Preview:
     thumbs = np.concatenate([thumbnails(pixels[start : start + 256]) for start in range(0, len(pixels), 256)])
     contents = np.frombuffer(b"".join(_content(one) for one in pixels), np.uint8).reshape(-1, _BYTES)
-    return _Glance(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= _TINY_PX))
+    return _Preview(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= _TINY_PX))
 
 
-def _files(images: ImageStore, places: NDArray[np.intp]) -> _Glance:
-    def opened(place: int) -> tuple[bytes, Images, bool]:
+def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
+    def read(place: int) -> tuple[bytes, Images, bool]:
         try:
-            header, pixels = images.draft(place, THUMB_PX)
-        except (MissingDataError, BrokenDataError):  # no reason to lose a training: its digest is known
+            header, pixels = images.preview(place, THUMB_PX)
+        except (
+            MissingDataError,
+            BrokenDataError,
+        ):  # its digest is known, and the training must not fail here
             return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
         tiny = max(header.width_px, header.height_px) <= _TINY_PX
         return _content(pixels), squished(pixels, THUMB_PX), tiny
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        contents, thumbs, tiny = zip(*pool.map(opened, places.tolist()), strict=True)
-    return _Glance(
+        contents, thumbs, tiny = zip(*pool.map(read, places.tolist()), strict=True)
+    return _Preview(
         np.frombuffer(b"".join(contents), np.uint8).reshape(-1, _BYTES),
         np.stack(thumbs),
         np.array(tiny, np.bool_),
@@ -325,17 +262,17 @@ def _files(images: ImageStore, places: NDArray[np.intp]) -> _Glance:
 
 
 class _Index:
-    """Looks digests up; one that stands in a record twice has the weightiest role."""
+    """Finds digests; one that occurs twice in a record has the role that comes first in `_PRECEDENCE`."""
 
     def __init__(self, seen: Seen) -> None:
         digests = np.concatenate([seen.digests, seen.contents])
         roles = np.concatenate([seen.roles, seen.roles[seen.places]])
-        order = np.array([_WEIGHT.index(name) for name in ROLES])[roles].argsort(kind="stable")
+        order = np.array([_PRECEDENCE.index(name) for name in ROLES])[roles].argsort(kind="stable")
         self._names, first = np.unique(_keys(digests[order]), return_index=True)
         self._places = np.concatenate([np.arange(len(seen.digests)), seen.places])[order][first]
 
     def places(self, digests: NDArray[np.uint8]) -> NDArray[np.intp]:
-        """Place in the record of each digest, -1 where it is not there."""
+        """Position in the record of each digest, -1 if it is not there."""
         wanted = _keys(digests)
         if not len(self._names):
             return np.full(len(wanted), -1, np.intp)

@@ -1,8 +1,6 @@
-"""Changed copies of images to train on: the same ones whenever the same seed asks for them.
+"""Augmented copies of images. Each image has a random generator of its own, so its batch does not matter.
 
-In: uint8 images, and what may change and how much. Out: uint8 images of the same shape. Each image
-draws from its own seed, so its batch does not matter. Imports torch and kornia on use only: they
-are optional. Called by features and training.
+Torch and kornia are optional and imported on use.
 """
 
 from __future__ import annotations
@@ -54,12 +52,12 @@ PRESETS: dict[str, str] = {
     "photo": "blur=0.005,brightness=0.2,flip=0.5,rotation=8,shift=0.05,zoom=0.15",
     "textbook": "flip=0.5,shear=0.2,zoom=0.2",
 }
-"""Ready-made augmentations. A mirrored digit is no digit: ``handwriting`` has no flip.
+"""Ready-made augmentations. ``handwriting`` has no flip: a mirrored digit is no digit.
 
-``many-hands`` goes further, pens of all widths included: for networks that see each image a hundred times.
+``many-hands`` is stronger and varies the width of strokes: for training with a hundred copies of each image.
 """
 
-_CHUNK_VALUES = 2**20  # what a processor's cache holds: several times as fast as 64 photographs at once
+_CHUNK_VALUES = 2**20  # fits a processor's cache: several times as fast as 64 photos at once
 _DRAWS = ("blur", "brightness", "flip", "flip_vertical", "rotation", "shear", "shift_x", "shift_y", "zoom")
 _CHARACTER_WORDS = frozenset(
     "zero one two three four five six seven eight nine ten odd even "
@@ -70,20 +68,10 @@ _CHARACTER_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may change in an image, how much, and how many changed copies there are.
+    """Operations with their strengths as in `OPERATIONS`, sorted by name, and the number of copies of each image.
 
-    Parameters
-    ----------
-    operations : tuple of (str, float)
-        Names and strengths as in `OPERATIONS`, sorted by name.
-    views : int, default=3
-        Augmented views of each image, beside the original.
-
-    Raises
-    ------
-    SettingError
-        If an operation is unknown or unsorted, a strength is out of its range, or
-        there is no view.
+    ``views`` are the augmented copies, not counting the original. SettingError if an operation is unknown or
+    not sorted, a strength out of range, or ``views`` below 1.
     """
 
     operations: tuple[tuple[str, float], ...]
@@ -100,38 +88,20 @@ class Augmentation:
 
     @property
     def flips(self) -> bool:
-        """Whether an image may come out mirrored."""
+        """Whether images may be mirrored."""
         return any(name.startswith("flip") and strength > 0 for name, strength in self.operations)
 
     def parts(self) -> dict[str, Any]:
-        """Plain values that tell this augmentation from others, for the key of a cache."""
+        """Plain values that identify this augmentation, for the key of a cache."""
         return {"operations": dict(self.operations), "views": self.views}
 
 
 def parse_augmentation(text: str, views: int = 3) -> Augmentation:
-    """Read an augmentation from its short form.
+    """Parse ``"shear=0.2,zoom=0.2"``, the name of a preset, or a preset with changes: ``"photo,flip=0"``.
 
-    Parameters
-    ----------
-    text : str
-        ``"shear=0.2,zoom=0.2"``, the name of a preset, or a preset and what to
-        change in it: ``"photo,flip=0"``. Of a name given twice the last counts;
-        strength 0 leaves an operation out.
-    views : int, default=3
-        Augmented views of each image, beside the original.
+    If a name is given twice, the last strength counts; strength 0 switches an operation off. SettingError lists
+    all faults.
 
-    Returns
-    -------
-    Augmentation
-
-    Raises
-    ------
-    SettingError
-        If a name is unknown, a strength is no number or out of its range, or
-        there is no view.
-
-    Examples
-    --------
     >>> parse_augmentation("textbook,flip=0").operations
     (('shear', 0.2), ('zoom', 0.2))
     """
@@ -160,24 +130,7 @@ def parse_augmentation(text: str, views: int = 3) -> Augmentation:
 
 
 def parse_views(text: str | None, views: int | None = None) -> Augmentation | None:
-    """What a user asked for, or None for nothing.
-
-    Parameters
-    ----------
-    text : str, optional
-        As `parse_augmentation` takes it.
-    views : int, optional
-        Augmented views of each image. Default: 3.
-
-    Returns
-    -------
-    Augmentation or None
-
-    Raises
-    ------
-    SettingError
-        If views are asked for and not of what, or as in `parse_augmentation`.
-    """
+    """The augmentation that a user set, with 3 copies by default, or None; SettingError for copies without one."""
     if text is not None:
         return parse_augmentation(text, 3 if views is None else views)
     if views is not None:
@@ -195,51 +148,19 @@ def augment(
     indices: Sequence[int] | NDArray[np.integer],
     view: int,
 ) -> Images:
-    """Give one augmented view of each image.
+    """Make one augmented copy of each image, (n_images, height, width, channels) uint8.
 
-    Parameters
-    ----------
-    images : ndarray of shape (n_images, height, width, channels), uint8
-        Any size and number of channels.
-    augmentation : Augmentation
-        What may change; its ``views`` does not matter here.
-    seed : int
-        At least 0.
-    indices : sequence of int of length n_images
-        Place of each image in its dataset, at least 0.
-    view : int
-        Which view, at least 0; may be the number of an epoch.
+    An image depends on its pixels, ``seed``, its index (position in its dataset) and ``view`` (number of the
+    copy, or of the epoch), not on the others in the batch: it draws from
+    ``numpy.random.default_rng([seed, view, index])``.
 
-    Returns
-    -------
-    ndarray of shape (n_images, height, width, channels), uint8
-        New memory. An image depends on its pixels, ``seed``, its index and
-        ``view``, not on the others in the batch.
+    Mirroring, zoom, shear and rotation about the centre, shift and elastic displacement are composed into one
+    map, so pixels are interpolated once: bilinear, with the border repeated outside. Stroke (grey dilation or
+    erosion by a cross), blur and brightness follow. On two cores 1,000 photos of 224 x 224 take about 2 s; 1,000
+    images of 28 x 28 take 0.1 s, or 0.3 s with blur. Keras's ``ImageDataGenerator`` takes ``shear_range`` in
+    degrees, where 0.2 is hardly visible; here shear is the tangent. Its ``zoom_range`` draws both sides
+    independently; here they are equal.
 
-    Raises
-    ------
-    ShapeError
-        If the images are not of such a shape or dtype, or not as many as indices.
-    SettingError
-        If ``seed``, ``view`` or an index is negative.
-    MissingExtraError
-        If torch or kornia is not installed.
-
-    Notes
-    -----
-    Mirror, zoom, shear and rotation about the centre, shift and elastic displacement
-    are one map, so pixels are interpolated once: bilinear, with the border repeated
-    outside. Stroke (grey dilation or erosion by a cross), blur and brightness follow.
-    Randomness: each image draws from ``numpy.random.default_rng([seed, view, index])``;
-    global generators are neither read nor changed. Cost on two cores: 1,000 photographs of
-    224 x 224 take about 2 s; 1,000 images of 28 x 28 take 0.1 s, or 0.3 s with blur.
-
-    Keras's ``ImageDataGenerator`` takes ``shear_range`` in degrees, where 0.2 can
-    hardly be seen; here shear is the tangent, as textbooks mean it. Its
-    ``zoom_range`` draws both sides on their own; here they are alike.
-
-    Examples
-    --------
     >>> mirror = parse_augmentation("flip=1")
     >>> augment(np.array([[[[1], [2]]]], np.uint8), mirror, seed=0, indices=[0], view=0).ravel().tolist()
     [2, 1]
@@ -268,7 +189,7 @@ def augment(
 
 @contextmanager
 def _one_thread(torch: ModuleType) -> Iterator[None]:
-    """Keep torch to one thread: beside a runtime that uses every core, two wait for each other for ever."""
+    """Limit torch to one thread: next to a runtime that uses every core, the two block each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -278,23 +199,8 @@ def _one_thread(torch: ModuleType) -> Iterator[None]:
 
 
 def flip_warning(classes: Sequence[str], augmentation: Augmentation) -> str | None:
-    """Warn of mirroring what has another meaning, or none, in a mirror.
+    """A warning if images are mirrored and every class is a single character, digit or Greek letter; else None.
 
-    Parameters
-    ----------
-    classes : sequence of str
-        Names of the classes.
-    augmentation : Augmentation
-        What is to be done to their images.
-
-    Returns
-    -------
-    str or None
-        One sentence, if there is a flip and every class is named by a single
-        character, a digit in words, a Greek letter, odd or even.
-
-    Examples
-    --------
     >>> flip_warning(["ant", "bee"], parse_augmentation("flip=0.5")) is None
     True
     """
@@ -337,10 +243,10 @@ def _check(images: Images, seed: int, indices: Sequence[int] | NDArray[np.intege
 
 
 def _draw(seed: int, view: int, indices: Sequence[int] | NDArray[np.integer]) -> Draws:
-    """Give uniform [0, 1) values by name: (n,), and of the knots (n, 2, 5, 5).
+    """Uniform [0, 1) values by name, (n,), and of the knots, (n, 2, 5, 5).
 
-    Everything is drawn, used or not, so that switching one operation off leaves the others alike; what came
-    later, stroke, is drawn last, so that it left the others as they were.
+    All are drawn, used or not, so that switching one operation off does not change the others. ``stroke`` was
+    added later and is drawn last, so that it did not change the others either.
     """
     first, n_draws = len(_DRAWS), len(_DRAWS) + 2 * KNOTS**2 + 1
     rows = np.stack([np.random.default_rng([seed, view, int(index)]).random(n_draws) for index in indices])

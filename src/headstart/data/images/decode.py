@@ -1,8 +1,4 @@
-"""From the bytes of one picture to 8-bit pixels: the only place that decodes.
-
-In: a file's bytes. Out: a uint8 array of 1 or 3 channels, upright, or one reason why not.
-Pillow is imported on use. Called by the readers, to find broken files, and by imaging.
-"""
+"""From the bytes of an image file to 8-bit pixels: the only place that decodes."""
 
 from __future__ import annotations
 
@@ -18,10 +14,10 @@ from headstart.errors import BrokenDataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["EXTENSIONS", "Header", "decode_bytes", "draft", "fault_in", "squished", "thumbnail"]
+__all__ = ["EXTENSIONS", "Header", "decode_bytes", "fault_in", "preview", "squished", "thumbnail"]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# only these decoders ever see a stranger's bytes; EPS, for one, would start Ghostscript
+# only these decoders read untrusted bytes; EPS, for example, would start Ghostscript
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _CHECK_PX = 64
 _LIMIT_SIDE_PX = 65_535
@@ -29,7 +25,7 @@ _LIMIT_SIDE_PX = 65_535
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its picture: size as stored, Pillow's mode (``RGB``, ``L``, ``I;16``), format."""
+    """What a file says of its image: size as stored, Pillow's mode (``RGB``, ``L``, ``I;16``), format."""
 
     width_px: int
     height_px: int
@@ -38,34 +34,12 @@ class Header:
 
 
 def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Decode one picture, upright.
+    """Decode an image, upright, to (height, width, 1 or 3) uint8; BrokenDataError names it as ``name``.
 
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-    name : str
-        What to call it in an error.
+    One channel if the file is grey, else red, green, blue. Transparent pixels are put on white, 16-bit values
+    are scaled to 8, and only the first of several frames is read. Colour profiles are ignored. Images above
+    Pillow's limit against decompression bombs (89 million pixels) are refused.
 
-    Returns
-    -------
-    ndarray of shape (height, width, channels), uint8
-        One channel where the file is grey, else red, green, blue. Transparent
-        pixels are laid on white; 16-bit values are scaled to 8; of several
-        frames the first.
-
-    Raises
-    ------
-    BrokenDataError
-        If it is empty, truncated, too big, or not a picture.
-
-    Notes
-    -----
-    Colour profiles are ignored. Pictures above Pillow's limit against
-    decompression bombs (89 million pixels) are refused.
-
-    Examples
-    --------
     >>> decode_bytes(b"P5 2 1 255 " + bytes([0, 255]), "two.pgm")[..., 0].tolist()
     [[0, 255]]
     """
@@ -79,92 +53,23 @@ def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def fault_in(data: bytes) -> str | None:
-    """Say why a picture cannot be decoded, or None if it can.
+    """Why an image cannot be decoded, or None.
 
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-
-    Returns
-    -------
-    str or None
-
-    Notes
-    -----
-    Reads every byte as `decode_bytes` does, but lets JPEG unpack at a small
-    scale, which is several times faster.
-
-    Examples
-    --------
-    >>> fault_in(b"")
-    'it is empty'
-    >>> fault_in(b"hello")
-    'it is not an image'
+    Reads every byte as `decode_bytes` does, but decodes JPEG at a reduced scale, which is several times faster.
     """
     return _decoded(data, fast=True)[1]
 
 
 def thumbnail(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
-    """Read a picture's header, and its pixels squished to a small square, upright.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-    name : str
-        What to call it in an error.
-    side_px : int
-        Side of the square in pixels; JPEG is unpacked at a scale near it, which is fast.
-
-    Returns
-    -------
-    header : Header
-        As the file has it.
-    pixels : ndarray of shape (side_px, side_px, 3), uint8
-
-    Raises
-    ------
-    BrokenDataError
-        If it cannot be decoded.
-
-    Examples
-    --------
-    >>> header, pixels = thumbnail(b"P5 4 2 255 " + bytes(8), "dark.pgm", 2)
-    >>> header, pixels.shape
-    (Header(width_px=4, height_px=2, mode='L', format='PPM'), (2, 2, 3))
-    """
-    header, pixels = draft(data, name, side_px)
+    """An image's header, and its pixels squished to (side_px, side_px, 3), upright."""
+    header, pixels = preview(data, name, side_px)
     return header, squished(pixels, side_px)
 
 
-def draft(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
-    """Read a picture's header, and its pixels upright, as large as is cheap.
+def preview(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+    """An image's header, and its pixels upright, (height, width, 1 or 3) uint8.
 
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-    name : str
-        What to call it in an error.
-    side_px : int
-        Side of the thumbnail that is wanted; JPEG is unpacked at a scale near it, all else as it is.
-
-    Returns
-    -------
-    header : Header
-        As the file has it.
-    pixels : ndarray of shape (height, width, 1 or 3), uint8
-
-    Raises
-    ------
-    BrokenDataError
-        If it cannot be decoded.
-
-    Examples
-    --------
-    >>> draft(b"P5 4 2 255 " + bytes(8), "dark.pgm", 2)[1].shape
-    (2, 4, 1)
+    JPEG is decoded at a reduced scale near ``side_px``, all else at full size; BrokenDataError if that fails.
     """
     from PIL import Image, ImageOps
 
@@ -175,31 +80,14 @@ def draft(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint
             image.draft(None, (4 * side_px, 4 * side_px))
             image.load()
             return header, _to_array(ImageOps.exif_transpose(image))
-    except Exception as error:  # on hostile bytes decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on malformed bytes
         raise BrokenDataError(
             f"image {name!r} cannot be read ({error}), expected a complete image; replace it or leave it out"
         ) from error
 
 
 def squished(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
-    """Squish pixels to a small square in colour.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width, 1 or 3), uint8
-        One picture.
-    side_px : int
-        Side of the square in pixels.
-
-    Returns
-    -------
-    ndarray of shape (side_px, side_px, 3), uint8
-
-    Examples
-    --------
-    >>> squished(np.full((4, 6, 1), 7, np.uint8), 2)[1, 1].tolist()
-    [7, 7, 7]
-    """
+    """One image (height, width, 1 or 3) resized to (side_px, side_px, 3)."""
     from PIL import Image
 
     small = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
@@ -223,22 +111,22 @@ def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]
         return nothing, "it is not an image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return nothing, "it has more pixels than an image should"
-    except Exception as error:  # on hostile bytes decoders raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on malformed bytes
         return nothing, str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _check_size(image: Image) -> None:
-    """Refuse a picture by its header, before its pixels are unpacked."""
+    """Refuse an image by its header, before its pixels are decoded."""
     from PIL.Image import MAX_IMAGE_PIXELS
 
     if MAX_IMAGE_PIXELS is not None and image.width * image.height > MAX_IMAGE_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_IMAGE_PIXELS}")
-    if max(image.size) > _LIMIT_SIDE_PX:  # few pixels, yet resizing would need gigabytes
+    if max(image.size) > _LIMIT_SIDE_PX:  # few pixels, but resizing would take gigabytes
         raise ValueError(f"it has a side of {max(image.size)} pixels, more than {_LIMIT_SIDE_PX}")
 
 
 def _to_array(image: Image) -> NDArray[np.uint8]:
-    """Turn any of Pillow's modes into 8-bit grey or colour."""
+    """8-bit grey or colour from any of Pillow's modes."""
     from PIL import Image
 
     if image.mode == "F":

@@ -1,8 +1,6 @@
-"""One preprocessing for training, prediction, export and serving.
+"""The one image preparation for training, prediction, export and serving.
 
-In: datasets, files or single images, and the InputSpec of a network. Out: uint8 pixels of its
-size and channels. One image and a thousand take the same path, so they agree to the pixel.
-Pillow is imported on use. Called by features, model and the apps.
+One image and a thousand take the same path, so their pixels are identical.
 """
 
 from __future__ import annotations
@@ -35,68 +33,21 @@ _PREPARE_BATCH = 256
 
 
 def decode(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
-    """Decode one picture, upright.
-
-    Parameters
-    ----------
-    source : path or bytes
-        A file, or its content.
-
-    Returns
-    -------
-    ndarray of shape (height, width, channels), uint8
-        One channel where the picture is grey, else red, green, blue. Transparent
-        pixels are laid on white; 16-bit values are scaled to 8; of several
-        frames the first.
-
-    Raises
-    ------
-    MissingDataError
-        If there is no such file.
-    BrokenDataError
-        If it is empty, truncated, too big, or not a picture.
-
-    Examples
-    --------
-    >>> decode(b"P6 1 1 255 " + bytes([1, 2, 3])).tolist()
-    [[[1, 2, 3]]]
-    """
+    """Decode a file or its content, upright, as `decode_bytes`; MissingDataError if there is no such file."""
     if isinstance(source, bytes):
         return decode_bytes(source, "(bytes)")
     return decode_bytes(read_bytes(Path(source)), str(Path(source)))
 
 
 def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """Bring one image to the size and channels that a network takes.
+    """Bring one image (height, width[, 1 or 3]) to the size and channels that a network takes.
 
-    Parameters
-    ----------
-    image : ndarray of shape (height, width) or (height, width, 1 or 3), uint8
-        Of any size.
-    spec : InputSpec
-        Size, channels (1 or 3) and policy: ``squish`` resizes both sides on their
-        own; ``crop`` takes ``crop_share`` of the largest centred part of the right
-        shape; ``letterbox`` keeps the shape and pads with the median colour of the
-        border; ``ink`` frames a drawing as MNIST's digits are, see `imaging.ink`.
+    Policies: ``squish`` resizes both sides independently; ``crop`` takes ``crop_share`` of the largest centred
+    part with the right aspect ratio; ``letterbox`` keeps the aspect ratio and pads with the median colour of the
+    border; ``ink`` frames a drawing like MNIST's digits, see `images.ink`. Resizing is Pillow's bilinear or
+    bicubic filter, antialiased when it shrinks. Colour becomes grey by ITU-R BT.601:
+    (19595 R + 38470 G + 7471 B + 32768) / 65536.
 
-    Returns
-    -------
-    ndarray of shape (spec.height_px, spec.width_px, spec.channels), uint8
-
-    Raises
-    ------
-    ShapeError
-        If the image is not of such a shape or dtype, or has no pixels.
-    SettingError
-        If the policy is unknown, or the size or channels are out of range.
-
-    Notes
-    -----
-    Resizing is Pillow's bilinear or bicubic filter, antialiased when it shrinks. Colour
-    becomes grey by ITU-R BT.601: (19595 R + 38470 G + 7471 B + 32768) / 65536.
-
-    Examples
-    --------
     >>> fit(np.full((10, 20), 7, np.uint8), InputSpec(4, 4, 3)).shape
     (4, 4, 3)
     """
@@ -112,37 +63,7 @@ def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
 
 
 def prepare(dataset: Dataset, spec: InputSpec) -> Images:
-    """Bring a whole dataset to the size and channels that a network takes.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        In memory or as files.
-    spec : InputSpec
-        As in `fit`.
-
-    Returns
-    -------
-    ndarray of shape (n_images, spec.height_px, spec.width_px, spec.channels), uint8
-        New memory: change it freely.
-
-    Raises
-    ------
-    SettingError
-        As in `fit`.
-    MissingDataError, BrokenDataError
-        If a file is gone, or is not what it was when the dataset was read.
-
-    Notes
-    -----
-    The same pixels as `fit` gives image by image. Files are decoded in threads.
-
-    Examples
-    --------
-    >>> from headstart.data import from_arrays
-    >>> prepare(from_arrays(np.zeros((2, 8, 8), np.uint8), ["a", "b"]), InputSpec(4, 4, 1)).shape
-    (2, 4, 4, 1)
-    """
+    """All images of a dataset as a network takes them, (n_images, *spec.shape) in new memory; the pixels of `fit`."""
     pixels = np.empty((len(dataset), *spec.shape), np.uint8)
     done = 0
     for batch in batches(dataset, spec, _PREPARE_BATCH):
@@ -152,39 +73,9 @@ def prepare(dataset: Dataset, spec: InputSpec) -> Images:
 
 
 def batches(dataset: Dataset, spec: InputSpec, batch_size: int) -> Iterator[Images]:
-    """Bring a dataset to a network batch by batch, in order; memory stays flat.
+    """The images of a dataset as a network takes them, batch by batch in new memory; memory use stays constant.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        In memory or as files.
-    spec : InputSpec
-        As in `fit`.
-    batch_size : int
-        At least 1; the last batch may be smaller.
-
-    Returns
-    -------
-    iterator of ndarray of shape (n, spec.height_px, spec.width_px, spec.channels), uint8
-        Each in new memory.
-
-    Raises
-    ------
-    SettingError
-        If ``batch_size`` is below 1, or as in `fit`: at once, not at the first batch.
-    MissingDataError, BrokenDataError
-        If a file is gone, or is not what it was when the dataset was read.
-
-    Notes
-    -----
-    The next two batches are prepared in threads while one is in use.
-
-    Examples
-    --------
-    >>> from headstart.data import from_arrays
-    >>> data = from_arrays(np.zeros((3, 8, 8), np.uint8), ["a", "b", "a"])
-    >>> [len(batch) for batch in batches(data, InputSpec(4, 4, 1), 2)]
-    [2, 1]
+    The next two batches are prepared in threads. Options are checked at once, not at the first batch.
     """
     _check_spec(spec)
     if batch_size < 1:
@@ -240,7 +131,7 @@ def _check_spec(spec: InputSpec) -> None:
 
 
 def _fit_batch(images: Images, spec: InputSpec) -> Images:
-    """Channels first, then size, in pieces that fit a processor's cache."""
+    """Convert channels, then resize, in pieces that fit a processor's cache."""
     n_chunk = max(1, _CHUNK_BYTES // (images[0].nbytes + spec.height_px * spec.width_px * spec.channels))
     policy, has_size = POLICIES[spec.policy], images.shape[1:3] == (spec.height_px, spec.width_px)
     whole = has_size and spec.policy != "ink" and (spec.policy != "crop" or spec.crop_share == 1.0)
@@ -257,7 +148,7 @@ def _with_channels(images: Images, channels: int) -> Images:
     if channels == 3:
         return np.repeat(images, 3, axis=3)
     red, green, blue = (images[..., i].astype(np.uint32) for i in range(3))
-    # ITU-R BT.601 in Pillow's integers, so that grey here is grey there
+    # ITU-R BT.601 in Pillow's integer arithmetic, to get the same values
     luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
     return luma.astype(np.uint8)[..., None]
 
@@ -267,7 +158,7 @@ def _squish(images: Images, spec: InputSpec) -> Images:
 
 
 def _crop(images: Images, spec: InputSpec) -> Images:
-    """Resize a share of the largest centred box of the right shape."""
+    """Resize a share of the largest centred box with the right aspect ratio."""
     h, w = images.shape[1:3]
     scale = max(spec.height_px / h, spec.width_px / w) / spec.crop_share
     box_h, box_w = min(h, spec.height_px / scale), min(w, spec.width_px / scale)
@@ -294,7 +185,7 @@ def _ink(images: Images, spec: InputSpec) -> Images:
 
 
 def _border_colour(images: Images) -> NDArray[np.uint8]:
-    """Give the median of each image's outermost pixels, channel by channel: (n, c)."""
+    """The median of each image's outermost pixels, channel by channel: (n, c)."""
     sides = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]  # each (n, side, c)
     median: NDArray[np.uint8] = np.median(np.concatenate(sides, axis=1), axis=1).astype(np.uint8)
     return median
@@ -303,12 +194,12 @@ def _border_colour(images: Images) -> NDArray[np.uint8]:
 def _resize(images: Images, spec: InputSpec, box: Box) -> Images:
     """Resize a box of equally large images, all in two calls.
 
-    Pillow filters the rows and then the columns, rounding to 8 bits in between, and leaves a
-    direction alone whose size does not change. So images under each other can have their rows
-    filtered in one call, and images side by side their columns: the same pixels as one by one.
+    Pillow filters the rows and then the columns, rounding to 8 bits in between, and skips a direction whose
+    size does not change. So images stacked vertically can have their rows filtered in one call, and images
+    stacked horizontally their columns: the same pixels as one by one.
     """
     (n, h, w, c), (height, width), how = images.shape, (spec.height_px, spec.width_px), spec.interpolation
-    if n == 1:  # Pillow does both directions by itself
+    if n == 1:  # Pillow resizes both directions in one call
         return _resampled(images[0], height, width, box, how)[None].copy()
     left, top, right, bottom = box
     tall = _resampled(images.reshape(n * h, w, c), n * h, width, (left, 0, right, n * h), how)

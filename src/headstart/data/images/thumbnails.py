@@ -1,7 +1,4 @@
-"""Small pictures for reports: a few images of each class as PNG data addresses.
-
-In: a Dataset. Out: captions and addresses. Pillow is imported on use. Called by transfer and recipes.
-"""
+"""Small images for reports: a few of each class as PNG data addresses."""
 
 from __future__ import annotations
 
@@ -17,65 +14,32 @@ from headstart.records import InputSpec
 
 __all__ = ["examples_of", "png_address"]
 
-_SIDE_PX = 144  # twice what a page shows, for fine screens
+_SIDE_PX = 144  # twice the displayed size, for high-resolution screens
 _MOST = 8
 
 
 def examples_of(dataset: Dataset) -> tuple[tuple[str, str], ...]:
-    """The first image or images of each class, as a report shows them.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Training images.
-
-    Returns
-    -------
-    tuple of (str, str)
-        Class and ``data:image/png;base64,`` address; at most 8, and fewer where there are more classes.
-
-    Examples
-    --------
-    >>> from headstart.data import from_arrays
-    >>> data = from_arrays(np.zeros((3, 8, 8), np.uint8), ["a", "b", "a"])
-    >>> [caption for caption, _ in examples_of(data)]
-    ['a', 'a', 'b']
-    """
+    """The first images of each class as (class, ``data:`` address), 8 at most."""
     each = max(1, _MOST // len(dataset.classes))
     places = [np.flatnonzero(dataset.labels == name)[:each] for name in dataset.classes[:_MOST]]
     some = dataset.subset(np.concatenate(places))
     shape = some.images.image_shape
     spec = InputSpec(_SIDE_PX, _SIDE_PX, 3, policy="crop") if shape is None else InputSpec(*shape)
-    pictures = prepare(some, spec)
-    return tuple((str(name), png_address(one)) for name, one in zip(some.labels, pictures, strict=True))
+    images = prepare(some, spec)
+    return tuple((str(name), png_address(one)) for name, one in zip(some.labels, images, strict=True))
 
 
 def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str:
-    """A picture as a ``data:`` address, to stand in a page.
+    """An image (height, width, 1 or 3) uint8 as a ``data:`` address; the same pixels give the same text.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width, 1 or 3), uint8
-        Grey or colour.
-    colours : int, optional
-        Keep the so many colours that matter most, 2 to 256, if it is in colour. Default: all.
-
-    Returns
-    -------
-    str
-        Beginning with ``data:image/png;base64,``. The same pixels give the same text.
-
-    Examples
-    --------
-    >>> png_address(np.zeros((1, 1, 1), np.uint8))[:30]
-    'data:image/png;base64,iVBORw0K'
+    ``colours`` reduces a colour image to that many colours, 2 to 256.
     """
     from PIL import Image
 
     grey = pixels.shape[2] == 1
-    picture = Image.fromarray(pixels[..., 0] if grey else pixels)
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
     if colours is not None and not grey:
-        picture = picture.quantize(colours)
+        image = image.quantize(colours)
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    image.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

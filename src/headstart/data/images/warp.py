@@ -1,8 +1,6 @@
-"""What each operation of an augmentation does to pixels.
+"""The operations of an augmentation, on float32 tensors (n, channels, height, width) in [0, 1].
 
-In: float32 tensors (n, channels, height, width) in [0, 1], uniform draws, strengths. Out: such tensors. An
-image's result must not depend, to the last bit, on the others in its batch. Torch and kornia are handed in,
-as both are optional. Called by augment.
+The result for an image must not depend, to the last bit, on the others in its batch.
 """
 
 from __future__ import annotations
@@ -23,39 +21,14 @@ Draws = dict[str, NDArray[np.float64]]
 
 
 def column(torch: Any, values: NDArray[np.float64]) -> Any:
-    """One value per image, to be combined with (n, c, h, w).
-
-    Parameters
-    ----------
-    torch : module
-        Torch.
-    values : ndarray of shape (n,), float
-        One for each image.
-
-    Returns
-    -------
-    Tensor of shape (n, 1, 1, 1), float32
-    """
+    """One value per image, (n,), as a float32 tensor (n, 1, 1, 1)."""
     return torch.from_numpy(values.astype(np.float32))[:, None, None, None]
 
 
 def warped(values: Any, draws: Draws, strengths: Mapping[str, float], torch: Any) -> Any:
     """Move every pixel once, by sums and products of single values: the same in any batch.
 
-    Parameters
-    ----------
-    values : Tensor of shape (n, channels, height, width), float32
-        Images, in [0, 1].
-    draws : dict of str to ndarray
-        Uniform in [0, 1), (n,) each, and ``knots`` (n, 2, 5, 5).
-    strengths : mapping of str to float
-        Of every operation, as in ``augment.OPERATIONS``.
-    torch : module
-        Torch.
-
-    Returns
-    -------
-    Tensor of shape (n, channels, height, width), float32
+    ``draws`` are uniform in [0, 1), (n,) each, and ``knots`` (n, 2, 5, 5).
     """
     height, width = values.shape[2:]
     move_x, move_y = (strengths["shift"] * (2 * draws[name] - 1) for name in ("shift_x", "shift_y"))
@@ -75,14 +48,14 @@ def warped(values: Any, draws: Draws, strengths: Mapping[str, float], torch: Any
 
 @cache
 def _cubic(size: int, torch: Any) -> Any:
-    """The matrix (size, 5) that draws a cubic curve through the knots: a tenth of torch's own time."""
+    """The matrix (size, 5) of a cubic curve through the knots; ten times as fast as torch's interpolation."""
     eye = torch.eye(KNOTS)[:, None, :, None].expand(-1, 1, -1, 2)
     drawn = torch.nn.functional.interpolate(eye, (size, 2), mode="bicubic", align_corners=True)
     return drawn[:, 0, :, 0].T.contiguous()
 
 
 def _inverse(draws: Draws, strengths: Mapping[str, float]) -> list[list[NDArray[np.float64]]]:
-    """Give the 2 x 2 matrices that undo mirror, zoom, shear and rotation, in this order; entries (n,)."""
+    """The 2 x 2 matrices that undo mirroring, zoom, shear and rotation, in this order; entries (n,)."""
     angle = np.radians(strengths["rotation"] * (2 * draws["rotation"] - 1))
     slope = strengths["shear"] * (2 * draws["shear"] - 1)
     zoom = 1 + strengths["zoom"] * (2 * draws["zoom"] - 1)
@@ -96,28 +69,15 @@ def _inverse(draws: Draws, strengths: Mapping[str, float]) -> list[list[NDArray[
 
 
 def restroked(values: Any, widths: NDArray[np.float64], most: float, torch: Any) -> Any:
-    """Grow or shrink what is bright, a pixel at a time; of a part of a pixel, that part of the change.
+    """Grow bright strokes by ``widths`` (n,), shares of the shorter side, at most ``most``; shrink where negative.
 
-    Parameters
-    ----------
-    values : Tensor of shape (n, channels, height, width), float32
-        Images, in [0, 1].
-    widths : ndarray of shape (n,), float
-        How far edges move out, as shares of the shorter side; inwards below 0.
-    most : float
-        The largest there may be; with 0 nothing happens.
-    torch : module
-        Torch.
-
-    Returns
-    -------
-    Tensor of shape (n, channels, height, width), float32
+    They grow by one pixel at a time; for a fraction of a pixel, by that fraction of the change.
     """
     if not most:
         return values
     side = min(values.shape[2:])
     left, sign = column(torch, np.abs(widths) * side), column(torch, np.where(widths > 0, 1.0, -1.0))
-    values = sign * values  # to shrink what is bright is to grow what is dark
+    values = sign * values  # shrinking bright strokes is growing dark ones
     for _ in range(ceil(most * side)):
         values = values + left.clamp(0, 1) * (_brightest(values, torch) - values)
         left = left - 1
@@ -125,32 +85,19 @@ def restroked(values: Any, widths: NDArray[np.float64], most: float, torch: Any)
 
 
 def _brightest(values: Any, torch: Any) -> Any:
-    """The brightest of each pixel and the four beside it, by shifts: pools take five times as long."""
+    """The maximum of each pixel and its four neighbours, by shifts: pooling takes five times as long."""
     most = values.clone()
     for dim, size in ((2, values.shape[2] - 1), (3, values.shape[3] - 1)):
-        for kept, beside in ((1, 0), (0, 1)):
+        for kept, other in ((1, 0), (0, 1)):
             part = most.narrow(dim, kept, size)
-            torch.maximum(part, values.narrow(dim, beside, size), out=part)
+            torch.maximum(part, values.narrow(dim, other, size), out=part)
     return most
 
 
 def blurred(values: Any, sigmas: NDArray[np.float64], most: float, torch: Any, kornia: Any) -> Any:
-    """Blur image by image: a convolution of one image differs in the last bit from one of many.
+    """Blur by ``sigmas`` (n,), shares of the shorter side, at most ``most``.
 
-    Parameters
-    ----------
-    values : Tensor of shape (n, channels, height, width), float32
-        Images, in [0, 1].
-    sigmas : ndarray of shape (n,), float
-        Shares of the shorter side.
-    most : float
-        The largest there may be; with 0 nothing happens.
-    torch, kornia : module
-        Torch and kornia.
-
-    Returns
-    -------
-    Tensor of shape (n, channels, height, width), float32
+    Image by image: a convolution of one image differs in the last bit from that of a batch.
     """
     if not most:
         return values

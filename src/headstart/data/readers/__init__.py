@@ -1,1 +1,1 @@
-"""Readers: named sets, folders, tables and archives become a Dataset."""
+"""Readers: named datasets, folders, tables and archives become a Dataset."""

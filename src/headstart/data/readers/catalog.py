@@ -1,8 +1,4 @@
-"""The datasets that go by a name: where each comes from and what its labels are called.
-
-In: a name. Out: a Dataset in memory with train and test. scikit-learn is imported on use, for
-its bundled digits and its svmlight reader. Called by readers.
-"""
+"""The datasets with a name: where each comes from, how it is read, and what its classes are called."""
 
 from __future__ import annotations
 
@@ -51,10 +47,9 @@ Part = tuple[Images, NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class Known:
-    """A dataset with a name: one line about it, and how to read its splits.
+    """A named dataset: one line about it, and how to read it.
 
-    ``read(name, splits, download)`` takes the splits wanted and may use the network
-    only where ``download`` is true.
+    ``read(name, splits, download)`` reads these splits, and uses the network only if ``download``.
     """
 
     title: str
@@ -63,7 +58,7 @@ class Known:
 
 @dataclass(frozen=True)
 class _IdxFamily:
-    """Four IDX files as MNIST published them: images and labels of train and of test."""
+    """Four IDX files, as MNIST was published: images and labels, train and test."""
 
     folder: str
     classes: tuple[str, ...]
@@ -102,7 +97,7 @@ class _IdxFamily:
 
 
 def _from_emnist_zip(name: str, file: str, download: bool) -> Path:
-    """Take one file out of the 535 MB archive that holds all of EMNIST."""
+    """Extract one file from the 535 MB archive of all EMNIST datasets."""
     archive = find([_EMNIST_ZIP.place]) or obtain(_EMNIST_ZIP, name, download=download)
     return extract(archive, f"gzip/{file}.gz", f"EMNIST/raw/{file}.gz")
 
@@ -157,7 +152,7 @@ def _usps_part(name: str, split: str, download: bool) -> Part:
 
 
 def _usps_text(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of a label 0 - 9 and 256 values: the form of zip.train.gz."""
+    """Rows of a label 0 - 9 and 256 values: the format of zip.train.gz."""
     text = gzip.decompress(path.read_bytes())
     if not text.strip():
         raise ValueError("it is empty")
@@ -166,7 +161,7 @@ def _usps_text(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _usps_svm(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of a label 1 - 10 and index:value pairs: the form of usps.bz2."""
+    """Rows of a label 1 - 10 and index:value pairs: the format of usps.bz2."""
     from sklearn.datasets import load_svmlight_file
 
     text = io.BytesIO(bz2.decompress(path.read_bytes()))
@@ -175,7 +170,7 @@ def _usps_svm(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _read_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
-    """The 27 letters of a course, or the photos by strangers that they are judged by: not ours to fetch."""
+    """The 27 letters of a course, or its test photos by other people; neither may be downloaded."""
     place, read = ("greek/train", read_folder) if name == "greek" else ("greek/photos.csv", read_table)
     path = find([place])
     if path is None:
@@ -232,9 +227,9 @@ _EMNIST_LETTERS = _IdxFamily(
 KNOWN = {
     "digits": Known("1,797 digits of 8 x 8, bundled: no download", _read_digits),
     "emnist-letters": Known("145,600 handwritten letters of 28 x 28, train and test", _EMNIST_LETTERS.read),
-    "fashion-mnist": Known("70,000 pictures of clothes of 28 x 28, train and test", _FASHION_MNIST.read),
-    "greek": Known("27 Greek letters of a course, alpha, beta, gamma: where you have them", _read_greek),
-    "greek-photos": Known("photos of such letters by other people, by writer: likewise", _read_greek),
+    "fashion-mnist": Known("70,000 images of clothes of 28 x 28, train and test", _FASHION_MNIST.read),
+    "greek": Known("27 Greek letters of a course, alpha, beta, gamma: not for download", _read_greek),
+    "greek-photos": Known("photos of such letters by other people, by writer: not for download", _read_greek),
     "kmnist": Known("70,000 cursive Japanese characters of 28 x 28, train and test", _KMNIST.read),
     "mnist": Known("70,000 handwritten digits of 28 x 28, train and test", _MNIST.read),
     "omniglot-greek": Known(

@@ -1,8 +1,4 @@
-"""Datasets that lie on disk: a folder of class folders, or a table of paths.
-
-In: a path. Out: a Dataset of files, each decoded once to find the broken ones and hashed on
-the way. Imports our data modules and errors; pyarrow only for Parquet. Called by readers.
-"""
+"""Datasets on disk: a folder of class folders, or a table of paths. Every file is decoded once as a check."""
 
 from __future__ import annotations
 
@@ -23,16 +19,16 @@ from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError, MissingDataError
 from headstart.system.optional import require
 
-__all__ = ["Entry", "read_folder", "read_table"]
+__all__ = ["ImageFile", "read_folder", "read_table"]
 
-# pictures that we cannot decode are reported, not overlooked
+# images that cannot be decoded are reported, not ignored
 _FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
 _GROUP_COLUMNS = ("group", "writer")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One file as a reader found it: its label, and its split and group where there are any."""
+class ImageFile:
+    """One file as a reader found it: path, label, and split and group if there are any."""
 
     path: Path
     label: str
@@ -41,95 +37,50 @@ class Entry:
 
 
 def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
-    """Read a folder that has one folder per class, alone or under train, val and test.
+    """Read a folder with one folder per class, directly or under train, val and test.
 
-    Parameters
-    ----------
-    folder : Path
-        Hidden files are ignored; class folders are searched to any depth.
-    strict : bool, default=False
-        Refuse broken files rather than list them in ``skipped``.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    DataError
-        If there are no class folders, one has no image that can be read, or
-        folders for splits stand next to others.
-    BrokenDataError
-        If ``strict`` and a file cannot be decoded.
-
-    Notes
-    -----
-    Every file is read once, in threads. No randomness: files are in order of
-    their names.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as home:
-    ...     for label in ("cat", "dog"):
-    ...         (Path(home) / label).mkdir()
-    ...         _ = (Path(home) / label / "1.pgm").write_bytes(b"P5 2 1 255 ab")
-    ...     read_folder(Path(home)).counts()
-    {'cat': 1, 'dog': 1}
+    Class folders are searched to any depth, hidden files are ignored. Broken files are listed in ``skipped``, or
+    an error if ``strict``. DataError if there are no class folders, if one has no readable image, or if folders
+    for splits are next to others. Files are read in threads; the order is that of their names.
     """
-    top = _folders(folder)
-    split_folders = [child for child in top if split_name(child.name) and _folders(child)]
-    strays = [path for path in _files(folder) if _is_picture(path)]
+    children = _folders(folder)
+    split_folders = [child for child in children if split_name(child.name) and _folders(child)]
+    misplaced = [path for path in _files(folder) if _is_image(path)]
     if split_folders:
-        _check_splits(folder, split_folders, top)
-        homes = [(split_name(child.name), home) for child in split_folders for home in _folders(child)]
-        strays += [path for child in split_folders for path in _files(child) if _is_picture(path)]
+        _check_splits(folder, split_folders, children)
+        class_folders = [
+            (split_name(child.name), class_folder)
+            for child in split_folders
+            for class_folder in _folders(child)
+        ]
+        misplaced += [path for child in split_folders for path in _files(child) if _is_image(path)]
     else:
-        homes = [(None, home) for home in top]
-    if not homes:
+        class_folders = [(None, path) for path in children]
+    if not class_folders:
         raise DataError(
-            f"folder {str(folder)!r} has {len(strays)} images and no folders, expected one folder per class; "
+            f"folder {str(folder)!r} has {len(misplaced)} images and no folders, expected one folder per class; "
             "sort the images into folders named for their classes"
         )
-    entries = [Entry(path, home.name, split) for split, home in homes for path in _walk(home)]
-    skipped = [(str(path), "it is not in a class folder") for path in strays]
-    return _checked(folder.resolve().name, entries, [home for _, home in homes], skipped, strict=strict)
+    files = [
+        ImageFile(path, class_folder.name, split)
+        for split, class_folder in class_folders
+        for path in _walk(class_folder)
+    ]
+    skipped = [(str(path), "it is not in a class folder") for path in misplaced]
+    return _checked(
+        folder.resolve().name,
+        files,
+        [class_folder for _, class_folder in class_folders],
+        skipped,
+        strict=strict,
+    )
 
 
 def read_table(table: Path, *, strict: bool = False) -> Dataset:
-    r"""Read a table with the columns path, label and, where there are any, split and group.
+    """Read a CSV (UTF-8) or Parquet table with the columns path and label, and split and group if there are any.
 
-    Parameters
-    ----------
-    table : Path
-        CSV in UTF-8 with a header, or Parquet. Relative paths are relative to the
-        table's folder. A column ``writer`` counts as ``group``; others are ignored.
-    strict : bool, default=False
-        Refuse broken files rather than list them in ``skipped``.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    DataError
-        If a column or a cell is missing, or no file can be read.
-    MissingDataError
-        If a file is not there; the first is named and all are counted.
-    BrokenDataError
-        If the table is not one, or ``strict`` and a file cannot be decoded.
-    MissingExtraError
-        If a Parquet table is asked for without pyarrow.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as home:
-    ...     _ = (Path(home) / "1.pgm").write_bytes(b"P5 2 1 255 ab")
-    ...     _ = (Path(home) / "pets.csv").write_text("path,label,split\n1.pgm,cat,train\n")
-    ...     read_table(Path(home) / "pets.csv").splits.tolist()
-    ['train']
+    Paths are relative to the table; ``writer`` is a synonym of ``group``, other columns are ignored. DataError
+    if a column or a cell is missing; MissingDataError if files are missing: the first is named, all are counted.
     """
     read = _parquet_columns if table.suffix.lower() == ".parquet" else _csv_columns
     columns, numbers = read(table)
@@ -143,14 +94,14 @@ def read_table(table: Path, *, strict: bool = False) -> Dataset:
         raise DataError(
             f"table {str(table)!r} has no rows, expected at least one; add path and label of an image"
         )
-    entries = _entries(table, columns, numbers)
-    absent = [entry.path for entry in entries if not entry.path.is_file()]
+    files = _table_files(table, columns, numbers)
+    absent = [file.path for file in files if not file.path.is_file()]
     if absent:
         raise MissingDataError(
-            f"image {str(absent[0])!r} is not there, {len(absent)} of {len(entries)} missing, "
-            f"expected every file that {str(table)!r} names; mend the paths, which are relative to the table"
+            f"image {str(absent[0])!r} does not exist, {len(absent)} of {len(files)} missing, "
+            f"expected every file that {str(table)!r} names; correct the paths, which are relative to the table"
         )
-    return _checked(table.stem, entries, [], [], strict=strict)
+    return _checked(table.stem, files, [], [], strict=strict)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -161,15 +112,15 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS + _FOREIGN
 
 
-def _walk(home: Path) -> Iterator[Path]:
-    """Give the pictures under a class folder, in an order that depends on names only."""
-    yield from (path for path in _files(home) if _is_picture(path))
-    for child in _folders(home):
-        if not child.is_symlink():  # a link may lead back up
+def _walk(class_folder: Path) -> Iterator[Path]:
+    """The images under a class folder, in an order that depends on names only."""
+    yield from (path for path in _files(class_folder) if _is_image(path))
+    for child in _folders(class_folder):
+        if not child.is_symlink():  # a link may lead to a parent folder
             yield from _walk(child)
 
 
@@ -189,7 +140,7 @@ def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Pat
 
 
 def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Cells by column, and the line of the file that each row begins on, blank lines counted."""
+    """Cells by column, and the line of the file on which each row begins."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             numbered = list(_numbered(lines))
@@ -209,12 +160,12 @@ def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
 
 
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the number of the line that it begins on."""
+    """Rows that are not blank, each with the number of its first line."""
     reader, begins = csv.reader(lines, strict=True), 1
     for row in reader:
         if row:
             yield begins, row
-        begins = reader.line_num + 1  # a quoted cell may go over several lines
+        begins = reader.line_num + 1  # a quoted cell may span several lines
 
 
 def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
@@ -234,7 +185,7 @@ def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
     return columns, list(range(1, 1 + max((len(cells) for cells in columns.values()), default=0)))
 
 
-def _entries(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[Entry]:
+def _table_files(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[ImageFile]:
     group_column = next((name for name in _GROUP_COLUMNS if name in columns), None)
     for name in ("path", "label", "split", group_column):
         if name in columns and "" in columns[name]:
@@ -252,46 +203,50 @@ def _entries(table: Path, columns: dict[str, list[str]], numbers: Sequence[int])
     splits = columns.get("split", [None] * n_rows)
     groups = [None] * n_rows if group_column is None else columns[group_column]
     rows = zip(columns["path"], columns["label"], splits, groups, strict=True)
-    return [Entry(table.parent / path, label, split, group) for path, label, split, group in rows]
+    return [ImageFile(table.parent / path, label, split, group) for path, label, split, group in rows]
 
 
 def _checked(
     name: str,
-    entries: Sequence[Entry],
-    homes: Sequence[Path],
+    files: Sequence[ImageFile],
+    class_folders: Sequence[Path],
     skipped: list[tuple[str, str]],
     *,
     strict: bool,
 ) -> Dataset:
-    """Leave out what cannot be decoded, and make sure that no class is lost by it."""
+    """Leave out files that cannot be decoded; DataError if a class loses all its images."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(_inspect, [entry.path for entry in entries]))
-    broken = [(str(entry.path), fault) for entry, (_, fault) in zip(entries, found, strict=True) if fault]
+        found = list(pool.map(_inspect, [file.path for file in files]))
+    broken = [(str(file.path), fault) for file, (_, fault) in zip(files, found, strict=True) if fault]
     if strict and broken:
         raise BrokenDataError(
-            f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(entries)} such, "
+            f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(files)} such, "
             "expected complete images; replace them, or allow them to be skipped: strict=False"
         )
-    whole = [(entry, digest) for entry, (digest, fault) in zip(entries, found, strict=True) if not fault]
-    _check_classes(name, [entry for entry, _ in whole], entries, homes)
-    kept = [entry for entry, _ in whole]
+    whole = [(file, digest) for file, (digest, fault) in zip(files, found, strict=True) if not fault]
+    _check_classes(name, [file for file, _ in whole], files, class_folders)
+    kept = [file for file, _ in whole]
     return Dataset(
         name,
-        FileImages([entry.path for entry in kept], [digest for _, digest in whole]),
-        np.array([entry.label for entry in kept], dtype=np.str_),
-        natural_order(entry.label for entry in kept),
-        None if kept[0].group is None else np.array([entry.group for entry in kept], dtype=np.str_),
-        None if kept[0].split is None else np.array([entry.split for entry in kept], dtype=np.str_),
+        FileImages([file.path for file in kept], [digest for _, digest in whole]),
+        np.array([file.label for file in kept], dtype=np.str_),
+        natural_order(file.label for file in kept),
+        None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
+        None if kept[0].split is None else np.array([file.split for file in kept], dtype=np.str_),
         tuple(skipped + broken),
     )
 
 
 def _check_classes(
-    name: str, whole: Sequence[Entry], entries: Sequence[Entry], homes: Sequence[Path]
+    name: str, whole: Sequence[ImageFile], files: Sequence[ImageFile], class_folders: Sequence[Path]
 ) -> None:
-    wanted = {home.name for home in homes} | {entry.label for entry in entries}
-    lost = natural_order(wanted - {entry.label for entry in whole})
-    empty = [str(home) for home in homes if not any(entry.path.is_relative_to(home) for entry in whole)]
+    wanted = {home.name for home in class_folders} | {file.label for file in files}
+    lost = natural_order(wanted - {file.label for file in whole})
+    empty = [
+        str(class_folder)
+        for class_folder in class_folders
+        if not any(file.path.is_relative_to(class_folder) for file in whole)
+    ]
     if lost or empty:
         where = f" in {shown(empty)}" if empty else ""
         classes = listed(lost) if lost else listed(natural_order(Path(path).name for path in empty))
@@ -302,9 +257,9 @@ def _check_classes(
 
 
 def _inspect(path: Path) -> tuple[bytes, str | None]:
-    """Give a file's SHA-256 and what is wrong with it."""
+    """A file's SHA-256, and why it cannot be used."""
     if path.suffix.lower() in _FOREIGN:
-        return b"", f"its format {path.suffix.lower()} is not one we read; convert it to PNG or JPEG"
+        return b"", f"its format {path.suffix.lower()} cannot be read; convert it to PNG or JPEG"
     try:
         data = path.read_bytes()
     except OSError as error:

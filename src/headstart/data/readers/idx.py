@@ -1,8 +1,4 @@
-"""The IDX format of the MNIST family: a few bytes of sizes, then the values.
-
-In: a file's bytes, gzipped or not. Out: a uint8 array, or one sentence with the bytes expected
-and found. Sizes are checked before anything is unpacked. Imports our errors. Called by known.
-"""
+"""The IDX format of the MNIST family. Sizes are checked before anything is decompressed."""
 
 from __future__ import annotations
 
@@ -22,29 +18,10 @@ _LIMIT_BYTES = 4 * 1024**3
 
 
 def parse_idx(data: bytes, name: str, n_axes: int) -> NDArray[np.uint8]:
-    """Read an array from the bytes of an IDX file.
+    """The read-only uint8 array in an IDX file, gzipped or not, with 3 axes (images) or 1 (labels).
 
-    Parameters
-    ----------
-    data : bytes
-        The file, gzipped or not.
-    name : str
-        What to call it in an error.
-    n_axes : int
-        Axes it must have: 3 for images, 1 for labels.
+    BrokenDataError if it is empty, or its magic number or length is wrong.
 
-    Returns
-    -------
-    ndarray of shape (n, height, width) or (n,), uint8
-        Read-only.
-
-    Raises
-    ------
-    BrokenDataError
-        If it is empty, has another magic number, or is not as long as its header says.
-
-    Examples
-    --------
     >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), "labels", 1).tolist()
     [7, 9]
     """
@@ -76,24 +53,7 @@ def parse_idx(data: bytes, name: str, n_axes: int) -> NDArray[np.uint8]:
 
 
 def check_pair(images: NDArray[np.uint8], labels: NDArray[np.uint8], names: tuple[str, str]) -> None:
-    """Make sure that there is one label per image.
-
-    Parameters
-    ----------
-    images, labels : ndarray
-        As parsed.
-    names : tuple of two str
-        What to call the two files in an error.
-
-    Raises
-    ------
-    BrokenDataError
-        If the counts differ.
-
-    Examples
-    --------
-    >>> check_pair(np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.uint8), ("images", "labels"))
-    """
+    """BrokenDataError unless there is one label per image."""
     if len(images) != len(labels):
         raise BrokenDataError(
             f"IDX file {names[1]!r} has {len(labels)} labels ({8 + len(labels)} bytes), expected {len(images)} "
@@ -102,7 +62,7 @@ def check_pair(images: NDArray[np.uint8], labels: NDArray[np.uint8], names: tupl
 
 
 def _unpacked(data: bytes, name: str, limit_bytes: int) -> bytes:
-    """Give at most so many bytes of the content; the check sum is verified where the end is reached."""
+    """At most this many bytes of the content; the checksum is verified if the end is reached."""
     if data[:2] != _GZIP:
         return data[:limit_bytes]
     try:

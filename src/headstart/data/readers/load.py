@@ -1,8 +1,4 @@
-"""The one door to datasets: in comes a name, a path or arrays, out a Dataset.
-
-``mnist``, ``mnist:odd``, ``photos/``, ``photos.csv:ants,bees``. Imports our data modules only.
-Called by the command line, the Python face and recipes.
-"""
+"""Load a dataset by name, by path or from arrays: ``mnist``, ``mnist:odd``, ``photos/``, ``photos.csv:ants,bees``."""
 
 from __future__ import annotations
 
@@ -38,16 +34,16 @@ def load(
     Parameters
     ----------
     name : str or path
-        A name in `catalog`, a folder of class folders (alone, or under train, val
+        A name in `catalog`, a folder of class folders (directly, or under train, val
         and test), or a CSV or Parquet table with the columns path and label, and
-        split and group if there are any. A view may follow a colon: ``mnist:odd``.
-        A name in the catalog comes before a folder of that name: write ``./mnist``.
+        optionally split and group. A subset may follow a colon: ``mnist:odd``.
+        A name in the catalog takes precedence over a folder of that name: write ``./mnist``.
     split : str, optional
-        Take this split only.
+        Load this split only.
     strict : bool, default=False
-        Refuse files that cannot be decoded rather than list them in ``skipped``.
+        Raise for files that cannot be decoded rather than list them in ``skipped``.
     download : bool, default=True
-        Whether a dataset that is not on this machine may be fetched.
+        Whether a dataset that is not on this machine may be downloaded.
 
     Returns
     -------
@@ -56,13 +52,13 @@ def load(
     Raises
     ------
     UnknownDatasetError
-        If the name is not in the catalog and nothing is at such a path.
+        If the name is not in the catalog and no such path exists.
     UnknownSubsetError, UnknownClassError
-        If the part after the colon is no view, or names a class that is not there.
+        If the part after the colon is no subset, or names a class that does not exist.
     MissingDataError
-        If a path, or a file that a table names, is not there.
+        If a path, or a file named in a table, does not exist.
     BrokenDataError
-        If a file is truncated or altered, or, where ``strict``, not a picture.
+        If a file is truncated or altered, or, with ``strict``, not an image.
     FetchError
         If a download fails.
     DataError
@@ -80,9 +76,9 @@ def load(
     ('digits:parity', 1797, ('even', 'odd'))
     """
     text = os.fspath(name)
-    base, colon, view = text.rpartition(":")
+    base, colon, subset = text.rpartition(":")
     if colon and base and not Path(text).expanduser().exists():
-        return apply_subset(load(base, split=split, strict=strict, download=download), view)
+        return apply_subset(load(base, split=split, strict=strict, download=download), subset)
     if text in KNOWN:
         wanted = split_name(split) if split is not None else None
         whole = KNOWN[text].read(text, (wanted,) if wanted in _BOTH else _BOTH, download)
@@ -92,7 +88,7 @@ def load(
 
 
 def catalog() -> Mapping[str, str]:
-    """List the datasets that go by a name.
+    """List the named datasets.
 
     Returns
     -------
@@ -103,7 +99,7 @@ def catalog() -> Mapping[str, str]:
     --------
     >>> list(catalog())
     ['digits', 'emnist-letters', 'fashion-mnist', 'greek', 'greek-photos', 'kmnist', 'mnist', \
-'omniglot-greek', 'omniglot-small', 'usps']
+    'omniglot-greek', 'omniglot-small', 'usps']
     """
     return {name: known.title for name, known in KNOWN.items()}
 
@@ -116,7 +112,7 @@ def from_arrays(
     splits: ArrayLike | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """Make a dataset of arrays.
+    """Make a dataset from arrays.
 
     Parameters
     ----------
@@ -129,7 +125,7 @@ def from_arrays(
     splits : array_like of shape (n_images,), optional
         ``train``, ``val`` or ``test``.
     name : str, default="arrays"
-        What to call it in reports.
+        The name in reports.
 
     Returns
     -------
@@ -160,7 +156,7 @@ def from_arrays(
 
 
 def _names(what: str, values: ArrayLike) -> NDArray[Any]:
-    """Give names for names and for whole numbers; anything else is a fault."""
+    """Names from names or whole numbers; DataError for anything else."""
     column = np.asarray(values)
     if column.dtype.kind == "O" and all(isinstance(value, str | int | np.integer) for value in column.flat):
         return column.astype(np.str_)
@@ -174,7 +170,7 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
                 )
             ]
         )
-    if column.ndim == 1 and column.dtype.kind in "iub":  # 21 characters each, unless the names are made first
+    if column.ndim == 1 and column.dtype.kind in "iub":  # astype would use 21 characters for each
         codes, places = np.unique(column, return_inverse=True)
         return np.array([str(code) for code in codes.tolist()], np.str_)[places]
     return column.astype(np.str_)
@@ -189,11 +185,13 @@ def _from_path(text: str, *, strict: bool) -> Dataset:
             return read_table(path, strict=strict)
         raise DataError(
             f"file {text!r} is no table, expected a folder of class folders or a table (.csv, .parquet); "
-            "give the folder that it lies in"
+            "give the folder that contains it"
         )
     if os.sep in text or path.suffix.lower() in _TABLES:
-        raise MissingDataError(f"path {text!r} is not there, expected a folder or a table; mend the path")
+        raise MissingDataError(
+            f"path {text!r} does not exist, expected a folder or a table; correct the path"
+        )
     raise UnknownDatasetError(
         f"dataset {text!r} is unknown, expected a name in the catalog, {nearest(text, KNOWN)}, "
-        "or a path that is there; choose one of these"
+        "or an existing path; choose one of these"
     )

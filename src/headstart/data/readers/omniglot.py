@@ -1,7 +1,4 @@
-"""Omniglot's two small background sets: 242 characters of 8 alphabets, each drawn by 20 people.
-
-In: two archives as their author published them, or the bundled sheet of the Greek letters. Out: a Dataset
-in memory, grouped by person. Pillow is imported on use.
+"""Omniglot's two small background sets (242 characters of 8 alphabets, each drawn by 20 people), and the Greek one.
 
 Lake, Salakhutdinov, Tenenbaum. Human-level concept learning through probabilistic program induction.
 Science 350 (2015).
@@ -43,29 +40,10 @@ _ARCHIVES = tuple(
 
 
 def read_omniglot(name: str, splits: Sequence[str], download: bool) -> Dataset:
-    """Read both archives; a character that is in both is read once.
+    """Read both archives; a character that is in both is read once. Images (105, 105, 1), black on white.
 
-    Parameters
-    ----------
-    name : str
-        What the dataset is called.
-    splits : sequence of str
-        Not looked at: the set has no splits of its own.
-    download : bool
-        Whether the network may be asked.
-
-    Returns
-    -------
-    Dataset
-        Classes such as ``Greek/character01``; groups such as ``Greek 07``, the seventh person that drew
-        that alphabet. Images (105, 105, 1), black on white.
-
-    Raises
-    ------
-    MissingDataError, FetchError
-        If an archive is neither here nor to be had.
-    BrokenDataError
-        If one cannot be read.
+    Classes are such as ``Greek/character01``, groups such as ``Greek 07``, the seventh person who drew that
+    alphabet. There are no splits, so ``splits`` is ignored.
     """
     drawings: dict[str, NDArray[np.uint8]] = {}
     for remote in _ARCHIVES:
@@ -85,22 +63,10 @@ def read_omniglot(name: str, splits: Sequence[str], download: bool) -> Dataset:
 
 
 def read_omniglot_greek(name: str, splits: Sequence[str], download: bool) -> Dataset:
-    """Read the Greek letters that are bundled: one sheet, a row of 20 drawings for each letter.
+    """Read the 480 bundled Greek letters, (105, 105, 1), black on white: 20 drawings each.
 
-    Parameters
-    ----------
-    name : str
-        What the dataset is called.
-    splits : sequence of str
-        Ignored: both are read.
-    download : bool
-        Ignored: nothing is downloaded.
-
-    Returns
-    -------
-    Dataset
-        480 images (105, 105, 1), black on white; classes ``alpha`` to ``omega``; groups ``drawer 01`` to
-        ``drawer 20``. The first ten drawers are ``train``, the last ten ``test``.
+    Classes ``alpha`` to ``omega``; groups ``drawer 01`` to ``drawer 20``. The first five drawers are ``train``, the
+    others ``test``. ``splits`` and ``download`` are ignored.
     """
     from PIL import Image
 
@@ -121,7 +87,7 @@ def read_omniglot_greek(name: str, splits: Sequence[str], download: bool) -> Dat
 
 
 def _drawings(path: Path) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Place under the archive's one folder, and pixels, of every drawing."""
+    """Path below the top folder of the archive, and pixels, of every drawing."""
     from PIL import Image
 
     try:
@@ -129,10 +95,10 @@ def _drawings(path: Path) -> list[tuple[str, NDArray[np.uint8]]]:
             names = [name for name in archive.namelist() if name.endswith(".png")]
             found = []
             for name in names:
-                with Image.open(io.BytesIO(archive.read(name))) as picture:
-                    if picture.size != (_SIDE_PX, _SIDE_PX):
-                        raise ValueError(f"{name} is {picture.size[0]} x {picture.size[1]} px")
-                    found.append((name.split("/", 1)[1], np.asarray(picture.convert("L"))))
+                with Image.open(io.BytesIO(archive.read(name))) as image:
+                    if image.size != (_SIDE_PX, _SIDE_PX):
+                        raise ValueError(f"{name} is {image.size[0]} x {image.size[1]} px")
+                    found.append((name.split("/", 1)[1], np.asarray(image.convert("L"))))
     except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise BrokenDataError(
             f"Omniglot archive {str(path)!r} cannot be read ({error}), expected drawings of {_SIDE_PX} x "

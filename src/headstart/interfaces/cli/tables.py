@@ -12,7 +12,7 @@ from headstart.report.columns import aligned
 from headstart.report.records import Report, Row
 
 if TYPE_CHECKING:
-    from headstart.system.cache import Entry
+    from headstart.system.cache import CacheEntry
 
 __all__ = [
     "cache_table",
@@ -172,7 +172,7 @@ def _score(score: Score) -> str:
     return f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"
 
 
-def cache_table(entries: Sequence[Entry]) -> str:
+def cache_table(entries: Sequence[CacheEntry]) -> str:
     """The cached features, a line each, and their total size."""
     total = f"{len(entries)} arrays, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"
     if not entries:

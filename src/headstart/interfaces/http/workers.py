@@ -25,6 +25,7 @@ from typing import Any
 
 from headstart.errors import HeadstartError, SettingError
 from headstart.interfaces.http.limits import Limits
+from headstart.system.lock import wait_for_lock
 
 __all__ = [
     "BACKLOG",
@@ -98,10 +99,8 @@ class Turn:
 
     def __enter__(self) -> None:
         """Wait for the turn."""
-        import fcntl
-
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        wait_for_lock(self._file)
 
     def __exit__(self, *_: object) -> None:
         """Let the next one in."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.base import one_hot
 from headstart.heads.least_squares import KernelLeastSquares
+from headstart.heads.training import one_hot
 from headstart.records import Codes
 
 __all__ = ["left_out_right"]

@@ -18,7 +18,7 @@ import onnx
 
 from headstart.errors import MissingDataError
 from headstart.graph.pooling import JOIN
-from headstart.graph.wrap import adopt, flops_of
+from headstart.graph.wrap import flops_of, with_image_input
 from headstart.records import InputSpec, Source
 from headstart.system.cache import cache_root, key_of
 from headstart.system.files import write_atomic
@@ -174,7 +174,7 @@ def trained_source(exported: ExportedNetwork, like: Source) -> Source:
 def _source(network: TimmNetwork, spec: InputSpec, name: str) -> Source:
     """The network behind our input."""
     about, (height, width) = network.about, network.size
-    graph = adopt(onnx.ModelProto.FromString(network.graph), spec, network.size)
+    graph = with_image_input(onnx.ModelProto.FromString(network.graph), spec, network.size)
     layers = {layer: tuple(shape) for layer, shape in about["taps"].items()}
     identity = f"{about['sha256']} {spec}"
     classes = about["classes"]

@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter, strftime
+from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.readers.load import load
@@ -23,35 +21,32 @@ from headstart.data.splits import holdout
 from headstart.data.subsets import apply_subset
 from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.evaluation.metrics import evaluate
-from headstart.evaluation.records import Evaluation
 from headstart.heads.registry import make_head
 from headstart.networks.specs import architecture
-from headstart.records import Array
+from headstart.records import Source
 from headstart.report.records import Report
 from headstart.sources.networks import native_input
-from headstart.strategies.finetune.decide import FINETUNE_NAMES, Finetuner, finetune_strategies, sentence_of
-from headstart.strategies.fits import Chooser, FeatureOptions, Reader, Strategy, probe
-from headstart.strategies.parts import training_parts
+from headstart.strategies.fits import Reader, Strategy, chosen_probe
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import NullCache
-from headstart.workflows.comparison.baselines import network_from_scratch
-from headstart.workflows.comparison.controls import collapse, frozen_controls
-from headstart.workflows.comparison.protocol import Protocol
-from headstart.workflows.comparison.table import Table, run_table
-from headstart.workflows.comparison.verdict import FINETUNE, PROBE
+from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.comparison.verdict import COLLAPSE
 from headstart.workflows.recipes.folder import check_folder, write_result
 from headstart.workflows.recipes.frozen import run_frozen
 from headstart.workflows.recipes.letters import run_letters
 from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, LettersRecipe, Recipe
+from headstart.workflows.study import StudyRequest, run_study
+from headstart.workflows.study.contestants import CONTROLS
 
 __all__ = ["run_recipe", "with_test_split"]
 
 _TEST_SHARE = 0.3
+_TEXTBOOK = "textbook probe"
 _AS_WRITTEN = RecipeOptions()
 _NO_TORCH = (
     "torch is not installed, so the NumPy engine trains the network; "
@@ -69,16 +64,6 @@ class _Run:
     target: Dataset
     engine: str
     remarks: tuple[str, ...]
-
-    @cached_property
-    def train(self) -> Dataset:
-        """The target images that labels are drawn from."""
-        return training_parts(self.target, self.options.seed).fit
-
-    @cached_property
-    def test(self) -> Dataset:
-        """The target images that every figure of the table is about."""
-        return self.target.split("test")
 
 
 def run_recipe(
@@ -133,21 +118,19 @@ def run_recipe(
         progress=options.progress,
     )
     frozen = source.model.source(f"{recipe.network} trained on {run.source.name}")
+    judged = _study(run, source, frozen)
     transferred = learn_head(
         frozen,
         run.target,
         Probe(recipe.layer, "flat", recipe.head),
         seed=options.seed,
+        spare=False,  # as the row of all labels
         options=options.extraction,
     )
-    table, said = _table(run, source, transferred)
-    evaluations = _evaluations(run, source, transferred)
     source.model.save(home / "source")
     transferred.model.save(home / "model")
-    facts = _facts(run, source, transferred, perf_counter() - begun)
-    table = replace(table, remarks=(*source.remarks, *said, *table.remarks))
-    result = _result(run, table, evaluations, (source, transferred), facts)
-    return write_result(home, result)
+    facts = _facts(run, judged, source, transferred, perf_counter() - begun)
+    return write_result(home, _with_source(run, judged, source, facts))
 
 
 def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Outcome:
@@ -260,117 +243,81 @@ def _skipped(dataset: Dataset) -> tuple[str, ...]:
     return (f"{number} of {total} files could not be read and are left out; the first: {path} ({reason}).",)
 
 
-def _evaluations(run: _Run, source: LearnedModel, transferred: LearnedModel) -> tuple[Evaluation, Evaluation]:
-    """Both models on their test splits, by the graphs that are saved."""
-    halves = ("Source", source, run.source), ("Transfer", transferred, run.target)
-    first, second = (
-        evaluate(
-            f"{what}: {dataset.name}",
-            learnt.model.probabilities(dataset.split("test"), runtime_name=run.options.runtime),
-            dataset.split("test").codes(dataset.classes),
-            dataset.classes,
-            dataset.split("test").together,
-        )
-        for what, learnt, dataset in halves
-    )
-    return first, second
-
-
-def _table(run: _Run, source: LearnedModel, transferred: LearnedModel) -> tuple[Table, tuple[str, ...]]:
-    """The transfer against its controls, and what to say of fine-tuning.
-
-    With all labels the probe is the saved model itself.
-    """
+def _study(run: _Run, source: LearnedModel, frozen: Source) -> Report:
+    """The transfer against its controls: a study of the source whose layer and head the recipe names."""
     options, recipe = run.options, run.recipe
-    features = FeatureOptions(recipe.layer, "flat", recipe.head, options.extraction)
-    by_features = probe(source.model.source(), run.train, run.test, features)
+    spec = source.model.manifest.network
+    assert spec is not None, "a network we trained has a spec"
+    controls = tuple(name for name in CONTROLS if name != COLLAPSE or recipe.collapse)
+    textbook = recipe.textbook_layer if options.controls else None
 
-    def probed(learn: NDArray[np.intp], asked: NDArray[np.intp], seed: int) -> Array:
-        if len(learn) < len(run.train):
-            return by_features(learn, asked, seed)
-        return transferred.model.probabilities(run.test, runtime_name=options.runtime)
+    def textbook_probe(judging: Judging) -> Strategy:
+        reader = Reader(frozen, judging.pool, judging.asked, options.extraction)
+        return chosen_probe(reader, Probe(textbook, "flat", recipe.head))
 
-    strategies: dict[str, Strategy] = {"probe": probed}
-    tuner = _finetuner(run, source)
-    if tuner is not None:
-        strategies |= finetune_strategies(tuner)
-    if recipe.textbook_layer and options.controls:
-        textbook = replace(features, layer=recipe.textbook_layer)
-        strategies["textbook probe"] = probe(source.model.source(), run.train, run.test, textbook)
-    if options.controls:
-        spec = source.model.manifest.network
-        assert spec is not None, "a network we trained has a spec"
-        scratch = network_from_scratch(
-            spec, run.engine, (recipe.training, recipe.few_labels), run.train, run.test
-        )
-        strategies |= {"scratch": scratch} | frozen_controls(
-            spec, run.train, run.test, features, options.seed
-        )
-        if recipe.collapse:
-            answers = source.model.probabilities(run.test, runtime_name=options.runtime)
-            strategies["collapse"] = collapse(
-                answers, source.model.classes, recipe.target_subset, run.train.classes
-            )
-    budgets = recipe.labels_per_class if options.controls or tuner else ()
-    protocol = replace(
-        Protocol(budgets, recipe.draws, options.seed),
-        shown=("textbook probe", *FINETUNE_NAMES),
-        pairs=((FINETUNE, PROBE), (FINETUNE, "scratch")),
+    request = StudyRequest(
+        probe=Probe(recipe.layer, "flat", recipe.head),
+        kind="holdout",
+        labels_per_class=recipe.labels_per_class if options.controls or options.opening else (),
+        draws=recipe.draws,
+        controls=controls if options.controls else (),
+        seed=options.seed,
+        extra={} if textbook is None else {_TEXTBOOK: textbook_probe},
+        shown=(_TEXTBOOK,),
+        spec=spec,
+        scratch=(recipe.training, recipe.few_labels),
+        scratch_others=(),  # the recipe's own settings were chosen for this network
+        engine=run.engine,
+        opening=options.opening,
     )
-    table = run_table(strategies, run.train, run.test, protocol, progress=options.progress)
-    return table, (() if tuner is None else (sentence_of(tuner.decisions),))
-
-
-def _finetuner(run: _Run, source: LearnedModel) -> Finetuner | None:
-    """The source opened where the recipe's probe reads, if that is wanted."""
-    options, recipe = run.options, run.recipe
-    if options.opening is None:
-        return None
-    reader = Reader(source.model.source(), run.train, run.test, options.extraction)
-    chooser = Chooser(reader, Probe(recipe.layer, "flat", recipe.head))
-    return Finetuner(reader, chooser, options.opening, options.progress)
-
-
-def _result(
-    run: _Run,
-    table: Table,
-    evaluations: tuple[Evaluation, ...],
-    learnt: tuple[LearnedModel, ...],
-    facts: Mapping[str, str],
-) -> Report:
-    first = evaluations[0].accuracy
-    said = (
-        f"The source itself, {run.source.name}, gets {first.value:.2%} [{first.low:.2%}, "
-        f"{first.high:.2%}] of its "
-        f"{first.n:,} test images right.",
+    return run_study(
+        frozen,
+        run.target,
+        request,
+        trained=source.model,
+        options=options.extraction,
+        title=recipe.title,
+        summary=recipe.summary,
+        command=options.command,
     )
-    return Report(
-        title=run.recipe.title,
-        summary=run.recipe.summary,
-        verdict=table.verdict,
-        remarks=(*said, *table.remarks, *run.remarks),
-        rows=table.rows,
-        comparisons=table.comparisons,
-        evaluations=evaluations,
-        curves=tuple(one.curve for one in learnt if one.curve is not None),
+
+
+def _with_source(run: _Run, judged: Report, source: LearnedModel, facts: Mapping[str, str]) -> Report:
+    """The study's report, and what the source itself gets right on its own test images."""
+    test = run.source.split("test")
+    first = evaluate(
+        f"Source: {run.source.name}",
+        source.model.probabilities(test, runtime_name=run.options.runtime),
+        test.codes(run.source.classes),
+        run.source.classes,
+        test.together,
+    )
+    score = first.accuracy
+    message = (
+        f"The source itself, {run.source.name}, gets {score.value:.2%} [{score.low:.2%}, {score.high:.2%}] "
+        f"of its {score.n:,} test images right."
+    )
+    return replace(
+        judged,
+        remarks=(message, *source.remarks, *judged.remarks, *run.remarks),
+        evaluations=(first, *judged.evaluations),
+        curves=(*(one for one in (source.curve,) if one is not None), *judged.curves),
         facts=facts,
-        sizes={"train": len(run.train), "test": len(run.test), "classes": len(run.train.classes)},
     )
 
 
-def _facts(run: _Run, source: LearnedModel, transferred: LearnedModel, seconds: float) -> dict[str, str]:
+def _facts(
+    run: _Run, judged: Report, source: LearnedModel, transferred: LearnedModel, seconds: float
+) -> dict[str, str]:
     return {
-        "command": run.options.command,
+        **judged.facts,
         "source_data": f"{run.source.name}, fingerprint {run.source.fingerprint}",
-        "target_data": f"{run.target.name}, fingerprint {run.target.fingerprint}",
         "source_fingerprint": source.model.manifest.source_fingerprint,
         "model_fingerprint": transferred.model.manifest.source_fingerprint,
         "head": f"{about_head(transferred.model.manifest.head)} at layer {run.recipe.layer}",
         "engine": f"{run.engine}, features by {run.options.runtime}",
-        "seed": str(run.options.seed),
         **made_with(run.engine),
         "learning_the_source": f"{source.seconds:.1f} s",
         "learning_the_head": f"{transferred.seconds:.1f} s, features included",
         "everything": f"{seconds:.1f} s",
-        "date": strftime("%Y-%m-%d"),
     }

@@ -25,11 +25,11 @@ from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
 from headstart.workflows.study.context import StudyContext
 
-__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "Contestant", "Made"]
+__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_OTHERS", "Contestant", "Made"]
 
 SCRATCH = "scratch"
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-_SCRATCH_OTHERS = (
+SCRATCH_OTHERS = (
     replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
     replace(_SCRATCH, epochs=24, min_steps=600),
 )
@@ -78,7 +78,7 @@ def _scratch(study: StudyContext) -> Made:
         study.plain.test,
         study.probe.augmentation,
         frames=frames if spec.input in frames else (spec.input, *frames),
-        alternatives=_SCRATCH_OTHERS,
+        alternatives=study.scratch_others,
     )
     return Made(strategy, remark)
 
@@ -115,6 +115,8 @@ def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
             "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
             "weights to learn from so few images in a sensible time."
         )
+    if study.engine is not None:
+        return spec, study.engine, remark
     if find_spec("torch") is not None:
         return spec, "torch", remark
     said = "From scratch is trained by the NumPy engine, because torch is not installed."

@@ -31,6 +31,8 @@ class StudyContext:
     probe: Probe
     spec: NetworkSpec | None
     scratch: tuple[TrainSettings, TrainSettings]
+    scratch_others: tuple[TrainSettings, ...]
+    engine: str | None
     seed: int
     judging: Judging
     reader: Reader

@@ -108,7 +108,7 @@ def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> 
     assert table.answers is not None, "there are images to answer"
     together, crossed = study.judging.asked.together, study.judging.protocol.crossed
     title = "How reliable its probabilities are"
-    return reliability(title, table.answers, codes, together=together, crossed=crossed)
+    return reliability(title, table.answers, codes, clusters=together, crossed=crossed)
 
 
 def _nested(study: StudyContext) -> str:

@@ -15,7 +15,7 @@ from headstart.strategies.finetune.options import FinetuneOptions, parse_strateg
 from headstart.strategies.fits import Strategy
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.workflows.comparison.protocol import Judging
-from headstart.workflows.study.contestants import CONTROLS, SCRATCH
+from headstart.workflows.study.contestants import CONTROLS, SCRATCH, SCRATCH_OTHERS
 
 __all__ = ["StudyRequest", "check_controls", "parse_controls", "parse_labels"]
 
@@ -30,7 +30,8 @@ class StudyRequest:
     ``kind`` is the protocol's; ``labels_per_class`` the budgets of the learning curve, () for none;
     ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are strategies to show or
     to compare with, made for the judging: they are controls, but for those named in ``shown``.
-    ``spec`` is the network that is trained from scratch, ``scratch`` how (with all labels, with few).
+    ``spec`` is the network that is trained from scratch, ``scratch`` how (with all labels, with few),
+    ``scratch_others`` are settings that it may choose instead, ``engine`` trains it (None: torch if there).
     ``opening`` adds the strategy finetune, and says how.
     """
 
@@ -46,6 +47,8 @@ class StudyRequest:
     shown: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
+    scratch_others: tuple[TrainSettings, ...] = SCRATCH_OTHERS
+    engine: str | None = None
     opening: FinetuneOptions | None = None
 
 

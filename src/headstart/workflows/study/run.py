@@ -152,6 +152,8 @@ def _context(
         wanted.probe,
         wanted.spec,
         wanted.scratch,
+        wanted.scratch_others,
+        wanted.engine,
         wanted.seed,
         judging,
         reader,

@@ -202,7 +202,7 @@ def _evaluation(evaluation: TransferEvaluation, dataset: Dataset) -> Evaluation:
 def _calibration(evaluation: TransferEvaluation, dataset: Dataset) -> Calibration:
     title = f"How reliable its probabilities are: {evaluation.judged_on} images of {dataset.name}"
     codes, together = evaluation.images.codes(dataset.classes), evaluation.images.together
-    return reliability(title, evaluation.probabilities, codes, together=together, crossed=evaluation.crossed)
+    return reliability(title, evaluation.probabilities, codes, clusters=together, crossed=evaluation.crossed)
 
 
 def _galleries(evaluation: TransferEvaluation, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:

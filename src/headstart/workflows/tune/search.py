@@ -25,7 +25,14 @@ TO_TUNE = "for training, selection and evaluation"
 """What each class needs three images for."""
 
 _OUTER = 5
-_FEW, _REPEATS = 50, 3  # up to so many images: ten outer folds, or the size of the smallest class, repeated
+
+_FEW = 50
+"""Up to so many images there are ten outer folds, or as many as the smallest class has images."""
+
+_REPEATS, _REPEATED = 3, 300
+"""Up to so many independent images, the outer folds are repeated: a single split of 300 images with random
+labels gave 51.7 to 57.0 % over five seeds (2026-11-29)."""
+
 Indices = NDArray[np.intp]
 Hits = NDArray[np.bool_]
 Outer = list[list[tuple[Indices, Indices]]]
@@ -121,12 +128,13 @@ class FeatureSearch:
 
 
 def outer_folds(search: FeatureSearch) -> Outer:
-    """Folds that the search does not use; repeated if images are few."""
+    """Folds of which nothing is known while the search runs; several times over where images are few."""
+    n_units = len(search.labels) if search.groups is None else len(np.unique(search.groups))
     few = len(search.labels) <= _FEW
     k = _n_folds(search.codes, search.groups, 2 * _OUTER if few else _OUTER)
     return [
         folds(search.labels, k, np.random.default_rng([search.seed, 5, number]), search.groups)
-        for number in range(_REPEATS if few else 1)
+        for number in range(_REPEATS if n_units <= _REPEATED else 1)
     ]
 
 

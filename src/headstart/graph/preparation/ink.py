@@ -1,8 +1,7 @@
-"""Ink normalisation as a graph, step by step what imaging.ink does with NumPy.
+"""Ink normalisation as a graph, step by step as in `data.images.ink`, for one image of any size.
 
-In: the pixels of one picture of any size as a tensor. Out: its ink in the frame of MNIST's digits. Windows
-grow with the picture, so maxima run by doubling with hops told by the size, and means are products with
-banded matrices. Must not import a runtime or Pillow. Called by picture.
+Windows grow with the image, so maxima run by doubling, with shifts that depend on its size, and means are
+products with banded matrices.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headstart.data.images import ink as page
-from headstart.graph.picture.tensors import Tensor, concatenated, maximum, minimum, where
+from headstart.graph.preparation.tensors import Tensor, concatenated, maximum, minimum, where
 
 __all__ = ["framed_ink"]
 
@@ -22,21 +21,9 @@ _MAX_ROUNDS = 8  # doublings to the widest window, 147
 
 
 def framed_ink(pixels: Tensor, height: int, width: int, luma: Sequence[float]) -> Tensor:
-    """Append the ink policy.
+    """Append the ink policy: (1 or 3, h, w) of whole values 0 - 255 to (1, height, width), ink bright.
 
-    Parameters
-    ----------
-    pixels : Tensor of shape (1 or 3, h, w), float32
-        Whole values from 0 to 255.
-    height, width : int
-        Size of the result.
-    luma : sequence of float
-        Weights of the channels: 1, or those of red, green and blue.
-
-    Returns
-    -------
-    Tensor of shape (1, height, width), float32
-        Whole values from 0 to 255, ink bright.
+    ``luma`` holds the weights of the channels: 1, or those of red, green and blue.
     """
     small = _reduced(pixels)
     grey = (small * small.space.constant(np.array(luma, np.float32)[:, None, None])).sum(0)
@@ -44,7 +31,7 @@ def framed_ink(pixels: Tensor, height: int, width: int, luma: Sequence[float]) -
 
 
 def _reduced(pixels: Tensor) -> Tensor:
-    """Average whole blocks until the longer side fits the working size, as Pillow's reduce rounds."""
+    """Average whole blocks until the longer side fits the working size, rounded as by Pillow's reduce."""
     space = pixels.space
     h, w = pixels.size(1), pixels.size(2)
     factor = -(-maximum(h, w) / page._WORK_PX).floor()
@@ -71,14 +58,14 @@ def _dark_ink(grey: Tensor) -> Tensor:
     """Invert a page whose ink is light."""
     rest = grey - _pool_mean(grey, _odd(_side(grey) / 3))
     spread = rest.squared().mean().sqrt() + page._EPS
-    border = concatenated(*(rest.line(axis, end) for axis in (0, 1) for end in (0, -1)), axis=0)
+    border = concatenated(*(rest.at(axis, end) for axis in (0, 1) for end in (0, -1)), axis=0)
     tail = (rest.squared() * rest).mean() / (spread.squared() * spread)
-    light = tail - page._BORDER_SAYS * border.mean() / spread
+    light = tail - page._BORDER_WEIGHT * border.mean() / spread
     return where(light > 0, 255 - grey, grey)
 
 
 def _marks(grey: Tensor) -> Tensor:
-    """Darkness against the paper, 0 - 1, only where there are strokes."""
+    """Darkness relative to the paper, 0 - 1, only where there are strokes."""
     side = _side(grey)
     fine, wide = _odd(side / 100), _odd(side * page._WIDE)
     light = (grey + page._AMBIENT) / (_lighting(grey) + page._AMBIENT)
@@ -96,7 +83,7 @@ def _marks(grey: Tensor) -> Tensor:
 
 
 def _lighting(grey: Tensor) -> Tensor:
-    """Smooth upper surface of the page: a cubic over the brightest of each block."""
+    """Smooth upper surface of the page: a cubic over the brightest value of each block."""
     space = grey.space
     sizes = [grey.size(axis) for axis in (0, 1)]
     bright = _block_max(_block_max(grey, sizes[0], 0), sizes[1], 1)
@@ -115,11 +102,11 @@ def _lighting(grey: Tensor) -> Tensor:
 
 
 def _block_max(values: Tensor, size: Tensor, axis: int) -> Tensor:
-    """Brightest of each block along a side; where blocks begin is looked up, as NumPy rounds them."""
+    """Brightest value of each block along a side; block starts come from a table, rounded as in NumPy."""
     space = values.space
     begins = np.stack([page._edges(size) for size in range(page._WORK_PX + 1)]).astype(np.float32)
     edges = space.constant(begins).take(size, 0)
-    starts, ends = edges.part(0, 0, page._BLOCKS), edges.part(0, 1, page._BLOCKS + 1)
+    starts, ends = edges.slice(0, 0, page._BLOCKS), edges.slice(0, 1, page._BLOCKS + 1)
     longest = -(-page._WORK_PX // page._BLOCKS)
     within = minimum(space.arange(longest), maximum(ends - starts - 1, 0).column())
     places = starts.column() + within  # (blocks, longest), the last repeated
@@ -127,14 +114,14 @@ def _block_max(values: Tensor, size: Tensor, axis: int) -> Tensor:
 
 
 def _powers(size: Tensor) -> Tensor:
-    """Powers 0 to 3 of the pixels' middles, from -1 to 1: (size, 4)."""
+    """Powers 0 to 3 of the pixels' centres, from -1 to 1: (size, 4)."""
     middle = ((2 * size.space.arange(size) + 1) / size - 1).column()
     square = middle.squared()
     return concatenated(middle * 0 + 1, middle, square, square * middle, axis=1)
 
 
 def _floor(dark: Tensor, calm: Tensor) -> Tensor:
-    """What bare paper still shows."""
+    """Darkness that bare paper still shows."""
     count = maximum(calm.mean(), page._EPS)
     mean = (dark * calm).mean() / count
     spread = maximum((dark.squared() * calm).mean() / count - mean.squared(), 0).sqrt()
@@ -160,7 +147,7 @@ def _framed(marks: Tensor, height: int, width: int) -> Tensor:
 
 
 def _ends(line: Tensor) -> tuple[Tensor, Tensor]:
-    """First true place and the one after the last; the page is blank where none is true."""
+    """First true place and the one after the last; the whole line where none is true."""
     size = line.size(0)
     place = line.space.arange(size)
     return size - (line * (size - place)).max(), (line * (place + 1)).max()
@@ -170,7 +157,7 @@ def _weights(mass: Tensor, ends: tuple[Tensor, Tensor], step: Tensor, size: int)
     """Resampling of one direction as a matrix: (size, length)."""
     low, high = ends
     pixel = mass.space.arange(mass.size(0)) + 0.5
-    # counted from the ink, for float32's sake
+    # relative to the ink, for precision in float32
     centre = (mass * (pixel - low)).sum() / maximum(mass.sum(), page._EPS)
     first = size * page._CENTRE - centre / step
     first = where(step > 1, first, first.rounded())
@@ -194,23 +181,23 @@ def _pool_max(values: Tensor, window: Tensor) -> Tensor:
 
 
 def _running_max(values: Tensor, window: Tensor, axis: int) -> Tensor:
-    """By doubling; rounds beyond the window hop by nothing."""
+    """By doubling; rounds beyond the window shift by zero."""
     space = values.space
     half = (window / 2).floor()
     pads: list[Tensor | int] = [0, 0, 0, 0]
     pads[axis] = pads[axis + 2] = half
     line = space.add("Pad", values, space.sizes(*pads), space.number(-1e30))
     length = values.size(axis) + 2 * half
-    done: Tensor = space.number(1)
+    covered: Tensor = space.number(1)
     for _ in range(_MAX_ROUNDS):
-        hop = minimum(done, window - done)
-        line = maximum(line.part(axis, 0, length - hop), line.part(axis, hop, length))
-        length, done = length - hop, done + hop
+        shift = minimum(covered, window - covered)
+        line = maximum(line.slice(axis, 0, length - shift), line.slice(axis, shift, length))
+        length, covered = length - shift, covered + shift
     return line
 
 
 def _pool_mean(values: Tensor, window: Tensor) -> Tensor:
-    """Mean over a centred square; outside, the image's edge goes on."""
+    """Mean over a centred square; outside, the edge of the image is repeated."""
     down, across = (_band(values.size(axis), window) for axis in (0, 1))
     return ((down @ values) / window @ across.transpose(1, 0)) / window
 

@@ -1,4 +1,4 @@
-"""The preparation as a graph gives the pixels of imaging.prepare, whatever the picture's size."""
+"""The preparation as a graph gives the pixels of data.images.prepare, whatever the size of the image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from PIL import Image
 
 from headstart.data.images.prepare import fit
 from headstart.graph import build, layers
-from headstart.graph.picture import prepare as picture
-from headstart.graph.picture.tensors import Workspace
+from headstart.graph.preparation import prepare
+from headstart.graph.preparation.tensors import Workspace
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 
@@ -31,12 +31,12 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def prepared(spec: InputSpec, image: np.ndarray, *, wide: bool = True) -> np.ndarray:
-    return ReferenceRun(picture.preparation_graph(spec, wide=wide))(image)[0]
+    return ReferenceRun(prepare.preparation_graph(spec, wide=wide))(image)[0]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda one: f"{one.policy}-{one.interpolation}-{one.crop_share}")
 def test_colour_is_pillows_to_the_pixel(spec):
-    run = ReferenceRun(picture.preparation_graph(spec))
+    run = ReferenceRun(prepare.preparation_graph(spec))
     for number, size in enumerate(SIZES):
         image = photo(*size, seed=number)
         np.testing.assert_array_equal(run(image)[0], fit(image, spec)[None], err_msg=str(size))
@@ -45,7 +45,7 @@ def test_colour_is_pillows_to_the_pixel(spec):
 @pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
 def test_grey_is_pillows_to_the_pixel(policy):
     spec = InputSpec(28, 28, 1, policy=policy)
-    run = ReferenceRun(picture.preparation_graph(spec))
+    run = ReferenceRun(prepare.preparation_graph(spec))
     for number, size in enumerate(SIZES):
         image = photo(*size, seed=number)
         np.testing.assert_array_equal(run(image)[0], fit(image, spec)[None], err_msg=str(size))
@@ -59,7 +59,7 @@ def test_every_grey_of_every_colour_is_the_same():
     np.testing.assert_array_equal(prepared(spec, corners)[0], fit(corners, spec))
 
 
-def test_a_picture_of_the_right_size_passes_as_it_is():
+def test_an_image_of_the_right_size_passes_as_it_is():
     image = photo(40, 30)
     for policy in ("squish", "crop", "letterbox"):
         for interpolation in ("bilinear", "bicubic"):
@@ -68,7 +68,7 @@ def test_a_picture_of_the_right_size_passes_as_it_is():
 
 
 def test_halves_round_as_pillow_rounds():
-    """Doubling a picture puts every other value just between two; float32 weights get many of them wrong."""
+    """Doubling an image puts every other value just between two; float32 weights get many of them wrong."""
     image = photo(224, 224)
     spec = InputSpec(232, 232, 3)
     np.testing.assert_array_equal(prepared(spec, image)[0], fit(image, spec))
@@ -91,7 +91,7 @@ def test_long_division_is_that_of_whole_numbers():
     builder = build.GraphBuilder(input_spec=InputSpec(8, 8, 1))
     work = Workspace(builder)
     given = [work.constant(one.astype(np.float32)) for one in (weights, total)]
-    divided = picture._divided(*given) + work.given(build.INPUT).cast("float").sum() * 0
+    divided = prepare._divided(*given) + work.given(build.INPUT).cast("float").sum() * 0
     found = ReferenceRun(builder.model([divided.name]))(np.zeros((1, 8, 8, 1), np.uint8))[0]
     np.testing.assert_array_equal(found.astype(np.int64), (2 * weights * 2**22 + total) // (2 * total))
 
@@ -105,7 +105,7 @@ def test_without_float64_few_pixels_are_a_level_off(spec):
 
 def test_without_float64_no_tensor_is_float64():
     for policy in ("squish", "crop", "letterbox", "ink"):
-        model = picture.preparation_graph(InputSpec(28, 28, 3, policy=policy), wide=False)
+        model = prepare.preparation_graph(InputSpec(28, 28, 3, policy=policy), wide=False)
         kinds = {tensor.data_type for tensor in model.graph.initializer}
         kinds |= {one.t.data_type for node in model.graph.node for one in node.attribute if one.HasField("t")}
         kinds |= {one.i for node in model.graph.node for one in node.attribute if one.name == "to"}
@@ -139,7 +139,7 @@ def toy(spec: InputSpec, *, novelty: bool = False, n_classes: int = 3) -> bytes:
 def test_whole_graph_answers_as_the_two_parts(novelty):
     spec = InputSpec(20, 16, 3, policy="crop")
     graph = toy(spec, novelty=novelty)
-    whole = onnx.ModelProto.FromString(picture.picture_graph(graph, spec, {"classes": '["a"]'}))
+    whole = onnx.ModelProto.FromString(prepare.with_preparation(graph, spec, {"classes": '["a"]'}))
     onnx.checker.check_model(whole, full_check=True)
     image = photo(50, 70)
     found = ReferenceRun(whole)(image)
@@ -151,11 +151,11 @@ def test_whole_graph_answers_as_the_two_parts(novelty):
     assert {one.key: one.value for one in whole.metadata_props} == {"classes": '["a"]'}
 
 
-def test_input_is_one_picture_of_any_size():
+def test_input_is_one_image_of_any_size():
     spec = InputSpec(20, 16, 3)
-    (taken,) = onnx.ModelProto.FromString(picture.picture_graph(toy(spec), spec)).graph.input
+    (taken,) = onnx.ModelProto.FromString(prepare.with_preparation(toy(spec), spec)).graph.input
     sizes = taken.type.tensor_type.shape.dim
-    assert taken.name == picture.PICTURE and taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert taken.name == prepare.IMAGE and taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [one.dim_param or one.dim_value for one in sizes] == ["height", "width", 3]
 
 
@@ -164,14 +164,14 @@ def test_only_operations_of_the_standard_that_every_runtime_has():
     used = set()
     for policy in ("squish", "crop", "letterbox", "ink"):
         spec = InputSpec(28, 28, 1, policy=policy)
-        model = picture.preparation_graph(spec)
+        model = prepare.preparation_graph(spec)
         used |= {(node.domain, node.op_type) for node in model.graph.node}
     assert {domain for domain, _ in used} == {""}
     assert not {name for _, name in used} & {"Resize", "If", "Loop", "Scan", "NonZero", "TopK", "GridSample"}
 
 
 def test_broken_grey_would_be_seen(monkeypatch):
-    monkeypatch.setattr(picture, "_LUMA", picture._LUMA[::-1])
+    monkeypatch.setattr(prepare, "_LUMA", prepare._LUMA[::-1])
     image = photo(30, 30)
     spec = InputSpec(28, 28, 1)
     assert (prepared(spec, image)[0] != fit(image, spec)).any()

@@ -1,4 +1,4 @@
-"""A second process: the same values, its errors, its death."""
+"""Calls in another process: the same values, errors, and the death of the process."""
 
 from __future__ import annotations
 

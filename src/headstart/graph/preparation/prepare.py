@@ -1,8 +1,7 @@
-"""The preparation of one picture as a graph: any size in, the network's pixels out, as imaging.prepare does.
+"""Preparation of one image of any size as a graph, with the same pixels as `data.images.prepare`.
 
-In: the InputSpec of a network and its graph. Out: an ONNX model whose input is ``image``, uint8 (height,
-width, 3), red, green, blue. Pillow's filters are matrices built from the size while the graph runs, rounded
-after each direction as Pillow rounds. Must not import a runtime or Pillow. Called by export.
+The input is ``image``, uint8 (height, width, 3), RGB. Pillow's filters are matrices computed from the size
+while the graph runs, and results are rounded after each direction as in Pillow.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from headstart.graph.build import INPUT, NOVELTY, PROBABILITIES, GraphBuilder
-from headstart.graph.picture.ink import framed_ink
-from headstart.graph.picture.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
+from headstart.graph.preparation.ink import framed_ink
+from headstart.graph.preparation.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
 from headstart.records import InputSpec
 
-__all__ = ["PICTURE", "picture_graph", "preparation_graph", "prepared"]
+__all__ = ["IMAGE", "preparation_graph", "prepared", "with_preparation"]
 
-PICTURE = "image"
+IMAGE = "image"
 _LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 """ITU-R BT.601 in Pillow's integers; sums over 8-bit pixels are exact in float32."""
 _BICUBIC = -0.5
@@ -30,38 +29,23 @@ _UNIT = 2.0**22
 _DIGITS = (6, 6, 5, 5)
 """Bits of each digit of a long division; 22 in all."""
 _LOWER = 2.0**7
-"""Where weights are cut in two: 15 bits above times 255, and 7 bits below times 255 times 500 pixels."""
+"""Where weights are split in two: 15 bits above times 255, and 7 bits below times 255 times 500 pixels."""
 
 
-def picture_graph(
+def with_preparation(
     graph: bytes, spec: InputSpec, metadata: Mapping[str, str] | None = None, *, wide: bool = True
 ) -> bytes:
-    """A model's graph with its preparation in front: one picture in, its answer out.
+    """A model's graph with the preparation in front: one ``image`` in, its outputs without a batch axis out.
 
-    Parameters
-    ----------
-    graph : bytes
-        A serialized ONNX model, from ``images`` (n, height, width, channels) to ``probabilities`` and
-        perhaps ``novelty``.
-    spec : InputSpec
-        How pictures are fitted.
-    metadata : mapping of str to str, optional
-        Put into the model.
-    wide : bool, default=True
-        Whether it may count on float64 for the filters' weights; OpenVINO computes it as float32.
-
-    Returns
-    -------
-    bytes
-        A serialized ONNX model. Input ``image``, uint8 (height, width, 3); outputs ``probabilities``
-        (n_classes,) and, where the model has it, ``novelty`` (1,).
+    ``graph`` maps ``images`` to ``probabilities`` and perhaps ``novelty``. ``wide`` says whether the runtime
+    computes float64 as such, for the filters' weights; OpenVINO makes float32 of it.
     """
     model = onnx.ModelProto.FromString(graph)
-    space = _space(wide=wide)
-    pixels = prepared(space.given(PICTURE), spec)
+    space = _workspace(wide=wide)
+    pixels = prepared(space.given(IMAGE), spec)
     batch = {name: f"{name}.batch" for name in (value.name for value in model.graph.output)}
     space.builder.graft(_renamed(model, batch), {INPUT: pixels.name})
-    flat = space.places(-1).name
+    flat = space.integers(-1).name
     for name, inner in batch.items():
         space.builder.add("Reshape", inner, flat, name=name)
     whole: bytes = _sized(space.builder.model(list(batch), metadata), model).SerializeToString()
@@ -69,53 +53,27 @@ def picture_graph(
 
 
 def preparation_graph(spec: InputSpec, *, wide: bool = True) -> onnx.ModelProto:
-    """The preparation alone.
-
-    Parameters
-    ----------
-    spec : InputSpec
-        How pictures are fitted.
-    wide : bool, default=True
-        As for `picture_graph`.
-
-    Returns
-    -------
-    onnx.ModelProto
-        Input ``image``, uint8 (height, width, 3); output ``images``, uint8 (1, height, width, channels),
-        the pixels of `imaging.prepare.fit`.
-    """
-    space = _space(wide=wide)
-    pixels = prepared(space.given(PICTURE), spec)
+    """Graph of the preparation alone: ``image`` to ``images``, uint8 (1, *spec.shape)."""
+    space = _workspace(wide=wide)
+    pixels = prepared(space.given(IMAGE), spec)
     space.builder.add("Identity", pixels.name, name=INPUT)
     model = space.builder.model([INPUT])
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, *spec.shape]))
     return model
 
 
-def prepared(picture: Tensor, spec: InputSpec) -> Tensor:
-    """Append the preparation of one picture.
-
-    Parameters
-    ----------
-    picture : Tensor of shape (height, width, 3), uint8
-        Red, green and blue; three times the same where it is grey.
-    spec : InputSpec
-        How it is fitted.
-
-    Returns
-    -------
-    Tensor of shape (1, spec.height_px, spec.width_px, spec.channels), uint8
-    """
-    colours = picture.cast("float")
+def prepared(image: Tensor, spec: InputSpec) -> Tensor:
+    """Append the preparation: uint8 (height, width, 3) to uint8 (1, *spec.shape)."""
+    colours = image.cast("float")
     pixels = _grey(colours) if spec.channels == 1 else colours.transpose(2, 0, 1)  # (c, h, w)
     fitted = _POLICIES[spec.policy](pixels, spec)
     whole = fitted.transpose(1, 2, 0).cast("byte")
-    return whole.space.add("Unsqueeze", whole, whole.space.places(0))
+    return whole.space.add("Unsqueeze", whole, whole.space.integers(0))
 
 
-def _space(*, wide: bool) -> Workspace:
-    taken = helper.make_tensor_value_info(PICTURE, TensorProto.UINT8, ["height", "width", 3])
-    empty = helper.make_model(helper.make_graph([], "headstart", [taken], []))
+def _workspace(*, wide: bool) -> Workspace:
+    image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["height", "width", 3])
+    empty = helper.make_model(helper.make_graph([], "headstart", [image], []))
     return Workspace(GraphBuilder(empty), wide=wide)
 
 
@@ -131,9 +89,9 @@ def _renamed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProt
 
 
 def _sized(model: onnx.ModelProto, inner: onnx.ModelProto) -> onnx.ModelProto:
-    """State the sizes of the outputs, which inference cannot know."""
-    told = inner.graph.output[0].type.tensor_type.shape.dim
-    sizes = {PROBABILITIES: (told[1].dim_value if len(told) == 2 else 0) or "n_classes", NOVELTY: 1}
+    """State the sizes of the outputs, which shape inference cannot know."""
+    declared = inner.graph.output[0].type.tensor_type.shape.dim
+    sizes = {PROBABILITIES: (declared[1].dim_value if len(declared) == 2 else 0) or "n_classes", NOVELTY: 1}
     for value in model.graph.output:
         value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [sizes[value.name]]))
     return model
@@ -158,7 +116,7 @@ def _squish(pixels: Tensor, spec: InputSpec) -> Tensor:
 
 
 def _crop(pixels: Tensor, spec: InputSpec) -> Tensor:
-    """A share of the largest centred box of the right shape, its sides float32 as Pillow holds them."""
+    """A share of the largest centred box of the right shape, its sides float32 as in Pillow."""
     h, w = pixels.size(1), pixels.size(2)
     tall = h * spec.width_px <= w * spec.height_px
     old, new = _wide(where(tall, h, w)), _wide(where(tall, spec.height_px, spec.width_px))
@@ -197,7 +155,7 @@ _POLICIES = {"squish": _squish, "crop": _crop, "letterbox": _letterbox, "ink": _
 
 
 class _Cut(NamedTuple):
-    """What of a side is resized: where it begins, and its length, in pixels."""
+    """Part of a side that is resized: where it begins, and its length, in pixels."""
 
     begin: Tensor
     length: Tensor
@@ -206,9 +164,9 @@ class _Cut(NamedTuple):
 def _filter(side: Tensor, cut: _Cut, place: Tensor, size: Tensor | int, spec: InputSpec) -> Tensor:
     """Pillow's weights in its fixed point, as whole numbers: (places, side), rows sum to 2**22.
 
-    A weight that is one unit off moves a pixel whose sum lies just between two values by a level. So they
-    are told in float64 in Pillow's own order, or where a runtime has none, with whole numbers as far as may
-    be and long division.
+    A weight that is one unit off moves a pixel whose sum lies just between two values by a level. So they are
+    computed in float64 in Pillow's order, or, where a runtime has no float64, with whole numbers as far as
+    possible and long division.
     """
     pixel, bilinear = side.space.arange(side), spec.interpolation == "bilinear"
     if side.space.wide:
@@ -220,7 +178,7 @@ def _filter(side: Tensor, cut: _Cut, place: Tensor, size: Tensor | int, spec: In
         middle, target = 2 * pixel + 1 - 2 * cut.begin, (2 * place + 1) * cut.length
         far, reach = abs(middle * size - target.column()), 2 * maximum(cut.length, size)
         weights = maximum(reach - far, 0) if bilinear else _cubic(far / reach)
-    total = maximum(weights.sum(1, keep=True), 1e-6)  # a row beyond the picture has none
+    total = maximum(weights.sum(1, keep=True), 1e-6)  # a row beyond the image has none
     if bilinear and not side.space.wide:
         return _divided(weights, total)
     return (weights / total * _UNIT + 0.5).floor().cast("float")
@@ -249,7 +207,7 @@ def _divided(weights: Tensor, total: Tensor) -> Tensor:
 
 
 def _resampled(pixels: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Filter rows, then columns, rounding to 8 bits after each as Pillow does: (c, h, w) to (c, H, W)."""
+    """Filter rows, then columns, rounding to 8 bits after each as in Pillow: (c, h, w) to (c, H, W)."""
     rows = _rounded(*(pixels @ part.transpose(1, 0) for part in _parts(across)))
     return _rounded(*(part @ rows for part in _parts(down)))
 
@@ -268,10 +226,10 @@ def _rounded(upper: Tensor, lower: Tensor) -> Tensor:
 def _border_colour(pixels: Tensor) -> Tensor:
     """Median of the outermost pixels, channel by channel, by counting: (c, 1, 1)."""
     space = pixels.space
-    sides: Sequence[Tensor] = [pixels.line(axis, end) for axis in (1, 2) for end in (0, -1)]
+    sides: Sequence[Tensor] = [pixels.at(axis, end) for axis in (1, 2) for end in (0, -1)]
     border = concatenated(*sides, axis=1)  # (c, n), n even
     levels = space.constant(np.arange(256, dtype=np.float32)[:, None])
-    up_to = (space.add("Unsqueeze", border, space.places(1)) <= levels).sum(2)  # (c, 256)
+    up_to = (space.add("Unsqueeze", border, space.integers(1)) <= levels).sum(2)  # (c, 256)
     half = border.size(1) / 2
     middle = [(up_to <= place).sum(1) for place in (half - 1, half)]
     return ((middle[0] + middle[1]) / 2).floor().reshape(-1, 1, 1)

@@ -1,8 +1,7 @@
-"""Write graph code as NumPy code reads: tensors with operators over a GraphBuilder.
+"""Graph code that reads like NumPy code: tensors with operators, over a GraphBuilder.
 
-In: a builder. Out: operations appended to it. Numbers are float32, or float64 where asked, sizes too (whole
-numbers are exact in float32 to 2**24) and truth as 1 and 0, so that nothing but shapes and places is ever an
-integer; only operators that every runtime has. Must not import a runtime. Called by picture and ink.
+Numbers are float32 or, where requested, float64, including sizes (whole numbers are exact in float32 to
+2**24) and booleans (1 and 0); only shapes and indices are integers. Every runtime has the operators used.
 """
 
 from __future__ import annotations
@@ -28,19 +27,10 @@ _KINDS = {
 
 
 class Workspace:
-    """Where tensors are made: a builder, and a prefix that keeps its names apart from a network's.
+    """Makes tensors in a builder; a prefix separates their names from a network's.
 
-    Parameters
-    ----------
-    builder : GraphBuilder
-        Operations are appended to it.
-    prefix : str, default='picture'
-        First part of every name.
-    wide : bool, default=True
-        Whether the runtime computes float64 as such; OpenVINO makes float32 of it.
+    ``wide`` says whether the runtime computes float64 as such; OpenVINO makes float32 of it.
 
-    Examples
-    --------
     >>> from headstart.records import InputSpec
     >>> space = Workspace(GraphBuilder(input_spec=InputSpec(8, 8, 1)))
     >>> (1 - space.given("images").cast("float") / 255).name
@@ -48,6 +38,7 @@ class Workspace:
     """
 
     def __init__(self, builder: GraphBuilder, prefix: str = "picture", *, wide: bool = True) -> None:
+        # exported files name their tensors with the prefix, so it stays
         self.builder = builder
         self.wide = wide
         self._prefix = prefix
@@ -59,14 +50,14 @@ class Workspace:
         return Tensor(self, name)
 
     def add(self, operator: str, *inputs: Tensor, **attributes: Any) -> Tensor:
-        """Append an operation of one output, as wide as its first input."""
+        """Append an operation with one output, of the float type of its first input."""
         name = f"{self._prefix}.{operator.lower()}_{self._count}"
         self._count += 1
         self.builder.add(operator, *(one.name for one in inputs), name=name, **attributes)
         return Tensor(self, name, wide=bool(inputs) and inputs[0].wide)
 
     def constant(self, value: NDArray[Any]) -> Tensor:
-        """Store an array as it is, equal ones once."""
+        """Store an array; equal arrays are stored once."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._constants:
             self._constants[key] = self._stored(value)
@@ -75,29 +66,29 @@ class Workspace:
     def _stored(self, value: NDArray[Any]) -> Tensor:
         if value.ndim:
             name = self.builder.constant(f"{self._prefix}.array_{len(self._constants)}", value)
-        else:  # a builder's constant has an axis at least, and a scalar must have none
+        else:  # constants of a builder have an axis, a scalar must have none
             name = self.add("Constant", value=numpy_helper.from_array(value)).name
         return Tensor(self, name, wide=value.dtype == np.float64)
 
     def number(self, value: Number | Tensor, *, wide: bool = False) -> Tensor:
-        """A scalar, float32 or (``wide``) float64; a tensor stays itself."""
+        """A scalar, float32 or (``wide``) float64; a tensor is returned unchanged."""
         if isinstance(value, Tensor):
             return value
         return self.constant(np.array(value, np.float64 if wide else np.float32))
 
-    def places(self, *values: int) -> Tensor:
-        """Whole numbers as axes, ends and shapes want them, int64."""
+    def integers(self, *values: int) -> Tensor:
+        """Whole numbers for axes, ends and shapes, int64."""
         return self.constant(np.array(values, np.int64))
 
     def sizes(self, *values: Number | Tensor) -> Tensor:
         """A shape of which some sizes are only known when the graph runs."""
         if not any(isinstance(value, Tensor) for value in values):
-            return self.places(*(int(value) for value in values))  # type: ignore[arg-type]
-        one = self.places(1)
+            return self.integers(*(int(value) for value in values))  # type: ignore[arg-type]
+        one = self.integers(1)
         parts = [
             self.add("Reshape", value.cast("int"), one)
             if isinstance(value, Tensor)
-            else self.places(int(value))
+            else self.integers(int(value))
             for value in values
         ]
         return self.add("Concat", *parts, axis=0)
@@ -108,17 +99,7 @@ class Workspace:
 
 
 class Tensor:
-    """A tensor of a graph; operators append operations.
-
-    Parameters
-    ----------
-    space : Workspace
-        Where it lives.
-    name : str
-        Its name there.
-    wide : bool, default=False
-        Whether it is float64, as numbers that it meets then are.
-    """
+    """A tensor of a graph, float64 if ``wide``; operators append operations."""
 
     def __init__(self, space: Workspace, name: str, *, wide: bool = False) -> None:
         self.space = space
@@ -174,15 +155,15 @@ class Tensor:
         return self._with("GreaterOrEqual", other).cast("float")
 
     def squared(self) -> Tensor:
-        """Times itself."""
+        """The square."""
         return self._with("Mul", self)
 
     def floor(self) -> Tensor:
-        """The whole number at or below."""
+        """Largest whole number at or below."""
         return self.space.add("Floor", self)
 
     def rounded(self) -> Tensor:
-        """The nearest whole number, halves to the even one."""
+        """Nearest whole number, halves to the even one."""
         return self.space.add("Round", self)
 
     def sqrt(self) -> Tensor:
@@ -190,14 +171,14 @@ class Tensor:
         return self.space.add("Sqrt", self)
 
     def clip(self, low: Number, high: Number) -> Tensor:
-        """Bring into a range."""
+        """Clip to a range."""
         ends = [self.space.number(end, wide=self.wide) for end in (low, high)]
         return self.space.add("Clip", self, *ends)
 
     def cast(self, kind: str) -> Tensor:
         """To ``float``, ``wide`` (float64), ``int``, ``byte`` or ``bool``."""
-        done = self.space.add("Cast", self, to=_KINDS[kind])
-        return Tensor(self.space, done.name, wide=kind == "wide")
+        cast = self.space.add("Cast", self, to=_KINDS[kind])
+        return Tensor(self.space, cast.name, wide=kind == "wide")
 
     def size(self, axis: int) -> Tensor:
         """Length of an axis, as a number."""
@@ -206,20 +187,20 @@ class Tensor:
         return self.space.add("Gather", shape, index, axis=0).cast("float")
 
     def sum(self, *axes: int, keep: bool = False) -> Tensor:
-        """Sum over some axes; over all where none is named."""
+        """Sum over some axes; over all by default."""
         return self._reduced("ReduceSum", axes, keep)
 
     def mean(self, *axes: int, keep: bool = False) -> Tensor:
-        """Mean over some axes; over all where none is named."""
+        """Mean over some axes; over all by default."""
         return self._reduced("ReduceMean", axes, keep)
 
     def max(self, *axes: int, keep: bool = False) -> Tensor:
-        """Maximum over some axes; over all where none is named."""
+        """Maximum over some axes; over all by default."""
         return self._reduced("ReduceMax", axes, keep)
 
     def _reduced(self, operator: str, axes: tuple[int, ...], keep: bool) -> Tensor:
-        where_ = [self.space.places(*axes)] if axes else []
-        return self.space.add(operator, self, *where_, keepdims=int(keep))
+        over = [self.space.integers(*axes)] if axes else []
+        return self.space.add(operator, self, *over, keepdims=int(keep))
 
     def reshape(self, *sizes: Number | Tensor) -> Tensor:
         """The same values in another shape."""
@@ -231,48 +212,35 @@ class Tensor:
 
     def column(self) -> Tensor:
         """(n,) as (n, 1)."""
-        return self.space.add("Unsqueeze", self, self.space.places(1))
+        return self.space.add("Unsqueeze", self, self.space.integers(1))
 
-    def part(self, axis: int, start: Number | Tensor, end: Number | Tensor) -> Tensor:
-        """The places ``start`` to before ``end`` of an axis."""
+    def slice(self, axis: int, start: Number | Tensor, end: Number | Tensor) -> Tensor:
+        """Slice of an axis, from ``start`` to before ``end``."""
         space = self.space
-        return space.add("Slice", self, space.sizes(start), space.sizes(end), space.places(axis))
+        return space.add("Slice", self, space.sizes(start), space.sizes(end), space.integers(axis))
 
-    def line(self, axis: int, index: int) -> Tensor:
-        """One place of an axis, the axis gone; -1 is the last."""
+    def at(self, axis: int, index: int) -> Tensor:
+        """Values at one index of an axis, which disappears; -1 is the last."""
         place = self.space.constant(np.array(index, np.int64))
         return self.space.add("Gather", self, place, axis=axis)
 
     def take(self, places: Tensor, axis: int) -> Tensor:
-        """The values at places of an axis."""
+        """Values at several indices of an axis."""
         return self.space.add("Gather", self, places.cast("int"), axis=axis)
 
 
 def maximum(one: Tensor, other: Tensor | Number) -> Tensor:
-    """The larger of two, value by value."""
+    """Elementwise maximum."""
     return one.space.add("Max", one, one.space.number(other, wide=one.wide))
 
 
 def minimum(one: Tensor, other: Tensor | Number) -> Tensor:
-    """The smaller of two, value by value."""
+    """Elementwise minimum."""
     return one.space.add("Min", one, one.space.number(other, wide=one.wide))
 
 
 def where(condition: Tensor, one: Tensor | Number, other: Tensor | Number) -> Tensor:
-    """One of two, value by value.
-
-    Parameters
-    ----------
-    condition : Tensor
-        1 where the first is meant, 0 where the second.
-    one, other : Tensor or number
-        Float64 if either is.
-
-    Returns
-    -------
-    Tensor
-        Of the shape all three have together.
-    """
+    """``one`` where the condition is 1, ``other`` where it is 0; float64 if either is."""
     space = condition.space
     wide = any(isinstance(value, Tensor) and value.wide for value in (one, other))
     values = [space.number(value, wide=wide) for value in (one, other)]
@@ -280,5 +248,5 @@ def where(condition: Tensor, one: Tensor | Number, other: Tensor | Number) -> Te
 
 
 def concatenated(*parts: Tensor, axis: int) -> Tensor:
-    """One after the other along an axis."""
+    """Tensors joined along an axis."""
     return parts[0].space.add("Concat", *parts, axis=axis)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from headstart.data.checks.appearance import LENGTH, LIMITS, Matcher, look_at
+from headstart.data.checks.appearance import LENGTH, LIMITS, Matcher, describe
 from headstart.data.checks.duplicates import THUMB_PX
 from headstart.data.images.decode import thumbnail
 from test_duplicates import fields, moved
@@ -44,7 +44,7 @@ def small(images: list[Image.Image]) -> np.ndarray:
 
 
 def copies(known: np.ndarray, asked: np.ndarray, *, tiny: bool = False) -> list[int]:
-    matcher = Matcher(look_at(known, np.full(len(known), tiny)))
+    matcher = Matcher(describe(known, np.full(len(known), tiny)))
     return matcher.copies(asked, np.full(len(asked), tiny)).tolist()
 
 
@@ -70,10 +70,10 @@ def test_a_small_crop_is_recognised_and_a_large_one_is_not() -> None:
 def test_descriptors_are_small_and_say_nothing_of_a_featureless_image() -> None:
     flat = np.full((2, THUMB_PX, THUMB_PX, 3), 90, np.uint8)
     flat[1, 3, 4] += 2
-    looks = look_at(flat, np.zeros(2, np.bool_))
+    looks = describe(flat, np.zeros(2, np.bool_))
     assert looks.values.shape == (2, LENGTH) and not looks.values.any()
     assert copies(flat, flat) == [-1, -1]
-    assert look_at(flat[:0], np.zeros(0, np.bool_)).values.shape == (0, LENGTH)
+    assert describe(flat[:0], np.zeros(0, np.bool_)).values.shape == (0, LENGTH)
     assert copies(flat[:0], flat) == [-1, -1] and copies(flat, flat[:0]) == []
 
 
@@ -102,7 +102,7 @@ def test_images_that_share_a_template_are_no_copies_of_one_another(kind: str) ->
         else [form(seed) for seed in range(90)]
     )
     known, strangers = small(made[:60]), small(made[60:])
-    plain = look_at(known, np.zeros(60, np.bool_))
+    plain = describe(known, np.zeros(60, np.bool_))
     unit = plain.values / np.linalg.norm(plain.values.astype(float), axis=1, keepdims=True)
     alike = unit @ unit.T - np.eye(60)
     assert kind == "letterbox" or alike.max() > LIMITS[plain.kinds].max(), "or the test shows nothing"

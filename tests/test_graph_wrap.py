@@ -1,4 +1,4 @@
-"""Networks exported elsewhere as graphs of ours: enlarging, grafting, joined layers, and what they cost."""
+"""Networks exported elsewhere as graphs: enlarging, grafting, joined layers, and their operations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headstart.graph.build import INPUT, GraphBuilder
 from headstart.graph.layers import normalise
 from headstart.graph.pooling import pool, read
 from headstart.graph.run import compile_graph
-from headstart.graph.wrap import adopt, flops_of
+from headstart.graph.wrap import flops_of, with_image_input
 from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import feature_graph
 
@@ -72,7 +72,7 @@ def scaled(images: Images) -> NDArray[np.float64]:
 def test_small_images_are_enlarged_as_torch_does(shape: tuple[int, int, int], size: tuple[int, int]) -> None:
     torch = pytest.importorskip("torch", reason="needs torch")
     spec = InputSpec(*shape, *SCALING)
-    model, images = adopt(echo(size), spec, size), images_of(spec)
+    model, images = with_image_input(echo(size), spec, size), images_of(spec)
     (got,) = outputs(model, images)
     wanted = torch.nn.functional.interpolate(torch.tensor(scaled(images)), size, mode="bilinear")
     np.testing.assert_allclose(got, wanted.numpy(), atol=1e-5)
@@ -83,7 +83,7 @@ def test_bicubic_is_pillow_s_but_at_the_border() -> None:
     """Pillow's filter, so that an image enlarged here is as one enlarged before."""
     spec = InputSpec(12, 10, 3, *SCALING, interpolation="bicubic")
     images = images_of(spec, 1)
-    (got,) = outputs(adopt(echo((36, 40)), spec, (36, 40)), images)
+    (got,) = outputs(with_image_input(echo((36, 40)), spec, (36, 40)), images)
     for channel, values in enumerate(scaled(images)[0].astype(np.float32)):
         wanted = np.asarray(Image.fromarray(values).resize((40, 36), Image.Resampling.BICUBIC))
         inner = np.s_[6:-6, 8:-8]  # two pixels of the image
@@ -93,7 +93,7 @@ def test_bicubic_is_pillow_s_but_at_the_border() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_the_network_s_size_are_only_scaled(channels: int) -> None:
     spec = InputSpec(8, 6, channels, *SCALING)
-    model, images = adopt(echo((8, 6)), spec, (8, 6)), images_of(spec)
+    model, images = with_image_input(echo((8, 6)), spec, (8, 6)), images_of(spec)
     assert "Resize" not in {node.op_type for node in model.graph.node}
     np.testing.assert_allclose(outputs(model, images)[0], scaled(images), atol=1e-6)
 
@@ -101,7 +101,7 @@ def test_images_of_the_network_s_size_are_only_scaled(channels: int) -> None:
 @pytest.mark.parametrize("name", ["x", "pixels", "images"])
 def test_an_adopted_network_keeps_its_outputs_whatever_its_input_is_called(name: str) -> None:
     spec = InputSpec(10, 8, 3, *SCALING)
-    model, images = adopt(small((10, 8), name), spec, (10, 8)), images_of(spec)
+    model, images = with_image_input(small((10, 8), name), spec, (10, 8)), images_of(spec)
     assert [value.name for value in model.graph.input] == [INPUT]
     assert [value.name for value in model.graph.output] == ["stage1", "stage2", "logits"]
     onnx.checker.check_model(model, full_check=True)
@@ -129,7 +129,7 @@ TAPS = {"stage1": (4, 10, 8), "stage2": (6, 5, 4), "logits": (5,)}
 
 
 def read_at(places: Sequence[tuple[str, str]], images: Images) -> tuple[Array, ...]:
-    builder = GraphBuilder(adopt(small((10, 8)), SPEC, (10, 8)))
+    builder = GraphBuilder(with_image_input(small((10, 8)), SPEC, (10, 8)))
     return outputs(builder.model([read(builder, TAPS, *place) for place in places]), images)
 
 
@@ -143,15 +143,15 @@ def test_a_joined_place_is_its_parts_side_by_side(pooling: str) -> None:
 
 
 def test_what_is_pooled_once_is_not_pooled_again() -> None:
-    builder = GraphBuilder(adopt(small((10, 8)), SPEC, (10, 8)))
+    builder = GraphBuilder(with_image_input(small((10, 8)), SPEC, (10, 8)))
     assert read(builder, TAPS, "stage1", "avg") == pool(builder, "stage1", TAPS["stage1"], "avg")
     read(builder, TAPS, "stage1+stage2", "avg")
     model = builder.model(["stage1.avg", "stage1+stage2.avg"])
     assert sum(node.output[0] == "stage1.avg" for node in model.graph.node) == 1
 
 
-def test_a_source_gives_places_that_share_a_tap() -> None:
-    graph = adopt(small((10, 8)), SPEC, (10, 8)).SerializeToString()
+def test_a_source_gives_places_that_share_a_layer() -> None:
+    graph = with_image_input(small((10, 8)), SPEC, (10, 8)).SerializeToString()
     source = Source("theirs", graph, SPEC, TAPS, "stage2", "0" * 64)
     places = [("stage1+stage2", "grid2"), ("stage2", "grid2"), ("stage2", "avg"), ("stage1+stage2", "avg")]
     images = images_of(SPEC)
@@ -164,7 +164,7 @@ def test_a_source_gives_places_that_share_a_tap() -> None:
 def test_operations_are_those_counted_by_hand() -> None:
     conv1, conv2, gemm = 4 * 3 * 9 * 10 * 8, 6 * 4 * 4 * 5 * 4, 5 * 6
     assert flops_of(small((10, 8))) == 2 * (conv1 + conv2 + gemm)
-    assert flops_of(adopt(small((10, 8)), InputSpec(5, 4, 1, *SCALING), (10, 8))) == 2 * (
+    assert flops_of(with_image_input(small((10, 8)), InputSpec(5, 4, 1, *SCALING), (10, 8))) == 2 * (
         conv1 + conv2 + gemm
     )
 
@@ -184,13 +184,13 @@ def test_products_cost_their_inner_side_for_every_output() -> None:
 
 
 def test_products_after_a_reshape_are_counted_too() -> None:
-    """Attention: heads are parted with the number of images read from the tensor itself."""
+    """Attention: heads are split by the number of images read from the tensor itself."""
     builder = empty(11, 8)
     shape = builder.add("Shape", "x", name="shape", end=1)
     heads = builder.add("Concat", shape, builder.constant("heads", np.array([11, 2, 4])), name="to", axis=0)
-    parted = builder.add("Reshape", "x", heads, name="parted")
-    rows = builder.add("Transpose", parted, name="queries", perm=[0, 2, 1, 3])
-    keys = builder.add("Transpose", parted, name="keys", perm=[0, 2, 3, 1])
+    split = builder.add("Reshape", "x", heads, name="split")
+    rows = builder.add("Transpose", split, name="queries", perm=[0, 2, 1, 3])
+    keys = builder.add("Transpose", split, name="keys", perm=[0, 2, 3, 1])
     builder.add("MatMul", rows, keys, name="likeness")
     assert flops_of(builder.model(["likeness"])) == 2 * 2 * 11 * 11 * 4
 

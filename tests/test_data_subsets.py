@@ -1,4 +1,4 @@
-"""Views: what each keeps and calls it, and how a wrong one is answered."""
+"""Subsets: what each keeps and how it is named, and the message for a wrong one."""
 
 from __future__ import annotations
 
