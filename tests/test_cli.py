@@ -576,8 +576,8 @@ def test_a_class_in_one_split_only_is_named(refused: Callable[..., Said], desk: 
             grey(desk / "pics" / place / f"{copy}.png", 10 * number + copy)
     said = refused("run", "parity", "--data", "pics:1,2,3,4", "-o", "out", names=("'4'", "extra"))
     assert "lacks" not in said.err
-    refused("train", "pics", "-o", "m", *SMALL, names=("'4'", "'pics'", "no training image"))
-    refused("transfer", "pixels", "pics", "-o", "m", names=("'4'", "'pics'", "no training image"))
+    refused("train", "pics", "-o", "m", *SMALL, names=("'4'", "'pics'", "0 training images"))
+    refused("transfer", "pixels", "pics", "-o", "m", names=("'4'", "'pics'", "0 training images"))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "weights.safetensors", "card.md"])

@@ -66,7 +66,7 @@ def test_leaving_one_out_does_not_make_its_class_less_likely() -> None:
     for out in range(30):
         learn = np.setdiff1d(np.arange(30), [out])
         head = fitted(reader, place, "ridge", learn, 0, balance=False)
-        right.append(head.probabilities(reader.answers(place)[[out]]).argmax() == codes[out])
+        right.append(head.probabilities(reader.test_rows(place)[[out]]).argmax() == codes[out])
     assert 0.25 < np.mean(right) < 0.75  # 0 of 30 when the classes are weighed as they are left
 
 
@@ -82,7 +82,7 @@ def test_leaving_copies_out_does_not_make_their_class_less_likely() -> None:
     for first in range(28):  # images first and first + 2 are of one class
         out = np.flatnonzero(np.isin(np.arange(60) // 2, [first, first + 2]))
         head = fitted(reader, place, "ridge", np.setdiff1d(np.arange(60), out), 0, balance=False)
-        right += (head.probabilities(reader.answers(place)[out]).argmax(axis=1) == codes[out]).tolist()
+        right += (head.probabilities(reader.test_rows(place)[out]).argmax(axis=1) == codes[out]).tolist()
     assert 0.25 < np.mean(right) < 0.75
 
 

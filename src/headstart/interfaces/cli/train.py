@@ -205,7 +205,7 @@ def _shown(scores: Mapping[str, Any]) -> str:
 
 
 def _print_trained(done: Trained, output: Path, json: bool) -> None:
-    learnt, report = done.learnt, output / "report.html"
+    learnt, report = done.learned, output / "report.html"
     if json:
         more = {"report": str(report), "log": str(done.log), "result": done.result}
         print_json({**learned_facts(learnt, output), **more})
@@ -240,8 +240,8 @@ def _scores(learnt: LearnedModel) -> dict[str, Any]:
         low, high = scores.pop("cv_low"), scores.pop("cv_high")
         n_images = int(learnt.model.manifest.data["n_images"])
         scores["cv_accuracy"] = Score(scores["cv_accuracy"], low, high, n_images)
-    if "val_accuracy" in scores and learnt.judged is not None:
-        scores["val_accuracy"] = learnt.judged.evaluation().accuracy
+    if "val_accuracy" in scores and learnt.predictions is not None:
+        scores["val_accuracy"] = learnt.predictions.evaluation().accuracy
     elif "val_accuracy" in scores and learnt.parts is not None and learnt.parts.held is not None:
         held = learnt.parts.held
         assert learnt.held_probs is not None, "held-out images were predicted"

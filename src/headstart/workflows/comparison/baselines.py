@@ -101,7 +101,7 @@ def raw_pixels(
         chosen = _chosen_frame(rows, codes[some], clusters_of(reader.pool, some), seed, balance=balance)
         answers = [
             fitted(readers[i], _PLACE, _HEAD, learn, seed, balance=balance).probabilities(
-                readers[i].answers(_PLACE)[asked]
+                readers[i].test_rows(_PLACE)[asked]
             )
             for i in chosen
         ]

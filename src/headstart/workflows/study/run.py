@@ -145,7 +145,7 @@ def _context(
     finetuner = None
     if wanted.opening is not None:
         finetuner = Finetuner(reader, chooser, wanted.opening, options.progress)
-    plain = replace(reader, source=source, pool=judging.pool, asked=judging.asked, _kept={}, _viewed={})
+    plain = replace(reader, source=source, pool=judging.pool, test=judging.asked, _kept={}, _copies={})
     return StudyContext(
         source,
         trained,
