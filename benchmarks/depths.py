@@ -43,7 +43,7 @@ def main() -> None:
     rounds = rounds_of(train, len(test), budgets, Protocol(budgets, asked.draws, 0, False))
     found: dict[str, Any] = {}
     for budget in budgets:
-        draws = [one[0].learn for one in rounds[budget]]
+        draws = [one[0].train for one in rounds[budget]]
         kept = np.unique(np.concatenate(draws))
         reader = Reader(source, train.subset(kept), test)
         chooser = Chooser(reader, Probe("block4", "flat", "linear"))

@@ -72,8 +72,8 @@ def permuted(dataset: Dataset, rng: np.random.Generator) -> Dataset:
 def studied(dataset: Dataset, external: Dataset | None, kind: str, number: int, everyone: bool) -> list[str]:
     """The verdicts of one study."""
     protocol = Protocol(_KINDS[kind][2], 5, number, redrawn=("random frozen",))
-    judging = decide(dataset, external, kind=kind, protocol=protocol)
-    reader = Reader(random_source(_SPEC, 10_000 + number), judging.pool, judging.asked)
+    setup = decide(dataset, external, kind=kind, protocol=protocol)
+    reader = Reader(random_source(_SPEC, 10_000 + number), setup.pool, setup.test)
 
     def other(seed: int) -> Reader:
         return replace(reader, source=random_source(_SPEC, 100_000 + 100 * number + seed), _kept={})
@@ -81,12 +81,12 @@ def studied(dataset: Dataset, external: Dataset | None, kind: str, number: int, 
     strategies: dict[str, Strategy] = {"probe": chosen_probe(reader, _PROBE)}
     strategies["random frozen"] = redrawn_probe(other, _PROBE)
     if everyone:
-        raw = Reader(open_source("pixels", judging.pool), judging.pool, judging.asked)
+        raw = Reader(open_source("pixels", setup.pool), setup.pool, setup.test)
         strategies |= {
             "raw pixels": chosen_probe(raw, Probe(head="kernel")),
-            "majority": majority(judging.pool, whole=judging.protocol.crossed),
+            "majority": majority(setup.pool, whole=setup.protocol.crossed),
         }
-    table = run_table(strategies, judging.pool, judging.asked, judging.protocol)
+    table = run_table(strategies, setup.pool, setup.test, setup.protocol)
     return [one.verdict for one in table.comparisons]
 
 

@@ -29,11 +29,11 @@ def letters(folder: Path) -> list[tuple[str, Path]]:
     return [(path.parent.name, path) for path in found]
 
 
-def taught(eye: Any, examples: Sequence[tuple[str, Path]]) -> tuple[Any, float]:
+def taught(live: Any, examples: Sequence[tuple[str, Path]]) -> tuple[Any, float]:
     """A classroom with these examples, and the seconds from the last one to the new accuracy."""
     from headstart.interfaces.teach.classroom import Classroom
 
-    room, begun = Classroom(eye), 0.0
+    room, begun = Classroom(live), 0.0
     for label in dict.fromkeys(label for label, _ in examples):
         room.add_class(label)
     for label, path in examples:
@@ -44,16 +44,16 @@ def taught(eye: Any, examples: Sequence[tuple[str, Path]]) -> tuple[Any, float]:
     return room, perf_counter() - begun
 
 
-def judged(eye: Any, home: Path, repeats: int) -> dict[str, Any]:
+def judged(live: Any, home: Path, repeats: int) -> dict[str, Any]:
     """Everything that is said of one source."""
     from headstart.records import NONE_OF_THESE
 
     examples, photos = letters(home / "train"), letters(home / "photos")
-    rooms = [taught(eye, examples) for _ in range(repeats)]
+    rooms = [taught(live, examples) for _ in range(repeats)]
     room = rooms[-1][0]
-    answers = [(label, room.ask(path.read_bytes())) for label, path in photos]
-    named = [(label, one) for label, one in answers if one.called != NONE_OF_THESE]
-    others = [room.ask(path.read_bytes()) for _, path in letters(home / "other_letters")]
+    answers = [(label, room.predict(path.read_bytes())) for label, path in photos]
+    named = [(label, one) for label, one in answers if one.predicted != NONE_OF_THESE]
+    others = [room.predict(path.read_bytes()) for _, path in letters(home / "other_letters")]
     likeliest = [label == max(one.probabilities, key=lambda pair: pair[1])[0] for label, one in answers]
     return {
         "seconds": spread([seconds for _, seconds in rooms]),
@@ -61,9 +61,9 @@ def judged(eye: Any, home: Path, repeats: int) -> dict[str, Any]:
         "photos": len(photos),
         "photos_likeliest_right": sum(likeliest),
         "photos_named": len(named),
-        "photos_named_right": sum(label == one.called for label, one in named),
+        "photos_named_right": sum(label == one.predicted for label, one in named),
         "others": len(others),
-        "others_refused": sum(one.called == NONE_OF_THESE for one in others),
+        "others_refused": sum(one.predicted == NONE_OF_THESE for one in others),
     }
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     from dataclasses import replace
 
     from headstart.data.readers.load import load
-    from headstart.interfaces.teach.eye import Eye, fitting_augmentation
+    from headstart.interfaces.teach.live_source import LiveSource, example_augmentation
     from headstart.sources.registry import open_source
     from headstart.strategies.scratch import learn_network
 
@@ -90,8 +90,8 @@ def main() -> None:
     }
     found = {}
     for name, source in sources.items():
-        eye = Eye(source, fitting_augmentation(source))
-        found[name] = judged(eye, Path(asked.data) / "greek", asked.repeats)
+        live = LiveSource(source, example_augmentation(source))
+        found[name] = judged(live, Path(asked.data) / "greek", asked.repeats)
         print(f"{name}: {found[name]}", flush=True)
     print(json.dumps({**about, "sources": found}))
 

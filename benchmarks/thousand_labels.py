@@ -147,7 +147,7 @@ def main() -> None:
         test, train = train.subset(np.sort(order[:10_000])), train.subset(np.sort(order[10_000:]))
     protocol = Protocol((PER_CLASS,), asked.first - 1 + asked.draws, 0, False)
     rounds = rounds_of(train, len(test), (PER_CLASS,), protocol)[PER_CLASS]
-    draws = {number: one[0].learn for number, one in enumerate(rounds) if number >= asked.first - 1}
+    draws = {number: one[0].train for number, one in enumerate(rounds) if number >= asked.first - 1}
     # only the images of the draws are looked at: features of all would take long
     kept = np.unique(np.concatenate(list(draws.values())))
     pool = train.subset(kept)

@@ -1,4 +1,4 @@
-"""The HTTP interface: what is answered, what is refused and with which status; never a 5xx for what came."""
+"""The HTTP interface: predictions, refusals and their status; never a 5xx for what a client sent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from python_multipart.multipart import MultipartParser
 from headstart.data.images import decode as pixels
 from headstart.errors import SettingError
 from headstart.interfaces.http.api import App, make_app
-from headstart.interfaces.http.images import FORMATS, picture_px
-from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+from headstart.interfaces.http.images import FORMATS, image_px
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 from headstart.interfaces.http.uploads import _Form
 from headstart.records import NONE_OF_THESE, InputSpec
 from tiny_model import SPEC, noise, picture, tiny_model
@@ -74,7 +74,7 @@ def refused(answer: httpx.Response, status: int, *words: str) -> None:
         assert word in said["error"], said
 
 
-def test_a_body_is_a_picture(app: App) -> None:
+def test_a_body_is_an_image(app: App) -> None:
     answer = send(app, picture(255 * 3 // 4))
     assert answer.status_code == 200
     (said,) = answer.json()["predictions"]
@@ -84,7 +84,7 @@ def test_a_body_is_a_picture(app: App) -> None:
     assert [one["name"] for one in said["classes"]] == ["light", "dark"]
 
 
-def test_a_form_holds_pictures_in_order(app: App) -> None:
+def test_a_form_holds_images_in_order(app: App) -> None:
     values = [0, 255, 30, 200, 90] * 12
     files = [(f"{place} é.png", picture(value)) for place, value in enumerate(values)]
     said = send_form(app, files).json()["predictions"]
@@ -95,12 +95,12 @@ def test_a_form_holds_pictures_in_order(app: App) -> None:
 @pytest.mark.parametrize(
     ("value", "called", "novelty"), [(100, "dark", 200 / 255), (250, NONE_OF_THESE, 500 / 255)]
 )
-def test_a_novel_picture_is_none_of_these(app: App, value: int, called: str, novelty: float) -> None:
+def test_a_novel_image_is_none_of_these(app: App, value: int, called: str, novelty: float) -> None:
     (said,) = send(app, picture(value), path="/v1/models/novel/predict").json()["predictions"]
     assert said["class"] == called and said["novelty"] == pytest.approx(novelty, abs=1e-5)
 
 
-def test_the_answer_is_the_models(app: App) -> None:
+def test_the_prediction_is_the_models(app: App) -> None:
     """The same pixels, whatever the way: a colour photo of another size, through threads."""
     from headstart.data import from_arrays
 
@@ -122,7 +122,7 @@ def test_top(app: App, query: str, n: int) -> None:
 @pytest.mark.parametrize(
     "query", ["top=0", "top=-1", "top=x", "top=", "top=1&top=2", "top=1e3", "top=100001", "k=1"]
 )
-def test_a_wrong_option_is_told(app: App, query: str) -> None:
+def test_an_invalid_option_is_named(app: App, query: str) -> None:
     refused(send(app, picture(9), path=f"{PREDICT}?{query}"), 422, query.partition("=")[0])
 
 
@@ -158,7 +158,7 @@ def figures(app: App) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_figures_count_what_happened(app: App) -> None:
+def test_metrics_count_requests_and_images(app: App) -> None:
     send_form(app, [("a", picture(1)), ("b", picture(2)), ("c", noise(1, 80, "PNG"))])
     send(app, b"no image")
     for name in ("x", "y"):
@@ -212,12 +212,12 @@ def test_wrong_addresses(app: App, method: str, path: str, status: int, word: st
         (b"\x89PNG\r\n\x1a\n", "cannot be read"),
     ],
 )
-def test_what_is_no_whole_picture(app: App, data: bytes, words: str) -> None:
+def test_incomplete_images_are_refused(app: App, data: bytes, words: str) -> None:
     refused(send(app, data), 422, words)
     refused(send_form(app, [("good.png", picture(1)), ("bad\n\x1b.png", data)]), 422, words, "bad")
 
 
-def test_faults_of_one_request_are_told_together(app: App) -> None:
+def test_faults_of_one_request_are_reported_together(app: App) -> None:
     refused(send_form(app, [("a", b""), ("b", b"x"), ("c", picture(1)), ("d", b"y")]), 422, "'a'", "2 more")
 
 
@@ -249,12 +249,12 @@ def test_a_bomb_is_refused_by_its_header(app: App, width: int, height: int) -> N
     refused(send(app, bytes(gif), "image/gif"), 413)
 
 
-def test_a_second_header_deceives_nobody(app: App) -> None:
+def test_a_second_header_does_not_hide_the_size(app: App) -> None:
     second = png_of(60_000, 60_000)[8:33]
     refused(send(app, png_of(8, 8, second)), 413, "60000")
 
 
-def test_of_several_frames_the_first_counts(app: App) -> None:
+def test_the_first_of_several_frames_is_used(app: App) -> None:
     made = io.BytesIO()
     frames = [Image.new("L", (20, 20), value) for value in (250, 0, 0)]
     frames[0].save(made, "GIF", save_all=True, append_images=frames[1:])
@@ -299,7 +299,7 @@ def test_content_types(app: App, kind: str, status: int) -> None:
         (b"\r\n" * 100_000, 400),
     ],
 )
-def test_broken_forms(app: App, body: bytes, status: int) -> None:
+def test_malformed_forms(app: App, body: bytes, status: int) -> None:
     refused(send(app, body, "multipart/form-data; boundary=b"), status)
 
 
@@ -377,7 +377,7 @@ def test_too_many_files(app: App) -> None:
         ("a\u202eb\u0007", "a?b?"),
     ],
 )
-def test_names_are_only_shown(app: App, sent: str, back: str) -> None:
+def test_names_are_only_displayed(app: App, sent: str, back: str) -> None:
     body = b'--b\r\ncontent-disposition: form-data; name="files"; filename="'
     body += sent.replace("\\", "\\\\").replace('"', "%22").encode() + b'"\r\n\r\n' + picture(0) + b"\r\n--b--"
     (said,) = send(app, body, "multipart/form-data; boundary=b").json()["predictions"]
@@ -387,7 +387,7 @@ def test_names_are_only_shown(app: App, sent: str, back: str) -> None:
 @given(st.text(max_size=400))
 @settings(max_examples=100, deadline=None)
 def test_shown_is_short_and_printable(name: str) -> None:
-    made = shown(name)
+    made = printable(name)
     assert len(made) <= 60 and made.isprintable()
     assert made == name or len(name) > 60 or not name.isprintable()
 
@@ -452,7 +452,7 @@ def test_all_requests_together_are_bounded() -> None:
     app.close()
 
 
-def test_waiting_pictures_are_bounded() -> None:
+def test_waiting_images_are_bounded() -> None:
     app = limited(waiting=3)
     assert send_form(app, [("a", picture(1))] * 3).status_code == 200
     answer = send_form(app, [("a", picture(1))] * 4)
@@ -461,7 +461,7 @@ def test_waiting_pictures_are_bounded() -> None:
     app.close()
 
 
-def test_a_late_answer_is_a_timeout_and_frees_its_place() -> None:
+def test_a_late_prediction_is_a_timeout_and_releases_its_budget() -> None:
     app = limited(answer_s=0.001)
     answer = send(app, noise(0, 500, "PNG"))
     refused(answer, 504)
@@ -501,7 +501,7 @@ def test_a_slow_body_is_a_timeout() -> None:
     app.close()
 
 
-def test_a_client_that_leaves_is_counted_and_nothing_else(app: App, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_disconnects_is_only_counted(app: App, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> list[Any]:
         said: list[Any] = []
 
@@ -521,13 +521,13 @@ def test_a_client_that_leaves_is_counted_and_nothing_else(app: App, caplog: pyte
     assert app._bodies.taken == 0
 
 
-def test_a_fault_of_ours_is_a_500_that_says_nothing_of_the_sender(
+def test_an_internal_error_is_a_500_without_the_clients_data(
     app: App, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:
         raise ValueError("secret image of alice")
 
-    monkeypatch.setattr("headstart.interfaces.http.api._Served.say", broken)
+    monkeypatch.setattr("headstart.interfaces.http.api._Served.prediction", broken)
     answer = send(app, picture(1))
     assert answer.status_code == 500 and "alice" not in answer.text
     (record,) = caplog.records
@@ -541,7 +541,7 @@ TOKEN = "let-me-in"
     "header",
     [None, "", "let-me-in", "Bearer", "Bearer ", "Bearer let-me-i", "Bearer let-me-inn", "Basic let-me-in"],
 )
-def test_a_token_is_asked_for(header: str | None) -> None:
+def test_a_token_is_required(header: str | None) -> None:
     app = make_app({"tiny": tiny_model()}, token=TOKEN)
     headers = {} if header is None else {"authorization": header}
     for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/nowhere", PREDICT):
@@ -571,7 +571,7 @@ def mutated(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     return bytes(made)
 
 
-def test_mutated_pictures_are_answered_or_refused() -> None:
+def test_mutated_images_are_predicted_or_refused() -> None:
     """Kinds of every decoder, seeded; 2,000 with HEADSTART_MUTATIONS=2000."""
     kinds = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM")
     files = [noise(seed, 24 + 40 * (seed % 2), kind) for seed, kind in enumerate(kinds * 2)]
@@ -602,10 +602,10 @@ def test_formats_are_those_of_the_decoder() -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_headers_are_read(kind: str) -> None:
-    assert picture_px(picture(3, width=31, height=7, kind=kind)) == (31, 7)
+    assert image_px(picture(3, width=31, height=7, kind=kind)) == (31, 7)
 
 
-def test_precision_is_as_asked() -> None:
+def test_precision_is_as_requested() -> None:
     with pytest.raises(SettingError, match="precision"):
         make_app({"tiny": tiny_model()}, precision="fp64")
     app = make_app({"tiny": tiny_model()}, precision="auto")  # bf16 where the processor has it
@@ -652,7 +652,7 @@ def test_requests_at_the_same_time_do_not_mix(app: App) -> None:
     asyncio.run(work())
 
 
-def test_every_refusal_is_in_the_document(app: App) -> None:
+def test_every_error_status_is_documented(app: App) -> None:
     responses: Mapping[str, Any] = ask(app, path="/openapi.json").json()["paths"][
         "/v1/models/{name}/predict"
     ]["post"]

@@ -1,4 +1,4 @@
-"""Micro-batching: each asker gets its own rows, batches grow with the load, nobody pays for another."""
+"""Micro-batching: each request gets its own rows, batches grow with the load, a single image does not wait."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def asked(batcher: Batcher, values: range) -> list[tuple[Array, ...]]:
-    one: list[Awaitable[tuple[Array, ...]]] = [batcher.answer(image(value)) for value in values]
+    one: list[Awaitable[tuple[Array, ...]]] = [batcher.submit(image(value)) for value in values]
     return list(await asyncio.gather(*one))
 
 
 @pytest.mark.parametrize("n_lanes", [1, 3])
 @pytest.mark.parametrize("largest", [1, 7, 32])
-def test_each_asker_gets_its_own_rows(n_lanes: int, largest: int) -> None:
+def test_each_request_gets_its_own_rows(n_lanes: int, largest: int) -> None:
     sizes: list[int] = []
 
     async def work() -> None:
@@ -69,26 +69,26 @@ def test_each_asker_gets_its_own_rows(n_lanes: int, largest: int) -> None:
     assert sum(sizes) == 100 and max(sizes) <= largest
 
 
-def test_a_lone_image_goes_alone_and_at_once() -> None:
+def test_a_single_image_runs_alone_and_at_once() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
         batcher = Batcher(means, seen=sizes.append)
         for value in range(3):
-            await batcher.answer(image(value))
+            await batcher.submit(image(value))
         batcher.close()
 
     ran(work())
     assert sizes == [1, 1, 1]
 
 
-def test_what_comes_while_the_network_is_busy_makes_the_next_batch() -> None:
+def test_images_that_arrive_meanwhile_form_the_next_batch() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
         gate = Gate()
         batcher = Batcher(gate, largest=8, seen=sizes.append)
-        first = asyncio.create_task(batcher.answer(image(0)))
+        first = asyncio.create_task(batcher.submit(image(0)))
         await until(lambda: gate.running == 1)
         rest = asyncio.create_task(asked(batcher, range(1, 12)))
         await until(lambda: batcher.n_waiting == 11)
@@ -101,29 +101,29 @@ def test_what_comes_while_the_network_is_busy_makes_the_next_batch() -> None:
     assert sizes == [1, 8, 3]
 
 
-def test_an_idle_lane_may_wait_for_company() -> None:
+def test_an_idle_lane_may_wait_for_more_images() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
         batcher = Batcher(means, gather_s=0.2, seen=sizes.append)
-        first = asyncio.create_task(batcher.answer(image(1)))
+        first = asyncio.create_task(batcher.submit(image(1)))
         await asyncio.sleep(0.01)
-        await asyncio.gather(first, batcher.answer(image(2)))
+        await asyncio.gather(first, batcher.submit(image(2)))
         batcher.close()
 
     ran(work())
     assert sizes == [2]
 
 
-def test_who_has_left_is_not_computed() -> None:
+def test_cancelled_requests_are_not_computed() -> None:
     sizes: list[int] = []
 
     async def work() -> None:
         gate = Gate()
         batcher = Batcher(gate, seen=sizes.append)
-        first = asyncio.create_task(batcher.answer(image(0)))
+        first = asyncio.create_task(batcher.submit(image(0)))
         await until(lambda: gate.running == 1)
-        leaves, stays = (asyncio.create_task(batcher.answer(image(value))) for value in (1, 2))
+        leaves, stays = (asyncio.create_task(batcher.submit(image(value))) for value in (1, 2))
         await until(lambda: batcher.n_waiting == 2)
         leaves.cancel()
         gate.open.set()
@@ -146,22 +146,22 @@ def test_an_error_reaches_all_of_its_batch_and_no_other() -> None:
     async def work() -> None:
         batcher = Batcher(moody)
         said = await asyncio.gather(
-            *(batcher.answer(image(value)) for value in (1, 13)), return_exceptions=True
+            *(batcher.submit(image(value)) for value in (1, 13)), return_exceptions=True
         )
         assert [str(one) for one in said] == ["thirteen", "thirteen"]
-        assert (await batcher.answer(image(5)))[1] == 5
+        assert (await batcher.submit(image(5)))[1] == 5
         batcher.close()
 
     ran(work())
 
 
-def test_closing_cancels_what_waits() -> None:
+def test_closing_cancels_waiting_images() -> None:
     async def work() -> None:
         gate = Gate()
         batcher = Batcher(gate)
-        first = asyncio.create_task(batcher.answer(image(0)))
+        first = asyncio.create_task(batcher.submit(image(0)))
         await until(lambda: gate.running == 1)
-        second = asyncio.create_task(batcher.answer(image(1)))
+        second = asyncio.create_task(batcher.submit(image(1)))
         await until(lambda: batcher.n_waiting == 1)
         batcher.close()
         gate.open.set()

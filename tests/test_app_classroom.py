@@ -1,4 +1,4 @@
-"""What is taught by example: judged by brute force, saved and asked again, refused where it must be."""
+"""The classroom of the teaching page: accuracy against brute force, saved models, refused input."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from headstart.errors import BrokenDataError, DataError, HeadstartError, Setting
 from headstart.evaluation.intervals import cross_validated
 from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights, one_hot
-from headstart.interfaces.teach.blackboard import answer_html, answers_html, lesson_html, notice_html
 from headstart.interfaces.teach.classroom import Classroom
-from headstart.interfaces.teach.eye import Eye, fitting_augmentation
-from headstart.interfaces.teach.left_out import left_out_right
+from headstart.interfaces.teach.left_out import leave_one_out
+from headstart.interfaces.teach.live_source import LiveSource, example_augmentation
+from headstart.interfaces.teach.markup import lesson_html, notice_html, prediction_html, predictions_html
 from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
 from headstart.sources.pixels import pixel_source
@@ -64,14 +64,14 @@ def bomb() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def eye() -> Eye:
+def live() -> LiveSource:
     source = pixel_source(InputSpec(28, 28, 1, policy="ink"))
-    return Eye(source, fitting_augmentation(source))
+    return LiveSource(source, example_augmentation(source))
 
 
 @pytest.fixture
-def room(eye: Eye) -> Classroom:
-    return Classroom(eye)
+def room(live: LiveSource) -> Classroom:
+    return Classroom(live)
 
 
 def taught(room: Classroom, each: int = 5) -> Classroom:
@@ -82,57 +82,57 @@ def taught(room: Classroom, each: int = 5) -> Classroom:
     return room
 
 
-def test_three_classes_are_judged_at_once_and_answer(room: Classroom) -> None:
+def test_three_classes_have_an_accuracy_and_predictions(room: Classroom) -> None:
     taught(room)
     lesson = room.lesson()
     assert lesson.accuracy is not None and lesson.accuracy == cross_validated(lesson.accuracy.value, 15)
     assert lesson.accuracy.value >= 0.9 and len(lesson.wrong) == round(15 * (1 - lesson.accuracy.value))
     for kind in KINDS:
-        answer = room.ask(picture(kind, 99))
+        answer = room.predict(picture(kind, 99))
         assert answer is not None and answer.nearest.label == kind
         assert max(answer.probabilities, key=lambda one: one[1])[0] == kind
         assert sum(value for _, value in answer.probabilities) == pytest.approx(1, abs=1e-5)
         assert [name for name, _ in answer.probabilities] == list(KINDS)
 
 
-def test_nothing_is_said_before_there_is_enough(room: Classroom) -> None:
-    assert room.lesson().accuracy is None and room.ask(picture("bar", 0)) is None
+def test_no_accuracy_before_there_are_enough_examples(room: Classroom) -> None:
+    assert room.lesson().accuracy is None and room.predict(picture("bar", 0)) is None
     room.add_class("bar")
     room.add("bar", picture("bar", 0))
     room.add("bar", picture("bar", 1))
-    assert room.lesson().accuracy is None and room.ask(picture("bar", 2)) is None
+    assert room.lesson().accuracy is None and room.predict(picture("bar", 2)) is None
     room.add_class("ring")
     room.add("ring", picture("ring", 0))
-    answer = room.ask(picture("ring", 1))
+    answer = room.predict(picture("ring", 1))
     assert room.lesson().accuracy is None and answer is not None  # nobody can judge the only ring
-    assert answer.novelty is None and answer.called == "ring"
+    assert answer.novelty is None and answer.predicted == "ring"
     room.add("ring", picture("ring", 2))
     accuracy = room.lesson().accuracy
     assert accuracy is not None and accuracy.n == 4
 
 
 @pytest.mark.slow
-def test_a_picture_taught_is_its_own_nearest(room: Classroom) -> None:
+def test_a_taught_image_is_its_own_nearest_example(room: Classroom) -> None:
     taught(room)
-    answer = room.ask(picture("cross", 3))
+    answer = room.predict(picture("cross", 3))
     assert answer is not None and answer.similarity == pytest.approx(1, abs=1e-4)
     assert answer.nearest.number == room.examples("cross")[3].number
 
 
 @pytest.mark.slow
-def test_what_is_like_nothing_taught_is_none_of_these(room: Classroom) -> None:
+def test_an_image_unlike_all_examples_is_none_of_these(room: Classroom) -> None:
     taught(room, 8)
     noise = np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)
-    answer = room.ask(png(Image.fromarray(noise)))
+    answer = room.predict(png(Image.fromarray(noise)))
     assert answer is not None and answer.novelty is not None and answer.novelty > 1
-    assert answer.called == NONE_OF_THESE
-    known = room.ask(picture("ring", 3))
-    assert known is not None and known.called == "ring"
+    assert answer.predicted == NONE_OF_THESE
+    known = room.predict(picture("ring", 3))
+    assert known is not None and known.predicted == "ring"
 
 
 @pytest.mark.parametrize("n_views", [0, 2])
 @pytest.mark.parametrize("copies", [(), ((0, 3),), ((0, 5),)])  # within a class, across two
-def test_left_out_is_what_a_fit_without_it_says(n_views: int, copies: tuple[tuple[int, int], ...]) -> None:
+def test_leave_one_out_equals_a_refit(n_views: int, copies: tuple[tuple[int, int], ...]) -> None:
     rng = np.random.default_rng(1)
     own = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2], np.int64)
     centres = rng.normal(size=(3, 6)) * 0.6
@@ -142,7 +142,7 @@ def test_left_out_is_what_a_fit_without_it_says(n_views: int, copies: tuple[tupl
     units = np.arange(10)
     for first, second in copies:
         units[second] = units[first]
-    judged, right = left_out_right(rows @ rows.T, codes, images, units, 1e-2)
+    judged, right = leave_one_out(rows @ rows.T, codes, images, units, 1e-2)
     assert judged.all() and 0 < right.sum() < 10  # or the comparison shows nothing
     for image in range(10):
         rest = units[images] != units[image]
@@ -156,26 +156,26 @@ def test_left_out_is_what_a_fit_without_it_says(n_views: int, copies: tuple[tupl
         assert ((rows[image] @ weight + bias).argmax() == own[image]) == right[image]
 
 
-def test_the_only_one_of_a_class_is_not_judged() -> None:
+def test_the_only_example_of_a_class_is_not_left_out() -> None:
     rows = np.random.default_rng(0).normal(size=(5, 3))
     codes = np.array([0, 0, 1, 1, 2], np.int64)
-    judged, right = left_out_right(rows @ rows.T, codes, np.arange(5), np.array([0, 1, 2, 2, 4]), 0.1)
+    judged, right = leave_one_out(rows @ rows.T, codes, np.arange(5), np.array([0, 1, 2, 2, 4]), 0.1)
     assert judged.tolist() == [True, True, False, False, False] and not right[2:].any()
 
 
-def test_shares_are_kept_so_that_chance_is_chance() -> None:
+def test_class_shares_are_kept_so_that_noise_scores_chance() -> None:
     """Without it, leaving one out of a class makes the others likelier, and noise is always called wrong."""
     rng = np.random.default_rng(0)
     rights = []
     for _ in range(20):
         rows = rng.normal(size=(20, 4))
         codes = np.repeat([0, 1], 10)
-        rights.append(left_out_right(rows @ rows.T, codes, np.arange(20), np.arange(20), 10.0)[1].mean())
+        rights.append(leave_one_out(rows @ rows.T, codes, np.arange(20), np.arange(20), 10.0)[1].mean())
     assert 0.4 < np.mean(rights) < 0.6
 
 
 @pytest.mark.slow
-def test_the_saved_model_answers_as_the_page(room: Classroom, tmp_path: Path) -> None:
+def test_the_saved_model_predicts_as_the_page(room: Classroom, tmp_path: Path) -> None:
     taught(room, 6)
     room.remove(room.examples("bar")[1].number)  # the last image moves to its place
     room.add_class("nothing yet")
@@ -189,7 +189,7 @@ def test_the_saved_model_answers_as_the_page(room: Classroom, tmp_path: Path) ->
     asked = Dataset("asked", FileImages(paths), np.array(["bar"] * 6), ("bar",))
     answered = model.prediction(asked)
     for path, probabilities, number in zip(paths, answered.probabilities, range(6), strict=True):
-        answer = room.ask(path.read_bytes())
+        answer = room.predict(path.read_bytes())
         assert answer is not None
         assert [value for _, value in answer.probabilities] == pytest.approx(probabilities, abs=1e-4)
         assert answered.novelty is not None and answer.novelty == pytest.approx(
@@ -201,18 +201,18 @@ def test_the_saved_model_answers_as_the_page(room: Classroom, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "name", ["", "../up", "a/b", "a\\b", "/etc", ".hidden", "..", "nul\0", "x" * 41, "C:x", "dot."]
 )
-def test_no_name_leads_out_of_the_folder(room: Classroom, tmp_path: Path, name: str) -> None:
+def test_no_name_escapes_the_folder(room: Classroom, tmp_path: Path, name: str) -> None:
     taught(room, 2)
     with pytest.raises(SettingError, match="plain name"):
         room.save(tmp_path / "taught", name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_elses_model_is_replaced(eye: Eye, tmp_path: Path) -> None:
-    taught(Classroom(eye), 2).save(tmp_path, "mine")
+def test_other_models_are_not_replaced(live: LiveSource, tmp_path: Path) -> None:
+    taught(Classroom(live), 2).save(tmp_path, "mine")
     before = (tmp_path / "mine" / "manifest.json").read_bytes()
-    with pytest.raises(SettingError, match="there already"):
-        taught(Classroom(eye), 2).save(tmp_path, "mine")
+    with pytest.raises(SettingError, match="exists already"):
+        taught(Classroom(live), 2).save(tmp_path, "mine")
     assert (tmp_path / "mine" / "manifest.json").read_bytes() == before
 
 
@@ -234,12 +234,12 @@ def test_one_class_is_no_model(room: Classroom, tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "cut off", "huge", "blank"],
 )
-def test_bad_pictures_get_a_sentence_and_change_nothing(
+def test_unreadable_images_get_a_sentence_and_change_nothing(
     room: Classroom, content: bytes, kind: type[HeadstartError], said: str
 ) -> None:
     taught(room, 2)
     before = room.lesson()
-    for attempt in (lambda: room.add("bar", content, "x.png"), lambda: room.ask(content, "x.png")):
+    for attempt in (lambda: room.add("bar", content, "x.png"), lambda: room.predict(content, "x.png")):
         with pytest.raises(kind, match=said) as caught:
             attempt()
         assert "\n" not in str(caught.value) and "x.png" in str(caught.value)
@@ -247,14 +247,14 @@ def test_bad_pictures_get_a_sentence_and_change_nothing(
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 41, "BAR", "None of these", "bell\a"])
-def test_class_names_that_mislead_are_refused(room: Classroom, name: str) -> None:
+def test_misleading_class_names_are_refused(room: Classroom, name: str) -> None:
     room.add_class("bar")
     with pytest.raises(SettingError):
         room.add_class(name)
     assert room.classes == ("bar",)
 
 
-def test_what_is_not_there_cannot_be_used(room: Classroom) -> None:
+def test_unknown_classes_and_examples_are_refused(room: Classroom) -> None:
     with pytest.raises(UnknownClassError, match="there is none yet"):
         room.add("bar", picture("bar", 0))
     taught(room, 2)
@@ -264,7 +264,7 @@ def test_what_is_not_there_cannot_be_used(room: Classroom) -> None:
         room.remove(99)
 
 
-def test_there_is_an_end_to_it(room: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_and_examples_are_limited(room: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.interfaces.teach.classroom._MOST_EXAMPLES", 4)
     monkeypatch.setattr("headstart.interfaces.teach.classroom._MOST_CLASSES", 2)
     room.add_class("bar")
@@ -277,21 +277,21 @@ def test_there_is_an_end_to_it(room: Classroom, monkeypatch: pytest.MonkeyPatch)
         room.add("bar", picture("bar", 5))
 
 
-def test_removing_takes_it_back(eye: Eye) -> None:
-    kept, changed = taught(Classroom(eye), 3), taught(Classroom(eye), 3)
+def test_removing_undoes_adding(live: LiveSource) -> None:
+    kept, changed = taught(Classroom(live), 3), taught(Classroom(live), 3)
     changed.add_class("more")
     changed.add("more", picture("ring", 50))
     changed.add("ring", picture("ring", 51))
     changed.remove(changed.examples("ring")[-1].number)
     changed.remove_class("more")
     assert changed.classes == kept.classes
-    one, other = (room.ask(picture("bar", 9)) for room in (changed, kept))
+    one, other = (room.predict(picture("bar", 9)) for room in (changed, kept))
     assert one is not None and other is not None
     assert one.probabilities == other.probabilities and one.novelty == other.novelty
 
 
-def test_two_do_not_mix(eye: Eye) -> None:
-    one, other = taught(Classroom(eye), 2), Classroom(eye)
+def test_two_classrooms_do_not_mix(live: LiveSource) -> None:
+    one, other = taught(Classroom(live), 2), Classroom(live)
     other.add_class("else")
     assert one.classes == KINDS and other.classes == ("else",) and not other.examples("else")
 
@@ -314,7 +314,7 @@ def test_remarks_of_the_doctor(room: Classroom) -> None:
     assert room.lesson().remarks[0] == "The same image is taught as bar and as ring: one of them is wrong."
 
 
-def test_a_near_copy_is_seen(room: Classroom) -> None:
+def test_a_near_copy_is_found(room: Classroom) -> None:
     taught(room, 3)
     before = room.lesson().accuracy
     with Image.open(io.BytesIO(picture("ring", 1))) as page:
@@ -336,7 +336,7 @@ def test_copies_count_as_one_image(room: Classroom) -> None:
     assert copied == cross_validated(copied.value, 15)
 
 
-def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:
+def test_copies_are_left_out_together(room: Classroom) -> None:
     for kind, seeds in (("bar", (0, 0)), ("ring", (0, 1, 2))):
         room.add_class(kind)
         for seed in seeds:
@@ -347,9 +347,9 @@ def test_a_copy_does_not_vouch_for_its_like(room: Classroom) -> None:
     assert accuracy is not None and accuracy.n == 5
 
 
-def test_many_examples_have_fewer_views(eye: Eye, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_examples_have_fewer_copies(live: LiveSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.interfaces.teach.classroom._ROWS", 24)
-    room = taught(Classroom(eye), 3)
+    room = taught(Classroom(live), 3)
     assert room._rows()[0].shape == (18, 784)  # 9 images with one view each
     room.add("bar", picture("bar", 8))
     room.add("bar", picture("bar", 9))
@@ -358,24 +358,29 @@ def test_many_examples_have_fewer_views(eye: Eye, monkeypatch: pytest.MonkeyPatc
     assert room._rows()[0].shape == (13, 784) and room._probe().augmentation is None
 
 
-def test_drawings_and_photos_are_varied_in_their_ways() -> None:
-    ink = fitting_augmentation(pixel_source(InputSpec(28, 28, 1, policy="ink")))
-    photo = fitting_augmentation(pixel_source(InputSpec(64, 64, 3, (0.0,) * 3, (1.0,) * 3)))
+def test_drawings_and_photos_have_different_augmentations() -> None:
+    ink = example_augmentation(pixel_source(InputSpec(28, 28, 1, policy="ink")))
+    photo = example_augmentation(pixel_source(InputSpec(64, 64, 3, (0.0,) * 3, (1.0,) * 3)))
     assert ink is not None and photo is not None
     assert "elastic" in dict(ink.operations) and "brightness" in dict(photo.operations)
     assert not ink.flips and not photo.flips  # left and right may be what is taught
 
 
-def test_names_are_escaped_wherever_they_stand(room: Classroom) -> None:
+def test_names_are_escaped_everywhere(room: Classroom) -> None:
     evil = "<img src=x onerror=1>"
     room.add_class(evil)
     room.add_class('"b"')
     for seed in range(2):
         room.add(evil, picture("bar", seed))
         room.add('"b"', picture("ring", seed))
-    answer = room.ask(picture("bar", 5))
-    shown = (
-        lesson_html(room, evil) + answer_html(answer) + answers_html([(evil, "", answer)]) + notice_html(evil)
+    answer = room.predict(picture("bar", 5))
+    thumbnail_address = (
+        lesson_html(room, evil)
+        + prediction_html(answer)
+        + predictions_html([(evil, "", answer)])
+        + notice_html(evil)
     )
-    assert "<img src=x" not in shown and shown.count("&lt;img src=x onerror=1&gt;") >= 6
-    assert 'data-what="&quot;b&quot;"' in shown
+    assert (
+        "<img src=x" not in thumbnail_address and thumbnail_address.count("&lt;img src=x onerror=1&gt;") >= 6
+    )
+    assert 'data-what="&quot;b&quot;"' in thumbnail_address

@@ -1,4 +1,4 @@
-"""A real server process on a free port: it says where it is, survives hostile clients, and ends well."""
+"""A real server process on a free port: it prints its address, survives hostile clients and stops cleanly."""
 
 from __future__ import annotations
 
@@ -123,19 +123,19 @@ def running(start: Callable[..., Running]) -> Iterator[Running]:
     assert err == ""
 
 
-def test_it_answers(running: Running) -> None:
+def test_it_predicts(running: Running) -> None:
     running.well()
     assert running.ask("GET", "/readyz")[0] == 200
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_under_way_is_finished(start: Callable[..., Running], number: int) -> None:
+def test_requests_in_progress_are_finished(start: Callable[..., Running], number: int) -> None:
     running = start(body_s=30.0)
     body = picture(255)
     with running.connect() as connection, running.connect():  # the other says nothing
         connection.sendall(head(len(body)) + body[:10])
-        running.well()  # whoever came before has been heard then
+        running.well()  # whoever came before has been handled then
         running.process.send_signal(number)
         for _ in range(100):
             try:
@@ -201,14 +201,14 @@ def test_bombs_cost_no_memory(running: Running) -> None:
     assert running.rss_mb() - before < 40
 
 
-def test_a_slow_header_is_cut_off_and_others_are_answered(running: Running) -> None:
+def test_a_slow_header_times_out_and_others_are_served(running: Running) -> None:
     with running.connect() as silent, running.connect() as slow:
         slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nhost".encode())
         running.well()
         assert everything(silent) == b"" and everything(slow) == b""
 
 
-def test_a_header_that_drips_is_cut_off(running: Running) -> None:
+def test_a_dripping_header_times_out(running: Running) -> None:
     """A letter every tenth of a second for ten times as long as a header may take."""
     with running.connect() as connection, pytest.raises(ConnectionError):
         for number in range(100):
@@ -217,7 +217,7 @@ def test_a_header_that_drips_is_cut_off(running: Running) -> None:
     running.well()
 
 
-def test_a_second_header_on_the_same_connection_is_cut_off_too(running: Running) -> None:
+def test_a_second_slow_header_times_out_too(running: Running) -> None:
     with running.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.2)
@@ -225,7 +225,7 @@ def test_a_second_header_on_the_same_connection_is_cut_off_too(running: Running)
         assert everything(connection).count(b"200 OK") == 1
 
 
-def test_a_slow_body_is_told_and_others_are_answered(running: Running) -> None:
+def test_a_slow_body_gets_an_error_and_others_are_served(running: Running) -> None:
     with running.connect() as connection:
         connection.sendall(head(5000) + b"abc")
         running.well()
@@ -244,7 +244,7 @@ def test_a_slow_body_is_told_and_others_are_answered(running: Running) -> None:
         b"GET /v1/models HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     ],
 )
-def test_what_is_not_http_harms_nobody(running: Running, sent: bytes) -> None:
+def test_other_protocols_do_no_harm(running: Running, sent: bytes) -> None:
     with running.connect() as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(sent)
@@ -254,7 +254,7 @@ def test_what_is_not_http_harms_nobody(running: Running, sent: bytes) -> None:
     running.well()
 
 
-def test_clients_that_leave_harm_nobody(running: Running) -> None:
+def test_clients_that_disconnect_do_no_harm(running: Running) -> None:
     body = noise(1, 300, "PNG")
     for cut in (0, 100, len(body)):
         for _ in range(10):
@@ -324,13 +324,13 @@ def test_schemathesis_finds_no_fault(running: Running, tmp_path: Path) -> None:
         (["=FOLDER"], "''"),
     ],
 )
-def test_wrong_words(folder: Path, words: list[str], said: str) -> None:
+def test_invalid_arguments(folder: Path, words: list[str], said: str) -> None:
     with pytest.raises(SettingError, match=re.escape(said)) as caught:
         read_models([word.replace("FOLDER", str(folder)) for word in words])
     assert "\n" not in str(caught.value) and ", expected " in str(caught.value)
 
 
-def test_words_for_models(folder: Path, tmp_path: Path) -> None:
+def test_model_arguments(folder: Path, tmp_path: Path) -> None:
     assert list(read_models([str(folder), f"other={folder}"])) == ["tiny", "other"]
     odd = tiny_model().save(tmp_path / "a=b")
     with pytest.raises(SettingError):  # a folder of that name has no name fit for an address
@@ -341,18 +341,18 @@ def test_words_for_models(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "two words", "naïve", "a\nb"])
-def test_a_token_that_no_header_carries(folder: Path, token: str) -> None:
+def test_an_invalid_token(folder: Path, token: str) -> None:
     with pytest.raises(SettingError, match="token") as caught:
         serve_models([str(folder)], token=token)
     assert not token or token not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "256.1.1.1", "\x1b[2J", "x" * 300])
-def test_an_address_that_cannot_be_had(folder: Path, host: str) -> None:
+def test_an_address_that_is_not_available(folder: Path, host: str) -> None:
     with contextlib.closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(SettingError, match="cannot be had") as caught:
+        with pytest.raises(SettingError, match="is not available") as caught:
             serve_models([str(folder)], host=host, port=taken.getsockname()[1])
     assert str(caught.value).isprintable()
 
@@ -366,7 +366,7 @@ def test_an_address_that_cannot_be_had(folder: Path, host: str) -> None:
         ("0.0.0.0", "secret", False),
     ],
 )
-def test_an_open_door_is_told(
+def test_a_public_address_without_a_token_is_a_warning(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

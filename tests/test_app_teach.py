@@ -1,4 +1,4 @@
-"""The teaching page in a browser: a real server, and a headless Chromium that may ask nobody else."""
+"""The teaching page in a browser: a real server, and a headless Chromium without other network access."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def taught(visitor: Visitor, each: int = 4) -> None:
 
 
 @pytest.mark.slow
-def test_drawings_are_taught_and_answered(visitor: Visitor, output: Path, tmp_path: Path) -> None:
+def test_drawings_are_taught_and_predicted(visitor: Visitor, output: Path, tmp_path: Path) -> None:
     for kind in ("bar", "ring"):
         visitor.add_class(kind)
         for number in range(4):
@@ -205,7 +205,7 @@ def test_drawings_are_taught_and_answered(visitor: Visitor, output: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_many_files_at_once_and_one_that_is_none(visitor: Visitor) -> None:
+def test_many_files_at_once_and_one_that_is_no_image(visitor: Visitor) -> None:
     taught(visitor)
     visitor.says("#lesson", "of 12 right")
     visitor.files(*((f"ring{seed}.png", picture("ring", 30 + seed)) for seed in range(3)))
@@ -262,7 +262,7 @@ def test_the_camera(visitor: Visitor) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["../../up", "/etc/x", ".hidden", ""])
-def test_no_name_leads_out_of_the_folder(visitor: Visitor, output: Path, name: str) -> None:
+def test_no_name_escapes_the_folder(visitor: Visitor, output: Path, name: str) -> None:
     taught(visitor, 2)
     visitor.page.fill("#name input, #name textarea", name)
     visitor.page.click("#save")
@@ -271,7 +271,7 @@ def test_no_name_leads_out_of_the_folder(visitor: Visitor, output: Path, name: s
 
 
 @pytest.mark.slow
-def test_plain_sentences_for_what_is_missing(visitor: Visitor) -> None:
+def test_missing_input_gets_a_plain_sentence(visitor: Visitor) -> None:
     visitor.page.click("#begin")
     visitor.says("#notice", "Class name is ''")
     assert visitor.page.is_disabled("#teach")
@@ -288,7 +288,7 @@ def test_plain_sentences_for_what_is_missing(visitor: Visitor) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_whole(browser: Any, address: str, scheme: str) -> None:
+def test_it_fits_on_a_phone(browser: Any, address: str, scheme: str) -> None:
     phone = Visitor(
         browser, address, viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True
     )
@@ -305,7 +305,7 @@ def test_a_phone_shows_it_whole(browser: Any, address: str, scheme: str) -> None
         phone.context.close()
 
 
-def test_without_gradio_it_says_how_to_get_it() -> None:
+def test_without_gradio_the_error_says_how_to_install_it() -> None:
     program = "import sys; sys.modules['gradio'] = None\nimport headstart.interfaces.teach.page"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
@@ -314,7 +314,7 @@ def test_without_gradio_it_says_how_to_get_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken(address: str, tmp_path: Path) -> None:
+def test_a_port_in_use(address: str, tmp_path: Path) -> None:
     program = SERVE.replace("port=0", f"port={address.rpartition(':')[2].strip('/')}")
     done = subprocess.run(
         [sys.executable, "-c", program, "pixels", str(tmp_path)],

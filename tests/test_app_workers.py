@@ -1,4 +1,4 @@
-"""Several processes behind one address: all answer, the dead are replaced, figures are those of the whole."""
+"""Several processes behind one address: all serve, dead ones are replaced, metrics are totals."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def sockets(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_both_answer_and_the_figures_are_those_of_both(running: Running) -> None:
+def test_both_serve_and_metrics_are_totals(running: Running) -> None:
     before = {pid: sockets(pid) for pid in running.pids}
     assert len(before) == 2 and running.process.pid not in before
     with contextlib.ExitStack() as stack:
@@ -176,7 +176,7 @@ def test_both_answer_and_the_figures_are_those_of_both(running: Running) -> None
 
 
 @pytest.mark.slow
-def test_one_that_died_is_replaced_and_requests_go_on(running: Running) -> None:
+def test_a_dead_worker_is_replaced_and_requests_continue(running: Running) -> None:
     def answered() -> float:
         return running.figure("headstart_requests_total", route=ROUTE, status="200")
 
@@ -209,7 +209,7 @@ def taken(running: Running, before: dict[int, int]) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_both_finish_what_is_under_way(running: Running, number: int) -> None:
+def test_both_finish_requests_in_progress(running: Running, number: int) -> None:
     body = picture(255)
     head = (
         f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\nauthorization: Bearer secret\r\n"
@@ -252,7 +252,7 @@ def state(pid: int) -> str:
 
 
 @pytest.mark.slow
-def test_it_gives_up_when_they_die_at_once(running: Running) -> None:
+def test_it_gives_up_when_workers_die_at_once(running: Running) -> None:
     for _ in range(3):
         for pid in running.pids:
             with contextlib.suppress(ProcessLookupError):
@@ -266,29 +266,29 @@ def test_it_gives_up_when_they_die_at_once(running: Running) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_worker_cannot_do_is_our_error(folder: Path) -> None:
+def test_an_error_of_a_worker_is_ours(folder: Path) -> None:
     with pytest.raises(SettingError, match="precision"):
         serve_models([str(folder)], port=0, workers=2, precision="fp7")
 
 
 @pytest.mark.parametrize("asked", [-1, 65])
-def test_a_number_that_cannot_be(folder: Path, asked: int) -> None:
+def test_an_invalid_number_of_workers(folder: Path, asked: int) -> None:
     with pytest.raises(SettingError, match=f"workers is {asked}, expected 1 to 64"):
         serve_models([str(folder)], port=0, workers=asked)
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3, 4, 64])
-def test_together_they_take_what_one_would(wanted: int) -> None:
+def test_together_they_accept_what_one_would(wanted: int) -> None:
     whole = Limits()
     each, n_workers = divided(whole, wanted)
     assert n_workers == min(wanted, 8)
     for name in ("bodies_bytes", "waiting", "requests"):
         assert getattr(each, name) * n_workers <= getattr(whole, name)
     assert each.bodies_bytes >= whole.body_bytes and each.waiting >= whole.files
-    assert (each.body_bytes, each.files, each.picture_px) == (whole.body_bytes, whole.files, whole.picture_px)
+    assert (each.body_bytes, each.files, each.image_px) == (whole.body_bytes, whole.files, whole.image_px)
 
 
-def test_large_pictures_take_turns_across_processes(tmp_path: Path) -> None:
+def test_large_images_take_turns_across_processes(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib; from headstart.interfaces.http.workers import Turn\n"
         "with Turn(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read(1)"
@@ -325,7 +325,7 @@ def test_batches_that_run_at_once() -> None:
     async def work() -> list[tuple[Array, ...] | BaseException]:
         batcher = Batcher(run, largest=4, seen=sizes.append, at_once=True)
         found = await asyncio.gather(
-            *(batcher.answer(np.full((2, 2, 1), value, np.uint8)) for value in [*range(10), 99]),
+            *(batcher.submit(np.full((2, 2, 1), value, np.uint8)) for value in [*range(10), 99]),
             return_exceptions=True,
         )
         batcher.close()
@@ -338,7 +338,7 @@ def test_batches_that_run_at_once() -> None:
     assert [type(one) for one in found[8:]] == 3 * [ValueError]
 
 
-def test_the_answer_is_that_of_one(running: Running) -> None:
+def test_predictions_equal_those_of_one_process(running: Running) -> None:
     status, body = running.ask("POST", PREDICT, picture(0))
     assert status == 200 and json.loads(body)["predictions"][0]["class"] == "dark"
     with contextlib.closing(running.connect()) as connection:

@@ -1,4 +1,4 @@
-"""The command line by what a user sees: exit status, standard output and error apart, files left behind."""
+"""The command line as a user sees it: exit status, standard output and error, files left behind."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_whole_path_from_training_to_prediction(run: Run, desk: Path, pictures: 
     assert sorted(path.name for path in desk.iterdir()) == ["parity", "source", "source.log"]
 
 
-def test_train_says_what_it_learnt_as_json(run: Run, desk: Path) -> None:
+def test_train_as_json(run: Run, desk: Path) -> None:
     said = run("train", "digits:0-4", "-o", "m", *SMALL, "--json")
     check_keys(said.document)
     assert said.code == 0 and said.err == ""
@@ -174,7 +174,7 @@ def test_evaluate_as_json(run: Run, models: Path) -> None:
     assert found["calibration"]["n"] == n_new and found["detection"] is None and found["warnings"] == []
 
 
-def test_evaluate_says_whether_strange_pictures_are_told_apart(run: Run, models: Path, desk: Path) -> None:
+def test_evaluate_measures_the_detection_of_novel_images(run: Run, models: Path, desk: Path) -> None:
     (desk / "noise" / "x").mkdir(parents=True)
     for number in range(12):
         noise = np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)
@@ -185,7 +185,7 @@ def test_evaluate_says_whether_strange_pictures_are_told_apart(run: Run, models:
     assert "known images rejected at that threshold" in run(*asked).out
 
 
-def test_evaluate_opens_the_split_that_was_asked_for(run: Run, desk: Path, models: Path) -> None:
+def test_evaluate_uses_the_requested_split(run: Run, desk: Path, models: Path) -> None:
     digits = load("digits:parity")
     lines = ["path,label,split"]
     for number, (label, pixels) in enumerate(zip(digits.labels[:60], digits.images.pixels[:60], strict=True)):
@@ -200,7 +200,7 @@ def test_evaluate_opens_the_split_that_was_asked_for(run: Run, desk: Path, model
     assert (n_images(), n_images("--split", "train"), n_images("--split", "all")) == (20, 40, 60)
 
 
-def test_both_runtimes_say_the_same(run: Run, models: Path, pictures: Path) -> None:
+def test_both_runtimes_agree(run: Run, models: Path, pictures: Path) -> None:
     first, second = (
         run("predict", models / "digits", pictures, "--json", "--runtime", name).document["answers"]
         for name in runtime.RUNTIMES
@@ -231,7 +231,7 @@ def test_predict_takes_files_folders_globs_and_a_list(run: Run, models: Path, pi
     ]
 
 
-def test_predict_answers_right_and_ranks_the_runners_up(run: Run, models: Path, pictures: Path) -> None:
+def test_predict_is_right_and_ranks_the_other_classes(run: Run, models: Path, pictures: Path) -> None:
     said = run("predict", models / "digits", pictures, "--json", "--top", "10")
     check_keys(said.document)
     right = 0
@@ -254,7 +254,7 @@ def test_predict_as_csv(run: Run, models: Path, pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["--json", None])
-def test_a_picture_that_cannot_be_read_stops_no_other(
+def test_an_unreadable_image_does_not_stop_the_others(
     run: Run, desk: Path, models: Path, form: str | None
 ) -> None:
     grey(desk / "good.png")
@@ -348,7 +348,7 @@ def small_recipe(desk: Path, name: str = "parity", replaced: tuple[tuple[str, st
     return path
 
 
-def test_run_without_controls_leaves_the_question_open(run: Run, desk: Path) -> None:
+def test_run_without_controls_has_no_verdict(run: Run, desk: Path) -> None:
     said = run("run", "odd-to-even", "--data", "digits", "--no-controls", "-o", "out", "--seed", "1")
     assert (said.code, said.err) == (0, "")
     assert re.search(r"^probe +\d+\.\d\d \[\d\d\.\d, \d+\.\d\]$", said.out, re.MULTILINE)
@@ -409,7 +409,7 @@ def test_run_again_replaces_an_older_result_only(run: Run, desk: Path) -> None:
 
 
 @pytest.mark.slow
-def test_run_says_what_it_left_out(run: Run, desk: Path) -> None:
+def test_run_names_what_it_left_out(run: Run, desk: Path) -> None:
     digits = load("digits:0-3").subset(np.arange(120))
     for number, (label, pixels) in enumerate(zip(digits.labels, digits.images.pixels, strict=True)):
         save_picture(desk / "pics" / label / f"{number}.png", pixels[..., 0])
@@ -547,7 +547,7 @@ def test_a_table_that_names_a_missing_file(refused: Callable[..., Said], desk: P
     refused("train", "pets.csv", "-o", "m", *SMALL, names=("2.png", "1 of 2 missing"))
 
 
-def test_skipped_files_are_told_and_strict_refuses_them(
+def test_skipped_files_are_reported_and_strict_refuses_them(
     run: Run, refused: Callable[..., Said], desk: Path
 ) -> None:
     for label in ("cat", "dog"):
@@ -565,7 +565,7 @@ def test_evaluate_names_the_class_that_the_model_does_not_know(
     refused: Callable[..., Said], models: Path
 ) -> None:
     refused(
-        "evaluate", models / "parity", "digits:0-4", names=("has classes '0', '1'", "'even', 'odd'", "view")
+        "evaluate", models / "parity", "digits:0-4", names=("has classes '0', '1'", "'even', 'odd'", "subset")
     )
     refused("evaluate", models / "digits", "digits", "--split", "test", names=("no splits", "'test'"))
 
@@ -617,7 +617,7 @@ def test_a_model_where_a_file_is_a_folder(refused: Callable[..., Said], desk: Pa
         ("run", "odd-to-even", "--no-controls"),
     ],
 )
-def test_what_stands_in_the_way_is_not_lost(
+def test_other_files_in_the_output_folder_are_kept(
     refused: Callable[..., Said], desk: Path, words: tuple[str, ...]
 ) -> None:
     (desk / "mine").mkdir()
@@ -636,9 +636,7 @@ def test_an_output_that_cannot_be_written(refused: Callable[..., Said]) -> None:
     )
 
 
-def test_a_foreign_model_folder_inside_the_output_is_not_lost(
-    refused: Callable[..., Said], desk: Path
-) -> None:
+def test_another_model_folder_inside_the_output_is_kept(refused: Callable[..., Said], desk: Path) -> None:
     (desk / "out" / "model").mkdir(parents=True)
     (desk / "out" / "model" / "mine.txt").write_text("mine")
     (desk / "out" / "result.json").write_text("{}")
@@ -653,7 +651,7 @@ def test_an_older_model_is_replaced(run: Run, desk: Path) -> None:
     assert (desk / "m.log" / "training.jsonl").read_text().count("started") == 1
 
 
-def test_a_recipe_that_is_none(refused: Callable[..., Said], desk: Path) -> None:
+def test_an_invalid_recipe(refused: Callable[..., Said], desk: Path) -> None:
     (desk / "torn.toml").write_text("title = \n")
     refused("run", "torn.toml", names=("'torn.toml'", "not TOML"))
     (desk / "bare.toml").write_text('title = "t"\nsummary = "s"\n')
@@ -687,7 +685,7 @@ def test_a_wrong_name_in_a_recipe_is_found_before_training(
     refused("run", "parity.toml", "--engine", "scratch", names=names)
 
 
-def test_a_word_that_means_no_picture(refused: Callable[..., Said], desk: Path, models: Path) -> None:
+def test_an_argument_that_names_no_image(refused: Callable[..., Said], desk: Path, models: Path) -> None:
     grey(desk / "good.png")
     (desk / "empty").mkdir()
     (desk / "empty" / ".hidden.png").write_bytes(b"")
@@ -695,7 +693,7 @@ def test_a_word_that_means_no_picture(refused: Callable[..., Said], desk: Path, 
     refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no picture"))
 
 
-def test_a_refusal_of_the_operating_system_is_one_line(
+def test_an_error_of_the_operating_system_is_one_line(
     refused: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -725,11 +723,11 @@ def test_a_training_that_cannot_be_saved_can_be_once_there_is_room(
     assert sorted(path.name for path in desk.iterdir()) == ["m", "m.log"]
 
 
-def test_what_nobody_foresaw_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr("headstart.interfaces.cli.describe.describe", broken)
+    monkeypatch.setattr("headstart.interfaces.cli.describe.describe_path", broken)
     said = run("inspect", "digits")
     assert said.code == 1 and said.out == "" and said.err.count("\n") == 1
     assert said.err.startswith(ERROR + "ZeroDivisionError was not expected (division by zero)")
@@ -774,7 +772,7 @@ main()
 
 
 @pytest.mark.slow
-def test_torch_asked_for_and_absent(desk: Path) -> None:
+def test_torch_requested_and_not_installed(desk: Path) -> None:
     done = process("train", "digits", "-o", "m", "--engine", "torch", code=NO_TORCH)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -806,14 +804,14 @@ def test_a_process_reports_its_status(desk: Path) -> None:
     assert process("nonsense").returncode == 2
 
 
-def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+def test_a_closed_pipe_gets_no_traceback() -> None:
     shell = f"{sys.executable} -m headstart recipes show parity | true"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> None:
+def test_interrupt_is_status_130_and_leaves_a_checkpoint(desk: Path) -> None:
     ours, theirs = pty.openpty()
     begun = subprocess.Popen(
         [
@@ -854,7 +852,7 @@ def test_interrupt_is_status_130_and_leaves_what_to_go_on_with(desk: Path) -> No
             begun.stdout.close()
 
 
-def test_told_to_stop_nothing_half_written_stays(desk: Path) -> None:
+def test_sigterm_leaves_no_incomplete_files(desk: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
         "from headstart.interfaces.cli import main as cli\n"

@@ -123,7 +123,7 @@ def test_a_second_transfer_replaces_the_first(run: Run, desk: Path, splitted: Pa
     assert not [path for path in desk.rglob(".*")]
 
 
-def test_a_stranger_s_file_is_spared(run: Run, refused: Callable[..., Said], splitted: Path) -> None:
+def test_other_files_are_kept(run: Run, refused: Callable[..., Said], splitted: Path) -> None:
     transferred(run)
     Path("m/notes.txt").write_text("mine")
     refused("transfer", "pixels", "pics", "-o", "m", names=("'notes.txt'", "no part of an older result"))
@@ -133,9 +133,7 @@ def test_a_stranger_s_file_is_spared(run: Run, refused: Callable[..., Said], spl
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_few_images_are_judged_also_where_nothing_is_selected(
-    run: Run, lay: Lay, words: tuple[str, ...]
-) -> None:
+def test_few_images_are_evaluated_also_without_selection(run: Run, lay: Lay, words: tuple[str, ...]) -> None:
     lay("pics", {"3": 10, "8": 10})
     said = transferred(run)
     assert "of 20 cross-validated images are classified correctly [" in said.out
@@ -143,7 +141,7 @@ def test_few_images_are_judged_also_where_nothing_is_selected(
 
 
 @pytest.mark.usefixtures("shared")
-def test_few_images_are_judged_by_cross_validation(run: Run, lay: Lay) -> None:
+def test_few_images_are_cross_validated(run: Run, lay: Lay) -> None:
     lay("pics", {"3": 10, "8": 10})
     said = transferred(run, "--size", "64", source=TINY)
     assert "of 20 cross-validated images are classified correctly [" in said.out
@@ -173,9 +171,7 @@ def test_splits_with_other_classes(refused: Callable[..., Said], lay: Lay) -> No
     refused("transfer", "pixels", "pics", "-o", "m", names=("'9'",))
 
 
-def test_what_is_no_picture_is_skipped_and_counted(
-    run: Run, refused: Callable[..., Said], splitted: Path
-) -> None:
+def test_other_files_are_skipped_and_counted(run: Run, refused: Callable[..., Said], splitted: Path) -> None:
     good = next((splitted / "train/3").iterdir()).read_bytes()
     home = splitted / "train" / "8"
     (home / "torn.png").write_bytes(good[:-30])
@@ -199,7 +195,7 @@ def skipped_reason(skipped: dict[str, str]) -> str:
     return next(reason[:5] for name, reason in skipped.items() if name.endswith("torn.png"))
 
 
-def test_a_bomb_is_told_by_its_header(run: Run, splitted: Path) -> None:
+def test_a_bomb_is_refused_by_its_header(run: Run, splitted: Path) -> None:
     bomb(splitted / "train/3/bomb.png")
     said = transferred(run)
     assert "bomb.png (it has more pixels than an image should)" in said.err
@@ -236,7 +232,7 @@ def test_an_absent_source(refused: Callable[..., Said], source: str, names: tupl
     ],
     ids=" ".join,
 )
-def test_how_to_open_wrongly_is_one_sentence(
+def test_an_invalid_unfreeze_is_one_sentence(
     refused: Callable[..., Said], words: tuple[str, ...], names: tuple[str, ...], desk: Path
 ) -> None:
     refused(*words, "-o", "o", names=names)
@@ -244,7 +240,7 @@ def test_how_to_open_wrongly_is_one_sentence(
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_network_that_timm_does_not_know_gets_the_nearest(refused: Callable[..., Said]) -> None:
+def test_an_unknown_timm_network_gets_the_nearest(refused: Callable[..., Said]) -> None:
     for kind in ("timm:", "random:timm:"):
         refused("transfer", f"{kind}test_resnit", "digits", "-o", "m", names=("nearest are test_resnet",))
 
@@ -293,7 +289,7 @@ def test_a_flip_on_digits_is_warned_about_with_its_cost(run: Run, splitted: Path
 
 
 @pytest.mark.slow
-def test_views_change_the_fit_and_the_seed_repeats_it(run: Run, splitted: Path) -> None:
+def test_copies_change_the_fit_and_the_seed_repeats_it(run: Run, splitted: Path) -> None:
     graphs = []
     for words in ((), ("--views", "1"), ("--views", "2"), ("--views", "2"), ("--views", "2", "--seed", "1")):
         transferred(run, *(("--augment", "shear=0.2", *words) if words else ()))
@@ -303,7 +299,7 @@ def test_views_change_the_fit_and_the_seed_repeats_it(run: Run, splitted: Path) 
 
 
 @pytest.mark.slow
-def test_balance_changes_the_answers(run: Run, lay: Lay) -> None:
+def test_balance_changes_the_predictions(run: Run, lay: Lay) -> None:
     lay("pics", {"3": 80, "8": 5})
     lay("rest", {"8": 100, "3": 1}, first=80)
     counts = []
@@ -374,7 +370,7 @@ def test_inspect_finds_what_is_wrong(run: Run, splitted: Path, lay: Lay) -> None
     assert document["sizes_px"]["median"] == "8 x 8" and document["formats"] == {"PNG": 72}
 
 
-def test_quick_opens_no_picture(run: Run, splitted: Path) -> None:
+def test_quick_opens_no_image(run: Run, splitted: Path) -> None:
     assert "sizes_px" not in run("inspect", "pics", "--quick", "--json").document
     assert "no problems were found" in run("inspect", "pics", "--quick").out
 
@@ -404,13 +400,13 @@ def test_run_a_frozen_recipe_on_another_source_and_size(run: Run, desk: Path) ->
         (("vgg16-mnist", "--source", "pixels", "--data", "digits:12"), ("'12'",)),
     ],
 )
-def test_a_run_that_cannot_be(
+def test_an_impossible_run(
     refused: Callable[..., Said], words: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
     refused("run", *words, "-o", "out", names=names)
 
 
-def test_more_labels_than_there_are(refused: Callable[..., Said], desk: Path) -> None:
+def test_more_labels_than_images(refused: Callable[..., Said], desk: Path) -> None:
     text = recipe_text("vgg16-mnist").replace("labels_per_class = 100", "labels_per_class = 500")
     (desk / "mine.toml").write_text(text)
     refused("run", "mine.toml", "--source", "pixels", "-o", "out", names=("'mine'", "500", "--data"))

@@ -1,4 +1,4 @@
-"""Studies, with made-up strategies whose right answers are known."""
+"""Result tables, with made-up strategies whose correct predictions are known."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def drawn(protocol: Protocol, train: Dataset, name: str = "probe") -> list[NDArr
     return seen[name]
 
 
-def test_draws_have_so_many_of_each_class_and_lie_within_each_other() -> None:
+def test_draws_are_balanced_and_nested() -> None:
     train = blank(30, 20)
     found = drawn(Protocol((1, 5, 10), draws=4, seed=3), train)
     assert len(found) == 13 and found[12].tolist() == list(range(50))
@@ -198,7 +198,7 @@ def test_the_verdict_is_about_few_labels_and_about_all() -> None:
     ]
 
 
-def test_collapse_is_said_apart_for_it_uses_the_source_too() -> None:
+def test_collapse_has_its_own_sentence() -> None:
     found = table(blank(10, 10), blank(50, 50), probe=70, strong=40, collapse=95)
     assert found.verdict.startswith("With all 20 labels, transfer helps by 30.00 points")
     assert "over its strongest control (strong). But no new head is needed: collapse" in found.verdict
@@ -222,7 +222,7 @@ def test_rounds_with_random_networks_allow_for_another_draw() -> None:
     assert width[1] > 2 * width[0]
 
 
-def test_labels_that_are_hard_for_both_do_not_widen_the_interval_of_random_networks() -> None:
+def test_labels_that_are_hard_for_both_do_not_widen_the_interval() -> None:
     test = blank(100, 100)
     probe = {seed: right_on(test, number) for seed, number in enumerate((120, 150, 135, 170, 185))}
     drawn = {seed: right_on(test, number) for seed, number in enumerate((100, 132, 113, 150, 166))}
@@ -236,7 +236,7 @@ def test_labels_that_are_hard_for_both_do_not_widen_the_interval_of_random_netwo
     assert found.verdict == "helps"  # by 9 to 11 points with each draw of the labels, whichever network
 
 
-def test_groups_of_the_images_asked_widen_intervals() -> None:
+def test_groups_of_test_images_widen_intervals() -> None:
     test = blank(50, 50)
     by_people = replace(test, groups=(np.arange(100) // 10).astype(str))
     alone, grouped = (
@@ -262,7 +262,9 @@ def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
     found = run_table({"probe": spy, "rival": right_on(pool, 35)}, pool, pool, protocol)
     assert seen == [(48, 12)] * 15 and found.rows[0].draws == 3
     assert found.rows[0].accuracy.value == pytest.approx(50 / 60) and found.rows[0].accuracy.n == 60
-    assert found.answers is not None and (found.answers.argmax(axis=1) == pool.codes()).sum() == 50
+    assert (
+        found.probabilities is not None and (found.probabilities.argmax(axis=1) == pool.codes()).sum() == 50
+    )
     plain = run_table({"probe": spy, "rival": right_on(pool, 35)}, pool, pool, ALL)
     ours, theirs = found.comparisons[0].difference, plain.comparisons[0].difference
     assert ours.value == pytest.approx(theirs.value) and ours.high - ours.low > theirs.high - theirs.low
@@ -288,14 +290,14 @@ def test_groups_widen_intervals_whatever_the_protocol() -> None:
         assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
 
 
-def test_without_controls_the_question_is_open() -> None:
+def test_without_controls_there_is_no_verdict() -> None:
     found = table(blank(10, 10), blank(50, 50), probe=90)
     assert found.comparisons == ()
     assert found.verdict.startswith("The probe gets 90.00% right [82.56%, 94.48%]")
     assert found.verdict.endswith("no control was run, so the benefit of transfer is unknown.")
 
 
-def test_the_probe_is_known_by_its_name_not_its_place() -> None:
+def test_the_probe_is_found_by_name() -> None:
     found = table(blank(10, 10), blank(50, 50), rival=60, probe=90)
     assert [(one.strategy, one.control, one.verdict) for one in found.comparisons] == [
         ("probe", "rival", "helps")
@@ -307,6 +309,6 @@ def test_without_a_probe_there_is_nothing_to_compare() -> None:
         table(blank(5, 5), blank(5, 5), rival=5)
 
 
-def test_a_test_class_that_was_never_learnt_is_an_error() -> None:
+def test_a_test_class_without_training_images_is_an_error() -> None:
     with pytest.raises(DataError, match="'c'"):
         table(blank(5, 5), blank(5, 5, 5), probe=5)

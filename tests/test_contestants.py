@@ -1,4 +1,4 @@
-"""Every contestant of the registry: shown by the report, made by a study, refused where it does not apply."""
+"""Every contestant of the registry: shown by the report, made by a study, left out where it does not apply."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def test_a_study_makes_it(one: Contestant, study: StudyContext) -> None:
         assert made.strategy is None, "fine-tuning was not requested"
         return
     assert made.strategy is not None
-    rounds: Any = rounds_of(study.judging.pool, len(study.judging.asked), (), study.judging.protocol)
-    learn, asked = rounds[None][0][0].learn, rounds[None][0][0].asked[:20]
-    probabilities = made.strategy(learn, asked, 0)
-    assert probabilities.shape == (len(asked), 2)
+    rounds: Any = rounds_of(study.setup.pool, len(study.setup.test), (), study.setup.protocol)
+    train, test = rounds[None][0][0].train, rounds[None][0][0].test[:20]
+    probabilities = made.strategy(train, test, 0)
+    assert probabilities.shape == (len(test), 2)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-4)
-    np.testing.assert_array_equal(made.strategy(learn, asked, 0), probabilities)
+    np.testing.assert_array_equal(made.strategy(train, test, 0), probabilities)
 
 
-def test_of_raw_pixels_nothing_is_transferred() -> None:
+def test_pixels_as_a_source_have_no_transfer_controls() -> None:
     parity = load("digits:parity").subset(np.arange(300))
     source = open_source("pixels", parity)
     context = _context(source, parity, StudyRequest(Probe(head="ridge")), None, None, PLAIN)

@@ -16,7 +16,7 @@ from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import Reader, Strategy, redrawn_probe
 from headstart.strategies.places import Probe
-from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
 from headstart.workflows.study.request import StudyRequest
 
 BUDGETS = (1, 3, 10)
@@ -41,7 +41,7 @@ def control(name: str, pool: Dataset, asked: Dataset) -> Strategy:
         probe = Probe("hidden1", "flat", "ridge")
         return redrawn_probe(lambda seed: Reader(random_source(spec, seed), pool, asked), probe)
     settings = StudyRequest().scratch
-    return network_from_scratch(spec, "scratch", settings, pool, asked, frames=frames_for(pool))
+    return network_from_scratch(spec, "scratch", settings, pool, asked, preparations=preparations_for(pool))
 
 
 @pytest.mark.parametrize("name", FLOORS)

@@ -1,4 +1,4 @@
-"""Strategies and controls: what each learns from, what each answers."""
+"""Strategies and controls: what each learns from and what each predicts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from headstart.sources.registry import open_source
 from headstart.strategies.fits import FeatureOptions, Reader, fitted, probe
 from headstart.workflows.comparison import baselines as plain_controls
 from headstart.workflows.comparison import controls
-from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
 from headstart.workflows.comparison.controls import collapse, frozen_controls
 
 # --- strategies
 
 
-def test_collapse_sums_the_probabilities_of_what_falls_together() -> None:
+def test_collapse_sums_the_probabilities_of_merged_classes() -> None:
     probs = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]], np.float32)
     # classes out of order on purpose: 7 and 1 are odd, 2 and 8 even
     strategy = collapse(probs, ["7", "2", "1", "8"], "parity", ("even", "odd"))
@@ -38,18 +38,18 @@ def test_collapse_sums_the_probabilities_of_what_falls_together() -> None:
     )
 
 
-def test_collapse_can_change_the_answer_of_the_likeliest_class() -> None:
+def test_collapse_can_differ_from_the_most_probable_class() -> None:
     probs = np.array([[0.4, 0.3, 0.3]], np.float32)  # the likeliest digit is odd, an even one likelier
     found = collapse(probs, ["1", "2", "4"], "parity", ("even", "odd"))(np.array([]), np.arange(1), 0)
     assert found.argmax() == 0
 
 
-def test_collapse_needs_a_view_of_the_sources_classes() -> None:
+def test_collapse_requires_a_subset_of_the_sources_classes() -> None:
     with pytest.raises(UnknownSubsetError, match="whole numbers"):
         collapse(np.ones((1, 2), np.float32), ["cat", "dog"], "parity", ("even", "odd"))
 
 
-def test_majority_of_the_whole_pool_does_not_flee_from_what_is_left_out() -> None:
+def test_majority_of_the_whole_pool_ignores_what_is_left_out() -> None:
     pool = from_arrays(np.zeros((5, 8, 8), np.uint8), ["a", "b", "a", "b", "a"])
     rest = np.array([1, 2, 3])  # without two of the commoner class
     assert controls.majority(pool)(rest, np.array([0]), 0).argmax() == 1
@@ -129,7 +129,7 @@ def test_the_network_from_scratch_learns_only_the_images_drawn() -> None:
     assert np.array_equal(first, second)
 
 
-def test_a_probe_learns_only_the_images_drawn_and_answers_the_test_images() -> None:
+def test_a_probe_learns_only_the_images_drawn_and_predicts_the_test_images() -> None:
     train, test = stripes(200, 0), stripes(50, 1)
     options = FeatureOptions(head="ridge")
     source = open_source("pixels", train)
@@ -141,7 +141,7 @@ def test_a_probe_learns_only_the_images_drawn_and_answers_the_test_images() -> N
     assert (first.argmax(axis=1) == test.codes()).mean() > 0.7
 
 
-def test_a_probe_at_no_such_tap() -> None:
+def test_a_probe_at_an_unknown_layer() -> None:
     train = stripes(10, 0)
     with pytest.raises(UnknownLayerError, match=r"'vaules'.*nearest are values"):
         probe(open_source("pixels", train), train, train, FeatureOptions(layer="vaules"))
@@ -175,15 +175,15 @@ def test_raw_pixels_choose_their_own_preparation() -> None:
     """A source that normalises ink does not handicap its control."""
     train, test = printed(80, 0), printed(60, 1)
     source = open_source("drawings", train)
-    assert source.input.policy == "ink" and frames_for(train, source.input)[1].policy == "squish"
+    assert source.input.policy == "ink" and preparations_for(train, source.input)[1].policy == "squish"
     reader = Reader(source, train, test)
     everyone, codes = np.arange(60), test.codes()
     chosen = raw_pixels(reader)(np.arange(80), everyone, 0)
-    forced = raw_pixels(reader, frames=(source.input,))(np.arange(80), everyone, 0)
+    forced = raw_pixels(reader, preparations=(source.input,))(np.arange(80), everyone, 0)
     assert (chosen.argmax(axis=1) == codes).mean() > (forced.argmax(axis=1) == codes).mean() + 0.2
 
 
-def test_a_preparation_is_not_exchanged_on_thin_evidence(real_data: Path) -> None:
+def test_a_preparation_is_kept_without_significant_evidence(real_data: Path) -> None:
     """27 letters by one hand are read as they are, too; the letters of strangers are not."""
     assert (real_data / "greek").is_dir()
     letters, strangers = load("greek"), load("greek-photos")
@@ -197,8 +197,8 @@ def test_the_network_from_scratch_chooses_its_own_preparation() -> None:
     ink = InputSpec(28, 28, 1, policy="ink")
     spec = architecture("mlp", ink, 2)
     settings = (TrainSettings(epochs=5, min_steps=300, learning_rate=3e-3),) * 2
-    frames = frames_for(train, ink)
-    strategy = network_from_scratch(spec, "scratch", settings, train, test, frames=frames)
+    preparations = preparations_for(train, ink)
+    strategy = network_from_scratch(spec, "scratch", settings, train, test, preparations=preparations)
     found = strategy(np.arange(80), np.arange(60), 0)
     assert (found.argmax(axis=1) == test.codes()).mean() > 0.9
 

@@ -1,4 +1,4 @@
-"""Spans of time as users write them."""
+"""Durations as users write them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_number_and_a_unit(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5 minutes", "0s", "-5m", "m", "1h30m", "nan", "5d"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(
         SettingError, match=r"budget is .* expected a time above 0; write it like 90s, 5m or 1h"
     ):
@@ -24,10 +24,10 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1d", "s", "nan", "-1s"])
-def test_what_is_no_time_is_refused_where_none_at_all_is_one(text: str) -> None:
+def test_an_invalid_duration_is_refused_where_zero_is_allowed(text: str) -> None:
     with pytest.raises(SettingError, match=r"checkpoint-every is .* expected a time; write"):
         parse_duration(text, "checkpoint-every", zero=True)
 
 
-def test_no_time_at_all_where_that_means_something() -> None:
+def test_zero_where_it_is_allowed() -> None:
     assert parse_duration("0", "checkpoint-every", zero=True) == 0

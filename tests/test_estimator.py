@@ -1,4 +1,4 @@
-"""The scikit-learn face: its contract whole, images of every kind, labels as given, saved and opened."""
+"""The scikit-learn estimator: its contract, images of every kind, labels as given, saved and opened."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def test_labels_come_back_as_given_from_a_folder_too(names: np.ndarray, tmp_path
     assert np.array_equal(opened.predict_proba(IMAGES), found.predict_proba(IMAGES))
 
 
-def test_truths_are_labels() -> None:
+def test_booleans_are_labels() -> None:
     found = TransferClassifier(head="ridge").fit(IMAGES, CODES == 1)
     assert found.classes_.tolist() == [False, True] and found.predict(IMAGES[:3]).dtype == np.bool_
 
 
-def test_saved_truths_are_truths(tmp_path: Path) -> None:
+def test_saved_booleans_are_booleans(tmp_path: Path) -> None:
     found = TransferClassifier(head="ridge").fit(IMAGES, CODES == 1)
     opened = TransferClassifier.open(found.save(tmp_path / "model"))
     assert np.array_equal(opened.predict(IMAGES), CODES == 1)
@@ -166,7 +166,7 @@ def test_a_new_fit_forgets_the_old_one() -> None:
     assert not hasattr(found, "model_") and found.predict(FLAT[:1]).tolist() == [CODES[0]]
 
 
-def test_parameters_reach_what_they_are_about(tmp_path: Path) -> None:
+def test_parameters_take_effect(tmp_path: Path) -> None:
     made = TransferClassifier(
         "random:cnn",
         layer="conv1",
@@ -184,7 +184,7 @@ def test_parameters_reach_what_they_are_about(tmp_path: Path) -> None:
     assert list((tmp_path / "kept").glob("*.npy"))
 
 
-def test_views_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_copies_takes_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     class Asked(Exception):
         pass
 
@@ -206,7 +206,7 @@ def test_a_source_may_be_given_itself_and_survives_clone() -> None:
         TransferClassifier(source, policy="ink").fit(IMAGES, CODES)
 
 
-def test_pickled_before_and_after_it_answered(fitted: TransferClassifier) -> None:
+def test_pickled_before_and_after_it_predicted(fitted: TransferClassifier) -> None:
     wanted = fitted.predict_proba(FLAT)
     again = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(again.predict_proba(FLAT), wanted)
@@ -263,7 +263,7 @@ def test_numpy_parameters_are_saved_as_plain_ones(tmp_path: Path) -> None:
     assert (opened.seed, opened.balance, opened.head) == (2, True, "ridge")
 
 
-def test_any_model_opens_and_can_be_learnt_from(tmp_path: Path) -> None:
+def test_any_model_opens_and_can_be_fitted_again(tmp_path: Path) -> None:
     model = transfer("random:mlp", DIGITS, head="ridge")
     opened = TransferClassifier.open(model.save(tmp_path / "model"))
     assert opened.classes_.tolist() == ["0", "1", "2"] and opened.source == str(tmp_path / "model")
@@ -293,7 +293,7 @@ def test_altered_notes_are_refused(fitted: TransferClassifier, tmp_path: Path, n
         TransferClassifier.open(tmp_path / "model")
 
 
-def test_what_text_cannot_bring_back_is_not_saved(tmp_path: Path) -> None:
+def test_labels_that_text_cannot_restore_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="expected images for a model folder; fit it with image_shape"):
         TransferClassifier(head="ridge").fit(FLAT, CODES).save(tmp_path / "model")
     odd = TransferClassifier(head="ridge").fit(IMAGES, CODES)
@@ -303,7 +303,7 @@ def test_what_text_cannot_bring_back_is_not_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
+def test_unfitted_is_our_error_and_that_of_scikit_learn(tmp_path: Path) -> None:
     for kind in (NotFittedError, SklearnNotFittedError, ValueError):
         with pytest.raises(kind, match="classifier is not fitted, expected fit"):
             TransferClassifier().predict(IMAGES)
@@ -359,7 +359,7 @@ def test_unfitted_is_said_in_both_languages(tmp_path: Path) -> None:
         ({}, "no-such-dataset", None, DataError, "no-such-dataset"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused(
+def test_invalid_training_data_is_refused(
     parameters: dict[str, Any], X: Any, y: Any, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said) as caught:
@@ -367,7 +367,7 @@ def test_what_cannot_be_learnt_from_is_refused(
     assert isinstance(caught.value, ValueError)
 
 
-def test_asked_about_another_kind_than_fitted_on(fitted: TransferClassifier) -> None:
+def test_other_input_than_at_fit_is_refused(fitted: TransferClassifier) -> None:
     rows = TransferClassifier(head="ridge").fit(FLAT, CODES)
     with pytest.raises(ShapeError, match="X has images, expected rows of numbers as at fit"):
         rows.predict(IMAGES)

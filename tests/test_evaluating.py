@@ -1,4 +1,4 @@
-"""What an evaluation is about: new images or learned ones, whatever their names, files and company."""
+"""Evaluation: new and learned images are told apart whatever their names, files and formats."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def listed(folder: Path, most: int = 99) -> list[tuple[Path, str, str]]:
     ]
 
 
-def test_its_own_training_folder_says_nothing_about_new_images(run: Run, home: Path) -> None:
+def test_its_own_training_folder_has_no_new_images(run: Run, home: Path) -> None:
     said = run("evaluate", home / "m", home / "known")
     assert said.code == 0 and said.err.startswith(
         "headstart: warning: none of the 24 images is new to the model"
@@ -115,7 +115,7 @@ def test_groups_widen_the_intervals(home: Path, tmp_path: Path) -> None:
     assert any("one group" in remark for remark in single.remarks)
 
 
-def test_a_test_set_that_lacks_a_class_is_judged_by_the_others(run: Run, home: Path, tmp_path: Path) -> None:
+def test_a_test_set_without_a_class_uses_the_others(run: Run, home: Path, tmp_path: Path) -> None:
     dark = [row for row in listed(home / "strangers") if row[1] == "dark"]
     said = run("evaluate", home / "m", table(tmp_path / "dark.csv", dark))
     assert said.code == 0 and "no image here is of class 'light'" in said.out
@@ -127,7 +127,7 @@ def test_a_test_set_that_lacks_a_class_is_judged_by_the_others(run: Run, home: P
     assert said.code == 1 and "has class 'green', expected only classes that model" in said.err
 
 
-def test_a_model_without_a_record_says_so(run: Run, home: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_record_is_a_warning(run: Run, home: Path, tmp_path: Path) -> None:
     replace(open_model(home / "m"), seen=None).save(tmp_path / "old")
     said = run("evaluate", tmp_path / "old", home / "known")
     assert "does not say which images it learned from" in said.err and said.code == 0
@@ -181,7 +181,7 @@ def test_the_images_held_out_are_the_same_for_all_who_make_models(home: Path) ->
     assert all(hs.evaluate(model, known).counts["images"] == 6 for model in made)
 
 
-def test_what_the_source_learned_from_is_not_new(digits: Dataset) -> None:
+def test_images_of_the_source_are_not_new(digits: Dataset) -> None:
     quick = hs.TrainSettings(epochs=1)
     source = hs.train(digits, network="mlp", engine="scratch", settings=quick)
     model = hs.transfer(source, load("digits:parity"), head="ridge")
@@ -204,7 +204,7 @@ def test_copies_count_as_one_image(home: Path) -> None:
     assert once.new is not None and (once.new.low, once.new.high) == (0, 1)
 
 
-def test_copies_of_a_part_of_the_test_set_are_not_all_of_it(home: Path) -> None:
+def test_copies_of_part_of_the_test_set_are_not_all_of_it(home: Path) -> None:
     known = load(home / "known")
     model = hs.transfer("pixels", known, head="ridge", holdout=0.25)
     whole = run_evaluation(model, known)
@@ -228,7 +228,7 @@ def test_validation_images_are_new_with_a_remark(digits: Dataset) -> None:
     assert any("180 of the new images were held out" in one for one in found.remarks)
 
 
-def test_every_maker_of_models_records(digits: Dataset, tmp_path: Path) -> None:
+def test_every_way_to_make_a_model_records_its_images(digits: Dataset, tmp_path: Path) -> None:
     some = digits.subset(np.arange(300))
     made = hs.TransferClassifier(head="ridge").fit(some)
     made.save(tmp_path / "c")

@@ -1,4 +1,4 @@
-"""Occlusion: the map lies where the answer rests, and its colours say how much."""
+"""Occlusion maps: they are where the evidence is, and their colours show how much it counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def inked(n_images: int = 1, channels: int = 1) -> Images:
     return images
 
 
-def test_map_lies_where_the_answer_rests() -> None:
+def test_map_is_where_the_evidence_is() -> None:
     heat = occlusion(ask_ink, inked(), np.array([1]))[0]
     assert heat.shape == (7, 7) and heat.dtype == np.float32
     rows, columns = np.nonzero(heat > 0)
@@ -34,25 +34,25 @@ def test_map_lies_where_the_answer_rests() -> None:
     assert whole[0].tolist() == [[1.0, 1.0], [1.0, 1.0]]  # one patch covers all: everything is lost
 
 
-def test_every_image_is_asked_about_its_own_class() -> None:
+def test_every_image_has_the_map_of_its_own_class() -> None:
     heat = occlusion(ask_ink, inked(2), np.array([1, 0]))
     assert heat[0].max() > 0.3
     assert np.allclose(heat[0], -heat[1], atol=1e-6)
 
 
-def test_few_large_calls_and_the_same_map_in_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_map_does_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def ask(images: Images) -> Array:
+    def predict(images: Images) -> Array:
         asked.append(len(images))
         return ask_ink(images)
 
     images = inked(5)
     images[3:] = images[3:, ::-1]
-    whole = occlusion(ask, images, np.ones(5, np.int64))
+    whole = occlusion(predict, images, np.ones(5, np.int64))
     assert asked == [5 * 37]
     monkeypatch.setattr(explain, "_LIMIT_BYTES", 2 * 37 * images[0].nbytes)
-    again = occlusion(ask, images, np.ones(5, np.int64))
+    again = occlusion(predict, images, np.ones(5, np.int64))
     assert asked[1:] == [2 * 37, 2 * 37, 37]
     assert np.array_equal(whole, again)
 
@@ -61,12 +61,12 @@ def covers(image: Images) -> set[tuple[int, ...]]:
     """Colours seen in the middle of the pictures asked about, but the image's own."""
     seen: set[tuple[int, ...]] = set()
 
-    def ask(images: Images) -> Array:
+    def predict(images: Images) -> Array:
         middles = images[1:, images.shape[1] // 2, images.shape[2] // 2]
         seen.update(tuple(map(int, one)) for one in middles)
         return np.zeros((len(images), 2), np.float32)
 
-    occlusion(ask, image[None], np.array([0]))
+    occlusion(predict, image[None], np.array([0]))
     return seen - {tuple(map(int, image[image.shape[0] // 2, image.shape[1] // 2]))}
 
 
@@ -85,7 +85,7 @@ def test_paper_covers_drawings_and_the_mean_covers_photos() -> None:
     assert covers(grey) == {(round(float(np.median(border))),)}
 
 
-def test_images_are_not_written_to_and_none_is_fine() -> None:
+def test_images_are_not_modified_and_none_is_allowed() -> None:
     images = inked()
     images.flags.writeable = False
     occlusion(ask_ink, images, np.array([1]))
@@ -102,7 +102,7 @@ def test_images_are_not_written_to_and_none_is_fine() -> None:
         (inked(), np.array([0]), 15, SettingError, "n_cells is 15, expected 2 to 14"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(
+def test_invalid_arguments_are_refused(
     images: Images, codes: np.ndarray, n_cells: int, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
@@ -135,7 +135,7 @@ def test_overlay_is_brightest_where_the_fall_is_greatest() -> None:
     assert (overlay(picture[..., :1], np.zeros((4, 4), np.float32)) == 90).all()
 
 
-def test_a_map_of_next_to_nothing_stays_faint() -> None:
+def test_a_map_of_small_falls_stays_faint() -> None:
     heat = np.zeros((4, 4), np.float32)
     heat[1, 2] = 1.0
     picture = np.full((40, 40, 1), 100, np.uint8)

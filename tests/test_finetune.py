@@ -491,7 +491,7 @@ def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> N
         True,
         2,
         ("majority",),
-        opening=FinetuneOptions("last", settings=SHORT),
+        finetune=FinetuneOptions("last", settings=SHORT),
     )
     result = run_study(source, some, wanted)
     rows = {(row.strategy, row.labels_per_class) for row in result.rows}

@@ -13,7 +13,7 @@ from PIL import Image
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
 from headstart.errors import ModelError, UnknownDatasetError
-from headstart.interfaces.cli.describe import describe, describe_source
+from headstart.interfaces.cli.describe import describe_path, describe_source
 from headstart.models.model import Model
 from headstart.records import TrainSettings
 from headstart.report.json import to_json
@@ -30,7 +30,7 @@ def trained() -> Model:
 
 
 def test_a_dataset_by_name(digits: Dataset) -> None:
-    found = describe("digits:1,7")
+    found = describe_path("digits:1,7")
     assert found["imbalance"] == 1.017 and found["remarks"] == ["no problems were found"]
     assert (
         found.items()
@@ -51,7 +51,7 @@ def test_a_dataset_with_splits_groups_and_broken_files(tmp_path: Path) -> None:
         lines.append(f"{number}.png,{'ab'[number % 2]},{'test' if number > 3 else 'train'},w{number // 2}")
     (tmp_path / "torn.png").write_bytes(b"torn")
     (tmp_path / "table.csv").write_text("\n".join([*lines, "torn.png,a,train,w0"]))
-    found = describe(str(tmp_path / "table.csv"))
+    found = describe_path(str(tmp_path / "table.csv"))
     assert found["n_images"] == 6 and found["images_per_class"] == {"a": 3, "b": 3}
     assert found["splits"] == {"test": 2, "train": 4} and found["n_groups"] == 3
     ((path, reason),) = found["skipped"].items()
@@ -60,7 +60,7 @@ def test_a_dataset_with_splits_groups_and_broken_files(tmp_path: Path) -> None:
 
 
 def test_a_model_trained_whole(trained: Model, tmp_path: Path) -> None:
-    found = describe(str(trained.save(tmp_path / "m")))
+    found = describe_path(str(trained.save(tmp_path / "m")))
     assert found["model"] == "mlp on digits:0-4" and found["strategy"] == "scratch"
     assert found["classes"] == ["0", "1", "2", "3", "4"]
     assert found["source"] == "none: trained from scratch"
@@ -74,7 +74,7 @@ def test_a_model_trained_whole(trained: Model, tmp_path: Path) -> None:
 def test_a_model_with_a_head_names_its_source(trained: Model, tmp_path: Path) -> None:
     source = trained.source("my-digits")
     learnt = learn_head(source, load("digits:0-4"), Probe(head="ridge", layer="hidden1"))
-    found = describe(str(learnt.model.save(tmp_path / "m")))
+    found = describe_path(str(learnt.model.save(tmp_path / "m")))
     assert found["strategy"] == "probe" and found["head"].startswith("ridge {")
     assert found["source"]["name"] == "my-digits" and found["source"]["tap"] == "hidden1"
     assert found["source"]["fingerprint"] == source.fingerprint
@@ -82,8 +82,8 @@ def test_a_model_with_a_head_names_its_source(trained: Model, tmp_path: Path) ->
 
 def test_everything_can_be_written_as_json(trained: Model, tmp_path: Path) -> None:
     for found in (
-        describe("digits"),
-        describe(str(trained.save(tmp_path / "m"))),
+        describe_path("digits"),
+        describe_path(str(trained.save(tmp_path / "m"))),
         describe_source(trained.source()),
     ):
         assert json.loads(to_json(found)).keys() == found.keys()
@@ -106,11 +106,11 @@ def test_the_cost_of_a_source_is_said_in_both_units(digits: Dataset) -> None:
 
 def test_what_is_neither() -> None:
     with pytest.raises(UnknownDatasetError, match=r"'digit' is unknown.*nearest are digits"):
-        describe("digit")
+        describe_path("digit")
 
 
 def test_a_damaged_model_is_not_taken_for_a_dataset(trained: Model, tmp_path: Path) -> None:
     home = trained.save(tmp_path / "m")
     (home / "manifest.json").write_text("{}")
     with pytest.raises(ModelError, match="has no format"):
-        describe(str(home))
+        describe_path(str(home))

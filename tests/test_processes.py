@@ -71,7 +71,7 @@ def test_a_table_is_the_same_whatever_ran_beside_it() -> None:
     strategies = {"probe": nearest_mean, "control": nearest_mean, "majority": majority(pool)}
     protocol = Protocol(labels_per_class=(2, 5), draws=3, seed=3)
     here = run_table(strategies, pool, asked, protocol)
-    there = run_table(strategies, pool, asked, protocol, beside=("control",))
+    there = run_table(strategies, pool, asked, protocol, in_processes=("control",))
     assert [(row.strategy, row.labels_per_class, row.accuracy, row.spread) for row in here.rows] == [
         (row.strategy, row.labels_per_class, row.accuracy, row.spread) for row in there.rows
     ]

@@ -1,4 +1,4 @@
-"""Protocols: the rule by size, who learns and who is asked, what stays together."""
+"""Protocols: the rule by size, training and test images, what stays together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError, SettingError
 from headstart.workflows.comparison.protocol import (
-    Judging,
+    EvaluationSetup,
     Protocol,
     TrainTest,
     decide,
@@ -30,9 +30,9 @@ def blank(n_images: int, *, groups: int = 0, n_test: int = 0) -> Dataset:
 
 
 def splits_of_round(
-    judging: Judging, budgets: tuple[int, ...] = ()
+    setup: EvaluationSetup, budgets: tuple[int, ...] = ()
 ) -> dict[int | None, list[list[TrainTest]]]:
-    return rounds_of(judging.pool, len(judging.asked), budgets, judging.protocol)
+    return rounds_of(setup.pool, len(setup.test), budgets, setup.protocol)
 
 
 @pytest.mark.parametrize(
@@ -59,43 +59,43 @@ def splits_of_round(
         ),
     ],
 )
-def test_the_rule_goes_by_size_and_is_said(dataset: Dataset, kind: str, said: str) -> None:
-    judging = decide(dataset)
-    assert judging.protocol.kind == kind and said in judging.sentence
+def test_the_rule_depends_on_size_and_is_stated(dataset: Dataset, kind: str, said: str) -> None:
+    setup = decide(dataset)
+    assert setup.protocol.kind == kind and said in setup.sentence
 
 
-def test_a_test_split_by_other_people_is_said_to_be_by_others() -> None:
+def test_a_test_split_of_new_groups_is_stated() -> None:
     splits = np.where(np.arange(480) // 2 % 12 < 6, "train", "test")
-    judging = decide(replace(blank(480, groups=12), splits=splits))
-    assert judging.protocol.kind == "holdout"
-    assert "(the dataset's own test split; 6 groups, none of them in the training images)" in judging.sentence
+    setup = decide(replace(blank(480, groups=12), splits=splits))
+    assert setup.protocol.kind == "holdout"
+    assert "(the dataset's own test split; 6 groups, none of them in the training images)" in setup.sentence
 
 
-def test_a_test_set_of_its_own_is_the_judge_whatever_its_size() -> None:
-    judging = decide(blank(40, n_test=10), blank(20, groups=5))
-    assert judging.protocol.kind == "external" and judging.judged_on == "external test"
-    assert (len(judging.pool), len(judging.asked)) == (30, 20)  # its own test split is not learnt from
-    assert "20 images by 5 groups" in judging.sentence and "cluster-robust" in judging.sentence
+def test_an_external_test_set_is_used_whatever_its_size() -> None:
+    setup = decide(blank(40, n_test=10), blank(20, groups=5))
+    assert setup.protocol.kind == "external" and setup.judged_on == "external test"
+    assert (len(setup.pool), len(setup.test)) == (30, 20)  # its own test split is not learnt from
+    assert "20 images by 5 groups" in setup.sentence and "cluster-robust" in setup.sentence
 
 
-def test_every_image_is_asked_once_a_round_and_never_learnt_from() -> None:
+def test_every_image_is_tested_once_a_round_and_never_trained_on() -> None:
     for dataset in (blank(60), blank(27), blank(90, groups=9)):
-        judging = decide(dataset, protocol=Protocol(draws=3))
-        for budget, rounds in splits_of_round(judging, (2,)).items():
+        setup = decide(dataset, protocol=Protocol(draws=3))
+        for budget, rounds in splits_of_round(setup, (2,)).items():
             for each in rounds:
-                asked = np.concatenate([one.asked for one in each])
-                assert sorted(asked.tolist()) == list(range(len(dataset)))
-                assert not any(set(one.learn) & set(one.asked) for one in each)
+                test = np.concatenate([one.test for one in each])
+                assert sorted(test.tolist()) == list(range(len(dataset)))
+                assert not any(set(one.train) & set(one.test) for one in each)
                 if budget is not None:
-                    assert {len(one.learn) for one in each} == {2 * budget}
+                    assert {len(one.train) for one in each} == {2 * budget}
 
 
 def test_rounds_are_as_many_as_repeats_and_budgets_draw_in_every_fold() -> None:
     folded = splits_of_round(decide(blank(60), protocol=Protocol(draws=4)), (2, 5))
     assert {budget: len(rounds) for budget, rounds in folded.items()} == {2: 2, 5: 2, None: 4}
-    assert len({tuple(one.learn) for one in folded[2][0]}) == 5
+    assert len({tuple(one.train) for one in folded[2][0]}) == 5
     for few, more in zip(folded[2][0], folded[5][0], strict=True):
-        assert set(few.learn) <= set(more.learn)
+        assert set(few.train) <= set(more.train)
     once = splits_of_round(decide(blank(27), protocol=Protocol(draws=4)))
     assert len(once[None]) == 1 and len(once[None][0]) == 27
     held = splits_of_round(decide(blank(1_000), protocol=Protocol(draws=4)), (5,))
@@ -107,24 +107,24 @@ def test_groups_and_copies_stay_together() -> None:
     for each in splits_of_round(grouped)[None]:
         for one in each:
             assert grouped.pool.groups is not None
-            assert not set(grouped.pool.groups[one.learn]) & set(grouped.pool.groups[one.asked])
+            assert not set(grouped.pool.groups[one.train]) & set(grouped.pool.groups[one.test])
     copied = with_clusters(blank(60), [(0, 40)])
     for each in splits_of_round(decide(copied))[None]:
-        assert all((0 in one.asked) == (40 in one.asked) for one in each)
+        assert all((0 in one.test) == (40 in one.test) for one in each)
 
 
 def test_the_seed_decides_the_folds() -> None:
     def folds(seed: int) -> list[list[int]]:
         found = splits_of_round(decide(blank(60), protocol=Protocol(seed=seed, draws=1)))
-        return [one.asked.tolist() for one in found[None][0]]
+        return [one.test.tolist() for one in found[None][0]]
 
     assert folds(0) == folds(0) != folds(1)
 
 
-def test_the_smallest_class_is_counted_where_it_is_learnt_from() -> None:
-    judging = decide(blank(60))
-    assert smallest_class(judging.pool, judging.protocol) == 24
-    assert smallest_class(judging.pool, replace(judging.protocol, n_folds=0, kind="holdout")) == 30
+def test_the_smallest_class_is_counted_in_training_images() -> None:
+    setup = decide(blank(60))
+    assert smallest_class(setup.pool, setup.protocol) == 24
+    assert smallest_class(setup.pool, replace(setup.protocol, n_folds=0, kind="holdout")) == 30
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_the_smallest_class_is_counted_where_it_is_learnt_from() -> None:
         (blank(60), None, "grouped", "has no groups, expected a column group or writer"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_protocols_that_do_not_fit_are_refused(
     dataset: Dataset, external: Dataset | None, kind: str, sentence: str
 ) -> None:
     with pytest.raises(SettingError, match=sentence):
         decide(dataset, external, kind=kind)
 
 
-def test_a_class_by_one_person_cannot_be_judged_by_another() -> None:
+def test_a_class_of_one_group_is_refused() -> None:
     dataset = replace(
         blank(20), groups=np.where(np.arange(20) % 2, "ann", np.arange(20) % 3 // 1).astype(str)
     )

@@ -307,7 +307,7 @@ def test_a_figure_that_is_no_plain_svg_is_refused(result, svg):
 
 
 @pytest.mark.parametrize("kind", ["study", "transfer", "training"])
-def test_the_page_says_what_it_is_of(result, kind):
+def test_the_page_names_its_subject(result, kind):
     assert f"<b>Headstart {kind}</b>" in page.render(replace(result, kind=kind))
 
 
@@ -335,7 +335,7 @@ def test_missing_cells_and_measures_are_dashes_not_zeros(result):
     assert ">nan" not in text
 
 
-def test_all_labels_stand_at_their_number_or_after_a_gap(result):
+def test_all_labels_are_at_their_number_or_after_a_gap(result):
     known = figures.accuracy_by_labels(result.rows, {"train": 30000, "classes": 10})
     assert "all (3,000)" in known
     assert ">all<" in figures.accuracy_by_labels(result.rows, {})
@@ -351,17 +351,17 @@ def test_figures_take_their_colours_from_the_page(result):
         assert f"var({figures.style_of(name, ACCURACIES).variable}" in drawn
 
 
-def test_figures_leave_no_trace_in_matplotlib(result):
+def test_figures_leave_matplotlib_unchanged(result):
     before = dict(matplotlib.rcParams)
     figures.learning_curve(result.curves[0], "accuracy")
     assert dict(matplotlib.rcParams) == before
 
 
 def test_labels_at_line_ends_never_overlap():
-    placed = figures._apart([0.0, 1.0, 2.0, 390.0, 391.0, 392.0], 392.0)
+    placed = figures._spread_apart([0.0, 1.0, 2.0, 390.0, 391.0, 392.0], 392.0)
     assert np.diff(placed).min() >= 16 - 1e-9
     assert placed[-1] <= 392.0
-    assert figures._apart([10.0, 100.0], 392.0) == [10.0, 100.0]
+    assert figures._spread_apart([10.0, 100.0], 392.0) == [10.0, 100.0]
 
 
 @pytest.mark.parametrize(
@@ -372,6 +372,6 @@ def test_labels_at_line_ends_never_overlap():
         (lambda r: figures.learning_curve(r.curves[0], "f1"), "quantity is 'f1'"),
     ],
 )
-def test_figures_say_what_they_cannot_draw(result, call, word):
+def test_figures_refuse_invalid_input(result, call, word):
     with pytest.raises(SettingError, match=word):
         call(result)

@@ -1,4 +1,4 @@
-"""The report of a study that has everything: a linear reader of scikit-learn's digits, on 600 of them."""
+"""A report with every section: a linear classifier on 600 of scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import headstart.workflows.study.contestants  # noqa: F401  registers how each strategy is shown
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.records import (
     Calibration,
@@ -302,7 +303,7 @@ def test_contents_name_what_is_there_in_its_order(text):
         ("search", {"factors": ()}),
     ],
 )
-def test_what_is_empty_is_not_there(result, text, name, empty):
+def test_empty_sections_are_left_out(result, text, name, empty):
     assert f'<section id="{name}"' in text and f'href="#{name}"' in text
     without = page.render(replace(result, **empty))
     assert f'id="{name}"' not in without and f'href="#{name}"' not in without
@@ -354,14 +355,14 @@ def test_one_budget_is_a_table_of_bars_on_one_scale(result, text):
     assert "sd 0.6, 5 draws" in here
 
 
-def test_how_it_was_judged_stands_by_the_table_or_alone(result, text):
+def test_the_protocol_is_by_the_table_or_alone(result, text):
     assert result.protocol.split("'")[0] in html.unescape(section(text, "accuracy"))
     bare = light(result, rows=())
     assert plain(bare).count("600 of 1,797 images, a third") == 1
     assert "How it was judged" not in light(result, protocol="")
 
 
-def test_open_comparisons_say_how_many_images_would_settle_them(result, text):
+def test_undecided_comparisons_say_how_many_images_would_settle_them(result, text):
     here = plain(section(text, "chance"))
     assert "images to settle" in here and "≈ 9,500" in here and "≈ 1,200" in here
     assert "≈ 410" not in here and "402" not in here  # settled already
@@ -371,7 +372,7 @@ def test_open_comparisons_say_how_many_images_would_settle_them(result, text):
     assert "settle" not in section(light(result, comparisons=settled), "chance")
 
 
-def test_calibration_says_its_numbers_and_draws_its_bins(result, text):
+def test_calibration_has_its_numbers_and_bins(result, text):
     here = section(text, "belief")
     for one in result.calibrations:
         for value in (f"{100 * one.ece:.1f}", f"{one.brier:.3f}", f"{one.nll:.3f}", f"{one.n}", one.title):
@@ -388,13 +389,13 @@ def test_calibration_says_its_numbers_and_draws_its_bins(result, text):
 
 def test_a_dot_on_the_diagonal_is_drawn_on_it():
     bins = tuple(ReliabilityBin(v - 0.05, v + 0.05, v, Score(v, v - 0.1, v, 9)) for v in (0.25, 0.55, 0.85))
-    drawn = diagrams.reliability(Calibration("t", 0, 0, 0, 27, bins))
+    drawn = diagrams.reliability_diagram(Calibration("t", 0, 0, 0, 27, bins))
     x0, y0, x1, y1 = map(float, re.findall(r'diagonal" d="M(\S+) (\S+)L(\S+) (\S+)"', drawn)[0])
     for at, up in re.findall(r'class="dot" cx="(\S+)" cy="(\S+)"', drawn):
         assert (float(at) - x0) / (x1 - x0) == pytest.approx((float(up) - y0) / (y1 - y0), abs=0.001)
 
 
-def test_pictures_say_what_was_called_what_is_true_and_how_sure(result, text):
+def test_images_have_prediction_truth_and_probability(result, text):
     here = section(text, "pictures")
     cards = re.findall(r"<li class=\"(right|wrong)\">(.*?)</li>", here, flags=re.S)
     pictures = [picture for gallery in result.galleries for picture in gallery.pictures]
@@ -411,20 +412,20 @@ def test_pictures_say_what_was_called_what_is_true_and_how_sure(result, text):
     assert here.index("a map of what the network looked at") < here.index(result.galleries[1].title)
 
 
-def test_a_picture_of_unknown_truth_is_neither_right_nor_wrong(result):
+def test_an_image_of_unknown_class_is_neither_right_nor_wrong(result):
     one = replace(result.galleries[0].pictures[0], truth="", second="")
     text = light(result, galleries=(Gallery("New", "", (one,)),))
     assert plain(section(text, "pictures")).count("truth") == 0
     assert "✗" not in text and "✓" not in text and "next" not in plain(section(text, "pictures"))
 
 
-def test_a_picture_that_is_no_png_is_refused(result):
+def test_an_image_that_is_no_png_is_refused(result):
     good = result.galleries[0].pictures[0]
     for bad in (
         replace(good, address="http://example.org/a.png"),
         replace(good, heat="data:image/png;base64,!"),
     ):
-        with pytest.raises(SettingError, match=r"picture 'digits.* is .*, expected a PNG"):
+        with pytest.raises(SettingError, match=r"image 'digits.* is .*, expected a PNG"):
             light(result, galleries=(Gallery("t", "", (bad,)),))
 
 
@@ -475,7 +476,7 @@ def test_names_on_a_map_never_overlap():
     assert np.diff(sorted(map(float, heights))).min() > 16
 
 
-def test_settings_stand_in_the_order_of_what_they_mattered(result, text):
+def test_settings_are_in_order_of_importance(result, text):
     here = section(text, "search")
     assert re.findall(r"<dt>([^<]*)</dt>", here) == ["learning rate", "head", "hidden units", "weight decay"]
     widths = [float(width) for width in re.findall(r'<i style="width:([\d.]+)%', here)]
@@ -503,7 +504,7 @@ def test_settings_without_a_score_keep_their_bar(result):
     assert here.count('class="strip"') == 4 and "nan" not in here
 
 
-def test_all_that_a_user_named_is_escaped(result):
+def test_everything_that_a_user_named_is_escaped(result):
     evil = '<b>$x$ & "o"</b>'
     one = result.galleries[0].pictures[0]
     bad = replace(
@@ -523,7 +524,7 @@ def test_all_that_a_user_named_is_escaped(result):
 @pytest.mark.parametrize(
     ("draw", "error", "word"),
     [
-        (lambda: diagrams.reliability(Calibration("t", 0, 0, 0, 0, ())), SettingError, "has no bins"),
+        (lambda: diagrams.reliability_diagram(Calibration("t", 0, 0, 0, 0, ())), SettingError, "has no bins"),
         (lambda: scatter.scatter(Scatter("t", "", ("a",), (), (), (), ()), "0"), SettingError, "no points"),
         (
             lambda: scatter.scatter(Scatter("t", "", ("a",), (0.0,), (), (0,), (True,)), "0"),
@@ -547,7 +548,7 @@ def test_all_that_a_user_named_is_escaped(result):
         ),
     ],
 )
-def test_diagrams_say_what_they_cannot_draw(draw, error, word):
+def test_diagrams_refuse_invalid_input(draw, error, word):
     with pytest.raises(error, match=word):
         draw()
 

@@ -1,4 +1,4 @@
-"""The map of features: neighbours stay neighbours, nothing else is promised, and that is said."""
+"""The feature map: neighbours stay neighbours, and the caption states what the map does not show."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def divergence(points: np.ndarray, wanted: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("block", [60, 131_072])
-def test_gradient_is_the_divergence_s(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_is_that_of_the_divergence(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scatter, "_BLOCK", block)
     rng = np.random.default_rng(0)
     wanted = scatter._affinities(rng.normal(size=(25, 4)).astype(np.float32))
@@ -65,7 +65,7 @@ def test_gradient_is_the_divergence_s(block: int, monkeypatch: pytest.MonkeyPatc
     assert np.abs(numeric).max() > 1e-2
 
 
-def test_affinities_have_the_perplexity_asked_for() -> None:
+def test_affinities_have_the_requested_perplexity() -> None:
     rng = np.random.default_rng(0)
     scales = 10.0 ** rng.uniform(-3, 3, (50, 1))
     weights = scatter._of_perplexity((rng.exponential(size=(50, 40)) * scales).astype(np.float32), 12.0)
@@ -87,7 +87,7 @@ def test_components_are_the_principal_ones() -> None:
     assert np.allclose(scatter._components(rows * 1e30, 30), found, atol=1e-5)
 
 
-def test_same_images_same_map_whatever_they_are_called() -> None:
+def test_the_map_does_not_depend_on_labels() -> None:
     rows, codes = digits(120)
     first = mapped(rows, codes)
     assert mapped(rows, codes, seed=1) == first
@@ -102,7 +102,7 @@ def test_map_is_wide_as_pages_are() -> None:
     assert all(np.ptp(one.x) >= np.ptp(one.y) for one in maps)
 
 
-def test_of_many_images_a_stratified_part_in_its_order() -> None:
+def test_many_images_are_sampled_by_class_in_order() -> None:
     rows, _ = digits(600)
     rare = np.where(np.arange(600) < 90, 1, 0)
     right = np.arange(600) % 3 == 0
@@ -133,12 +133,12 @@ def test_few_images_are_mapped_by_principal_components() -> None:
     [np.ones((1, 3)), np.array([[0.0], [1.0]]), np.ones((40, 5)), np.repeat(np.eye(3), 10, axis=0)],
     ids=["one image", "one feature", "constant", "duplicates"],
 )
-def test_poor_features_still_have_a_map(rows: np.ndarray) -> None:
+def test_degenerate_features_still_have_a_map(rows: np.ndarray) -> None:
     found = mapped(rows.astype(np.float32))
     assert np.isfinite(places(found)).all() and len(found.x) == len(rows)
 
 
-def test_caption_says_what_the_map_does_not_say() -> None:
+def test_caption_states_what_the_map_does_not_show() -> None:
     caption = mapped(digits(20)[0]).caption
     assert "t-SNE of 64 features, 20 images" in caption
     assert "mean little" in caption and "Labels were not used" in caption
@@ -156,9 +156,7 @@ def test_caption_says_what_the_map_does_not_say() -> None:
         ({"codes": np.array([0, 1, 2])}, DataError, "codes has values 0 to 2, expected 0 to 1"),
     ],
 )
-def test_what_cannot_be_mapped_is_refused(
-    changes: dict[str, object], kind: type[Exception], said: str
-) -> None:
+def test_invalid_arguments_are_refused(changes: dict[str, object], kind: type[Exception], said: str) -> None:
     given = {"features": np.ones((3, 2)), "codes": np.zeros(3, int), "right": np.ones(3, bool), "most": 5}
     given |= changes
     with pytest.raises(kind, match=said):

@@ -1,4 +1,4 @@
-"""Studies as users ask for them: leaks first, controls that fit, choices inside the fits, a whole result."""
+"""Studies: leaks are found first, controls fit, selection is nested, the result is complete."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def studied(trained: Model) -> Report:
     )
 
 
-def test_every_control_that_fits_stands_in_the_table(studied: Report) -> None:
+def test_every_control_that_applies_is_in_the_table(studied: Report) -> None:
     names = {row.strategy for row in studied.rows}
     assert names == {"probe", "majority", "raw pixels", "random frozen", "scratch", "collapse"}
     assert {row.labels_per_class for row in studied.rows} == {2, 5, None}
@@ -57,7 +57,7 @@ def test_every_control_that_fits_stands_in_the_table(studied: Report) -> None:
     assert studied.judged_on == "cross-validated" and "5 folds" in studied.protocol
 
 
-def test_the_verdict_says_what_the_probe_gets_right_too(studied: Report) -> None:
+def test_the_verdict_includes_the_accuracy_of_the_probe(studied: Report) -> None:
     best = [row.accuracy for row in studied.rows if row.strategy == "probe"][-1]
     assert f"The probe gets {best.value:.1%} of the 150 cross-validated images right [" in studied.verdict
 
@@ -71,7 +71,7 @@ def test_the_report_has_all_its_parts(studied: Report) -> None:
     assert len(studied.scatters[0].x) == 150 and studied.facts["command"] == "headstart study"
 
 
-def test_collapse_does_not_stand_where_no_view_leads_from_the_sources_classes(trained: Model) -> None:
+def test_collapse_is_left_out_without_a_subset_of_the_sources_classes(trained: Model) -> None:
     some = load("digits:0-3").subset(np.arange(0, 720, 12))
     found = run_study(
         trained.source("digits"), some, replace(RIDGE, controls=("collapse", "majority")), trained=trained
@@ -90,7 +90,7 @@ def test_random_networks_are_several_and_their_spread_widens_the_interval(studie
         assert difference.high - difference.low > 2 * row.spread > 0
 
 
-def test_the_bundled_source_stands_beside_its_own_layers_drawn_and_trained(digits: Dataset) -> None:
+def test_the_bundled_source_is_compared_with_its_layers_random_and_trained(digits: Dataset) -> None:
     """They were left out, without a word, and random weights are its strongest control."""
     wanted = replace(RIDGE, controls=("random frozen", "scratch"), scratch=QUICK)
     found = run_study(open_source("drawings"), digits, wanted)
@@ -116,7 +116,7 @@ def test_a_leak_that_is_allowed_is_in_the_report() -> None:
     assert any("20 pairs" in finding for finding in found.findings)
 
 
-def test_a_test_set_with_copies_of_what_is_learnt_is_refused(digits: Dataset) -> None:
+def test_a_test_set_with_copies_of_training_images_is_refused(digits: Dataset) -> None:
     test = load("digits:0-3").subset(np.arange(0, 720, 5))
     with pytest.raises(DataError, match=r"has 24 image\(s\) of 'digits:0-3' in it, such as"):
         run_study(open_source("pixels", digits), digits, RIDGE, external=test)
@@ -139,7 +139,7 @@ def test_copies_within_stay_in_one_fold(digits: Dataset, monkeypatch: pytest.Mon
     assert seen[0][:120].tolist() == list(range(120)) and seen[0][120:].tolist() == list(range(10))
 
 
-def test_the_choice_sees_only_what_a_fit_learns_from(
+def test_selection_sees_only_training_images(
     trained: Model, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -156,7 +156,7 @@ def test_the_choice_sees_only_what_a_fit_learns_from(
     assert "selected in every fit" in found.protocol
 
 
-def test_an_external_test_set_by_several_people_counts_people(digits: Dataset) -> None:
+def test_an_external_test_set_with_groups_counts_groups(digits: Dataset) -> None:
     rest = np.setdiff1d(np.arange(720), np.arange(0, 720, 6))[::10]
     strangers = load("digits:0-3").subset(rest)
     by_people = replace(strangers, groups=(np.arange(len(rest)) % 6).astype(str))

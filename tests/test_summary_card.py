@@ -1,4 +1,4 @@
-"""The model card of a study: readable by a hub, whole, and safe with any name."""
+"""The model card of a study: readable by a hub, complete, and safe with any name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def head(card: str) -> dict[str, object]:
     return yaml.safe_load(parts[1])
 
 
-def test_the_head_is_what_a_hub_reads() -> None:
+def test_the_head_is_readable_by_a_hub() -> None:
     result = full_result()
     (entry,) = head(summary_card(result))["model-index"]
     metrics = {one["type"]: one["value"] for one in entry["results"][0]["metrics"]}

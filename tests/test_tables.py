@@ -1,4 +1,4 @@
-"""What is printed: columns that line up, and JSON that every reader takes."""
+"""Printed tables: aligned columns, and JSON that every reader accepts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_columns_line_up() -> None:
     assert text.splitlines() == ["name    n   share", "a       10    0.5", "longer  2       -"]
 
 
-def test_names_and_values_are_set_in_and_lists_joined() -> None:
+def test_nested_names_are_indented_and_lists_joined() -> None:
     text = pairs({"name": "m", "classes": ("a", "b"), "counts": {"a": 1, "bb": {"c": 2}}})
     assert text.splitlines() == [
         "name     m",
@@ -75,7 +75,7 @@ def test_the_cache_table_sums_up() -> None:
     assert cache_table([]) == "0 arrays, 0.0 MiB"
 
 
-def test_json_has_no_value_that_json_has_not() -> None:
+def test_json_has_only_valid_values() -> None:
     value = {"score": Score(math.nan, -math.inf, 1.0, 3), "where": Path("a/b"), 5: (1, None, "Ω")}
     text = to_json(value)
     assert "Ω" in text and "NaN" not in text and "Infinity" not in text
@@ -90,6 +90,6 @@ def test_json_keeps_every_digit() -> None:
     assert json.loads(to_json([1 / 3, 1e-300])) == [1 / 3, 1e-300]
 
 
-def test_json_refuses_what_it_would_have_to_guess() -> None:
+def test_json_refuses_unknown_types() -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         to_json({"rows": np.zeros(2)})

@@ -243,13 +243,13 @@ def test_each_image_is_answered_by_a_fit_without_its_fold(few: Dataset) -> None:
     found = by_cross_validation(source, few, RIDGE, seed=0, options=PLAIN)
     assert found is not None
     (parts,) = rounds_of(few, len(few), (), Protocol((), 1, 0, kind="folds", n_folds=20))[None]
-    assert sorted(np.concatenate([part.asked for part in parts]).tolist()) == list(range(40))
+    assert sorted(np.concatenate([part.test for part in parts]).tolist()) == list(range(40))
     for part in parts:
-        assert not set(part.learn.tolist()) & set(part.asked.tolist())
-        rest = few.subset(part.learn)
+        assert not set(part.train.tolist()) & set(part.test.tolist())
+        rest = few.subset(part.train)
         model = learn_head(source, rest, RIDGE, spare=False).model  # selects on these images alone
-        answers = model.probabilities(few.subset(part.asked))
-        np.testing.assert_allclose(found.probabilities[part.asked], answers, atol=1e-3)
+        answers = model.probabilities(few.subset(part.test))
+        np.testing.assert_allclose(found.probabilities[part.test], answers, atol=1e-3)
 
 
 def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
@@ -260,16 +260,16 @@ def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
     part = parts[3]
     codes = few.codes()
     mixed = codes.copy()
-    mixed[part.asked] = 1 - mixed[part.asked]
+    mixed[part.test] = 1 - mixed[part.test]
     reader = Reader(source, few, few, PLAIN, None, 0)
     other = replace(few, labels=np.array(few.classes)[mixed])
     turned = Reader(source, other, other, PLAIN, None, 0)
     one, two = (
-        chosen_probe(r, CHOSEN, Chooser(r, CHOSEN, MOST_IMAGES))(part.learn, part.asked, 0)
+        chosen_probe(r, CHOSEN, Chooser(r, CHOSEN, MOST_IMAGES))(part.train, part.test, 0)
         for r in (reader, turned)
     )
     assert found is not None and np.array_equal(one, two)
-    np.testing.assert_allclose(found.probabilities[part.asked], one, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities[part.test], one, atol=1e-6)
 
 
 def noise(n_images: int, seed: int, size: int = 8) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What scikit-learn hands to the estimator: images, paths and labels, checked and brought to our types."""
+"""Inputs of the scikit-learn estimator: images, paths, labels and parameters, checked and converted."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ __all__ = [
     "NO_LABELS",
     "ON_DISK",
     "as_given",
+    "check_row_parameters",
+    "checked_seed",
     "image_rows",
+    "json_value",
     "label_type",
     "labelled",
     "labels_from",
     "n_dimensions",
     "parameters_of",
     "paths_from",
-    "plain_value",
 ]
 
 
@@ -47,7 +49,7 @@ NO_LABELS = "no_validation"  # the value that validate_data expects
 
 
 def labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
-    """The dataset, its classes sorted as scikit-learn's metrics expect."""
+    """The dataset, with its classes sorted as scikit-learn's metrics expect."""
     if y is not None:
         raise DataError(
             f"y is given with {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, expected None: it has "
@@ -58,7 +60,7 @@ def labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
 
 
 def n_dimensions(X: Any) -> int:
-    """Number of dimensions of what was handed over."""
+    """Number of dimensions of an array-like."""
     return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
@@ -74,7 +76,7 @@ def paths_from(X: Any) -> list[str | os.PathLike[str]] | None:
 
 
 def labels_from(y: Any, n_images: int) -> NDArray[Any]:
-    """Labels of the images, checked for their number."""
+    """Labels of the images; their number is checked."""
     if y is None:
         raise DataError(
             f"y is None, expected the class of each of {n_images} images; pass labels, or as X a folder of "
@@ -87,7 +89,7 @@ def labels_from(y: Any, n_images: int) -> NDArray[Any]:
 
 
 def image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayImages:
-    """Rows of pixels as images; whole numbers of any type are pixels."""
+    """Rows of pixels as images; integers 0 - 255 of any type are pixels."""
     shape = tuple(int(side) for side in image_shape or ())
     if len(shape) not in (2, 3) or int(np.prod(shape)) != table.shape[1]:
         raise ShapeError(
@@ -104,19 +106,38 @@ def image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayI
     return ArrayImages(table.reshape(-1, *shape))
 
 
-def plain_value(value: Any) -> Any:
+def check_row_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise `SettingError` for parameters that only images can use."""
+    only_images = ("layer", "pooling", "augment", "policy", "size_px")
+    unfit = ["source"] if parameters["source"] != "pixels" else []
+    unfit += [name for name in only_images if parameters[name] is not None]
+    if unfit:
+        listed = ", ".join(f"{name}={parameters[name]!r}" for name in unfit)
+        raise SettingError(
+            f"X has rows of numbers, expected images for {listed}; give their image_shape, or leave these out"
+        )
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed as an int, if it is a whole number of at least 0."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise SettingError(f"seed is {seed!r}, expected a whole number of at least 0; 0 is the default")
+    return int(seed)
+
+
+def json_value(value: Any) -> Any:
     """A parameter as a JSON value."""
     if isinstance(value, Source):
         return value.name
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, tuple | list):
-        return [plain_value(one) for one in value]
+        return [json_value(one) for one in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
 def parameters_of(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """Parameters from JSON; a name that is not ours is no reason to fail."""
+    """Parameters from JSON; unknown names are ignored."""
     names = {ON_DISK.get(name, name): name for name in known}
     return {
         names[name]: tuple(value) if isinstance(value, list) else value
@@ -126,7 +147,7 @@ def parameters_of(noted: Mapping[str, Any], known: Sequence[str]) -> dict[str, A
 
 
 def label_type(classes: NDArray[Any]) -> str:
-    """The type of labels, in a word that `as_given` understands."""
+    """The name of the labels' type, as `as_given` reads it."""
     if classes.dtype.kind in "UT":
         return "str"
     if classes.dtype.name in ("bool", *_NUMBERS):
@@ -134,14 +155,13 @@ def label_type(classes: NDArray[Any]) -> str:
     if classes.dtype.kind == "O" and all(isinstance(one, str) for one in classes):
         return "object"
     raise SettingError(
-        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, truths "
-        "or text in a model "
-        "folder; fit with names instead"
+        f"labels are of type {type(classes.tolist()[0]).__name__}, expected numbers, "
+        "booleans or text in a model folder; fit with names instead"
     )
 
 
 def as_given(names: Sequence[str], kind: str) -> NDArray[Any]:
-    """Class names as the labels they were made of."""
+    """Class names converted back to the labels they were made of."""
     if kind == "bool":
         return np.array([{"False": False, "True": True}[name] for name in names])
     if kind == "object":

@@ -81,10 +81,10 @@ def train(
     dataset, _ = checked(load(data) if isinstance(data, str) else data)
     dataset = hold_out(dataset, holdout, seed)
     chosen = replace(settings or TrainSettings(), seed=seed)
-    learnt = learn_network(dataset, network=network, engine=engine, settings=chosen)
-    for remark in learnt.remarks:
+    learned = learn_network(dataset, network=network, engine=engine, settings=chosen)
+    for remark in learned.remarks:
         warnings.warn(remark, stacklevel=2)
-    return learnt.model
+    return learned.model
 
 
 def transfer(
@@ -312,7 +312,7 @@ def study(
         trained = open_model(source)
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
-    wanted = StudyRequest(
+    request = StudyRequest(
         Probe(_layer(layer, tap), pooling, head, augmentation),
         protocol,
         None if labels_per_class is None else tuple(labels_per_class),
@@ -321,14 +321,14 @@ def study(
         parse_controls(",".join(controls) or "none", ",".join(strategies)),
         allow_leaks,
         seed,
-        opening=parse_finetune(",".join(strategies), unfreeze),
+        finetune=parse_finetune(",".join(strategies), unfreeze),
     )
     options = Extraction(default_cache())
-    return run_study(frozen, dataset, wanted, external=external, trained=trained, options=options)
+    return run_study(frozen, dataset, request, external=external, trained=trained, options=options)
 
 
 def _layer(layer: str | None, tap: str | None) -> str | None:
-    """The layer, by its parameter or by the older name, which is accepted for one release."""
+    """The layer, from its parameter or from the older name, which is accepted for one release."""
     if tap is None:
         return layer
     if layer is not None:

@@ -1,6 +1,6 @@
 """A classifier that follows scikit-learn's contract, for images or rows of features.
 
-Imports scikit-learn at the top, so the package must not import this module before it is used.
+It imports scikit-learn, so the package imports this module only on use.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ from headstart.interfaces.estimator_inputs import (
     NO_LABELS,
     ON_DISK,
     as_given,
+    check_row_parameters,
+    checked_seed,
     image_rows,
+    json_value,
     label_type,
     labelled,
     labels_from,
     n_dimensions,
     parameters_of,
     paths_from,
-    plain_value,
 )
 from headstart.models.model import open_model
 from headstart.records import Array, Source
@@ -55,7 +57,7 @@ from headstart.system.cache import Cache, FolderCache, default_cache
 
 __all__ = ["TransferClassifier"]
 
-_NOTE = "estimator"  # key of the manifest's settings for what only this classifier reads
+_NOTE = "estimator"  # key of the manifest's settings that only this classifier reads
 
 
 class _UnfittedError(NotFittedError, SklearnNotFittedError):  # type: ignore[misc]
@@ -226,9 +228,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             inputs, _ = self._read(X, NO_LABELS, fitting=False)
         on_rows, rows = hasattr(self, "head_"), isinstance(inputs, np.ndarray)
         if on_rows != rows:
-            given, wanted = ("rows of numbers", "images")[:: 1 if rows else -1]
+            given, expected = ("rows of numbers", "images")[:: 1 if rows else -1]
             raise ShapeError(
-                f"X has {given}, expected {wanted} as at fit; pass what it was fitted on, or fit again"
+                f"X has {given}, expected {expected} as at fit; pass what it was fitted on, or fit again"
             )
         if isinstance(inputs, np.ndarray):
             return self.head_.probabilities(inputs)
@@ -273,7 +275,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         note: dict[str, Any] = {
             "labels": label_type(self.classes_),
             "parameters": {
-                ON_DISK.get(name, name): plain_value(value)
+                ON_DISK.get(name, name): json_value(value)
                 for name, value in self.get_params(deep=False).items()
             },
         }
@@ -308,21 +310,21 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model = open_model(folder)
         note = model.manifest.settings.get(_NOTE, {"parameters": {"source": os.fspath(folder)}})
         try:
-            opened = cls(**parameters_of(note["parameters"], cls._get_param_names()))
+            fitted = cls(**parameters_of(note["parameters"], cls._get_param_names()))
             labels = as_given(model.classes, note.get("labels", "str"))
-            opened._order = np.argsort(labels, kind="stable")  # a model's own order may be 1, 2, ..., 10
-            opened.classes_ = labels[opened._order]
+            fitted._order = np.argsort(labels, kind="stable")  # the model's own order may be 1, 2, ..., 10
+            fitted.classes_ = labels[fitted._order]
             if "n_features_in" in note:
-                opened.n_features_in_ = int(note["n_features_in"])
+                fitted.n_features_in_ = int(note["n_features_in"])
             if "feature_names_in" in note:
-                opened.feature_names_in_ = np.array([str(one) for one in note["feature_names_in"]], object)
+                fitted.feature_names_in_ = np.array([str(one) for one in note["feature_names_in"]], object)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(
                 f"manifest of model {os.fspath(folder)!r} has malformed notes of a classifier ({error}), "
                 "expected those that save() wrote; save the classifier again"
             ) from error
-        opened.model_ = model
-        return opened
+        fitted.model_ = model
+        return fitted
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -332,7 +334,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "model_" in state:
-            state["model_"] = replace(state["model_"])  # without the compiled graph, which cannot travel
+            state["model_"] = replace(state["model_"])  # without the compiled graph, which cannot be pickled
         return state
 
     def _check_fitted(self) -> None:
@@ -362,8 +364,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return (table if rows else image_rows(table, self.image_shape)), labels
 
     def _learn(self, dataset: Dataset) -> None:
-        """Put a head on the source for these images."""
-        seed = self._seed()
+        """Fit a head on the source's features of these images."""
+        seed = checked_seed(self.seed)
         source = self.source
         if not isinstance(source, Source):
             source = open_source(os.fspath(source), dataset, seed, self.size_px, self.policy)
@@ -380,28 +382,12 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _learn_rows(self, rows: Array, names: NDArray[np.str_], codes: NDArray[np.intp]) -> None:
         """Fit a head on the rows themselves."""
-        given = ("layer", "pooling", "augment", "policy", "size_px")
-        unfit = [name for name in given if getattr(self, name) is not None]
-        if self.source != "pixels":
-            unfit.insert(0, "source")
-        if unfit:
-            said = ", ".join(f"{name}={getattr(self, name)!r}" for name in unfit)
-            raise SettingError(
-                f"X has rows of numbers, expected images for {said}; give their image_shape, or leave "
-                "these out"
-            )
+        check_row_parameters(self.get_params(deep=False))
         head: Head = make_head(self.head or "linear")
         classes = tuple(names.tolist())
         self.head_ = head.fit(
-            rows, names[codes], classes=classes, seed=self._seed(), balance=bool(self.balance)
+            rows, names[codes], classes=classes, seed=checked_seed(self.seed), balance=bool(self.balance)
         )
-
-    def _seed(self) -> int:
-        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise SettingError(
-                f"seed is {self.seed!r}, expected a whole number of at least 0; 0 is the default"
-            )
-        return int(self.seed)
 
     def _cache(self) -> Cache | None:
         if isinstance(self.cache, bool | np.bool_):

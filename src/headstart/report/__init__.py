@@ -1,6 +1,6 @@
 """Reports: a result as one HTML page without script or request, as JSON and as a model card.
 
-This package's face is bare because `report.page.render` loads Jinja and matplotlib, and tables need neither.
+`render` is not imported here because it loads Jinja and matplotlib, which tables and JSON do not use.
 """
 
 from __future__ import annotations

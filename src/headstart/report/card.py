@@ -1,8 +1,4 @@
-"""The model card of a study: its figures in the form that model hubs read.
-
-In: ``records.Report``. Out: Markdown with a YAML head. Imports records of ours alone; every number
-comes from the record. Called where results are written.
-"""
+"""The model card of a study: its figures in the format that model hubs read."""
 
 from __future__ import annotations
 
@@ -15,31 +11,9 @@ __all__ = ["summary_card"]
 
 
 def summary_card(result: Report) -> str:
-    """Write the model card of a study.
+    """Write the model card as Markdown with a YAML head: the hub's ``model-index``, verdict, table, protocol.
 
-    Parameters
-    ----------
-    result : Report
-        The study.
-
-    Returns
-    -------
-    str
-        Markdown: a YAML head with the metrics of the hub's ``model-index``, then the verdict, the
-        table and how it was judged. The same result gives the same text.
-
-    References
-    ----------
-    Mitchell et al. Model Cards for Model Reporting. FAT* 2019, arXiv:1810.03993. Hugging Face, Model Cards:
-    the metadata ``model-index``.
-
-    Examples
-    --------
-    >>> from headstart.report.records import Row
-    >>> row = Row("probe", None, Score(0.9, 0.88, 0.92, 900), 1, 0.0, 0.1)
-    >>> card = summary_card(Report("Letters", "s", "It helps.", (), (row,), (), (), (), {}, {}))
-    >>> "| probe | all | 90.00 | 88.0 to 92.0 |" in card, "It helps." in card
-    (True, True)
+    Mitchell et al. Model Cards for Model Reporting. FAT* 2019, arXiv:1810.03993.
     """
     lines = ["---", "library_name: headstart", "pipeline_tag: image-classification"]
     lines += _index(result)
@@ -60,9 +34,9 @@ def summary_card(result: Report) -> str:
             f"log loss {first.nll:.3f} nats on {first.n:,} images.",
             "",
         ]
-    said = [*result.remarks, *result.findings]
-    if said:
-        lines += ["## Limits", "", *(f"- {one}" for one in said), ""]
+    limits = [*result.remarks, *result.findings]
+    if limits:
+        lines += ["## Limits", "", *(f"- {one}" for one in limits), ""]
     lines += ["## How to get these numbers again", "", "```", result.facts.get("command", ""), "```", ""]
     lines += [
         f"- {name.replace('_', ' ')}: {text}" for name, text in result.facts.items() if name != "command"
@@ -82,7 +56,7 @@ def _index(result: Report) -> list[str]:
         "recall": sum(one.recall.value for one in here) / len(here),
         "f1": sum(one.f1.value for one in here) / len(here),
     }
-    # names are the user's: JSON strings are YAML strings, whatever is in them
+    # user-given names as JSON strings, which are valid YAML whatever they contain
     lines = ["model-index:", f"- name: {json.dumps(result.title, ensure_ascii=False)}", "  results:"]
     lines += ["  - task:", "      type: image-classification", "    dataset:"]
     lines += [

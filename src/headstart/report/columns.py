@@ -1,7 +1,4 @@
-"""Columns of text, aligned.
-
-Apart from the command line because tables of predictions are written to files, too.
-"""
+"""Aligned columns of text, on the command line and in files."""
 
 from __future__ import annotations
 
@@ -16,10 +13,8 @@ __all__ = ["aligned"]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Columns of text: the first ``left`` to the left, the others to the right.
+    """Columns of text: the first ``left`` columns aligned left, the others right.
 
-    Examples
-    --------
     >>> print(aligned([["a", "1"], ["bb", "10"]]))
     a    1
     bb  10

@@ -1,7 +1,4 @@
-"""How strategies and controls are shown in a report: the note below the name and the role in the palette.
-
-Apart from the figures because workflows register their contestants here: a report knows no workflow.
-"""
+"""How strategies and controls are shown in a report; workflows, a higher layer, register theirs here."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ __all__ = ["ENTRIES", "Entry", "is_rival", "note_of"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the result table: its name, a one-sentence note and the role in the palette.
+    """A row of the result table.
 
-    ``role`` is a key of `report.figures.STYLES`, or ``other``. What is no ``rival`` is left out of the scale
-    that the others share.
+    ``role`` is a key of `report.figures.STYLES`, or ``other``. Without ``rival`` the row does not count for
+    the scale that the others share.
     """
 
     name: str
@@ -29,7 +26,7 @@ ENTRIES: dict[str, Entry] = {}
 
 
 def note_of(name: str) -> str:
-    """The note of a registered name, else an empty text."""
+    """The note of a registered name, else an empty string."""
     return ENTRIES[name].note if name in ENTRIES else ""
 
 

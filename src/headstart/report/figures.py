@@ -1,7 +1,7 @@
-"""Accuracy by labels and learning curves as SVG that takes its colours and letters from the page around it.
+"""Accuracy by labels and learning curves as SVG that takes colours and fonts from the page around it.
 
 Every colour is a CSS variable with a printable fallback. Apart from the other diagrams because it draws with
-matplotlib (through its object interface alone, so that no global state is touched), which loads in 0.1 s.
+matplotlib, which loads in 0.1 s; only its object interface, so that no global state is changed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LineStyle:
     marker: str
 
 
-# Hues after Okabe and Ito (2008), darkened to 3.5:1 off the paper; dash and marker say it again
+# Hues after Okabe and Ito (2008), darkened to a contrast of 3.5:1; dash and marker repeat the distinction
 STYLES: Mapping[str, LineStyle] = {
     "probe": LineStyle("--c-probe", "#0063a8", (), "o"),
     "textbook": LineStyle("--c-textbook", "#5b4db1", (9, 3), "p"),
@@ -99,7 +99,7 @@ _GAP_PX = 16.0  # between the baselines of two labels
 
 @dataclass(frozen=True)
 class _Point:
-    """One budget on the axis: where, what it is called, and whether it is all labels at no known place."""
+    """One budget on the axis: position, label, and whether it is all labels after a gap."""
 
     x: float
     label: str
@@ -107,10 +107,8 @@ class _Point:
 
 
 def style_of(strategy: str, known: Sequence[str]) -> LineStyle:
-    """Find the style of a strategy; names without a role take turns in the order of ``known``.
+    """The style of a strategy; names without a role take turns in the order of ``known``.
 
-    Examples
-    --------
     >>> style_of("probe", ("probe",)).variable, style_of("mine", ("probe", "mine")).variable
     ('--c-probe', '--c-other-1')
     """
@@ -125,35 +123,10 @@ def _role(strategy: str) -> str:
 
 
 def accuracy_by_labels(rows: Sequence[Row], sizes: Mapping[str, int], width_px: int = 1000) -> str:
-    """Draw accuracy against labels per class, one line per strategy with its interval as a band.
+    """Draw accuracy against labels per class as SVG, one line per strategy with its interval as a band.
 
-    Parameters
-    ----------
-    rows : sequence of Row
-        Cells of the result table. The order of first appearance is the order of drawing.
-    sizes : mapping of str to int
-        All labels are placed at ``sizes["train"] / sizes["classes"]`` where both are there and the
-        place is right of every other budget; else after a gap.
-    width_px : int, default=1000
-        Width the figure is drawn for; letters keep their size, so draw one per width of screen.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element.
-
-    Raises
-    ------
-    SettingError
-        If ``rows`` is empty or ``width_px`` is below 240.
-
-    Examples
-    --------
-    >>> from headstart.evaluation.records import Score
-    >>> few = Row("probe", 1, Score(0.6, 0.57, 0.62, 500), 1, 0.0, 0.1)
-    >>> more = Row("probe", 5, Score(0.8, 0.77, 0.82, 500), 1, 0.0, 0.1)
-    >>> accuracy_by_labels([few, more], {}).startswith("<svg")
-    True
+    All labels are placed at ``sizes["train"] / sizes["classes"]`` where that is right of every other budget,
+    else after a gap. Fonts keep their size, so draw one figure per screen width (``width_px``, at least 240).
     """
     _check(rows, width_px)
     points = _points(rows, sizes)
@@ -176,34 +149,7 @@ def accuracy_by_labels(rows: Sequence[Row], sizes: Mapping[str, int], width_px: 
 
 
 def learning_curve(curve: Curve, quantity: str, width_px: int = 460) -> str:
-    """Draw loss or accuracy step by step, for training and validation, with the best step marked.
-
-    Parameters
-    ----------
-    curve : Curve
-        What was measured; NaN where it was not.
-    quantity : {"loss", "accuracy"}
-        What to draw: loss in nats, or accuracy in per cent.
-    width_px : int, default=460
-        Width the figure is drawn for, 240 or more.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element.
-
-    Raises
-    ------
-    SettingError
-        If ``curve`` has no steps, ``quantity`` is neither, or ``width_px`` is below 240.
-
-    Examples
-    --------
-    >>> nan = float("nan")
-    >>> curve = Curve("t", "epoch", (1, 2), (0.9, 0.4), (nan, 0.5), (0.6, 0.8), (nan, 0.7), best_step=2)
-    >>> learning_curve(curve, "loss").startswith("<svg")
-    True
-    """
+    """Draw the loss (nats) or accuracy (%) of training and validation as SVG, with the best step marked."""
     _check(curve.steps, width_px)
     if quantity not in ("loss", "accuracy"):
         raise SettingError(f"quantity is {quantity!r}, expected 'loss' or 'accuracy'; draw each on its own")
@@ -231,7 +177,7 @@ def learning_curve(curve: Curve, quantity: str, width_px: int = 460) -> str:
 
 
 def _check(items: Sequence[object], width_px: int) -> None:
-    """Something to draw, and room to draw it in."""
+    """Raise `SettingError` if there is nothing to draw or too little room."""
     if not items:
         raise SettingError("figure has nothing to draw, expected 1 value or more; leave the figure out")
     if width_px < 240:
@@ -239,12 +185,12 @@ def _check(items: Sequence[object], width_px: int) -> None:
 
 
 def _settings(salt: str, width_px: int) -> Any:
-    """Set the style of every figure; the salt keeps ids on one page apart, and the bytes the same."""
+    """The style of every figure; the salt makes ids unique on a page and the output reproducible."""
     return {**_SETTINGS, "svg.hashsalt": f"headstart {salt} {width_px}"}
 
 
 def _axes(width_px: float, height_px: float, room: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
-    """Axes with ``room`` in px left, below, right and above; 72 dpi makes a point a pixel."""
+    """Axes with margins ``room`` in px left, below, right and above; at 72 dpi a point is a pixel."""
     figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72)
     left, below, right, above = room
     share = (left / width_px, below / height_px)
@@ -259,20 +205,20 @@ def _points(rows: Sequence[Row], sizes: Mapping[str, int]) -> dict[int | None, _
     if any(row.labels_per_class is None for row in rows):
         top = numbers[-1] if numbers else 1
         known = sizes.get("train", 0) / max(sizes.get("classes", 0), 1) if sizes.get("classes") else 0.0
-        apart = known <= top * 1.15  # nearer, and the two labels would touch
+        apart = known <= top * 1.15  # closer labels would touch
         where = top * max(2.2, (top / numbers[0]) ** 0.3 if numbers else 0) if apart else known
         points[None] = _Point(where, "all" if apart else f"all ({known:,.0f})", apart)
     return points
 
 
 def _accuracy_limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """Limits in per cent, in tens, that hold every interval."""
+    """Limits in per cent, multiples of ten, that include every interval."""
     low = min(row.accuracy.low for row in rows)
     return float(min(max(0, math.floor(10 * low)), 9) * 10), 101.0
 
 
 def _line(axes: Axes, rows: Sequence[Row], points: Mapping[int | None, _Point], style: LineStyle) -> None:
-    """One strategy: band, line, markers; all labels after a gap hang on a hairline."""
+    """One strategy: band, line and markers; all labels after a gap are connected by a thin line."""
     ordered = sorted(rows, key=lambda row: points[row.labels_per_class].x)
     x = [points[row.labels_per_class].x for row in ordered]
     middle, low, high = (
@@ -296,14 +242,14 @@ def _last(rows: Sequence[Row], name: str, points: Mapping[int | None, _Point]) -
 
 
 def _label_budgets(axes: Axes, points: Mapping[int | None, _Point]) -> None:
-    """Name the budgets on the axis, and nothing between."""
+    """Label the budgets on the axis, with no other ticks."""
     axes.set_xticks([point.x for point in points.values()], [point.label for point in points.values()])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=False, axis="x")
 
 
 def _percent_ticks(axes: Axes) -> None:
-    """Per cent on the y axis, the sign on the highest alone."""
+    """Per cent on the y axis, with the sign on the highest tick only."""
     low, high = (int(end) for end in axes.get_ylim())
     step = next(step for room, step in ((60, 20), (25, 10), (12, 5), (0, 2)) if high - low > room)
     ticks = list(range(-(-low // step) * step, 101, step))
@@ -330,7 +276,7 @@ def _series(
 
 
 def _mark_best(axes: Axes, curve: Curve, values: Sequence[float]) -> None:
-    """Put a hairline and a ring at the step that was kept."""
+    """Mark the step that was kept with a thin line and a ring."""
     if curve.best_step is None:
         return
     best = curve.best_step
@@ -354,18 +300,18 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[tuple[float, float], str]],
         return
     low, high = axes.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][0][1])
-    wanted = [(ends[name][0][1] - low) / (high - low) * height_px for name in names]
-    for name, place in zip(names, _apart(wanted, height_px), strict=True):
+    positions = [(ends[name][0][1] - low) / (high - low) * height_px for name in names]
+    for name, place in zip(names, _spread_apart(positions, height_px), strict=True):
         axes.text(
             1.018, place / height_px, name, transform=axes.transAxes, va="center", color=ends[name][1],
             size=_TEXT_PX, weight="bold" if name in ("probe", "validation") else "normal", parse_math=False,
         )  # fmt: skip
 
 
-def _apart(wanted: Sequence[float], height_px: float) -> list[float]:
-    """Places near those wanted (ascending), a gap apart, and not above the top."""
+def _spread_apart(positions: Sequence[float], height_px: float) -> list[float]:
+    """Positions near the given ones (ascending), at least a gap apart, and not above the top."""
     placed: list[float] = []
-    for place in wanted:
+    for place in positions:
         placed.append(max(place, placed[-1] + _GAP_PX) if placed else place)
     ceiling = height_px
     for index in reversed(range(len(placed))):
@@ -393,6 +339,6 @@ def _svg(figure: Figure, label: str) -> str:
 
 
 def _page_style(style: str) -> str:
-    """Colours of the page in place of ours, and no family: letters are inherited."""
+    """Replace our colours by the page's variables and drop font families, so that the page's font is used."""
     style = re.sub(r"#[0-9a-f]{6}", lambda found: _VARIABLES.get(found.group(), found.group()), style)
     return re.sub(r"font-family: [^;\"]*;? ?|(?<=px )'DejaVu Sans'[^;\"]*", "", style)

@@ -1,8 +1,4 @@
-"""Pictures of the report: examples, galleries of images with what a model said of them, and drawings.
-
-In: captions and records with pictures as data addresses or SVG. Out: what the template lays out, each
-picture checked to be a PNG inside the page, or an SVG. Imports errors and records of ours. Called by page.
-"""
+"""Images and drawings in the report, checked to be PNG data addresses, or SVG without script or address."""
 
 from __future__ import annotations
 
@@ -26,57 +22,22 @@ _SHORT = 9  # letters of a class's name that fit between two columns
 
 
 def examples(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
-    """Check thumbnails, and say whether each is so small that its pixels should be seen.
-
-    Raises
-    ------
-    SettingError
-        If one is not a PNG as a data address.
-
-    Examples
-    --------
-    >>> examples([("a", "http://example.org/a.png")])
-    Traceback (most recent call last):
-    headstart.errors.SettingError: example 'a' is 'http://example.org/a.png', expected a PNG as
-    data:image/png;base64,...; encode it with base64
-    """
+    """Thumbnails, each with whether it is so small that its pixels should be shown."""
     return [(caption, address, _tiny("example", caption, address)) for caption, address in pairs]
 
 
 def gallery(one: Gallery) -> dict[str, Any]:
-    """Lay a gallery out: for each picture whether it is right, its images and the words below it.
-
-    Raises
-    ------
-    SettingError
-        If a picture or its heat is not a PNG as a data address.
-
-    Examples
-    --------
-    >>> gallery(Gallery("Sure and wrong", "", ()))["pictures"]
-    []
-    """
+    """What the template lays out: for each image whether the prediction is right, and the words below it."""
     return {
         "it": one,
-        "pictures": [_picture(picture) for picture in one.pictures],
-        "paired": any(picture.heat for picture in one.pictures),
+        "images": [_laid_out(image) for image in one.pictures],
+        "paired": any(image.heat for image in one.pictures),
         "wordy": any(len(name) > _SHORT for it in one.pictures for name in (it.called, it.truth, it.second)),
     }
 
 
 def drawing(one: Figure) -> Markup:
-    """Check that a figure is an SVG, which the page takes as it is.
-
-    Raises
-    ------
-    SettingError
-        If it is something else, or has a script or an address in it.
-
-    Examples
-    --------
-    >>> drawing(Figure("rates", "", '<svg viewBox="0 0 1 1"></svg>'))
-    Markup('<svg viewBox="0 0 1 1"></svg>')
-    """
+    """The SVG of a figure, which the page takes as it is; `SettingError` where it is anything else."""
     text = one.svg
     if not (text.startswith("<svg") and text.endswith("</svg>")) or _FORBIDDEN.search(text):
         raise SettingError(
@@ -86,22 +47,22 @@ def drawing(one: Figure) -> Markup:
     return Markup(text)
 
 
-def _picture(picture: ReportImage) -> dict[str, Any]:
-    """One picture: ``mark`` is empty where nobody knows the truth."""
-    tiny = _tiny("picture", picture.name, picture.address)
-    if picture.heat:
-        _tiny("heat of picture", picture.name, picture.heat)
-    right = picture.called == picture.truth
+def _laid_out(image: ReportImage) -> dict[str, Any]:
+    """One image; ``mark`` is empty where the true class is not known."""
+    tiny = _tiny("image", image.name, image.address)
+    if image.heat:
+        _tiny("heat of image", image.name, image.heat)
+    right = image.called == image.truth
     return {
-        "it": picture,
+        "it": image,
         "tiny": tiny,
-        "mark": "" if not picture.truth else "right" if right else "wrong",
-        "share": f"{100 * min(max(picture.probability, 0.0), 1.0):.1f}",
+        "mark": "" if not image.truth else "right" if right else "wrong",
+        "share": f"{100 * min(max(image.probability, 0.0), 1.0):.1f}",
     }
 
 
 def _tiny(what: str, name: str, address: str) -> bool:
-    """Whether a picture is so small that its pixels should be seen; refuse what is not a PNG."""
+    """Whether an image is so small that its pixels should be shown; `SettingError` if it is not a PNG."""
     try:
         if not address.startswith(_PNG):
             raise ValueError(address[:40])

@@ -1,7 +1,4 @@
-"""Records and plain values as JSON.
-
-Apart from what lays out tables: every command and the report write JSON, few print tables.
-"""
+"""Records and plain values as JSON."""
 
 from __future__ import annotations
 
@@ -10,17 +7,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 __all__ = ["to_json"]
 
 
 def to_json(value: Any) -> str:
-    """Records and plain values as indented JSON; what is not a number becomes null."""
+    """Indented JSON of records and plain values; floats that are not finite become null."""
     return json.dumps(_plain(value), indent=2, ensure_ascii=False)
 
 

@@ -1,8 +1,4 @@
-"""How the report writes numbers: per cent, points, p-values, counts and seconds, as people read them.
-
-In: plain numbers and scores. Out: text with a true minus sign, and a dash where nothing was measured.
-Imports records of ours and nothing else. Called by page, pictures and diagrams.
-"""
+"""How the report writes numbers: with a true minus sign, and a dash where nothing was measured."""
 
 from __future__ import annotations
 
@@ -28,116 +24,58 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float, spec: str) -> str:
-    """Write a number by a format, with a true minus sign, or a dash where there is none.
-
-    Examples
-    --------
-    >>> number(-0.5, ".2f"), number(float("nan"), ".2f")
-    ('−0.50', '–')
-    """
+    """Write a number by a format, with a true minus sign, or a dash where there is none."""
     return format(value, spec).replace("-", "−") if math.isfinite(value) else "–"
 
 
 def percent(share: float) -> str:
-    """Write 0.9731 as 97.3.
-
-    Examples
-    --------
-    >>> percent(0.9731)
-    '97.3'
-    """
+    """Write 0.9731 as 97.3."""
     return number(100 * share, ".1f")
 
 
 def span(score: Score) -> str:
-    """Write the interval of a share in per cent.
-
-    Examples
-    --------
-    >>> span(Score(0.9, 0.88, 0.915, 900))
-    '88.0–91.5'
-    """
+    """Write the interval of a share in per cent, such as 88.0–91.5."""
     return f"{percent(score.low)}–{percent(score.high)}"
 
 
 def points(share: float) -> str:
-    """Write a difference in points, with its sign.
-
-    Examples
-    --------
-    >>> points(-0.021)
-    '−2.1'
-    """
+    """Write a difference of shares in percentage points, with its sign."""
     return number(100 * share, "+.1f")
 
 
 def p_value(p: float) -> str:
-    """Write a p-value to three places, or the bound it is below.
-
-    Examples
-    --------
-    >>> p_value(0.0313), p_value(1e-9)
-    ('0.031', '< 0.001')
-    """
+    """Write a p-value to three places, or < 0.001."""
     return "< 0.001" if p < 0.001 else number(p, ".3f")
 
 
 def count(n: int) -> str:
-    """Write 60000 as 60,000.
-
-    Examples
-    --------
-    >>> count(60000)
-    '60,000'
-    """
+    """Write 60000 as 60,000."""
     return f"{n:,}"
 
 
 def about(n: int) -> str:
-    """Write a count that is an estimate to two figures, rounded up: it is how many are needed.
-
-    Examples
-    --------
-    >>> about(4312), about(87)
-    ('4,400', '87')
-    """
+    """Write an estimated count to two figures, rounded up: 4312 as 4,400."""
     unit = 10 ** max(len(str(abs(n))) - 2, 0)
     return count(-(-n // unit) * unit)
 
 
 def decimals(value: float) -> str:
-    """Write a loss or a score that is no share to three places.
-
-    Examples
-    --------
-    >>> decimals(0.08731)
-    '0.087'
-    """
+    """Write a loss or another score that is not a share to three places."""
     return number(value, ".3f")
 
 
 def seconds(value: float) -> str:
-    """Write seconds to two figures where they are few.
-
-    Examples
-    --------
-    >>> seconds(0.1234), seconds(1234.5)
-    ('0.12', '1,234')
-    """
+    """Write seconds to two figures where they are few: 0.1234 as 0.12, 1234.5 as 1,234."""
     return number(value, ",.0f" if value >= 10 else ".2g")
 
 
 def labels(values: Sequence[float], *, even: bool = False) -> list[str]:
-    """Write the values along an axis: plain near 1; as powers of ten, all of them, where one is far from it.
+    """Write the values along an axis: as decimals, or all as powers of ten where one is very large or small.
 
-    Values of ``even`` steps get as many decimals as the longest of them.
+    With ``even`` all values get as many decimals as the longest of them.
 
-    Examples
-    --------
-    >>> labels([0.2, 0.5, 1.0]), labels([1e-4, 1e-3, 1e-2])
-    (['0.2', '0.5', '1'], ['10⁻⁴', '10⁻³', '10⁻²'])
-    >>> labels([0.0, 2e-5]), labels([0.85, 0.9, 1.0], even=True)
-    (['0', '2·10⁻⁵'], ['0.85', '0.90', '1.00'])
+    >>> labels([0.2, 0.5, 1.0]), labels([1e-4, 1e-3, 1e-2]), labels([0.85, 0.9, 1.0], even=True)
+    (['0.2', '0.5', '1'], ['10⁻⁴', '10⁻³', '10⁻²'], ['0.85', '0.90', '1.00'])
     """
     far = [value for value in values if _far(value)]
     if even and not far:

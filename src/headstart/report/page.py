@@ -1,9 +1,4 @@
-"""The report: a study as one HTML page that needs nothing else to be read.
-
-In: ``records.Report``. Out: HTML text, or a file written whole or not at all.
-Imports only errors and records of ours and the modules next door; owns Jinja. It computes nothing
-but places on the page: every number comes from the records. Called by studies and the command line.
-"""
+"""The report as one HTML page that needs nothing else to be read; it computes positions only."""
 
 from __future__ import annotations
 
@@ -20,7 +15,7 @@ from markupsafe import Markup
 from headstart.evaluation.records import Calibration, Difference, Evaluation, Score
 from headstart.records import Curve
 from headstart.report import figures, numbers, scatter
-from headstart.report import gallery as pictures
+from headstart.report import gallery as galleries
 from headstart.report import svg as diagrams
 from headstart.report.entries import is_rival, note_of
 from headstart.report.records import Comparison, Factor, Report, Row, Scatter
@@ -41,23 +36,23 @@ def render(result: Report) -> str:
     ----------
     result : Report
         The study. ``sizes`` are counts of images and classes by name; ``examples`` are captions with
-        ``data:image/png;base64,`` addresses; a fact called ``command`` is set as a block to copy.
+        ``data:image/png;base64,`` addresses; the fact ``command`` is shown as a block to copy.
 
     Returns
     -------
     str
-        One HTML page: style and figures inside, no script, no request to anywhere. The same result
+        One HTML page with style and figures inside, without script or network request. The same result
         gives the same bytes.
 
     Raises
     ------
     SettingError
-        If an example or a picture of a gallery is not a PNG as a data address, or a figure is no SVG.
+        If an example or an image of a gallery is not a PNG as a data address, or a figure is not SVG.
 
     Notes
     -----
-    Names, titles and remarks are escaped. The page forbids itself every request by its own content
-    security policy. Time is that of the figures, about 0.1 s each.
+    Names, titles and remarks are escaped. The page's content security policy forbids every request.
+    Drawing the figures takes most of the time, about 0.1 s each.
 
     Examples
     --------
@@ -84,11 +79,11 @@ def render(result: Report) -> str:
             to_settle=any(_open(one) and one.n_to_settle is not None for one in result.comparisons),
             curves=[_curve(curve) for curve in result.curves],
             evaluations=[_evaluation(evaluation) for evaluation in result.evaluations],
-            further=[(one, pictures.drawing(one)) for one in result.figures],
+            further=[(one, galleries.drawing(one)) for one in result.figures],
             facts=_facts(result.facts),
-            examples=pictures.examples(result.examples),
+            examples=galleries.examples(result.examples),
             calibrations=[_calibration(one) for one in result.calibrations],
-            galleries=[pictures.gallery(one) for one in result.galleries],
+            galleries=[galleries.gallery(one) for one in result.galleries],
             scatters=[_scatter(one, str(place)) for place, one in enumerate(result.scatters)],
             factors=_factors(result.factors),
         )
@@ -97,7 +92,7 @@ def render(result: Report) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Jinja, set to escape everything and to refuse names that are not there."""
+    """Jinja with autoescape, and an error for undefined names."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -122,9 +117,9 @@ def _style() -> Markup:
 
 
 def _verdict(text: str) -> dict[str, str]:
-    """Part the verdict: its first sentence is the headline, set smaller the longer it is.
+    """Split the verdict: its first sentence is the headline, in a smaller font the longer it is.
 
-    Set as print is: true minus signs, and no line ends within an interval.
+    Typeset with true minus signs, and without line breaks inside an interval.
     """
     signed = re.sub(r"(?<![\w-])-(?=\d)", "−", text.strip())
     whole = re.sub(r"\[\S+ \S+\]", lambda found: found.group().replace(" ", "\N{NO-BREAK SPACE}"), signed)
@@ -134,7 +129,7 @@ def _verdict(text: str) -> dict[str, str]:
 
 
 def _sections(result: Report) -> list[tuple[str, str]]:
-    """List what the page has, for its contents."""
+    """The sections that the page has, for its table of contents."""
     known: tuple[tuple[str, str, Sequence[object]], ...] = (
         ("accuracy", "Accuracy", result.rows),
         ("chance", "Comparisons", result.comparisons),
@@ -155,18 +150,17 @@ def _sections(result: Report) -> list[tuple[str, str]]:
 
 
 def _budget(labels_per_class: int | None) -> str:
-    """Name a budget."""
     return "all" if labels_per_class is None else f"{labels_per_class:,}"
 
 
 def _budgets(cells: Sequence[Row] | Sequence[Comparison]) -> list[int | None]:
-    """List budgets in order, all labels last."""
+    """Budgets in ascending order, all labels last."""
     found = {cell.labels_per_class for cell in cells}
     return sorted(found, key=lambda budget: math.inf if budget is None else budget)
 
 
 def _table(result: Report) -> list[dict[str, Any]]:
-    """Lay out the result table: a row per strategy, a cell per budget, None where nothing was run."""
+    """The result table: a row per strategy, a cell per budget, None where nothing was run."""
     budgets = _budgets(result.rows)
     cells = {(row.strategy, row.labels_per_class): row for row in result.rows}
     best = {
@@ -192,9 +186,9 @@ def _table(result: Report) -> list[dict[str, Any]]:
 
 
 def _accuracy_scale(rows: Sequence[Row]) -> dict[str, Any]:
-    """Make the scale that bars of a result table share; the majority is shown off it where it is far.
+    """The scale that bars of a result table share; the majority is shown off it where it is far.
 
-    The interval of the best strategy runs behind all of them as a band.
+    The interval of the best strategy is drawn as a band behind all of them.
     """
     rivals = [row.accuracy for row in rows if is_rival(row.strategy)] or [row.accuracy for row in rows]
     ends = [end for score in rivals for end in (score.low, score.high)]
@@ -211,14 +205,14 @@ def _across(share: float) -> float:
 
 
 def _whisker(score: Score, scale: Scale) -> dict[str, Any]:
-    """Say where an accuracy and its interval fall in a cell, in per cent of its width."""
+    """Positions of an accuracy and its interval, in per cent of the cell's width."""
     start, stop = _across(scale.at(score.low)), _across(scale.at(score.high))
     places = {"start": start, "length": stop - start, "value": _across(scale.at(score.value))}
     return {"beyond": score.high < scale.low, **{name: f"{place:.2f}" for name, place in places.items()}}
 
 
 def _plots(result: Report) -> list[tuple[str, Markup]]:
-    """Draw accuracy by labels for a wide and for a narrow screen; one budget is drawn in its table."""
+    """Accuracy by labels for a wide and for a narrow screen; a single budget is drawn in the table."""
     if len(_budgets(result.rows)) < 2:
         return []
     widths = {"wide": _WIDE_PX, "narrow": _NARROW_PX}
@@ -229,12 +223,12 @@ def _plots(result: Report) -> list[tuple[str, Markup]]:
 
 
 def _open(comparison: Comparison) -> bool:
-    """Whether a comparison settled nothing."""
+    """Whether a comparison found no significant difference."""
     return comparison.verdict == "cannot tell apart"
 
 
 def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Group comparisons by budget, each with its interval placed on one scale that holds zero."""
+    """Comparisons by budget, each with its interval placed on one scale that includes zero."""
     low, high = _scale(comparisons)
     groups = []
     for budget in _budgets(comparisons):
@@ -254,14 +248,14 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _scale(comparisons: Sequence[Comparison]) -> tuple[float, float]:
-    """Find a scale that holds zero and every interval, but for those against a control that is no rival."""
+    """Ends of a scale that includes zero and every interval, except against a control that is no rival."""
     rivals = [c for c in comparisons if is_rival(c.control)] or comparisons
     ends = [end for c in rivals for end in (c.difference.low, c.difference.high) if math.isfinite(end)]
     return min([0.0, *ends]), max([0.0, *ends])
 
 
 def _place(difference: Difference, low: float, high: float) -> dict[str, Any]:
-    """Say where zero, the interval and the estimate fall on the scale, in per cent of its length."""
+    """Positions of zero, the interval and the estimate on the scale, in per cent of its length."""
     room = max(high - low, 1e-9)
 
     def at(value: float) -> float:
@@ -273,7 +267,7 @@ def _place(difference: Difference, low: float, high: float) -> dict[str, Any]:
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
-    """Draw a learning curve as two small figures, without those that were not measured."""
+    """A learning curve as two small figures, without a quantity that was not measured."""
     drawn = []
     for quantity, caption in (("loss", "Loss, nats per image"), ("accuracy", "Accuracy, %")):
         values = (*getattr(curve, f"train_{quantity}"), *getattr(curve, f"val_{quantity}"))
@@ -283,11 +277,11 @@ def _curve(curve: Curve) -> dict[str, Any]:
 
 
 def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """Lay out an evaluation with its confusion cells shaded by their share of the row."""
+    """An evaluation, with its confusion cells shaded by their share of the row."""
     rows = []
     for true, counts in enumerate(evaluation.confusion):
         total = max(sum(counts), 1)
-        # square root: a class called wrong once in a hundred must still be seen; 60 % leaves text legible
+        # square root, so that an error rate of 1 % is still visible; up to 60 % the text is legible
         shades = [f"{min(60.0, 110 * math.sqrt(count / total)):.0f}" for count in counts]
         rows.append({"name": evaluation.classes[true], "cells": list(zip(counts, shades, strict=True))})
     sideways = len(evaluation.classes) > 6 and max(map(len, evaluation.classes)) > 3
@@ -300,19 +294,19 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _facts(facts: Mapping[str, str]) -> dict[str, Any]:
-    """Set the command apart from the other facts."""
+    """The command, apart from the other facts."""
     commands = [value for name, value in facts.items() if name.lower() == "command"]
     others = [(name.replace("_", " "), value) for name, value in facts.items() if name.lower() != "command"]
     return {"command": commands[0] if commands else "", "others": others}
 
 
 def _calibration(one: Calibration) -> dict[str, Any]:
-    """Draw a reliability diagram, where there is a bin to draw."""
-    return {"it": one, "plot": Markup(diagrams.reliability(one)) if one.bins else ""}
+    """A reliability diagram, where there is a bin to draw."""
+    return {"it": one, "plot": Markup(diagrams.reliability_diagram(one)) if one.bins else ""}
 
 
 def _scatter(one: Scatter, salt: str) -> dict[str, Any]:
-    """Draw a map, with a legend of the classes on it."""
+    """A feature map with a legend of its classes."""
     legend = [
         (Markup(scatter.class_key(code)), one.classes[code], one.codes.count(code))
         for code in sorted(set(one.codes))
@@ -327,7 +321,7 @@ def _scatter(one: Scatter, salt: str) -> dict[str, Any]:
 
 
 def _factors(factors: Sequence[Factor]) -> list[dict[str, Any]]:
-    """Put settings in order of what they mattered, each with its trials on one axis of scores."""
+    """Settings by descending importance, each with its trials on one axis of scores."""
     scores = round_scale((score for one in factors for score in one.scores), most=5)
     most = max((one.importance for one in factors if one.importance > 0), default=1.0)
     return [

@@ -25,8 +25,8 @@ __all__ = [
 class Row:
     """One cell of the result table: a strategy or control at one budget of labels.
 
-    ``labels_per_class`` is None for all labels. ``spread`` is the standard deviation of accuracy
-    over the draws of labels, 0 for one draw. ``seconds`` is the median over draws.
+    ``labels_per_class`` is None for all labels. ``spread`` is the standard deviation of accuracy over the
+    draws of labels, 0 for one draw. ``seconds`` is the median over draws.
     """
 
     strategy: str
@@ -41,9 +41,9 @@ class Row:
 class Comparison:
     """A strategy, most often the probe, against a control at one budget, on the same test images.
 
-    ``p_adjusted`` is Holm's over all comparisons of the study; ``verdict`` is
-    ``helps``, ``hurts`` or ``cannot tell apart``. ``n_to_settle`` is how many test images would
-    show a difference as large as this one four times in five; None where no number would.
+    ``p_adjusted`` is corrected by Holm over all comparisons of the study; ``verdict`` is ``helps``, ``hurts``
+    or ``cannot tell apart``. ``n_to_settle`` is how many test images would show a difference as large as this
+    one with a power of 80 %; None where no number would.
     """
 
     strategy: str
@@ -57,7 +57,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PlainTable:
-    """A table of text for a report: the first column names the line, the others are set to the right."""
+    """A table of text: the first column is aligned left, the others right."""
 
     title: str
     caption: str
@@ -67,7 +67,7 @@ class PlainTable:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture for a report: ``svg`` is an ``<svg>`` element without script or request, ours."""
+    """A drawing of ours: ``svg`` is an ``<svg>`` element without script or request."""
 
     title: str
     caption: str
@@ -76,10 +76,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class ReportImage:
-    """One image as a report shows it, with what a model said of it.
+    """One image with its prediction; ``called`` is the predicted class.
 
-    ``address`` and ``heat`` are ``data:image/png;base64,`` addresses; ``heat``, if not empty, is the
-    same picture with what the network looked at laid over it. Probabilities are 0 - 1.
+    ``address`` and ``heat`` are ``data:image/png;base64,`` addresses; ``heat``, if not empty, is the same
+    image with its occlusion map as an overlay. Probabilities are 0 - 1.
     """
 
     name: str
@@ -94,7 +94,7 @@ class ReportImage:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures worth looking at: the most confident mistakes, say."""
+    """Images worth looking at, such as the most confident mistakes; the field names are JSON keys."""
 
     title: str
     caption: str
@@ -103,7 +103,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Images as points of a plane; ``codes`` are positions in ``classes``, ``right`` whether they were."""
+    """Images as points of a plane; ``codes`` are positions in ``classes``, ``right`` is per image."""
 
     title: str
     caption: str
@@ -116,7 +116,7 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Factor:
-    """One setting that a search varied: its share of what mattered (0 - 1), and a score for each value tried.
+    """One setting that a search varied: its importance (0 - 1), and a score for each value tried.
 
     ``values`` are numbers, or names of choices; ``log`` says that numbers belong on a logarithmic scale.
     """
@@ -130,12 +130,12 @@ class Factor:
 
 @dataclass(frozen=True)
 class Report:
-    """All a report needs, and all that ``--json`` prints.
+    """Everything a report shows, and what ``--json`` prints; field names are JSON keys.
 
-    ``judged_on`` says which images the figures are about: ``test``, ``validation``,
-    ``cross-validated training`` and the like. ``protocol`` says in a sentence or two how images were
-    parted and what every interval and p-value rests on; ``findings`` are the doctor's; ``kind`` is what
-    was done: ``study``, ``transfer``, ``training`` and the like.
+    ``judged_on`` says which images the figures are about: ``test``, ``validation``, ``cross-validated
+    training`` and the like. ``protocol`` is a sentence or two about the splits and about intervals and
+    p-values; ``findings`` come from the doctor; ``kind`` is ``study``, ``transfer``, ``training`` and the
+    like.
     """
 
     title: str

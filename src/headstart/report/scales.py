@@ -1,8 +1,4 @@
-"""From values to places: scales that hold what is to be drawn, and the round numbers along them.
-
-In: plain numbers. Out: shares of a length, 0 - 1, and ticks. Imports nothing of ours. Called by page
-and diagrams.
-"""
+"""From values to positions: scales that include what is to be drawn, and round numbers along them."""
 
 from __future__ import annotations
 
@@ -15,10 +11,8 @@ __all__ = ["Scale", "round_scale"]
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from ``low`` to ``high`` along a length; ``log`` for a logarithmic one of positive values.
+    """Values from ``low`` to ``high`` along a length; ``log`` for a logarithmic scale of positive values.
 
-    Examples
-    --------
     >>> Scale(0.0, 4.0).at(1.0), Scale(1.0, 100.0, log=True).at(10.0)
     (0.25, 0.5)
     """
@@ -28,42 +22,22 @@ class Scale:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value stands, 0 - 1; values off the scale stand at its end."""
+        """Position of a value, 0 - 1; values off the scale are clipped."""
         low, high, here = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return min(max((here - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
     def ticks(self, most: int = 5) -> tuple[float, ...]:
-        """List round values on the scale, ``most`` of them or fewer.
+        """At most ``most`` round values on the scale.
 
-        Examples
-        --------
-        >>> Scale(0.62, 1.0).ticks()
-        (0.7, 0.8, 0.9, 1.0)
-        >>> Scale(1e-4, 0.3, log=True).ticks()
-        (0.0001, 0.001, 0.01, 0.1)
-        >>> Scale(0.1, 0.9, log=True).ticks()
-        (0.1, 0.2, 0.5)
+        >>> Scale(0.62, 1.0).ticks(), Scale(1e-4, 0.3, log=True).ticks()
+        ((0.7, 0.8, 0.9, 1.0), (0.0001, 0.001, 0.01, 0.1))
         """
         return _powers(self.low, self.high, most) if self.log else _steps(self.low, self.high, most)
 
 
 def round_scale(values: Iterable[float], *, most: int = 5) -> Scale:
-    """Make a scale that holds all values and ends at round ones.
+    """A linear scale that includes all finite values and ends at round numbers; 0 to 1 without values.
 
-    Parameters
-    ----------
-    values : iterable of float
-        What must be on the scale; what is not finite is passed over.
-    most : int, default=5
-        As many ticks as the scale is meant to have.
-
-    Returns
-    -------
-    Scale
-        Linear. From 0 to 1 where there are no values; a little room where all are the same.
-
-    Examples
-    --------
     >>> round_scale([0.72, 0.964])
     Scale(low=0.7, high=1.0, log=False)
     """
@@ -78,13 +52,12 @@ def round_scale(values: Iterable[float], *, most: int = 5) -> Scale:
 
 
 def _step(room: float, most: int) -> float:
-    """Find the least step of 1, 2 or 5 times a power of ten that parts the room ``most`` times or fewer."""
+    """The smallest step of 1, 2 or 5 times a power of ten that divides the range ``most`` times or fewer."""
     power = 10.0 ** math.floor(math.log10(room / most))
     return next(power * factor for factor in (1, 2, 5, 10, 20) if room / (power * factor) <= most - 1 + 1e-9)
 
 
 def _steps(low: float, high: float, most: int) -> tuple[float, ...]:
-    """Even ticks."""
     if not high > low:
         return (low,)
     step = _step(high - low, most)
@@ -102,5 +75,5 @@ def _powers(low: float, high: float, most: int) -> tuple[float, ...]:
 
 
 def _tidy(value: float) -> float:
-    """Drop what adding up left behind, so that 0.30000000000000004 is 0.3."""
+    """Remove rounding errors, so that 0.30000000000000004 is 0.3."""
     return float(f"{value:.12g}")

@@ -1,6 +1,6 @@
-"""The map of a report: images as points, coloured by class, as SVG.
+"""The feature map of a report: images as points, coloured by class, as SVG.
 
-Apart from the other diagrams because points, marks and names on a map share nothing with axes.
+Apart from the other diagrams because its points, marks and names share nothing with axes.
 """
 
 from __future__ import annotations
@@ -44,36 +44,10 @@ _LONGEST = 18  # letters of a name on a map
 
 
 def scatter(points: Scatter, salt: str) -> str:
-    """Draw images as points of a plane, coloured and shaped by class, the wrong ones ringed.
+    """Draw images as points of a plane, coloured and shaped by class, wrong predictions with a ring.
 
-    Parameters
-    ----------
-    points : Scatter
-        Where each image is. Both axes get the same scale, as distances are what a map is about.
-    salt : str
-        Letters and digits that make the ids of this map differ from those of others on the page.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element, 720 px wide. A class's name stands at the median of its points.
-
-    Raises
-    ------
-    ShapeError
-        If the coordinates, codes and marks are not one for each image.
-    SettingError
-        If there are no points, or a code is not a place in ``classes``.
-
-    Notes
-    -----
-    About 12 bytes a point; of more than `MOST_POINTS` only so many are drawn.
-
-    Examples
-    --------
-    >>> two = Scatter("map", "", ("a", "b"), (0.0, 1.0), (0.0, 1.0), (0, 1), (True, False))
-    >>> scatter(two, "0").count("<polyline")
-    3
+    An ``<svg>`` element 720 px wide, both axes on the same scale, a class's name at the median of its points;
+    about 12 bytes a point, at most `MOST_POINTS` of them. ``salt`` makes the ids unique on the page.
     """
     _check(points)
     x, y, height_px = _plane(points.x, points.y)
@@ -94,33 +68,25 @@ def scatter(points: Scatter, salt: str) -> str:
 
 
 def drawn(points: Scatter) -> list[int]:
-    """Which points of a map are drawn: all, or `MOST_POINTS` spread through them.
+    """Which points of a map are drawn: all, or `MOST_POINTS` spread evenly through them.
 
-    Examples
-    --------
     >>> n = 12000
     >>> len(drawn(Scatter("t", "", ("a",), (0.0,) * n, (0.0,) * n, (0,) * n, (True,) * n)))
     6000
     """
-    # multiples of the golden ratio fall in step with no order of classes, as every third image might
+    # multiples of the golden ratio are not in step with any order of the images, unlike every third image
     shuffled = sorted(range(len(points.x)), key=lambda i: (i * 0.6180339887498949) % 1)
     return sorted(shuffled[:MOST_POINTS])
 
 
 def class_key(code: int) -> str:
-    """Draw the mark of a class as a map has it, for a legend.
-
-    Examples
-    --------
-    >>> class_key(3).startswith('<svg class="key"')
-    True
-    """
+    """Draw the mark of a class for the legend."""
     mark = f'<path class="{_colour(code)}" d="{_shape(code)}"/>'
     return f'<svg class="key" viewBox="-8 -8 16 16" aria-hidden="true">{mark}</svg>'
 
 
 def _check(points: Scatter) -> None:
-    """One of everything for each image, and a class for each code."""
+    """Raise if the columns differ in length, or a code is no class."""
     sizes = {len(points.x), len(points.y), len(points.codes), len(points.right)}
     if len(sizes) > 1:
         raise ShapeError(
@@ -137,7 +103,7 @@ def _check(points: Scatter) -> None:
 
 
 def _plane(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float], float]:
-    """Places in px on a sheet 720 wide and as high as the map is, within reason; up is up."""
+    """Positions in px on a sheet 720 wide and as high as the map is, within limits; up is up."""
     edge, width = 16.0, 720.0
     low_x, low_y = min(xs), min(ys)
     wide, high = max(max(xs) - low_x, 1e-12), max(max(ys) - low_y, 1e-12)
@@ -156,7 +122,7 @@ def _shape(code: int) -> str:
 
 
 def _marker(name: str, path: str, kind: str, size: int) -> str:
-    """A mark that a line of points puts on every point: the fewest bytes a point."""
+    """A mark that one polyline puts on every point: the fewest bytes per point."""
     return (
         f'<marker id="{name}" viewBox="-8 -8 16 16" markerWidth="{size}" markerHeight="{size}"'
         f' markerUnits="userSpaceOnUse"><path class="{kind}" d="{path}"/></marker>'
@@ -164,7 +130,7 @@ def _marker(name: str, path: str, kind: str, size: int) -> str:
 
 
 def _dots(marker: str, places: str) -> str:
-    # a line of one point has a start and an end there: marked once, and given a length of nothing
+    # a polyline of one point has two ends there: it is marked once and has length 0
     lone = " " not in places
     ends = "".join(f' marker-{end}="url(#{marker})"' for end in (("start",) if lone else _ENDS))
     return f'<polyline class="dots" points="{f"{places} {places}" if lone else places}"{ends}/>'
@@ -180,7 +146,7 @@ def _names(points: Scatter, x: Sequence[float], y: Sequence[float], height_px: f
         words.append(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…")
         half = _LETTER_PX * len(words[-1]) / 2
         middle = statistics.median(x[i] for i in own)
-        lift = 0.0 if len(own) > 4 else 16.0  # or the name would hide the points
+        lift = 0.0 if len(own) > 4 else 16.0  # otherwise the name would hide the points
         edge = 1.6 * half  # letters are that much larger on a phone
         boxes.append([min(max(middle, edge), 720 - edge), statistics.median(y[i] for i in own) - lift, half])
     for _ in range(120):
@@ -195,7 +161,7 @@ def _names(points: Scatter, x: Sequence[float], y: Sequence[float], height_px: f
 
 
 def _push(boxes: list[list[float]]) -> bool:
-    """Move every two names that overlap a little apart, up and down; say whether any were."""
+    """Move every two names that overlap a little apart vertically; return whether any were moved."""
     moved = False
     for i, one in enumerate(boxes):
         for other in boxes[i + 1 :]:

@@ -1,9 +1,4 @@
-"""Diagrams written by hand as SVG: reliability, a map of images, settings of a search, a test of rates.
-
-In: records, plain numbers. Out: SVG text to put inside HTML, coloured by the page's style sheets through
-classes. Imports records, errors and the report's own numbers and scales; not matplotlib, because at 0.1 s
-a figure a page with many would be slow. Called by page and whoever draws one alone.
-"""
+"""Diagrams written by hand as SVG, because matplotlib takes 0.1 s a figure."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from headstart.report.numbers import count, labels
 from headstart.report.records import Factor
 from headstart.report.scales import Scale, round_scale
 
-__all__ = ["rate_test", "reliability", "strip"]
+__all__ = ["rate_test", "reliability_diagram", "strip"]
 
 
 _Place = Callable[[float], float]
@@ -27,39 +22,16 @@ _HAIRLINE = "fill:none;stroke:var(--muted, #5f5f66);stroke-width:.8;stroke-dasha
 _RING = "fill:var(--paper, #ffffff);stroke:var(--c-probe, #0063a8);stroke-width:2"
 
 
-def reliability(calibration: Calibration) -> str:
-    """Draw how often answers were right against how sure they were, over a histogram of confidence.
+def reliability_diagram(calibration: Calibration) -> str:
+    """Draw the share of correct predictions against their confidence, over a histogram; 440 px wide.
 
-    Parameters
-    ----------
-    calibration : Calibration
-        What was measured, bin by bin.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element, 440 px wide. A bin's dot is hollow where its interval holds the bin's
-        own confidence, so that chance alone can explain the gap.
-
-    Raises
-    ------
-    SettingError
-        If there are no bins.
-
-    References
-    ----------
-    Niculescu-Mizil and Caruana. Predicting Good Probabilities with Supervised Learning. ICML 2005.
-
-    Examples
-    --------
-    >>> from headstart.evaluation.records import Score
-    >>> one = ReliabilityBin(0.8, 0.9, 0.86, Score(0.7, 0.6, 0.8, 90))
-    >>> reliability(Calibration("test", 0.16, 0.2, 0.5, 90, (one,))).count('class="dot off"')
-    1
+    A bin's dot is hollow where its interval includes the bin's own confidence, so that chance alone can
+    explain the gap. Niculescu-Mizil and Caruana. Predicting Good Probabilities with Supervised Learning. ICML
+    2005.
     """
     if not calibration.bins:
         raise SettingError(
-            "calibration has no bins, expected 1 or more with answers in them; leave the diagram out"
+            "calibration has no bins, expected 1 or more with images in them; leave the diagram out"
         )
     left, right, top, bottom, floor, foot = 46.0, 424.0, 8.0, 308.0, 388.0, 428.0
     whole = Scale(0.0, 1.0)
@@ -85,33 +57,7 @@ def reliability(calibration: Calibration) -> str:
 
 
 def strip(factor: Factor, scores: Scale) -> str:
-    """Draw the score of every trial of a search against one setting.
-
-    Parameters
-    ----------
-    factor : Factor
-        The setting: numbers on a linear or logarithmic axis, or names of choices side by side.
-    scores : Scale
-        The axis of scores, the same for all settings of a search.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element, 320 px wide, with the highest score ringed.
-
-    Raises
-    ------
-    ShapeError
-        If there is not one score for each value.
-    SettingError
-        If no trial has a score.
-
-    Examples
-    --------
-    >>> rate = Factor("learning_rate", 0.7, (1e-4, 1e-3, 1e-2), (0.81, 0.9, 0.86), log=True)
-    >>> '10⁻⁴' in strip(rate, Scale(0.8, 0.9))
-    True
-    """
+    """Draw the score of every trial of a search against one setting, 320 px wide, the highest ringed."""
     if len(factor.values) != len(factor.scores):
         raise ShapeError(
             f"factor {factor.name!r} has {len(factor.values)} values and {len(factor.scores)} scores, "
@@ -145,35 +91,7 @@ def strip(factor: Factor, scores: Scale) -> str:
 
 
 def rate_test(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> str:
-    """Draw how the loss went while the learning rate rose, with the rate to train with marked.
-
-    Parameters
-    ----------
-    rates : sequence of float
-        Rates above 0, ascending.
-    losses : sequence of float
-        Loss in nats at each of them.
-    suggestion : float
-        One of the rates, or one between them.
-
-    Returns
-    -------
-    str
-        An ``<svg>`` element, 460 px wide, the size of a learning curve.
-
-    Raises
-    ------
-    ShapeError
-        If there is not one loss for each rate.
-    SettingError
-        If there are fewer than two, or the suggestion lies outside of them.
-
-    Examples
-    --------
-    >>> drawing = rate_test((1e-4, 1e-3, 1e-2, 1e-1), (2.3, 1.9, 0.8, 1.6), 4.3e-3)
-    >>> "suggested: 0.0043" in drawing, "10⁻⁴" in drawing
-    (True, True)
-    """
+    """Draw the loss (nats) while the learning rate rose, with the suggested rate marked; 460 px wide."""
     if len(rates) != len(losses):
         raise ShapeError(
             f"rate test has {len(rates)} rates and {len(losses)} losses, expected one loss for each rate"
@@ -214,7 +132,7 @@ def rate_test(rates: Sequence[float], losses: Sequence[float], suggestion: float
 
 
 def _svg(kind: str, width_px: float, height_px: float, label: str, parts: Iterable[str]) -> str:
-    """An element with a name for those who do not see it."""
+    """An element with a name for screen readers."""
     name = escape(label, quote=True)
     head = f'<svg class="{kind}" role="img" aria-label="{name}" viewBox="0 0 {width_px:g} {height_px:g}">'
     return f"{head}{''.join(parts)}</svg>"
@@ -225,17 +143,17 @@ def _text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> st
 
 
 def _grid(lines: Iterable[tuple[float, float, float, float]]) -> str:
-    """Hairlines behind everything."""
+    """Thin lines behind everything."""
     return f'<path class="grid" d="{"".join(f"M{a:g} {b:g}L{c:g} {d:g}" for a, b, c, d in lines)}"/>'
 
 
 def _share(share: float) -> str:
-    """Per cent, the sign on the highest alone."""
+    """Per cent, with the sign on the highest tick only."""
     return f"{100 * share:.0f}{' %' if share == 1 else ''}"
 
 
 def _bin(one: ReliabilityBin, x: _Place, y: _Place) -> str:
-    """One bin: its interval, and its dot where it stands."""
+    """One bin: its interval and its dot."""
     at, score = x(one.confidence), one.accuracy
     kind = "dot" if score.low <= one.confidence <= score.high else "dot off"
     return (
@@ -245,7 +163,7 @@ def _bin(one: ReliabilityBin, x: _Place, y: _Place) -> str:
 
 
 def _histogram(bins: Sequence[ReliabilityBin], x: _Place, floor: float, height: float) -> Iterable[str]:
-    """How many answers each bin has: a bar, with its number where there is room."""
+    """How many images each bin has: a bar, with its number where there is room."""
     most = max(one.accuracy.n for one in bins)
     for one in bins:
         start, stop, n = x(one.low), x(one.high), one.accuracy.n
@@ -259,10 +177,10 @@ def _histogram(bins: Sequence[ReliabilityBin], x: _Place, floor: float, height: 
 
 
 def _choices(trials: Sequence[tuple[float | str, float]]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Place names side by side, trials of one name spread a little, the same way every time."""
+    """Place names next to each other, trials of one name spread a little, the same way every time."""
     names = list(dict.fromkeys(str(value) for value, _ in trials))
     middle = {name: (i + 0.5) / len(names) for i, name in enumerate(names)}
-    # the golden ratio spreads any number of trials evenly and looks like no pattern
+    # the golden ratio spreads any number of trials evenly without a visible pattern
     seen: Counter[str] = Counter()
     spread = []
     for value, _ in trials:
@@ -284,7 +202,7 @@ def _numbers(
 
 
 def _marks(scale: Scale, most: int) -> list[tuple[float, str]]:
-    """Where along an axis its ticks are, 0 - 1, and what is written there."""
+    """Positions of ticks along an axis, 0 - 1, and their labels."""
     ticks = scale.ticks(most)
     return [
         (scale.at(tick), label) for tick, label in zip(ticks, labels(ticks, even=not scale.log), strict=True)

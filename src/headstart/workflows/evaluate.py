@@ -1,7 +1,6 @@
-"""Evaluation of a model as a user asks for it: on which images, which of them are new, and how well.
+"""Evaluation of a model on a dataset: which images, which of them are new, and how well it does.
 
-In: a model and a Dataset. Out: a `records.Evaluated`. It is apart from `evaluation`, which knows of numbers
-only: here images are compared with those that the model learned from.
+Apart from the package `evaluation`, which computes with numbers only.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _ROLE_OF = {"train": ("learned", "source"), "val": ("validation", "judged"), "te
 
 @dataclass(frozen=True)
 class _Part:
-    """The images to evaluate, and what they were to the model: None if it does not say."""
+    """The images to evaluate, and what the model knows of them: None if it has no record of its images."""
 
     dataset: Dataset
     split: str
@@ -51,7 +50,6 @@ class _Part:
         return self.found.of("learned", "source")
 
     def subset(self, mask: NDArray[np.bool_]) -> _Part:
-        """Some of the images."""
         found = None if self.found is None else self.found.subset(mask)
         return replace(self, dataset=self.dataset.subset(mask), found=found)
 
@@ -66,7 +64,7 @@ def run_evaluation(
     runtime: str = "openvino",
     progress: Progress = SILENT,
 ) -> Evaluated:
-    """Measure a model on labelled images, those it learned from apart.
+    """Measure a model on labelled images, apart those it learned from.
 
     Parameters
     ----------
@@ -76,32 +74,32 @@ def run_evaluation(
         Its classes must be classes of the model; some may have no image.
     split : {'train', 'val', 'test', 'all'}, optional
         Default: ``test`` where the dataset has one. Else, the test set that was held out when the model was
-        made, if all of it is there. Else, all images.
+        made, if all of it is in the dataset. Else, all images.
     novel : Dataset, optional
         Images of none of the model's classes.
     seed : int, default=0
-        Without effect: nothing in an evaluation is random.
+        No effect: nothing in an evaluation is random.
     runtime : {'openvino', 'onnxruntime'}, default='openvino'
         What executes the model.
     progress : Progress, optional
-        Told about images done.
+        Receives the number of images done.
 
     Returns
     -------
     Evaluated
         Its detailed figures are about images that the model did not learn from, if there are any. Images are
-        recognised by their bytes, their pixels, and as copies (see `data.looks`).
+        recognised by their bytes, their pixels, and as copies (see `data.checks.appearance`).
 
     Raises
     ------
     DataError
-        If an image has a class that the model does not know, or the split is not there.
+        If an image has a class that the model does not know, or the split does not exist.
     """
     part = _chosen(model, dataset, split, progress)
     learned = part.learned
-    answered = model.prediction(part.dataset, runtime_name=runtime, progress=progress)
+    predicted = model.prediction(part.dataset, runtime_name=runtime, progress=progress)
     codes, groups = part.dataset.codes(model.classes), part.dataset.groups
-    judged = learned if learned.all() else ~learned
+    scored = learned if learned.all() else ~learned
     together, copies = _clusters(part.dataset)
 
     def of(some: NDArray[np.bool_]) -> NDArray[np.intp] | None:
@@ -110,72 +108,72 @@ def run_evaluation(
     about = _UNKNOWN if part.found is None else _LEARNED if learned.all() else _NEW
     title = f"{model.manifest.name} on {part.dataset.name}, {part.split}"
 
-    right = answered.probabilities.argmax(axis=1) == codes
+    right = predicted.probabilities.argmax(axis=1) == codes
 
-    def measured(some: NDArray[np.bool_]) -> Score | None:
+    def accuracy_of(some: NDArray[np.bool_]) -> Score | None:
         return accuracy_score(right[some], of(some)) if some.any() else None
 
     evaluation = evaluate(
         f"{title}: {about}",
-        answered.probabilities[judged],
-        codes[judged],
+        predicted.probabilities[scored],
+        codes[scored],
         model.classes,
-        of(judged),
+        of(scored),
     )
-    n_groups = 0 if groups is None else len(np.unique(groups[judged]))
+    n_groups = 0 if groups is None else len(np.unique(groups[scored]))
     return Evaluated(
         title,
         about,
         part.split,
-        None if part.found is None else measured(~learned),
-        measured(learned),
+        None if part.found is None else accuracy_of(~learned),
+        accuracy_of(learned),
         _counts(part),
         evaluation,
-        reliability(title, answered.probabilities[judged], codes[judged], clusters=of(judged)),
+        reliability(title, predicted.probabilities[scored], codes[scored], clusters=of(scored)),
         None
         if novel is None
-        else _detected(model, novel, _some(answered, judged), of(judged), title, runtime),
+        else _detected(model, novel, _some(predicted, scored), of(scored), title, runtime),
         n_groups,
         _warnings(model, part),
         (
             *part.remarks,
             *copies,
             *_remarks(model, part, evaluation.absent, n_groups),
-            *_lonely(part, judged, of(judged)),
+            *_cluster_remarks(part, scored, of(scored)),
         ),
     )
 
 
-def _lonely(part: _Part, some: NDArray[np.bool_], together: NDArray[np.intp] | None) -> list[str]:
+def _cluster_remarks(part: _Part, some: NDArray[np.bool_], together: NDArray[np.intp] | None) -> list[str]:
     remark = cluster_remark(together, part.dataset.labels[some])
     return [remark] if remark else []
 
 
 def _clusters(dataset: Dataset) -> tuple[NDArray[np.intp] | None, list[str]]:
-    """Copies and groups among the images as clusters, and what to say of the copies."""
+    """Copies and groups among the images as clusters, and a remark on the copies."""
     near = len(dataset) <= NEAR_MOST
     pairs = [pair.places for pair in examine(replace(dataset, splits=None), near=near).pairs]
-    said = []
+    remarks = []
     if pairs:
         n_copies = len(dataset) - int(joined_clusters(len(dataset), pairs).max()) - 1
-        said.append(
+        remarks.append(
             f"{n_copies:,} of the {len(dataset):,} images are copies of others: intervals count "
             "the copies of one image as one"
         )
     if not near:
-        said.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
-    return with_clusters(dataset, pairs).together, said
+        remarks.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
+    return with_clusters(dataset, pairs).together, remarks
 
 
 def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progress) -> _Part:
     """The images to evaluate, after comparing them with those that the model has seen."""
-    wanted = None if split is None else split_name(split) or split
+    requested = None if split is None else split_name(split) or split
     here = set() if dataset.splits is None else set(dataset.splits.tolist())
     n_held = 0 if model.seen is None else model.seen.count("test")
-    by_role = n_held > 0 and wanted in _ROLE_OF and wanted not in here
-    if wanted is None and "test" in here:
-        wanted = "test"
-    name = wanted or "all"
+    by_role = n_held > 0 and requested in _ROLE_OF and requested not in here
+    if requested is None and "test" in here:
+        requested = "test"
+    name = requested or "all"
     part = dataset if name == "all" or by_role else dataset.split(name)
     _check_classes(part, model)
     if model.seen is None:
@@ -190,33 +188,33 @@ def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progres
                 "expected some that the model was made with; give that dataset, or leave the split out"
             )
         return whole.subset(mask)
-    if wanted is None and n_held:
+    if requested is None and n_held:
         return _held_out(model, whole, n_held)
     return whole
 
 
 def _held_out(model: Model, whole: _Part, n_held: int) -> _Part:
-    """The test set that was held out when the model was made, if all of it is there."""
+    """The test set that was held out when the model was made, if all of it is here."""
     assert whole.found is not None and model.seen is not None, "the test set was recorded"
     mask = whole.found.of("test")
-    expected = recorded(model.seen, "test")  # without what stands in the record twice
+    expected = recorded(model.seen, "test")  # without duplicate entries of the record
     n_here = len(np.intersect1d(whole.found.places[mask], expected))
     if n_here < len(expected):
-        said = (
+        remark = (
             f"{n_here:,} of the {len(expected):,} images of the model's own test set are here"
             if n_here
             else ""
         )
-        return replace(whole, remarks=(said,) if said else ())
+        return replace(whole, remarks=(remark,) if remark else ())
     note = model.manifest.data.get("holdout", {})
     others = int((~mask & ~whole.learned & ~_of(whole, "validation", "judged")).sum())
     drawn = ", ".join(f"{key} {note[key]}" for key in ("share", "seed") if key in note)
     new = f" ({others:,} of them new)" if others else ""
-    said = (
+    remark = (
         f"the {n_held:,} images held out when the model was made ({drawn}) are evaluated; the other "
         f"{len(mask) - int(mask.sum()):,}{new} are left out, --split all evaluates them too"
     )
-    return replace(whole.subset(mask), split="test", remarks=(said,))
+    return replace(whole.subset(mask), split="test", remarks=(remark,))
 
 
 def _of(part: _Part, *roles: str) -> NDArray[np.bool_]:
@@ -225,12 +223,12 @@ def _of(part: _Part, *roles: str) -> NDArray[np.bool_]:
 
 
 def _check_classes(part: Dataset, model: Model) -> None:
-    """A class that the model does not know would make every figure wrong: name it."""
+    """Raise `DataError` for classes that the model does not know: they would make every figure wrong."""
     extra = natural_order(set(part.labels.tolist()) - set(model.classes))
     if extra:
         raise DataError(
             f"dataset {part.name!r} has {listed(extra)}, expected only classes that model "
-            f"{model.manifest.name!r} knows ({shown(model.classes)}); leave the others out with a view"
+            f"{model.manifest.name!r} knows ({shown(model.classes)}); leave the others out with a subset"
         )
 
 
@@ -249,7 +247,7 @@ def _counts(part: _Part) -> Mapping[str, int]:
 
 
 def _warnings(model: Model, part: _Part) -> tuple[str, ...]:
-    """Without these sentences the figures would be misread."""
+    """Sentences without which the figures would be misread."""
     if part.found is None:
         return (
             f"model {model.manifest.name!r} does not say which images it learned from, so it is not known "
@@ -265,34 +263,34 @@ def _warnings(model: Model, part: _Part) -> tuple[str, ...]:
 
 
 def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) -> list[str]:
-    said = []
+    remarks = []
     counts = _counts(part)
     if counts.get("learned_by_source"):
-        said.append(
+        remarks.append(
             f"{counts['learned_by_source']:,} images were learned from by the model's source network only"
         )
     n_decided = int(_of(part, "validation").sum())
     if n_decided:
-        said.append(
+        remarks.append(
             f"{n_decided:,} of the new images were held out of training, but set the temperature, the "
             "novelty threshold or the end of training: figures about them are slightly too good"
         )
     if absent:
-        said.append(f"no image here is of {listed(absent)}: averages are over the other classes")
+        remarks.append(f"no image here is of {listed(absent)}: averages are over the other classes")
     if n_groups > 1:
-        said.append(f"the images are of {n_groups:,} groups: intervals count groups")
+        remarks.append(f"the images are of {n_groups:,} groups: intervals count groups")
     if model.seen is not None and len(model.seen.places) < len(model.seen.digests):
-        said.append(
+        remarks.append(
             f"re-encoded or changed copies were looked for among {len(model.seen.places):,} of the "
             f"{len(model.seen.digests):,} images that the model has seen, exact ones among all"
         )
-    return said
+    return remarks
 
 
-def _some(answered: Prediction, mask: NDArray[np.bool_]) -> Prediction:
-    """The answers about some of the images."""
-    novelty = None if answered.novelty is None else answered.novelty[mask]
-    return Prediction(answered.probabilities[mask], novelty)
+def _some(predicted: Prediction, mask: NDArray[np.bool_]) -> Prediction:
+    """The predictions for some of the images."""
+    novelty = None if predicted.novelty is None else predicted.novelty[mask]
+    return Prediction(predicted.probabilities[mask], novelty)
 
 
 def _detected(
@@ -303,11 +301,11 @@ def _detected(
     title: str,
     runtime: str,
 ) -> Detection:
-    strange = model.prediction(novel, runtime_name=runtime)
+    unknown = model.prediction(novel, runtime_name=runtime)
     return detection(
         f"{title}, {novel.name} novel",
         known,
-        strange,
+        unknown,
         clusters=together,
         novel_clusters=_clusters(novel)[0],
     )

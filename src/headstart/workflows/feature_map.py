@@ -1,8 +1,7 @@
-"""A map of the features: images that a network finds alike lie beside each other.
+"""A map of the features by t-SNE: images with similar features are near each other.
 
-In: features, true classes, whether each was answered right. Out: a Scatter for a report.
-NumPy alone: scikit-learn's t-SNE takes two seconds to import and its threads do not repeat
-themselves to the last digit. Called by studies.
+NumPy alone: scikit-learn's t-SNE takes two seconds to import, and its threads make it irreproducible in the
+last digits.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from headstart.report.records import Scatter
 
 __all__ = ["feature_scatter"]
 
-_DIMENSIONS = 30  # principal components that neighbours are looked for in
+_DIMENSIONS = 30  # principal components in which neighbours are searched
 _PERPLEXITY = 30.0
-_FEW = 10  # images below which there are no neighbourhoods to keep
-_EXAGGERATED, _STEPS = 100, 350  # steps with attraction twelvefold, and steps in all
+_FEW = 10  # images below which principal components are shown
+_EXAGGERATED, _STEPS = 100, 350  # steps of early exaggeration, and in all
 _EXAGGERATION = 12.0
-_BLOCK = 131_072  # pairs looked at a time: two such blocks stay in a processor's cache
-_DIGITS = 4  # of a coordinate in a report
+_BLOCK = 131_072  # pairs per block: two blocks stay in the processor's cache
+_DIGITS = 4  # decimals of a coordinate in a report
 
 Points = NDArray[np.float32]
 """(n_images, 2)."""
@@ -41,65 +40,18 @@ def feature_scatter(
     seed: int = 0,
     most: int = 1_500,
 ) -> Scatter:
-    """A plane in which neighbours are images whose features are alike.
+    """Images as points of a plane in which neighbours have similar features.
 
-    Parameters
-    ----------
-    title : str
-        What the report calls it.
-    features : ndarray of shape (n_images, n_features), float
-        As a head reads them.
-    codes : ndarray of shape (n_images,), int
-        The true class of each: its place in ``classes``.
-    classes : sequence of str
-        Names.
-    right : ndarray of shape (n_images,), bool
-        Whether each was answered right.
-    seed : int, default=0
-        Draws the images that are shown, where there are more than ``most``.
-    most : int, default=1500
-        Images shown; a stratified part where there are more.
+    t-SNE of the first 30 principal components, initialised with the first two (Kobak and Berens), 100 steps
+    of early exaggeration and 250 without, all pairs of images: time O(most ** 2), 0.9 s for 1,000 images of
+    1,024 features and 1.8 s for 1,500 on one slow core (2026-11-21; scikit-learn takes 7.6 s for an equally
+    good map of 1,000). Below 10 images the map is the first two principal components. Of more than ``most``
+    images a stratified sample is shown, drawn by ``seed``. Coordinates are -1 to 1; labels do not influence
+    them. Raises `ShapeError`, `DataError` or `SettingError` for invalid arguments.
 
-    Returns
-    -------
-    Scatter
-        Coordinates in -1 to 1, four digits. Neither labels nor answers have a part in them.
-
-    Raises
-    ------
-    ShapeError
-        If lengths differ, or there are no images.
-    DataError
-        If a feature is not finite, or a code names no class.
-    SettingError
-        If ``most`` is below 1.
-
-    Notes
-    -----
-    t-SNE of the first 30 principal components, begun with the first two (Kobak and Berens), 100 steps
-    of early exaggeration and 250 without, all pairs of images: time O(most ** 2), 0.9 s for 1,000 images
-    of 1,024 features and 1.8 s for 1,500 on one slow core (2026-11-21; scikit-learn takes 7.6 s to as good
-    a map of 1,000). Below 10 images the two principal components are the map. Deterministic.
-
-    References
-    ----------
-    van der Maaten, Hinton. Visualizing Data using t-SNE. JMLR 9 (2008).
-
-    Kobak, Berens. The art of using t-SNE for single-cell transcriptomics. Nature Communications 10
-    (2019), doi:10.1038/s41467-019-13056-x.
-
+    van der Maaten, Hinton. Visualizing Data using t-SNE. JMLR 9 (2008). Kobak, Berens. The art of using t-SNE
+    for single-cell transcriptomics. Nature Communications 10 (2019), doi:10.1038/s41467-019-13056-x.
     Wattenberg, Viegas, Johnson. How to Use t-SNE Effectively. Distill (2016), doi:10.23915/distill.00002.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> codes = np.repeat([0, 1], 20)
-    >>> features = rng.normal(size=(40, 5)).astype(np.float32) + 20 * codes[:, None]
-    >>> found = feature_scatter("Pets", features, codes, ["cat", "dog"], np.ones(40, bool))
-    >>> x, y = np.array(found.x), np.array(found.y)
-    >>> gap = np.hypot(x[:20].mean() - x[20:].mean(), y[:20].mean() - y[20:].mean())
-    >>> bool(gap > 2 * np.hypot(x[:20].std(), y[:20].std()))
-    True
     """
     _check(features, codes, classes, right, most)
     chosen = _some(codes, most, seed)
@@ -123,14 +75,14 @@ def _check(
 ) -> None:
     faults: list[Fault] = []
     if features.ndim != 2 or 0 in features.shape:
-        said = (
+        fault = (
             f"features have shape {features.shape}, expected (n_images, n_features) with at least 1 of each"
         )
-        faults.append((ShapeError, f"{said}; read them with headstart.sources.features.extract"))
+        faults.append((ShapeError, f"{fault}; read them with headstart.sources.features.extract"))
     for name, column in (("codes", codes), ("right", right)):
         if np.shape(column) != features.shape[:1]:
-            said = f"{name} has shape {np.shape(column)}, expected {features.shape[:1]} to match features"
-            faults.append((ShapeError, f"{said}; pass one for each image"))
+            fault = f"{name} has shape {np.shape(column)}, expected {features.shape[:1]} to match features"
+            faults.append((ShapeError, f"{fault}; pass one for each image"))
     if most < 1:
         faults.append((SettingError, f"most is {most!r}, expected at least 1; 1,000 suits most pages"))
     raise_faults(faults)
@@ -139,8 +91,8 @@ def _check(
             (DataError, "features has values that are not finite, expected numbers; compute them again")
         )
     if codes.min() < 0 or codes.max() >= len(classes):
-        said = f"codes has values {codes.min()} to {codes.max()}, expected 0 to {len(classes) - 1}"
-        faults.append((DataError, f"{said}; pass the classes that they are of"))
+        fault = f"codes has values {codes.min()} to {codes.max()}, expected 0 to {len(classes) - 1}"
+        faults.append((DataError, f"{fault}; pass the classes that they are of"))
     raise_faults(faults)
 
 
@@ -156,7 +108,7 @@ def _caption(n_shown: int, n_images: int, n_features: int) -> str:
 
 
 def _some(codes: Codes, most: int, seed: int) -> NDArray[np.intp]:
-    """Images to show, every class in its proportion, in their order."""
+    """Indices of the images to show, every class in its proportion, ascending."""
     if len(codes) <= most:
         return np.arange(len(codes))
     drawn = np.random.default_rng(seed).permutation(len(codes))
@@ -165,7 +117,7 @@ def _some(codes: Codes, most: int, seed: int) -> NDArray[np.intp]:
 
 
 def _components(features: Array, n_components: int) -> Array:
-    """Principal components by a random projection sharpened by powers, (n_images, n_components), at least 2.
+    """Principal components by randomised projection with power iterations, (n_images, >= 2).
 
     Halko, Martinsson, Tropp. Finding Structure with Randomness. SIAM Review 53 (2011), arXiv:0909.4061.
     """
@@ -179,36 +131,36 @@ def _components(features: Array, n_components: int) -> Array:
     left, sizes, _ = np.linalg.svd(basis.T @ centred, full_matrices=False)
     found = (basis @ left[:, :n_components]) * sizes[:n_components]
     heaviest = np.abs(found).argmax(axis=0)
-    found *= np.where(found[heaviest, np.arange(found.shape[1])] < 0, -1, 1)  # a sign is the solver's whim
+    found *= np.where(found[heaviest, np.arange(found.shape[1])] < 0, -1, 1)  # the sign is arbitrary
     lacking = max(0, 2 - found.shape[1])
     points: Array = np.pad(found, ((0, 0), (0, lacking))).astype(np.float32)
     return points
 
 
 def _tsne(values: Array) -> Points:
-    """Points whose neighbourhoods are those of the rows; exact: every pair attracts and repels."""
-    wanted, rate = _affinities(values), max(len(values) / _EXAGGERATION, 50.0)
+    """Exact t-SNE, (n_images, 2): every pair attracts and repels."""
+    joint_probabilities, rate = _affinities(values), max(len(values) / _EXAGGERATION, 50.0)
     spread = float(values[:, 0].std()) or 1.0
     points = (values[:, :2] * (1e-2 / spread)).astype(np.float32)
     velocity, gains = np.zeros_like(points), np.ones_like(points)
     for step in range(_STEPS):
         early = step < _EXAGGERATED
-        gradient = _gradient(points, wanted, _EXAGGERATION if early else 1.0)
-        # Jacobs' gains (1988), as the method's authors use them
+        gradient = _gradient(points, joint_probabilities, _EXAGGERATION if early else 1.0)
+        # adaptive gains (Jacobs 1988), as in the authors' implementation
         gains = np.where(gradient * velocity < 0, gains + 0.2, gains * 0.8).clip(0.01)
         velocity = (0.5 if early else 0.8) * velocity - rate * gains * gradient
         points = (points + velocity).astype(np.float32)
         points -= points.mean(axis=0)
-    if np.ptp(points[:, 1]) > np.ptp(points[:, 0]):  # how it is turned means nothing, and pages are wide
+    if np.ptp(points[:, 1]) > np.ptp(points[:, 0]):  # its rotation is arbitrary, and pages are wide
         points = points[:, ::-1]
     return points
 
 
-def _gradient(points: Points, wanted: Array, exaggeration: float) -> Points:
+def _gradient(points: Points, joint_probabilities: Array, exaggeration: float) -> Points:
     """4 sum_j (p_ij - q_ij) w_ij (y_i - y_j), for w = 1 / (1 + distance squared) and q its share of all w.
 
-    Products of dense matrices, a few rows at a time so that they stay in a processor's cache:
-    gathering the pairs of neighbours one by one takes three times as long.
+    Dense matrix products, a few rows at a time so that they stay in the processor's cache: gathering pairs of
+    neighbours takes three times as long.
     """
     squares = (points * points).sum(axis=1)
     ones = np.ones_like(squares)
@@ -224,7 +176,7 @@ def _gradient(points: Points, wanted: Array, exaggeration: float) -> Points:
         np.matmul(left[rows], right, out=weights)  # (block, n): 1 + distance squared
         np.reciprocal(weights, out=weights)
         total += float(weights.sum())
-        pull[rows] = np.multiply(wanted[rows], weights, out=pairs) @ with_ones
+        pull[rows] = np.multiply(joint_probabilities[rows], weights, out=pairs) @ with_ones
         push[rows] = np.multiply(weights, weights, out=pairs) @ with_ones
     share = exaggeration * pull - push / (total - len(points))  # less each point's weight with itself
     gradient: Points = (4.0 * (share[:, 2:] * points - share[:, :2])).astype(np.float32, copy=False)
@@ -249,7 +201,7 @@ def _affinities(values: Array) -> Array:
 
 
 def _of_perplexity(distances: Array, perplexity: float) -> Array:
-    """Gaussian weights of each row's neighbours, as wide as gives this perplexity, by bisection."""
+    """Gaussian weights of each row's neighbours with this perplexity, by bisection."""
     gaps = (distances - distances.min(axis=1, keepdims=True)).astype(np.float64)
     gaps /= np.maximum(gaps.mean(axis=1, keepdims=True), 1e-12)
     low, high = np.full((len(gaps), 1), -12.0), np.full((len(gaps), 1), 12.0)  # log precision
@@ -265,7 +217,7 @@ def _of_perplexity(distances: Array, perplexity: float) -> Array:
 
 
 def _framed(points: Points) -> NDArray[np.float64]:
-    """In the middle of a square from -1 to 1."""
+    """Centred and scaled into the square from -1 to 1."""
     exact = points.astype(np.float64)
     exact -= (exact.min(axis=0) + exact.max(axis=0)) / 2
     framed: NDArray[np.float64] = (exact / (float(np.abs(exact).max()) or 1.0)).round(_DIGITS) + 0.0

@@ -1,4 +1,4 @@
-"""What the commands print and read in the same way: results on stdout, warnings on stderr, output folders."""
+"""What the commands read and print in the same way: results on stdout, warnings on stderr, output folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESULT",
-    "check_output",
+    "check_output_folder",
     "chosen_cache",
     "chosen_layer",
     "command_line",
@@ -32,10 +32,10 @@ __all__ = [
 RESULT = "result.json"
 
 
-def check_output(folder: Path, *markers: str) -> None:
-    """Refuse a folder that holds neither nothing nor an older output, before any work is done.
+def check_output_folder(folder: Path, *markers: str) -> None:
+    """Raise if the folder holds anything but an older output, before anything is computed.
 
-    An older output holds one of the markers, which are file names; the last one is named in the error.
+    An older output holds one of the markers, which are file names; the error names the last one.
     """
     from headstart.system.files import check_place
 
@@ -58,7 +58,7 @@ def extraction(no_cache: bool, runtime: str, precision: str | None, progress: Pr
 
 
 def chosen_layer(layer: str | None, tap: str | None) -> str | None:
-    """The layer, by its option or by the option's older name."""
+    """The layer, from its option or the option's older name."""
     if layer is not None and tap is not None:
         raise SettingError("--layer and --tap are the same option, expected one of them; leave out --tap")
     return tap if layer is None else layer
@@ -87,14 +87,14 @@ def load_dataset(data: str, *, strict: bool) -> Dataset:
 
 
 def print_json(value: Any) -> None:
-    """One object on stdout."""
+    """Print one JSON object."""
     from headstart.report.json import to_json
 
     print(to_json(value))
 
 
 def print_result(result: Report) -> None:
-    """Table, verdict and remarks of a study."""
+    """Print table, verdict and remarks of a study."""
     from headstart.interfaces.cli.tables import result_table
 
     print(result_table(result))

@@ -16,17 +16,11 @@ from headstart.models.model import open_model
 from headstart.records import InputSpec, Source
 from headstart.system.progress import SILENT, Progress
 
-__all__ = ["describe", "describe_source"]
+__all__ = ["describe_path", "describe_source"]
 
 
-def describe(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
-    """Facts about a model folder or a dataset; ``quick`` opens no image and finds no near duplicates.
-
-    Examples
-    --------
-    >>> describe("digits")["n_images"]
-    1797
-    """
+def describe_path(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
+    """Facts about a model folder or a dataset; ``quick`` opens no image and finds no near duplicates."""
     if (Path(thing) / "manifest.json").exists():
         return _model(open_model(thing).manifest)
     dataset = load(thing)
@@ -50,7 +44,7 @@ def describe_source(source: Source) -> dict[str, Any]:
 
 
 def _notes(source: Source) -> dict[str, Any]:
-    """The notes of the source: its licence, size and cost."""
+    """The notes of the source: licence, size and cost."""
     notes = source.notes
     if "n_parameters" not in notes:  # one of our own networks
         return {name.replace(" ", "_"): value for name, value in notes.items()}

@@ -12,13 +12,7 @@ _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str, name: str, *, zero: bool = False) -> float:
-    """Seconds of a number with ``s``, ``m`` or ``h``; ``name`` is for the error, ``zero`` allows 0.
-
-    Examples
-    --------
-    >>> parse_duration("5m", "budget"), parse_duration("90s", "budget"), parse_duration("1.5h", "budget")
-    (300.0, 90.0, 5400.0)
-    """
+    """Seconds of a text such as 90s, 5m or 1.5h; ``name`` is for the error, ``zero`` allows 0."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)\s*", text)
     seconds = float(found[1]) * _SECONDS[found[2]] if found else -1.0
     if seconds < 0 or (seconds == 0 and not zero):

@@ -1,7 +1,7 @@
 """The command line: its commands, its errors and its exit status.
 
-Exit status: 0 done, 1 our error in one line, 2 wrong usage, 130 interrupted. Nothing heavy is imported at
-the top of a module of this package: ``headstart --help`` must answer at once.
+Exit status: 0 done, 1 our error in one line, 2 wrong usage, 130 interrupted. No module of this package
+imports anything slow at its top, because ``headstart --help`` must answer at once.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    # without this, matplotlib keeps a list of fonts in folders of its own in the home folder
+    # otherwise matplotlib writes its font list into the home folder
     os.environ.setdefault("MPLCONFIGDIR", str(cache_root().absolute() / "matplotlib"))
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: half-written files are removed
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # like Ctrl-C, so that incomplete files are removed
     try:
         app()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What there is to work with: the command inspect, and the groups sources and cache."""
+"""The command inspect, and the groups sources and cache."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def inspect(
 
     Example: headstart inspect photos
     """
-    from headstart.interfaces.cli.describe import describe
+    from headstart.interfaces.cli.describe import describe_path
     from headstart.interfaces.cli.tables import spaced_pairs
     from headstart.report.json import to_json
     from headstart.system.progress import terminal_progress
 
     with terminal_progress() as progress:
-        described = describe(thing, quick=quick, progress=progress)
+        described = describe_path(thing, quick=quick, progress=progress)
     print(to_json(described) if json else spaced_pairs(described))
 
 

@@ -36,7 +36,7 @@ __all__ = [
     "Views",
 ]
 
-# --- what a command works on
+# --- inputs
 DataName = Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")]
 ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
 SourceName = Annotated[
@@ -46,7 +46,7 @@ SourceName = Annotated[
     ),
 ]
 
-# --- what it writes
+# --- outputs
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ModelOutput = Annotated[
     Path,
@@ -61,7 +61,7 @@ ReportOutput = Annotated[
     ),
 ]
 
-# --- how it runs
+# --- execution
 Seed = Annotated[
     int, typer.Option(min=0, help="Random seed. The same seed on the same machine gives the same result.")
 ]
@@ -99,7 +99,7 @@ Policy = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(min=16, help="Input size of a timm network, in pixels.")]
 
-# --- what is learned
+# --- learning
 Layer = Annotated[
     str | None,
     typer.Option("--layer", help="Layer to read features from. Default: selected by cross-validation."),

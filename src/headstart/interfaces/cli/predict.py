@@ -48,10 +48,10 @@ def evaluate(
     from headstart.system.progress import terminal_progress
     from headstart.workflows.evaluate import run_evaluation
 
-    opened = open_model(model)
+    loaded = open_model(model)
     with terminal_progress() as progress:
         found = run_evaluation(
-            opened,
+            loaded,
             load_dataset(data, strict=strict),
             split=split,
             novel=None if novel is None else load_dataset(novel, strict=strict),
@@ -101,7 +101,7 @@ def predict(
 
     found = predict_files(model, images, top=top, runtime_name=runtime)
     text = to_json(found) + "\n" if json else to_table(found)
-    # a name's bytes in no encoding become \udcXX, which is JSON's own escape
+    # undecodable bytes of a file name become \udcXX, JSON's own escape
     print(text.encode("utf-8", "backslashreplace").decode(), end="")
     for fault in found.faults:
         print(f"headstart: error: {fault}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands that bring a model to its users: export, serve and teach."""
+"""The commands that put a model to use or make one interactively: export, serve and teach."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import typer
 
 from headstart.interfaces.cli.console import (
     RESULT,
-    check_output,
+    check_output_folder,
     chosen_layer,
     command_line,
     extraction,
@@ -112,25 +112,23 @@ def study(
     from headstart.system.progress import terminal_progress
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
-    check_output(output, RESULT)
-    budgets, with_all = parse_labels(labels)
-    wanted = StudyRequest(
+    check_output_folder(output, RESULT)
+    request = StudyRequest(
         Probe(chosen_layer(layer, tap), pooling, head, parse_views(augment, views), balance),
         protocol,
-        budgets,
-        with_all,
+        *parse_labels(labels),
         draws,
         parse_controls(controls, strategies),
         allow_leaks,
         seed,
-        opening=parse_finetune(strategies, unfreeze, device),
+        finetune=parse_finetune(strategies, unfreeze, device),
     )
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
         result = run_study(
             open_source(source, dataset, seed, size, policy),
             dataset,
-            wanted,
+            request,
             external=None if test is None else load_dataset(test, strict=strict),
             trained=_model(source),
             options=extraction(no_cache, runtime, precision, progress),
@@ -140,7 +138,7 @@ def study(
 
 
 def _model(source: str) -> Model | None:
-    """The source's own model, where it is one: its classes are a control too."""
+    """The source as a model, where it is one: its own classes are a control too."""
     from headstart.models.model import open_model
 
     return open_model(source) if Path(source).is_dir() else None

@@ -31,7 +31,7 @@ _SHOWN = 20
 
 
 def pairs(values: Mapping[str, Any]) -> str:
-    """Names and values, a line each; a nested mapping is indented."""
+    """Names and values, one line each; a nested mapping is indented."""
     lines = []
     width = max((len(str(name)) for name in values), default=0)
     for name, value in values.items():
@@ -51,7 +51,7 @@ def _listed(values: Sequence[Any]) -> str:
 
 
 def spaced_pairs(values: Mapping[str, Any]) -> str:
-    """The same for values whose names are keys: ``n_images`` is printed as ``n images``."""
+    """The same for names that are keys: ``n_images`` is printed as ``n images``."""
     return pairs({name.replace("_", " "): value for name, value in values.items()})
 
 

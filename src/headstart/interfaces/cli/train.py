@@ -1,4 +1,4 @@
-"""The command train: a network from scratch, and what it prints of the model."""
+"""The command train: a network from scratch, and what is printed about the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.errors import SettingError
-from headstart.interfaces.cli.console import check_output, command_line, load_dataset, print_json
+from headstart.interfaces.cli.console import check_output_folder, command_line, load_dataset, print_json
 from headstart.interfaces.cli.options import (
     AllowLeaks,
     DataName,
@@ -133,7 +133,7 @@ def train(
     from headstart.system.progress import terminal_progress
     from headstart.workflows.train import TrainingFiles, TrainingRequest, checkpoints_of, run_training
 
-    check_output(output, "manifest.json")
+    check_output_folder(output, "manifest.json")
     given = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -148,14 +148,14 @@ def train(
         "seed": seed,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    wanted = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", given, holdout)
+    request = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", given, holdout)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
-    keeping = TrainingFiles(output, resume, every_s, comma_list(log or ""))
+    files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:
         with terminal_progress() as progress:
             dataset = load_dataset(data, strict=strict)
             done = run_training(
-                dataset, wanted, keeping, progress=progress, command=command_line(), allow_leaks=allow_leaks
+                dataset, request, files, progress=progress, command=command_line(), allow_leaks=allow_leaks
             )
     except KeyboardInterrupt:
         _advise_resume(any(checkpoints_of(output).glob("step-*")))
@@ -188,7 +188,7 @@ def _rate(text: str | None) -> float | str | None:
 
 
 def _print_finished(model: Model, output: Path, json: bool) -> None:
-    """Print the result of a run that was finished before."""
+    """Print the result of a run that had finished before."""
     from headstart.strategies.result import LearnedModel
 
     seconds = float(model.manifest.timing.get("learning_s", 0.0))
@@ -205,46 +205,46 @@ def _shown(scores: Mapping[str, Any]) -> str:
 
 
 def _print_trained(done: Trained, output: Path, json: bool) -> None:
-    learnt, report = done.learned, output / "report.html"
+    learned, report = done.learned, output / "report.html"
     if json:
         more = {"report": str(report), "log": str(done.log), "result": done.result}
-        print_json({**learned_facts(learnt, output), **more})
+        print_json({**learned_facts(learned, output), **more})
         return
-    manifest = learnt.model.manifest
-    print(f"{output}: {manifest.name}, {len(manifest.classes)} classes, trained in {learnt.seconds:.1f} s")
+    manifest = learned.model.manifest
+    print(f"{output}: {manifest.name}, {len(manifest.classes)} classes, trained in {learned.seconds:.1f} s")
     print(f"\n{done.result.verdict}")
     for remark in done.result.remarks:
         print(f"- {remark}")
     print(f"Report: {report}\nLog: {done.log}")
 
 
-def learned_facts(learnt: LearnedModel, output: Path) -> dict[str, Any]:
-    """What a JSON result says of a model; shares of images among the scores have intervals."""
-    manifest = learnt.model.manifest
+def learned_facts(learned: LearnedModel, output: Path) -> dict[str, Any]:
+    """What a JSON result contains about a model; accuracies have intervals."""
+    manifest = learned.model.manifest
     return {
         "model": str(output),
         "classes": manifest.classes,
-        "scores": _scores(learnt),
+        "scores": _scores(learned),
         "head": manifest.head,
-        "learning_s": round(learnt.seconds, 3),
+        "learning_s": round(learned.seconds, 3),
     }
 
 
-def _scores(learnt: LearnedModel) -> dict[str, Any]:
-    """The scores on held-out images; shares of images have intervals."""
+def _scores(learned: LearnedModel) -> dict[str, Any]:
+    """The scores on held-out images; accuracies with intervals."""
     from headstart.evaluation.clusters import accuracy_score
     from headstart.evaluation.records import Score
 
-    scores: dict[str, Any] = dict(learnt.model.manifest.scores)
+    scores: dict[str, Any] = dict(learned.model.manifest.scores)
     if "cv_accuracy" in scores:
         low, high = scores.pop("cv_low"), scores.pop("cv_high")
-        n_images = int(learnt.model.manifest.data["n_images"])
+        n_images = int(learned.model.manifest.data["n_images"])
         scores["cv_accuracy"] = Score(scores["cv_accuracy"], low, high, n_images)
-    if "val_accuracy" in scores and learnt.predictions is not None:
-        scores["val_accuracy"] = learnt.predictions.evaluation().accuracy
-    elif "val_accuracy" in scores and learnt.parts is not None and learnt.parts.held is not None:
-        held = learnt.parts.held
-        assert learnt.held_probs is not None, "held-out images were predicted"
-        right = learnt.held_probs.argmax(axis=1) == held.codes(learnt.model.classes)
+    if "val_accuracy" in scores and learned.predictions is not None:
+        scores["val_accuracy"] = learned.predictions.evaluation().accuracy
+    elif "val_accuracy" in scores and learned.parts is not None and learned.parts.held is not None:
+        held = learned.parts.held
+        assert learned.held_probs is not None, "held-out images were predicted"
+        right = learned.held_probs.argmax(axis=1) == held.codes(learned.model.classes)
         scores["val_accuracy"] = accuracy_score(right, held.together)
     return scores

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from headstart.interfaces.cli.console import (
-    check_output,
+    check_output_folder,
     chosen_layer,
     command_line,
     extraction,
@@ -87,7 +87,7 @@ def transfer(
     from headstart.system.progress import terminal_progress
     from headstart.workflows.transfer.run import run_transfer
 
-    check_output(output, "manifest.json")
+    check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
     augmentation, finetune = parse_views(augment, views), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:

@@ -8,7 +8,7 @@ import typer
 
 from headstart.interfaces.cli.console import (
     RESULT,
-    check_output,
+    check_output_folder,
     command_line,
     extraction,
     load_dataset,
@@ -94,8 +94,8 @@ def tune(
     from headstart.workflows.tune.request import Search
     from headstart.workflows.tune.run import run_tuning
 
-    check_output(output, _TRIALS, RESULT)  # trials alone are those of an interrupted search
-    # a number of trials is limit enough, and without a budget the result is the same every time
+    check_output_folder(output, _TRIALS, RESULT)  # a folder with trials only is an interrupted search
+    # with a number of trials no budget is set, so that the result is reproducible
     limit = budget or ("5m" if source in ARCHITECTURES and trials is None else None)
     search = Search(
         policies=None if policies is None else comma_list(policies),

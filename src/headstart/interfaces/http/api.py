@@ -1,7 +1,4 @@
-"""The HTTP server's routes: images in, classes out, every refusal one sentence with its own status.
-
-Owns Starlette. Must not import a training framework, nor write anywhere what a user sent.
-"""
+"""The HTTP server's routes: images in, predictions out; every error is one sentence with its own status."""
 
 from __future__ import annotations
 
@@ -29,8 +26,8 @@ from headstart.errors import nearest
 from headstart.graph.online import OnlineRun
 from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.images import Preparer
-from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
-from headstart.interfaces.http.metrics import CONTENT_TYPE, Figures
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
+from headstart.interfaces.http.metrics import CONTENT_TYPE, ServerMetrics
 from headstart.interfaces.http.spec import TOP_LIMIT, docs_page, openapi
 from headstart.interfaces.http.uploads import Upload, uploads
 from headstart.models.model import Model
@@ -39,13 +36,13 @@ from headstart.records import NONE_OF_THESE, Array
 __all__ = ["App", "Share", "make_app"]
 
 _LOG = logging.getLogger(__name__)
-_OPEN = ("/healthz", "/readyz")  # an orchestrator asks these without a token
+_OPEN = ("/healthz", "/readyz")  # an orchestrator requests these without a token
 _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
 _TOP = 5
-_LINGER_S = 2.0
-_UNHEARD = 499  # the client left: nobody receives this status, it is only counted
-# A batch takes 20 ms at most: it saves what a call costs, and a slow network has none to save. One that holds
-# up the loop takes less.
+_READ_ON_S = 2.0
+_CLIENT_GONE = 499  # the client left: this status is only counted
+# A batch takes 20 ms at most: batching saves the cost of a call, which matters only for fast networks.
+# A batch in the loop's own thread takes less.
 _LARGEST_BATCH, _BATCH_S, _HELD_S = 32, 0.02, 0.01
 _QUICK_S, _MOST_TRIALS = 0.001, 30
 _LARGEST_NOVELTY = 1e9  # JSON has no infinity
@@ -54,16 +51,10 @@ _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; 
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several workers has of the machine.
+    """What one of several workers may use of the machine.
 
-    Attributes
-    ----------
-    n_threads : int, optional
-        For images, and again for each network. Default: one for every core.
-    n_lanes : int, optional
-        Batches at a time of each network. Default: as for `OnlineRun`.
-    turn : context manager
-        Held while a large image is unpacked; entered again and again, from one thread.
+    ``n_threads`` decode images, and as many run each network (default: one per core); ``n_lanes`` batches at
+    a time of each network; ``turn`` is held while a large image is decoded.
     """
 
     n_threads: int | None = None
@@ -79,18 +70,12 @@ def make_app(
     precision: str = "fp32",
     share: Share | None = None,
 ) -> App:
-    """Make the application that answers for some models."""
+    """Make the application that serves these models."""
     return App(models, token, limits or Limits(), precision, share or Share())
 
 
 class App:
-    """An ASGI application; made by `make_app`.
-
-    Attributes
-    ----------
-    draining : bool
-        Set to True when it is about to stop: ``/readyz`` says so.
-    """
+    """An ASGI application; ``draining`` is set before it stops, and ``/readyz`` reports it."""
 
     def __init__(
         self, models: Mapping[str, Model], token: str | None, limits: Limits, precision: str, share: Share
@@ -101,10 +86,11 @@ class App:
         self._bodies = Budget(limits.bodies_bytes, "too many bytes of images")
         self._waiting = Budget(limits.waiting, "too many images waiting")
         self._requests = Budget(limits.requests, "too many requests")
-        self._figures = Figures()
+        self._server_metrics = ServerMetrics()
         self._preparer = Preparer(limits, n_threads=share.n_threads, turn=share.turn)
         self._models = {
-            name: _Served(name, model, self._figures, precision, share) for name, model in models.items()
+            name: _Served(name, model, self._server_metrics, precision, share)
+            for name, model in models.items()
         }
         document = openapi(limits, list(models), __version__, token=token is not None)
         self._spec, self._page = json.dumps(document), docs_page(document)
@@ -123,45 +109,45 @@ class App:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI has it."""
+        """Handle one request, as defined by ASGI."""
         if scope["type"] != "http":
             return
         begun = time.perf_counter()
         scope["app"] = self
-        talk = _Talk(scope, receive, send)
+        exchange = _Exchange(scope, receive, send)
         try:
-            await self._answer(scope, talk)
+            await self._handle(scope, exchange)
         except RequestError as error:
-            await talk.refuse(error)
+            await exchange.send_error(error)
         except HTTPException as error:
-            await talk.refuse(_unrouted(scope, error))
+            await exchange.send_error(_unrouted(scope, error))
         except ClientDisconnect:
-            talk.status = _UNHEARD
-        except Exception as error:  # ours, not theirs: tell where, never what was sent
+            exchange.status = _CLIENT_GONE
+        except Exception as error:  # our fault: log where, never what was sent
             where = traceback.extract_tb(error.__traceback__)[-1]
-            _LOG.error("unforeseen %s at %s:%s", type(error).__name__, where.filename, where.lineno)
-            await talk.refuse(RequestError(500, "server met an error it did not foresee; its log says where"))
+            _LOG.error("unexpected %s at %s:%s", type(error).__name__, where.filename, where.lineno)
+            await exchange.send_error(RequestError(500, "server had an unexpected error; its log says where"))
         finally:
-            self._figures.request(_route(scope["path"]), talk.status, time.perf_counter() - begun)
+            self._server_metrics.request(_route(scope["path"]), exchange.status, time.perf_counter() - begun)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the models."""
+        """Names of the models."""
         return tuple(self._models)
 
     def close(self) -> None:
-        """Let go of all threads."""
+        """Shut down all threads."""
         self._preparer.close()
         for served in self._models.values():
             served.batcher.close()
 
-    async def _answer(self, scope: Scope, talk: _Talk) -> None:
+    async def _handle(self, scope: Scope, exchange: _Exchange) -> None:
         if scope["path"] in _OPEN:
-            await self._router(scope, talk.receive, talk.send)
+            await self._router(scope, exchange.receive, exchange.send)
             return
         self._check_token(scope)
         with self._requests.held(1):
-            await self._router(scope, talk.receive, talk.send)
+            await self._router(scope, exchange.receive, exchange.send)
 
     def _check_token(self, scope: Scope) -> None:
         if self._token is None:
@@ -177,15 +163,17 @@ class App:
             )
 
     async def _predict(self, request: Request) -> Response:
-        served, top = self._served(request), _asked_top(request)
+        served, top = self._served(request), _requested_top(request)
         async with uploads(request, self._limits, self._bodies) as sent:
-            with self._waiting.held(len(sent)), self._figures.waiting(len(sent)):
+            with self._waiting.held(len(sent)), self._server_metrics.waiting(len(sent)):
                 outputs = await self._outputs(served, sent)
-        said = [served.say(upload, values, top) for upload, values in zip(sent, outputs, strict=True)]
-        return _json({"model": served.name, "predictions": said})
+        predictions = [
+            served.prediction(upload, values, top) for upload, values in zip(sent, outputs, strict=True)
+        ]
+        return _json({"model": served.name, "predictions": predictions})
 
     async def _outputs(self, served: _Served, sent: Sequence[Upload]) -> list[tuple[Array, ...]]:
-        """What the network says of every image; all faults together, if there are any."""
+        """The network's outputs for every image, or one error that counts all faults."""
         try:
             async with asyncio.timeout(self._limits.answer_s):
                 if len(sent) == 1:
@@ -212,15 +200,15 @@ class App:
     async def _one(self, served: _Served, upload: Upload) -> tuple[Array, ...]:
         name = upload.name or "body"
         image = await self._preparer.prepare(upload.data, name, served.model.manifest.input)
-        return await served.batcher.answer(image)
+        return await served.batcher.submit(image)
 
     def _served(self, request: Request) -> _Served:
         name = request.path_params["name"]
         if name not in self._models:
             raise RequestError(
                 404,
-                f"model {shown(name)!r} is unknown, expected one of /v1/models, "
-                f"{nearest(shown(name), self._models)}",
+                f"model {printable(name)!r} is unknown, expected one of /v1/models, "
+                f"{nearest(printable(name), self._models)}",
             )
         return self._models[name]
 
@@ -239,7 +227,7 @@ class App:
         return _json({"status": "ready"})
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(self._figures.text(), headers={"content-type": CONTENT_TYPE})
+        return Response(self._server_metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def _openapi(self, request: Request) -> Response:
         return Response(self._spec, media_type="application/json")
@@ -249,19 +237,19 @@ class App:
 
 
 class _Served:
-    """A model with its network, ready to answer."""
+    """A model with its network, ready to predict."""
 
-    def __init__(self, name: str, model: Model, figures: Figures, precision: str, share: Share) -> None:
+    def __init__(self, name: str, model: Model, metrics: ServerMetrics, precision: str, share: Share) -> None:
         self.name, self.model = name, model
         run = OnlineRun(model.graph, precision=precision, n_threads=share.n_threads, n_lanes=share.n_lanes)
         image_s = _seconds(run, model)
-        # Of a worker with one core a quick network needs no thread: it would only be one to wait for.
+        # With one core a fast network needs no thread of its own.
         at_once = share.n_threads == 1 and image_s < _QUICK_S
         self.batcher = Batcher(
             run,
             n_lanes=run.n_lanes,
             largest=max(1, min(_LARGEST_BATCH, int((_HELD_S if at_once else _BATCH_S) / image_s))),
-            seen=figures.batches(name),
+            seen=metrics.batches(name),
             at_once=at_once,
         )
         manifest = model.manifest
@@ -276,8 +264,8 @@ class _Served:
             },
         }
 
-    def say(self, upload: Upload, outputs: tuple[Array, ...], top: int) -> dict[str, Any]:
-        """One prediction, as the document of the API describes it."""
+    def prediction(self, upload: Upload, outputs: tuple[Array, ...], top: int) -> dict[str, Any]:
+        """One prediction, as the API's document describes it."""
         probabilities = outputs[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
         classes = [
@@ -286,7 +274,7 @@ class _Served:
         ]
         novelty = None if len(outputs) == 1 else _finite(float(outputs[1]))
         return {
-            "file": None if upload.name is None else shown(upload.name),
+            "file": None if upload.name is None else printable(upload.name),
             "class": NONE_OF_THESE if novelty is not None and novelty > 1 else classes[0]["name"],
             "probability": classes[0]["probability"],
             "novelty": novelty,
@@ -294,47 +282,49 @@ class _Served:
         }
 
 
-class _Talk:
-    """What was heard of a request and said to it so far."""
+class _Exchange:
+    """How far a request was received and answered."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {key for key, _ in scope["headers"]}
-        self._heard = not headers & {b"content-length", b"transfer-encoding"}
-        self._polite = b"expect" in headers  # such a client sends nothing before it is told to
+        self._received = not headers & {b"content-length", b"transfer-encoding"}
+        self._expects_continue = (
+            b"expect" in headers
+        )  # such a client waits for a response before it sends the body
         self._receive, self._send = receive, send
-        self._begun = False
+        self._started = False
         self.status = 500
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._heard = not message.get("more_body", False)
+        self._received = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._begun, self.status = True, message["status"]
+            self._started, self.status = True, message["status"]
         await self._send(message)
 
-    async def refuse(self, error: RequestError) -> None:
-        """Say why not; who is still sending is listened to a little, or would miss the answer."""
-        if self._begun:
+    async def send_error(self, error: RequestError) -> None:
+        """Send an error, and read on a little, or a client that is still sending would miss it."""
+        if self._started:
             return
-        headers = error.headers if self._heard else {**error.headers, "connection": "close"}
-        answer = _json({"error": str(error)}, error.status, headers)
+        headers = error.headers if self._received else {**error.headers, "connection": "close"}
+        response = _json({"error": str(error)}, error.status, headers)
         await self.send(
-            {"type": "http.response.start", "status": error.status, "headers": answer.raw_headers}
+            {"type": "http.response.start", "status": error.status, "headers": response.raw_headers}
         )
-        await self._send({"type": "http.response.body", "body": answer.body, "more_body": True})
-        if not self._heard and not self._polite:
+        await self._send({"type": "http.response.body", "body": response.body, "more_body": True})
+        if not self._received and not self._expects_continue:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LINGER_S):
-                    while not self._heard:
+                async with asyncio.timeout(_READ_ON_S):
+                    while not self._received:
                         await self.receive()
         await self._send({"type": "http.response.body", "body": b""})
 
 
 def _seconds(run: OnlineRun, model: Model) -> float:
-    """For one image; the first answer of each lane is the slowest, and others may use the machine now."""
+    """Seconds for one image: the minimum, because first runs are slow and others may use the machine."""
     image = np.zeros((1, *model.manifest.input.shape), np.uint8)
     seconds: list[float] = []
     while len(seconds) < 3 * run.n_lanes or (len(seconds) < _MOST_TRIALS and sum(seconds) < _BATCH_S):
@@ -357,34 +347,36 @@ def _finite(novelty: float) -> float:
     return round(min(novelty, _LARGEST_NOVELTY), 6) if math.isfinite(novelty) else _LARGEST_NOVELTY
 
 
-def _asked_top(request: Request) -> int:
+def _requested_top(request: Request) -> int:
     if not request.scope["query_string"]:
         return _TOP
-    asked = request.query_params.multi_items()
-    for key, _ in asked:
+    options = request.query_params.multi_items()
+    for key, _ in options:
         if key != "top":
-            raise RequestError(422, f"option {shown(key)!r} is unknown, expected top or none")
-    text = asked[0][1] if len(asked) == 1 else ""
+            raise RequestError(422, f"option {printable(key)!r} is unknown, expected top or none")
+    text = options[0][1] if len(options) == 1 else ""
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= TOP_LIMIT):
-        raise RequestError(422, f"top is {shown(text)!r}, expected one whole number from 1 to {TOP_LIMIT}")
+        raise RequestError(
+            422, f"top is {printable(text)!r}, expected one whole number from 1 to {TOP_LIMIT}"
+        )
     return int(text)
 
 
 def _unrouted(scope: Scope, error: HTTPException) -> RequestError:
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        method = shown(scope["method"])
+        method = printable(scope["method"])
         return RequestError(
             405, f"method is {method}, expected {headers.get('Allow', 'another')}", headers=headers
         )
-    path = shown(scope["path"])
+    path = printable(scope["path"])
     return RequestError(
         error.status_code, f"path {path!r} is unknown, expected one listed at /docs", headers=headers
     )
 
 
 def _route(path: str) -> str:
-    """The route's pattern: names that strangers make up must not become figures."""
+    """The route's pattern: names that clients make up must not become metrics."""
     if path.startswith("/v1/models/"):
         return "/v1/models/{name}/predict" if path.endswith("/predict") else "/v1/models/{name}"
     return path if path in _PAGES else "other"

@@ -1,7 +1,4 @@
-"""Micro-batching: images that wait while a network is busy go through it together.
-
-Must not import a web framework or a runtime: what runs a batch is handed in.
-"""
+"""Micro-batching: images that wait while a network is busy go through it together."""
 
 from __future__ import annotations
 
@@ -22,29 +19,13 @@ _Waiting = tuple[NDArray[np.uint8], "asyncio.Future[tuple[Array, ...]]"]
 
 
 class Batcher:
-    """Gathers images into batches and hands each its own rows; belongs to one event loop.
+    """Gathers images into batches of at most ``largest`` and returns each its outputs; for one event loop.
 
-    Parameters
-    ----------
-    run : callable
-        From images (n, height, width, channels), uint8, to the outputs, each (n, ...). Called in threads.
-    n_lanes : int, default=1
-        Batches at a time.
-    largest : int, default=32
-        Images in one batch.
-    gather_s : float, default=0
-        How long an idle lane waits for company, in seconds.
-    seen : callable, optional
-        Told the number of images of every batch.
-    at_once : bool, default=False
-        Run batches in the loop's own thread: right for a network that takes less than the hand-over to
-        another thread costs.
-
-    Notes
-    -----
-    With ``gather_s`` 0 nobody waits for company: an idle network starts at once on whatever is there, and
-    what comes while it is busy makes the next batch. So batches grow with the load, and a lone image pays
-    for one image. An image whose asker has left is not computed.
+    ``run`` maps images (n, height, width, channels), uint8, to outputs (n, ...), in ``n_lanes`` threads. An
+    idle lane waits ``gather_s`` for more images; with 0 an idle network starts at once, and images that
+    arrive while it is busy form the next batch, so batches grow with the load. ``seen`` receives the size of
+    every batch. ``at_once`` runs batches in the loop's own thread: right for a network that takes less time
+    than handing over to a thread. Images whose request was cancelled are not computed.
     """
 
     def __init__(
@@ -69,24 +50,24 @@ class Batcher:
         """Images that no batch has taken yet."""
         return len(self._waiting)
 
-    async def answer(self, image: NDArray[np.uint8]) -> tuple[Array, ...]:
+    async def submit(self, image: NDArray[np.uint8]) -> tuple[Array, ...]:
         """The outputs for one image."""
         loop = asyncio.get_running_loop()
-        mine: asyncio.Future[tuple[Array, ...]] = loop.create_future()
-        self._waiting.append((image, mine))
+        future: asyncio.Future[tuple[Array, ...]] = loop.create_future()
+        self._waiting.append((image, future))
         if len(self._waiting) >= self._largest:
             self._begin()
         elif self._idle and self._timer is None:
-            # even without a wait, whoever is ready in this turn of the loop comes along
+            # even without a wait, images of this turn of the loop join the batch
             self._timer = (
                 loop.call_later(self._gather_s, self._begin)
                 if self._gather_s
                 else loop.call_soon(self._begin)
             )
-        return await mine
+        return await future
 
     def close(self) -> None:
-        """Let go of the threads; what runs is finished, what waits is cancelled."""
+        """Shut down the threads; running batches are finished, waiting images cancelled."""
         if self._timer is not None:
             self._timer.cancel()
         while self._waiting:
@@ -109,7 +90,7 @@ class Batcher:
             done.add_done_callback(partial(self._finish, batch))
 
     def _done(self, images: Images) -> asyncio.Future[tuple[Array, ...]]:
-        """What a thread would promise, kept already."""
+        """A future that already has its result."""
         done: asyncio.Future[tuple[Array, ...]] = asyncio.get_running_loop().create_future()
         try:
             done.set_result(self._run(images))
@@ -120,19 +101,19 @@ class Batcher:
     def _next(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         while self._waiting and len(batch) < self._largest:
-            image, asker = self._waiting.popleft()
-            if not asker.done():  # else it was cancelled: the request ran out of time, or its client left
-                batch.append((image, asker))
+            image, future = self._waiting.popleft()
+            if not future.done():  # else it was cancelled: the request ran out of time, or its client left
+                batch.append((image, future))
         return batch
 
     def _finish(self, batch: list[_Waiting], outputs: asyncio.Future[tuple[Array, ...]]) -> None:
         self._idle += 1
         error = asyncio.CancelledError() if outputs.cancelled() else outputs.exception()
-        for index, (_, asker) in enumerate(batch):
-            if asker.done():
+        for index, (_, future) in enumerate(batch):
+            if future.done():
                 continue
             if error is not None:
-                asker.set_exception(error) if isinstance(error, Exception) else asker.cancel()
+                future.set_exception(error) if isinstance(error, Exception) else future.cancel()
             else:
-                asker.set_result(tuple(values[index] for values in outputs.result()))
+                future.set_result(tuple(values[index] for values in outputs.result()))
         self._begin()

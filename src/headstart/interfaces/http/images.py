@@ -1,7 +1,4 @@
-"""A stranger's bytes to the pixels a network takes, in threads, refused by their header where too big.
-
-Must not import a web framework. Pillow is imported on use.
-"""
+"""From uploaded bytes to the pixels a network takes; too large images are refused by their header."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from numpy.typing import NDArray
 from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit
 from headstart.errors import BrokenDataError
-from headstart.interfaces.http.limits import Limits, RequestError, shown
+from headstart.interfaces.http.limits import Limits, RequestError, printable
 from headstart.records import InputSpec
 
-__all__ = ["FORMATS", "Preparer", "picture_px"]
+__all__ = ["FORMATS", "Preparer", "image_px"]
 
-# as headstart.data.images.decode has it: a test sees to that
+# the same as in headstart.data.images.decode: a test checks it
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# Below both, unpacking takes less than handing it to a thread does (0.06 against 0.1 ms, 2026-11-21).
+# Below both, decoding takes less time than handing over to a thread (0.06 against 0.1 ms, 2026-11-21).
 _TINY_BYTES, _TINY_PX = 8 * 1024, 64 * 64
 _LARGE_PX = 4_000_000
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,14 +31,8 @@ _Arguments = ParamSpec("_Arguments")
 _Made = TypeVar("_Made")
 
 
-def picture_px(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels by an image's header; nothing is unpacked.
-
-    Examples
-    --------
-    >>> picture_px(b"P5 2 1 255 " + bytes(2)), picture_px(b"hello")
-    ((2, 1), (0, 0))
-    """
+def image_px(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels from an image's header, without decoding; (0, 0) if it is not an image."""
     from PIL import Image
 
     if data.startswith(_PNG) and data.count(b"IHDR") == 1 and data[12:16] == b"IHDR" and len(data) > 24:
@@ -51,27 +42,16 @@ def picture_px(data: bytes) -> tuple[int, int]:
             return image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RequestError(413, f"image is too large ({error}), expected a smaller one") from error
-    except Exception:  # on hostile bytes decoders raise nearly anything
+    except Exception:  # decoders raise nearly anything on malformed bytes
         return (0, 0)
 
 
 class Preparer:
-    """Threads that unpack images and bring them to a network's size.
+    """Threads that decode images and prepare them for a network.
 
-    Parameters
-    ----------
-    limits : Limits
-        Of which ``picture_px`` is looked at.
-    n_threads : int, optional
-        That unpack. Default: one for every core.
-    turn : context manager, optional
-        Held while a large image is unpacked, if other processes must wait for that too.
-
-    Notes
-    -----
-    Pillow lets go of the interpreter's lock while it unpacks, so threads help. Images above 4 million
-    pixels take turns in a thread of their own: they bound memory, and small ones do not wait for them.
-    Tiny ones are unpacked at once, because handing them to a thread takes longer.
+    Pillow releases the GIL while it decodes, so threads help. Images above 4 million pixels are decoded one
+    at a time in a thread of their own, while ``turn`` is held: this bounds memory, and small images do not
+    wait for them. Tiny ones are decoded at once, because handing them to a thread takes longer.
     """
 
     def __init__(
@@ -81,10 +61,10 @@ class Preparer:
         n_threads: int | None = None,
         turn: AbstractContextManager[object] | None = None,
     ) -> None:
-        self._limit_px = limits.picture_px
+        self._limit_px = limits.image_px
         self._turn = nullcontext() if turn is None else turn
         self._threads = ThreadPoolExecutor(n_threads or os.cpu_count(), thread_name_prefix="image")
-        self._large = ThreadPoolExecutor(1, thread_name_prefix="large-picture")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="large-image")
 
     async def prepare(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
         """One image as the network takes it."""
@@ -94,7 +74,7 @@ class Preparer:
         return await _in(self._large, self._in_turn, data, name, spec) if ready is None else ready
 
     def close(self) -> None:
-        """Let go of the threads; what waits for them is dropped."""
+        """Shut down the threads; waiting images are dropped."""
         for pool in (self._threads, self._large):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -106,12 +86,12 @@ class Preparer:
             return _prepared(data, name, spec)
 
     def _checked(self, data: bytes, name: str) -> int:
-        """Number of pixels, if they are not too many."""
-        width, height = picture_px(data)
+        """Number of pixels; `RequestError` if there are too many."""
+        width, height = image_px(data)
         if width * height > self._limit_px:
             raise RequestError(
                 413,
-                f"image {shown(name)!r} has {width} x {height} pixels, expected at most {self._limit_px:,}; "
+                f"image {printable(name)!r} has {width} x {height} pixels, expected at most {self._limit_px:,}; "
                 "send a smaller one",
             )
         return width * height
@@ -119,7 +99,7 @@ class Preparer:
 
 def _prepared(data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
     try:
-        return fit(decode_bytes(data, shown(name)), spec)
+        return fit(decode_bytes(data, printable(name)), spec)
     except BrokenDataError as error:
         raise RequestError(422, str(error)) from error
 

@@ -1,7 +1,4 @@
-"""What the server takes at most, and the error it answers when somebody sends more.
-
-Must not import a web framework: the sizes can be read and tested without one.
-"""
+"""The server's limits, and the error for requests that exceed them; without the web framework."""
 
 from __future__ import annotations
 
@@ -11,65 +8,29 @@ from dataclasses import dataclass
 
 from headstart.errors import HeadstartError
 
-__all__ = ["Budget", "Limits", "RequestError", "shown"]
+__all__ = ["Budget", "Limits", "RequestError", "printable"]
 
 _SHOWN = 60
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes.
+    """What one server accepts."""
 
-    Attributes
-    ----------
-    body_bytes : int
-        One request. Above: 413.
-    bodies_bytes : int
-        All requests being received or answered, together. Above: 503.
-    files : int
-        Images in one request. Above: 413.
-    picture_px : int
-        Width times height by an image's header, before it is unpacked. Above: 413.
-    waiting : int
-        Images of all requests that are being unpacked or wait for a network. Above: 503.
-    requests : int
-        Requests at a time. Above: 503.
-    body_s : float
-        Seconds for a request's body to arrive. Above: 408.
-    answer_s : float
-        Seconds from the last byte to the answer. Above: 504.
-    header_s : float
-        Seconds for a request's header to arrive. Above: the connection is closed.
-    drain_s : float
-        Seconds that requests under way are given when the server is told to stop.
-    """
-
-    body_bytes: int = 32 * 2**20
-    bodies_bytes: int = 256 * 2**20
-    files: int = 64
-    picture_px: int = 40_000_000
-    waiting: int = 512
-    requests: int = 1024
-    body_s: float = 30.0
-    answer_s: float = 30.0
-    header_s: float = 10.0
-    drain_s: float = 30.0
+    body_bytes: int = 32 * 2**20  # of one request; above: 413
+    bodies_bytes: int = 256 * 2**20  # of all requests in progress together; above: 503
+    files: int = 64  # images in one request; above: 413
+    image_px: int = 40_000_000  # width times height by the header, before decoding; above: 413
+    waiting: int = 512  # images of all requests being decoded or waiting for a network; above: 503
+    requests: int = 1024  # at a time; above: 503
+    body_s: float = 30.0  # for a body to arrive; above: 408
+    answer_s: float = 30.0  # from the last byte to the response; above: 504
+    header_s: float = 10.0  # for a header to arrive; above: the connection is closed
+    drain_s: float = 30.0  # for requests in progress when the server is stopped
 
 
 class RequestError(HeadstartError, ValueError):
-    """A request that is not answered as asked; ``status`` says whose fault it is.
-
-    Parameters
-    ----------
-    status : int
-        HTTP status.
-    sentence : str
-        One line for the caller.
-    retry_after_s : int, default=0
-        Whole seconds after which asking again makes sense; 0 if it does not.
-    headers : dict of str to str, optional
-        More headers of the answer.
-    """
+    """An error response: HTTP status, one sentence, and after how many seconds to retry (0: never)."""
 
     def __init__(
         self, status: int, sentence: str, *, retry_after_s: int = 0, headers: dict[str, str] | None = None
@@ -82,22 +43,14 @@ class RequestError(HeadstartError, ValueError):
 
 
 class Budget:
-    """Something all requests share, counted: bytes held, images waiting, requests at a time.
-
-    Parameters
-    ----------
-    limit : int
-        How much there is.
-    what : str
-        What the server has too much of at the moment, for the answer.
-    """
+    """A counted resource that all requests share; ``what`` names what is exhausted, for the error."""
 
     def __init__(self, limit: int, what: str) -> None:
         self.limit, self.taken = limit, 0
         self._what = what
 
     def take(self, amount: int) -> None:
-        """Take a part, which must be given back; RequestError (503) if there is not enough."""
+        """Take an amount, which must be given back; `RequestError` (503) if there is not enough."""
         if self.taken + amount > self.limit:
             raise RequestError(
                 503,
@@ -107,13 +60,13 @@ class Budget:
         self.taken += amount
 
     def give_back(self, amount: int) -> None:
-        """Give back what was taken."""
+        """Give an amount back."""
         self.taken -= amount
         assert self.taken >= 0, "more was given back than taken"
 
     @contextmanager
     def held(self, amount: int) -> Iterator[None]:
-        """Take a part for as long as a block runs."""
+        """Take an amount for the duration of a block."""
         self.take(amount)
         try:
             yield
@@ -121,14 +74,8 @@ class Budget:
             self.give_back(amount)
 
 
-def shown(name: str) -> str:
-    r"""A name that a stranger sent, made fit for an answer or a log: printable, one line, short.
-
-    Examples
-    --------
-    >>> shown("bee.jpg"), shown("a\nb\x1b[2J")
-    ('bee.jpg', 'a?b?[2J')
-    """
+def printable(name: str) -> str:
+    """A name that a client sent, made printable, one line and short, for a response or a log."""
     if len(name) <= _SHOWN and name.isprintable():
         return name
     ends = name if len(name) <= 2 * _SHOWN else name[:_SHOWN] + name[-_SHOWN:]

@@ -1,7 +1,7 @@
-"""What /metrics tells: of this process, or of all workers together.
+"""The metrics of /metrics: of this process, or of all workers together.
 
-Owns prometheus_client, which decides when it is imported whether figures are shared with other processes
-(by PROMETHEUS_MULTIPROC_DIR, which `workers` sets for its children). Must not import a web framework.
+Apart because prometheus_client decides on import whether metrics are shared with other processes (by
+PROMETHEUS_MULTIPROC_DIR, which `workers` sets for its children).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "Figures"]
+__all__ = ["CONTENT_TYPE", "ServerMetrics"]
 
 CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _ALIVE = re.compile(r"gauge_livesum_(\d+)\.db")
 
 
-class Figures:
-    """Counts; a registry of its own, so that two applications in one process do not mix."""
+class ServerMetrics:
+    """The server's metrics, in their own registry, so that two applications in one process do not mix."""
 
     def __init__(self) -> None:
         self._registry = registry = prometheus.CollectorRegistry()
@@ -54,26 +54,26 @@ class Figures:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._told = registry
+        self._exported = registry
         if shared := os.environ.get(_SHARED):
-            self._told = prometheus.CollectorRegistry()
-            MultiProcessCollector(self._told, path=shared)  # type: ignore[no-untyped-call]
-            self._told.register(_Processes(Path(shared)))
+            self._exported = prometheus.CollectorRegistry()
+            MultiProcessCollector(self._exported, path=shared)  # type: ignore[no-untyped-call]
+            self._exported.register(_Processes(Path(shared)))
         else:
             prometheus.ProcessCollector(registry=registry)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """One was answered."""
+        """Count a finished request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def batches(self, model: str) -> Callable[[int], None]:
-        """What to tell the number of images of every batch of a model."""
+        """A function that records the size of every batch of a model."""
         return self._batches.labels(model).observe
 
     @contextmanager
     def waiting(self, n_images: int) -> Iterator[None]:
-        """Images wait for as long as a block runs."""
+        """Count images as waiting for the duration of a block."""
         self._waiting.inc(n_images)
         try:
             yield
@@ -81,12 +81,12 @@ class Figures:
             self._waiting.dec(n_images)
 
     def text(self) -> bytes:
-        """All of it, for Prometheus."""
-        return prometheus.generate_latest(self._told)
+        """All metrics in Prometheus' format."""
+        return prometheus.generate_latest(self._exported)
 
 
 class _Processes(Collector):
-    """Memory, processor time and files of all workers that live: sums, and the earliest start."""
+    """Memory, CPU time and files of all live workers: sums, and the earliest start."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -94,7 +94,7 @@ class _Processes(Collector):
     def collect(self) -> Iterable[Metric]:
         sums: dict[str, Metric] = {}
         for file in self._folder.iterdir():
-            if found := _ALIVE.fullmatch(file.name):  # the parent removes it when its worker has died
+            if found := _ALIVE.fullmatch(file.name):  # the parent removes it after its worker has died
                 pid = partial(int, found[1])
                 for metric in prometheus.ProcessCollector(pid=pid, registry=None).collect():
                     _add(sums.setdefault(metric.name, metric), metric)

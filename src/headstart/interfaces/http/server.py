@@ -1,7 +1,4 @@
-"""Open models and answer over HTTP until told to stop; requests under way are finished first.
-
-Imports what answers only when it is about to, so that a missing extra is one sentence.
-"""
+"""Open models and serve them over HTTP until stopped; what needs the extra is imported late."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.errors import HeadstartError, SettingError
-from headstart.interfaces.http.limits import Limits, shown
+from headstart.interfaces.http.limits import Limits, printable
 from headstart.interfaces.http.workers import (
     BACKLOG,
     MOST_WORKERS,
     Turn,
     divided,
     n_cores,
+    notify_parent,
     read_job,
     supervise,
-    tell_parent,
 )
 from headstart.models.model import Model, open_model
 from headstart.system.optional import require
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["read_models", "serve_models", "work"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MOST_ASKED = 64
+_LARGEST_OPTION = 64
 
 
 def serve_models(
@@ -51,43 +48,20 @@ def serve_models(
     precision: str = "fp32",
     workers: int = 0,
 ) -> None:
-    """Answer over HTTP until SIGTERM or SIGINT; then finish what is under way and return.
+    """Serve models over HTTP until SIGTERM or SIGINT; then finish the requests in progress and return.
 
-    Parameters
-    ----------
-    models : sequence of str
-        Model folders; ``NAME=FOLDER`` gives one a name, else it is the folder's last part.
-    host : str, default='127.0.0.1'
-        Address to listen at.
-    port : int, default=8000
-        0 takes any that is free; the line that is printed says which.
-    token : str, optional
-        Bearer token that every request must carry.
-    limits : Limits, optional
-        What it takes at most.
-    precision : {'fp32', 'bf16', 'auto'}, default='fp32'
-        What networks compute in; auto is bf16 where this machine's processor has it.
-    workers : int, default=0
-        Processes that answer: 0 is one a core, at most 4; 1 is this process alone.
-
-    Raises
-    ------
-    ModelError
-        If a model cannot be opened.
-    SettingError
-        If a name is no name or given twice, the token is no token, or the address cannot be had.
-    WorkersError
-        If the processes that should answer do not stay alive.
-    MissingExtraError
-        If the packages of the extra ``serve`` are not installed.
+    ``models`` are folders; ``NAME=FOLDER`` gives one another name than the folder's. ``port`` 0 takes any
+    free port, which is printed. ``token`` is the bearer token that every request must carry. ``workers`` 0
+    starts one process per core, at most 4; 1 serves from this process. Raises `ModelError`, `SettingError`,
+    `WorkersError` or `MissingExtraError`.
     """
     for module in ("uvicorn", "starlette", "prometheus_client"):
         require(module, extra="serve", for_="headstart serve")
     _check_token(token)
     limits = limits or Limits()
-    wanted = _n_workers(workers)
-    each, n_workers = divided(limits, wanted)
-    opened = read_models(models)
+    requested = _n_workers(workers)
+    each, n_workers = divided(limits, requested)
+    loaded = read_models(models)
     with closing(_listener(host, port)) as listener:
         if token is None and not _is_loopback(host):
             _warn(
@@ -100,11 +74,11 @@ def serve_models(
             )
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{listener.getsockname()[1]}"
-        ready = partial(print, f"Serving {', '.join(opened)} at {url} (documents: {url}/docs)", flush=True)
+        ready = partial(print, f"Serving {', '.join(loaded)} at {url} (documents: {url}/docs)", flush=True)
         if n_workers == 1:
-            _answer(opened, listener, ready, limits=limits, token=token, precision=precision)
+            _serve(loaded, listener, ready, limits=limits, token=token, precision=precision)
             return
-        del opened  # the children open them for themselves
+        del loaded  # the children open them for themselves
         job = {
             "models": list(models),
             "token": token,
@@ -116,12 +90,7 @@ def serve_models(
 
 
 def work() -> None:
-    """Be one of several workers; the job comes by standard input.
-
-    Notes
-    -----
-    The program of the children that `serve_models` starts.
-    """
+    """Run as one of the child processes that `serve_models` starts; the job is on stdin."""
     job = read_job()
     from headstart.interfaces.http.api import Share
 
@@ -132,10 +101,10 @@ def work() -> None:
     )
     try:
         with socket.socket(fileno=job["listener"]) as listener:
-            _answer(
+            _serve(
                 read_models(job["models"]),
                 listener,
-                partial(tell_parent, job),
+                partial(notify_parent, job),
                 limits=Limits(**job["limits"]),
                 token=job["token"],
                 precision=job["precision"],
@@ -143,10 +112,10 @@ def work() -> None:
                 lifeline=0,
             )
     except HeadstartError as error:
-        tell_parent(job, str(error))
+        notify_parent(job, str(error))
 
 
-def _answer(
+def _serve(
     models: dict[str, Model],
     listener: socket.socket,
     ready: Callable[[], object],
@@ -157,7 +126,7 @@ def _answer(
     share: Share | None = None,
     lifeline: int | None = None,
 ) -> None:
-    """Answer in this process, until a signal comes."""
+    """Serve from this process until a signal arrives."""
     from headstart.interfaces.http.api import make_app
     from headstart.interfaces.http.listening import run_app
 
@@ -169,24 +138,9 @@ def _answer(
 
 
 def read_models(words: Sequence[str]) -> dict[str, Model]:
-    """Open the models that some words mean.
+    """Open the models named by ``FOLDER`` or ``NAME=FOLDER``, in order.
 
-    Parameters
-    ----------
-    words : sequence of str
-        ``FOLDER`` or ``NAME=FOLDER``.
-
-    Returns
-    -------
-    dict of str to Model
-        By name, in the order given.
-
-    Raises
-    ------
-    SettingError
-        If there is none, or a name is no name or given twice.
-    ModelError
-        If one cannot be opened.
+    Raises `SettingError` for a name that is invalid or given twice, `ModelError` if one cannot be opened.
     """
     if not words:
         raise SettingError("models is empty, expected one or more model folders; name them")
@@ -197,7 +151,7 @@ def read_models(words: Sequence[str]) -> dict[str, Model]:
             given, folder = Path(word).resolve().name, word
         if not _NAME.fullmatch(given):
             raise SettingError(
-                f"name {shown(given)!r} of model {shown(folder)!r} has signs that an address cannot, "
+                f"name {printable(given)!r} of model {printable(folder)!r} has characters that a URL cannot carry, "
                 "expected 1 to 64 of A-Z a-z 0-9 . _ -; give it one with NAME=FOLDER"
             )
         if given in found:
@@ -209,17 +163,16 @@ def read_models(words: Sequence[str]) -> dict[str, Model]:
     return {name: open_model(folder) for name, folder in found.items()}
 
 
-def _n_workers(asked: int) -> int:
-    """As many as asked; without being asked one a core, where processes can share a socket."""
-    if not 0 <= asked <= _MOST_ASKED:
+def _n_workers(requested: int) -> int:
+    """The requested number, or one per core where processes can share a socket."""
+    if not 0 <= requested <= _LARGEST_OPTION:
         raise SettingError(
-            f"workers is {asked}, expected 1 to {_MOST_ASKED}, or 0 for one a core and at "
-            f"most {MOST_WORKERS}; "
-            "choose with --workers"
+            f"workers is {requested}, expected 1 to {_LARGEST_OPTION}, or 0 for one per core and at most "
+            f"{MOST_WORKERS}; choose with --workers"
         )
     if os.name != "posix":
         return 1
-    return asked or min(n_cores(), MOST_WORKERS)
+    return requested or min(n_cores(), MOST_WORKERS)
 
 
 def _warn(sentence: str) -> None:
@@ -229,9 +182,8 @@ def _warn(sentence: str) -> None:
 def _check_token(token: str | None) -> None:
     if token is not None and (not token or not token.isascii() or not token.isprintable() or " " in token):
         raise SettingError(
-            "token is empty or has signs that a header cannot carry, expected printable "
-            "ASCII without spaces; "
-            "make one with: openssl rand -hex 16"
+            "token is empty or has characters that a header cannot carry, expected printable ASCII "
+            "without spaces; make one with: openssl rand -hex 16"
         )
 
 
@@ -243,21 +195,20 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that the address is known before anything is said."""
+    """A bound socket, so that the address is known before it is printed."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
+        bound = socket.socket(family, kind, protocol)
         try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(address)
-            made.listen(BACKLOG)  # whoever comes before the loop runs waits instead of being refused
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(BACKLOG)  # connections before the loop runs wait instead of being refused
         except OSError:
-            made.close()
+            bound.close()
             raise
     except (OSError, UnicodeError) as error:
         raise SettingError(
-            f"address {shown(host)} port {port} cannot be had ({error}), expected one of "
-            "this machine that is "
-            "free; choose another with --host and --port"
+            f"address {printable(host)} port {port} is not available ({error}), expected a free one of this machine; "
+            "choose another with --host and --port"
         ) from error
-    return made
+    return bound

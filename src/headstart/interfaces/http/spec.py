@@ -1,7 +1,4 @@
-"""What the server offers, as an OpenAPI document and as a page to read.
-
-The page loads nothing, from this machine or another. Must not import a web framework.
-"""
+"""The API as an OpenAPI document and as a page to read, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _ERROR = {
     "required": ["error"],
     "additionalProperties": False,
     "properties": {
-        "error": {"type": "string", "description": "One sentence: what is wrong, what is needed."}
+        "error": {"type": "string", "description": "One sentence: what is wrong and what is expected."}
     },
 }
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
@@ -32,20 +29,20 @@ _PREDICTION = {
     "properties": {
         "file": {
             "type": ["string", "null"],
-            "description": "Name sent, made printable; null for a plain body.",
+            "description": "File name sent, made printable; null for a plain body.",
         },
         "class": {
             "type": "string",
-            "description": "Likeliest class, or 'none of these' for a novelty above 1.",
+            "description": "Most probable class, or 'none of these' for a novelty above 1.",
         },
-        "probability": {**_PROBABILITY, "description": "Of the likeliest class."},
+        "probability": {**_PROBABILITY, "description": "Of the most probable class."},
         "novelty": {
             "type": ["number", "null"],
-            "description": "How unlike all that was learned from; null for a model that never says so.",
+            "description": "How unlike all training images; null for a model without a novelty threshold.",
         },
         "classes": {
             "type": "array",
-            "description": "The likeliest first.",
+            "description": "The most probable first.",
             "items": {
                 "type": "object",
                 "required": ["name", "probability"],
@@ -113,27 +110,21 @@ _REASONS = {
     404: "There is no such model.",
     408: "The body did not arrive in time.",
     413: "Too many bytes, images or pixels.",
-    415: "The body is of a type that holds no image.",
-    422: "Not a whole image, or an option with a value it cannot have.",
-    503: "Too much is waiting, or the server is stopping; Retry-After says when to ask again.",
-    504: "The answer took too long; Retry-After says when to ask again.",
+    415: "The type of the body holds no image.",
+    422: "Not a complete image, or an option with an invalid value.",
+    503: "Too much is waiting, or the server is stopping; Retry-After says when to try again.",
+    504: "The answer took too long; Retry-After says when to try again.",
 }
 
 
 def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> dict[str, Any]:
-    """The OpenAPI 3.1 document.
-
-    Examples
-    --------
-    >>> sorted(openapi(Limits(), ["digits"], "1", token=False)["paths"])[:2]
-    ['/healthz', '/metrics']
-    """
+    """The OpenAPI 3.1 document."""
     name = {
         "name": "name",
         "in": "path",
         "required": True,
         "schema": {"type": "string", "minLength": 1},
-        "description": "Of a model.",
+        "description": "Name of a model.",
         "examples": {one: {"value": one} for one in names},
     }
     closed = (401,) if token else ()
@@ -152,7 +143,7 @@ def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> d
         paths[path]["get"]["security"] = []
     document: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "Headstart", "version": version, "description": "Names what is in an image."},
+        "info": {"title": "Headstart", "version": version, "description": "Predicts the class of images."},
         "paths": paths,
         "components": {"schemas": _SCHEMAS},
     }
@@ -210,21 +201,21 @@ def _refused(*statuses: int) -> dict[str, Any]:
 
 
 def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
-    picture = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
+    image = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
     form = {
         "type": "object",
         "required": ["files"],
         "additionalProperties": False,
-        "properties": {"files": {"type": "array", "minItems": 1, "items": picture}},
+        "properties": {"files": {"type": "array", "minItems": 1, "items": image}},
     }
     plain = {"schema": {"type": "string", "format": "binary"}}
     kinds = ("application/octet-stream", "image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
     return {
-        "summary": "What is in each image",
+        "summary": "Predict the class of each image",
         "description": (
             f"Send images as a form, field 'files', at most {limits.files}, or one as the body itself "
             "(image/* or application/octet-stream): PNG, JPEG, BMP, GIF (first frame), WEBP, TIFF or PPM, "
-            f"at most {limits.picture_px:,} pixels each and {limits.body_bytes:,} bytes together.\n"
+            f"at most {limits.image_px:,} pixels each and {limits.body_bytes:,} bytes together.\n"
             "Example: curl -F files=@bee.jpg http://127.0.0.1:8000/v1/models/NAME/predict"
         ),
         "parameters": [
@@ -232,7 +223,7 @@ def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
                 "name": "top",
                 "in": "query",
                 "schema": {"type": "integer", "minimum": 1, "maximum": TOP_LIMIT, "default": 5},
-                "description": "Classes told of each image, at most as many as there are.",
+                "description": "Number of classes for each image, at most as many as there are.",
             }
         ],
         "requestBody": {
@@ -240,7 +231,7 @@ def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
             "content": {"multipart/form-data": {"schema": form}, **dict.fromkeys(kinds, plain)},
         },
         "responses": {
-            "200": {"description": "Answers in the order of the images", "content": _ref("Answer")},
+            "200": {"description": "Predictions in the order of the images", "content": _ref("Answer")},
             **_refused(400, *closed, 404, 408, 413, 415, 422, 503, 504),
         },
     }

@@ -1,7 +1,4 @@
-"""The body of a request to images, read piece by piece and refused as soon as it is too much.
-
-Owns Starlette's request beside api. Names are only ever shown: nothing is written anywhere.
-"""
+"""The body of a request with images, read piece by piece and refused as soon as it exceeds a limit."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from headstart.interfaces.http.limits import Budget, Limits, RequestError, shown
+from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 
 __all__ = ["FIELD", "Upload", "uploads"]
 
@@ -28,20 +25,20 @@ _BOUNDARY = re.compile(r';[ \t]*boundary=(?:"([^"]{1,70})"|([^;" \t,]{1,70}))[ \
 
 @dataclass
 class Upload:
-    """One image as it came; ``name`` is None for a body that is the image itself."""
+    """One uploaded image; ``name`` is None where the body is the image itself."""
 
     name: str | None
     data: bytes
 
 
 def uploads(request: Request, limits: Limits, budget: Budget) -> AbstractAsyncContextManager[list[Upload]]:
-    """The images of a request, whose bytes count against the budget while the block runs."""
+    """The images of a request; their bytes count against the budget for the duration of the block."""
     return _uploads(request, limits, budget)
 
 
 @asynccontextmanager
 async def _uploads(request: Request, limits: Limits, budget: Budget) -> AsyncIterator[list[Upload]]:
-    taken = _taker(request.headers.get("content-type", ""), limits)
+    parse = _parser(request.headers.get("content-type", ""), limits)
     announced = _announced(request, limits)
     budget.take(announced)
     held = [announced]
@@ -53,13 +50,13 @@ async def _uploads(request: Request, limits: Limits, budget: Budget) -> AsyncIte
             raise RequestError(
                 408, f"body did not arrive in {limits.body_s:g} s, expected it sooner; send smaller images"
             ) from error
-        yield taken(body)
+        yield parse(body)
     finally:
         budget.give_back(held[0])
 
 
-def _taker(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]]:
-    """What finds the images in a body of this type."""
+def _parser(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]]:
+    """The parser for bodies of this type."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         found = _BOUNDARY.search(content_type)
@@ -67,10 +64,10 @@ def _taker(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]]
             raise RequestError(400, "content-type has no boundary, expected multipart/form-data with one")
         return _Form((found[1] or found[2]).encode("latin-1"), limits)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return _picture
+        return _single_image
     raise RequestError(
         415,
-        f"content-type is {shown(kind)!r}, expected multipart/form-data, image/* or "
+        f"content-type is {printable(kind)!r}, expected multipart/form-data, image/* or "
         "application/octet-stream; "
         "send the image as it is",
     )
@@ -103,15 +100,15 @@ def _too_long(limits: Limits) -> RequestError:
     )
 
 
-def _picture(body: bytes) -> list[Upload]:
+def _single_image(body: bytes) -> list[Upload]:
     return [Upload(None, body)]
 
 
 class _Form:
     """A multipart form (RFC 7578) that holds images and nothing else.
 
-    The body is there as a whole, so its boundaries are found by searching, which costs a tenth of a
-    millisecond less per request than a parser that goes from byte to byte (2026-11-21).
+    The body is complete, so boundaries are found by searching, which costs a tenth of a millisecond less per
+    request than a parser that goes byte by byte (2026-11-21).
     """
 
     def __init__(self, boundary: bytes, limits: Limits) -> None:
@@ -119,10 +116,10 @@ class _Form:
         self._limit_files = limits.files
 
     def __call__(self, body: bytes) -> list[Upload]:
-        """The images of a body; RequestError if it is no such form."""
+        """The images of a body; `RequestError` if it is not such a form."""
         mark, found = self._mark, list[Upload]()
         if not body.startswith(mark):
-            raise _broken("does not begin with its boundary")
+            raise _malformed("does not begin with its boundary")
         at = len(mark)
         while not body.startswith(b"--", at):
             at = _line_end(body, at)
@@ -131,7 +128,7 @@ class _Form:
             stop = at - 2 if bare else body.find(b"\r\n\r\n", at, at + _HEADER_BYTES)
             end = body.find(b"\r\n" + mark, stop + 2)
             if stop < 0 or end < 0:
-                raise _broken("has a part without an end")
+                raise _malformed("has a part without an end")
             if len(found) == self._limit_files:
                 raise RequestError(
                     413,
@@ -146,15 +143,15 @@ class _Form:
 
 
 def _line_end(body: bytes, at: int) -> int:
-    """Where the line after a boundary begins; blanks may come before it."""
+    """Where the line after a boundary begins; spaces and tabs may precede it."""
     stop = body.find(b"\r\n", at, at + _HEADER_BYTES)
     if stop < 0 or body[at:stop].strip(b" \t"):
-        raise _broken("has a boundary that does not end its line")
+        raise _malformed("has a boundary that does not end its line")
     return stop + 2
 
 
 def _file_name(header: bytes) -> str:
-    """The name a part's header gives its file, empty if it gives none; the field must be ours."""
+    """The file name in a part's header, empty if there is none; the field must be ours."""
     options: dict[bytes, bytes] = {}
     for line in header.split(b"\r\n"):
         if line[:_DISPOSITION_LENGTH].lower() == _DISPOSITION:
@@ -163,10 +160,10 @@ def _file_name(header: bytes) -> str:
     field = options.get(b"name", b"").decode("utf-8", "replace")
     if field != FIELD:
         raise RequestError(
-            422, f"field {shown(field)!r} is unknown, expected images in the field {FIELD!r} and no other"
+            422, f"field {printable(field)!r} is unknown, expected images in the field {FIELD!r} and no other"
         )
     return options.get(b"filename", b"").decode("utf-8", "replace")
 
 
-def _broken(what: str) -> RequestError:
+def _malformed(what: str) -> RequestError:
     return RequestError(400, f"multipart body {what}, expected one that follows RFC 7578; send it again")

@@ -1,7 +1,6 @@
-"""What one person teaches: classes, examples, a head fitted anew with each, answers, a model to keep.
+"""What one visitor teaches: classes, examples, a head fitted again after each, predictions, a model.
 
-An image goes through the source once, with its views; the rest is closed forms. Knows no page: teach
-draws it. Must not import gradio or a training framework.
+An image goes through the source once, with its augmented copies; the rest is closed forms.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from headstart.evaluation.clusters import accuracy_score
 from headstart.heads.base import Head, Standardiser
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.heads.registry import make_head
-from headstart.interfaces.teach.eye import HEAD, SEED, Eye, small_address
-from headstart.interfaces.teach.left_out import left_out_right
-from headstart.interfaces.teach.lesson import Answer, Example, Lesson
+from headstart.interfaces.teach.left_out import leave_one_out
+from headstart.interfaces.teach.lesson import Example, Lesson, LessonPrediction
+from headstart.interfaces.teach.live_source import HEAD, SEED, LiveSource, pixels_address
 from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec
 from headstart.sources.features import Extraction
 from headstart.strategies.places import Probe
@@ -38,7 +37,7 @@ from headstart.strategies.probe import learn_head
 __all__ = ["Classroom"]
 
 _TINY_PX = 64
-_ROWS = 300  # rows up to which everything is fitted in well under a second on one slow core
+_ROWS = 300  # up to which a fit takes well under a second on one slow core
 _MOST_EXAMPLES, _MOST_CLASSES = 300, 20
 _NAME_LENGTH = 40
 _FEW, _UNEVEN = 5, 3.0
@@ -47,7 +46,7 @@ _IN_NAMES = " -_."
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The head and what else an answer needs; examples in the order of the rows."""
+    """The head and what else a prediction uses; examples in the order of the rows."""
 
     head: Head
     novelty: Novelty | None
@@ -58,18 +57,16 @@ class _Fitted:
 
 
 class Classroom:
-    """Classes taught by example, and what comes of it at once.
+    """Classes taught by example, their accuracy and predictions.
 
-    Notes
-    -----
-    Calls from several threads wait for one another. A few examples are joined by up to eight views each;
-    with more, fewer, so that a fit keeps under 300 rows and its time.
+    Thread-safe. A few examples get up to eight augmented copies each; many get fewer, so that a fit has at
+    most 300 rows and stays fast.
     """
 
-    def __init__(self, eye: Eye) -> None:
-        self._eye = eye
+    def __init__(self, live: LiveSource) -> None:
+        self._live = live
         self._classes: list[str] = []
-        self._examples: list[Example] = []  # at the places that a saved dataset will have them
+        self._examples: list[Example] = []  # in the order of a saved dataset
         self._numbers = 0
         self._saved: set[str] = set()
         self._fitted: _Fitted | None = None
@@ -78,17 +75,17 @@ class Classroom:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order they were given."""
+        """Names in the order they were added."""
         return tuple(self._classes)
 
     def examples(self, label: str) -> tuple[Example, ...]:
-        """The examples of a class in the order they were taught."""
+        """The examples of a class in the order they were added."""
         with self._lock:
             mine = [one for one in self._examples if one.label == label]
         return tuple(sorted(mine, key=lambda one: one.number))
 
     def add_class(self, name: str) -> str:
-        """Begin a class."""
+        """Add a class; returns its name with single spaces."""
         name = " ".join(name.split())
         with self._lock:
             if not name or len(name) > _NAME_LENGTH or not name.isprintable():
@@ -98,10 +95,10 @@ class Classroom:
                     "be printed; type a short word"
                 )
             if name.casefold() in {NONE_OF_THESE, *(one.casefold() for one in self._classes)}:
-                raise SettingError(f"class {name!r} is there already, expected a new name; choose another")
+                raise SettingError(f"class {name!r} exists already, expected a new name; choose another")
             if len(self._classes) >= _MOST_CLASSES:
                 raise SettingError(
-                    f"there are {_MOST_CLASSES} classes, expected no more than that here; "
+                    f"there are {_MOST_CLASSES} classes, expected at most that many; "
                     "teach larger sets with: headstart transfer"
                 )
             self._classes.append(name)
@@ -109,7 +106,7 @@ class Classroom:
         return name
 
     def remove_class(self, name: str) -> None:
-        """Drop a class and its examples; UnknownClassError if there is none of this name."""
+        """Remove a class and its examples; `UnknownClassError` if there is none of this name."""
         with self._lock:
             self._check_class(name)
             for example in self.examples(name):
@@ -117,14 +114,14 @@ class Classroom:
             self._classes.remove(name)
             self._forget()
 
-    def add(self, name: str, content: bytes, called: str = "the image") -> Example:
-        """Teach one image."""
-        pixels, prepared = self._seen(content, called)
+    def add(self, name: str, content: bytes, file_name: str = "the image") -> Example:
+        """Add one image to a class."""
+        pixels, prepared = self._prepared(content, file_name)
         with self._lock:
             self._check_class(name)
             if len(self._examples) >= _MOST_EXAMPLES:
                 raise DataError(
-                    f"there are {_MOST_EXAMPLES} examples, expected no more than that here; "
+                    f"there are {_MOST_EXAMPLES} examples, expected at most that many; "
                     "teach larger sets with: headstart transfer"
                 )
             self._numbers += 1
@@ -136,67 +133,71 @@ class Classroom:
                 prepared,
                 fit(pixels, InputSpec(THUMB_PX, THUMB_PX, 3)),
                 max(pixels.shape[:2]) <= _TINY_PX,
-                small_address(pixels),
-                self._eye.rows(prepared, len(self._examples)),
+                pixels_address(pixels),
+                self._live.rows(prepared, len(self._examples)),
             )
             self._examples.append(example)
             self._forget()
         return example
 
     def remove(self, number: int) -> None:
-        """Forget an example; UnknownClassError if there is none of this number."""
+        """Remove an example; `UnknownClassError` if there is none of this number."""
         with self._lock:
             places = {one.number: place for place, one in enumerate(self._examples)}
             if number not in places:
                 raise UnknownClassError(
-                    f"example {number} is not there, expected one that is; reload the page"
+                    f"example {number} does not exist, expected one that does; reload the page"
                 )
             last = self._examples.pop()
-            if last.number != number:  # the last takes its place, and the views of an image there
+            if (
+                last.number != number
+            ):  # the last example takes its place, with the augmented copies of that place
                 place = places[number]
-                self._examples[place] = replace(last, rows=self._eye.rows(last.prepared, place))
+                self._examples[place] = replace(last, rows=self._live.rows(last.prepared, place))
             self._forget()
 
     def lesson(self) -> Lesson:
-        """How well the examples call each other, and what to mind."""
+        """Leave-one-out accuracy of the examples, and remarks; computed again only after a change."""
         with self._lock:
             if self._lesson is None:
                 begun = perf_counter()
                 pairs = self._pairs()
                 units = self._units(pairs)
-                judged = self._judged(units)
+                testable = self._left_out(units)
                 score = None
-                if judged is not None:
-                    some, right = judged
+                if testable is not None:
+                    some, right = testable
                     # copies count as one image, which is right if each of them is
                     score = accuracy_score(
                         np.array([right[units == unit].all() for unit in np.unique(units[some])]),
                         crossed=True,
                     )
-                wrong = () if judged is None else tuple(np.flatnonzero(judged[0] & ~judged[1]).tolist())
+                wrong = () if testable is None else tuple(np.flatnonzero(testable[0] & ~testable[1]).tolist())
                 numbers = tuple(self._examples[place].number for place in wrong)
                 self._lesson = Lesson(score, numbers, self._remarks(pairs), perf_counter() - begun)
             return self._lesson
 
-    def ask(self, content: bytes, called: str = "the image") -> Answer | None:
-        """Say what an image is."""
-        _, prepared = self._seen(content, called)
-        features = self._eye.read(prepared[None])
+    def predict(self, content: bytes, file_name: str = "the image") -> LessonPrediction | None:
+        """Predict the class of an image; None while fewer than two classes have an example."""
+        _, prepared = self._prepared(content, file_name)
+        features = self._live.read(prepared[None])
         with self._lock:
             fitted = self._fit()
         if fitted is None:
             return None
         probabilities = fitted.head.probabilities(features)[0]
         novelty = None if fitted.novelty is None else float(fitted.novelty.scores(features)[0])
-        alike = fitted.known @ _unit(features - fitted.mean)[0]
-        best, classes = int(alike.argmax()), fitted.head.classes_
+        similarities = fitted.known @ _unit(features - fitted.mean)[0]
+        best, classes = int(similarities.argmax()), fitted.head.classes_
         known = novelty is None or novelty <= 1
-        named = classes[int(probabilities.argmax())] if known else NONE_OF_THESE
+        predicted = classes[int(probabilities.argmax())] if known else NONE_OF_THESE
         listed = tuple((name, float(value)) for name, value in zip(classes, probabilities, strict=True))
-        return Answer(named, listed, novelty, fitted.examples[fitted.images[best]], float(alike[best]))
+        return LessonPrediction(
+            predicted, listed, novelty, fitted.examples[fitted.images[best]], float(similarities[best])
+        )
 
     def save(self, output: Path, name: str) -> Path:
-        """Write an ordinary model folder that answers as this classroom does."""
+        """Write an ordinary model folder that predicts as this classroom does."""
         name = " ".join(name.split())
         plain = all(one.isalnum() or one in _IN_NAMES for one in name) and name[:1].isalnum()
         if not plain or len(name) > _NAME_LENGTH or name.endswith("."):
@@ -208,14 +209,14 @@ class Classroom:
         folder = output / name
         with self._lock:
             if folder.exists() and name not in self._saved:
-                raise SettingError(f"model {name!r} is there already, expected a new name; choose another")
+                raise SettingError(f"model {name!r} exists already, expected a new name; choose another")
             if len(self._taught()) < 2:
                 raise UnknownClassError(
                     "fewer than 2 classes have an example, expected 2 to save a model; teach some"
                 )
             with TemporaryDirectory() as temporary:
-                learnt = learn_head(
-                    self._eye.source,
+                learned = learn_head(
+                    self._live.source,
                     self._dataset(Path(temporary), name),
                     self._probe(),
                     seed=SEED,
@@ -223,16 +224,16 @@ class Classroom:
                     options=Extraction(precision="fp32"),  # as a saved model computes
                 )
                 output.mkdir(parents=True, exist_ok=True)
-                learnt.model.save(folder)
+                learned.model.save(folder)
             self._saved.add(name)
         return folder
 
-    def _seen(self, content: bytes, called: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Its pixels, and the same as the source takes them; an image with nothing on it is refused."""
-        pixels = decode_bytes(content, called)
-        prepared = fit(pixels, self._eye.source.input)
+    def _prepared(self, content: bytes, file_name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Pixels of an image as it is and as the source takes it; `DataError` for a blank image."""
+        pixels = decode_bytes(content, file_name)
+        prepared = fit(pixels, self._live.source.input)
         if not np.ptp(pixels) or not prepared.any():
-            raise DataError(f"{called} is empty, expected something on it; draw or choose an image first")
+            raise DataError(f"{file_name} is empty, expected something on it; draw or choose an image first")
         return pixels, prepared
 
     def _check_class(self, name: str) -> None:
@@ -248,23 +249,25 @@ class Classroom:
         taught = {one.label for one in self._examples}
         return tuple(name for name in self._classes if name in taught)
 
-    def _n_views(self) -> int:
-        """Views of each example: as many as there are, fewer where there are many examples."""
-        most = 0 if self._eye.augmentation is None else self._eye.augmentation.views
+    def _n_copies(self) -> int:
+        """Augmented copies of each example: fewer where there are many examples."""
+        most = 0 if self._live.augmentation is None else self._live.augmentation.views
         return max(0, min(most, _ROWS // max(1, len(self._examples)) - 1))
 
     def _probe(self) -> Probe:
-        layer, pooling = self._eye.place
-        n_views, augmentation = self._n_views(), self._eye.augmentation
-        fewer = None if augmentation is None or not n_views else replace(augmentation, views=n_views)
+        layer, pooling = self._live.place
+        n_copies, augmentation = self._n_copies(), self._live.augmentation
+        fewer = None if augmentation is None or not n_copies else replace(augmentation, views=n_copies)
         return Probe(layer, pooling, HEAD, fewer)
 
     def _rows(self) -> tuple[Array, Codes, NDArray[np.intp]]:
-        """Rows as `strategies.training_rows` orders them: images, then view after view; codes; images."""
-        n_views, classes = self._n_views(), self._taught()
-        rows = np.stack([one.rows[: 1 + n_views] for one in self._examples], axis=1)  # (1 + views, n, width)
+        """Rows as `strategies.training_rows` orders them: images, then copy after copy; codes; images."""
+        n_copies, classes = self._n_copies(), self._taught()
+        rows = np.stack(
+            [one.rows[: 1 + n_copies] for one in self._examples], axis=1
+        )  # (1 + n_copies, n, width)
         codes = np.array([classes.index(one.label) for one in self._examples], np.int64)
-        images = np.tile(np.arange(len(codes)), 1 + n_views)
+        images = np.tile(np.arange(len(codes)), 1 + n_copies)
         return rows.reshape(-1, rows.shape[2]), codes[images], images
 
     def _fit(self) -> _Fitted | None:
@@ -280,7 +283,7 @@ class Classroom:
         return self._fitted
 
     def _pairs(self) -> list[tuple[int, int]]:
-        """Places of examples that are copies of one another, exact or nearly."""
+        """Pairs of examples that are exact or near copies, by position."""
         exact = exact_pairs([one.digest for one in self._examples])
         kept = np.setdiff1d(np.arange(len(self._examples)), [second for _, second in exact])
         if len(kept) < 2:
@@ -290,50 +293,54 @@ class Classroom:
         return exact + [(int(kept[first]), int(kept[second])) for first, second, _ in near]
 
     def _units(self, pairs: Sequence[tuple[int, int]]) -> NDArray[np.intp]:
-        """Examples with the same number are copies of one another, and none of them vouches for the others."""
+        """One number for all copies of an image, which are left out together."""
         units = np.arange(len(self._examples))
         for first, second in pairs:
             low, high = sorted((units[first], units[second]))
             units[units == high] = low
         return units
 
-    def _judged(self, units: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-        """Which examples can be judged by the others, and which of them are called rightly."""
+    def _left_out(self, units: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+        """Which examples can be left out, and which of them are then classified correctly."""
         fitted = self._fit()
         if fitted is None:
             return None
         rows, codes, images = self._rows()
         standard = Standardiser.of(rows)(rows).astype(np.float64)
-        judged, right = left_out_right(
+        testable, right = leave_one_out(
             standard @ standard.T, codes, images, units, fitted.head.chosen_["strength"]
         )
-        return (judged, right) if len(np.unique(codes[: len(judged)][judged])) >= 2 else None
+        return (testable, right) if len(np.unique(codes[: len(testable)][testable])) >= 2 else None
 
     def _remarks(self, pairs: Sequence[tuple[int, int]]) -> tuple[str, ...]:
         counts = {name: len(self.examples(name)) for name in self._classes}
-        torn = [pair for pair in pairs if len({self._examples[place].label for place in pair}) > 1]
-        said = [f"The same image is taught as {self._named(torn[0])}: one of them is wrong."] if torn else []
-        if same := [pair for pair in pairs if pair not in torn]:
+        conflicting = [pair for pair in pairs if len({self._examples[place].label for place in pair}) > 1]
+        remarks = (
+            [f"The same image is taught as {self._named(conflicting[0])}: one of them is wrong."]
+            if conflicting
+            else []
+        )
+        if same := [pair for pair in pairs if pair not in conflicting]:
             more = f" ({len(same)} pairs)" if len(same) > 1 else ""
-            said.append(
+            remarks.append(
                 f"Twice nearly the same image in {self._examples[same[0][0]].label}{more}: "
-                "a copy teaches nothing new and counts as one when judged."
+                "a copy adds nothing new and counts once in the accuracy."
             )
         if none := [name for name, count in counts.items() if not count]:
-            said.append(f"{_listed(none)} {_has(none)} no example yet.")
+            remarks.append(f"{_listed(none)} {_has(none)} no example yet.")
         if few := [name for name, count in counts.items() if 0 < count < _FEW]:
-            said.append(f"{_listed(few)} {_has(few)} fewer than {_FEW} examples: teach a few more.")
+            remarks.append(f"{_listed(few)} {_has(few)} fewer than {_FEW} examples: teach a few more.")
         some = {name: count for name, count in counts.items() if count}
         if some and max(some.values()) > _UNEVEN * min(some.values()):
             most, least = max(some, key=some.__getitem__), min(some, key=some.__getitem__)
-            said.append(f"{most} has {some[most]} examples and {least} {some[least]}: even them out.")
-        return tuple(said)
+            remarks.append(f"{most} has {some[most]} examples and {least} {some[least]}: even them out.")
+        return tuple(remarks)
 
     def _named(self, pair: tuple[int, int]) -> str:
         return " and as ".join(self._examples[place].label for place in pair)
 
     def _dataset(self, folder: Path, name: str) -> Dataset:
-        """The examples as they came, as files, in the order of the rows."""
+        """The examples as files, in the order of the rows."""
         paths = [folder / f"{place:04}" for place in range(len(self._examples))]
         for path, example in zip(paths, self._examples, strict=True):
             path.write_bytes(example.content)
@@ -342,7 +349,7 @@ class Classroom:
 
 
 def _unit(rows: Array) -> Array:
-    """Rows of length 1."""
+    """Rows scaled to length 1."""
     unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit
 

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.interfaces.teach.blackboard import (
-    answer_html,
+from headstart.interfaces.teach.markup import (
     lesson_html,
+    prediction_html,
 )
 from headstart.records import Source
 from headstart.system.optional import require
@@ -26,11 +26,11 @@ __all__ = [
     "DRAW",
     "FILES",
     "HERE",
-    "Parts",
-    "answer_side",
+    "Components",
     "html_block",
     "page_head",
     "page_theme",
+    "predict_side",
     "teach_side",
 ]
 
@@ -86,7 +86,7 @@ def page_theme() -> Any:
         {"": f"var(--hs-{name})", "_dark": f"var(--hs-{name})"}
         for name in ("paper", "tint", "rule", "ink", "muted")
     )
-    wanted = {
+    colours = {
         "body_background_fill": paper,
         "block_background_fill": paper,
         "background_fill_primary": paper,
@@ -101,7 +101,7 @@ def page_theme() -> Any:
         "block_title_text_color": muted,
     }
     return theme.set(
-        **{f"{name}{mode}": value for name, one in wanted.items() for mode, value in one.items()},
+        **{f"{name}{mode}": value for name, one in colours.items() for mode, value in one.items()},
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_dark="*primary_500",
         button_primary_text_color="#ffffff",
@@ -121,7 +121,7 @@ def page_head(source: Source) -> str:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """Components of the page by what they hold."""
 
     way: Any
@@ -134,18 +134,18 @@ class Parts:
     teach: Any
     done: Any
     notice: Any
-    answer: Any
+    prediction: Any
     lesson: Any
-    fresh: Any
-    begin: Any
+    new_class: Any
+    add_class: Any
     name: Any
     save: Any
     saved: Any
 
 
 def teach_side() -> dict[str, Any]:
-    """Names of classes, where images come from, and which class they are."""
-    fresh, begin = _line("New class", "fresh", "Add class", "begin")
+    """Components for class names, image input, and the class to teach."""
+    new_class, add_class = _line("New class", "fresh", "Add class", "begin")
     label = gr.Radio(
         [], show_label=False, container=False, elem_id="label", interactive=True, visible="hidden"
     )
@@ -170,8 +170,8 @@ def teach_side() -> dict[str, Any]:
             )
     teach = gr.Button("Teach", variant="primary", elem_id="teach", interactive=False, size="md")
     return {
-        "fresh": fresh,
-        "begin": begin,
+        "new_class": new_class,
+        "add_class": add_class,
         "label": label,
         "way": gr.Textbox(visible=False),
         "drawing": gr.Textbox(visible=False),
@@ -185,13 +185,13 @@ def teach_side() -> dict[str, Any]:
     }
 
 
-def answer_side() -> dict[str, Any]:
-    """What an image is taken for, how well the classes are told apart, and where the model goes."""
-    answer = html_block(answer_html(None), elem_id="answer")
+def predict_side() -> dict[str, Any]:
+    """Components for the prediction, the accuracy and saving the model."""
+    prediction = html_block(prediction_html(None), elem_id="answer")
     lesson = html_block(lesson_html(None), js_on_load=_CLICKS, elem_id="lesson")
     name, save = _line("Name of the model", "name", "Save model", "save")
     return {
-        "answer": answer,
+        "prediction": prediction,
         "lesson": lesson,
         "name": name,
         "save": save,
@@ -199,8 +199,8 @@ def answer_side() -> dict[str, Any]:
     }
 
 
-def _line(placeholder: str, box_id: str, said: str, button_id: str) -> tuple[Any, Any]:
-    """A box for a name, and the button beside it."""
+def _line(placeholder: str, box_id: str, caption: str, button_id: str) -> tuple[Any, Any]:
+    """A text box with a button next to it."""
     with gr.Row(elem_classes="hs-row"):
         box = gr.Textbox(
             placeholder=placeholder,
@@ -211,5 +211,5 @@ def _line(placeholder: str, box_id: str, said: str, button_id: str) -> tuple[Any
             elem_id=box_id,
             container=False,
         )
-        button = gr.Button(said, scale=1, min_width=100, elem_id=button_id, size="md")
+        button = gr.Button(caption, scale=1, min_width=100, elem_id=button_id, size="md")
     return box, button

@@ -1,4 +1,4 @@
-"""Records of the teaching page: an example, an answer, and the state of a lesson."""
+"""Records of the teaching page: an example, a prediction, and the state of a lesson."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from headstart.evaluation.records import Score
 from headstart.records import Array
 
-__all__ = ["Answer", "Example", "Lesson"]
+__all__ = ["Example", "Lesson", "LessonPrediction"]
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
     """One image of a class.
 
-    ``number`` stays its own for good; ``content`` is the image as a file; ``address`` shows it small;
-    ``rows`` are the features of the image and of each of its views, (1 + n_views, n_features).
+    ``number`` never changes; ``content`` is the image file; ``address`` its thumbnail; ``rows`` are the
+    features of the image and its augmented copies, (1 + n_copies, n_features).
     """
 
     number: int
@@ -36,7 +36,7 @@ class Example:
 class Lesson:
     """What has been learned: ``accuracy`` is None until two classes have two examples each.
 
-    ``wrong`` are the numbers of the examples that the others would have called something else.
+    ``wrong`` are the numbers of the examples that are classified wrongly when left out.
     """
 
     accuracy: Score | None
@@ -46,14 +46,14 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What an image is called, with the probability of each class, 0 - 1, in the order taught.
+class LessonPrediction:
+    """The predicted class, with the probability of each class, 0 - 1, in the order taught.
 
-    ``novelty`` above 1 means none of these, None that too few examples say what is usual; ``similarity``
-    to the nearest example is a cosine, at most 1.
+    ``novelty`` above 1 means none of these; None that there are too few examples to tell. ``similarity`` to
+    the nearest example is a cosine.
     """
 
-    called: str
+    predicted: str
     probabilities: tuple[tuple[str, float], ...]
     novelty: float | None
     nearest: Example

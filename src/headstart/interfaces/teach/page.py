@@ -1,7 +1,4 @@
-"""The teaching page: draw, drop or photograph a few images of each class and see the accuracy at once.
-
-The page loads nothing from outside this machine and reports to nobody.
-"""
+"""The teaching page: draw, drop or photograph a few images of each class and see the accuracy at once."""
 
 from __future__ import annotations
 
@@ -15,25 +12,25 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import DataError, HeadstartError, SettingError
-from headstart.interfaces.teach.blackboard import (
-    answer_html,
-    answers_html,
-    lesson_html,
-    notice_html,
-    sentence,
-)
 from headstart.interfaces.teach.classroom import Classroom
-from headstart.interfaces.teach.eye import Eye, fitting_augmentation, shown
 from headstart.interfaces.teach.layout import (
     DRAW,
     FILES,
     HERE,
-    Parts,
-    answer_side,
+    Components,
     html_block,
     page_head,
     page_theme,
+    predict_side,
     teach_side,
+)
+from headstart.interfaces.teach.live_source import LiveSource, example_augmentation, thumbnail_address
+from headstart.interfaces.teach.markup import (
+    lesson_html,
+    notice_html,
+    prediction_html,
+    predictions_html,
+    sentence,
 )
 from headstart.records import Source
 from headstart.sources.registry import open_source
@@ -47,13 +44,13 @@ else:
 __all__ = ["make_page", "serve_page"]
 
 _FILE_BYTES = 20 * 2**20
-_ASKED = 12  # images of one drop that are answered; all of them are taught
-_MOST_ROOMS = 100  # the one that nobody came to for longest makes way
-_WITH_PICTURE = "(way, drawing, ...rest) => [window.headstart.way(), window.headstart.drawing(), ...rest]"
+_MOST_PREDICTED = 12  # images of one upload that are predicted; all of them can be taught
+_MOST_ROOMS = 100  # the least recently used one is dropped
+_WITH_IMAGE = "(way, drawing, ...rest) => [window.headstart.way(), window.headstart.drawing(), ...rest]"
 _CLEAR = "(done) => { if (done) window.headstart.clear(); }"
 
-Picture = tuple[str, bytes]
-"""What to call it, and the file."""
+NamedImage = tuple[str, bytes]
+"""Its name, and the content of the file."""
 
 
 def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
@@ -75,16 +72,15 @@ def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
         )
     except OSError as error:
         raise SettingError(
-            f"address {host}:{port} cannot be listened at ({error}), expected a free one; "
-            "choose another --port"
+            f"address {host}:{port} cannot be used ({error}), expected a free one; choose another --port"
         ) from error
     print(f"Teach at {address}  (stop with Ctrl+C)", flush=True)
     page.block_thread()
 
 
 def make_page(source: Source, output: Path) -> gr.Blocks:
-    """The page, not yet served."""
-    desk = _Desk(Eye(source, fitting_augmentation(source)), output)
+    """Build the page without serving it."""
+    handlers = _Handlers(LiveSource(source, example_augmentation(source)), output)
     page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
     with page:
         html_block(page_head(source))
@@ -92,14 +88,14 @@ def make_page(source: Source, output: Path) -> gr.Blocks:
             with gr.Column(scale=1, min_width=320):
                 parts = teach_side()
             with gr.Column(scale=1, min_width=320):
-                parts |= answer_side()
-        _wire(desk, Parts(**parts))
-        page.unload(desk.leave)
+                parts |= predict_side()
+        _connect(handlers, Components(**parts))
+        page.unload(handlers.leave)
     return page
 
 
 def _drawing_source(source: Source) -> Source:
-    """A network of grey images of a fixed small frame reads drawings: bring them into its frame."""
+    """With the ink policy, if the source takes small grey images: the page's drawings have any size."""
     plain = source.input.channels == 1 and source.input.policy == "squish"
     return replace(source, input=replace(source.input, policy="ink")) if plain else source
 
@@ -112,73 +108,81 @@ def _free_port(host: str) -> int:
         return int(one.getsockname()[1])
 
 
-def _wire(desk: _Desk, at: Parts) -> None:
-    """Which part of the page does what."""
-    picture = [at.way, at.drawing, at.files, at.camera]
+def _connect(handlers: _Handlers, at: Components) -> None:
+    """Connect events to handlers."""
+    image_inputs = [at.way, at.drawing, at.files, at.camera]
     now: dict[str, Any] = {"show_progress": "hidden"}
-    # one queue for all that ask, or an older question could be answered last
-    asking: dict[str, Any] = {
-        "fn": desk.ask,
-        "inputs": picture,
-        "outputs": [at.answer, at.notice],
-        "js": _WITH_PICTURE,
+    # one queue for all events that predict, or an older prediction could arrive last
+    prediction_event: dict[str, Any] = {
+        "fn": handlers.predict,
+        "inputs": image_inputs,
+        "outputs": [at.prediction, at.notice],
+        "js": _WITH_IMAGE,
         "concurrency_id": "ask",
         **now,
     }
     for event in (at.pad.input, at.files.change, at.camera.change):
-        event(trigger_mode="always_last", **asking)
+        event(trigger_mode="always_last", **prediction_event)
     for tab in at.tabs:
-        tab.select(**asking)
+        tab.select(**prediction_event)
     board = [at.label, at.teach, at.lesson, at.notice]
-    for event in (at.begin.click, at.fresh.submit):
-        event(desk.begin, at.fresh, [at.fresh, *board], **now)
+    for event in (at.add_class.click, at.new_class.submit):
+        event(handlers.add_class, at.new_class, [at.new_class, *board], **now)
     at.teach.click(
-        desk.teach, [*picture, at.label], [at.done, at.files, at.camera, *board], js=_WITH_PICTURE, **now
+        handlers.teach,
+        [*image_inputs, at.label],
+        [at.done, at.files, at.camera, *board],
+        js=_WITH_IMAGE,
+        **now,
     ).then(None, at.done, None, js=_CLEAR)
-    at.label.input(desk.choose, at.label, board, **now)
-    at.lesson.click(desk.clicked, at.label, board, **now).then(**asking)
+    at.label.input(handlers.choose, at.label, board, **now)
+    at.lesson.click(handlers.clicked, at.label, board, **now).then(**prediction_event)
     for event in (at.save.click, at.name.submit):
-        event(desk.save, at.name, at.saved, **now)
+        event(handlers.save, at.name, at.saved, **now)
 
 
-class _Desk:
-    """What the page's buttons do, each in the classroom of the visitor who presses them."""
+class _Handlers:
+    """Handlers of the page's events, each in the classroom of the visitor."""
 
-    def __init__(self, eye: Eye, output: Path) -> None:
-        self._eye, self._output = eye, output
+    def __init__(self, live: LiveSource, output: Path) -> None:
+        self._live, self._output = live, output
         self._rooms: OrderedDict[str, Classroom] = OrderedDict()
         self._lock = Lock()
 
     def _room(self, request: gr.Request) -> Classroom:
-        """The visitor's own classroom. A gr.State would copy the first one, and comes after the page does."""
+        """The visitor's own classroom; a `gr.State` would copy the first one, and comes after the page."""
         with self._lock:
             key = str(request.session_hash)
-            room = self._rooms.setdefault(key, Classroom(self._eye))
+            room = self._rooms.setdefault(key, Classroom(self._live))
             self._rooms.move_to_end(key)
             while len(self._rooms) > _MOST_ROOMS:
                 self._rooms.popitem(last=False)
         return room
 
     def leave(self, request: gr.Request) -> None:
-        """The page was closed: nobody can come back to its classroom."""
+        """Drop the classroom when the page is closed: nobody can come back to it."""
         with self._lock:
             self._rooms.pop(str(request.session_hash), None)
 
-    def ask(
+    def predict(
         self, way: str, drawing: str, files: list[str] | None, camera: str | None, request: gr.Request
     ) -> tuple[str, str]:
-        """The answer to what is on the page, and what was wrong with it."""
+        """Predictions for the images on the page, and a notice of errors."""
         room = self._room(request)
-        answers, faults = [], []
-        for name, content in self._pictures(way, drawing, files, camera)[:_ASKED]:
+        predictions, faults = [], []
+        for name, content in self._images(way, drawing, files, camera)[:_MOST_PREDICTED]:
             try:
-                answers.append((name, shown(content, name), room.ask(content, name)))
+                predictions.append((name, thumbnail_address(content, name), room.predict(content, name)))
             except HeadstartError as error:
                 faults.append(sentence(error))
-        if not answers:
-            return answer_html(None), notice_html(" ".join(faults[:1]), bad=True)
-        said = answer_html(answers[0][2], answers[0][1]) if len(answers) == 1 else answers_html(answers)
-        return said, notice_html(_some(faults), bad=True)
+        if not predictions:
+            return prediction_html(None), notice_html(" ".join(faults[:1]), bad=True)
+        shown = (
+            prediction_html(predictions[0][2], predictions[0][1])
+            if len(predictions) == 1
+            else predictions_html(predictions)
+        )
+        return shown, notice_html(_some(faults), bad=True)
 
     def teach(
         self,
@@ -189,18 +193,18 @@ class _Desk:
         label: str | None,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        """Every image on the page becomes an example; those that cannot be read are named."""
+        """Add every image on the page to the class; those that cannot be read are named."""
         room = self._room(request)
         taught, faults = 0, []
         try:
-            pictures = self._pictures(way, drawing, files, camera)
+            images = self._images(way, drawing, files, camera)
             if label is None:
                 raise DataError("no class is chosen, expected one to teach; add a class first")
-            if not pictures:
+            if not images:
                 raise DataError(
                     "there is no image, expected one to teach; draw, drop or photograph one first"
                 )
-            for name, content in pictures:
+            for name, content in images:
                 try:
                     room.add(label, content, name)
                     taught += 1
@@ -209,23 +213,23 @@ class _Desk:
         except HeadstartError as error:
             faults.append(sentence(error))
         kept = (gr.skip(), gr.skip()) if not taught else (None, None)
-        return ("yes" if taught else "", *kept, *self._board(room, label, _some(faults), bad=True))
+        return ("yes" if taught else "", *kept, *self._class_panel(room, label, _some(faults), bad=True))
 
-    def begin(self, name: str, request: gr.Request) -> tuple[Any, ...]:
-        """Add a class and choose it."""
+    def add_class(self, name: str, request: gr.Request) -> tuple[Any, ...]:
+        """Add a class and select it."""
         room = self._room(request)
         try:
             label = room.add_class(name)
         except HeadstartError as error:
             return (gr.skip(), gr.skip(), gr.skip(), gr.skip(), notice_html(sentence(error), bad=True))
-        return ("", *self._board(room, label))
+        return ("", *self._class_panel(room, label))
 
     def choose(self, label: str, request: gr.Request) -> tuple[Any, ...]:
-        """Teach another class from now on."""
-        return self._board(self._room(request), label)
+        """Select another class."""
+        return self._class_panel(self._room(request), label)
 
     def clicked(self, label: str | None, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
-        """A click on the lesson: choose a class, drop it, or remove an example."""
+        """Handle a click on the lesson: select a class, remove it, or remove an example."""
         room = self._room(request)
         try:
             if event.todo == "choose":
@@ -235,8 +239,8 @@ class _Desk:
             elif event.todo == "remove":
                 room.remove(int(event.what))
         except (HeadstartError, ValueError) as error:
-            return self._board(room, label, sentence(error), bad=True)
-        return self._board(room, label)
+            return self._class_panel(room, label, sentence(error), bad=True)
+        return self._class_panel(room, label)
 
     def save(self, name: str, request: gr.Request) -> str:
         """Write the model folder."""
@@ -245,11 +249,11 @@ class _Desk:
         except HeadstartError as error:
             return notice_html(sentence(error), bad=True)
         except OSError as error:
-            return notice_html(f"The disk refuses: {error.strerror}.", bad=True)
+            return notice_html(f"The model cannot be written: {error.strerror}.", bad=True)
         return notice_html(f"Saved. Use it with: headstart predict '{folder}' PICTURE")
 
-    def _board(
-        self, room: Classroom, label: str | None, said: str = "", *, bad: bool = False
+    def _class_panel(
+        self, room: Classroom, label: str | None, message: str = "", *, bad: bool = False
     ) -> tuple[Any, ...]:
         """The class chooser, its button, the lesson and the notice."""
         classes = list(room.classes)
@@ -259,11 +263,13 @@ class _Desk:
             gr.Radio(choices=classes, value=label, visible=True if classes else "hidden"),
             button,
             lesson_html(room, label),
-            notice_html(said, bad=bad),
+            notice_html(message, bad=bad),
         )
 
-    def _pictures(self, way: str, drawing: str, files: list[str] | None, camera: str | None) -> list[Picture]:
-        """What the open tab shows."""
+    def _images(
+        self, way: str, drawing: str, files: list[str] | None, camera: str | None
+    ) -> list[NamedImage]:
+        """The images of the open tab."""
         if way == DRAW:
             return [("the drawing", _png(drawing))] if drawing else []
         paths = [Path(path) for path in (files or [])] if way == FILES else [Path(camera)] if camera else []
@@ -271,7 +277,7 @@ class _Desk:
 
 
 def _png(address: str) -> bytes:
-    """The bytes in a canvas's data address; no bytes, which are no image, in anything else."""
+    """The bytes of a canvas's data address; empty, which is no image, for anything else."""
     try:
         return b64decode(address.partition(",")[2][: 2 * _FILE_BYTES], validate=True)
     except (NoBase64, ValueError):
@@ -279,7 +285,7 @@ def _png(address: str) -> bytes:
 
 
 def _some(faults: Sequence[str]) -> str:
-    """The first in full, and how many more."""
+    """The first fault in full, and the number of the others."""
     more = len(faults) - 1
     others = f" So {'is 1 other' if more == 1 else f'are {more} others'}." if more > 0 else ""
     return " ".join(faults[:1]) + others

@@ -1,4 +1,4 @@
-// The pad: pointer strokes on white paper; what a drawing is, and how it is cleared, is told to the page.
+// The pad: pointer strokes on white paper; the page reads and clears the drawing through window.headstart.
 const pad = element.querySelector('.hs-pad'), canvas = pad.querySelector('canvas'), pen = canvas.getContext('2d');
 let strokes = [], now = null;
 const paint = () => {

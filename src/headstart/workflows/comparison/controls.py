@@ -1,8 +1,4 @@
-"""Strategies and controls: functions that learn from some images and answer others.
-
-In: a source or a network, the pool of images to learn from, the images asked. Out: Strategies. Must not
-import an engine at the top. Called by recipes, transfers and studies.
-"""
+"""Controls that reuse a source, and the majority class: functions from training images to predictions."""
 
 from __future__ import annotations
 
@@ -22,82 +18,40 @@ __all__ = ["collapse", "frozen_controls", "majority"]
 
 
 def frozen_controls(
-    spec: NetworkSpec, pool: Dataset, asked: Dataset, options: FeatureOptions, seed: int
+    spec: NetworkSpec, pool: Dataset, test: Dataset, options: FeatureOptions, seed: int
 ) -> dict[str, Strategy]:
-    """What any head on a trained source has to beat: random frozen layers, and raw pixels.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        The source's network.
-    pool, asked : Dataset
-        Images to draw labels from, and images to answer.
-    options : FeatureOptions
-        As the probe's.
-    seed : int
-        Draws the random layers.
-
-    Returns
-    -------
-    dict of str to Strategy
-        By the names that tables show. Raw pixels get kernel ridge, the strongest plain classifier
-        on them.
-    """
+    """Random frozen layers, and kernel ridge on raw pixels, by their names in tables."""
     raw = replace(options, layer=None, pooling="flat", head="kernel")
     return {
-        "random frozen": probe(random_source(spec, seed), pool, asked, options),
-        "raw pixels": probe(open_source("pixels", pool), pool, asked, raw),
+        "random frozen": probe(random_source(spec, seed), pool, test, options),
+        "raw pixels": probe(open_source("pixels", pool), pool, test, raw),
     }
 
 
 def majority(pool: Dataset, *, whole: bool = False) -> Strategy:
-    """Always the commonest class.
+    """Always the most frequent class: of the labels drawn, or with ``whole`` of the whole pool.
 
-    Parameters
-    ----------
-    pool : Dataset
-        Images to draw labels from.
-    whole : bool, default=False
-        Of the whole pool rather than of the labels drawn. Where the pool is judged by itself: what is
-        left out makes its own class rarer among the rest, so the commonest of those is wrong too often.
-
-    Returns
-    -------
-    callable
-        A Strategy.
+    With cross-validation use the whole pool: leaving an image out makes its class rarer among the others, so
+    their majority class would be wrong too often.
     """
     codes, n_classes = pool.codes(), len(pool.classes)
 
-    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-        counted = codes if whole else codes[learn]
+    def strategy(train: Indices, test: Indices, seed: int) -> Array:
+        counted = codes if whole else codes[train]
         shares = np.bincount(counted, minlength=n_classes) / len(counted)
-        return np.tile(shares.astype(np.float32), (len(asked), 1))
+        return np.tile(shares.astype(np.float32), (len(test), 1))
 
     return strategy
 
 
-def collapse(probs: Array, source_classes: Sequence[str], view: str, classes: Sequence[str]) -> Strategy:
-    """Read a coarser answer off the source's own: no label of the target is used.
+def collapse(probs: Array, source_classes: Sequence[str], subset: str, classes: Sequence[str]) -> Strategy:
+    """Sum the source's own class probabilities, (n_test, n_source_classes), into coarser classes.
 
-    Parameters
-    ----------
-    probs : ndarray of shape (n_asked, n_source_classes), float32
-        The source's answers on the images asked.
-    source_classes : sequence of str
-        What they are about.
-    view : str
-        Says which target class each source class belongs to.
-    classes : sequence of str
-        Target classes in order.
-
-    Returns
-    -------
-    callable
-        A Strategy that learns nothing.
+    ``subset`` names the mapping, such as parity. No label of the target is used.
     """
-    mapping = subset_map(source_classes, view)
+    mapping = subset_map(source_classes, subset)
     summed = np.stack(
-        [probs[:, [mapping[name] == wanted for name in source_classes]].sum(axis=1) for wanted in classes],
+        [probs[:, [mapping[name] == target for name in source_classes]].sum(axis=1) for target in classes],
         axis=1,
     )
-    return lambda learn, asked, seed: summed[asked]
+    return lambda train, test, seed: summed[test]

@@ -1,7 +1,4 @@
-"""Parts of reports that studies, transfers and recipes share: the table of a selection, and short names.
-
-Apart from each of these reports because all of them show these parts.
-"""
+"""Parts of reports that studies, transfers and recipes share: the table of a selection, and short names."""
 
 from __future__ import annotations
 
@@ -17,8 +14,6 @@ _SHOWN = 12  # trials in a report
 def short_name(source: str) -> str:
     """A source's name without the folders above it.
 
-    Examples
-    --------
     >>> short_name("timm:local-dir:/home/me/weights/resnet50"), short_name("timm:vgg16")
     ('resnet50', 'timm:vgg16')
     """
@@ -26,7 +21,7 @@ def short_name(source: str) -> str:
 
 
 def choice_table(choice: Choice) -> PlainTable:
-    """The best trials of a choice, a line each."""
+    """The best candidates of a selection, one line each."""
     lines = tuple(
         (
             one.title,

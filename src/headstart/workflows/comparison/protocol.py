@@ -1,9 +1,4 @@
-"""Who learns from which images and who is judged by which: the protocol of a study.
-
-In: datasets, and what the user wants. Out: a Protocol, the images it is about, and a sentence that says
-it. Must not import a head or an engine: parting comes before learning. Called by controls, comparison,
-studies and recipes.
-"""
+"""The protocol of a study, fixed before anything is learned: training and test images of every round."""
 
 from __future__ import annotations
 
@@ -18,14 +13,14 @@ from headstart.data.splits import fewest_per_class, folds, holdout, nested_subse
 from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.clusters import repeated
 
-__all__ = ["KINDS", "Judging", "Protocol", "TrainTest", "decide", "rounds_of", "smallest_class"]
+__all__ = ["KINDS", "EvaluationSetup", "Protocol", "TrainTest", "decide", "rounds_of", "smallest_class"]
 
 KINDS = ("holdout", "folds", "grouped", "leave-one-out", "external")
-"""``holdout``: a test part opened once. ``folds``: repeated stratified cross-validation. ``grouped``: the
+"""``holdout``: a test set used once, at the end. ``folds``: repeated stratified cross-validation. ``grouped``: the
 same, whole groups left out. ``leave-one-out``. ``external``: a test set of its own."""
 
-_FEW = 50  # images up to which one is left out at a time
-_LEAST_TEST = 200  # test images below which an interval is too wide to hold images back for
+_FEW = 50  # images up to which leave-one-out is used
+_LEAST_TEST = 200  # fewer test images give an interval too wide to hold images out for
 _TEST_SHARE = 0.2
 _FOLDS = 5
 _ROUNDS = 2  # of folds for few labels, at the usual five draws: one leaves a t-test four degrees of freedom
@@ -35,21 +30,20 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class TrainTest:
-    """Places among the pool to learn from, and places among the images asked to answer."""
+    """One split: indices into the pool to train on, and into the test images."""
 
-    learn: Indices
-    asked: Indices
+    train: Indices
+    test: Indices
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which budgets of labels are tried, how many draws of each, from which seed, judged how.
+    """Budgets of labels, draws of each, the seed, and how the images are split.
 
-    ``with_all`` adds a last budget, all labels. ``shown`` names strategies that stand in the table and
-    are not compared with the probe; ``redrawn`` those whose frozen weights are drawn afresh in every
-    round (``networks`` of them where there is one round), which a comparison must allow for. ``pairs`` are
-    further comparisons, of a strategy with another. ``kind`` is one of `KINDS`; with ``n_folds`` the pool
-    is judged by itself, whole clusters of its images together.
+    ``with_all`` adds a last budget, all labels. ``shown`` names strategies that stand in the table without a
+    comparison; ``redrawn`` those whose frozen weights are drawn again in every round (``networks`` of them
+    where there is one round), which a comparison must allow for. ``pairs`` are further comparisons. ``kind``
+    is one of `KINDS`; ``n_folds`` above 0 means cross-validation of the pool, with whole clusters of images.
     """
 
     labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
@@ -65,25 +59,25 @@ class Protocol:
 
     @property
     def crossed(self) -> bool:
-        """Whether the pool is judged by itself, in folds."""
+        """Whether the pool is cross-validated."""
         return self.n_folds > 0
 
 
 @dataclass(frozen=True)
-class Judging:
-    """A protocol and the images it is about: ``pool`` to learn from, ``asked`` to be judged by.
+class EvaluationSetup:
+    """A protocol and its images: ``pool`` to train on, ``test`` to test on; one dataset when cross-validated.
 
-    With cross-validation the two are the same dataset. ``sentence`` says all of this to a reader.
+    ``sentence`` describes all of this for a report.
     """
 
     protocol: Protocol
     pool: Dataset
-    asked: Dataset
+    test: Dataset
     sentence: str
 
     @property
     def judged_on(self) -> str:
-        """What the figures are about, as a word before "images"."""
+        """What kind of images the figures are about, as an adjective before "images"."""
         words = {"holdout": "test", "external": "external test"}
         return words.get(self.protocol.kind, "cross-validated")
 
@@ -94,37 +88,14 @@ def decide(
     *,
     kind: str | None = None,
     protocol: Protocol = Protocol(),
-) -> Judging:
-    """Choose how a study is judged, by rule from the size of the data.
+) -> EvaluationSetup:
+    """Choose the protocol from the size of the data, unless ``kind`` names one.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        All of it, with its splits.
-    external : Dataset, optional
-        A test set of its own: the figures are about it, whatever its size.
-    kind : {'holdout', 'folds', 'grouped', 'leave-one-out', 'external'}, optional
-        Default, by rule: the external set where there is one; a test part of at least 200 images
-        (the dataset's own, or a stratified fifth); else cross-validation, with whole groups left out
-        where images have groups, one image left out at a time up to 50 images, else five folds.
-    protocol : Protocol, optional
-        Budgets, draws and seed; the rest is filled in.
-
-    Returns
-    -------
-    Judging
-
-    Raises
-    ------
-    SettingError
-        If the kind is unknown, or does not fit the data.
-    DataError
-        If a class has too few images or groups to be parted.
-
-    Notes
-    -----
-    A split called ``test`` of fewer than 200 images is pooled with the others: it comes from the same
-    place, and its interval alone would be wide. An external set never is.
+    An external test set is used whatever its size. Else a test split of at least 200 images (the dataset's
+    own, or a stratified fifth); else cross-validation: of whole groups where images have groups,
+    leave-one-out up to 50 images, else five folds. A test split of fewer than 200 images is pooled with the
+    others, because its interval alone would be wide. Raises `SettingError` if the kind does not fit the data,
+    `DataError` if a class has too few images or groups to split.
     """
     if kind is not None and kind not in KINDS:
         raise SettingError(
@@ -143,61 +114,47 @@ def decide(
 
 
 def rounds_of(
-    pool: Dataset, n_asked: int, budgets: Sequence[int], protocol: Protocol
+    pool: Dataset, n_test: int, budgets: Sequence[int], protocol: Protocol
 ) -> dict[int | None, list[list[TrainTest]]]:
-    """Every round of every budget; within a round each asked image is answered once.
+    """All splits by budget (None is all labels) and round; within a round each test image occurs once.
 
-    Parameters
-    ----------
-    pool : Dataset
-        Images to draw from.
-    n_asked : int
-        Images to answer.
-    budgets : sequence of int
-        Labels per class.
-    protocol : Protocol
-        How many draws, from which seed, in which folds, and whether all labels are a budget too.
-
-    Returns
-    -------
-    dict of (int or None) to list of list of TrainTest
-        None is all labels. The smaller draws lie within the larger; with a holdout, and with one image
-        left out at a time, all labels are one round. With folds, each draws labels of its own.
+    Smaller draws are subsets of larger ones. With a holdout or leave-one-out, all labels are one round. With
+    folds, each fold draws labels of its own.
     """
     found: dict[int | None, list[list[TrainTest]]] = {budget: [] for budget in budgets}
     once = not protocol.crossed or protocol.kind == "leave-one-out"
-    # every fold draws labels of its own, so two rounds of five folds are ten draws
+    # every fold draws its own labels, so two rounds of five folds are ten draws
     n_drawn = -(-_ROUNDS * protocol.draws // protocol.n_folds) if protocol.crossed else protocol.draws
     for number in range(n_drawn if budgets else 0):
-        whole = _folded(pool, n_asked, protocol, number)
+        whole = _folded(pool, n_test, protocol, number)
         drawn: dict[int, list[TrainTest]] = {budget: [] for budget in budgets}
         for part, one in enumerate(whole):
             rng = np.random.default_rng([protocol.seed, 6, number, *([part] if protocol.crossed else [])])
-            subsets = nested_subsets(pool.labels[one.learn], budgets, seed=rng)
+            subsets = nested_subsets(pool.labels[one.train], budgets, seed=rng)
             for budget in budgets:
-                drawn[budget].append(TrainTest(one.learn[subsets[budget]], one.asked))
+                drawn[budget].append(TrainTest(one.train[subsets[budget]], one.test))
         for budget in budgets:
             found[budget].append(drawn[budget])
     if protocol.with_all:
         n_rounds = 1 if once else protocol.draws
-        found[None] = [_folded(pool, n_asked, protocol, number) for number in range(n_rounds)]
+        found[None] = [_folded(pool, n_test, protocol, number) for number in range(n_rounds)]
     return found
 
 
 def smallest_class(pool: Dataset, protocol: Protocol) -> int:
-    """Images of the scarcest class among those that any parting learns from, with all labels."""
+    """Training images of the rarest class, the minimum over all splits with all labels."""
     n_rounds = protocol.draws if protocol.crossed else 1
     rounds = [_folded(pool, 0, protocol, number) for number in range(n_rounds)]
     codes, n_classes = pool.codes(), len(pool.classes)
     return min(
-        int(np.bincount(codes[one.learn], minlength=n_classes).min()) for each in rounds for one in each
+        int(np.bincount(codes[one.train], minlength=n_classes).min()) for each in rounds for one in each
     )
 
 
-def _folded(pool: Dataset, n_asked: int, protocol: Protocol, number: int) -> list[TrainTest]:
-    """The partings of one round with all labels."""
+def _folded(pool: Dataset, n_test: int, protocol: Protocol, number: int) -> list[TrainTest]:
+    """The splits of one round with all labels."""
     if not protocol.crossed:
-        return [TrainTest(np.arange(len(pool)), np.arange(n_asked))]
+        return [TrainTest(np.arange(len(pool)), np.arange(n_test))]
     rng = np.random.default_rng([protocol.seed, 8, number])
     return [TrainTest(*one) for one in folds(pool.labels, protocol.n_folds, rng, pool.together)]
 
@@ -213,45 +170,45 @@ def _by_rule(dataset: Dataset, external: Dataset | None) -> str:
     return "leave-one-out" if len(dataset) <= _FEW else "folds"
 
 
-def _external(dataset: Dataset, external: Dataset | None, protocol: Protocol) -> Judging:
+def _external(dataset: Dataset, external: Dataset | None, protocol: Protocol) -> EvaluationSetup:
     if external is None:
         raise SettingError("protocol is 'external', expected a test set; name one with --test")
     pool = dataset if dataset.splits is None else dataset.subset(dataset.splits != "test")
     groups = "" if external.groups is None else f" by {len(set(external.groups.tolist()))} groups"
-    said = (
+    sentence = (
         f"Trained on {len(pool):,} images of {pool.name}, tested on {len(external):,} images{groups} of "
         f"{external.name}, which were used once, at the end. {_rests_on(external)}"
     )
-    return Judging(replace(protocol, kind="external"), pool, external, said)
+    return EvaluationSetup(replace(protocol, kind="external"), pool, external, sentence)
 
 
-def _held_out(dataset: Dataset, protocol: Protocol) -> Judging:
+def _held_out(dataset: Dataset, protocol: Protocol) -> EvaluationSetup:
     own = dataset.splits is not None and "test" in set(dataset.splits.tolist())
     if own:
         assert dataset.splits is not None
-        pool, asked = dataset.subset(dataset.splits != "test"), dataset.split("test")
+        pool, test = dataset.subset(dataset.splits != "test"), dataset.split("test")
     else:
         rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.together)
-        pool, asked = dataset.subset(rest), dataset.subset(held)
+        pool, test = dataset.subset(rest), dataset.subset(held)
     which = "the dataset's own test split" if own else f"a stratified {_TEST_SHARE:.0%} held out by the seed"
-    which += _new_groups(pool, asked)
-    said = (
-        f"Trained on {len(pool):,} images, tested on {len(asked):,} others ({which}), which were used "
-        f"once, at the end. {_rests_on(asked)}"
+    which += _new_groups(pool, test)
+    sentence = (
+        f"Trained on {len(pool):,} images, tested on {len(test):,} others ({which}), which were used "
+        f"once, at the end. {_rests_on(test)}"
     )
-    return Judging(replace(protocol, kind="holdout"), pool, asked, said)
+    return EvaluationSetup(replace(protocol, kind="holdout"), pool, test, sentence)
 
 
-def _new_groups(pool: Dataset, asked: Dataset) -> str:
-    """Say how many groups judge, where none of them is learnt from."""
-    if pool.groups is None or asked.groups is None:
+def _new_groups(pool: Dataset, test: Dataset) -> str:
+    """Say how many groups are tested on, where none of them is trained on."""
+    if pool.groups is None or test.groups is None:
         return ""
-    judging = set(asked.groups.tolist())
-    new = judging.isdisjoint(pool.groups)
-    return f"; {len(judging)} groups, none of them in the training images" if new else ""
+    groups = set(test.groups.tolist())
+    new = groups.isdisjoint(pool.groups)
+    return f"; {len(groups)} groups, none of them in the training images" if new else ""
 
 
-def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> Judging:
+def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup:
     pool = dataset if dataset.splits is None else replace(dataset, splits=None)
     smallest = fewest_per_class(pool.labels, pool.together)
     if kind == "grouped":
@@ -263,17 +220,17 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> Judging:
     protocol = replace(protocol, kind=kind, n_folds=n_folds)
     splits = "" if dataset.splits is None else ", its splits pooled,"
     if kind == "leave-one-out":
-        said = (
+        sentence = (
             f"Each of the {len(pool):,} images of {pool.name}{splits} was classified by a model trained "
             "on all the others. "
         )
     else:
-        said = (
+        sentence = (
             f"The {len(pool):,} images of {pool.name}{splits} were split into {n_folds} folds of whole "
             f"{what}, {protocol.draws} times; each image was classified by models trained on the other "
             "folds only. "
         )
-    return Judging(protocol, pool, pool, said + _rests_on(pool, kind))
+    return EvaluationSetup(protocol, pool, pool, sentence + _rests_on(pool, kind))
 
 
 def _group_folds(pool: Dataset) -> int:
@@ -293,12 +250,12 @@ def _group_folds(pool: Dataset) -> int:
     return max(2, min(_FOLDS, *by_class))
 
 
-def _rests_on(asked: Dataset, kind: str = "") -> str:
-    """What intervals and p-values are made of."""
-    if repeated(asked.together):
+def _rests_on(test: Dataset, kind: str = "") -> str:
+    """How intervals and p-values are computed, in one sentence."""
+    if repeated(test.together):
         why = (
             "Copies of one image count as one group"
-            if asked.groups is None
+            if test.groups is None
             else "Images of one group resemble each other"
         )
         return (

@@ -1,8 +1,4 @@
-"""The honest comparison: a strategy and its controls, on the same labels and the same images asked.
-
-In: strategies, the images to learn from and to answer, a protocol. Out: rows, comparisons, verdict.
-Must not import a source, a head or an engine. Called by recipes, transfers and studies.
-"""
+"""The result table: every strategy at every budget on the same splits, compared with the controls."""
 
 from __future__ import annotations
 
@@ -26,29 +22,28 @@ from headstart.strategies.fits import Strategy
 from headstart.system.processes import run_in_process
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of, smallest_class
-from headstart.workflows.comparison.verdict import PROBE, _labels, sentences
+from headstart.workflows.comparison.verdict import PROBE, labels_text, sentences
 
 __all__ = ["Table", "run_table"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and comparisons, and the sentences they amount to.
+    """Rows, comparisons and sentences.
 
-    ``answers`` are the probe's on the images asked, (n_asked, n_classes), at the largest budget, in the
-    first round; None without images.
+    ``probabilities`` are the probe's, (n_test, n_classes), at the largest budget in the first round.
     """
 
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     verdict: str
     remarks: tuple[str, ...]
-    answers: Array | None = None
+    probabilities: Array | None = None
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """What one strategy got right at one budget: (n_rounds, n_asked); and how the rounds were parted."""
+    """One strategy at one budget: which predictions are right, (n_rounds, n_test), and the splits."""
 
     right: NDArray[np.bool_]
     seconds: float
@@ -59,59 +54,38 @@ class _Cell:
 def run_table(
     strategies: Mapping[str, Strategy],
     pool: Dataset,
-    asked: Dataset,
+    test: Dataset,
     protocol: Protocol,
     *,
     progress: Progress = SILENT,
-    beside: Collection[str] = (),
+    in_processes: Collection[str] = (),
 ) -> Table:
-    """Try every strategy at every budget on the same draws, and compare the probe with each control.
+    """Run every strategy at every budget on the same splits, and compare the probe with each control.
 
-    Parameters
-    ----------
-    strategies : mapping of str to Strategy
-        One is ``probe``; the others are its controls, but for those that the protocol only shows.
-    pool, asked : Dataset
-        Images to draw labels from, and the images that every figure is about; the same where the
-        protocol judges the pool by itself.
-    protocol : Protocol
-        Budgets, draws, seed, folds. Budgets larger than the smallest class are left out, with a remark.
-    progress : Progress, optional
-        Told which cell is being computed.
-    beside : collection of str, optional
-        Strategies computed in other processes, on one core each, while the others run here: those that
-        train a network of few weights on few images.
-
-    Returns
-    -------
-    Table
-        Intervals are Wilson's at 95 % on the images asked, on groups of them where they have groups;
-        comparisons are paired, their p-values Holm's over all of them.
-
-    Raises
-    ------
-    DataError
-        If there is no strategy called ``probe``.
+    ``strategies`` must contain ``probe`` (else `DataError`). ``pool`` and ``test`` are one dataset when
+    cross-validated. Budgets larger than the smallest class are left out with a remark. Strategies named in
+    ``in_processes`` run in other processes, one core each: for small networks on few images. Intervals are
+    Wilson's at 95 %, clustered where images have groups; p-values are corrected by Holm over all comparisons.
     """
     if PROBE not in strategies:
         raise DataError(f"strategies are {', '.join(strategies) or 'none'}, expected one called {PROBE!r}")
     possible, remarks = _possible(pool, protocol)
-    codes, cells = asked.codes(pool.classes), {}
+    codes, cells = test.codes(pool.classes), {}
     controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
-    wanted = rounds_of(pool, len(asked), possible, protocol)
-    away = {
+    rounds_by_budget = rounds_of(pool, len(test), possible, protocol)
+    background = {
         (name, budget): [
             run_in_process(_round, strategies[name], splits_of_round, codes, protocol.seed + number)
             for number, splits_of_round in enumerate(rounds)
         ]
-        for budget, rounds in reversed(wanted.items())  # the longest first
+        for budget, rounds in reversed(rounds_by_budget.items())  # the longest first
         for name in strategies
-        if name in beside and name not in protocol.redrawn
+        if name in in_processes and name not in protocol.redrawn
     }
-    for budget, rounds in wanted.items():
+    for budget, rounds in rounds_by_budget.items():
         for name, strategy in strategies.items():
-            if (name, budget) not in away:
-                progress.step(f"{name}, {_labels(budget)}", 0, len(rounds))
+            if (name, budget) not in background:
+                progress.step(f"{name}, {labels_text(budget)}", 0, len(rounds))
                 again = protocol.networks if name in protocol.redrawn and len(rounds) == 1 else 1
                 seeds = range(protocol.seed, protocol.seed + len(rounds) * again)
                 tried = [
@@ -119,11 +93,11 @@ def run_table(
                     for seed, splits_of_round in zip(seeds, list(rounds) * again, strict=True)
                 ]
                 cells[name, budget] = _cell(tried, list(rounds) * again)
-    for (name, budget), waits in away.items():
-        progress.step(f"{name}, {_labels(budget)}", 0, len(waits))
-        cells[name, budget] = _cell([wait() for wait in waits], wanted[budget])
-    cells = {(name, budget): cells[name, budget] for budget in wanted for name in strategies}
-    groups = asked.together if repeated(asked.together) else None
+    for (name, budget), waits in background.items():
+        progress.step(f"{name}, {labels_text(budget)}", 0, len(waits))
+        cells[name, budget] = _cell([wait() for wait in waits], rounds_by_budget[budget])
+    cells = {(name, budget): cells[name, budget] for budget in rounds_by_budget for name in strategies}
+    groups = test.together if repeated(test.together) else None
     rows = tuple(
         _row(name, budget, cell, groups, crossed=protocol.crossed) for (name, budget), cell in cells.items()
     )
@@ -131,16 +105,16 @@ def run_table(
     pairs = [(PROBE, control) for control in controls]
     pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
     comparisons = _compare(cells, pairs, budgets, protocol, groups) if pairs else ()
-    said = sentences(rows, comparisons, len(pool))
-    lonely = None if groups is None else cluster_remark(groups, asked.labels)
-    remarks = (*said[1:], *remarks, *([lonely] if lonely else ()))
-    return Table(rows, comparisons, said[0], remarks, cells[PROBE, budgets[-1]].first)
+    lines = sentences(rows, comparisons, len(pool))
+    remark = None if groups is None else cluster_remark(groups, test.labels)
+    remarks = (*lines[1:], *remarks, *([remark] if remark else ()))
+    return Table(rows, comparisons, lines[0], remarks, cells[PROBE, budgets[-1]].first)
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Budgets that every parting can fill, and a remark on each of the others."""
+    """Budgets that every split can fill, and a remark on each of the others."""
     smallest = smallest_class(pool, protocol)
-    # without folds the smallest class in whole is the budget of all labels
+    # without folds, the size of the smallest class is excluded: it is nearly the budget of all labels
     fits = [size for size in protocol.labels_per_class if size < smallest + protocol.crossed]
     left = tuple(
         f"{size} labels per class were requested; the smallest class has {smallest} images, "
@@ -154,23 +128,25 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
 def _round(
     strategy: Strategy, splits_of_round: Sequence[TrainTest], codes: NDArray[np.int64], seed: int
 ) -> tuple[NDArray[np.bool_], float, Array]:
-    """Which images a strategy got right in one round, (n_asked,); its seconds; its answers."""
+    """Which predictions are right in one round, (n_test,); seconds; probabilities."""
     begun, right = perf_counter(), np.zeros(len(codes), np.bool_)
-    answers: Array | None = None
+    probabilities: Array | None = None
     for part in splits_of_round:
-        probs = strategy(part.learn, part.asked, seed)
-        right[part.asked] = probs.argmax(axis=1) == codes[part.asked]
-        answers = np.zeros((len(codes), probs.shape[1]), np.float32) if answers is None else answers
-        answers[part.asked] = probs
-    assert answers is not None, "a round answers every image"
-    return right, perf_counter() - begun, answers
+        probs = strategy(part.train, part.test, seed)
+        right[part.test] = probs.argmax(axis=1) == codes[part.test]
+        probabilities = (
+            np.zeros((len(codes), probs.shape[1]), np.float32) if probabilities is None else probabilities
+        )
+        probabilities[part.test] = probs
+    assert probabilities is not None, "a round probabilities every image"
+    return right, perf_counter() - begun, probabilities
 
 
 def _cell(
     tried: Sequence[tuple[NDArray[np.bool_], float, Array]], rounds: Sequence[Sequence[TrainTest]]
 ) -> _Cell:
-    right, seconds, answers = zip(*tried, strict=True)
-    return _Cell(np.stack(right), float(np.median(seconds)), rounds, answers[0])
+    right, seconds, probabilities = zip(*tried, strict=True)
+    return _Cell(np.stack(right), float(np.median(seconds)), rounds, probabilities[0])
 
 
 def _row(
@@ -201,7 +177,7 @@ def _compare(
         n_images = ours.shape[1]
         shares = float((ours & ~theirs).mean()) * n_images, float((theirs & ~ours).mean()) * n_images
         settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
-        if settles is not None and groups is not None:  # images of one group tell less than as many alone
+        if settles is not None and groups is not None:  # grouped images carry less information
             plain = paired_difference(ours, theirs)
             settles = (
                 None
@@ -216,7 +192,7 @@ def _compare(
 def _difference(
     ours: _Cell, theirs: _Cell, protocol: Protocol, groups: NDArray[np.intp] | None, control: str
 ) -> Difference:
-    """With random networks of its own a control is several, and each difference counts alone."""
+    """Against a control with several random networks, each network's difference counts as one draw."""
     if control not in protocol.redrawn:
         return _plain_difference(ours.right, theirs.right, ours.rounds, protocol, groups)
     a, b = _paired(ours.right, theirs.right)
@@ -235,14 +211,14 @@ def _plain_difference(
     protocol: Protocol,
     groups: NDArray[np.intp] | None,
 ) -> Difference:
-    """By what the rounds are: groups of images, folds of one pool, or draws on images of their own."""
+    """The test that fits the splits: clustered, corrected resampled for folds, or paired over draws."""
     if groups is not None:
         return clustered_difference(a, b, groups)
-    if protocol.kind in ("folds", "leave-one-out"):  # models that share most of what they learn from
+    if protocol.kind in ("folds", "leave-one-out"):  # models that share most of their training images
         gain = a.astype(np.float64) - b
-        by_fold = [gain[i, part.asked].mean() for i, one in enumerate(rounds) for part in one]
-        n_asked = len(rounds[0][0].asked)  # folds share learners as the whole pool does, whatever the budget
-        return resampled_difference(np.array(by_fold), a.shape[1] - n_asked, n_asked, a.shape[1])
+        by_fold = [gain[i, part.test].mean() for i, one in enumerate(rounds) for part in one]
+        n_test = len(rounds[0][0].test)  # of a fold, whatever the budget: folds overlap as in the whole pool
+        return resampled_difference(np.array(by_fold), a.shape[1] - n_test, n_test, a.shape[1])
     return paired_difference(a, b)
 
 
@@ -251,5 +227,5 @@ def _width(difference: Difference) -> float:
 
 
 def _paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
-    """As many rounds of both: one round of ours stands against every draw of theirs."""
+    """Both with as many rounds: a single round is compared with every draw of the other."""
     return np.broadcast_to(ours, theirs.shape) if len(ours) == 1 else ours, theirs

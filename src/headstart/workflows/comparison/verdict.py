@@ -1,7 +1,4 @@
-"""The sentences a result table amounts to: the verdict first, then a line for every number of labels.
-
-Apart from the table because nothing here computes a figure.
-"""
+"""The sentences that summarise a result table: the verdict first, then a line for every number of labels."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from math import inf
 
 from headstart.report.records import Comparison, Row
 
-__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "sentences"]
+__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "labels_text", "sentences"]
 
 
 PROBE = "probe"
@@ -26,22 +23,7 @@ COLLAPSE = "collapse"
 
 
 def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
-    """Say what the table amounts to: the verdict at few labels and at all, then a line for every budget.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Every strategy at every budget.
-    comparisons : sequence of Comparison
-        The probe against every control.
-    n_labels : int
-        Training images when all are used.
-
-    Returns
-    -------
-    tuple of str
-        The verdict first.
-    """
+    """The verdict at few labels and at all ``n_labels`` first, then a line for every other budget."""
     finetunings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
     comparisons = [one for one in comparisons if one.strategy == PROBE]
     if not comparisons:
@@ -62,24 +44,24 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
     above = [one for one in finetunings if one.labels_per_class in (headline, None)]
     first = " ".join([first, *_finetuning(above, n_labels)])
-    opened = _finetuning([one for one in finetunings if one not in above], n_labels)
+    later = _finetuning([one for one in finetunings if one not in above], n_labels)
     worth = _worth(rows, comparisons, headline)
     others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
-    return (first, *opened, *worth, *others)
+    return (first, *later, *worth, *others)
 
 
 def _finetuning(finetunings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
-    """The fine-tuned network against the probe, budget by budget."""
-    said = []
+    """Fine-tuning compared with the probe, budget by budget."""
+    parts = []
     for one in finetunings:
         found, budget = one.difference, one.labels_per_class
-        labels = f"all {n_labels:,} labels" if budget is None else _labels(budget)
+        labels = f"all {n_labels:,} labels" if budget is None else labels_text(budget)
         word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not significantly different")
-        said.append(
+        parts.append(
             f"with {labels} {word}, {100 * found.value:+.2f} points "
             f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
         )
-    return (f"Fine-tuning against the probe: {'; '.join(said)}.",) if said else ()
+    return (f"Fine-tuning against the probe: {'; '.join(parts)}.",) if parts else ()
 
 
 def _line(
@@ -87,14 +69,14 @@ def _line(
 ) -> str:
     """The probe against its strongest control; collapse uses the source too and gets its own sentence."""
     without = [one for one in rivals if one.control != COLLAPSE] or rivals
-    said = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
+    sentence = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
     apart = [one for one in rivals if one.control == COLLAPSE and one.verdict == "hurts"]
     if not apart or len(without) == len(rivals):
-        return said
+        return sentence
     found = apart[0].difference
     better, span = -100 * found.value, f"[{-100 * found.high:+.2f}, {-100 * found.low:+.2f}]"
     return (
-        f"{said} But no new head is needed: collapse, which reads the answer off the source's own classes, "
+        f"{sentence} But no new head is needed: collapse, which reads the answer off the source's own classes, "
         f"does better by {better:.2f} points {span}."
     )
 
@@ -112,29 +94,29 @@ def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int |
     for control in dict.fromkeys(one.control for one in comparisons):
         if control != "majority" and control in curves:
             needs[control] = _labels_to_reach(sorted(curves[control]), ours)
-    said = [
+    equivalents = [
         f"{name} with {number:,.0f}" if number < inf else f"{name} with more than {curves[name][-1][0]:,}"
         for name, number in needs.items()
         if number > budget
     ]
-    if not said:
+    if not equivalents:
         return ()
-    return (f"Transfer with {_labels(budget)} does as well as " + ", ".join(said) + ".",)
+    return (f"Transfer with {labels_text(budget)} does as well as " + ", ".join(equivalents) + ".",)
 
 
-def _labels_to_reach(curve: Sequence[tuple[int, float]], wanted: float) -> float:
+def _labels_to_reach(curve: Sequence[tuple[int, float]], target: float) -> float:
     """First number of labels at which a curve, straight over their logarithm, reaches an accuracy."""
-    if curve[0][1] >= wanted:
+    if curve[0][1] >= target:
         return curve[0][0]
     for (few, low), (many, high) in itertools.pairwise(curve):
-        if high >= wanted:
-            return float(few * (many / few) ** ((wanted - low) / (high - low)))
+        if high >= target:
+            return float(few * (many / few) ** ((target - low) / (high - low)))
     return inf
 
 
 def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> str:
     """One sentence: the probe against the strongest control at a budget."""
-    with_labels = f"With all {n_labels:,} labels" if budget is None else f"With {_labels(budget)}"
+    with_labels = f"With all {n_labels:,} labels" if budget is None else f"With {labels_text(budget)}"
     found, rival = comparison.difference, comparison.control
     span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
     if comparison.verdict == "cannot tell apart":
@@ -162,7 +144,8 @@ def _settled_by(comparison: Comparison) -> str:
     )
 
 
-def _labels(budget: int | None) -> str:
+def labels_text(budget: int | None) -> str:
+    """A budget in words."""
     if budget is None:
         return "all labels"
     return f"{budget} label{'s' if budget > 1 else ''} per class"

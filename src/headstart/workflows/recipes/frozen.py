@@ -100,7 +100,7 @@ def run_frozen(
     bench = Bench(recipe, source, train, test, options, seed)
     protocol = _protocol(recipe, train, seed)
     rounds = rounds_of(train, len(test), protocol.labels_per_class, protocol)
-    draws = [one[0].learn for each in rounds.values() for one in each]
+    draws = [one[0].train for each in rounds.values() for one in each]
     for number, indices in enumerate(draws):
         bench.plans[indices.tobytes()] = _planned(bench, indices, seed + number)
     _read_test(bench)

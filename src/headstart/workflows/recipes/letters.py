@@ -113,11 +113,11 @@ def run_letters(
         labels_per_class=(),
         controls=("majority", "raw pixels", "random frozen", "scratch") if controls else (),
         seed=seed,
-        extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
+        extra={_TEXTBOOK: lambda setup: _textbook(parts, setup.pool, setup.test)},
         shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
         spec=_prepared_alike(parts),
         scratch=(recipe.scratch, recipe.scratch),
-        opening=opening,
+        finetune=opening,
     )
     judged = run_study(
         parts.source,
@@ -212,7 +212,7 @@ def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
         labels_per_class=(),
         controls=("raw pixels",) if controls else (),
         seed=parts.seed,
-        extra={_TEXTBOOK: lambda judging: _textbook(parts, judging.pool, judging.asked)},
+        extra={_TEXTBOOK: lambda setup: _textbook(parts, setup.pool, setup.test)},
         shown=() if controls else (_TEXTBOOK,),
     )
     return run_study(parts.source, dataset, wanted, trained=parts.trained.model, options=parts.options)

@@ -33,7 +33,7 @@ from headstart.strategies.provenance import about_head, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import NullCache
-from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.comparison.verdict import COLLAPSE
 from headstart.workflows.recipes.folder import check_folder, write_result
 from headstart.workflows.recipes.frozen import run_frozen
@@ -251,8 +251,8 @@ def _study(run: _Run, source: LearnedModel, frozen: Source) -> Report:
     controls = tuple(name for name in CONTROLS if name != COLLAPSE or recipe.collapse)
     textbook = recipe.textbook_layer if options.controls else None
 
-    def textbook_probe(judging: Judging) -> Strategy:
-        reader = Reader(frozen, judging.pool, judging.asked, options.extraction)
+    def textbook_probe(setup: EvaluationSetup) -> Strategy:
+        reader = Reader(frozen, setup.pool, setup.test, options.extraction)
         return chosen_probe(reader, Probe(textbook, "flat", recipe.head))
 
     request = StudyRequest(
@@ -268,7 +268,7 @@ def _study(run: _Run, source: LearnedModel, frozen: Source) -> Report:
         scratch=(recipe.training, recipe.few_labels),
         scratch_others=(),  # the recipe's own settings were chosen for this network
         engine=run.engine,
-        opening=options.opening,
+        finetune=options.opening,
     )
     return run_study(
         frozen,

@@ -1,7 +1,4 @@
-"""A study: strategies and controls on the same splits, with intervals, paired tests and a verdict.
-
-Its face; contestants, request and report are modules of their own.
-"""
+"""A study: strategies and controls on the same splits, with intervals, paired tests and a verdict."""
 
 from headstart.workflows.study.contestants import CONTROLS
 from headstart.workflows.study.request import StudyRequest, parse_controls, parse_labels

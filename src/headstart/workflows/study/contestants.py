@@ -1,7 +1,6 @@
 """The contestants of a study: every strategy and control with its name, its note and how it is made.
 
-A new control is a function here or in a module of its own, and one line of the registry: the run, the
-checks of ``--controls`` and the report read it.
+A new control is a function here or in a module of its own, and one line of the registry.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, finetune_strategies
 from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
-from headstart.workflows.comparison.baselines import frames_for, network_from_scratch, raw_pixels
+from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
 from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
 from headstart.workflows.study.context import StudyContext
 
-__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_OTHERS", "Contestant", "Made"]
+__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_ALTERNATIVES", "Contestant", "ReadyStrategy"]
 
 SCRATCH = "scratch"
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-SCRATCH_OTHERS = (
+SCRATCH_ALTERNATIVES = (
     replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
     replace(_SCRATCH, epochs=24, min_steps=600),
 )
@@ -37,8 +36,8 @@ SCRATCH_OTHERS = (
 
 
 @dataclass(frozen=True)
-class Made:
-    """A strategy ready to run, or None where it does not apply; ``remark`` says what readers must know."""
+class ReadyStrategy:
+    """A strategy ready to run, or None where it does not apply; ``remark`` is for readers of the report."""
 
     strategy: Strategy | None
     remark: str = ""
@@ -48,28 +47,28 @@ class Made:
 class Contestant(Entry):
     """A strategy or a control: how the report shows it, and how a study makes it.
 
-    ``make`` is None for strategies that recipes make themselves. ``redrawn`` says that its frozen weights are
-    drawn anew in every round, ``parallel`` that on few images it is computed in processes of its own.
+    ``make`` is None for strategies that recipes make themselves. ``redrawn``: its frozen random weights are
+    drawn again in every round. ``parallel``: with few images it runs in processes of its own.
     """
 
     control: bool = False
-    make: Callable[[StudyContext], Made] | None = None
+    make: Callable[[StudyContext], ReadyStrategy] | None = None
     redrawn: bool = False
     parallel: bool = False
 
 
-def _probe(study: StudyContext) -> Made:
-    return Made(chosen_probe(study.reader, study.probe, study.chooser))
+def _probe(study: StudyContext) -> ReadyStrategy:
+    return ReadyStrategy(chosen_probe(study.reader, study.probe, study.chooser))
 
 
-def _finetune(study: StudyContext, name: str = FINETUNE) -> Made:
-    return Made(None if study.finetuner is None else finetune_strategies(study.finetuner)[name])
+def _finetune(study: StudyContext, name: str = FINETUNE) -> ReadyStrategy:
+    return ReadyStrategy(None if study.finetuner is None else finetune_strategies(study.finetuner)[name])
 
 
-def _scratch(study: StudyContext) -> Made:
+def _scratch(study: StudyContext) -> ReadyStrategy:
     pool = study.plain.pool
     spec, engine, remark = _scratch_network(study)
-    frames = frames_for(pool, study.plain.source.input)
+    preparations = preparations_for(pool, study.plain.source.input)
     strategy = network_from_scratch(
         spec,
         engine,
@@ -77,38 +76,38 @@ def _scratch(study: StudyContext) -> Made:
         pool,
         study.plain.test,
         study.probe.augmentation,
-        frames=frames if spec.input in frames else (spec.input, *frames),
+        preparations=preparations if spec.input in preparations else (spec.input, *preparations),
         alternatives=study.scratch_others,
     )
-    return Made(strategy, remark)
+    return ReadyStrategy(strategy, remark)
 
 
-def _random_frozen(study: StudyContext) -> Made:
-    if (drawn := _drawn(study)) is not None:
-        return Made(redrawn_probe(drawn, study.probe, study.chooser))
+def _random_frozen(study: StudyContext) -> ReadyStrategy:
+    if (drawn := _random_readers(study)) is not None:
+        return ReadyStrategy(redrawn_probe(drawn, study.probe, study.chooser))
     if not kind_of(study.reader.source).pretrained:
-        return Made(None)
-    return Made(
+        return ReadyStrategy(None)
+    return ReadyStrategy(
         None,
         "The control random frozen is left out: the layers of this source are not known, so it cannot "
         "be given random weights.",
     )
 
 
-def _raw_pixels(study: StudyContext) -> Made:
+def _raw_pixels(study: StudyContext) -> ReadyStrategy:
     if not kind_of(study.reader.source).pretrained:
-        return Made(None)
-    frames = frames_for(study.plain.pool, study.plain.source.input)
-    return Made(raw_pixels(study.plain, frames=frames, balance=study.probe.balance))
+        return ReadyStrategy(None)
+    preparations = preparations_for(study.plain.pool, study.plain.source.input)
+    return ReadyStrategy(raw_pixels(study.plain, preparations=preparations, balance=study.probe.balance))
 
 
-def _majority(study: StudyContext) -> Made:
-    return Made(majority(study.plain.pool, whole=study.judging.protocol.crossed))
+def _majority(study: StudyContext) -> ReadyStrategy:
+    return ReadyStrategy(majority(study.plain.pool, whole=study.setup.protocol.crossed))
 
 
 def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
-    """The network to train from nothing, who trains it, and what a reader must know of that."""
-    spec, remark = study.spec or _own_network(study, study.plain), ""
+    """The network to train from scratch, the engine that trains it, and a remark."""
+    spec, remark = study.spec or _source_network(study, study.plain), ""
     if spec is None:
         spec = architecture("cnn", native_input(study.plain.pool), 2)
         remark = (
@@ -119,22 +118,22 @@ def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
         return spec, study.engine, remark
     if find_spec("torch") is not None:
         return spec, "torch", remark
-    said = "From scratch is trained by the NumPy engine, because torch is not installed."
-    return spec, "scratch", f"{remark} {said}".strip()
+    numpy_remark = "From scratch is trained by the NumPy engine, because torch is not installed."
+    return spec, "scratch", f"{remark} {numpy_remark}".strip()
 
 
-def _own_network(study: StudyContext, reader: Reader) -> NetworkSpec | None:
-    """The layers of the source, for images as a reader prepares them; None where they are not ours."""
+def _source_network(study: StudyContext, reader: Reader) -> NetworkSpec | None:
+    """The source's architecture with a reader's preparation; None where we do not have the layers."""
     if study.source.network is None:
         return None
     spec, policy = study.source.network[0], reader.source.input.policy
     return replace(spec, input=replace(spec.input, policy=policy))
 
 
-def _drawn(study: StudyContext) -> Callable[[int], Reader] | None:
+def _random_readers(study: StudyContext) -> Callable[[int], Reader] | None:
     """Readers of the source's network with random weights, by seed; None where it has no network."""
     source = study.reader.source
-    spec = study.spec or _own_network(study, study.reader)
+    spec = study.spec or _source_network(study, study.reader)
     redraw = kind_of(source).redraw
     if spec is None and redraw is None:
         return None
@@ -151,21 +150,21 @@ def _drawn(study: StudyContext) -> Callable[[int], Reader] | None:
     return reader
 
 
-def _collapse(study: StudyContext) -> Made:
-    """The answer read off the source's own classes, where a view says which belongs to which."""
-    own, asked = study.trained, study.judging.asked
-    _, colon, view = asked.name.rpartition(":")
+def _collapse(study: StudyContext) -> ReadyStrategy:
+    """The source's own classes summed into the target's, where the dataset is a subset that maps them."""
+    own, test = study.trained, study.setup.test
+    _, colon, subset = test.name.rpartition(":")
     if own is None or not colon or own.manifest.strategy != "scratch":
-        return Made(None)
+        return ReadyStrategy(None)
     try:
-        mapping = subset_map(own.classes, view)
+        mapping = subset_map(own.classes, subset)
     except (UnknownSubsetError, DataError):
-        return Made(None)
-    classes = study.judging.pool.classes
+        return ReadyStrategy(None)
+    classes = study.setup.pool.classes
     if None in mapping.values() or set(mapping.values()) != set(classes) or set(own.classes) == set(classes):
-        return Made(None)
-    probs = own.probabilities(asked, runtime_name=study.options.runtime)
-    return Made(collapse(probs, own.classes, view, classes))
+        return ReadyStrategy(None)
+    probs = own.probabilities(test, runtime_name=study.options.runtime)
+    return ReadyStrategy(collapse(probs, own.classes, subset, classes))
 
 
 # in the order of the result table
@@ -209,6 +208,6 @@ CONTESTANTS = {one.name: one for one in _ALL}
 """Every strategy and control by its name, in the order of the result table."""
 
 CONTROLS = tuple(one.name for one in _ALL if one.control)
-"""What transfer has to beat. ``collapse`` applies only where the source's own classes give the answer."""
+"""Controls by name. ``collapse`` applies only where the source's own classes determine the target's."""
 
-ENTRIES.update(CONTESTANTS)  # the report is a layer below and shows what is registered with it
+ENTRIES.update(CONTESTANTS)  # the report is a lower layer and shows what is registered there

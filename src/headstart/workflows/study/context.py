@@ -1,7 +1,4 @@
-"""What the contestants of a study are made from.
-
-Apart from the request because the request names contestants.
-"""
+"""What the contestants of a study are made from; apart from the request, which names contestants."""
 
 from __future__ import annotations
 
@@ -13,17 +10,17 @@ from headstart.sources.features import Extraction
 from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.places import Probe
-from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.comparison.protocol import EvaluationSetup
 
 __all__ = ["StudyContext"]
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """One study under way; ``plain`` reads images as they are, ``reader`` as the source prepares them.
+    """One running study; ``plain`` reads images as they are, ``reader`` as the source prepares them.
 
-    ``spec`` is the network trained from scratch, if one is given, and ``scratch`` how it is trained (with all
-    labels, with few).
+    ``spec`` is the network trained from scratch, if one is given, and ``scratch`` its settings (with all
+    labels, with fewer).
     """
 
     source: Source
@@ -34,7 +31,7 @@ class StudyContext:
     scratch_others: tuple[TrainSettings, ...]
     engine: str | None
     seed: int
-    judging: Judging
+    setup: EvaluationSetup
     reader: Reader
     plain: Reader
     chooser: Chooser

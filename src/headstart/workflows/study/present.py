@@ -1,7 +1,4 @@
-"""The report of a study: its figures, galleries, facts and sentences.
-
-Apart from the run because nothing here decides a number.
-"""
+"""The report of a study: figures, galleries, facts and sentences; it decides no number."""
 
 from __future__ import annotations
 
@@ -27,34 +24,34 @@ from headstart.strategies.fits import fitted
 from headstart.strategies.places import places_of
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.comparison.present import short_name
-from headstart.workflows.comparison.protocol import Judging
+from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.comparison.table import Table
 from headstart.workflows.comparison.verdict import PROBE
 from headstart.workflows.feature_map import feature_scatter
-from headstart.workflows.gallery import Judged, galleries
+from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.study.context import StudyContext
 
 __all__ = ["study_facts", "study_result", "study_summary"]
 
 _ROUNDING = 1e-9
-_PICTURES = 12  # more than a gallery shows
+_GALLERY_IMAGES = 12  # more than a gallery shows
 
 
 def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], found: Checkup) -> Report:
     """All of the report but its title and facts."""
-    judging, assessed = study.judging, study.judging.asked
-    assert table.answers is not None, "there are images to answer"
-    codes, classes = assessed.codes(judging.pool.classes), judging.pool.classes
-    title = f"The probe on the {judging.judged_on} images of {assessed.name}"
-    judged = Judged(assessed, table.answers, codes, classes, study.source.input)
-    place, head = _explaining(study, judged)
-    judged = replace(judged, ask=_asking(study, place, head))
+    setup, test = study.setup, study.setup.test
+    assert table.probabilities is not None, "there are test images"
+    codes, classes = test.codes(setup.pool.classes), setup.pool.classes
+    title = f"The probe on the {setup.judged_on} images of {test.name}"
+    evaluated = EvaluatedImages(test, table.probabilities, codes, classes, study.source.input)
+    place, head = _explained_head(study, evaluated)
+    evaluated = replace(evaluated, predict=_predict_function(study, place, head))
     study.options.progress.step("explaining the predictions", 0, 1)
-    sizes = {"learnt from": len(judging.pool), judging.judged_on: len(assessed), "classes": len(classes)}
+    sizes = {"learnt from": len(setup.pool), setup.judged_on: len(test), "classes": len(classes)}
     return Report(
         title=title,
         summary="",
-        verdict=f"{table.verdict} {_attained(table, judging)}",
+        verdict=f"{table.verdict} {_attained(table, setup)}",
         remarks=(*table.remarks, *remarks),
         rows=table.rows,
         comparisons=table.comparisons,
@@ -62,41 +59,41 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
         curves=(),
         facts={},
         sizes=sizes,
-        examples=examples_of(judging.pool),
-        judged_on=judging.judged_on,
-        protocol=judging.sentence + _nested(study),
+        examples=examples_of(setup.pool),
+        judged_on=setup.judged_on,
+        protocol=setup.sentence + _nested(study),
         findings=found.remarks,
         calibrations=(_calibrated(study, table, codes),),
-        galleries=galleries(judged),
+        galleries=galleries(evaluated),
         scatters=(
             feature_scatter(
                 f"Features at {place[0]}, {place[1]}",
                 study.reader.test_rows(place),
                 codes,
                 classes,
-                ~judged.wrong,
+                ~evaluated.wrong,
                 seed=study.seed,
             ),
         ),
     )
 
 
-def _attained(table: Table, judging: Judging) -> str:
-    """What the probe gets right with the most labels, whether or not it beats anything."""
+def _attained(table: Table, setup: EvaluationSetup) -> str:
+    """The probe's accuracy with the most labels, whatever the comparisons say."""
     best = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     return (
-        f"The probe gets {best.value:.1%} of the {best.n:,} {judging.judged_on} images right "
+        f"The probe gets {best.value:.1%} of the {best.n:,} {setup.judged_on} images right "
         f"[{100 * best.low:.1f}, {100 * best.high:.1f}]."
     )
 
 
 def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Evaluation:
-    """The answers in detail; where images come in groups, accuracy keeps the interval that counts them."""
-    assert table.answers is not None, "there are images to answer"
-    classes = study.judging.pool.classes
-    judging = study.judging
+    """Detailed metrics; accuracy keeps the table's interval, which counts groups."""
+    assert table.probabilities is not None, "there are test images"
+    classes = study.setup.pool.classes
+    setup = study.setup
     found = evaluate(
-        title, table.answers, codes, classes, judging.asked.together, crossed=judging.protocol.crossed
+        title, table.probabilities, codes, classes, setup.test.together, crossed=setup.protocol.crossed
     )
     ours = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     same = abs(ours.value - found.accuracy.value) < _ROUNDING
@@ -104,39 +101,39 @@ def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.
 
 
 def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Calibration:
-    """How reliable the probabilities are."""
-    assert table.answers is not None, "there are images to answer"
-    together, crossed = study.judging.asked.together, study.judging.protocol.crossed
+    assert table.probabilities is not None, "there are test images"
+    together, crossed = study.setup.test.together, study.setup.protocol.crossed
     title = "How reliable its probabilities are"
-    return reliability(title, table.answers, codes, clusters=together, crossed=crossed)
+    return reliability(title, table.probabilities, codes, clusters=together, crossed=crossed)
 
 
 def _nested(study: StudyContext) -> str:
-    """Say that a choice was made anew inside every fit, where there was one."""
+    """A sentence on selection inside every fit, where there was a selection."""
     _, heads, _ = places_of(study.source, study.probe)
     if not heads:
         return ""
     return " Layer, pooling and head were selected in every fit, by cross-validation on its training images."
 
 
-def _explaining(study: StudyContext, judged: Judged) -> tuple[Place, Head]:
-    """A head to draw maps with: of images judged by themselves it has not seen those that are shown."""
-    judging, probe, seed = study.judging, study.probe, study.seed
-    learn = np.arange(len(judging.pool))
-    if judging.protocol.crossed:
-        shown = np.union1d(judged.surest_mistakes[:_PICTURES], judged.closest_calls[:_PICTURES])
-        kept = np.setdiff1d(learn, shown)
-        if np.bincount(judging.pool.codes()[kept], minlength=len(judging.pool.classes)).min() >= 1:
-            learn = kept
-    place, head = study.chooser(learn, seed)
-    return place, fitted(study.reader, place, head, learn, seed, balance=probe.balance)
+def _explained_head(study: StudyContext, evaluated: EvaluatedImages) -> tuple[Place, Head]:
+    """A head for occlusion maps; when cross-validated, it is not trained on the images shown."""
+    setup, probe, seed = study.setup, study.probe, study.seed
+    train = np.arange(len(setup.pool))
+    if setup.protocol.crossed:
+        mistakes, unsure = evaluated.mistakes_by_confidence, evaluated.least_certain_first
+        shown = np.union1d(mistakes[:_GALLERY_IMAGES], unsure[:_GALLERY_IMAGES])
+        kept = np.setdiff1d(train, shown)
+        if np.bincount(setup.pool.codes()[kept], minlength=len(setup.pool.classes)).min() >= 1:
+            train = kept
+    place, head = study.chooser(train, seed)
+    return place, fitted(study.reader, place, head, train, seed, balance=probe.balance)
 
 
-def _asking(study: StudyContext, place: Place, head: Head) -> Callable[[Images], Array]:
-    """Prepared images to the probe's answers."""
+def _predict_function(study: StudyContext, place: Place, head: Head) -> Callable[[Images], Array]:
+    """From prepared images to the head's probabilities; the graph is compiled on first use."""
     compiled: list[runtime.Executable] = []
 
-    def ask(images: Images) -> Array:
+    def predict(images: Images) -> Array:
         source = study.source
         if not compiled:
             compiled.append(
@@ -150,33 +147,33 @@ def _asking(study: StudyContext, place: Place, head: Head) -> Callable[[Images],
         batches = runtime.split_batches(images, source.batch_size)
         return head.probabilities(compiled[0].run(batches, len(images)))
 
-    return ask
+    return predict
 
 
 def study_summary(study: StudyContext) -> str:
-    """What learns from how many images, in two sentences."""
+    """What is learned from how many images, in two sentences."""
     source, probe = study.source, study.probe
-    judging = study.judging
+    setup = study.setup
     views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented copies each"
     return (
-        f"{short_name(source.name)}, frozen, teaches a head {len(judging.pool.classes)} classes from "
-        f"{len(judging.pool):,} images{views}. Every control learns from the same labels and is tested on "
+        f"{short_name(source.name)}, frozen, teaches a head {len(setup.pool.classes)} classes from "
+        f"{len(setup.pool):,} images{views}. Every control learns from the same labels and is tested on "
         "the same images."
     )
 
 
 def study_facts(study: StudyContext, dataset: Dataset, command: str, seconds: float) -> Mapping[str, str]:
-    """What is necessary to get the figures again."""
-    source, asked = study.source, study.judging.asked
-    judged = (
-        {} if asked.name == dataset.name else {"judged_by": f"{asked.name}, fingerprint {asked.fingerprint}"}
+    """What is necessary to reproduce the figures."""
+    source, test = study.source, study.setup.test
+    test_set = (
+        {} if test.name == dataset.name else {"judged_by": f"{test.name}, fingerprint {test.fingerprint}"}
     )
     return {
         "command": command,
         "source": about_source(source),
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
-        **judged,
+        **test_set,
         "preparation": f"{source.input.policy} to {source.input.height_px} x {source.input.width_px} px",
         "seed": str(study.seed),
         **made_with(),

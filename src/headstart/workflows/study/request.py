@@ -1,7 +1,4 @@
-"""The request of a study and how its options are read from text.
-
-Apart from the run, so that a command can check its options before anything heavy is computed.
-"""
+"""The request of a study and its options as text, which a command checks before anything expensive."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from headstart.records import NetworkSpec, TrainSettings
 from headstart.strategies.finetune.options import FinetuneOptions, parse_strategies
 from headstart.strategies.fits import Strategy
 from headstart.strategies.places import CHOSEN, Probe
-from headstart.workflows.comparison.protocol import Judging
-from headstart.workflows.study.contestants import CONTROLS, SCRATCH, SCRATCH_OTHERS
+from headstart.workflows.comparison.protocol import EvaluationSetup
+from headstart.workflows.study.contestants import CONTROLS, SCRATCH, SCRATCH_ALTERNATIVES
 
 __all__ = ["StudyRequest", "check_controls", "parse_controls", "parse_labels"]
 
@@ -28,11 +25,11 @@ class StudyRequest:
     """What a study compares and how; what is None is chosen by rule.
 
     ``kind`` is the protocol's; ``labels_per_class`` the budgets of the learning curve, () for none;
-    ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are strategies to show or
-    to compare with, made for the judging: they are controls, but for those named in ``shown``.
-    ``spec`` is the network that is trained from scratch, ``scratch`` how (with all labels, with few),
-    ``scratch_others`` are settings that it may choose instead, ``engine`` trains it (None: torch if there).
-    ``opening`` adds the strategy finetune, and says how.
+    ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are further strategies, made from
+    the setup: they count as controls, except those named in ``shown``. ``spec`` is the network that is
+    trained from scratch, ``scratch`` its settings (with all labels, with fewer), ``scratch_others`` settings
+    to choose from instead, ``engine`` what trains it (None: torch if installed). ``finetune`` adds the
+    strategy of that name with these options.
     """
 
     probe: Probe = CHOSEN
@@ -43,39 +40,17 @@ class StudyRequest:
     controls: tuple[str, ...] = CONTROLS
     allow_leaks: bool = False
     seed: int = 0
-    extra: Mapping[str, Callable[[Judging], Strategy]] = field(default_factory=dict)
+    extra: Mapping[str, Callable[[EvaluationSetup], Strategy]] = field(default_factory=dict)
     shown: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
-    scratch_others: tuple[TrainSettings, ...] = SCRATCH_OTHERS
+    scratch_others: tuple[TrainSettings, ...] = SCRATCH_ALTERNATIVES
     engine: str | None = None
-    opening: FinetuneOptions | None = None
+    finetune: FinetuneOptions | None = None
 
 
 def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:
-    """Read which controls are wanted; scratch may also be asked for as the strategy that it is.
-
-    Parameters
-    ----------
-    text : str
-        ``all``, ``none``, or names between commas.
-    strategies : str, default='probe'
-        As `opening.parse_strategies` takes them.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    SettingError
-        If a name is unknown.
-
-    Examples
-    --------
-    >>> parse_controls("none", "probe,scratch"), parse_controls("majority")
-    (('scratch',), ('majority',))
-    """
+    """Parse all, none or comma-separated names; the strategy ``scratch`` adds that control."""
     named = comma_list(text)
     chosen = {"all": CONTROLS, "none": ()}.get(text, named)
     check_controls(chosen)
@@ -84,7 +59,7 @@ def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:
 
 
 def check_controls(names: Sequence[str]) -> None:
-    """Refuse a name that is no control."""
+    """Raise `SettingError` for a name that is no control."""
     unknown = [name for name in names if name not in CONTROLS]
     if unknown:
         raise SettingError(
@@ -94,27 +69,8 @@ def check_controls(names: Sequence[str]) -> None:
 
 
 def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:
-    """Read the budgets of a learning curve.
+    """Parse comma-separated numbers of labels per class, and ``all``: budgets, and whether all labels is one.
 
-    Parameters
-    ----------
-    text : str or None
-        Numbers of labels per class between commas, and ``all``.
-
-    Returns
-    -------
-    budgets : tuple of int or None
-        None where nothing was said: by rule.
-    with_all : bool
-        Whether all labels are a budget too.
-
-    Raises
-    ------
-    SettingError
-        If something is neither.
-
-    Examples
-    --------
     >>> parse_labels("5, 10"), parse_labels("all"), parse_labels(None)
     (((5, 10), False), ((), True), (None, True))
     """

@@ -1,7 +1,4 @@
-"""A study: examine the data, choose the protocol, run the probe and its controls, report.
-
-Apart from the comparison because here the data are checked and the contestants made.
-"""
+"""A study: check the data, choose the protocol, run the probe and its controls, report."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.workflows.comparison.present import short_name
-from headstart.workflows.comparison.protocol import Judging, Protocol, decide
+from headstart.workflows.comparison.protocol import EvaluationSetup, Protocol, decide
 from headstart.workflows.comparison.table import run_table
 from headstart.workflows.comparison.verdict import FINETUNE, PROBE
 from headstart.workflows.study.contestants import CONTESTANTS, SCRATCH
@@ -33,9 +30,9 @@ from headstart.workflows.study.request import StudyRequest, check_controls
 
 __all__ = ["run_study"]
 
-_PARALLEL_IMAGES = 2_000  # up to which the control from scratch trains in other processes, a core each
-_SMALL_PX = 64  # side up to which raw pixels are what the source sees
-_NETWORKS, _SMALL_NETWORKS = 5, 10  # random ones, where one round would draw one; small ones cost little
+_PARALLEL_IMAGES = 2_000  # up to which the control from scratch trains in other processes, one core each
+_SMALL_PX = 64  # side up to which images are prepared once and kept
+_NETWORKS, _SMALL_NETWORKS = 5, 10  # random networks where there is one round; small ones cost little
 _BUDGETS = (1, 5, 10, 50)
 _BY_RULE = StudyRequest()
 
@@ -43,7 +40,7 @@ _BY_RULE = StudyRequest()
 def run_study(
     source: Source,
     dataset: Dataset,
-    wanted: StudyRequest = _BY_RULE,
+    request: StudyRequest = _BY_RULE,
     *,
     external: Dataset | None = None,
     trained: Model | None = None,
@@ -52,7 +49,7 @@ def run_study(
     summary: str = "",
     command: str = "",
 ) -> Report:
-    """Find out whether transfer was worth it, and how far one may trust the answer.
+    """Find out whether transfer was worth it, and how reliable the answer is.
 
     Parameters
     ----------
@@ -60,14 +57,13 @@ def run_study(
         Frozen.
     dataset : Dataset
         What to learn; its splits are used as the protocol says.
-    wanted : StudyRequest, optional
-        Protocol, budgets, controls, and what of the probe is given; the rest is chosen anew from
-        whatever images a fit learns from, so that no figure flatters.
+    request : StudyRequest, optional
+        Protocol, budgets, controls, and what of the probe is fixed; all else is selected in every fit from
+        its training images, so that no figure is too good.
     external : Dataset, optional
-        A test set of its own.
+        A separate test set.
     trained : Model, optional
-        The source as a model: its layers are the ones trained from scratch, its answers are what
-        collapse reads.
+        The source as a model: its architecture is trained from scratch, its predictions are used by collapse.
     options : Extraction, optional
         Cache, runtime and precision.
     title, summary : str, optional
@@ -78,30 +74,30 @@ def run_study(
     Returns
     -------
     Report
-        Every number in it was judged on images that the model it is about did not learn from.
+        Every number in it was measured on images that the model in question did not learn from.
 
     Raises
     ------
     HeadstartError
-        Of the kind that fits; a leak before any number is computed.
+        Of the fitting class; for a leak, before any number is computed.
     """
     begun = perf_counter()
-    check_controls(wanted.controls)
-    dataset, found = _examined(dataset, external, wanted)
-    study = _context(source, dataset, wanted, external, trained, options)
-    judging = study.judging
-    strategies, left_out = _strategies(study, wanted)
-    few = len(judging.pool) <= _PARALLEL_IMAGES
+    check_controls(request.controls)
+    dataset, found = _checked_data(dataset, external, request)
+    study = _context(source, dataset, request, external, trained, options)
+    setup = study.setup
+    strategies, left_out = _strategies(study, request)
+    few = len(setup.pool) <= _PARALLEL_IMAGES
     table = run_table(
         strategies,
-        judging.pool,
-        judging.asked,
-        judging.protocol,
+        setup.pool,
+        setup.test,
+        setup.protocol,
         progress=options.progress,
-        beside=[one.name for one in CONTESTANTS.values() if one.parallel] if few else (),
+        in_processes=[one.name for one in CONTESTANTS.values() if one.parallel] if few else (),
     )
-    said = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
-    result = study_result(study, table, (*said, *left_out, *_warnings(dataset, wanted)), found)
+    finetuned = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
+    result = study_result(study, table, (*finetuned, *left_out, *_warnings(dataset, request)), found)
     return replace(
         result,
         title=title or f"{short_name(source.name)} to {dataset.name}",
@@ -110,14 +106,14 @@ def run_study(
     )
 
 
-def _protocol(source: Source, wanted: StudyRequest) -> Protocol:
+def _protocol(source: Source, request: StudyRequest) -> Protocol:
     made = [one for one in CONTESTANTS.values() if one.make is not None]
     return Protocol(
-        _BUDGETS if wanted.labels_per_class is None else tuple(sorted(set(wanted.labels_per_class))),
-        wanted.draws,
-        wanted.seed,
-        wanted.with_all,
-        (*wanted.shown, *(one.name for one in made if not one.control and one.name != PROBE)),
+        _BUDGETS if request.labels_per_class is None else tuple(sorted(set(request.labels_per_class))),
+        request.draws,
+        request.seed,
+        request.with_all,
+        (*request.shown, *(one.name for one in made if not one.control and one.name != PROBE)),
         redrawn=tuple(one.name for one in made if one.redrawn),
         pairs=((FINETUNE, PROBE), (FINETUNE, SCRATCH)),
         networks=_NETWORKS if kind_of(source).large else _SMALL_NETWORKS,
@@ -127,35 +123,37 @@ def _protocol(source: Source, wanted: StudyRequest) -> Protocol:
 def _context(
     source: Source,
     dataset: Dataset,
-    wanted: StudyRequest,
+    request: StudyRequest,
     external: Dataset | None,
     trained: Model | None,
     options: Extraction,
 ) -> StudyContext:
     """Everything that contestants are made from."""
-    judging = decide(dataset, external, kind=wanted.kind, protocol=_protocol(source, wanted))
-    if wanted.labels_per_class is None and judging.protocol.kind == "leave-one-out":
-        # a fit for each image leaves no time for a curve
-        judging = replace(judging, protocol=replace(judging.protocol, labels_per_class=()))
-    ready = _prepared(judging, source)
-    frame = source.input if ready is judging else replace(source.input, policy="squish")
-    framed = replace(source, input=frame)
-    reader = Reader(framed, ready.pool, ready.asked, options, wanted.probe.augmentation, wanted.seed)
-    chooser = Chooser(reader, wanted.probe)
+    setup = decide(dataset, external, kind=request.kind, protocol=_protocol(source, request))
+    if request.labels_per_class is None and setup.protocol.kind == "leave-one-out":
+        # with one fit per image a learning curve would take too long
+        setup = replace(setup, protocol=replace(setup.protocol, labels_per_class=()))
+    prepared = _prepared(setup, source)
+    input_spec = source.input if prepared is setup else replace(source.input, policy="squish")
+    prepared_source = replace(source, input=input_spec)
+    reader = Reader(
+        prepared_source, prepared.pool, prepared.test, options, request.probe.augmentation, request.seed
+    )
+    chooser = Chooser(reader, request.probe)
     finetuner = None
-    if wanted.opening is not None:
-        finetuner = Finetuner(reader, chooser, wanted.opening, options.progress)
-    plain = replace(reader, source=source, pool=judging.pool, test=judging.asked, _kept={}, _copies={})
+    if request.finetune is not None:
+        finetuner = Finetuner(reader, chooser, request.finetune, options.progress)
+    plain = replace(reader, source=source, pool=setup.pool, test=setup.test, _kept={}, _copies={})
     return StudyContext(
         source,
         trained,
-        wanted.probe,
-        wanted.spec,
-        wanted.scratch,
-        wanted.scratch_others,
-        wanted.engine,
-        wanted.seed,
-        judging,
+        request.probe,
+        request.spec,
+        request.scratch,
+        request.scratch_others,
+        request.engine,
+        request.seed,
+        setup,
         reader,
         plain,
         chooser,
@@ -164,12 +162,12 @@ def _context(
     )
 
 
-def _strategies(study: StudyContext, wanted: StudyRequest) -> tuple[dict[str, Strategy], list[str]]:
-    """The probe, further strategies and the controls, and why some control is missing."""
+def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, Strategy], list[str]]:
+    """The probe, further strategies and the controls, and why a control is missing."""
     strategies: dict[str, Strategy] = {}
     remarks = []
     for one in CONTESTANTS.values():
-        if one.make is None or (one.control and one.name not in wanted.controls):
+        if one.make is None or (one.control and one.name not in request.controls):
             continue
         made = one.make(study)
         if made.strategy is not None:
@@ -177,34 +175,36 @@ def _strategies(study: StudyContext, wanted: StudyRequest) -> tuple[dict[str, St
         if made.remark:
             remarks.append(made.remark)
         if one.name == PROBE:
-            strategies |= {name: make(study.judging) for name, make in wanted.extra.items()}
+            strategies |= {name: make(study.setup) for name, make in request.extra.items()}
     return strategies, remarks
 
 
-def _prepared(judging: Judging, source: Source) -> Judging:
-    """Images in files, for a source of small images: prepared once for it and for its random twins."""
-    pool, asked, spec = judging.pool, judging.asked, source.input
+def _prepared(setup: EvaluationSetup, source: Source) -> EvaluationSetup:
+    """Image files prepared once for a source of small images and for its random networks."""
+    pool, test, spec = setup.pool, setup.test, source.input
     if pool.images.paths is None or spec.height_px > _SMALL_PX:
-        return judging
+        return setup
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
-    fit_asked = fit_pool if asked is pool else replace(asked, images=ArrayImages(prepare(asked, spec)))
-    return replace(judging, pool=fit_pool, asked=fit_asked)
+    fit_test = fit_pool if test is pool else replace(test, images=ArrayImages(prepare(test, spec)))
+    return replace(setup, pool=fit_pool, test=fit_test)
 
 
-def _examined(dataset: Dataset, external: Dataset | None, wanted: StudyRequest) -> tuple[Dataset, Checkup]:
-    """The dataset with its clusters, and the doctor's findings; refuse what cannot be judged."""
-    dataset, found = checked(dataset, allow_leaks=wanted.allow_leaks)
+def _checked_data(
+    dataset: Dataset, external: Dataset | None, request: StudyRequest
+) -> tuple[Dataset, Checkup]:
+    """The dataset with its clusters, and the doctor's findings; raises where it cannot be evaluated."""
+    dataset, found = checked(dataset, allow_leaks=request.allow_leaks)
     if external is None:
         return dataset, found
     check_same_classes(dataset, external)
     absent = [name for name in dataset.classes if name not in set(external.labels.tolist())]
     if absent:
-        said = f"{external.name} has no image of {listed(absent)}: it judges the other classes only"
-        found = replace(found, remarks=(said, *found.remarks))
-    return dataset, refuse_shared(dataset, external, found, allow_leaks=wanted.allow_leaks)
+        remark = f"{external.name} has no image of {listed(absent)}: only the other classes are tested"
+        found = replace(found, remarks=(remark, *found.remarks))
+    return dataset, refuse_shared(dataset, external, found, allow_leaks=request.allow_leaks)
 
 
-def _warnings(dataset: Dataset, wanted: StudyRequest) -> list[str]:
-    augmentation = wanted.probe.augmentation
-    said = None if augmentation is None else flip_warning(dataset.classes, augmentation)
-    return [said] if said else []
+def _warnings(dataset: Dataset, request: StudyRequest) -> list[str]:
+    augmentation = request.probe.augmentation
+    warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
+    return [warning] if warning else []

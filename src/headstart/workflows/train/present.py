@@ -20,8 +20,7 @@ from headstart.strategies.judge import HeldOutPredictions
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.provenance import made_with
 from headstart.strategies.result import LearnedModel, best_epoch
-from headstart.workflows.gallery import Judged as EvaluatedImages
-from headstart.workflows.gallery import galleries
+from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.train.rate import RateChoice
 
 __all__ = ["About", "TrainingRecord", "training_result"]

@@ -98,7 +98,7 @@ def by_cross_validation(
     kind = "folds" if pool.groups is None else "grouped"
     protocol = Protocol((), 1, seed, kind=kind, n_folds=n_folds)
     table = run_table(strategies, pool, pool, protocol, progress=options.progress)
-    assert table.answers is not None, "there are images to answer"
+    assert table.probabilities is not None, "there are images to answer"
     selected = bool(places_of(source, probe)[1])
     again = " Layer, pooling and head were selected again in every fold." if selected else ""
     protocol_text = (
@@ -106,7 +106,7 @@ def by_cross_validation(
         f"fold; each image was predicted by a model trained on the other folds only.{again} The saved "
         "model learned from all images. Intervals allow for the images that folds share."
     )
-    return TransferEvaluation(table, pool, table.answers, PROBE, "cross-validated", protocol_text)
+    return TransferEvaluation(table, pool, table.probabilities, PROBE, "cross-validated", protocol_text)
 
 
 def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str, Strategy]:

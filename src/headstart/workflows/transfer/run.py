@@ -25,8 +25,7 @@ from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table, short_name
-from headstart.workflows.gallery import Judged as EvaluatedImages
-from headstart.workflows.gallery import galleries
+from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.transfer.judge import TransferEvaluation, by_cross_validation, by_validation
 
 __all__ = ["Transferred", "run_transfer"]

@@ -1,7 +1,4 @@
-"""What the teaching page writes: the lesson, an answer, a notice, as HTML.
-
-Must not import gradio or compute.
-"""
+"""HTML of the teaching page: the lesson, a prediction, a notice; apart from gradio, and computing nothing."""
 
 from __future__ import annotations
 
@@ -10,46 +7,34 @@ from html import escape
 
 from headstart.evaluation.records import Score
 from headstart.interfaces.teach.classroom import Classroom
-from headstart.interfaces.teach.lesson import Answer, Example, Lesson
+from headstart.interfaces.teach.lesson import Example, Lesson, LessonPrediction
 from headstart.records import NONE_OF_THESE
 
-__all__ = ["answer_html", "answers_html", "lesson_html", "notice_html", "sentence"]
+__all__ = ["lesson_html", "notice_html", "prediction_html", "predictions_html", "sentence"]
 
 _STEPS = (
     "Name your classes: two or more.",
     "Show a few images of each: draw them, drop files, or use the camera.",
     "Try a new image. Then save the model.",
 )
-_WAIT = "Two classes with two examples each, and the accuracy stands here."
-_UNASKED = "Draw, or show an image: as soon as two classes are taught, the answer comes by itself."
+_NO_ACCURACY_YET = "The accuracy appears here once two classes have two examples each."
+_NO_PREDICTION_YET = "Draw, or show an image: once two classes are taught, its class is predicted."
 
 
 def sentence(error: Exception) -> str:
-    """An error of ours as a sentence.
-
-    Examples
-    --------
-    >>> sentence(ValueError("class 'x' is unknown, expected another"))
-    "Class 'x' is unknown, expected another."
-    """
-    said = str(error).splitlines()[0]
-    return f"{said[:1].upper()}{said[1:]}."
+    """An error of ours as a sentence, with a capital and a full stop."""
+    text = str(error).splitlines()[0]
+    return f"{text[:1].upper()}{text[1:]}."
 
 
-def notice_html(said: str, *, bad: bool = False) -> str:
-    """One line for the page; nothing for nothing.
-
-    Examples
-    --------
-    >>> notice_html("a < b")
-    '<p class="hs-notice" role="status">a &lt; b</p>'
-    """
+def notice_html(message: str, *, bad: bool = False) -> str:
+    """A notice of one line; empty for an empty message."""
     kind = "hs-notice hs-bad" if bad else "hs-notice"
-    return f'<p class="{kind}" role="status">{escape(said)}</p>' if said else ""
+    return f'<p class="{kind}" role="status">{escape(message)}</p>' if message else ""
 
 
 def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
-    """Accuracy, remarks, and every class with its examples and what removes them."""
+    """Accuracy, remarks, and every class with its examples and the buttons that remove them."""
     if room is None or not room.classes:
         steps = "".join(f"<li>{one}</li>" for one in _STEPS)
         return f'<div class="hs-lesson"><ol class="hs-steps">{steps}</ol></div>'
@@ -60,35 +45,36 @@ def lesson_html(room: Classroom | None, chosen: str | None = None) -> str:
     return f'<div class="hs-lesson">{_score(lesson)}{listed}<div class="hs-classes">{cards}</div></div>'
 
 
-def answer_html(answer: Answer | None, address: str = "") -> str:
-    """One image's answer: its name, a bar for every class, the nearest example."""
-    if answer is None:
-        return f'<div class="hs-answer"><p class="hs-hint">{_UNASKED}</p></div>'
-    none = answer.called == NONE_OF_THESE
+def prediction_html(prediction: LessonPrediction | None, address: str = "") -> str:
+    """The prediction for one image: class, a bar for every class, the nearest example."""
+    if prediction is None:
+        return f'<div class="hs-answer"><p class="hs-hint">{_NO_PREDICTION_YET}</p></div>'
+    none = prediction.predicted == NONE_OF_THESE
     bars = "".join(
-        _bar(name, value, best=not none and name == answer.called) for name, value in _sorted(answer)
+        _bar(name, value, best=not none and name == prediction.predicted)
+        for name, value in _sorted(prediction)
     )
-    why = _novelty(answer.novelty)
-    picture = f'<img src="{address}" alt="the image asked about">' if address else ""
+    why = _novelty(prediction.novelty)
+    thumb = f'<img src="{address}" alt="the image">' if address else ""
     return (
-        f'<div class="hs-answer{" hs-none" if none else ""}"><div class="hs-called">{picture}'
-        f"<div><strong data-called>{escape(answer.called)}</strong><span>{why}</span></div></div>"
+        f'<div class="hs-answer{" hs-none" if none else ""}"><div class="hs-called">{thumb}'
+        f"<div><strong data-called>{escape(prediction.predicted)}</strong><span>{why}</span></div></div>"
         f'<ol class="hs-bars">{bars}</ol>'
-        f'<div class="hs-nearest"><img src="{answer.nearest.address}" alt="nearest example">'
-        f"<span>Nearest example: {escape(answer.nearest.label)}, similarity {answer.similarity:.2f}</span>"
+        f'<div class="hs-nearest"><img src="{prediction.nearest.address}" alt="nearest example">'
+        f"<span>Nearest example: {escape(prediction.nearest.label)}, similarity {prediction.similarity:.2f}</span>"
         "</div></div>"
     )
 
 
-def answers_html(answers: Sequence[tuple[str, str, Answer | None]]) -> str:
-    """Several images' answers, a line each."""
-    if all(answer is None for _, _, answer in answers):
-        return answer_html(None)
+def predictions_html(predictions: Sequence[tuple[str, str, LessonPrediction | None]]) -> str:
+    """The predictions for several images, one line each."""
+    if all(prediction is None for _, _, prediction in predictions):
+        return prediction_html(None)
     lines = "".join(
         f'<li><img src="{address}" alt=""><span>{escape(name)}</span>'
-        f"<b data-called>{escape(answer.called)}</b><i>{_surety(answer)}</i></li>"
-        for name, address, answer in answers
-        if answer is not None
+        f"<b data-called>{escape(prediction.predicted)}</b><i>{_surety(prediction)}</i></li>"
+        for name, address, prediction in predictions
+        if prediction is not None
     )
     return f'<div class="hs-answer"><ol class="hs-many">{lines}</ol></div>'
 
@@ -97,8 +83,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}&#8239;%"
 
 
-def _surety(answer: Answer) -> str:
-    return "" if answer.called == NONE_OF_THESE else _percent(max(one for _, one in answer.probabilities))
+def _surety(prediction: LessonPrediction) -> str:
+    return (
+        ""
+        if prediction.predicted == NONE_OF_THESE
+        else _percent(max(one for _, one in prediction.probabilities))
+    )
 
 
 def _novelty(novelty: float | None) -> str:
@@ -109,8 +99,8 @@ def _novelty(novelty: float | None) -> str:
     return f"Like what was taught: {novelty:.2f} of the limit."
 
 
-def _sorted(answer: Answer) -> list[tuple[str, float]]:
-    return sorted(answer.probabilities, key=lambda one: -one[1])
+def _sorted(prediction: LessonPrediction) -> list[tuple[str, float]]:
+    return sorted(prediction.probabilities, key=lambda one: -one[1])
 
 
 def _bar(name: str, value: float, *, best: bool) -> str:
@@ -122,7 +112,7 @@ def _bar(name: str, value: float, *, best: bool) -> str:
 
 def _score(lesson: Lesson) -> str:
     if lesson.accuracy is None:
-        return f'<div class="hs-score"><p class="hs-hint">{_WAIT}</p></div>'
+        return f'<div class="hs-score"><p class="hs-hint">{_NO_ACCURACY_YET}</p></div>'
     return f'<div class="hs-score">{_figures(lesson.accuracy)}{_interval(lesson.accuracy)}</div>'
 
 
@@ -130,7 +120,7 @@ def _figures(score: Score) -> str:
     right = round(score.value * score.n)
     return (
         f"<p><strong data-accuracy>{_percent(score.value)}</strong>"
-        f"<span>{right} of {score.n} right, each judged by the others alone<br>"
+        f"<span>{right} of {score.n} right, each predicted from the others alone<br>"
         f"95&#8239;% interval {100 * score.low:.0f} to {100 * score.high:.0f}&#8239;%</span></p>"
     )
 
@@ -158,7 +148,7 @@ def _card(name: str, examples: Sequence[Example], lesson: Lesson, *, chosen: boo
 
 def _thumb(example: Example, *, wrong: bool) -> str:
     label = escape(example.label, quote=True)
-    marked = ' class="hs-wrong" title="the others would call it something else"' if wrong else ""
+    marked = ' class="hs-wrong" title="classified wrongly when left out"' if wrong else ""
     return (
         f'<figure{marked}><img src="{example.address}" alt="{label}"><button type="button" '
         f'class="hs-cross" data-do="remove" data-what="{example.number}" '

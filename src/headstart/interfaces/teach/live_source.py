@@ -16,10 +16,10 @@ from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import Place, feature_graph
 from headstart.strategies.places import Probe, places_of
 
-__all__ = ["HEAD", "SEED", "Eye", "fitting_augmentation", "shown", "small_address"]
+__all__ = ["HEAD", "SEED", "LiveSource", "example_augmentation", "pixels_address", "thumbnail_address"]
 
 
-_VIEWS = 8
+_COPIES = 8
 
 
 HEAD = "ridge"
@@ -27,8 +27,8 @@ SEED = 0
 _SHOWN_PX = 72
 
 
-class Eye:
-    """A source made ready to look at a few images at a time; many classrooms share one."""
+class LiveSource:
+    """A compiled source for a few images at a time; many classrooms share one."""
 
     def __init__(self, source: Source, augmentation: Augmentation | None) -> None:
         self.source, self.augmentation = source, augmentation
@@ -37,40 +37,35 @@ class Eye:
         self._graph = runtime.compile_graph(
             feature_graph(source, [self.place]), precision="fp32", batch_size=self._batch
         )
-
-        self.rows(
-            np.zeros(source.input.shape, np.uint8), 0
-        )  # the first time loads what later times find there
+        self.rows(np.zeros(source.input.shape, np.uint8), 0)  # the first run loads libraries
 
     def read(self, images: Images) -> Array:
         """Features of prepared images, (n_images, n_features)."""
         return self._graph.run(runtime.split_batches(images, self._batch), len(images))
 
     def rows(self, prepared: NDArray[np.uint8], place: int) -> Array:
-        """Features of an image and its views, which are those of an image at this place of a dataset."""
+        """Features of an image and its augmented copies, drawn as for this position in a dataset."""
         whole = prepared[None]
-        views = [] if self.augmentation is None else range(self.augmentation.views)
-        made = [
-            augment(whole, self.augmentation, seed=SEED, indices=[place], view=v)
-            for v in views
-            if self.augmentation
-        ]
-        return self.read(np.concatenate([whole, *made]))
+        copies: list[Images] = []
+        if self.augmentation is not None:
+            numbers = range(self.augmentation.views)
+            copies = [augment(whole, self.augmentation, seed=SEED, indices=[place], view=n) for n in numbers]
+        return self.read(np.concatenate([whole, *copies]))
 
 
-def fitting_augmentation(source: Source) -> Augmentation | None:
-    """How a source's examples are varied, so that few suffice."""
+def example_augmentation(source: Source) -> Augmentation | None:
+    """The augmentation of examples that suits a source; None without torch and kornia."""
     if find_spec("torch") is None or find_spec("kornia") is None:
         return None
     kind = "handwriting" if source.input.policy == "ink" or source.input.channels == 1 else "photo,flip=0"
-    return parse_augmentation(kind, _VIEWS)
+    return parse_augmentation(kind, _COPIES)
 
 
-def shown(content: bytes, called: str = "the image") -> str:
-    """An image as a page shows it small, as a ``data:`` address; BrokenDataError if it is none."""
-    return small_address(decode_bytes(content, called))
+def thumbnail_address(content: bytes, file_name: str = "the image") -> str:
+    """A thumbnail of an image file as a ``data:`` address; `BrokenDataError` if it is not an image."""
+    return pixels_address(decode_bytes(content, file_name))
 
 
-def small_address(pixels: NDArray[np.uint8]) -> str:
-    """Pixels as a small image for the page, as a ``data:`` address."""
+def pixels_address(pixels: NDArray[np.uint8]) -> str:
+    """A thumbnail of pixels as a ``data:`` address."""
     return png_address(fit(pixels, InputSpec(_SHOWN_PX, _SHOWN_PX, 3, policy="letterbox")))
