@@ -691,8 +691,8 @@ def test_a_word_that_means_no_picture(refused: Callable[..., Said], desk: Path, 
     grey(desk / "good.png")
     (desk / "empty").mkdir()
     (desk / "empty" / ".hidden.png").write_bytes(b"")
-    refused("predict", models / "digits", "empty", names=("'empty'", "no picture"))
-    refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no picture"))
+    refused("predict", models / "digits", "empty", names=("'empty'", "no image"))
+    refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no image"))
 
 
 def test_a_refusal_of_the_operating_system_is_one_line(
