@@ -689,8 +689,8 @@ def test_an_argument_that_names_no_image(refused: Callable[..., Said], desk: Pat
     grey(desk / "good.png")
     (desk / "empty").mkdir()
     (desk / "empty" / ".hidden.png").write_bytes(b"")
-    refused("predict", models / "digits", "empty", names=("'empty'", "no picture"))
-    refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no picture"))
+    refused("predict", models / "digits", "empty", names=("'empty'", "no image"))
+    refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no image"))
 
 
 def test_an_error_of_the_operating_system_is_one_line(
