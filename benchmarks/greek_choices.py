@@ -92,7 +92,7 @@ def main() -> None:
                         place = (layer, "flat")
                         learnt = fitted(readers[0], place, head, np.arange(len(few)), draw, balance=False)
                         right = [
-                            float((learnt.predict(one.answers(place)) == one.asked.labels).mean())
+                            float((learnt.predict(one.test_rows(place)) == one.test.labels).mean())
                             for one in readers
                         ]
                         key = (how, augment if views else "-", views, layer, head)

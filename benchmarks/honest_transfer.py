@@ -37,7 +37,7 @@ def printed(
     """The accuracy that the command prints, and the model that it saves."""
     done = run_transfer(source, pool, probe, seed=seed, options=options)
     ours = next(row.accuracy for row in done.result.rows if row.strategy == "probe")
-    return ours, done.learnt.model
+    return ours, done.learned.model
 
 
 def coin_tosses(

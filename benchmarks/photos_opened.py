@@ -43,7 +43,7 @@ def judged(weights: str, train: Dataset, test: Dataset, asked: argparse.Namespac
         begun = perf_counter()
         tuner = Finetuner(reader, Chooser(reader, CHOSEN), FinetuneOptions(asked.unfreeze))
         answers = {
-            "probe": tuner.probe(everyone, photos, seed),
+            "probe": tuner.probe_probabilities(everyone, photos, seed),
             "finetune": tuner.strategy()(everyone, photos, seed),
             "finetune, unchecked": tuner.strategy(checked=False)(everyone, photos, seed),
         }

@@ -46,8 +46,8 @@ from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.finetune.rules import settings_for
 from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.judge import augmented_training
 from headstart.strategies.places import Probe
-from headstart.strategies.probe import augmented_training
 from headstart.system.cache import default_cache
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 
@@ -111,13 +111,13 @@ def from_scratch(pool: Dataset, asked: Dataset, learn: np.ndarray, seed: int) ->
 
 def from_source(name: str, tuner: Finetuner, learn: np.ndarray, seed: int) -> Iterator[Tried]:
     """The probe and the opened network of one source."""
-    everyone, begun = np.arange(len(tuner.reader.asked)), perf_counter()
+    everyone, begun = np.arange(len(tuner.reader.test)), perf_counter()
     decision = tuner.decide(learn, seed)
     assert decision.probe is not None and decision.best is not None, "there are labels to hold out"
     opened = tuner.strategy(checked=False)(learn, everyone, seed)
     seconds = perf_counter() - begun
     begun = perf_counter()
-    probed = tuner.probe(learn, everyone, seed)
+    probed = tuner.probe_probabilities(learn, everyone, seed)
     yield Tried(f"{name}, probe", softmax(decision.probe.logits), probed, perf_counter() - begun)
     yield Tried(f"{name}, fine-tuned", softmax(decision.best.logits), opened, seconds)
 

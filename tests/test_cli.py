@@ -576,8 +576,8 @@ def test_a_class_in_one_split_only_is_named(refused: Callable[..., Said], desk: 
             grey(desk / "pics" / place / f"{copy}.png", 10 * number + copy)
     said = refused("run", "parity", "--data", "pics:1,2,3,4", "-o", "out", names=("'4'", "extra"))
     assert "lacks" not in said.err
-    refused("train", "pics", "-o", "m", *SMALL, names=("'4'", "'pics'", "no training image"))
-    refused("transfer", "pixels", "pics", "-o", "m", names=("'4'", "'pics'", "no training image"))
+    refused("train", "pics", "-o", "m", *SMALL, names=("'4'", "'pics'", "0 training images"))
+    refused("transfer", "pixels", "pics", "-o", "m", names=("'4'", "'pics'", "0 training images"))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "weights.safetensors", "card.md"])
@@ -689,8 +689,8 @@ def test_an_argument_that_names_no_image(refused: Callable[..., Said], desk: Pat
     grey(desk / "good.png")
     (desk / "empty").mkdir()
     (desk / "empty" / ".hidden.png").write_bytes(b"")
-    refused("predict", models / "digits", "empty", names=("'empty'", "no picture"))
-    refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no picture"))
+    refused("predict", models / "digits", "empty", names=("'empty'", "no image"))
+    refused("predict", models / "digits", "good.png", "*.jpg", names=("'*.jpg'", "no image"))
 
 
 def test_an_error_of_the_operating_system_is_one_line(

@@ -21,7 +21,7 @@ from headstart.strategies.fits import FeatureOptions, Reader, fitted, probe
 from headstart.workflows.comparison import baselines as plain_controls
 from headstart.workflows.comparison import controls
 from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
-from headstart.workflows.comparison.controls import collapse, frozen_controls
+from headstart.workflows.comparison.controls import collapse
 
 # --- strategies
 
@@ -66,7 +66,7 @@ def test_leaving_one_out_does_not_make_its_class_less_likely() -> None:
     for out in range(30):
         learn = np.setdiff1d(np.arange(30), [out])
         head = fitted(reader, place, "ridge", learn, 0, balance=False)
-        right.append(head.probabilities(reader.answers(place)[[out]]).argmax() == codes[out])
+        right.append(head.probabilities(reader.test_rows(place)[[out]]).argmax() == codes[out])
     assert 0.25 < np.mean(right) < 0.75  # 0 of 30 when the classes are weighed as they are left
 
 
@@ -82,7 +82,7 @@ def test_leaving_copies_out_does_not_make_their_class_less_likely() -> None:
     for first in range(28):  # images first and first + 2 are of one class
         out = np.flatnonzero(np.isin(np.arange(60) // 2, [first, first + 2]))
         head = fitted(reader, place, "ridge", np.setdiff1d(np.arange(60), out), 0, balance=False)
-        right += (head.probabilities(reader.answers(place)[out]).argmax(axis=1) == codes[out]).tolist()
+        right += (head.probabilities(reader.test_rows(place)[out]).argmax(axis=1) == codes[out]).tolist()
     assert 0.25 < np.mean(right) < 0.75
 
 
@@ -145,19 +145,6 @@ def test_a_probe_at_an_unknown_layer() -> None:
     train = stripes(10, 0)
     with pytest.raises(UnknownLayerError, match=r"'vaules'.*nearest are values"):
         probe(open_source("pixels", train), train, train, FeatureOptions(layer="vaules"))
-
-
-def test_the_frozen_controls_are_random_layers_and_raw_pixels() -> None:
-    train, test = stripes(80, 0), stripes(40, 1)
-    spec = architecture("mlp", InputSpec(8, 8, 1), 2)
-    options = FeatureOptions(layer="hidden1", head="ridge")
-    found = frozen_controls(spec, train, test, options, 0)
-    assert list(found) == ["random frozen", "raw pixels"]
-    answers = {name: strategy(np.arange(80), np.arange(40), 0) for name, strategy in found.items()}
-    assert all(probs.shape == (40, 2) for probs in answers.values())
-    other = frozen_controls(spec, train, test, options, 1)
-    assert not np.allclose(other["random frozen"](np.arange(80), np.arange(40), 0), answers["random frozen"])
-    assert np.allclose(other["raw pixels"](np.arange(80), np.arange(40), 0), answers["raw pixels"])
 
 
 def printed(n_images: int, seed: int) -> Dataset:

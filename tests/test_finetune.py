@@ -29,7 +29,7 @@ from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune import decide as finetune
 from headstart.strategies.finetune.decide import (
-    OPENED,
+    FINETUNE_NAMES,
     Decision,
     DepthTrial,
     Finetuner,
@@ -134,7 +134,7 @@ def trained(
     reader = Reader(source, data, data, FP32)
     rows, codes = reader.rows(place), data.codes()
     head = make_head("ridge").fit(rows, data.labels, classes=data.classes)
-    opening = FinetuneOptions(depth, alpha=alpha, settings={**SHORT, **changes})
+    finetune = FinetuneOptions(depth, alpha=alpha, settings={**SHORT, **changes})
     return unfreeze_and_train(
         source,
         place,
@@ -142,9 +142,9 @@ def trained(
         prepare(data, source.input),
         codes,
         data.classes,
-        opening=opening,
+        finetune=finetune,
         depth=depth,
-        settings=settings_for(len(data), side_of(source), opening, 0),
+        settings=settings_for(len(data), side_of(source), finetune, 0),
         held=(prepare(data, source.input), codes),
     )
 
@@ -192,7 +192,7 @@ def test_frozen_means_frozen_at_every_depth(
     assert opened.source.network is not None
     before, after = source.network[1], opened.source.network[1]
     n_unfrozen = {"head": 0, "last": 1, "2": 2, "3": 3, "all": 4}[depth]
-    assert (opened.open_parts, opened.parts) == (n_unfrozen, 4)
+    assert (opened.n_unfrozen, opened.n_parts) == (n_unfrozen, 4)
     for name, value in after.items():
         layer = int(name.partition(".")[0][-1])
         moves = layer > 4 - n_unfrozen and (batch_norm == "learn" or name.startswith("conv"))
@@ -281,8 +281,8 @@ def test_a_part_that_changes_is_noticed(
 
 def tuner(source: Source, pool: Dataset, asked: Dataset, **settings: Any) -> Finetuner:
     reader = Reader(source, pool, asked)
-    opening = FinetuneOptions("all", settings={**SHORT, **settings})
-    return Finetuner(reader, Chooser(reader, Probe("block4", "flat", "ridge")), opening)
+    finetune = FinetuneOptions("all", settings={**SHORT, **settings})
+    return Finetuner(reader, Chooser(reader, Probe("block4", "flat", "ridge")), finetune)
 
 
 def test_it_is_taken_only_where_it_is_better() -> None:
@@ -341,7 +341,7 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
     assert decision.probe is not None
     assert decision.best.accuracy < decision.probe.accuracy
     safe, unchecked = finetune_strategies(spoilt).values()
-    assert np.array_equal(safe(learn, everyone, 0), spoilt.probe(learn, everyone, 0))
+    assert np.array_equal(safe(learn, everyone, 0), spoilt.probe_probabilities(learn, everyone, 0))
     truth = asked.codes()
     assert (unchecked(learn, everyone, 0).argmax(1) == truth).mean() < 0.5
     assert "was kept, in 0 of 1 fits" in sentence_of(spoilt.decisions)
@@ -351,10 +351,10 @@ def test_spoilt_it_answers_as_the_probe_does(source: Source, pool: Dataset, aske
 def test_it_helps_where_the_probe_is_poor(pool: Dataset, asked: Dataset) -> None:
     """On a network that nobody trained there is much to learn."""
     reader = Reader(random_source(architecture("cnn", EIGHT, 10), 0), pool, asked)
-    opening = FinetuneOptions("all", settings={"epochs": 90, "precision": "fp32"})
-    one = Finetuner(reader, Chooser(reader, Probe("hidden1", "flat", "ridge")), opening)
+    finetune = FinetuneOptions("all", settings={"epochs": 90, "precision": "fp32"})
+    one = Finetuner(reader, Chooser(reader, Probe("hidden1", "flat", "ridge")), finetune)
     learn, everyone, truth = np.arange(150), np.arange(len(asked)), asked.codes()
-    probed = (one.probe(learn, everyone, 0).argmax(1) == truth).mean()
+    probed = (one.probe_probabilities(learn, everyone, 0).argmax(1) == truth).mean()
     opened = (one.strategy()(learn, everyone, 0).argmax(1) == truth).mean()
     assert one.decide(learn, 0).accepted
     assert opened > probed + 0.02
@@ -376,7 +376,7 @@ def test_with_one_image_of_a_class_the_probe_stays(source: Source, pool: Dataset
     learn = np.array([int(np.flatnonzero(pool.labels == name)[0]) for name in pool.classes])
     everyone = np.arange(20)
     assert one.decide(learn, 0).n_held == 0
-    assert np.array_equal(one.strategy()(learn, everyone, 0), one.probe(learn, everyone, 0))
+    assert np.array_equal(one.strategy()(learn, everyone, 0), one.probe_probabilities(learn, everyone, 0))
     assert "1 fit had too few images" in sentence_of(one.decisions)
 
 
@@ -419,8 +419,8 @@ def test_the_head_leaves_out_some_of_what_it_reads_while_it_learns(source: Sourc
     start = starting_head(None, rows, codes, pool.classes, 0)
     images, found = prepare(pool, source.input), []
     for dropout in (0.0, 0.9):
-        opening = FinetuneOptions("head", dropout=dropout, settings={**SHORT, "learning_rate": 1e-12})
-        settings = settings_for(len(pool), 28, opening, 0)
+        finetune = FinetuneOptions("head", dropout=dropout, settings={**SHORT, "learning_rate": 1e-12})
+        settings = settings_for(len(pool), 28, finetune, 0)
         place, held = PLACES["ours"], (images, codes)
         found.append(
             unfreeze_and_train(
@@ -430,7 +430,7 @@ def test_the_head_leaves_out_some_of_what_it_reads_while_it_learns(source: Sourc
                 images,
                 codes,
                 pool.classes,
-                opening=opening,
+                finetune=finetune,
                 depth="head",
                 settings=settings,
                 held=held,
@@ -473,12 +473,12 @@ def test_networks_are_not_held_for_later(
     one = tuner(source, pool, asked)
     learn, everyone = np.arange(len(pool)), np.arange(len(asked))
     one.decide(learn, 0)
-    assert len(one._judged) == 1
+    assert len(one._reusable) == 1
     safe, unchecked = finetune_strategies(one).values()
     safe(learn, everyone, 0)
-    assert not one._judged
+    assert not one._reusable
     unchecked(learn, everyone, 0)
-    assert len(one._answered) == 1
+    assert len(one._kept_probabilities) == 1
 
 
 @pytest.mark.slow
@@ -495,7 +495,7 @@ def test_a_study_shows_it_beside_the_probe(source: Source, digits: Dataset) -> N
     )
     result = run_study(source, some, wanted)
     rows = {(row.strategy, row.labels_per_class) for row in result.rows}
-    assert {(name, budget) for name in OPENED for budget in (5, None)} <= rows
+    assert {(name, budget) for name in FINETUNE_NAMES for budget in (5, None)} <= rows
     pairs = {(one.strategy, one.control) for one in result.comparisons}
     assert pairs == {("probe", "majority"), ("finetune", "probe")}
     assert "Fine-tuning against the probe: with 5 labels" in result.verdict
@@ -512,9 +512,9 @@ def test_a_transfer_keeps_the_better_model(
         source,
         digits.subset(np.arange(900)),
         Probe("block4", "flat", "ridge"),
-        opening=FinetuneOptions("last", settings=SHORT),
+        finetune=FinetuneOptions("last", settings=SHORT),
     )
-    model = done.learnt.model
+    model = done.learned.model
     assert model.manifest.strategy == ("finetune" if accepted else "probe")
     kept = "The fine-tuned network was kept" if accepted else "The probe was kept"
     assert any(text.startswith(kept) for text in done.result.remarks)
@@ -537,9 +537,9 @@ def test_a_network_of_timm_becomes_a_model(photos_source: Source, tmp_path: Path
         photos_source,
         photos(120),
         Probe("stage5", "avg", "linear"),
-        opening=FinetuneOptions("all", settings=SHORT),
+        finetune=FinetuneOptions("all", settings=SHORT),
     )
-    tuned.learnt.model.save(tmp_path / "m")
+    tuned.learned.model.save(tmp_path / "m")
     assert open_model(tmp_path / "m").classes == ("dark", "light")
 
 

@@ -24,7 +24,7 @@ from headstart.interfaces.python import transfer
 from headstart.models.model import Model, open_model
 from headstart.networks.specs import ARCHITECTURES
 from headstart.system.progress import Remarks
-from headstart.workflows.train import attend
+from headstart.workflows.train import monitor
 from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of
 from headstart.workflows.train.run import Trained, run_training
 
@@ -103,7 +103,7 @@ def test_both_engines_go_on_to_the_same_bits(few: Dataset, tmp_path: Path, wante
     assert not said.remarks
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert facts(tmp_path / "whole") == facts(tmp_path / "parted")
-    assert whole.learnt.curve == parted.learnt.curve
+    assert whole.learned.curve == parted.learned.curve
     assert whole.result.evaluations == parted.result.evaluations
     assert not checkpoints_of(tmp_path / "parted").exists()
     epochs = [line["number"] for line in log_lines(tmp_path / "parted") if line["event"] == "epoch"]
@@ -128,7 +128,7 @@ def test_a_rate_once_found_is_not_searched_again(
     run_training(few, wanted, TrainingFiles(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         run_training(few, wanted, TrainingFiles(tmp_path / "parted"), progress=Stop(3))
-    monkeypatch.setattr(attend, "find_rate", lambda *_, **__: pytest.fail("searched again"))
+    monkeypatch.setattr(monitor, "find_rate", lambda *_, **__: pytest.fail("searched again"))
     go_on(few, wanted, tmp_path / "parted", ())
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert facts(tmp_path / "whole") == facts(tmp_path / "parted")
@@ -148,7 +148,7 @@ def test_a_flat_loss_is_not_tested_again(
     run_training(data, wanted, TrainingFiles(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         run_training(data, wanted, TrainingFiles(tmp_path / "parted"), progress=Stop(3))
-    monkeypatch.setattr(attend, "find_rate", lambda *_, **__: pytest.fail("searched again"))
+    monkeypatch.setattr(monitor, "find_rate", lambda *_, **__: pytest.fail("searched again"))
     _, said = go_on(data, wanted, tmp_path / "parted", ())
     assert weights(tmp_path / "whole") == weights(tmp_path / "parted")
     assert any("no learning rate was suggested" in one for one in said.remarks)
@@ -193,8 +193,8 @@ def test_another_number_of_threads_is_remarked_on(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_training(few, SCRATCH, TrainingFiles(tmp_path / "m"), progress=Stop(2))
-    n_threads = attend._n_threads()
-    monkeypatch.setattr(attend, "_n_threads", lambda: n_threads + 3)
+    n_threads = monitor._n_threads()
+    monkeypatch.setattr(monitor, "_n_threads", lambda: n_threads + 3)
     _, said = go_on(few, SCRATCH, tmp_path / "m", ())
     assert len(said.remarks) == 1
     assert f"threads {n_threads} before, {n_threads + 3} now" in said.remarks[0]
@@ -213,7 +213,7 @@ def test_a_finished_run_is_left_as_it_is(few: Dataset, tmp_path: Path, rate: Any
     done = run_training(few, wanted, TrainingFiles(output))
     before, log = contents(output), log_lines(output)
     again = run_training(few, wanted, TrainingFiles(output, resume=True))
-    assert isinstance(again, Model) and again.manifest.scores == done.learnt.model.manifest.scores
+    assert isinstance(again, Model) and again.manifest.scores == done.learned.model.manifest.scores
     assert contents(output) == before and log_lines(output) == log
     run_training(few, wanted, TrainingFiles(output))
     assert contents(output)["manifest.json"] != before["manifest.json"], "without resume it is replaced"

@@ -25,7 +25,7 @@ from headstart.sources.features import Extraction, extract
 from headstart.sources.networks import native_input
 from headstart.sources.registry import open_source
 from headstart.strategies.assemble import versions
-from headstart.strategies.judge import deciding_part
+from headstart.strategies.judge import halves
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
@@ -317,8 +317,8 @@ def test_with_patience_the_best_epoch_is_told(split_digits: Dataset) -> None:
     assert learnt.curve is not None
     best = int(np.argmin(learnt.curve.val_loss))
     assert learnt.curve.best_step == best + 1
-    assert learnt.judged is not None and learnt.parts is not None and learnt.parts.held is not None
-    found = learnt.judged.evaluation().accuracy
+    assert learnt.predictions is not None and learnt.parts is not None and learnt.parts.held is not None
+    found = learnt.predictions.evaluation().accuracy
     assert learnt.model.manifest.scores == {
         "val_loss": learnt.curve.val_loss[best],
         "val_accuracy": found.value,
@@ -331,7 +331,7 @@ def test_images_that_decide_when_to_stop_do_not_judge() -> None:
     held = blank(["a", "b"] * 30)
     copies = with_clusters(held, [(2 * one, 2 * one + 20) for one in range(0, 10)])
     for dataset in (held, copies):
-        deciding, judging = deciding_part(dataset, 0)
+        deciding, judging = halves(dataset, 0)
         assert numbers(deciding) | numbers(judging) == set(range(60))
         assert not numbers(deciding) & numbers(judging)
     first, second = numbers(deciding), numbers(judging)

@@ -56,7 +56,7 @@ def lines(output: Path) -> list[dict[str, Any]]:
 
 
 def settled(wanted: TrainingRequest) -> tuple[TrainSettings, Any, bool]:
-    return trainings._settled(wanted)
+    return trainings._settings(wanted)
 
 
 def test_a_network_brings_its_settings_and_its_augmentation() -> None:
@@ -118,7 +118,7 @@ def test_a_rate_found_by_itself_is_used_told_and_drawn(run: Run, desk: Path) -> 
     said = run("train", "digits", "-o", "m", *SMALL, "--learning-rate", "auto")
     assert said.code == 0
     rate = settings_of(desk / "m")["learning_rate"]
-    assert 1e-4 < rate < 0.3 and f"learning rate {rate:.2g}, found by a test of rates" in said.err
+    assert 1e-4 < rate < 0.3 and f"learning rate {rate:.2g}, found by a rate test" in said.err
     page = (desk / "m" / "report.html").read_text()
     assert page.index('<section id="figures">') < page.index('<section id="training">')
     assert f"suggested: {float(f'{rate:.2g}'):g}" in page
@@ -159,7 +159,7 @@ def test_the_log_tells_settings_epochs_and_scores(few: Dataset, tmp_path: Path) 
     assert started["settings"]["epochs"] == 2 and started["data"]["fingerprint"] == few.fingerprint
     assert started["command"] == "typed" and started["network"] == "mlp" and started["device"] == "cpu"
     assert [one["number"] for one in epochs] == [1, 2]
-    assert finished["val_accuracy"] == done.learnt.model.manifest.scores["val_accuracy"]
+    assert finished["val_accuracy"] == done.learned.model.manifest.scores["val_accuracy"]
     assert sorted(one.name for one in output.parent.iterdir()) == ["m", "m.log"]
 
 
@@ -221,7 +221,7 @@ def test_interrupted_before_the_first_step_nothing_is_left(
 
     place = {
         "prepare": "headstart.strategies.scratch.prepare",
-        "find_rate": "headstart.workflows.train.attend.find_rate",
+        "find_rate": "headstart.workflows.train.monitor.find_rate",
         "load": "headstart.data.readers.load.load",
     }
     monkeypatch.setattr(place[moment], stop)
@@ -282,7 +282,7 @@ def test_of_few_images_the_figure_is_cross_validated(run: Run, desk: Path) -> No
     assert not isinstance(done, Model)
     (found,) = done.result.evaluations
     assert found.accuracy.n == 40 and "40 cross-validated images" in done.result.verdict
-    assert done.learnt.model.manifest.scores["cv_accuracy"] == found.accuracy.value
+    assert done.learned.model.manifest.scores["cv_accuracy"] == found.accuracy.value
     assert (desk / "m" / "report.html").is_file()
 
 

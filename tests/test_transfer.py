@@ -155,17 +155,17 @@ def test_probe_stands_beside_raw_pixels_and_majority(done: Transferred) -> None:
 
 def test_figures_are_those_of_the_model_on_the_val_images(done: Transferred, splitted: Dataset) -> None:
     val = splitted.split("val")
-    model = done.learnt.model
+    model = done.learned.model
     share = float((model.predict(val, refuse=False) == val.labels).mean())
     assert done.result.rows[0].accuracy.value == pytest.approx(share)
-    assert done.learnt.model.manifest.scores["val_accuracy"] == pytest.approx(share)
+    assert done.learned.model.manifest.scores["val_accuracy"] == pytest.approx(share)
     (calibration,) = done.result.calibrations
     assert calibration.n == len(val)
     (evaluation,) = done.result.evaluations
     assert evaluation.accuracy.value == pytest.approx(share) and int(np.sum(evaluation.confusion)) == 40
     assert done.result.sizes == {"train": 60, "validation": 40, "classes": 2}
     assert evaluation.title == "Validation images of some"
-    assert "learned from 60 images and is judged on 40 others, which nothing was" in done.result.summary
+    assert "learned from 60 images and is evaluated on 40 others, which nothing was" in done.result.summary
 
 
 @pytest.mark.parametrize("head", [None, "ridge", "mlp", "linear"])
@@ -175,9 +175,9 @@ def test_no_val_label_has_a_say(splitted: Dataset, head: str | None) -> None:
     other = replace(splitted, labels=labels)
     one, two = (run_transfer(candidate(data), data, replace(CHOSEN, head=head)) for data in (splitted, other))
     assert one.result.rows[0].accuracy.value != two.result.rows[0].accuracy.value
-    assert one.learnt.model.graph == two.learnt.model.graph
-    assert one.learnt.choice is not None and two.learnt.choice is not None
-    assert one.learnt.choice.trials == two.learnt.choice.trials
+    assert one.learned.model.graph == two.learned.model.graph
+    assert one.learned.choice is not None and two.learned.choice is not None
+    assert one.learned.choice.trials == two.learned.choice.trials
 
 
 def test_raw_pixels_are_not_compared_with_themselves(splitted: Dataset) -> None:
@@ -195,8 +195,8 @@ def test_without_splits_a_tenth_is_held_out(digits: Dataset) -> None:
 def test_the_report_says_what_was_done(done: Transferred) -> None:
     page, facts = render(done.result), done.result.facts
     assert facts["command"] == "headstart transfer typed" and facts["seed"] == "0"
-    assert done.learnt.model.manifest.source_fingerprint in facts["model_fingerprint"]
-    assert done.learnt.choice is not None and done.learnt.choice.sentence in done.result.remarks
+    assert done.learned.model.manifest.source_fingerprint in facts["model_fingerprint"]
+    assert done.learned.choice is not None and done.learned.choice.sentence in done.result.remarks
     for words in ("How layer, pooling and head were selected", "headstart transfer typed", "raw pixels"):
         assert words in page
 
@@ -216,7 +216,7 @@ PROBES = {
 def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted: Probe) -> None:
     found = run_transfer(candidate(few), few, wanted)
     result, rows = found.result, {row.strategy: row for row in found.result.rows}
-    assert list(rows) == ["probe", "raw pixels", "majority"] and found.learnt.held_probs is None
+    assert list(rows) == ["probe", "raw pixels", "majority"] and found.learned.held_probs is None
     assert {row.accuracy.n for row in rows.values()} == {40} and rows["majority"].accuracy.value == 0.5
     assert [one.control for one in result.comparisons] == ["raw pixels", "majority"]
     (evaluation,), (calibration,) = result.evaluations, result.calibrations
@@ -231,7 +231,7 @@ def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted
     )
     assert result.judged_on == "cross-validated" and result.summary.endswith(result.protocol)
     assert ("were selected again in every fold" in result.protocol) == (wanted in (CHOSEN, RIDGE))
-    scores = found.learnt.model.manifest.scores
+    scores = found.learned.model.manifest.scores
     assert (scores["cv_accuracy"], scores["cv_low"], scores["cv_high"]) == (ours.value, ours.low, ours.high)
     page = render(result)
     for words in ("cross-validated images are classified correctly", "raw pixels", "Are its probabilities"):
@@ -249,7 +249,7 @@ def test_each_image_is_answered_by_a_fit_without_its_fold(few: Dataset) -> None:
         rest = few.subset(part.train)
         model = learn_head(source, rest, RIDGE, spare=False).model  # selects on these images alone
         answers = model.probabilities(few.subset(part.test))
-        np.testing.assert_allclose(found.answers[part.test], answers, atol=1e-3)
+        np.testing.assert_allclose(found.probabilities[part.test], answers, atol=1e-3)
 
 
 def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
@@ -269,7 +269,7 @@ def test_nothing_selected_on_an_image_answers_it(few: Dataset) -> None:
         for r in (reader, turned)
     )
     assert found is not None and np.array_equal(one, two)
-    np.testing.assert_allclose(found.answers[part.test], one, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities[part.test], one, atol=1e-6)
 
 
 def noise(n_images: int, seed: int, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -398,15 +398,15 @@ def test_where_nothing_can_be_held_out_no_figure_is_made_up(digits: Dataset) -> 
     found = run_transfer(candidate(dataset), replace(dataset, images=ArrayImages(pixels)))
     assert not (found.result.rows or found.result.evaluations or found.result.calibrations)
     assert found.result.verdict.startswith("Nothing could be held out: a class has")
-    assert not {"cv_accuracy", "val_accuracy"} & set(found.learnt.model.manifest.scores)
+    assert not {"cv_accuracy", "val_accuracy"} & set(found.learned.model.manifest.scores)
     assert "Nothing could be held out" in render(found.result)
 
 
 def test_unjudged_it_is_the_same_model_and_nothing_is_said_of_it(few: Dataset) -> None:
     plain, judged = (run_transfer(candidate(few), few, judge=one) for one in (False, True))
-    assert plain.learnt.model.graph == judged.learnt.model.graph
+    assert plain.learned.model.graph == judged.learned.model.graph
     assert not (plain.result.rows or plain.result.evaluations) and "cv_accuracy" not in (
-        plain.learnt.model.manifest.scores
+        plain.learned.model.manifest.scores
     )
 
 
@@ -472,7 +472,7 @@ def test_of_many_images_a_part_decides(digits: Dataset) -> None:
 
 
 def test_the_choice_is_told_best_first(done: Transferred) -> None:
-    choice = done.learnt.choice
+    choice = done.learned.choice
     assert choice is not None
     table = choice_table(choice)
     assert table.lines[0][0] == f"{choice.best.head} on {choice.best.layer}, {choice.best.pooling}"
@@ -547,7 +547,7 @@ def test_balance_helps_the_rare_class(digits: Dataset) -> None:
 def test_the_model_is_saved_beside_its_report_and_opens_again(
     done: Transferred, splitted: Dataset, tmp_path: Path
 ) -> None:
-    done.learnt.model.save(tmp_path / "m", render(done.result))
+    done.learned.model.save(tmp_path / "m", render(done.result))
     assert {path.name for path in (tmp_path / "m").iterdir()} == {
         *("card.md", "manifest.json", "model.onnx", "report.html", "samples.safetensors"),
         "learned.safetensors",
@@ -556,7 +556,7 @@ def test_the_model_is_saved_beside_its_report_and_opens_again(
     opened = open_model(tmp_path / "m")
     onnx.checker.check_model(onnx.ModelProto.FromString(opened.graph), full_check=True)
     val = splitted.split("val")
-    assert np.array_equal(opened.predict(val), done.learnt.model.predict(val))
+    assert np.array_equal(opened.predict(val), done.learned.model.predict(val))
 
 
 def test_pictures_of_a_folder_are_learnt_from(digits: Dataset, tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from headstart.records import Array, InputSpec, Source
 from headstart.sources.features import AugmentedCopy, Extraction
 from headstart.sources.registry import open_source
 from headstart.workflows.tune import clock as search_clock
+from headstart.workflows.tune import copies as copies_module
 from headstart.workflows.tune import features as tune
-from headstart.workflows.tune import views as views_module
 from headstart.workflows.tune.clock import Clock
 from headstart.workflows.tune.features import (
-    NO_VIEWS,
+    NO_AUGMENTATION,
     FeatureTuning,
     Where,
     explained,
@@ -120,10 +120,10 @@ def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judg
     checked = 0
     for trial in found.trials:
         if trial.head == "ridge":
-            used = views if trial.augment != NO_VIEWS else []
+            used = views if trial.augment != NO_AUGMENTATION else []
             assert trial.accuracy.value == by_hand(plain, used, codes, numbers, trial.strength)
             assert trial.accuracy.n == len(labels)
-            checked += trial.augment != NO_VIEWS
+            checked += trial.augment != NO_AUGMENTATION
     assert checked == len(RidgeHead().strengths)
 
 
@@ -202,7 +202,7 @@ def feature_tuned(
         rows = [plain[layer] if copy is None else (views or {})[layer][copy.number] for layer, _ in places]
         return [(one[: len(dataset)] + own).astype(np.float32) for one in rows]
 
-    for module in (tune, views_module):
+    for module in (tune, copies_module):
         monkeypatch.setattr(module, "extract_all", extracted)
     images = ArrayImages(np.zeros((len(labels), 4, 4), np.uint8))
     layers = {layer: (rows.shape[1],) for layer, rows in plain.items()}
@@ -229,7 +229,7 @@ def test_views_that_help_are_taken_and_those_that_mislead_are_not(monkeypatch: p
     bad = [view[fresh.permutation(len(view))] for view in good]
     helped = feature_tuned(monkeypatch, labels, plain, views={"a": good})
     misled = feature_tuned(monkeypatch, labels, plain, views={"a": bad})
-    assert helped.best.augment == "some" and misled.best.augment == NO_VIEWS
+    assert helped.best.augment == "some" and misled.best.augment == NO_AUGMENTATION
     assert {factor.name for factor in helped.factors} >= {"views", "head"}
     rivals = {one.name: one.accuracy.value for one in helped.rivals}
     assert helped.nested.value > rivals["default preparation"]
@@ -272,10 +272,10 @@ def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.M
         monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e-9
     )
     assert found.left_out == (
-        "preparation crop (for want of time)",
-        "2 of 3 combinations of place and head, from kernel on a, flat, squish on (for want of time)",
-        "views some (for want of time)",
-        "28 of 30 outer folds of the estimate (for want of time)",
+        "preparation crop (out of time)",
+        "2 of 3 combinations of place and head, from kernel on a, flat, squish on (out of time)",
+        "augmentation some (out of time)",
+        "28 of 30 outer folds of the estimate (out of time)",
     )
     assert found.n_outer == len(found.picks) == 2 and found.nested.n in (4, 5, 6)
     assert {(trial.where.policy, trial.head) for trial in found.trials} == {("squish", "ridge")}
@@ -296,7 +296,7 @@ class Ticking:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, n_images: int) -> None:
         self.now = 0.0
         monkeypatch.setattr(search_clock, "perf_counter", lambda: self.now)
-        for name in ("tried_once", "answered"):
+        for name in ("tried_once", "evaluated"):
             monkeypatch.setattr(
                 tune.FeatureSearch, name, self.costing(getattr(tune.FeatureSearch, name), name, n_images)
             )
@@ -395,9 +395,9 @@ def test_places_are_the_candidates_or_every_tap_below_the_last(digits: Dataset) 
 @pytest.mark.parametrize(
     ("error", "said", "labels", "options"),
     [
-        (DataError, r"class 'b' has 2 image\(s\), expected at least 3", "aaaaaabb", {}),
+        (DataError, r"class 'b' has 2 images, expected at least 3", "aaaaaabb", {}),
         (DataError, "1 class, 'a', expected at least 2", "aaaaaaaa", {}),
-        (DataError, r"class 'a' has 2 group\(s\), expected", "aaaabbbb", {"groups": list("xxyyxyzz")}),
+        (DataError, r"class 'a' has 2 groups, expected", "aaaabbbb", {"groups": list("xxyyxyzz")}),
         (SettingError, "head is 'rigde', expected one of", "aaaabbbb", {"heads": ["rigde"]}),
         (SettingError, "expected features and heads", "aaaabbbb", {"heads": []}),
         (SettingError, "expected features and heads", "", {}),

@@ -20,6 +20,7 @@ from headstart.records import InputSpec
 from headstart.workflows.tune import space
 from headstart.workflows.tune import training as module
 from headstart.workflows.tune.regime import Regime, default_regime
+from headstart.workflows.tune.setup import hold_out_part
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
 optuna = pytest.importorskip("optuna")
@@ -84,23 +85,25 @@ def test_the_first_trial_is_the_default_and_the_winner_is_judged_anew(tuned: Tun
     first = next(one for one in found.trials if one.number == 0)
     assert first.regime == found.default_regime == Regime() and first.epochs_done == 5
     assert [one.rank for one in found.trials] == sorted(one.rank for one in found.trials)
-    assert found.best.accuracy == found.watched.value > first.accuracy  # the same training once more
-    assert (found.n_fit, found.watched.n, found.judged.n, found.default.n) == (72, 24, 24, 24)
-    assert found.lead.value == pytest.approx(found.judged.value - found.default.value)
-    bench = module._bench(few, "mlp", "scratch", 0, module.SILENT)
-    for regime, score in ((found.best.regime, found.judged), (Regime(), found.default)):
-        network = bench.trained(regime, lambda network: lambda *rest: None)
-        assert score.value == pytest.approx(module.measure(network, *bench.judge)[1])
+    assert found.best.accuracy == found.selection.value > first.accuracy  # the same training once more
+    assert (found.n_fit, found.selection.n, found.evaluation.n, found.default.n) == (72, 24, 24, 24)
+    assert found.lead.value == pytest.approx(found.evaluation.value - found.default.value)
+    setup = module.make_setup(few, "mlp", "scratch", 0, module.SILENT)
+    for regime, score in ((found.best.regime, found.evaluation), (Regime(), found.default)):
+        network = setup.trained(regime, lambda network: lambda *rest: None)
+        assert score.value == pytest.approx(module.measure(network, *setup.evaluation)[1])
 
 
 def test_parts_share_no_image_and_hold_every_class(few: Dataset) -> None:
-    bench = module._bench(few, "mlp", "scratch", 0, module.SILENT)
-    parts = [{image.tobytes() for image in images} for images, _ in (bench.fit, bench.watch, bench.judge)]
+    setup = module.make_setup(few, "mlp", "scratch", 0, module.SILENT)
+    parts = [
+        {image.tobytes() for image in images} for images, _ in (setup.fit, setup.selection, setup.evaluation)
+    ]
     assert sum(map(len, parts)) == len(set.union(*parts)) == len(few)
-    for _, codes in (bench.fit, bench.watch, bench.judge):
+    for _, codes in (setup.fit, setup.selection, setup.evaluation):
         assert np.ptp(np.bincount(codes)) <= 2 and len(np.bincount(codes)) == 3
     groups = np.array([f"g{n % 12}" for n in range(len(few))])
-    whole = module._parted(replace(few, groups=groups), np.arange(len(few)), 0.25, 0)
+    whole = hold_out_part(replace(few, groups=groups), np.arange(len(few)), 0.25, 0)
     assert not set(groups[whole[0]]) & set(groups[whole[1]])
 
 
@@ -145,7 +148,7 @@ def test_ctrl_c_keeps_what_is_done(tuned: Tune) -> None:
     assert not later.interrupted and later.n_resumed == 2
     whole = tuned(4, "whole")
     assert [one.regime for one in later.trials] == [one.regime for one in whole.trials]
-    assert later.judged == whole.judged
+    assert later.evaluation == whole.evaluation
 
 
 def test_ctrl_c_before_anything_is_done_leaves_and_can_be_begun_again(tuned: Tune) -> None:
@@ -171,7 +174,7 @@ def test_a_killed_run_leaves_no_trial_that_is_waited_for(tuned: Tune, tmp_path: 
     assert states(ask=True)[-1] == "RUNNING"
     found = tuned(3)
     assert "RUNNING" not in states(ask=False) and len(found.trials) == 3
-    assert found.judged == tuned(3, "whole").judged
+    assert found.evaluation == tuned(3, "whole").evaluation
 
 
 def test_only_training_images_are_looked_at(tuned: Tune, digits: Dataset) -> None:
@@ -183,7 +186,7 @@ def test_only_training_images_are_looked_at(tuned: Tune, digits: Dataset) -> Non
     first = tuned(2, "one", dataset=replace(some, splits=splits))
     other = Dataset("d", ArrayImages(pixels), labels, some.classes, splits=splits)
     assert timeless(first) == timeless(tuned(2, "two", dataset=other))
-    assert first.n_fit + first.watched.n + first.judged.n == 90
+    assert first.n_fit + first.selection.n + first.evaluation.n == 90
 
 
 @pytest.mark.slow
@@ -260,7 +263,7 @@ def test_another_search_is_not_mixed_into_this_one(tuned: Tune, few: Dataset) ->
         ({"dataset": other}, "another data, expected"),
         ({"dataset": other, "seed": 1}, "another data and another seed, expected"),
     ):
-        with pytest.raises(SettingError, match=f"was begun with {said} the same to go on"):
+        with pytest.raises(SettingError, match=f"was started with {said} the same to continue"):
             tuned(3, **options)
     assert tuned(2).n_resumed == 2 and timeless(tuned(2)) == timeless(first)
 
@@ -274,7 +277,9 @@ def test_another_search_space_is_another_search(tuned: Tune, monkeypatch: pytest
 
 def test_a_file_of_another_kind_is_left_alone(tuned: Tune, tmp_path: Path) -> None:
     (tmp_path / "trials.sqlite").write_text("my notes")
-    with pytest.raises(SettingError, match="is no SQLite file, expected one of an earlier search or none"):
+    with pytest.raises(
+        SettingError, match="is not an SQLite file, expected one of an earlier search or none"
+    ):
         tuned(1)
     assert (tmp_path / "trials.sqlite").read_text() == "my notes"
 
@@ -298,7 +303,7 @@ def test_wrong_words_are_refused_before_a_file_is_written(
 
 def test_a_class_of_two_images_cannot_be_parted_in_three(tuned: Tune, few: Dataset) -> None:
     keep = np.flatnonzero((few.labels != "2") | (np.cumsum(few.labels == "2") <= 2))
-    with pytest.raises(DataError, match=r"class '2' .* has 2 training image\(s\), expected at least 3"):
+    with pytest.raises(DataError, match=r"class '2' .* has 2 training images, expected at least 3"):
         tuned(1, dataset=few.subset(keep))
 
 

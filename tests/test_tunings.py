@@ -105,16 +105,16 @@ def test_the_report_of_a_network_says_both_scores(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flattered(*words: Any, **options: Any) -> TrainingTuning:
-        return replace(tune_training(*words, **options), watched=wilson(17.5, 18))
+        return replace(tune_training(*words, **options), selection=wilson(17.5, 18))
 
     monkeypatch.setattr(tunings, "tune_training", flattered)
     search = Search(n_trials=2, engine="scratch", storage=tmp_path / "t.sqlite")
     done = run_tuning("mlp", few, search, data="digits:0-2")
     found, result = done.found, done.result
     assert isinstance(found, TrainingTuning)
-    assert [row.accuracy for row in result.rows] == [found.judged, found.default]
-    assert f"{found.judged.value:.2%}" in result.verdict and "97.22%" not in result.verdict
-    assert any("97.22%" in one and "chosen by" in one for one in result.remarks)
+    assert [row.accuracy for row in result.rows] == [found.evaluation, found.default]
+    assert f"{found.evaluation.value:.2%}" in result.verdict and "97.22%" not in result.verdict
+    assert any("97.22%" in one and "selected on" in one for one in result.remarks)
     assert result.judged_on == "held-out training" and "held-out training" in render(result)
     assert [table.title for table in result.tables] == ["The best trials"]  # two trials tell nothing more
     assert done.command.startswith("headstart train digits:0-2 -o MODEL --network mlp --engine scratch")

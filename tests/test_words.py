@@ -17,8 +17,6 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # decisions are dated records of what was decided in the words of the day
 WRITTEN = [page for page in PAGES if "decisions" not in page.parts]
-# packages whose error messages are held to the words: add a name to switch one on
-PACKAGES = ("interfaces",)
 
 BANNED = (
     r"pictures?",
@@ -95,8 +93,7 @@ def test_readme_and_docs_use_plain_words():
 def test_error_messages_use_plain_words():
     faults = [
         f"{path.relative_to(PACKAGE)}:{line}: {found}"
-        for name in PACKAGES
-        for path in sorted((PACKAGE / name).rglob("*.py"))
+        for path in sorted(PACKAGE.rglob("*.py"))
         for line, text in messages(path)
         if (found := found_in(text, IN_ERRORS))
     ]

@@ -160,7 +160,7 @@ def transfer(
     frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(_layer(layer, tap), pooling, head, augmentation, balance)
-    opening, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
+    finetune, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
     done = run_transfer(
         frozen,
         dataset,
@@ -168,11 +168,11 @@ def transfer(
         seed=seed,
         options=options,
         allow_leaks=allow_leaks,
-        opening=opening,
+        finetune=finetune,
         judge=judge,
         holdout=holdout,
     )
-    return done.learnt.model
+    return done.learned.model
 
 
 def evaluate(

@@ -1,7 +1,4 @@
-"""How much of a source is learned: a head (probe), some of the network (finetune), or all of it (scratch).
-
-Each gives a model and what is known of its training.
-"""
+"""Strategies differ in how much is trained: a head (probe), some of the source (finetune), or all (scratch)."""
 
 from __future__ import annotations
 

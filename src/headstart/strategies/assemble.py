@@ -1,8 +1,4 @@
-"""Put a model together from what was learnt: graph, calibrated probabilities, novelty, manifest, samples.
-
-In: a trained network or a fitted head, and the images it learnt from. Out: a Model. Must not import an
-engine. Called by strategies.
-"""
+"""Assembles a model: graph, calibrated probabilities, novelty score, manifest and samples."""
 
 from __future__ import annotations
 
@@ -29,25 +25,24 @@ from headstart.models.manifest import Manifest
 from headstart.models.model import Model
 from headstart.networks.contract import TrainableNetwork
 from headstart.networks.specs import layer_shapes
+from headstart.networks.training import ValidationSet
 from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSettings
 from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
 from headstart.strategies.parts import TrainingParts
 
-__all__ = ["Fitted", "Held", "network_model", "probe_model", "versions"]
+__all__ = ["Fitted", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
 
-Held = tuple[Images, Codes]
-
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, where it reads, its accuracy on images held out, what else was set, and what it was fitted on.
+    """A fitted head, where it reads features, its scores and settings, and the rows that it was fitted on.
 
-    ``rows`` are features, ``codes`` their classes, ``images`` which image each shows; ``held`` features of
-    images held out, with their codes, if any.
+    ``rows`` are features, ``codes`` their classes, ``images`` the index of the image of each row; ``held``
+    are features and classes of the held-out images, if any.
     """
 
     head: Head
@@ -64,49 +59,31 @@ def network_model(
     network: TrainableNetwork,
     dataset: Dataset,
     parts: TrainingParts,
-    images: tuple[Images, Held | None, Dataset | None],
+    images: tuple[Images, ValidationSet | None, Dataset | None],
     *,
     settings: TrainSettings,
     history: tuple[Epoch, ...],
     seconds: float,
 ) -> Model:
-    """A network trained whole, as a model.
+    """The model of a network that was trained from scratch.
 
-    Parameters
-    ----------
-    network : TrainableNetwork
-        Trained.
-    dataset : Dataset
-        What it learnt.
-    parts : Learning
-        Which images of it.
-    images : triple
-        Those learnt from, prepared; those held out with their codes, or None: by them its probabilities
-        are calibrated; and these as a dataset: all that were held out, or half where training stops early.
-    settings : TrainSettings
-        How.
-    history : tuple of Epoch
-        What happened.
-    seconds : float
-        How long it took.
-
-    Returns
-    -------
-    Model
+    ``images`` are the prepared training images; the held-out images with their classes, on which the
+    probabilities are calibrated; and these as a dataset. With early stopping, only half of the held-out
+    images are given.
     """
-    spec, (seen, held, deciding) = network.spec, images
+    spec, (seen, held, stopping) = network.spec, images
     builder = build.GraphBuilder(layers.network_graph(spec, network.weights()))
     logits, calibration = spec.layer_names[-1], {}
     if held is not None:
-        answers = network.logits(held[0])
-        temperature = fit_temperature(answers, held[1])
-        calibration = _calibrated(temperature, softmax(answers), softmax(answers * temperature), held[1])
+        raw = network.logits(held[0])
+        temperature = fit_temperature(raw, held[1])
+        calibration = _calibrated(temperature, softmax(raw), softmax(raw * temperature), held[1])
         factor = builder.constant("calibration.temperature", np.array([temperature], np.float32))
         logits = builder.add("Mul", logits, factor, name="calibrated")
     builder.add("Softmax", logits, name=build.PROBABILITIES, axis=1)
     plain = builder.model([build.PROBABILITIES]).SerializeToString(deterministic=True)
     shapes = layer_shapes(spec)
-    layer = _telling_layers(shapes, spec.layer_names[-2])
+    layer = _novelty_layers(shapes, spec.layer_names[-2])
     features = runtime.compile_graph(builder.model([read(builder, shapes, layer, "flat")]), precision="fp32")
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
@@ -141,7 +118,7 @@ def network_model(
         timing=_timing(seconds),
     )
     graph = plain if novelty is None else _with_novelty(builder, shapes, (layer, "flat"), novelty)
-    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts, deciding))
+    return Model(manifest, graph, network.weights(), _samples(parts.fit), _seen(dataset, parts, stopping))
 
 
 def probe_model(
@@ -154,35 +131,13 @@ def probe_model(
     *,
     strategy: str = "probe",
 ) -> Model:
-    """A head on a frozen source, as a model: the source's graph with the head's operations appended.
-
-    Parameters
-    ----------
-    source : Source
-        Cut above the layers that are read.
-    fitted : Fitted
-        The head.
-    dataset : Dataset
-        What it learnt.
-    parts : Learning
-        Which images of it.
-    seed : int
-        Decides folds.
-    seconds : float
-        How long it took.
-    strategy : {'probe', 'finetune'}, default='probe'
-        Whether the source was trained further.
-
-    Returns
-    -------
-    Model
-    """
+    """The model of a head on a frozen source: the source's graph with the head's operations appended."""
     (layer, pooling), head = fitted.place, fitted.head
-    # what lies above the layer is cut off first: it may be a head of ours, with the same names
+    # cut off what is above the layer first: it may be another head, with the same names
     layers = layer.split(JOIN)
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), layers))
-    answer = head.append(builder, read(builder, source.layers, layer, pooling))
-    builder.add("Identity", answer, name=build.PROBABILITIES)
+    output = head.append(builder, read(builder, source.layers, layer, pooling))
+    builder.add("Identity", output, name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     plain = model.SerializeToString(deterministic=True)
     kept = {name for node in model.graph.node for name in node.output}
@@ -239,10 +194,10 @@ def versions(engine: str = "scratch") -> dict[str, str]:
     return found
 
 
-def _telling_layers(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
-    """Where a network trained whole shows what is strange: its last maps beside its last features.
+def _novelty_layers(shapes: Mapping[str, tuple[int, ...]], last: str) -> str:
+    """The layers that the novelty score of a network reads: its last feature maps and its last features.
 
-    The last features alone know little but what parts the classes; measured in docs/decisions/0010.
+    The last features alone keep little but what separates the classes; measured in docs/decisions/0010.
     """
     maps = [name for name, shape in shapes.items() if len(shape) == 3]
     return JOIN.join([*maps[-1:], last])
@@ -276,7 +231,7 @@ def _figures(found: Calibration) -> dict[str, Any]:
 
 
 def _samples(dataset: Dataset) -> tuple[NDArray[np.uint8], ...]:
-    """A few images as they came, the classes taking turns; large photos are made smaller first."""
+    """A few images, classes in turn; large photos are reduced."""
     codes = dataset.codes()
     turn = np.empty(len(codes), np.intp)  # first of its class, second of it, ...
     for code in np.unique(codes):
@@ -291,13 +246,13 @@ def _raw(dataset: Dataset, place: int) -> NDArray[np.uint8]:
         return np.array(pixels)
     from PIL import Image
 
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    picture.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
-    return np.asarray(picture).reshape(picture.height, picture.width, -1).copy()
+    photo = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    photo.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
+    return np.asarray(photo).reshape(photo.height, photo.width, -1).copy()
 
 
 def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """Every float constant of a graph: the source's weights and the head's."""
+    """Every float constant of a graph: the weights of the source and of the head."""
     wanted = onnx.TensorProto.FLOAT
     return {
         one.name: onnx.numpy_helper.to_array(one)
@@ -307,16 +262,17 @@ def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 
 
 def _seen(
-    dataset: Dataset, parts: TrainingParts, deciding: Dataset | None, source: Source | None = None
+    dataset: Dataset, parts: TrainingParts, stopping: Dataset | None, source: Source | None = None
 ) -> Seen:
-    """Which images were learned from, decided something, were only judged by, or kept as a test set.
+    """Which images were used for training, for a decision, for evaluation only, or kept as a test set.
 
-    An image that decided has the weightier of its two roles. Those of the source come along.
+    An image that decided something is recorded as such, even if it was also evaluated. The record of the
+    source is inherited.
     """
     found = [("learned", parts.fit.images)]
-    if deciding is not None:
-        found.append(("validation", deciding.images))
-    if parts.held is not None and deciding is not parts.held:
+    if stopping is not None:
+        found.append(("validation", stopping.images))
+    if parts.held is not None and stopping is not parts.held:
         found.append(("judged", parts.held.images))
     if _held_out(dataset):
         found.append(("test", dataset.split("test").images))
@@ -324,7 +280,7 @@ def _seen(
 
 
 def _held_out(dataset: Dataset) -> bool:
-    """Whether its test split was held out for this model; a part of a dataset may have lost it."""
+    """Whether the test split was held out for this model; a subset of a dataset may have lost it."""
     return dataset.holdout is not None and dataset.splits is not None and "test" in dataset.splits
 
 

@@ -1,6 +1,6 @@
-"""A probe fitted again and again on parts of a pool, as studies and cross-validation need it.
+"""Fits a probe repeatedly on subsets of a pool, as studies and cross-validation need it.
 
-Features are computed once for each place and kept; each fit selects its layer and head anew.
+Features are computed once per place and kept; each fit selects its layer and head again.
 """
 
 from __future__ import annotations
@@ -38,23 +38,19 @@ __all__ = [
 ]
 
 DECIDING = 250
-"""Images that a choice inside a fit is made on: it is made again in every fit."""
+"""Images that the selection within each fit uses."""
 
 
-_VIEW_BYTES = 256 * 2**20  # of views held in memory at once
-
-
-_LEFT_OUT = 3  # images up to which a parting leaves one out, with its copies
-
-
+_COPIES_BYTES = 256 * 2**20  # of augmented copies held in memory at once
+_LEFT_OUT = 3  # left-out images up to which a split counts as leave-one-out
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
-"""Learns from these images of the pool with this seed; probabilities of those of the asked images."""
+"""From indices into the pool, indices into the test images and a seed to probabilities of the latter."""
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Where features are read and what is fitted on them; the same for the probe and its controls."""
+    """Where features are read and which head is fitted; the same for the probe and its controls."""
 
     layer: str | None = None
     pooling: str = "flat"
@@ -64,28 +60,28 @@ class FeatureOptions:
 
 @dataclass(frozen=True)
 class Reader:
-    """Features of a pool and of the images asked, each read once and kept.
+    """Features of a pool and of the images to predict, computed once per place and kept.
 
-    ``augmentation`` adds views of the pool's images, never of those asked; ``seed`` draws them.
+    ``augmentation`` adds copies of the pool's images, never of the test images; ``seed`` draws them.
     """
 
     source: Source
     pool: Dataset
-    asked: Dataset
+    test: Dataset
     options: Extraction = PLAIN
     augmentation: Augmentation | None = None
     seed: int = 0
     _kept: dict[tuple[Place, int], Array] = field(default_factory=dict, repr=False)
-    _viewed: dict[InputSpec, Dataset] = field(default_factory=dict, repr=False)  # shared by its replacements
+    _copies: dict[InputSpec, Dataset] = field(default_factory=dict, repr=False)  # shared by replace()
 
     def read(self, places: Sequence[Place]) -> None:
-        """Compute several places in one pass over the images, where they are not there yet."""
+        """Compute the features of several places in one pass over the images, unless they are kept."""
         wanted = [place for place in dict.fromkeys(places) if (place, 0) not in self._kept]
         if wanted:
             rows = extract_all(self.pool, self.source, wanted, options=self.options)
             self._kept.update({(place, 0): one for place, one in zip(wanted, rows, strict=True)})
-            if self.asked is not self.pool:
-                rows = extract_all(self.asked, self.source, wanted, options=self.options)
+            if self.test is not self.pool:
+                rows = extract_all(self.test, self.source, wanted, options=self.options)
             self._kept.update({(place, -1): one for place, one in zip(wanted, rows, strict=True)})
 
     def rows(self, place: Place) -> Array:
@@ -93,83 +89,62 @@ class Reader:
         self.read([place])
         return self._kept[place, 0]
 
-    def answers(self, place: Place) -> Array:
-        """Features of the images asked, (n_asked, n_features)."""
+    def test_rows(self, place: Place) -> Array:
+        """Features of the images to predict, (n_test, n_features)."""
         self.read([place])
         return self._kept[place, -1]
 
-    def training(self, place: Place, learn: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
-        """Rows to learn from, their labels, and which image each shows: the images, then their views."""
-        n_views = 0 if self.augmentation is None else self.augmentation.views
-        if n_views and (place, n_views) not in self._kept:
-            self._read_views(place)
-        parts = [self.rows(place)[learn], *(self._kept[place, 1 + one][learn] for one in range(n_views))]
-        images = np.tile(np.arange(len(learn)), len(parts))
-        return np.concatenate(parts), self.pool.labels[learn][images], images
+    def training(self, place: Place, train: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
+        """Training features with augmented copies appended, their labels, and the image index of each row."""
+        n_copies = 0 if self.augmentation is None else self.augmentation.views
+        if n_copies and (place, n_copies) not in self._kept:
+            self._read_copies(place)
+        parts = [self.rows(place)[train], *(self._kept[place, 1 + one][train] for one in range(n_copies))]
+        images = np.tile(np.arange(len(train)), len(parts))
+        return np.concatenate(parts), self.pool.labels[train][images], images
 
-    def _read_views(self, place: Place) -> None:
-        """Features of every view: of a few images in memory in one pass, else view by view."""
-        assert self.augmentation is not None, "only an augmentation has views"
-        n_views, spec = self.augmentation.views, self.source.input
+    def _read_copies(self, place: Place) -> None:
+        """Features of every augmented copy: of few images in memory in one pass, else one copy at a time."""
+        assert self.augmentation is not None, "only an augmentation has copies"
+        n_copies, spec = self.augmentation.views, self.source.input
         where: dict[str, Any] = {"layer": place[0], "pooling": place[1], "options": self.options}
-        size = len(self.pool) * n_views * spec.height_px * spec.width_px * spec.channels
-        if self.pool.images.pixels is None or size > _VIEW_BYTES:
-            for number in range(n_views):
+        size = len(self.pool) * n_copies * spec.height_px * spec.width_px * spec.channels
+        if self.pool.images.pixels is None or size > _COPIES_BYTES:
+            for number in range(n_copies):
                 view = AugmentedCopy(self.augmentation, self.seed, number)
                 self._kept[place, number + 1] = extract(self.pool, self.source, copy=view, **where)
             return
-        if spec not in self._viewed:
-            self._viewed[spec] = self._all_views(prepare(self.pool, spec))
-        fitted_already = replace(self.source, input=replace(spec, policy="squish"))
-        rows = extract(self._viewed[spec], fitted_already, **where)
-        for number, part in enumerate(np.split(rows, n_views)):
+        if spec not in self._copies:
+            self._copies[spec] = self._all_copies(prepare(self.pool, spec))
+        already_prepared = replace(self.source, input=replace(spec, policy="squish"))
+        rows = extract(self._copies[spec], already_prepared, **where)
+        for number, part in enumerate(np.split(rows, n_copies)):
             self._kept[place, number + 1] = part
 
-    def _all_views(self, images: Images) -> Dataset:
-        """Every view of prepared images, one view after the other."""
-        assert self.augmentation is not None, "only an augmentation has views"
-        n_views, everyone = self.augmentation.views, np.arange(len(images))
-        views = [
+    def _all_copies(self, images: Images) -> Dataset:
+        """Every augmented copy of prepared images, one copy after the other."""
+        assert self.augmentation is not None, "only an augmentation has copies"
+        n_copies, everyone = self.augmentation.views, np.arange(len(images))
+        copies = [
             augment(images, self.augmentation, seed=self.seed, indices=everyone, view=number)
-            for number in range(n_views)
+            for number in range(n_copies)
         ]
         return Dataset(
-            f"views of {self.pool.name}",
-            ArrayImages(np.concatenate(views)),
-            np.tile(self.pool.labels, n_views),
+            f"copies of {self.pool.name}",
+            ArrayImages(np.concatenate(copies)),
+            np.tile(self.pool.labels, n_copies),
             self.pool.classes,
         )
 
 
-def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *, balance: bool) -> Head:
-    """A head on some of a pool's images.
-
-    Parameters
-    ----------
-    reader : Reader
-        Where features come from.
-    place : (layer, pooling)
-        Where they are read.
-    head : str
-        What is fitted.
-    learn : ndarray of int
-        Places in the pool.
-    seed : int
-        Decides its folds.
-    balance : bool
-        Let every class count alike.
-
-    Returns
-    -------
-    Head
-        Fitted.
-    """
-    rows, labels, images = reader.training(place, learn)
+def fitted(reader: Reader, place: Place, head: str, train: Indices, seed: int, *, balance: bool) -> Head:
+    """A head fitted on some images of a pool; ``balance`` weights classes equally."""
+    rows, labels, images = reader.training(place, train)
     classes, shares = reader.pool.classes, None
-    if reader.asked is reader.pool and 0 < len(reader.pool) - len(learn) <= _left_out_most(reader.pool):
-        # the class of what is left out is rarer among the rest; a head that heeds that answers the others
+    if reader.test is reader.pool and 0 < len(reader.pool) - len(train) <= _left_out_most(reader.pool):
+        # the class of a left-out image is rarer among the rest, which would bias heads that use frequencies
         shares = np.bincount(reader.pool.codes(), minlength=len(classes)).tolist()
-    clusters = clusters_of(reader.pool, learn)
+    clusters = clusters_of(reader.pool, train)
     return make_head(head).fit(
         rows,
         labels,
@@ -183,7 +158,7 @@ def fitted(reader: Reader, place: Place, head: str, learn: Indices, seed: int, *
 
 
 def _left_out_most(pool: Dataset) -> int:
-    """Images up to which a part that is left out is one fold of a cross-validation with all labels."""
+    """The most left-out images that count as one fold of a cross-validation with all labels."""
     largest = (
         1
         if pool.together is None
@@ -193,49 +168,27 @@ def _left_out_most(pool: Dataset) -> int:
 
 
 def clusters_of(pool: Dataset, some: Indices) -> Indices | None:
-    """Which of some images of a pool stay together; None: each is alone."""
+    """Clusters of some images of a pool; None if each image is its own."""
     return None if pool.together is None else pool.together[some]
 
 
-def probe(source: Source, pool: Dataset, asked: Dataset, options: FeatureOptions) -> Strategy:
-    """A head on a frozen source: the strategy itself, or a control with another source.
-
-    Parameters
-    ----------
-    source : Source
-        Runs once over both sets.
-    pool, asked : Dataset
-        Images to draw labels from, and images to answer.
-    options : FeatureOptions
-        Layer, head, cache and runtime.
-
-    Returns
-    -------
-    callable
-        A Strategy.
-    """
-    reader = Reader(source, pool, asked, options.extraction)
+def probe(source: Source, pool: Dataset, test: Dataset, options: FeatureOptions) -> Strategy:
+    """The strategy of one head on one frozen source; a control is the same with another source."""
+    reader = Reader(source, pool, test, options.extraction)
     place = (options.layer or source.default_layer, options.pooling)
     reader.read([place])
 
-    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-        head = fitted(reader, place, options.head, learn, seed, balance=False)
-        return head.probabilities(reader.answers(place)[asked])
+    def strategy(train: Indices, test: Indices, seed: int) -> Array:
+        head = fitted(reader, place, options.head, train, seed, balance=False)
+        return head.probabilities(reader.test_rows(place)[test])
 
     return strategy
 
 
 class Chooser:
-    """Where to read and what to fit, chosen from whatever images a fit learns from, once for each such set.
+    """Selects a place and a head on the training images of each fit, once for each set of images.
 
-    Parameters
-    ----------
-    reader : Reader
-        The source and the images.
-    wanted : Probe, optional
-        What is given; the rest is chosen. Its augmentation is the reader's.
-    most : int, default=250
-        Images that a choice is made on, at most.
+    What ``wanted`` gives is not selected; its augmentation is the reader's. At most ``most`` images decide.
     """
 
     def __init__(self, reader: Reader, wanted: Probe = CHOSEN, most: int = DECIDING) -> None:
@@ -243,20 +196,20 @@ class Chooser:
         self.places, self._heads, self._given = places_of(reader.source, wanted)
         self._kept: dict[bytes, tuple[Place, str]] = {}
 
-    def __call__(self, learn: Indices, seed: int) -> tuple[Place, str]:
-        """Place and head for these images of the pool; as given where there is nothing to choose by."""
-        key = learn.tobytes()
+    def __call__(self, train: Indices, seed: int) -> tuple[Place, str]:
+        """Place and head for these images of the pool; as given where nothing can be selected."""
+        key = train.tobytes()
         if key not in self._kept:
-            self._kept[key] = self._chosen(learn, seed)
+            self._kept[key] = self._chosen(train, seed)
         return self._kept[key]
 
-    def _chosen(self, learn: Indices, seed: int) -> tuple[Place, str]:
+    def _chosen(self, train: Indices, seed: int) -> tuple[Place, str]:
         pool = self._reader.pool
-        codes = pool.codes()[learn]
+        codes = pool.codes()[train]
         complete = len(np.unique(codes)) == len(pool.classes)
-        if not self._heads or not complete or fewest_per_class(codes, clusters_of(pool, learn)) < 2:
+        if not self._heads or not complete or fewest_per_class(codes, clusters_of(pool, train)) < 2:
             return self._given
-        some = learn[deciding_images(codes, seed, self._most)]
+        some = train[deciding_images(codes, seed, self._most)]
         rows = {place: self._reader.rows(place)[some] for place in self.places}
         best = choose(
             rows,
@@ -271,30 +224,18 @@ class Chooser:
 
 
 def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:
-    """The probe with everything that is not given chosen again from whatever images it learns from.
+    """The probe, with everything that is not given selected again on the training images of each fit.
 
-    Parameters
-    ----------
-    reader : Reader
-        The source and the images.
-    wanted : Probe, optional
-        What is given. Its augmentation is the reader's.
-    chooser : Chooser, optional
-        Chooses; another reader's may, so that a control reads where the probe does. Default: its own.
-
-    Returns
-    -------
-    callable
-        A Strategy. The choice sees the images to learn from only, so its answers are as honest as
-        those of a fit without a choice.
+    Another reader's ``chooser`` lets a control read where the probe does. The selection sees training
+    images only, so accuracy on the others is unbiased by it.
     """
     choice = chooser or Chooser(reader, wanted)
     reader.read(choice.places)
 
-    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-        place, head = choice(learn, seed)
-        found = fitted(reader, place, head, learn, seed, balance=wanted.balance)
-        return found.probabilities(reader.answers(place)[asked])
+    def strategy(train: Indices, test: Indices, seed: int) -> Array:
+        place, head = choice(train, seed)
+        found = fitted(reader, place, head, train, seed, balance=wanted.balance)
+        return found.probabilities(reader.test_rows(place)[test])
 
     return strategy
 
@@ -302,27 +243,12 @@ def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None
 def redrawn_probe(
     readers: Callable[[int], Reader], wanted: Probe = CHOSEN, chooser: Chooser | None = None
 ) -> Strategy:
-    """The probe on networks that nobody trained, another one for every seed.
-
-    Parameters
-    ----------
-    readers : callable
-        From a seed to a reader whose source has weights drawn by it.
-    wanted : Probe, optional
-        As the probe's.
-    chooser : Chooser, optional
-        The probe's: random networks are read where it is.
-
-    Returns
-    -------
-    callable
-        A Strategy; name it among the protocol's ``redrawn``.
-    """
+    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``."""
     kept: dict[int, Strategy] = {}
 
-    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+    def strategy(train: Indices, test: Indices, seed: int) -> Array:
         if seed not in kept:
             kept[seed] = chosen_probe(readers(seed), wanted, chooser)
-        return kept[seed](learn, asked, seed)
+        return kept[seed](train, test, seed)
 
     return strategy

@@ -1,7 +1,4 @@
-"""How a training is judged: on validation images that decided nothing, else by cross-validation.
-
-Apart from trainings because `learn_network` splits images the same way for every caller.
-"""
+"""Evaluates a training: on validation images that decided nothing, else by cross-validation."""
 
 from __future__ import annotations
 
@@ -26,21 +23,21 @@ from headstart.records import Array, Codes, NetworkSpec, TrainSettings
 from headstart.system.progress import Progress
 
 __all__ = [
-    "TrainingJudged",
+    "HeldOutPredictions",
     "augmented_training",
     "cross_fitted",
     "cross_validated_training",
-    "deciding_part",
+    "halves",
 ]
 
 _FOLDS = 5
 
 
 @dataclass(frozen=True)
-class TrainingJudged:
-    """Probabilities for images that the network, or that of their fold, did not learn from.
+class HeldOutPredictions:
+    """Probabilities of images that the network, or that of their fold, was not trained on.
 
-    ``judged_on`` is what the images are, as a word before "images".
+    ``judged_on`` describes the images, as a word before "images".
     """
 
     images: Dataset
@@ -49,77 +46,46 @@ class TrainingJudged:
 
     @property
     def crossed(self) -> bool:
-        """Whether the answers are those of networks that share training images."""
+        """Whether the probabilities are those of networks that share training images."""
         return self.judged_on == "cross-validated"
 
     def evaluation(self) -> Evaluation:
-        """Accuracy, precision, recall, F1 and confusion, with intervals that count clusters."""
+        """Accuracy, precision, recall, F1 and confusion matrix, with intervals that count clusters."""
         classes, codes = self.images.classes, self.images.codes()
         title = f"{self.judged_on.capitalize()} images of {self.images.name}"
         together = self.images.together
         return evaluate(title, self.probabilities, codes, classes, together, crossed=self.crossed)
 
     def calibration(self) -> Calibration:
-        """How reliable the probabilities are."""
+        """How well calibrated the probabilities are."""
         title = f"How reliable its probabilities are: {self.judged_on} images of {self.images.name}"
         together, codes = self.images.together, self.images.codes()
         return reliability(title, self.probabilities, codes, clusters=together, crossed=self.crossed)
 
     @property
     def remark(self) -> str | None:
-        """What to say where all images, or all of a class, are of one cluster."""
+        """A remark if all images, or all of a class, are in one cluster."""
         return cluster_remark(self.images.together, self.images.labels)
 
 
-def deciding_part(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    """Half of the validation images to stop by and to calibrate on, and the other half to judge by.
-
-    Parameters
-    ----------
-    held : Dataset
-        Validation images.
-    seed : int
-        Decides which.
-
-    Returns
-    -------
-    deciding, judging : Dataset
-        Whole clusters on one side.
-
-    Raises
-    ------
-    DataError
-        If a class has images of one cluster only.
-    """
+def halves(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Validation images for early stopping and for evaluation; DataError if a class has one cluster only."""
     if fewest_per_class(held.labels, held.together) < 2:
         raise DataError(
             f"validation part of dataset {held.name!r} has a class with one image, expected two: one to stop "
-            "early by and one to judge by; add images, or set patience to 0"
+            "early and one to evaluate on; add images, or set patience to 0"
         )
-    deciding, judging = holdout(held.labels, 0.5, seed, held.together)
-    return held.subset(deciding), held.subset(judging)
+    stopping, evaluated = holdout(held.labels, 0.5, seed, held.together)
+    return held.subset(stopping), held.subset(evaluated)
 
 
 def cross_fitted(
     logits: Array, codes: Codes, seed: int, together: NDArray[np.generic] | None = None
 ) -> Array:
-    """Probabilities of images whose temperature was fitted on the other half of them.
+    """Probabilities of held-out images, the temperature of each half fitted on the other half.
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n_images, n_classes)
-        Of images that were not learned from.
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    seed : int
-        Deals the halves.
-    together : ndarray of shape (n_images,), optional
-        Images with the same number go to the same half.
-
-    Returns
-    -------
-    ndarray of shape (n_images, n_classes), float32
-        The answers are those of any temperature; how reliable they are is judged without having seen them.
+    So calibration is measured on images that the temperature was not fitted on; predictions are those of
+    any temperature. Images with the same number in ``together`` go to the same half.
     """
     cluster = np.arange(len(codes)) if together is None else np.unique(together, return_inverse=True)[1]
     half = (np.random.default_rng([seed, 13]).permutation(cluster.max() + 1) % 2 == 0)[cluster]
@@ -139,41 +105,28 @@ def cross_validated_training(
     *,
     progress: Progress,
     device: str = "auto",
-) -> TrainingJudged | None:
-    """Train the network again without each of five folds of whole clusters, and answer the fold.
-
-    Parameters
-    ----------
-    pool : Dataset
-        The training images.
-    spec, engine, settings, augmentation, device
-        As the network itself is trained.
-    progress : Progress
-        Told which fold is trained.
-
-    Returns
-    -------
-    TrainingJudged or None
-        None if a class has images of one cluster only.
-    """
+) -> HeldOutPredictions | None:
+    """Predictions by networks trained without each of five folds of clusters; None if a class has one only."""
     fewest = fewest_per_class(pool.labels, pool.together)
     if fewest < 2:
         return None
     pool = replace(pool, splits=None)
     images, codes = prepare(pool, spec.input), pool.codes()
-    answers = np.zeros((len(pool), len(pool.classes)), np.float32)
+    logits = np.zeros((len(pool), len(pool.classes)), np.float32)
     parts = folds(pool.labels, min(_FOLDS, fewest), settings.seed, pool.together)
-    for number, (learn, held) in enumerate(parts):
+    for number, (train, held) in enumerate(parts):
         progress.step("cross-validation", number, len(parts))
         network = make_network(spec, engine, settings.seed, device)
-        augmenting = augmented_training(augmentation, settings.seed)
-        fit(network, images[learn], codes[learn], replace(settings, patience=0), augment=augmenting)
-        answers[held] = network.logits(images[held])
-    return TrainingJudged(pool, cross_fitted(answers, codes, settings.seed, pool.together), "cross-validated")
+        copies = augmented_training(augmentation, settings.seed)
+        fit(network, images[train], codes[train], replace(settings, patience=0), augment=copies)
+        logits[held] = network.logits(images[held])
+    return HeldOutPredictions(
+        pool, cross_fitted(logits, codes, settings.seed, pool.together), "cross-validated"
+    )
 
 
 def augmented_training(augmentation: Augmentation | None, seed: int) -> AugmentBatch | None:
-    """Another augmented copy of every image in every epoch, for `training.fit`; None without any."""
+    """For `training.fit`: another augmented copy of every image in every epoch; None without augmentation."""
     if augmentation is None:
         return None
     return lambda batch, indices, epoch: augment(batch, augmentation, seed=seed, indices=indices, view=epoch)

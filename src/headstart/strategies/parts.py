@@ -1,7 +1,4 @@
-"""Which images of a dataset are learned from and which are held out of training.
-
-Apart from the strategies because all of them divide a dataset in the same way.
-"""
+"""Splits a dataset into training images and held-out images, in the same way for every strategy."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.refuse import refuse_small_classes
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.splits import fewest_per_class, holdout
 from headstart.errors import UnknownClassError
@@ -19,9 +17,9 @@ __all__ = ["VALIDATION_LEAST", "TrainingParts", "training_parts"]
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """The training images of a dataset, and those held out to watch and stop by.
+    """The training images of a dataset, and the images held out for validation.
 
-    ``places`` are the places of both in the dataset, where some are held out.
+    ``places`` are the indices of both in the dataset, if some are held out.
     """
 
     fit: Dataset
@@ -31,42 +29,19 @@ class TrainingParts:
 
 _VALIDATION_SHARE = 0.1
 _VALIDATION_MOST = 3_000
-VALIDATION_LEAST = 50  # images below which none are spared for a curve
+VALIDATION_LEAST = 50  # held-out images below which none are held out
 
 
 def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> TrainingParts:
-    """Which images are learnt from and which are watched.
+    """Split a dataset into training and validation images; the ``test`` split is in neither.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        With a ``val`` split of its own, that is watched. Else a stratified tenth of the training
-        images, 3,000 at most; nothing where that would be fewer than 50. Copies and groups stay together.
-    seed : int
-        Decides which.
-    share : float, optional
-        Hold out this share instead, however few images there are. Default: by that rule.
-
-    Returns
-    -------
-    Learning
-        The ``test`` split is in neither part.
-
-    Raises
-    ------
-    DataError
-        If the dataset has splits and none is ``train``, or fewer than two classes are left.
-    UnknownClassError
-        If a class has no training image.
+    The validation images are the dataset's own ``val`` split, or a stratified tenth of the training images,
+    at most 3,000, and none if that were fewer than 50; ``share`` replaces this rule. Clusters are not
+    split. DataError if there is no training image of two classes, or of each class.
     """
     train = dataset if dataset.splits is None else dataset.split("train")
     require_classes(train)
-    missing = [name for name, count in train.counts().items() if not count]
-    if missing:
-        raise UnknownClassError(
-            f"class {missing[0]!r} of dataset {dataset.name!r} has no training image, expected one of each "
-            "class; add images, or leave the class out with a subset"
-        )
+    refuse_small_classes(train.counts(), 1, "for training", dataset=dataset.name, error=UnknownClassError)
     own = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
     if dataset.splits is not None and "val" in set(dataset.splits.tolist()):
         return TrainingParts(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))

@@ -1,7 +1,4 @@
-"""How a head is put on a source: where features are read and which head, given or by cross-validation.
-
-Apart from the strategy probe because studies and fine-tuning select in the same way.
-"""
+"""Decides where features are read and which head is fitted: as given, or by cross-validation."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ __all__ = ["CHOSEN", "Probe", "choose_place", "places_of"]
 
 @dataclass(frozen=True)
 class Probe:
-    """How a head is put on a frozen source; what is None is chosen by cross-validation where it can be.
+    """A head on a frozen source; what is None is selected by cross-validation where that is possible.
 
-    ``augmentation`` adds its views of every training image; ``balance`` lets every class count alike.
+    ``augmentation`` adds augmented copies of every training image; ``balance`` weights classes equally.
     """
 
     layer: str | None = None
@@ -40,28 +37,7 @@ CHOSEN = Probe()
 def choose_place(
     source: Source, dataset: Dataset, probe: Probe, seed: int, options: Extraction
 ) -> tuple[Place, str, Choice | None]:
-    """Where to read and what to fit: as told, else by cross-validation among the source's candidates.
-
-    Parameters
-    ----------
-    source : Source
-        Its candidates are tried, those that agree with what the probe names.
-    dataset : Dataset
-        Training images; of more than 1,500 a stratified part decides.
-    probe : Probe
-        What is given.
-    seed : int
-        Decides folds.
-    options : Extraction
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    place : (layer, pooling)
-    head : str
-    choice : Choice or None
-        None if there was nothing to choose, or a class has images of one cluster only.
-    """
+    """Place and head, and how they were selected; None if nothing was, or a class has one cluster only."""
     places, heads, given = places_of(source, probe)
     if not heads or fewest_per_class(dataset.labels, dataset.together) < 2:
         return *given, None
@@ -80,44 +56,27 @@ def choose_place(
 
 
 def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...], tuple[Place, str]]:
-    """What there is to choose among, and what is taken where nothing can be chosen by.
+    """The candidate places and heads, and the place and head to take where nothing can be selected.
 
-    Parameters
-    ----------
-    source : Source
-        Its candidates, those that agree with what the probe names.
-    probe : Probe
-        What is given.
-
-    Returns
-    -------
-    places : list of (layer, pooling)
-    heads : tuple of str
-        Empty if nothing is open. A head whose left-out answers have no closed form is stood in for by
-        ridge when places are compared.
-    given : ((layer, pooling), head)
-
-    Raises
-    ------
-    SettingError
-        If the head is unknown.
+    The heads are empty if nothing is left to select. A head without closed-form held-out scores is replaced
+    by ridge when places are compared. SettingError if the head is unknown.
     """
-    open_places = [
+    candidates = [
         (layer, pooling)
         for layer, pooling in source.candidates
         if probe.layer in (None, layer) and probe.pooling in (None, pooling)
     ]
-    layer = probe.layer or (open_places[-1][0] if open_places else source.default_layer)
+    layer = probe.layer or (candidates[-1][0] if candidates else source.default_layer)
     maps = len(source.layers.get(layer.split(pooling.JOIN)[0], ())) > 1
     named = (layer, probe.pooling or ("avg" if maps and source.candidates else "flat"))
-    places = open_places or [named]
+    places = candidates or [named]
     given = (
         named if named in places else places[-1],
         probe.head or ("ridge" if source.candidates else "linear"),
     )
     heads: tuple[str, ...] = (probe.head,) if probe.head in SEARCHED else SEARCHED
     if probe.head is not None and probe.head not in SEARCHED:
-        make_head(probe.head)  # a wrong name is found before anything is computed
+        make_head(probe.head)  # finds a wrong name before anything is computed
         heads = ("ridge",)
     if len(places) == 1 and (probe.head is not None or not source.candidates):
         heads = ()

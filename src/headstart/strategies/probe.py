@@ -1,7 +1,4 @@
-"""The strategy probe: a head learned on the features of a frozen source, as a model.
-
-The source itself never changes.
-"""
+"""The strategy probe: a head fitted on the features of a frozen source, as a model."""
 
 from __future__ import annotations
 
@@ -40,19 +37,20 @@ def learn_head(
     Parameters
     ----------
     source : Source
-        Runs once per image and view, and is never changed.
+        Is not changed; its features are computed once per image and augmented copy.
     dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
+        Its ``test`` split, if any, is not used.
     probe : Probe, optional
-        Where features are read and what is fitted on them.
+        Where features are read and which head is fitted. Default: both are selected by cross-validation.
     seed : int, default=0
-        Decides folds, held-out images and views.
+        Of folds, held-out images and augmented copies.
     spare : bool, default=True
-        Hold some of many training images out, to measure by; without, all are learned from.
+        Hold out some of many training images for evaluation. False trains on all of them.
     held_share : float, optional
-        As `training_parts` takes it.
+        Share of the training images to hold out if there is no ``val`` split. Default: a tenth, at most
+        3,000 images, and none if that were fewer than 50.
     options : Extraction, optional
-        Cache and runtime; features are computed in fp32, as the saved model computes them.
+        Cache and runtime. Features are always computed in fp32, as the saved model computes them.
 
     Returns
     -------
@@ -61,8 +59,12 @@ def learn_head(
 
     Raises
     ------
-    SettingError, UnknownLayerError, DataError
-        If a name is wrong or the data cannot be learnt from.
+    SettingError
+        If the head is unknown.
+    UnknownLayerError
+        If the source has no such layer.
+    DataError
+        If there are fewer than two classes, or a class has no training image.
     """
     begun, parts = perf_counter(), training_parts(dataset, seed, held_share)
     options = replace(options, precision="fp32")  # as the saved model computes
@@ -113,36 +115,15 @@ def training_rows(
     seed: int,
     options: Extraction,
 ) -> tuple[Array, NDArray[np.str_], NDArray[np.intp]]:
-    """Features to learn from: of the images, then of each of their views.
-
-    Parameters
-    ----------
-    source : Source
-        What computes them.
-    dataset : Dataset
-        Training images.
-    place : (layer, pooling)
-        Where features are read.
-    augmentation : Augmentation or None
-        None reads the images alone.
-    seed : int
-        Draws the views.
-    options : Extraction
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    rows : ndarray of shape (n_images * (1 + n_views), n_features), float32
-    labels : ndarray of str
-        Of each row.
-    images : ndarray of int
-        Which image each row shows.
-    """
-    n_views = 0 if augmentation is None else augmentation.views
-    views = [None, *(AugmentedCopy(augmentation, seed, number) for number in range(n_views) if augmentation)]
-    rows = [
-        extract(dataset, source, layer=place[0], pooling=place[1], copy=view, options=options)
-        for view in views
+    """Features of the images and of their augmented copies, with label and image index of each row."""
+    n_copies = 0 if augmentation is None else augmentation.views
+    copies = [
+        None,
+        *(AugmentedCopy(augmentation, seed, number) for number in range(n_copies) if augmentation),
     ]
-    images = np.tile(np.arange(len(dataset)), len(views))
+    rows = [
+        extract(dataset, source, layer=place[0], pooling=place[1], copy=copy, options=options)
+        for copy in copies
+    ]
+    images = np.tile(np.arange(len(dataset)), len(copies))
     return rows[0] if len(rows) == 1 else np.concatenate(rows), dataset.labels[images], images

@@ -1,8 +1,4 @@
-"""Where numbers come from, as a report says it: source, head, versions, machine.
-
-In: records. Out: lines for a report's facts, the same words in every report. Must not compute. Called by
-transfers, studies, tunings and recipes.
-"""
+"""Describes source, head, versions and machine, in the same words in every report."""
 
 from __future__ import annotations
 
@@ -18,38 +14,17 @@ __all__ = ["about_head", "about_source", "made_with"]
 
 
 def about_source(source: Source) -> str:
-    """Its name, and what its makers say of it where they do.
-
-    Parameters
-    ----------
-    source : Source
-        With notes or without.
-
-    Returns
-    -------
-    str
-    """
+    """A source's name, with its number of parameters, licence and training data where these are known."""
     notes = source.notes
     known = [f"{notes['n_parameters']:,} parameters"] if "n_parameters" in notes else []
     known += [f"licence {notes['licence']}"] if "licence" in notes else []
-    known += [f"learnt from {notes['learnt from']}"] if "learnt from" in notes else []
+    known += [f"trained on {notes['learnt from']}"] if "learnt from" in notes else []
     return ", ".join([source.name, *known])
 
 
 def about_head(head: Mapping[str, Any]) -> str:
-    """A head's name, and what cross-validation chose for it.
+    """A head's name, and the setting that cross-validation selected; ``head`` is as in a manifest.
 
-    Parameters
-    ----------
-    head : mapping
-        As in a manifest: ``name`` and ``chosen``.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> about_head({"name": "ridge", "chosen": {"strength": 0.001}})
     'ridge (strength 0.001)'
     """
@@ -58,23 +33,7 @@ def about_head(head: Mapping[str, Any]) -> str:
 
 
 def made_with(engine: str = "scratch") -> dict[str, str]:
-    """Versions and machine.
-
-    Parameters
-    ----------
-    engine : {'scratch', 'torch'}, default='scratch'
-        What trained, if anything was trained.
-
-    Returns
-    -------
-    dict of str to str
-        ``versions`` and ``machine``.
-
-    Examples
-    --------
-    >>> sorted(made_with())
-    ['machine', 'versions']
-    """
+    """The ``versions`` and the ``machine`` of a computation."""
     return {
         "versions": ", ".join(f"{name} {number}" for name, number in versions(engine).items()),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",

@@ -1,7 +1,4 @@
-"""What learning gives: a model, the curve of its training and what else is known of it.
-
-The same record for every strategy.
-"""
+"""The result of training, the same record for every strategy."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import numpy as np
 
 from headstart.models.model import Model
 from headstart.records import Array, Curve, Epoch, TrainSettings
-from headstart.strategies.judge import TrainingJudged
+from headstart.strategies.judge import HeldOutPredictions
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.select import Choice
 
@@ -20,12 +17,11 @@ __all__ = ["LearnedModel", "best_epoch", "epoch_curve"]
 
 @dataclass(frozen=True)
 class LearnedModel:
-    """A model, the curve of its learning, and the seconds it took.
+    """A model, its training curve, and the training time in seconds.
 
-    ``choice`` says how its parts were selected, if they were; ``held_probs`` are its answers on the
-    images held out, if any, (n_held, n_classes); ``parts`` which images it learned from; ``judged`` a
-    network's answers about validation images that decided nothing. ``remarks`` say what went wrong in
-    training.
+    ``choice`` is how layer and head were selected, if they were; ``held_probs`` are probabilities of the
+    held-out images, (n_held, n_classes); ``predictions`` those of validation images that decided nothing.
+    ``remarks`` are warnings about the training.
     """
 
     model: Model
@@ -34,33 +30,19 @@ class LearnedModel:
     choice: Choice | None = None
     held_probs: Array | None = None
     parts: TrainingParts | None = None
-    judged: TrainingJudged | None = None
+    predictions: HeldOutPredictions | None = None
     remarks: tuple[str, ...] = ()
 
 
 def best_epoch(history: tuple[Epoch, ...], settings: TrainSettings) -> int | None:
-    """Number of the epoch whose weights came back; None where the last ones stayed."""
+    """Number of the epoch whose weights were restored; None where the last ones were kept."""
     if not settings.patience:
         return None
     return min(history, key=lambda epoch: (not np.isfinite(epoch.val_loss), epoch.val_loss)).number
 
 
 def epoch_curve(title: str, history: tuple[Epoch, ...], best: int | None) -> Curve:
-    """A training history as a curve.
-
-    Parameters
-    ----------
-    title : str
-        Over the picture.
-    history : tuple of Epoch
-        What happened.
-    best : int or None
-        Number of the epoch whose weights came back, if training was stopped early.
-
-    Returns
-    -------
-    Curve
-    """
+    """A training history as a curve; ``best`` is the epoch whose weights were restored."""
     return Curve(
         title,
         "epoch",

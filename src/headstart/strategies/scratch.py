@@ -1,7 +1,4 @@
-"""The strategy scratch: a network learned from a dataset's images, as a model.
-
-The engine is imported only when it is made.
-"""
+"""The strategy scratch: a network trained on a dataset's images, as a model."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from headstart.networks.training import AugmentBatch, OnStep, ValidationSet, fit
 from headstart.records import Codes, Epoch, Images, NetworkSpec, TrainSettings
 from headstart.sources.networks import native_input
 from headstart.strategies.assemble import network_model
-from headstart.strategies.judge import TrainingJudged, augmented_training, cross_fitted, deciding_part
+from headstart.strategies.judge import HeldOutPredictions, augmented_training, cross_fitted, halves
 from headstart.strategies.parts import VALIDATION_LEAST, training_parts
 from headstart.strategies.result import LearnedModel, best_epoch, epoch_curve
 from headstart.system.progress import SILENT, Progress
@@ -31,7 +28,7 @@ __all__ = ["Fit", "learn_network"]
 
 
 class Fit(Protocol):
-    """Fits a network; gives its epochs, and the settings it was fitted with in the end."""
+    """Fits a network; returns its epochs and the settings that were used in the end."""
 
     def __call__(
         self,
@@ -44,7 +41,7 @@ class Fit(Protocol):
         on_step: OnStep,
         augment: AugmentBatch | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
-        """As `training.fit`, which it calls."""
+        """As `training.fit`."""
         ...
 
 
@@ -60,41 +57,44 @@ def learn_network(
     fit_by: Fit | None = None,
     progress: Progress = SILENT,
 ) -> LearnedModel:
-    """Train a network on a dataset's training images.
+    """Train a network on a dataset's training images: the strategy ``scratch``.
 
     Parameters
     ----------
     dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
+        Its ``test`` split, if any, is not used.
     network : str, default='cnn'
-        See ``networks.architectures``.
+        One of `networks.specs.ARCHITECTURES`.
     engine : {'torch', 'scratch'}, default='torch'
-        What trains it.
+        PyTorch, or the implementation in NumPy.
     settings : TrainSettings, optional
         Default: five epochs of Adam.
     augmentation : Augmentation, optional
-        Every epoch learns from another view of the images; how many views it names does not matter.
+        Every epoch trains on another augmented copy of each image; the number of copies does not matter.
     policy : {'squish', 'crop', 'letterbox', 'ink'}, default='squish'
-        How pictures are fitted to the network.
+        How images are resized to the network's input.
     device : {'auto', 'cpu', 'cuda', 'mps'}, default='auto'
-        Where the engine torch trains.
+        Where PyTorch trains.
     fit_by : Fit, optional
-        What has a say in the fit beside the settings, such as checkpoints and logs. Default: nothing.
+        Called instead of `networks.training.fit`, for example to write checkpoints and logs.
     progress : Progress, optional
-        Told about images, loss and accuracy.
+        Receives images done, loss and accuracy.
 
     Returns
     -------
     LearnedModel
-        The model answers with the dataset's classes; its curve is by epoch. ``seconds`` are those of all
-        its epochs, also of such as an interrupted run did.
+        Its curve is by epoch; ``seconds`` include the epochs of an interrupted run that was resumed.
 
     Raises
     ------
-    SettingError, MissingExtraError, DataError
-        If a name or a setting is wrong, the engine is not installed, or the data cannot be learnt from.
+    SettingError
+        If a name or a setting is wrong.
+    MissingExtraError
+        If the engine is not installed.
+    DataError
+        If there are fewer than two classes, a class has no training image, or early stopping lacks images.
     DivergedError
-        If the weights, or the validation loss with them, are not finite.
+        If the weights or the validation loss are not finite.
     """
     begun, settings = perf_counter(), settings or TrainSettings()
     parts = training_parts(dataset, settings.seed)
@@ -106,17 +106,17 @@ def learn_network(
     spec = architecture(network, native_input(dataset, policy), len(dataset.classes))
     trained = make_network(spec, engine, settings.seed, device)
     images, codes = prepare(parts.fit, spec.input), parts.fit.codes(dataset.classes)
-    deciding, judging = parts.held, parts.held
+    stopping, evaluated = parts.held, parts.held
     if settings.patience and parts.held is not None:
-        deciding, judging = deciding_part(parts.held, settings.seed)
-    held = None if deciding is None else (prepare(deciding, spec.input), deciding.codes(dataset.classes))
-    history, settings = (fit_by or _fitted)(
+        stopping, evaluated = halves(parts.held, settings.seed)
+    held = None if stopping is None else (prepare(stopping, spec.input), stopping.codes(dataset.classes))
+    history, settings = (fit_by or _fit)(
         trained,
         images,
         codes,
         settings,
         validation=held,
-        on_step=_told(f"train {network}", progress),
+        on_step=_on_step(f"train {network}", progress),
         augment=augmented_training(augmentation, settings.seed),
     )
     seconds = max(perf_counter() - begun, sum(one.seconds for one in history))
@@ -129,38 +129,38 @@ def learn_network(
         progress.remark(remark)
     curve = epoch_curve(f"{network} on {dataset.name}", history, best)
     model = network_model(
-        trained, dataset, parts, (images, held, deciding), settings=settings, history=history, seconds=seconds
+        trained, dataset, parts, (images, held, stopping), settings=settings, history=history, seconds=seconds
     )
-    judged = _judged_network(trained, model, judging, spec, settings) if judging is not None else None
-    if judged is not None:
-        found = judged.evaluation()
+    predictions = _predictions(trained, model, evaluated, spec, settings) if evaluated is not None else None
+    if predictions is not None:
+        found = predictions.evaluation()
         scores = {**model.manifest.scores, "val_accuracy": found.accuracy.value}
         model = replace(model, manifest=replace(model.manifest, scores=scores))
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))
-    return LearnedModel(model, curve, seconds, remarks=remarks, parts=parts, judged=judged)
+    return LearnedModel(model, curve, seconds, remarks=remarks, parts=parts, predictions=predictions)
 
 
-def _judged_network(
-    network: Trainable, model: Model, judging: Dataset, spec: NetworkSpec, settings: TrainSettings
-) -> TrainingJudged:
-    """Answers about validation images: with patience about those that did not decide when to stop."""
-    images, codes = prepare(judging, spec.input), judging.codes(model.classes)
+def _predictions(
+    network: Trainable, model: Model, evaluated: Dataset, spec: NetworkSpec, settings: TrainSettings
+) -> HeldOutPredictions:
+    """Probabilities of the validation images; with early stopping, of the half that is for evaluation."""
+    images, codes = prepare(evaluated, spec.input), evaluated.codes(model.classes)
     if settings.patience:
         probs = model.predict_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
     else:
-        probs = cross_fitted(network.logits(images), codes, settings.seed, judging.together)
-    return TrainingJudged(replace(judging, classes=model.classes), probs, "validation")
+        probs = cross_fitted(network.logits(images), codes, settings.seed, evaluated.together)
+    return HeldOutPredictions(replace(evaluated, classes=model.classes), probs, "validation")
 
 
-def _fitted(
+def _fit(
     network: Trainable, images: Images, labels: Codes, settings: TrainSettings, **more: Any
 ) -> tuple[tuple[Epoch, ...], TrainSettings]:
     return fit(network, images, labels, settings, **more), settings
 
 
-def _told(task: str, progress: Progress) -> OnStep:
+def _on_step(task: str, progress: Progress) -> OnStep:
     def on_step(done: int, total: int, loss: float, accuracy: float) -> None:
         progress.step(task, done, total, f"loss {loss:.3f}  accuracy {accuracy:.2%}")
 

@@ -1,7 +1,4 @@
-"""Selection of layer, pooling and head by cross-validation on features that are already computed.
-
-Apart from strategies because controls, studies and tuning select in the same way.
-"""
+"""Selects layer, pooling and head by cross-validation on computed features."""
 
 from __future__ import annotations
 
@@ -24,20 +21,20 @@ from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Codes
 from headstart.system.threads import threads_for
 
-__all__ = ["MOST_IMAGES", "Choice", "PlaceTrial", "alike", "choose", "deciding_images"]
+__all__ = ["MOST_IMAGES", "Choice", "PlaceTrial", "choose", "deciding_images", "same_features"]
 
-MOST_IMAGES = 1_500  # decompositions grow with the cube of this; more would decide the same
-_FEW = 16  # images by which two places are found to be one
-_SHORTLIST = 4  # places where the first head does best, at which the other heads are tried
-_LEAST = 3  # images of a class that folds need, of few as of many
+MOST_IMAGES = 1_500  # the time of decompositions is cubic in this
+_FEW = 16  # images by which places with the same features are found
+_SHORTLIST = 4  # best places of the first head, at which the other heads are tried
+_LEAST = 3  # images of each class that are always among the deciding ones
 
 
 @dataclass(frozen=True)
 class PlaceTrial:
-    """One layer, pooling and head at its best setting, judged on images left out of the fit.
+    """One layer, pooling and head at its best setting, evaluated by leave-one-out cross-validation.
 
     ``error`` is the mean squared error of its held-out scores; ``loss`` their mean cross-entropy in nats
-    after the temperature that a fit gives them.
+    after temperature scaling.
     """
 
     layer: str
@@ -50,7 +47,7 @@ class PlaceTrial:
 
     @property
     def title(self) -> str:
-        """For tables and sentences."""
+        """Head and place, as text."""
         return f"{self.head} on {self.layer}, {self.pooling}"
 
     @property
@@ -61,9 +58,9 @@ class PlaceTrial:
 
 @dataclass(frozen=True)
 class Choice:
-    """All trials, the best first; how the best compares with the best of another place, image by image.
+    """All trials, the best first, and the paired difference between the best and the best of another place.
 
-    The winner's own accuracy is the best of many and too high: it is no estimate of accuracy on new images.
+    The accuracy of the best is the maximum of many, so it overestimates accuracy on new images.
     """
 
     trials: tuple[PlaceTrial, ...]
@@ -75,7 +72,7 @@ class Choice:
 
     @property
     def best(self) -> PlaceTrial:
-        """The one to take."""
+        """The selected trial."""
         return self.trials[0]
 
     @property
@@ -96,40 +93,12 @@ def choose(
     balance: bool = False,
     seed: int = 0,
 ) -> Choice:
-    """Judge every head at every setting on the features of every place.
+    """Evaluate every head at every setting on the features of every place; ``heads`` are some of SEARCHED.
 
-    Parameters
-    ----------
-    features : mapping of (layer, pooling) to ndarray of shape (n_images, n_features), float32
-        Rows of the same training images.
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
-        Those whose held-out scores have a closed form.
-    clusters : ndarray of shape (n_images,), int, optional
-        Images with the same number are held out together. Default: each alone.
-    balance : bool, default=False
-        Let every class count alike, as the fit will.
-    seed : int, default=0
-        Of more than 1,500 images, decides which are used; and what a fit draws.
-
-    Returns
-    -------
-    Choice
-        Ranked by loss on images left out, then by accuracy. The setting of each trial is the one that
-        `Head.fit` chooses on the same images: both use `Head.held_out` and `best_setting`.
-
-    Raises
-    ------
-    SettingError
-        If there is nothing to try, or a head cannot be judged so.
-    DataError
-        If a class has images of one cluster only.
-
-    Notes
-    -----
-    Exact: a fit without an image is solved, not approximated; one decomposition for each place and kind
-    of head serves all settings.
+    Images with the same number in ``clusters`` are left out together. Trials are ranked by held-out loss,
+    then by accuracy; the setting of each is the one that `Head.fit` would choose. Leave-one-out is exact:
+    one decomposition per place and kind of head serves all settings. DataError if a class has one cluster
+    only.
     """
     begun = perf_counter()
     for head in heads:
@@ -142,18 +111,18 @@ def choose(
     used = deciding_images(codes, seed)
     codes, together = codes[used], None if clusters is None else clusters[used]
     weights = class_weights(codes) if balance else np.ones(len(codes), np.float32)
-    judge = _Judge(codes, weights, seed, together)
+    evaluator = _Evaluator(codes, weights, seed, together)
     places = _distinct(features)
-    judge.at({place: features[place][used] for place in places}, heads[0])
+    evaluator.at({place: features[place][used] for place in places}, heads[0])
     for head in heads[1:]:
-        judge.at({place: features[place][used] for place in judge.shortlist(heads[0])}, head)
-    trials, right = judge.trials, judge.right
+        evaluator.at({place: features[place][used] for place in evaluator.shortlist(heads[0])}, head)
+    trials, right = evaluator.trials, evaluator.right
     order = sorted(range(len(trials)), key=lambda i: _rank(trials[i]))
     best = trials[order[0]]
     elsewhere = [i for i in order if (trials[i].layer, trials[i].pooling) != (best.layer, best.pooling)]
     return Choice(
         tuple(trials[i] for i in order),
-        judge.n_tried,
+        evaluator.n_tried,
         len(codes),
         trials[elsewhere[0]] if elsewhere else None,
         paired_difference(right[order[0]][None], right[elsewhere[0]][None]) if elsewhere else None,
@@ -167,17 +136,17 @@ def _rank(trial: PlaceTrial) -> tuple[float, float]:
 
 
 def _distinct(features: Mapping[tuple[str, str], Array]) -> list[tuple[str, str]]:
-    """Places with features of their own: an embedding may be a stage averaged."""
+    """Places whose features differ: an embedding may be the average of a stage."""
     kept: list[tuple[str, str]] = []
     for place, rows in features.items():
-        if not any(alike(rows[:_FEW], features[other][:_FEW]) for other in kept):
+        if not any(same_features(rows[:_FEW], features[other][:_FEW]) for other in kept):
             kept.append(place)
     return kept
 
 
 @dataclass
-class _Judge:
-    """Judges heads at places on the same images, and remembers all trials."""
+class _Evaluator:
+    """Evaluates heads at places on the same images, and keeps all trials."""
 
     codes: Codes
     weights: Array
@@ -188,7 +157,7 @@ class _Judge:
     n_tried: int = 0
 
     def at(self, features: Mapping[tuple[str, str], Array], head: str) -> None:
-        """Judge a head on the features of some places."""
+        """Evaluate a head on the features of some places."""
         for (layer, pooling), rows in features.items():
             known = np.ascontiguousarray(rows, np.float32)
             images = np.arange(len(self.codes))
@@ -206,7 +175,7 @@ class _Judge:
             self.right.append(hits)
 
     def shortlist(self, head: str) -> list[tuple[str, str]]:
-        """The places where one head has the least loss."""
+        """The places where one head has the smallest loss."""
         ranked = sorted((one for one in self.trials if one.head == head), key=_rank)
         return [(one.layer, one.pooling) for one in ranked[:_SHORTLIST]]
 
@@ -214,7 +183,7 @@ class _Judge:
 def _judged(
     held: HeldOut, training: Training
 ) -> tuple[tuple[Mapping[str, float], Score, float, float], NDArray[np.bool_]]:
-    """The best setting of a head with its accuracy, error and loss, and which images it got right."""
+    """The best setting of a head with its accuracy, error and loss, and the correctly predicted images."""
     best, codes = best_setting(held), training.codes
     right = held.scores[best].argmax(axis=1) == codes
     loss = calibrated_loss(held.logits[best], codes, training.weights)
@@ -223,22 +192,7 @@ def _judged(
 
 
 def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray[np.intp]:
-    """The images that a choice is made on: all, or of many a stratified part with 3 of each class.
-
-    Parameters
-    ----------
-    codes : ndarray of shape (n_images,), int64
-        Classes.
-    seed : int
-        Decides which.
-    most : int, default=1500
-        How many, a few more where classes are scarce.
-
-    Returns
-    -------
-    ndarray of int
-        Sorted.
-    """
+    """Indices of the images that a selection uses: all, or a stratified sample of ``most``, 3 of each class."""
     n_classes = int(codes.max()) + 1
     if len(codes) <= most + _LEAST * n_classes:
         return np.arange(len(codes))
@@ -248,19 +202,8 @@ def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray
     return np.sort(np.concatenate([held, *more]))
 
 
-def alike(rows: Array, others: Array) -> bool:
-    """Whether two places give the same features, up to the rounding of bf16.
-
-    Parameters
-    ----------
-    rows, others : ndarray of shape (n_images, n_features), float32
-        Of the same images: an embedding may be a stage averaged.
-
-    Returns
-    -------
-    bool
-        False where the shapes differ.
-    """
+def same_features(rows: Array, others: Array) -> bool:
+    """Whether two places have the same features of the same images, up to the rounding of bf16."""
     return rows.shape == others.shape and bool(
         np.linalg.norm(rows - others) <= 0.02 * np.linalg.norm(rows - rows.mean(axis=0))
     )

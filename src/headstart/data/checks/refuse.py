@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.union import joined
 from headstart.errors import DataError
 
-__all__ = ["NEAR_MOST", "check_up", "checked", "refuse_shared"]
+__all__ = ["NEAR_MOST", "check_up", "checked", "refuse_shared", "refuse_small_classes"]
 
 NEAR_MOST = 10_000
 """Images among which near copies are looked for: the time grows with the square of their number."""
@@ -40,13 +41,7 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
     """
     found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
-    few = [name for name, count in counts.items() if count < 2]
-    if few:
-        raise DataError(
-            f"class {few[0]!r} of dataset {dataset.name!r} has {counts[few[0]] or 'no'} training image, "
-            "expected at least 2 to learn from one and judge by the other; add images, or leave the class out "
-            "with a subset"
-        )
+    refuse_small_classes(counts, 2, "for training and evaluation", dataset=dataset.name)
     if found.label_problems:
         raise DataError(
             f"dataset {dataset.name!r}: {found.label_problems[0]}, expected the same names in every split; "
@@ -98,3 +93,22 @@ def _shared_groups(dataset: Dataset) -> list[str]:
     pairs = np.unique(np.stack([dataset.groups.astype(str), dataset.splits.astype(str)]), axis=1)
     names, counts = np.unique(pairs[0], return_counts=True)
     return [str(name) for name in names[counts > 1]]
+
+
+def refuse_small_classes(
+    counts: Mapping[str, int],
+    least: int,
+    purpose: str,
+    *,
+    dataset: str | None = None,
+    unit: str = "training image",
+    error: type[DataError] = DataError,
+) -> None:
+    """Raise ``error`` for the first class with fewer than ``least`` images, or other units."""
+    for name, count in counts.items():
+        if count < least:
+            owner = "" if dataset is None else f" of dataset {dataset!r}"
+            raise error(
+                f"class {name!r}{owner} has {count} {unit}{'' if count == 1 else 's'}, expected at least "
+                f"{least} {purpose}; add images, or leave the class out"
+            )

@@ -205,7 +205,7 @@ def _shown(scores: Mapping[str, Any]) -> str:
 
 
 def _print_trained(done: Trained, output: Path, json: bool) -> None:
-    learned, report = done.learnt, output / "report.html"
+    learned, report = done.learned, output / "report.html"
     if json:
         more = {"report": str(report), "log": str(done.log), "result": done.result}
         print_json({**learned_facts(learned, output), **more})
@@ -240,8 +240,8 @@ def _scores(learned: LearnedModel) -> dict[str, Any]:
         low, high = scores.pop("cv_low"), scores.pop("cv_high")
         n_images = int(learned.model.manifest.data["n_images"])
         scores["cv_accuracy"] = Score(scores["cv_accuracy"], low, high, n_images)
-    if "val_accuracy" in scores and learned.judged is not None:
-        scores["val_accuracy"] = learned.judged.evaluation().accuracy
+    if "val_accuracy" in scores and learned.predictions is not None:
+        scores["val_accuracy"] = learned.predictions.evaluation().accuracy
     elif "val_accuracy" in scores and learned.parts is not None and learned.parts.held is not None:
         held = learned.parts.held
         assert learned.held_probs is not None, "held-out images were predicted"

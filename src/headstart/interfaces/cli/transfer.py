@@ -89,7 +89,7 @@ def transfer(
 
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
-    augmentation, opening = parse_views(augment, views), parse_transfer(strategy, unfreeze, device)
+    augmentation, finetune = parse_views(augment, views), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
         done = run_transfer(
@@ -100,12 +100,12 @@ def transfer(
             options=extraction(no_cache, runtime, None, progress),
             allow_leaks=allow_leaks,
             command=command_line(),
-            opening=opening,
+            finetune=finetune,
             holdout=holdout,
         )
-    done.learnt.model.save(output, render(done.result))
+    done.learned.model.save(output, render(done.result))
     if json:
-        learned = learned_facts(done.learnt, output)
+        learned = learned_facts(done.learned, output)
         print_json({**learned, "report": str(output / "report.html"), "result": done.result})
     else:
         print_result(done.result)

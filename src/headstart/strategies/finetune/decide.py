@@ -1,8 +1,4 @@
-"""The strategy ``finetune``: the head first, then the network opened; kept only where it beats the probe.
-
-In: features and images of a pool, a probe. Out: a Strategy, or a source trained further with its head.
-Must not import an engine at the top. Called by studies, transfers and recipes.
-"""
+"""The strategy finetune: fit the head, unfreeze the network, keep the result if it beats the probe."""
 
 from __future__ import annotations
 
@@ -27,28 +23,28 @@ from headstart.strategies.finetune.train import FineTuned, starting_head, unfree
 from headstart.strategies.fits import Chooser, Reader, Strategy, fitted
 from headstart.system.progress import SILENT, Progress
 
-__all__ = ["OPENED", "Decision", "DepthTrial", "Finetuner", "finetune_strategies", "sentence_of"]
+__all__ = ["FINETUNE_NAMES", "Decision", "DepthTrial", "Finetuner", "finetune_strategies", "sentence_of"]
 
-OPENED = ("finetune", "finetune, unchecked")
-"""Names of the strategy and of what it would be without its comparison with the probe."""
+FINETUNE_NAMES = ("finetune", "finetune, unchecked")
+"""Names of the strategy, with and without its comparison with the probe."""
 
 
-_FEW = 250  # images below which one held-out part says too little, and folds are taken
+_FEW = 250  # training images below which one held-out part is too small, so folds are used
 _FOLDS = 3
 _HELD_SHARE, _HELD_MOST = 0.2, 3_000
-_LEAST = 1e-12  # probability, of which a logarithm is taken
-_ERRORS, _PICKED_ERRORS = 1.0, 1.645  # standard errors by which a loss has to be lower
-_REFIT = 2_000  # images below which those held out are too many to do without
+_LEAST = 1e-12  # probability, before its logarithm
+_ERRORS, _PICKED_ERRORS = 1.0, 1.645  # standard errors by which the loss has to be lower
+_REFIT = 2_000  # training images below which the network is trained again on the held-out ones, too
 Indices = NDArray[np.intp]
 Parts = Sequence[tuple[Indices, Indices]]
 
 
 @dataclass(frozen=True)
 class DepthTrial:
-    """How one depth did on images that it did not learn from: accuracy, loss in nats, and in which epoch.
+    """One depth on held-out images: accuracy, loss in nats, and the number of epochs.
 
-    ``gain`` is how much lower the loss is than the probe's on the same images, and ``error`` the standard
-    error of that mean difference. ``logits`` are the answers themselves, (n_held, n_classes), part by part.
+    ``gain`` is how much lower the loss is than the probe's on the same images, ``error`` the standard error
+    of that mean difference. ``logits`` are of the held-out images, (n_held, n_classes), fold by fold.
     """
 
     depth: str
@@ -62,11 +58,11 @@ class DepthTrial:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was tried, and whether it was better than the probe on the same images held out.
+    """What was tried, and whether it was better than the probe on the same held-out images.
 
-    ``probe`` is the probe's trial; ``trials`` are of the depths. ``n_held`` is 0 where a class has too few
-    images to hold any out: then nothing is accepted. ``picked`` says that an epoch was picked on them too.
-    ``truth`` are the classes of the images held out, in the order of the trials' logits.
+    ``n_held`` is 0 if a class has too few images to hold any out; then the probe is kept. ``picked`` says
+    that these images also selected an epoch. ``truth`` are their classes, in the order of the trials'
+    logits.
     """
 
     probe: DepthTrial | None
@@ -77,24 +73,24 @@ class Decision:
 
     @property
     def best(self) -> DepthTrial | None:
-        """Of the depths: the most accurate, of equals that with the least loss; one that diverged last."""
+        """The most accurate depth, of equals that with the smallest loss; a diverged one comes last."""
         return max(
             self.trials, key=lambda one: (np.isfinite(one.loss), one.accuracy, -one.loss), default=None
         )
 
     @property
     def errors(self) -> float:
-        """Standard errors by which the loss has to be lower than the probe's.
+        """How many standard errors lower than the probe's the loss has to be.
 
-        One, as in the rule of Breiman et al. (1984), by which the simpler model stays unless there is reason
-        to leave it. A depth or an epoch picked on the same images flatters itself, so then 1.645: what chance
-        alone gives in one of twenty comparisons.
+        One, as in the rule of Breiman et al. (1984), which keeps the simpler model unless there is evidence
+        against it. The loss of a depth or an epoch that was selected on the same images is optimistic, so
+        then 1.645, which chance alone exceeds in one of twenty comparisons.
         """
         return _PICKED_ERRORS if self.picked or len(self.trials) > 1 else _ERRORS
 
     @property
     def accepted(self) -> bool:
-        """Whether the opened network beats the probe: no less accurate, and its loss lower by `errors`."""
+        """Whether the fine-tuned network is no less accurate than the probe, its loss lower by `errors`."""
         best, probe = self.best, self.probe
         if best is None or probe is None or probe.accuracy == 1.0:
             return False
@@ -102,7 +98,7 @@ class Decision:
 
     @property
     def rule(self) -> str:
-        """What a fine-tuned network has to do to replace the probe."""
+        """The condition on which a fine-tuned network replaces the probe."""
         return (
             "no fewer held-out images right than with the probe, and a loss that is lower by more than "
             f"{self.errors:g} standard error{'' if self.errors == 1 else 's'} of the difference"
@@ -110,7 +106,7 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        """Which of the two was kept, by which figures and by which rule."""
+        """Which of the two was kept, with the figures and the rule."""
         probe, best = self.probe, self.best
         if probe is None or best is None:
             return "Fine-tuning was not tried: a class has too few images or groups to hold one out."
@@ -131,94 +127,75 @@ class Decision:
 
 @dataclass
 class Finetuner:
-    """Fine-tuning on any part of a pool, judged by others of its images.
+    """Fine-tunes on any subset of a pool and evaluates on other images of it.
 
-    Every decision and every answer is kept; networks are not, as those of a study would fill the memory.
-
-    Parameters
-    ----------
-    reader : Reader
-        Features of the pool and of the images asked.
-    chooser : Chooser
-        The probe's: a network is opened where the probe reads.
-    opening : FinetuneOptions
-        How far and how.
-    progress : Progress
-        Told which depth is trained.
+    The network is unfrozen where ``chooser``, the probe's, reads. Decisions and probabilities are kept,
+    networks are not: those of a study would fill the memory.
     """
 
     reader: Reader
     chooser: Chooser
-    opening: FinetuneOptions = field(default_factory=FinetuneOptions)
+    finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
     progress: Progress = SILENT
     decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
-    _judged: dict[tuple[bytes, int], FineTuned] = field(default_factory=dict, repr=False)
-    _answered: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
+    _reusable: dict[tuple[bytes, int], FineTuned] = field(default_factory=dict, repr=False)
+    _kept_probabilities: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
     _start: tuple[tuple[bytes, int], Any] | None = field(default=None, repr=False)
 
     def strategy(self, *, checked: bool = True) -> Strategy:
-        """Answers of the opened network where it was accepted, else the probe's.
+        """The fine-tuned network if accepted, else the probe; without ``checked`` always the network."""
 
-        Parameters
-        ----------
-        checked : bool, default=True
-            Without, the opened network answers even where it did worse than the probe.
-
-        Returns
-        -------
-        callable
-            A Strategy. Its choices see the images to learn from only.
-        """
-
-        def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-            accepted = self.decide(learn, seed).accepted
-            if (learn.tobytes(), seed) in self._judged:  # answers now, so that no network waits for later
-                self.answers(learn, asked, seed)
+        def strategy(train: Indices, test: Indices, seed: int) -> Array:
+            accepted = self.decide(train, seed).accepted
+            if (train.tobytes(), seed) in self._reusable:  # predict now, so that the network need not be kept
+                self.probabilities(train, test, seed)
             if checked and not accepted:
-                return self.probe(learn, asked, seed)
-            return self.answers(learn, asked, seed)
+                return self.probe_probabilities(train, test, seed)
+            return self.probabilities(train, test, seed)
 
         return strategy
 
-    def decide(self, learn: Indices, seed: int) -> Decision:
-        """Try the depths on images held out of those to learn from, beside the probe."""
-        key = learn.tobytes(), seed
+    def decide(self, train: Indices, seed: int) -> Decision:
+        """Compare the depths with the probe on images held out of the training images."""
+        key = train.tobytes(), seed
         if key not in self.decisions:
-            self.decisions[key] = self._decided(learn, seed)
+            self.decisions[key] = self._decided(train, seed)
         return self.decisions[key]
 
-    def opened(self, learn: Indices, seed: int) -> FineTuned:
-        """The network as it is used: trained on all images to learn from, or on most of very many."""
-        best = self.decide(learn, seed).best
-        judged = self._judged.pop((learn.tobytes(), seed), None)
-        if judged is not None:
-            return judged
-        depth = best.depth if best else depths_of(self.opening.unfreeze)[-1]
-        return self._trained(learn, None, depth, seed)
+    def finetuned(self, train: Indices, seed: int) -> FineTuned:
+        """The fine-tuned network as it is used: trained on all training images, or on most of very many."""
+        best = self.decide(train, seed).best
+        reusable = self._reusable.pop((train.tobytes(), seed), None)
+        if reusable is not None:
+            return reusable
+        depth = best.depth if best else depths_of(self.finetune.unfreeze)[-1]
+        return self._trained(train, None, depth, seed)
 
-    def answers(self, learn: Indices, asked: Indices, seed: int) -> Array:
-        """The opened network's answers to images asked, whether it beat the probe or not."""
-        key = learn.tobytes(), asked.tobytes(), seed
-        if key not in self._answered:
-            self._answered[key] = self._by_graph(self.opened(learn, seed), asked)
-        return self._answered[key]
+    def probabilities(self, train: Indices, test: Indices, seed: int) -> Array:
+        """Probabilities of the fine-tuned network, whether it beat the probe or not."""
+        key = train.tobytes(), test.tobytes(), seed
+        if key not in self._kept_probabilities:
+            self._kept_probabilities[key] = self._by_graph(self.finetuned(train, seed), test)
+        return self._kept_probabilities[key]
 
-    def _decided(self, learn: Indices, seed: int) -> Decision:
-        parts = self._parts(learn, seed)
+    def _decided(self, train: Indices, seed: int) -> Decision:
+        parts = self._parts(train, seed)
         if not parts:
             return Decision(None, (), 0)
         codes = self._codes
-        probe = [self.probe(rest, held, seed, in_pool=True) for rest, held in parts]
+        probs = [self.probe_probabilities(rest, held, seed, in_pool=True) for rest, held in parts]
         truth = np.concatenate([codes[held] for _, held in parts])
-        known = np.log(np.maximum(np.concatenate(probe), _LEAST))
-        stands = _losses(known, truth)
+        probe_logits = np.log(np.maximum(np.concatenate(probs), _LEAST))
+        probe_losses = _losses(probe_logits, truth)
         trials, kept = [], {}
-        for depth in depths_of(self.opening.unfreeze):
-            done = [self._trained(rest, held, depth, seed, stops=self._kept(learn)) for rest, held in parts]
+        for depth in depths_of(self.finetune.unfreeze):
+            done = [
+                self._trained(rest, held, depth, seed, stops=self._is_reused(train)) for rest, held in parts
+            ]
             logits = np.concatenate([one.logits for one in done if one.logits is not None])
             epochs = int(np.median([one.best_epoch for one in done]))
             losses = _losses(logits, truth)
-            gain = stands - losses
+            gain = probe_losses - losses
             trials.append(
                 DepthTrial(
                     depth,
@@ -231,64 +208,66 @@ class Finetuner:
                 )
             )
             kept[depth] = done[0]
-            if done[0].open_parts == done[0].parts:
-                break  # deeper is the same
-        right = known.argmax(axis=1) == truth
-        judged = DepthTrial("probe", float(right.mean()), float(stands.mean()), logits=known)
-        decision = Decision(judged, tuple(trials), len(truth), self._kept(learn), truth)
+            if done[0].n_unfrozen == done[0].n_parts:
+                break  # deeper depths are the same
+        right = probe_logits.argmax(axis=1) == truth
+        probe_trial = DepthTrial(
+            "probe", float(right.mean()), float(probe_losses.mean()), logits=probe_logits
+        )
+        decision = Decision(probe_trial, tuple(trials), len(truth), self._is_reused(train), truth)
         best = decision.best
-        if best and self._kept(learn):
-            self._judged[learn.tobytes(), seed] = kept[best.depth]
+        if best and self._is_reused(train):
+            self._reusable[train.tobytes(), seed] = kept[best.depth]
         return decision
 
-    def _kept(self, learn: Indices) -> bool:
-        """Whether the network that was judged is used, instead of another one that learnt from all images."""
-        return len(learn) >= _REFIT
+    def _is_reused(self, train: Indices) -> bool:
+        """Whether the evaluated network itself is kept, instead of another one trained on all images."""
+        return len(train) >= _REFIT
 
-    def _parts(self, learn: Indices, seed: int) -> Parts:
-        """Places of images to learn from and of images held out; none where a class has one image."""
+    def _parts(self, train: Indices, seed: int) -> Parts:
+        """Indices of training and held-out images of each fold; none if a class has one image."""
         pool = self.reader.pool
-        labels, groups = pool.labels[learn], None if pool.together is None else pool.together[learn]
+        labels, groups = pool.labels[train], None if pool.together is None else pool.together[train]
         smallest = fewest_per_class(labels, groups)
         if len(np.unique(labels)) < len(pool.classes) or smallest < 2:
             return ()
-        if len(learn) < _FEW:
+        if len(train) < _FEW:
             parts = folds(labels, min(_FOLDS, smallest), seed, groups)
         else:
-            share = min(_HELD_SHARE, _HELD_MOST / len(learn))
+            share = min(_HELD_SHARE, _HELD_MOST / len(train))
             parts = [holdout(labels, share, seed, groups)]
-        return [(learn[rest], learn[held]) for rest, held in parts]
+        return [(train[rest], train[held]) for rest, held in parts]
 
     def _trained(
-        self, learn: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
+        self, train: Indices, held: Indices | None, depth: str, seed: int, *, stops: bool = False
     ) -> FineTuned:
-        """One training to the end of its schedule, judged there; or, if it ``stops``, where it did best.
+        """One training to the end of its schedule, or with ``stops`` with the weights of its best epoch.
 
-        What is judged is what is used. The weights of one epoch's luck come back only where they stay;
-        elsewhere another training follows, which would not have that luck.
+        The best epoch is selected only if this very network is reused; otherwise another training on all
+        images follows, which has no held-out images to select an epoch by.
         """
-        place, start = self._starting(learn, seed)
+        place, start = self._starting(train, seed)
         source = self.reader.source
         settings = settings_for(
-            len(learn), side_of(source), self.opening, seed, handwriting=is_handwriting(source.input)
+            len(train), side_of(source), self.finetune, seed, handwriting=is_handwriting(source.input)
         )
         if stops:
-            settings = replace(settings, patience=settings.epochs)  # none is cut: its last rates are small
+            settings = replace(settings, patience=settings.epochs)  # the schedule always runs to its end
         elif held is None:
-            settings = replace(settings, patience=0)  # where somebody set it
-        codes, opening = self._codes[learn], self.opening
-        if opening.augmentation is None:  # as the probe's, where that was said
-            opening = replace(opening, augmentation=self.chooser.wanted.augmentation)
-        task = f"open {depth}, {len(learn):,} images"
+            settings = replace(settings, patience=0)  # even if the settings have one
+        codes, finetune = self._codes[train], self.finetune
+        if finetune.augmentation is None:  # by default the probe's, if it has one
+            finetune = replace(finetune, augmentation=self.chooser.wanted.augmentation)
+        task = f"unfreeze {depth}, {len(train):,} images"
         return unfreeze_and_train(
             source,
             place,
             start,
-            self._pool_images[learn],
+            self._pool_images[train],
             codes,
             self.reader.pool.classes,
             shares=class_weights(codes) if self.chooser.wanted.balance else None,
-            opening=opening,
+            finetune=finetune,
             depth=depth,
             settings=settings,
             held=None if held is None else (self._pool_images[held], self._codes[held]),
@@ -298,40 +277,42 @@ class Finetuner:
             ),
         )
 
-    def _starting(self, learn: Indices, seed: int) -> tuple[Place, Any]:
+    def _starting(self, train: Indices, seed: int) -> tuple[Place, Any]:
         """Where the probe reads, and the head that training starts from: the same for every depth."""
-        key = learn.tobytes(), seed
+        key = train.tobytes(), seed
         if self._start is None or self._start[0] != key:
-            place, name = self.chooser(learn, seed)
-            rows, _, images = self.reader.training(place, learn)
-            probe = fitted(self.reader, place, name, learn, seed, balance=self.chooser.wanted.balance)
-            head = starting_head(probe, rows, self._codes[learn][images], self.reader.pool.classes, seed)
+            place, name = self.chooser(train, seed)
+            rows, _, images = self.reader.training(place, train)
+            probe = fitted(self.reader, place, name, train, seed, balance=self.chooser.wanted.balance)
+            head = starting_head(probe, rows, self._codes[train][images], self.reader.pool.classes, seed)
             self._start = key, (place, head)
         found: tuple[Place, Any] = self._start[1]
         return found
 
-    def probe(self, learn: Indices, asked: Indices, seed: int, *, in_pool: bool = False) -> Array:
-        """The probe's answers to images asked, or with ``in_pool`` to images of the pool."""
-        place, head = self.chooser(learn, seed)
-        found = fitted(self.reader, place, head, learn, seed, balance=self.chooser.wanted.balance)
-        rows = self.reader.rows(place) if in_pool else self.reader.answers(place)
-        return found.probabilities(rows[asked])
+    def probe_probabilities(
+        self, train: Indices, test: Indices, seed: int, *, in_pool: bool = False
+    ) -> Array:
+        """Probabilities of the probe for test images, or with ``in_pool`` for images of the pool."""
+        place, head = self.chooser(train, seed)
+        found = fitted(self.reader, place, head, train, seed, balance=self.chooser.wanted.balance)
+        rows = self.reader.rows(place) if in_pool else self.reader.test_rows(place)
+        return found.probabilities(rows[test])
 
-    def _by_graph(self, opened: FineTuned, asked: Indices) -> Array:
-        """Its answers, by the graph that would be saved, so that its figures are the model's."""
+    def _by_graph(self, finetuned: FineTuned, test: Indices) -> Array:
+        """Probabilities by the graph that would be saved, so that the figures are those of the model."""
         import onnx
 
         from headstart.graph import build, pooling
         from headstart.graph import run as runtime
 
-        source, place = opened.source, opened.place
+        source, place = finetuned.source, finetuned.place
         graph = onnx.ModelProto.FromString(source.graph)
         builder = build.GraphBuilder(build.with_outputs(graph, place[0].split(pooling.JOIN)))
-        name = opened.head.append(builder, pooling.read(builder, source.layers, *place))
+        name = finetuned.head.append(builder, pooling.read(builder, source.layers, *place))
         compiled = runtime.compile_graph(
             builder.model([name]), precision="fp32", batch_size=source.batch_size
         )
-        images = self._asked_images[asked]
+        images = self._test_images[test]
         return compiled.run(runtime.split_batches(images, source.batch_size), len(images))
 
     @cached_property
@@ -343,45 +324,25 @@ class Finetuner:
         return prepare(self.reader.pool, self.reader.source.input)
 
     @cached_property
-    def _asked_images(self) -> Images:
-        same = self.reader.asked is self.reader.pool
-        return self._pool_images if same else prepare(self.reader.asked, self.reader.source.input)
+    def _test_images(self) -> Images:
+        same = self.reader.test is self.reader.pool
+        return self._pool_images if same else prepare(self.reader.test, self.reader.source.input)
 
 
 def finetune_strategies(finetuner: Finetuner) -> dict[str, Strategy]:
-    """The strategy finetune, and the same without its safety, by the names that tables show.
-
-    Parameters
-    ----------
-    finetuner : Finetuner
-        Shared: what one trains, the other finds.
-
-    Returns
-    -------
-    dict of str to Strategy
-    """
-    safe, unchecked = OPENED
+    """The strategy finetune, and the same without the comparison with the probe, by name."""
+    safe, unchecked = FINETUNE_NAMES
     return {safe: finetuner.strategy(), unchecked: finetuner.strategy(checked=False)}
 
 
 def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
-    """Say how often the opened network was taken.
-
-    Parameters
-    ----------
-    decisions : mapping to Decision
-        Of all fits.
-
-    Returns
-    -------
-    str
-    """
-    judged = [one for one in decisions.values() if one.n_held]
-    taken = [one for one in judged if one.accepted]
+    """How often the fine-tuned network was kept."""
+    compared = [one for one in decisions.values() if one.n_held]
+    taken = [one for one in compared if one.accepted]
     depths = sorted({one.best.depth for one in taken if one.best is not None})
     how = f" (unfrozen: {', '.join(depths)})" if depths else ""
-    rule = f" The rule: {judged[0].rule}." if judged else ""
-    alone = len(decisions) - len(judged)
+    rule = f" The rule: {compared[0].rule}." if compared else ""
+    alone = len(decisions) - len(compared)
     rest = (
         f" {alone} fit{'s' if alone > 1 else ''} had too few images or groups to hold any out: "
         "the probe was kept."
@@ -390,11 +351,11 @@ def sentence_of(decisions: Mapping[tuple[bytes, int], Decision]) -> str:
     )
     return (
         f"The fine-tuned network was better than the probe on held-out images, and was kept, in {len(taken)} "
-        f"of {len(judged)} fits{how}; in the others the probe was kept.{rule}{rest}"
+        f"of {len(compared)} fits{how}; in the others the probe was kept.{rule}{rest}"
     )
 
 
 def _losses(logits: Array, truth: Codes) -> Array:
-    """Loss of each image in nats, confidence put right first: how sure they are is not what is compared."""
+    """Loss of each image in nats after temperature scaling: the level of confidence is not compared."""
     losses, _ = cross_entropy(logits.astype(np.float64) * fit_temperature(logits, truth), truth)
     return losses

@@ -1,8 +1,4 @@
-"""A source fine-tuned on a dataset, as a model: decided on images held out, put together like any other.
-
-In: a source, a dataset, the probe that was learnt on it. Out: a LearnedModel that is the probe's or better. Must
-not import an engine at the top. Called by transfers.
-"""
+"""Fine-tunes a source on a dataset and makes it a model, if it beats the probe on held-out images."""
 
 from __future__ import annotations
 
@@ -34,119 +30,92 @@ __all__ = ["Attempt", "attempt", "depth_table"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of fine-tuning: the model that is kept, and what was tried."""
+    """The model that is kept, fine-tuned or the probe, and what was tried."""
 
-    learnt: LearnedModel
+    learned: LearnedModel
     decision: Decision
 
     @property
     def sentence(self) -> str:
-        """Which model was kept and why, and what its figures are worth."""
-        said = self.decision.sentence
+        """Which model was kept and why, with a warning if its figures are optimistic."""
+        sentence = self.decision.sentence
         if self.decision.accepted:
-            said += (
+            sentence += (
                 " These held-out images decided which model was kept, so both figures are optimistic; the "
                 "reported accuracy is about other images."
             )
-        return said
+        return sentence
 
 
 def attempt(
     source: Source,
     dataset: Dataset,
-    learnt: LearnedModel,
+    learned: LearnedModel,
     wanted: Probe,
-    opening: FinetuneOptions,
+    finetune: FinetuneOptions,
     parts: TrainingParts,
     *,
     seed: int = 0,
     options: Extraction = PLAIN,
 ) -> Attempt:
-    """Open a source where its probe reads, and keep what does better on images held out.
+    """Fine-tune a source from where its probe ``learned`` reads; the probe is kept unless it is beaten.
 
-    Parameters
-    ----------
-    source : Source
-        As the probe has it.
-    dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
-    learnt : LearnedModel
-        The probe.
-    wanted : Probe
-        Its augmentation and balance.
-    opening : FinetuneOptions
-        How far and how.
-    parts : Learning
-        Images to learn from and, if there are any, those held out.
-    seed : int, default=0
-        Decides folds, order and views.
-    options : Extraction, optional
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    Attempt
-        With the probe's own model where fine-tuning did not beat it.
-
-    Raises
-    ------
-    SourceError, MissingExtraError
-        If the source cannot be opened.
+    SourceError if the source cannot be fine-tuned, MissingExtraError if torch is not installed.
     """
-    begun, manifest = perf_counter(), learnt.model.manifest
+    begun, manifest = perf_counter(), learned.model.manifest
     pool = replace(parts.fit, splits=None)
     probe = replace(
         wanted, layer=manifest.source["tap"], pooling=manifest.source["pooling"], head=manifest.head["name"]
     )
     reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
-    tuner = Finetuner(reader, Chooser(reader, probe), opening, options.progress)
+    finetuner = Finetuner(reader, Chooser(reader, probe), finetune, options.progress)
     everyone = np.arange(len(pool))
-    decision = tuner.decide(everyone, seed)
+    decision = finetuner.decide(everyone, seed)
     if not decision.accepted:
-        return Attempt(learnt, decision)
-    opened = tuner.opened(everyone, seed)
-    opened = replace(opened, source=replace(opened.source, seen=source.seen))
+        return Attempt(learned, decision)
+    finetuned = finetuner.finetuned(everyone, seed)
+    finetuned = replace(finetuned, source=replace(finetuned.source, seen=source.seen))
     note = {
-        "augmentation": augmentation_for(source.input, dataset.classes, opening).parts(),
-        **opening.settings,
+        "augmentation": augmentation_for(source.input, dataset.classes, finetune).parts(),
+        **finetune.settings,
     }
-    made = _model(dataset, parts, opened, note, seed, decision)
-    seconds = learnt.seconds + perf_counter() - begun
+    made = _model(dataset, parts, finetuned, note, seed, decision)
+    seconds = learned.seconds + perf_counter() - begun
     timed = {**made.model.manifest.timing, "learning_s": round(seconds, 3)}
     model = replace(made.model, manifest=replace(made.model.manifest, timing=timed))
-    return Attempt(replace(made, model=model, seconds=seconds, choice=learnt.choice, parts=parts), decision)
+    return Attempt(replace(made, model=model, seconds=seconds, choice=learned.choice, parts=parts), decision)
 
 
 def _model(
     dataset: Dataset,
     parts: TrainingParts,
-    opened: FineTuned,
+    finetuned: FineTuned,
     note: Mapping[str, Any],
     seed: int,
     decision: Decision,
 ) -> LearnedModel:
-    """The trained network as a model; its probabilities are calibrated on the images that decided."""
-    place = opened.place
-    rows = extract(parts.fit, opened.source, layer=place[0], pooling=place[1])
-    codes, head, held, scores = parts.fit.codes(dataset.classes), opened.head, None, {}
+    """The fine-tuned network as a model, its probabilities calibrated on the images that decided."""
+    place = finetuned.place
+    rows = extract(parts.fit, finetuned.source, layer=place[0], pooling=place[1])
+    codes, head, held, scores = parts.fit.codes(dataset.classes), finetuned.head, None, {}
     probs, best = None, decision.best
     if best is not None and best.logits is not None and decision.truth is not None:
         head = _calibrated(head, best.logits, decision.truth)
     if parts.held is not None:
-        watched = extract(parts.held, opened.source, layer=place[0], pooling=place[1])
+        watched = extract(parts.held, finetuned.source, layer=place[0], pooling=place[1])
         held_codes = parts.held.codes(dataset.classes)
         held, probs = (watched, held_codes), head.probabilities(watched)
         scores["val_accuracy"] = float((probs.argmax(axis=1) == held_codes).mean())
     settings = {
-        "opened_parts": opened.open_parts,
-        "parts": opened.parts,
-        "epochs": len(opened.history),
-        "alpha": opened.alpha,
+        "opened_parts": finetuned.n_unfrozen,
+        "parts": finetuned.n_parts,
+        "epochs": len(finetuned.history),
+        "alpha": finetuned.alpha,
         **note,
     }
     made = Fitted(head, place, scores, settings, rows, codes, np.arange(len(rows)), held)
-    model = probe_model(opened.source, made, dataset, parts, seed, 0.0, strategy="finetune")
-    curve = epoch_curve(f"fine-tuning on {dataset.name}", opened.history, opened.best_epoch)
+    model = probe_model(finetuned.source, made, dataset, parts, seed, 0.0, strategy="finetune")
+    curve = epoch_curve(f"fine-tuning on {dataset.name}", finetuned.history, finetuned.best_epoch)
     return LearnedModel(model, curve, 0.0, None, probs)
 
 
@@ -156,17 +125,7 @@ def _calibrated(head: TrainedHead, logits: Array, codes: Codes) -> TrainedHead:
 
 
 def depth_table(decision: Decision) -> PlainTable:
-    """The probe and every depth that was tried, on the same images held out.
-
-    Parameters
-    ----------
-    decision : Decision
-        With at least one trial.
-
-    Returns
-    -------
-    PlainTable
-    """
+    """The probe and every depth that was tried, on the same held-out images."""
     tried = (*((decision.probe,) if decision.probe else ()), *decision.trials)
     return PlainTable(
         "How far the network was unfrozen",

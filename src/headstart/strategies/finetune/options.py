@@ -1,7 +1,4 @@
-"""How a source is fine-tuned: strategies, how many layers are unfrozen, and what replaces the rules.
-
-What is None is decided by `rules`.
-"""
+"""Options of fine-tuning: the strategies, how many layers are unfrozen, and what replaces the rules."""
 
 from __future__ import annotations
 
@@ -27,25 +24,25 @@ __all__ = [
 ]
 
 STRATEGIES = ("probe", "finetune", "scratch")
-"""How much is relearnt: nothing of the source, some of it, everything."""
+"""How much is trained: a head alone, some of the source too, or a whole network."""
 
 DEPTHS = ("head", "last", "2", "all", "auto")
 
 FOR = "strategy 'finetune'"
-"""What torch is asked for, in errors."""
+"""What torch is required for, in errors."""
 
 _NAMES = {one.name for one in fields(TrainSettings)}
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How far a source is opened and how it is trained; what is None goes by rule.
+    """How many parts of a source are unfrozen and how they are trained; what is None is decided by `rules`.
 
     ``unfreeze`` is ``head`` (nothing of the network), ``last`` (its last part), a number of parts, ``all``,
-    or ``auto``: several depths are tried and the best on validation images is taken. ``dropout`` is the share
-    of what the head reads that a step leaves out. ``alpha`` in (0, 1] says how far the weights go along the
-    line from those before training to those after it, 1 all the way (WiSE-FT, Wortsman et al. 2022,
-    arXiv:2109.01903). ``settings`` are fields of `TrainSettings` that replace the rule's.
+    or ``auto``: the best of several depths on held-out images. ``dropout`` is the share of the head's
+    inputs that a step drops. ``alpha`` in (0, 1] interpolates from the weights before training to those
+    after it, 1 is after (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). ``settings`` are fields of
+    `TrainSettings` that replace the rule's.
     """
 
     unfreeze: str = "auto"
@@ -75,25 +72,8 @@ class FinetuneOptions:
 
 
 def depths_of(unfreeze: str) -> tuple[str, ...]:
-    """The depths that a wish means.
+    """The depths that a value of ``unfreeze`` stands for; SettingError if there are none.
 
-    Parameters
-    ----------
-    unfreeze : str
-        As in `FinetuneOptions`.
-
-    Returns
-    -------
-    tuple of str
-        One; several for ``auto``.
-
-    Raises
-    ------
-    SettingError
-        If it means nothing.
-
-    Examples
-    --------
     >>> depths_of("auto"), depths_of("3")
     (('last', '2', 'all'), ('3',))
     """
@@ -108,24 +88,8 @@ def depths_of(unfreeze: str) -> tuple[str, ...]:
 
 
 def parse_strategies(text: str) -> tuple[str, ...]:
-    """Read which strategies are wanted; the probe is always among them.
+    """The strategies that a comma-separated text names; the probe is always among them.
 
-    Parameters
-    ----------
-    text : str
-        Names between commas.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    SettingError
-        If one is unknown.
-
-    Examples
-    --------
     >>> parse_strategies("finetune, scratch")
     ('probe', 'finetune', 'scratch')
     """
@@ -139,25 +103,9 @@ def parse_strategies(text: str) -> tuple[str, ...]:
 
 
 def parse_finetune(strategies: str, unfreeze: str = "auto", device: str = "auto") -> FinetuneOptions | None:
-    """How to open a source, if fine-tuning is among the strategies.
+    """Options of fine-tuning if it is among the strategies; checks first that torch is installed.
 
-    Parameters
-    ----------
-    strategies : str
-        As `parse_strategies` takes them.
-    unfreeze, device : str
-        As `FinetuneOptions` takes them.
-
-    Returns
-    -------
-    FinetuneOptions or None
-
-    Raises
-    ------
-    SettingError
-        If a name means nothing, or it is said how to open what is not opened.
-    MissingExtraError
-        If it is, and torch is not installed: before anything is computed.
+    SettingError if a name is unknown, or ``unfreeze`` or ``device`` are given without fine-tuning.
     """
     if "finetune" in parse_strategies(strategies):
         require("torch", extra="train", for_=FOR)
@@ -172,26 +120,9 @@ def parse_finetune(strategies: str, unfreeze: str = "auto", device: str = "auto"
 
 
 def parse_transfer(strategy: str, unfreeze: str = "auto", device: str = "auto") -> FinetuneOptions | None:
-    """The same for one strategy that makes a model: probe or finetune.
-
-    Parameters
-    ----------
-    strategy, unfreeze, device : str
-        As `parse_finetune` takes them, but one strategy.
-
-    Returns
-    -------
-    FinetuneOptions or None
-
-    Raises
-    ------
-    SettingError
-        If a name means nothing here.
-    MissingExtraError
-        As `parse_finetune` raises it.
-    """
+    """As `parse_finetune`, for one strategy that makes a model: probe or finetune."""
     if strategy not in STRATEGIES[:2]:
         raise SettingError(
-            f"strategy is {strategy!r}, expected probe or finetune; to learn from nothing use: headstart train"
+            f"strategy is {strategy!r}, expected probe or finetune; to train from scratch use: headstart train"
         )
     return parse_finetune(strategy, unfreeze, device)

@@ -1,7 +1,4 @@
-"""The rule for fine-tuning: settings, augmentation and dropout by the data alone.
-
-`FinetuneOptions` replace what it decides.
-"""
+"""Rules for the settings of fine-tuning, by the data alone; `FinetuneOptions` replace what they decide."""
 
 from __future__ import annotations
 
@@ -15,44 +12,24 @@ from headstart.strategies.finetune.options import FinetuneOptions
 
 __all__ = ["alpha_for", "augmentation_for", "dropout_for", "is_handwriting", "settings_for", "side_of"]
 
-_SMALL_PX = 64  # side up to which images are small and a step costs milliseconds
-_MANY, _MANY_SMALL = 5_000, 500  # photos, and small images, that say enough to follow them in everything
-_SEEN_SMALL, _SEEN_PHOTOS = 5_000, 100  # images learnt from, times the square root of how many there are
-_MOST_EPOCHS = 150  # of a handful of images; more cost time and give nothing
-_PHOTO_PX = 224  # side of the photos that is meant for; smaller ones cost less, and more are seen
-_DROPOUT_SMALL = 0.25  # as in the network `best`, whose own dropout lies above the places it is read at
+_SMALL_PX = 64  # side up to which images count as small: a step takes milliseconds
+_MANY, _MANY_SMALL = 5_000, 500  # photos and small images from which on the rules for few do not apply
+_SEEN_SMALL, _SEEN_PHOTOS = 5_000, 100  # images seen in training, per square root of their number
+_MOST_EPOCHS = 150  # more epochs gain nothing on a few images
+_PHOTO_PX = 224  # side of the photos that _SEEN_PHOTOS is for; of smaller ones more are seen
+_DROPOUT_SMALL = 0.25  # as in the network `best`, whose own dropout is above the layers that are read
 
 
 def settings_for(
-    n_images: int, side_px: int, opening: FinetuneOptions, seed: int, *, handwriting: bool = False
+    n_images: int, side_px: int, finetune: FinetuneOptions, seed: int, *, handwriting: bool = False
 ) -> TrainSettings:
-    """The one recipe: only the length, the size of a batch and how far it goes depend on the data.
+    """Settings for ``n_images`` training images; ``side_px`` is the side that the network computes on.
 
-    Parameters
-    ----------
-    n_images : int
-        To learn from.
-    side_px : int
-        Of what the network computes on: small images are cheap and get many views, photos few.
-    opening : FinetuneOptions
-        Its settings go before the rule's.
-    seed : int
-        Of order, views and mixup.
-    handwriting : bool, default=False
-        It is unlike whatever a network of photos has seen, so that goes further.
+    As in BiT's rule (Kolesnikov et al. 2020, arXiv:1912.11370), the images seen grow with the square root
+    of the number of images, and half of what a smaller side saves is spent on more of them. The head is
+    fitted before anything is unfrozen (Kumar et al. 2022, arXiv:2202.10054). Handwriting is unlike photos,
+    so a network of photos is trained at a higher rate on it.
 
-    Returns
-    -------
-    TrainSettings
-
-    Notes
-    -----
-    In the manner of BiT's rule (Kolesnikov et al. 2020, arXiv:1912.11370): images seen grow with the square
-    root of those there are, and half of what a smaller side saves goes into more of them. The head is fitted
-    before anything is opened (Kumar et al. 2022, arXiv:2202.10054).
-
-    Examples
-    --------
     >>> settings_for(1_000, 28, FinetuneOptions(), 0).epochs
     150
     """
@@ -68,7 +45,7 @@ def settings_for(
         clip=1.0,
         seed=seed,
     )
-    if small:  # cheap, so it may go far from where it started
+    if small:  # cheap, so many epochs and a high rate
         by_rule = replace(
             shared,
             batch_size=min(64, max(8, n_images // 2)),
@@ -86,82 +63,43 @@ def settings_for(
             ema=0.98,
             batch_norm="frozen",
         )
-        # of few, each is known by heart to the head already: what blurs them moves it off at the first step
-        blur = {"label_smoothing": 0.0} if n_images < _MANY else {"mixup": 0.1, "batch_norm": "learn"}
-        by_rule = replace(by_rule, **blur)
-    return replace(by_rule, **opening.settings)
+        # the head already fits few images exactly: smoothing would move it away at the first step
+        smoothing = {"label_smoothing": 0.0} if n_images < _MANY else {"mixup": 0.1, "batch_norm": "learn"}
+        by_rule = replace(by_rule, **smoothing)
+    return replace(by_rule, **finetune.settings)
 
 
 def side_of(source: Source) -> int:
-    """Side in px of what a source's network computes on: it may enlarge its input itself."""
+    """Side in px that a source's network computes on: it may enlarge its input itself."""
     own: int = source.notes.get("size_px", max(source.input.height_px, source.input.width_px))
     return own
 
 
 def is_handwriting(spec: InputSpec) -> bool:
-    """Grey images, and those put in the frame of handwritten characters, count as such; others as photos."""
+    """Whether images count as handwriting: grey ones, and those prepared by the policy ``ink``."""
     return spec.channels == 1 or spec.policy == "ink"
 
 
-def alpha_for(n_images: int, source: Source, opening: FinetuneOptions) -> float:
-    """How far the weights go along the line from before training to after it: of few photos half the way.
+def alpha_for(n_images: int, source: Source, finetune: FinetuneOptions) -> float:
+    """How far weights are interpolated from before training to after it: half the way for few photos.
 
-    A network of photos that meets other photos stands near a good place already; what a short training shakes
-    out of it, the mean of before and after mostly keeps (Wortsman et al. 2022, arXiv:2109.01903).
-
-    Parameters
-    ----------
-    n_images : int
-        To learn from.
-    source : Source
-        Small images and handwriting go all the way.
-    opening : FinetuneOptions
-        Its own alpha goes before the rule's.
-
-    Returns
-    -------
-    float
+    A network of photos is near a good solution for other photos already; the mean of before and after keeps
+    most of what a short training would lose (Wortsman et al. 2022, arXiv:2109.01903).
     """
     far = n_images >= _MANY or side_of(source) <= _SMALL_PX or is_handwriting(source.input)
-    return (1.0 if far else 0.5) if opening.alpha is None else opening.alpha
+    return (1.0 if far else 0.5) if finetune.alpha is None else finetune.alpha
 
 
-def dropout_for(side_px: int, opening: FinetuneOptions) -> float:
-    """Share of what the head reads that a step leaves out: of small images, which go far, a quarter.
-
-    Parameters
-    ----------
-    side_px : int
-        Of what the network computes on.
-    opening : FinetuneOptions
-        Its own share goes before the rule's.
-
-    Returns
-    -------
-    float
-    """
+def dropout_for(side_px: int, finetune: FinetuneOptions) -> float:
+    """Share of the head's inputs that a step drops: a quarter for small images, none for others."""
     by_rule = _DROPOUT_SMALL if side_px <= _SMALL_PX else 0.0
-    return by_rule if opening.dropout is None else opening.dropout
+    return by_rule if finetune.dropout is None else finetune.dropout
 
 
-def augmentation_for(spec: InputSpec, classes: Sequence[str], opening: FinetuneOptions) -> Augmentation:
-    """What is done to training images: to handwriting what hands do, to photos what cameras do.
-
-    Parameters
-    ----------
-    spec : InputSpec
-        See `is_handwriting`.
-    classes : sequence of str
-        A mirror must not change what they mean.
-    opening : FinetuneOptions
-        Its own augmentation goes before the rule's.
-
-    Returns
-    -------
-    Augmentation
-    """
-    if opening.augmentation is not None:
-        return opening.augmentation
+def augmentation_for(spec: InputSpec, classes: Sequence[str], finetune: FinetuneOptions) -> Augmentation:
+    """Augmentation for handwriting or for photos, without flips if they change the meaning of a class."""
+    if finetune.augmentation is not None:
+        return finetune.augmentation
     if is_handwriting(spec):
         return parse_augmentation("many-hands", 1)
     photo = parse_augmentation(f"{PRESETS['photo']},blur=0", 1)

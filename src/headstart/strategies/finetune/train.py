@@ -1,8 +1,4 @@
-"""One training of an opened source: from the head that the probe would have, to a source frozen again.
-
-In: a source, a place, a fitted head, images, settings. Out: what training made of them. Must not import an
-engine at the top. Called by finetune.
-"""
+"""Trains an unfrozen source once: from the probe's head to a source that is frozen again."""
 
 from __future__ import annotations
 
@@ -31,19 +27,19 @@ __all__ = ["FineTuned", "starting_head", "unfreeze_and_train"]
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A source as training left it: frozen again, and the head it was trained with, which reads at ``place``.
+    """A source after training, frozen again, with the head it was trained with, which reads at ``place``.
 
-    ``parts`` is how many parts lay below the head and ``open_parts`` how many of them learnt; ``alpha`` says
-    how far the weights went from before training to after it; ``logits`` are of the held images, None without
-    any.
+    ``n_parts`` is the number of parts below the head, ``n_unfrozen`` of those that were trained; ``alpha``
+    says how far weights are interpolated from before training to after it; ``logits`` are of the held-out
+    images.
     """
 
     source: Source
     place: Place
     head: TrainedHead
     depth: str
-    parts: int
-    open_parts: int
+    n_parts: int
+    n_unfrozen: int
     alpha: float
     history: tuple[Epoch, ...]
     best_epoch: int
@@ -51,25 +47,7 @@ class FineTuned:
 
 
 def starting_head(head: Head | None, rows: Array, codes: Codes, classes: Sequence[str], seed: int) -> Any:
-    """Where training starts: the probe's own head if it is affine, else a linear one on the same features.
-
-    Parameters
-    ----------
-    head : Head or None
-        Fitted.
-    rows : ndarray of shape (n_rows, n_features), float32
-        Features to learn from.
-    codes : ndarray of shape (n_rows,), int64
-        Their classes.
-    classes : sequence of str
-        Names.
-    seed : int
-        Decides folds.
-
-    Returns
-    -------
-    AffineMap
-    """
+    """The head that training starts from, an AffineMap: the probe's if it is affine, else a linear one."""
     from headstart.networks.engines.torch_finetune import AffineMap
 
     if not isinstance(head, AffineHead):
@@ -88,7 +66,7 @@ def unfreeze_and_train(
     codes: Codes,
     classes: Sequence[str],
     *,
-    opening: FinetuneOptions,
+    finetune: FinetuneOptions,
     depth: str,
     settings: TrainSettings,
     shares: Array | None = None,
@@ -97,69 +75,31 @@ def unfreeze_and_train(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> FineTuned:
-    """Train a source's upper parts and its head; what is frozen is compared by checksum.
+    """Train a source's upper parts and its head; a checksum verifies that the frozen parts did not change.
 
-    Parameters
-    ----------
-    source : Source
-        Of ours or of timm's.
-    place : (layer, pooling)
-        Where the head reads.
-    start : AffineMap
-        From `starting_head`.
-    images : ndarray of shape (n_images, height, width, channels), uint8
-        Prepared for the source.
-    codes : ndarray of shape (n_images,), int64
-        Their classes.
-    classes : sequence of str
-        Names.
-    opening : FinetuneOptions
-        Views and device.
-    depth : str
-        One of `depths_of`.
-    settings : TrainSettings
-        From `settings_for`.
-    shares : ndarray of shape (n_images,), float32, optional
-        How much each image counts, 1 on average.
-    held : pair, optional
-        Images and codes to answer in the end; with patience in the settings, also to stop by.
-    loss : callable, optional
-        What they are measured by; see `networks.training.Loss`.
-    on_step, on_epoch : callable, optional
-        Progress.
-
-    Returns
-    -------
-    FineTuned
-
-    Raises
-    ------
-    SourceError
-        If the source has no network that can be trained.
-    MissingExtraError
-        If torch, or for a network of timm's timm, is not installed.
+    ``held`` are prepared images with their classes, for the logits of the result and, with patience in the
+    settings, for early stopping by ``loss``. ``shares`` weights the images, 1 on average. SourceError if
+    the source has no network that can be trained, MissingExtraError if torch or timm is not installed.
     """
     require("torch", extra="train", for_=FOR)
     from headstart.networks.engines.torch_finetune import FinetuneNetwork
 
-    body = _body(source, place[0])
     network = FinetuneNetwork(
-        body,
+        _body(source, place[0]),
         place[1],
         start,
         source.input,
-        dropout=dropout_for(side_of(source), opening),
+        dropout=dropout_for(side_of(source), finetune),
         seed=settings.seed,
-        device=opening.device,
+        device=finetune.device,
     )
-    below = len(network.parts) - 1
-    n_open = {"head": 0, "last": 1, "all": below}.get(depth, below)
-    n_open = min(below, int(depth)) if depth.isdecimal() else n_open
-    network.unfreeze_last(n_open)
-    alpha = alpha_for(len(images), source, opening)
-    before, begun = network.checksum(), network.weights() if alpha < 1 else None
-    augmentation = augmentation_for(source.input, classes, opening)
-    if not n_open:  # the head alone opens at once
+    n_parts = len(network.parts) - 1
+    n_unfrozen = _n_unfrozen(depth, n_parts)
+    network.unfreeze_last(n_unfrozen)
+    alpha = alpha_for(len(images), source, finetune)
+    before, initial = network.checksum(), network.weights() if alpha < 1 else None
+    augmentation = augmentation_for(source.input, classes, finetune)
+    if not n_unfrozen:  # nothing to unfreeze gradually
         settings = replace(settings, gradual=0.0)
     history = fit(
         network,
@@ -173,8 +113,8 @@ def unfreeze_and_train(
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    if begun is not None:
-        _go_back(network, begun, alpha)
+    if initial is not None:
+        _interpolate(network, initial, alpha)
     if network.checksum() != before:
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
     best = best_epoch(history, settings) or len(history)
@@ -182,14 +122,21 @@ def unfreeze_and_train(
     made, head = network.finished()
     weight, bias = head.folded()
     trained = TrainedHead(weight, bias, classes)
-    return FineTuned(made, place, trained, depth, below, n_open, alpha, history, best, logits)
+    return FineTuned(made, place, trained, depth, n_parts, n_unfrozen, alpha, history, best, logits)
 
 
-def _go_back(network: Any, begun: Weights, alpha: float) -> None:
-    """Leave the weights a share ``alpha`` of the way from where they began; what did not move stays."""
+def _n_unfrozen(depth: str, n_parts: int) -> int:
+    """How many parts, from the top, a depth unfreezes."""
+    if depth.isdecimal():
+        return min(n_parts, int(depth))
+    return {"head": 0, "last": 1}.get(depth, n_parts)
+
+
+def _interpolate(network: Any, initial: Weights, alpha: float) -> None:
+    """Interpolate the weights to a share ``alpha`` of the way from before training to after it."""
     ended = network.weights()
-    way = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in begun.items()}
-    network.load_weights(way)
+    mixed = {name: start + np.float32(alpha) * (ended[name] - start) for name, start in initial.items()}
+    network.load_weights(mixed)
 
 
 def _body(source: Source, layer: str) -> Any:

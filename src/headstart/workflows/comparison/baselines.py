@@ -82,7 +82,7 @@ def raw_pixels(
         )
         predictions = [
             fitted(readers[i], _PLACE, _HEAD, train, seed, balance=balance).probabilities(
-                readers[i].answers(_PLACE)[test]
+                readers[i].test_rows(_PLACE)[test]
             )
             for i in chosen
         ]

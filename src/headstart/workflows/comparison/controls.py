@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from headstart.data.dataset import Dataset
 from headstart.data.subsets import subset_map
-from headstart.records import Array, NetworkSpec
-from headstart.sources.random_network import random_source
-from headstart.sources.registry import open_source
-from headstart.strategies.fits import FeatureOptions, Indices, Strategy, probe
+from headstart.records import Array
+from headstart.strategies.fits import Indices, Strategy
 
-__all__ = ["collapse", "frozen_controls", "majority"]
-
-
-def frozen_controls(
-    spec: NetworkSpec, pool: Dataset, test: Dataset, options: FeatureOptions, seed: int
-) -> dict[str, Strategy]:
-    """Random frozen layers, and kernel ridge on raw pixels, by their names in tables."""
-    raw = replace(options, layer=None, pooling="flat", head="kernel")
-    return {
-        "random frozen": probe(random_source(spec, seed), pool, test, options),
-        "raw pixels": probe(open_source("pixels", pool), pool, test, raw),
-    }
+__all__ = ["collapse", "majority"]
 
 
 def majority(pool: Dataset, *, whole: bool = False) -> Strategy:

@@ -17,7 +17,7 @@ from headstart.report.entries import ENTRIES, Entry
 from headstart.sources.networks import native_input
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
-from headstart.strategies.finetune.decide import OPENED, finetune_strategies
+from headstart.strategies.finetune.decide import FINETUNE_NAMES, finetune_strategies
 from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
 from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
 from headstart.workflows.comparison.controls import collapse, majority
@@ -74,7 +74,7 @@ def _scratch(study: StudyContext) -> ReadyStrategy:
         engine,
         study.scratch,
         pool,
-        study.plain.asked,
+        study.plain.test,
         study.probe.augmentation,
         preparations=preparations if spec.input in preparations else (spec.input, *preparations),
         alternatives=study.scratch_others,
@@ -176,7 +176,12 @@ _ALL = (
     Contestant("textbook, no flip", "the textbook's augmentation without flips", "other"),
     Contestant("textbook, no views", "the textbook's head without augmented copies", "other"),
     Contestant(FINETUNE, "unfrozen where that beat the probe on held-out images", "finetune", make=_finetune),
-    Contestant(OPENED[1], "unfrozen in every case", "other", make=lambda study: _finetune(study, OPENED[1])),
+    Contestant(
+        FINETUNE_NAMES[1],
+        "unfrozen in every case",
+        "other",
+        make=lambda study: _finetune(study, FINETUNE_NAMES[1]),
+    ),
     Contestant(
         SCRATCH,
         "a network trained on these labels alone",

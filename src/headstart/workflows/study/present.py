@@ -68,7 +68,7 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
         scatters=(
             feature_scatter(
                 f"Features at {place[0]}, {place[1]}",
-                study.reader.answers(place),
+                study.reader.test_rows(place),
                 codes,
                 classes,
                 ~evaluated.wrong,

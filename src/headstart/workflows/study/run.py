@@ -143,7 +143,7 @@ def _context(
     finetuner = None
     if request.finetune is not None:
         finetuner = Finetuner(reader, chooser, request.finetune, options.progress)
-    plain = replace(reader, source=source, pool=setup.pool, asked=setup.test, _kept={}, _viewed={})
+    plain = replace(reader, source=source, pool=setup.pool, test=setup.test, _kept={}, _copies={})
     return StudyContext(
         source,
         trained,

@@ -1,7 +1,4 @@
-"""Training a network from scratch, with checkpoints, logs and a report.
-
-Its face: the run, its request, and where its files are.
-"""
+"""Training a network from scratch, with checkpoints, logs and a report."""
 
 from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of
 from headstart.workflows.train.run import Trained, run_training

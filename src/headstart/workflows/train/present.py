@@ -1,7 +1,4 @@
-"""The report of a training: what it learned from, how it is judged, what happened, with which settings.
-
-Apart from trainings because nothing here decides a number.
-"""
+"""The report of a training: its data, its evaluation, its history and its settings."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from headstart.networks.rate_test import RateCurve
 from headstart.records import Epoch, TrainSettings
 from headstart.report.records import Figure, Gallery, PlainTable, Report
 from headstart.report.svg import rate_test
-from headstart.strategies.judge import TrainingJudged
+from headstart.strategies.judge import HeldOutPredictions
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.provenance import made_with
 from headstart.strategies.result import LearnedModel, best_epoch
 from headstart.workflows.gallery import EvaluatedImages, galleries
 from headstart.workflows.train.rate import RateChoice
 
-__all__ = ["About", "Attended", "training_result"]
+__all__ = ["About", "TrainingRecord", "training_result"]
 
 _NONE = "none"
 _ALWAYS = (
@@ -42,7 +39,7 @@ _ALWAYS = (
 
 @dataclass(frozen=True)
 class About:
-    """What was asked for, as the report says it."""
+    """The parts of the request that the report shows."""
 
     network: str
     engine: str
@@ -50,8 +47,8 @@ class About:
     command: str
 
 
-class Attended(Protocol):
-    """What a training remembers for its report."""
+class TrainingRecord(Protocol):
+    """What a training keeps for its report."""
 
     settings: TrainSettings
     history: tuple[Epoch, ...]
@@ -62,125 +59,116 @@ class Attended(Protocol):
 def training_result(
     dataset: Dataset,
     parts: TrainingParts,
-    learnt: LearnedModel,
-    attended: Attended,
+    learned: LearnedModel,
+    training: TrainingRecord,
     about: About,
     findings: tuple[str, ...],
 ) -> Report:
-    """What is known of a training, for its report.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        With its splits.
-    parts : Learning
-        Images learned from and held out.
-    learnt : LearnedModel
-        The network, and its answers about other images.
-    attended : Attended
-        What happened.
-    about : About
-        What was asked for.
-    findings : tuple of str
-        The doctor's.
-
-    Returns
-    -------
-    Report
-    """
-    judged = learnt.judged
-    evaluations = () if judged is None else (judged.evaluation(),)
-    calibrations = () if judged is None else (judged.calibration(),)
-    lonely = () if judged is None or judged.remark is None else (judged.remark,)
+    """The report of a training; ``findings`` are the remarks of the data check."""
+    predictions = learned.predictions
+    evaluations = () if predictions is None else (predictions.evaluation(),)
+    calibrations = () if predictions is None else (predictions.calibration(),)
+    cluster_remark = () if predictions is None or predictions.remark is None else (predictions.remark,)
     n_held = 0 if parts.held is None else len(parts.held)
     return Report(
-        title=learnt.model.manifest.name,
-        summary=_summary(dataset, parts, learnt, attended, about.network),
-        verdict=_verdict(about.network, judged, evaluations),
-        remarks=(*lonely, *learnt.remarks, *_remarks(dataset, attended, about.augmentation), *findings),
+        title=learned.model.manifest.name,
+        summary=_summary(dataset, parts, learned, training, about.network),
+        verdict=_verdict(about.network, predictions, evaluations),
+        remarks=(
+            *cluster_remark,
+            *learned.remarks,
+            *_remarks(dataset, training, about.augmentation),
+            *findings,
+        ),
         rows=(),
         comparisons=(),
         evaluations=evaluations,
-        curves=() if learnt.curve is None else (learnt.curve,),
-        facts=_facts(dataset, learnt, attended, about),
+        curves=() if learned.curve is None else (learned.curve,),
+        facts=_facts(dataset, learned, training, about),
         sizes={"train": len(parts.fit), "validation": n_held, "classes": len(dataset.classes)},
         examples=examples_of(parts.fit),
         calibrations=calibrations,
-        tables=(_settings_table(attended, about),),
-        judged_on="training" if judged is None else judged.judged_on,
-        galleries=() if judged is None else _galleries(judged),
-        figures=_figures(attended.rate.curve if attended.rate else None),
+        tables=(_settings_table(training, about),),
+        judged_on="training" if predictions is None else predictions.judged_on,
+        galleries=() if predictions is None else _galleries(predictions),
+        figures=_figures(training.rate.curve if training.rate else None),
         kind="training",
     )
 
 
-def _verdict(network: str, judged: TrainingJudged | None, evaluations: Sequence[Evaluation]) -> str:
-    if judged is None:
+def _verdict(network: str, predictions: HeldOutPredictions | None, evaluations: Sequence[Evaluation]) -> str:
+    if predictions is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
             "Add images to learn how accurate the network is on new ones."
         )
     found = evaluations[0].accuracy
     return (
-        f"{network} classifies {100 * found.value:.1f} % of {found.n:,} {judged.judged_on} images correctly "
+        f"{network} classifies {100 * found.value:.1f} % of {found.n:,} {predictions.judged_on} images correctly "
         f"[{100 * found.low:.1f}, {100 * found.high:.1f}]."
     )
 
 
-def _galleries(judged: TrainingJudged) -> tuple[Gallery, ...]:
-    images = judged.images
-    return galleries(EvaluatedImages(images, judged.probabilities, images.codes(), images.classes), heats=0)
+def _galleries(predictions: HeldOutPredictions) -> tuple[Gallery, ...]:
+    images = predictions.images
+    return galleries(
+        EvaluatedImages(images, predictions.probabilities, images.codes(), images.classes), heats=0
+    )
 
 
-def _how_judged(parts: TrainingParts, learnt: LearnedModel, settings: TrainSettings) -> str:
-    if learnt.judged is None:
+def _evaluation_text(parts: TrainingParts, learned: LearnedModel, settings: TrainSettings) -> str:
+    if learned.predictions is None:
         return "It could not be tested on other images."
-    n_judged = len(learnt.judged.images)
-    if learnt.judged.judged_on == "cross-validated":
+    n_judged = len(learned.predictions.images)
+    if learned.predictions.judged_on == "cross-validated":
         return (
             f"The figures are cross-validated: each of the {n_judged:,} images was classified by a network "
             "trained without its fold, copies and groups in one fold; the saved network learned from all."
         )
-    said = f"The figures are about {n_judged:,} validation images that it did not learn from"
+    text = f"The figures are about {n_judged:,} validation images that it did not learn from"
     if settings.patience and parts.held is not None:
-        said += f"; {len(parts.held) - n_judged:,} others decided when to stop"
-    return f"{said}. Test images, if there are any, were not used."
+        text += f"; {len(parts.held) - n_judged:,} others decided when to stop"
+    return f"{text}. Test images, if there are any, were not used."
 
 
 def _summary(
-    dataset: Dataset, parts: TrainingParts, learnt: LearnedModel, attended: Attended, network: str
+    dataset: Dataset, parts: TrainingParts, learned: LearnedModel, training: TrainingRecord, network: str
 ) -> str:
-    epochs = len(attended.history)
-    judged = _how_judged(parts, learnt, attended.settings)
+    epochs = len(training.history)
+    evaluation = _evaluation_text(parts, learned, training.settings)
     return (
         f"The network {network} learned {len(dataset.classes)} classes from {len(parts.fit):,} images of "
-        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learnt.seconds:.1f} s. {judged}"
+        f"{dataset.name} in {epochs} epoch{'s' if epochs > 1 else ''}, {learned.seconds:.1f} s. {evaluation}"
     )
 
 
-def _remarks(dataset: Dataset, attended: Attended, augmentation: Augmentation | None) -> tuple[str, ...]:
+def _remarks(
+    dataset: Dataset, training: TrainingRecord, augmentation: Augmentation | None
+) -> tuple[str, ...]:
     held_out = holdout_sentence(dataset)
-    said = [held_out] if held_out else []
-    settings, n_epochs = attended.settings, len(attended.history)
+    remarks = [held_out] if held_out else []
+    settings, n_epochs = training.settings, len(training.history)
     if settings.patience:
-        best = best_epoch(attended.history, settings)
-        said.append(
+        best = best_epoch(training.history, settings)
+        remarks.append(
             f"Training ran {n_epochs} of {settings.epochs} epochs and the weights of epoch {best} were kept."
         )
-    rate = attended.rate
+    rate = training.rate
     if rate is not None and (rate.curve is None or rate.doubt):
-        said.append(f"Of the test of rates: {rate.doubt or rate.sentence(settings)}.")
+        remarks.append(f"Learning rate test: {rate.doubt or rate.sentence(settings)}.")
     warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
-    return (*said, *([warning] if warning else []))
+    return (*remarks, *([warning] if warning else []))
 
 
-def _settings_table(attended: Attended, about: About) -> PlainTable:
-    plain, used = asdict(TrainSettings()), asdict(attended.settings)
+def _settings_table(training: TrainingRecord, about: About) -> PlainTable:
+    plain, used = asdict(TrainSettings()), asdict(training.settings)
     shown = {name: value for name, value in used.items() if name in _ALWAYS or value != plain[name]}
-    lines = [(name.replace("_", " "), _said(value)) for name, value in shown.items() if name != "seed"]
-    views = () if about.augmentation is None else about.augmentation.operations
-    lines.append(("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in views) or _NONE))
-    tested = attended.rate is not None and attended.rate.curve is not None
+    lines = [(name.replace("_", " "), _text(value)) for name, value in shown.items() if name != "seed"]
+    operations = () if about.augmentation is None else about.augmentation.operations
+    lines.append(
+        ("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in operations) or _NONE)
+    )
+    tested = training.rate is not None and training.rate.curve is not None
     found = " The learning rate was found by a test." if tested else ""
     return PlainTable(
         "How it was trained",
@@ -190,26 +178,28 @@ def _settings_table(attended: Attended, about: About) -> PlainTable:
     )
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _facts(dataset: Dataset, learnt: LearnedModel, attended: Attended, about: About) -> Mapping[str, str]:
+def _facts(
+    dataset: Dataset, learned: LearnedModel, training: TrainingRecord, about: About
+) -> Mapping[str, str]:
     return {
         "command": about.command,
         "network": about.network,
-        "engine": f"{about.engine} on {attended.device}",
+        "engine": f"{about.engine} on {training.device}",
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
-        "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "seed": str(attended.settings.seed),
+        "model_fingerprint": learned.model.manifest.source_fingerprint,
+        "seed": str(training.settings.seed),
         **made_with(about.engine),
-        "learning": f"{learnt.seconds:.1f} s",
+        "learning": f"{learned.seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),
     }
 
 
 def _figures(rate: RateCurve | None) -> tuple[Figure, ...]:
-    """A test of rates, if there was one."""
+    """The figure of a learning rate test, if there was one."""
     if rate is None:
         return ()
     return (

@@ -1,7 +1,4 @@
-"""The learning rate that a training takes where it is to be found: by a test, or the network's own.
-
-In: a test of rates, what an interrupted run noted. Out: settings with a rate, the curve, sentences.
-"""
+"""Chooses the learning rate of a training by a rate test, or takes the network's default."""
 
 from __future__ import annotations
 
@@ -15,18 +12,18 @@ from headstart.records import TrainSettings
 
 __all__ = ["RateChoice", "choose_rate"]
 
-_FLAT = "flat"  # in a note: why no rate was suggested
+_FLAT = "flat"  # key of a note: why no rate was suggested
 
 
 @dataclass(frozen=True)
 class RateChoice:
-    """What a test of learning rates found; ``curve`` is None, and ``flat`` says why, where it found none."""
+    """The result of a rate test; if it suggests no rate, ``curve`` is None and ``flat`` says why."""
 
     curve: RateCurve | None
     flat: str = ""
 
     def applied(self, settings: TrainSettings) -> TrainSettings:
-        """The settings with the suggested rate, or as they are."""
+        """The settings with the suggested rate, or unchanged."""
         return settings if self.curve is None else replace(settings, learning_rate=self.curve.suggestion)
 
     def sentence(self, settings: TrainSettings) -> str:
@@ -34,11 +31,11 @@ class RateChoice:
         if self.curve is None:
             own = f"the network's default {settings.learning_rate:.2g} is used"
             return f"no learning rate was suggested, {own}: {self.flat}"
-        return f"learning rate {self.curve.suggestion:.2g}, found by a test of rates"
+        return f"learning rate {self.curve.suggestion:.2g}, found by a rate test"
 
     @property
     def doubt(self) -> str:
-        """What to doubt about the curve; empty if nothing."""
+        """What is doubtful about the curve; empty if nothing."""
         return "" if self.curve is None else self.curve.remark
 
     def note(self) -> dict[str, Any]:
@@ -47,30 +44,13 @@ class RateChoice:
 
 
 def choose_rate(test: Callable[[], RateCurve], noted: Mapping[str, Any] | None = None) -> RateChoice:
-    """Test learning rates, or take what an interrupted run found.
-
-    Parameters
-    ----------
-    test : callable
-        Calls `networks.rate_finder.find_rate`.
-    noted : mapping, optional
-        A `RateChoice.note`.
-
-    Returns
-    -------
-    RateChoice
-
-    Raises
-    ------
-    SettingError
-        If the loss explodes at once, or is not finite.
-    """
+    """Run a rate test, or restore ``noted``; SettingError if the loss diverges at once or is not finite."""
     if noted is not None:
         return _restored(noted)
     try:
         return RateChoice(test())
     except FlatLossError as error:
-        return RateChoice(None, str(error).partition(", expected")[0].partition(", expected")[0])
+        return RateChoice(None, str(error).partition(", expected")[0])
     except SettingError as error:
         raise SettingError(f"learning rate was not found: {error}; or give a number for it") from error
 

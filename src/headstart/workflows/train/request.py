@@ -1,7 +1,4 @@
-"""The request of a training, and where its files are written.
-
-Apart from the run, so that a command can check them before anything is computed.
-"""
+"""The request of a training, and where its files are written."""
 
 from __future__ import annotations
 
@@ -15,12 +12,11 @@ __all__ = ["TrainingFiles", "TrainingRequest", "checkpoints_of", "log_of"]
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What is trained and how; what is None or absent is as it belongs to the network.
+    """What is trained and how; what is None or absent is the network's default.
 
-    ``policy`` says how pictures are fitted. ``settings`` are fields of `records.TrainSettings`; a
-    ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as
-    `imaging.augment.parse_augmentation` takes it, or ``"none"``. ``holdout`` is the share of the images that
-    is held out as a test set.
+    ``policy`` says how images are resized. ``settings`` are fields of `records.TrainSettings`; a
+    ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as `parse_augmentation` takes it, or
+    ``"none"``. ``holdout`` is the share of the images that is held out as a test set.
     """
 
     network: str = "cnn"
@@ -34,7 +30,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """Where a training is written: the model folder, and beside it checkpoints and logs."""
+    """Where a training is written: the model folder, with checkpoints and logs next to it."""
 
     output: Path
     resume: bool = False
@@ -43,27 +39,15 @@ class TrainingFiles:
 
 
 def checkpoints_of(output: Path) -> Path:
-    """Where a training's checkpoints lie while it is under way.
-
-    Examples
-    --------
-    >>> checkpoints_of(Path("runs/best")).as_posix()
-    'runs/best.checkpoints'
-    """
-    return _beside(output, ".checkpoints")
+    """The folder of a training's checkpoints while it runs, ``runs/best.checkpoints`` for ``runs/best``."""
+    return _next_to(output, ".checkpoints")
 
 
 def log_of(output: Path) -> Path:
-    """Where a training's log lies, while it is under way and after.
-
-    Examples
-    --------
-    >>> log_of(Path("runs/best")).as_posix()
-    'runs/best.log'
-    """
-    return _beside(output, ".log")
+    """The folder of a training's log, ``runs/best.log`` for the model ``runs/best``."""
+    return _next_to(output, ".log")
 
 
-def _beside(output: Path, ending: str) -> Path:
+def _next_to(output: Path, ending: str) -> Path:
     place = output if output.name not in ("", "..") else output.resolve()
     return place.with_name(f"{place.name}{ending}")

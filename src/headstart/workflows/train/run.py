@@ -1,8 +1,4 @@
-"""A training as a user asks for it: settings, learning rate, checkpoints, logs; a model with its report.
-
-In: a Dataset, a network's name, where to write. Out: a model folder, and beside it a log; while it trains,
-checkpoints too. Must not import an engine at the top. Called by the verb train.
-"""
+"""Runs a training: settings, learning rate, checkpoints and logs; saves a model with its report."""
 
 from __future__ import annotations
 
@@ -33,7 +29,7 @@ from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.optional import require
 from headstart.system.progress import SILENT, Progress
-from headstart.workflows.train.attend import AttendedTraining, RunCheckpoints
+from headstart.workflows.train.monitor import MonitoredTraining, RunCheckpoints
 from headstart.workflows.train.present import About, training_result
 from headstart.workflows.train.request import TrainingFiles, TrainingRequest, checkpoints_of, log_of
 
@@ -46,179 +42,184 @@ _LOG_PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
 
 @dataclass(frozen=True)
 class Trained:
-    """What was learnt, what is known of it, and the file of the log."""
+    """The model of a training, its report and the file of its log."""
 
-    learnt: LearnedModel
+    learned: LearnedModel
     result: Report
     log: Path
 
 
 def run_training(
     dataset: Dataset,
-    wanted: TrainingRequest,
-    keeping: TrainingFiles,
+    request: TrainingRequest,
+    files: TrainingFiles,
     *,
     progress: Progress = SILENT,
     command: str = "",
     allow_leaks: bool = False,
 ) -> Trained | Model:
-    """Train a network, save it with a report, and keep it on the way so that an interrupted run goes on.
+    """Train a network and save it with a report; checkpoints let an interrupted run resume.
 
     Parameters
     ----------
     dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
-    wanted : TrainingRequest
-        What and how.
-    keeping : TrainingFiles
-        Where to, and whether to go on with what an interrupted run left there.
+        Its ``test`` split, if any, is not used.
+    request : TrainingRequest
+        The network, its settings and its engine.
+    files : TrainingFiles
+        Where to write, and whether to resume an interrupted run.
     progress : Progress, optional
-        Told about images, loss and accuracy.
+        Receives images done, loss and accuracy.
     command : str, default=''
         What the user typed, for the report.
     allow_leaks : bool, default=False
-        Go on with images or groups that are in two splits.
+        Accept images or groups that are in two splits.
 
     Returns
     -------
     Trained or Model
-        The model is saved; checkpoints are deleted, the log stays. Figures are about validation images that
-        decided nothing; of fewer than 500 training images without validation images, by cross-validation.
-        With ``resume``, where the same run is finished already: its model, which stays as it is.
+        The model is saved; checkpoints are deleted, the log stays. The figures are about validation
+        images that decided nothing; without such images and with fewer than 500 training images, they are
+        cross-validated. With ``resume``, if the same run is finished already: its model, unchanged.
 
     Raises
     ------
     SettingError
-        If a setting is wrong, something is in the way of the output, checkpoints lie there and ``resume``
-        is false, or they, or with ``resume`` the finished model, are of another run.
+        If a setting is wrong, the output exists, checkpoints exist and ``resume`` is false, or what is
+        there is of another run.
+    DataError
+        If a class has too few images, the splits have different classes, or an image or a group is in two
+        splits and ``allow_leaks`` is false.
+    MissingExtraError
+        If the engine or the package of a log is not installed.
     DivergedError
-        If training gave numbers that are not finite; nothing is saved, and the checkpoints are deleted.
-    HeadstartError
-        Else as `strategies.learn_network`.
+        If the weights or the loss are not finite; nothing is saved, and the checkpoints are deleted.
     KeyboardInterrupt
-        If a signal asked to stop; a checkpoint was written before.
+        On a signal to stop; a checkpoint has been written.
 
     Notes
     -----
-    An interrupted run that is gone on with has the same weights, to the bit, as one that was not, on the
-    same machine with the same number of threads.
+    A resumed run ends with the same weights, to the bit, as an uninterrupted one on the same machine with the
+    same number of threads.
     """
-    check_output(keeping.output)
-    _check_logs(keeping.logs)
-    settings, augmentation, auto = _settled(wanted)
+    check_output(files.output)
+    _check_logs(files.logs)
+    settings, augmentation, auto = _settings(request)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
-    dataset = hold_out(dataset, wanted.holdout, settings.seed)
+    dataset = hold_out(dataset, request.holdout, settings.seed)
     parts = training_parts(dataset, settings.seed)
-    identity = _identity(dataset, wanted, settings, augmentation, auto)
-    if keeping.resume and not any(checkpoints_of(keeping.output).glob("step-*")):
-        finished = finished_model(keeping.output, identity)
+    identity = _identity(dataset, request, settings, augmentation, auto)
+    if files.resume and not any(checkpoints_of(files.output).glob("step-*")):
+        finished = finished_model(files.output, identity)
         if finished is not None:
             return finished
-    place, every_s = checkpoints_of(keeping.output), keeping.every_s
-    kept = RunCheckpoints(place, identity, interval_s=every_s, resume=keeping.resume)
+    place, every_s = checkpoints_of(files.output), files.every_s
+    checkpoints = RunCheckpoints(place, identity, interval_s=every_s, resume=files.resume)
     facts = {
-        "network": wanted.network,
-        "engine": wanted.engine,
+        "network": request.network,
+        "engine": request.engine,
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "n_images": len(parts.fit)},
         "augmentation": None if augmentation is None else augmentation.parts(),
         "command": command,
-        **made_with(wanted.engine),
+        **made_with(request.engine),
     }
-    attended = AttendedTraining(kept, auto, keeping, facts, progress)
+    training = MonitoredTraining(checkpoints, auto, files, facts, progress)
     try:
-        learnt = learn_network(
+        learned = learn_network(
             dataset,
-            network=wanted.network,
-            engine=wanted.engine,
+            network=request.network,
+            engine=request.engine,
             settings=settings,
             augmentation=augmentation,
-            policy=wanted.policy,
-            device=wanted.device,
-            fit_by=attended,
+            policy=request.policy,
+            device=request.device,
+            fit_by=training,
             progress=progress,
         )
     except DivergedError:
-        kept.clear()  # nothing to go on with
+        checkpoints.clear()  # nothing to resume
         raise
-    if learnt.judged is None and parts.held is None:
-        learnt = _cross_validated(dataset, parts, wanted, learnt, attended, augmentation, progress=progress)
-    learnt = replace(learnt, model=noted(learnt.model, identity))
-    about = About(wanted.network, wanted.engine, augmentation, command)
-    result = training_result(dataset, parts, learnt, attended, about, found.remarks)
-    learnt.model.save(keeping.output, render(result))
-    attended.log.finished({
-        **learnt.model.manifest.scores, "seconds": learnt.seconds, "model": str(keeping.output)
+    if learned.predictions is None and parts.held is None:
+        learned = _cross_validated(
+            dataset, parts, request, learned, training, augmentation, progress=progress
+        )
+    learned = replace(learned, model=noted(learned.model, identity))
+    about = About(request.network, request.engine, augmentation, command)
+    result = training_result(dataset, parts, learned, training, about, found.remarks)
+    learned.model.save(files.output, render(result))
+    training.log.finished({
+        **learned.model.manifest.scores, "seconds": learned.seconds, "model": str(files.output)
     })  # fmt: skip
-    kept.clear()
-    return Trained(learnt, result, log_of(keeping.output) / "training.jsonl")
+    checkpoints.clear()
+    return Trained(learned, result, log_of(files.output) / "training.jsonl")
 
 
 def _cross_validated(
     dataset: Dataset,
     parts: TrainingParts,
-    wanted: TrainingRequest,
-    learnt: LearnedModel,
-    attended: AttendedTraining,
+    request: TrainingRequest,
+    learned: LearnedModel,
+    training: MonitoredTraining,
     augmentation: Augmentation | None,
     *,
     progress: Progress,
 ) -> LearnedModel:
-    """The same network with cross-validated answers, and its accuracy by them in its manifest."""
-    spec = architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
-    settings = attended.settings
-    judged = cross_validated_training(
-        parts.fit, spec, wanted.engine, settings, augmentation, progress=progress, device=wanted.device
+    """The model with cross-validated probabilities, and its accuracy by them in its manifest."""
+    spec = architecture(request.network, native_input(dataset, request.policy), len(dataset.classes))
+    settings = training.settings
+    predictions = cross_validated_training(
+        parts.fit, spec, request.engine, settings, augmentation, progress=progress, device=request.device
     )
-    if judged is None:
-        return learnt
-    found, manifest = judged.evaluation().accuracy, learnt.model.manifest
+    if predictions is None:
+        return learned
+    found, manifest = predictions.evaluation().accuracy, learned.model.manifest
     scores = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
-    model = replace(learnt.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
-    return replace(learnt, model=model, judged=judged)
+    model = replace(learned.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
+    return replace(learned, model=model, predictions=predictions)
 
 
 def _check_logs(names: Sequence[str]) -> None:
-    """Before anything is computed: the logs themselves are made at the first step."""
+    """Check the names of logs before anything is computed: the logs are made at the first step."""
     for name in names:
         if name not in LOGS:
             raise SettingError(f"log is {name!r}, expected one of {', '.join(LOGS)}; {nearest(name, LOGS)}")
-        if find_spec(_LOG_PACKAGES[name]) is None:  # not imported yet: its maker sets it up first
+        if find_spec(_LOG_PACKAGES[name]) is None:  # not imported yet: make_log sets it up first
             require(_LOG_PACKAGES[name], extra="track", for_=f"log {name!r}")
 
 
-def _settled(wanted: TrainingRequest) -> tuple[TrainSettings, Augmentation | None, bool]:
-    """The network's own settings with those given in their place; whether the rate is to be found."""
-    settings, preset = training_for(wanted.network)
-    given = dict(wanted.settings)
+def _settings(request: TrainingRequest) -> tuple[TrainSettings, Augmentation | None, bool]:
+    """The network's default settings with the given ones in their place; whether the rate is to be found."""
+    settings, preset = training_for(request.network)
+    given = dict(request.settings)
     auto = given.get("learning_rate") == _AUTO
     if auto:
         del given["learning_rate"]
-    text = preset if wanted.augment is None else wanted.augment
+    text = preset if request.augment is None else request.augment
     augmentation = None if text in (None, _NONE) else parse_augmentation(str(text))
     return replace(settings, **given), augmentation, auto
 
 
 def _identity(
     dataset: Dataset,
-    wanted: TrainingRequest,
+    request: TrainingRequest,
     settings: TrainSettings,
     augmentation: Augmentation | None,
     auto: bool,
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on; threads and device are remarked on only.
+    """What must be the same to resume a run; other threads or another device cause a remark only.
 
-    A run that moves to another machine is worth more than its last bits.
+    Resuming on another machine is worth more than the last bits of the weights.
     """
     return {
         "data": dataset.fingerprint,
         "classes": list(dataset.classes),
-        "network": wanted.network,
-        "engine": wanted.engine,
+        "network": request.network,
+        "engine": request.engine,
         "settings": {**asdict(settings), **({"learning_rate": _AUTO} if auto else {})},
         "augmentation": None if augmentation is None else asdict(augmentation),
         "versions": {name: _version(name) for name in _DECIDING},
         "spec": asdict(
-            architecture(wanted.network, native_input(dataset, wanted.policy), len(dataset.classes))
+            architecture(request.network, native_input(dataset, request.policy), len(dataset.classes))
         ),
     }
 

@@ -1,8 +1,4 @@
-"""Networks we train ourselves, once: the same data and settings find the same model again.
-
-In: a dataset and how to learn. Out: a LearnedModel, from the cache where it is there. Must not import an engine
-at the top. Called by recipes.
-"""
+"""A cache of trained networks: the same data and settings give the same model again."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ from headstart.system.progress import SILENT, Progress
 
 __all__ = ["trained_network"]
 
-_FORMAT = 3  # raise it when the same parts would give another network
+_FORMAT = 3  # increase it when the same parts give another network
 
 
 def trained_network(
@@ -38,24 +34,9 @@ def trained_network(
     keep: bool = True,
     progress: Progress = SILENT,
 ) -> LearnedModel:
-    """A network trained on a dataset, or the one that the same call trained before.
+    """A network trained by `learn_network`, or from the cache if the same call trained it before.
 
-    Parameters
-    ----------
-    dataset, network, engine, settings, augmentation, progress
-        As `strategies.learn_network` takes them.
-    keep : bool, default=True
-        Look into the cache, and keep what was trained; without, it is trained anew.
-
-    Returns
-    -------
-    LearnedModel
-        ``seconds`` are those of the training, whenever that was.
-
-    Raises
-    ------
-    HeadstartError
-        As `strategies.learn_network`.
+    Without ``keep``, the cache is neither read nor written. ``seconds`` are those of the training.
     """
     parts = {
         "format": _FORMAT,
@@ -74,8 +55,8 @@ def trained_network(
             curve = None if kept is None else Curve(**_floats(kept))
             return LearnedModel(model, curve, float(model.manifest.timing["learning_s"]))
         except (ModelError, OSError, ValueError, TypeError, KeyError):
-            shutil.rmtree(home, ignore_errors=True)  # what may be deleted may be damaged: train again
-    learnt = learn_network(
+            shutil.rmtree(home, ignore_errors=True)  # a damaged cache entry: train again
+    learned = learn_network(
         dataset,
         network=network,
         engine=engine,
@@ -85,10 +66,11 @@ def trained_network(
     )
     if keep:
         home.mkdir(parents=True, exist_ok=True)
-        learnt.model.save(home / "model")
-        told = None if learnt.curve is None else asdict(learnt.curve)
-        write_atomic(home / "curve.json", json.dumps(told))  # last: its presence says the rest is whole
-    return learnt
+        learned.model.save(home / "model")
+        curve_values = None if learned.curve is None else asdict(learned.curve)
+        # last: its presence means that the rest is complete
+        write_atomic(home / "curve.json", json.dumps(curve_values))
+    return learned
 
 
 def _floats(kept: dict[str, Any]) -> dict[str, Any]:

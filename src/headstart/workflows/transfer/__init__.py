@@ -1,7 +1,4 @@
-"""A transfer: a head on a frozen source, selected, fitted and judged on other images.
-
-Its face: the run and what it returns.
-"""
+"""A transfer: a head on a frozen source, selected, fitted and evaluated on other images."""
 
 from headstart.workflows.transfer.run import Transferred, run_transfer
 

@@ -1,6 +1,6 @@
-"""How a transfer is judged: on validation images where there are some, else by nested cross-validation.
+"""Evaluates a transfer: on validation images if there are some, else by nested cross-validation.
 
-Apart from transfers because the answers here decide every figure of the report and nothing else does.
+Every figure of the report comes from the probabilities made here.
 """
 
 from __future__ import annotations
@@ -26,147 +26,95 @@ from headstart.workflows.comparison.protocol import Protocol
 from headstart.workflows.comparison.table import Table, run_table
 from headstart.workflows.comparison.verdict import FINETUNE, PROBE
 
-__all__ = ["Judged", "by_cross_validation", "by_validation"]
+__all__ = ["TransferEvaluation", "by_cross_validation", "by_validation"]
 
 _FOLDS, _MORE_FOLDS = 10, 20
-_FEW = 150  # images up to which a tenth less to learn from costs more than a point: more folds are cheap here
+_FEW = 150  # images up to which training on a tenth less costs more than a point, and folds are cheap
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Answers about images that the model they come from did not learn from.
+class TransferEvaluation:
+    """A model and its controls on images that they were not trained on.
 
-    Attributes
-    ----------
-    table : Table
-        The model and its controls on the same images.
-    images : Dataset
-        The images.
-    answers : ndarray of shape (n_images, n_classes), float32
-        Probabilities of the model, or of the models of the folds.
-    name : str
-        The row of the table that they belong to.
-    judged_on : str
-        What the images are, as a word before "images".
-    protocol : str
-        How they were held out, in a sentence.
+    ``probabilities``, (n_images, n_classes), are of the model or of the models of the folds; ``name`` is
+    its row of the table. ``judged_on`` describes the images, as a word before "images";
+    ``protocol`` says how they were held out.
     """
 
     table: Table
     images: Dataset
-    answers: Array
+    probabilities: Array
     name: str
     judged_on: str
     protocol: str
 
     @property
     def crossed(self) -> bool:
-        """Whether the answers are those of models that share training images."""
+        """Whether the probabilities are those of models that share training images."""
         return self.judged_on == "cross-validated"
 
 
 def by_validation(
     source: Source,
-    learnt: LearnedModel,
+    learned: LearnedModel,
     kept: LearnedModel,
     parts: TrainingParts,
-    wanted: Probe,
+    probe: Probe,
     *,
     seed: int,
     options: Extraction,
-) -> Judged:
-    """The model itself on the validation images, which nothing was learned from or selected on.
-
-    Parameters
-    ----------
-    source : Source
-        Frozen.
-    learnt : LearnedModel
-        The probe.
-    kept : LearnedModel
-        The model: the probe or a fine-tuned network.
-    parts : Learning
-        With images held out.
-    wanted : Probe
-        What was asked for.
-    seed : int
-        Of the controls.
-    options : Extraction
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    Judged
-    """
-    assert parts.held is not None and learnt.held_probs is not None and kept.held_probs is not None
-    answers, final = learnt.held_probs, kept.held_probs
-    strategies: dict[str, Strategy] = {PROBE: lambda learn, asked, seed: answers}
-    strategies |= _controls(Reader(source, parts.fit, parts.held, options, wanted.augmentation, seed), wanted)
-    if kept is not learnt:
-        strategies[FINETUNE] = lambda learn, asked, seed: final
+) -> TransferEvaluation:
+    """Evaluate the model ``kept``, the probe or a fine-tuned network, on validation images."""
+    assert parts.held is not None and learned.held_probs is not None and kept.held_probs is not None
+    first, final = learned.held_probs, kept.held_probs
+    strategies: dict[str, Strategy] = {PROBE: lambda train, test, seed: first}
+    strategies |= _controls(Reader(source, parts.fit, parts.held, options, probe.augmentation, seed), probe)
+    if kept is not learned:
+        strategies[FINETUNE] = lambda train, test, seed: final
     protocol = Protocol((), 1, seed, shown=(FINETUNE,))
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
-    said = (
-        f"The model learned from {len(parts.fit):,} images and is judged on {len(parts.held):,} others, "
+    protocol_text = (
+        f"The model learned from {len(parts.fit):,} images and is evaluated on {len(parts.held):,} others, "
         "which nothing was learned from or selected on. Intervals are Wilson's and count copies and "
         "groups as one; differences are paired."
     )
-    name = PROBE if kept is learnt else FINETUNE
-    return Judged(table, parts.held, final, name, "validation", said)
+    name = PROBE if kept is learned else FINETUNE
+    return TransferEvaluation(table, parts.held, final, name, "validation", protocol_text)
 
 
 def by_cross_validation(
-    source: Source, pool: Dataset, wanted: Probe, *, seed: int, options: Extraction
-) -> Judged | None:
-    """The whole procedure, selection included, repeated without each of ten or twenty folds of clusters.
-
-    Parameters
-    ----------
-    source : Source
-        Frozen.
-    pool : Dataset
-        The training images, with their clusters.
-    wanted : Probe
-        What was asked for; the rest is selected again in every fold.
-    seed : int
-        Deals the folds.
-    options : Extraction
-        Cache, runtime and precision.
-
-    Returns
-    -------
-    Judged or None
-        None if a class has images of one cluster only: then nothing can be held out.
-    """
+    source: Source, pool: Dataset, probe: Probe, *, seed: int, options: Extraction
+) -> TransferEvaluation | None:
+    """Repeat the procedure without each of 10 or 20 folds of clusters; None if a class has one cluster only."""
     fewest = fewest_per_class(pool.labels, pool.together)
     if fewest < 2:
         return None
     pool = replace(pool, splits=None)
     n_clusters = len(pool) if pool.together is None else len(np.unique(pool.together))
     n_folds = min(_MORE_FOLDS if len(pool) <= _FEW else _FOLDS, n_clusters)
-    reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
-    probe = chosen_probe(reader, wanted, Chooser(reader, wanted, MOST_IMAGES))
-    strategies: Mapping[str, Strategy] = {PROBE: probe, **_controls(reader, wanted, whole=True)}
+    reader = Reader(source, pool, pool, options, probe.augmentation, seed)
+    strategy = chosen_probe(reader, probe, Chooser(reader, probe, MOST_IMAGES))
+    strategies: Mapping[str, Strategy] = {PROBE: strategy, **_controls(reader, probe, whole=True)}
     kind = "folds" if pool.groups is None else "grouped"
     protocol = Protocol((), 1, seed, kind=kind, n_folds=n_folds)
     table = run_table(strategies, pool, pool, protocol, progress=options.progress)
-    assert table.probabilities is not None, "there are test images"
-    selected = bool(places_of(source, wanted)[1])
+    assert table.probabilities is not None, "there are images to answer"
+    selected = bool(places_of(source, probe)[1])
     again = " Layer, pooling and head were selected again in every fold." if selected else ""
-    said = (
+    protocol_text = (
         f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one "
-        f"fold; each image was answered by a model that learned from the other folds only.{again} The saved "
+        f"fold; each image was predicted by a model trained on the other folds only.{again} The saved "
         "model learned from all images. Intervals allow for the images that folds share."
     )
-    return Judged(table, pool, table.probabilities, PROBE, "cross-validated", said)
+    return TransferEvaluation(table, pool, table.probabilities, PROBE, "cross-validated", protocol_text)
 
 
-def _controls(reader: Reader, wanted: Probe, *, whole: bool = False) -> dict[str, Strategy]:
-    """Raw pixels and the commonest class; with raw pixels as the source nothing is transferred."""
+def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str, Strategy]:
+    """The controls raw pixels and majority; none if the source is not pretrained."""
     if not kind_of(reader.source).pretrained:
         return {}
     makers: dict[str, Callable[[], Strategy]] = {
-        "raw pixels": lambda: raw_pixels(reader, balance=wanted.balance),
+        "raw pixels": lambda: raw_pixels(reader, balance=probe.balance),
         "majority": lambda: majority(reader.pool, whole=whole),
     }
     return {name: make() for name, make in makers.items()}

@@ -1,7 +1,4 @@
-"""A transfer as a user asks for it: check the data, select, fit, judge on other images, report.
-
-Apart from strategies because the command, Python and recipes share it from the checks to the report.
-"""
+"""Runs a transfer: check the data, select, fit, evaluate on other images, report."""
 
 from __future__ import annotations
 
@@ -29,202 +26,214 @@ from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table, short_name
 from headstart.workflows.gallery import EvaluatedImages, galleries
-from headstart.workflows.transfer.judge import Judged, by_cross_validation, by_validation
+from headstart.workflows.transfer.judge import TransferEvaluation, by_cross_validation, by_validation
 
 __all__ = ["Transferred", "run_transfer"]
 
-_FIFTH = 0.2
+_FINETUNE_HELD = 0.2
 
 
 @dataclass(frozen=True)
 class Transferred:
-    """What was learnt, and what is known of it."""
+    """The model of a transfer and its report."""
 
-    learnt: LearnedModel
+    learned: LearnedModel
     result: Report
 
 
 def run_transfer(
     source: Source,
     dataset: Dataset,
-    wanted: Probe = CHOSEN,
+    probe: Probe = CHOSEN,
     *,
     seed: int = 0,
     options: Extraction = PLAIN,
     allow_leaks: bool = False,
     command: str = "",
-    opening: FinetuneOptions | None = None,
+    finetune: FinetuneOptions | None = None,
     judge: bool = True,
     holdout: float | None = None,
 ) -> Transferred:
-    """Teach a frozen source new classes, and say how well that went beside the plainest alternatives.
+    """Fit a head for new classes on a frozen source, and report how accurate it is next to simple controls.
 
     Parameters
     ----------
     source : Source
         Frozen.
     dataset : Dataset
-        Its ``test`` split, if any, is not looked at.
-    wanted : Probe, optional
-        What is given; the rest is chosen by cross-validation on the training images.
+        Its ``test`` split, if any, is not used.
+    probe : Probe, optional
+        Layer, pooling and head; what is None is selected by cross-validation on the training images.
     seed : int, default=0
-        Decides folds, held-out images and views.
+        Of folds, held-out images and augmented copies.
     options : Extraction, optional
-        Cache and runtime; everything is computed in fp32, as the saved model computes.
+        Cache and runtime. Everything is computed in fp32, as the saved model computes.
     allow_leaks : bool, default=False
-        Go on with images that are in two splits.
+        Accept images or groups that are in two splits.
     command : str, default=''
         What the user typed, for the report.
-    opening : FinetuneOptions, optional
-        Try fine-tuning too, and keep what does better on images held out of the training images. Default:
-        the probe alone.
+    finetune : FinetuneOptions, optional
+        Try fine-tuning too, and keep it if it beats the probe on images held out of the training images.
+        Default: the probe alone.
     judge : bool, default=True
-        Measure accuracy; without, the model is made and nothing is known of it.
+        Measure the accuracy. False makes the model only.
     holdout : float, optional
-        Share of the images to hold out as a test set; see `data.heldout.hold_out`.
+        Share of the images, in (0, 1), to hold out as a test set; see `data.checks.hold_out.hold_out`.
 
     Returns
     -------
     Transferred
-        Its figures are about images that nothing was learned from or selected on: the dataset's own ``val``
-        split, or a held-out tenth of 500 images or more, or the answers of a nested cross-validation.
+        Its figures are about images that nothing was trained or selected on: the dataset's own ``val``
+        split; else a held-out tenth if that is 50 images or more, or a held-out fifth if fine-tuning is
+        tried; else all training images by nested cross-validation.
 
     Raises
     ------
-    HeadstartError
-        Of the kind that fits; before anything is computed where that can be.
+    DataError
+        If a class has fewer than two training images, the splits have different classes, or an image or
+        a group is in two splits and ``allow_leaks`` is false.
+    SettingError
+        If the head is unknown, or the holdout is not a share.
+    UnknownLayerError
+        If the source has no such layer.
+    SourceError, MissingExtraError
+        With ``finetune``, if the source cannot be fine-tuned or torch is not installed.
     """
-    options = replace(options, precision="fp32")  # what is judged is what is saved
+    options = replace(options, precision="fp32")  # as the saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, holdout, seed, source.seen)
-    learnt = learn_head(source, dataset, wanted, seed=seed, options=options, held_share=_held_share(opening))
-    parts, kept, tried = learnt.parts, learnt, None
-    assert parts is not None, "a head learns from a part of the dataset"
-    if opening is not None:
-        tried = attempt(source, dataset, learnt, wanted, opening, parts, seed=seed, options=options)
-        kept = tried.learnt
-    judged = None
+    learned = learn_head(source, dataset, probe, seed=seed, options=options, held_share=_held_share(finetune))
+    parts, kept, tried = learned.parts, learned, None
+    assert parts is not None, "learn_head splits the dataset"
+    if finetune is not None:
+        tried = attempt(source, dataset, learned, probe, finetune, parts, seed=seed, options=options)
+        kept = tried.learned
+    evaluation = None
     if judge and parts.held is None:
-        judged = by_cross_validation(source, parts.fit, wanted, seed=seed, options=options)
+        evaluation = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
     elif judge:
-        judged = by_validation(source, learnt, kept, parts, wanted, seed=seed, options=options)
-    kept = _noted(kept, judged)
-    flips = None if wanted.augmentation is None else flip_warning(dataset.classes, wanted.augmentation)
-    said = (
+        evaluation = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
+    kept = _noted(kept, evaluation)
+    flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
+    texts = (
         holdout_sentence(dataset),
         tried.sentence if tried else None,
-        learnt.choice.sentence if learnt.choice else None,
+        learned.choice.sentence if learned.choice else None,
         flips,
     )
-    remarks = (*(text for text in said if text), *found.remarks)
+    remarks = [] if evaluation is None else [*evaluation.table.remarks]
+    remarks += [*(text for text in texts if text), *found.remarks]
     result = Report(
         kind="transfer",
         title=f"{short_name(source.name)} to {dataset.name}",
-        summary=_summary(kept, judged),
-        verdict=_verdict(judged),
-        remarks=(*(() if judged is None else judged.table.remarks), *remarks),
-        rows=() if judged is None else judged.table.rows,
-        comparisons=() if judged is None else judged.table.comparisons,
-        evaluations=() if judged is None else (_evaluation(judged, dataset),),
+        summary=_summary(kept, evaluation),
+        verdict=_verdict(evaluation),
+        remarks=tuple(remarks),
+        rows=() if evaluation is None else evaluation.table.rows,
+        comparisons=() if evaluation is None else evaluation.table.comparisons,
+        evaluations=() if evaluation is None else (_evaluation(evaluation, dataset),),
         curves=() if kept.curve is None else (kept.curve,),
         facts=_facts(source, dataset, kept, command),
-        sizes=_sizes(parts, judged, dataset),
+        sizes=_sizes(parts, evaluation, dataset),
         examples=examples_of(parts.fit),
-        protocol="" if judged is None else judged.protocol,
-        calibrations=() if judged is None else (_calibration(judged, dataset),),
-        galleries=() if judged is None else _galleries(judged, dataset, source),
+        protocol="" if evaluation is None else evaluation.protocol,
+        calibrations=() if evaluation is None else (_calibration(evaluation, dataset),),
+        galleries=() if evaluation is None else _galleries(evaluation, dataset, source),
         tables=(
             *([depth_table(tried.decision)] if tried and tried.decision.trials else []),
-            *([choice_table(learnt.choice)] if learnt.choice else []),
+            *([choice_table(learned.choice)] if learned.choice else []),
         ),
-        judged_on="training" if judged is None else judged.judged_on,
+        judged_on="training" if evaluation is None else evaluation.judged_on,
     )
     return Transferred(kept, result)
 
 
-def _held_share(opening: FinetuneOptions | None) -> float | None:
-    """Share held out of a dataset without validation images: by rule, or a fifth where fine-tuning is tried.
+def _held_share(finetune: FinetuneOptions | None) -> float | None:
+    """A fifth if fine-tuning is tried, else by the rule of `training_parts`.
 
     Cross-validating fine-tuning would take ten times as long as fine-tuning itself.
     """
-    return None if opening is None else _FIFTH
+    return None if finetune is None else _FINETUNE_HELD
 
 
-def _noted(kept: LearnedModel, judged: Judged | None) -> LearnedModel:
-    """The model with its accuracy on images that it did not learn from in its manifest."""
-    if judged is None or judged.judged_on != "cross-validated":
+def _noted(kept: LearnedModel, evaluation: TransferEvaluation | None) -> LearnedModel:
+    """The model with its cross-validated accuracy in its manifest."""
+    if evaluation is None or evaluation.judged_on != "cross-validated":
         return kept
-    found = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
-    score = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
+    score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
+    scores = {"cv_accuracy": score.value, "cv_low": score.low, "cv_high": score.high}
     manifest = kept.model.manifest
-    noted = replace(manifest, scores={**manifest.scores, **score})
+    noted = replace(manifest, scores={**manifest.scores, **scores})
     return replace(kept, model=replace(kept.model, manifest=noted))
 
 
-def _verdict(judged: Judged | None) -> str:
-    if judged is None:
+def _verdict(evaluation: TransferEvaluation | None) -> str:
+    if evaluation is None:
         return (
             "Nothing could be held out: a class has images of one group only, or copies of one image. "
             "Add images to learn how accurate the model is on new ones."
         )
-    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
-    said = (
-        f"{100 * ours.value:.1f} % of {ours.n:,} {judged.judged_on} images are classified correctly "
-        f"[{100 * ours.low:.1f}, {100 * ours.high:.1f}]."
+    score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
+    text = (
+        f"{100 * score.value:.1f} % of {score.n:,} {evaluation.judged_on} images are classified correctly "
+        f"[{100 * score.low:.1f}, {100 * score.high:.1f}]."
     )
-    return f"{said} {judged.table.verdict}" if judged.table.comparisons else said
+    return f"{text} {evaluation.table.verdict}" if evaluation.table.comparisons else text
 
 
-def _sizes(parts: TrainingParts, judged: Judged | None, dataset: Dataset) -> dict[str, int]:
+def _sizes(parts: TrainingParts, evaluation: TransferEvaluation | None, dataset: Dataset) -> dict[str, int]:
     sizes = {"train": len(parts.fit), "classes": len(dataset.classes)}
-    return sizes if judged is None else {**sizes, judged.judged_on: len(judged.images)}
+    return sizes if evaluation is None else {**sizes, evaluation.judged_on: len(evaluation.images)}
 
 
-def _evaluation(judged: Judged, dataset: Dataset) -> Evaluation:
-    """The answers in detail; accuracy keeps the interval of the table."""
-    title = f"{judged.judged_on.capitalize()} images of {dataset.name}"
-    codes = judged.images.codes(dataset.classes)
-    together = judged.images.together
-    found = evaluate(title, judged.answers, codes, dataset.classes, together, crossed=judged.crossed)
-    ours = next(row.accuracy for row in judged.table.rows if row.strategy == judged.name)
-    return replace(found, accuracy=ours)
+def _evaluation(evaluation: TransferEvaluation, dataset: Dataset) -> Evaluation:
+    """The detailed metrics; accuracy keeps the interval of the table."""
+    title = f"{evaluation.judged_on.capitalize()} images of {dataset.name}"
+    codes = evaluation.images.codes(dataset.classes)
+    together = evaluation.images.together
+    found = evaluate(
+        title, evaluation.probabilities, codes, dataset.classes, together, crossed=evaluation.crossed
+    )
+    score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
+    return replace(found, accuracy=score)
 
 
-def _calibration(judged: Judged, dataset: Dataset) -> Calibration:
-    title = f"How reliable its probabilities are: {judged.judged_on} images of {dataset.name}"
-    codes, together = judged.images.codes(dataset.classes), judged.images.together
-    return reliability(title, judged.answers, codes, clusters=together, crossed=judged.crossed)
+def _calibration(evaluation: TransferEvaluation, dataset: Dataset) -> Calibration:
+    title = f"How reliable its probabilities are: {evaluation.judged_on} images of {dataset.name}"
+    codes, together = evaluation.images.codes(dataset.classes), evaluation.images.together
+    return reliability(title, evaluation.probabilities, codes, clusters=together, crossed=evaluation.crossed)
 
 
-def _galleries(judged: Judged, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
-    codes = judged.images.codes(dataset.classes)
+def _galleries(evaluation: TransferEvaluation, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:
+    codes = evaluation.images.codes(dataset.classes)
     return galleries(
-        EvaluatedImages(judged.images, judged.answers, codes, dataset.classes, source.input), heats=0
+        EvaluatedImages(evaluation.images, evaluation.probabilities, codes, dataset.classes, source.input),
+        heats=0,
     )
 
 
-def _summary(learnt: LearnedModel, judged: Judged | None) -> str:
-    manifest = learnt.model.manifest
+def _summary(learned: LearnedModel, evaluation: TransferEvaluation | None) -> str:
+    manifest = learned.model.manifest
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
     name = short_name(source["name"]).removesuffix(", fine-tuned")
     where = f"{name}, {state}, read at {source['tap']} ({source['pooling']})"
     return (
         f"A {manifest.head['name']} head on {where} learned {len(manifest.classes)} classes from "
-        f"{manifest.data['n_images']:,} images." + ("" if judged is None else f" {judged.protocol}")
+        f"{manifest.data['n_images']:,} images." + ("" if evaluation is None else f" {evaluation.protocol}")
     )
 
 
-def _facts(source: Source, dataset: Dataset, learnt: LearnedModel, command: str) -> Mapping[str, str]:
+def _facts(source: Source, dataset: Dataset, learned: LearnedModel, command: str) -> Mapping[str, str]:
     return {
         "command": command,
         "source": about_source(source),
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
-        "model_fingerprint": learnt.model.manifest.source_fingerprint,
-        "head": about_head(learnt.model.manifest.head),
-        "seed": str(learnt.model.manifest.seed),
+        "model_fingerprint": learned.model.manifest.source_fingerprint,
+        "head": about_head(learned.model.manifest.head),
+        "seed": str(learned.model.manifest.seed),
         **made_with(),
-        "learning": f"{learnt.seconds:.1f} s, features included",
+        "learning": f"{learned.seconds:.1f} s, features included",
         "date": strftime("%Y-%m-%d"),
     }

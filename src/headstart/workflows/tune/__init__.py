@@ -1,1 +1,1 @@
-"""Tuning: a search over everything that can be selected, with an estimate of what the search is worth."""
+"""Tuning: a search over everything that can be selected, with an unbiased estimate of its accuracy."""

@@ -1,7 +1,4 @@
-"""How much of a time budget is left, and what the steps of a search cost.
-
-In: a budget in seconds. Out: whether a step that takes so long still fits.
-"""
+"""Measures the steps of a search, and decides whether another step fits the time budget."""
 
 from __future__ import annotations
 
@@ -15,17 +12,8 @@ __all__ = ["Clock"]
 
 @dataclass
 class Clock:
-    """Time since a search began, against its budget.
+    """Time since a search began, against a budget in seconds; without a budget everything fits.
 
-    Parameters
-    ----------
-    budget_s : float, optional
-        Seconds. None: no limit, everything fits.
-    begun : float, optional
-        `time.perf_counter` at the beginning. Default: now.
-
-    Examples
-    --------
     >>> clock = Clock(60.0)
     >>> clock.fits(30.0), clock.fits(90.0), Clock().fits(1e9)
     (True, False, True)
@@ -41,22 +29,22 @@ class Clock:
         return perf_counter() - self.begun
 
     def fits(self, seconds: float, share: float = 1.0) -> bool:
-        """Whether so many seconds more end within a share of the budget."""
+        """Whether so many more seconds end within a share of the budget."""
         return self.budget_s is None or self.elapsed_s + seconds <= share * self.budget_s
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
-        """Measure a step and keep what it cost."""
+        """Measure a step and record its cost."""
         begun = perf_counter()
         yield
         self.costs.setdefault(kind, []).append(perf_counter() - begun)
 
     def dearest(self, kind: str, last: int = 0) -> float:
-        """Seconds of the longest step of a kind, or of the ``last`` so many; 0 before the first."""
+        """Seconds of the longest step of a kind, or of its ``last`` steps; 0 before the first."""
         return max(self.costs.get(kind, [])[-last:], default=0.0)
 
     def mean(self, kind: str) -> float:
-        """Seconds of a step of a kind on average; 0 before the first."""
+        """Mean seconds of a step of a kind; 0 before the first."""
         return self.total(kind) / max(len(self.costs.get(kind, [])), 1)
 
     def total(self, kind: str) -> float:

@@ -1,7 +1,4 @@
-"""What mattered in a search over features: the share of the scores' variance that each setting explains.
-
-Apart from the search, which is long enough.
-"""
+"""The importance of each setting in a search over features: the share of the variance that it explains."""
 
 from __future__ import annotations
 
@@ -10,33 +7,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from headstart.report.records import Factor
-from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, Way
+from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, Way
 
 __all__ = ["explained", "factors_of"]
 
 
 def explained(values: Sequence[object], scores: Sequence[float]) -> float:
-    """Share of the variance of scores that one setting explains by itself.
+    """Share of the variance of scores that one setting explains by itself, 0 to 1; 0 if nothing varies.
 
-    Parameters
-    ----------
-    values : sequence
-        What the setting was in each trial.
-    scores : sequence of float
-        What the trial scored.
+    The variance between the means of the values over the variance of all scores: the main effect of a
+    functional analysis of variance if all combinations were tried (Hutter, Hoos, Leyton-Brown, ICML 2014).
 
-    Returns
-    -------
-    float
-        The variance between the means for each value over the variance of all, 0 - 1; 0 where nothing
-        varies. It is the main effect of a functional analysis of variance where all combinations were tried.
-
-    References
-    ----------
-    Hutter, Hoos, Leyton-Brown. An Efficient Approach for Assessing Hyperparameter Importance. ICML 2014.
-
-    Examples
-    --------
     >>> explained(["a", "a", "b", "b"], [0.1, 0.3, 0.7, 0.9])
     0.9
     """
@@ -52,26 +33,15 @@ def explained(values: Sequence[object], scores: Sequence[float]) -> float:
 
 
 def factors_of(trials: Sequence[FeatureTrial]) -> tuple[Factor, ...]:
-    """What mattered, the most first: each setting over the trials in which it was varied.
+    """The settings by importance, each over the trials in which it varied.
 
-    Parameters
-    ----------
-    trials : sequence of FeatureTrial
-        Of one search.
-
-    Returns
-    -------
-    tuple of Factor
-
-    Notes
-    -----
-    Preparation, layer, pooling, head and views are compared at their best strength: what a user who
-    leaves strengths to the head would see. A strength is compared within its head.
+    Preparation, layer, pooling, head and augmentation are compared at their best strength, as a user who
+    leaves strengths to the head would. A strength is compared within its head.
     """
-    plain = [one for one in trials if one.augment == NO_VIEWS]
+    plain = [one for one in trials if one.augment == NO_AUGMENTATION]
     settled = _settled(plain)
-    viewed = {(one.where, one.head) for one in trials if one.augment != NO_VIEWS}
-    both = _settled([one for one in trials if (one.where, one.head) in viewed])
+    augmented = {(one.where, one.head) for one in trials if one.augment != NO_AUGMENTATION}
+    both = _settled([one for one in trials if (one.where, one.head) in augmented])
     found = [
         _factor("preparation", settled, lambda one: one.where.policy),
         _factor("layer", settled, lambda one: one.where.layer),
@@ -89,7 +59,7 @@ def factors_of(trials: Sequence[FeatureTrial]) -> tuple[Factor, ...]:
 def _factor(
     name: str, trials: Sequence[FeatureTrial], value_of: Callable[[FeatureTrial], str | float]
 ) -> Factor:
-    """A setting's share, and the best score that was had with each of its values."""
+    """A setting's importance, and the best score with each of its values."""
     values = [value_of(one) for one in trials]
     scores = [one.accuracy.value for one in trials]
     distinct = list(dict.fromkeys(values))
@@ -101,7 +71,7 @@ def _factor(
 
 
 def _settled(trials: Sequence[FeatureTrial]) -> list[FeatureTrial]:
-    """The best strength of each way."""
+    """The best strength of each combination."""
     best: dict[Way, FeatureTrial] = {}
     for trial in sorted(trials, key=lambda one: one.rank):
         best.setdefault(trial.way, trial)

@@ -1,8 +1,6 @@
-"""The search over features: preparation, layer, pooling, head, strength and views, every combination of them.
+"""The search over features: all combinations of preparation, layer, pooling, head, strength, augmentation.
 
-In: a source under each preparation, and training images. Out: every trial, the best first; what mattered;
-and an estimate of the whole search by nested cross-validation, since the best score of many flatters.
-Must not import an engine or a graph: all is judged on features. Called by tunings and benchmarks.
+The best score of many is optimistic, so nested cross-validation estimates the accuracy of the whole search.
 """
 
 from __future__ import annotations
@@ -23,12 +21,9 @@ from headstart.evaluation.resampled import resampled_difference
 from headstart.heads.registry import SEARCHED
 from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, Extraction, extract_all
-from headstart.strategies.select import alike, deciding_images
+from headstart.strategies.select import deciding_images, same_features
 from headstart.workflows.tune.clock import Clock
-from headstart.workflows.tune.factors import explained, factors_of
-from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, FeatureTuning, Rival, Way, Where
-from headstart.workflows.tune.search import FeatureSearch, Found, Hits, Indices, Outer, outer_folds, ranked
-from headstart.workflows.tune.views import (
+from headstart.workflows.tune.copies import (
     OUTER_COST,
     CopySource,
     copy_features,
@@ -36,9 +31,12 @@ from headstart.workflows.tune.views import (
     in_another_place,
     try_copies,
 )
+from headstart.workflows.tune.factors import explained, factors_of
+from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, FeatureTuning, Rival, Way, Where
+from headstart.workflows.tune.search import FeatureSearch, Found, Hits, Indices, Outer, outer_folds, ranked
 
 __all__ = [
-    "NO_VIEWS",
+    "NO_AUGMENTATION",
     "FeatureTrial",
     "FeatureTuning",
     "Rival",
@@ -49,10 +47,10 @@ __all__ = [
     "tune_features",
 ]
 
-_GLANCED = 16  # images by which two places are first compared
-_MOST_FEATURES = 4_096  # of a layer that nobody named as worth trying
-_POLICY_SHARE = 0.25  # of a budget, within which features of further preparations are computed
-_LEAST_OUTER = 2  # outer folds that are always judged: one tells nothing of its own spread
+_COMPARED = 16  # images on which the features of two places are compared first
+_MOST_FEATURES = 4_096  # of a layer that is not among the candidates
+_POLICY_SHARE = 0.25  # of a budget, for the features of further preparations
+_LEAST_OUTER = 2  # outer folds that are always evaluated: one has no spread
 
 
 def tune_features(
@@ -65,42 +63,13 @@ def tune_features(
     options: Extraction = PLAIN,
     budget_s: float | None = None,
 ) -> FeatureTuning:
-    """Try every preparation, layer, pooling, head and strength, and views of the best few places.
+    """Try every preparation, layer, pooling, head and strength, and augmented copies at the best few places.
 
-    Parameters
-    ----------
-    sources : mapping of str to Source
-        The same source under each preparation policy; the first is what is taken without a search.
-    dataset : Dataset
-        Training images: with splits, only those of ``train`` are looked at. Of more than 1,500 a
-        stratified part decides. Copies and groups (the dataset's clusters) stay together in folds.
-    augmentations : mapping of str to Augmentation, optional
-        Views to learn from, by name; images left out are always judged as they are.
-    heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
-        Those whose left-out answers have a closed form.
-    seed : int, default=0
-        Decides folds and views.
-    options : Extraction, optional
-        Cache, runtime and precision.
-    budget_s : float, optional
-        Seconds for everything, the nested estimate included. What does not fit by the times measured so far
-        is left out and named: preparations, combinations, views, outer folds. The first extraction, one
-        combination and two outer folds are always done. Default: no limit, and then the same seed gives
-        the same result.
-
-    Returns
-    -------
-    FeatureTuning
-        About training images only.
-
-    Raises
-    ------
-    SettingError, DataError, HeadstartError
-        As in `tune_arrays` and ``features.extract_all``.
-
-    Notes
-    -----
-    The source runs once over the images for every preparation, and once for every view.
+    ``sources`` are one source under each preparation, the default first. Only training images are used, at
+    most 1,500 of them; clusters are not split. ``budget_s`` is for everything, the nested estimate
+    included: what does not fit by the times measured so far is left out and named, but one extraction, one
+    combination and two outer folds are always done. Without a budget, the same seed gives the same result.
+    Features are extracted once per preparation and once per augmented copy.
     """
     clock = Clock(budget_s)
     train = dataset if dataset.splits is None else dataset.split("train")
@@ -109,7 +78,7 @@ def tune_features(
     left_out: list[str] = []
     for policy, source in sources.items():
         if features and not clock.fits(clock.dearest("extraction"), _POLICY_SHARE):
-            left_out.append(f"preparation {policy} (for want of time)")
+            left_out.append(f"preparation {policy} (out of time)")
             continue
         places = places_to_try(source)
         with clock.timed("extraction"):
@@ -118,13 +87,13 @@ def tune_features(
         left_out += [] if new else [f"preparation {policy} (it changes nothing here)"]
         features |= new
     search = FeatureSearch(features, some.labels, some.together, tuple(heads), seed)
-    wanted = augmentations or {}
+    named = augmentations or {}
 
-    def views(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]] | None:
-        return copy_features(sources, some, places, wanted[name], seed, options, clock=clock)
+    def rows_of(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]] | None:
+        return copy_features(sources, some, places, named[name], seed, options, clock=clock)
 
-    augments = {name: one.views for name, one in wanted.items()}
-    return _tuned(search, clock, CopySource(views, augments), tuple(left_out))
+    augments = {name: one.views for name, one in named.items()}
+    return _tuned(search, clock, CopySource(rows_of, augments), tuple(left_out))
 
 
 def tune_arrays(
@@ -135,75 +104,22 @@ def tune_arrays(
     heads: Sequence[str] = SEARCHED,
     seed: int = 0,
 ) -> FeatureTuning:
-    """Try every head at every strength on features that are there already.
+    """Try every head at every strength on given features; the first place is the default.
 
-    Parameters
-    ----------
-    features : mapping of Where to ndarray of shape (n_images, n_features), float32
-        Rows of the same images; the first place of the first policy is what is taken without a search.
-    labels : ndarray of shape (n_images,), str
-        Their classes, three images of each at least.
-    groups : ndarray of shape (n_images,), str or int, optional
-        Images that belong together; three groups of each class at least.
-    heads : sequence of str, default=('ridge', 'kernel', 'neighbours')
-        Those whose left-out answers have a closed form.
-    seed : int, default=0
-        Decides folds.
-
-    Returns
-    -------
-    FeatureTuning
-        Ranked by calibrated loss on images left out, then by accuracy.
-
-    Raises
-    ------
-    SettingError
-        If there is nothing to try, or a head cannot be judged so.
-    DataError
-        If a class has fewer than three images or groups.
-
-    Notes
-    -----
-    Inside: one cluster left out at a time, exactly, with one decomposition for each place and head. Outside:
-    5 folds, up to 50 images 10 folds (or the smallest class) three times over; the whole search is run again
-    without each. Time is about that of 1 + 0.6 * n_outer * repeats searches. Outer folds share images to
-    learn from (Bates et al.), so intervals are those of `intervals.cross_validated`, by groups where given.
-
-    References
-    ----------
-    Cawley, Talbot. On Over-fitting in Model Selection and Subsequent Selection Bias in Performance
-    Evaluation. Journal of Machine Learning Research 11 (2010).
-    Varma, Simon. Bias in error estimation when using cross-validation for model selection. BMC
-    Bioinformatics 7 (2006), doi:10.1186/1471-2105-7-91.
-    Bates, Hastie, Tibshirani. Cross-validation: what does it estimate and how well does it do it? Journal
-    of the American Statistical Association 119 (2024), arXiv:2104.00673.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> good = rng.normal(size=(60, 4)).astype(np.float32) + np.repeat([[0.0], [3.0]], 30, axis=0)
-    >>> noise = rng.normal(size=(60, 4)).astype(np.float32)
-    >>> tables = {Where("squish", "first", "avg"): noise, Where("squish", "last", "avg"): good}
-    >>> found = tune_arrays(tables, np.repeat(["ant", "bee"], 30))
-    >>> found.best.where.layer, found.nested.value > 0.9
-    ('last', True)
+    Inside, one cluster is left out at a time, exactly, with one decomposition per place and head. Outside
+    there are 5 folds, or for up to 50 images 10 folds (or the size of the smallest class) repeated three
+    times; the whole search runs again without each (Cawley and Talbot, JMLR 11, 2010; Varma and Simon,
+    doi:10.1186/1471-2105-7-91). Outer folds share training images, so intervals are wider (Bates et al.,
+    arXiv:2104.00673). Takes about 1 + 0.6 * n_outer * repeats searches.
     """
     search = FeatureSearch(dict(features), labels, groups, tuple(heads), seed)
     return _tuned(search, Clock(), CopySource(), ())
 
 
 def places_to_try(source: Source) -> list[tuple[str, str]]:
-    """Where features of a source may be read: its candidates, or every layer below its last.
+    """The source's candidates, or every layer below its last, the default layer first.
 
-    Parameters
-    ----------
-    source : Source
-        With or without candidates.
-
-    Returns
-    -------
-    list of (layer, pooling)
-        The default layer comes first. Without candidates, maps of more than 4,096 values are read in a grid.
+    Without candidates, feature maps of more than 4,096 values are pooled in a grid.
     """
     default = source.default_layer
     if source.candidates:
@@ -216,12 +132,12 @@ def places_to_try(source: Source) -> list[tuple[str, str]]:
 
 
 def _tuned(
-    search: FeatureSearch, clock: Clock, viewing: CopySource, left_out: tuple[str, ...]
+    search: FeatureSearch, clock: Clock, copy_source: CopySource, left_out: tuple[str, ...]
 ) -> FeatureTuning:
-    """Search all images, then anew without each outer fold; what does not fit the budget is named."""
+    """Search all images, then again without each outer fold; what does not fit the budget is named."""
     outer = outer_folds(search)
-    parts = [np.arange(len(search.labels)), *(learn for repeat in outer for learn, _ in repeat)]
-    plain = [(where, head, NO_VIEWS) for where in search.features for head in search.heads]
+    parts = [np.arange(len(search.labels)), *(train for repeat in outer for train, _ in repeat)]
+    plain = [(where, head, NO_AUGMENTATION) for where in search.features for head in search.heads]
     found = [_within(search, parts[0], plain, clock)]
     ways = plain[: len(clock.costs["way"])]
     costs = dict(zip(ways, clock.costs["way"], strict=True))
@@ -231,7 +147,7 @@ def _tuned(
         where, head, _ = plain[len(ways)]
         left_out += (
             f"{len(plain) - len(ways)} of {len(plain)} combinations of place and head, from {head} on "
-            f"{where.layer}, {where.pooling}, {where.policy} on (for want of time)",
+            f"{where.layer}, {where.pooling}, {where.policy} on (out of time)",
         )
     for part in parts[1:]:
         needed = clock.dearest("outer", 1) + len(found) * fit_seconds(clock)
@@ -239,20 +155,20 @@ def _tuned(
             break
         with clock.timed("outer"):
             found.append(search.tried(part, ways))
-    viewed = len(found) == len(parts) and try_copies(search, viewing, parts, found, clock)
-    if not viewed:
-        left_out += tuple(f"views {name} (for want of time)" for name in viewing.augments)
-    hits, picks = _judged(search, outer, [ranked(one) for one in found[1:]], clock)
+    augmented = len(found) == len(parts) and try_copies(search, copy_source, parts, found, clock)
+    if not augmented:
+        left_out += tuple(f"augmentation {name} (out of time)" for name in copy_source.augments)
+    hits, picks = _evaluated(search, outer, [ranked(one) for one in found[1:]], clock)
     n_outer = len(parts) - 1
     if len(picks) < n_outer:
         outer = _first_folds(outer, len(picks))
-        left_out += (f"{n_outer - len(picks)} of {n_outer} outer folds of the estimate (for want of time)",)
-    judged = _Judged(outer, hits, picks[: sum(map(len, outer))])
-    return _result(search, clock, found[0], judged, left_out)
+        left_out += (f"{n_outer - len(picks)} of {n_outer} outer folds of the estimate (out of time)",)
+    outer_result = _OuterResult(outer, hits, picks[: sum(map(len, outer))])
+    return _result(search, clock, found[0], outer_result, left_out)
 
 
-class _Judged(NamedTuple):
-    """The outer folds that were judged, who was right in them by name, and each one's winner."""
+class _OuterResult(NamedTuple):
+    """The outer folds that were evaluated, the correctly predicted images by name, and each fold's winner."""
 
     outer: Outer
     hits: dict[str, Hits]
@@ -260,13 +176,13 @@ class _Judged(NamedTuple):
 
 
 def _result(
-    search: FeatureSearch, clock: Clock, found: Found, judged: _Judged, left_out: tuple[str, ...]
+    search: FeatureSearch, clock: Clock, found: Found, outer_result: _OuterResult, left_out: tuple[str, ...]
 ) -> FeatureTuning:
-    trials, (outer, hits, picks) = ranked(found), judged
-    asked = np.sort(np.concatenate([held for _, held in outer[0]]))
-    known = {name: one[: len(outer), asked] for name, one in hits.items()}
+    trials, (outer, hits, picks) = ranked(found), outer_result
+    tested = np.sort(np.concatenate([held for _, held in outer[0]]))
+    known = {name: one[: len(outer), tested] for name, one in hits.items()}
     leads = {name: _lead(hits["tuned"], one, outer, search.groups) for name, one in hits.items()}
-    tuned, groups = known.pop("tuned"), None if search.groups is None else search.groups[asked]
+    tuned, groups = known.pop("tuned"), None if search.groups is None else search.groups[tested]
     runner_up = next((one for one in trials if in_another_place(one, trials[0])), None)
     return FeatureTuning(
         trials,
@@ -289,7 +205,7 @@ def _result(
 
 
 def _within(search: FeatureSearch, part: Indices, ways: Sequence[Way], clock: Clock) -> Found:
-    """Trials of as many ways as leave time to judge the search."""
+    """Trials of as many combinations as leave time for the nested estimate."""
     found: Found = {}
     for way in ways:
         following = clock.dearest("way", len(search.heads))
@@ -302,44 +218,46 @@ def _within(search: FeatureSearch, part: Indices, ways: Sequence[Way], clock: Cl
 
 
 def _first_folds(outer: Outer, n_folds: int) -> Outer:
-    """Whole repeats as far as they go, else a part of the first."""
+    """Whole repeats as far as possible, else a part of the first."""
     repeats = n_folds // len(outer[0])
     return outer[:repeats] if repeats else [outer[0][:n_folds]]
 
 
-def _judged(
+def _evaluated(
     search: FeatureSearch, outer: Outer, rankings: Sequence[Sequence[FeatureTrial]], clock: Clock
 ) -> tuple[dict[str, Hits], tuple[FeatureTrial, ...]]:
-    """Who was right on which image, (repeats, n_images): the search, less search, none; and its picks."""
+    """Correctly predicted images, (repeats, n_images), by name of the way to select; the winners."""
     hits: dict[str, Hits] = {}
     picks: list[FeatureTrial] = []
     todo = [(number, *fold) for number, repeat in enumerate(outer) for fold in repeat]
-    for (number, learn, held), ranking in zip(todo, rankings, strict=False):
+    for (number, train, held), ranking in zip(todo, rankings, strict=False):
         if len(picks) >= _LEAST_OUTER and not clock.fits(fit_seconds(clock)):
             break
         known: dict[Way, Hits] = {}
-        with clock.timed("judging"):
+        with clock.timed("evaluation"):
             for name, way in _ways(search, ranking).items():
                 if way not in known:
-                    known[way] = search.answered(way, learn, held)
+                    known[way] = search.evaluated(way, train, held)
                 hits.setdefault(name, np.zeros((len(outer), len(search.labels)), np.bool_))
                 hits[name][number, held] = known[way]
         hits.setdefault("majority", np.zeros((len(outer), len(search.labels)), np.bool_))
-        commonest = np.bincount(search.codes[learn]).argmax()
-        hits["majority"][number, held] = search.codes[held] == commonest
+        majority = np.bincount(search.codes[train]).argmax()
+        hits["majority"][number, held] = search.codes[held] == majority
         picks.append(ranking[0])
     return hits, tuple(picks)
 
 
 def _ways(search: FeatureSearch, ranking: Sequence[FeatureTrial]) -> dict[str, Way]:
-    """What is fitted without one outer fold, by the name that tables show."""
+    """The combinations to fit without one outer fold, by the name that tables show."""
     default = search.default
     ways = {"tuned": ranking[0].way}
-    if search.views or any(where.policy != default.policy for where in search.features):
-        at_home = (one for one in ranking if one.where.policy == default.policy and one.augment == NO_VIEWS)
-        ways["default preparation"] = next(at_home).way
+    if search.copies or any(where.policy != default.policy for where in search.features):
+        by_default = (
+            one for one in ranking if one.where.policy == default.policy and one.augment == NO_AUGMENTATION
+        )
+        ways["default preparation"] = next(by_default).way
     plain = "ridge" if "ridge" in search.heads else search.heads[0]
-    return {**ways, "nothing chosen": (default, plain, NO_VIEWS)}
+    return {**ways, "nothing chosen": (default, plain, NO_AUGMENTATION)}
 
 
 def _spread(hits: Hits) -> float:
@@ -347,22 +265,24 @@ def _spread(hits: Hits) -> float:
 
 
 def _lead(hits: Hits, others: Hits, outer: Outer, groups: NDArray[np.generic] | None) -> Difference:
-    """By how much one way beats another, over the outer folds; images of one cluster count as one."""
+    """The difference between two combinations over the outer folds; images of one cluster count as one."""
     gain = hits.astype(np.float64) - others  # (n_repeats, n_images)
     gains = [gain[n, held].mean() for n, repeat in enumerate(outer) for _, held in repeat]
-    asked = [len(held) for _, held in outer[0]]
-    n_asked = round(sum(asked) / len(asked))
+    sizes = [len(held) for _, held in outer[0]]
+    n_test = round(sum(sizes) / len(sizes))
     places = np.concatenate([held for _, held in outer[0]])
     n_units = len(places) if groups is None else len(np.unique(groups[places]))
-    found = resampled_difference(np.array(gains), hits.shape[1] - n_asked, n_asked, n_units)
-    return replace(found, n=sum(asked))
+    found = resampled_difference(np.array(gains), hits.shape[1] - n_test, n_test, n_units)
+    return replace(found, n=sum(sizes))
 
 
 def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Where, Array]:
-    """Those of the new features that are not there already under another name."""
+    """Those new features that are not known already under another name."""
     kept: dict[Where, Array] = {}
     for where, rows in new.items():
         others = (*known.values(), *kept.values())
-        if not any(alike(rows[:_GLANCED], one[:_GLANCED]) and alike(rows, one) for one in others):
+        if not any(
+            same_features(rows[:_COMPARED], one[:_COMPARED]) and same_features(rows, one) for one in others
+        ):
             kept[where] = rows
     return kept

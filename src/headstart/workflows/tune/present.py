@@ -1,4 +1,4 @@
-"""What a search found, as tables and sentences of its report."""
+"""The results of a search, as tables and sentences of its report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headstart.report.records import Comparison, Factor, PlainTable
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.tune.features import FeatureTrial, FeatureTuning
 from headstart.workflows.tune.regime import Regime
-from headstart.workflows.tune.request import SearchSetting
+from headstart.workflows.tune.request import SearchRequest
 from headstart.workflows.tune.training import NetworkTrial, TrainingTuning
 
 __all__ = [
@@ -31,8 +31,6 @@ __all__ = [
 
 
 _SHOWN = 12  # trials in a report
-
-
 _ALPHA = 0.05
 
 
@@ -46,11 +44,11 @@ def comparisons_of(leads: Sequence[tuple[str, Difference]]) -> tuple[Comparison,
 
 
 def against_text(comparisons: Sequence[Comparison]) -> str:
-    """What searching gained over the best of the ways with less of it."""
+    """What tuning gained over the best alternative with less search."""
     rival = min(comparisons, key=lambda one: one.difference.value)
     span = _points(rival.difference)
     if rival.verdict == "cannot tell apart":
-        return f"Whether that is better than {rival.control} cannot be told: {span}."
+        return f"It is unclear whether that is better than {rival.control}: {span}."
     return f"Tuning {rival.verdict}: {span} against {rival.control}."
 
 
@@ -60,8 +58,10 @@ def _points(lead: Difference) -> str:
 
 def optimism_text(points: float) -> str:
     """By how much the best score of the search exceeds the nested estimate."""
-    said = f"{100 * abs(points):.2f} points"
-    return f"flatters by {said}" if points > 0 else f"does not flatter here ({said} below)"
+    points_text = f"{100 * abs(points):.2f} points"
+    return (
+        f"is optimistic by {points_text}" if points > 0 else f"is not optimistic here ({points_text} below)"
+    )
 
 
 def lead_text(found: FeatureTuning) -> list[str]:
@@ -74,11 +74,11 @@ def lead_text(found: FeatureTuning) -> list[str]:
     ]
 
 
-def feature_summary(asked: SearchSetting, found: FeatureTuning) -> str:
+def feature_summary(request: SearchRequest, found: FeatureTuning) -> str:
     """What was searched, in a sentence."""
     wheres = {trial.where for trial in found.trials}
     return (
-        f"{len(found.trials):,} ways to use {short_name(asked.name)}, frozen, tried on {found.n_images:,} "
+        f"{len(found.trials):,} ways to use {short_name(request.name)}, frozen, tried on {found.n_images:,} "
         f"training images: {len({where.policy for where in wheres})} preparation(s), "
         f"{len({(where.layer, where.pooling) for where in wheres})} place(s) to read, "
         f"{len({trial.head for trial in found.trials})} head(s) at all their strengths, "
@@ -91,15 +91,15 @@ def feature_protocol(found: FeatureTuning) -> str:
     again = f", {found.repeats} times over" if found.repeats > 1 else ""
     return (
         f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
-        f"whole search was run again (leave-one-out inside), its winner fitted and asked about that "
-        "fold. Validation and test images were not looked at. Views were learnt from, never judged by. "
+        f"whole search was run again (leave-one-out inside), its winner fitted and evaluated on that "
+        "fold. Validation and test images were not used. Augmented copies were trained on, never evaluated. "
         "Intervals of accuracies count two thirds of the images, since folds share training images; "
         "differences are by the corrected resampled t-test over folds, with Holm's adjustment."
     )
 
 
 def factors_table(factors: Sequence[Factor]) -> PlainTable:
-    """Each setting's share, and its best value with that value's score."""
+    """Each setting's importance, and its best value with that value's score."""
     lines = []
     for one in factors:
         score, value = max(zip(one.scores, map(_plain, one.values), strict=True), key=lambda pair: pair[0])
@@ -107,7 +107,7 @@ def factors_table(factors: Sequence[Factor]) -> PlainTable:
     return PlainTable(
         "What mattered",
         "The share of the variance between trials that a setting explains by itself, the value that scored "
-        "highest, and that score. These scores chose, so they flatter.",
+        "highest, and that score. The settings were selected by these scores, so they are optimistic.",
         ("setting", "share, %", "best value", "accuracy, %"),
         tuple(lines),
     )
@@ -133,10 +133,10 @@ def trials_table(found: FeatureTuning) -> PlainTable:
 
 
 def network_table(found: TrainingTuning) -> PlainTable:
-    """The best trials of a training search."""
+    """The best trials of a search over training."""
     return PlainTable(
         "The best trials",
-        f"Accuracy on the {found.watched.n:,} images that chose. Trials stopped early come last, with their "
+        f"Accuracy on the {found.selection.n:,} selection images. Trials stopped early come last, with their "
         f"last accuracy. {max(len(found.trials) - _SHOWN, 0):,} more follow.",
         ("settings", "accuracy, %", "loss, nats", "epochs done", "seconds"),
         tuple(_network_line(one) for one in found.trials[:_SHOWN]),

@@ -1,7 +1,4 @@
-"""What a search over features tries and finds, as plain records.
-
-Apart from the search itself, which is long enough.
-"""
+"""Records of a search over features."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from typing import NamedTuple
 from headstart.evaluation.records import Difference, Score
 from headstart.report.records import Factor
 
-__all__ = ["NO_VIEWS", "FeatureTrial", "FeatureTuning", "Rival", "Way", "Where"]
+__all__ = ["NO_AUGMENTATION", "FeatureTrial", "FeatureTuning", "Rival", "Way", "Where"]
 
-NO_VIEWS = "none"
-"""Name of the augmentation that is none."""
+NO_AUGMENTATION = "none"
+"""The augmentation of trials without any."""
 
 
 class Where(NamedTuple):
@@ -31,10 +28,10 @@ Way = tuple[Where, str, str]
 
 @dataclass(frozen=True)
 class FeatureTrial:
-    """One combination, and how it did on images left out of its fit.
+    """One combination, and its scores on images left out of the fit.
 
     ``error`` is the mean squared error of its held-out scores, ``loss`` their calibrated cross-entropy in
-    nats. ``settled`` says that the head itself chooses this strength when it is fitted.
+    nats. ``settled`` says that the head itself would choose this strength.
     """
 
     where: Where
@@ -49,7 +46,7 @@ class FeatureTrial:
     @property
     def title(self) -> str:
         """For tables and sentences."""
-        views = "" if self.augment == NO_VIEWS else f", views {self.augment}"
+        views = "" if self.augment == NO_AUGMENTATION else f", views {self.augment}"
         return f"{self.head} on {self.where.layer}, {self.where.pooling}, {self.where.policy}{views}"
 
     @property
@@ -59,15 +56,15 @@ class FeatureTrial:
 
     @property
     def rank(self) -> tuple[bool, float, float]:
-        """Sorts the best first, among those whose strength is the head's own choice."""
+        """Sort key, the best first among those whose strength the head would choose."""
         return (not self.settled, self.loss, -self.accuracy.value)
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A way with less search or none, on the same outer folds; ``lead`` is by how much tuning beats it.
+    """An alternative with less search or none, on the same outer folds; ``lead`` is tuning's advantage.
 
-    The lead's interval and p-value are those of the corrected resampled t-test.
+    The interval and p-value of the lead are those of the corrected resampled t-test.
     """
 
     name: str
@@ -78,13 +75,13 @@ class Rival:
 
 @dataclass(frozen=True)
 class FeatureTuning:
-    """What an exhaustive search found, and what it is worth.
+    """The result of an exhaustive search over features.
 
-    ``nested`` is the accuracy of the search itself: run again without each outer fold, its winner
-    fitted and asked about that fold. The winner's own accuracy is the best of many, and flatters.
-    ``picks`` are the winners without each outer fold. ``lead`` is the winner's over ``runner_up``, the best
-    of another place, preparation or augmentation; both share the flattery. ``left_out`` names what was
-    not tried, and why.
+    ``nested`` is the accuracy of the search itself: repeated without each outer fold, its winner fitted and
+    evaluated on that fold. The winner's own accuracy is the maximum of many, and optimistic. ``picks`` are
+    the winners without each outer fold. ``lead`` compares the winner with ``runner_up``, the best of
+    another place, preparation or augmentation; both are equally optimistic. ``left_out`` names what was not
+    tried, and why.
     """
 
     trials: tuple[FeatureTrial, ...]
@@ -103,10 +100,10 @@ class FeatureTuning:
 
     @property
     def best(self) -> FeatureTrial:
-        """The one to take."""
+        """The winner."""
         return self.trials[0]
 
     @property
     def optimism(self) -> float:
-        """By how much the winner's own accuracy is above the nested one (-1 to 1)."""
+        """By how much the winner's own accuracy exceeds the nested one (-1 to 1)."""
         return self.best.accuracy.value - self.nested.value

@@ -1,8 +1,4 @@
-"""How a network is trained, as far as it is searched, and what that makes of the network.
-
-In: a NetworkSpec and settings. Out: settings of a training, and a wider spec with dropout. Computes nothing
-else: must not import an engine or a search. Called by tune_training and tunings.
-"""
+"""The settings of a training that are searched, and the wider network with dropout that they make."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ __all__ = ["Regime", "default_regime", "widened", "with_dropout"]
 
 @dataclass(frozen=True)
 class Regime:
-    """How a network is trained, as far as it is searched; ``width`` multiplies units and channels."""
+    """The settings of a training that are searched; ``width`` multiplies units and channels."""
 
     learning_rate: float = 1e-3
     batch_size: int = 128
@@ -27,7 +23,7 @@ class Regime:
     dropout: float = 0.0
 
     def settings(self, seed: int) -> TrainSettings:
-        """The part of it that training takes."""
+        """Those that belong to training."""
         return TrainSettings(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -38,43 +34,18 @@ class Regime:
         )
 
     def network(self, spec: NetworkSpec) -> NetworkSpec:
-        """The part of it that is the network's."""
+        """The network with those that belong to it."""
         return with_dropout(widened(spec, self.width), self.dropout)
 
 
 def default_regime(spec: NetworkSpec) -> Regime:
-    """What ``train`` does when nothing is said: the network as it is, five epochs of Adam."""
+    """What ``train`` does by default: the network as it is, five epochs of Adam."""
     own = [layer.options["rate"] for layer in spec.layers if layer.kind == "dropout"]
     return Regime(dropout=float(own[0]) if own else 0.0)
 
 
 def widened(spec: NetworkSpec, width: float) -> NetworkSpec:
-    """The same network with so many times the channels and units in every layer but the last.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        Any.
-    width : float
-        Above 0; numbers are rounded, and at least 1.
-
-    Returns
-    -------
-    NetworkSpec
-
-    Raises
-    ------
-    SettingError
-        If the width is not above 0.
-
-    Examples
-    --------
-    >>> from headstart.networks.specs import architecture
-    >>> from headstart.records import InputSpec
-    >>> wide = widened(architecture("mlp", InputSpec(8, 8, 1), 10), 0.5)
-    >>> [layer.options["units"] for layer in wide.layers if layer.kind == "dense"]
-    [64, 32, 10]
-    """
+    """The same network with ``width`` times the channels and units, at least 1, in every layer but the last."""
     if not width > 0:
         raise SettingError(f"width is {width!r}, expected a number above 0; 1 leaves the network as it is")
     layers = []
@@ -89,31 +60,7 @@ def widened(spec: NetworkSpec, width: float) -> NetworkSpec:
 
 
 def with_dropout(spec: NetworkSpec, rate: float) -> NetworkSpec:
-    """The same network with dropout at a rate: where it has some, else before its last dense layer.
-
-    Parameters
-    ----------
-    spec : NetworkSpec
-        Any.
-    rate : float
-        Share dropped, in [0, 1); 0 takes dropout out.
-
-    Returns
-    -------
-    NetworkSpec
-
-    Raises
-    ------
-    SettingError
-        If the rate is out of range.
-
-    Examples
-    --------
-    >>> from headstart.networks.specs import architecture
-    >>> from headstart.records import InputSpec
-    >>> with_dropout(architecture("mlp", InputSpec(8, 8, 1), 10), 0.25).layer_names[-3:]
-    ('hidden2', 'dropout', 'output')
-    """
+    """The same network with dropout in [0, 1): where it has some, else before its last dense layer."""
     if not 0 <= rate < 1:
         raise SettingError(f"dropout is {rate!r}, expected a share in [0, 1); 0 drops nothing")
     has = any(layer.kind == "dropout" for layer in spec.layers)

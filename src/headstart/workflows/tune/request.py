@@ -1,4 +1,4 @@
-"""What a search was asked for, as its parts need it."""
+"""The request of a search."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from headstart.data.dataset import Dataset
 
-__all__ = ["Search", "SearchSetting"]
+__all__ = ["Search", "SearchRequest"]
 
 
 @dataclass(frozen=True)
-class SearchSetting:
-    """What was asked for."""
+class SearchRequest:
+    """A search with its source or network, its data and its seed."""
 
     name: str
     dataset: Dataset
@@ -23,17 +23,17 @@ class SearchSetting:
 
     @property
     def train(self) -> Dataset:
-        """The images that a search may look at."""
+        """The images that a search may use."""
         return self.dataset if self.dataset.splits is None else self.dataset.split("train")
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched and for how long; None leaves it to the data.
+    """What is searched and for how long; what is None is chosen by the data.
 
-    ``policies``, ``augments`` (names of presets), ``views`` and ``size_px`` are of a search over features;
-    ``n_trials``, ``engine`` and ``storage`` (an SQLite file) of one over training. ``budget_s`` is in
-    seconds for everything, and of both.
+    ``policies``, ``augments`` (names of presets), ``views`` and ``size_px`` are for a search over features;
+    ``n_trials``, ``engine`` and ``storage`` (an SQLite file) for one over training. ``budget_s`` is in
+    seconds for everything, and for both.
     """
 
     policies: tuple[str, ...] | None = None

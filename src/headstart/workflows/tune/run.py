@@ -1,8 +1,4 @@
-"""A search as a user asks for it: examine the data, search, say what won and what the search is worth.
-
-In: a source or the name of a network, a Dataset, a Search. Out: a Report about training images, and
-the command that uses the winner. Must not import an engine at the top. Called by the command line.
-"""
+"""Runs a search: check the data, search, and report what won and how accurate it is."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.comparison.present import short_name
-from headstart.workflows.tune.features import NO_VIEWS, FeatureTrial, FeatureTuning, tune_features
+from headstart.workflows.tune.features import NO_AUGMENTATION, FeatureTrial, FeatureTuning, tune_features
 from headstart.workflows.tune.present import (
     against_text,
     capitalised,
@@ -42,7 +38,7 @@ from headstart.workflows.tune.present import (
     trials_table,
 )
 from headstart.workflows.tune.regime import Regime
-from headstart.workflows.tune.request import Search, SearchSetting
+from headstart.workflows.tune.request import Search, SearchRequest
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
 __all__ = ["Tuned", "augmentations_for", "policies_for", "run_tuning"]
@@ -56,12 +52,12 @@ _TYPED = {
     "learning_rate": "--learning-rate",
     "label_smoothing": "--label-smoothing",
 }
-"""Settings that ``headstart train`` takes, by their option; the others are said in a remark."""
+"""Settings that ``headstart train`` takes, by their option; a remark names the others."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found: for a report, as the command that uses it, and in full."""
+    """The result of a search: its report, the command that uses it, and all trials."""
 
     result: Report
     command: str
@@ -80,42 +76,48 @@ def run_tuning(
     data: str | None = None,
     begun: float | None = None,
 ) -> Tuned:
-    """Search over features of a source, or over the training of a network, and report.
+    """Search over the features of a source, or over the training of a network, and report.
 
     Parameters
     ----------
     name : str
-        A source as `sources.open_source` takes it; or ``cnn``, ``mlp``, ``mlp-wide``, whose training is
-        searched.
+        A source as `sources.registry.open_source` takes it; or ``cnn``, ``mlp``, ``mlp-wide``, whose
+        training is searched.
     dataset : Dataset
-        With splits, only ``train`` is learnt from and judged by: neither ``val`` nor ``test``.
+        With splits, only ``train`` is used, neither ``val`` nor ``test``.
     search : Search, optional
-        What is tried. Default: what makes sense for the data.
+        What is tried. Default: chosen by the data.
     seed : int, default=0
-        Decides folds, views, partings and what is tried.
+        Of folds, augmented copies, splits and trials.
     options : Extraction, optional
-        Cache, runtime and precision; its progress is told of training, too.
+        Cache, runtime, precision and progress.
     allow_leaks : bool, default=False
-        Go on with images that are in two splits.
+        Accept images or groups that are in two splits.
     command : str, default=''
         What the user typed, for the report.
     data : str, optional
         What the user typed for the dataset, for the recommended command. Default: its name.
     begun : float, optional
-        `time.perf_counter` when the budget began, so that reading the data counts. Default: now.
+        `time.perf_counter` when the budget began, so that it includes reading the data. Default: now.
 
     Returns
     -------
     Tuned
-        Its figures are about images that the search did not see.
+        Its figures are about images that the search did not use.
 
     Raises
     ------
-    HeadstartError
-        Of the kind that fits; before anything is computed where that can be.
+    SettingError
+        If a name is unknown, an option does not belong to this kind of search, or the storage file is of
+        another search.
+    DataError
+        If a class has fewer than three images, the splits have different classes, or an image or a group is in
+        two splits and ``allow_leaks`` is false.
+    MissingExtraError
+        If optuna or the engine is not installed.
     """
     begun = perf_counter() if begun is None else begun
-    asked = SearchSetting(name, dataset, search, seed, command, dataset.name if data is None else data)
+    request = SearchRequest(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
         _refuse(search, "network", ("policies", "augments", "views", "size_px"), "a source")
         clustered, found = checked(dataset, allow_leaks=allow_leaks)
@@ -130,10 +132,10 @@ def run_tuning(
             progress=options.progress,
         )
         over = _exceeded(search.budget_s, begun, "one training is always finished")
-        return _of_training(asked, tuned, (*over, *found.remarks))
+        return _of_training(request, tuned, (*over, *found.remarks))
     _refuse(search, "source", ("n_trials", "engine"), "a network")
     augmentations = augmentations_for(dataset, search.augments, search.views or _VIEWS)
-    sources = _sources(asked, policies_for(dataset, search.policies))
+    sources = _sources(request, policies_for(dataset, search.policies))
     clustered, found = checked(dataset, allow_leaks=allow_leaks)
     searched = tune_features(
         sources,
@@ -146,18 +148,18 @@ def run_tuning(
     warnings = [flip_warning(dataset.classes, one) for one in augmentations.values()]
     over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
     remarks = (*over, *(text for text in warnings if text), *found.remarks)
-    return _of_features(asked, next(iter(sources.values())), searched, remarks)
+    return _of_features(request, next(iter(sources.values())), searched, remarks)
 
 
 def _left(budget_s: float | None, begun: float) -> float | None:
-    """Seconds of a budget that are left for the search: the report takes some too."""
+    """Seconds of a budget that are left for the search, without those of the report."""
     if budget_s is None:
         return None
     return max((1 - _REPORT_SHARE) * budget_s - (perf_counter() - begun), _LEAST_S)
 
 
 def _exceeded(budget_s: float | None, begun: float, why: str) -> tuple[str, ...]:
-    """A remark where a budget was too small for what is always done."""
+    """A remark if a budget was too small for what is always done."""
     seconds = perf_counter() - begun
     if budget_s is None or seconds <= budget_s:
         return ()
@@ -165,25 +167,7 @@ def _exceeded(budget_s: float | None, begun: float, why: str) -> tuple[str, ...]
 
 
 def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Preparations worth trying: ink only for characters, squish, crop and letterbox only for files.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Arrays all have one size, which squish, crop and letterbox leave alone.
-    named : sequence of str, optional
-        What the user names instead.
-
-    Returns
-    -------
-    tuple of str
-        May be empty: then the source's own is all there is.
-
-    Raises
-    ------
-    SettingError
-        If a name is unknown.
-    """
+    """Preparations to try: ink for characters only; squish, crop and letterbox only where image sizes vary."""
     if named is not None:
         for name in named:
             if name not in POLICIES:
@@ -198,39 +182,20 @@ def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[
 def augmentations_for(
     dataset: Dataset, named: Sequence[str] | None = None, views: int = _VIEWS
 ) -> dict[str, Augmentation]:
-    """Views worth trying: handwriting for characters, else photo; none where torch or kornia are missing.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Its classes tell what it shows.
-    named : sequence of str, optional
-        Presets that the user names instead; ``none`` is tried in any case.
-    views : int, default=3
-        Augmented views of each image.
-
-    Returns
-    -------
-    dict of str to Augmentation
-
-    Raises
-    ------
-    SettingError
-        If a name is unknown, or there is no view.
-    """
+    """Augmentations to try: handwriting for characters, else photo; none if torch or kornia is missing."""
     if named is None:
         installed = find_spec("torch") is not None and find_spec("kornia") is not None
         named = [] if not installed else ["handwriting" if _characters(dataset) else "photo"]
-    return {name: parse_augmentation(name, views) for name in dict.fromkeys(named) if name != NO_VIEWS}
+    return {name: parse_augmentation(name, views) for name in dict.fromkeys(named) if name != NO_AUGMENTATION}
 
 
 def _characters(dataset: Dataset) -> bool:
-    """Whether the classes are named as digits and letters are."""
+    """Whether the classes are named like digits and letters."""
     return flip_warning(dataset.classes, parse_augmentation("flip=1")) is not None
 
 
 def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None:
-    """An option that would be passed over in silence is an error."""
+    """SettingError for an option that would be ignored."""
     for name in names:
         value = getattr(search, name)
         if value is not None:
@@ -240,32 +205,34 @@ def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None
             )
 
 
-def _sources(asked: SearchSetting, policies: Sequence[str]) -> dict[str, Source]:
-    """The source under each preparation, its own first where it is among them or none is named."""
-    plain = open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px)
+def _sources(request: SearchRequest, policies: Sequence[str]) -> dict[str, Source]:
+    """The source under each preparation, its own first if it is named or none is."""
+    plain = open_source(request.name, request.dataset, request.seed, request.search.size_px)
     own = plain.input.policy
-    if asked.search.policies is None:
+    if request.search.policies is None:
         policies = (own, *policies)
     order = sorted(dict.fromkeys(policies), key=lambda policy: policy != own)
     return {
-        policy: open_source(asked.name, asked.dataset, asked.seed, asked.search.size_px, policy)
+        policy: open_source(request.name, request.dataset, request.seed, request.search.size_px, policy)
         for policy in order
     }
 
 
-def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, remarks: Sequence[str]) -> Tuned:
-    best, command = found.best, _transfer_command(asked, found.best)
+def _of_features(
+    request: SearchRequest, source: Source, found: FeatureTuning, remarks: Sequence[str]
+) -> Tuned:
+    best, command = found.best, _transfer_command(request, found.best)
     rows = (
         Row("tuned", None, found.nested, found.repeats, found.spread, found.seconds),
         *(Row(one.name, None, one.accuracy, found.repeats, one.spread, 0.0) for one in found.rivals),
     )
     comparisons = comparisons_of([(one.name, one.lead) for one in found.rivals])
     verdict = (
-        f"{capitalised(best.title)}: the search that chose it gets {share_text(found.nested)} of images right that "
-        f"it did not see. {against_text(comparisons)}"
+        f"{capitalised(best.title)}: the search that selected it gets {share_text(found.nested)} right on images "
+        f"that it did not use. {against_text(comparisons)}"
     )
     same = sum(one.where == best.where and one.augment == best.augment for one in found.picks)
-    said = [
+    lines = [
         f"Use it: {command}",
         f"Its own score in the search, {share_text(best.accuracy)}, is the best of {len(found.trials):,} and "
         f"{optimism_text(found.optimism)}.",
@@ -274,21 +241,21 @@ def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, rem
         *([f"Not tried: {', '.join(found.left_out)}."] if found.left_out else []),
     ]
     result = Report(
-        title=f"Tuning {short_name(asked.name)} on {asked.dataset.name}",
-        summary=feature_summary(asked, found),
+        title=f"Tuning {short_name(request.name)} on {request.dataset.name}",
+        summary=feature_summary(request, found),
         verdict=verdict,
-        remarks=(*said, *remarks),
+        remarks=(*lines, *remarks),
         rows=rows,
         comparisons=comparisons,
         evaluations=(),
         curves=(),
         facts=_facts(
-            asked,
-            {"source": about_source(replace(source, name=asked.name)), "use_it": command},
+            request,
+            {"source": about_source(replace(source, name=request.name)), "use_it": command},
             found.seconds,
         ),
-        sizes={"train": found.n_images, "ways": len(found.trials), "classes": len(asked.dataset.classes)},
-        examples=examples_of(asked.train),
+        sizes={"train": found.n_images, "ways": len(found.trials), "classes": len(request.dataset.classes)},
+        examples=examples_of(request.train),
         tables=(factors_table(found.factors), trials_table(found)),
         judged_on="nested cross-validated training",
         protocol=feature_protocol(found),
@@ -297,8 +264,8 @@ def _of_features(asked: SearchSetting, source: Source, found: FeatureTuning, rem
     return Tuned(result, command, found)
 
 
-def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[str]) -> Tuned:
-    command = _train_command(asked, found.best.regime)
+def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequence[str]) -> Tuned:
+    command = _train_command(request, found.best.regime)
     comparisons = comparisons_of([("default settings", found.lead)])
     untyped = {
         name: value
@@ -306,75 +273,79 @@ def _of_training(asked: SearchSetting, found: TrainingTuning, remarks: Sequence[
         if name not in _TYPED and value != getattr(found.default_regime, name)
     }
     kept = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in untyped.items())
-    said = [
+    lines = [
         f"Use it: {command}",
-        *([f"The command has no option yet for what else was chosen: {kept}."] if untyped else []),
-        f"On the {found.watched.n:,} images that it was chosen by, the same model gets "
-        f"{share_text(found.watched)}: the best of {len(found.trials):,}, which "
-        f"{optimism_text(found.watched.value - found.judged.value)}.",
+        *([f"The command has no option yet for the other selected settings: {kept}."] if untyped else []),
+        f"On the {found.selection.n:,} images that it was selected on, the same model gets "
+        f"{share_text(found.selection)}: the best of {len(found.trials):,}, which "
+        f"{optimism_text(found.selection.value - found.evaluation.value)}.",
         f"{found.n_pruned} of {len(found.trials)} trials were stopped early.",
         *([f"{found.n_resumed} trials are of an earlier run."] if found.n_resumed else []),
-        *(["The search was interrupted; the same command goes on."] if found.interrupted else []),
+        *(["The search was interrupted; the same command resumes it."] if found.interrupted else []),
     ]
     result = Report(
-        title=f"Tuning the training of {asked.name} on {asked.dataset.name}",
-        summary=f"{len(found.trials)} trainings of {asked.name} ({found.engine}) on {found.n_fit:,} images, "
-        f"chosen by {found.watched.n:,} others and judged by {found.judged.n:,} that no trial saw.",
-        verdict=f"{capitalised(regime_text(found.best.regime))}: {share_text(found.judged)} of images right that "
-        f"no trial saw. {against_text(comparisons)}",
-        remarks=(*said, *remarks),
+        title=f"Tuning the training of {request.name} on {request.dataset.name}",
+        summary=f"{len(found.trials)} trainings of {request.name} ({found.engine}) on {found.n_fit:,} images, "
+        f"selected on {found.selection.n:,} others and evaluated on {found.evaluation.n:,} that no trial used.",
+        verdict=f"{capitalised(regime_text(found.best.regime))}: {share_text(found.evaluation)} right on images "
+        f"that no trial used. {against_text(comparisons)}",
+        remarks=(*lines, *remarks),
         rows=(
-            Row("tuned", None, found.judged, 1, 0.0, found.best.seconds),
+            Row("tuned", None, found.evaluation, 1, 0.0, found.best.seconds),
             Row("default settings", None, found.default, 1, 0.0, 0.0),
         ),
         comparisons=comparisons,
         evaluations=(),
         curves=(),
         facts=_facts(
-            asked, {"network": asked.name, "engine": found.engine, "use_it": command}, found.seconds
+            request, {"network": request.name, "engine": found.engine, "use_it": command}, found.seconds
         ),
-        sizes={"train": len(asked.train), "trials": len(found.trials), "classes": len(asked.dataset.classes)},
-        examples=examples_of(asked.train),
+        sizes={
+            "train": len(request.train),
+            "trials": len(found.trials),
+            "classes": len(request.dataset.classes),
+        },
+        examples=examples_of(request.train),
         tables=(*([factors_table(found.factors)] if found.factors else []), network_table(found)),
         judged_on="held-out training",
-        protocol="The training images were parted in three, stratified: to learn from, to choose by, to "
-        "judge by. No trial saw the last, nor the validation and test images. The interval is Wilson's; "
+        protocol="The training images were split into three, stratified: to train on, to select on, to "
+        "evaluate on. No trial used the last, nor the validation and test images. The interval is Wilson's; "
         "tuned and default settings are compared on the same images by McNemar's exact test.",
         factors=found.factors,
     )
     return Tuned(result, command, found)
 
 
-def _transfer_command(asked: SearchSetting, best: FeatureTrial) -> str:
-    words = ["headstart", "transfer", asked.name, asked.data, "-o", "MODEL"]
+def _transfer_command(request: SearchRequest, best: FeatureTrial) -> str:
+    words = ["headstart", "transfer", request.name, request.data, "-o", "MODEL"]
     words += ["--layer", best.where.layer, "--pooling", best.where.pooling, "--head", best.head]
     words += ["--policy", best.where.policy]
-    if best.augment != NO_VIEWS:
-        words += ["--augment", best.augment, "--views", str(asked.search.views or _VIEWS)]
-    if asked.search.size_px is not None:
-        words += ["--size", str(asked.search.size_px)]
-    return shlex.join([*words, *_seed(asked)])
+    if best.augment != NO_AUGMENTATION:
+        words += ["--augment", best.augment, "--views", str(request.search.views or _VIEWS)]
+    if request.search.size_px is not None:
+        words += ["--size", str(request.search.size_px)]
+    return shlex.join([*words, *_seed(request)])
 
 
-def _train_command(asked: SearchSetting, regime: Regime) -> str:
-    words = ["headstart", "train", asked.data, "-o", "MODEL", "--network", asked.name]
-    words += ["--engine", asked.search.engine or _ENGINE]
+def _train_command(request: SearchRequest, regime: Regime) -> str:
+    words = ["headstart", "train", request.data, "-o", "MODEL", "--network", request.name]
+    words += ["--engine", request.search.engine or _ENGINE]
     for name, option in _TYPED.items():
         words += [option, f"{getattr(regime, name):g}"]
-    return shlex.join([*words, *_seed(asked)])
+    return shlex.join([*words, *_seed(request)])
 
 
-def _seed(asked: SearchSetting) -> list[str]:
-    return ["--seed", str(asked.seed)] if asked.seed else []
+def _seed(request: SearchRequest) -> list[str]:
+    return ["--seed", str(request.seed)] if request.seed else []
 
 
-def _facts(asked: SearchSetting, special: Mapping[str, str], seconds: float) -> dict[str, str]:
-    engine = (asked.search.engine or _ENGINE) if asked.name in ARCHITECTURES else "scratch"
+def _facts(request: SearchRequest, special: Mapping[str, str], seconds: float) -> dict[str, str]:
+    engine = (request.search.engine or _ENGINE) if request.name in ARCHITECTURES else "scratch"
     return {
-        "command": asked.command,
+        "command": request.command,
         **special,
-        "data": f"{asked.dataset.name}, fingerprint {asked.dataset.fingerprint}",
-        "seed": str(asked.seed),
+        "data": f"{request.dataset.name}, fingerprint {request.dataset.fingerprint}",
+        "seed": str(request.seed),
         **made_with(engine),
         "searching": f"{seconds:.1f} s",
         "date": strftime("%Y-%m-%d"),

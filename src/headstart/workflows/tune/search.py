@@ -1,4 +1,4 @@
-"""The search on one set of images: features, and every setting of every way judged on held-out images."""
+"""The search over features on one set of images: every setting evaluated on held-out images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.refuse import refuse_small_classes
 from headstart.data.splits import fewest_per_class, folds
 from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.clusters import accuracy_score
@@ -17,31 +18,25 @@ from headstart.heads.registry import SEARCHED, make_head
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
 from headstart.system.threads import threads_for
-from headstart.workflows.tune.records import NO_VIEWS, FeatureTrial, Way, Where
+from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, Way, Where
 
-__all__ = ["FeatureSearch", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
-
+__all__ = ["TO_TUNE", "FeatureSearch", "Found", "Hits", "Indices", "Outer", "outer_folds", "ranked"]
+TO_TUNE = "for training, selection and evaluation"
+"""What each class needs three images for."""
 
 _OUTER = 5
-
 
 _FEW = 50
 """Up to so many images there are ten outer folds, or as many as the smallest class has images."""
 
-
 _REPEATS, _REPEATED = 3, 300
-"""Up to so many images that do not depend on each other, the outer folds are dealt several times over: a
-single deal of 300 images with random labels gave 51.7 to 57.0 % over five seeds (2026-11-29)."""
-
+"""Up to so many independent images, the outer folds are repeated: a single split of 300 images with random
+labels gave 51.7 to 57.0 % over five seeds (2026-11-29)."""
 
 Indices = NDArray[np.intp]
-
-
 Hits = NDArray[np.bool_]
-
-
 Outer = list[list[tuple[Indices, Indices]]]
-"""By repeat and fold: images to search and learn from, and images to be judged by."""
+"""By repeat and fold: images to search and train on, and images to evaluate on."""
 
 
 Found = dict[FeatureTrial, Hits]
@@ -49,14 +44,14 @@ Found = dict[FeatureTrial, Hits]
 
 @dataclass
 class FeatureSearch:
-    """What all parts of a search share: features of all images, and of their views by augmentation."""
+    """Features of all images and of their augmented copies, shared by all folds of a search."""
 
     features: Mapping[Where, Array]
     labels: NDArray[np.str_]
     groups: NDArray[np.generic] | None
     heads: tuple[str, ...]
     seed: int
-    views: dict[str, Mapping[Where, Sequence[Array]]] = field(default_factory=dict)
+    copies: dict[str, Mapping[Where, Sequence[Array]]] = field(default_factory=dict)
     codes: Codes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,33 +67,33 @@ class FeatureSearch:
 
     @property
     def default(self) -> Where:
-        """Where a user who searches nothing would read."""
+        """Where features are read without a search."""
         return next(iter(self.features))
 
     def rows(self, where: Where, augment: str, part: Indices) -> tuple[Array, Indices]:
-        """Features of images, then of each of their views; and which image each row shows."""
+        """Features of images and of their augmented copies, and the image index of each row."""
         plain = np.asarray(self.features[where][part], np.float32)
-        if augment == NO_VIEWS:
+        if augment == NO_AUGMENTATION:
             return plain, np.arange(len(part))
-        views = [np.asarray(one[part], np.float32) for one in self.views[augment][where]]
-        return np.concatenate([plain, *views]), np.tile(np.arange(len(part)), 1 + len(views))
+        copies = [np.asarray(one[part], np.float32) for one in self.copies[augment][where]]
+        return np.concatenate([plain, *copies]), np.tile(np.arange(len(part)), 1 + len(copies))
 
     def together(self, part: Indices) -> NDArray[np.intp] | None:
-        """Which of some images stay together; None where a class would have one group left."""
+        """Clusters of some images; None if a class would have one group only."""
         if self.groups is None:
             return None
         units = np.unique(self.groups[part], return_inverse=True)[1]
         return units if fewest_per_class(self.codes[part], units) > 1 else None
 
     def tried(self, part: Indices, ways: Iterable[Way]) -> Found:
-        """Every setting of every way on some images: who was right when left out."""
+        """Every setting of every combination on some images: which were predicted correctly when left out."""
         found: Found = {}
         for way in ways:
             found |= self.tried_once(part, way)
         return found
 
     def tried_once(self, part: Indices, way: Way) -> Found:
-        """Every setting of one way."""
+        """Every setting of one combination."""
         (where, head, augment), found = way, Found()
         codes, together = self.codes[part], self.together(part)
         groups = None if self.groups is None else self.groups[part]
@@ -117,14 +112,14 @@ class FeatureSearch:
             found[trial] = hits
         return found
 
-    def answered(self, way: Way, learn: Indices, held: Indices) -> Hits:
-        """Fit as the command line would, and answer images that the search did not see."""
+    def evaluated(self, way: Way, train: Indices, held: Indices) -> Hits:
+        """Fit as the command line would, and evaluate on images that the search did not use."""
         where, head, augment = way
-        rows, images = self.rows(where, augment, learn)
-        together = self.together(learn)
+        rows, images = self.rows(where, augment, train)
+        together = self.together(train)
         fitted = make_head(head).fit(
             rows,
-            self.labels[learn][images],
+            self.labels[train][images],
             images=images,
             clusters=None if together is None else together[images],
             seed=self.seed,
@@ -149,7 +144,7 @@ def ranked(found: Found) -> tuple[FeatureTrial, ...]:
 
 
 def _n_folds(codes: Codes, groups: NDArray[np.generic] | None, most: int) -> int:
-    """As many as wanted and as the smallest class has images, or groups."""
+    """At most as many folds as the smallest class has images, or groups."""
     return max(2, min(most, *_units(codes, groups)))
 
 
@@ -162,13 +157,9 @@ def _units(codes: Codes, groups: NDArray[np.generic] | None) -> list[int]:
 
 
 def _check_three(labels: NDArray[np.str_], codes: Codes, groups: NDArray[np.generic] | None) -> None:
-    """One to judge the search by, one to judge its trials by, one to learn from."""
-    units, what = _units(codes, groups), "image(s)" if groups is None else "group(s)"
+    """One to evaluate the search on, one to evaluate its trials on, one to train on."""
+    units, unit = _units(codes, groups), "image" if groups is None else "group"
     least = int(np.argmin(units))
     if len(units) < 2:
         raise DataError(f"labels has 1 class, {str(labels[0])!r}, expected at least 2; add images of another")
-    if units[least] < 3:
-        raise DataError(
-            f"class {str(np.unique(labels)[least])!r} has {units[least]} {what}, expected at least 3 to tune: to "
-            "learn from, to choose by and to judge by; add images, or leave the class out with a view"
-        )
+    refuse_small_classes({str(np.unique(labels)[least]): units[least]}, 3, TO_TUNE, unit=unit)

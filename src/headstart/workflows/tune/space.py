@@ -12,12 +12,12 @@ from headstart.workflows.tune.regime import Regime
 __all__ = ["LEAST_DECAY", "Range", "drawn_params", "params_of", "regime_of"]
 
 
-LEAST_DECAY = 1e-6  # the lower end of a logarithmic scale, and taken for none
+LEAST_DECAY = 1e-6  # the lower end of a logarithmic scale, which stands for 0
 
 
 @dataclass(frozen=True)
 class Range:
-    """What is tried of one setting, on the scale it is drawn on; ``base`` is that of a logarithm."""
+    """The range of one setting, on the scale it is drawn on; ``base`` is that of a logarithm."""
 
     low: float
     high: float
@@ -36,11 +36,11 @@ SPACE: dict[str, Range] = {
 }
 
 
-_DIGITS = 3  # that settings are rounded to, so that they can be typed
+_DIGITS = 3  # of rounded settings, so that they can be typed
 
 
 def drawn_params(trial: Any) -> Regime:
-    """Ask for every setting, on its own scale: what mattered is then measured on it too."""
+    """Let Optuna suggest every setting, each on its own scale; its importance is measured on that, too."""
     values = {
         name: trial.suggest_int(name, int(one.low), int(one.high))
         if one.whole
@@ -51,7 +51,7 @@ def drawn_params(trial: Any) -> Regime:
 
 
 def regime_of(parameters: Mapping[str, float]) -> Regime:
-    """From the scales that are drawn on to settings; the least weight decay is none."""
+    """From the scales of drawing to settings; the smallest weight decay becomes 0."""
     plain = {
         name: float(f"{one.base ** parameters[name] if one.base else parameters[name]:.{_DIGITS}g}")
         for name, one in SPACE.items()
@@ -69,7 +69,7 @@ def regime_of(parameters: Mapping[str, float]) -> Regime:
 
 
 def params_of(regime: Regime) -> dict[str, float]:
-    """The other way."""
+    """From settings to the scales of drawing: the inverse of `regime_of`."""
     found = {}
     for name, one in SPACE.items():
         value = max(float(getattr(regime, name)), LEAST_DECAY if name == "weight_decay" else 0.0)

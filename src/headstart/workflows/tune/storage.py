@@ -1,4 +1,4 @@
-"""Trials of a search in an Optuna study, a SQLite file that can be continued."""
+"""Trials of a search in an Optuna study, an SQLite file that lets the search resume."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ from headstart.errors import SettingError
 from headstart.system.optional import require
 
 __all__ = ["RIGHT", "STARTUP", "answered_trials", "finished_trials", "open_storage", "quiet_optuna"]
-
-
 _STUDY = "headstart"
-
-
-RIGHT = "right"  # a trial's note of who is right
-
-
+STARTUP = 5  # trials before the median rule stops any
+RIGHT = "right"  # a trial's attribute: which images are predicted correctly
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -32,7 +27,7 @@ def finished_trials(study: Any) -> list[Any]:
 
 
 def answered_trials(study: Any) -> list[Any]:
-    """Trials that came to their end and noted who is right; those of an older search did not."""
+    """Completed trials with their correctly predicted images; older versions did not record these."""
     from optuna.trial import TrialState
 
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -41,14 +36,14 @@ def answered_trials(study: Any) -> list[Any]:
 
 @contextmanager
 def open_storage(path: Path, identity: Mapping[str, Any]) -> Iterator[Any]:
-    """The study in a file, new or going on."""
+    """The study in a file, new or resumed."""
     optuna = _optuna()
     if path.exists() and (not path.is_file() or (path.stat().st_size and not _is_sqlite(path))):
         raise SettingError(
-            f"{str(path)!r} is no SQLite file, expected one of an earlier search or none; move it"
+            f"{str(path)!r} is not an SQLite file, expected one of an earlier search or none; move it"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    from sqlalchemy.engine import URL  # what optuna itself stores by
+    from sqlalchemy.engine import URL  # as optuna does
 
     address = URL.create("sqlite", database=str(path.absolute())).render_as_string()
     storage = optuna.storages.RDBStorage(address)
@@ -76,8 +71,8 @@ def _check_same(path: Path, known: Mapping[str, Any], wanted: Mapping[str, Any])
     other = [name for name in wanted if known.get(name) != wanted[name]]
     if other:
         raise SettingError(
-            f"the search in {str(path)!r} was begun with another {' and another '.join(other)}, expected the "
-            "same to go on; choose another folder, or remove the file to begin anew"
+            f"the search in {str(path)!r} was started with another {' and another '.join(other)}, expected the "
+            "same to continue; choose another folder, or remove the file to start again"
         )
 
 
@@ -92,7 +87,7 @@ def _optuna() -> Any:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep optuna from logging and from warning that a part of it is new, and leave it as it was."""
+    """Silence Optuna's logs and its warnings about experimental features, and restore them after."""
     optuna = _optuna()
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -102,6 +97,3 @@ def quiet_optuna() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-STARTUP = 5  # trials before one is stopped for being worse than the median

@@ -14,75 +14,68 @@ from headstart.workflows.tune.records import FeatureTrial, Where
 from headstart.workflows.tune.search import FeatureSearch, Found, Indices, ranked
 
 __all__ = ["OUTER_COST", "CopySource", "copy_features", "fit_seconds", "in_another_place", "try_copies"]
-
-
-_VIEWED = 2  # places that are also tried with views: these cost an extraction each
-
-
-_MOST_KERNEL_ROWS = 2_400  # images and views that an exact kernel is solved for at every fold
-
-
-OUTER_COST = 0.85  # of a search of all images, without a fifth of them, at most
-
-
-_FITS = 3  # that each outer fold needs at most
+_AUGMENTED_PLACES = 2  # places that are also tried with augmented copies, which cost an extraction each
+_MOST_KERNEL_ROWS = 2_400  # images and copies for which an exact kernel is solved in every fold
+OUTER_COST = 0.85  # of a search of all images: the most that a search without a fifth of them costs
+_FITS = 3  # of each outer fold, at most
 
 
 @dataclass(frozen=True)
 class CopySource:
-    """Who computes features of views, None for want of time, and how many there are by augmentation."""
+    """Computes features of augmented copies, None if time is short; ``augments`` are numbers of copies."""
 
     rows_of: Callable[[str, Sequence[Where]], Mapping[Where, Sequence[Array]] | None] | None = None
     augments: Mapping[str, int] = field(default_factory=dict)
 
 
 def fit_seconds(clock: Clock) -> float:
-    """Seconds of the fits of one outer fold: as measured, or as those of the same ways, or of any."""
-    known = clock.dearest("judging", 1) or clock.dearest("fits")
+    """Seconds of the fits of one outer fold, measured or estimated."""
+    known = clock.dearest("evaluation", 1) or clock.dearest("fits")
     return known or OUTER_COST * _FITS * clock.mean("way")
 
 
 def try_copies(
-    search: FeatureSearch, viewing: CopySource, parts: Sequence[Indices], found: Sequence[Found], clock: Clock
+    search: FeatureSearch,
+    copy_source: CopySource,
+    parts: Sequence[Indices],
+    found: Sequence[Found],
+    clock: Clock,
 ) -> bool:
-    """Add trials with views at each part's own best places; False, and nothing added, for want of time.
-
-    The source sees every view once for all parts.
-    """
-    if viewing.rows_of is None or not viewing.augments:
+    """Add trials with augmented copies at each fold's best places; False, with none added, if time is short."""
+    if copy_source.rows_of is None or not copy_source.augments:
         return True
-    most, n_outer = len(search.labels) * (1 + max(viewing.augments.values())), len(parts) - 1
+    most, n_outer = len(search.labels) * (1 + max(copy_source.augments.values())), len(parts) - 1
     short = [_shortlist(one, most) for one in found]
     wanted = list(dict.fromkeys(where for ways in short for where in ways))
-    policies, judging = len({where.policy for where in wanted}), n_outer * fit_seconds(clock)
-    for name, n_views in viewing.augments.items():
-        least = policies * n_views * clock.dearest("extraction")
-        rows = viewing.rows_of(name, wanted) if clock.fits(least + judging) else None
+    policies, evaluation = len({where.policy for where in wanted}), n_outer * fit_seconds(clock)
+    for name, n_copies in copy_source.augments.items():
+        least = policies * n_copies * clock.dearest("extraction")
+        rows = copy_source.rows_of(name, wanted) if clock.fits(least + evaluation) else None
         if rows is None:
-            search.views.clear()
+            search.copies.clear()
             return False
-        search.views[name] = rows
-    viewed: list[Found] = []
-    for part, ways in zip(parts, short, strict=True):
-        rest = OUTER_COST * (len(parts) - len(viewed)) * clock.dearest("views")
-        if viewed and not clock.fits(rest + judging):
-            search.views.clear()
+        search.copies[name] = rows
+    augmented: list[Found] = []
+    for part, places in zip(parts, short, strict=True):
+        rest = OUTER_COST * (len(parts) - len(augmented)) * clock.dearest("copies")
+        if augmented and not clock.fits(rest + evaluation):
+            search.copies.clear()
             return False
-        with clock.timed("views"):
-            asked = [(where, head, name) for where, head in ways.items() for name in viewing.augments]
-            viewed.append(search.tried(part, asked))
-    for trials, more in zip(found, viewed, strict=True):
+        with clock.timed("copies"):
+            ways = [(where, head, name) for where, head in places.items() for name in copy_source.augments]
+            augmented.append(search.tried(part, ways))
+    for trials, more in zip(found, augmented, strict=True):
         trials.update(more)
     return True
 
 
 def _shortlist(found: Found, most_rows: int) -> dict[Where, str]:
-    """The best places, each with its best head: of many rows not the kernel, whose cost is their cube."""
+    """The best places, each with its best head; not the kernel for many rows, as its cost is cubic."""
     short: dict[Where, str] = {}
     for trial in ranked(found):
         if trial.head == "kernel" and most_rows > _MOST_KERNEL_ROWS:
             continue
-        if len(short) < _VIEWED:
+        if len(short) < _AUGMENTED_PLACES:
             short.setdefault(trial.where, trial.head)
     return short
 
@@ -97,15 +90,15 @@ def copy_features(
     *,
     clock: Clock,
 ) -> dict[Where, list[Array]] | None:
-    """Features of every view at these places, one pass for each policy and view; None for want of time."""
+    """Features of every copy at these places, one pass per policy and copy; None if time is short."""
     found: dict[Where, list[Array]] = {where: [] for where in places}
     policies = list(dict.fromkeys(where.policy for where in places))
     passes = [(policy, number) for policy in policies for number in range(augmentation.views)]
     for done, (policy, number) in enumerate(passes):
-        if not clock.fits((len(passes) - done) * clock.dearest("view")):
+        if not clock.fits((len(passes) - done) * clock.dearest("copy")):
             return None
         here = [where for where in places if where.policy == policy]
-        with clock.timed("view"):
+        with clock.timed("copy"):
             rows = extract_all(
                 dataset,
                 sources[policy],

@@ -1,7 +1,4 @@
-"""A training with what goes on around it: a test of learning rates, checkpoints and logs.
-
-Apart from the run, which decides what is trained and reports it.
-"""
+"""A training with a learning rate test before it, and checkpoints and logs during it."""
 
 from __future__ import annotations
 
@@ -23,35 +20,33 @@ from headstart.system.progress import Progress
 from headstart.workflows.train.rate import RateChoice, choose_rate
 from headstart.workflows.train.request import TrainingFiles, log_of
 
-__all__ = ["AttendedTraining", "RunCheckpoints"]
-
-
-_AROUND = "around"  # where a checkpoint's values have what the loop knows nothing of
+__all__ = ["MonitoredTraining", "RunCheckpoints"]
+_CONTEXT = "around"  # key of a checkpoint's values for what the training loop does not know
 
 
 class RunCheckpoints(Checkpoints):
-    """Checkpoints that hold, beside what the loop keeps, what else a run must not forget."""
+    """Checkpoints that also hold what the training loop does not know, such as the machine."""
 
-    around: Mapping[str, Any] = {}
+    context: Mapping[str, Any] = {}
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint with what the training loop does not know."""
-        super().keep(Snapshot(snapshot.arrays, {**snapshot.values, _AROUND: dict(self.around)}))
+        """Write a checkpoint with these values, too."""
+        super().keep(Snapshot(snapshot.arrays, {**snapshot.values, _CONTEXT: dict(self.context)}))
 
 
-class AttendedTraining:
-    """Fits with a rate test before, checkpoints and logs beside; remembers what the report tells."""
+class MonitoredTraining:
+    """Fits a network with a rate test, checkpoints and logs, and keeps what the report needs."""
 
     def __init__(
         self,
-        kept: RunCheckpoints,
+        checkpoints: RunCheckpoints,
         auto: bool,
-        keeping: TrainingFiles,
+        files: TrainingFiles,
         facts: Mapping[str, Any],
         progress: Progress,
     ) -> None:
-        self._kept, self._auto, self._progress = kept, auto, progress
-        self._keeping, self._facts = keeping, facts
+        self._checkpoints, self._auto, self._progress = checkpoints, auto, progress
+        self._files, self._facts = files, facts
         self._log: TrainingLog | None = None
         self.rate: RateChoice | None = None
         self.validation: ValidationSet | None = None
@@ -70,64 +65,64 @@ class AttendedTraining:
         on_step: OnStep,
         augment: AugmentBatch | None,
     ) -> tuple[tuple[Epoch, ...], TrainSettings]:
-        """Train, from a checkpoint where there is one; the history and the settings used."""
+        """Train, from a checkpoint if there is one; returns the history and the settings used."""
         self.validation, self.device = validation, str(getattr(network, "device", "cpu"))
         before = self._before()
-        around = before.get(_AROUND, {})
+        context = before.get(_CONTEXT, {})
         if self._auto:
             self.rate = choose_rate(
-                lambda: find_rate(network, images, labels, settings, augment=augment), around.get("rate")
+                lambda: find_rate(network, images, labels, settings, augment=augment), context.get("rate")
             )
             settings = self.rate.applied(settings)
             self._progress.remark(self.rate.sentence(settings))
         self.settings = settings
         here = {"device": self.device, "threads": _n_threads()}
-        self._remark_on_machine(around.get("machine", here), here)
-        self._kept.around = {"machine": here, "rate": None if self.rate is None else self.rate.note()}
+        self._remark_on_machine(context.get("machine", here), here)
+        self._checkpoints.context = {"machine": here, "rate": None if self.rate is None else self.rate.note()}
         next_epoch = len(before["history"]) + 1 if before else None
 
-        def told(done: int, total: int, loss: float, accuracy: float) -> None:
-            if self._log is None:  # not before: a training that is refused leaves no log
-                self._log = self._begun(next_epoch)
+        def log_step(done: int, total: int, loss: float, accuracy: float) -> None:
+            if self._log is None:  # not earlier: a training that fails its checks leaves no log
+                self._log = self._started_log(next_epoch)
             on_step(done, total, loss, accuracy)
 
-        with self._kept:
+        with self._checkpoints:
             self.history = fit(
                 network,
                 images,
                 labels,
                 settings,
                 validation=validation,
-                on_step=told,
-                on_epoch=self._told_epoch,
+                on_step=log_step,
+                on_epoch=self._log_epoch,
                 augment=augment,
-                checkpoints=self._kept,
+                checkpoints=self._checkpoints,
             )
         return self.history, settings
 
     @property
     def log(self) -> TrainingLog:
-        """There since the first step."""
-        assert self._log is not None, "a training has a step before it has anything to tell"
+        """The log; it exists from the first step on."""
+        assert self._log is not None, "there is a log from the first step on"
         return self._log
 
-    def _told_epoch(self, epoch: Epoch) -> None:
+    def _log_epoch(self, epoch: Epoch) -> None:
         self.log.epoch(epoch)
 
     def _before(self) -> dict[str, Any]:
-        """What an interrupted run noted beside its arrays, or nothing."""
-        found = self._kept.found()
-        for remark in self._kept.remarks:
+        """What an interrupted run stored next to its arrays, or nothing."""
+        found = self._checkpoints.found()
+        for remark in self._checkpoints.remarks:
             self._progress.remark(remark)
         return {} if found is None else found.values
 
-    def _begun(self, next_epoch: int | None) -> TrainingLog:
-        place = log_of(self._keeping.output)
-        place.mkdir(parents=True, exist_ok=True)  # where this fails the model would too, hours later
+    def _started_log(self, next_epoch: int | None) -> TrainingLog:
+        place = log_of(self._files.output)
+        place.mkdir(parents=True, exist_ok=True)  # if this fails, so would saving the model, hours later
         log = make_log(
-            self._keeping.logs,
+            self._files.logs,
             place,
-            title=self._keeping.output.name,
+            title=self._files.output.name,
             resume_epoch=next_epoch,
             remark=self._progress.remark,
         )
@@ -139,10 +134,10 @@ class AttendedTraining:
                  if was.get(name) != value]  # fmt: skip
         if other:
             self._progress.remark(
-                f"the run began elsewhere ({', '.join(other)}): it goes on, but not to the same bits"
+                f"the run began elsewhere ({', '.join(other)}): it resumes, but not with the same bits"
             )
 
 
 def _n_threads() -> int:
-    """Of whatever computes here with most of them: sums depend on how many add."""
+    """The largest number of threads of a numerical library: sums depend on it in their last bits."""
     return max((int(one["num_threads"]) for one in threadpool_info()), default=1)
