@@ -97,7 +97,7 @@ def work() -> None:
     share = Share(
         n_threads=max(1, n_cores() // job["n_workers"]),
         n_lanes=max(1, min(4, n_cores()) // job["n_workers"]),  # one worker alone would have as many
-        turn=Turn(Path(job["folder"]) / "large-picture"),
+        turn=Turn(Path(job["folder"]) / "large-image"),
     )
     try:
         with socket.socket(fileno=job["listener"]) as listener:
