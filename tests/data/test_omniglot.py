@@ -152,7 +152,7 @@ def test_the_sheet_is_what_the_tool_packs(
 
 def _tool(name: str) -> ModuleType:
     """A script of tools/ as a module."""
-    path = Path(__file__).parent.parent / "tools" / f"{name}.py"
+    path = Path(__file__).parents[2] / "tools" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -12,7 +12,7 @@ from headstart.data.checks.seen import inherited, record
 from headstart.data.dataset import Dataset
 from headstart.data.subsets import apply_subset
 from headstart.errors import DataError, SettingError
-from test_duplicates import fields
+from synthetic_images import fields
 
 
 @pytest.fixture(scope="module")

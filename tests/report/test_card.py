@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import yaml
+from test_report_full import full_result
 
 from headstart.report.card import summary_card
-from test_report_full import full_result
 
 
 def head(card: str) -> dict[str, object]:

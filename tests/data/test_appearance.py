@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from headstart.data.checks.appearance import LENGTH, LIMITS, Matcher, describe
 from headstart.data.checks.duplicates import THUMB_PX
 from headstart.data.images.decode import thumbnail
-from test_duplicates import fields, moved
+from synthetic_images import fields, moved
 
 Change = Callable[[Image.Image], bytes]
 

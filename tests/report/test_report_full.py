@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from test_report import Reader
 
 import headstart.workflows.study.contestants  # noqa: F401  registers how each strategy is shown
 from headstart.errors import SettingError, ShapeError
@@ -29,7 +30,6 @@ from headstart.report import page, scatter
 from headstart.report import svg as diagrams
 from headstart.report.records import Comparison, Factor, Gallery, Report, ReportImage, Row, Scatter
 from headstart.report.scales import Scale, round_scale
-from test_report import Reader
 
 CLASSES = tuple(str(digit) for digit in range(10))
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from test_http_api import png_of
 
 from headstart.errors import MissingExtraError, ModelError, SettingError
 from headstart.interfaces.http.server import read_models, serve_models
-from test_app_api import png_of
 from tiny_model import noise, picture, tiny_model
 
 PROGRAM = """

@@ -25,9 +25,10 @@ from headstart.models.export import export_model
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
 from headstart.records import InputSpec
-from test_graph_preparation import photo, toy
+from synthetic_images import photo
+from toy_graph import toy
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CLASSES = ("ant", "bee", "Ω mega")
 
 

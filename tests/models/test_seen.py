@@ -14,7 +14,7 @@ from headstart.data.checks.seen import from_tensors, inherited, recognise, recor
 from headstart.data.stores import ArrayImages, FileImages
 from headstart.errors import ModelError
 from headstart.records import ROLES, Seen
-from test_duplicates import fields
+from synthetic_images import fields
 
 
 @pytest.fixture

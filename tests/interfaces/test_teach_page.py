@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from test_teach_classroom import KINDS, bomb, picture
 
 from headstart.data.readers.load import from_arrays
 from headstart.models.model import open_model
@@ -22,7 +23,6 @@ from headstart.records import InputSpec
 from headstart.sources.pixels import pixel_source
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
-from test_app_classroom import KINDS, bomb, picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:

@@ -20,7 +20,7 @@ from headstart.evaluation.clusters import clustered_score
 from headstart.models.model import Model, open_model
 from headstart.records import TrainSettings
 from headstart.workflows.evaluate import run_evaluation
-from test_duplicates import fields
+from synthetic_images import fields
 
 SHADES = {"dark": 0.55, "light": 1.3}
 

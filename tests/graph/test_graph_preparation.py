@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
 from headstart.data.images.prepare import fit
-from headstart.graph import build, layers
+from headstart.graph import build
 from headstart.graph.preparation import prepare
 from headstart.graph.preparation.tensors import Workspace
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
+from synthetic_images import photo
+from toy_graph import toy
 
 SIZES = [(28, 28), (1, 1), (3, 90), (31, 57), (120, 80), (96, 104), (640, 470)]
 SPECS = [
@@ -20,14 +21,6 @@ SPECS = [
     for policy, share in (("squish", 1.0), ("crop", 1.0), ("crop", 0.875), ("crop", 0.95), ("letterbox", 1.0))
     for interpolation in ("bilinear", "bicubic")
 ]
-
-
-def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth colours with noise on them, (height, width, 3)."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (max(2, height // 6), max(2, width // 6), 3)).astype(np.uint8)
-    fine = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-    return (fine + rng.integers(-12, 13, fine.shape)).clip(0, 255).astype(np.uint8)
 
 
 def prepared(spec: InputSpec, image: np.ndarray, *, wide: bool = True) -> np.ndarray:
@@ -117,22 +110,6 @@ def test_border_colour_is_the_median_cut_to_a_whole_value():
     image[0, :, 0], image[0, :, 1], image[:, :4, 2] = 5, 255, 8
     spec = InputSpec(8, 8, 3, policy="letterbox")
     np.testing.assert_array_equal(prepared(spec, image)[0], fit(image, spec))
-
-
-def toy(spec: InputSpec, *, novelty: bool = False, n_classes: int = 3) -> bytes:
-    """A model: softmax of a fixed mix of its pixels, and the mean of them as novelty."""
-    builder = build.GraphBuilder(input_spec=spec)
-    flat = builder.add("Flatten", layers.normalise(builder, spec), axis=1)
-    weights = np.random.default_rng(3).normal(0, 0.05, (int(np.prod(spec.shape)), n_classes))
-    mixed = builder.add("MatMul", flat, builder.constant("mix", weights.astype(np.float32)))
-    builder.add("Softmax", mixed, name=build.PROBABILITIES, axis=1)
-    if novelty:
-        axes = builder.constant("axes", np.array([1], np.int64))
-        mean = builder.add("ReduceMean", flat, axes, keepdims=0)
-        twice = builder.constant("two", np.array([2.0], np.float32))
-        builder.add("Mul", mean, twice, name=build.NOVELTY)
-    outputs = [build.PROBABILITIES, *([build.NOVELTY] if novelty else [])]
-    return builder.model(outputs).SerializeToString()
 
 
 @pytest.mark.parametrize("novelty", [False, True])

@@ -7,31 +7,12 @@ import pytest
 
 from headstart.data.checks.duplicates import THUMB_PX, _detail_similarity, exact_pairs, near_pairs, thumbnails
 from headstart.data.dataset import Dataset
-
-
-def fields(n_images: int, side_px: int = 160, seed: int = 0) -> np.ndarray:
-    """Smooth random colour fields with detail: photos of nothing."""
-    rng = np.random.default_rng(seed)
-    total = np.zeros((n_images, side_px, side_px, 3))
-    for cells in (4, 8, 16, 32):
-        grid = np.linspace(0, cells, side_px)
-        weights = (1 - abs(grid[:, None] - np.arange(cells + 1))).clip(0)
-        noise = np.moveaxis(rng.normal(size=(n_images, cells + 1, cells + 1, 3)), 3, 1)
-        total += np.moveaxis(weights @ noise @ weights.T, 1, 3) / np.sqrt(cells)
-    return (128 + 45 * total).clip(0, 255).astype(np.uint8)
+from synthetic_images import fields, moved
 
 
 def found(images: np.ndarray, *, tiny: bool = False) -> list[tuple[int, int]]:
     pairs = near_pairs(thumbnails(images), np.full(len(images), tiny))
     return [(first, second) for first, second, _ in pairs]
-
-
-def moved(image: np.ndarray, share: float) -> np.ndarray:
-    """Cut a share of the side off at the top and left, and stretch the rest back."""
-    side = len(image)
-    cut = round(side * share)
-    places = np.linspace(cut, side - 1, side).round().astype(int)
-    return image[np.ix_(places, places)]
 
 
 def test_exact_pairs_go_to_the_first():
