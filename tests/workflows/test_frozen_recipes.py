@@ -168,7 +168,7 @@ def test_a_recipe_that_trains_takes_no_source(given: dict[str, Any], tmp_path: P
 
 def test_more_labels_than_there_are_is_an_error(tmp_path: Path) -> None:
     recipe = replace(frozen("vgg16-mnist"), labels_per_class=1_000)
-    with pytest.raises(RecipeError, match=r"asks for 1000 labels per class, expected fewer than the 1\d\d"):
+    with pytest.raises(RecipeError, match=r"uses 1000 labels per class, expected fewer than the 1\d\d"):
         ask("vgg16-mnist", tmp_path, recipe)
     assert not list(tmp_path.iterdir())
 
@@ -337,7 +337,7 @@ def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
         )
         for data in (whole, replace(whole, labels=labels))
     )  # fmt: skip
-    assert one.learnt.model.graph == two.learnt.model.graph
+    assert one.learned.model.graph == two.learnt.model.graph
     values = [found.result.rows[0].accuracy.value for found in (one, two)]
     assert values[0] > 0.5 and sum(values) == pytest.approx(1)
 
@@ -354,7 +354,7 @@ def test_the_same_seed_gives_the_same_model_and_rows(kept: FolderCache) -> None:
         )  # fmt: skip
 
     one, two = found(0), found(0)
-    assert one.learnt.model.graph == two.learnt.model.graph
+    assert one.learned.model.graph == two.learnt.model.graph
     assert [replace(row, seconds=0.0) for row in one.result.rows] == [
         replace(row, seconds=0.0) for row in two.result.rows
     ]

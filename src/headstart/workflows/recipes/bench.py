@@ -29,7 +29,7 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Plan:
-    """What cross-validation chose for one draw of labels, with the accuracies that decided on the views."""
+    """Selected by cross-validation for one draw; ``trials`` are the accuracies that decided on augmentation."""
 
     place: Place
     head: str
@@ -40,7 +40,7 @@ class Plan:
 
 @dataclass
 class Bench:
-    """The parts that every strategy shares; ``hits`` notes who was right on which test image, by draw."""
+    """What every strategy shares; ``hits`` records by draw which test images a strategy classified correctly."""
 
     recipe: FrozenRecipe
     source: Source
@@ -51,17 +51,19 @@ class Bench:
     plans: dict[bytes, Plan] = field(default_factory=dict)
     hits: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
     curves: list[Curve] = field(default_factory=list)
-    answered: list[Array] = field(default_factory=list)
+    probabilities: list[Array] = field(default_factory=list)
 
-    def answers(self, place: Place) -> Array:
+    def test_rows(self, place: Place) -> Array:
         """Features of the test images."""
         return extract(self.test, self.source, layer=place[0], pooling=place[1], options=self.options)
 
-    def asked(self, learnt: LearnedModel) -> Array:
-        """The saved model's answers on the test images, asked once."""
-        if not self.answered:
+    def model_probabilities(self, learned: LearnedModel) -> Array:
+        """The saved model's answers on the test images, computed once."""
+        if not self.probabilities:
             options = self.options
-            self.answered.append(
-                learnt.model.probabilities(self.test, runtime_name=options.runtime, progress=options.progress)
+            self.probabilities.append(
+                learned.model.probabilities(
+                    self.test, runtime_name=options.runtime, progress=options.progress
+                )
             )
-        return self.answered[0]
+        return self.probabilities[0]

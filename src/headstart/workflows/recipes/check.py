@@ -95,7 +95,7 @@ def with_present_keys(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind_of(document: Mapping[str, Any]) -> str:
-    """Which kind of recipe a document is meant to be."""
+    """Which kind of recipe a document is."""
     if "source" in document:
         return "frozen"
     data = document.get("data")
@@ -103,7 +103,7 @@ def kind_of(document: Mapping[str, Any]) -> str:
 
 
 def recipe_faults(document: Mapping[str, Any]) -> list[str]:
-    """All that is unknown, missing or of a wrong type."""
+    """Everything that is unknown, missing or of a wrong type."""
     kind = kind_of(document)
     frozen = kind == "frozen"
     tables = {"frozen": _FROZEN_TABLES, "letters": _LETTERS_TABLES, "own": _TABLES}[kind]

@@ -1,8 +1,4 @@
-"""Carry out a recipe on a network that others trained: choose, fit, compare with textbook and controls.
-
-In: a FrozenRecipe and where to find data and source. Out: a Report and a folder with model and report.
-Called by the command line through run.
-"""
+"""A recipe on a pretrained network: select, fit, compare with the textbook and the controls."""
 
 from __future__ import annotations
 
@@ -39,9 +35,9 @@ __all__ = ["Frozen", "run_frozen"]
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a frozen recipe found, and the model of its first draw."""
+    """The report of a recipe on a pretrained network, and the model of its first draw."""
 
-    learnt: LearnedModel
+    learned: LearnedModel
     result: Report
 
 
@@ -56,37 +52,10 @@ def run_frozen(
     command: str,
     size_px: int | None = None,
 ) -> Frozen:
-    """Run an experiment on a frozen network, from features to a result.
+    """Everything is selected by cross-validation on the training images of each draw; the test images come last.
 
-    Parameters
-    ----------
-    recipe : FrozenRecipe
-        What to do.
-    dataset : Dataset
-        With the splits ``train`` and ``test``.
-    source_name : str
-        As `sources.open_source` takes it.
-    seed : int
-        Draws labels, folds and views.
-    controls : bool
-        Run what transfer has to beat.
-    options : Extraction
-        Cache, runtime and precision.
-    command : str
-        What the user typed, for the report.
-    size_px : int, optional
-        Side of a timm network's input. Default: the recipe's, or the network's own.
-
-    Returns
-    -------
-    Frozen
-        Everything was chosen by cross-validation on the training images of each draw; the test
-        images were opened for the final answers only.
-
-    Raises
-    ------
-    HeadstartError
-        Of the kind that fits.
+    ``dataset`` has the splits train and test; ``size_px`` is the input side of a timm network (None: the
+    recipe's, or the network's own).
     """
     begun = perf_counter()
     dataset, found = checked(dataset)
@@ -104,17 +73,17 @@ def run_frozen(
     for number, indices in enumerate(draws):
         bench.plans[indices.tobytes()] = _planned(bench, indices, seed + number)
     _read_test(bench)
-    learnt = _model(bench, dataset, draws[0])
-    strategies = {"probe": _noted(bench, "probe", _probe(bench, learnt))}
+    learned = _model(bench, dataset, draws[0])
+    strategies = {"probe": _recorded(bench, "probe", _probe(bench, learned))}
     if recipe.textbook is not None:
         strategies |= _textbooks(bench, recipe.textbook)
     if controls:
         strategies |= _controls(bench)
     table = run_table(strategies, train, test, protocol, progress=options.progress)
     result = frozen_result(
-        bench, table, learnt, found.remarks, frozen_facts(bench, learnt, command, perf_counter() - begun)
+        bench, table, learned, found.remarks, frozen_facts(bench, learned, command, perf_counter() - begun)
     )
-    return Frozen(learnt, result)
+    return Frozen(learned, result)
 
 
 def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
@@ -124,29 +93,29 @@ def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
         return Protocol((), 1, seed, True, shown)
     if wanted >= smallest:
         raise RecipeError(
-            f"recipe {recipe.name!r} asks for {wanted} labels per class, expected fewer than the {smallest} "
+            f"recipe {recipe.name!r} uses {wanted} labels per class, expected fewer than the {smallest} "
             f"images of the smallest class of {train.name!r}; choose larger data with --data"
         )
     return Protocol((wanted,), recipe.draws, seed, False, shown)
 
 
 def _planned(bench: Bench, indices: Indices, seed: int) -> Plan:
-    """Choose place and head on one draw, then whether views help there."""
+    """Select layer and head on one draw, then whether augmented copies help there."""
     recipe, some = bench.recipe, bench.train.subset(indices)
     place, head, choice = choose_place(bench.source, some, Probe(head=recipe.head), seed, bench.options)
     if recipe.augment is None:
         return Plan(place, head, choice, None)
     augmentation = parse_augmentation(recipe.augment, recipe.views)
-    with_views = training_rows(bench.source, some, place, augmentation, seed, bench.options)
+    with_copies = training_rows(bench.source, some, place, augmentation, seed, bench.options)
     n = len(some)
-    plain = _cross_validated(head, with_views[0][:n], some.labels, np.arange(n), seed)
-    viewed = _cross_validated(head, *with_views, seed)
-    trials = (("no views", plain), (f"{recipe.augment}, {recipe.views} views", viewed))
-    return Plan(place, head, choice, augmentation if viewed > plain else None, trials)
+    plain = _cross_validated(head, with_copies[0][:n], some.labels, np.arange(n), seed)
+    augmented = _cross_validated(head, *with_copies, seed)
+    trials = (("no views", plain), (f"{recipe.augment}, {recipe.views} views", augmented))
+    return Plan(place, head, choice, augmentation if augmented > plain else None, trials)
 
 
 def _cross_validated(head: str, rows: Array, labels: NDArray[np.str_], images: Indices, seed: int) -> float:
-    """Accuracy on images left out with all their views, judged by the images themselves."""
+    """Accuracy on images held out with all their augmented copies; only the images themselves are counted."""
     n_images = int(images.max()) + 1
     right = 0
     for learn, held in folds(labels[:n_images], AUGMENT_FOLDS, seed):
@@ -157,7 +126,7 @@ def _cross_validated(head: str, rows: Array, labels: NDArray[np.str_], images: I
 
 
 def _read_test(bench: Bench) -> None:
-    """All places that some draw will ask for, in one pass over the test images."""
+    """Features of the test images at every place that some draw uses, in one pass."""
     places = [plan.place for plan in bench.plans.values()]
     if bench.recipe.textbook is not None:
         places.append(_textbook_place(bench.source))
@@ -165,32 +134,32 @@ def _read_test(bench: Bench) -> None:
 
 
 def _model(bench: Bench, dataset: Dataset, indices: Indices) -> LearnedModel:
-    """The first draw's choice as a model; it learns from the draw and is watched on what it was not given."""
+    """The first draw's selection as a model; its validation images are not among its training images."""
     plan = bench.plans[indices.tobytes()]
     wanted = Probe(*plan.place, plan.head, plan.augmentation)
     if bench.recipe.labels_per_class is None:
-        learnt = learn_head(bench.source, dataset, wanted, seed=bench.seed, options=bench.options)
+        learned = learn_head(bench.source, dataset, wanted, seed=bench.seed, options=bench.options)
     else:
         some = replace(bench.train.subset(indices), splits=None)
-        learnt = learn_head(bench.source, some, wanted, seed=bench.seed, options=bench.options)
-    return replace(learnt, choice=plan.choice)
+        learned = learn_head(bench.source, some, wanted, seed=bench.seed, options=bench.options)
+    return replace(learned, choice=plan.choice)
 
 
-def _probe(bench: Bench, learnt: LearnedModel) -> Strategy:
-    """The chosen way on each draw; with all labels it is the saved model itself."""
+def _probe(bench: Bench, learned: LearnedModel) -> Strategy:
+    """The selected probe on each draw; with all labels it is the saved model itself."""
 
-    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
+    def strategy(train: Indices, test: Indices, seed: int) -> Array:
         if bench.recipe.labels_per_class is None:
-            return bench.asked(learnt)
-        return _fitted(bench, learn, bench.plans[learn.tobytes()], seed)
+            return bench.model_probabilities(learned)
+        return _fitted(bench, train, bench.plans[train.tobytes()], seed)
 
     return strategy
 
 
 def _fitted(bench: Bench, indices: Indices, plan: Plan, seed: int, watched: str | None = None) -> Array:
-    """Fit on all of a draw as planned and answer the test images.
+    """Fit on a whole draw as planned and predict the test images.
 
-    ``watched`` titles a curve, drawn once: of another fit, which spares a tenth to be watched by.
+    ``watched`` titles a training curve, drawn once, from another fit that holds out a tenth for validation.
     """
     some = bench.train.subset(indices)
     rows, labels, images = training_rows(
@@ -205,11 +174,11 @@ def _fitted(bench: Bench, indices: Indices, plan: Plan, seed: int, watched: str 
         )
         bench.curves += [] if shown.curve_ is None else [replace(shown.curve_, title=watched)]
     head = make_head(plan.head).fit(rows, labels, classes=classes, images=images, seed=seed)
-    return head.probabilities(bench.answers(plan.place))
+    return head.probabilities(bench.test_rows(plan.place))
 
 
 def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
-    """The textbook's way, with its augmentation, without the flip in it, and without any."""
+    """The textbook's probe: with its augmentation, without the flip in it, and without any."""
     whole = parse_augmentation(textbook.augment, textbook.views)
     ways = {"textbook": whole}
     if whole.flips:
@@ -220,20 +189,20 @@ def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
 
     def way(name: str, augmentation: Augmentation | None) -> Strategy:
         plan = Plan(place, textbook.head, None, augmentation)
-        return _noted(
+        return _recorded(
             bench,
             name,
-            lambda learn, asked, seed: _fitted(bench, learn, plan, seed, f"{name}: {textbook.head} head"),
+            lambda train, test, seed: _fitted(bench, train, plan, seed, f"{name}: {textbook.head} head"),
         )
 
     strategies = {name: way(name, augmentation) for name, augmentation in ways.items()}
     strategies["textbook, no views"] = way("textbook, no views", None)
     if any(plan.augmentation for plan in bench.plans.values()):
-        strategies["probe, no views"] = _noted(
+        strategies["probe, no views"] = _recorded(
             bench,
             "probe, no views",
-            lambda learn, asked, seed: _fitted(
-                bench, learn, replace(bench.plans[learn.tobytes()], augmentation=None), seed
+            lambda train, test, seed: _fitted(
+                bench, train, replace(bench.plans[train.tobytes()], augmentation=None), seed
             ),
         )
     return strategies
@@ -248,7 +217,7 @@ def _textbook_place(source: Source) -> Place:
 def _controls(bench: Bench) -> dict[str, Strategy]:
     raw = FeatureOptions(head="kernel", extraction=bench.options)
     pixels = open_source("pixels", bench.train)
-    strategies = {"raw pixels": _noted(bench, "raw pixels", probe(pixels, bench.train, bench.test, raw))}
+    strategies = {"raw pixels": _recorded(bench, "raw pixels", probe(pixels, bench.train, bench.test, raw))}
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
         drawn = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)
@@ -259,21 +228,21 @@ def _controls(bench: Bench) -> dict[str, Strategy]:
 def _random(bench: Bench, drawn: Source) -> Strategy:
     """The same network with random weights, read and fitted where the probe is."""
 
-    def strategy(learn: Indices, asked: Indices, seed: int) -> Array:
-        plan = bench.plans[learn.tobytes()]
+    def strategy(train: Indices, test: Indices, seed: int) -> Array:
+        plan = bench.plans[train.tobytes()]
         other = replace(bench, source=drawn)
-        return _fitted(other, learn, replace(plan, augmentation=None), seed)
+        return _fitted(other, train, replace(plan, augmentation=None), seed)
 
     return strategy
 
 
-def _noted(bench: Bench, name: str, strategy: Strategy) -> Strategy:
-    """The same strategy; who was right is noted, for comparisons that the table does not make."""
+def _recorded(bench: Bench, name: str, strategy: Strategy) -> Strategy:
+    """The same strategy; its hits are recorded for comparisons that the table does not make."""
     codes = bench.test.codes(bench.train.classes)
 
-    def noting(learn: Indices, asked: Indices, seed: int) -> Array:
-        probs = strategy(learn, asked, seed)
+    def recording(train: Indices, test: Indices, seed: int) -> Array:
+        probs = strategy(train, test, seed)
         bench.hits.setdefault(name, []).append(probs.argmax(axis=1) == codes)
         return probs
 
-    return noting
+    return recording

@@ -1,8 +1,4 @@
-"""Carry out the recipe of the few letters: train on digits, save, load, freeze, teach letters, be judged.
-
-In: a LettersRecipe and where to find data. Out: a Report and the models. Must not import an engine
-at the top. Called by the command line through run.
-"""
+"""The recipe of the few letters: train on digits, freeze, teach letters, test on letters by other people."""
 
 from __future__ import annotations
 
@@ -39,16 +35,16 @@ _COMPARED = ("block", "hidden")  # layers behind a ReLU
 
 @dataclass(frozen=True)
 class Letters:
-    """What the recipe found: the network that learnt digits, the model of the letters, and the study."""
+    """The network trained on digits, the model of the letters, and the study."""
 
     source: Model
-    learnt: LearnedModel
+    learned: LearnedModel
     result: Report
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Everything that both judgements need."""
+    """What both evaluations need."""
 
     recipe: LettersRecipe
     trained: LearnedModel
@@ -70,44 +66,15 @@ def run_letters(
     keep: bool,
     options: Extraction,
     command: str,
-    opening: FinetuneOptions | None = None,
+    finetune: FinetuneOptions | None = None,
 ) -> Letters:
-    """Run the experiment from digits to a verdict on letters by other people.
+    """Train on digits, teach the letters, and study them; the letters by other people are used once, at the end.
 
-    Parameters
-    ----------
-    recipe : LettersRecipe
-        What to do.
-    data, test : str, optional
-        The letters to learn, and those to be judged by, instead of the recipe's.
-    engine : str, optional
-        What trains the networks. Default: the recipe's, or NumPy where torch is missing.
-    seed : int
-        Decides weights, folds and views.
-    controls : bool
-        Run what transfer has to beat.
-    keep : bool
-        Keep trained networks in the cache and find them there again.
-    options : Extraction
-        Cache, runtime and precision.
-    command : str
-        What the user typed, for the report.
-    opening : FinetuneOptions, optional
-        Fine-tune beside the probe, so.
-
-    Returns
-    -------
-    Letters
-        The letters by other people were used once, after everything was selected.
-
-    Raises
-    ------
-    HeadstartError
-        Of the kind that fits.
+    ``data`` and ``test`` replace the recipe's letters; ``keep`` stores trained networks in the cache.
     """
     dataset, external = load(data or recipe.data), load(test or recipe.test)
     parts = _parts(recipe, engine, seed, keep, options)
-    alone = _left_out(parts, dataset, controls=controls)
+    left_out = _left_out(parts, dataset, controls=controls)
     chosen = StudyRequest(
         probe=parts.probe,
         labels_per_class=(),
@@ -115,9 +82,9 @@ def run_letters(
         seed=seed,
         extra={_TEXTBOOK: lambda setup: _textbook(parts, setup.pool, setup.test)},
         shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
-        spec=_prepared_alike(parts),
+        spec=_scratch_spec(parts),
         scratch=(recipe.scratch, recipe.scratch),
-        finetune=opening,
+        finetune=finetune,
     )
     judged = run_study(
         parts.source,
@@ -130,21 +97,21 @@ def run_letters(
         summary=recipe.summary,
         command=command,
     )
-    learnt = learn_head(parts.source, dataset, parts.probe, seed=seed, options=options)
+    learned = learn_head(parts.source, dataset, parts.probe, seed=seed, options=options)
     compared = _configurations(parts, dataset)
     result = replace(
         judged,
-        evaluations=(*judged.evaluations, *alone.evaluations),
-        calibrations=(*judged.calibrations, *alone.calibrations),
+        evaluations=(*judged.evaluations, *left_out.evaluations),
+        calibrations=(*judged.calibrations, *left_out.calibrations),
         curves=tuple(one for one in (parts.trained.curve,) if one is not None),
-        tables=(_left_out_table(parts, dataset, alone), _compared_table(parts, compared)),
-        remarks=(*judged.remarks, *_said_of_source(parts)),
+        tables=(_left_out_table(parts, dataset, left_out), _compared_table(parts, compared)),
+        remarks=(*judged.remarks, *_source_remarks(parts)),
     )
-    return Letters(parts.trained.model, learnt, result)
+    return Letters(parts.trained.model, learned, result)
 
 
-def _prepared_alike(parts: _Parts) -> NetworkSpec:
-    """The trained network's layers for letters prepared as the source's are: its control starts level."""
+def _scratch_spec(parts: _Parts) -> NetworkSpec:
+    """The trained network's layers with the source's preparation, so that its control starts with the same images."""
     spec = parts.trained.model.manifest.network
     assert spec is not None, "a network we trained has a spec"
     return replace(spec, input=replace(spec.input, policy=parts.recipe.policy))
@@ -181,7 +148,7 @@ def _parts(recipe: LettersRecipe, engine: str | None, seed: int, keep: bool, opt
 
 
 def _inverted(model: Model, recipe: LettersRecipe) -> Source:
-    """The textbook's preparation: the middle of the picture, shrunk, dark and light exchanged."""
+    """The textbook's preparation: the middle of the image, shrunk, dark and light exchanged."""
     spec = model.manifest.network
     assert spec is not None, "a network we trained has a spec"
     frame = replace(
@@ -199,14 +166,14 @@ def _inverted(model: Model, recipe: LettersRecipe) -> Source:
     return replace(made, fingerprint=fingerprint(made.graph + repr(frame).encode()))
 
 
-def _textbook(parts: _Parts, pool: Dataset, asked: Dataset) -> Strategy:
-    reader = Reader(parts.textbook, pool, asked, parts.options)
+def _textbook(parts: _Parts, pool: Dataset, test: Dataset) -> Strategy:
+    reader = Reader(parts.textbook, pool, test, parts.options)
     return chosen_probe(reader, Probe(parts.recipe.textbook_layer, "flat", parts.recipe.textbook_head))
 
 
 def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
-    """Every letter judged by a model that learnt from the others."""
-    wanted = StudyRequest(
+    """Every letter classified by a model trained on the others."""
+    request = StudyRequest(
         probe=parts.probe,
         kind="leave-one-out",
         labels_per_class=(),
@@ -215,15 +182,15 @@ def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
         extra={_TEXTBOOK: lambda setup: _textbook(parts, setup.pool, setup.test)},
         shown=() if controls else (_TEXTBOOK,),
     )
-    return run_study(parts.source, dataset, wanted, trained=parts.trained.model, options=parts.options)
+    return run_study(parts.source, dataset, request, trained=parts.trained.model, options=parts.options)
 
 
-def _left_out_table(parts: _Parts, dataset: Dataset, alone: Report) -> PlainTable:
-    """The 27 themselves: left out one at a time, and as the textbook counts, on what was learnt."""
+def _left_out_table(parts: _Parts, dataset: Dataset, left_out: Report) -> PlainTable:
+    """The letters themselves: leave-one-out, and the textbook's accuracy on its own training images."""
     reader = Reader(parts.source, dataset, dataset, parts.options, parts.probe.augmentation, parts.seed)
     everyone, codes = np.arange(len(dataset)), dataset.codes()
     ways = {"probe": chosen_probe(reader, parts.probe), _TEXTBOOK: _textbook(parts, dataset, dataset)}
-    learnt = {
+    learned = {
         name: int((way(everyone, everyone, parts.seed).argmax(axis=1) == codes).sum())
         for name, way in ways.items()
     }
@@ -233,9 +200,9 @@ def _left_out_table(parts: _Parts, dataset: Dataset, alone: Report) -> PlainTabl
             row.strategy,
             f"{round(row.accuracy.value * n)} of {n}",
             f"{100 * row.accuracy.low:.1f} to {100 * row.accuracy.high:.1f}",
-            f"{learnt[row.strategy]} of {n}" if row.strategy in learnt else "",
+            f"{learned[row.strategy]} of {n}" if row.strategy in learned else "",
         )
-        for row in alone.rows
+        for row in left_out.rows
     )
     return PlainTable(
         f"The {n} letters themselves",
@@ -247,7 +214,7 @@ def _left_out_table(parts: _Parts, dataset: Dataset, alone: Report) -> PlainTabl
 
 
 def _configurations(parts: _Parts, dataset: Dataset) -> Choice:
-    """Layers, heads and strengths compared on the letters alone, one left out at a time."""
+    """Layers, heads and strengths compared on the letters alone, by leave-one-out."""
     places = [(name, "flat") for name in parts.source.layers if name.startswith(_COMPARED)]
     reader = Reader(parts.source, dataset, dataset, parts.options)
     reader.read(places)
@@ -259,7 +226,7 @@ def _configurations(parts: _Parts, dataset: Dataset) -> Choice:
 
 
 def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
-    """The comparison under a title that says what it is for: nothing was chosen by it."""
+    """The comparison as a table; nothing was selected by it."""
     recipe = parts.recipe
     return replace(
         choice_table(compared),
@@ -271,7 +238,7 @@ def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
     )
 
 
-def _said_of_source(parts: _Parts) -> tuple[str, ...]:
+def _source_remarks(parts: _Parts) -> tuple[str, ...]:
     scores, seconds = parts.trained.model.manifest.scores, parts.trained.seconds
     if "val_accuracy" not in scores:
         return ()

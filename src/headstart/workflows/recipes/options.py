@@ -19,12 +19,10 @@ __all__ = ["Outcome", "RecipeOptions"]
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """How a recipe is carried out, beside what the recipe says.
+    """Options of a run; ``data``, ``engine``, ``source``, ``size_px`` and ``test`` replace the recipe's own.
 
-    ``data``, ``engine``, ``source``, ``size_px`` and ``test`` stand in for the recipe's own where given.
-    A recipe that names torch runs on the scratch engine, with a remark, where torch is not installed. Without
-    ``controls`` there is no verdict. ``command`` is what the user typed, for the report. ``opening`` asks for
-    the strategy finetune beside the probe, and says how.
+    Without torch a recipe that names it uses the NumPy engine, with a remark. Without ``controls`` there is no
+    verdict. ``command`` is the command line, for the report. ``finetune`` adds the strategy finetune.
     """
 
     data: str | None = None
@@ -38,7 +36,7 @@ class RecipeOptions:
     size_px: int | None = None
     test: str | None = None
     progress: Progress = SILENT
-    opening: FinetuneOptions | None = None
+    finetune: FinetuneOptions | None = None
 
     @property
     def extraction(self) -> Extraction:
@@ -48,7 +46,7 @@ class RecipeOptions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe found and where it was written."""
+    """The report of a recipe and the folder it was written to."""
 
     result: Report
     folder: Path

@@ -1,7 +1,4 @@
-"""The report of a recipe on a pretrained network.
-
-Apart from the run because nothing here decides a number of the table.
-"""
+"""The report of a recipe on a pretrained network: nothing here decides a number of the table."""
 
 from __future__ import annotations
 
@@ -29,15 +26,15 @@ __all__ = ["frozen_facts", "frozen_result"]
 
 
 def frozen_result(
-    bench: Bench, table: Table, learnt: LearnedModel, found: tuple[str, ...], facts: Mapping[str, str]
+    bench: Bench, table: Table, learned: LearnedModel, found: tuple[str, ...], facts: Mapping[str, str]
 ) -> Report:
-    """Everything the recipe found, for its report."""
+    """The report of the recipe."""
     recipe, plans = bench.recipe, list(bench.plans.values())
-    evaluations = _evaluations(bench, learnt)
-    remarks = [*table.remarks, *_said_of_views(bench), *_said_of_first(bench), *found]
+    evaluations = _evaluations(bench, learned)
+    remarks = [*table.remarks, *_augmentation_remarks(bench), *_first_images_remarks(bench), *found]
     if plans[0].choice is not None:
         remarks.insert(0, plans[0].choice.sentence)
-    curves = [*bench.curves] if learnt.curve is None else [learnt.curve, *bench.curves]
+    curves = [*bench.curves] if learned.curve is None else [learned.curve, *bench.curves]
     tables = [_published_table(recipe.published, table, len(bench.test))] if recipe.published else []
     tables += [] if plans[0].choice is None else [choice_table(plans[0].choice)]
     return Report(
@@ -56,23 +53,23 @@ def frozen_result(
     )
 
 
-def _evaluations(bench: Bench, learnt: LearnedModel) -> tuple[Evaluation, ...]:
-    probs = bench.asked(learnt)
+def _evaluations(bench: Bench, learned: LearnedModel) -> tuple[Evaluation, ...]:
+    probs = bench.model_probabilities(learned)
     codes, title = bench.test.codes(bench.train.classes), f"The saved model on {bench.test.name}"
     return (evaluate(title, probs, codes, bench.train.classes, bench.test.together),)
 
 
-def _said_of_views(bench: Bench) -> list[str]:
-    """What the flip cost here, and how the views were decided on."""
-    said = []
+def _augmentation_remarks(bench: Bench) -> list[str]:
+    """What the flip costs on these images, and how augmentation was decided on."""
+    remarks = []
     textbook = bench.recipe.textbook
     if textbook is not None:
         warning = flip_warning(bench.train.classes, parse_augmentation(textbook.augment, textbook.views))
-        said += [warning] if warning else []
+        remarks += [warning] if warning else []
     if {"textbook", "textbook, no flip"} <= set(bench.hits):
         pair = (np.stack(bench.hits[name]) for name in ("textbook, no flip", "textbook"))
         cost = paired_difference(*pair)
-        said.append(
+        remarks.append(
             "Leaving the flip out of the textbook's augmentation changes its accuracy by "
             f"{100 * cost.value:+.2f} points here [{100 * cost.low:+.2f}, {100 * cost.high:+.2f}], on the "
             "same test images."
@@ -82,15 +79,15 @@ def _said_of_views(bench: Bench) -> list[str]:
         taken = sum(plan.augmentation is not None for plan in bench.plans.values())
         means = {name: float(np.mean([dict(one)[name] for one in trials])) for name, _ in trials[0]}
         figures = " against ".join(f"{value:.2%} with {name}" for name, value in means.items())
-        said.append(
+        remarks.append(
             f"Augmented copies were used in {taken} of {len(trials)} draws, selected by {AUGMENT_FOLDS}-fold "
             f"cross-validation on the training images: {figures}, on average."
         )
-    return said
+    return remarks
 
 
-def _said_of_first(bench: Bench) -> list[str]:
-    """The same answers judged on as few test images as the textbook has."""
+def _first_images_remarks(bench: Bench) -> list[str]:
+    """Accuracy on as few test images as the textbook has."""
     n = bench.recipe.first_test_images
     if n is None or n >= len(bench.test):
         return []
@@ -103,7 +100,7 @@ def _said_of_first(bench: Bench) -> list[str]:
 
 
 def _published_table(published: tuple[Published, ...], table: Table, n_test: int) -> PlainTable:
-    """Figures of others beside ours, each with its interval, where they say what it is of."""
+    """Published figures next to ours, each with its interval and source."""
     ours = [row for row in table.rows if row.strategy == "probe"][-1].accuracy
     lines = [("this run, probe", *_figures(ours.value, n_test), "this page")]
     lines += [(one.what, *_figures(one.accuracy, one.n_test), one.source) for one in published]
@@ -121,15 +118,15 @@ def _figures(accuracy: float, n_test: int) -> tuple[str, str, str]:
     return f"{100 * accuracy:.2f}", f"{100 * score.low:.1f} to {100 * score.high:.1f}", f"{n_test:,}"
 
 
-def frozen_facts(bench: Bench, learnt: LearnedModel, command: str, seconds: float) -> dict[str, str]:
+def frozen_facts(bench: Bench, learned: LearnedModel, command: str, seconds: float) -> dict[str, str]:
     """What is necessary to get the figures again."""
-    head, layer = learnt.model.manifest.head, learnt.model.manifest.source
+    head, layer = learned.model.manifest.head, learned.model.manifest.source
     return {
         "command": command,
         "source": about_source(bench.source),
         "source_fingerprint": bench.source.fingerprint,
         "data": f"{bench.train.name}, fingerprint of the training images {bench.train.fingerprint}",
-        "model_fingerprint": learnt.model.manifest.source_fingerprint,
+        "model_fingerprint": learned.model.manifest.source_fingerprint,
         "head": f"{about_head(head)} on {layer['tap']}, {layer['pooling']}",
         "seed": str(bench.seed),
         **made_with(),

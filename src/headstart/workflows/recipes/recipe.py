@@ -1,8 +1,4 @@
-"""Recipes as records: a TOML file read, checked and listed.
-
-In: a name or a path. Out: a Recipe whose every setting was checked before anything is computed.
-Must not import data or networks. Called by run.py and the command line.
-"""
+"""Recipes as records, read from TOML and checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -53,7 +49,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Textbook:
-    """How the textbook does it, on the last stage's maps averaged."""
+    """The textbook's head and augmentation, on the averaged maps of the last stage."""
 
     head: str
     augment: str
@@ -62,7 +58,7 @@ class Textbook:
 
 @dataclass(frozen=True)
 class Published:
-    """A figure of others: what it is of, its accuracy in 0 - 1, test images, and where it stands."""
+    """A published figure: what it measures, its accuracy in 0 - 1, number of test images, source."""
 
     what: str
     accuracy: float
@@ -72,10 +68,10 @@ class Published:
 
 @dataclass(frozen=True)
 class FrozenRecipe:
-    """A classic experiment on a network that others trained; what is None is chosen or left out.
+    """An experiment on a pretrained network; settings that are None are selected or left out.
 
-    ``labels_per_class`` None learns from all labels in one draw. ``augment`` is tried against none by
-    cross-validation, and taken if it wins. ``first_test_images`` is a smaller test set to show beside.
+    ``labels_per_class`` None trains on all labels in one draw. ``augment`` is compared with no augmentation by
+    cross-validation and used if it wins. ``first_test_images`` adds the accuracy on so many first test images.
     """
 
     name: str
@@ -96,10 +92,10 @@ class FrozenRecipe:
 
 @dataclass(frozen=True)
 class LettersRecipe:
-    """A network trained on one dataset, frozen, taught the few images of another, judged by a third.
+    """A network trained on one dataset, frozen, taught the few images of another, tested on a third.
 
-    ``augment`` is what the network's training images go through, ``views_augment`` and ``views`` what the
-    few images do. The textbook's way has a network, a preparation and a layer of its own.
+    ``augment`` is the augmentation of the network's training images, ``views_augment`` and ``views`` that of
+    the few images. The textbook's way has its own network, preparation and layer.
     """
 
     name: str
@@ -125,10 +121,8 @@ class LettersRecipe:
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that come with Headstart.
+    """Names of the bundled recipes.
 
-    Examples
-    --------
     >>> "parity" in recipe_names()
     True
     """
@@ -142,23 +136,9 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
-    """A recipe by name, or from a TOML file of the user's.
+    """A bundled recipe by name, or one from a path that ends in ``.toml``; RecipeError if it is unknown or faulty.
 
-    Parameters
-    ----------
-    name : str
-        One of `recipe_names`, or a path that ends in ``.toml``.
-
-    Returns
-    -------
-    Recipe, FrozenRecipe or LettersRecipe
-        Checked; a recipe with a table [source] is frozen from the start, one whose [data] names a test
-        set of its own is of letters.
-
-    Raises
-    ------
-    RecipeError
-        If there is none of that name, or the file is not a recipe.
+    A recipe with a table [source] has a pretrained network; one whose [data] names a test set is of letters.
     """
     text = recipe_text(name)
     try:
@@ -181,23 +161,7 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
 
 
 def recipe_text(name: str) -> str:
-    """The TOML of a recipe, by name or path.
-
-    Parameters
-    ----------
-    name : str
-        As in `read_recipe`.
-
-    Returns
-    -------
-    str
-        As it stands in the file.
-
-    Raises
-    ------
-    RecipeError
-        If there is none.
-    """
+    """The TOML of a recipe, by name or path; RecipeError if there is none."""
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():

@@ -1,8 +1,4 @@
-"""Carry a recipe out: train the source, freeze it, fit the head, run the controls, write the report.
-
-In: a Recipe and where to find data. Out: a Report and a folder with models, result and report.
-Called by the command line.
-"""
+"""Run a recipe: train and freeze the source, study it against the controls, write models and report."""
 
 from __future__ import annotations
 
@@ -56,7 +52,7 @@ _NO_TORCH = (
 
 @dataclass(frozen=True)
 class _Run:
-    """One run under way: both halves of the transfer, and who trains."""
+    """One run: both parts of the dataset, and the engine that trains."""
 
     recipe: Recipe
     options: RecipeOptions
@@ -135,7 +131,7 @@ def run_recipe(
 
 def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Outcome:
     """An experiment on a network that others trained."""
-    if options.opening is not None:
+    if options.finetune is not None:
         raise SettingError(
             f"recipe {recipe.name!r} has a frozen network, expected no finetune; use headstart study for that"
         )
@@ -156,7 +152,7 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Out
         options=options.extraction,
         command=options.command,
     )
-    found.learnt.model.save(home / "model")
+    found.learned.model.save(home / "model")
     return write_result(home, found.result)
 
 
@@ -172,28 +168,15 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: RecipeOptions) -> O
         keep=not isinstance(options.cache, NullCache),
         options=options.extraction,
         command=options.command,
-        opening=options.opening,
+        finetune=options.finetune,
     )
     found.source.save(home / "source")
-    found.learnt.model.save(home / "model")
+    found.learned.model.save(home / "model")
     return write_result(home, found.result)
 
 
 def with_test_split(dataset: Dataset, seed: int) -> Dataset:
-    """The dataset with a test split: its own, or a stratified 30 % held out by the seed.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        With or without splits. Groups stay together.
-    seed : int
-        Decides which images are held out.
-
-    Returns
-    -------
-    Dataset
-        With ``train`` and ``test`` among its splits.
-    """
+    """The dataset with a test split: its own, or a stratified 30 % held out by the seed, groups kept together."""
     if dataset.splits is not None and "test" in set(dataset.splits.tolist()):
         return dataset
     train = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
@@ -209,7 +192,7 @@ def with_test_split(dataset: Dataset, seed: int) -> Dataset:
 
 
 def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
-    """Split first, look twice: an image that one half tests on, neither half learns from."""
+    """Split first, then take both subsets: no image is trained on by one and tested on by the other."""
     whole = with_test_split(load(options.data or recipe.data), options.seed)
     source, target = (
         apply_subset(whole, view) if view else whole for view in (recipe.source_subset, recipe.target_subset)
@@ -224,7 +207,7 @@ def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
 
 
 def _check_names(recipe: Recipe, source: Dataset) -> None:
-    """Find a wrong layer or head before anything is trained."""
+    """Refuse a wrong layer or head before anything is trained."""
     make_head(recipe.head)
     spec = architecture(recipe.network, native_input(source), len(source.classes))
     for layer in (recipe.layer, recipe.textbook_layer):
@@ -258,7 +241,7 @@ def _study(run: _Run, source: LearnedModel, frozen: Source) -> Report:
     request = StudyRequest(
         probe=Probe(recipe.layer, "flat", recipe.head),
         kind="holdout",
-        labels_per_class=recipe.labels_per_class if options.controls or options.opening else (),
+        labels_per_class=recipe.labels_per_class if options.controls or options.finetune else (),
         draws=recipe.draws,
         controls=controls if options.controls else (),
         seed=options.seed,
@@ -268,7 +251,7 @@ def _study(run: _Run, source: LearnedModel, frozen: Source) -> Report:
         scratch=(recipe.training, recipe.few_labels),
         scratch_others=(),  # the recipe's own settings were chosen for this network
         engine=run.engine,
-        finetune=options.opening,
+        finetune=options.finetune,
     )
     return run_study(
         frozen,

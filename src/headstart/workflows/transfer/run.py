@@ -113,7 +113,7 @@ def run_transfer(
         evaluation = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
     elif judge:
         evaluation = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
-    kept = _noted(kept, evaluation)
+    kept = _recorded(kept, evaluation)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
     texts = (
         holdout_sentence(dataset),
@@ -156,7 +156,7 @@ def _held_share(finetune: FinetuneOptions | None) -> float | None:
     return None if finetune is None else _FINETUNE_HELD
 
 
-def _noted(kept: LearnedModel, evaluation: TransferEvaluation | None) -> LearnedModel:
+def _recorded(kept: LearnedModel, evaluation: TransferEvaluation | None) -> LearnedModel:
     """The model with its cross-validated accuracy in its manifest."""
     if evaluation is None or evaluation.judged_on != "cross-validated":
         return kept
