@@ -35,7 +35,7 @@ from PIL import Image
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
-from headstart.data.images.prepare import decode, fit
+from headstart.data.images.prepare import decode, fit_image
 from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import FileImages
 from headstart.graph.files import run_file
@@ -80,7 +80,9 @@ def colour(pixels: np.ndarray) -> np.ndarray:
 
 
 def by_python(model: Model, paths: list[Path]) -> Prediction:
-    return model.predict_prepared([np.stack([fit(decode(path), model.manifest.input) for path in paths])])
+    return model.predict_prepared(
+        [np.stack([fit_image(decode(path), model.manifest.input) for path in paths])]
+    )
 
 
 def by_file(graph: Path, paths: list[Path]) -> Prediction:

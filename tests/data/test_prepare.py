@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from headstart.data import Dataset, FileImages, from_arrays, load
-from headstart.data.images.prepare import batches, decode, fit, prepare
+from headstart.data.images.prepare import batches, decode, fit_image, prepare
 from headstart.errors import BrokenDataError, MissingDataError, SettingError, ShapeError
 from headstart.records import InputSpec
 
@@ -153,28 +153,28 @@ def test_squish_is_pillows_antialiased_bilinear(
 def test_grey_is_pillows_luma() -> None:
     image = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     wanted = np.asarray(Image.fromarray(image).convert("L"))
-    assert np.array_equal(fit(image, InputSpec(40, 50, 1))[..., 0], wanted)
+    assert np.array_equal(fit_image(image, InputSpec(40, 50, 1))[..., 0], wanted)
 
 
 def test_grey_to_colour_and_back() -> None:
     grey = RNG.integers(0, 256, (9, 9), dtype=np.uint8)
-    colour = fit(grey, InputSpec(9, 9, 3))
+    colour = fit_image(grey, InputSpec(9, 9, 3))
     assert np.array_equal(colour, np.repeat(grey[..., None], 3, axis=2))
-    assert np.array_equal(fit(colour, InputSpec(9, 9, 1))[..., 0], grey)
+    assert np.array_equal(fit_image(colour, InputSpec(9, 9, 1))[..., 0], grey)
 
 
 def test_crop_takes_the_middle() -> None:
     image = np.zeros((4, 12), np.uint8)
     image[:, 4:8] = RNG.integers(1, 256, (4, 4))
-    assert np.array_equal(fit(image, InputSpec(4, 4, 1, policy="crop"))[..., 0], image[:, 4:8])
-    assert np.array_equal(fit(image.T, InputSpec(4, 4, 1, policy="crop"))[..., 0], image[:, 4:8].T)
-    assert fit(image, InputSpec(2, 2, 1, policy="crop")).min() > 0
+    assert np.array_equal(fit_image(image, InputSpec(4, 4, 1, policy="crop"))[..., 0], image[:, 4:8])
+    assert np.array_equal(fit_image(image.T, InputSpec(4, 4, 1, policy="crop"))[..., 0], image[:, 4:8].T)
+    assert fit_image(image, InputSpec(2, 2, 1, policy="crop")).min() > 0
 
 
 def test_crop_is_resize_then_crop() -> None:
     image = RNG.integers(0, 256, (60, 100, 3), dtype=np.uint8)
     resized = np.asarray(Image.fromarray(image).resize((50, 30), Image.Resampling.BILINEAR))
-    got = fit(image, InputSpec(30, 30, 3, policy="crop")).astype(int)
+    got = fit_image(image, InputSpec(30, 30, 3, policy="crop")).astype(int)
     assert np.abs(got[:, 1:-1] - resized[:, 11:-11]).max() <= 1  # edges see fewer neighbours
 
 
@@ -182,11 +182,11 @@ def test_letterbox_pads_with_the_border() -> None:
     image = np.full((4, 8), 7, np.uint8)
     image[1:3, 2:6] = 200
     image[0, 0] = 250  # the median is not moved by one pixel, a mean would be
-    boxed = fit(image, InputSpec(16, 16, 1, policy="letterbox"))[..., 0]
+    boxed = fit_image(image, InputSpec(16, 16, 1, policy="letterbox"))[..., 0]
     assert (boxed[:4] == 7).all() and (boxed[12:] == 7).all()
     wanted = np.asarray(Image.fromarray(image).resize((16, 8), Image.Resampling.BILINEAR))
     assert np.array_equal(boxed[4:12], wanted)
-    assert fit(np.zeros((1, 500), np.uint8), InputSpec(8, 8, 1, policy="letterbox")).shape == (8, 8, 1)
+    assert fit_image(np.zeros((1, 500), np.uint8), InputSpec(8, 8, 1, policy="letterbox")).shape == (8, 8, 1)
 
 
 def test_letterbox_looks_at_each_image_on_its_own() -> None:
@@ -209,7 +209,7 @@ def test_letterbox_looks_at_each_image_on_its_own() -> None:
 )
 def test_specs_that_cannot_be(spec: InputSpec, sentence: str) -> None:
     with pytest.raises(SettingError, match=sentence):
-        fit(np.zeros((4, 4), np.uint8), spec)
+        fit_image(np.zeros((4, 4), np.uint8), spec)
     with pytest.raises(SettingError, match=sentence):
         batches(from_arrays(np.zeros((1, 4, 4), np.uint8), ["a"]), spec, 1)
 
@@ -221,7 +221,7 @@ def test_images_that_are_none(image: np.ndarray) -> None:
     with pytest.raises(
         ShapeError, match=r"^image has shape \(.*\) and dtype .*, expected \(height, width\) or"
     ):
-        fit(image, InputSpec(4, 4, 1))
+        fit_image(image, InputSpec(4, 4, 1))
 
 
 # whole datasets
@@ -251,8 +251,8 @@ def test_a_folder_and_a_single_image_agree(folder: Dataset, policy: str, channel
     assert pixels.shape == (8, 24, 32, channels) and pixels.dtype == np.uint8 and pixels.flags.c_contiguous
     assert isinstance(folder.images, FileImages)
     for path, got in zip(folder.images.paths, pixels, strict=True):
-        assert np.array_equal(got, fit(decode(path), spec))
-        assert np.array_equal(got, fit(decode(path.read_bytes()), spec))
+        assert np.array_equal(got, fit_image(decode(path), spec))
+        assert np.array_equal(got, fit_image(decode(path.read_bytes()), spec))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -263,7 +263,7 @@ def test_an_array_and_a_single_image_agree(policy: str, spec_channels: int, chan
     spec = InputSpec(20, 17, spec_channels, policy=policy)
     pixels = prepare(from_arrays(images, range(5)), spec)
     for image, got in zip(images, pixels, strict=True):
-        assert np.array_equal(got, fit(image, spec))
+        assert np.array_equal(got, fit_image(image, spec))
 
 
 def test_pieces_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:

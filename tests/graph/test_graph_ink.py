@@ -12,7 +12,7 @@ from onnx import helper
 from PIL import Image, ImageDraw
 
 from headstart.data.images import ink as page
-from headstart.data.images.prepare import decode, fit
+from headstart.data.images.prepare import decode, fit_image
 from headstart.graph.build import GraphBuilder
 from headstart.graph.preparation.ink import _reduced
 from headstart.graph.preparation.prepare import preparation_graph
@@ -45,7 +45,7 @@ def off(image: np.ndarray, run: ReferenceRun = RUN, spec: InputSpec = SPEC) -> i
     )
     found = run(colour)[0][0]
     assert found.shape == spec.shape and found.dtype == np.uint8
-    return int(np.abs(found.astype(int) - fit(image, spec)).max())
+    return int(np.abs(found.astype(int) - fit_image(image, spec)).max())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from headstart.data.images.prepare import fit
+from headstart.data.images.prepare import fit_image
 from headstart.graph import build
 from headstart.graph.preparation import prepare
 from headstart.graph.preparation.tensors import Workspace
@@ -32,7 +32,7 @@ def test_colour_is_pillows_to_the_pixel(spec):
     run = ReferenceRun(prepare.preparation_graph(spec))
     for number, size in enumerate(SIZES):
         image = photo(*size, seed=number)
-        np.testing.assert_array_equal(run(image)[0], fit(image, spec)[None], err_msg=str(size))
+        np.testing.assert_array_equal(run(image)[0], fit_image(image, spec)[None], err_msg=str(size))
 
 
 @pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
@@ -41,15 +41,15 @@ def test_grey_is_pillows_to_the_pixel(policy):
     run = ReferenceRun(prepare.preparation_graph(spec))
     for number, size in enumerate(SIZES):
         image = photo(*size, seed=number)
-        np.testing.assert_array_equal(run(image)[0], fit(image, spec)[None], err_msg=str(size))
+        np.testing.assert_array_equal(run(image)[0], fit_image(image, spec)[None], err_msg=str(size))
         grey = image[..., :1]
-        np.testing.assert_array_equal(run(np.repeat(grey, 3, axis=2))[0], fit(grey, spec)[None])
+        np.testing.assert_array_equal(run(np.repeat(grey, 3, axis=2))[0], fit_image(grey, spec)[None])
 
 
 def test_every_grey_of_every_colour_is_the_same():
     spec = InputSpec(64, 64, 1)
     corners = np.stack(np.meshgrid(*[np.arange(0, 256, 17)] * 3), axis=-1).astype(np.uint8).reshape(64, 64, 3)
-    np.testing.assert_array_equal(prepared(spec, corners)[0], fit(corners, spec))
+    np.testing.assert_array_equal(prepared(spec, corners)[0], fit_image(corners, spec))
 
 
 def test_an_image_of_the_right_size_passes_as_it_is():
@@ -64,7 +64,7 @@ def test_halves_round_as_pillow_rounds():
     """Doubling an image puts every other value just between two; float32 weights get many of them wrong."""
     image = photo(224, 224)
     spec = InputSpec(232, 232, 3)
-    np.testing.assert_array_equal(prepared(spec, image)[0], fit(image, spec))
+    np.testing.assert_array_equal(prepared(spec, image)[0], fit_image(image, spec))
 
 
 @pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
@@ -73,7 +73,7 @@ def test_without_float64_long_division_gives_the_same(policy):
     for number, size in enumerate(SIZES):
         image = photo(*size, seed=number)
         np.testing.assert_array_equal(
-            prepared(spec, image, wide=False)[0], fit(image, spec), err_msg=str(size)
+            prepared(spec, image, wide=False)[0], fit_image(image, spec), err_msg=str(size)
         )
 
 
@@ -92,7 +92,7 @@ def test_long_division_is_that_of_whole_numbers():
 @pytest.mark.parametrize("spec", SPECS, ids=lambda one: f"{one.policy}-{one.interpolation}-{one.crop_share}")
 def test_without_float64_few_pixels_are_a_level_off(spec):
     image = photo(470, 640)
-    off = np.abs(prepared(spec, image, wide=False)[0].astype(int) - fit(image, spec))
+    off = np.abs(prepared(spec, image, wide=False)[0].astype(int) - fit_image(image, spec))
     assert off.max() <= 1 and np.mean(off > 0) < 0.01
 
 
@@ -109,7 +109,7 @@ def test_border_colour_is_the_median_cut_to_a_whole_value():
     image = np.zeros((2, 8, 3), np.uint8)
     image[0, :, 0], image[0, :, 1], image[:, :4, 2] = 5, 255, 8
     spec = InputSpec(8, 8, 3, policy="letterbox")
-    np.testing.assert_array_equal(prepared(spec, image)[0], fit(image, spec))
+    np.testing.assert_array_equal(prepared(spec, image)[0], fit_image(image, spec))
 
 
 @pytest.mark.parametrize("novelty", [False, True])
@@ -120,7 +120,7 @@ def test_whole_graph_answers_as_the_two_parts(novelty):
     onnx.checker.check_model(whole, full_check=True)
     image = photo(50, 70)
     found = ReferenceRun(whole)(image)
-    expected = ReferenceRun(onnx.ModelProto.FromString(graph))(fit(image, spec)[None])
+    expected = ReferenceRun(onnx.ModelProto.FromString(graph))(fit_image(image, spec)[None])
     assert [one.name for one in whole.graph.output] == ["probabilities", "novelty"][: len(found)]
     assert [one.shape for one in found] == [(3,), (1,)][: 1 + novelty]
     for one, other in zip(found, expected, strict=True):
@@ -151,4 +151,4 @@ def test_broken_grey_would_be_seen(monkeypatch):
     monkeypatch.setattr(prepare, "_LUMA", prepare._LUMA[::-1])
     image = photo(30, 30)
     spec = InputSpec(28, 28, 1)
-    assert (prepared(spec, image)[0] != fit(image, spec)).any()
+    assert (prepared(spec, image)[0] != fit_image(image, spec)).any()

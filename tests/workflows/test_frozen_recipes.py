@@ -430,6 +430,6 @@ def test_the_textbook_learns_from_all_labels_of_its_draw(
         Extraction(),
         0,
     )
-    plan = runner.Plan(("values", "flat"), "mlp", None, None)
+    plan = runner.DrawPlan(("values", "flat"), "mlp", None, None)
     runner._fitted(bench, some, plan, 0, "a curve")
     assert fits == [(90, True), (100, False)] and [one.title for one in bench.curves] == ["a curve"]

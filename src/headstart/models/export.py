@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.images.prepare import fit
+from headstart.data.images.prepare import fit_image
 from headstart.errors import ModelError, SettingError, nearest
 from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.preparation.prepare import IMAGE, with_preparation
@@ -108,7 +108,7 @@ def export_model(
     begun = perf_counter()
     target = _output_path(to, Path(output))
     images = _check_images(model, check)
-    prepared = np.stack([fit(image(), model.manifest.input) for image in images])
+    prepared = np.stack([fit_image(image(), model.manifest.input) for image in images])
     expected = model.predict_prepared([prepared])
     facts = _facts(model)
     graph = with_preparation(model.graph, model.manifest.input, _metadata(facts), wide=to != "openvino")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.images.decode import EXTENSIONS
-from headstart.data.images.prepare import decode, fit
+from headstart.data.images.prepare import decode, fit_image
 from headstart.errors import MissingDataError
 from headstart.models.model import Model, open_model
 from headstart.records import Images, InputSpec, Prediction
@@ -198,7 +198,7 @@ def _pixels(path: str, spec: InputSpec) -> NDArray[np.uint8] | str:
         image = decode(path)
     except ValueError as error:  # our errors are ValueErrors, and so is that of a null byte in a name
         return " ".join(str(error).split())
-    return fit(image, spec)
+    return fit_image(image, spec)
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

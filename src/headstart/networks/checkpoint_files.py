@@ -19,9 +19,9 @@ from headstart.errors import SettingError
 __all__ = [
     "DamagedError",
     "Snapshot",
+    "exact_value",
     "leaves_of",
     "pack_snapshot",
-    "plain_value",
     "restored_value",
     "shortened",
     "unpack_snapshot",
@@ -71,7 +71,7 @@ def pack_snapshot(snapshot: Snapshot, identity: Any) -> bytes:
         {
             "format": _FORMAT,
             "identity": identity,
-            "values": plain_value(snapshot.values, "values"),
+            "values": exact_value(snapshot.values, "values"),
             "arrays": [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()],
         },
         allow_nan=False,
@@ -155,7 +155,7 @@ def _audited(text: str, sha256: str, tensors: Mapping[str, NDArray[Any]]) -> lis
     return order
 
 
-def plain_value(value: Any, name: str) -> Any:
+def exact_value(value: Any, name: str) -> Any:
     """The value as JSON can hold it exactly: infinities and NaN become their bits."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -164,14 +164,14 @@ def plain_value(value: Any, name: str) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {_BITS: struct.pack(">d", value).hex()}
     if isinstance(value, list | tuple):
-        return [plain_value(one, f"{name}[{place}]") for place, one in enumerate(value)]
+        return [exact_value(one, f"{name}[{place}]") for place, one in enumerate(value)]
     if isinstance(value, Mapping):
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
             raise SettingError(f"{name} has the key {wrong[0]!r}, expected text for a key; write it as text")
         # a key that already starts with $ gets another
         return {
-            f"${key}" if key.startswith("$") else key: plain_value(one, f"{name}[{key!r}]")
+            f"${key}" if key.startswith("$") else key: exact_value(one, f"{name}[{key!r}]")
             for key, one in value.items()
         }
     raise SettingError(
@@ -181,7 +181,7 @@ def plain_value(value: Any, name: str) -> Any:
 
 
 def restored_value(found: dict[str, Any]) -> Any:
-    """Inverse of ``plain_value`` for one JSON object whose members are restored already."""
+    """Inverse of ``exact_value`` for one JSON object whose members are restored already."""
     if found.keys() == {_BITS}:
         return struct.unpack(">d", bytes.fromhex(found[_BITS]))[0]
     return {key.removeprefix("$"): value for key, value in found.items()}

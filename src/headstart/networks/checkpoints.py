@@ -21,9 +21,9 @@ from headstart.errors import CacheError, SettingError
 from headstart.networks.checkpoint_files import (
     DamagedError,
     Snapshot,
+    exact_value,
     leaves_of,
     pack_snapshot,
-    plain_value,
     restored_value,
     shortened,
     unpack_snapshot,
@@ -63,7 +63,7 @@ class Checkpoints:
             raise SettingError(f"interval_s is {interval_s!r}, expected a number of seconds of at least 0")
         self.remarks: list[str] = []
         self._folder, self._name = Path(folder), repr(os.fspath(folder))
-        self._identity, self._interval_s, self._resume = plain_value(identity, "identity"), interval_s, resume
+        self._identity, self._interval_s, self._resume = exact_value(identity, "identity"), interval_s, resume
         self._whole: list[str] = []  # names of undamaged files, oldest first
         self._stopping, self._n_interrupts = False, 0
         self._handlers: dict[int, Any] = {}

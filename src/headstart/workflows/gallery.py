@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.faults import Fault, raise_faults
-from headstart.data.images.prepare import fit, prepare
+from headstart.data.images.prepare import fit_image, prepare
 from headstart.data.images.thumbnails import png_address
 from headstart.errors import ShapeError
 from headstart.records import Array, Codes, Images, InputSpec
@@ -191,7 +191,7 @@ def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if share >= 1:
         return image
     size = (max(1, round(height * share)), max(1, round(width * share)))
-    return fit(image, InputSpec(*size, channels))
+    return fit_image(image, InputSpec(*size, channels))
 
 
 def _large(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

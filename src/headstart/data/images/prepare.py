@@ -21,7 +21,7 @@ from headstart.data.stores import ImageStore, read_bytes
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Images, InputSpec
 
-__all__ = ["POLICIES", "batches", "decode", "fit", "prepare"]
+__all__ = ["POLICIES", "batches", "decode", "fit_image", "prepare"]
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the image."""
@@ -39,7 +39,7 @@ def decode(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
     return decode_bytes(read_bytes(Path(source)), str(Path(source)))
 
 
-def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+def fit_image(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """Bring one image (height, width[, 1 or 3]) to the size and channels that a network takes.
 
     Policies: ``squish`` resizes both sides independently; ``crop`` takes ``crop_share`` of the largest
@@ -48,7 +48,7 @@ def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     bilinear or bicubic filter, antialiased when it shrinks. Colour becomes grey by ITU-R BT.601: (19595 R +
     38470 G + 7471 B + 32768) / 65536.
 
-    >>> fit(np.full((10, 20), 7, np.uint8), InputSpec(4, 4, 3)).shape
+    >>> fit_image(np.full((10, 20), 7, np.uint8), InputSpec(4, 4, 3)).shape
     (4, 4, 3)
     """
     _check_spec(spec)
@@ -63,7 +63,7 @@ def fit(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
 
 
 def prepare(dataset: Dataset, spec: InputSpec) -> Images:
-    """All images of a dataset as a network takes them, (n_images, *spec.shape) in new memory; the pixels of `fit`."""
+    """All images as a network takes them, (n_images, *spec.shape) in new memory; the pixels of `fit_image`."""
     pixels = np.empty((len(dataset), *spec.shape), np.uint8)
     done = 0
     for batch in batches(dataset, spec, _PREPARE_BATCH):
@@ -96,7 +96,7 @@ def _file_batches(images: ImageStore, spec: InputSpec, batch_size: int) -> Itera
     """Keep two batches of prepared images ahead; images of full size exist only inside a worker."""
 
     def ready(place: int) -> NDArray[np.uint8]:
-        return fit(images.image(place), spec)
+        return fit_image(images.image(place), spec)
 
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     todo = iter(range(len(images)))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers.download import Remote, extract, find, obtain
+from headstart.data.readers.download import Remote, extract_archive, find, obtain
 from headstart.data.readers.folders import read_folder, read_table
 from headstart.data.readers.idx import check_pair, parse_idx
 from headstart.data.readers.omniglot import read_omniglot, read_omniglot_greek
@@ -99,7 +99,7 @@ class _IdxFamily:
 def _from_emnist_zip(name: str, file: str, download: bool) -> Path:
     """Extract one file from the 535 MB archive of all EMNIST datasets."""
     archive = find([_EMNIST_ZIP.place]) or obtain(_EMNIST_ZIP, name, download=download)
-    return extract(archive, f"gzip/{file}.gz", f"EMNIST/raw/{file}.gz")
+    return extract_archive(archive, f"gzip/{file}.gz", f"EMNIST/raw/{file}.gz")
 
 
 def _checked_codes(codes: NDArray[np.intp], classes: Sequence[str], place: str) -> NDArray[np.intp]:

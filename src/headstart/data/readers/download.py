@@ -16,7 +16,7 @@ from headstart.errors import BrokenDataError, FetchError, MissingDataError
 from headstart.system.connection import ANSWER_S, answers
 from headstart.system.files import write_atomic
 
-__all__ = ["Remote", "cache_folder", "extract", "find", "obtain"]
+__all__ = ["Remote", "cache_folder", "extract_archive", "find", "obtain"]
 
 _READ_S = 30  # between two chunks of a file
 _CHUNK_BYTES = 1024**2
@@ -98,7 +98,7 @@ def _probe(url: str) -> None:
     requests.head(url, timeout=ANSWER_S).close()
 
 
-def extract(archive: Path, member: str, place: str) -> Path:
+def extract_archive(archive: Path, member: str, place: str) -> Path:
     """Extract one file of a zip into the cache; BrokenDataError if it cannot be read."""
     try:
         with zipfile.ZipFile(archive) as box:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.images.decode import decode_bytes
-from headstart.data.images.prepare import fit
+from headstart.data.images.prepare import fit_image
 from headstart.errors import BrokenDataError
 from headstart.interfaces.http.limits import Limits, RequestError, printable
 from headstart.records import InputSpec
@@ -99,7 +99,7 @@ class Preparer:
 
 def _prepared(data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
     try:
-        return fit(decode_bytes(data, printable(name)), spec)
+        return fit_image(decode_bytes(data, printable(name)), spec)
     except BrokenDataError as error:
         raise RequestError(422, str(error)) from error
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import decode_bytes
-from headstart.data.images.prepare import fit
+from headstart.data.images.prepare import fit_image
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
 from headstart.evaluation.clusters import accuracy_score
@@ -131,7 +131,7 @@ class Classroom:
                 content,
                 hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest(),
                 prepared,
-                fit(pixels, InputSpec(THUMB_PX, THUMB_PX, 3)),
+                fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3)),
                 max(pixels.shape[:2]) <= _TINY_PX,
                 pixels_address(pixels),
                 self._live.rows(prepared, len(self._examples)),
@@ -231,7 +231,7 @@ class Classroom:
     def _prepared(self, content: bytes, file_name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pixels of an image as it is and as the source takes it; `DataError` for a blank image."""
         pixels = decode_bytes(content, file_name)
-        prepared = fit(pixels, self._live.source.input)
+        prepared = fit_image(pixels, self._live.source.input)
         if not np.ptp(pixels) or not prepared.any():
             raise DataError(f"{file_name} is empty, expected something on it; draw or choose an image first")
         return pixels, prepared

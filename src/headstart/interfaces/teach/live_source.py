@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.data.images.augment import Augmentation, augment, parse_augmentation
 from headstart.data.images.decode import decode_bytes
-from headstart.data.images.prepare import fit
+from headstart.data.images.prepare import fit_image
 from headstart.data.images.thumbnails import png_address
 from headstart.graph import run as runtime
 from headstart.records import Array, Images, InputSpec, Source
@@ -68,4 +68,4 @@ def thumbnail_address(content: bytes, file_name: str = "the image") -> str:
 
 def pixels_address(pixels: NDArray[np.uint8]) -> str:
     """A thumbnail of pixels as a ``data:`` address."""
-    return png_address(fit(pixels, InputSpec(_SHOWN_PX, _SHOWN_PX, 3, policy="letterbox")))
+    return png_address(fit_image(pixels, InputSpec(_SHOWN_PX, _SHOWN_PX, 3, policy="letterbox")))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headstart.networks.logs.values import parsed_text, plain_value
+from headstart.networks.logs.values import log_value, parsed_text
 from headstart.records import Epoch
 from headstart.system.files import write_atomic
 
@@ -59,7 +59,7 @@ class JsonLines:
     def _add(self, event: str, facts: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         # the line's own keys come first and override facts of the same name
-        fields = {"event": event, "time": now, **plain_value(facts), **{"event": event, "time": now}}
+        fields = {"event": event, "time": now, **log_value(facts), **{"event": event, "time": now}}
         line = json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
         with self._path.open("ab") as file:
             file.write(line.encode())

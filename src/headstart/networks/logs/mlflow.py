@@ -11,7 +11,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from headstart.networks.logs.values import MEASURES, cell_text, flattened, key_text, number_items, plain_value
+from headstart.networks.logs.values import MEASURES, cell_text, flattened, key_text, log_value, number_items
 from headstart.records import Epoch
 from headstart.system.files import write_atomic
 from headstart.system.optional import require
@@ -63,7 +63,7 @@ class MLflow:
     def started(self, facts: Mapping[str, Any]) -> None:
         """Record the facts as parameters; parameters that the run already has are not changed."""
         old = self._client.get_run(self._run).data.params
-        metrics = {key_text(key): cell_text(value) or "-" for key, value in flattened(plain_value(facts))}
+        metrics = {key_text(key): cell_text(value) or "-" for key, value in flattened(log_value(facts))}
         new = [self._entities.Param(key, value) for key, value in metrics.items() if key not in old]
         for start in range(0, len(new), 100):  # a server's limit
             self._client.log_batch(self._run, params=new[start : start + 100])
@@ -78,7 +78,7 @@ class MLflow:
         """Record numbers as metrics, the rest as tags, and end the run."""
         numbers = dict(number_items(facts))
         self._record({f"final.{key_text(key)}": value for key, value in numbers.items()}, self._written)
-        for key, value in flattened(plain_value(facts)):
+        for key, value in flattened(log_value(facts)):
             if key not in numbers:
                 self._client.set_tag(self._run, f"final.{key_text(key)}", cell_text(value))
         self._client.set_terminated(self._run, status="FINISHED")

@@ -17,8 +17,8 @@ from headstart.networks.logs.values import (
     cell_text,
     close_quietly,
     flattened,
+    log_value,
     number_items,
-    plain_value,
 )
 from headstart.records import Epoch
 from headstart.system.optional import require
@@ -71,7 +71,7 @@ class TensorBoard:
         self._close()
 
     def _write_table(self, name: str, facts: Mapping[str, Any]) -> None:
-        lines = [f"| {key} | {cell_text(value)} |" for key, value in flattened(plain_value(facts))]
+        lines = [f"| {key} | {cell_text(value)} |" for key, value in flattened(log_value(facts))]
         table = "\n".join(["| fact | value |", "|---|---|", *lines])
         self._write(self._last, summary=self._summary.text(name, table))
 

@@ -21,9 +21,9 @@ __all__ = [
     "close_quietly",
     "flattened",
     "key_text",
+    "log_value",
     "number_items",
     "parsed_text",
-    "plain_value",
     "to_stderr",
 ]
 
@@ -48,16 +48,16 @@ def parsed_text(line: bytes) -> dict[str, Any] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def plain_value(value: Any) -> Any:
+def log_value(value: Any) -> Any:
     """The value as JSON can hold it: non-finite numbers as None, arrays as lists, records as objects."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain_value(asdict(value))
+        return log_value(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): plain_value(one) for key, one in value.items()}
+        return {str(key): log_value(one) for key, one in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return plain_value(value.tolist())
+        return log_value(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain_value(one) for one in value]
+        return [log_value(one) for one in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
@@ -74,7 +74,7 @@ def flattened(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 def number_items(facts: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Facts that can be points of a curve."""
-    for key, value in flattened(plain_value(facts)):
+    for key, value in flattened(log_value(facts)):
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield key, float(value)
 

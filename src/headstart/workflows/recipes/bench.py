@@ -18,7 +18,7 @@ from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import Choice
 from headstart.workflows.recipes.recipe import FrozenRecipe
 
-__all__ = ["AUGMENT_FOLDS", "Bench", "Indices", "Plan"]
+__all__ = ["AUGMENT_FOLDS", "Bench", "DrawPlan", "Indices"]
 
 
 AUGMENT_FOLDS = 5  # of the trial of augmentation, whose fits have no closed form
@@ -28,7 +28,7 @@ Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Plan:
+class DrawPlan:
     """Selected by cross-validation for one draw; ``trials`` are the accuracies that decided on augmentation."""
 
     place: Place
@@ -48,7 +48,7 @@ class Bench:
     test: Dataset
     options: Extraction
     seed: int
-    plans: dict[bytes, Plan] = field(default_factory=dict)
+    plans: dict[bytes, DrawPlan] = field(default_factory=dict)
     hits: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
     curves: list[Curve] = field(default_factory=list)
     probabilities: list[Array] = field(default_factory=list)

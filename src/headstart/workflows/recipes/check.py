@@ -12,7 +12,7 @@ from typing import Any
 from headstart.errors import nearest
 from headstart.records import TrainSettings
 
-__all__ = ["kind_of", "recipe_faults", "with_present_keys"]
+__all__ = ["recipe_faults", "recipe_kind", "with_present_keys"]
 
 _OLDER = {
     "tap": "layer",
@@ -94,7 +94,7 @@ def with_present_keys(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def kind_of(document: Mapping[str, Any]) -> str:
+def recipe_kind(document: Mapping[str, Any]) -> str:
     """Which kind of recipe a document is."""
     if "source" in document:
         return "frozen"
@@ -104,7 +104,7 @@ def kind_of(document: Mapping[str, Any]) -> str:
 
 def recipe_faults(document: Mapping[str, Any]) -> list[str]:
     """Everything that is unknown, missing or of a wrong type."""
-    kind = kind_of(document)
+    kind = recipe_kind(document)
     frozen = kind == "frozen"
     tables = {"frozen": _FROZEN_TABLES, "letters": _LETTERS_TABLES, "own": _TABLES}[kind]
     known = (*tables, *_TEXTS, *(["published"] if frozen else []))

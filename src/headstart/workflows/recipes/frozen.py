@@ -26,7 +26,7 @@ from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.comparison.table import run_table
-from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench, Indices, Plan
+from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench, DrawPlan, Indices
 from headstart.workflows.recipes.present import frozen_facts, frozen_result
 from headstart.workflows.recipes.recipe import FrozenRecipe, Textbook
 
@@ -99,19 +99,19 @@ def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
     return Protocol((wanted,), recipe.draws, seed, False, shown)
 
 
-def _planned(bench: Bench, indices: Indices, seed: int) -> Plan:
+def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
     """Select layer and head on one draw, then whether augmented copies help there."""
     recipe, some = bench.recipe, bench.train.subset(indices)
     place, head, choice = choose_place(bench.source, some, Probe(head=recipe.head), seed, bench.options)
     if recipe.augment is None:
-        return Plan(place, head, choice, None)
+        return DrawPlan(place, head, choice, None)
     augmentation = parse_augmentation(recipe.augment, recipe.views)
     with_copies = training_rows(bench.source, some, place, augmentation, seed, bench.options)
     n = len(some)
     plain = _cross_validated(head, with_copies[0][:n], some.labels, np.arange(n), seed)
     augmented = _cross_validated(head, *with_copies, seed)
     trials = (("no views", plain), (f"{recipe.augment}, {recipe.views} views", augmented))
-    return Plan(place, head, choice, augmentation if augmented > plain else None, trials)
+    return DrawPlan(place, head, choice, augmentation if augmented > plain else None, trials)
 
 
 def _cross_validated(head: str, rows: Array, labels: NDArray[np.str_], images: Indices, seed: int) -> float:
@@ -156,7 +156,7 @@ def _probe(bench: Bench, learned: LearnedModel) -> Strategy:
     return strategy
 
 
-def _fitted(bench: Bench, indices: Indices, plan: Plan, seed: int, watched: str | None = None) -> Array:
+def _fitted(bench: Bench, indices: Indices, plan: DrawPlan, seed: int, watched: str | None = None) -> Array:
     """Fit on a whole draw as planned and predict the test images.
 
     ``watched`` titles a training curve, drawn once, from another fit that holds out a tenth for validation.
@@ -188,7 +188,7 @@ def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
     place = _textbook_place(bench.source)
 
     def way(name: str, augmentation: Augmentation | None) -> Strategy:
-        plan = Plan(place, textbook.head, None, augmentation)
+        plan = DrawPlan(place, textbook.head, None, augmentation)
         return _recorded(
             bench,
             name,

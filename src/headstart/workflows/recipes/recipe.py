@@ -11,7 +11,7 @@ from typing import Any
 
 from headstart.errors import RecipeError, nearest
 from headstart.records import TrainSettings
-from headstart.workflows.recipes.check import kind_of, recipe_faults, with_present_keys
+from headstart.workflows.recipes.check import recipe_faults, recipe_kind, with_present_keys
 
 __all__ = [
     "FrozenRecipe",
@@ -154,7 +154,7 @@ def read_recipe(name: str) -> Recipe | FrozenRecipe | LettersRecipe:
             f"recipe {name!r} is malformed ({'; '.join(faults)}), expected the tables and keys of a recipe; "
             "see one with: headstart recipes show parity"
         )
-    kind, stem = kind_of(document), Path(name).stem
+    kind, stem = recipe_kind(document), Path(name).stem
     if kind == "own":
         return _recipe(stem, document)
     return _frozen_recipe(stem, document) if kind == "frozen" else _letters_recipe(stem, document)
