@@ -381,10 +381,10 @@ def test_run_whole_as_json_is_what_it_wrote(run: Run, desk: Path) -> None:
     check_keys(said.document)
     assert said.out == (desk / "out" / "result.json").read_text()
     cells = {(row["strategy"], row["labels_per_class"]) for row in said.document["rows"]}
-    strategies = ("probe", "scratch", "random frozen", "raw pixels", "collapse")
+    strategies = ("probe", "scratch", "random frozen", "raw pixels", "collapse", "majority")
     assert cells == {(name, budget) for name in strategies for budget in (1, 5, None)}
     assert {row["accuracy"]["n"] for row in said.document["rows"]} == {said.document["sizes"]["test"]}
-    assert len(said.document["comparisons"]) == 12 and said.document["verdict"]
+    assert len(said.document["comparisons"]) == 15 and said.document["verdict"]
     assert said.document["verdict"] in (desk / "out" / "report.html").read_text()
 
 

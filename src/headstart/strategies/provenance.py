@@ -18,7 +18,7 @@ def about_source(source: Source) -> str:
     notes = source.notes
     known = [f"{notes['n_parameters']:,} parameters"] if "n_parameters" in notes else []
     known += [f"licence {notes['licence']}"] if "licence" in notes else []
-    known += [f"trained on {notes['learnt from']}"] if "learnt from" in notes else []
+    known += [f"trained on {notes['trained on']}"] if "trained on" in notes else []
     return ", ".join([source.name, *known])
 
 

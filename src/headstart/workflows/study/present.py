@@ -47,7 +47,7 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
     place, head = _explained_head(study, evaluated)
     evaluated = replace(evaluated, predict=_predict_function(study, place, head))
     study.options.progress.step("explaining the predictions", 0, 1)
-    sizes = {"learnt from": len(setup.pool), setup.judged_on: len(test), "classes": len(classes)}
+    sizes = {"train": len(setup.pool), setup.judged_on: len(test), "classes": len(classes)}
     return Report(
         title=title,
         summary="",
