@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 import headstart as hs
 from headstart.data.readers.load import load
+from headstart.heads.registry import HEADS
+from headstart.interfaces.cli.options import HeadName
 from headstart.report.entries import ENTRIES
 from headstart.report.figures import STYLES
 from headstart.sources.features import PLAIN
@@ -17,8 +21,8 @@ from headstart.sources.registry import open_source
 from headstart.strategies.places import Probe
 from headstart.strategies.scratch import learn_network
 from headstart.workflows.comparison.protocol import rounds_of
-from headstart.workflows.study.contestants import CONTESTANTS, CONTROLS, Contestant
-from headstart.workflows.study.context import StudyContext
+from headstart.workflows.study.contestants import CONTESTANTS, CONTROLS
+from headstart.workflows.study.context import Contestant, StudyContext
 from headstart.workflows.study.request import StudyRequest, parse_controls
 from headstart.workflows.study.run import _context
 
@@ -78,3 +82,21 @@ def test_every_control_is_an_option() -> None:
     for name in CONTROLS:
         assert parse_controls(name) == (name,)
         assert f"``{name}``" in str(inspect.getdoc(hs.study))
+
+
+@pytest.mark.parametrize("workflow", ["transfer.run", "tune.run", "study.run", "recipes.run"])
+def test_every_workflow_that_shows_rows_knows_their_notes(workflow: str) -> None:
+    """In a process of its own: reports of transfer had no notes where nothing else had loaded them."""
+    code = (
+        f"import headstart.workflows.{workflow}\n"
+        "from headstart.report.entries import is_rival, note_of\n"
+        "assert note_of('raw pixels') and note_of('majority') and not is_rival('majority')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_head_is_in_the_help_and_the_docs() -> None:
+    texts = [str(inspect.getdoc(one)) for one in (hs.transfer, hs.TransferClassifier)]
+    for name in HEADS:
+        assert name in str(HeadName.__metadata__[0].help)
+        assert all(name in text for text in texts)

@@ -35,8 +35,8 @@ def make_head(name: str) -> Head:
 
     Parameters
     ----------
-    name : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}
-        Which kind.
+    name : str
+        One of `HEADS`.
 
     Returns
     -------

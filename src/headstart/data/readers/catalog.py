@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.readers.download import Remote, extract_archive, find, obtain
-from headstart.data.readers.folders import read_folder, read_table
+from headstart.data.readers.folders import read_folder
 from headstart.data.readers.idx import check_pair, parse_idx
 from headstart.data.readers.omniglot import read_omniglot, read_omniglot_greek
+from headstart.data.readers.tables import read_table
 from headstart.data.stores import ArrayImages
 from headstart.errors import BrokenDataError, MissingDataError
 from headstart.records import Images

@@ -1,11 +1,10 @@
-"""Datasets on disk: a folder of class folders, or a table of paths. Every file is decoded once as a check."""
+"""Datasets on disk: a folder of class folders. Every file is decoded once as a check."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,12 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS, fault_in
 from headstart.data.names import listed, natural_order, shown, split_name
 from headstart.data.stores import FileImages
-from headstart.errors import BrokenDataError, DataError, MissingDataError
-from headstart.system.optional import require
+from headstart.errors import BrokenDataError, DataError
 
-__all__ = ["ImageFile", "read_folder", "read_table"]
+__all__ = ["ImageFile", "read_files", "read_folder"]
 
 # images that cannot be decoded are reported, not ignored
 _FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
-_GROUP_COLUMNS = ("group", "writer")
 
 
 @dataclass(frozen=True)
@@ -67,42 +64,13 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
         for path in _walk(class_folder)
     ]
     skipped = [(str(path), "it is not in a class folder") for path in misplaced]
-    return _checked(
+    return read_files(
         folder.resolve().name,
         files,
         [class_folder for _, class_folder in class_folders],
         skipped,
         strict=strict,
     )
-
-
-def read_table(table: Path, *, strict: bool = False) -> Dataset:
-    """Read a CSV (UTF-8) or Parquet table with the columns path and label, and split and group if there are any.
-
-    Paths are relative to the table; ``writer`` is a synonym of ``group``, other columns are ignored.
-    DataError if a column or a cell is missing; MissingDataError if files are missing: the first is named, all
-    are counted.
-    """
-    read = _parquet_columns if table.suffix.lower() == ".parquet" else _csv_columns
-    columns, numbers = read(table)
-    lacking = [name for name in ("path", "label") if name not in columns]
-    if lacking:
-        raise DataError(
-            f"table {str(table)!r} has the columns {shown(columns)}, expected path and label; "
-            f"add or rename {' and '.join(lacking)}"
-        )
-    if not columns["path"]:
-        raise DataError(
-            f"table {str(table)!r} has no rows, expected at least one; add path and label of an image"
-        )
-    files = _table_files(table, columns, numbers)
-    absent = [file.path for file in files if not file.path.is_file()]
-    if absent:
-        raise MissingDataError(
-            f"image {str(absent[0])!r} does not exist, {len(absent)} of {len(files)} missing, "
-            f"expected every file that {str(table)!r} names; correct the paths, which are relative to the table"
-        )
-    return _checked(table.stem, files, [], [], strict=strict)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -140,74 +108,7 @@ def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Pat
         )
 
 
-def _csv_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Cells by column, and the line of the file on which each row begins."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            numbered = list(_numbered(lines))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BrokenDataError(
-            f"table {str(table)!r} cannot be read ({error}), expected CSV in UTF-8 with a header; save it as that"
-        ) from error
-    header = [name.strip().lower() for name in numbered[0][1]] if numbered else []
-    for number, row in numbered[1:]:
-        if len(row) != len(header):
-            raise DataError(
-                f"row {number} of {str(table)!r} has {len(row)} cells, expected {len(header)} as in the header; "
-                "quote cells that hold a comma"
-            )
-    columns = {name: [row[place].strip() for _, row in numbered[1:]] for place, name in enumerate(header)}
-    return columns, [number for number, _ in numbered[1:]]
-
-
-def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the number of its first line."""
-    reader, begins = csv.reader(lines, strict=True), 1
-    for row in reader:
-        if row:
-            yield begins, row
-        begins = reader.line_num + 1  # a quoted cell may span several lines
-
-
-def _parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Cells by column, and the number of each row, from 1."""
-    parquet = require("pyarrow.parquet", extra="tables", for_=f"table {table.name!r}")
-    try:
-        read = parquet.ParquetFile(table).read().to_pydict()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise BrokenDataError(
-            f"table {str(table)!r} cannot be read ({reason}), expected a whole Parquet file; write it again"
-        ) from error
-    columns = {
-        name.strip().lower(): ["" if cell is None else str(cell).strip() for cell in cells]
-        for name, cells in read.items()
-    }
-    return columns, list(range(1, 1 + max((len(cells) for cells in columns.values()), default=0)))
-
-
-def _table_files(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[ImageFile]:
-    group_column = next((name for name in _GROUP_COLUMNS if name in columns), None)
-    for name in ("path", "label", "split", group_column):
-        if name in columns and "" in columns[name]:
-            row, count = numbers[columns[name].index("")], columns[name].count("")
-            raise DataError(
-                f"row {row} of {str(table)!r} has no {name} ({count} such rows), expected one in every row; "
-                "fill it in"
-            )
-    for row, name in zip(numbers, columns.get("split", []), strict=False):
-        if split_name(name) is None:
-            raise DataError(
-                f"row {row} of {str(table)!r} has split {name!r}, expected train, val or test; rename the split"
-            )
-    n_rows = len(columns["path"])
-    splits = columns.get("split", [None] * n_rows)
-    groups = [None] * n_rows if group_column is None else columns[group_column]
-    rows = zip(columns["path"], columns["label"], splits, groups, strict=True)
-    return [ImageFile(table.parent / path, label, split, group) for path, label, split, group in rows]
-
-
-def _checked(
+def read_files(
     name: str,
     files: Sequence[ImageFile],
     class_folders: Sequence[Path],

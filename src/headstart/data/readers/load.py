@@ -14,7 +14,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.faults import raise_faults
 from headstart.data.names import natural_order, split_name
 from headstart.data.readers.catalog import KNOWN
-from headstart.data.readers.folders import read_folder, read_table
+from headstart.data.readers.folders import read_folder
+from headstart.data.readers.tables import TABLES, read_table
 from headstart.data.stores import ArrayImages
 from headstart.data.subsets import apply_subset
 from headstart.errors import DataError, MissingDataError, UnknownDatasetError, nearest
@@ -22,7 +23,6 @@ from headstart.records import Images
 
 __all__ = ["catalog", "from_arrays", "load"]
 
-_TABLES = (".csv", ".parquet")
 _BOTH = ("train", "test")
 
 
@@ -181,13 +181,13 @@ def _from_path(text: str, *, strict: bool) -> Dataset:
     if path.is_dir():
         return read_folder(path, strict=strict)
     if path.is_file():
-        if path.suffix.lower() in _TABLES:
+        if path.suffix.lower() in TABLES:
             return read_table(path, strict=strict)
         raise DataError(
-            f"file {text!r} is no table, expected a folder of class folders or a table (.csv, .parquet); "
+            f"file {text!r} is no table, expected a folder of class folders or a table ({', '.join(TABLES)}); "
             "give the folder that contains it"
         )
-    if os.sep in text or path.suffix.lower() in _TABLES:
+    if os.sep in text or path.suffix.lower() in TABLES:
         raise MissingDataError(
             f"path {text!r} does not exist, expected a folder or a table; correct the path"
         )

@@ -42,7 +42,7 @@ ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
 SourceName = Annotated[
     str,
     typer.Argument(
-        help="Source: drawings, timm:NAME, timm:local-dir:PATH, a model folder, pixels, or random:NETWORK."
+        help="Source: a name that headstart sources list shows, such as drawings or timm:NAME, or a model folder."
     ),
 ]
 
@@ -113,8 +113,7 @@ HeadName = Annotated[
     str | None,
     typer.Option(
         "--head",
-        help="Head: linear, ridge, kernel, mlp, neighbours or prototypes. Default: selected by "
-        "cross-validation.",
+        help="Head: kernel, linear, mlp, neighbours, prototypes or ridge. Default: selected by cross-validation.",
     ),
 ]
 Augment = Annotated[

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from math import inf
 
+from headstart.report.entries import is_rival
 from headstart.report.records import Comparison, Row
 
 __all__ = ["COLLAPSE", "FINETUNE", "PROBE", "labels_text", "sentences"]
@@ -92,7 +93,7 @@ def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int |
         return ()
     needs = {}
     for control in dict.fromkeys(one.control for one in comparisons):
-        if control != "majority" and control in curves:
+        if is_rival(control) and control in curves:
             needs[control] = _labels_to_reach(sorted(curves[control]), ours)
     equivalents = [
         f"{name} with {number:,.0f}" if number < inf else f"{name} with more than {curves[name][-1][0]:,}"

@@ -6,25 +6,26 @@ A new control is a function here or in a module of its own, and one line of the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 
 from headstart.data.subsets import subset_map
 from headstart.errors import DataError, UnknownSubsetError
 from headstart.networks.specs import architecture
 from headstart.records import NetworkSpec, TrainSettings
-from headstart.report.entries import ENTRIES, Entry
+from headstart.report.entries import ENTRIES
 from headstart.sources.networks import native_input
+from headstart.sources.pixels import PIXELS
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, finetune_strategies
-from headstart.strategies.fits import Reader, Strategy, chosen_probe, redrawn_probe
+from headstart.strategies.fits import Reader, chosen_probe, redrawn_probe
 from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
 from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
-from headstart.workflows.study.context import StudyContext
+from headstart.workflows.study.context import Contestant, ReadyStrategy, StudyContext
 
-__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_ALTERNATIVES", "Contestant", "ReadyStrategy"]
+__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_ALTERNATIVES"]
 
 SCRATCH = "scratch"
 _SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
@@ -33,28 +34,6 @@ SCRATCH_ALTERNATIVES = (
     replace(_SCRATCH, epochs=24, min_steps=600),
 )
 """Settings that the control from scratch may choose instead, each in the sense of `TrainSettings`."""
-
-
-@dataclass(frozen=True)
-class ReadyStrategy:
-    """A strategy ready to run, or None where it does not apply; ``remark`` is for readers of the report."""
-
-    strategy: Strategy | None
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Contestant(Entry):
-    """A strategy or a control: how the report shows it, and how a study makes it.
-
-    ``make`` is None for strategies that recipes make themselves. ``redrawn``: its frozen random weights are
-    drawn again in every round. ``parallel``: with few images it runs in processes of its own.
-    """
-
-    control: bool = False
-    make: Callable[[StudyContext], ReadyStrategy] | None = None
-    redrawn: bool = False
-    parallel: bool = False
 
 
 def _probe(study: StudyContext) -> ReadyStrategy:
@@ -95,7 +74,7 @@ def _random_frozen(study: StudyContext) -> ReadyStrategy:
 
 
 def _raw_pixels(study: StudyContext) -> ReadyStrategy:
-    if not kind_of(study.reader.source).pretrained:
+    if kind_of(study.reader.source) is PIXELS:  # the probe itself
         return ReadyStrategy(None)
     preparations = preparations_for(study.plain.pool, study.plain.source.input)
     return ReadyStrategy(raw_pixels(study.plain, preparations=preparations, balance=study.probe.balance))

@@ -1,18 +1,20 @@
-"""What the contestants of a study are made from; apart from the request, which names contestants."""
+"""What a contestant is and what it is made from; apart from the registry, so that its members can import this."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headstart.models.model import Model
 from headstart.records import NetworkSpec, Source, TrainSettings
+from headstart.report.entries import Entry
 from headstart.sources.features import Extraction
 from headstart.strategies.finetune.decide import Finetuner
-from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.strategies.places import Probe
 from headstart.workflows.comparison.protocol import EvaluationSetup
 
-__all__ = ["StudyContext"]
+__all__ = ["Contestant", "ReadyStrategy", "StudyContext"]
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,25 @@ class StudyContext:
     chooser: Chooser
     options: Extraction
     finetuner: Finetuner | None = None
+
+
+@dataclass(frozen=True)
+class ReadyStrategy:
+    """A strategy ready to run, or None where it does not apply; ``remark`` is for readers of the report."""
+
+    strategy: Strategy | None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Contestant(Entry):
+    """A strategy or a control: how the report shows it, and how a study makes it.
+
+    ``make`` is None for strategies that recipes make themselves. ``redrawn``: its frozen random weights are
+    drawn again in every round. ``parallel``: with few images it runs in processes of its own.
+    """
+
+    control: bool = False
+    make: Callable[[StudyContext], ReadyStrategy] | None = None
+    redrawn: bool = False
+    parallel: bool = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+import headstart.workflows.study.contestants  # noqa: F401 (registers names and notes of the rows)
 from headstart.data.dataset import Dataset
 from headstart.data.splits import fewest_per_class
 from headstart.records import Array, Source

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter, strftime
 
+import headstart.workflows.study.contestants  # noqa: F401 (registers names and notes of the rows)
 from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
