@@ -53,8 +53,8 @@ def test_the_demo_on_three_letters_without_torch(tmp_path: Path) -> None:
     assert strategies == {"probe", "scratch", "random frozen", "raw pixels", "majority"}
     assert {row["labels_per_class"] for row in result["rows"]} == {1, 2, None}
     assert "5 folds of whole groups" in result["protocol"]  # 45 test images are too few: pooled, by drawer
-    assert result["facts"]["source"].endswith("learnt from Omniglot (218 characters, none Greek)")
-    assert "From scratch is trained by the NumPy engine" in said
+    assert result["facts"]["source"].endswith("trained on Omniglot (218 characters, none Greek)")
+    assert "The control scratch is trained by the NumPy engine" in said
     assert report.count("data:image/png;base64,") > 3
 
 
