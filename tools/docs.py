@@ -14,9 +14,9 @@ from headstart.interfaces.cli.main import app
 ROOT = Path(__file__).parent.parent
 HEADER = """# Command line
 
-Generated from the commands themselves by `make docs`; `make check` fails when it is stale.
-Results go to stdout, warnings and progress to stderr. Exit status: 0 done, 1 an error of Headstart in one
-line, 2 wrong usage, 130 interrupted. `--debug` anywhere shows the traceback behind an error.
+Generated from the help texts by `make docs`; `make check` fails if it is out of date.
+Results go to stdout, warnings and progress to stderr. Exit status: 0 success, 1 an error (reported in one
+line), 2 wrong usage, 130 interrupted. `--debug` anywhere in a command shows the traceback of an error.
 """
 
 

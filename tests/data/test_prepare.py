@@ -106,7 +106,7 @@ def test_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> No
         ),
         (
             png(Image.new("F", (2, 2)), "TIFF"),
-            r"its pixels are floating-point numbers, which have no agreed white\)",
+            r"its pixels are floating-point numbers, whose range is unknown\)",
         ),
         (
             png(Image.new("I", (2, 2), 70000), "TIFF"),

@@ -148,7 +148,7 @@ def test_delong_s_interval_covers() -> None:
 def test_parted_wholly_still_has_an_interval() -> None:
     found = auroc(np.arange(10.0), np.arange(20.0, 25.0))
     assert found.value == 1 and 0.4 < found.low < 1 and found.high == 1
-    with pytest.raises(DataError, match="expected some of each"):
+    with pytest.raises(DataError, match="expected at least 1 of each"):
         auroc(np.array([]), np.array([1.0]))
 
 

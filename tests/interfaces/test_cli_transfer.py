@@ -198,7 +198,7 @@ def skipped_reason(skipped: dict[str, str]) -> str:
 def test_a_bomb_is_refused_by_its_header(run: Run, splitted: Path) -> None:
     bomb(splitted / "train/3/bomb.png")
     said = transferred(run)
-    assert "bomb.png (it has more pixels than an image should)" in said.err
+    assert "bomb.png (it has too many pixels)" in said.err
 
 
 # --- sources

@@ -230,7 +230,7 @@ def test_one_class_is_no_model(room: Classroom, tmp_path: Path) -> None:
         (b"hello", BrokenDataError, "not an image"),
         (picture("bar", 0)[:80], BrokenDataError, "cannot be read"),
         (bomb(), BrokenDataError, "pixels"),
-        (png(Image.new("L", (60, 60), 255)), DataError, "expected something on it"),
+        (png(Image.new("L", (60, 60), 255)), DataError, "expected an image with content"),
     ],
     ids=["empty", "text", "cut off", "huge", "blank"],
 )
@@ -306,10 +306,10 @@ def test_remarks_of_the_doctor(room: Classroom) -> None:
     room.add("ring", picture("ring", 0))
     assert room.lesson().remarks == (
         "ring has fewer than 5 examples: teach a few more.",
-        "bar has 8 examples and ring 1: even them out.",
+        "bar has 8 examples and ring 1: balance them.",
     )
     room.add("bar", picture("bar", 7))
-    assert "Twice nearly the same image in bar" in room.lesson().remarks[0]
+    assert "Nearly the same image twice in bar" in room.lesson().remarks[0]
     room.add("ring", picture("bar", 2))
     assert room.lesson().remarks[0] == "The same image is taught as bar and as ring: one of them is wrong."
 
@@ -322,7 +322,7 @@ def test_a_near_copy_is_found(room: Classroom) -> None:
         page.save(file, "JPEG", quality=90)
     assert before is not None and not any("same image" in one for one in room.lesson().remarks)
     room.add("ring", file.getvalue())
-    assert any("Twice nearly the same image in ring" in one for one in room.lesson().remarks)
+    assert any("Nearly the same image twice in ring" in one for one in room.lesson().remarks)
 
 
 def test_copies_count_as_one_image(room: Classroom) -> None:

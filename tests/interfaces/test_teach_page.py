@@ -280,7 +280,7 @@ def test_missing_input_gets_a_plain_sentence(visitor: Visitor) -> None:
     visitor.says("#notice", "There is no image, expected one to teach")
     visitor.files(("white.png", blank()))
     visitor.teach()
-    visitor.says("#notice", "is empty, expected something on it")
+    visitor.says("#notice", "is blank, expected an image with content")
     visitor.page.fill("#name input, #name textarea", "x")
     visitor.page.click("#save")
     visitor.says("#saved", "Fewer than 2 classes have an example")

@@ -402,8 +402,8 @@ def test_all_damaged_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(CacheError) as caught:
         found(tmp_path)
     assert str(caught.value) == (
-        f"checkpoints in {str(tmp_path)!r} are all damaged ({file(2)} is not a complete file; {file(1)} is not as "
-        "it was written), expected an undamaged one to continue; delete the folder to start again"
+        f"checkpoints in {str(tmp_path)!r} are all damaged ({file(2)} is not a complete file; {file(1)} does not "
+        "match its checksum), expected an undamaged one to continue; delete the folder to start again"
     )
 
 

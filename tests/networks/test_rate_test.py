@@ -241,7 +241,7 @@ def test_a_fall_to_the_loss_of_guessing_is_none() -> None:
     def settled(rate: float) -> float:
         return 2.31 + 0.4 / (1 + math.exp(3 * (math.log10(rate) + 3)))
 
-    with pytest.raises(FlatLossError, match=r"2\.7\S* to 2\.3\S* at best, guessing has 2\.3\)"):
+    with pytest.raises(FlatLossError, match=r"2\.7\S* to 2\.3\S* at best, 2\.3\S* for guessing\)"):
         find_rate(Told(settled), images, labels, TrainSettings())
     assert find_rate(Told(lambda rate: settled(rate) - 0.6), images, labels, TrainSettings()).suggestion > 0
     uneven = np.arange(500) % 10 // 9  # one in ten: guessing has 0.33 nats

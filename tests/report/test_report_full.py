@@ -359,12 +359,12 @@ def test_the_protocol_is_by_the_table_or_alone(result, text):
     assert result.protocol.split("'")[0] in html.unescape(section(text, "accuracy"))
     bare = light(result, rows=())
     assert plain(bare).count("600 of 1,797 images, a third") == 1
-    assert "How it was judged" not in light(result, protocol="")
+    assert "How it was evaluated" not in light(result, protocol="")
 
 
 def test_undecided_comparisons_say_how_many_images_would_settle_them(result, text):
     here = plain(section(text, "chance"))
-    assert "images to settle" in here and "≈ 9,500" in here and "≈ 1,200" in here
+    assert "images needed" in here and "≈ 9,500" in here and "≈ 1,200" in here
     assert "≈ 410" not in here and "402" not in here  # settled already
     none = tuple(replace(one, n_to_settle=None) for one in result.comparisons)
     assert "settle" not in section(light(result, comparisons=none), "chance")
@@ -408,8 +408,8 @@ def test_images_have_prediction_truth_and_probability(result, text):
             f"truth {one.truth} next {one.second} {100 * one.second_probability:.1f} % {one.name}"
         )
         assert re.findall(r'src="([^"]*)"', card) == [one.address, *([one.heat] if one.heat else [])]
-    assert here.count("a map of what the network looked at") == 1  # said once, where there is heat
-    assert here.index("a map of what the network looked at") < here.index(result.galleries[1].title)
+    assert here.count("Next to each image: its occlusion map") == 1  # said once, where there is heat
+    assert here.index("Next to each image: its occlusion map") < here.index(result.galleries[1].title)
 
 
 def test_an_image_of_unknown_class_is_neither_right_nor_wrong(result):

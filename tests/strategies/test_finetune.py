@@ -518,7 +518,7 @@ def test_a_transfer_keeps_the_better_model(
     assert model.manifest.strategy == ("finetune" if accepted else "probe")
     kept = "The fine-tuned network was kept" if accepted else "The probe was kept"
     assert any(text.startswith(kept) for text in done.result.remarks)
-    assert done.result.tables[0].title == "How far the network was unfrozen"
+    assert done.result.tables[0].title == "Depths of fine-tuning"
     assert model.manifest.settings.get("alpha") == (1.0 if accepted else None)
     model.save(tmp_path / "m")
     card = (tmp_path / "m" / "card.md").read_text(encoding="utf-8")

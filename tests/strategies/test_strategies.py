@@ -362,7 +362,7 @@ def test_features_come_from_the_cache(source: Source, split_digits: Dataset, tmp
 
 def test_stopping_early_needs_images_to_spare(digits: Dataset) -> None:
     with pytest.raises(
-        DataError, match=r"too few images to hold some out, expected 500 to stop early by; set patience"
+        DataError, match=r"too few images to hold some out, expected 500 for early stopping; set patience"
     ):
         learn_network(
             digits.subset(np.arange(100)), network="mlp", engine="scratch", settings=TrainSettings(patience=2)

@@ -161,7 +161,7 @@ def test_an_engine_is_refused(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [{"source": "pixels"}, {"size_px": 64}])
 def test_a_recipe_that_trains_takes_no_source(given: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="recipe 'parity' trains its own source, expected none"):
+    with pytest.raises(SettingError, match="recipe 'parity' trains its own source, expected neither"):
         run_recipe(read_recipe("parity"), tmp_path / "out", RecipeOptions(**given))
     assert not list(tmp_path.iterdir())
 

@@ -96,7 +96,7 @@ def test_the_bundled_source_is_compared_with_its_layers_random_and_trained(digit
     wanted = replace(RIDGE, controls=("random frozen", "scratch"), scratch=QUICK)
     found = run_study(open_source("drawings"), digits, wanted)
     assert {row.strategy for row in found.rows} == {"probe", "random frozen", "scratch"}
-    assert not any("From scratch is a small" in remark for remark in found.remarks)
+    assert not any("scratch is a small" in remark for remark in found.remarks)
 
 
 def leaking(n_copies: int) -> Dataset:
@@ -123,7 +123,7 @@ def test_a_test_set_with_copies_of_training_images_is_refused(digits: Dataset) -
         run_study(open_source("pixels", digits), digits, RIDGE, external=test)
     allowed = replace(RIDGE, allow_leaks=True)
     found = run_study(open_source("pixels", digits), digits, allowed, external=test)
-    assert found.findings[0] == "24 images of digits:0-3 are also training images: the figures are too high."
+    assert found.findings[0] == "24 images of digits:0-3 are also training images: the metrics are too high."
 
 
 def test_copies_within_stay_in_one_fold(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -264,12 +264,12 @@ def test_the_report_says_how_good_it_is_and_how_it_was_made(run: Run, desk: Path
     assert sum(map(sum, found["confusion"])) == 90
     assert result["calibrations"][0]["n"] == 90 and len(result["curves"][0]["steps"]) == 2
     assert result["verdict"].startswith("mlp classifies ") and "90 validation images" in result["verdict"]
-    assert "90 others decided when to stop" in result["summary"]
+    assert "90 others were used for early stopping" in result["summary"]
     table = dict(result["tables"][0]["lines"])
     assert table["epochs"] == "2" and table["patience"] == "1" and table["augmentation"] == "none"
     assert result["facts"]["command"].startswith("headstart train digits -o m")
     page = (desk / "m" / "report.html").read_text()
-    for words in ("<h2>Training</h2>", "What it gets right and wrong", "Are its probabilities", "precision"):
+    for words in ("<h2>Training</h2>", "Confusion matrix", "Calibration of the probabilities", "precision"):
         assert words in page
     assert result["verdict"].split(" [")[0] in page
 

@@ -123,7 +123,7 @@ def test_the_same_image_twice_in_one_split_is_a_remark(digits: Dataset) -> None:
     pixels = dataset.images.pixels.copy()
     pixels[1] = pixels[0]
     found = check_up(replace(dataset, images=ArrayImages(pixels)))
-    assert any("an image is there more than once: 1 pair" in text for text in found.remarks)
+    assert any("the same image occurs more than once: 1 pair" in text for text in found.remarks)
 
 
 def test_a_class_in_one_split_only_is_refused(splitted: Dataset) -> None:
@@ -165,7 +165,7 @@ def test_figures_are_those_of_the_model_on_the_val_images(done: Transferred, spl
     assert evaluation.accuracy.value == pytest.approx(share) and int(np.sum(evaluation.confusion)) == 40
     assert done.result.sizes == {"train": 60, "validation": 40, "classes": 2}
     assert evaluation.title == "Validation images of some"
-    assert "learned from 60 images and is evaluated on 40 others, which nothing was" in done.result.summary
+    assert "learned from 60 images and is evaluated on 40 others, which were used" in done.result.summary
 
 
 @pytest.mark.parametrize("head", [None, "ridge", "mlp", "linear"])
@@ -234,7 +234,11 @@ def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted
     scores = found.learned.model.manifest.scores
     assert (scores["cv_accuracy"], scores["cv_low"], scores["cv_high"]) == (ours.value, ours.low, ours.high)
     page = render(result)
-    for words in ("cross-validated images are classified correctly", "raw pixels", "Are its probabilities"):
+    for words in (
+        "cross-validated images are classified correctly",
+        "raw pixels",
+        "Calibration of the probabilities",
+    ):
         assert words in page
 
 
@@ -480,7 +484,7 @@ def test_the_choice_is_told_best_first(done: Transferred) -> None:
     assert losses == sorted(losses) and len(table.lines) == min(12, len(choice.trials))
     assert table.lines[0][1] == choice.best.described
     assert "Leave-one-out cross-validation on 60 training images" in table.caption
-    assert "no estimate of accuracy on new images" in table.caption
+    assert "no estimate of the accuracy on new images" in table.caption
     many = replace(choice, trials=choice.trials * 3)
     assert len(choice_table(many).lines) == 12
     assert f"{len(many.trials) - 12} more were tried" in choice_table(many).caption

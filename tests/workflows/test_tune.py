@@ -84,9 +84,9 @@ def test_the_planted_place_wins_and_the_search_is_judged_by_images_it_did_not_se
 def test_rivals_search_less_or_nothing_on_the_same_folds() -> None:
     found = searched()
     rivals = {one.name: one for one in found.rivals}
-    assert list(rivals) == ["nothing chosen", "majority"]
+    assert list(rivals) == ["default settings", "majority"]
     assert rivals["majority"].accuracy.value == pytest.approx(1 / 3, abs=0.1)
-    assert rivals["nothing chosen"].accuracy.value < 0.6  # it reads at the first place
+    assert rivals["default settings"].accuracy.value < 0.6  # it reads at the first place
     for one in rivals.values():
         assert one.lead.value == pytest.approx(found.nested.value - one.accuracy.value)
         assert one.lead.p_value < 0.05 and one.accuracy.n == one.lead.n == 75
@@ -273,7 +273,7 @@ def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.M
     )
     assert found.left_out == (
         "preparation crop (out of time)",
-        "2 of 3 combinations of place and head, from kernel on a, flat, squish on (out of time)",
+        "2 of 3 combinations of layer, pooling and head, from kernel on a, flat, squish on (out of time)",
         "augmentation some (out of time)",
         "28 of 30 outer folds of the estimate (out of time)",
     )

@@ -87,7 +87,7 @@ def test_the_verdict_is_about_images_that_the_search_did_not_see(few: Dataset) -
     found, result = done.found, done.result
     assert isinstance(found, FeatureTuning)
     rows = {row.strategy: row for row in result.rows}
-    assert list(rows) == ["tuned", "default preparation", "nothing chosen", "majority"]
+    assert list(rows) == ["tuned", "default preparation", "default settings", "majority"]
     assert rows["tuned"].accuracy == found.nested
     assert f"{found.nested.value:.2%}" in result.verdict
     assert any(f"best of {len(found.trials):,}" in remark for remark in result.remarks)

@@ -33,7 +33,9 @@ def auroc(
     (0.8333, 7)
     """
     if not len(known) or not len(novel):
-        raise DataError(f"images number {len(known)} known and {len(novel)} novel, expected some of each")
+        raise DataError(
+            f"there are {len(known)} known and {len(novel)} novel images, expected at least 1 of each"
+        )
     # DeLong, DeLong, Clarke-Pearson. Comparing the areas under two or more correlated receiver operating
     # characteristic curves. Biometrics 44 (1988); between clusters: Obuchowski. Nonparametric Analysis of
     # Clustered ROC Curve Data. Biometrics 53 (1997). On the logit scale the interval stays within (0, 1);

@@ -72,16 +72,16 @@ def _trust(manifest: Manifest) -> list[str]:
 def _limits(manifest: Manifest) -> str:
     if manifest.novelty:
         text = (
-            "Images unlike all training images are predicted as `none of these`; so is one image in "
-            f"{1 / manifest.novelty['false_rejection']:.0f} of its classes from the same origin as the "
-            "training images; from other origins more are refused."
+            "Images unlike all training images are predicted as `none of these`. Of images of its classes, about "
+            f"one in {1 / manifest.novelty['false_rejection']:.0f} is rejected if they have the same origin as "
+            "the training images, and more if they have another."
         )
     else:
-        text = "It predicts one of its classes for any image."
+        text = "The model predicts one of its classes for any image."
     return (
-        f"{text} The figures above are from images held out of training, not from a test set: measure it "
-        "on yours with `headstart evaluate`. A few training images are in the folder "
-        "(`samples.safetensors`), to check exports with. Digests and descriptors of the images "
+        f"{text} The figures above are from images held out of training, not from a test set: "
+        "evaluate the model on your own with `headstart evaluate`. A few training images are in the folder "
+        "(`samples.safetensors`), for checking exports. Digests and descriptors of the images "
         "(`learned.safetensors`) let `headstart evaluate` recognise the training images."
     )
 

@@ -63,8 +63,8 @@ class ExportedModel:
     def sentence(self) -> str:
         """One line for people."""
         return (
-            f"{self.path}: one graph, {self.size_bytes / 1e6:.1f} MB, from an image of any size to its "
-            f"prediction; on {self.n_checked} images the same names as the model, probabilities within "
+            f"{self.path}: one graph, {self.size_bytes / 1e6:.1f} MB, for images of any size; checked on "
+            f"{self.n_checked} images: the same predicted classes as the model, probabilities within "
             f"{self.largest_difference:.1g} ({self.seconds:.1f} s)"
         )
 
@@ -121,7 +121,9 @@ def export_model(
 def _output_path(to: str, output: Path) -> Path:
     """The output path, after checking that it may be written."""
     if to not in TARGETS:
-        raise SettingError(f"to is {to!r}, expected one of {', '.join(TARGETS)}; {nearest(to, TARGETS)}")
+        raise SettingError(
+            f"export format {to!r} is unknown, expected one of {', '.join(TARGETS)}; {nearest(to, TARGETS)}"
+        )
     if to == "onnx":
         target = output if output.suffix == ".onnx" else output.with_name(f"{output.name}.onnx")
         if target.is_dir():
@@ -191,8 +193,8 @@ def _checked_prediction(model: Model, path: Path, images: LazyImages, expected: 
         n_off = int((~(off <= _LIMIT_DIFFERENCE)).sum())
         raise ModelError(
             f"export of model {model.manifest.name!r} differs by up to {largest:.3g} in a probability "
-            f"(above {_LIMIT_DIFFERENCE:g} for {n_off} of {len(images)} images) and names {n_changed} "
-            f"differently, expected the same names and at most {_LIMIT_DIFFERENCE:g}; nothing was written: try "
+            f"(above {_LIMIT_DIFFERENCE:g} for {n_off} of {len(images)} images) and in the class of "
+            f"{n_changed}, expected the same classes and at most {_LIMIT_DIFFERENCE:g}; nothing was written, try "
             "another --to, and please report it"
         )
     return found

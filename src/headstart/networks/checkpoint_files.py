@@ -147,11 +147,11 @@ def _audited(text: str, sha256: str, tensors: Mapping[str, NDArray[Any]]) -> lis
         if document["format"] != _FORMAT:
             raise DamagedError(f"has format {document['format']!r}, expected {_FORMAT}")
         if document["arrays"] != layout or len(layout) != len(tensors):
-            raise DamagedError("has other arrays than it says")
+            raise DamagedError("has arrays that do not match its header")
         if _digest(text, (tensors[name] for name in order)) != sha256:
-            raise DamagedError("is not as it was written")
+            raise DamagedError("does not match its checksum")
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError("has a garbled header") from error
+        raise DamagedError("has a malformed header") from error
     return order
 
 

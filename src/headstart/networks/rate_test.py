@@ -178,7 +178,7 @@ def _curve(
     if not min(start, guess) - losses[least] > _noise(finite[: least + 1], window, start):
         raise FlatLossError(
             f"loss does not fall between learning rates of {rates[0]:.2g} and {rates[len(losses) - 1]:.2g} "
-            f"({start:.3g} to {losses[least]:.3g} at best, guessing has {guess:.3g}), expected a range where it "
+            f"({start:.3g} to {losses[least]:.3g} at best, {guess:.3g} for guessing), expected a range where it "
             "falls significantly; widen the range, or check that the labels belong to the images"
         )
     floor = window + int(np.argmax(losses[window:rise] <= start - _REACHED * fall))

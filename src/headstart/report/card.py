@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from headstart.evaluation.records import Score
+from headstart.report.numbers import fact_name
 from headstart.report.records import Report
 
 __all__ = ["summary_card"]
@@ -37,10 +38,8 @@ def summary_card(result: Report) -> str:
     limits = [*result.remarks, *result.findings]
     if limits:
         lines += ["## Limits", "", *(f"- {one}" for one in limits), ""]
-    lines += ["## How to get these numbers again", "", "```", result.facts.get("command", ""), "```", ""]
-    lines += [
-        f"- {name.replace('_', ' ')}: {text}" for name, text in result.facts.items() if name != "command"
-    ]
+    lines += ["## How to reproduce these results", "", "```", result.facts.get("command", ""), "```", ""]
+    lines += [f"- {fact_name(name)}: {text}" for name, text in result.facts.items() if name != "command"]
     return "\n".join(lines) + "\n"
 
 

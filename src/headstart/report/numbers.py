@@ -11,6 +11,7 @@ __all__ = [
     "about",
     "count",
     "decimals",
+    "fact_name",
     "labels",
     "number",
     "p_value",
@@ -21,6 +22,28 @@ __all__ = [
 ]
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+_FACT_NAMES = {
+    "everything": "total time",
+    "judged_by": "test set",
+    "learning": "training time",
+    "learning_the_head": "training time of the head",
+    "learning_the_source": "training time of the source",
+    "learnt from": "train",
+    "searching": "search time",
+    "use_it": "command to use it",
+    "ways": "candidates",
+}
+
+
+def fact_name(key: str) -> str:
+    """The name that a report prints for a key of its facts or sizes.
+
+    >>> fact_name("judged_by"), fact_name("source_fingerprint")
+    ('test set', 'source fingerprint')
+    """
+    return _FACT_NAMES.get(key, key.replace("_", " "))
 
 
 def number(value: float, spec: str) -> str:

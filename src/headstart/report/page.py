@@ -104,6 +104,7 @@ def _environment() -> Environment:
     environment.filters.update(
         percent=numbers.percent, span=numbers.span, points=numbers.points, p_value=numbers.p_value,
         count=numbers.count, about=numbers.about, seconds=numbers.seconds, decimals=numbers.decimals,
+        fact_name=numbers.fact_name,
     )  # fmt: skip
     return environment
 
@@ -137,15 +138,15 @@ def _sections(result: Report) -> list[tuple[str, str]]:
         ("findings", "Data", result.findings),
         ("figures", "Figures", result.figures),
         ("training", "Training", result.curves),
-        ("mistakes", "Mistakes", result.evaluations),
-        ("belief", "Probabilities", result.calibrations),
-        ("pictures", "Images", result.galleries),
+        ("mistakes", "Metrics", result.evaluations),
+        ("belief", "Calibration", result.calibrations),
+        ("pictures", "Examples", result.galleries),
         ("maps", "Maps", result.scatters),
         ("search", "Search", result.factors),
     )
     return [
         *((name, title) for name, title, records in known if records),
-        ("again", "Repeat it"),
+        ("again", "Reproduce"),
     ]
 
 
@@ -296,7 +297,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 def _facts(facts: Mapping[str, str]) -> dict[str, Any]:
     """The command, apart from the other facts."""
     commands = [value for name, value in facts.items() if name.lower() == "command"]
-    others = [(name.replace("_", " "), value) for name, value in facts.items() if name.lower() != "command"]
+    others = [(numbers.fact_name(name), value) for name, value in facts.items() if name.lower() != "command"]
     return {"command": commands[0] if commands else "", "others": others}
 
 

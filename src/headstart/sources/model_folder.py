@@ -18,5 +18,5 @@ def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None)
 
 
 MODEL_FOLDER = SourceKind(
-    "", {"FOLDER": "any model folder of headstart's, cut at one of its layers"}, _open, body=network_body
+    "", {"FOLDER": "a model folder; features are read from one of its layers"}, _open, body=network_body
 )

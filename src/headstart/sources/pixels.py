@@ -29,7 +29,7 @@ def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None)
 
 PIXELS = SourceKind(
     "pixels",
-    {"pixels": "no network: the prepared pixels themselves, the control every transfer has to beat"},
+    {"pixels": "no network: the prepared pixels as features, a control"},
     _open,
     pretrained=False,
 )

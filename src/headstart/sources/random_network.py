@@ -38,10 +38,7 @@ def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None)
 
 RANDOM = SourceKind(
     "random:",
-    {
-        f"random:{name}": f"network {name} with random weights, frozen: what its layout alone is worth"
-        for name in ARCHITECTURES
-    },
+    {f"random:{name}": f"network {name} with random weights, frozen: a control" for name in ARCHITECTURES},
     _open,
     body=network_body,
 )

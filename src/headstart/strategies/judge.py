@@ -58,7 +58,7 @@ class HeldOutPredictions:
 
     def calibration(self) -> Calibration:
         """How well calibrated the probabilities are."""
-        title = f"How reliable its probabilities are: {self.judged_on} images of {self.images.name}"
+        title = f"Calibration: {self.judged_on} images of {self.images.name}"
         together, codes = self.images.together, self.images.codes()
         return reliability(title, self.probabilities, codes, clusters=together, crossed=self.crossed)
 

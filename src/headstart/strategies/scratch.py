@@ -101,7 +101,7 @@ def learn_network(
     if settings.patience and parts.held is None:
         raise DataError(
             f"dataset {dataset.name!r} has too few images to hold some out, expected {VALIDATION_LEAST * 10} "
-            f"to stop early by; set patience to 0"
+            f"for early stopping; set patience to 0"
         )
     spec = architecture(network, native_input(dataset, policy), len(dataset.classes))
     trained = make_network(spec, engine, settings.seed, device)

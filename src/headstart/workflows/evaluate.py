@@ -157,8 +157,8 @@ def _clusters(dataset: Dataset) -> tuple[NDArray[np.intp] | None, list[str]]:
     if pairs:
         n_copies = len(dataset) - int(joined_clusters(len(dataset), pairs).max()) - 1
         remarks.append(
-            f"{n_copies:,} of the {len(dataset):,} images are copies of others: intervals count "
-            "the copies of one image as one"
+            f"{n_copies:,} of the {len(dataset):,} images are copies of others: intervals treat "
+            "the copies of one image as one image"
         )
     if not near:
         remarks.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
@@ -227,8 +227,8 @@ def _check_classes(part: Dataset, model: Model) -> None:
     extra = natural_order(set(part.labels.tolist()) - set(model.classes))
     if extra:
         raise DataError(
-            f"dataset {part.name!r} has {listed(extra)}, expected only classes that model "
-            f"{model.manifest.name!r} knows ({shown(model.classes)}); leave the others out with a subset"
+            f"dataset {part.name!r} has {listed(extra)}, expected only classes of model "
+            f"{model.manifest.name!r} ({shown(model.classes)}); leave the others out with a subset"
         )
 
 
@@ -250,8 +250,8 @@ def _warnings(model: Model, part: _Part) -> tuple[str, ...]:
     """Sentences without which the figures would be misread."""
     if part.found is None:
         return (
-            f"model {model.manifest.name!r} does not say which images it learned from, so it is not known "
-            "whether these figures are about new images; make the model again to find out",
+            f"model {model.manifest.name!r} has no record of its training images, so it is unknown whether "
+            "these metrics are computed on new images; make the model again to record them",
         )
     if part.learned.all():
         return (
@@ -273,16 +273,16 @@ def _remarks(model: Model, part: _Part, absent: tuple[str, ...], n_groups: int) 
     if n_decided:
         remarks.append(
             f"{n_decided:,} of the new images were held out of training, but set the temperature, the "
-            "novelty threshold or the end of training: figures about them are slightly too good"
+            "novelty threshold or the end of training: metrics on them are slightly optimistic"
         )
     if absent:
-        remarks.append(f"no image here is of {listed(absent)}: averages are over the other classes")
+        remarks.append(f"there are no images of {listed(absent)}: averages are over the other classes")
     if n_groups > 1:
-        remarks.append(f"the images are of {n_groups:,} groups: intervals count groups")
+        remarks.append(f"the images belong to {n_groups:,} groups: intervals account for groups")
     if model.seen is not None and len(model.seen.places) < len(model.seen.digests):
         remarks.append(
-            f"re-encoded or changed copies were looked for among {len(model.seen.places):,} of the "
-            f"{len(model.seen.digests):,} images that the model has seen, exact ones among all"
+            f"re-encoded or altered copies were searched for among {len(model.seen.places):,} of the "
+            f"{len(model.seen.digests):,} images that the model has seen, exact copies among all"
         )
     return remarks
 

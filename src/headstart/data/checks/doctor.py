@@ -272,7 +272,7 @@ def _pair_remarks(pairs: Sequence[Pair], problems: Sequence[str]) -> list[str]:
     if leaks:
         one, other = leaks[0].splits or ("", "")
         remarks.append(
-            f"an image of {one} is also in {other}: {_numbered(leaks)}; scores on the copy flatter"
+            f"an image of {one} is also in {other}: {_numbered(leaks)}; metrics on the copies are too high"
         )
     remarks += problems
     if conflicting:
@@ -283,7 +283,7 @@ def _pair_remarks(pairs: Sequence[Pair], problems: Sequence[str]) -> list[str]:
             f"such as {first!r} ({one}) and {second!r} ({other})"
         )
     if pairs:
-        remarks.append(f"an image is there more than once: {_numbered(pairs)}")
+        remarks.append(f"the same image occurs more than once: {_numbered(pairs)}")
     return remarks
 
 

@@ -40,8 +40,8 @@ def hold_out(dataset: Dataset, share: float | None, seed: int = 0, seen: Seen | 
         raise SettingError(f"holdout is {share!r}, expected a number between 0 and 1; 0.2 holds out a fifth")
     if dataset.splits is not None and "test" in dataset.splits:
         raise DataError(
-            f"dataset {dataset.name!r} has a test split of its own, expected none to hold one out; "
-            "leave holdout out"
+            f"dataset {dataset.name!r} has a test split of its own, expected none when holdout is "
+            "given; leave holdout out"
         )
     units = _units(dataset)
     pool = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
@@ -63,7 +63,7 @@ def holdout_sentence(dataset: Dataset) -> str | None:
     fewer = note.n_images < _NEARLY_ALL * note.share * here
     return (
         f"{note.n_images:,} images ({note.n_images / here:.0%}, seed {note.seed}) were held out as a test "
-        "set and not looked at"
+        "set and not used"
         + (f", fewer than the {note.share:.0%} requested: the others cannot be held out" if fewer else "")
         + "; evaluate the model on them with: headstart evaluate MODEL DATA"
     )

@@ -82,7 +82,7 @@ def refuse_shared(
         )
     if not leaks:
         return found
-    remark = f"{len(leaks)} images of {external.name} are also training images: the figures are too high."
+    remark = f"{len(leaks)} images of {external.name} are also training images: the metrics are too high."
     return replace(found, remarks=(remark, *found.remarks))
 
 

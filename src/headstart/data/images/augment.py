@@ -115,8 +115,8 @@ def parse_augmentation(text: str, views: int = 3) -> Augmentation:
         if not equals:
             known = nearest(name, [*PRESETS, *OPERATIONS])
             faults.append(
-                f"augmentation {name!r} is not a preset in first place, expected one of {', '.join(PRESETS)}, "
-                f"or operations like shear=0.2; {known}"
+                f"augmentation {name!r} is unknown, expected one of {', '.join(PRESETS)}, or "
+                f"operations like shear=0.2, a preset first; {known}"
             )
             continue
         try:
@@ -135,7 +135,7 @@ def parse_views(text: str | None, views: int | None = None) -> Augmentation | No
         return parse_augmentation(text, 3 if views is None else views)
     if views is not None:
         raise SettingError(
-            f"views is {views}, expected an augmentation to make them; name one, such as photo"
+            f"views is {views} without an augmentation, expected both or neither; name one, such as photo"
         )
     return None
 

@@ -111,7 +111,7 @@ def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]
     except UnidentifiedImageError:
         return nothing, "it is not an image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return nothing, "it has more pixels than an image should"
+        return nothing, "it has too many pixels"
     except Exception as error:  # decoders raise nearly anything on malformed bytes
         return nothing, str(error).splitlines()[0] if str(error) else type(error).__name__
 
@@ -131,7 +131,7 @@ def _to_array(image: Image) -> NDArray[np.uint8]:
     from PIL import Image
 
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, which have no agreed white")
+        raise ValueError("its pixels are floating-point numbers, whose range is unknown")
     if image.mode.startswith("I"):
         return _from_16_bits(np.asarray(image).astype(np.int64))
     grey = image.mode in ("1", "L", "LA", "La")

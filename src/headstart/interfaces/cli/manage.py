@@ -13,13 +13,16 @@ __all__ = ["cache_app", "inspect", "sources_app"]
 sources_app = typer.Typer(
     help="List the sources (pretrained networks and others), or show one.", invoke_without_command=True
 )
-cache_app = typer.Typer(help="Feature cache: show its path, list it, clear it.", invoke_without_command=True)
+cache_app = typer.Typer(
+    help="Show the path of the feature cache, list it, or clear it.", invoke_without_command=True
+)
 
 
 def inspect(
     thing: Annotated[str, typer.Argument(help="Model folder or dataset.")],
     quick: Annotated[
-        bool, typer.Option("--quick", help="Do not open the images of a dataset: finds no near duplicates.")
+        bool,
+        typer.Option("--quick", help="Do not decode the images of a dataset. Near duplicates are not found."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -71,7 +74,7 @@ def sources_list(
 def sources_show(
     name: Annotated[str, typer.Argument(help="Name of a source.")],
     data: Annotated[
-        str | None, typer.Option(help="Dataset that sets the input size of a source without one.")
+        str | None, typer.Option(help="Dataset that sets the input size of a source without a fixed size.")
     ] = None,
     size: Size = None,
     json: Json = False,

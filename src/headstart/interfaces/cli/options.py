@@ -125,7 +125,7 @@ Augment = Annotated[
 ]
 Views = Annotated[int | None, typer.Option(min=1, help="Augmented copies of each image. Default: 3.")]
 Balance = Annotated[
-    bool, typer.Option("--balance", help="Give every class the same weight, however many images it has.")
+    bool, typer.Option("--balance", help="Give every class the same weight, whatever its number of images.")
 ]
 Strategies = Annotated[
     str,

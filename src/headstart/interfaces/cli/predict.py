@@ -28,7 +28,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Dataset whose images belong to none of the model's classes. Measures how often the model "
-            'answers "none of these". Its labels are ignored.'
+            'predicts "none of these". Its labels are ignored.'
         ),
     ] = None,
     runtime: Runtime = "openvino",
@@ -87,7 +87,7 @@ def predict(
 ) -> None:
     """Predict the class of images, with probabilities and the next most probable classes.
 
-    An image unlike all training images is answered "none of these".
+    An image unlike all training images is predicted as "none of these".
 
     Example: headstart predict runs/parity image.png folder 'scans/*.png'
 

@@ -65,7 +65,7 @@ Labels = Annotated[
     ),
 ]
 Draws = Annotated[
-    int, typer.Option(min=1, help="Number of random draws of labels and of repeats of the folds.")
+    int, typer.Option(min=1, help="Number of random draws of the labels, and of repeats of the folds.")
 ]
 Controls = Annotated[
     str, typer.Option(help="Controls to compare with: all, none, or a list such as majority,scratch.")

@@ -28,6 +28,8 @@ __all__ = [
 
 
 _SHOWN = 20
+_WITH_KEYS = ("data", "held_out_scores", "sizes_px", "source")  # nested names elsewhere are classes or files
+_PRINTED_AS = {"learnt_from": "trained on", "tap": "layer", "n_held": "n held out"}
 
 
 def pairs(values: Mapping[str, Any]) -> str:
@@ -52,7 +54,14 @@ def _listed(values: Sequence[Any]) -> str:
 
 def spaced_pairs(values: Mapping[str, Any]) -> str:
     """The same for names that are keys: ``n_images`` is printed as ``n images``."""
-    return pairs({name.replace("_", " "): value for name, value in values.items()})
+    return pairs(_spaced({name: _spaced(one) if name in _WITH_KEYS else one for name, one in values.items()}))
+
+
+def _spaced(values: Any) -> Any:
+    """The names of a mapping as they are printed; anything else as it is."""
+    if not isinstance(values, Mapping):
+        return values
+    return {_PRINTED_AS.get(name, name.replace("_", " ")): value for name, value in values.items()}
 
 
 def result_table(result: Report) -> str:
@@ -100,7 +109,7 @@ def evaluated_text(found: Evaluated) -> str:
     counts = found.counts
     rows = [["", "images", "accuracy [95 % interval]"]]
     if found.about == "images":
-        rows.append(["images, new or not", f"{counts['images']:,}", _score(found.evaluation.accuracy)])
+        rows.append(["images", f"{counts['images']:,}", _score(found.evaluation.accuracy)])
     else:
         for name, kind, score in (
             ("new images", "new", found.new),
@@ -109,11 +118,11 @@ def evaluated_text(found: Evaluated) -> str:
             rows.append([name, f"{counts[kind]:,}", "-" if score is None else _score(score)])
     parts = [f"{found.title}\n\n{aligned(rows)}"]
     if counts.get("near_copies"):
-        parts[0] += f"\n{counts['near_copies']:,} of those learned from are re-encoded or altered copies"
+        parts[0] += f"\n{counts['near_copies']:,} of the images learned from are re-encoded or altered copies"
     if found.remarks:
         parts.append("\n".join(f"- {remark}" for remark in found.remarks))
     about = _ABOUT[found.about].format(found.evaluation.accuracy.n)
-    parts.append(f"The metrics below are about {about}.")
+    parts.append(f"The metrics below are computed on {about}.")
     parts += [evaluation_table(found.evaluation), calibration_line(found.calibration)]
     if found.detection is not None:
         parts.append(detection_table(found.detection))
@@ -122,8 +131,8 @@ def evaluated_text(found: Evaluated) -> str:
 
 _ABOUT = {
     "new images": "the {:,} new images, which the model did not learn from",
-    "images learned from": "{:,} images that the model learned from: no estimate of its accuracy on new ones",
-    "images": "{:,} images; the model does not say whether it learned from them",
+    "images learned from": "{:,} images that the model learned from: no estimate of its accuracy on new images",
+    "images": "{:,} images; it is unknown whether the model learned from them",
 }
 
 

@@ -56,7 +56,7 @@ Augments = Annotated[
 Trials = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Number of trials when training a network. Trials of an interrupted search count."
+        min=1, help="Number of trials when training a network. Trials of an interrupted search are included."
     ),
 ]
 

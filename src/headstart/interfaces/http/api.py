@@ -184,7 +184,7 @@ class App:
         except TimeoutError as error:
             raise RequestError(
                 504,
-                f"answer took longer than {self._limits.answer_s:g} s, expected fewer or smaller images; "
+                f"response took longer than {self._limits.answer_s:g} s, expected fewer or smaller images; "
                 "try again later",
                 retry_after_s=5,
             ) from error

@@ -70,11 +70,13 @@ def serve_models(
             )
         if 0 < workers != n_workers:
             _warn(
-                f"{n_workers} of {workers} workers: the limits leave no room for more, or the system does not"
+                f"only {n_workers} of {workers} workers are started: the limits or the system do not allow more"
             )
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{listener.getsockname()[1]}"
-        ready = partial(print, f"Serving {', '.join(loaded)} at {url} (documents: {url}/docs)", flush=True)
+        ready = partial(
+            print, f"Serving {', '.join(loaded)} at {url} (API documentation: {url}/docs)", flush=True
+        )
         if n_workers == 1:
             _serve(loaded, listener, ready, limits=limits, token=token, precision=precision)
             return

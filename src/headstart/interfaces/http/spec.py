@@ -35,14 +35,14 @@ _PREDICTION = {
             "type": "string",
             "description": "Most probable class, or 'none of these' for a novelty above 1.",
         },
-        "probability": {**_PROBABILITY, "description": "Of the most probable class."},
+        "probability": {**_PROBABILITY, "description": "Probability of the most probable class."},
         "novelty": {
             "type": ["number", "null"],
-            "description": "How unlike all training images; null for a model without a novelty threshold.",
+            "description": "How unlike all training images it is; null for a model without a novelty threshold.",
         },
         "classes": {
             "type": "array",
-            "description": "The most probable first.",
+            "description": "Classes and probabilities, the most probable first.",
             "items": {
                 "type": "object",
                 "required": ["name", "probability"],
@@ -105,15 +105,15 @@ _SCHEMAS = {
     "State": _STATE,
 }
 _REASONS = {
-    400: "The body breaks its own format.",
+    400: "The body is malformed.",
     401: "The token is missing or wrong.",
     404: "There is no such model.",
     408: "The body did not arrive in time.",
     413: "Too many bytes, images or pixels.",
-    415: "The type of the body holds no image.",
+    415: "The content type is not supported.",
     422: "Not a complete image, or an option with an invalid value.",
-    503: "Too much is waiting, or the server is stopping; Retry-After says when to try again.",
-    504: "The answer took too long; Retry-After says when to try again.",
+    503: "Too many requests are waiting, or the server is stopping; try again after Retry-After seconds.",
+    504: "The response took too long; try again after Retry-After seconds.",
 }
 
 
@@ -135,9 +135,9 @@ def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> d
             "get": _get("One model", _ref("Model"), *closed, 404, 503),
         },
         "/v1/models": {"get": _get("All models", _ref("Models"), *closed, 503)},
-        "/metrics": {"get": _get("Figures for Prometheus", {"text/plain": {}}, *closed, 503)},
-        "/healthz": {"get": _get("Whether the process answers", _ref("State"), 503)},
-        "/readyz": {"get": _get("Whether it takes requests", _ref("State"), 503)},
+        "/metrics": {"get": _get("Metrics for Prometheus", {"text/plain": {}}, *closed, 503)},
+        "/healthz": {"get": _get("Whether the process is alive", _ref("State"), 503)},
+        "/readyz": {"get": _get("Whether the server accepts requests", _ref("State"), 503)},
     }
     for path in ("/healthz", "/readyz"):
         paths[path]["get"]["security"] = []

@@ -132,7 +132,7 @@ class _Form:
             if len(found) == self._limit_files:
                 raise RequestError(
                     413,
-                    f"form holds more than {self._limit_files} images, expected no more; ask several times",
+                    f"form holds more than {self._limit_files} images, expected no more; send several requests",
                 )
             name = _file_name(body[at:stop]) or f"image {len(found) + 1}"
             found.append(Upload(name, body[min(stop + 4, end) : end]))

@@ -246,12 +246,14 @@ class _Workers:
         self._deaths.append(time.monotonic())
         if not announced and not child.serving:
             raise WorkersError(
-                f"worker ended ({how}) before it answered, expected it to stay; see above, or use --workers 1"
+                f"worker ended ({how}) before it was ready, expected it to keep running; see above, or use "
+                "--workers 1"
             )
         quick = len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _WITHIN_S
         if quick or self._failed_starts >= _MOST_DEATHS:
             raise WorkersError(
-                f"worker ended ({how}), the last of {_MOST_DEATHS} that did not stay, expected them to; see above"
+                f"worker ended ({how}), the last of {_MOST_DEATHS} that ended, expected them to keep running; see "
+                "above"
             )
         print(
             f"headstart: warning: worker {child.process.pid} ended ({how}); starting another",

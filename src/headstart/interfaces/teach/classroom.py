@@ -99,7 +99,7 @@ class Classroom:
             if len(self._classes) >= _MOST_CLASSES:
                 raise SettingError(
                     f"there are {_MOST_CLASSES} classes, expected at most that many; "
-                    "teach larger sets with: headstart transfer"
+                    "train larger datasets with: headstart transfer"
                 )
             self._classes.append(name)
             self._forget()
@@ -122,7 +122,7 @@ class Classroom:
             if len(self._examples) >= _MOST_EXAMPLES:
                 raise DataError(
                     f"there are {_MOST_EXAMPLES} examples, expected at most that many; "
-                    "teach larger sets with: headstart transfer"
+                    "train larger datasets with: headstart transfer"
                 )
             self._numbers += 1
             example = Example(
@@ -233,7 +233,9 @@ class Classroom:
         pixels = decode_bytes(content, file_name)
         prepared = fit_image(pixels, self._live.source.input)
         if not np.ptp(pixels) or not prepared.any():
-            raise DataError(f"{file_name} is empty, expected something on it; draw or choose an image first")
+            raise DataError(
+                f"{file_name} is blank, expected an image with content; draw or choose an image first"
+            )
         return pixels, prepared
 
     def _check_class(self, name: str) -> None:
@@ -323,8 +325,8 @@ class Classroom:
         if same := [pair for pair in pairs if pair not in conflicting]:
             more = f" ({len(same)} pairs)" if len(same) > 1 else ""
             remarks.append(
-                f"Twice nearly the same image in {self._examples[same[0][0]].label}{more}: "
-                "a copy adds nothing new and counts once in the accuracy."
+                f"Nearly the same image twice in {self._examples[same[0][0]].label}{more}: "
+                "a copy adds no information and counts once in the accuracy."
             )
         if none := [name for name, count in counts.items() if not count]:
             remarks.append(f"{_listed(none)} {_has(none)} no example yet.")
@@ -333,7 +335,7 @@ class Classroom:
         some = {name: count for name, count in counts.items() if count}
         if some and max(some.values()) > _UNEVEN * min(some.values()):
             most, least = max(some, key=some.__getitem__), min(some, key=some.__getitem__)
-            remarks.append(f"{most} has {some[most]} examples and {least} {some[least]}: even them out.")
+            remarks.append(f"{most} has {some[most]} examples and {least} {some[least]}: balance them.")
         return tuple(remarks)
 
     def _named(self, pair: tuple[int, int]) -> str:

@@ -93,10 +93,10 @@ def _surety(prediction: LessonPrediction) -> str:
 
 def _novelty(novelty: float | None) -> str:
     if novelty is None:
-        return "Too few examples to tell what is none of these."
+        return "Too few examples to detect none of these."
     if novelty > 1:
-        return f"Unlike everything taught: {novelty:.2f} times the limit."
-    return f"Like what was taught: {novelty:.2f} of the limit."
+        return f"Unlike all examples: {novelty:.2f} times the novelty threshold."
+    return f"Similar to the examples: {novelty:.2f} of the novelty threshold."
 
 
 def _sorted(prediction: LessonPrediction) -> list[tuple[str, float]]:
@@ -120,7 +120,7 @@ def _figures(score: Score) -> str:
     right = round(score.value * score.n)
     return (
         f"<p><strong data-accuracy>{_percent(score.value)}</strong>"
-        f"<span>{right} of {score.n} right, each predicted from the others alone<br>"
+        f"<span>{right} of {score.n} right, each predicted by a model of the others<br>"
         f"95&#8239;% interval {100 * score.low:.0f} to {100 * score.high:.0f}&#8239;%</span></p>"
     )
 

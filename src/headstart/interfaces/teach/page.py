@@ -250,7 +250,7 @@ class _Handlers:
             return notice_html(sentence(error), bad=True)
         except OSError as error:
             return notice_html(f"The model cannot be written: {error.strerror}.", bad=True)
-        return notice_html(f"Saved. Use it with: headstart predict '{folder}' PICTURE")
+        return notice_html(f"Saved. Use it with: headstart predict '{folder}' IMAGE")
 
     def _class_panel(
         self, room: Classroom, label: str | None, message: str = "", *, bad: bool = False

@@ -50,8 +50,8 @@ def _redraw(source: Source, dataset: Dataset | None, seed: int, size_px: int | N
 TIMM = SourceKind(
     "timm:",
     {
-        "timm:NAME": "a network of timm with its weights, such as timm:resnet50; "
-        "find one: sources list PATTERN"
+        "timm:NAME": "a network of timm with pretrained weights, such as timm:resnet50; "
+        "find one: headstart sources list PATTERN"
     },
     _open_pretrained,
     body=_body,
@@ -62,11 +62,11 @@ TIMM = SourceKind(
 TIMM_FOLDER = replace(
     TIMM,
     prefix="timm:local-dir:",
-    names={"timm:local-dir:PATH": "the same from a folder with config.json and model.safetensors"},
+    names={"timm:local-dir:PATH": "a network of timm from a folder with config.json and model.safetensors"},
 )
 RANDOM_TIMM = SourceKind(
     "random:timm:",
-    {"random:timm:NAME": "a network of timm with random weights, frozen"},
+    {"random:timm:NAME": "a network of timm with random weights, frozen: a control"},
     _open_random,
     takes_size=True,
 )

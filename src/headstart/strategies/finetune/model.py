@@ -42,7 +42,7 @@ class Attempt:
         if self.decision.accepted:
             sentence += (
                 " These held-out images decided which model was kept, so both figures are optimistic; the "
-                "reported accuracy is about other images."
+                "reported accuracy is that on other images."
             )
         return sentence
 
@@ -128,10 +128,10 @@ def depth_table(decision: Decision) -> PlainTable:
     """The probe and every depth that was tried, on the same held-out images."""
     tried = (*((decision.probe,) if decision.probe else ()), *decision.trials)
     return PlainTable(
-        "How far the network was unfrozen",
-        f"Each evaluated on the same {decision.n_held:,} images, which it did not learn from. The most "
-        f"accurate depth replaces the probe by this rule: {decision.rule}. Chosen so, its figures are "
-        "slightly optimistic.",
+        "Depths of fine-tuning",
+        f"Every depth is evaluated on the same {decision.n_held:,} held-out images. The most "
+        f"accurate depth replaces the probe by this rule: {decision.rule}. Its metrics are "
+        "slightly optimistic, because they selected it.",
         ("unfrozen", "accuracy, %", "loss, nats", "epochs"),
         tuple(
             (

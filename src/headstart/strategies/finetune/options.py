@@ -55,14 +55,14 @@ class FinetuneOptions:
     def __post_init__(self) -> None:
         depths_of(self.unfreeze)
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise SettingError(
-                f"dropout is {self.dropout!r}, expected a share in [0, 1); 0 leaves nothing out"
-            )
+            raise SettingError(f"dropout is {self.dropout!r}, expected a share in [0, 1); 0 drops nothing")
         if self.alpha is not None and not 0 < self.alpha <= 1:
-            raise SettingError(f"alpha is {self.alpha!r}, expected a share in (0, 1]; 1 goes all the way")
+            raise SettingError(
+                f"alpha is {self.alpha!r}, expected a share in (0, 1]; 1 uses the trained weights only"
+            )
         if self.device not in DEVICES:
             raise SettingError(
-                f"device is {self.device!r}, expected one of {', '.join(DEVICES)}; auto takes the fastest"
+                f"device is {self.device!r}, expected one of {', '.join(DEVICES)}; auto selects the fastest"
             )
         for name in self.settings:
             if name not in _NAMES:

@@ -36,8 +36,8 @@ def choice_table(choice: Choice) -> PlainTable:
     return PlainTable(
         "How layer, pooling and head were selected",
         f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
-        f"candidates in {choice.seconds:.1f} s, the least loss first. The accuracies here selected the first "
-        f"line and are too high for it: they are no estimate of accuracy on new images.{more}",
+        f"candidates in {choice.seconds:.1f} s, the lowest loss first. The first line was selected by these "
+        f"results, so its accuracy is optimistic and no estimate of the accuracy on new images.{more}",
         ("candidate", "setting", "accuracy, %", "loss, nats"),
         lines,
     )

@@ -190,7 +190,7 @@ def _held_out(dataset: Dataset, protocol: Protocol) -> EvaluationSetup:
     else:
         rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.together)
         pool, test = dataset.subset(rest), dataset.subset(held)
-    which = "the dataset's own test split" if own else f"a stratified {_TEST_SHARE:.0%} held out by the seed"
+    which = "the dataset's own test split" if own else f"a stratified {_TEST_SHARE:.0%}, held out at random"
     which += _new_groups(pool, test)
     sentence = (
         f"Trained on {len(pool):,} images, tested on {len(test):,} others ({which}), which were used "
@@ -259,12 +259,16 @@ def _rests_on(test: Dataset, kind: str = "") -> str:
             else "Images of one group resemble each other"
         )
         return (
-            f"{why}, so intervals and tests count groups: Wilson's on the effective number of images, and a "
-            "cluster-robust t. p-values are Holm's."
+            f"{why}, so intervals and tests account for groups: Wilson's intervals on the effective number of "
+            "images, and a cluster-robust t-test. p-values are adjusted by Holm's method."
         )
     if kind in ("folds", "leave-one-out"):
-        return "Intervals are Wilson's; differences by the corrected resampled t-test; p-values are Holm's."
+        return (
+            "Intervals are Wilson's; differences are tested by the corrected resampled t-test; p-values are "
+            "adjusted by Holm's method."
+        )
     return (
-        "Intervals are Wilson's; differences on the same images by exact McNemar, over several draws of "
-        "labels by a t-test that counts both images and draws; p-values are Holm's."
+        "Intervals are Wilson's; differences on the same images are tested by McNemar's exact test, over several "
+        "draws of labels by a t-test that accounts for both images and draws; p-values are adjusted by Holm's "
+        "method."
     )

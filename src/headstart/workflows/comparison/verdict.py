@@ -77,7 +77,7 @@ def _line(
     found = apart[0].difference
     better, span = -100 * found.value, f"[{-100 * found.high:+.2f}, {-100 * found.low:+.2f}]"
     return (
-        f"{sentence} But no new head is needed: collapse, which reads the answer off the source's own classes, "
+        f"{sentence} But no new head is needed: collapse, which derives the class from the source's own classes, "
         f"does better by {better:.2f} points {span}."
     )
 

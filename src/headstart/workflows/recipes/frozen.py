@@ -110,7 +110,7 @@ def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
     n = len(some)
     plain = _cross_validated(head, with_copies[0][:n], some.labels, np.arange(n), seed)
     augmented = _cross_validated(head, *with_copies, seed)
-    trials = (("no views", plain), (f"{recipe.augment}, {recipe.views} views", augmented))
+    trials = (("no views", plain), (f"{recipe.augment}, {recipe.views} augmented copies", augmented))
     return DrawPlan(place, head, choice, augmentation if augmented > plain else None, trials)
 
 

@@ -206,8 +206,8 @@ def _left_out_table(parts: _Parts, dataset: Dataset, left_out: Report) -> PlainT
     )
     return PlainTable(
         f"The {n} letters themselves",
-        "Each letter classified by a model trained on the others (leave-one-out), and what the textbook "
-        "reports: accuracy on the training images themselves, which says nothing about new ones.",
+        "Each letter classified by a model trained on the others (leave-one-out). The last column is "
+        "what the textbook reports: training accuracy, which is no estimate of the accuracy on new images.",
         ("strategy", "left out, right", "95 % interval, %", "training images, right"),
         lines,
     )
@@ -232,8 +232,8 @@ def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
         choice_table(compared),
         title="Configurations compared, on the letters alone",
         caption=f"Leave-one-out cross-validation on the {compared.n_images} letters without augmentation, "
-        f"{compared.n_tried} candidates, the least loss first. So few letters hardly show a difference: "
-        f"the recipe's own ({recipe.head} on {recipe.layer}, {recipe.views} augmented copies) was "
+        f"{compared.n_tried} candidates, the lowest loss first. With so few letters the differences are small; "
+        f"the setting of the recipe ({recipe.head} on {recipe.layer}, {recipe.views} augmented copies) was "
         "selected on digits.",
     )
 
@@ -243,6 +243,6 @@ def _source_remarks(parts: _Parts) -> tuple[str, ...]:
     if "val_accuracy" not in scores:
         return ()
     return (
-        f"The network itself reads {scores['val_accuracy']:.2%} of held-out digits; training took "
-        f"{seconds:.0f} s, and is done once: the cache keeps it.",
+        f"The network itself classifies {scores['val_accuracy']:.2%} of the held-out digits correctly; it was "
+        f"trained once, in {seconds:.0f} s, and is cached.",
     )

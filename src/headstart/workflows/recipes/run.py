@@ -93,13 +93,13 @@ def run_recipe(
     check_folder(home)
     if options.test is not None and not isinstance(recipe, LettersRecipe):
         raise SettingError(
-            f"recipe {recipe.name!r} has a test split of its own, expected none; leave --test out"
+            f"recipe {recipe.name!r} uses the test split of its dataset, expected no --test; leave it out"
         )
     if isinstance(recipe, FrozenRecipe):
         return _run_frozen(recipe, home, options)
     if options.source is not None or options.size_px is not None:
         raise SettingError(
-            f"recipe {recipe.name!r} trains its own source, expected none; leave --source and --size out"
+            f"recipe {recipe.name!r} trains its own source, expected neither --source nor --size; leave them out"
         )
     if isinstance(recipe, LettersRecipe):
         return _run_letters(recipe, home, options)

@@ -90,14 +90,14 @@ def _scratch_network(study: StudyContext) -> tuple[NetworkSpec, str, str]:
     if spec is None:
         spec = architecture("cnn", native_input(study.plain.pool), 2)
         remark = (
-            "From scratch is a small convolutional network (28 x 28 px): the source's own has too many "
-            "weights to learn from so few images in a sensible time."
+            "The control scratch is a small convolutional network (28 x 28 px), because the source has no network "
+            "that can be trained on so few images in reasonable time."
         )
     if study.engine is not None:
         return spec, study.engine, remark
     if find_spec("torch") is not None:
         return spec, "torch", remark
-    numpy_remark = "From scratch is trained by the NumPy engine, because torch is not installed."
+    numpy_remark = "The control scratch is trained by the NumPy engine, because torch is not installed."
     return spec, "scratch", f"{remark} {numpy_remark}".strip()
 
 
@@ -154,10 +154,10 @@ _ALL = (
     Contestant("textbook", "network, preparation and head of the textbook", "other"),
     Contestant("textbook, no flip", "the textbook's augmentation without flips", "other"),
     Contestant("textbook, no views", "the textbook's head without augmented copies", "other"),
-    Contestant(FINETUNE, "unfrozen where that beat the probe on held-out images", "finetune", make=_finetune),
+    Contestant(FINETUNE, "fine-tuned if that beats the probe on held-out images", "finetune", make=_finetune),
     Contestant(
         FINETUNE_NAMES[1],
-        "unfrozen in every case",
+        "fine-tuned always",
         "other",
         make=lambda study: _finetune(study, FINETUNE_NAMES[1]),
     ),
@@ -177,8 +177,8 @@ _ALL = (
         make=_random_frozen,
         redrawn=True,
     ),
-    Contestant("raw pixels", "pixels alone, no network", "pixels", control=True, make=_raw_pixels),
-    Contestant(COLLAPSE, "read off the source's own classes", "collapse", control=True, make=_collapse),
+    Contestant("raw pixels", "prepared pixels, no network", "pixels", control=True, make=_raw_pixels),
+    Contestant(COLLAPSE, "derived from the source's own classes", "collapse", control=True, make=_collapse),
     Contestant(
         "majority", "always the most frequent class", "majority", rival=False, control=True, make=_majority
     ),

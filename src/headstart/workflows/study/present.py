@@ -103,7 +103,7 @@ def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.
 def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Calibration:
     assert table.probabilities is not None, "there are test images"
     together, crossed = study.setup.test.together, study.setup.protocol.crossed
-    title = "How reliable its probabilities are"
+    title = "Calibration of the probe"
     return reliability(title, table.probabilities, codes, clusters=together, crossed=crossed)
 
 
@@ -156,7 +156,7 @@ def study_summary(study: StudyContext) -> str:
     setup = study.setup
     views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented copies each"
     return (
-        f"{short_name(source.name)}, frozen, teaches a head {len(setup.pool.classes)} classes from "
+        f"A head on {short_name(source.name)}, frozen, learns {len(setup.pool.classes)} classes from "
         f"{len(setup.pool):,} images{views}. Every control learns from the same labels and is tested on "
         "the same images."
     )

@@ -134,7 +134,7 @@ class MonitoredTraining:
                  if was.get(name) != value]  # fmt: skip
         if other:
             self._progress.remark(
-                f"the run began elsewhere ({', '.join(other)}): it resumes, but not with the same bits"
+                f"the run was started in another environment ({', '.join(other)}): last bits may differ"
             )
 
 

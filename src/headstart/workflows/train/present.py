@@ -118,16 +118,16 @@ def _galleries(predictions: HeldOutPredictions) -> tuple[Gallery, ...]:
 
 def _evaluation_text(parts: TrainingParts, learned: LearnedModel, settings: TrainSettings) -> str:
     if learned.predictions is None:
-        return "It could not be tested on other images."
+        return "It could not be evaluated on other images."
     n_judged = len(learned.predictions.images)
     if learned.predictions.judged_on == "cross-validated":
         return (
-            f"The figures are cross-validated: each of the {n_judged:,} images was classified by a network "
+            f"The metrics are cross-validated: each of the {n_judged:,} images was classified by a network "
             "trained without its fold, copies and groups in one fold; the saved network learned from all."
         )
-    text = f"The figures are about {n_judged:,} validation images that it did not learn from"
+    text = f"The metrics are computed on {n_judged:,} validation images that it did not learn from"
     if settings.patience and parts.held is not None:
-        text += f"; {len(parts.held) - n_judged:,} others decided when to stop"
+        text += f"; {len(parts.held) - n_judged:,} others were used for early stopping"
     return f"{text}. Test images, if there are any, were not used."
 
 
@@ -169,10 +169,10 @@ def _settings_table(training: TrainingRecord, about: About) -> PlainTable:
         ("augmentation", ", ".join(f"{name} {strength:g}" for name, strength in operations) or _NONE)
     )
     tested = training.rate is not None and training.rate.curve is not None
-    found = " The learning rate was found by a test." if tested else ""
+    found = " The learning rate was selected by a learning rate test." if tested else ""
     return PlainTable(
         "How it was trained",
-        f"Settings in full are in the model's manifest.{found}",
+        f"All settings are in the model's manifest.{found}",
         ("setting", "value"),
         tuple(lines),
     )
@@ -204,9 +204,9 @@ def _figures(rate: RateCurve | None) -> tuple[Figure, ...]:
         return ()
     return (
         Figure(
-            "How the learning rate was found",
-            "The rate rose from step to step until the loss did. The line marks the rate that was trained "
-            "with: the highest of its schedule.",
+            "Learning rate test",
+            "The rate rises with every step until the loss rises too. The line marks the rate used for "
+            "training: the highest of its schedule.",
             rate_test(rate.rates, rate.losses, rate.suggestion),
         ),
     )

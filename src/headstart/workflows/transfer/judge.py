@@ -76,8 +76,8 @@ def by_validation(
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
     protocol_text = (
         f"The model learned from {len(parts.fit):,} images and is evaluated on {len(parts.held):,} others, "
-        "which nothing was learned from or selected on. Intervals are Wilson's and count copies and "
-        "groups as one; differences are paired."
+        "which were used for neither training nor selection. Intervals are Wilson's and account for copies and "
+        "groups; differences are paired."
     )
     name = PROBE if kept is learned else FINETUNE
     return TransferEvaluation(table, parts.held, final, name, "validation", protocol_text)
@@ -105,7 +105,7 @@ def by_cross_validation(
     protocol_text = (
         f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one "
         f"fold; each image was predicted by a model trained on the other folds only.{again} The saved "
-        "model learned from all images. Intervals allow for the images that folds share."
+        "model learned from all images. Intervals account for training images that folds share."
     )
     return TransferEvaluation(table, pool, table.probabilities, PROBE, "cross-validated", protocol_text)
 

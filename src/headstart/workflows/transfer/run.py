@@ -199,7 +199,7 @@ def _evaluation(evaluation: TransferEvaluation, dataset: Dataset) -> Evaluation:
 
 
 def _calibration(evaluation: TransferEvaluation, dataset: Dataset) -> Calibration:
-    title = f"How reliable its probabilities are: {evaluation.judged_on} images of {dataset.name}"
+    title = f"Calibration: {evaluation.judged_on} images of {dataset.name}"
     codes, together = evaluation.images.codes(dataset.classes), evaluation.images.together
     return reliability(title, evaluation.probabilities, codes, clusters=together, crossed=evaluation.crossed)
 
@@ -217,7 +217,7 @@ def _summary(learned: LearnedModel, evaluation: TransferEvaluation | None) -> st
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
     name = short_name(source["name"]).removesuffix(", fine-tuned")
-    where = f"{name}, {state}, read at {source['tap']} ({source['pooling']})"
+    where = f"{name}, {state}, at layer {source['tap']} ({source['pooling']})"
     return (
         f"A {manifest.head['name']} head on {where} learned {len(manifest.classes)} classes from "
         f"{manifest.data['n_images']:,} images." + ("" if evaluation is None else f" {evaluation.protocol}")

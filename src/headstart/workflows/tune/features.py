@@ -146,7 +146,7 @@ def _tuned(
     if len(ways) < len(plain):
         where, head, _ = plain[len(ways)]
         left_out += (
-            f"{len(plain) - len(ways)} of {len(plain)} combinations of place and head, from {head} on "
+            f"{len(plain) - len(ways)} of {len(plain)} combinations of layer, pooling and head, from {head} on "
             f"{where.layer}, {where.pooling}, {where.policy} on (out of time)",
         )
     for part in parts[1:]:
@@ -257,7 +257,7 @@ def _ways(search: FeatureSearch, ranking: Sequence[FeatureTrial]) -> dict[str, W
         )
         ways["default preparation"] = next(by_default).way
     plain = "ridge" if "ridge" in search.heads else search.heads[0]
-    return {**ways, "nothing chosen": (default, plain, NO_AUGMENTATION)}
+    return {**ways, "default settings": (default, plain, NO_AUGMENTATION)}
 
 
 def _spread(hits: Hits) -> float:

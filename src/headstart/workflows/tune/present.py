@@ -48,7 +48,7 @@ def against_text(comparisons: Sequence[Comparison]) -> str:
     rival = min(comparisons, key=lambda one: one.difference.value)
     span = _points(rival.difference)
     if rival.verdict == "cannot tell apart":
-        return f"It is unclear whether that is better than {rival.control}: {span}."
+        return f"The difference from {rival.control} is not significant: {span}."
     return f"Tuning {rival.verdict}: {span} against {rival.control}."
 
 
@@ -69,8 +69,8 @@ def lead_text(found: FeatureTuning) -> list[str]:
     if found.runner_up is None or found.lead is None:
         return []
     return [
-        f"In the search it was {_points(found.lead)} from the best of another place or preparation "
-        f"({found.runner_up.title})."
+        f"In the search its lead over the best of another layer, pooling or preparation was "
+        f"{_points(found.lead)} ({found.runner_up.title})."
     ]
 
 
@@ -78,11 +78,11 @@ def feature_summary(request: SearchRequest, found: FeatureTuning) -> str:
     """What was searched, in a sentence."""
     wheres = {trial.where for trial in found.trials}
     return (
-        f"{len(found.trials):,} ways to use {short_name(request.name)}, frozen, tried on {found.n_images:,} "
+        f"{len(found.trials):,} candidates with {short_name(request.name)}, frozen, tried on {found.n_images:,} "
         f"training images: {len({where.policy for where in wheres})} preparation(s), "
-        f"{len({(where.layer, where.pooling) for where in wheres})} place(s) to read, "
+        f"{len({(where.layer, where.pooling) for where in wheres})} combination(s) of layer and pooling, "
         f"{len({trial.head for trial in found.trials})} head(s) at all their strengths, "
-        f"{len({trial.augment for trial in found.trials}) - 1} augmentation(s) of the best places."
+        f"{len({trial.augment for trial in found.trials}) - 1} augmentation(s) for the best of these."
     )
 
 
@@ -90,10 +90,10 @@ def feature_protocol(found: FeatureTuning) -> str:
     """How the search was evaluated, in a paragraph."""
     again = f", {found.repeats} times over" if found.repeats > 1 else ""
     return (
-        f"Nested cross-validation on training images: {found.n_outer} outer folds{again}; without each the "
-        f"whole search was run again (leave-one-out inside), its winner fitted and evaluated on that "
-        "fold. Validation and test images were not used. Augmented copies were trained on, never evaluated. "
-        "Intervals of accuracies count two thirds of the images, since folds share training images; "
+        f"Nested cross-validation on training images: {found.n_outer} outer folds{again}. For each fold the "
+        f"whole search was run again without it (with leave-one-out), and the best candidate was evaluated on "
+        "that fold. Validation and test images were not used. Augmented copies were used for training only. "
+        "Intervals of accuracies are computed for two thirds of the images, since folds share training images; "
         "differences are by the corrected resampled t-test over folds, with Holm's adjustment."
     )
 
@@ -105,7 +105,7 @@ def factors_table(factors: Sequence[Factor]) -> PlainTable:
         score, value = max(zip(one.scores, map(_plain, one.values), strict=True), key=lambda pair: pair[0])
         lines.append((one.name, f"{100 * one.importance:.0f}", value, f"{100 * score:.2f}"))
     return PlainTable(
-        "What mattered",
+        "Importance of the settings",
         "The share of the variance between trials that a setting explains by itself, the value that scored "
         "highest, and that score. The settings were selected by these scores, so they are optimistic.",
         ("setting", "share, %", "best value", "accuracy, %"),
@@ -125,7 +125,7 @@ def trials_table(found: FeatureTuning) -> PlainTable:
     return PlainTable(
         "The best trials",
         f"Leave-one-out cross-validation on {found.n_images:,} training images, whole clusters of copies and "
-        "groups at a time; each line with the strength that its head chooses, ranked by loss. "
+        "groups at a time; each line with the strength selected for its head, ranked by loss. "
         f"{max(len(best) - _SHOWN, 0):,} more follow.",
         ("head, layer, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
         tuple(lines),

@@ -235,9 +235,9 @@ def _of_features(
     same = sum(one.where == best.where and one.augment == best.augment for one in found.picks)
     lines = [
         f"Use it: {command}",
-        f"Its own score in the search, {share_text(best.accuracy)}, is the best of {len(found.trials):,} and "
+        f"Its accuracy in the search, {share_text(best.accuracy)}, is the best of {len(found.trials):,} and "
         f"{optimism_text(found.optimism)}.",
-        f"Without each of the {len(found.picks)} outer folds the search picked the same place {same} times.",
+        f"The search selected the same layer and preparation in {same} of {len(found.picks)} outer folds.",
         *lead_text(found),
         *([f"Not tried: {', '.join(found.left_out)}."] if found.left_out else []),
     ]
@@ -281,7 +281,7 @@ def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequenc
         f"{share_text(found.selection)}: the best of {len(found.trials):,}, which "
         f"{optimism_text(found.selection.value - found.evaluation.value)}.",
         f"{found.n_pruned} of {len(found.trials)} trials were stopped early.",
-        *([f"{found.n_resumed} trials are of an earlier run."] if found.n_resumed else []),
+        *([f"{found.n_resumed} trials are from an earlier run."] if found.n_resumed else []),
         *(["The search was interrupted; the same command resumes it."] if found.interrupted else []),
     ]
     result = Report(
