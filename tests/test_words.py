@@ -46,6 +46,22 @@ BANNED = (
     r"held out for it",
     r"by hand of",
     r"from nothing",
+    r"strangers?",
+    r"garbled",
+    r"looked at",
+    r"even them out",
+    r"says so",
+    r"knows no",
+    r"prepared alike",
+    r"half-way",
+    r"brought back",
+    r"nothing chosen",
+    r"agreed white",
+    r"read off",
+    r"what mattered",
+    r"the least loss",
+    r"does not pretend",
+    r"teaches a head",
 )
 IN_ERRORS = (*BANNED, r"need", r"mend")
 QUOTED = re.compile(r"```.*?```|`[^`]*`|<!-- figures: .*?<!-- /figures -->|\]\([^)]*\)", re.DOTALL)

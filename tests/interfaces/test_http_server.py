@@ -99,7 +99,9 @@ def start(folder: Path) -> Callable[..., Running]:
         )
         assert process.stdout is not None
         said = process.stdout.readline()
-        found = re.fullmatch(r"Serving tiny at http://127\.0\.0\.1:(\d+) \(documents: \S+/docs\)\n", said)
+        found = re.fullmatch(
+            r"Serving tiny at http://127\.0\.0\.1:(\d+) \(API documentation: \S+/docs\)\n", said
+        )
         assert found, said
         return Running(process, int(found[1]))
 

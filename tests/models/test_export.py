@@ -115,7 +115,7 @@ def test_broken_preparation_is_not_written(tmp_path, monkeypatch, to, spec):
         monkeypatch.setattr(prepare, "_LUMA", prepare._LUMA[::-1])
     else:
         monkeypatch.setattr(prepare, "_rounded", lambda upper, lower: upper * 0 + lower * 0 + 9)
-    with pytest.raises(ModelError, match=r"differs by up to .* of 12 images.*expected the same names"):
+    with pytest.raises(ModelError, match=r"differs by up to .* of 12 images.*expected the same classes"):
         export_model(model(spec), to, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

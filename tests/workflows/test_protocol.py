@@ -40,9 +40,9 @@ def splits_of_round(
     [
         (blank(27), "leave-one-out", "Each of the 27 images"),
         (blank(50), "leave-one-out", "Each of the 50 images"),
-        (blank(51), "folds", "5 folds of whole images, 5 times"),
+        (blank(51), "folds", "5 folds, 5 times"),
         (blank(999), "folds", "corrected resampled t-test"),
-        (blank(1_000), "holdout", "tested on 200 others (a stratified 20% held out by the seed)"),
+        (blank(1_000), "holdout", "tested on 200 others (a stratified 20%, held out at random)"),
         (blank(700, n_test=200), "holdout", "tested on 200 others (the dataset's own test split)"),
         (blank(700, n_test=199), "folds", "its splits pooled"),
         (blank(90, groups=9), "grouped", "5 folds of whole groups"),

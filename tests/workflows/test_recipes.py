@@ -180,7 +180,7 @@ def test_what_a_recipe_leaves(parity: Outcome) -> None:
     page = parity.report.read_text()
     result = parity.result
     assert parity.report == parity.folder / "report.html" and result.verdict in page
-    assert "learning the source" in page and "typed" in page
+    assert "training time of the source" in page and "typed" in page
     for remark in result.remarks:
         assert remark in page
     assert open_model(parity.folder / "source").classes == tuple("0123456789")

@@ -94,9 +94,14 @@ def test_the_verdict_is_about_images_that_the_search_did_not_see(few: Dataset) -
     worst = min(result.comparisons, key=lambda one: one.difference.value)
     assert worst.control in result.verdict and worst.control != "majority"
     assert result.factors == found.factors and result.judged_on == "nested cross-validated training"
-    assert {table.title for table in result.tables} == {"What mattered", "The best trials"}
+    assert {table.title for table in result.tables} == {"Importance of the settings", "The best trials"}
     page = render(result)
-    for text in ("What mattered", "headstart tune x", "nested cross-validated training", "Use it: headstart"):
+    for text in (
+        "Importance of the settings",
+        "headstart tune x",
+        "nested cross-validated training",
+        "Use it: headstart",
+    ):
         assert text in page, text
     assert [one.p_adjusted >= one.difference.p_value for one in result.comparisons] == [True] * 3
 

@@ -212,11 +212,11 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup
     pool = dataset if dataset.splits is None else replace(dataset, splits=None)
     smallest = fewest_per_class(pool.labels, pool.together)
     if kind == "grouped":
-        n_folds, what = _group_folds(pool), "groups"
+        n_folds, of = _group_folds(pool), " of whole groups"
     elif kind == "leave-one-out":
-        n_folds, what = len(pool) if pool.together is None else len(np.unique(pool.together)), "image"
+        n_folds, of = len(pool) if pool.together is None else len(np.unique(pool.together)), ""
     else:
-        n_folds, what = max(2, min(_FOLDS, smallest)), "images"
+        n_folds, of = max(2, min(_FOLDS, smallest)), ""
     protocol = replace(protocol, kind=kind, n_folds=n_folds)
     splits = "" if dataset.splits is None else ", its splits pooled,"
     if kind == "leave-one-out":
@@ -226,8 +226,8 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup
         )
     else:
         sentence = (
-            f"The {len(pool):,} images of {pool.name}{splits} were split into {n_folds} folds of whole "
-            f"{what}, {protocol.draws} times; each image was classified by models trained on the other "
+            f"The {len(pool):,} images of {pool.name}{splits} were split into {n_folds} folds{of}, "
+            f"{protocol.draws} times; each image was classified by models trained on the other "
             "folds only. "
         )
     return EvaluationSetup(protocol, pool, pool, sentence + _rests_on(pool, kind))
