@@ -337,7 +337,7 @@ def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
         )
         for data in (whole, replace(whole, labels=labels))
     )  # fmt: skip
-    assert one.learned.model.graph == two.learnt.model.graph
+    assert one.learned.model.graph == two.learned.model.graph
     values = [found.result.rows[0].accuracy.value for found in (one, two)]
     assert values[0] > 0.5 and sum(values) == pytest.approx(1)
 
@@ -354,7 +354,7 @@ def test_the_same_seed_gives_the_same_model_and_rows(kept: FolderCache) -> None:
         )  # fmt: skip
 
     one, two = found(0), found(0)
-    assert one.learned.model.graph == two.learnt.model.graph
+    assert one.learned.model.graph == two.learned.model.graph
     assert [replace(row, seconds=0.0) for row in one.result.rows] == [
         replace(row, seconds=0.0) for row in two.result.rows
     ]
