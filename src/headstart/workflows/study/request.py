@@ -28,8 +28,8 @@ class StudyRequest:
     ``with_all`` adds all labels; ``controls`` some of `CONTROLS`. ``extra`` are further strategies, made from
     the setup: they count as controls, except those named in ``shown``. ``spec`` is the network that is
     trained from scratch, ``scratch`` its settings (with all labels, with fewer), ``scratch_others`` settings
-    to choose from instead, ``engine`` what trains it (None: torch if installed). ``finetune`` adds the
-    strategy of that name with these options.
+    to choose from instead, ``engine`` what trains it (None: torch if installed). ``networks`` random ones
+    stand for one where there is one round. ``finetune`` adds the strategy of that name with these options.
     """
 
     probe: Probe = CHOSEN
@@ -46,6 +46,7 @@ class StudyRequest:
     scratch: tuple[TrainSettings, TrainSettings] = (_SCRATCH, _SCRATCH_FEW)
     scratch_others: tuple[TrainSettings, ...] = SCRATCH_ALTERNATIVES
     engine: str | None = None
+    networks: int | None = None
     finetune: FinetuneOptions | None = None
 
 

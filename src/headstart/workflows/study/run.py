@@ -116,7 +116,7 @@ def _protocol(source: Source, request: StudyRequest) -> Protocol:
         (*request.shown, *(one.name for one in made if not one.control and one.name != PROBE)),
         redrawn=tuple(one.name for one in made if one.redrawn),
         pairs=((FINETUNE, PROBE), (FINETUNE, SCRATCH)),
-        networks=_NETWORKS if kind_of(source).large else _SMALL_NETWORKS,
+        networks=request.networks or (_NETWORKS if kind_of(source).large else _SMALL_NETWORKS),
     )
 
 
