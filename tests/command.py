@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ERROR", "Run", "Said", "contents"]
+__all__ = ["ERROR", "Run", "Said", "contents", "pieces"]
 
 ERROR = "headstart: error: "
 
@@ -33,3 +35,16 @@ def contents(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
         for path in sorted(folder.rglob("*"))
     }
+
+
+def pieces(terminal: int) -> Iterator[bytes]:
+    """What comes out of a terminal until its other end is closed."""
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # how Linux says that nobody writes any more
+            return
+        if not piece:
+            return
+        yield piece

@@ -12,8 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pytest
 from PIL import Image
 
 import headstart
-from command import ERROR, Run, Said, contents
+from command import ERROR, Run, Said, contents, pieces
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
 from headstart.graph import run as runtime
@@ -868,16 +867,3 @@ def test_sigterm_leaves_no_incomplete_files(desk: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (130, b"")
     assert list(desk.iterdir()) == []
-
-
-def pieces(terminal: int) -> Iterator[bytes]:
-    """What comes out of a terminal until its other end is closed."""
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit:
-        try:
-            piece = os.read(terminal, 4096)
-        except OSError:  # how Linux says that nobody writes any more
-            return
-        if not piece:
-            return
-        yield piece

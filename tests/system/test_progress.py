@@ -7,11 +7,11 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from command import pieces
 from headstart.system.progress import SILENT, Remarks, terminal_progress, with_progress
 
 STEPS = """
@@ -40,17 +40,6 @@ def on_a_terminal(code: str) -> tuple[int, str]:
     os.close(ours)
     assert out == b""  # results are for standard output, and this is none
     return begun.returncode, said.decode()
-
-
-def pieces(terminal: int) -> Iterator[bytes]:
-    while True:
-        try:
-            piece = os.read(terminal, 4096)
-        except OSError:  # how Linux says that nobody writes any more
-            return
-        if not piece:
-            return
-        yield piece
 
 
 def test_a_terminal_is_shown_a_bar_with_note_speed_and_time_left() -> None:
