@@ -16,8 +16,10 @@ from headstart.data.readers.load import from_arrays, load
 from headstart.errors import UnknownLayerError, UnknownSubsetError
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec, TrainSettings
+from headstart.sources.features import PLAIN
 from headstart.sources.registry import open_source
-from headstart.strategies.fits import FeatureOptions, Reader, fitted, probe
+from headstart.strategies.fits import Reader, Strategy, chosen_probe, fitted
+from headstart.strategies.places import Probe
 from headstart.workflows.comparison import baselines as plain_controls
 from headstart.workflows.comparison import controls
 from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
@@ -131,20 +133,25 @@ def test_the_network_from_scratch_learns_only_the_images_drawn() -> None:
 
 def test_a_probe_learns_only_the_images_drawn_and_predicts_the_test_images() -> None:
     train, test = stripes(200, 0), stripes(50, 1)
-    options = FeatureOptions(head="ridge")
     source = open_source("pixels", train)
-    strategy = probe(source, train, test, options)
+
+    def strategy_of(pool: Dataset) -> Strategy:
+        return chosen_probe(Reader(source, pool, test, PLAIN), Probe("values", "flat", "ridge"))
+
+    strategy = strategy_of(train)
     altered = replace(train, labels=np.where(np.arange(200) < 100, train.labels, "down"))
     first = strategy(np.arange(100), np.arange(50), 0)
     assert first.shape == (50, 2) and np.allclose(first.sum(axis=1), 1, atol=1e-5)
-    assert np.array_equal(first, probe(source, altered, test, options)(np.arange(100), np.arange(50), 0))
+    assert np.array_equal(first, strategy_of(altered)(np.arange(100), np.arange(50), 0))
     assert (first.argmax(axis=1) == test.codes()).mean() > 0.7
 
 
 def test_a_probe_at_an_unknown_layer() -> None:
     train = stripes(10, 0)
     with pytest.raises(UnknownLayerError, match=r"'vaules'.*nearest are values"):
-        probe(open_source("pixels", train), train, train, FeatureOptions(layer="vaules"))
+        chosen_probe(
+            Reader(open_source("pixels", train), train, train, PLAIN), Probe("vaules", "flat", "linear")
+        )
 
 
 def printed(n_images: int, seed: int) -> Dataset:

@@ -26,7 +26,8 @@ from headstart.workflows.recipes import frozen as runner
 from headstart.workflows.recipes.frozen import run_frozen
 from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, Published, read_recipe, recipe_names, recipe_text
-from headstart.workflows.recipes.run import run_recipe, with_test_split
+from headstart.workflows.recipes.run import run_recipe
+from headstart.workflows.recipes.split import with_test_split
 
 FROZEN = ("pretrained-digits", "vgg16-mnist")
 TINY = "random:timm:test_resnet"

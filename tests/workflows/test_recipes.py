@@ -15,6 +15,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays, load
 from headstart.data.subsets import apply_subset
 from headstart.errors import DataError, RecipeError, SettingError, UnknownLayerError
+from headstart.evaluation.intervals import wilson
 from headstart.heads.registry import HEADS
 from headstart.models.model import open_model
 from headstart.networks.engines.registry import ENGINES
@@ -25,7 +26,8 @@ from headstart.system.progress import SILENT
 from headstart.workflows.recipes import run as runner
 from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import Recipe, read_recipe, recipe_names, recipe_text
-from headstart.workflows.recipes.run import run_recipe, with_test_split
+from headstart.workflows.recipes.run import run_recipe
+from headstart.workflows.recipes.split import with_test_split
 
 QUICK = TrainSettings(epochs=2, learning_rate=3e-3)
 TIMES = ("learning_the_source", "learning_the_head", "everything", "date")
@@ -272,6 +274,39 @@ def test_no_test_image_is_learnt_from(
     assert len(test) >= 40 and len(learnt) > 100 and test.groups is not None
     assert not learnt & rows_of(test)
     assert not groups_learnt & set(test.groups.tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["parity", "odd-to-even"])
+def test_copies_stay_on_one_side_of_the_split_that_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """Listed twice and without a test split: our own split tore copies apart, and the study refused the leak."""
+    once = digits_by_writers(splits=False)
+    twice = replace(once.subset(np.tile(np.arange(400), 2)), groups=None)
+    monkeypatch.setattr(runner, "load", lambda _: twice)
+    found = run_recipe(quick(name), tmp_path / "out").result
+    test = [row.accuracy for row in found.rows if row.strategy == "probe"][-1]
+    assert found.sizes["test"] == test.n and found.sizes["test"] % 2 == 0
+    alone = wilson(test.value * test.n / 2, test.n / 2)  # two copies count as one image
+    assert test.high - test.low > 0.95 * (alone.high - alone.low)
+
+
+@pytest.mark.slow
+def test_the_saved_model_learns_from_all_but_the_test_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a validation split, too: the row of all labels is about a model that learned from it."""
+    parts = np.array(["train", "train", "train", "val", "test"])[np.arange(1797) % 5]
+    whole = replace(load("digits"), splits=parts)
+    monkeypatch.setattr(runner, "load", lambda _: whole)
+    outcome = run_recipe(quick("parity"), tmp_path / "out")
+    model = open_model(outcome.folder / "model")
+    assert model.manifest.data["n_images"] == outcome.result.sizes["train"] == (parts != "test").sum()
+    target = apply_subset(whole, "parity").split("test")
+    right = model.predict(target, refuse=False) == target.labels
+    (row,) = (row for row in outcome.result.rows if (row.strategy, row.labels_per_class) == ("probe", None))
+    assert row.accuracy.value == pytest.approx(right.mean())
 
 
 def test_a_test_split_of_its_own_is_kept() -> None:

@@ -27,13 +27,11 @@ from headstart.strategies.select import choose, deciding_images
 __all__ = [
     "DECIDING",
     "Chooser",
-    "FeatureOptions",
     "Reader",
     "Strategy",
     "chosen_probe",
     "clusters_of",
     "fitted",
-    "probe",
     "redrawn_probe",
 ]
 
@@ -46,16 +44,6 @@ _LEFT_OUT = 3  # left-out images up to which a split counts as leave-one-out
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
 """From indices into the pool, indices into the test images and a seed to probabilities of the latter."""
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """Where features are read and which head is fitted; the same for the probe and its controls."""
-
-    layer: str | None = None
-    pooling: str = "flat"
-    head: str = "linear"
-    extraction: Extraction = PLAIN
 
 
 @dataclass(frozen=True)
@@ -170,19 +158,6 @@ def _left_out_most(pool: Dataset) -> int:
 def clusters_of(pool: Dataset, some: Indices) -> Indices | None:
     """Clusters of some images of a pool; None if each image is its own."""
     return None if pool.together is None else pool.together[some]
-
-
-def probe(source: Source, pool: Dataset, test: Dataset, options: FeatureOptions) -> Strategy:
-    """The strategy of one head on one frozen source; a control is the same with another source."""
-    reader = Reader(source, pool, test, options.extraction)
-    place = (options.layer or source.default_layer, options.pooling)
-    reader.read([place])
-
-    def strategy(train: Indices, test: Indices, seed: int) -> Array:
-        head = fitted(reader, place, options.head, train, seed, balance=False)
-        return head.probabilities(reader.test_rows(place)[test])
-
-    return strategy
 
 
 class Chooser:

@@ -149,9 +149,7 @@ class Classroom:
                     f"example {number} does not exist, expected one that does; reload the page"
                 )
             last = self._examples.pop()
-            if (
-                last.number != number
-            ):  # the last example takes its place, with the augmented copies of that place
+            if last.number != number:  # the last example takes its place and the augmented copies there
                 place = places[number]
                 self._examples[place] = replace(last, rows=self._live.rows(last.prepared, place))
             self._forget()

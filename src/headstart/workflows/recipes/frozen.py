@@ -18,7 +18,7 @@ from headstart.records import Array, Source
 from headstart.report.records import Report
 from headstart.sources.features import Extraction, Place, extract_all
 from headstart.sources.registry import kind_named, kind_of, open_source
-from headstart.strategies.fits import FeatureOptions, Strategy, probe
+from headstart.strategies.fits import Reader, Strategy, chosen_probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe, choose_place
 from headstart.strategies.probe import learn_head, training_rows
@@ -29,6 +29,7 @@ from headstart.workflows.comparison.table import run_table
 from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench, DrawPlan, Indices
 from headstart.workflows.recipes.present import frozen_facts, frozen_result
 from headstart.workflows.recipes.recipe import FrozenRecipe, Textbook
+from headstart.workflows.recipes.split import with_test_split
 
 __all__ = ["Frozen", "run_frozen"]
 
@@ -59,6 +60,7 @@ def run_frozen(
     """
     begun = perf_counter()
     dataset, found = checked(dataset)
+    dataset = with_test_split(dataset, seed)
     wanted_px = size_px or (recipe.size_px if kind_named(source_name).takes_size else None)
     source = open_source(source_name, dataset, seed, wanted_px)
     train, test = training_parts(dataset, seed).fit, dataset.split("test")
@@ -215,9 +217,10 @@ def _textbook_place(source: Source) -> Place:
 
 
 def _controls(bench: Bench) -> dict[str, Strategy]:
-    raw = FeatureOptions(head="kernel", extraction=bench.options)
     pixels = open_source("pixels", bench.train)
-    strategies = {"raw pixels": _recorded(bench, "raw pixels", probe(pixels, bench.train, bench.test, raw))}
+    reader = Reader(pixels, bench.train, bench.test, bench.options)
+    raw = chosen_probe(reader, Probe(pixels.default_layer, "flat", "kernel"))
+    strategies = {"raw pixels": _recorded(bench, "raw pixels", raw)}
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
         drawn = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)

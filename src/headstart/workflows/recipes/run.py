@@ -9,11 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
+from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.readers.load import load
-from headstart.data.splits import holdout
 from headstart.data.subsets import apply_subset
 from headstart.errors import SettingError, UnknownLayerError, nearest
 from headstart.evaluation.metrics import evaluate
@@ -36,12 +34,12 @@ from headstart.workflows.recipes.frozen import run_frozen
 from headstart.workflows.recipes.letters import run_letters
 from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import FrozenRecipe, LettersRecipe, Recipe
+from headstart.workflows.recipes.split import with_test_split
 from headstart.workflows.study import StudyRequest, run_study
 from headstart.workflows.study.contestants import CONTROLS
 
-__all__ = ["run_recipe", "with_test_split"]
+__all__ = ["run_recipe"]
 
-_TEST_SHARE = 0.3
 _TEXTBOOK = "textbook probe"
 _NETWORKS = 3  # random ones with all labels: a fit of each on 60,000 images takes longer than all else
 _AS_WRITTEN = RecipeOptions()
@@ -61,6 +59,12 @@ class _Run:
     target: Dataset
     engine: str
     remarks: tuple[str, ...]
+
+    @property
+    def training_images(self) -> Dataset:
+        """What the row of all labels learns from, and so the saved model: every image but the test images."""
+        assert self.target.splits is not None, "it has a test split"
+        return replace(self.target.subset(self.target.splits != "test"), splits=None)
 
 
 def run_recipe(
@@ -118,10 +122,10 @@ def run_recipe(
     judged = _study(run, source, frozen)
     transferred = learn_head(
         frozen,
-        run.target,
+        run.training_images,
         Probe(recipe.layer, "flat", recipe.head),
         seed=options.seed,
-        spare=False,  # as the row of all labels
+        spare=False,
         options=options.extraction,
     )
     source.model.save(home / "source")
@@ -140,7 +144,7 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Out
         raise SettingError(
             f"recipe {recipe.name!r} trains no network, expected no engine; leave --engine out"
         )
-    whole = with_test_split(load(options.data or recipe.data), options.seed)
+    whole = load(options.data or recipe.data)
     for remark in _skipped(whole):
         options.progress.remark(remark)
     found = run_frozen(
@@ -176,25 +180,9 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: RecipeOptions) -> O
     return write_result(home, found.result)
 
 
-def with_test_split(dataset: Dataset, seed: int) -> Dataset:
-    """The dataset with a test split: its own, or a stratified 30 % held out by the seed, groups kept together."""
-    if dataset.splits is not None and "test" in set(dataset.splits.tolist()):
-        return dataset
-    train = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
-    groups = None if dataset.together is None else dataset.together[train]
-    _, held = holdout(dataset.labels[train], _TEST_SHARE, seed, groups)
-    splits = (
-        np.full(len(dataset), "train", dtype="<U5")
-        if dataset.splits is None
-        else dataset.splits.astype("<U5")
-    )
-    splits[train[held]] = "test"
-    return replace(dataset, splits=splits)
-
-
 def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
     """Split first, then take both subsets: no image is trained on by one and tested on by the other."""
-    whole = with_test_split(load(options.data or recipe.data), options.seed)
+    whole = with_test_split(checked(load(options.data or recipe.data))[0], options.seed)
     source, target = (
         apply_subset(whole, view) if view else whole for view in (recipe.source_subset, recipe.target_subset)
     )
