@@ -245,7 +245,7 @@ def _group_folds(pool: Dataset) -> int:
         lonely = pool.classes[int(np.argmin(by_class))]
         raise DataError(
             f"class {lonely!r} of dataset {pool.name!r} comes from one group, expected two, one to "
-            "train on and one to test on; add images, or choose folds"
+            "train on and one to test on; add images of another, or leave the group column out"
         )
     return max(2, min(_FOLDS, *by_class))
 
