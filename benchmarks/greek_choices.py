@@ -49,7 +49,7 @@ def photographed(digits: np.ndarray, seed: int) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", nargs="*", default=["none", "handwriting"])
-    parser.add_argument("--views", nargs="*", type=int, default=[0, 20])
+    parser.add_argument("--copies", nargs="*", type=int, default=[0, 20])
     parser.add_argument("--augments", nargs="*", default=["handwriting"])
     parser.add_argument("--taps", nargs="*", default=["block2", "block3", "hidden1"])
     parser.add_argument("--heads", nargs="*", default=["ridge", "kernel", "linear"])
@@ -83,10 +83,10 @@ def main() -> None:
                 places = [rng.choice(np.flatnonzero(train.labels == one), 9, replace=False) for one in names]
                 few = train.subset(np.concatenate(places))
                 few = from_arrays(few.images.pixels, few.labels)
-                for augment, views in product(given.augments, given.views):
-                    if not views and augment != given.augments[0]:
+                for augment, copies in product(given.augments, given.copies):
+                    if not copies and augment != given.augments[0]:
                         continue
-                    chosen = parse_augmentation(augment, views) if views else None
+                    chosen = parse_augmentation(augment, copies) if copies else None
                     readers = [Reader(source, few, one, options, chosen, draw) for one in (clean, photos)]
                     for layer, head in product(given.layers, given.heads):
                         place = (layer, "flat")
@@ -95,10 +95,10 @@ def main() -> None:
                             float((learnt.predict(one.test_rows(place)) == one.test.labels).mean())
                             for one in readers
                         ]
-                        key = (how, augment if views else "-", views, layer, head)
+                        key = (how, augment if copies else "-", copies, layer, head)
                         scores.setdefault(key, []).append((right[0], right[1]))
             print(f"{triple} {how}: done", file=sys.stderr, flush=True)
-    print("source's augmentation, views' augmentation, views, tap, head: clean, photographed (%)")
+    print("source's augmentation, augmentation, copies, layer, head: clean, photographed (%)")
     for key, pairs in sorted(scores.items(), key=lambda item: -np.mean(item[1], axis=0)[1]):
         clean_mean, photo_mean = 100 * np.mean(pairs, axis=0)
         print(f"{', '.join(map(str, key)):60} {clean_mean:6.2f} {photo_mean:6.2f}   n {len(pairs)}")

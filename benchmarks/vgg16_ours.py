@@ -1,7 +1,7 @@
 """Our side of ``vgg16_vs_keras``: the whole job in one process, times and accuracies as JSON.
 
-VGG16 with random weights (for time only): 1,000 images read three times (as they are, and as two views with
-shear, zoom and flip), 200 test images, a dense head with dropout, from process start to the accuracies.
+VGG16 with random weights (for time only): 1,000 images read three times (as they are, and as two augmented copies
+with shear, zoom and flip), 200 test images, a dense head with dropout, from process start to the accuracies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from headstart.system.cache import default_cache  # noqa: E402
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--views", type=int, default=2, help="beside the images themselves")
+    arguments.add_argument("--copies", type=int, default=2, help="beside the images themselves")
     arguments.add_argument("--images", type=int, default=1_000)
     args = arguments.parse_args()
     mnist = load("mnist")
@@ -35,8 +35,8 @@ def main() -> None:
     source = open_source("random:timm:vgg16", train)
     place = ([layer for layer, shape in source.layers.items() if len(shape) > 1][-1], "avg")
     options, begun = Extraction(default_cache()), time.perf_counter()
-    views = parse_augmentation("textbook", args.views) if args.views else None
-    rows, labels, images = training_rows(source, train, place, views, 0, options)
+    copies = parse_augmentation("textbook", args.copies) if args.copies else None
+    rows, labels, images = training_rows(source, train, place, copies, 0, options)
     asked = extract(test, source, layer=place[0], pooling=place[1], options=options)
     extracted = time.perf_counter() - begun
     head = make_head("mlp").fit(rows, labels, images=images)

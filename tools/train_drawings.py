@@ -61,7 +61,7 @@ def trained(data: Dataset) -> TrainableNetwork:
         data.codes(),
         SETTINGS,
         augment=lambda batch, indices, epoch: augment(
-            batch, augmentation, seed=0, indices=indices, view=epoch
+            batch, augmentation, seed=0, indices=indices, copy=epoch
         ),
     )
     print(

@@ -1,4 +1,4 @@
-"""Augmented views: what each operation does to a pixel, and that a batch changes nothing."""
+"""Augmented copies: what each operation does to a pixel, and that a batch changes nothing."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def noise(*shape: int) -> Images:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def views(images: Images, text: str, *, seed: int = 0, view: int = 0) -> Images:
+def copied(images: Images, text: str, *, seed: int = 0, copy: int = 0) -> Images:
     pytest.importorskip("kornia")
-    return augment(images, parse_augmentation(text), seed=seed, indices=range(len(images)), view=view)
+    return augment(images, parse_augmentation(text), seed=seed, indices=range(len(images)), copy=copy)
 
 
 def dot(side: int, y: int, x: int) -> Images:
@@ -55,35 +55,35 @@ def test_an_image_does_not_depend_on_its_batch(
 ) -> None:
     pytest.importorskip("kornia")
     images, change = noise(*shape), parse_augmentation(EVERYTHING)
-    together = augment(images, change, seed=3, indices=range(len(images)), view=2)
+    together = augment(images, change, seed=3, indices=range(len(images)), copy=2)
     order = np.random.default_rng(1).permutation(len(images))
-    assert np.array_equal(augment(images[order], change, seed=3, indices=order, view=2), together[order])
+    assert np.array_equal(augment(images[order], change, seed=3, indices=order, copy=2), together[order])
     for size in (1, 7):
         parts = [
             augment(
-                images[at : at + size], change, seed=3, indices=range(at, min(at + size, len(images))), view=2
+                images[at : at + size], change, seed=3, indices=range(at, min(at + size, len(images))), copy=2
             )
             for at in range(0, len(images), size)
         ]
         assert np.array_equal(np.concatenate(parts), together)
     monkeypatch.setattr("headstart.data.images.augment._CHUNK_VALUES", 3 * images[0].size)
-    assert np.array_equal(augment(images, change, seed=3, indices=range(len(images)), view=2), together)
+    assert np.array_equal(augment(images, change, seed=3, indices=range(len(images)), copy=2), together)
 
 
 def test_seed_view_and_index_each_change_the_draw() -> None:
     pytest.importorskip("kornia")
     images, change = np.repeat(noise(1, 28, 28, 1), 3, 0), parse_augmentation("handwriting")
-    one = augment(images, change, seed=1, indices=[5, 5, 6], view=2)
+    one = augment(images, change, seed=1, indices=[5, 5, 6], copy=2)
     assert np.array_equal(one[0], one[1]) and not np.array_equal(one[0], one[2])
-    assert not np.array_equal(one[0], augment(images, change, seed=2, indices=[5, 5, 6], view=2)[0])
-    assert not np.array_equal(one[0], augment(images, change, seed=1, indices=[5, 5, 6], view=1)[0])
+    assert not np.array_equal(one[0], augment(images, change, seed=2, indices=[5, 5, 6], copy=2)[0])
+    assert not np.array_equal(one[0], augment(images, change, seed=1, indices=[5, 5, 6], copy=1)[0])
 
 
 def test_switching_one_operation_on_leaves_the_draws_of_others() -> None:
     images = noise(20, 16, 16, 1)
-    assert np.array_equal(views(images, "shift=0.2,flip_vertical=1e-9"), views(images, "shift=0.2"))
-    with_brightness = views(images, "shift=0.2,brightness=1e-6").astype(int)
-    assert np.abs(with_brightness - views(images, "shift=0.2")).max() <= 1  # a rounding
+    assert np.array_equal(copied(images, "shift=0.2,flip_vertical=1e-9"), copied(images, "shift=0.2"))
+    with_brightness = copied(images, "shift=0.2,brightness=1e-6").astype(int)
+    assert np.abs(with_brightness - copied(images, "shift=0.2")).max() <= 1  # a rounding
 
 
 def test_global_generators_are_neither_read_nor_changed() -> None:
@@ -92,12 +92,12 @@ def test_global_generators_are_neither_read_nor_changed() -> None:
     with torch.random.fork_rng():
         torch.rand(1), np.random.random()  # away from any start
         before_numpy, before_torch = np.random.get_state()[1:3], torch.get_rng_state()
-        first = views(images, EVERYTHING)
+        first = copied(images, EVERYTHING)
         assert np.array_equal(before_numpy[0], np.random.get_state()[1])
         assert before_numpy[1] == np.random.get_state()[2]
         assert torch.equal(before_torch, torch.get_rng_state()) and torch.is_grad_enabled()
         torch.manual_seed(9), np.random.seed(9)
-        assert np.array_equal(views(images, EVERYTHING), first)
+        assert np.array_equal(copied(images, EVERYTHING), first)
 
 
 # what each operation does
@@ -111,53 +111,53 @@ def test_nothing_changes_at_strength_0_and_shapes_stay(shape: tuple[int, ...]) -
     images = noise(*shape)
     images.flags.writeable = False
     off = Augmentation(tuple((name, 0.0) for name in sorted(OPERATIONS)))
-    same = augment(images, off, seed=0, indices=range(len(images)), view=0)
+    same = augment(images, off, seed=0, indices=range(len(images)), copy=0)
     assert np.array_equal(same, images) and same.dtype == np.uint8 and same.flags.writeable
-    assert views(images, EVERYTHING).shape == shape
+    assert copied(images, EVERYTHING).shape == shape
 
 
 @pytest.mark.parametrize("side", [(28, 28), (224, 224), (17, 30)])
 def test_flips_are_exact_mirrors(side: tuple[int, int]) -> None:
     images = noise(2, *side, 3)
-    assert np.array_equal(views(images, "flip=1"), images[:, :, ::-1])
-    assert np.array_equal(views(images, "flip_vertical=1"), images[:, ::-1])
-    assert np.array_equal(views(images, "flip=1,flip_vertical=1"), images[:, ::-1, ::-1])
+    assert np.array_equal(copied(images, "flip=1"), images[:, :, ::-1])
+    assert np.array_equal(copied(images, "flip_vertical=1"), images[:, ::-1])
+    assert np.array_equal(copied(images, "flip=1,flip_vertical=1"), images[:, ::-1, ::-1])
 
 
 def test_flip_is_a_probability() -> None:
     images = np.tile(np.array([[[0], [255]]], np.uint8), (1000, 1, 1, 1))
-    share = (views(images, "flip=0.3")[:, 0, 0, 0] == 255).mean()
+    share = (copied(images, "flip=0.3")[:, 0, 0, 0] == 255).mean()
     assert 0.25 < share < 0.35
 
 
 def test_shift_moves_by_a_share_of_each_side() -> None:
-    moved = centres(views(dot(41, 20, 20), "shift=0.25"))
+    moved = centres(copied(dot(41, 20, 20), "shift=0.25"))
     assert np.all(np.abs(moved) < 0.25 * 41 + 0.1)
     assert np.all(moved.max(0) > 0.2 * 41) and np.all(moved.min(0) < -0.2 * 41)
     assert abs(np.corrcoef(moved.T)[0, 1]) < 0.5
     wide = np.zeros((64, 11, 101, 1), np.uint8)
     wide[:, 5, 50] = 255
-    columns = views(wide, "shift=0.25")[..., 0].sum(1).argmax(1) - 50
+    columns = copied(wide, "shift=0.25")[..., 0].sum(1).argmax(1) - 50
     assert np.abs(columns).max() > 20
 
 
 def test_zoom_keeps_the_centre_and_scales_both_ways_alike() -> None:
-    assert np.all(views(dot(41, 20, 20), "zoom=0.3")[:, 20, 20] == 255)
-    across = centres(views(dot(41, 20, 30), "zoom=0.3"))[:, 1] / 10
-    down = centres(views(dot(41, 30, 20), "zoom=0.3"))[:, 0] / 10
+    assert np.all(copied(dot(41, 20, 20), "zoom=0.3")[:, 20, 20] == 255)
+    across = centres(copied(dot(41, 20, 30), "zoom=0.3"))[:, 1] / 10
+    down = centres(copied(dot(41, 30, 20), "zoom=0.3"))[:, 0] / 10
     assert np.allclose(across, down)
     assert 0.69 < across.min() < 0.75 and 1.25 < across.max() < 1.31
 
 
 def test_rotation_turns_about_the_centre_by_degrees() -> None:
-    moved = centres(views(dot(41, 20, 30), "rotation=30"))
+    moved = centres(copied(dot(41, 20, 30), "rotation=30"))
     degrees = np.degrees(np.arctan2(moved[:, 0], moved[:, 1]))
     assert np.allclose(np.hypot(*moved.T), 10, atol=0.3)
     assert 25 < degrees.max() < 31 and -31 < degrees.min() < -25
 
 
 def test_shear_is_a_tangent() -> None:
-    moved = centres(views(dot(41, 30, 20), "shear=0.5"))
+    moved = centres(copied(dot(41, 30, 20), "shear=0.5"))
     assert np.allclose(moved[:, 0], 10, atol=0.01)
     assert 4 < moved[:, 1].max() < 5.1 and -5.1 < moved[:, 1].min() < -4
 
@@ -168,7 +168,7 @@ def test_operations_compose_mirror_zoom_shear_rotation_shift() -> None:
     change = parse_augmentation("flip=0.5,zoom=0.2,shear=0.3,rotation=40,shift=0.1")
     draws = _draw(0, 0, range(64))
     signed = {name: 2 * values - 1 for name, values in draws.items()}
-    moved = centres(views(dot(61, 34, 40), "flip=0.5,zoom=0.2,shear=0.3,rotation=40,shift=0.1"))
+    moved = centres(copied(dot(61, 34, 40), "flip=0.5,zoom=0.2,shear=0.3,rotation=40,shift=0.1"))
     strength = dict(change.operations)
     for at in range(64):
         zoom, angle = 1 + 0.2 * signed["zoom"][at], np.radians(40 * signed["rotation"][at])
@@ -180,22 +180,22 @@ def test_operations_compose_mirror_zoom_shear_rotation_shift() -> None:
 
 
 def test_brightness_multiplies() -> None:
-    done = views(np.full((500, 2, 2, 1), 100, np.uint8), "brightness=0.2")
+    done = copied(np.full((500, 2, 2, 1), 100, np.uint8), "brightness=0.2")
     assert np.all(done == done[:, :1, :1])
     assert done.min() == 80 and done.max() in (119, 120) and len(np.unique(done)) >= 40
-    bright = views(np.full((64, 2, 2, 1), 240, np.uint8), "brightness=0.5")
+    bright = copied(np.full((64, 2, 2, 1), 240, np.uint8), "brightness=0.5")
     assert bright.max() == 255 and bright.min() >= 120
 
 
 def test_blur_spreads_up_to_its_sigma_and_keeps_the_sum() -> None:
-    done = views(dot(41, 20, 20), "blur=0.05")[..., 0].astype(float)
+    done = copied(dot(41, 20, 20), "blur=0.05")[..., 0].astype(float)
     assert np.allclose(done.sum((1, 2)), 255, rtol=0.1)
     spread = np.sqrt(done.sum(1) @ np.arange(-20, 21) ** 2 / done.sum((1, 2)))
     assert 1.7 < spread.max() < 0.05 * 41 + 0.05 and spread.min() < 0.3
 
 
 def test_a_blur_of_no_width_is_none() -> None:
-    assert np.array_equal(views(noise(2, 9, 9, 1), "blur=1e-30"), noise(2, 9, 9, 1))
+    assert np.array_equal(copied(noise(2, 9, 9, 1), "blur=1e-30"), noise(2, 9, 9, 1))
 
 
 @pytest.mark.slow
@@ -211,7 +211,7 @@ def test_a_blur_does_not_depend_on_the_batch_by_the_last_bit() -> None:
 
 def test_elastic_moves_smoothly_within_its_bound_and_keeps_the_mean() -> None:
     ramp = np.tile((2 * np.arange(100, dtype=np.uint8))[None, None, :, None], (256, 100, 1, 1))
-    done = views(ramp, "elastic=0.06").astype(int)
+    done = copied(ramp, "elastic=0.06").astype(int)
     moved = (done - ramp)[:, 10:-10, 10:-10] / 2  # pixels
     assert 5 < np.abs(moved).max() < 1.5 * 6 + 0.5
     assert abs(moved.mean()) < 0.2 and np.abs(moved.mean((1, 2, 3))).max() < 3
@@ -222,7 +222,7 @@ def test_elastic_moves_smoothly_within_its_bound_and_keeps_the_mean() -> None:
 def test_stroke_grows_and_shrinks_by_parts_of_a_pixel() -> None:
     bar = np.zeros((64, 28, 28, 1), np.uint8)
     bar[:, :, 12:16] = 200
-    done = views(bar, "stroke=0.05")  # up to 1.4 of 28 pixels at each edge
+    done = copied(bar, "stroke=0.05")  # up to 1.4 of 28 pixels at each edge
     width = done[:, 14, :, 0].sum(axis=1) / 200
     assert (done == done[:, :1]).all(), "along the bar nothing changes"
     assert width.min() >= 4 - 2 * 1.4 - 0.05 and width.max() <= 4 + 2 * 1.4 + 0.05
@@ -244,7 +244,7 @@ def test_stroke_was_added_without_moving_what_others_draw() -> None:
 def test_presets_parse_and_are_written_sorted() -> None:
     for name, text in PRESETS.items():
         change = parse_augmentation(name)
-        assert change == parse_augmentation(text) and change.views == 3
+        assert change == parse_augmentation(text) and change.n_copies == 3
         assert ",".join(f"{operation}={strength:g}" for operation, strength in change.operations) == text
     assert {name: parse_augmentation(name).flips for name in PRESETS} == {
         "handwriting": False,
@@ -262,7 +262,7 @@ def test_a_preset_can_be_changed() -> None:
     assert not parse_augmentation("textbook,flip=0").flips and not Augmentation((("flip", 0.0),)).flips
     assert parse_augmentation("zoom=0.2,shear=0.1", 5).parts() == {
         "operations": {"shear": 0.1, "zoom": 0.2},
-        "views": 5,
+        "n_copies": 5,
     }
 
 
@@ -293,7 +293,7 @@ def test_parse_errors(text: str, sentence: str) -> None:
 
 def test_an_augmentation_made_by_hand_is_checked_too() -> None:
     with pytest.raises(
-        SettingError, match=r"^views is 0, expected at least 1; leave augmentation out for none$"
+        SettingError, match=r"^n_copies is 0, expected at least 1; leave augmentation out for none$"
     ):
         parse_augmentation("textbook", 0)
     with pytest.raises(SettingError, match=r"^operations are not sorted, expected each once, by name"):
@@ -323,13 +323,13 @@ def test_an_augmentation_made_by_hand_is_checked_too() -> None:
 )
 def test_images_of_a_wrong_shape(images: Images, indices: list[int], sentence: str) -> None:
     with pytest.raises(ShapeError, match=sentence):
-        augment(images, parse_augmentation("textbook"), seed=0, indices=indices, view=0)
+        augment(images, parse_augmentation("textbook"), seed=0, indices=indices, copy=0)
 
 
-@pytest.mark.parametrize(("seed", "index", "view"), [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
-def test_negative_seeds(seed: int, index: int, view: int) -> None:
+@pytest.mark.parametrize(("seed", "index", "copy"), [(-1, 0, 0), (0, -1, 0), (0, 0, -1)])
+def test_negative_seeds(seed: int, index: int, copy: int) -> None:
     with pytest.raises(SettingError, match=r"is -1, expected at least 0; count from 0$"):
-        augment(noise(1, 4, 4, 1), parse_augmentation("photo"), seed=seed, indices=[index], view=view)
+        augment(noise(1, 4, 4, 1), parse_augmentation("photo"), seed=seed, indices=[index], copy=copy)
 
 
 @pytest.mark.parametrize("package", ["torch", "kornia"])
@@ -340,7 +340,7 @@ def test_says_which_extra_is_missing(package: str, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         MissingExtraError, match=rf"^augmentation: expected the package {package}, .* 'headstart\[train\]'$"
     ):
-        augment(noise(1, 4, 4, 1), parse_augmentation("photo"), seed=0, indices=[0], view=0)
+        augment(noise(1, 4, 4, 1), parse_augmentation("photo"), seed=0, indices=[0], copy=0)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_transfer_as_json_is_the_result(run: Run, desk: Path, splitted: Path) ->
 def test_a_second_transfer_replaces_the_first(run: Run, desk: Path, splitted: Path) -> None:
     transferred(run)
     before = contents(desk / "m")
-    transferred(run, "--balance", "--augment", "flip=0.5", "--views", "1")
+    transferred(run, "--balance", "--augment", "flip=0.5", "--copies", "1")
     after = contents(desk / "m")
     assert sorted(after) == sorted(before) == MODEL
     assert all(after[name] != before[name] for name in ("model.onnx", "manifest.json", "report.html"))
@@ -282,20 +282,26 @@ def test_sources_show_a_timm_network(run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_flip_on_digits_is_warned_about_with_its_cost(run: Run, splitted: Path) -> None:
-    said = transferred(run, "--augment", "textbook", "--views", "1")
+    said = transferred(run, "--augment", "textbook", "--copies", "1")
     assert "a flip changes what digits and letters mean" in said.out and "1.8 points" in said.out
     assert "1.8 points" in Path("m/report.html").read_text()
-    assert "flip" not in transferred(run, "--augment", "handwriting", "--views", "1").out
+    assert "flip" not in transferred(run, "--augment", "handwriting", "--copies", "1").out
 
 
 @pytest.mark.slow
 def test_copies_change_the_fit_and_the_seed_repeats_it(run: Run, splitted: Path) -> None:
     graphs = []
-    for words in ((), ("--views", "1"), ("--views", "2"), ("--views", "2"), ("--views", "2", "--seed", "1")):
+    for words in (
+        (),
+        ("--copies", "1"),
+        ("--copies", "2"),
+        ("--copies", "2"),
+        ("--copies", "2", "--seed", "1"),
+    ):
         transferred(run, *(("--augment", "shear=0.2", *words) if words else ()))
         graphs.append(graph())
     assert graphs[2] == graphs[3] and len(set(graphs)) == 4
-    assert open_model("m").manifest.settings["augmentation"] == {"operations": {"shear": 0.2}, "views": 2}
+    assert open_model("m").manifest.settings["augmentation"] == {"operations": {"shear": 0.2}, "n_copies": 2}
 
 
 @pytest.mark.slow
@@ -350,7 +356,7 @@ def test_a_wrong_option_is_one_line(
     refused("transfer", "pixels", "digits", "-o", "m", *words, names=names)
 
 
-@pytest.mark.parametrize("words", [("--size", "8"), ("--size", "big"), ("--views", "0"), ("--views", "x")])
+@pytest.mark.parametrize("words", [("--size", "8"), ("--size", "big"), ("--copies", "0"), ("--copies", "x")])
 def test_an_impossible_number_is_wrong_usage(run: Run, desk: Path, words: tuple[str, ...]) -> None:
     said = run("transfer", "pixels", "digits", "-o", "m", *words)
     assert said.code == 2 and said.out == "" and words[0] in said.err and not list(desk.iterdir())
@@ -438,7 +444,7 @@ print(json.dumps({"code": code, "heavy": heavy, "compiled": len(compiled)}), fil
 
 @pytest.mark.slow
 def test_the_second_transfer_needs_no_torch_and_computes_no_feature(tiny: Path, splitted: Path) -> None:
-    words = ("transfer", TINY, "pics", "-o", "m", "--size", "48", "--augment", "shear=0.2", "--views", "1")
+    words = ("transfer", TINY, "pics", "-o", "m", "--size", "48", "--augment", "shear=0.2", "--copies", "1")
     environment = {**os.environ, "HEADSTART_CACHE": str(tiny)}
 
     def once() -> tuple[Any, bytes]:

@@ -194,7 +194,7 @@ def test_the_number_of_copies_takes_effect(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(estimator, "learn_head", learn)
     with pytest.raises(Asked):
-        TransferClassifier(augment="shift=0.1", views=np.int64(2)).fit(IMAGES, CODES)
+        TransferClassifier(augment="shift=0.1", n_copies=np.int64(2)).fit(IMAGES, CODES)
 
 
 def test_a_source_may_be_given_itself_and_survives_clone() -> None:

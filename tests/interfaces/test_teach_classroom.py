@@ -350,7 +350,7 @@ def test_copies_are_left_out_together(room: Classroom) -> None:
 def test_many_examples_have_fewer_copies(live: LiveSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.interfaces.teach.classroom._ROWS", 24)
     room = taught(Classroom(live), 3)
-    assert room._rows()[0].shape == (18, 784)  # 9 images with one view each
+    assert room._rows()[0].shape == (18, 784)  # 9 images with one augmented copy each
     room.add("bar", picture("bar", 8))
     room.add("bar", picture("bar", 9))
     room.add("bar", picture("bar", 10))

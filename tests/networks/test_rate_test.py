@@ -217,11 +217,11 @@ def test_views_are_learnt_from() -> None:
     told = Told(valley)
     asked: list[tuple[int, int]] = []
 
-    def views(images: Images, indices: NDArray[np.intp], number: int) -> Images:
+    def copies(images: Images, indices: NDArray[np.intp], number: int) -> Images:
         asked.append((len(indices), number))
         return np.full_like(images, number)
 
-    find_rate(told, *numbered(10), TrainSettings(batch_size=5), augment=views)
+    find_rate(told, *numbered(10), TrainSettings(batch_size=5), augment=copies)
     assert told.seen[:5] == [1, 1, 2, 2, 3] and asked[2] == (5, 2)
 
 

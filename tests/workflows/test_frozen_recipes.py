@@ -86,7 +86,7 @@ def test_what_is_left_out_is_chosen_or_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "new", "sentence"),
     [
-        (r"^views = 3", "veiws = 3", r"key 'veiws' in \[probe\] is unknown, nearest are views"),
+        (r"^copies = 3", "copeis = 3", r"key 'copeis' in \[probe\] is unknown, nearest are copies"),
         (r"^\[textbook\]", "[textbok]", r"'textbok' is unknown, nearest are textbook"),
         (r"^\[\[published\]\]", "[[publishd]]", r"'publishd' is unknown, nearest are published"),
         (r"^\[data\]\ndefault = .*", "", r"table \[data\] is missing"),
@@ -94,8 +94,8 @@ def test_what_is_left_out_is_chosen_or_left_out(tmp_path: Path) -> None:
         (r'^name = "timm:vgg16"', "name = 16", r"'name' in \[source\] is 16, expected text"),
         (r"^title = .*", "", r"'title' is missing"),
         (r'^augment = "handwriting"', "augment = 1", r"'augment' in \[probe\] is 1, expected text"),
-        (r"^views = 3", "views = 0", r"'views' in \[probe\] is 0, expected at least 1"),
-        (r"^views = 3", "views = 1.5", r"'views' in \[probe\] is 1.5, expected a whole number"),
+        (r"^copies = 3", "copies = 0", r"'copies' in \[probe\] is 0, expected at least 1"),
+        (r"^copies = 3", "copies = 1.5", r"'copies' in \[probe\] is 1.5, expected a whole number"),
         (r"^draws = 5", "draws = true", r"'draws' in \[study\] is True, expected a whole number"),
         (r"^labels_per_class = 100", "labels_per_class = [100]", r"is \[100\], expected a whole number"),
         (r"^first_test_images = 200", "first_test_images = 0", r"is 0, expected at least 1"),
@@ -223,8 +223,8 @@ def dense(kept: FolderCache, tmp_path_factory: pytest.TempPathFactory) -> Outcom
 @pytest.mark.slow
 def test_probe_textbook_and_controls_stand_in_one_table(vgg: Outcome) -> None:
     rows = {row.strategy: row for row in vgg.result.rows}
-    assert [name for name in rows if name != "probe, no views"] == [
-        *("probe", "textbook", "textbook, no flip", "textbook, no views", "raw pixels", "majority")
+    assert [name for name in rows if name != "probe, no augmentation"] == [
+        *("probe", "textbook", "textbook, no flip", "textbook, no augmentation", "raw pixels", "majority")
     ]
     n_test = vgg.result.sizes["test"]
     assert {row.accuracy.n for row in rows.values()} == {n_test} and n_test > 500
@@ -252,7 +252,7 @@ def test_views_are_taken_only_where_they_win(vgg: Outcome) -> None:
         r"Augmented copies were used in (\d) of 2 draws, selected by 5-fold cross-validation", said
     )
     names = {row.strategy for row in vgg.result.rows}
-    assert taken and (int(taken[1]) > 0) == ("probe, no views" in names)
+    assert taken and (int(taken[1]) > 0) == ("probe, no augmentation" in names)
     settings = open_model(vgg.folder / "model").manifest.settings
     assert "augmentation" not in settings or int(taken[1]) > 0
 
@@ -296,7 +296,7 @@ def test_the_result_on_disk_is_the_result(vgg: Outcome) -> None:
 def test_the_curves_are_the_textbook_s(vgg: Outcome) -> None:
     titles = [curve.title for curve in vgg.result.curves]
     assert titles[-3:] == [
-        f"{name}: mlp head" for name in ("textbook", "textbook, no flip", "textbook, no views")
+        f"{name}: mlp head" for name in ("textbook", "textbook, no flip", "textbook, no augmentation")
     ]
 
 

@@ -26,7 +26,7 @@ needs_letters = pytest.mark.skipif(not HERE.is_dir(), reason="the letters of the
 
 
 def quick() -> LettersRecipe:
-    """The recipe on bundled digits, a network that NumPy trains in a second, few views."""
+    """The recipe on bundled digits, a network that NumPy trains in a second, few copies."""
     whole = read_recipe("greek")
     assert isinstance(whole, LettersRecipe)
     return replace(
@@ -37,7 +37,7 @@ def quick() -> LettersRecipe:
         layer="hidden1",
         textbook_layer="hidden2",
         policy="squish",
-        views=2,
+        copies=2,
         training=QUICK,
         textbook_training=QUICK,
         scratch=QUICK,
@@ -90,7 +90,7 @@ def test_the_letters_themselves_are_left_out_one_at_a_time(outcome: Outcome) -> 
 def test_source_and_model_are_saved_and_open(outcome: Outcome) -> None:
     source, model = (open_model(outcome.folder / name) for name in ("source", "model"))
     assert len(source.classes) == 10 and model.classes == ("0", "1", "2")
-    assert model.manifest.settings["augmentation"]["views"] == 2
+    assert model.manifest.settings["augmentation"]["n_copies"] == 2
     assert source.manifest.settings["augmentation"]["operations"]
     assert outcome.result.curves[0].title == "mlp on digits"
 
@@ -140,9 +140,9 @@ def test_letters_that_are_not_here_are_said_in_a_sentence(
 
 
 def test_a_recipe_with_a_test_set_of_its_own_is_checked_whole(tmp_path: Path) -> None:
-    broken = recipe_text("greek").replace('policy = "ink"\n', "").replace("views = 20", 'views = "many"')
+    broken = recipe_text("greek").replace('policy = "ink"\n', "").replace("copies = 20", 'copies = "many"')
     (tmp_path / "mine.toml").write_text(broken, encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"'policy' in \[probe\] is missing.*'views'.*expected a whole"):
+    with pytest.raises(RecipeError, match=r"'policy' in \[probe\] is missing.*'copies'.*expected a whole"):
         read_recipe(str(tmp_path / "mine.toml"))
 
 

@@ -490,7 +490,7 @@ def test_the_choice_is_told_best_first(done: Transferred) -> None:
     assert f"{len(many.trials) - 12} more were tried" in choice_table(many).caption
 
 
-# ---- views and balance
+# ---- augmented copies and balance
 
 
 def test_views_are_further_rows_of_the_same_images(few: Dataset) -> None:
@@ -517,10 +517,10 @@ def test_views_change_the_fit_and_the_same_seed_repeats_it(splitted: Dataset) ->
     other = learn_head(source, splitted, probe, seed=1).model
     assert plain.graph != viewed.graph == again.graph != other.graph
     assert (
-        viewed.manifest.settings["augmentation"]["views"] == 2
+        viewed.manifest.settings["augmentation"]["n_copies"] == 2
         and "augmentation" not in plain.manifest.settings
     )
-    assert viewed.manifest.data["n_images"] == 60  # views are no images
+    assert viewed.manifest.data["n_images"] == 60  # copies are no images
 
 
 def test_a_flip_of_digits_is_warned_about(splitted: Dataset) -> None:

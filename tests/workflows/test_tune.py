@@ -92,11 +92,11 @@ def test_rivals_search_less_or_nothing_on_the_same_folds() -> None:
         assert one.lead.p_value < 0.05 and one.accuracy.n == one.lead.n == 75
 
 
-def by_hand(rows: Array, views: Sequence[Array], codes: Any, numbers: Any, strength: float) -> float:
-    """Ridge solved anew without each fold and all its views; the share of images themselves right."""
-    everything = np.concatenate([rows, *views])
+def by_hand(rows: Array, copies: Sequence[Array], codes: Any, numbers: Any, strength: float) -> float:
+    """Ridge solved anew without each fold and all its copies; the share of images themselves right."""
+    everything = np.concatenate([rows, *copies])
     standard = Standardiser.of(everything)(everything).astype(np.float64)
-    images = np.tile(np.arange(len(rows)), 1 + len(views))
+    images = np.tile(np.arange(len(rows)), 1 + len(copies))
     targets, right = np.eye(codes.max() + 1)[codes[images]], 0
     for number in np.unique(numbers):
         rest = numbers[images] != number
@@ -113,14 +113,14 @@ def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judg
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     labels = labelled(20, 3)
-    plain, views = clouds(labels, 5, 0.8), [clouds(labels, 5, 0.8, seed) for seed in (3, 4)]
-    found = feature_tuned(monkeypatch, labels, {"only": plain}, views={"only": views}, heads=["ridge"])
+    plain, copies = clouds(labels, 5, 0.8), [clouds(labels, 5, 0.8, seed) for seed in (3, 4)]
+    found = feature_tuned(monkeypatch, labels, {"only": plain}, copies={"only": copies}, heads=["ridge"])
     codes = np.unique(labels, return_inverse=True)[1]
     numbers = np.arange(len(codes))
     checked = 0
     for trial in found.trials:
         if trial.head == "ridge":
-            used = views if trial.augment != NO_AUGMENTATION else []
+            used = copies if trial.augment != NO_AUGMENTATION else []
             assert trial.accuracy.value == by_hand(plain, used, codes, numbers, trial.strength)
             assert trial.accuracy.n == len(labels)
             checked += trial.augment != NO_AUGMENTATION
@@ -186,12 +186,12 @@ def feature_tuned(
     labels: Names,
     plain: dict[str, Array],
     *,
-    views: dict[str, list[Array]] | None = None,
+    copies: dict[str, list[Array]] | None = None,
     policies: Sequence[str] = ("squish",),
     asked: list[Any] | None = None,
     **options: Any,
 ) -> FeatureTuning:
-    """Search where the features of each layer, and of its views, are these; of every policy the same."""
+    """Search where the features of each layer, and of its copies, are these; of every policy the same."""
 
     def extracted(
         dataset: Dataset, source: Source, places: Any, copy: AugmentedCopy | None = None, options: Any = None
@@ -199,7 +199,7 @@ def feature_tuned(
         if asked is not None:
             asked.append((source.input.policy, tuple(layer for layer, _ in places), copy))
         own = 0.0 if source.input.policy == policies[0] else 5.0 * np.arange(len(dataset))[:, None] % 7
-        rows = [plain[layer] if copy is None else (views or {})[layer][copy.number] for layer, _ in places]
+        rows = [plain[layer] if copy is None else (copies or {})[layer][copy.number] for layer, _ in places]
         return [(one[: len(dataset)] + own).astype(np.float32) for one in rows]
 
     for module in (tune, copies_module):
@@ -212,7 +212,7 @@ def feature_tuned(
     )
     sources = {policy: replace(source, input=replace(source.input, policy=policy)) for policy in policies}
     augmentations = (
-        None if views is None else {"some": Augmentation((("flip", 0.5),), len(next(iter(views.values()))))}
+        None if copies is None else {"some": Augmentation((("flip", 0.5),), len(next(iter(copies.values()))))}
     )
     dataset = Dataset("d", images, labels, tuple(np.unique(labels).tolist()))
     return tune_features(sources, dataset, augmentations=augmentations, **options)
@@ -226,11 +226,11 @@ def test_views_that_help_are_taken_and_those_that_mislead_are_not(monkeypatch: p
     centres = (0.35 * np.random.default_rng(0).normal(size=(3, 20)))[codes]  # those of clouds()
     fresh = np.random.default_rng(9)
     good = [(centres + fresh.normal(size=centres.shape)).astype(np.float32) for _ in range(6)]
-    bad = [view[fresh.permutation(len(view))] for view in good]
-    helped = feature_tuned(monkeypatch, labels, plain, views={"a": good})
-    misled = feature_tuned(monkeypatch, labels, plain, views={"a": bad})
+    bad = [copy[fresh.permutation(len(copy))] for copy in good]
+    helped = feature_tuned(monkeypatch, labels, plain, copies={"a": good})
+    misled = feature_tuned(monkeypatch, labels, plain, copies={"a": bad})
     assert helped.best.augment == "some" and misled.best.augment == NO_AUGMENTATION
-    assert {factor.name for factor in helped.factors} >= {"views", "head"}
+    assert {factor.name for factor in helped.factors} >= {"augmentation", "head"}
     rivals = {one.name: one.accuracy.value for one in helped.rivals}
     assert helped.nested.value > rivals["default preparation"]
 
@@ -239,9 +239,9 @@ def test_views_that_help_are_taken_and_those_that_mislead_are_not(monkeypatch: p
 def test_views_are_computed_of_the_best_places_only_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, asked = labelled(20, 2), []
     plain = {f"t{n}": clouds(labels, 6, apart, n) for n, apart in enumerate((0.0, 3.0, 0.0, 2.5, 0.0))}
-    feature_tuned(monkeypatch, labels, plain, views={t: [r] for t, r in plain.items()}, asked=asked)
-    viewed = [layers for _, layers, view in asked if view is not None]
-    assert len(asked) == 2 and len(viewed) == 1  # one pass over the images, one over their views
+    feature_tuned(monkeypatch, labels, plain, copies={t: [r] for t, r in plain.items()}, asked=asked)
+    viewed = [layers for _, layers, copy in asked if copy is not None]
+    assert len(asked) == 2 and len(viewed) == 1  # one pass over the images, one over their copies
     assert set(viewed[0]) <= {"t1", "t3"}
 
 
@@ -269,7 +269,7 @@ def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.M
     labels = labelled(12, 2)
     plain = {"a": clouds(labels, 6, 1.0)}
     found = feature_tuned(
-        monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e-9
+        monkeypatch, labels, plain, policies=("squish", "crop"), copies={"a": [plain["a"]]}, budget_s=1e-9
     )
     assert found.left_out == (
         "preparation crop (out of time)",
@@ -281,10 +281,10 @@ def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.M
     assert {(trial.where.policy, trial.head) for trial in found.trials} == {("squish", "ridge")}
     assert all(one.accuracy.n == one.lead.n == found.nested.n for one in found.rivals)
     whole = feature_tuned(
-        monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]}, budget_s=1e6
+        monkeypatch, labels, plain, policies=("squish", "crop"), copies={"a": [plain["a"]]}, budget_s=1e6
     )
     assert not whole.left_out and {trial.where.policy for trial in whole.trials} == {"squish", "crop"}
-    free = feature_tuned(monkeypatch, labels, plain, policies=("squish", "crop"), views={"a": [plain["a"]]})
+    free = feature_tuned(monkeypatch, labels, plain, policies=("squish", "crop"), copies={"a": [plain["a"]]})
     assert replace(free, seconds=0.0) == replace(whole, seconds=0.0)
 
 

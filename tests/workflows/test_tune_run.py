@@ -57,8 +57,8 @@ def photos(desk: Path, digits: Dataset) -> Path:
 
 def test_characters_are_tried_as_ink_and_as_handwriting(few: Dataset) -> None:
     assert policies_for(few) == ("ink",)
-    augmentations = augmentations_for(few, views=2)
-    assert list(augmentations) == ["handwriting"] and augmentations["handwriting"].views == 2
+    augmentations = augmentations_for(few, n_copies=2)
+    assert list(augmentations) == ["handwriting"] and augmentations["handwriting"].n_copies == 2
     assert policies_for(few, ["crop", "squish", "crop"]) == ("crop", "squish")
     assert augmentations_for(few, ["none"]) == {} and list(augmentations_for(few, ["none", "photo"])) == [
         "photo"
@@ -156,7 +156,7 @@ def test_the_recommended_command_can_be_typed(
         ("mlp", Search(policies=("crop",)), "policies is .*, expected it left out for a network"),
         ("mlp", Search(size_px=64), "size is 64, expected it left out for a network"),
         ("mlp", Search(augments=("photo",)), "augments is .*, expected it left out for a network"),
-        ("mlp", Search(views=2), "views is 2, expected it left out for a network"),
+        ("mlp", Search(n_copies=2), "n_copies is 2, expected it left out for a network"),
         ("pixels", Search(engine="torch"), "engine is 'torch', expected it left out for a source"),
         ("pixels", Search(n_trials=3), "trials is 3, expected it left out for a source"),
         ("pixels", Search(policies=("crp",)), "policy is 'crp', expected one of .*nearest are crop"),

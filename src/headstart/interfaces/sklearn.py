@@ -78,7 +78,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Classifier on the features. Default: selected with the layer, else ``linear``.
     augment : str, optional
         Augmentation of the training images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
-    views : int, default=3
+    n_copies : int, default=3
         Number of augmented copies of each image.
     balance : bool, default=False
         Give every class the same weight, however many images it has.
@@ -136,7 +136,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pooling: str | None = None,
         head: str | None = None,
         augment: str | None = None,
-        views: int = 3,
+        n_copies: int = 3,
         balance: bool = False,
         policy: str | None = None,
         size_px: int | None = None,
@@ -150,7 +150,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.pooling = pooling
         self.head = head
         self.augment = augment
-        self.views = views
+        self.n_copies = n_copies
         self.balance = balance
         self.policy = policy
         self.size_px = size_px
@@ -374,8 +374,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "size_px or policy is given with a Source object, expected the name of a source; "
                 "change the Source's input"
             )
-        views = None if self.augment is None else parse_augmentation(self.augment, int(self.views))
-        probe = Probe(self.layer, self.pooling, self.head, views, bool(self.balance))
+        augmentation = None if self.augment is None else parse_augmentation(self.augment, int(self.n_copies))
+        probe = Probe(self.layer, self.pooling, self.head, augmentation, bool(self.balance))
         options = Extraction(self._cache(), self.runtime)
         dataset, _ = checked(dataset)
         self.model_ = learn_head(source, dataset, probe, seed=seed, spare=False, options=options).model

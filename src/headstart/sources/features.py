@@ -57,7 +57,7 @@ class AugmentedCopy:
     @property
     def parts(self) -> dict[str, Any]:
         """Plain values for a cache key."""
-        return {"operations": self.augmentation.parts()["operations"], "seed": self.seed, "view": self.number}
+        return {"operations": self.augmentation.parts()["operations"], "seed": self.seed, "copy": self.number}
 
 
 def extract(
@@ -146,7 +146,7 @@ def _parts(
         "policy": source.input.policy,
         "runtime": options.runtime,
         "precision": runtime.resolve_precision(options.precision or source.precision, options.runtime),
-        **({} if copy is None else {"view": copy.parts}),
+        **({} if copy is None else {"copy": copy.parts}),
     }
 
 
@@ -201,7 +201,7 @@ def _pixels(dataset: Dataset, source: Source, copy: AugmentedCopy | None, first:
         if copy is None:
             yield batch
         else:
-            yield augment(batch, copy.augmentation, seed=copy.seed, indices=indices, view=copy.number)
+            yield augment(batch, copy.augmentation, seed=copy.seed, indices=indices, copy=copy.number)
 
 
 def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:

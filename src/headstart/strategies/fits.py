@@ -84,7 +84,7 @@ class Reader:
 
     def training(self, place: Place, train: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
         """Training features with augmented copies appended, their labels, and the image index of each row."""
-        n_copies = 0 if self.augmentation is None else self.augmentation.views
+        n_copies = 0 if self.augmentation is None else self.augmentation.n_copies
         if n_copies and (place, n_copies) not in self._kept:
             self._read_copies(place)
         parts = [self.rows(place)[train], *(self._kept[place, 1 + one][train] for one in range(n_copies))]
@@ -94,13 +94,13 @@ class Reader:
     def _read_copies(self, place: Place) -> None:
         """Features of every augmented copy: of few images in memory in one pass, else one copy at a time."""
         assert self.augmentation is not None, "only an augmentation has copies"
-        n_copies, spec = self.augmentation.views, self.source.input
+        n_copies, spec = self.augmentation.n_copies, self.source.input
         where: dict[str, Any] = {"layer": place[0], "pooling": place[1], "options": self.options}
         size = len(self.pool) * n_copies * spec.height_px * spec.width_px * spec.channels
         if self.pool.images.pixels is None or size > _COPIES_BYTES:
             for number in range(n_copies):
-                view = AugmentedCopy(self.augmentation, self.seed, number)
-                self._kept[place, number + 1] = extract(self.pool, self.source, copy=view, **where)
+                copy = AugmentedCopy(self.augmentation, self.seed, number)
+                self._kept[place, number + 1] = extract(self.pool, self.source, copy=copy, **where)
             return
         if spec not in self._copies:
             self._copies[spec] = self._all_copies(prepare(self.pool, spec))
@@ -112,9 +112,9 @@ class Reader:
     def _all_copies(self, images: Images) -> Dataset:
         """Every augmented copy of prepared images, one copy after the other."""
         assert self.augmentation is not None, "only an augmentation has copies"
-        n_copies, everyone = self.augmentation.views, np.arange(len(images))
+        n_copies, everyone = self.augmentation.n_copies, np.arange(len(images))
         copies = [
-            augment(images, self.augmentation, seed=self.seed, indices=everyone, view=number)
+            augment(images, self.augmentation, seed=self.seed, indices=everyone, copy=number)
             for number in range(n_copies)
         ]
         return Dataset(

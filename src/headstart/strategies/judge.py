@@ -129,4 +129,4 @@ def augmented_training(augmentation: Augmentation | None, seed: int) -> AugmentB
     """For `training.fit`: another augmented copy of every image in every epoch; None without augmentation."""
     if augmentation is None:
         return None
-    return lambda batch, indices, epoch: augment(batch, augmentation, seed=seed, indices=indices, view=epoch)
+    return lambda batch, indices, epoch: augment(batch, augmentation, seed=seed, indices=indices, copy=epoch)

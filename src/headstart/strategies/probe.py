@@ -116,7 +116,7 @@ def training_rows(
     options: Extraction,
 ) -> tuple[Array, NDArray[np.str_], NDArray[np.intp]]:
     """Features of the images and of their augmented copies, with label and image index of each row."""
-    n_copies = 0 if augmentation is None else augmentation.views
+    n_copies = 0 if augmentation is None else augmentation.n_copies
     copies = [
         None,
         *(AugmentedCopy(augmentation, seed, number) for number in range(n_copies) if augmentation),

@@ -29,7 +29,7 @@ __all__ = [
     "augment",
     "flip_warning",
     "parse_augmentation",
-    "parse_views",
+    "parse_copies",
 ]
 
 OPERATIONS: dict[str, tuple[float, str]] = {
@@ -70,19 +70,21 @@ _CHARACTER_WORDS = frozenset(
 class Augmentation:
     """Operations with their strengths as in `OPERATIONS`, sorted by name, and the number of copies of each image.
 
-    ``views`` are the augmented copies, not counting the original. SettingError if an operation is unknown or
-    not sorted, a strength out of range, or ``views`` below 1.
+    ``n_copies`` are the augmented copies, not counting the original. SettingError if an operation is unknown or
+    not sorted, a strength out of range, or ``n_copies`` below 1.
     """
 
     operations: tuple[tuple[str, float], ...]
-    views: int = 3
+    n_copies: int = 3
 
     def __post_init__(self) -> None:
         faults = [fault for name, strength in self.operations for fault in _faults(name, strength)]
         if any(one >= two for (one, _), (two, _) in pairwise(self.operations)):
             faults.append("operations are not sorted, expected each once, by name; use parse_augmentation")
-        if self.views < 1:
-            faults.append(f"views is {self.views!r}, expected at least 1; leave augmentation out for none")
+        if self.n_copies < 1:
+            faults.append(
+                f"n_copies is {self.n_copies!r}, expected at least 1; leave augmentation out for none"
+            )
         if faults:
             raise SettingError("; also ".join(faults))
 
@@ -93,10 +95,10 @@ class Augmentation:
 
     def parts(self) -> dict[str, Any]:
         """Plain values that identify this augmentation, for the key of a cache."""
-        return {"operations": dict(self.operations), "views": self.views}
+        return {"operations": dict(self.operations), "n_copies": self.n_copies}
 
 
-def parse_augmentation(text: str, views: int = 3) -> Augmentation:
+def parse_augmentation(text: str, n_copies: int = 3) -> Augmentation:
     """Parse ``"shear=0.2,zoom=0.2"``, the name of a preset, or a preset with changes: ``"photo,flip=0"``.
 
     If a name is given twice, the last strength counts; strength 0 switches an operation off. SettingError
@@ -126,16 +128,16 @@ def parse_augmentation(text: str, views: int = 3) -> Augmentation:
     faults += [fault for name, strength in strengths.items() for fault in _faults(name, strength)]
     if faults:
         raise SettingError("; also ".join(faults))
-    return Augmentation(tuple(sorted(item for item in strengths.items() if item[1])), views)
+    return Augmentation(tuple(sorted(item for item in strengths.items() if item[1])), n_copies)
 
 
-def parse_views(text: str | None, views: int | None = None) -> Augmentation | None:
+def parse_copies(text: str | None, n_copies: int | None = None) -> Augmentation | None:
     """The augmentation that a user set, with 3 copies by default, or None; SettingError for copies without one."""
     if text is not None:
-        return parse_augmentation(text, 3 if views is None else views)
-    if views is not None:
+        return parse_augmentation(text, 3 if n_copies is None else n_copies)
+    if n_copies is not None:
         raise SettingError(
-            f"views is {views} without an augmentation, expected both or neither; name one, such as photo"
+            f"copies is {n_copies} without an augmentation, expected both or neither; name one, such as photo"
         )
     return None
 
@@ -146,13 +148,13 @@ def augment(
     *,
     seed: int,
     indices: Sequence[int] | NDArray[np.integer],
-    view: int,
+    copy: int,
 ) -> Images:
     """Make one augmented copy of each image, (n_images, height, width, channels) uint8.
 
-    An image depends on its pixels, ``seed``, its index (position in its dataset) and ``view`` (number of the
+    An image depends on its pixels, ``seed``, its index (position in its dataset) and ``copy`` (number of the
     copy, or of the epoch), not on the others in the batch: it draws from
-    ``numpy.random.default_rng([seed, view, index])``.
+    ``numpy.random.default_rng([seed, copy, index])``.
 
     Mirroring, zoom, shear and rotation about the centre, shift and elastic displacement are composed into one
     map, so pixels are interpolated once: bilinear, with the border repeated outside. Stroke (grey dilation or
@@ -162,10 +164,10 @@ def augment(
     draws both sides independently; here they are equal.
 
     >>> mirror = parse_augmentation("flip=1")
-    >>> augment(np.array([[[[1], [2]]]], np.uint8), mirror, seed=0, indices=[0], view=0).ravel().tolist()
+    >>> augment(np.array([[[[1], [2]]]], np.uint8), mirror, seed=0, indices=[0], copy=0).ravel().tolist()
     [2, 1]
     """
-    _check(images, seed, indices, view)
+    _check(images, seed, indices, copy)
     torch = require("torch", extra="train", for_="augmentation")
     kornia = require("kornia", extra="train", for_="augmentation")
     strengths = dict.fromkeys(OPERATIONS, 0.0) | dict(augmentation.operations)
@@ -174,7 +176,7 @@ def augment(
     with torch.inference_mode(), _one_thread(torch):
         for start in range(0, len(images), n_chunk):
             part = slice(start, start + n_chunk)
-            draws = _draw(seed, view, indices[part])
+            draws = _draw(seed, copy, indices[part])
             pixels = images[part].transpose(0, 3, 1, 2).astype(np.float32, order="C")  # (n, c, h, w)
             values = torch.from_numpy(pixels).div_(255)
             values = warp.warped(values, draws, strengths, torch)
@@ -225,7 +227,7 @@ def _faults(name: str, strength: float) -> list[str]:
     return []
 
 
-def _check(images: Images, seed: int, indices: Sequence[int] | NDArray[np.integer], view: int) -> None:
+def _check(images: Images, seed: int, indices: Sequence[int] | NDArray[np.integer], copy: int) -> None:
     if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape[1:]:
         raise ShapeError(
             f"images has shape {images.shape} and dtype {images.dtype}, expected (n_images, height, width, "
@@ -235,21 +237,21 @@ def _check(images: Images, seed: int, indices: Sequence[int] | NDArray[np.intege
         raise ShapeError(
             f"indices has {len(indices)} entries, expected {len(images)} to match images; pass one for each image"
         )
-    if min(seed, view, *indices) < 0:
+    if min(seed, copy, *indices) < 0:
         raise SettingError(
-            f"least of seed ({seed}), view ({view}) and indices is {min(seed, view, *indices)}, "
+            f"least of seed ({seed}), copy ({copy}) and indices is {min(seed, copy, *indices)}, "
             "expected at least 0; count from 0"
         )
 
 
-def _draw(seed: int, view: int, indices: Sequence[int] | NDArray[np.integer]) -> Draws:
+def _draw(seed: int, copy: int, indices: Sequence[int] | NDArray[np.integer]) -> Draws:
     """Uniform [0, 1) values by name, (n,), and of the knots, (n, 2, 5, 5).
 
     All are drawn, used or not, so that switching one operation off does not change the others. ``stroke`` was
     added later and is drawn last, so that it did not change the others either.
     """
     first, n_draws = len(_DRAWS), len(_DRAWS) + 2 * KNOTS**2 + 1
-    rows = np.stack([np.random.default_rng([seed, view, int(index)]).random(n_draws) for index in indices])
+    rows = np.stack([np.random.default_rng([seed, copy, int(index)]).random(n_draws) for index in indices])
     draws = {name: rows[:, place] for place, name in enumerate(_DRAWS)}
     knots = rows[:, first:-1].reshape(-1, 2, KNOTS, KNOTS)
     return draws | {"knots": knots, "stroke": rows[:, -1]}

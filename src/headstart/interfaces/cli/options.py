@@ -11,6 +11,7 @@ __all__ = [
     "AllowLeaks",
     "Augment",
     "Balance",
+    "Copies",
     "DataName",
     "Device",
     "Engine",
@@ -33,7 +34,6 @@ __all__ = [
     "Strict",
     "Tap",
     "Unfreeze",
-    "Views",
 ]
 
 # --- inputs
@@ -123,7 +123,7 @@ Augment = Annotated[
         "such as shear=0.2."
     ),
 ]
-Views = Annotated[int | None, typer.Option(min=1, help="Augmented copies of each image. Default: 3.")]
+Copies = Annotated[int | None, typer.Option(min=1, help="Augmented copies of each image. Default: 3.")]
 Balance = Annotated[
     bool, typer.Option("--balance", help="Give every class the same weight, whatever its number of images.")
 ]

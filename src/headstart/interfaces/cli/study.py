@@ -20,6 +20,7 @@ from headstart.interfaces.cli.options import (
     AllowLeaks,
     Augment,
     Balance,
+    Copies,
     DataName,
     Device,
     HeadName,
@@ -38,7 +39,6 @@ from headstart.interfaces.cli.options import (
     Strict,
     Tap,
     Unfreeze,
-    Views,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def study(
     pooling: Pooling = None,
     head: HeadName = None,
     augment: Augment = None,
-    views: Views = None,
+    copies: Copies = None,
     balance: Balance = False,
     policy: Policy = None,
     size: Size = None,
@@ -105,7 +105,7 @@ def study(
 
     Example: headstart study timm:mobilenetv3_small_100 photos -o runs/comparison
     """
-    from headstart.data.images.augment import parse_views
+    from headstart.data.images.augment import parse_copies
     from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
@@ -114,7 +114,7 @@ def study(
 
     check_output_folder(output, RESULT)
     request = StudyRequest(
-        Probe(chosen_layer(layer, tap), pooling, head, parse_views(augment, views), balance),
+        Probe(chosen_layer(layer, tap), pooling, head, parse_copies(augment, copies), balance),
         protocol,
         *parse_labels(labels),
         draws,

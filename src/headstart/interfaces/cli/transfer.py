@@ -19,6 +19,7 @@ from headstart.interfaces.cli.options import (
     AllowLeaks,
     Augment,
     Balance,
+    Copies,
     DataName,
     Device,
     HeadName,
@@ -36,7 +37,6 @@ from headstart.interfaces.cli.options import (
     Strict,
     Tap,
     Unfreeze,
-    Views,
 )
 
 __all__ = ["transfer"]
@@ -62,7 +62,7 @@ def transfer(
     pooling: Pooling = None,
     head: HeadName = None,
     augment: Augment = None,
-    views: Views = None,
+    copies: Copies = None,
     balance: Balance = False,
     policy: Policy = None,
     size: Size = None,
@@ -78,7 +78,7 @@ def transfer(
 
     Example: headstart transfer timm:mobilenetv3_small_100 photos -o runs/photos
     """
-    from headstart.data.images.augment import parse_views
+    from headstart.data.images.augment import parse_copies
     from headstart.interfaces.cli.train import learned_facts
     from headstart.report.page import render
     from headstart.sources.registry import open_source
@@ -89,7 +89,7 @@ def transfer(
 
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
-    augmentation, finetune = parse_views(augment, views), parse_transfer(strategy, unfreeze, device)
+    augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
         done = run_transfer(

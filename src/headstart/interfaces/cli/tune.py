@@ -16,6 +16,7 @@ from headstart.interfaces.cli.console import (
 )
 from headstart.interfaces.cli.options import (
     AllowLeaks,
+    Copies,
     DataName,
     Engine,
     Json,
@@ -26,7 +27,6 @@ from headstart.interfaces.cli.options import (
     Seed,
     Size,
     Strict,
-    Views,
 )
 
 __all__ = ["tune"]
@@ -68,7 +68,7 @@ def tune(
     budget: Budget = None,
     policies: Policies = None,
     augments: Augments = None,
-    views: Views = None,
+    copies: Copies = None,
     size: Size = None,
     trials: Trials = None,
     engine: Engine = None,
@@ -100,7 +100,7 @@ def tune(
     search = Search(
         policies=None if policies is None else comma_list(policies),
         augments=None if augments is None else comma_list(augments),
-        views=views,
+        n_copies=copies,
         size_px=size,
         n_trials=trials,
         engine=engine,

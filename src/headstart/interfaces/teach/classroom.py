@@ -251,13 +251,13 @@ class Classroom:
 
     def _n_copies(self) -> int:
         """Augmented copies of each example: fewer where there are many examples."""
-        most = 0 if self._live.augmentation is None else self._live.augmentation.views
+        most = 0 if self._live.augmentation is None else self._live.augmentation.n_copies
         return max(0, min(most, _ROWS // max(1, len(self._examples)) - 1))
 
     def _probe(self) -> Probe:
         layer, pooling = self._live.place
         n_copies, augmentation = self._n_copies(), self._live.augmentation
-        fewer = None if augmentation is None or not n_copies else replace(augmentation, views=n_copies)
+        fewer = None if augmentation is None or not n_copies else replace(augmentation, n_copies=n_copies)
         return Probe(layer, pooling, HEAD, fewer)
 
     def _rows(self) -> tuple[Array, Codes, NDArray[np.intp]]:

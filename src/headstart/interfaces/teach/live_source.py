@@ -33,7 +33,7 @@ class LiveSource:
     def __init__(self, source: Source, augmentation: Augmentation | None) -> None:
         self.source, self.augmentation = source, augmentation
         self.place: Place = places_of(source, Probe(layer=source.default_layer, head=HEAD))[2][0]
-        self._batch = 1 + (0 if augmentation is None else augmentation.views)
+        self._batch = 1 + (0 if augmentation is None else augmentation.n_copies)
         self._graph = runtime.compile_graph(
             feature_graph(source, [self.place]), precision="fp32", batch_size=self._batch
         )
@@ -48,8 +48,8 @@ class LiveSource:
         whole = prepared[None]
         copies: list[Images] = []
         if self.augmentation is not None:
-            numbers = range(self.augmentation.views)
-            copies = [augment(whole, self.augmentation, seed=SEED, indices=[place], view=n) for n in numbers]
+            numbers = range(self.augmentation.n_copies)
+            copies = [augment(whole, self.augmentation, seed=SEED, indices=[place], copy=n) for n in numbers]
         return self.read(np.concatenate([whole, *copies]))
 
 

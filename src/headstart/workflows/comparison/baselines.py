@@ -184,9 +184,9 @@ def _with_copies(
     images = prepare(pool, preparation)
     everyone = np.arange(len(pool))
     copies = [images]
-    for number in range(0 if augmentation is None else augmentation.views):
+    for number in range(0 if augmentation is None else augmentation.n_copies):
         assert augmentation is not None, "only an augmentation has copies"
-        copies.append(augment(images, augmentation, seed=seed, indices=everyone, view=number))
+        copies.append(augment(images, augmentation, seed=seed, indices=everyone, copy=number))
     return copies
 
 

@@ -19,6 +19,7 @@ _OLDER = {
     "textbook_tap": "textbook_layer",
     "source_view": "source_subset",
     "target_view": "target_subset",
+    "views": "copies",
 }
 """Keys of recipes written before 2026-11-29, and what they are called now."""
 
@@ -39,8 +40,8 @@ _TABLES: Mapping[str, Mapping[str, Any]] = {
 _FROZEN_TABLES: Mapping[str, Mapping[str, Any]] = {
     "data": {"default": str},
     "source": {"name": str, "size_px": int},
-    "probe": {"head": str, "augment": str, "views": int},
-    "textbook": {"head": str, "augment": str, "views": int},
+    "probe": {"head": str, "augment": str, "copies": int},
+    "textbook": {"head": str, "augment": str, "copies": int},
     "study": {"labels_per_class": int, "draws": int, "first_test_images": int},
 }
 
@@ -49,7 +50,7 @@ _LETTERS_TABLES: Mapping[str, Mapping[str, Any]] = {
     "data": {"source": str, "default": str, "test": str},
     "network": {"name": str, "engine": str, "augment": str},
     "training": _SETTINGS,
-    "probe": {"layer": str, "head": str, "policy": str, "augment": str, "views": int},
+    "probe": {"layer": str, "head": str, "policy": str, "augment": str, "copies": int},
     "textbook": {"layer": str, "head": str, "crop_share": float},
     "textbook_training": _SETTINGS,
     "scratch": _SETTINGS,
@@ -57,7 +58,7 @@ _LETTERS_TABLES: Mapping[str, Mapping[str, Any]] = {
 
 
 _FROZEN_OPTIONAL = {
-    *("size_px", "head", "augment", "views", "probe", "textbook", "study"),
+    *("size_px", "head", "augment", "copies", "probe", "textbook", "study"),
     *("labels_per_class", "draws", "first_test_images"),
 }
 
@@ -71,7 +72,7 @@ _TEXTS = ("title", "summary")
 _OPTIONAL = {"textbook_layer", "collapse", *_SETTINGS}
 
 
-_COUNTS = ("draws", "views", "size_px", "first_test_images", "labels_per_class", "n_test")
+_COUNTS = ("draws", "copies", "size_px", "first_test_images", "labels_per_class", "n_test")
 
 
 _WORDS = {

@@ -89,7 +89,7 @@ def run_frozen(
 
 
 def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
-    shown = ("probe, no views", "textbook", "textbook, no flip", "textbook, no views")
+    shown = ("probe, no augmentation", "textbook", "textbook, no flip", "textbook, no augmentation")
     wanted, smallest = recipe.labels_per_class, min(train.counts().values())
     if wanted is None:
         return Protocol((), 1, seed, True, shown)
@@ -107,12 +107,12 @@ def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
     place, head, choice = choose_place(bench.source, some, Probe(head=recipe.head), seed, bench.options)
     if recipe.augment is None:
         return DrawPlan(place, head, choice, None)
-    augmentation = parse_augmentation(recipe.augment, recipe.views)
+    augmentation = parse_augmentation(recipe.augment, recipe.copies)
     with_copies = training_rows(bench.source, some, place, augmentation, seed, bench.options)
     n = len(some)
     plain = _cross_validated(head, with_copies[0][:n], some.labels, np.arange(n), seed)
     augmented = _cross_validated(head, *with_copies, seed)
-    trials = (("no views", plain), (f"{recipe.augment}, {recipe.views} augmented copies", augmented))
+    trials = (("no augmentation", plain), (f"{recipe.augment}, {recipe.copies} augmented copies", augmented))
     return DrawPlan(place, head, choice, augmentation if augmented > plain else None, trials)
 
 
@@ -181,11 +181,11 @@ def _fitted(bench: Bench, indices: Indices, plan: DrawPlan, seed: int, watched: 
 
 def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
     """The textbook's probe: with its augmentation, without the flip in it, and without any."""
-    whole = parse_augmentation(textbook.augment, textbook.views)
+    whole = parse_augmentation(textbook.augment, textbook.copies)
     ways = {"textbook": whole}
     if whole.flips:
         ways["textbook, no flip"] = parse_augmentation(
-            f"{textbook.augment},flip=0,flip_vertical=0", textbook.views
+            f"{textbook.augment},flip=0,flip_vertical=0", textbook.copies
         )
     place = _textbook_place(bench.source)
 
@@ -198,11 +198,11 @@ def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
         )
 
     strategies = {name: way(name, augmentation) for name, augmentation in ways.items()}
-    strategies["textbook, no views"] = way("textbook, no views", None)
+    strategies["textbook, no augmentation"] = way("textbook, no augmentation", None)
     if any(plan.augmentation for plan in bench.plans.values()):
-        strategies["probe, no views"] = _recorded(
+        strategies["probe, no augmentation"] = _recorded(
             bench,
-            "probe, no views",
+            "probe, no augmentation",
             lambda train, test, seed: _fitted(
                 bench, train, replace(bench.plans[train.tobytes()], augmentation=None), seed
             ),

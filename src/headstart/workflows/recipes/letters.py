@@ -135,7 +135,7 @@ def _parts(recipe: LettersRecipe, engine: str | None, seed: int, keep: bool, opt
 
     ours, plain = trained(recipe.training, True), trained(recipe.textbook_training, False)
     source = ours.model.source(f"{recipe.network} trained on {digits.name}")
-    probe = Probe(recipe.layer, "flat", recipe.head, parse_augmentation(recipe.views_augment, recipe.views))
+    probe = Probe(recipe.layer, "flat", recipe.head, parse_augmentation(recipe.copies_augment, recipe.copies))
     return _Parts(
         recipe,
         ours,
@@ -233,7 +233,7 @@ def _compared_table(parts: _Parts, compared: Choice) -> PlainTable:
         title="Configurations compared, on the letters alone",
         caption=f"Leave-one-out cross-validation on the {compared.n_images} letters without augmentation, "
         f"{compared.n_tried} candidates, the lowest loss first. With so few letters the differences are small; "
-        f"the setting of the recipe ({recipe.head} on {recipe.layer}, {recipe.views} augmented copies) was "
+        f"the setting of the recipe ({recipe.head} on {recipe.layer}, {recipe.copies} augmented copies) was "
         "selected on digits.",
     )
 

@@ -64,7 +64,7 @@ def _augmentation_remarks(bench: Bench) -> list[str]:
     remarks = []
     textbook = bench.recipe.textbook
     if textbook is not None:
-        warning = flip_warning(bench.train.classes, parse_augmentation(textbook.augment, textbook.views))
+        warning = flip_warning(bench.train.classes, parse_augmentation(textbook.augment, textbook.copies))
         remarks += [warning] if warning else []
     if {"textbook", "textbook, no flip"} <= set(bench.hits):
         pair = (np.stack(bench.hits[name]) for name in ("textbook, no flip", "textbook"))

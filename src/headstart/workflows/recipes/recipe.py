@@ -53,7 +53,7 @@ class Textbook:
 
     head: str
     augment: str
-    views: int
+    copies: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class FrozenRecipe:
     size_px: int | None
     head: str | None
     augment: str | None
-    views: int
+    copies: int
     textbook: Textbook | None
     labels_per_class: int | None
     draws: int
@@ -94,7 +94,7 @@ class FrozenRecipe:
 class LettersRecipe:
     """A network trained on one dataset, frozen, taught the few images of another, tested on a third.
 
-    ``augment`` is the augmentation of the network's training images, ``views_augment`` and ``views`` that of
+    ``augment`` is the augmentation of the network's training images, ``copies_augment`` and ``copies`` that of
     the few images. The textbook's way has its own network, preparation and layer.
     """
 
@@ -111,8 +111,8 @@ class LettersRecipe:
     layer: str
     head: str
     policy: str
-    views_augment: str
-    views: int
+    copies_augment: str
+    copies: int
     textbook_layer: str
     textbook_head: str
     crop_share: float
@@ -195,10 +195,10 @@ def _frozen_recipe(name: str, document: Mapping[str, Any]) -> FrozenRecipe:
         size_px=document["source"].get("size_px"),
         head=probe.get("head"),
         augment=probe.get("augment"),
-        views=probe.get("views", 3),
+        copies=probe.get("copies", 3),
         textbook=None
         if textbook is None
-        else Textbook(textbook["head"], textbook["augment"], textbook.get("views", 3)),
+        else Textbook(textbook["head"], textbook["augment"], textbook.get("copies", 3)),
         labels_per_class=study.get("labels_per_class"),
         draws=study.get("draws", 1),
         first_test_images=study.get("first_test_images"),
@@ -222,8 +222,8 @@ def _letters_recipe(name: str, document: Mapping[str, Any]) -> LettersRecipe:
         layer=probe["layer"],
         head=probe["head"],
         policy=probe["policy"],
-        views_augment=probe["augment"],
-        views=probe["views"],
+        copies_augment=probe["augment"],
+        copies=probe["copies"],
         textbook_layer=textbook["layer"],
         textbook_head=textbook["head"],
         crop_share=textbook["crop_share"],

@@ -184,7 +184,8 @@ def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
     """Split first, then take both subsets: no image is trained on by one and tested on by the other."""
     whole = with_test_split(checked(load(options.data or recipe.data))[0], options.seed)
     source, target = (
-        apply_subset(whole, view) if view else whole for view in (recipe.source_subset, recipe.target_subset)
+        apply_subset(whole, subset) if subset else whole
+        for subset in (recipe.source_subset, recipe.target_subset)
     )
     for half in (source, target):
         check_same_classes(half.split("train"), half.split("test"))

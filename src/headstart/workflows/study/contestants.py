@@ -149,11 +149,11 @@ def _collapse(study: StudyContext) -> ReadyStrategy:
 # in the order of the result table
 _ALL = (
     Contestant(PROBE, "the source, frozen, with a new head", "probe", make=_probe),
-    Contestant("probe, no views", "the probe without augmented copies", "other"),
+    Contestant("probe, no augmentation", "the probe without augmented copies", "other"),
     Contestant("textbook probe", "frozen at the textbook's layer", "textbook"),
     Contestant("textbook", "network, preparation and head of the textbook", "other"),
     Contestant("textbook, no flip", "the textbook's augmentation without flips", "other"),
-    Contestant("textbook, no views", "the textbook's head without augmented copies", "other"),
+    Contestant("textbook, no augmentation", "the textbook's head without augmented copies", "other"),
     Contestant(FINETUNE, "fine-tuned if that beats the probe on held-out images", "finetune", make=_finetune),
     Contestant(
         FINETUNE_NAMES[1],

@@ -154,10 +154,12 @@ def study_summary(study: StudyContext) -> str:
     """What is learned from how many images, in two sentences."""
     source, probe = study.source, study.probe
     setup = study.setup
-    views = "" if probe.augmentation is None else f", with {probe.augmentation.views} augmented copies each"
+    copies = (
+        "" if probe.augmentation is None else f", with {probe.augmentation.n_copies} augmented copies each"
+    )
     return (
         f"A head on {short_name(source.name)}, frozen, learns {len(setup.pool.classes)} classes from "
-        f"{len(setup.pool):,} images{views}. Every control learns from the same labels and is tested on "
+        f"{len(setup.pool):,} images{copies}. Every control learns from the same labels and is tested on "
         "the same images."
     )
 

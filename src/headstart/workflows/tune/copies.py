@@ -93,7 +93,7 @@ def copy_features(
     """Features of every copy at these places, one pass per policy and copy; None if time is short."""
     found: dict[Where, list[Array]] = {where: [] for where in places}
     policies = list(dict.fromkeys(where.policy for where in places))
-    passes = [(policy, number) for policy in policies for number in range(augmentation.views)]
+    passes = [(policy, number) for policy in policies for number in range(augmentation.n_copies)]
     for done, (policy, number) in enumerate(passes):
         if not clock.fits((len(passes) - done) * clock.dearest("copy")):
             return None

@@ -47,7 +47,7 @@ def factors_of(trials: Sequence[FeatureTrial]) -> tuple[Factor, ...]:
         _factor("layer", settled, lambda one: one.where.layer),
         _factor("pooling", settled, lambda one: one.where.pooling),
         _factor("head", settled, lambda one: one.head),
-        _factor("views", both, lambda one: one.augment),
+        _factor("augmentation", both, lambda one: one.augment),
     ]
     for head in dict.fromkeys(one.head for one in plain):
         what = "neighbours" if head == "neighbours" else f"strength of {head}"

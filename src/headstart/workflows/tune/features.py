@@ -92,7 +92,7 @@ def tune_features(
     def rows_of(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]] | None:
         return copy_features(sources, some, places, named[name], seed, options, clock=clock)
 
-    augments = {name: one.views for name, one in named.items()}
+    augments = {name: one.n_copies for name, one in named.items()}
     return _tuned(search, clock, CopySource(rows_of, augments), tuple(left_out))
 
 

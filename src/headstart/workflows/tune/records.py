@@ -46,8 +46,8 @@ class FeatureTrial:
     @property
     def title(self) -> str:
         """For tables and sentences."""
-        views = "" if self.augment == NO_AUGMENTATION else f", augmentation {self.augment}"
-        return f"{self.head} on {self.where.layer}, {self.where.pooling}, {self.where.policy}{views}"
+        augmentation = "" if self.augment == NO_AUGMENTATION else f", augmentation {self.augment}"
+        return f"{self.head} on {self.where.layer}, {self.where.pooling}, {self.where.policy}{augmentation}"
 
     @property
     def way(self) -> Way:

@@ -31,14 +31,14 @@ class SearchRequest:
 class Search:
     """What is searched and for how long; what is None is chosen by the data.
 
-    ``policies``, ``augments`` (names of presets), ``views`` and ``size_px`` are for a search over features;
+    ``policies``, ``augments`` (names of presets), ``n_copies`` and ``size_px`` are for a search over features;
     ``n_trials``, ``engine`` and ``storage`` (an SQLite file) for one over training. ``budget_s`` is in
     seconds for everything, and for both.
     """
 
     policies: tuple[str, ...] | None = None
     augments: tuple[str, ...] | None = None
-    views: int | None = None
+    n_copies: int | None = None
     size_px: int | None = None
     n_trials: int | None = None
     engine: str | None = None

@@ -46,7 +46,7 @@ __all__ = ["Tuned", "augmentations_for", "policies_for", "run_tuning"]
 
 _REPORT_SHARE = 0.05  # of a budget
 _LEAST_S = 1e-3
-_VIEWS, _ENGINE = 3, "torch"
+_COPIES, _ENGINE = 3, "torch"
 _TYPED = {
     "epochs": "--epochs",
     "batch_size": "--batch-size",
@@ -120,7 +120,7 @@ def run_tuning(
     begun = perf_counter() if begun is None else begun
     request = SearchRequest(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
-        _refuse(search, "network", ("policies", "augments", "views", "size_px"), "a source")
+        _refuse(search, "network", ("policies", "augments", "n_copies", "size_px"), "a source")
         clustered, found = checked(dataset, allow_leaks=allow_leaks)
         tuned = tune_training(
             clustered,
@@ -135,7 +135,7 @@ def run_tuning(
         over = _exceeded(search.budget_s, begun, "one training is always finished")
         return _of_training(request, tuned, (*over, *found.remarks))
     _refuse(search, "source", ("n_trials", "engine"), "a network")
-    augmentations = augmentations_for(dataset, search.augments, search.views or _VIEWS)
+    augmentations = augmentations_for(dataset, search.augments, search.n_copies or _COPIES)
     sources = _sources(request, policies_for(dataset, search.policies))
     clustered, found = checked(dataset, allow_leaks=allow_leaks)
     searched = tune_features(
@@ -181,13 +181,15 @@ def policies_for(dataset: Dataset, named: Sequence[str] | None = None) -> tuple[
 
 
 def augmentations_for(
-    dataset: Dataset, named: Sequence[str] | None = None, views: int = _VIEWS
+    dataset: Dataset, named: Sequence[str] | None = None, n_copies: int = _COPIES
 ) -> dict[str, Augmentation]:
     """Augmentations to try: handwriting for characters, else photo; none if torch or kornia is missing."""
     if named is None:
         installed = find_spec("torch") is not None and find_spec("kornia") is not None
         named = [] if not installed else ["handwriting" if _characters(dataset) else "photo"]
-    return {name: parse_augmentation(name, views) for name in dict.fromkeys(named) if name != NO_AUGMENTATION}
+    return {
+        name: parse_augmentation(name, n_copies) for name in dict.fromkeys(named) if name != NO_AUGMENTATION
+    }
 
 
 def _characters(dataset: Dataset) -> bool:
@@ -322,7 +324,7 @@ def _transfer_command(request: SearchRequest, best: FeatureTrial) -> str:
     words += ["--layer", best.where.layer, "--pooling", best.where.pooling, "--head", best.head]
     words += ["--policy", best.where.policy]
     if best.augment != NO_AUGMENTATION:
-        words += ["--augment", best.augment, "--views", str(request.search.views or _VIEWS)]
+        words += ["--augment", best.augment, "--copies", str(request.search.n_copies or _COPIES)]
     if request.search.size_px is not None:
         words += ["--size", str(request.search.size_px)]
     return shlex.join([*words, *_seed(request)])
