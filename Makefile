@@ -21,7 +21,7 @@ export HEADSTART_WEIGHTS ?= $(if $(WEIGHTS),$(abspath $(WEIGHTS)))
 PEERS := $(wildcard ../shared/bench)
 export HEADSTART_PEERS ?= $(if $(PEERS),$(abspath $(PEERS)))
 
-.PHONY: demo install check quick test docs bench figures figures-slow pictures lock clean
+.PHONY: demo install check quick test docs bench figures figures-slow images lock clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/headstart study drawings omniglot-greek --labels 1,2,all --draws 10 --output runs/demo
@@ -56,7 +56,7 @@ figures: $(VENV)/all.stamp
 figures-slow: $(VENV)/all.stamp
 	$(BIN)/python tools/figures.py run --group slow
 
-pictures: $(VENV)/all.stamp
+images: $(VENV)/all.stamp
 	$(BIN)/python tools/screenshots.py
 
 # exact pins from the ranges in pyproject.toml, for every Python and system at once; needs uv

@@ -1,4 +1,4 @@
-"""Whether a model says the same everywhere: one set of pictures asked over every way out of the house.
+"""Whether a model says the same everywhere: one set of images asked over every way out of the house.
 
 python     Model.answer, what all others are compared with
 cli        headstart predict --json, another process
@@ -13,7 +13,7 @@ javascript predict.mjs of the exported folder: onnxruntime-web, WebAssembly in n
 
 Pictures are written as PNG first, so that all read the same pixels (decoders of JPEG differ). ``--odd`` asks
 each picture in another size, from a third to three times its own. The export is checked with other
-pictures than those counted here where there are more.
+images than those counted here where there are more.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from headstart.records import Prediction
 _HERE = [sys.executable, "-m", "headstart"]
 
 
-def pictures(words: str, count: int, odd: bool, folder: Path) -> tuple[list[Path], Dataset]:
-    """Write some pictures as PNG, spread evenly; and those to check the export with."""
+def images(words: str, count: int, odd: bool, folder: Path) -> tuple[list[Path], Dataset]:
+    """Write some images as PNG, spread evenly; and those to check the export with."""
     taken: list[np.ndarray] = []
     for word in words.split(","):
         if Path(word).is_dir():
@@ -135,7 +135,7 @@ def ways(folder: str, model: Model, check: Dataset, home: Path, modules: str | N
 
 
 def by_http(folder: str, model: Model, paths: list[Path]) -> Prediction:
-    """A server of its own, asked with eight pictures a request."""
+    """A server of its own, asked with eight images a request."""
     server = subprocess.Popen(
         [*_HERE, "serve", f"asked={folder}", "--port", "0"], stdout=subprocess.PIPE, text=True
     )
@@ -180,7 +180,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--case", nargs=3, action="append", required=True, metavar=("NAME", "MODEL", "DATA"))
-    parser.add_argument("--count", type=int, default=240, help="pictures a case")
+    parser.add_argument("--count", type=int, default=240, help="images a case")
     parser.add_argument("--odd", action="store_true", help="in other sizes than their own")
     parser.add_argument("--node-modules", help="where npm put onnxruntime-web, pngjs and jpeg-js")
     asked = parser.parse_args()
@@ -189,11 +189,11 @@ def main() -> None:
     for case, folder, words in asked.case:
         with TemporaryDirectory() as temporary:
             home = Path(temporary)
-            (home / "pictures").mkdir()
-            paths, check = pictures(words, asked.count, asked.odd, home / "pictures")
+            (home / "images").mkdir()
+            paths, check = images(words, asked.count, asked.odd, home / "images")
             model = open_model(folder)
             truth = by_python(model, paths)
-            print(f"{case}: {model.manifest.input.policy}, {len(paths)} pictures, odd sizes: {asked.odd}")
+            print(f"{case}: {model.manifest.input.policy}, {len(paths)} images, odd sizes: {asked.odd}")
             table[case] = {}
             for way, ask in ways(folder, model, check, home, asked.node_modules).items():
                 begun = perf_counter()

@@ -4,7 +4,7 @@ In: MNIST, Omniglot's small sets. Out: a line for each depth, a picture, all of 
 ``best``, trained on Omniglot's characters, learns the ten digits from 10 and from 50 labels a class at every
 depth, from nothing (the head alone) to everything; judged by the 10,000 test digits, three draws each.
 
-python benchmarks/depths.py --picture docs/images/depths.png
+python benchmarks/depths.py --image docs/images/depths.png
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--source-epochs", type=int, default=16)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 50])
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--image", type=Path)
     asked = parser.parse_args()
     about = facts("headstart", "torch", "openvino")
     print(json.dumps(about), flush=True)

@@ -1,4 +1,4 @@
-"""Predict folders of 2,000 and 20,000 MNIST pictures to CSV: images per second, peak memory, kill -9.
+"""Predict folders of 2,000 and 20,000 MNIST images to CSV: images per second, peak memory, kill -9.
 
 Each count runs in a process of its own. Afterwards the largest folder is predicted by a process that is
 killed at random moments until one gets through; its file must be the same to the byte. On Linux:
@@ -57,11 +57,11 @@ def child(model: str, folder: str, out: str) -> None:
     print(
         json.dumps(
             {
-                "n_images": done.n_pictures,
+                "n_images": done.n_images,
                 "n_kept": done.n_kept,
                 "peak_rss_mib": round(peak_mib(), 1),
                 "csv_mib": round(Path(out).stat().st_size / 2**20, 2),
-                "images_per_s": round((done.n_pictures - done.n_kept) / done.seconds),
+                "images_per_s": round((done.n_images - done.n_kept) / done.seconds),
                 "seconds": round(done.seconds, 2),
             }
         )

@@ -1,12 +1,12 @@
 """Requests per second and latencies of `headstart serve`, against the straightforward PyTorch peer.
 
-In: a model folder, a folder of pictures or the name of a dataset. Out: a line for each server, and all of it
+In: a model folder, a folder of images or the name of a dataset. Out: a line for each server, and all of it
 as JSON. Each picture is sent as one request (a form with one file, the same bytes to both); the public tool
 wrk, a process of its own, keeps some connections busy. --minutes asks ours longer and watches its memory.
 Only to 127.0.0.1.
 
-python benchmarks/serve_load.py digits --model runs/digits --pictures mnist
-python benchmarks/serve_load.py photos --model runs/bees --pictures data/hymenoptera/val --minutes 10
+python benchmarks/serve_load.py digits --model runs/digits --images mnist
+python benchmarks/serve_load.py photos --model runs/bees --images data/hymenoptera/val --minutes 10
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ end
 """
 
 
-def script(pictures: Sequence[Path], folder: Path) -> Path:
+def script(images: Sequence[Path], folder: Path) -> Path:
     """The Lua file by which wrk sends each picture in turn."""
     names = []
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(images):
         head = (
             f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="files"; filename="{number}"\r\n'
             "content-type: application/octet-stream\r\n\r\n"
@@ -145,7 +145,7 @@ def rss_mb(pid: int) -> float:
     return total
 
 
-def pictures(words: str, folder: Path) -> list[Path]:
+def images(words: str, folder: Path) -> list[Path]:
     """Files to send: those of a folder, or images of a dataset written as PNG."""
     if not Path(words).is_dir():
         from PIL import Image
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("kind", choices=("digits", "photos"))
     parser.add_argument("--model", required=True)
     parser.add_argument(
-        "--pictures", required=True, help="a folder, or a dataset in memory; 32 are sent in turn"
+        "--images", required=True, help="a folder, or a dataset in memory; 32 are sent in turn"
     )
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10)
@@ -223,7 +223,7 @@ def main() -> None:
     print(json.dumps(about))
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        lua = script(pictures(asked.pictures, Path(folder)), Path(folder))
+        lua = script(images(asked.images, Path(folder)), Path(folder))
         port = str(free_port())
         ours = [sys.executable, "-c", SERVE, f"m={asked.model}", asked.precision, str(asked.workers), port]
         url = f"http://127.0.0.1:{port}/v1/models/m/predict"

@@ -164,7 +164,7 @@ def _faults_of_settings(book: Book) -> Iterator[str]:
 
 
 def _faults_of_result(book: Book, figure: Figure) -> Iterator[str]:
-    """A result that is not there or was made by other code; pictures of another run than the result."""
+    """A result that is not there or was made by other code; images of another run than the result."""
     present, again = book.digest(figure), f"run: python tools/figures.py run {figure.name}"
     try:
         stale = book.stale(figure)

@@ -280,7 +280,7 @@ def test_a_folder_with_splits(tmp_path: Path) -> None:
     assert load(tmp_path / "set", split="valid").labels.tolist() == ["a"]
 
 
-def test_the_same_pictures_elsewhere_have_the_same_fingerprint(tmp_path: Path) -> None:
+def test_the_same_images_elsewhere_have_the_same_fingerprint(tmp_path: Path) -> None:
     for top in ("one", "two"):
         for i, name in enumerate(("a/1.png", "b/1.png")):
             picture(tmp_path / top / name, i)

@@ -114,7 +114,7 @@ def test_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> No
         ),
     ],
 )
-def test_broken_pictures_get_one_line(data: bytes, sentence: str) -> None:
+def test_broken_images_get_one_line(data: bytes, sentence: str) -> None:
     with pytest.raises(BrokenDataError, match=sentence) as caught:
         decode(data)
     assert "\n" not in str(caught.value)

@@ -62,7 +62,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
     """``3-0.png`` ... : two pictures of each of the digits 3, 4 and 5, named for what they show."""
-    home = tmp_path_factory.mktemp("pictures")
+    home = tmp_path_factory.mktemp("images")
     for name in "345":
         for number, index in enumerate(np.flatnonzero(digits.labels == name)[:2]):
             save_picture(home / f"{name}-{number}.png", digits.images.pixels[index, ..., 0])

@@ -87,7 +87,7 @@ def test_novelty_is_looked_at_on_both_sides_of_its_threshold():
     assert min(asked) < 1 < max(asked)
 
 
-def test_grey_models_take_colour_and_grey_pictures(tmp_path):
+def test_grey_models_take_colour_and_grey_images(tmp_path):
     kept = model(GREY)
     grey = tuple(one[..., :1] for one in kept.samples[:3])
     assert export_model(replace(kept, samples=kept.samples + grey), "onnx", tmp_path / "a").n_checked == 15
@@ -159,7 +159,7 @@ def test_an_older_export_stays_where_the_new_one_fails(tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_pictures_of_a_dataset_are_spread_and_decoded_as_always(tmp_path):
+def test_images_of_a_dataset_are_spread_and_decoded_as_always(tmp_path):
     for number in range(70):
         folder = tmp_path / "data" / CLASSES[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -212,11 +212,11 @@ def test_folder_and_its_program_in_python(tmp_path):
     done = run(place, sys.executable, "predict.py", "--check")
     assert (done.returncode, done.stdout) == (0, "8 images are predicted as expected\n"), done.stderr
     done = run(place, sys.executable, "predict.py", "--json", "check-00.png", "check-07.png")
-    told = json.loads((place / "check.json").read_text(encoding="utf-8"))["pictures"]
+    told = json.loads((place / "check.json").read_text(encoding="utf-8"))["images"]
     for line, one in zip(done.stdout.splitlines(), (told[0], told[7]), strict=True):
         assert json.loads(line)["name"] == one["name"]
     told[2]["name"] = "wasp"
-    (place / "check.json").write_text(json.dumps({"largest_difference": 1e-3, "pictures": told}))
+    (place / "check.json").write_text(json.dumps({"largest_difference": 1e-3, "images": told}))
     done = run(place, sys.executable, "predict.py", "--check")
     assert done.returncode == 1 and "expected wasp" in done.stderr
 

@@ -83,7 +83,7 @@ def paths(found: FilePredictions) -> list[str]:
     return [one.path for one in found.answers]
 
 
-def test_a_folder_means_the_pictures_below_it_that_are_not_hidden(model: str, album: Path) -> None:
+def test_a_folder_means_the_images_below_it_that_are_not_hidden(model: str, album: Path) -> None:
     found = predict_files(model, ["."])
     assert paths(found) == ["0.png", "1.png", "deep/er/0.png", "deep/er/1.png"]
     assert [one.classes[0] for one in found.answers] == ["0", "1", "0", "1"]
@@ -153,7 +153,7 @@ def test_probabilities_are_those_of_the_model(model: str, album: Path, digits: D
     assert predict_files(model, ["1.png"], top=1).answers[0].classes == ("1",)
 
 
-def test_pictures_of_any_size_and_colour_are_taken(model: str, album: Path) -> None:
+def test_images_of_any_size_and_colour_are_taken(model: str, album: Path) -> None:
     with Image.open("1.png") as picture:
         large = picture.resize((80, 80), Image.Resampling.NEAREST).convert("RGB")
     large.save("large.jpg", quality=95)

@@ -151,7 +151,7 @@ def test_every_picture_is_a_row_in_order(asked: PredictRequest, whole: bytes, sh
 def test_what_is_said_of_a_run(asked: PredictRequest) -> None:
     heard = Heard()
     done = predict_to_file(asked, "new/out.csv", heard)
-    assert (done.csv, done.n_pictures, done.n_unread, done.n_kept) == ("new/out.csv", N_PICTURES, 1, 0)
+    assert (done.csv, done.n_images, done.n_unread, done.n_kept) == ("new/out.csv", N_PICTURES, 1, 0)
     assert heard.steps[-1] == (N_PICTURES, N_PICTURES) and heard.remarks == []
     assert os.listdir("new") == ["out.csv"]
 
@@ -159,7 +159,7 @@ def test_what_is_said_of_a_run(asked: PredictRequest) -> None:
 def test_a_stream_gets_the_same(asked: PredictRequest, whole: bytes) -> None:
     stream = io.BytesIO()
     done = predict_to_stream(asked, stream)
-    assert stream.getvalue() == whole and (done.csv, done.n_pictures, done.n_unread) == ("-", N_PICTURES, 1)
+    assert stream.getvalue() == whole and (done.csv, done.n_images, done.n_unread) == ("-", N_PICTURES, 1)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
@@ -174,13 +174,13 @@ def test_how_many_batches_go_together_does_not_matter(
     assert (together.getvalue() == whole) or runtime == "onnxruntime"
 
 
-def test_a_batch_of_torn_pictures_only(model: str, desk: Path) -> None:
+def test_a_batch_of_torn_images_only(model: str, desk: Path) -> None:
     for index in range(BATCH + 1):
         Path(f"{index:03}.png").write_bytes(b"torn")
     Image.new("L", (8, 8)).save("good.png")
     done = predict_to_file(PredictRequest(model, (".",)), "out.csv")
     rows = rows_of(Path("out.csv").read_bytes())
-    assert (done.n_pictures, done.n_unread) == (BATCH + 2, BATCH + 1)
+    assert (done.n_images, done.n_unread) == (BATCH + 2, BATCH + 1)
     assert [one["path"] for one in rows if not one["error"]] == ["good.png"]
     assert predict_to_file(PredictRequest(model, ("000.png",)), "one.csv").n_unread == 1
 
@@ -212,7 +212,7 @@ def test_an_interrupted_run_goes_on(
     done = predict_to_file(asked, "out.csv", again)
     assert Path("out.csv").read_bytes() == whole and os.listdir() == ["out.csv"]
     assert answered == [BATCH, 7]
-    assert (done.n_pictures, done.n_unread, done.n_kept) == (N_PICTURES, 1, 2 * BATCH)
+    assert (done.n_images, done.n_unread, done.n_kept) == (N_PICTURES, 1, 2 * BATCH)
     assert again.remarks == ["headstart: continuing after 128 images of an interrupted run"]
     assert again.steps[0] == (2 * BATCH, N_PICTURES)
 

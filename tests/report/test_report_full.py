@@ -298,7 +298,7 @@ def test_contents_name_what_is_there_in_its_order(text):
         ("training", {"curves": ()}),
         ("mistakes", {"evaluations": ()}),
         ("belief", {"calibrations": ()}),
-        ("pictures", {"galleries": ()}),
+        ("images", {"galleries": ()}),
         ("maps", {"scatters": ()}),
         ("search", {"factors": ()}),
     ],
@@ -396,9 +396,9 @@ def test_a_dot_on_the_diagonal_is_drawn_on_it():
 
 
 def test_images_have_prediction_truth_and_probability(result, text):
-    here = section(text, "pictures")
+    here = section(text, "images")
     cards = re.findall(r"<li class=\"(right|wrong)\">(.*?)</li>", here, flags=re.S)
-    pictures = [picture for gallery in result.galleries for picture in gallery.pictures]
+    pictures = [picture for gallery in result.galleries for picture in gallery.images]
     assert len(cards) == len(pictures)
     for (mark, card), one in zip(cards, pictures, strict=True):
         assert mark == ("right" if one.called == one.truth else "wrong")
@@ -413,14 +413,14 @@ def test_images_have_prediction_truth_and_probability(result, text):
 
 
 def test_an_image_of_unknown_class_is_neither_right_nor_wrong(result):
-    one = replace(result.galleries[0].pictures[0], truth="", second="")
+    one = replace(result.galleries[0].images[0], truth="", second="")
     text = light(result, galleries=(Gallery("New", "", (one,)),))
-    assert plain(section(text, "pictures")).count("truth") == 0
-    assert "✗" not in text and "✓" not in text and "next" not in plain(section(text, "pictures"))
+    assert plain(section(text, "images")).count("truth") == 0
+    assert "✗" not in text and "✓" not in text and "next" not in plain(section(text, "images"))
 
 
 def test_an_image_that_is_no_png_is_refused(result):
-    good = result.galleries[0].pictures[0]
+    good = result.galleries[0].images[0]
     for bad in (
         replace(good, address="http://example.org/a.png"),
         replace(good, heat="data:image/png;base64,!"),
@@ -506,7 +506,7 @@ def test_settings_without_a_score_keep_their_bar(result):
 
 def test_everything_that_a_user_named_is_escaped(result):
     evil = '<b>$x$ & "o"</b>'
-    one = result.galleries[0].pictures[0]
+    one = result.galleries[0].images[0]
     bad = replace(
         result,
         protocol=evil,

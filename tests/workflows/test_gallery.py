@@ -78,31 +78,31 @@ def by_brightness(images: Images) -> Array:
 def test_most_confident_mistakes_come_first() -> None:
     found = mistakes(predicted())
     assert found.title == "The most confident mistakes"
-    said = [(one.name, one.truth, one.called, one.second) for one in found.pictures]
+    said = [(one.name, one.truth, one.called, one.second) for one in found.images]
     assert said == [
         ("image 2", "dog", "owl", "cat"),
         ("image 1", "cat", "dog", "owl"),
         ("image 4", "dog", "owl", "dog"),
     ]
-    assert [round(one.probability, 2) for one in found.pictures] == [0.95, 0.7, 0.55]
-    assert [round(one.second_probability, 2) for one in found.pictures] == [0.05, 0.2, 0.45]
+    assert [round(one.probability, 2) for one in found.images] == [0.95, 0.7, 0.55]
+    assert [round(one.second_probability, 2) for one in found.images] == [0.05, 0.2, 0.45]
     assert found.caption.startswith("3 of 5 images were assigned to another class")
-    assert "surest" not in found.caption and all(not one.heat for one in found.pictures)
+    assert "surest" not in found.caption and all(not one.heat for one in found.images)
     some = mistakes(predicted(), most=2)
-    assert [one.name for one in some.pictures] == ["image 2", "image 1"]
+    assert [one.name for one in some.images] == ["image 2", "image 1"]
     assert "here are the 2 with the highest probability" in some.caption
 
 
 def test_least_certain_come_first_right_or_wrong() -> None:
     found = least_certain(predicted(), most=3)
     assert found.title == "The least certain"
-    assert [one.name for one in found.pictures] == ["image 3", "image 4", "image 1"]
+    assert [one.name for one in found.images] == ["image 3", "image 4", "image 1"]
     assert "1 of these 3 was classified correctly" in found.caption and "None" not in found.caption
 
 
 def test_caption_without_mistakes() -> None:
     right = predicted(codes=PROBS.argmax(axis=1))
-    assert mistakes(right).pictures == ()
+    assert mistakes(right).images == ()
     assert mistakes(right).caption == "None of 5 images was classified wrongly."
     (only,) = galleries(right)
     assert only.title == "The least certain"
@@ -114,8 +114,8 @@ def test_at_most_eight_images_and_the_right_ones() -> None:
     probs = np.full((30, 2), 0.5, np.float32)
     probs[np.arange(30), 1 - data.codes()] += np.linspace(0.0, 0.4, 30, dtype=np.float32)
     found = mistakes(EvaluatedImages(data, probs, data.codes(), data.classes))
-    assert [one.name for one in found.pictures] == [f"image {index}" for index in range(29, 21, -1)]
-    shown = np.asarray(picture(found.pictures[0].address))
+    assert [one.name for one in found.images] == [f"image {index}" for index in range(29, 21, -1)]
+    shown = np.asarray(picture(found.images[0].address))
     assert np.array_equal(shown, prepare(data, InputSpec(8, 8, 1))[29, ..., 0])
 
 
@@ -127,15 +127,15 @@ def test_six_maps_in_all_most_of_them_for_mistakes() -> None:
         return by_brightness(images)
 
     wrong, unsure = galleries(predicted(spec=InputSpec(8, 8, 1), predict=predict))
-    assert [bool(one.heat) for one in wrong.pictures] == [True, True, True]
-    assert [bool(one.heat) for one in unsure.pictures] == [True, True, True, False, False]
+    assert [bool(one.heat) for one in wrong.images] == [True, True, True]
+    assert [bool(one.heat) for one in unsure.images] == [True, True, True, False, False]
     assert prepared_model == [3 * 37, 3 * 37]
     assert "The maps of the first 3 show what the prediction depends on" in wrong.caption
     few = galleries(predicted(spec=InputSpec(8, 8, 1), predict=predict), heats=2)
-    assert [sum(bool(one.heat) for one in each.pictures) for each in few] == [2, 0]
+    assert [sum(bool(one.heat) for one in each.images) for each in few] == [2, 0]
     assert "maps" not in few[1].caption
     none = galleries(predicted(spec=InputSpec(8, 8, 1), predict=predict), heats=0)
-    assert not any(one.heat for each in none for one in each.pictures)
+    assert not any(one.heat for each in none for one in each.images)
     many = mistakes(predicted(spec=InputSpec(8, 8, 1), predict=predict), most=1, heats=5)
     assert "The map of the first shows" in many.caption
 
@@ -148,14 +148,14 @@ def test_map_is_of_the_predicted_class() -> None:
     probs = np.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], np.float32)  # dark, and bright
     spec = InputSpec(14, 14, 1)
     wrong = mistakes(EvaluatedImages(data, probs, data.codes(), CLASSES, spec, by_brightness), heats=2)
-    dark, bright = (np.asarray(picture(one.heat).convert("RGB")).astype(int) for one in wrong.pictures)
+    dark, bright = (np.asarray(picture(one.heat).convert("RGB")).astype(int) for one in wrong.images)
     assert np.ptp(dark, axis=2).max() == 0  # covering lowers nothing: grey
     corner, rest = bright[:20, :20], bright[-40:, -40:]
     assert np.ptp(corner, axis=2).max() > 20 and np.ptp(rest, axis=2).max() == 0
 
 
 def test_map_of_a_tiny_image_is_enlarged_in_the_same_shape() -> None:
-    found = mistakes(predicted(spec=InputSpec(8, 16, 1), predict=by_brightness), heats=1).pictures[0]
+    found = mistakes(predicted(spec=InputSpec(8, 16, 1), predict=by_brightness), heats=1).images[0]
     assert picture(found.address).size == (16, 8) and picture(found.heat).size == (96, 48)
 
 
@@ -167,12 +167,12 @@ def test_files_are_named_cropped_and_small(tmp_path: Path) -> None:
         Image.fromarray(noise).save(tmp_path / name / f"photo{index}.png")
     data = replace(load(tmp_path), classes=CLASSES)
     known = EvaluatedImages(data, PROBS, data.codes(), CLASSES)
-    found = mistakes(known).pictures[0]
+    found = mistakes(known).images[0]
     assert found.name == "photo2.png"
     cut = prepare(data, InputSpec(144, 144, 3, policy="crop"))[2]
     shown = np.asarray(picture(found.address).convert("RGB"))
     assert shown.shape == (144, 144, 3) and np.abs(shown.astype(int) - cut).mean() < 12  # in 256 colours
-    seen = mistakes(replace(known, spec=InputSpec(150, 300, 3), predict=by_brightness), heats=1).pictures[0]
+    seen = mistakes(replace(known, spec=InputSpec(150, 300, 3), predict=by_brightness), heats=1).images[0]
     assert picture(seen.address).size == (144, 72) == picture(seen.heat).size
 
 
@@ -182,7 +182,7 @@ def test_images_are_shown_as_the_network_sees_them() -> None:
     known = EvaluatedImages(
         data, np.array([[0.4, 0.6], [0.6, 0.4]], np.float32), data.codes(), data.classes, spec
     )
-    shown = [np.asarray(picture(one.address)) for one in mistakes(known).pictures]
+    shown = [np.asarray(picture(one.address)) for one in mistakes(known).images]
     assert np.array_equal(np.stack(shown), prepare(data, spec)[..., 0])
 
 
@@ -210,8 +210,8 @@ def test_galleries_of_a_model(model: Model) -> None:
     answers = model.probabilities(data)
     known = EvaluatedImages(data, answers, codes, data.classes, model.manifest.input, predict_with(model))
     wrong, unsure = galleries(known)
-    assert {one.name for one in wrong.pictures} == {f"image {index}" for index in range(7)}
-    assert [sum(bool(one.heat) for one in each.pictures) for each in (wrong, unsure)] == [4, 2]
+    assert {one.name for one in wrong.images} == {f"image {index}" for index in range(7)}
+    assert [sum(bool(one.heat) for one in each.images) for each in (wrong, unsure)] == [4, 2]
     assert galleries(known) == (wrong, unsure)
 
 

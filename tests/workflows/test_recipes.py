@@ -309,6 +309,21 @@ def test_the_saved_model_learns_from_all_but_the_test_images(
     assert row.accuracy.value == pytest.approx(right.mean())
 
 
+@pytest.mark.slow
+def test_a_leak_between_its_own_splits_is_refused_unless_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts = np.array(["train", "train", "test"])[np.arange(1797) % 3]
+    whole = replace(load("digits"), splits=parts)
+    order = np.append(np.arange(1797), 0)  # the first image is also listed as a test image
+    whole = replace(whole.subset(order), splits=np.append(parts, "test"))
+    monkeypatch.setattr(runner, "load", lambda _: whole)
+    with pytest.raises(DataError, match=r"1 image\(s\) in two splits.*--allow-leaks"):
+        run_recipe(quick("parity"), tmp_path / "out")
+    allowed = RecipeOptions(allow_leaks=True)
+    assert run_recipe(quick("parity"), tmp_path / "out", allowed).result.rows
+
+
 def test_a_test_split_of_its_own_is_kept() -> None:
     whole = digits_by_writers(splits=True)
     assert with_test_split(whole, 0) is whole

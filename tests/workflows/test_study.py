@@ -68,7 +68,7 @@ def test_the_report_has_all_its_parts(studied: Report) -> None:
     assert evaluation.accuracy.n == calibration.n == 150
     best = next(row for row in studied.rows if (row.strategy, row.labels_per_class) == ("probe", None))
     assert abs(evaluation.accuracy.value - best.accuracy.value) < 0.05  # one round of the same folds
-    assert studied.galleries[-1].title == "The least certain" and studied.galleries[-1].pictures[0].heat
+    assert studied.galleries[-1].title == "The least certain" and studied.galleries[-1].images[0].heat
     assert len(studied.scatters[0].x) == 150 and studied.facts["command"] == "headstart study"
 
 

@@ -290,10 +290,10 @@ def test_copies_calibrate_on_one_side_of_the_halves() -> None:
     rng, cluster = np.random.default_rng(0), np.arange(60).repeat(2)
     logits = rng.normal(size=(60, 3)).astype(np.float32)[cluster] * 4
     codes = rng.integers(0, 3, 60)[cluster]
-    answers = cross_fitted(logits, codes, seed=0, together=cluster)
+    answers = cross_fitted(logits, codes, seed=0, clusters=cluster)
     changed = codes.copy()
     changed[:2] = (codes[0] + 1) % 3
-    moved = (cross_fitted(logits, changed, seed=0, together=cluster) != answers).any(axis=1)
+    moved = (cross_fitted(logits, changed, seed=0, clusters=cluster) != answers).any(axis=1)
     assert moved.any() and not moved[:2].any(), "no image's own label decides its temperature"
 
 

@@ -563,7 +563,7 @@ def test_the_model_is_saved_beside_its_report_and_opens_again(
     assert np.array_equal(opened.predict(val), done.learned.model.predict(val))
 
 
-def test_pictures_of_a_folder_are_learnt_from(digits: Dataset, tmp_path: Path) -> None:
+def test_images_of_a_folder_are_learnt_from(digits: Dataset, tmp_path: Path) -> None:
     dataset = with_val(digits, 12, 8)
     assert isinstance(dataset.images, ArrayImages) and dataset.splits is not None
     for number, (pixels, label, split) in enumerate(

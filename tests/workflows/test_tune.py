@@ -430,5 +430,5 @@ def test_groups_that_run_out_inside_are_parted_by_image() -> None:
     features = {where("only"): clouds(labels, 4, 5.0)}
     search = tune.FeatureSearch(features, labels, groups, ("ridge",), 0)
     alone = np.flatnonzero((labels == "a") | (groups == "b0"))
-    assert search.together(alone) is None  # b has one writer left
-    assert search.together(np.arange(36)) is not None
+    assert search.cluster_codes(alone) is None  # b has one writer left
+    assert search.cluster_codes(np.arange(36)) is not None

@@ -110,7 +110,7 @@ class Dataset:
         return f"Dataset({self.name!r}, n_images={len(self)}, n_classes={len(self.classes)}{here})"
 
     @property
-    def together(self) -> NDArray[np.intp] | None:
+    def cluster_codes(self) -> NDArray[np.intp] | None:
         """Number of the cluster of each image, else of its group; None if every image is independent."""
         if self.clusters is not None or self.groups is None:
             return self.clusters

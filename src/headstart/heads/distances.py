@@ -100,11 +100,11 @@ class NeighboursHead(Head):
 
     def _nearest_others(self, training: Training) -> NDArray[np.intp]:
         """(n_images, k): for each image the nearest rows of other clusters."""
-        together = np.unique(training.together, return_inverse=True)[1]
-        own = int(np.bincount(together).max())
-        k = min(self.candidates[-1], len(together) - own)
+        clusters = np.unique(training.cluster_codes, return_inverse=True)[1]
+        own = int(np.bincount(clusters).max())
+        k = min(self.candidates[-1], len(clusters) - own)
         order = self._nearest(self.rows_[training.originals], k + own)
-        same = together[order] == together[training.originals][:, None]
+        same = clusters[order] == clusters[training.originals][:, None]
         last = np.argsort(same, axis=1, kind="stable")  # rows of its own cluster after all others
         return np.take_along_axis(order, last, axis=1)[:, :k]
 
@@ -170,8 +170,8 @@ class PrototypesHead(AffineHead):
         rows, targets = standardise(features).astype(np.float64), one_hot(codes, training.n_classes)
         counts = targets.sum(axis=0)  # (n_classes,)
         means = (targets / counts).T @ rows  # (n_classes, n_features)
-        together = np.unique(training.together[training.originals], return_inverse=True)[1]
-        temperature = self._temperature(rows, codes, means, counts, together)
+        clusters = np.unique(training.cluster_codes[training.originals], return_inverse=True)[1]
+        temperature = self._temperature(rows, codes, means, counts, clusters)
         self.chosen_ = {"temperature": temperature}
         # -t |x - m|^2 is linear in x but for t |x|^2, which no softmax sees
         weight, bias = 2.0 * temperature * means.T, -temperature * (means**2).sum(axis=1)
@@ -183,22 +183,22 @@ class PrototypesHead(AffineHead):
         codes: Codes,
         means: NDArray[np.float64],
         counts: Array,
-        together: NDArray[np.intp],
+        clusters: NDArray[np.intp],
     ) -> float:
         distances = squared_distances(rows, means)
         # of each image's cluster: how many are of each class, and their sum
-        shape = (int(together.max()) + 1, len(means))
+        shape = (int(clusters.max()) + 1, len(means))
         inside = np.zeros(shape)
-        np.add.at(inside, (together, codes), 1)
-        here = np.flatnonzero(counts[codes] > inside[together, codes])
+        np.add.at(inside, (clusters, codes), 1)
+        here = np.flatnonzero(counts[codes] > inside[clusters, codes])
         if not len(here):  # one cluster per class: nothing can be left out
             gaps = squared_distances(means, means)
             return float(len(means) / max(gaps.mean(), 1e-12))
         for code in range(len(means)):
             sums = np.zeros((shape[0], rows.shape[1]))
-            np.add.at(sums, together[codes == code], rows[codes == code])
-            touched = here[inside[together[here], code] > 0]
-            left = np.maximum(counts[code] - inside[together[touched], code], 1e-12)[:, None]
-            without = (counts[code] * means[code] - sums[together[touched]]) / left
+            np.add.at(sums, clusters[codes == code], rows[codes == code])
+            touched = here[inside[clusters[here], code] > 0]
+            left = np.maximum(counts[code] - inside[clusters[touched], code], 1e-12)[:, None]
+            without = (counts[code] * means[code] - sums[clusters[touched]]) / left
             distances[touched, code] = ((rows[touched] - without) ** 2).sum(axis=1)
         return fit_temperature(-distances[here], codes[here])

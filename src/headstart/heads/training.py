@@ -53,14 +53,14 @@ class Training:
         return np.unique(self.images, return_index=True)[1]
 
     @cached_property
-    def together(self) -> Rows:
+    def cluster_codes(self) -> Rows:
         """Which rows are held out together, (n_rows,): those of a cluster, else those of an image."""
         return self.images if self.clusters is None else self.clusters
 
     @cached_property
     def smallest_class(self) -> int:
         """Number of clusters of the class with the fewest: what can be held out of it, one at a time."""
-        return fewest_per_class(self.codes, self.together)
+        return fewest_per_class(self.codes, self.cluster_codes)
 
     def split(self, share: float) -> tuple[Rows, Rows]:
         """Rows to learn from, and originals of a stratified share of the images, in whole clusters."""
@@ -69,7 +69,7 @@ class Training:
 
     def folded(self, k: int) -> list[tuple[Rows, Rows]]:
         """The same for each of k folds; for more folds where k would hold out a whole class at once."""
-        n_clusters = len(np.unique(self.together))
+        n_clusters = len(np.unique(self.cluster_codes))
         for more in range(k, n_clusters + 1):
             try:
                 parts = folds(self.codes[self.originals], more, self.seed, self._units)
@@ -85,14 +85,14 @@ class Training:
 
         Folds hold whole clusters: one each up to 500 clusters, else several, of about 50 rows at most.
         """
-        n_clusters = len(np.unique(self.together))
+        n_clusters = len(np.unique(self.cluster_codes))
         if n_clusters == len(self.codes):
             return None
         k = max(_FOLDS, len(self.codes) // _FOLD_ROWS)
         if k >= n_clusters:
-            return np.unique(self.together, return_inverse=True)[1]
+            return np.unique(self.cluster_codes, return_inverse=True)[1]
         deal = np.random.default_rng([self.seed, 12]).permutation(n_clusters) % k
-        numbers: Rows = deal[np.unique(self.together, return_inverse=True)[1]]
+        numbers: Rows = deal[np.unique(self.cluster_codes, return_inverse=True)[1]]
         return numbers
 
     @property

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import fit_image
+from headstart.data.images.thumbnails import png_bytes
 from headstart.errors import ModelError, SettingError, nearest
 from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.preparation.prepare import IMAGE, with_preparation
@@ -231,7 +230,7 @@ def _write_folder(
         for name, text in _documents(facts):
             (temporary / name).write_text(text, encoding="utf-8")
         for number, image in enumerate(images[:_MAX_KEPT]):
-            (temporary / f"check-{number:02}.png").write_bytes(_png(_colour(image())))
+            (temporary / f"check-{number:02}.png").write_bytes(png_bytes(_colour(image())))
         (temporary / _CHECK).write_text(_pretty(_expectations(model, expected)), encoding="utf-8")
         return _checked_prediction(model, temporary / _GRAPH, images, expected)
 
@@ -272,21 +271,4 @@ def _expectations(model: Model, expected: Prediction) -> dict[str, Any]:
         }
         for number in range(min(len(names), _MAX_KEPT))
     ]
-    return {"largest_difference": _LIMIT_DIFFERENCE, "pictures": rows}
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of 8-bit RGB, written without Pillow, which this package does not import."""
-    height, width = pixels.shape[:2]
-    lines = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with its filter, 0
-    lines[:, 1:] = pixels.reshape(height, 3 * width)
-    parts = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(lines.tobytes())),
-        (b"IEND", b""),
-    ]
-    chunks = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return {"largest_difference": _LIMIT_DIFFERENCE, "images": rows}

@@ -66,7 +66,7 @@ class CsvSummary:
     """
 
     csv: str
-    n_pictures: int
+    n_images: int
     n_unread: int
     n_kept: int
     seconds: float
@@ -219,7 +219,7 @@ def _job(model: Model, request: PredictRequest) -> dict[str, Any]:
         "format": _FORMAT,
         "model": request.model,
         "fingerprint": digest.hexdigest(),
-        "pictures": list(request.patterns),
+        "images": list(request.patterns),
         "folder": os.getcwd(),
         "columns": columns(_width(model, request)),
         "runtime": request.runtime_name,
@@ -239,7 +239,7 @@ def _check_job(part: Path, job_file: Path, job: dict[str, Any]) -> None:
         )
     same = {
         "fingerprint": f"another model ({old.get('model')})",
-        "pictures": "other images",
+        "images": "other images",
         "folder": f"another folder to start in ({old.get('folder')})",
         "columns": "another --top",
         "runtime": "another --runtime",

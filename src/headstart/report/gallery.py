@@ -30,9 +30,9 @@ def gallery(one: Gallery) -> dict[str, Any]:
     """What the template lays out: for each image whether the prediction is right, and the words below it."""
     return {
         "it": one,
-        "images": [_laid_out(image) for image in one.pictures],
-        "paired": any(image.heat for image in one.pictures),
-        "wordy": any(len(name) > _SHORT for it in one.pictures for name in (it.called, it.truth, it.second)),
+        "images": [_laid_out(image) for image in one.images],
+        "paired": any(image.heat for image in one.images),
+        "wordy": any(len(name) > _SHORT for it in one.images for name in (it.called, it.truth, it.second)),
     }
 
 

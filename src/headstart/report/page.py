@@ -140,7 +140,7 @@ def _sections(result: Report) -> list[tuple[str, str]]:
         ("training", "Training", result.curves),
         ("mistakes", "Metrics", result.evaluations),
         ("belief", "Calibration", result.calibrations),
-        ("pictures", "Examples", result.galleries),
+        ("images", "Examples", result.galleries),
         ("maps", "Maps", result.scatters),
         ("search", "Search", result.factors),
     )

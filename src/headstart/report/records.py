@@ -98,7 +98,7 @@ class Gallery:
 
     title: str
     caption: str
-    pictures: tuple[ReportImage, ...]
+    images: tuple[ReportImage, ...]
 
 
 @dataclass(frozen=True)

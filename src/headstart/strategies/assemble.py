@@ -91,7 +91,7 @@ def network_model(
         _features(features, seen[some]),
         codes,
         held=None if held is None else _features(features, held[0]),
-        groups=None if parts.fit.together is None else parts.fit.together[some],
+        groups=None if parts.fit.cluster_codes is None else parts.fit.cluster_codes[some],
         seed=settings.seed,
     )
     finite = [epoch for epoch in history if np.isfinite(epoch.val_loss)] if settings.patience else []
@@ -149,7 +149,7 @@ def probe_model(
         fitted.rows,
         fitted.codes,
         fitted.images,
-        groups=parts.fit.together,
+        groups=parts.fit.cluster_codes,
         seed=seed,
     )
     manifest = Manifest(

@@ -149,15 +149,15 @@ def _left_out_most(pool: Dataset) -> int:
     """The most left-out images that count as one fold of a cross-validation with all labels."""
     largest = (
         1
-        if pool.together is None
-        else int(np.bincount(np.unique(pool.together, return_inverse=True)[1]).max())
+        if pool.cluster_codes is None
+        else int(np.bincount(np.unique(pool.cluster_codes, return_inverse=True)[1]).max())
     )
     return max(_LEFT_OUT * largest, len(pool) // 5 + largest)
 
 
 def clusters_of(pool: Dataset, some: Indices) -> Indices | None:
     """Clusters of some images of a pool; None if each image is its own."""
-    return None if pool.together is None else pool.together[some]
+    return None if pool.cluster_codes is None else pool.cluster_codes[some]
 
 
 class Chooser:

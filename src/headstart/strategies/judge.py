@@ -53,41 +53,41 @@ class HeldOutPredictions:
         """Accuracy, precision, recall, F1 and confusion matrix, with intervals that count clusters."""
         classes, codes = self.images.classes, self.images.codes()
         title = f"{self.judged_on.capitalize()} images of {self.images.name}"
-        together = self.images.together
-        return evaluate(title, self.probabilities, codes, classes, together, crossed=self.crossed)
+        clusters = self.images.cluster_codes
+        return evaluate(title, self.probabilities, codes, classes, clusters, crossed=self.crossed)
 
     def calibration(self) -> Calibration:
         """How well calibrated the probabilities are."""
         title = f"Calibration: {self.judged_on} images of {self.images.name}"
-        together, codes = self.images.together, self.images.codes()
-        return reliability(title, self.probabilities, codes, clusters=together, crossed=self.crossed)
+        clusters, codes = self.images.cluster_codes, self.images.codes()
+        return reliability(title, self.probabilities, codes, clusters=clusters, crossed=self.crossed)
 
     @property
     def remark(self) -> str | None:
         """A remark if all images, or all of a class, are in one cluster."""
-        return cluster_remark(self.images.together, self.images.labels)
+        return cluster_remark(self.images.cluster_codes, self.images.labels)
 
 
 def halves(held: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Validation images for early stopping and for evaluation; DataError if a class has one cluster only."""
-    if fewest_per_class(held.labels, held.together) < 2:
+    if fewest_per_class(held.labels, held.cluster_codes) < 2:
         raise DataError(
             f"validation part of dataset {held.name!r} has a class with one image, expected two: one to stop "
             "early and one to evaluate on; add images, or set patience to 0"
         )
-    stopping, evaluated = holdout(held.labels, 0.5, seed, held.together)
+    stopping, evaluated = holdout(held.labels, 0.5, seed, held.cluster_codes)
     return held.subset(stopping), held.subset(evaluated)
 
 
 def cross_fitted(
-    logits: Array, codes: Codes, seed: int, together: NDArray[np.generic] | None = None
+    logits: Array, codes: Codes, seed: int, clusters: NDArray[np.generic] | None = None
 ) -> Array:
     """Probabilities of held-out images, the temperature of each half fitted on the other half.
 
     So calibration is measured on images that the temperature was not fitted on; predictions are those of
-    any temperature. Images with the same number in ``together`` go to the same half.
+    any temperature. Images with the same number in ``clusters`` go to the same half.
     """
-    cluster = np.arange(len(codes)) if together is None else np.unique(together, return_inverse=True)[1]
+    cluster = np.arange(len(codes)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     half = (np.random.default_rng([seed, 13]).permutation(cluster.max() + 1) % 2 == 0)[cluster]
     found = np.empty(logits.shape, np.float32)
     for here in (half, ~half):
@@ -107,13 +107,13 @@ def cross_validated_training(
     device: str = "auto",
 ) -> HeldOutPredictions | None:
     """Predictions by networks trained without each of five folds of clusters; None if a class has one only."""
-    fewest = fewest_per_class(pool.labels, pool.together)
+    fewest = fewest_per_class(pool.labels, pool.cluster_codes)
     if fewest < 2:
         return None
     pool = replace(pool, splits=None)
     images, codes = prepare(pool, spec.input), pool.codes()
     logits = np.zeros((len(pool), len(pool.classes)), np.float32)
-    parts = folds(pool.labels, min(_FOLDS, fewest), settings.seed, pool.together)
+    parts = folds(pool.labels, min(_FOLDS, fewest), settings.seed, pool.cluster_codes)
     for number, (train, held) in enumerate(parts):
         progress.step("cross-validation", number, len(parts))
         network = make_network(spec, engine, settings.seed, device)
@@ -121,7 +121,7 @@ def cross_validated_training(
         fit(network, images[train], codes[train], replace(settings, patience=0), augment=copies)
         logits[held] = network.logits(images[held])
     return HeldOutPredictions(
-        pool, cross_fitted(logits, codes, settings.seed, pool.together), "cross-validated"
+        pool, cross_fitted(logits, codes, settings.seed, pool.cluster_codes), "cross-validated"
     )
 
 

@@ -47,7 +47,7 @@ def training_parts(dataset: Dataset, seed: int, share: float | None = None) -> T
         return TrainingParts(train, dataset.split("val"), (own, np.flatnonzero(dataset.splits == "val")))
     few = share is None and _VALIDATION_SHARE * len(train) < VALIDATION_LEAST
     share = min(share or _VALIDATION_SHARE, _VALIDATION_MOST / len(train))
-    if few or fewest_per_class(train.labels, train.together) < 2:
+    if few or fewest_per_class(train.labels, train.cluster_codes) < 2:
         return TrainingParts(train, None)
-    rest, held = holdout(train.labels, share, seed, train.together)
+    rest, held = holdout(train.labels, share, seed, train.cluster_codes)
     return TrainingParts(train.subset(rest), train.subset(held), (own[rest], own[held]))

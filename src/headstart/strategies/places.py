@@ -39,7 +39,7 @@ def choose_place(
 ) -> tuple[Place, str, Choice | None]:
     """Place and head, and how they were selected; None if nothing was, or a class has one cluster only."""
     places, heads, given = places_of(source, probe)
-    if not heads or fewest_per_class(dataset.labels, dataset.together) < 2:
+    if not heads or fewest_per_class(dataset.labels, dataset.cluster_codes) < 2:
         return *given, None
     some = dataset.subset(deciding_images(dataset.codes(), seed))
     rows = extract_all(some, source, places, options=options)
@@ -47,7 +47,7 @@ def choose_place(
         dict(zip(places, rows, strict=True)),
         some.codes(),
         heads=heads,
-        clusters=some.together,
+        clusters=some.cluster_codes,
         balance=probe.balance,
         seed=seed,
     )

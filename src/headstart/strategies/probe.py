@@ -76,7 +76,7 @@ def learn_head(
     if parts.held is not None:
         held = extract(parts.held, source, layer=place[0], pooling=place[1], options=options)
         watch = (held, parts.held.labels)
-    together = parts.fit.together
+    clusters = parts.fit.cluster_codes
     fitted = make_head(head).fit(
         rows,
         labels,
@@ -84,7 +84,7 @@ def learn_head(
         seed=seed,
         watch=watch,
         images=images,
-        clusters=None if together is None else together[images],
+        clusters=None if clusters is None else clusters[images],
         balance=probe.balance,
     )
     seconds = perf_counter() - begun

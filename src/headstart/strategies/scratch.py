@@ -150,7 +150,7 @@ def _predictions(
     if settings.patience:
         probs = model.predict_prepared([images[i : i + 64] for i in range(0, len(images), 64)]).probabilities
     else:
-        probs = cross_fitted(network.logits(images), codes, settings.seed, evaluated.together)
+        probs = cross_fitted(network.logits(images), codes, settings.seed, evaluated.cluster_codes)
     return HeldOutPredictions(replace(evaluated, classes=model.classes), probs, "validation")
 
 

@@ -109,9 +109,9 @@ def choose(
     if not features or not heads:
         raise SettingError("there is nothing to choose from, expected features and heads; name some")
     used = deciding_images(codes, seed)
-    codes, together = codes[used], None if clusters is None else clusters[used]
+    codes, clusters = codes[used], None if clusters is None else clusters[used]
     weights = class_weights(codes) if balance else np.ones(len(codes), np.float32)
-    evaluator = _Evaluator(codes, weights, seed, together)
+    evaluator = _Evaluator(codes, weights, seed, clusters)
     places = _distinct(features)
     evaluator.at({place: features[place][used] for place in places}, heads[0])
     for head in heads[1:]:
@@ -187,7 +187,7 @@ def _judged(
     best, codes = best_setting(held), training.codes
     right = held.scores[best].argmax(axis=1) == codes
     loss = calibrated_loss(held.logits[best], codes, training.weights)
-    score = accuracy_score(right, training.together)
+    score = accuracy_score(right, training.cluster_codes)
     return (held.settings[best], score, float(held.errors[best]), loss), right
 
 

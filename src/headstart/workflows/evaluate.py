@@ -100,10 +100,10 @@ def run_evaluation(
     predicted = model.prediction(part.dataset, runtime_name=runtime, progress=progress)
     codes, groups = part.dataset.codes(model.classes), part.dataset.groups
     scored = learned if learned.all() else ~learned
-    together, copies = _clusters(part.dataset)
+    clusters, copies = _clusters(part.dataset)
 
     def of(some: NDArray[np.bool_]) -> NDArray[np.intp] | None:
-        return None if together is None else together[some]
+        return None if clusters is None else clusters[some]
 
     about = _UNKNOWN if part.found is None else _LEARNED if learned.all() else _NEW
     title = f"{model.manifest.name} on {part.dataset.name}, {part.split}"
@@ -144,8 +144,8 @@ def run_evaluation(
     )
 
 
-def _cluster_remarks(part: _Part, some: NDArray[np.bool_], together: NDArray[np.intp] | None) -> list[str]:
-    remark = cluster_remark(together, part.dataset.labels[some])
+def _cluster_remarks(part: _Part, some: NDArray[np.bool_], clusters: NDArray[np.intp] | None) -> list[str]:
+    remark = cluster_remark(clusters, part.dataset.labels[some])
     return [remark] if remark else []
 
 
@@ -162,7 +162,7 @@ def _clusters(dataset: Dataset) -> tuple[NDArray[np.intp] | None, list[str]]:
         )
     if not near:
         remarks.append(f"near copies were not searched for among {len(dataset):,} images, only exact ones")
-    return with_clusters(dataset, pairs).together, remarks
+    return with_clusters(dataset, pairs).cluster_codes, remarks
 
 
 def _chosen(model: Model, dataset: Dataset, split: str | None, progress: Progress) -> _Part:
@@ -297,7 +297,7 @@ def _detected(
     model: Model,
     novel: Dataset,
     known: Prediction,
-    together: NDArray[np.intp] | None,
+    clusters: NDArray[np.intp] | None,
     title: str,
     runtime: str,
 ) -> Detection:
@@ -306,6 +306,6 @@ def _detected(
         f"{title}, {novel.name} novel",
         known,
         unknown,
-        clusters=together,
+        clusters=clusters,
         novel_clusters=_clusters(novel)[0],
     )

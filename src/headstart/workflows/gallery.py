@@ -90,7 +90,7 @@ def galleries(evaluated: EvaluatedImages, *, most: int = _MOST, heats: int = _HE
     for_mistakes = min(n_wrong, max(heats - least, -(-2 * heats // 3)))
     found = mistakes(evaluated, most=most, heats=for_mistakes)
     unsure = least_certain(evaluated, most=most, heats=heats - for_mistakes)
-    return (found, unsure) if found.pictures else (unsure,)
+    return (found, unsure) if found.images else (unsure,)
 
 
 def mistakes(evaluated: EvaluatedImages, *, most: int = _MOST, heats: int = 0) -> Gallery:

@@ -1,4 +1,4 @@
-"""Small images for reports: a few of each class as PNG data addresses."""
+"""Small images as PNG, and a few of each class for reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.prepare import prepare
 from headstart.records import InputSpec
 
-__all__ = ["examples_of", "png_address"]
+__all__ = ["examples_of", "png_address", "png_bytes"]
 
 _SIDE_PX = 144  # twice the displayed size, for high-resolution screens
 _MOST = 8
@@ -34,6 +34,11 @@ def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str
 
     ``colours`` reduces a colour image to that many colours, 2 to 256.
     """
+    return "data:image/png;base64," + base64.b64encode(png_bytes(pixels, colours=colours)).decode()
+
+
+def png_bytes(pixels: NDArray[np.uint8], *, colours: int | None = None) -> bytes:
+    """The PNG file of an image (height, width, 1 or 3) uint8."""
     from PIL import Image
 
     grey = pixels.shape[2] == 1
@@ -42,4 +47,4 @@ def png_address(pixels: NDArray[np.uint8], *, colours: int | None = None) -> str
         image = image.quantize(colours)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()

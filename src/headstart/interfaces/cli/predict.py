@@ -128,11 +128,11 @@ def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: st
         print_json(done)
     elif csv != "-":
         kept = f", {done.n_kept:,} of them by an interrupted run" if done.n_kept else ""
-        print(f"{csv}: {done.n_pictures:,} images in {done.seconds:.1f} s{kept}")
+        print(f"{csv}: {done.n_images:,} images in {done.seconds:.1f} s{kept}")
     if done.n_unread:
         where = "in the column error" if csv == "-" else f"in the column error of {csv}"
         print(
-            f"headstart: error: {done.n_unread:,} of {done.n_pictures:,} images could not be read, expected "
+            f"headstart: error: {done.n_unread:,} of {done.n_images:,} images could not be read, expected "
             f"complete image files; the reasons are {where}",
             file=sys.stderr,
         )

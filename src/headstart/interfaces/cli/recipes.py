@@ -9,6 +9,7 @@ import typer
 
 from headstart.interfaces.cli.console import chosen_cache, command_line, print_json, print_result
 from headstart.interfaces.cli.options import (
+    AllowLeaks,
     Device,
     Engine,
     Json,
@@ -58,6 +59,7 @@ def run(
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     no_cache: NoCache = False,
+    allow_leaks: AllowLeaks = False,
     json: Json = False,
 ) -> None:
     """Run a classic experiment and write its report.
@@ -87,6 +89,7 @@ def run(
             test,
             progress,
             parse_finetune(strategies, unfreeze, device),
+            allow_leaks,
         )
         outcome = run_recipe(found, folder, options)
     if json:

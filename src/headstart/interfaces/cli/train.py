@@ -246,5 +246,5 @@ def _scores(learned: LearnedModel) -> dict[str, Any]:
         held = learned.parts.held
         assert learned.held_probs is not None, "held-out images were predicted"
         right = learned.held_probs.argmax(axis=1) == held.codes(learned.model.classes)
-        scores["val_accuracy"] = accuracy_score(right, held.together)
+        scores["val_accuracy"] = accuracy_score(right, held.cluster_codes)
     return scores

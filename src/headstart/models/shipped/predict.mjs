@@ -60,7 +60,7 @@ async function main(words) {
   const session = await ort.InferenceSession.create(readFileSync(options.model));
   if (check) {
     const expected = JSON.parse(readFileSync(join(here, "check.json"), "utf8"));
-    for (const one of expected.pictures) {
+    for (const one of expected.images) {
       const found = await answer(session, classes, pixels(join(here, one.file)));
       const off = Math.max(...found.probabilities.map((value, at) => Math.abs(value - one.probabilities[at])));
       if (found.name !== one.name || !(off <= expected.largest_difference)) {
@@ -68,7 +68,7 @@ async function main(words) {
         process.exit(1);
       }
     }
-    console.log(`${expected.pictures.length} images are predicted as expected`);
+    console.log(`${expected.images.length} images are predicted as expected`);
   }
   for (const file of images) {
     const found = await answer(session, classes, pixels(file));

@@ -227,7 +227,7 @@ class Finetuner:
     def _parts(self, train: Indices, seed: int) -> Parts:
         """Indices of training and held-out images of each fold; none if a class has one image."""
         pool = self.reader.pool
-        labels, groups = pool.labels[train], None if pool.together is None else pool.together[train]
+        labels, groups = pool.labels[train], None if pool.cluster_codes is None else pool.cluster_codes[train]
         smallest = fewest_per_class(labels, groups)
         if len(np.unique(labels)) < len(pool.classes) or smallest < 2:
             return ()

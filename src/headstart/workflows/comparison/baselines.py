@@ -156,7 +156,7 @@ def network_from_scratch(
     test_images = [
         one[0] if test is pool else prepare(test, s.input) for one, s in zip(images, specs, strict=True)
     ]
-    training = _FromScratch(specs, engine, images, pool.codes(), pool.together, tuple(alternatives))
+    training = _FromScratch(specs, engine, images, pool.codes(), pool.cluster_codes, tuple(alternatives))
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         base = replace(settings[0] if len(train) == len(pool) else settings[1], seed=seed, patience=0)

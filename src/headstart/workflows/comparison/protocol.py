@@ -156,7 +156,7 @@ def _folded(pool: Dataset, n_test: int, protocol: Protocol, number: int) -> list
     if not protocol.crossed:
         return [TrainTest(np.arange(len(pool)), np.arange(n_test))]
     rng = np.random.default_rng([protocol.seed, 8, number])
-    return [TrainTest(*one) for one in folds(pool.labels, protocol.n_folds, rng, pool.together)]
+    return [TrainTest(*one) for one in folds(pool.labels, protocol.n_folds, rng, pool.cluster_codes)]
 
 
 def _by_rule(dataset: Dataset, external: Dataset | None) -> str:
@@ -188,7 +188,7 @@ def _held_out(dataset: Dataset, protocol: Protocol) -> EvaluationSetup:
         assert dataset.splits is not None
         pool, test = dataset.subset(dataset.splits != "test"), dataset.split("test")
     else:
-        rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.together)
+        rest, held = holdout(dataset.labels, _TEST_SHARE, protocol.seed, dataset.cluster_codes)
         pool, test = dataset.subset(rest), dataset.subset(held)
     which = "the dataset's own test split" if own else f"a stratified {_TEST_SHARE:.0%}, held out at random"
     which += _new_groups(pool, test)
@@ -210,11 +210,11 @@ def _new_groups(pool: Dataset, test: Dataset) -> str:
 
 def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup:
     pool = dataset if dataset.splits is None else replace(dataset, splits=None)
-    smallest = fewest_per_class(pool.labels, pool.together)
+    smallest = fewest_per_class(pool.labels, pool.cluster_codes)
     if kind == "grouped":
         n_folds, of = _group_folds(pool), " of whole groups"
     elif kind == "leave-one-out":
-        n_folds, of = len(pool) if pool.together is None else len(np.unique(pool.together)), ""
+        n_folds, of = len(pool) if pool.cluster_codes is None else len(np.unique(pool.cluster_codes)), ""
     else:
         n_folds, of = max(2, min(_FOLDS, smallest)), ""
     protocol = replace(protocol, kind=kind, n_folds=n_folds)
@@ -239,8 +239,8 @@ def _group_folds(pool: Dataset) -> int:
             f"protocol is 'grouped' and dataset {pool.name!r} has no groups, expected a column group or "
             "writer; add one, or choose folds"
         )
-    assert pool.together is not None, "groups stay together"
-    by_class = [len(np.unique(pool.together[pool.labels == name])) for name in pool.classes]
+    assert pool.cluster_codes is not None, "groups stay together"
+    by_class = [len(np.unique(pool.cluster_codes[pool.labels == name])) for name in pool.classes]
     if min(by_class) < 2:
         lonely = pool.classes[int(np.argmin(by_class))]
         raise DataError(
@@ -252,7 +252,7 @@ def _group_folds(pool: Dataset) -> int:
 
 def _rests_on(test: Dataset, kind: str = "") -> str:
     """How intervals and p-values are computed, in one sentence."""
-    if repeated(test.together):
+    if repeated(test.cluster_codes):
         why = (
             "Copies of one image count as one group"
             if test.groups is None

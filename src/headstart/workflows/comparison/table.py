@@ -97,7 +97,7 @@ def run_table(
         progress.step(f"{name}, {labels_text(budget)}", 0, len(waits))
         cells[name, budget] = _cell([wait() for wait in waits], rounds_by_budget[budget])
     cells = {(name, budget): cells[name, budget] for budget in rounds_by_budget for name in strategies}
-    groups = test.together if repeated(test.together) else None
+    groups = test.cluster_codes if repeated(test.cluster_codes) else None
     rows = tuple(
         _row(name, budget, cell, groups, crossed=protocol.crossed) for (name, budget), cell in cells.items()
     )

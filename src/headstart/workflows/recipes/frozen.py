@@ -18,11 +18,12 @@ from headstart.records import Array, Source
 from headstart.report.records import Report
 from headstart.sources.features import Extraction, Place, extract_all
 from headstart.sources.registry import kind_named, kind_of, open_source
-from headstart.strategies.fits import Reader, Strategy, chosen_probe
+from headstart.strategies.fits import Reader, Strategy
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe, choose_place
 from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.result import LearnedModel
+from headstart.workflows.comparison.baselines import raw_pixels
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.comparison.table import run_table
@@ -52,6 +53,7 @@ def run_frozen(
     options: Extraction,
     command: str,
     size_px: int | None = None,
+    allow_leaks: bool = False,
 ) -> Frozen:
     """Everything is selected by cross-validation on the training images of each draw; the test images come last.
 
@@ -59,7 +61,7 @@ def run_frozen(
     recipe's, or the network's own).
     """
     begun = perf_counter()
-    dataset, found = checked(dataset)
+    dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = with_test_split(dataset, seed)
     wanted_px = size_px or (recipe.size_px if kind_named(source_name).takes_size else None)
     source = open_source(source_name, dataset, seed, wanted_px)
@@ -217,10 +219,8 @@ def _textbook_place(source: Source) -> Place:
 
 
 def _controls(bench: Bench) -> dict[str, Strategy]:
-    pixels = open_source("pixels", bench.train)
-    reader = Reader(pixels, bench.train, bench.test, bench.options)
-    raw = chosen_probe(reader, Probe(pixels.default_layer, "flat", "kernel"))
-    strategies = {"raw pixels": _recorded(bench, "raw pixels", raw)}
+    reader = Reader(bench.source, bench.train, bench.test, bench.options)
+    strategies = {"raw pixels": _recorded(bench, "raw pixels", raw_pixels(reader))}
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
         drawn = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)

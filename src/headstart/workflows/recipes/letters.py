@@ -67,6 +67,7 @@ def run_letters(
     options: Extraction,
     command: str,
     finetune: FinetuneOptions | None = None,
+    allow_leaks: bool = False,
 ) -> Letters:
     """Train on digits, teach the letters, and study them; the letters by other people are used once, at the end.
 
@@ -74,7 +75,7 @@ def run_letters(
     """
     dataset, external = load(data or recipe.data), load(test or recipe.test)
     parts = _parts(recipe, engine, seed, keep, options)
-    left_out = _left_out(parts, dataset, controls=controls)
+    left_out = _left_out(parts, dataset, controls=controls, allow_leaks=allow_leaks)
     chosen = StudyRequest(
         probe=parts.probe,
         labels_per_class=(),
@@ -85,6 +86,7 @@ def run_letters(
         spec=_scratch_spec(parts),
         scratch=(recipe.scratch, recipe.scratch),
         finetune=finetune,
+        allow_leaks=allow_leaks,
     )
     judged = run_study(
         parts.source,
@@ -171,7 +173,7 @@ def _textbook(parts: _Parts, pool: Dataset, test: Dataset) -> Strategy:
     return chosen_probe(reader, Probe(parts.recipe.textbook_layer, "flat", parts.recipe.textbook_head))
 
 
-def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
+def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool, allow_leaks: bool) -> Report:
     """Every letter classified by a model trained on the others."""
     request = StudyRequest(
         probe=parts.probe,
@@ -181,6 +183,7 @@ def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool) -> Report:
         seed=parts.seed,
         extra={_TEXTBOOK: lambda setup: _textbook(parts, setup.pool, setup.test)},
         shown=() if controls else (_TEXTBOOK,),
+        allow_leaks=allow_leaks,
     )
     return run_study(parts.source, dataset, request, trained=parts.trained.model, options=parts.options)
 

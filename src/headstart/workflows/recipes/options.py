@@ -23,6 +23,7 @@ class RecipeOptions:
 
     Without torch a recipe that names it uses the NumPy engine, with a remark. Without ``controls`` there is no
     verdict. ``command`` is the command line, for the report. ``finetune`` adds the strategy finetune.
+    ``allow_leaks`` continues although an image is in two splits.
     """
 
     data: str | None = None
@@ -37,6 +38,7 @@ class RecipeOptions:
     test: str | None = None
     progress: Progress = SILENT
     finetune: FinetuneOptions | None = None
+    allow_leaks: bool = False
 
     @property
     def extraction(self) -> Extraction:

@@ -56,7 +56,7 @@ def frozen_result(
 def _evaluations(bench: Bench, learned: LearnedModel) -> tuple[Evaluation, ...]:
     probs = bench.model_probabilities(learned)
     codes, title = bench.test.codes(bench.train.classes), f"The saved model on {bench.test.name}"
-    return (evaluate(title, probs, codes, bench.train.classes, bench.test.together),)
+    return (evaluate(title, probs, codes, bench.train.classes, bench.test.cluster_codes),)
 
 
 def _augmentation_remarks(bench: Bench) -> list[str]:
@@ -91,8 +91,8 @@ def _first_images_remarks(bench: Bench) -> list[str]:
     n = bench.recipe.first_test_images
     if n is None or n >= len(bench.test):
         return []
-    together = None if bench.test.together is None else bench.test.together[:n]
-    score = accuracy_score(np.stack(bench.hits["probe"])[:, :n], together)
+    clusters = None if bench.test.cluster_codes is None else bench.test.cluster_codes[:n]
+    score = accuracy_score(np.stack(bench.hits["probe"])[:, :n], clusters)
     return [
         f"On the first {n} test images alone, as the textbook has them, the probe gets {score.value:.2%} "
         f"[{score.low:.2%}, {score.high:.2%}]: with an interval that wide few methods differ significantly."

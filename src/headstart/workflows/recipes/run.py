@@ -156,6 +156,7 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Out
         controls=options.controls,
         options=options.extraction,
         command=options.command,
+        allow_leaks=options.allow_leaks,
     )
     found.learned.model.save(home / "model")
     return write_result(home, found.result)
@@ -174,6 +175,7 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: RecipeOptions) -> O
         options=options.extraction,
         command=options.command,
         finetune=options.finetune,
+        allow_leaks=options.allow_leaks,
     )
     found.source.save(home / "source")
     found.learned.model.save(home / "model")
@@ -182,7 +184,9 @@ def _run_letters(recipe: LettersRecipe, home: Path, options: RecipeOptions) -> O
 
 def _prepared(recipe: Recipe, options: RecipeOptions) -> _Run:
     """Split first, then take both subsets: no image is trained on by one and tested on by the other."""
-    whole = with_test_split(checked(load(options.data or recipe.data))[0], options.seed)
+    whole = with_test_split(
+        checked(load(options.data or recipe.data), allow_leaks=options.allow_leaks)[0], options.seed
+    )
     source, target = (
         apply_subset(whole, subset) if subset else whole
         for subset in (recipe.source_subset, recipe.target_subset)
@@ -243,6 +247,7 @@ def _study(run: _Run, source: LearnedModel, frozen: Source) -> Report:
         engine=run.engine,
         networks=_NETWORKS,
         finetune=options.finetune,
+        allow_leaks=options.allow_leaks,
     )
     return run_study(
         frozen,
@@ -264,7 +269,7 @@ def _with_source(run: _Run, judged: Report, source: LearnedModel, facts: Mapping
         source.model.probabilities(test, runtime_name=run.options.runtime),
         test.codes(run.source.classes),
         run.source.classes,
-        test.together,
+        test.cluster_codes,
     )
     score = first.accuracy
     message = (

@@ -19,8 +19,8 @@ def with_test_split(dataset: Dataset, seed: int) -> Dataset:
     if dataset.splits is not None and "test" in set(dataset.splits.tolist()):
         return dataset
     train = np.arange(len(dataset)) if dataset.splits is None else np.flatnonzero(dataset.splits == "train")
-    together = None if dataset.together is None else dataset.together[train]
-    _, held = holdout(dataset.labels[train], _TEST_SHARE, seed, together)
+    clusters = None if dataset.cluster_codes is None else dataset.cluster_codes[train]
+    _, held = holdout(dataset.labels[train], _TEST_SHARE, seed, clusters)
     splits = (
         np.full(len(dataset), "train", dtype="<U5")
         if dataset.splits is None

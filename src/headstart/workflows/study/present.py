@@ -93,7 +93,7 @@ def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.
     classes = study.setup.pool.classes
     setup = study.setup
     found = evaluate(
-        title, table.probabilities, codes, classes, setup.test.together, crossed=setup.protocol.crossed
+        title, table.probabilities, codes, classes, setup.test.cluster_codes, crossed=setup.protocol.crossed
     )
     ours = [row.accuracy for row in table.rows if row.strategy == PROBE][-1]
     same = abs(ours.value - found.accuracy.value) < _ROUNDING
@@ -102,9 +102,9 @@ def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.
 
 def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Calibration:
     assert table.probabilities is not None, "there are test images"
-    together, crossed = study.setup.test.together, study.setup.protocol.crossed
+    clusters, crossed = study.setup.test.cluster_codes, study.setup.protocol.crossed
     title = "Calibration of the probe"
-    return reliability(title, table.probabilities, codes, clusters=together, crossed=crossed)
+    return reliability(title, table.probabilities, codes, clusters=clusters, crossed=crossed)
 
 
 def _nested(study: StudyContext) -> str:

@@ -87,11 +87,11 @@ def by_cross_validation(
     source: Source, pool: Dataset, probe: Probe, *, seed: int, options: Extraction
 ) -> TransferEvaluation | None:
     """Repeat the procedure without each of 10 or 20 folds of clusters; None if a class has one cluster only."""
-    fewest = fewest_per_class(pool.labels, pool.together)
+    fewest = fewest_per_class(pool.labels, pool.cluster_codes)
     if fewest < 2:
         return None
     pool = replace(pool, splits=None)
-    n_clusters = len(pool) if pool.together is None else len(np.unique(pool.together))
+    n_clusters = len(pool) if pool.cluster_codes is None else len(np.unique(pool.cluster_codes))
     n_folds = min(_MORE_FOLDS if len(pool) <= _FEW else _FOLDS, n_clusters)
     reader = Reader(source, pool, pool, options, probe.augmentation, seed)
     strategy = chosen_probe(reader, probe, Chooser(reader, probe, MOST_IMAGES))

@@ -190,9 +190,9 @@ def _evaluation(evaluation: TransferEvaluation, dataset: Dataset) -> Evaluation:
     """The detailed metrics; accuracy keeps the interval of the table."""
     title = f"{evaluation.judged_on.capitalize()} images of {dataset.name}"
     codes = evaluation.images.codes(dataset.classes)
-    together = evaluation.images.together
+    clusters = evaluation.images.cluster_codes
     found = evaluate(
-        title, evaluation.probabilities, codes, dataset.classes, together, crossed=evaluation.crossed
+        title, evaluation.probabilities, codes, dataset.classes, clusters, crossed=evaluation.crossed
     )
     score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
     return replace(found, accuracy=score)
@@ -200,8 +200,8 @@ def _evaluation(evaluation: TransferEvaluation, dataset: Dataset) -> Evaluation:
 
 def _calibration(evaluation: TransferEvaluation, dataset: Dataset) -> Calibration:
     title = f"Calibration: {evaluation.judged_on} images of {dataset.name}"
-    codes, together = evaluation.images.codes(dataset.classes), evaluation.images.together
-    return reliability(title, evaluation.probabilities, codes, clusters=together, crossed=evaluation.crossed)
+    codes, clusters = evaluation.images.codes(dataset.classes), evaluation.images.cluster_codes
+    return reliability(title, evaluation.probabilities, codes, clusters=clusters, crossed=evaluation.crossed)
 
 
 def _galleries(evaluation: TransferEvaluation, dataset: Dataset, source: Source) -> tuple[Gallery, ...]:

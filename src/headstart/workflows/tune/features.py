@@ -86,7 +86,7 @@ def tune_features(
         new = _unlike(features, {Where(policy, *at): one for at, one in zip(places, rows, strict=True)})
         left_out += [] if new else [f"preparation {policy} (it changes nothing here)"]
         features |= new
-    search = FeatureSearch(features, some.labels, some.together, tuple(heads), seed)
+    search = FeatureSearch(features, some.labels, some.cluster_codes, tuple(heads), seed)
     named = augmentations or {}
 
     def rows_of(name: str, places: Sequence[Where]) -> Mapping[Where, Sequence[Array]] | None:

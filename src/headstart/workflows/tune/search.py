@@ -78,7 +78,7 @@ class FeatureSearch:
         copies = [np.asarray(one[part], np.float32) for one in self.copies[augment][where]]
         return np.concatenate([plain, *copies]), np.tile(np.arange(len(part)), 1 + len(copies))
 
-    def together(self, part: Indices) -> NDArray[np.intp] | None:
+    def cluster_codes(self, part: Indices) -> NDArray[np.intp] | None:
         """Clusters of some images; None if a class would have one group only."""
         if self.groups is None:
             return None
@@ -95,10 +95,10 @@ class FeatureSearch:
     def tried_once(self, part: Indices, way: Way) -> Found:
         """Every setting of one combination."""
         (where, head, augment), found = way, Found()
-        codes, together = self.codes[part], self.together(part)
+        codes, clusters = self.codes[part], self.cluster_codes(part)
         groups = None if self.groups is None else self.groups[part]
         rows, images = self.rows(where, augment, part)
-        clusters = None if together is None else together[images]
+        clusters = None if clusters is None else clusters[images]
         ones = np.ones(len(rows), np.float32)
         with threads_for(rows.size):
             held = make_head(head).held_out(Training(rows, codes[images], ones, images, self.seed, clusters))
@@ -116,12 +116,12 @@ class FeatureSearch:
         """Fit as the command line would, and evaluate on images that the search did not use."""
         where, head, augment = way
         rows, images = self.rows(where, augment, train)
-        together = self.together(train)
+        clusters = self.cluster_codes(train)
         fitted = make_head(head).fit(
             rows,
             self.labels[train][images],
             images=images,
-            clusters=None if together is None else together[images],
+            clusters=None if clusters is None else clusters[images],
             seed=self.seed,
         )
         return np.asarray(fitted.predict(self.features[where][held]) == self.labels[held])

@@ -43,7 +43,7 @@ Part = tuple[Images, Codes]
 class TrialSetup:
     """What all trials share: the network, its engine, and images to train on, select by and evaluate on.
 
-    ``together`` are the clusters of the selection images and of the evaluation images.
+    ``cluster_codes`` are the clusters of the selection images and of the evaluation images.
     """
 
     spec: NetworkSpec
@@ -53,7 +53,7 @@ class TrialSetup:
     fit: Part
     selection: Part
     evaluation: Part
-    together: tuple[NDArray[np.generic] | None, ...] = (None, None)
+    cluster_codes: tuple[NDArray[np.generic] | None, ...] = (None, None)
 
     def trained(self, regime: Regime, on_step: Callable[[TrainableNetwork], OnStep]) -> TrainableNetwork:
         """A network trained on the training images."""
@@ -121,17 +121,17 @@ def make_setup(train: Dataset, network: str, engine: str, seed: int, progress: P
     fitted, selection = hold_out_part(train, rest, _SELECTION_SHARE, seed)
     images, codes = prepare(train, spec.input), train.codes()
     parts = [(images[part], codes[part]) for part in (fitted, selection, evaluation)]
-    together = tuple(
-        None if train.together is None else train.together[part] for part in (selection, evaluation)
+    clusters = tuple(
+        None if train.cluster_codes is None else train.cluster_codes[part] for part in (selection, evaluation)
     )
-    return TrialSetup(spec, engine, seed, progress, parts[0], parts[1], parts[2], together)
+    return TrialSetup(spec, engine, seed, progress, parts[0], parts[1], parts[2], clusters)
 
 
 def hold_out_part(
     train: Dataset, some: NDArray[np.intp], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Hold out a stratified share of some of the images, at most 3,000, without splitting groups."""
-    groups = None if train.together is None else train.together[some]
+    groups = None if train.cluster_codes is None else train.cluster_codes[some]
     share = min(share, _MOST_HELD / len(some))
     rest, held = holdout(train.labels[some], share, np.random.default_rng([seed, 11, len(some)]), groups)
     return some[rest], some[held]

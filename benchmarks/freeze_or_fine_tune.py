@@ -1,10 +1,10 @@
-"""When to freeze and when to open: the learning curves of finished runs, side by side, as one picture.
+"""When to freeze and when to fine-tune: the learning curves of finished runs, side by side, as one image.
 
 In: folders that `headstart run RECIPE --strategies probe,finetune,scratch` or a study wrote. Out: a PNG,
 their rows, verdicts and remarks as text, and the same as JSON on the last line, by the name of the folder.
 Nothing is computed: all of it is in their result.json.
 
-python benchmarks/when_to_open.py runs/odd-to-even-mnist runs/parity-mnist --picture when-to-open.png
+python benchmarks/freeze_or_fine_tune.py runs/odd-to-even-mnist runs/parity-mnist --image freeze-or-fine-tune.png
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True)
     asked = parser.parse_args()
     results = {}
     figure, panels = pyplot.subplots(1, len(asked.runs), figsize=(5.2 * len(asked.runs), 4.2), dpi=140)
@@ -85,7 +85,7 @@ def main() -> None:
     first.set_ylabel("accuracy on test images, %")
     figure.legend(*first.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(asked.picture)
+    figure.savefig(asked.image)
     print(json.dumps(results))
 
 
