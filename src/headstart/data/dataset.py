@@ -49,6 +49,8 @@ class Dataset:
         of one group. None if copies have not been searched for; see `data.clusters.with_clusters`.
     holdout : Holdout or None
         How the ``test`` split was drawn, if it is not the dataset's own.
+    remarks : tuple of str
+        What a reader of files decided that its user should know.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class Dataset:
     skipped: tuple[tuple[str, str], ...] = ()
     clusters: NDArray[np.intp] | None = None
     holdout: Holdout | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.images, np.ndarray):

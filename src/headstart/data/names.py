@@ -11,7 +11,26 @@ from numpy.typing import NDArray
 __all__ = ["SPLITS", "comma_list", "listed", "natural_order", "shown", "split_name"]
 
 SPLITS = ("train", "val", "test")
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trn", "learn", "learning"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "publictest"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "heldout", "privatetest"), "test"),
+}
+_FILLERS = {
+    "set",
+    "seg",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "data",
+    "dataset",
+    "folder",
+    "split",
+    "part",
+    "subset",
+}
+"""Words that may stand next to the name of a split: ``train_set``, ``seg_test``, ``Validation images``."""
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -29,12 +48,16 @@ def natural_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def split_name(name: str) -> str | None:
-    """The standard name of a split, whatever its case, or None for any other name.
+    """The standard name of a split by any of its usual names, or None for any other name.
 
-    >>> split_name("validation"), split_name("holiday")
-    ('val', None)
+    >>> split_name("validation"), split_name("Training_Set"), split_name("seg_test"), split_name("holiday")
+    ('val', 'train', 'test', None)
     """
-    return _SPLIT_NAMES.get(name.lower())
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
+    whole = [word.removesuffix("set") if word != "set" else word for word in words]
+    found = [word for word in whole if word in _SPLIT_WORDS]
+    others = [word for word in whole if word not in _SPLIT_WORDS and word not in _FILLERS]
+    return _SPLIT_WORDS[found[0]] if len(found) == 1 and not others else None
 
 
 def shown(names: Iterable[str], limit: int = 5) -> str:

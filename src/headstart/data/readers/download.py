@@ -5,6 +5,7 @@ Paths follow torchvision's folder layout.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from headstart.errors import BrokenDataError, FetchError, MissingDataError
 from headstart.system.connection import ANSWER_S, answers
 from headstart.system.files import write_atomic
 
-__all__ = ["Remote", "cache_folder", "extract_archive", "find", "obtain"]
+__all__ = ["Remote", "cache_folder", "extract_archive", "fetch", "find", "obtain"]
 
 _READ_S = 30  # between two chunks of a file
 _CHUNK_BYTES = 1024**2
@@ -89,6 +90,27 @@ def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
         f"dataset {dataset!r} could not be fetched ({reason}), expected {remote.place}; "
         f"set HEADSTART_DATA to a folder that holds it, or download {remote.urls[0]} to {target}"
     ) from cause
+
+
+def fetch(url: str, name: str, sha256: str | None = None) -> Path:
+    """Download a file once into the cache as ``name``, verified if its SHA-256 is given; FetchError if that fails."""
+    import pooch
+
+    home = cache_folder().parent / "fetched" / hashlib.sha256(url.encode()).hexdigest()[:32]
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        if not (home / name).is_file() and (fault := next(iter(answers([partial(_probe, url)])))) is not None:
+            raise fault
+        fetcher = pooch.HTTPDownloader(timeout=(ANSWER_S, _READ_S), chunk_size=_CHUNK_BYTES)
+        pooch.retrieve(url, f"sha256:{sha256}" if sha256 else None, name, home, downloader=fetcher)
+    except (OSError, ValueError) as error:  # requests raises OSError, a wrong hash is a ValueError
+        altered = isinstance(error, ValueError) and "hash" in str(error)
+        reason = "its SHA-256 differs" if altered else type(error).__name__
+        raise FetchError(
+            f"archive {url!r} could not be fetched ({reason}), expected an answer with the file; check the address "
+            "and the connection, or download it yourself and give the file"
+        ) from error
+    return home / name
 
 
 def _probe(url: str) -> None:

@@ -1,169 +1,136 @@
-"""Datasets on disk: a folder of class folders. Every file is decoded once as a check."""
+"""Datasets on disk: a folder of class folders, or of images with a table beside them."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import EXTENSIONS, fault_in
-from headstart.data.names import listed, natural_order, shown, split_name
-from headstart.data.stores import FileImages
-from headstart.errors import BrokenDataError, DataError
+from headstart.data.names import shown
+from headstart.data.readers.files import is_image, is_system, read_files
+from headstart.data.readers.layout import Layout, files_below, find_layout
+from headstart.data.readers.tables import TABLES, Found, columns_of, found_in
+from headstart.errors import DataError, HeadstartError
 
-__all__ = ["ImageFile", "read_files", "read_folder"]
+__all__ = ["read_folder"]
 
-# images that cannot be decoded are reported, not ignored
-_FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """One file as a reader found it: path, label, and split and group if there are any."""
-
-    path: Path
-    label: str
-    split: str | None = None
-    group: str | None = None
+_FOLDS = ("fold", "part", "batch", "chunk", "shard")
 
 
 def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
-    """Read a folder with one folder per class, directly or under train, val and test.
+    """Read a folder with one folder per class, directly or under train, val and test, or with a table of labels.
 
-    Class folders are searched to any depth, hidden files are ignored. Broken files are listed in ``skipped``,
-    or an error if ``strict``. DataError if there are no class folders, if one has no readable image, or if
-    folders for splits are next to others. Files are read in threads; the order is that of their names.
+    Class folders are searched to any depth; hidden files and those of operating systems are ignored. Every other
+    file that is not used is in ``skipped`` with its reason; an error if ``strict``. DataError if there are no
+    class folders, if one has no readable image, or if the layout has more than one reading. Files are read in
+    threads; the order is that of their names.
     """
-    children = _folders(folder)
-    split_folders = [child for child in children if split_name(child.name) and _folders(child)]
-    misplaced = [path for path in _files(folder) if _is_image(path)]
-    if split_folders:
-        _check_splits(folder, split_folders, children)
-        class_folders = [
-            (split_name(child.name), class_folder)
-            for child in split_folders
-            for class_folder in _folders(child)
-        ]
-        misplaced += [path for child in split_folders for path in _files(child) if _is_image(path)]
-    else:
-        class_folders = [(None, path) for path in children]
-    if not class_folders:
-        raise DataError(
-            f"folder {str(folder)!r} has {len(misplaced)} images and no folders, expected one folder per class; "
-            "sort the images into folders named for their classes"
-        )
-    files = [
-        ImageFile(path, class_folder.name, split)
-        for split, class_folder in class_folders
-        for path in _walk(class_folder)
-    ]
-    skipped = [(str(path), "it is not in a class folder") for path in misplaced]
+    layout = find_layout(folder)
+    name = folder.resolve().name
+    found = _tables_beside(folder, layout)
+    if found and (layout.flat or len(layout.class_folders) < 2):
+        return _from_tables(name, layout, found, strict=strict)
+    if not layout.class_folders:
+        _refuse_without_classes(folder, layout)
+    _refuse_other_labels(folder, layout, found)
+    _refuse_folds(folder, layout)
     return read_files(
-        folder.resolve().name,
-        files,
-        [class_folder for _, class_folder in class_folders],
-        skipped,
-        strict=strict,
-    )
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS + _FOREIGN
-
-
-def _walk(class_folder: Path) -> Iterator[Path]:
-    """The images under a class folder, in an order that depends on names only."""
-    yield from (path for path in _files(class_folder) if _is_image(path))
-    for child in _folders(class_folder):
-        if not child.is_symlink():  # a link may lead to a parent folder
-            yield from _walk(child)
-
-
-def _check_splits(folder: Path, split_folders: Sequence[Path], top: Sequence[Path]) -> None:
-    others = [child.name for child in top if child not in split_folders]
-    here = shown(child.name for child in split_folders)
-    if others:
-        raise DataError(
-            f"folder {str(folder)!r} has {shown(others)} next to {here}, "
-            "expected folders for splits only, or folders for classes only; move the others away"
-        )
-    words = [split_name(child.name) for child in split_folders]
-    if len(set(words)) != len(words):
-        raise DataError(
-            f"folder {str(folder)!r} has {here}, expected one folder per split; merge those that mean the same"
-        )
-
-
-def read_files(
-    name: str,
-    files: Sequence[ImageFile],
-    class_folders: Sequence[Path],
-    skipped: list[tuple[str, str]],
-    *,
-    strict: bool,
-) -> Dataset:
-    """Leave out files that cannot be decoded; DataError if a class loses all its images."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(_inspect, [file.path for file in files]))
-    broken = [(str(file.path), fault) for file, (_, fault) in zip(files, found, strict=True) if fault]
-    if strict and broken:
-        raise BrokenDataError(
-            f"image {broken[0][0]!r} cannot be read ({broken[0][1]}), {len(broken)} of {len(files)} such, "
-            "expected complete images; replace them, or allow them to be skipped: strict=False"
-        )
-    whole = [(file, digest) for file, (digest, fault) in zip(files, found, strict=True) if not fault]
-    _check_classes(name, [file for file, _ in whole], files, class_folders)
-    kept = [file for file, _ in whole]
-    return Dataset(
         name,
-        FileImages([file.path for file in kept], [digest for _, digest in whole]),
-        np.array([file.label for file in kept], dtype=np.str_),
-        natural_order(file.label for file in kept),
-        None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
-        None if kept[0].split is None else np.array([file.split for file in kept], dtype=np.str_),
-        tuple(skipped + broken),
+        layout.files,
+        [one.path for one in layout.class_folders],
+        layout.skipped,
+        strict=strict,
+        remarks=layout.remarks,
     )
 
 
-def _check_classes(
-    name: str, whole: Sequence[ImageFile], files: Sequence[ImageFile], class_folders: Sequence[Path]
-) -> None:
-    wanted = {home.name for home in class_folders} | {file.label for file in files}
-    lost = natural_order(wanted - {file.label for file in whole})
-    empty = [
-        str(class_folder)
-        for class_folder in class_folders
-        if not any(file.path.is_relative_to(class_folder) for file in whole)
-    ]
-    if lost or empty:
-        where = f" in {shown(empty)}" if empty else ""
-        classes = listed(lost) if lost else listed(natural_order(Path(path).name for path in empty))
+def _tables_beside(folder: Path, layout: Layout) -> list[Found]:
+    """Tables next to the images that name at least half of them, or in each folder of a split."""
+    homes = dict.fromkeys([folder, layout.root, *(place for _, place in layout.flat)])
+    found = []
+    for home in homes:
+        for table in sorted(path for path in home.iterdir() if path.suffix.lower() in TABLES):
+            if is_system(table) or not table.is_file() or "submission" in table.name.lower():
+                continue
+            try:
+                one = found_in(table, *columns_of(table), folder=home)
+            except HeadstartError:
+                continue
+            if 2 * sum(path is not None for path in one.paths) >= len(one.paths):
+                found.append(one)
+    return found
+
+
+def _from_tables(name: str, layout: Layout, found: Sequence[Found], *, strict: bool) -> Dataset:
+    """A dataset of the rows of a table, or of one table in each split; other files are skipped."""
+    homes = [one.table.parent for one in found]
+    if len(set(homes)) < len(homes) or (len(homes) > 1 and any(home == layout.root for home in homes)):
         raise DataError(
-            f"dataset {name!r} has no image that can be read of {classes}{where}, expected at least one; "
-            "add images, or remove the class"
+            f"folder {str(layout.root)!r} has {shown(one.table.name for one in found)}, which label the same images, "
+            f"expected one table; give the one to use instead of the folder, such as {str(found[0].table)!r}"
         )
+    files = [file for one in found for file in one.files()]
+    splits = {place: split for split, place in layout.flat if split is not None}
+    if all(file.split is None for file in files):
+        within = [next((splits[up] for up in file.path.parents if up in splits), None) for file in files]
+        if len(set(within)) > 1 and None not in within:
+            files = [replace(file, split=split) for file, split in zip(files, within, strict=True)]
+    used = {file.path for file in files} | {one.table for one in found}
+    tables = shown(one.table.name for one in found[:1])
+    others = [(path, reason) for path, reason in layout.skipped if Path(path) not in used]
+    unnamed = [(str(path), f"{tables} does not name it") for path in _images_of(layout) if path not in used]
+    listed = {path for path, _ in unnamed}
+    remarks = [f"labels are those of {str(one.table)!r}" for one in found]
+    return read_files(
+        name,
+        files,
+        [],
+        [*(one for one in others if one[0] not in listed), *unnamed],
+        strict=strict,
+        remarks=[*remarks, *(remark for one in found for remark in one.rows.remarks)],
+    )
 
 
-def _inspect(path: Path) -> tuple[bytes, str | None]:
-    """A file's SHA-256, and why it cannot be used."""
-    if path.suffix.lower() in _FOREIGN:
-        return b"", f"its format {path.suffix.lower()} cannot be read; convert it to PNG or JPEG"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return b"", f"it cannot be opened: {error.strerror}"
-    return hashlib.sha256(data).digest(), fault_in(data)
+def _images_of(layout: Layout) -> list[Path]:
+    """Images in class folders and in folders that hold images only."""
+    flat = [path for _, place in layout.flat for path in files_below(place) if is_image(path)]
+    return list(dict.fromkeys([*(file.path for file in layout.files), *flat]))
+
+
+def _refuse_without_classes(folder: Path, layout: Layout) -> None:
+    advice = "sort the images into folders named for their classes, or write a table with the columns path and label"
+    flat = [place.name for split, place in layout.flat if split is not None]
+    if flat:
+        raise DataError(
+            f"folder {str(folder)!r} has images directly in {shown(flat)} and no class folders there, expected one "
+            f"folder per class in every split; {advice}"
+        )
+    n_images = len(_images_of(layout))
+    raise DataError(
+        f"folder {str(folder)!r} has {n_images} images and no class folders, expected one folder per class; {advice}"
+    )
+
+
+def _refuse_other_labels(folder: Path, layout: Layout, found: Sequence[Found]) -> None:
+    """A table that labels the images of class folders in another way: nobody can say which is meant."""
+    of_folder = {file.path: file.label for file in layout.files}
+    for one in found:
+        rows = zip(one.paths, one.rows.labels, strict=True)
+        both = [(of_folder[path], label) for path, label in rows if path in of_folder]
+        classes = {label for _, label in both}
+        if both and len(classes) > 1 and len({*both}) > max(len(classes), len({name for name, _ in both})):
+            raise DataError(
+                f"folder {str(folder)!r} has class folders and the table {one.table.name!r} with other labels, "
+                f"expected one of them; give {str(one.table)!r} to use its labels, or move it away"
+            )
+
+
+def _refuse_folds(folder: Path, layout: Layout) -> None:
+    """Folders called fold1, fold2 with the same folders in each are no classes."""
+    names = [one.path.name.lower().rstrip("0123456789_- ") for one in layout.class_folders]
+    if len(names) > 1 and set(names) <= set(_FOLDS):
+        raise DataError(
+            f"folder {str(folder)!r} has {shown(one.path.name for one in layout.class_folders)}, expected class "
+            "folders, or folders for train, val and test; merge them, and name their number in the column group of a table"
+        )

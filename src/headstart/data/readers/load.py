@@ -13,7 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.faults import raise_faults
 from headstart.data.names import natural_order, split_name
+from headstart.data.readers.archives import ARCHIVES, is_address, unpacked, unpacked_from
+from headstart.data.readers.arrays import read_npz
 from headstart.data.readers.catalog import KNOWN
+from headstart.data.readers.files import is_system
 from headstart.data.readers.folders import read_folder
 from headstart.data.readers.tables import TABLES, read_table
 from headstart.data.stores import ArrayImages
@@ -76,6 +79,9 @@ def load(
     ('digits:parity', 1797, ('even', 'odd'))
     """
     text = os.fspath(name)
+    if is_address(text):
+        whole = _from_archive(unpacked_from(text), strict=strict)
+        return whole if split is None else whole.split(split)
     base, colon, subset = text.rpartition(":")
     if colon and base and not Path(text).expanduser().exists():
         return apply_subset(load(base, split=split, strict=strict, download=download), subset)
@@ -176,18 +182,34 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
     return column.astype(np.str_)
 
 
+def _from_file(path: Path, *, strict: bool) -> Dataset:
+    if path.suffix.lower() in TABLES:
+        return read_table(path, strict=strict)
+    if path.suffix.lower() == ".npz":
+        return read_npz(path)
+    if path.name.lower().endswith(tuple(ARCHIVES)):
+        return _from_archive(unpacked(path), strict=strict)
+    raise DataError(
+        f"file {str(path)!r} is no table, expected a folder of class folders, a table ({', '.join(TABLES)}), arrays "
+        f"(.npz) or an archive ({', '.join(ARCHIVES)}); give the folder that contains it"
+    )
+
+
+def _from_archive(folder: Path, *, strict: bool) -> Dataset:
+    """The dataset in an unpacked archive: a folder, or the only table or file of arrays in it."""
+    inside = [path for path in folder.iterdir() if not is_system(path)]
+    if len(inside) == 1 and inside[0].is_file():
+        return _from_file(inside[0], strict=strict)
+    return read_folder(folder, strict=strict)
+
+
 def _from_path(text: str, *, strict: bool) -> Dataset:
     path = Path(text).expanduser()
     if path.is_dir():
         return read_folder(path, strict=strict)
     if path.is_file():
-        if path.suffix.lower() in TABLES:
-            return read_table(path, strict=strict)
-        raise DataError(
-            f"file {text!r} is no table, expected a folder of class folders or a table ({', '.join(TABLES)}); "
-            "give the folder that contains it"
-        )
-    if os.sep in text or path.suffix.lower() in TABLES:
+        return _from_file(path, strict=strict)
+    if os.sep in text or path.name.lower().endswith((*TABLES, *ARCHIVES, ".npz")):
         raise MissingDataError(
             f"path {text!r} does not exist, expected a folder or a table; correct the path"
         )

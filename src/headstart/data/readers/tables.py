@@ -5,71 +5,167 @@ A new format is a module with a function from a file to its columns, and one lin
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 from headstart.data.dataset import Dataset
-from headstart.data.names import shown, split_name
+from headstart.data.images.decode import EXTENSIONS
+from headstart.data.readers.columns import Table, picked
 from headstart.data.readers.csv import csv_columns
-from headstart.data.readers.folders import ImageFile, read_files
+from headstart.data.readers.files import ImageFile, read_files
+from headstart.data.readers.jsonl import json_columns, jsonl_columns
+from headstart.data.readers.layout import files_below
 from headstart.data.readers.parquet import parquet_columns
+from headstart.data.readers.pixels import has_pixels, pixel_dataset
 from headstart.errors import DataError, MissingDataError
 
-__all__ = ["TABLES", "read_table"]
+__all__ = ["TABLES", "Found", "columns_of", "found_in", "read_table"]
 
 Columns = tuple[dict[str, list[str]], list[int]]
 """Cells by column, column names in lower case, and the number of each row as its maker counts rows."""
 
-TABLES: Mapping[str, Callable[[Path], Columns]] = {".csv": csv_columns, ".parquet": parquet_columns}
+TABLES: Mapping[str, Callable[[Path], Columns]] = {
+    ".csv": csv_columns,
+    ".tsv": csv_columns,
+    ".jsonl": jsonl_columns,
+    ".json": json_columns,
+    ".parquet": parquet_columns,
+}
 """The reader of each file name extension."""
 
-_GROUP_COLUMNS = ("group", "writer")
+_SHOWN = 80  # characters of a path in a message: a data URI has thousands
+
+
+@dataclass
+class Found:
+    """The rows of a table with the file that each one names; None where there is none."""
+
+    table: Path
+    rows: Table
+    numbers: Sequence[int]
+    paths: list[Path | None]
+
+    def files(self) -> list[ImageFile]:
+        """One image of each row; MissingDataError if there are rows without a file."""
+        self._refuse_missing()
+        n_rows = len(self.paths)
+        splits = self.rows.splits or [None] * n_rows
+        groups = self.rows.groups or [None] * n_rows
+        cells = zip(self.paths, self.rows.labels, splits, groups, strict=True)
+        return [
+            ImageFile(path, unicodedata.normalize("NFC", label), split, group)
+            for path, label, split, group in cells
+            if path is not None
+        ]
+
+    def _refuse_missing(self) -> None:
+        missing = [place for place, path in enumerate(self.paths) if path is None]
+        if not missing:
+            return
+        cell = self.rows.paths[missing[0]]
+        where = f"row {self.numbers[missing[0]]} of {str(self.table)!r}"
+        if cell.startswith(("data:", "http://", "https://", "s3://", "gs://", "{'bytes'")):
+            raise DataError(
+                f"{where} has the path {_short(cell)}, expected a file; save the images as files and name these"
+            )
+        raise MissingDataError(
+            f"image {_short(str(self.table.parent / cell))} does not exist, {len(missing)} of {len(self.paths)} "
+            f"missing, expected every file that {str(self.table)!r} names; {self._advice(cell)}"
+        )
+
+    def _advice(self, cell: str) -> str:
+        place = self.table.parent / cell
+        if len(cell) < 255 and place.parent.is_dir():
+            names = sorted(one.name for one in place.parent.iterdir())
+            with_ending = [name for name in names if Path(name).stem == place.name]
+            if with_ending:
+                return f"add {Path(with_ending[0]).suffix}: there is {with_ending[0]!r}"
+            close = get_close_matches(place.name, names, 1)
+            if close:
+                return f"correct the paths, which are relative to the table: there is {close[0]!r}"
+        return "correct the paths, which are relative to the table"
 
 
 def read_table(table: Path, *, strict: bool = False) -> Dataset:
-    """Read a table in a format of `TABLES`, with the columns path and label, and split and group if it has them.
+    """Read a table in a format of `TABLES`: a path and a label in every row, split and group if it has them.
 
-    Paths are relative to the table; ``writer`` is a synonym of ``group``, other columns are ignored.
-    DataError if a column or a cell is missing; MissingDataError if files are missing: the first is named, all
-    are counted.
+    Columns may have other usual names (`headstart.data.readers.columns`); paths are relative to the table.
+    A table of pixel columns is read, too. DataError if a column or a cell is missing; MissingDataError if
+    files are missing: the first is named, all are counted.
     """
+    columns, numbers = columns_of(table)
+    if has_pixels(columns):
+        return pixel_dataset(table, columns, numbers)
+    found = found_in(table, columns, numbers)
+    return read_files(table.stem, found.files(), [], [], strict=strict, remarks=found.rows.remarks)
+
+
+def columns_of(table: Path) -> Columns:
+    """The columns of a table; DataError if it has no rows."""
     columns, numbers = TABLES[table.suffix.lower()](table)
-    lacking = [name for name in ("path", "label") if name not in columns]
-    if lacking:
-        raise DataError(
-            f"table {str(table)!r} has the columns {shown(columns)}, expected path and label; "
-            f"add or rename {' and '.join(lacking)}"
-        )
-    if not columns["path"]:
+    if not numbers:
         raise DataError(
             f"table {str(table)!r} has no rows, expected at least one; add path and label of an image"
         )
-    files = _table_files(table, columns, numbers)
-    absent = [file.path for file in files if not file.path.is_file()]
-    if absent:
-        raise MissingDataError(
-            f"image {str(absent[0])!r} does not exist, {len(absent)} of {len(files)} missing, "
-            f"expected every file that {str(table)!r} names; correct the paths, which are relative to the table"
-        )
-    return read_files(table.stem, files, [], [], strict=strict)
+    return columns, numbers
 
 
-def _table_files(table: Path, columns: dict[str, list[str]], numbers: Sequence[int]) -> list[ImageFile]:
-    group_column = next((name for name in _GROUP_COLUMNS if name in columns), None)
-    for name in ("path", "label", "split", group_column):
-        if name in columns and "" in columns[name]:
-            row, count = numbers[columns[name].index("")], columns[name].count("")
-            raise DataError(
-                f"row {row} of {str(table)!r} has no {name} ({count} such rows), expected one in every row; "
-                "fill it in"
-            )
-    for row, name in zip(numbers, columns.get("split", []), strict=False):
-        if split_name(name) is None:
-            raise DataError(
-                f"row {row} of {str(table)!r} has split {name!r}, expected train, val or test; rename the split"
-            )
-    n_rows = len(columns["path"])
-    splits = columns.get("split", [None] * n_rows)
-    groups = [None] * n_rows if group_column is None else columns[group_column]
-    rows = zip(columns["path"], columns["label"], splits, groups, strict=True)
-    return [ImageFile(table.parent / path, label, split, group) for path, label, split, group in rows]
+def found_in(
+    table: Path, columns: dict[str, list[str]], numbers: Sequence[int], folder: Path | None = None
+) -> Found:
+    """The rows of a table and their files: relative to the table, else the only one of that name in a folder."""
+    rows = picked(str(table), columns, numbers)
+    index = _Index(folder or table.parent)
+    paths = [_path(table.parent, cell, index, by_id=rows.by_id) for cell in rows.paths]
+    return Found(table, rows, numbers, paths)
+
+
+def _path(home: Path, cell: str, index: _Index, *, by_id: bool) -> Path | None:
+    if cell.startswith("data:") or len(cell) > 4096 or "\0" in cell:
+        return None
+    for text in dict.fromkeys((cell, cell.replace("\\", "/"))):
+        try:
+            if (home / text).is_file() and not by_id:
+                return home / text
+        except OSError:
+            return None
+    if "/" in cell or "\\" in cell:
+        return None
+    return index.named(cell, by_id=by_id)
+
+
+@dataclass
+class _Index:
+    """Files below a folder by name, listed once and only when a row asks for it."""
+
+    folder: Path
+
+    @cached_property
+    def _names(self) -> dict[str, list[Path]]:
+        names: dict[str, list[Path]] = {}
+        for path in files_below(self.folder):
+            names.setdefault(path.name, []).append(path)
+        return names
+
+    @cached_property
+    def _stems(self) -> dict[str, list[Path]]:
+        stems: dict[str, list[Path]] = {}
+        for name, paths in self._names.items():
+            if Path(name).suffix.lower() in EXTENSIONS:
+                stems.setdefault(Path(name).stem, []).extend(paths)
+        return stems
+
+    def named(self, cell: str, *, by_id: bool) -> Path | None:
+        """The only file of this name; for an id, of this name without its extension."""
+        for found in (self._names.get(cell, []), self._stems.get(cell, []) if by_id else []):
+            if len(found) == 1:
+                return found[0]
+        return None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
