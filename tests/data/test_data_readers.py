@@ -229,7 +229,7 @@ def test_usps_that_is_not(home: Path, text: str) -> None:
         (
             __file__,
             DataError,
-            r"^file '.*\.py' is no table, expected a folder of class folders or a table \(.csv, .parquet",
+            r"^file '.*\.py' is no table, expected a folder of class folders, a table \(.csv, .tsv",
         ),
     ],
 )
@@ -263,7 +263,8 @@ def test_a_flat_folder(tmp_path: Path) -> None:
     assert data.name == tmp_path.name
     assert data.classes == ("b9", "b10")
     assert data.labels.tolist() == ["b10", "b9", "b9"]
-    assert data.splits is None and data.skipped == ()
+    assert data.splits is None
+    assert data.skipped == ((str(tmp_path / "b10/notes.txt"), "it is not an image"),)
     assert isinstance(data.images, FileImages)
     assert [path.name for path in data.images.paths] == ["1.png", "2.PNG", "1.bmp"]
     assert load(f"{tmp_path}:b9").labels.tolist() == ["b9", "b9"]
@@ -321,13 +322,13 @@ def test_broken_files_are_listed_or_refused(tmp_path: Path) -> None:
     assert len(data) == 2
     reasons = {Path(path).name: reason for path, reason in data.skipped}
     assert set(reasons) == {"stray.png", "2.png", "0.jpg", "3.heic"}
-    assert reasons["stray.png"] == "it is not in a class folder"
+    assert reasons["stray.png"] == "it is not in a class folder, so it has no label"
     assert reasons["0.jpg"] == "it is empty"
     assert reasons["3.heic"] == "its format .heic cannot be read; convert it to PNG or JPEG"
     assert "truncated" in reasons["2.png"]
     with pytest.raises(
         BrokenDataError,
-        match=r"^image '.*2.png' cannot be read \(.*\), 3 of 5 such, expected complete images",
+        match=r"^image '.*2.png' cannot be used \(.*\), 4 of 6 such, expected complete images",
     ):
         load(tmp_path, strict=True)
 
@@ -368,9 +369,12 @@ def test_postscript_is_never_interpreted() -> None:
     [
         (
             [],
-            r"^folder '.*' has 0 images and no folders, expected one folder per class; sort the images into",
+            r"^folder '.*' has 0 images and no class folders, expected one folder per class; sort the images into",
         ),
-        (["1.png", "2.png"], r"^folder '.*' has 2 images and no folders, expected one folder per class"),
+        (
+            ["1.png", "2.png"],
+            r"^folder '.*' has 2 images and no class folders, expected one folder per class",
+        ),
         (
             ["a/1.png", "b/x.txt"],
             r"^dataset 'set' has no image that can be read of class 'b' in '.*b', expected at least o",
@@ -457,12 +461,12 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (
             "",
             DataError,
-            r"^table '.*' has the columns , expected path and label; add or rename path and label$",
+            r"^table '.*' has no rows, expected at least one; add path and label of an image$",
         ),
         (
-            "path,class\n1.png,a\n",
+            "path,size\n1.png,a\n",
             DataError,
-            r"has the columns 'path', 'class', expected path and label; add or rename lab",
+            r"has the columns 'path', 'size', expected path and label; add or rename lab",
         ),
         (
             "path,label\n",

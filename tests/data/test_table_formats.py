@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,8 +31,24 @@ def write_parquet(path: Path, header: Row, rows: Sequence[Row]) -> None:
     parquet.write_table(arrow.table(dict(zip(header, map(list, columns), strict=True))), path)
 
 
+def write_tsv(path: Path, header: Row, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([header, *rows])
+
+
+def write_json(path: Path, header: Row, rows: Sequence[Row]) -> None:
+    path.write_text(json.dumps([dict(zip(header, row, strict=True)) for row in rows]))
+
+
+def write_jsonl(path: Path, header: Row, rows: Sequence[Row]) -> None:
+    path.write_text("\n".join(json.dumps(dict(zip(header, row, strict=True))) for row in rows))
+
+
 WRITERS: dict[str, Callable[[Path, Row, Sequence[Row]], None]] = {
     ".csv": write_csv,
+    ".tsv": write_tsv,
+    ".jsonl": write_jsonl,
+    ".json": write_json,
     ".parquet": write_parquet,
 }
 HEADER = ("path", "label", "split", "writer")
@@ -54,7 +71,7 @@ def test_a_table_is_read(table: Path) -> None:
 
 
 def test_a_missing_column_and_an_empty_cell_are_named(table: Path) -> None:
-    WRITERS[table.suffix](table, ("path", "name"), [row[:2] for row in ROWS])
+    WRITERS[table.suffix](table, ("path", "size"), [row[:2] for row in ROWS])
     with pytest.raises(DataError, match="expected path and label; add or rename label"):
         load(table)
     WRITERS[table.suffix](table, HEADER, [*ROWS, ("1.png", "", "test", "h")])

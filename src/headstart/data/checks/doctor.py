@@ -130,6 +130,7 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
         facts.polarity,
         problems,
         (
+            *dataset.remarks,
             *_pair_remarks(pairs, problems),
             *_file_remarks(dataset.skipped),
             *_balance_remarks(training, split),
@@ -244,10 +245,9 @@ def _label_problems(dataset: Dataset, counts: Mapping[str, Mapping[str, int]]) -
             others = [other for other in dataset.classes if other != name]
             near = f", {nearest(name, others)}" if others else ""
             problems.append(f"class {name!r} is in {here[0]} only{near}")
-    problems += [
-        f"classes {one!r} and {other!r} have nearly the same name"
-        for one, other in _same_words(dataset.classes)
-    ]
+    for one, other in _same_words(dataset.classes):
+        if any(bool(here[one]) != bool(here[other]) for here in counts.values()):
+            problems.append(f"classes {one!r} and {other!r} have nearly the same name")
     return tuple(problems)
 
 

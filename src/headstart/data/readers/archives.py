@@ -109,8 +109,8 @@ def _unpack(archive: Path, target: Path) -> None:
             )
         if n_bytes > free_bytes:
             raise DataError(
-                f"archive {str(archive)!r} holds more than the {free_bytes:,} bytes that are free in the cache, expected "
-                "room for it; free some, or set HEADSTART_CACHE to another disk"
+                f"archive {str(archive)!r} holds more than the {free_bytes:,} bytes that are free in the cache, "
+                "expected room for it; free some, or set HEADSTART_CACHE to another disk"
             )
         place = target / _safe(archive, name)
         place.parent.mkdir(parents=True, exist_ok=True)

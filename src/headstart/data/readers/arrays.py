@@ -1,4 +1,4 @@
-"""Datasets in NumPy archives (.npz), such as Keras' ``x_train, y_train`` and MedMNIST's ``train_images, train_labels``."""
+"""Datasets in NumPy archives (.npz), named as Keras (``x_train, y_train``) or MedMNIST (``train_images``) do."""
 
 from __future__ import annotations
 

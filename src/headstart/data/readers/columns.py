@@ -124,8 +124,8 @@ def _refuse_several(name: str, column: str, labels: Sequence[str], numbers: Sequ
 
 def _raise_several(name: str, column: str, label: str, row: int) -> None:
     raise DataError(
-        f"row {row} of {name!r} has the {column} {_short(label)}, expected one class per image; a model gives each "
-        "image one class, so keep one label per row; for multi-label images write a table of yes and no for each label"
+        f"row {row} of {name!r} has the {column} {_short(label)}, expected one class per image; keep one label per "
+        "row, since a model gives each image one class, or write a table of yes and no for each label (multi-label)"
     )
 
 

@@ -129,13 +129,13 @@ def _fault_of_head(head: bytes) -> str | None:
 def read_files(
     name: str,
     files: Sequence[ImageFile],
-    class_folders: Sequence[Path],
+    class_folders: Sequence[tuple[Path, str]],
     skipped: Sequence[Skipped],
     *,
     strict: bool,
     remarks: Sequence[str] = (),
 ) -> Dataset:
-    """Leave out files that cannot be decoded; DataError if a class loses all its images."""
+    """Leave out files that cannot be decoded; DataError if a class, or one of the folders, loses all its images."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(_inspect, [file.path for file in files]))
     broken = [(str(file.path), fault) for file, (_, fault) in zip(files, found, strict=True) if fault]
@@ -166,15 +166,18 @@ def _refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
 
 
 def _check_classes(
-    name: str, whole: Sequence[ImageFile], files: Sequence[ImageFile], class_folders: Sequence[Path]
+    name: str,
+    whole: Sequence[ImageFile],
+    files: Sequence[ImageFile],
+    class_folders: Sequence[tuple[Path, str]],
 ) -> None:
-    wanted = {home.name for home in class_folders} | {file.label for file in files}
+    wanted = {label for _, label in class_folders} | {file.label for file in files}
     lost = natural_order(wanted - {file.label for file in whole})
     used = {parent for file in whole for parent in file.path.parents}
-    empty = [str(folder) for folder in class_folders if folder not in used]
+    empty = [(str(folder), label) for folder, label in class_folders if folder not in used]
     if lost or empty:
-        where = f" in {shown(empty)}" if empty else ""
-        classes = listed(lost) if lost else listed(natural_order(Path(path).name for path in empty))
+        where = f" in {shown(folder for folder, _ in empty)}" if empty else ""
+        classes = listed(lost) if lost else listed(natural_order(label for _, label in empty))
         raise DataError(
             f"dataset {name!r} has no image that can be read of {classes}{where}, expected at least one; "
             "add images, or remove the class"
@@ -189,4 +192,7 @@ def _inspect(path: Path) -> tuple[bytes, str | None]:
         data = path.read_bytes()
     except OSError as error:
         return b"", f"it cannot be opened: {error.strerror}"
-    return hashlib.sha256(data).digest(), fault_in(data)
+    fault = fault_in(data)
+    if fault and path.suffix.lower() in _FOREIGN:
+        fault = f"its format {path.suffix.lower()} cannot be read; convert it to PNG or JPEG"
+    return hashlib.sha256(data).digest(), fault

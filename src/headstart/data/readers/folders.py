@@ -38,7 +38,7 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     return read_files(
         name,
         layout.files,
-        [one.path for one in layout.class_folders],
+        [(one.path, one.label) for one in layout.class_folders],
         layout.skipped,
         strict=strict,
         remarks=layout.remarks,
@@ -131,6 +131,6 @@ def _refuse_folds(folder: Path, layout: Layout) -> None:
     names = [one.path.name.lower().rstrip("0123456789_- ") for one in layout.class_folders]
     if len(names) > 1 and set(names) <= set(_FOLDS):
         raise DataError(
-            f"folder {str(folder)!r} has {shown(one.path.name for one in layout.class_folders)}, expected class "
-            "folders, or folders for train, val and test; merge them, and name their number in the column group of a table"
+            f"folder {str(folder)!r} has {shown(one.path.name for one in layout.class_folders)}, expected folders of "
+            "classes or of splits; merge them, or write a table and name their number in the column group"
         )

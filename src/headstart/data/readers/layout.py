@@ -47,7 +47,7 @@ _ANNOTATION_FOLDERS = {
 }
 _MASK_ENDINGS = ("_mask", "-mask", "_seg", "_segmentation", "_gt", "_annotation")
 
-_UNLABELLED = "it is in no class folder, so it has no label"
+_UNLABELLED = "it is not in a class folder, so it has no label"
 _ANNOTATION = "it is in a folder of annotations or masks"
 
 
