@@ -133,10 +133,12 @@ def test_a_class_in_one_split_only_is_refused(splitted: Dataset) -> None:
         check_up(replace(splitted, labels=labels, classes=("3", "8", "9")))
 
 
-def test_names_that_differ_by_case_are_refused(splitted: Dataset) -> None:
+def test_names_that_differ_by_case_are_two_classes_unless_a_split_lacks_one(splitted: Dataset) -> None:
     names = np.where(splitted.labels == "3", "Cat", "cat")
-    with pytest.raises(DataError, match=r"classes 'Cat' and 'cat' have nearly the same name, expected"):
-        check_up(replace(splitted, labels=names, classes=("Cat", "cat")))
+    assert check_up(replace(splitted, labels=names, classes=("Cat", "cat"))).label_problems == ()
+    names[(names == "Cat") & (splitted.splits == "val")] = "cats"
+    with pytest.raises(DataError, match=r"class 'cats' .* has 0 training images"):
+        check_up(replace(splitted, labels=names, classes=("Cat", "cat", "cats")))
 
 
 # ---- on images held out
