@@ -349,18 +349,13 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)  # Pillow only warns, which may be an error
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert fault_in(data) == "it has too many pixels"
-
-
-def test_between_the_limit_and_twice_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = picture(tmp_path / "1.png", size=(100, 100)).read_bytes()
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
-    with pytest.warns(Image.DecompressionBombWarning):
         assert fault_in(data) == "it has 100 x 100 pixels, more than 9000"
 
 
 def test_postscript_is_never_interpreted() -> None:
-    assert fault_in(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n") == "it is not an image"
+    assert fault_in(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n") == (
+        "it is a PostScript file, not an image; convert it to PNG or JPEG"
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_dataset_with_splits_groups_and_broken_files(tmp_path: Path) -> None:
     assert found["n_images"] == 6 and found["images_per_class"] == {"a": 3, "b": 3}
     assert found["splits"] == {"test": 2, "train": 4} and found["n_groups"] == 3
     ((path, reason),) = found["skipped"].items()
-    assert path.endswith("torn.png") and reason == "it is not an image"
+    assert path.endswith("torn.png") and reason == "it is a text file, not an image; leave it out"
     assert "size" not in found  # files of any size
 
 

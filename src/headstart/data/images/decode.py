@@ -31,13 +31,14 @@ __all__ = [
     "decode_bytes",
     "examined",
     "fault_in",
+    "formats_of",
     "preview",
     "squished",
     "thumbnail",
 ]
 
 EXTENSIONS = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".gif", ".webp"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
 )
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
@@ -220,16 +221,23 @@ def _portable(data: bytes, header: PortableHeader) -> Read:
     )
 
 
+def formats_of(data: bytes) -> tuple[str, ...]:
+    """The decoders that may open these bytes; ValueError if they are a portable image whose header has no end.
+
+    Pillow's own test for portable images is two bytes, and it reads their headers byte by byte.
+    """
+    is_other = data[:1] == b"P" and portable_header(data) is None
+    return tuple(name for name in FORMATS if name != "PPM") if is_other else FORMATS
+
+
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image]:
     """The image, not decoded; an image that is too large, or no image after all, is refused by its header."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    if data[:2] in (b"P0", b"Py", b"Pf", b"PF"):
-        if data[2:3].isspace():
-            raise ValueError("its pixels are floating-point numbers, whose range is unknown")
-        raise UnidentifiedImageError
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    if data[:2] in (b"Pf", b"PF") and data[2:3].isspace():
+        raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+    with Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
         _check_size(image.width, image.height)
         if image.format == "TIFF":
             check_tiff(cast("TiffImageFile", image), len(data))
@@ -329,7 +337,7 @@ def _deep_colour(data: bytes, image: Image, number: int, rawmode: str, deep: _De
     if colours.max() >= _SURELY_16_BITS and deep.is_16_or_open:
         deep.note(int(colours.max()) << 8 | 255)
         return shallow(image)
-    values = high.astype(np.uint16) << 8 | _low_bytes(data, number, rawmode, high)
+    values: NDArray[np.uint16] = high.astype(np.uint16) * 256 + _low_bytes(data, number, rawmode, high)
     scaled = deep.scaled(values[..., :3])
     if deep.bits == 16:
         return shallow(image)

@@ -70,9 +70,9 @@ _RAW_MARKS = (
 
 
 def described(data: bytes) -> str | None:
-    """Say what bytes are that hold no image of a format that is read; None if they are unknown.
+    r"""Say what bytes are that hold no image of a format that is read; None if they are unknown.
 
-    >>> described(b"version https://git-lfs.github.com/spec/v1\\noid sha256:4d7a")
+    >>> described(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a")
     'it is a Git LFS pointer, not the image; fetch it with git lfs pull'
     >>> described(b"%PDF-1.7")
     'it is a PDF document, not an image; export its pages as PNG'

@@ -64,7 +64,8 @@ def portable_values(data: bytes, header: PortableHeader) -> NDArray[np.uint8]:
     )
     if most == 65535:
         scale = (scale + 128) // 257
-    return scale.astype(np.uint8)[values].reshape(header.height_px, header.width_px, channels)
+    pixels: NDArray[np.uint8] = scale.astype(np.uint8)[values]
+    return pixels.reshape(header.height_px, header.width_px, channels)
 
 
 def _number(data: bytes, at: int) -> tuple[int | None, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import cast
 
 __all__ = ["quiet"]
 
@@ -13,6 +14,7 @@ _LOCK = threading.Lock()
 _ENTRIES: list[
     object
 ] = []  # one per thread that decodes now; the first puts the filter in, the last takes it out
+_FILTER: list[object] = []  # as it stands in the list of `warnings`
 
 
 @contextmanager
@@ -34,7 +36,5 @@ def quiet() -> Iterator[None]:
         with _LOCK:
             _ENTRIES.remove(token)
             if not _ENTRIES:
-                warnings.filters[:] = [one for one in warnings.filters if one is not _FILTER[0]]
-
-
-_FILTER: list[object] = []
+                with suppress(ValueError):  # somebody else has emptied the list
+                    cast("list[object]", warnings.filters).remove(_FILTER[0])

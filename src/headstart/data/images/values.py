@@ -61,7 +61,7 @@ def composited(image: Image) -> Image:
     from PIL import Image as pillow
 
     coloured = image.convert("RGBA")
-    least, most = coloured.getextrema()[3]
+    least, most = coloured.getchannel("A").getextrema()
     if most <= _UNSEEN_ALPHA or least == 255:  # type: ignore[operator]
         return coloured.convert("RGB")
     background = "black" if _vanishes_on_white(np.asarray(coloured)) else "white"
