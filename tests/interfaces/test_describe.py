@@ -75,7 +75,7 @@ def test_a_model_with_a_head_names_its_source(trained: Model, tmp_path: Path) ->
     source = trained.source("my-digits")
     learnt = learn_head(source, load("digits:0-4"), Probe(head="ridge", layer="hidden1"))
     found = describe_path(str(learnt.model.save(tmp_path / "m")))
-    assert found["strategy"] == "probe" and found["head"].startswith("ridge {")
+    assert found["strategy"] == "probe" and found["head"].startswith("ridge (strength ")
     assert found["source"]["name"] == "my-digits" and found["source"]["tap"] == "hidden1"
     assert found["source"]["fingerprint"] == source.fingerprint
 
