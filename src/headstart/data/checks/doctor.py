@@ -8,8 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from headstart.data.checks.duplicates import exact_pairs, near_pairs
+from headstart.data.checks.duplicates import exact_pairs, joined_pairs, near_pairs
 from headstart.data.checks.facts import DARK, LIGHT, ImageFacts, OnImage, Sizes
+from headstart.data.checks.foregrounds import foreground_pairs
 from headstart.data.dataset import Dataset
 from headstart.data.names import SPLITS, shown
 from headstart.errors import nearest
@@ -89,6 +90,8 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
         copies = {second for _, second in exact}
         kept = np.array([place for place in range(len(dataset)) if place not in copies], np.intp)
         found = near_pairs(facts.thumbs[kept], facts.tiny[kept])
+        found += foreground_pairs(facts.foregrounds.subset(kept))
+        found = joined_pairs(found, len(kept))
         near_copies = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
     pairs = tuple(
         [_pair(dataset, first, second, "exact", 1.0) for first, second in exact]

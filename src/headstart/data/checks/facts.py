@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
+from headstart.data.checks.foregrounds import Foregrounds, cut_out
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import Header, squished
 from headstart.data.stores import ImageStore
@@ -46,6 +47,7 @@ class ImageFacts:
         self.polarity: dict[str, int] = {}
         self.thumbs: Images = np.zeros((0, THUMB_PX, THUMB_PX, 3), np.uint8)
         self.ranges: NDArray[np.int64] = np.zeros(0, np.int64)  # largest difference of values in one channel
+        self.foregrounds = Foregrounds(self.thumbs, np.zeros(0))
         self.frames: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether a file holds more than one
         if dataset.images.pixels is not None:
             self._read_array(dataset.images.pixels, near=near, on_image=on_image)
@@ -80,14 +82,22 @@ class ImageFacts:
             if on_image is not None:
                 on_image(start + len(chunk), n_images)
         self.polarity, self.ranges = dict(polarity), np.concatenate(ranges)
-        self.thumbs = np.concatenate(thumbs) if near else self.thumbs
+        if near:
+            self.thumbs, self.foregrounds = np.concatenate(thumbs), _no_foregrounds(n_images)
+            for place in range(n_images) if max(height, width) > _TINY_PX else ():
+                self._note_foreground(place, cut_out(pixels[place], self.thumbs[place]))
+
+    def _note_foreground(self, place: int, found: tuple[NDArray[np.uint8], float] | None) -> None:
+        if found is not None:
+            self.foregrounds.thumbs[place], self.foregrounds.aspects[place] = found
 
     def _read_files(self, files: ImageStore, on_image: OnImage | None) -> None:
         headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
-        self.ranges = np.empty(len(files), np.int64)
-        for place, (header, thumb, value_range) in enumerate(_previews(files)):
-            headers.append(header)
-            thumbs[place], self.ranges[place] = thumb, value_range
+        self.ranges, self.foregrounds = np.empty(len(files), np.int64), _no_foregrounds(len(files))
+        for place, one in enumerate(_previews(files)):
+            headers.append(one.header)
+            thumbs[place], self.ranges[place] = one.thumb, one.value_range
+            self._note_foreground(place, one.foreground)
             if on_image is not None:
                 on_image(place + 1, len(files))
         self.thumbs = thumbs
@@ -98,12 +108,29 @@ class ImageFacts:
         self.polarity = dict(Counter(_polarity(thumbs)))
 
 
-def _previews(files: ImageStore) -> Iterator[tuple[Header, Images, int]]:
-    """Read all files in threads, in order: header, thumbnail and range of values."""
+@dataclass(frozen=True)
+class _Preview:
+    """What is kept of one file."""
 
-    def read(place: int) -> tuple[Header, Images, int]:
+    header: Header
+    thumb: NDArray[np.uint8]
+    value_range: int
+    foreground: tuple[NDArray[np.uint8], float] | None
+
+
+def _no_foregrounds(n_images: int) -> Foregrounds:
+    return Foregrounds(np.zeros((n_images, THUMB_PX, THUMB_PX, 3), np.uint8), np.zeros(n_images))
+
+
+def _previews(files: ImageStore) -> Iterator[_Preview]:
+    """Read all files in threads, in order."""
+
+    def read(place: int) -> _Preview:
         header, pixels = files.preview(place, THUMB_PX)
-        return header, squished(pixels, THUMB_PX), int(_ranges(pixels[None])[0])
+        thumb = squished(pixels, THUMB_PX)
+        is_tiny = max(header.width_px, header.height_px) <= _TINY_PX
+        foreground = None if is_tiny else cut_out(pixels, thumb)
+        return _Preview(header, thumb, int(_ranges(pixels[None])[0]), foreground)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(read, range(len(files)))
