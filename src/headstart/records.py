@@ -60,6 +60,8 @@ class InputSpec:
     A pixel value v in 0 - 255 becomes ``(v / 255 - mean) / std``, channel by channel. ``policy``,
     ``interpolation`` (``bilinear`` or ``bicubic``) and ``crop_share`` (the share of the largest
     centred part that the policy ``crop`` keeps, in (0, 1]) say how an image of another size is fitted.
+    ``depth_bits`` is how many bits the 16-bit files of the training images use (8, 10, 12, 14 or 16): other
+    16-bit files are scaled likewise. None if there was none; then files are scaled as their dataset is.
     """
 
     height_px: int
@@ -70,6 +72,7 @@ class InputSpec:
     policy: str = "squish"
     interpolation: str = "bilinear"
     crop_share: float = 1.0
+    depth_bits: int | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

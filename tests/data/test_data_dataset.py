@@ -145,7 +145,8 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
     ):
         images.read(0)
     with pytest.raises(
-        BrokenDataError, match=r"^image '.*' cannot be opened \(Is a directory\), expected a readable"
+        BrokenDataError,
+        match=r"^image '.*' cannot be read \(it is a folder, not a file\), expected a readable",
     ):
         FileImages([tmp_path]).read(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headstart.data.checks.duplicates import THUMB_PX, _detail_similarity, exact_pairs, near_pairs, thumbnails
+from headstart.data.checks.duplicates import THUMB_PX, detail_similarity, exact_pairs, near_pairs, thumbnails
 from headstart.data.dataset import Dataset
 from synthetic_images import fields, moved
 
@@ -81,7 +81,7 @@ def test_tiny_images_must_agree_in_every_stroke():
 def test_only_what_may_be_cropped_is_moved_to_fit():
     image = fields(1)
     first, second = thumbnails(image), thumbnails(moved(image[0], 0.03)[None])
-    fitted, rigid = (_detail_similarity(first, second, np.array([strict]))[0] for strict in (False, True))
+    fitted, rigid = (detail_similarity(first, second, np.array([strict]))[0] for strict in (False, True))
     assert fitted > 0.97 and rigid < fitted - 0.02
 
 

@@ -232,7 +232,10 @@ def test_links_are_followed_once_and_dangling_ones_counted(lay: Lay, tmp_path: P
     data = load(home)
     assert counted(data) == {"cat": 2, "dog": 5}
     assert data.skipped == (
-        (str(home / "dog/gone.png"), "it is a link to '/nowhere/gone.png', which does not exist"),
+        (
+            str(home / "dog/gone.png"),
+            "it is a link to '/nowhere/gone.png', which does not exist; restore the file, or delete the link",
+        ),
     )
     with pytest.raises(
         BrokenDataError, match=r"gone.png' cannot be used \(it is a link to .*\), 1 of 8 such"
@@ -252,7 +255,9 @@ def test_images_are_known_by_their_content(lay: Lay) -> None:
 def test_a_pipe_is_skipped_and_never_opened(lay: Lay) -> None:
     home = lay("cat 2", "dog 2")
     os.mkfifo(home / "cat/pipe.png")
-    assert load(home).skipped == ((str(home / "cat/pipe.png"), "it is a named pipe, not an image"),)
+    assert load(home).skipped == (
+        (str(home / "cat/pipe.png"), "it is a named pipe, not a file; leave it out"),
+    )
 
 
 def test_names_are_compared_in_nfc(lay: Lay) -> None:

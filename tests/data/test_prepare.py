@@ -99,7 +99,10 @@ def test_orientation_is_applied(orientation: int, corner: tuple[int, int]) -> No
             b"",
             r"^image '\(bytes\)' cannot be read \(it is empty\), expected a complete image in one of PNG, JPEG",
         ),
-        (b"hello", r"^image '\(bytes\)' cannot be read \(it is not an image\), expected a complete image"),
+        (
+            b"hello",
+            r"^image '\(bytes\)' cannot be read \(it is a text file, not an image\), expected a complete",
+        ),
         (
             png(Image.new("L", (64, 64)))[:60],
             r"^image '\(bytes\)' cannot be read \(.*\), expected a complete image",

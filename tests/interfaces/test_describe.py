@@ -55,7 +55,7 @@ def test_a_dataset_with_splits_groups_and_broken_files(tmp_path: Path) -> None:
     assert found["n_images"] == 6 and found["images_per_class"] == {"a": 3, "b": 3}
     assert found["splits"] == {"test": 2, "train": 4} and found["n_groups"] == 3
     ((path, reason),) = found["skipped"].items()
-    assert path.endswith("torn.png") and reason == "it is not an image"
+    assert path.endswith("torn.png") and reason == "it is a text file, not an image; leave it out"
     assert "size" not in found  # files of any size
 
 
@@ -75,7 +75,7 @@ def test_a_model_with_a_head_names_its_source(trained: Model, tmp_path: Path) ->
     source = trained.source("my-digits")
     learnt = learn_head(source, load("digits:0-4"), Probe(head="ridge", layer="hidden1"))
     found = describe_path(str(learnt.model.save(tmp_path / "m")))
-    assert found["strategy"] == "probe" and found["head"].startswith("ridge {")
+    assert found["strategy"] == "probe" and found["head"].startswith("ridge (strength ")
     assert found["source"]["name"] == "my-digits" and found["source"]["tap"] == "hidden1"
     assert found["source"]["fingerprint"] == source.fingerprint
 

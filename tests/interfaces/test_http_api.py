@@ -597,7 +597,7 @@ def test_mutated_images_are_predicted_or_refused() -> None:
 
 
 def test_formats_are_those_of_the_decoder() -> None:
-    assert FORMATS == pixels._FORMATS
+    assert FORMATS == pixels.FORMATS
 
 
 @pytest.mark.parametrize("kind", FORMATS)

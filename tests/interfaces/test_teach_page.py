@@ -216,8 +216,8 @@ def test_many_files_at_once_and_one_that_is_no_image(visitor: Visitor) -> None:
     visitor.teach()
     said = visitor.says("#notice .hs-notice", "notes.txt")
     assert said == (
-        "Image 'notes.txt' cannot be read (it is not an image), expected a complete image in one of PNG, JPEG, "
-        "BMP, GIF, WEBP, TIFF, PPM; replace it or leave it out. So is 1 other."
+        "Image 'notes.txt' cannot be read (it is a text file, not an image), expected a complete image in one of "
+        "PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM, AVIF; leave it out. So is 1 other."
     )
     visitor.count("ring", 8)  # what was dropped before is still on the page
 

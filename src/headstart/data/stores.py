@@ -16,12 +16,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.depth import SharedDepth, may_be_deep
 from headstart.data.faults import Fault, raise_faults
+from headstart.data.files import read_bytes
 from headstart.data.images.decode import Header, decode_bytes, preview
-from headstart.errors import BrokenDataError, MissingDataError, ShapeError
+from headstart.errors import BrokenDataError, ShapeError
 from headstart.records import Images
 
-__all__ = ["ArrayImages", "FileImages", "ImageStore", "read_bytes"]
+__all__ = ["ArrayImages", "FileImages", "ImageStore"]
 
 
 _HASHED = 16_384  # images hashed at once
@@ -64,8 +66,13 @@ class ImageStore(Protocol):
         """The name in messages: the path of the file, or ``image 17``."""
         ...
 
-    def image(self, place: int) -> NDArray[np.uint8]:
-        """One decoded image, upright, (height, width, 1 or 3)."""
+    @property
+    def depth_bits(self) -> int | None:
+        """Bits that the 16-bit files of the whole dataset use, 8 to 16; None if there is no such file."""
+        ...
+
+    def image(self, place: int, depth_bits: int | None = None) -> NDArray[np.uint8]:
+        """One decoded image, upright, (height, width, 1 or 3); values of 16 bits are scaled as ``depth_bits``."""
         ...
 
     def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
@@ -133,7 +140,12 @@ class ArrayImages:
         """``image 17`` for place 17."""
         return f"image {place}"
 
-    def image(self, place: int) -> NDArray[np.uint8]:
+    @property
+    def depth_bits(self) -> None:
+        """None: all images have 8 bits."""
+        return
+
+    def image(self, place: int, depth_bits: int | None = None) -> NDArray[np.uint8]:
         """One image, (height, width, 1 or 3), read-only."""
         pixels: NDArray[np.uint8] = self.pixels[place]
         return pixels
@@ -165,12 +177,20 @@ class ArrayImages:
 
 
 class FileImages:
-    """Images in files, read on demand; ``digests`` are the SHA-256 of their bytes, else computed when needed."""
+    """Images in files, read on demand; ``digests`` are the SHA-256 of their bytes, else computed when needed.
+
+    ``depth`` is how the values of 16-bit files are scaled, which a subset shares with the whole; else it is
+    found out when it is needed.
+    """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], digests: Sequence[bytes] | None = None
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        digests: Sequence[bytes] | None = None,
+        depth: SharedDepth | None = None,
     ) -> None:
         self.paths: tuple[Path, ...] = tuple(Path(path) for path in paths)
+        self._depth = SharedDepth.of_files(self.paths) if depth is None else depth
         if digests is not None and len(digests) != len(self.paths):
             raise ShapeError(
                 f"digests has {len(digests)} entries, expected {len(self.paths)} to match paths; "
@@ -201,30 +221,46 @@ class FileImages:
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 of the content of the files in order; paths do not count."""
-        return hashlib.sha256(b"files" + b"".join(self.digests)).hexdigest()
+        digest = hashlib.sha256(b"files" + b"".join(self.digests))
+        if self.depth_bits not in (None, 16):  # a subset alone may use fewer bits
+            digest.update(f"{self.depth_bits} bits".encode())
+        return digest.hexdigest()
 
     def subset(self, indices: NDArray[np.intp]) -> FileImages:
         """Select files in this order."""
         digests = None if self._digests is None else [self._digests[i] for i in indices]
-        return FileImages([self.paths[i] for i in indices], digests)
+        return FileImages([self.paths[i] for i in indices], digests, self._depth)
 
     def image_name(self, place: int) -> str:
         """Path of the file."""
         return str(self.paths[place])
 
-    def image(self, place: int) -> NDArray[np.uint8]:
-        """One decoded image, upright, (height, width, 1 or 3)."""
-        return decode_bytes(self.read(place), self.image_name(place))
+    @property
+    def depth_bits(self) -> int | None:
+        """Bits that the 16-bit files of the whole dataset use; None if there is no such file."""
+        return self._depth.bits
+
+    def image(self, place: int, depth_bits: int | None = None) -> NDArray[np.uint8]:
+        """One decoded image, upright, (height, width, 1 or 3); by default with the depth of the dataset."""
+        data = self.read(place)
+        return decode_bytes(data, self.image_name(place), depth_bits or self._bits_for(data))
 
     def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of one image; JPEG is decoded at a scale near ``side_px``, which is fast."""
-        return preview(self.read(place), self.image_name(place), side_px)
+        data = self.read(place)
+        return preview(data, self.image_name(place), side_px, self._bits_for(data))
+
+    def _bits_for(self, data: bytes) -> int | None:
+        """The depth for a file that may have 16 bits; the other files of the dataset are read only for these."""
+        return self.depth_bits if may_be_deep(data) else None
 
     def joined(self, other: ImageStore) -> FileImages | None:
         """Both stores as one; None if the other is in memory."""
         if other.paths is None:
             return None
-        return FileImages([*self.paths, *other.paths], [*self.digests, *other.digests])
+        paths, digests = (*self.paths, *other.paths), [*self.digests, *other.digests]
+        theirs = other._depth if isinstance(other, FileImages) else SharedDepth.known(other.depth_bits)
+        return FileImages(paths, digests, self._depth.joined(theirs))
 
     def release(self) -> None:
         """Do nothing: files are read one at a time."""
@@ -241,21 +277,6 @@ class FileImages:
                 "expected it as it was; load the dataset again"
             )
         return data
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read an image file; MissingDataError if it does not exist, BrokenDataError if it cannot be opened."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingDataError(
-            f"image {str(path)!r} does not exist, expected a file; correct the path"
-        ) from error
-    except OSError as error:
-        raise BrokenDataError(
-            f"image {str(path)!r} cannot be opened ({error.strerror}), expected a readable file; "
-            "check its permissions"
-        ) from error
 
 
 def _pixel_faults(pixels: Any) -> list[Fault]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from headstart.data.images.values import DEPTHS
 from headstart.errors import ModelError
 from headstart.records import InputSpec, LayerSpec, NetworkSpec
 
@@ -163,7 +164,10 @@ def _input(document: Mapping[str, Any]) -> InputSpec:
         raise ValueError(f"input size {sizes}")
     mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
     fitting = _text(document.get("interpolation", "bilinear")), float(document.get("crop_share", 1.0))
-    return InputSpec(sizes[0], sizes[1], sizes[2], mean, std, _text(document["policy"]), *fitting)
+    depth = document.get("depth_bits")
+    if depth is not None and depth not in DEPTHS:
+        raise ValueError(f"depth_bits {depth!r}")
+    return InputSpec(sizes[0], sizes[1], sizes[2], mean, std, _text(document["policy"]), *fitting, depth)
 
 
 def _text(value: object) -> str:

@@ -215,7 +215,7 @@ class Model:
         return Source(
             name or manifest.name,
             self.graph,
-            manifest.input,
+            replace(manifest.input, depth_bits=None),  # other images have a depth of their own
             manifest.layers,
             manifest.default_layer,
             manifest.source_fingerprint,

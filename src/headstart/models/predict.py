@@ -195,7 +195,7 @@ def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
 
 def _pixels(path: str, spec: InputSpec) -> NDArray[np.uint8] | str:
     try:
-        image = decode(path)
+        image = decode(path, spec.depth_bits)
     except ValueError as error:  # our errors are ValueErrors, and so is that of a null byte in a name
         return " ".join(str(error).split())
     return fit_image(image, spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from time import time
 from typing import Any
@@ -101,7 +101,7 @@ def network_model(
         name=f"{spec.name} on {dataset.name}",
         strategy="scratch",
         classes=dataset.classes,
-        input=spec.input,
+        input=replace(spec.input, depth_bits=dataset.images.depth_bits),
         layers=shapes,
         default_layer=spec.layer_names[-2],
         source_fingerprint=fingerprint(plain),
@@ -156,7 +156,7 @@ def probe_model(
         name=f"{source.name} to {dataset.name}",
         strategy=strategy,
         classes=dataset.classes,
-        input=source.input,
+        input=replace(source.input, depth_bits=dataset.images.depth_bits),
         layers={name: shape for name, shape in source.layers.items() if name in kept},
         default_layer=layers[-1],
         source_fingerprint=fingerprint(plain),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headstart.data.checks.duplicates import THUMB_PX, backgrounds
 from headstart.records import Array, Images
 
-__all__ = ["LENGTH", "LIMITS", "Descriptors", "Matcher", "describe"]
+__all__ = ["LENGTH", "LIMITS", "Descriptors", "Matcher", "describe", "effective_terms"]
 
 _SIDE = 16
 LENGTH = _SIDE * _SIDE
@@ -184,6 +184,11 @@ def _described(grey: Array) -> tuple[Array, Array]:
 def _unit(vectors: Array) -> Array:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0), np.float32)
+
+
+def effective_terms(thumbs: Images) -> Array:
+    """Effective number of coefficients of thumbnails, a measure of how complex they are, (n_images,)."""
+    return _terms(_described(_luminance(thumbs))[0])
 
 
 def _terms(vectors: Array) -> Array:

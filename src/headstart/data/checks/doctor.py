@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs, thumbnails
+from headstart.data.checks.duplicates import exact_pairs, joined_pairs, near_pairs
+from headstart.data.checks.facts import DARK, LIGHT, ImageFacts, OnImage, Sizes
+from headstart.data.checks.foregrounds import foreground_pairs
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import Header, squished
 from headstart.data.names import SPLITS, shown
-from headstart.data.stores import ImageStore
 from headstart.errors import nearest
-from headstart.records import Images
 
 __all__ = ["Checkup", "Pair", "Sizes", "examine"]
 
-_TINY_PX = 64
-_CHUNK = 256
 _FEW, _TOO_FEW = 10, 2
 _IMBALANCE = 3.0
+_SMALL = 20  # images; fewer say nothing about a classifier
 _MINORITY = 0.01  # of the drawings; a smaller share of the other polarity may be a misclassification
-DARK, LIGHT, UNCLEAR = "dark on light", "light on dark", "unclear"
-
-OnImage = Callable[[int, int], None]
+_FLAT_RANGE, _NEARLY_FLAT_RANGE = 2, 15  # of 255
 
 
 @dataclass(frozen=True)
@@ -52,16 +44,6 @@ class Pair:
     def leak(self) -> bool:
         """Whether they are in different splits."""
         return self.splits is not None and self.splits[0] != self.splits[1]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Width and height of the images with the fewest, median and most pixels; number of distinct sizes."""
-
-    smallest: tuple[int, int]
-    median: tuple[int, int]
-    largest: tuple[int, int]
-    n_distinct: int
 
 
 @dataclass(frozen=True)
@@ -103,11 +85,13 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
     """
     exact = exact_pairs(dataset.images.digests)
     near_copies: list[tuple[int, int, float]] = []
-    facts = _ImageFacts(dataset, near=near, on_image=on_image)
+    facts = ImageFacts(dataset, near=near, on_image=on_image)
     if near:
         copies = {second for _, second in exact}
         kept = np.array([place for place in range(len(dataset)) if place not in copies], np.intp)
         found = near_pairs(facts.thumbs[kept], facts.tiny[kept])
+        found += foreground_pairs(facts.foregrounds.subset(kept))
+        found = joined_pairs(found, len(kept))
         near_copies = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
     pairs = tuple(
         [_pair(dataset, first, second, "exact", 1.0) for first, second in exact]
@@ -131,97 +115,16 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
         problems,
         (
             *dataset.remarks,
+            *_class_remarks(dataset, counts),
             *_pair_remarks(pairs, problems),
             *_file_remarks(dataset.skipped),
+            *_flat_remarks(dataset, facts),
             *_balance_remarks(training, split),
             *_image_remarks(facts.polarity, facts.modes, len(dataset)),
+            *_storage_remarks(dataset, facts),
             *_few_remarks(training, split),
         ),
     )
-
-
-class _ImageFacts:
-    """Properties of the images themselves: headers, thumbnails, polarity."""
-
-    def __init__(self, dataset: Dataset, *, near: bool, on_image: OnImage | None) -> None:
-        self.sizes_px: NDArray[np.int64] = np.zeros((0, 2), np.int64)
-        self.modes: dict[str, int] = {}
-        self.formats: dict[str, int] = {}
-        self.polarity: dict[str, int] = {}
-        self.thumbs: Images = np.zeros((0, THUMB_PX, THUMB_PX, 3), np.uint8)
-        if dataset.images.pixels is not None:
-            self._read_array(dataset.images.pixels, near=near, on_image=on_image)
-        elif near:
-            self._read_files(dataset.images, on_image)
-
-    @property
-    def tiny(self) -> NDArray[np.bool_]:
-        """Images so small that distinct ones look alike."""
-        longest: NDArray[np.int64] = self.sizes_px.max(axis=1)
-        return longest <= _TINY_PX
-
-    def sizes(self) -> Sizes | None:
-        """Summary of the sizes; None if no image was decoded."""
-        if not len(self.sizes_px):
-            return None
-        ordered = self.sizes_px[np.argsort(self.sizes_px.prod(axis=1), kind="stable")]
-        least, middle, most = ((int(w), int(h)) for w, h in ordered[[0, (len(ordered) - 1) // 2, -1]])
-        return Sizes(least, middle, most, len(np.unique(ordered, axis=0)))
-
-    def _read_array(self, pixels: Images, *, near: bool, on_image: OnImage | None) -> None:
-        n_images, height, width, channels = pixels.shape
-        self.sizes_px = np.tile(np.array([[width, height]]), (n_images, 1))
-        self.modes = {"L" if channels == 1 else "RGB": n_images}
-        thumbs, polarity = [], Counter[str]()
-        for start in range(0, n_images, _CHUNK):
-            chunk = pixels[start : start + _CHUNK]
-            polarity.update(_polarity(chunk))
-            if near:
-                thumbs.append(thumbnails(chunk))
-            if on_image is not None:
-                on_image(start + len(chunk), n_images)
-        self.polarity = dict(polarity)
-        self.thumbs = np.concatenate(thumbs) if near else self.thumbs
-
-    def _read_files(self, files: ImageStore, on_image: OnImage | None) -> None:
-        headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
-        for place, (header, thumb) in enumerate(_previews(files)):
-            headers.append(header)
-            thumbs[place] = thumb
-            if on_image is not None:
-                on_image(place + 1, len(files))
-        self.thumbs = thumbs
-        self.sizes_px = np.array([(header.width_px, header.height_px) for header in headers])
-        self.modes = dict(Counter(header.mode for header in headers))
-        self.formats = dict(Counter(header.format for header in headers))
-        self.polarity = dict(Counter(_polarity(thumbs)))
-
-
-def _previews(files: ImageStore) -> Iterator[tuple[Header, Images]]:
-    """Read all files in threads, in order."""
-
-    def read(place: int) -> tuple[Header, Images]:
-        header, pixels = files.preview(place, THUMB_PX)
-        return header, squished(pixels, THUMB_PX)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(read, range(len(files)))
-
-
-def _polarity(pixels: Images) -> list[str]:
-    """Classify the grey images: the inside is darker or lighter than a uniform border."""
-    grey = pixels[(np.ptp(pixels, axis=3) <= 8).all(axis=(1, 2))][..., 0].astype(np.float32)
-    if not len(grey):
-        return []
-    edge = max(1, min(grey.shape[1:]) // 16)
-    border = np.ones(grey.shape[1:], np.bool_)
-    border[edge:-edge, edge:-edge] = False
-    ring = grey[:, border]
-    paper = np.median(ring, axis=1)
-    even = (abs(ring - paper[:, None]) <= 24).mean(axis=1) >= 0.75
-    ink = grey[:, ~border].mean(axis=1) - paper
-    polarities = np.where(even & (abs(ink) >= 2), np.where(ink > 0, LIGHT, DARK), UNCLEAR)
-    return [str(polarity) for polarity in polarities]
 
 
 def _pair(dataset: Dataset, first: int, second: int, kind: str, similarity: float) -> Pair:
@@ -325,6 +228,56 @@ def _balance_remarks(training: Mapping[str, int], split: str) -> list[str]:
     return [f"{sizes}{_in_split(split)}, {ratio:.1f} times as many"]
 
 
+def _class_remarks(dataset: Dataset, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Whether there is anything to classify: empty classes, one class only, hardly any images."""
+    remarks = []
+    total = {name: sum(split[name] for split in counts.values()) for name in dataset.classes}
+    empty, filled = [name for name in total if not total[name]], [name for name in total if total[name]]
+    if len(filled) == 1:
+        remarks.append(
+            f"all images are of one class, {filled[0]!r}; a classifier learns from at least two classes"
+        )
+    if empty:
+        have = "class has" if len(empty) == 1 else "classes have"
+        remarks.append(f"{len(empty)} {have} no images: {shown(empty)}")
+    if len(dataset) < _SMALL:
+        images = "1 image" if len(dataset) == 1 else f"{len(dataset)} images"
+        advice = f"{_FEW} or more per class are better"
+        remarks.append(f"the dataset has {images} only, too few to measure an accuracy; {advice}")
+    return remarks
+
+
+def _flat_remarks(dataset: Dataset, facts: ImageFacts) -> list[str]:
+    """Images without any content, or with hardly any contrast."""
+    flat = np.flatnonzero(facts.ranges <= _FLAT_RANGE)
+    pale = np.flatnonzero((facts.ranges > _FLAT_RANGE) & (facts.ranges <= _NEARLY_FLAT_RANGE))
+    remarks = []
+    if len(flat):
+        have = "1 image has" if len(flat) == 1 else f"{len(flat)} images have"
+        remarks.append(f"{have} one flat colour, such as {dataset.images.image_name(int(flat[0]))!r}")
+    if len(pale):
+        are = "1 image is" if len(pale) == 1 else f"{len(pale)} images are"
+        remarks.append(
+            f"{are} nearly flat (values differ by at most {_NEARLY_FLAT_RANGE} of 255), "
+            f"such as {dataset.images.image_name(int(pale[0]))!r}"
+        )
+    return remarks
+
+
+def _storage_remarks(dataset: Dataset, facts: ImageFacts) -> list[str]:
+    """How files with more than one frame and files of 16 bits are read."""
+    remarks = []
+    several, bits = np.flatnonzero(facts.frames), dataset.images.depth_bits
+    if len(several):
+        hold = "1 file holds" if len(several) == 1 else f"{len(several)} files hold"
+        name = dataset.images.image_name(int(several[0]))
+        remarks.append(f"{hold} more than one frame, such as {name!r}; the first that is not blank is used")
+    if bits is not None and bits < 16:
+        most = (1 << bits) - 1
+        remarks.append(f"16-bit files use {bits} bits only: values are scaled from 0 - {most} to 0 - 255")
+    return remarks
+
+
 def _image_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_images: int) -> list[str]:
     remarks = []
     dark, light = polarity.get(DARK, 0), polarity.get(LIGHT, 0)
@@ -337,7 +290,7 @@ def _image_remarks(polarity: Mapping[str, int], modes: Mapping[str, int], n_imag
 
 
 def _few_remarks(training: Mapping[str, int], split: str) -> list[str]:
-    too_few = [name for name, number in training.items() if number < _TOO_FEW]
+    too_few = [name for name, number in training.items() if 0 < number < _TOO_FEW]
     few = [name for name, number in training.items() if _TOO_FEW <= number < _FEW]
     shortages = [(too_few, f"fewer than {_TOO_FEW} images"), (few, f"fewer than {_FEW} images")]
     where = _in_split(split)

@@ -3,88 +3,163 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.images.foreign import described
+from headstart.data.images.metadata import without_metadata
+from headstart.data.images.portable import PortableHeader, portable_header, portable_values
+from headstart.data.images.quiet import quiet
+from headstart.data.images.tiff import check_tiff, noticed
+from headstart.data.images.values import depth_of, from_deep, shallow
 from headstart.errors import BrokenDataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.TiffImagePlugin import TiffImageFile
 
-__all__ = ["EXTENSIONS", "Header", "decode_bytes", "fault_in", "preview", "squished", "thumbnail"]
+__all__ = [
+    "EXTENSIONS",
+    "FORMATS",
+    "Header",
+    "Read",
+    "decode_bytes",
+    "examined",
+    "fault_in",
+    "formats_of",
+    "preview",
+    "squished",
+    "thumbnail",
+]
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# only these decoders read untrusted bytes; EPS, for example, would start Ghostscript
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+EXTENSIONS = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".webp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
+)
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+"""The only decoders that read untrusted bytes; EPS, for example, would start Ghostscript."""
 _CHECK_PX = 64
 _LIMIT_SIDE_PX = 65_535
+_MOST_FRAMES = 8  # tried where the first ones are blank
+_BLANK_RANGE = 2  # of 255
+_NO_DRAFT = (0, 0)
+_OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B"}  # what a rawmode calls the low byte of its values
+_SURELY_16_BITS = 64  # a high byte that no value of 14 bits has
+_ORIENTATION = 0x0112
+_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its image: size as stored, Pillow's mode (``RGB``, ``L``, ``I;16``), format."""
+    """What a file says of its image: size as stored, Pillow's mode (``RGB``, ``L``, ``I;16``), format.
+
+    ``frames`` is whether it holds more than one frame or page.
+    """
 
     width_px: int
     height_px: int
     mode: str
     format: str
+    frames: bool = False
 
 
-def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Read:
+    """A decoded file: header, pixels (height, width, 1 or 3), and the largest value if it has 16 bits."""
+
+    header: Header
+    pixels: NDArray[np.uint8]
+    largest: int | None
+
+
+class _Deep:
+    """Values of 16 bits, scaled with the depth of the dataset, else of the file; remembers the largest one."""
+
+    def __init__(self, bits: int | None) -> None:
+        self._bits = bits
+        self.largest: int | None = None
+
+    def scaled(self, values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        self.note(int(values.max()))
+        return from_deep(values, self.bits)
+
+    @property
+    def is_16_or_open(self) -> bool:
+        return self._bits in (None, 16)
+
+    def note(self, largest: int) -> None:
+        self.largest = max(largest, self.largest or 0)
+
+    @property
+    def bits(self) -> int:
+        return depth_of(self.largest or 0) if self._bits is None else self._bits
+
+
+def decode_bytes(data: bytes, name: str, depth_bits: int | None = None) -> NDArray[np.uint8]:
     """Decode an image, upright, to (height, width, 1 or 3) uint8; BrokenDataError names it as ``name``.
 
-    One channel if the file is grey, else red, green, blue. Transparent pixels are put on white, 16-bit values
-    are scaled to 8, and only the first of several frames is read. Colour profiles are ignored. Images above
-    Pillow's limit against decompression bombs (89 million pixels) are refused.
+    One channel if the file is grey, else red, green, blue. Transparent pixels are put on white, or on black
+    where what is visible is white; an alpha of 0 everywhere is ignored. Of several frames the first that is
+    not blank is read. Values of 16-bit files are scaled to 8 bits as values of ``depth_bits`` (8, 10, 12, 14
+    or 16), by default of as many bits as the file uses. Colour profiles and other metadata are ignored.
+    Images above Pillow's limit against decompression bombs (89 million pixels) are refused.
 
     >>> decode_bytes(b"P5 2 1 255 " + bytes([0, 255]), "two.pgm")[..., 0].tolist()
     [[0, 255]]
     """
-    pixels, fault = _decoded(data, fast=False)
-    if fault is not None:
-        raise BrokenDataError(
-            f"image {name!r} cannot be read ({fault}), expected a complete image in one of {', '.join(_FORMATS)}; "
-            "replace it or leave it out"
-        )
-    return pixels
+    found = _read(data, _NO_DRAFT, depth_bits)
+    if isinstance(found, str):
+        raise _broken(name, found)
+    return found.pixels
 
 
-def fault_in(data: bytes) -> str | None:
-    """Why an image cannot be decoded, or None.
+def examined(data: bytes) -> Read | str:
+    """A file as far as a check of its pixels goes: decoded, or why it cannot be.
 
     Reads every byte as `decode_bytes` does, but decodes JPEG at a reduced scale, which is several times
     faster.
     """
-    return _decoded(data, fast=True)[1]
+    return _read(data, (_CHECK_PX, _CHECK_PX), None)
 
 
-def thumbnail(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+def fault_in(data: bytes) -> str | None:
+    """Why an image cannot be decoded, or None."""
+    found = examined(data)
+    return found if isinstance(found, str) else None
+
+
+def thumbnail(
+    data: bytes, name: str, side_px: int, depth_bits: int | None = None
+) -> tuple[Header, NDArray[np.uint8]]:
     """An image's header, and its pixels squished to (side_px, side_px, 3), upright."""
-    header, pixels = preview(data, name, side_px)
+    header, pixels = preview(data, name, side_px, depth_bits)
     return header, squished(pixels, side_px)
 
 
-def preview(data: bytes, name: str, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
+def preview(
+    data: bytes, name: str, side_px: int, depth_bits: int | None = None
+) -> tuple[Header, NDArray[np.uint8]]:
     """An image's header, and its pixels upright, (height, width, 1 or 3) uint8.
 
     JPEG is decoded at a reduced scale near ``side_px``, all else at full size; BrokenDataError if that fails.
     """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image)
-            header = Header(image.width, image.height, image.mode, str(image.format))
-            image.draft(None, (4 * side_px, 4 * side_px))
-            image.load()
-            return header, _to_array(ImageOps.exif_transpose(image))
-    except Exception as error:  # decoders raise nearly anything on malformed bytes
-        raise BrokenDataError(
-            f"image {name!r} cannot be read ({error}), expected a complete image; replace it or leave it out"
-        ) from error
+    found = _read(data, (4 * side_px, 4 * side_px), depth_bits)
+    if isinstance(found, str):
+        raise _broken(name, found)
+    return found.header, found.pixels
 
 
 def squished(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
@@ -95,57 +170,194 @@ def squished(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     return np.asarray(small.resize((side_px, side_px), Image.Resampling.BILINEAR))
 
 
-def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _broken(name: str, fault: str) -> BrokenDataError:
+    reason, _, advice = fault.partition("; ")
+    return BrokenDataError(
+        f"image {name!r} cannot be read ({reason}), expected a complete image in one of {', '.join(FORMATS)}; "
+        f"{advice or 'replace it or leave it out'}"
+    )
 
-    nothing = np.zeros((0, 0, 1), np.uint8)
-    if not data:
-        return nothing, "it is empty"
+
+def _read(data: bytes, draft: tuple[int, int], depth_bits: int | None) -> Read | str:
+    """Decode an image, or say why that is impossible; without its metadata if that is what fails."""
+    fault = _attempt(data, draft, depth_bits)
+    if not isinstance(fault, str):
+        return fault
+    bare = without_metadata(data)
+    found = fault if bare is None else _attempt(bare, draft, depth_bits)
+    return fault if isinstance(found, str) else found
+
+
+def _attempt(data: bytes, draft: tuple[int, int], depth_bits: int | None) -> Read | str:
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image)
-            if fast:
-                image.draft(None, (_CHECK_PX, _CHECK_PX))
-            image.load()
-            return _to_array(ImageOps.exif_transpose(image)), None
+        portable = portable_header(data)
+        if portable is not None and portable.slow:
+            return _portable(data, portable)
+        is_scaled = portable is not None and portable.largest != 65535  # by the largest value in its header
+        with quiet(), _opened(data) as image:
+            header = Header(image.width, image.height, image.mode, str(image.format), _has_frames(image))
+            if draft != _NO_DRAFT:
+                image.draft(None, draft)
+            deep = _Deep(16 if is_scaled else depth_bits)
+            pixels = _frame(data, image, 0, deep)
+            if header.frames and header.format != "MPO" and _is_blank(pixels):
+                pixels = _later_frame(data, image, deep, pixels)
+            return Read(header, pixels, None if is_scaled else deep.largest)
     except UnidentifiedImageError:
-        return nothing, "it is not an image"
+        return described(data) or "it is not an image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return nothing, "it has too many pixels"
+        return "it has too many pixels"
     except Exception as error:  # decoders raise nearly anything on malformed bytes
-        return nothing, str(error).splitlines()[0] if str(error) else type(error).__name__
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _check_size(image: Image) -> None:
+def _portable(data: bytes, header: PortableHeader) -> Read:
+    _check_size(header.width_px, header.height_px)
+    pixels = portable_values(data, header)
+    return Read(
+        Header(header.width_px, header.height_px, "L" if header.kind == "P5" else "RGB", "PPM"), pixels, None
+    )
+
+
+def formats_of(data: bytes) -> tuple[str, ...]:
+    """The decoders that may open these bytes; ValueError if they are a portable image whose header has no end.
+
+    Pillow's own test for portable images is two bytes, and it reads their headers byte by byte.
+    """
+    is_other = data[:1] == b"P" and portable_header(data) is None
+    return tuple(name for name in FORMATS if name != "PPM") if is_other else FORMATS
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image]:
+    """The image, not decoded; an image that is too large, or no image after all, is refused by its header."""
+    from PIL import Image
+
+    if data[:2] in (b"Pf", b"PF") and data[2:3].isspace():
+        raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+    with Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
+        _check_size(image.width, image.height)
+        if image.format == "TIFF":
+            check_tiff(cast("TiffImageFile", image), len(data))
+        yield image
+
+
+def _check_size(width_px: int, height_px: int) -> None:
     """Refuse an image by its header, before its pixels are decoded."""
     from PIL.Image import MAX_IMAGE_PIXELS
 
-    if MAX_IMAGE_PIXELS is not None and image.width * image.height > MAX_IMAGE_PIXELS:
-        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_IMAGE_PIXELS}")
-    if max(image.size) > _LIMIT_SIDE_PX:  # few pixels, but resizing would take gigabytes
-        raise ValueError(f"it has a side of {max(image.size)} pixels, more than {_LIMIT_SIDE_PX}")
+    if MAX_IMAGE_PIXELS is not None and width_px * height_px > MAX_IMAGE_PIXELS:
+        raise ValueError(f"it has {width_px} x {height_px} pixels, more than {MAX_IMAGE_PIXELS}")
+    if max(width_px, height_px) > _LIMIT_SIDE_PX:  # few pixels, but resizing would take gigabytes
+        raise ValueError(f"it has a side of {max(width_px, height_px)} pixels, more than {_LIMIT_SIDE_PX}")
 
 
-def _to_array(image: Image) -> NDArray[np.uint8]:
-    """8-bit grey or colour from any of Pillow's modes."""
-    from PIL import Image
+def _has_frames(image: Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # of a GIF whose second frame is damaged
+        return False
 
+
+def _is_blank(pixels: NDArray[np.uint8]) -> bool:
+    """Whether all pixels have nearly one colour."""
+    return bool(np.ptp(pixels, axis=(0, 1)).max() <= _BLANK_RANGE)
+
+
+def _later_frame(data: bytes, image: Image, deep: _Deep, first: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The first of the next frames that is not blank; the first frame if there is none."""
+    for number in range(1, _MOST_FRAMES):
+        try:
+            image.seek(number)
+            _check_size(image.width, image.height)
+            pixels = _frame(data, image, number, deep)
+        except Exception:  # the end, or a damaged frame
+            return first
+        if not _is_blank(pixels):
+            return pixels
+    return first
+
+
+def _frame(data: bytes, image: Image, number: int, deep: _Deep) -> NDArray[np.uint8]:
+    """The pixels of the current frame, upright."""
+    rawmode = _rawmode(image)
+    _load(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range is unknown")
     if image.mode.startswith("I"):
-        return _from_16_bits(np.asarray(image).astype(np.int64))
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        if image.mode == "La":
-            image = image.convert("LA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    pixels: NDArray[np.uint8] = np.asarray(image.convert("L" if grey else "RGB"))
-    return pixels[..., None] if grey else pixels  # grey: (h, w) -> (h, w, 1)
+        pixels = deep.scaled(_whole_16_bits(np.asarray(image)))[..., None]
+    elif ";16" in rawmode and image.mode in ("RGB", "RGBA"):
+        pixels = _deep_colour(data, image, number, rawmode, deep)
+    else:
+        pixels = shallow(image)
+    turn = _UPRIGHT.get(_orientation(image))
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _from_16_bits(values: NDArray[np.int64]) -> NDArray[np.uint8]:
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("its pixels are 32-bit numbers, expected 8 or 16 bits")
-    scaled: NDArray[Any] = (values + 128) // 257  # 65535 = 255 * 257
-    return scaled.astype(np.uint8)[..., None]
+def _load(image: Image) -> None:
+    with noticed() if image.format == "TIFF" else nullcontext():
+        image.load()
+
+
+def _rawmode(image: Image) -> str:
+    """What Pillow calls the layout of the stored pixels, such as ``RGB;16B``."""
+    tile: list[Any] = getattr(image, "tile", [])
+    arguments = tile[0].args if tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _orientation(image: Image) -> int:
+    """The orientation that the metadata gives; upright if it cannot be read."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # metadata may be malformed in any way, and the image whole
+        return 1
+
+
+def _whole_16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
+    if values.dtype != np.uint16:
+        if values.min() < 0:
+            raise ValueError("it has negative pixel values, expected 8 or 16 bits without sign")
+        if values.max() > 65535:
+            raise ValueError("its pixels are 32-bit numbers, expected 8 or 16 bits")
+    return values.astype(np.uint16, copy=False)
+
+
+def _deep_colour(data: bytes, image: Image, number: int, rawmode: str, deep: _Deep) -> NDArray[np.uint8]:
+    """Colour of 16 bits per channel, of which Pillow gives the high bytes.
+
+    Where these leave the depth open, the file is decoded once more for the low bytes.
+    """
+    from PIL import Image as pillow
+
+    high = np.asarray(image)
+    colours = high[..., :3]
+    if colours.max() >= _SURELY_16_BITS and deep.is_16_or_open:
+        deep.note(int(colours.max()) << 8 | 255)
+        return shallow(image)
+    values: NDArray[np.uint16] = high.astype(np.uint16) * 256 + _low_bytes(data, number, rawmode, high)
+    scaled = deep.scaled(values[..., :3])
+    if deep.bits == 16:
+        return shallow(image)
+    if high.shape[2] == 3:
+        return scaled
+    alpha = from_deep(values[..., 3], depth_of(max(int(values[..., 3].max()), (1 << deep.bits) - 1)))
+    return shallow(pillow.fromarray(np.dstack([scaled, alpha])))
+
+
+def _low_bytes(data: bytes, number: int, rawmode: str, high: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Decode with a layout in which the low bytes stand where Pillow expects the high ones."""
+    channels, _, order = rawmode.partition(";")
+    is_grey = channels == "LA"  # has no other layout: its four bytes are read as four channels
+    other = "RGBA" if is_grey else f"{channels};{_OTHER_BYTE[order]}"
+    with _opened(data) as image:
+        if number:
+            image.seek(number)
+        tile = image.tile[0]  # type: ignore[attr-defined]
+        arguments = (other, *tile.args[1:]) if isinstance(tile.args, tuple) else other
+        image.tile = [one._replace(args=arguments) for one in image.tile]  # type: ignore[attr-defined]
+        _load(image)
+        found = np.asarray(image)
+    return found[..., [1, 1, 1, 3]] if is_grey else found.reshape(high.shape)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
+from headstart.data.files import read_bytes
 from headstart.data.images.decode import decode_bytes
-from headstart.data.stores import ImageStore, read_bytes
+from headstart.data.stores import ImageStore
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Images, InputSpec
 
@@ -32,11 +33,11 @@ _LIMIT_PX = 16_384
 _PREPARE_BATCH = 256
 
 
-def decode(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
+def decode(source: str | os.PathLike[str] | bytes, depth_bits: int | None = None) -> NDArray[np.uint8]:
     """Decode a file or its content, upright, as `decode_bytes`; MissingDataError if there is no such file."""
     if isinstance(source, bytes):
-        return decode_bytes(source, "(bytes)")
-    return decode_bytes(read_bytes(Path(source)), str(Path(source)))
+        return decode_bytes(source, "(bytes)", depth_bits)
+    return decode_bytes(read_bytes(Path(source)), str(Path(source)), depth_bits)
 
 
 def fit_image(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
@@ -96,7 +97,7 @@ def _file_batches(images: ImageStore, spec: InputSpec, batch_size: int) -> Itera
     """Keep two batches of prepared images ahead; images of full size exist only inside a worker."""
 
     def ready(place: int) -> NDArray[np.uint8]:
-        return fit_image(images.image(place), spec)
+        return fit_image(images.image(place, spec.depth_bits), spec)
 
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     todo = iter(range(len(images)))

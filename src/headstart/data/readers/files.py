@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import EXTENSIONS, fault_in
+from headstart.data.depth import SharedDepth
+from headstart.data.files import examine_file, foreign_reason
+from headstart.data.images.decode import EXTENSIONS
 from headstart.data.names import listed, natural_order, shown
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
@@ -23,7 +23,7 @@ __all__ = ["ImageFile", "Skipped", "fault_of", "is_image", "is_system", "read_fi
 Skipped = tuple[str, str]
 """Path of a file that is not used, and the reason."""
 
-_FOREIGN = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
+_FOREIGN = (".heic", ".heif", ".jxl", ".jp2", ".psd", ".svg", ".raw", ".dng", ".cr2", ".nef")
 _IMAGE_EXTENSIONS = (*EXTENSIONS, *_FOREIGN)
 _SYSTEM = {
     *(
@@ -71,13 +71,6 @@ _COMPANIONS = {
     *(".xlsx", ".cff", ".bib", ""),
 }
 """Files that usually lie beside images: listed where they are not used, but no reason to fail with ``strict``."""
-_KINDS = (
-    (stat.S_ISFIFO, "named pipe"),
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISCHR, "device"),
-    (stat.S_ISBLK, "device"),
-    (stat.S_ISDIR, "folder"),
-)
 
 
 @dataclass(frozen=True)
@@ -101,29 +94,8 @@ def is_image(path: Path) -> bool:
 
 
 def fault_of(path: Path) -> str | None:
-    """Why a file can be no image, or None: by what it is, its extension and its first bytes, not decoded."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        link = path.is_symlink()
-        return f"it is a link to {os.readlink(path)!r}, which does not exist" if link else "it does not exist"
-    except OSError as error:
-        return f"it cannot be opened: {error.strerror}"
-    if not stat.S_ISREG(status.st_mode):
-        kind = next((name for test, name in _KINDS if test(status.st_mode)), "special file")
-        return f"it is a {kind}, not an image"
-    if path.suffix.lower() in _IMAGE_EXTENSIONS:
-        return None
-    try:
-        with path.open("rb") as file:
-            return _fault_of_head(file.read(512))
-    except OSError as error:
-        return f"it cannot be opened: {error.strerror}"
-
-
-def _fault_of_head(head: bytes) -> str | None:
-    signatures = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
-    return None if head.startswith(signatures) or head[8:12] == b"WEBP" else "it is not an image"
+    """Why a file is no image, by its extension and, unless that is an image's, by its first bytes."""
+    return None if path.suffix.lower() in _IMAGE_EXTENSIONS else foreign_reason(path)
 
 
 def read_files(
@@ -137,16 +109,20 @@ def read_files(
 ) -> Dataset:
     """Leave out files that cannot be decoded; DataError if a class, or one of the folders, loses all its images."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(_inspect, [file.path for file in files]))
-    broken = [(str(file.path), fault) for file, (_, fault) in zip(files, found, strict=True) if fault]
+        found = list(pool.map(examine_file, [file.path for file in files]))
+    broken = [(str(file.path), one.fault) for file, one in zip(files, found, strict=True) if one.fault]
     if strict:
         _refuse_skipped([*broken, *skipped], len(files) + len(skipped))
-    whole = [(file, digest) for file, (digest, fault) in zip(files, found, strict=True) if not fault]
-    _check_classes(name, [file for file, _ in whole], files, class_folders)
+    whole = [(file, one) for file, one in zip(files, found, strict=True) if not one.fault]
     kept = [file for file, _ in whole]
+    _check_classes(name, kept, files, class_folders)
     return Dataset(
         name,
-        FileImages([file.path for file in kept], [digest for _, digest in whole]),
+        FileImages(
+            [file.path for file in kept],
+            [one.digest for _, one in whole],
+            SharedDepth.of_largest(one.largest for _, one in whole),
+        ),
         np.array([file.label for file in kept], dtype=np.str_),
         natural_order(file.label for file in kept),
         None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
@@ -182,17 +158,3 @@ def _check_classes(
             f"dataset {name!r} has no image that can be read of {classes}{where}, expected at least one; "
             "add images, or remove the class"
         )
-
-
-def _inspect(path: Path) -> tuple[bytes, str | None]:
-    """A file's SHA-256, and why it cannot be used."""
-    if (fault := fault_of(path)) is not None:
-        return b"", fault
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return b"", f"it cannot be opened: {error.strerror}"
-    fault = fault_in(data)
-    if fault and path.suffix.lower() in _FOREIGN:
-        fault = f"its format {path.suffix.lower()} cannot be read; convert it to PNG or JPEG"
-    return hashlib.sha256(data).digest(), fault

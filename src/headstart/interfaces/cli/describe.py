@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from headstart.models.model import open_model
 from headstart.records import InputSpec, Source
 from headstart.system.progress import SILENT, Progress
 
-__all__ = ["describe_path", "describe_source"]
+__all__ = ["NO_REMARK", "describe_path", "describe_source"]
+
+NO_REMARK = "no problems were found"
 
 
 def describe_path(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def _checkup(found: Checkup) -> dict[str, Any]:
     facts["imbalance"] = round(found.imbalance, 3)
     if found.pairs:
         facts["duplicates"] = [asdict(pair) | {"leak": pair.leak} for pair in found.pairs]
-    facts["remarks"] = list(found.remarks) or ["no problems were found"]
+    facts["remarks"] = list(found.remarks) or [NO_REMARK]
     return facts
 
 
@@ -87,7 +90,7 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "strategy": manifest.strategy,
         "classes": list(manifest.classes),
         "input": _input(manifest.input),
-        "head": f"{manifest.head['name']} {dict(manifest.head['chosen'])}",
+        "head": _head(manifest.head["name"], manifest.head["chosen"]),
         "source": dict(manifest.source) or "none: trained from scratch",
         "data": {key: value for key, value in manifest.data.items() if key != "counts"},
         "images_per_class": dict(manifest.data["counts"]),
@@ -103,10 +106,21 @@ def _model(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _head(name: str, chosen: Mapping[str, Any]) -> str:
+    """A head with its settings: ``ridge (strength 0.1)``."""
+    settings = ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in chosen.items()
+    )
+    return f"{name} ({settings})" if settings else name
+
+
 def _input(spec: InputSpec) -> str:
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
+    depth = "" if spec.depth_bits is None else f", 16-bit files as {spec.depth_bits} bits"
     return (
         f"{spec.height_px} x {spec.width_px} px, {spec.channels} channel(s), {spec.policy}, "
-        f"mean {spec.mean}, std {spec.std}"
+        f"mean {mean}, std {std}{depth}"
     )
 
 
@@ -126,4 +140,6 @@ def _dataset(dataset: Dataset) -> dict[str, Any]:
         found["n_groups"] = len(np.unique(dataset.groups))
     if dataset.skipped:
         found["skipped"] = {str(path): reason for path, reason in dataset.skipped}
+    if dataset.images.depth_bits is not None:
+        found["depth_bits"] = dataset.images.depth_bits
     return found

@@ -31,13 +31,13 @@ def inspect(
     Example: headstart inspect photos
     """
     from headstart.interfaces.cli.describe import describe_path
-    from headstart.interfaces.cli.tables import spaced_pairs
+    from headstart.interfaces.cli.inspect_page import inspect_page
     from headstart.report.json import to_json
     from headstart.system.progress import terminal_progress
 
     with terminal_progress() as progress:
         described = describe_path(thing, quick=quick, progress=progress)
-    print(to_json(described) if json else spaced_pairs(described))
+    print(to_json(described) if json else inspect_page(described, quick=quick))
 
 
 @sources_app.callback()

@@ -41,14 +41,27 @@ def pairs(values: Mapping[str, Any]) -> str:
             lines.append(str(name))
             lines += [f"  {line}" for line in pairs(value).splitlines()]
         else:
-            shown = _listed(value) if isinstance(value, list | tuple) else str(value)
+            shown = _listed(value) if isinstance(value, list | tuple) else _plain(value)
             lines.append(f"{str(name).ljust(width)}  {shown}")
     return "\n".join(lines)
 
 
+def _plain(value: Any) -> str:
+    """A value as people write it: no braces, no quotes, no long fractions."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "none" if value is None else str(value)
+
+
 def _listed(values: Sequence[Any]) -> str:
     """All values, or the first of many."""
-    few = ", ".join(map(str, values[:_SHOWN]))
+    few = ", ".join(map(_plain, values[:_SHOWN]))
     return few if len(values) <= _SHOWN else f"{few} and {len(values) - _SHOWN:,} more"
 
 

@@ -1,0 +1,110 @@
+"""TIFF files: those that only look like an image are refused, and what libtiff complains about is noticed.
+
+libtiff reports a damaged strip on stderr and goes on, so that a torn fax page decodes to other pixels every time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.TiffImagePlugin import TiffImageFile
+
+__all__ = ["check_tiff", "noticed"]
+
+_SUBFILE_TYPE, _COMPRESSION, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 259, 262, 330, 50706
+_COLOUR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
+_PARTS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
+_UNCOMPRESSED = 1
+_RAW = "it is a camera's raw file, whose format is not read; convert it to PNG or JPEG"
+_TORN = "it is truncated: a part of its pixels lies behind its end"
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+_HERE = threading.local()
+
+
+def check_tiff(image: TiffImageFile, n_bytes: int) -> None:
+    """ValueError for a camera's raw file, whose first page is a thumbnail, and for one that is cut off."""
+    tags = image.tag_v2
+    photometric = tags.get(_PHOTOMETRIC)
+    is_reduced = _SUB_IFDS in tags and tags.get(_SUBFILE_TYPE, 0) & 1
+    if _DNG_VERSION in tags or is_reduced or photometric in (_COLOUR_FILTER_ARRAY, _LINEAR_RAW):
+        raise ValueError(_RAW)
+    if tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
+        return  # Pillow counts these bytes itself
+    for offsets, counts in _PARTS:
+        ends = [
+            at + n for at, n in zip(_numbers(tags.get(offsets)), _numbers(tags.get(counts)), strict=False)
+        ]
+        if max(ends, default=0) > n_bytes:
+            raise ValueError(_TORN)
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """Decode TIFF in this thread: ValueError if libtiff reported an error, which does not reach stderr.
+
+    Where the libtiff of Pillow is not a library of its own (Windows), its reports cannot be noticed.
+    """
+    _redirect()
+    _HERE.n_errors = 0
+    try:
+        yield
+        if _HERE.n_errors:
+            raise ValueError("its compressed data is damaged")
+    finally:
+        _HERE.n_errors = None
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value or ())
+
+
+@cache
+def _redirect() -> tuple[Any, ...]:
+    """Replace libtiff's error handler, once; reports of other threads go to the handler that was there."""
+    library = _library()
+    if library is None:
+        return ()
+    library.TIFFSetErrorHandler.argtypes = [ctypes.c_void_p]
+    library.TIFFSetErrorHandler.restype = ctypes.c_void_p
+    before = library.TIFFSetErrorHandler(None)
+    former = _HANDLER(before) if before else None
+
+    def handle(module: int | None, form: int | None, values: int | None) -> None:
+        if getattr(_HERE, "n_errors", None) is not None:
+            _HERE.n_errors += 1
+        elif former is not None:
+            former(module, form, values)
+
+    handler = _HANDLER(handle)
+    library.TIFFSetErrorHandler(ctypes.cast(handler, ctypes.c_void_p))
+    return handler, former, library  # kept: libtiff holds the address
+
+
+def _library() -> ctypes.CDLL | None:
+    """The libtiff that Pillow has loaded: in its wheel, or the one of the system."""
+    from PIL import _imaging
+
+    home = Path(_imaging.__file__).parent.parent
+    bundled = [
+        *glob.glob(str(home / "pillow.libs" / "libtiff*")),
+        *glob.glob(str(home / "PIL/.dylibs/libtiff*")),
+    ]
+    loaded = [*bundled, *([_imaging.__file__] if sys.platform != "win32" else [])]
+    for path in loaded:  # a symbol of a library is also found through the module that is linked to it
+        try:
+            library = ctypes.CDLL(path)
+            library.TIFFSetErrorHandler  # noqa: B018
+            return library
+        except (OSError, AttributeError):
+            continue
+    return None
