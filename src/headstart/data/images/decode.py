@@ -14,7 +14,16 @@ from headstart.errors import BrokenDataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["EXTENSIONS", "Header", "decode_bytes", "fault_in", "preview", "squished", "thumbnail"]
+__all__ = [
+    "EXTENSIONS",
+    "Header",
+    "decode_bytes",
+    "fault_in",
+    "from_pillow",
+    "preview",
+    "squished",
+    "thumbnail",
+]
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # only these decoders read untrusted bytes; EPS, for example, would start Ghostscript
@@ -50,6 +59,21 @@ def decode_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
             "replace it or leave it out"
         )
     return pixels
+
+
+def from_pillow(image: Image, name: str) -> NDArray[np.uint8]:
+    """The pixels of an image of Pillow, which stays as it is, by the rules of `decode_bytes`."""
+    from PIL import ImageOps
+
+    try:
+        _check_size(image)
+        image.load()
+        return _to_array(ImageOps.exif_transpose(image))
+    except Exception as error:  # its file may be broken, and is read only now
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokenDataError(
+            f"{name} cannot be read ({reason}), expected a complete Pillow image; open it again"
+        ) from error
 
 
 def fault_in(data: bytes) -> str | None:
