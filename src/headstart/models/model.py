@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from headstart.data.checks.seen import from_tensors, to_tensors
@@ -261,9 +260,8 @@ class Model:
     def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:
         key = (runtime_name, precision, batch_size)
         if key not in self._compiled:
-            graph = onnx.ModelProto.FromString(self.graph)
             self._compiled[key] = runtime.compile_graph(
-                graph, runtime=runtime_name, precision=precision, batch_size=batch_size
+                self.graph, runtime=runtime_name, precision=precision, batch_size=batch_size
             )
         return self._compiled[key]
 
