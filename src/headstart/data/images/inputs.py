@@ -67,7 +67,8 @@ def is_file_object(item: Any) -> bool:
 
 def is_table(item: Any) -> bool:
     """Whether this is a data frame, of pandas or another library; none is imported."""
-    return hasattr(item, "columns") and hasattr(item, "shape") and hasattr(item, "__getitem__")
+    has_columns = hasattr(item, "columns") or hasattr(item, "column_names")
+    return has_columns and hasattr(item, "shape") and hasattr(item, "__getitem__")
 
 
 def local_path(item: str | os.PathLike[str], name: str) -> Path:
