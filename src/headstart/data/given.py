@@ -19,6 +19,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.decode import Header
 from headstart.data.images.inputs import (
     CHANNELS,
+    CHANNELS_FIRST,
     as_array,
     eight_bits,
     is_file_object,
@@ -83,7 +84,7 @@ class GivenImages:
 
     def image(self, place: int) -> NDArray[np.uint8]:
         """One decoded image, upright, (height, width, 1 or 3)."""
-        item, name = self._items[place], self.image_name(place)
+        item, name = self._items[place], f"image {self._first + place}"
         if isinstance(item, str | os.PathLike | bytes):
             return one_image(item, name)
         with self._lock:  # one Pillow image or file object may be given many times, and is read on use
@@ -150,7 +151,7 @@ def array_images(array: NDArray[Any], spec: InputSpec | None = None) -> ImageSto
     if array.ndim == 2:
         _refuse_rows(shape, spec)
     elif array.ndim == 3 and shape[2] not in CHANNELS:
-        if shape[0] in CHANNELS[1:]:
+        if shape[0] in CHANNELS_FIRST[1:]:
             raise ShapeError(
                 f"images has shape {shape}, expected one image with channels last, or {shape[0]} grey images "
                 "(n, height, width, 1); move channels with numpy.moveaxis(images, 0, -1), or add an axis with "
@@ -159,16 +160,16 @@ def array_images(array: NDArray[Any], spec: InputSpec | None = None) -> ImageSto
         array, many = array[..., None], True
     elif array.ndim == 4:
         many = True
-        if shape[3] not in CHANNELS and shape[1] in CHANNELS:
+        if shape[3] not in CHANNELS and shape[1] in CHANNELS_FIRST:
             array = np.moveaxis(array, 1, -1)
     if array.ndim not in (2, 3, 4) or (many and array.shape[3] not in CHANNELS) or 0 in array.shape[many:]:
         raise ShapeError(
-            f"images has shape {shape}, expected one image (height, width) or (height, width, 1, 3 or 4), or "
-            "many (n, height, width) or (n, height, width, 1, 3 or 4); reshape it"
+            f"images has shape {shape}, expected one image (height, width) or (height, width, 1 to 4), or "
+            "many (n, height, width) or (n, height, width, 1 to 4); reshape it"
         )
     if not many:
         return GivenImages([array])
-    if array.shape[3] == 4 or array.dtype == np.uint16:
+    if array.shape[3] in (2, 4) or array.dtype == np.uint16:
         return GivenImages(list(array))
     return ArrayImages(eight_bits(array, "images"))
 
@@ -225,7 +226,7 @@ def _are_numbers(items: list[Any]) -> bool:
 
 
 def _cannot_be_read(images: Any) -> str:
-    kind = "None" if images is None else f"a {type(images).__name__}"
+    kind = "None" if images is None else f"of type {type(images).__name__}"
     advice = "pass its column of paths" if is_table(images) else "pass a list of images"
     return (
         f"images is {kind}, expected a path, bytes, a Pillow image, an array, a list of these, or a dataset; "

@@ -206,11 +206,12 @@ class Model:
         ----------
         images : path, bytes, Pillow image, array_like, sequence or iterator of these, or Dataset
             One image: the path of a file; the bytes of one, or an open file; a Pillow image; an array or
-            tensor (height, width) or (height, width, 1, 3 or 4), in the order red, green, blue, alpha.
+            tensor (height, width) or (height, width, channels), with 1 to 4 channels: grey or red, green, blue,
+            then alpha if there is any.
 
             Many: a folder, of which all images are predicted in the order of their names; a glob such as
             ``"scans/*.png"``; an array or tensor (n_images, height, width),
-            (n_images, height, width, 1, 3 or 4) or (n_images, 1, 3 or 4, height, width); a list, column or
+            (n_images, height, width, channels) or (n_images, channels, height, width); a list, column or
             generator of single images of any kind and size, where an array may also be
             (channels, height, width); a Dataset, whose labels are ignored.
 

@@ -76,14 +76,18 @@ class FilePredictions:
 
 
 def predict_files(
-    model: str, patterns: Sequence[str], *, top: int = 3, runtime_name: str = "openvino"
+    model: str | os.PathLike[str] | Model,
+    patterns: Sequence[str],
+    *,
+    top: int = 3,
+    runtime_name: str = "openvino",
 ) -> FilePredictions:
     """Predict every image that the paths name.
 
     Parameters
     ----------
-    model : str
-        A model folder.
+    model : str, path or Model
+        A model folder, or a model.
     patterns : sequence of str
         Files, folders, globs, or ``-`` for a list of paths on stdin.
     top : int, default=3
@@ -103,10 +107,11 @@ def predict_files(
     MissingDataError
         If a folder or glob contains no image.
     """
-    stream = predict_images(open_model(model), find_images(patterns), top=top, runtime_name=runtime_name)
+    opened = model if isinstance(model, Model) else open_model(model)
+    stream = predict_images(opened, find_images(patterns), top=top, runtime_name=runtime_name)
     found = [one for batch in stream for one in batch]
     return FilePredictions(
-        model,
+        opened.manifest.name if isinstance(model, Model) else os.fspath(model),
         tuple(one for one in found if isinstance(one, ImagePrediction)),
         tuple(one.reason for one in found if isinstance(one, UnreadableImage)),
     )

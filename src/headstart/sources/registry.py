@@ -10,7 +10,7 @@ from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.records import Source
 from headstart.sources.drawings.kind import DRAWINGS
 from headstart.sources.kind import SourceKind
-from headstart.sources.model_folder import MODEL_FOLDER
+from headstart.sources.model_folder import MODEL_FOLDER, is_model_folder
 from headstart.sources.pixels import PIXELS
 from headstart.sources.random_network import RANDOM
 from headstart.sources.timm.kind import RANDOM_TIMM, TIMM, TIMM_FOLDER
@@ -110,7 +110,8 @@ def _unknown(name: str) -> str:
     """The message for a name of no source: a network of timm without its prefix, a mistyped folder, a near name."""
     known = [one for one in source_names() if one not in MODEL_FOLDER.names]
     networks = [f"{TIMM.prefix}{one}" for one in near_networks(name)]
-    near = nearest(name, known, before=[*networks, *near_paths(name)])
+    folders = [path for path in near_paths(name) if is_model_folder(path)]
+    near = nearest(name, known, before=[*networks, *folders])
     return (
         f"source {name!r} is unknown, expected a model folder or a registered name, {near}; "
         "a network of timm is timm:NAME, list all with: headstart sources"

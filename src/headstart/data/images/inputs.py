@@ -5,6 +5,7 @@ Every one becomes 8-bit pixels by the decoder and the rules that files go throug
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from headstart.errors import BrokenDataError, DataError, ShapeError
 
 __all__ = [
     "CHANNELS",
+    "CHANNELS_FIRST",
     "as_array",
     "eight_bits",
     "is_file_object",
@@ -29,8 +31,10 @@ __all__ = [
     "with_channels_last",
 ]
 
-CHANNELS = (1, 3, 4)
-"""Grey, colour, colour with transparency: the lengths that an axis of channels may have."""
+CHANNELS = (1, 2, 3, 4)
+"""Grey or colour, without or with transparency: the lengths that a last axis of channels may have."""
+CHANNELS_FIRST = (1, 3, 4)
+"""The lengths that a first axis of channels may have."""
 
 _ADDRESSES = ("http://", "https://", "ftp://", "s3://", "gs://", "hf://", "data:")
 _HALF_LEVEL = 0.5 / 255  # resizing in floating point overshoots by less; rounding removes it
@@ -44,12 +48,20 @@ def one_image(item: Any, name: str) -> NDArray[np.uint8]:
     """
     if isinstance(item, str | os.PathLike):
         path = local_path(item, name)
-        return decode_bytes(read_bytes(path), str(path))
+        try:
+            return decode_bytes(read_bytes(path), str(path))
+        except BrokenDataError as error:
+            if not path.is_dir():
+                raise
+            raise DataError(
+                f"{name} is the folder {str(path)!r}, expected a file in a list of images; "
+                "pass the folder alone, or the files in it"
+            ) from error
     if is_pillow(item):
         return from_pillow(item, name)
     data = read_all(item, name)
     if data is not None:
-        return decode_bytes(data, name)
+        return decode_bytes(data, name.removeprefix("image "))
     return _from_one_array(as_array(item, name), name)
 
 
@@ -74,6 +86,9 @@ def is_table(item: Any) -> bool:
 def local_path(item: str | os.PathLike[str], name: str) -> Path:
     """The path of a local file, ``~`` expanded; DataError for an address on the network."""
     text = os.fsdecode(item)
+    if not text or "\0" in text:
+        what = "contains a null character" if text else "is empty"
+        raise DataError(f"{name} has a path that {what}, expected the path of a file; correct the path")
     if text.lower().startswith(_ADDRESSES):
         raise DataError(
             f"{name} is the address {_short(text)!r}, expected a file on this machine; "
@@ -90,6 +105,8 @@ def read_all(item: Any, name: str) -> bytes | None:
         return item.tobytes()
     if not is_file_object(item):
         return None
+    if isinstance(item, io.TextIOBase):
+        raise DataError(f"{name} is a file opened as text, expected bytes; open it in mode 'rb'")
     try:
         reader = getattr(item, "read_bytes", None) or item.read
         if hasattr(item, "seekable") and item.seekable():
@@ -115,10 +132,9 @@ def as_array(item: Any, name: str) -> NDArray[Any]:
             item = item.detach().cpu()
         array = np.asarray(item)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{_not_an_image(item, name)} ({reason})") from error
+        raise DataError(_not_an_image(item, name)) from error
     if array.dtype.kind not in "buif" or array.ndim == 0:
-        raise DataError(_not_an_image(item, name))
+        raise DataError(_not_an_image(array if hasattr(item, "__array__") else item, name))
     return array
 
 
@@ -128,11 +144,11 @@ def with_channels_last(array: NDArray[Any], name: str) -> NDArray[Any]:
         array = array[0]
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS:
+    if array.ndim == 3 and array.shape[2] not in CHANNELS and array.shape[0] in CHANNELS_FIRST:
         array = np.moveaxis(array, 0, -1)
     if array.ndim != 3 or array.shape[2] not in CHANNELS or 0 in array.shape:
         raise ShapeError(
-            f"{name} has shape {array.shape}, expected (height, width) or (height, width, 1, 3 or 4); "
+            f"{name} has shape {array.shape}, expected (height, width) or (height, width, 1 to 4); "
             "pass one image at a time, with channels last"
         )
     return array
@@ -176,7 +192,7 @@ def _from_one_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         pixels = pixels.reshape(height, width, channels)
     else:
         pixels = eight_bits(image, name)
-    if pixels.shape[2] == 4:  # transparent pixels are put on white, as in a file
+    if pixels.shape[2] in (2, 4):  # transparent pixels are put on white, as in a file
         return from_pillow(_pillow(pixels), name)
     return pixels
 
@@ -203,6 +219,10 @@ def _not_an_image(item: Any, name: str) -> str:
         what, advice = f"a {type(item).__name__}", "pass its column of paths"
     elif isinstance(item, dict):
         what, advice = f"a dict with the keys {', '.join(map(str, item))[:80]}", "pass its image"
+    elif isinstance(item, np.ndarray):
+        what, advice = f"an array of {item.dtype} of shape {item.shape}", "convert it to uint8"
+    elif hasattr(item, "detach"):
+        what, advice = f"a tensor of {item.dtype} that NumPy cannot hold", "convert it with .float().cpu()"
     elif isinstance(item, float):
         what, advice = f"the number {item!r}", "leave it out, or fill in its path"
     else:

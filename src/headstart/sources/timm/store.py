@@ -74,7 +74,8 @@ def near_networks(name: str) -> list[str]:
         return []
     names = dict.fromkeys(one.removeprefix("timm:").partition(".")[0] for one in pretrained_names())
     same = [one for one in names if one == wanted] or [one for one in names if one.replace("_", "") == bare]
-    longer = sorted((one for one in names if one.replace("_", "").startswith(bare)), key=len)
+    longer = [one for one in names if one.replace("_", "").startswith(bare)]
+    longer.sort(key=lambda one: (not one.endswith("_100"), len(one)))  # the plain width comes first
     return same[:1] or longer[:2] or get_close_matches(wanted, names, n=2, cutoff=_NEAR)
 
 
