@@ -88,7 +88,7 @@ def predict_files(
     ----------
     model : str, path or Model
         A model folder, or a model.
-    patterns : sequence of str
+    patterns : str, path or sequence of str
         Files, folders, globs, or ``-`` for a list of paths on stdin.
     top : int, default=3
         Classes per image.
@@ -107,8 +107,11 @@ def predict_files(
     MissingDataError
         If a folder or glob contains no image.
     """
+    some = [patterns] if isinstance(patterns, str | os.PathLike) else patterns
     opened = model if isinstance(model, Model) else open_model(model)
-    stream = predict_images(opened, find_images(patterns), top=top, runtime_name=runtime_name)
+    stream = predict_images(
+        opened, find_images([os.fspath(one) for one in some]), top=top, runtime_name=runtime_name
+    )
     found = [one for batch in stream for one in batch]
     return FilePredictions(
         opened.manifest.name if isinstance(model, Model) else os.fspath(model),

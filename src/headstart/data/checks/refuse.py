@@ -37,8 +37,8 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
     """Examine a dataset; DataError if no score on it could be valid.
 
     That is: a class is named ``none of these`` or has fewer than two training images, splits have different
-    classes, or, unless ``allow_leaks``, an image or a group is in two splits. ``near`` also searches for near copies, which
-    decodes every image.
+    classes, or, unless ``allow_leaks``, an image or a group is in two splits. ``near`` also searches for near
+    copies, which decodes every image.
     """
     _refuse_reserved(dataset)
     found = examine(dataset, near=near)

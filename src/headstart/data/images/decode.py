@@ -72,7 +72,8 @@ def from_pillow(image: Image, name: str) -> NDArray[np.uint8]:
     except Exception as error:  # its file may be broken, and is read only now
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrokenDataError(
-            f"{name} cannot be read ({reason}), expected a complete Pillow image of 8 or 16 bits; open it again, or convert it to 'RGB'"
+            f"{name} cannot be read ({reason}), expected a complete Pillow image of 8 or 16 bits; open it again, "
+            "or convert it to 'RGB'"
         ) from error
 
 
