@@ -160,18 +160,22 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{text}; nearest are {', '.join(close)}" if close else text
 
 
-def nearest(name: str, valid: Iterable[str], limit: int = 3) -> str:
+def nearest(name: str, valid: Iterable[str], limit: int = 3, *, before: Iterable[str] = ()) -> str:
     """The valid names nearest to a wrong one, or ten of all valid names if none is near.
+
+    ``before`` are names that are near for another reason, such as folders, and come first.
 
     >>> nearest("mnits", ["mnist", "kmnist", "usps"])
     'nearest are mnist, kmnist'
     >>> nearest("zzz", ["mnist", "usps"])
     'known are mnist, usps'
+    >>> nearest("zzz", ["mnist", "usps"], before=["zzzz/"])
+    'nearest are zzzz/'
     """
     from difflib import get_close_matches
 
     names = sorted(set(valid))
-    close = get_close_matches(name, names, n=limit, cutoff=_CUTOFF)
+    close = [*before, *get_close_matches(name, names, n=limit, cutoff=_CUTOFF)][: max(limit, 1)]
     if close:
         return "nearest are " + ", ".join(close)
     return "known are " + ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from headstart.data.dataset import Dataset
+from headstart.data.readers.image_files import count_images, find_images
 from headstart.data.readers.load import load
 from headstart.errors import MissingDataError, ModelError, SettingError
 from headstart.models.model import Model, open_model
@@ -20,8 +21,6 @@ from headstart.models.predict import (
     BATCH,
     FilePredictions,
     ImagePrediction,
-    count_images,
-    find_images,
     predict_files,
     to_table,
 )

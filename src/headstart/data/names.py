@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPLITS", "comma_list", "listed", "natural_order", "shown", "split_name"]
+__all__ = ["SPLITS", "comma_list", "listed", "natural_order", "near_paths", "shown", "split_name"]
 
 SPLITS = ("train", "val", "test")
+_NEAR = 0.6  # of difflib's similarity
+_LISTED = 10_000  # entries of a folder that are compared
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "learn", "learning"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "publictest"), "val"),
@@ -84,3 +89,40 @@ def listed(names: Sequence[str] | NDArray[np.str_]) -> str:
 def comma_list(text: str) -> tuple[str, ...]:
     """Names separated by commas, without empty ones."""
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def near_paths(text: str, endings: Sequence[str] = ()) -> list[str]:
+    """Folders that a mistyped path may mean, three at most, each with a slash; files too that have these endings.
+
+    The first part of the path that does not exist is compared with its neighbours; a bare name also with those of
+    the working directory.
+    """
+    from difflib import get_close_matches
+
+    parts = Path(text).expanduser().parts
+    there = max((n for n in range(len(parts)) if Path(*parts[:n]).is_dir()), default=0)
+    if there >= len(parts):
+        return []
+    wanted, rest = parts[there].casefold(), parts[there + 1 :]
+    found = []
+    for home in (Path(*parts[:there]), *([Path(os.pardir)] if len(parts) == 1 else [])):
+        here = {name.casefold(): name for name in _entries(home, endings if not rest else ())}
+        for near in get_close_matches(wanted, here, n=3, cutoff=_NEAR):
+            path = home.joinpath(here[near], *rest)
+            if path.exists():
+                found.append(f"{path}{os.sep}" if path.is_dir() else str(path))
+    return found[:3]
+
+
+def _entries(home: Path, endings: Sequence[str]) -> list[str]:
+    """Names of the folders in a folder, and of files with these endings, without hidden ones."""
+    try:
+        with os.scandir(home) as entries:
+            return [
+                entry.name
+                for entry in islice(entries, _LISTED)
+                if not entry.name.startswith(".")
+                and (entry.is_dir() or entry.name.lower().endswith(tuple(endings)))
+            ]
+    except OSError:
+        return []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.graph.build import INPUT
+from headstart.graph.forked import PerProcess, watched
 from headstart.graph.run import openvino_core, resolve_precision
 from headstart.records import Array, Images
 
@@ -45,16 +46,23 @@ class OnlineRun:
         }
         if n_threads is not None:
             hints["INFERENCE_NUM_THREADS"] = n_threads
-        self._compiled = openvino_core().compile_model(model, "CPU", hints)
-        self._lanes: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(n_lanes):
-            self._lanes.put(self._compiled.create_infer_request())
+        self._lanes = PerProcess(lambda: _lanes(model, hints, n_lanes))
 
     def __call__(self, images: Images) -> tuple[Array, ...]:
         """Every output, float32, for one image or more, uint8 (n_images, height, width, channels)."""
-        lane = self._lanes.get()
+        lanes = self._lanes.get()
+        lane = lanes.get()
         try:
             lane.infer({INPUT: np.ascontiguousarray(images)}, share_inputs=True)
             return tuple(tensor.data.copy() for tensor in lane.output_tensors)
         finally:
-            self._lanes.put(lane)
+            lanes.put(lane)
+
+
+def _lanes(model: Any, hints: dict[str, Any], n_lanes: int) -> SimpleQueue[Any]:
+    """The requests of a newly compiled model, which keep it alive."""
+    compiled = watched(openvino_core().compile_model(model, "CPU", hints))
+    lanes: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(n_lanes):
+        lanes.put(watched(compiled.create_infer_request()))
+    return lanes

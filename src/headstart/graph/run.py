@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import SettingError, unknown
 from headstart.graph.build import INPUT
+from headstart.graph.forked import PerProcess, watched
 from headstart.records import Array, Images
 
 __all__ = [
@@ -83,14 +84,18 @@ def import_runtime(runtime: str) -> None:
 
 
 def compile_graph(
-    model: onnx.ModelProto, *, runtime: str = "openvino", precision: str = "auto", batch_size: int = 64
+    model: onnx.ModelProto | bytes,
+    *,
+    runtime: str = "openvino",
+    precision: str = "auto",
+    batch_size: int = 64,
 ) -> Executable:
     """Compile a graph for a runtime.
 
     Parameters
     ----------
-    model : onnx.ModelProto
-        A graph with the input ``images`` and one output.
+    model : onnx.ModelProto or bytes
+        A graph with the input ``images`` and one output, serialized or not.
     runtime : {'openvino', 'onnxruntime'}, default='openvino'
         What executes it.
     precision : {'auto', 'fp32', 'bf16'}, default='auto'
@@ -102,7 +107,8 @@ def compile_graph(
     Returns
     -------
     Executable
-        Its ``run`` is deterministic for the same batches on the same machine.
+        Its ``run`` is deterministic for the same batches on the same machine. It works in forked processes,
+        too, where the first run compiles the graph again.
 
     Raises
     ------
@@ -110,9 +116,10 @@ def compile_graph(
         If a name is unknown or the precision is not available.
     """
     resolved = resolve_precision(precision, runtime)
+    content = model if isinstance(model, bytes) else model.SerializeToString()
     if runtime == "onnxruntime":
-        return _OnnxRuntime(model)
-    return _OpenVino(model, resolved, batch_size)
+        return _OnnxRuntime(content)
+    return _OpenVino(content, resolved, batch_size)
 
 
 def _check_name(value: str, known: Sequence[str], what: str) -> None:
@@ -120,7 +127,7 @@ def _check_name(value: str, known: Sequence[str], what: str) -> None:
         raise SettingError(unknown(what, value, known))
 
 
-_CORES: list[Any] = []
+_CORES: list[PerProcess[Any]] = []
 
 
 def openvino_core() -> Any:
@@ -128,8 +135,8 @@ def openvino_core() -> Any:
     if not _CORES:
         import openvino
 
-        _CORES.append(openvino.Core())
-    return _CORES[0]
+        _CORES.append(PerProcess(lambda: watched(openvino.Core())))
+    return _CORES[0].get()
 
 
 class _Streaming:
@@ -154,11 +161,11 @@ class _OpenVino(_Streaming):
 
     runtime = "openvino"
 
-    def __init__(self, model: onnx.ModelProto, precision: str, batch_size: int) -> None:
+    def __init__(self, model: bytes, precision: str, batch_size: int) -> None:
         import openvino
 
         self.precision = precision
-        graph = openvino_core().read_model(model.SerializeToString())
+        graph = openvino_core().read_model(model)
         # a fixed batch lets the plugin choose its kernels once; a smaller last batch is padded
         graph.reshape({INPUT: openvino.PartialShape([batch_size, *list(graph.input(0).partial_shape)[1:]])})
         self._batch_size = batch_size
@@ -166,7 +173,8 @@ class _OpenVino(_Streaming):
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         }
-        self._compiled = openvino_core().compile_model(graph, "CPU", hints)
+        # the compiled model shares the memory of the graph, so keeping it for forked processes costs nothing
+        self._compiled = PerProcess(lambda: watched(openvino_core().compile_model(graph, "CPU", hints)))
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
         lanes = deque(_Lane(request) for request in self._requests())
@@ -186,8 +194,9 @@ class _OpenVino(_Streaming):
                 lane.finish()
 
     def _requests(self) -> list[Any]:
-        number = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        return [self._compiled.create_infer_request() for _ in range(2 * number)]  # as many wait as run
+        compiled = self._compiled.get()
+        number = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        return [watched(compiled.create_infer_request()) for _ in range(2 * number)]  # as many wait as run
 
 
 class _Lane:
@@ -226,18 +235,22 @@ def _padded(batch: Images, size: int) -> Images:
 class ReferenceRun:
     """Any graph of one input in ONNX Runtime, fp32: what an export is compared with."""
 
-    def __init__(self, model: onnx.ModelProto | str) -> None:
+    def __init__(self, model: onnx.ModelProto | bytes | str) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        source = model if isinstance(model, str) else model.SerializeToString()  # a path, or the model itself
-        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        # a path, or the model itself
+        source = model if isinstance(model, str | bytes) else model.SerializeToString()
+        providers = ["CPUExecutionProvider"]
+        self._session = PerProcess(
+            lambda: watched(onnxruntime.InferenceSession(source, options, providers=providers))
+        )
+        self._input = self._session.get().get_inputs()[0].name
 
     def __call__(self, values: NDArray[Any]) -> tuple[Array, ...]:
         """Every output for one batch."""
-        return tuple(self._session.run(None, {self._input: np.ascontiguousarray(values)}))
+        return tuple(self._session.get().run(None, {self._input: np.ascontiguousarray(values)}))
 
 
 class _OnnxRuntime(_Streaming):
@@ -246,7 +259,7 @@ class _OnnxRuntime(_Streaming):
     runtime = "onnxruntime"
     precision = "fp32"
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: bytes) -> None:
         self._run = ReferenceRun(model)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:

@@ -26,12 +26,19 @@ _KEPT = 0.95  # share of the variance in the subspace of the known rows
 _RANK = 256
 _VALUES = 4_000_000  # that a detector stores, 16 MB: with VGG16's 25,088 features not every row
 _EPS = 1e-12
+_ROUNDING = 1e-4  # of the size of features: far more than runtimes and sizes of batches differ by
+_SAME = 1e-4  # differences of scores that rounding may cause
 
 
 class Detector(ABC):
     """A score of features that is larger for rows less like those fitted on."""
 
     name: ClassVar[str]
+
+    @staticmethod
+    def usual(n_features: int) -> float:
+        """The size of usual scores, which rounding is compared with."""
+        return 1.0
 
     @classmethod
     @abstractmethod
@@ -63,14 +70,14 @@ class Neighbours(Detector):
     @classmethod
     def fit(cls, rows: Array, codes: Codes) -> Self:
         """Store the rows, or a random part of them where they are long."""
-        mean, most = rows.mean(axis=0), max(50, _VALUES // rows.shape[1])
+        mean, most = _mean(rows), max(50, _VALUES // rows.shape[1])
         if len(rows) > most:
             rows = rows[np.random.default_rng(0).permutation(len(rows))[:most]]
-        return cls(mean, _unit(rows - mean), max(1, len(rows) // 200))
+        return cls(mean, _unit(rows, mean), max(1, len(rows) // 200))
 
     def scores(self, rows: Array) -> Array:
         """Cosine distances."""
-        cosines = _unit(rows - self.mean) @ self.bank.T
+        cosines = _unit(rows, self.mean) @ self.bank.T
         nearest = np.partition(cosines, -self.k, axis=1)[:, -self.k]
         return (1.0 - nearest).astype(np.float32)
 
@@ -99,12 +106,17 @@ class Mahalanobis(Detector):
     directions: Array  # (n_features, rank), scaled
     means: Array  # (n_classes, n_features), about ``mean``
 
+    @staticmethod
+    def usual(n_features: int) -> float:
+        """About one for each feature."""
+        return float(n_features)
+
     @classmethod
     def fit(cls, rows: Array, codes: Codes) -> Self:
         """Class means and the covariance about them."""
-        mean = rows.mean(axis=0)
+        mean = _mean(rows)
         known = np.unique(codes)
-        means = np.stack([rows[codes == code].mean(axis=0) for code in known])
+        means = np.stack([_mean(rows[codes == code]) for code in known])
         within = (rows - means[np.searchsorted(known, codes)]).astype(np.float64)
         n, width = within.shape
         values, basis = _principal_directions(within)
@@ -115,7 +127,8 @@ class Mahalanobis(Detector):
         total = (variances**2).sum()
         spread = (np.square((within**2).sum(axis=1)).sum() / n - total) / n
         shrink = float(np.clip(spread / max(total - width * common**2, _EPS), 1e-3, 1.0))
-        floor = max(shrink * common, _EPS)
+        rounding = _ROUNDING**2 * float(np.square(rows).mean())  # below it, variance is noise
+        floor = max(shrink * common, rounding, _EPS)
         gain = 1.0 / floor - 1.0 / ((1.0 - shrink) * variances + floor)
         directions = basis * np.sqrt(gain)
         return cls(
@@ -162,7 +175,7 @@ class Residual(Detector):
     @classmethod
     def fit(cls, rows: Array, codes: Codes) -> Self:
         """The directions that keep most of the variance."""
-        mean = rows.mean(axis=0)
+        mean = _mean(rows)
         centred = rows - mean
         values, basis = _principal_directions(centred)
         kept = np.cumsum(values) / max(float(np.square(centred).sum()), _EPS)
@@ -171,7 +184,7 @@ class Residual(Detector):
 
     def scores(self, rows: Array) -> Array:
         """Shares, 0 to 1."""
-        inside = _unit(rows - self.mean) @ self.basis
+        inside = _unit(rows, self.mean) @ self.basis
         return (1.0 - (inside**2).sum(axis=1)).astype(np.float32)  # type: ignore[no-any-return]
 
     def append(self, builder: Builder, features: str) -> str:
@@ -270,10 +283,10 @@ def fit_novelty(
     # with a probability of at most the rate; with fewer than 19 images the largest score, which rejects 1 in
     # n + 1
     usual, high = np.median(raw, axis=1), np.quantile(raw, 1 - rate, axis=1)
-    spread = np.maximum(high - usual, _EPS)
+    spread = np.maximum(high - usual, [_SAME * one.usual(features.shape[1]) for one in detectors])
     joint = np.sort(((raw - usual[:, None]) / spread[:, None]).max(axis=0))
     place = min(int(np.ceil((len(joint) + 1) * (1 - rate))), len(joint)) - 1
-    threshold = max(float(joint[place]), 1e-3)
+    threshold = max(float(joint[place]), 1.0)  # below 1 only where the scores differ by rounding
     return Novelty(detectors, 1 / (spread * threshold), -usual / (spread * threshold), rate, raw.shape[1])
 
 
@@ -321,15 +334,27 @@ def _principal_directions(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDAr
     return values, exact.T @ (vectors / np.sqrt(np.maximum(values, _EPS))) if n <= width else vectors
 
 
-def _unit(rows: Array) -> Array:
-    unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _EPS)
+def _mean(rows: Array) -> Array:
+    """The mean of rows, exact where all are the same."""
+    mean: Array = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def _unit(rows: Array, mean: Array) -> Array:
+    """Rows about the mean, of length 1; shorter where the differences are those of rounding."""
+    centred = rows - mean
+    unit: Array = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), _shortest(mean))
     return unit
+
+
+def _shortest(mean: Array) -> np.float32:
+    return np.float32(max(_ROUNDING * float(np.linalg.norm(mean)), _EPS))
 
 
 def _append_unit(builder: Builder, rows: str, mean: Array) -> str:
     centred = builder.add("Sub", rows, builder.constant("novelty.mean", mean))
     length = builder.add("ReduceL2", centred, builder.constant("novelty.axis", np.array([1])), keepdims=1)
-    least = builder.constant("novelty.least", np.array([_EPS], np.float32))
+    least = builder.constant("novelty.least", np.array([_shortest(mean)], np.float32))
     return builder.add("Div", centred, builder.add("Max", length, least))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from headstart.data.checks.hold_out import hold_out
 from headstart.data.checks.refuse import checked
@@ -15,9 +17,10 @@ from headstart.data.readers.load import load
 from headstart.errors import SettingError
 from headstart.evaluation.records import Evaluated
 from headstart.models.model import Model, open_model
-from headstart.records import TrainSettings
+from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
 from headstart.sources.features import Extraction
+from headstart.sources.order import check_order
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_finetune, parse_transfer
 from headstart.strategies.places import Probe
@@ -31,7 +34,7 @@ __all__ = ["evaluate", "study", "train", "transfer"]
 
 
 def train(
-    data: str | Dataset,
+    data: Any,
     *,
     network: str = "cnn",
     engine: str = "torch",
@@ -43,8 +46,8 @@ def train(
 
     Parameters
     ----------
-    data : str or Dataset
-        A name as ``headstart train`` takes it, or a dataset. Its ``test`` split is not used.
+    data : str, path, Dataset, data frame or iterable of (image, label)
+        A dataset, or what `headstart.load` takes. Its ``test`` split is not used.
     network : {'cnn', 'mlp', 'mlp-wide'}, default='cnn'
         Architecture to train.
     engine : {'torch', 'scratch'}, default='torch'
@@ -78,7 +81,7 @@ def train(
     >>> model.classes
     ('0', '1')
     """
-    dataset, _ = checked(load(data) if isinstance(data, str) else data)
+    dataset, _ = checked(load(data))
     dataset = hold_out(dataset, holdout, seed)
     chosen = replace(settings or TrainSettings(), seed=seed)
     learned = learn_network(dataset, network=network, engine=engine, settings=chosen)
@@ -88,8 +91,8 @@ def train(
 
 
 def transfer(
-    source: str | Model,
-    data: str | Dataset,
+    source: str | os.PathLike[str] | Model | Source,
+    data: Any,
     *,
     layer: str | None = None,
     pooling: str | None = None,
@@ -108,10 +111,10 @@ def transfer(
 
     Parameters
     ----------
-    source : str or Model
-        A name as ``headstart transfer`` takes it, or a model.
-    data : str or Dataset
-        Images to learn from. Its ``test`` split is not used.
+    source : str, path, Model or Source
+        A name as ``headstart transfer`` takes it, the folder of a model, or a model.
+    data : str, path, Dataset, data frame or iterable of (image, label)
+        Images to learn from: a dataset, or what `headstart.load` takes. Its ``test`` split is not used.
     layer : str, optional
         Layer to read features from. Default: selected by cross-validation where the source has candidates
         (networks of timm), else the default layer of the source.
@@ -156,8 +159,8 @@ def transfer(
     >>> model.predict(hs.load("digits:0-1"))[:3].tolist()
     ['0', '1', '0']
     """
-    dataset = load(data) if isinstance(data, str) else data
-    frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
+    dataset = _loaded(source, data)
+    frozen = _source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(_layer(layer, tap), pooling, head, augmentation, balance)
     finetune, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
@@ -176,25 +179,25 @@ def transfer(
 
 
 def evaluate(
-    model: str | Path | Model,
-    data: str | Dataset,
+    model: str | os.PathLike[str] | Model,
+    data: Any,
     *,
     split: str | None = None,
-    novel: str | Dataset | None = None,
+    novel: Any = None,
     seed: int = 0,
 ) -> Evaluated:
     """Evaluate a model on labelled images, separately from those that it learned from.
 
     Parameters
     ----------
-    model : str, Path or Model
+    model : str, path or Model
         A model folder, or a model.
-    data : str or Dataset
-        As ``headstart evaluate`` takes it. Its classes must be classes of the model; some may have no image.
+    data : str, path, Dataset, data frame or iterable of (image, label)
+        A dataset, or what `headstart.load` takes. Its classes must be classes of the model; some may have no image.
     split : {'train', 'val', 'test', 'all'}, optional
         Default: ``test`` where the dataset has one, else the test set that was held out when the model was
         made, if all of it is there, else all images.
-    novel : str or Dataset, optional
+    novel : as ``data``, optional
         Images of none of the model's classes, to measure how often the answer is ``none of these``.
     seed : int, default=0
         Without effect: nothing in an evaluation is random.
@@ -225,9 +228,9 @@ def evaluate(
     """
     found = run_evaluation(
         model if isinstance(model, Model) else open_model(model),
-        load(data) if isinstance(data, str) else data,
+        load(data),
         split=split,
-        novel=load(novel) if isinstance(novel, str) else novel,
+        novel=None if novel is None else load(novel),
         seed=seed,
     )
     for warning in found.warnings:
@@ -236,10 +239,10 @@ def evaluate(
 
 
 def study(
-    source: str | Model,
-    data: str | Dataset,
+    source: str | os.PathLike[str] | Model | Source,
+    data: Any,
     *,
-    test: str | Dataset | None = None,
+    test: Any = None,
     protocol: str | None = None,
     labels_per_class: Sequence[int] | None = None,
     draws: int = 5,
@@ -258,11 +261,11 @@ def study(
 
     Parameters
     ----------
-    source : str or Model
-        A name as ``headstart study`` takes it, or a model.
-    data : str or Dataset
-        Images to learn from.
-    test : str or Dataset, optional
+    source : str, path, Model or Source
+        As in `transfer`.
+    data : str, path, Dataset, data frame or iterable of (image, label)
+        Images to learn from: a dataset, or what `headstart.load` takes.
+    test : as ``data``, optional
         Separate test set.
     protocol : {'holdout', 'folds', 'grouped', 'leave-one-out', 'external'}, optional
         How images are split. Default: chosen from the size of the dataset.
@@ -305,12 +308,12 @@ def study(
     >>> found.comparisons[-1].verdict
     'helps'
     """
-    dataset = load(data) if isinstance(data, str) else data
-    external = load(test) if isinstance(test, str) else test
+    dataset = _loaded(source, data)
+    external = None if test is None else load(test)
     trained = source if isinstance(source, Model) else None
-    if isinstance(source, str) and Path(source).is_dir():
+    if isinstance(source, str | os.PathLike) and Path(source).is_dir():
         trained = open_model(source)
-    frozen = source.source() if isinstance(source, Model) else open_source(source, dataset, seed)
+    frozen = _source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     request = StudyRequest(
         Probe(_layer(layer, tap), pooling, head, augmentation),
@@ -325,6 +328,32 @@ def study(
     )
     options = Extraction(default_cache())
     return run_study(frozen, dataset, request, external=external, trained=trained, options=options)
+
+
+def _loaded(source: Any, data: Any) -> Dataset:
+    """The dataset, after a check that it is not given in the place of the source."""
+    if isinstance(source, str | os.PathLike) and isinstance(data, str | os.PathLike):
+        check_order(os.fspath(source), os.fspath(data))
+    elif isinstance(data, Model | Source) or isinstance(source, Dataset):
+        raise SettingError(
+            f"source is of type {type(source).__name__} and data of type {type(data).__name__}, expected a source "
+            "and a dataset; swap them"
+        )
+    return load(data)
+
+
+def _source(source: Any, dataset: Dataset, seed: int) -> Source:
+    """A source by its name or folder, from a model, or as it is."""
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, Model):
+        return source.source()
+    if isinstance(source, str | os.PathLike):
+        return open_source(os.fspath(source), dataset, seed)
+    raise SettingError(
+        f"source is of type {type(source).__name__}, expected the name of a source, a model folder or a model; "
+        "list the names with: headstart sources"
+    )
 
 
 def _layer(layer: str | None, tap: str | None) -> str | None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from headstart.data.checks.seen import from_tensors, to_tensors
-from headstart.data.dataset import Dataset
-from headstart.data.images.prepare import batches
+from headstart.data.given import GivenImages, image_stores
+from headstart.data.images.prepare import store_batches
 from headstart.errors import ModelError
 from headstart.graph import run as runtime
 from headstart.models.audit import audit_graph, audited_file
@@ -77,6 +77,10 @@ class Model:
             f"{taken.height_px} x {taken.width_px} px, {len(self.graph):,} bytes)"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: all but the compiled graphs, which exist in one process only."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the probabilities."""
@@ -84,7 +88,7 @@ class Model:
 
     def probabilities(
         self,
-        dataset: Dataset,
+        images: Any,
         *,
         runtime_name: str = "openvino",
         precision: str = "fp32",
@@ -94,8 +98,8 @@ class Model:
 
         Parameters
         ----------
-        dataset : Dataset
-            Any images; its labels are ignored.
+        images : path, bytes, Pillow image, array_like, sequence or iterator of these, or Dataset
+            As for `predict`.
         runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
             What executes the graph.
         precision : {'fp32', 'bf16', 'auto'}, default='fp32'
@@ -106,16 +110,29 @@ class Model:
         Returns
         -------
         ndarray of shape (n_images, n_classes), float32
-            Rows sum to 1.
+            One row per image in the order of the images, columns in the order of `classes`. Rows sum to 1.
+
+        Raises
+        ------
+        HeadstartError
+            As for `predict`.
+
+        Examples
+        --------
+        >>> import headstart as hs
+        >>> model = hs.transfer("pixels", "digits:0-1", head="ridge", judge=False)
+        >>> one = hs.load("digits:0-1").images.pixels[0]
+        >>> model.probabilities(one).shape
+        (1, 2)
         """
         prediction = self.prediction(
-            dataset, runtime_name=runtime_name, precision=precision, progress=progress
+            images, runtime_name=runtime_name, precision=precision, progress=progress
         )
         return prediction.probabilities
 
     def prediction(
         self,
-        dataset: Dataset,
+        images: Any,
         *,
         runtime_name: str = "openvino",
         precision: str = "fp32",
@@ -128,11 +145,17 @@ class Model:
         Prediction
             Its ``names`` are the classes, or ``none of these``.
         """
+        self.load_runtime(runtime_name)  # before the threads that decode start
+        spec = self.manifest.input
+        n_images, stores = image_stores(images, spec, _BATCH)
+        first = next(stores, GivenImages(()))
         # a batch is padded: one image must not cost as much as 64
-        size = min(_BATCH, 1 << max(0, len(dataset) - 1).bit_length())
-        prepared = with_progress(
-            batches(dataset, self.manifest.input, size), len(dataset), "predict", progress
+        size = min(_BATCH, 1 << max(0, len(first) - 1).bit_length())
+        prepared: Iterator[Images] = chain.from_iterable(
+            store_batches(store, spec, size) for store in chain([first], stores)
         )
+        if n_images is not None:  # of a stream nobody knows the number
+            prepared = with_progress(prepared, n_images, "predict", progress)
         return self.predict_prepared(
             prepared, runtime_name=runtime_name, precision=precision, batch_size=size
         )
@@ -168,7 +191,7 @@ class Model:
 
     def predict(
         self,
-        dataset: Dataset,
+        images: Any,
         *,
         refuse: bool = True,
         runtime_name: str = "openvino",
@@ -176,10 +199,24 @@ class Model:
     ) -> NDArray[np.str_]:
         """The most probable class of every image, or ``none of these``.
 
+        The answer is always an array with one name per image, in the order of the images: one image gives an
+        array of one name.
+
         Parameters
         ----------
-        dataset : Dataset
-            Any images.
+        images : path, bytes, Pillow image, array_like, sequence or iterator of these, or Dataset
+            One image: the path of a file; the bytes of one, or an open file; a Pillow image; an array or
+            tensor (height, width) or (height, width, channels), with 1 to 4 channels: grey or red, green, blue,
+            then alpha if there is any.
+
+            Many: a folder, of which all images are predicted in the order of their names; a glob such as
+            ``"scans/*.png"``; an array or tensor (n_images, height, width),
+            (n_images, height, width, channels) or (n_images, channels, height, width); a list, column or
+            generator of single images of any kind and size, where an array may also be
+            (channels, height, width); a Dataset, whose labels are ignored.
+
+            Values of arrays are 0 - 255 in whole numbers, 0 - 1 in floating point, or booleans. Files and
+            Pillow images are turned upright, and transparent pixels are put on white.
         refuse : bool, default=True
             Predict ``none of these`` for images unlike the training images. False always predicts a class.
         runtime_name, precision : str
@@ -188,8 +225,33 @@ class Model:
         Returns
         -------
         ndarray of shape (n_images,), str
+
+        Raises
+        ------
+        MissingDataError
+            If a path does not exist, or a folder or glob contains no image.
+        BrokenDataError
+            If an image cannot be read. `headstart.models.predict_files` predicts the others, and names the
+            file of each prediction.
+        ShapeError
+            If an array has another shape, could be one image or many, or has values in another range.
+        DataError
+            If it is none of these.
+
+        Examples
+        --------
+        >>> import headstart as hs
+        >>> model = hs.transfer("pixels", "digits:0-1", head="ridge", judge=False)
+        >>> digits = hs.load("digits:0-1").images.pixels  # (360, 8, 8, 1), uint8
+        >>> model.predict(digits[0]).tolist()
+        ['0']
+        >>> model.predict(digits[:3]).tolist()
+        ['0', '1', '0']
+        >>> from PIL import Image
+        >>> model.predict([Image.fromarray(digit[..., 0]) for digit in digits[:3]]).tolist()
+        ['0', '1', '0']
         """
-        prediction = self.prediction(dataset, runtime_name=runtime_name, precision=precision)
+        prediction = self.prediction(images, runtime_name=runtime_name, precision=precision)
         return (prediction if refuse else Prediction(prediction.probabilities)).names(self.classes)
 
     def load_runtime(self, runtime_name: str) -> None:
@@ -199,9 +261,8 @@ class Model:
     def _executable(self, runtime_name: str, precision: str, batch_size: int) -> runtime.Executable:
         key = (runtime_name, precision, batch_size)
         if key not in self._compiled:
-            graph = onnx.ModelProto.FromString(self.graph)
             self._compiled[key] = runtime.compile_graph(
-                graph, runtime=runtime_name, precision=precision, batch_size=batch_size
+                self.graph, runtime=runtime_name, precision=precision, batch_size=batch_size
             )
         return self._compiled[key]
 

@@ -19,14 +19,13 @@ from time import perf_counter
 from typing import Any, BinaryIO
 
 from headstart.data.images.decode import EXTENSIONS
+from headstart.data.readers.image_files import count_images, find_images
 from headstart.errors import SettingError
 from headstart.models.model import Model, open_model
 from headstart.models.predict import (
     BATCH,
     ImagePrediction,
     UnreadableImage,
-    count_images,
-    find_images,
     predict_images,
 )
 from headstart.system.files import write_atomic

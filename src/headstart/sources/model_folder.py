@@ -10,11 +10,16 @@ from headstart.records import Source
 from headstart.sources.kind import SourceKind
 from headstart.sources.networks import network_body
 
-__all__ = ["MODEL_FOLDER"]
+__all__ = ["MODEL_FOLDER", "is_model_folder"]
 
 
 def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None) -> Source | None:
     return open_model(name).source(name) if name and Path(name).is_dir() else None
+
+
+def is_model_folder(name: str) -> bool:
+    """Whether a path is that of a model folder, which is not opened."""
+    return (Path(name) / "manifest.json").is_file()
 
 
 MODEL_FOLDER = SourceKind(

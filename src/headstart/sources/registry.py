@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headstart.data.dataset import Dataset
+from headstart.data.names import near_paths
 from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.records import Source
 from headstart.sources.drawings.kind import DRAWINGS
 from headstart.sources.kind import SourceKind
-from headstart.sources.model_folder import MODEL_FOLDER
+from headstart.sources.model_folder import MODEL_FOLDER, is_model_folder
 from headstart.sources.pixels import PIXELS
 from headstart.sources.random_network import RANDOM
 from headstart.sources.timm.kind import RANDOM_TIMM, TIMM, TIMM_FOLDER
-from headstart.sources.timm.store import pretrained_names
+from headstart.sources.timm.store import near_networks, pretrained_names
 
 __all__ = [
     "KINDS",
@@ -101,12 +102,20 @@ def open_source(
         )
     source = kind.open(name, dataset=dataset, seed=seed, size_px=size_px)
     if source is None:
-        known = [one for one in source_names() if one not in MODEL_FOLDER.names]
-        raise UnknownSourceError(
-            f"source {name!r} is unknown, expected a model folder or a registered name, "
-            f"{nearest(name, known)}; a network of timm is timm:NAME, list all with: headstart sources"
-        )
+        raise UnknownSourceError(_unknown(name))
     return source if policy is None else replace(source, input=replace(source.input, policy=policy))
+
+
+def _unknown(name: str) -> str:
+    """The message for a name of no source: a network of timm without its prefix, a mistyped folder, a near name."""
+    known = [one for one in source_names() if one not in MODEL_FOLDER.names]
+    networks = [f"{TIMM.prefix}{one}" for one in near_networks(name)]
+    folders = [path for path in near_paths(name) if is_model_folder(path)]
+    near = nearest(name, known, before=[*networks, *folders])
+    return (
+        f"source {name!r} is unknown, expected a model folder or a registered name, {near}; "
+        "a network of timm is timm:NAME, list all with: headstart sources"
+    )
 
 
 def find_sources(pattern: str) -> list[str]:

@@ -12,6 +12,7 @@ from headstart.data.clusters import with_clusters
 from headstart.data.dataset import Dataset
 from headstart.data.union import joined
 from headstart.errors import DataError
+from headstart.records import NONE_OF_THESE
 
 __all__ = ["NEAR_MOST", "check_up", "checked", "refuse_shared", "refuse_small_classes"]
 
@@ -35,10 +36,11 @@ def checked(dataset: Dataset, *, allow_leaks: bool = False) -> tuple[Dataset, Ch
 def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False) -> Checkup:
     """Examine a dataset; DataError if no score on it could be valid.
 
-    That is: a class has fewer than two training images, splits have different classes, or, unless
-    ``allow_leaks``, an image or a group is in two splits. ``near`` also searches for near copies, which
-    decodes every image.
+    That is: a class is named ``none of these`` or has fewer than two training images, splits have different
+    classes, or, unless ``allow_leaks``, an image or a group is in two splits. ``near`` also searches for near
+    copies, which decodes every image.
     """
+    _refuse_reserved(dataset)
     found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
     refuse_small_classes(counts, 2, "for training and evaluation", dataset=dataset.name)
@@ -61,6 +63,16 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
             "expected every group in one split; move its images, or continue with --allow-leaks"
         )
     return found
+
+
+def _refuse_reserved(dataset: Dataset) -> None:
+    """DataError if a class has the name that models predict for images unlike all their training images."""
+    for name in dataset.classes:
+        if " ".join(name.split()).casefold() == NONE_OF_THESE:
+            raise DataError(
+                f"class {name!r} of dataset {dataset.name!r} has the name that models predict for images unlike "
+                "all training images, expected another name; rename the class, for instance to 'other'"
+            )
 
 
 def refuse_shared(

@@ -32,6 +32,7 @@ __all__ = [
     "examined",
     "fault_in",
     "formats_of",
+    "from_pillow",
     "preview",
     "squished",
     "thumbnail",
@@ -124,6 +125,20 @@ def decode_bytes(data: bytes, name: str, depth_bits: int | None = None) -> NDArr
     if isinstance(found, str):
         raise _broken(name, found)
     return found.pixels
+
+
+def from_pillow(image: Image, name: str, depth_bits: int | None = None) -> NDArray[np.uint8]:
+    """The pixels of an image of Pillow, which stays as it is, by the rules of `decode_bytes`."""
+    try:
+        _check_size(image.width, image.height)
+        image.load()
+        return _frame(b"", image, 0, _Deep(depth_bits))
+    except Exception as error:  # its file may be broken, and is read only now
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokenDataError(
+            f"{name} cannot be read ({reason}), expected a complete Pillow image of 8 or 16 bits; open it again, "
+            "or convert it to 'RGB'"
+        ) from error
 
 
 def examined(data: bytes) -> Read | str:

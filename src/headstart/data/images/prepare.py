@@ -22,7 +22,7 @@ from headstart.data.stores import ImageStore
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Images, InputSpec
 
-__all__ = ["POLICIES", "batches", "decode", "fit_image", "prepare"]
+__all__ = ["POLICIES", "batches", "decode", "fit_image", "prepare", "store_batches"]
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the image."""
@@ -78,10 +78,14 @@ def batches(dataset: Dataset, spec: InputSpec, batch_size: int) -> Iterator[Imag
 
     The next two batches are prepared in threads. Options are checked at once, not at the first batch.
     """
+    return store_batches(dataset.images, spec, batch_size)
+
+
+def store_batches(images: ImageStore, spec: InputSpec, batch_size: int) -> Iterator[Images]:
+    """As `batches`, for images without labels."""
     _check_spec(spec)
     if batch_size < 1:
         raise SettingError(f"batch_size is {batch_size!r}, expected at least 1; 64 suits most machines")
-    images = dataset.images
     if images.pixels is None:
         return _file_batches(images, spec, batch_size)
     return _array_batches(images, images.pixels, spec, batch_size)

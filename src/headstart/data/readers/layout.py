@@ -157,7 +157,7 @@ def _read_classes(layout: Layout, folders: Sequence[Path]) -> None:
 
 def _add_classes(layout: Layout, folders: Sequence[Path], split: str | None) -> None:
     for folder in folders:
-        label = class_name(folder)
+        label = _class_name(folder)
         inner = folders_in(folder)
         parts = [(split_name(one.name), one) for one in inner]
         if split is None and parts and all(name for name, _ in parts) and not images_in(folder):
@@ -231,7 +231,7 @@ def _see_through(folder: Path) -> tuple[Path, list[Path]]:
         folder = inner[0]
 
 
-def class_name(folder: Path) -> str:
+def _class_name(folder: Path) -> str:
     """The name of a class folder in NFC; DataError if it is not UTF-8."""
     try:
         folder.name.encode()

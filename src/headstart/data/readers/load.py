@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.faults import raise_faults
-from headstart.data.names import natural_order, split_name
+from headstart.data.names import natural_order, near_paths, split_name
 from headstart.data.readers.archives import ARCHIVES, is_address, unpacked, unpacked_from
 from headstart.data.readers.arrays import read_npz
 from headstart.data.readers.catalog import KNOWN
 from headstart.data.readers.files import is_system
 from headstart.data.readers.folders import read_folder
+from headstart.data.readers.frames import read_objects
 from headstart.data.readers.tables import TABLES, read_table
 from headstart.data.stores import ArrayImages
 from headstart.data.subsets import apply_subset
@@ -29,18 +30,18 @@ __all__ = ["catalog", "from_arrays", "load"]
 _BOTH = ("train", "test")
 
 
-def load(
-    name: str | os.PathLike[str], *, split: str | None = None, strict: bool = False, download: bool = True
-) -> Dataset:
-    """Load a dataset by name or from disk.
+def load(name: Any, *, split: str | None = None, strict: bool = False, download: bool = True) -> Dataset:
+    """Load a dataset by name, from disk, or from a data frame or a list.
 
     Parameters
     ----------
-    name : str or path
+    name : str, path, data frame or iterable of (image, label)
         A name in `catalog`, a folder of class folders (directly, or under train, val
         and test), or a CSV or Parquet table with the columns path and label, and
         optionally split and group. A subset may follow a colon: ``mnist:odd``.
         A name in the catalog takes precedence over a folder of that name: write ``./mnist``.
+        Or a data frame, such as of pandas, with the same columns; or pairs of an image and its label. Paths
+        there are relative to the working directory; images may also be whatever `Model.predict` takes as one.
     split : str, optional
         Load this split only.
     strict : bool, default=False
@@ -78,6 +79,8 @@ def load(
     >>> digits.name, len(digits), digits.classes
     ('digits:parity', 1797, ('even', 'odd'))
     """
+    if not isinstance(name, str | os.PathLike):
+        return read_objects(name, split=split, strict=strict)
     text = os.fspath(name)
     if is_address(text):
         whole = _from_archive(unpacked_from(text), strict=strict)
@@ -209,11 +212,13 @@ def _from_path(text: str, *, strict: bool) -> Dataset:
         return read_folder(path, strict=strict)
     if path.is_file():
         return _from_file(path, strict=strict)
+    near = near_paths(text, (*TABLES, *ARCHIVES, ".npz"))
     if os.sep in text or path.name.lower().endswith((*TABLES, *ARCHIVES, ".npz")):
+        hint = f", nearest are {', '.join(near)}" if near else ""
         raise MissingDataError(
-            f"path {text!r} does not exist, expected a folder or a table; correct the path"
+            f"path {text!r} does not exist, expected a folder or a table{hint}; correct the path"
         )
     raise UnknownDatasetError(
-        f"dataset {text!r} is unknown, expected a name in the catalog, {nearest(text, KNOWN)}, "
+        f"dataset {text!r} is unknown, expected a name in the catalog, {nearest(text, KNOWN, before=near)}, "
         "or an existing path; choose one of these"
     )

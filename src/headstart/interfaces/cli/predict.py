@@ -45,9 +45,11 @@ def evaluate(
     """
     from headstart.interfaces.cli.tables import evaluated_document, evaluated_text
     from headstart.models.model import open_model
+    from headstart.sources.order import check_model_first
     from headstart.system.progress import terminal_progress
     from headstart.workflows.evaluate import run_evaluation
 
+    check_model_first(model, [data])
     loaded = open_model(model)
     with terminal_progress() as progress:
         found = run_evaluation(
@@ -93,6 +95,9 @@ def predict(
 
     Example: headstart predict runs/parity folder --csv out.csv
     """
+    from headstart.sources.order import check_model_first
+
+    check_model_first(model, images)
     if csv is not None:
         _predict_rows(model, images, top, runtime, csv, json)
         return

@@ -106,12 +106,14 @@ def study(
     Example: headstart study timm:mobilenetv3_small_100 photos -o runs/comparison
     """
     from headstart.data.images.augment import parse_copies
+    from headstart.sources.order import check_order
     from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
+    check_order(source, data)
     check_output_folder(output, RESULT)
     request = StudyRequest(
         Probe(chosen_layer(layer, tap), pooling, head, parse_copies(augment, copies), balance),

@@ -81,12 +81,14 @@ def transfer(
     from headstart.data.images.augment import parse_copies
     from headstart.interfaces.cli.train import learned_facts
     from headstart.report.page import render
+    from headstart.sources.order import check_order
     from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_transfer
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
     from headstart.workflows.transfer.run import run_transfer
 
+    check_order(source, data)
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
     augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)

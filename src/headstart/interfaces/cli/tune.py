@@ -90,10 +90,12 @@ def tune(
     from headstart.data.names import comma_list
     from headstart.interfaces.cli.durations import parse_duration
     from headstart.networks.specs import ARCHITECTURES
+    from headstart.sources.order import check_order
     from headstart.system.progress import terminal_progress
     from headstart.workflows.tune.request import Search
     from headstart.workflows.tune.run import run_tuning
 
+    check_order(source, data, ARCHITECTURES)
     check_output_folder(output, _TRIALS, RESULT)  # a folder with trials only is an interrupted search
     # with a number of trials no budget is set, so that the result is reproducible
     limit = budget or ("5m" if source in ARCHITECTURES and trials is None else None)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,20 @@ from headstart.system.optional import require
 if TYPE_CHECKING:
     from headstart.sources.timm.export import ExportedNetwork
 
-__all__ = ["TimmNetwork", "find_network", "network_source", "pretrained_names", "trained_source"]
+__all__ = [
+    "TimmNetwork",
+    "find_network",
+    "near_networks",
+    "network_source",
+    "pretrained_names",
+    "trained_source",
+]
 
 _FORMAT = 4  # increase it when exports or their description change
 _LOCAL = "local-dir:"
 _BATCH_PIXELS = 4 * 224 * 224  # feature maps of more images exceed a CPU's cache
 _LAST_STAGES = 5  # earlier stages detect edges only
+_NEAR = 0.75  # of difflib's similarity
 _FEW_FEATURES, _MOST_FEATURES = 64, 8_192
 
 
@@ -53,6 +62,21 @@ def pretrained_names(pattern: str = "") -> list[str]:
     from headstart.sources.timm.export import timm_names
 
     return [f"timm:{name}" for name in timm_names(pattern)]
+
+
+def near_networks(name: str) -> list[str]:
+    """Names of timm's networks, without tags, that are nearest to a name given by another library; maybe none."""
+    from difflib import get_close_matches
+
+    wanted = name.rpartition("/")[2].lower().replace("-", "_")
+    bare = wanted.replace("_", "")
+    if not wanted or find_spec("timm") is None or find_spec("torch") is None:
+        return []
+    names = dict.fromkeys(one.removeprefix("timm:").partition(".")[0] for one in pretrained_names())
+    same = [one for one in names if one == wanted] or [one for one in names if one.replace("_", "") == bare]
+    longer = [one for one in names if one.replace("_", "").startswith(bare)]
+    longer.sort(key=lambda one: (not one.endswith("_100"), len(one)))  # the plain width comes first
+    return same[:1] or longer[:2] or get_close_matches(wanted, names, n=2, cutoff=_NEAR)
 
 
 def find_network(
