@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from headstart.graph.build import INPUT
+from headstart.graph.refusals import refusals
 from headstart.graph.run import openvino_core, resolve_precision
 from headstart.records import Array, Images
 
@@ -35,8 +36,9 @@ class OnlineRun:
 
         self.precision = resolve_precision(precision, "openvino")
         self.n_lanes = n_lanes = n_lanes or min(4, os.cpu_count() or 1)
-        model = openvino_core().read_model(graph)
-        model.reshape({INPUT: openvino.PartialShape([-1, *list(model.input(0).partial_shape)[1:]])})
+        with refusals("openvino"):
+            model = openvino_core().read_model(graph)
+            model.reshape({INPUT: openvino.PartialShape([-1, *list(model.input(0).partial_shape)[1:]])})
         hints: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": n_lanes,
@@ -45,7 +47,8 @@ class OnlineRun:
         }
         if n_threads is not None:
             hints["INFERENCE_NUM_THREADS"] = n_threads
-        self._compiled = openvino_core().compile_model(model, "CPU", hints)
+        with refusals("openvino"):
+            self._compiled = openvino_core().compile_model(model, "CPU", hints)
         self._lanes: SimpleQueue[Any] = SimpleQueue()
         for _ in range(n_lanes):
             self._lanes.put(self._compiled.create_infer_request())
@@ -54,7 +57,8 @@ class OnlineRun:
         """Every output, float32, for one image or more, uint8 (n_images, height, width, channels)."""
         lane = self._lanes.get()
         try:
-            lane.infer({INPUT: np.ascontiguousarray(images)}, share_inputs=True)
+            with refusals("openvino"):
+                lane.infer({INPUT: np.ascontiguousarray(images)}, share_inputs=True)
             return tuple(tensor.data.copy() for tensor in lane.output_tensors)
         finally:
             self._lanes.put(lane)

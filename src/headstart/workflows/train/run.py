@@ -15,7 +15,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, parse_augmentation
 from headstart.errors import DivergedError, SettingError, nearest
 from headstart.models.finished import finished_model, noted
-from headstart.models.model import Model, check_output
+from headstart.models.folder import check_output
+from headstart.models.model import Model
 from headstart.networks.logs.registry import LOGS
 from headstart.networks.specs import architecture, training_for
 from headstart.records import TrainSettings
