@@ -167,10 +167,10 @@ class MissingExtraError(HeadstartError, ImportError):
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """Text for a terminal: characters that steer it or turn its direction are escaped as in JSON.
+    r"""Text for a terminal: characters that steer it or turn its direction are escaped as in JSON.
 
-    >>> printable("cat\\x1b[2J")
-    'cat\\\\u001b[2J'
+    >>> printable("cat\x1b[2J")
+    'cat\\u001b[2J'
     """
     return _STEERING.sub(lambda one: one[0] if one[0] in keep else _escaped(one[0]), text)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from headstart.errors import ModelError
+from headstart.errors import ModelError, SettingError, printable
 from headstart.models import values
 from headstart.records import InputSpec, NetworkSpec
 
@@ -24,6 +24,7 @@ __all__ = [
     "SAMPLES",
     "FileNote",
     "Manifest",
+    "check_name",
     "checksum",
     "read_manifest",
     "write_manifest",
@@ -41,6 +42,7 @@ REPORT = "report.html"
 LIMIT_FILE_BYTES = 2 * 2**30
 """Protocol buffers, which graphs are, cannot be larger."""
 _LIMIT_CLASSES = 100_000
+_LIMIT_NAME = 200  # characters
 _CHECKSUM, _REPORT = "checksum", "report"
 
 _ON_DISK = {"layers": "taps", "default_layer": "default_tap"}
@@ -86,6 +88,14 @@ class Manifest:
     timing: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileNote] = field(default_factory=dict)
     report: FileNote | None = None
+
+
+def check_name(name: str | None) -> None:
+    """SettingError for a name that a model cannot have; None is the default name."""
+    if name is not None and (not name.strip() or len(name) > _LIMIT_NAME or printable(name) != name):
+        raise SettingError(
+            f"name is {name!r}, expected 1 to {_LIMIT_NAME} characters on one line; give the model another name"
+        )
 
 
 def write_manifest(manifest: Manifest) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from headstart.errors import ModelError
 from headstart.graph import run as runtime
 from headstart.models.card import render_card
 from headstart.models.folder import read_folder, tensors_in, write_folder
-from headstart.models.manifest import LEARNED, SAMPLES, Manifest
-from headstart.models.outputs import checked_prediction
+from headstart.models.manifest import LEARNED, SAMPLES, Manifest, check_name
+from headstart.models.outputs import check_count, checked_outputs
 from headstart.records import Array, Images, NetworkSpec, Prediction, Seen, Source, Weights
 from headstart.system.progress import SILENT, Progress, with_progress
 
@@ -158,11 +158,20 @@ class Model:
         Prediction
             In the order of the images.
         """
-        parts = list(self._executable(runtime_name, precision, batch_size).stream(prepared))
+        sizes: list[int] = []
+
+        def counted() -> Iterator[Images]:
+            for batch in prepared:
+                sizes.append(len(batch))
+                yield batch
+
+        outputs = self._executable(runtime_name, precision, batch_size).stream(counted())
+        parts = [checked_outputs(one, len(self.classes), self.manifest.name) for one in outputs]
         n_outputs = 2 if self.manifest.novelty else 1
         empty = (np.empty((0, len(self.classes)), np.float32), np.empty(0, np.float32))[:n_outputs]
         found = Prediction(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
-        return checked_prediction(found, len(self.classes), self.manifest.name)
+        check_count(found, sum(sizes), self.manifest.name)
+        return found
 
     def predict(
         self,
@@ -189,6 +198,11 @@ class Model:
         """
         prediction = self.prediction(dataset, runtime_name=runtime_name, precision=precision)
         return (prediction if refuse else Prediction(prediction.probabilities)).names(self.classes)
+
+    def named(self, name: str | None) -> Model:
+        """The same model under another name; SettingError for an empty name or one of several lines."""
+        check_name(name)
+        return self if name is None else replace(self, manifest=replace(self.manifest, name=name))
 
     def load_runtime(self, runtime_name: str) -> None:
         """Import the runtime, before threads that prepare images start; SettingError if it is unknown."""

@@ -17,6 +17,7 @@ from headstart.interfaces.cli.options import (
     Engine,
     HoldOut,
     Json,
+    ModelName,
     ModelOutput,
     Policy,
     Seed,
@@ -100,6 +101,7 @@ Logs = Annotated[
 def train(
     data: DataName,
     output: ModelOutput,
+    name: ModelName = None,
     network: NetworkName = "cnn",
     engine: Engine = None,
     device: Device = "auto",
@@ -148,7 +150,9 @@ def train(
         "seed": seed,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    request = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", given, holdout)
+    request = TrainingRequest(
+        network, engine or "torch", device, augment, policy or "squish", given, holdout, name
+    )
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:
