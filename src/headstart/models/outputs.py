@@ -36,6 +36,6 @@ def check_count(prediction: Prediction, n_images: int, name: str) -> None:
     """ModelError where a graph returned more or fewer rows than it got images."""
     if len(prediction.probabilities) != n_images:
         raise ModelError(
-            f"model {name!r} gives {len(prediction.probabilities)} predictions for {n_images} images, expected one for "
-            "each; copy the model again, or train it again"
+            f"model {name!r} gives {len(prediction.probabilities)} predictions for {n_images} images, expected one "
+            "for each; copy the model again, or train it again"
         )

@@ -14,8 +14,10 @@ from headstart.system.lock import is_at, try_lock
 
 __all__ = ["OLD", "PART", "held", "leftovers_of", "new_file", "new_folder", "sweep", "temporary_name"]
 
-PART, OLD = "part", "old"
-"""What is being written, and what was moved aside to make room for it."""
+PART = "part"
+"""What is being written."""
+OLD = "old"
+"""What was moved aside to make room for it."""
 
 
 def temporary_name(target: Path, kind: str = PART) -> Path:

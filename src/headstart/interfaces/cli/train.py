@@ -149,10 +149,9 @@ def train(
         "patience": patience,
         "seed": seed,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    request = TrainingRequest(
-        network, engine or "torch", device, augment, policy or "squish", given, holdout, name
-    )
+    given = {setting: value for setting, value in given.items() if value is not None}
+    about = (network, engine or "torch", device, augment, policy or "squish")
+    request = TrainingRequest(*about, given, holdout, name)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:

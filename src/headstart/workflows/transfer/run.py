@@ -118,8 +118,7 @@ def run_transfer(
         evaluation = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
     elif judge:
         evaluation = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
-    kept = _recorded(kept, evaluation)
-    kept = replace(kept, model=kept.model.named(name))
+    kept = _recorded(kept, evaluation, name)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
     texts = (
         holdout_sentence(dataset),
@@ -127,14 +126,13 @@ def run_transfer(
         learned.choice.sentence if learned.choice else None,
         flips,
     )
-    remarks = [] if evaluation is None else [*evaluation.table.remarks]
-    remarks += [*(text for text in texts if text), *found.remarks]
+    remarks = () if evaluation is None else evaluation.table.remarks
     result = Report(
         kind="transfer",
         title=name or f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(kept, evaluation),
         verdict=_verdict(evaluation),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *filter(None, texts), *found.remarks),
         rows=() if evaluation is None else evaluation.table.rows,
         comparisons=() if evaluation is None else evaluation.table.comparisons,
         evaluations=() if evaluation is None else (_evaluation(evaluation, dataset),),
@@ -162,8 +160,9 @@ def _held_share(finetune: FinetuneOptions | None) -> float | None:
     return None if finetune is None else _FINETUNE_HELD
 
 
-def _recorded(kept: LearnedModel, evaluation: TransferEvaluation | None) -> LearnedModel:
-    """The model with its cross-validated accuracy in its manifest."""
+def _recorded(kept: LearnedModel, evaluation: TransferEvaluation | None, name: str | None) -> LearnedModel:
+    """The model with its name, and with its cross-validated accuracy in its manifest."""
+    kept = replace(kept, model=kept.model.named(name))
     if evaluation is None or evaluation.judged_on != "cross-validated":
         return kept
     score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
