@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,9 +150,8 @@ def train(
         "patience": patience,
         "seed": seed,
     }
-    given = {setting: value for setting, value in given.items() if value is not None}
-    about = (network, engine or "torch", device, augment, policy or "squish")
-    request = TrainingRequest(*about, given, holdout, name)
+    request = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", _given(given))
+    request = replace(request, holdout=holdout, name=name)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:
@@ -164,6 +164,11 @@ def train(
         _advise_resume(any(checkpoints_of(output).glob("step-*")))
         raise
     _print_done(done, output, json)
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the user gave."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _advise_resume(kept: bool) -> None:

@@ -119,13 +119,10 @@ def run_transfer(
     elif judge:
         evaluation = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
     kept = _recorded(kept, evaluation, name)
-    flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
-    texts = (
-        holdout_sentence(dataset),
-        tried.sentence if tried else None,
-        learned.choice.sentence if learned.choice else None,
-        flips,
-    )
+    choice, flips = learned.choice, None
+    if probe.augmentation is not None:
+        flips = flip_warning(dataset.classes, probe.augmentation)
+    texts = [holdout_sentence(dataset), tried and tried.sentence, choice and choice.sentence, flips]
     remarks = () if evaluation is None else evaluation.table.remarks
     result = Report(
         kind="transfer",
