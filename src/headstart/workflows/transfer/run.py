@@ -122,7 +122,8 @@ def run_transfer(
     choice, flips = learned.choice, None
     if probe.augmentation is not None:
         flips = flip_warning(dataset.classes, probe.augmentation)
-    texts = [holdout_sentence(dataset), tried and tried.sentence, choice and choice.sentence, flips]
+    tries = tried.sentence if tried else None
+    texts = [holdout_sentence(dataset), tries, choice.sentence if choice else None, flips]
     remarks = () if evaluation is None else evaluation.table.remarks
     result = Report(
         kind="transfer",
