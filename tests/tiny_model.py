@@ -59,14 +59,14 @@ def tiny_model(*, novelty: bool = False, spec: InputSpec = SPEC) -> Model:
         default_layer="mean",
         source_fingerprint="",
         network=None,
-        head={},
+        head={"name": "by hand", "chosen": {}},
         source={},
-        data={"name": "none"},
+        data={"name": "none", "fingerprint": "", "n_images": 0, "counts": {}},
         settings={},
         scores={},
         seed=0,
         versions={},
-        novelty={"by": "hand"} if novelty else {},
+        novelty={"by": "hand", "false_rejection": 0.5} if novelty else {},
     )
     return Model(manifest, model.SerializeToString(), {})
 

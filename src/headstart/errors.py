@@ -19,12 +19,14 @@ The text of an error is one line: ``<name> is <what it is>, expected <what it mu
     |-- ModelError(ValueError)         a model folder is missing, truncated or altered
     |-- RecipeError(ValueError)        a recipe is unknown or malformed
     |-- CacheError(OSError)            the cache cannot be read or written
+    |-- UnwritableError(OSError)       a file or folder cannot be written: no space, no permission
     |-- NotFittedError(ValueError)     something was used before it was fitted
     `-- MissingExtraError(ImportError) an optional package is not installed
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -47,12 +49,16 @@ __all__ = [
     "UnknownLayerError",
     "UnknownSourceError",
     "UnknownSubsetError",
+    "UnwritableError",
     "nearest",
+    "printable",
     "unknown",
 ]
 
 _SHOWN = 10  # names listed at most
 _CUTOFF = 0.5  # of difflib's similarity
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters (a terminal obeys them), marks that turn the direction of text, and halves of characters."""
 
 
 class HeadstartError(Exception):
@@ -69,8 +75,8 @@ class HeadstartError(Exception):
     """
 
     def __str__(self) -> str:
-        # subclasses of LookupError may quote their message
-        return str(self.args[0]) if self.args else type(self).__name__
+        # subclasses of LookupError may quote their message; names in it may come from strangers
+        return printable(str(self.args[0]), keep="\n\t") if self.args else type(self).__name__
 
 
 class SettingError(HeadstartError, ValueError):
@@ -137,12 +143,40 @@ class CacheError(HeadstartError, OSError):
     """The cache cannot be read or written."""
 
 
+class UnwritableError(HeadstartError, OSError):
+    """A file or folder cannot be written, for instance because the disk is full."""
+
+    @classmethod
+    def of(cls, path: str, error: OSError) -> UnwritableError:
+        """The same error in one sentence that names the file; ``errno`` and ``filename`` as in any OSError."""
+        reason = error.strerror or str(error) or type(error).__name__
+        made = cls(
+            f"file {path!r} cannot be written ({reason}), expected a place with space and permission; free some, "
+            "or choose another"
+        )
+        made.errno, made.strerror, made.filename = error.errno, reason, path
+        return made
+
+
 class NotFittedError(HeadstartError, ValueError):
     """Something was used before it was fitted."""
 
 
 class MissingExtraError(HeadstartError, ImportError):
     """A package that an optional feature needs is not installed."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Text for a terminal: characters that steer it or turn its direction are escaped as in JSON.
+
+    >>> printable("cat\x1b[2J")
+    'cat\\u001b[2J'
+    """
+    return _STEERING.sub(lambda one: one[0] if one[0] in keep else _escaped(one[0]), text)
+
+
+def _escaped(sign: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(sign, f"\\u{ord(sign):04x}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from headstart.data.images.prepare import fit_image
 from headstart.graph import build
+from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.preparation import prepare
 from headstart.graph.preparation.tensors import Workspace
 from headstart.graph.run import ReferenceRun
@@ -94,6 +95,17 @@ def test_without_float64_few_pixels_are_a_level_off(spec):
     image = photo(470, 640)
     off = np.abs(prepared(spec, image, wide=False)[0].astype(int) - fit_image(image, spec))
     assert off.max() <= 1 and np.mean(off > 0) < 0.01
+
+
+@pytest.mark.parametrize(("height", "width"), [(171, 256), (192, 256), (231, 256), (300, 400)])
+@pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
+def test_openvino_prepares_to_the_pixel(tmp_path, policy, height, width):
+    """It divides by multiplying: the largest box of 256 x 192 px was not quite whole, and 5,738 pixels were off."""
+    spec = InputSpec(224, 224, 3, policy=policy)
+    write_openvino(prepare.preparation_graph(spec, wide=False).SerializeToString(), tmp_path, {})
+    image = photo(height, width)
+    found = run_file(tmp_path / IR_FILES[0])(image)[0]
+    np.testing.assert_array_equal(found[0], fit_image(image, spec))
 
 
 def test_without_float64_no_tensor_is_float64():

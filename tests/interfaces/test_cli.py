@@ -854,7 +854,7 @@ def test_sigterm_leaves_no_incomplete_files(desk: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
         "from headstart.interfaces.cli import main as cli\n"
-        "from headstart.system.files import atomic_folder\n"
+        "from headstart.system.folders import atomic_folder\n"
         "def app():\n"
         "    with atomic_folder('m', marker='manifest.json') as half:\n"
         "        (half / 'manifest.json').write_text('{}')\n"

@@ -21,13 +21,16 @@ from onnx import TensorProto, helper, numpy_helper
 from headstart.data.checks.seen import to_tensors
 from headstart.data.dataset import Dataset
 from headstart.errors import ModelError, SettingError
-from headstart.models.manifest import FILES, LEARNED, SAMPLES, read_manifest, spec_from_json, write_manifest
+from headstart.models import folder as folder_module
+from headstart.models import values
+from headstart.models.manifest import FILES, LEARNED, SAMPLES, checksum, read_manifest, write_manifest
 from headstart.models.model import Model, open_model
 from headstart.records import NONE_OF_THESE, TrainSettings
 from headstart.sources.registry import open_source
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.scratch import learn_network
+from headstart.system import folders
 
 ALL_FILES = ("manifest.json", SAMPLES, LEARNED, *FILES)
 
@@ -73,7 +76,7 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None
     path = folder / "manifest.json"
     document = json.loads(path.read_text())
     change(document)
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps({**document, "checksum": checksum(document)}))
 
 
 def plant(folder: Path, name: str, data: bytes) -> None:
@@ -339,10 +342,10 @@ def test_file_names_cannot_lead_elsewhere(folder: Path, name: str) -> None:
     refused(folder, "files are")
 
 
-def test_spec_from_json_wants_a_dense_end() -> None:
+def test_a_network_ends_in_a_dense_layer() -> None:
     layer = {"kind": "relu", "name": "x", "options": {}}
     with pytest.raises(ValueError, match="ends in a dense layer"):
-        spec_from_json({"name": "x", "input": {}, "layers": [layer]})
+        values.network_spec({"name": "x", "input": {}, "layers": [layer]})
 
 
 # ---- graphs that are not ours
@@ -499,7 +502,11 @@ def test_a_failing_save_leaves_the_old_model(
     def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    target = {"write": (Path, "write_text"), "fsync": (os, "fsync"), "rename": (Path, "rename")}[moment]
+    target = {
+        "write": (folder_module, "write_file"),
+        "fsync": (os, "fsync"),
+        "rename": (folders, "try_exchange"),
+    }[moment]
     with monkeypatch.context() as patched:
         patched.setattr(*target, fail)
         with pytest.raises(KeyboardInterrupt):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from headstart.errors import SettingError
-from headstart.system.files import atomic_folder, write_atomic
-
-MARKER = "mark.json"
-
-
-def fill(folder: Path, text: str) -> None:
-    with atomic_folder(folder, marker=MARKER) as temporary:
-        (temporary / MARKER).write_text(text)
-        (temporary / "part").write_text(text)
+from headstart.errors import UnwritableError
+from headstart.system.files import write_atomic
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -63,69 +58,30 @@ def test_nothing_is_seen_under_the_name_before_it_is_whole(
     assert seen == [False] and (tmp_path / "file").read_text() == "all of it"
 
 
-def test_a_folder_appears_whole_and_replaces_its_elder(tmp_path: Path) -> None:
-    target = tmp_path / "out" / "model"
-    fill(target, "one")
-    fill(target, "two")
-    assert {one.name: one.read_text() for one in target.iterdir()} == {MARKER: "two", "part": "two"}
-    assert os.listdir(target.parent) == ["model"]
-
-
-def test_a_file_that_is_not_ours_is_spared(tmp_path: Path) -> None:
-    target = tmp_path / "model"
-    fill(target, "one")
-    (target / "mine").write_text("x")
-    with pytest.raises(SettingError, match="holds 'mine', which is no part of an older result"):
-        fill(target, "two")
-    assert {one.name: one.read_text() for one in target.iterdir()} == {
-        MARKER: "one",
-        "part": "one",
-        "mine": "x",
-    }
-    assert os.listdir(tmp_path) == ["model"]
-
-
-def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    fill(tmp_path / "empty", "one")
-    assert (tmp_path / "empty" / "part").read_text() == "one"
-
-
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_not_ours_is_not_replaced(tmp_path: Path, kind: str) -> None:
-    target = tmp_path / "holiday"
-    kept = target / "photo.jpg" if kind == "folder" else target
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text("mine")
+def test_a_failing_write_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_atomic(tmp_path / "file", "old")
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(
-        SettingError, match=r"holiday' exists and holds no mark\.json, expected .*; choose another"
-    ):
-        fill(target, "one")
-    assert kept.read_text() == "mine" and os.listdir(tmp_path) == ["holiday"]
+        UnwritableError, match=r"file '.*file' cannot be written \(No space left on device\)"
+    ) as said:
+        write_atomic(path, "new")
+    assert said.value.errno == errno.ENOSPC and said.value.filename == str(path)
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failing_fill_leaves_the_old_folder(tmp_path: Path, error: type[BaseException]) -> None:
-    target = tmp_path / "model"
-    fill(target, "old")
-    with pytest.raises(error), atomic_folder(target, marker=MARKER) as temporary:
-        (temporary / MARKER).write_text("new")
-        raise error
-    assert (target / MARKER).read_text() == "old" and os.listdir(tmp_path) == ["model"]
-
-
-def test_a_failing_swap_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "model"
-    fill(target, "old")
-    real = Path.rename
-
-    def rename(self: Path, to: Path) -> Path:
-        if self.suffix == ".part":
-            refuse()
-        return real(self, to)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="No space"):
-        fill(target, "new")
-    monkeypatch.undo()
-    assert (target / MARKER).read_text() == "old" and os.listdir(tmp_path) == ["model"]
+def test_a_limit_on_the_size_of_files_names_the_file(tmp_path: Path) -> None:
+    """A real one, in a process of its own: what a full disk does, without a file's name in the system's error."""
+    program = (
+        "import resource, sys; from headstart.system.files import write_atomic; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); write_atomic(sys.argv[1], b'x' * 2000)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "file")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (
+        "UnwritableError: file '" in done.stderr and "file' cannot be written (File too large)" in done.stderr
+    )
+    assert not os.listdir(tmp_path)

@@ -6,6 +6,7 @@ made them, so a layer is a tensor name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,13 +19,23 @@ from onnx import TensorProto, helper, numpy_helper
 from headstart.errors import SettingError, UnknownLayerError, unknown
 from headstart.records import InputSpec
 
-__all__ = ["INPUT", "NOVELTY", "PROBABILITIES", "GraphBuilder", "needed_nodes", "with_outputs"]
+__all__ = [
+    "INPUT",
+    "NOVELTY",
+    "OPSET",
+    "PROBABILITIES",
+    "GraphBuilder",
+    "inferred_shapes",
+    "needed_nodes",
+    "with_outputs",
+]
 
 INPUT = "images"
 PROBABILITIES = "probabilities"
 NOVELTY = "novelty"
-_OPSET = 18
+OPSET = 18
 _IR_VERSION = 9  # the newest that every supported runtime release reads
+_FEW = 64  # values of a constant that may decide a shape, such as the factors of a Resize
 
 
 class GraphBuilder:
@@ -126,7 +137,7 @@ class GraphBuilder:
 
 
 def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
 
 
 def _shaped_outputs(
@@ -135,18 +146,49 @@ def _shaped_outputs(
     constants: Sequence[onnx.TensorProto],
     outputs: Sequence[str],
 ) -> list[onnx.ValueInfoProto]:
-    """The outputs with their shapes, which the standard requires.
+    """The outputs with their shapes, which the standard requires."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    light = _light(nodes, inputs, constants, values)
+    return list(onnx.shape_inference.infer_shapes(light).graph.output)
 
-    Float constants take part as shapes only: inferring on the whole model would copy all weights.
-    """
-    floats = [tensor for tensor in constants if tensor.data_type == TensorProto.FLOAT]
+
+def _light(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    constants: Sequence[onnx.TensorProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    """A graph whose weights are shapes only: inferring on the whole model would copy all of them."""
+    floats = [one for one in constants if one.data_type == TensorProto.FLOAT and math.prod(one.dims) > _FEW]
+    weights = {one.name for one in floats}
     declared = [
         helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.dims) for tensor in floats
     ]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-    others = [tensor for tensor in constants if tensor.data_type != TensorProto.FLOAT]
-    light = _model(helper.make_graph(nodes, "shapes", [*inputs, *declared], values, others))
-    return list(onnx.shape_inference.infer_shapes(light).graph.output)
+    others = [one for one in constants if one.name not in weights]
+    return _model(helper.make_graph(nodes, "shapes", [*inputs, *declared], outputs, others))
+
+
+def inferred_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors for one image, of those whose shape is known without running the graph.
+
+    onnx's InferenceError where the operations do not fit together.
+    """
+    inputs = []
+    for value in graph.input:
+        one = onnx.ValueInfoProto()
+        one.CopyFrom(value)
+        if one.type.tensor_type.shape.dim:
+            one.type.tensor_type.shape.dim[0].dim_value = 1
+        inputs.append(one)
+    outputs = [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, None) for one in graph.output]
+    light = _light(graph.node, inputs, graph.initializer, outputs)
+    found = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    shapes = {value.name: value.type.tensor_type for value in (*found.value_info, *found.output)}
+    return {
+        name: tuple(one.dim_value for one in kind.shape.dim)
+        for name, kind in shapes.items()
+        if kind.HasField("shape") and all(one.HasField("dim_value") for one in kind.shape.dim)
+    }
 
 
 def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from headstart.graph.build import INPUT
 from headstart.graph.forked import PerProcess, watched
+from headstart.graph.refusals import refusals
 from headstart.graph.run import openvino_core, resolve_precision
 from headstart.records import Array, Images
 
@@ -36,8 +37,9 @@ class OnlineRun:
 
         self.precision = resolve_precision(precision, "openvino")
         self.n_lanes = n_lanes = n_lanes or min(4, os.cpu_count() or 1)
-        model = openvino_core().read_model(graph)
-        model.reshape({INPUT: openvino.PartialShape([-1, *list(model.input(0).partial_shape)[1:]])})
+        with refusals("openvino"):
+            model = openvino_core().read_model(graph)
+            model.reshape({INPUT: openvino.PartialShape([-1, *list(model.input(0).partial_shape)[1:]])})
         hints: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": n_lanes,
@@ -53,7 +55,8 @@ class OnlineRun:
         lanes = self._lanes.get()
         lane = lanes.get()
         try:
-            lane.infer({INPUT: np.ascontiguousarray(images)}, share_inputs=True)
+            with refusals("openvino"):
+                lane.infer({INPUT: np.ascontiguousarray(images)}, share_inputs=True)
             return tuple(tensor.data.copy() for tensor in lane.output_tensors)
         finally:
             lanes.put(lane)
@@ -61,7 +64,8 @@ class OnlineRun:
 
 def _lanes(model: Any, hints: dict[str, Any], n_lanes: int) -> SimpleQueue[Any]:
     """The requests of a newly compiled model, which keep it alive."""
-    compiled = watched(openvino_core().compile_model(model, "CPU", hints))
+    with refusals("openvino"):
+        compiled = watched(openvino_core().compile_model(model, "CPU", hints))
     lanes: SimpleQueue[Any] = SimpleQueue()
     for _ in range(n_lanes):
         lanes.put(watched(compiled.create_infer_request()))

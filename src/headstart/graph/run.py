@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headstart.errors import SettingError, unknown
 from headstart.graph.build import INPUT
 from headstart.graph.forked import PerProcess, watched
+from headstart.graph.refusals import refusals
 from headstart.records import Array, Images
 
 __all__ = [
@@ -114,12 +115,15 @@ def compile_graph(
     ------
     SettingError
         If a name is unknown or the precision is not available.
+    ModelError
+        If the runtime refuses the graph; also when it runs.
     """
     resolved = resolve_precision(precision, runtime)
     content = model if isinstance(model, bytes) else model.SerializeToString()
-    if runtime == "onnxruntime":
-        return _OnnxRuntime(content)
-    return _OpenVino(content, resolved, batch_size)
+    with refusals(runtime):
+        if runtime == "onnxruntime":
+            return _OnnxRuntime(content)
+        return _OpenVino(content, resolved, batch_size)
 
 
 def _check_name(value: str, known: Sequence[str], what: str) -> None:
@@ -213,15 +217,17 @@ class _Lane:
 
     def begin(self, batch: Images, n_images: int) -> None:
         """Start on a batch whose first ``n_images`` are wanted; the rest is padding."""
-        self._request.start_async({INPUT: batch})
+        with refusals("openvino"):
+            self._request.start_async({INPUT: batch})
         self._n_images = n_images
 
     def finish(self) -> tuple[Array, ...] | None:
         """Wait for the batch in progress, if any; copies, because the next batch overwrites the outputs."""
         if not self._n_images:
             return None
-        self._request.wait()
-        wanted, self._n_images = self._n_images, 0
+        wanted, self._n_images = self._n_images, 0  # first: a request that failed is not waited for again
+        with refusals("openvino"):
+            self._request.wait()
         return tuple(tensor.data[:wanted].copy() for tensor in self._request.output_tensors)
 
 
@@ -250,7 +256,8 @@ class ReferenceRun:
 
     def __call__(self, values: NDArray[Any]) -> tuple[Array, ...]:
         """Every output for one batch."""
-        return tuple(self._session.get().run(None, {self._input: np.ascontiguousarray(values)}))
+        with refusals("onnxruntime"):
+            return tuple(self._session.get().run(None, {self._input: np.ascontiguousarray(values)}))
 
 
 class _OnnxRuntime(_Streaming):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +23,8 @@ from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.preparation.prepare import IMAGE, with_preparation
 from headstart.models.model import Model
 from headstart.records import NONE_OF_THESE, Prediction
-from headstart.system.files import atomic_folder, check_place, write_atomic
+from headstart.system.files import atomic_file, check_place, write_file
+from headstart.system.folders import atomic_folder
 
 __all__ = ["TARGETS", "ExportedModel", "export_model"]
 
@@ -206,11 +206,9 @@ def _largest_difference(found: Prediction, expected: Prediction) -> float:
 def _write_onnx(
     model: Model, graph: bytes, _: Facts, target: Path, images: LazyImages, expected: Prediction
 ) -> Prediction:
-    with TemporaryDirectory() as temporary:
-        written = write_atomic(Path(temporary) / _GRAPH, graph)
-        found = _checked_prediction(model, written, images, expected)
-    write_atomic(target, graph)
-    return found
+    with atomic_file(target) as temporary:
+        write_file(temporary, graph)
+        return _checked_prediction(model, temporary, images, expected)
 
 
 def _write_openvino(
@@ -225,13 +223,13 @@ def _write_folder(
     model: Model, graph: bytes, facts: Facts, target: Path, images: LazyImages, expected: Prediction
 ) -> Prediction:
     with atomic_folder(target, marker=_FACTS, may_hold=_MAY_HOLD) as temporary:
-        (temporary / _GRAPH).write_bytes(graph)
-        (temporary / _FACTS).write_text(_pretty(facts), encoding="utf-8")
+        write_file(temporary / _GRAPH, graph)
+        write_file(temporary / _FACTS, _pretty(facts))
         for name, text in _documents(facts):
-            (temporary / name).write_text(text, encoding="utf-8")
+            write_file(temporary / name, text)
         for number, image in enumerate(images[:_MAX_KEPT]):
-            (temporary / f"check-{number:02}.png").write_bytes(png_bytes(_colour(image())))
-        (temporary / _CHECK).write_text(_pretty(_expectations(model, expected)), encoding="utf-8")
+            write_file(temporary / f"check-{number:02}.png", png_bytes(_colour(image())))
+        write_file(temporary / _CHECK, _pretty(_expectations(model, expected)))
         return _checked_prediction(model, temporary / _GRAPH, images, expected)
 
 

@@ -1,28 +1,32 @@
-"""The manifest of a model folder: written as JSON, and checked field by field when it is read.
+"""The manifest of a model folder: written as JSON with its own checksum, and checked field by field when it is read.
 
 Without onnx or a runtime, so that reading what a model is costs nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from headstart.data.images.values import DEPTHS
-from headstart.errors import ModelError
-from headstart.records import InputSpec, LayerSpec, NetworkSpec
+from headstart.errors import ModelError, SettingError, printable
+from headstart.models import values
+from headstart.records import InputSpec, NetworkSpec
 
 __all__ = [
     "FILES",
     "FORMAT",
     "LEARNED",
+    "LIMIT_FILE_BYTES",
+    "REPORT",
     "SAMPLES",
     "FileNote",
     "Manifest",
+    "check_name",
+    "checksum",
     "read_manifest",
-    "spec_from_json",
     "write_manifest",
 ]
 
@@ -33,8 +37,13 @@ SAMPLES = "samples.safetensors"
 """A few training images as they came, to check an export with; a model may have none."""
 LEARNED = "learned.safetensors"
 """Which images the model has seen, as digests and descriptors (`records.Seen`); older models have none."""
+REPORT = "report.html"
+"""What the training was like, to read; it may be missing, and older models do not list it."""
+LIMIT_FILE_BYTES = 2 * 2**30
+"""Protocol buffers, which graphs are, cannot be larger."""
 _LIMIT_CLASSES = 100_000
-
+_LIMIT_NAME = 200  # characters
+_CHECKSUM, _REPORT = "checksum", "report"
 
 _ON_DISK = {"layers": "taps", "default_layer": "default_tap"}
 """Fields that keep their older name in the file, so that older versions open newer models."""
@@ -56,6 +65,7 @@ class Manifest:
     describes the frozen network (empty for a network trained from scratch), ``data`` the dataset's name,
     fingerprint and counts. ``scores`` are from training and validation images, never from the test set.
     ``calibration`` and ``novelty`` are empty where neither was fitted. Only ``timing`` differs between equal runs.
+    ``report`` is None where the folder has no report, or one that is not listed.
     """
 
     name: str
@@ -77,32 +87,58 @@ class Manifest:
     novelty: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileNote] = field(default_factory=dict)
+    report: FileNote | None = None
+
+
+def check_name(name: str | None) -> None:
+    """SettingError for a name that a model cannot have; None is the default name."""
+    if name is not None and (not name.strip() or len(name) > _LIMIT_NAME or printable(name) != name):
+        raise SettingError(
+            f"name is {name!r}, expected 1 to {_LIMIT_NAME} characters on one line; give the model another name"
+        )
 
 
 def write_manifest(manifest: Manifest) -> str:
     """The manifest as JSON text."""
     fields = {_ON_DISK.get(key, key): value for key, value in asdict(manifest).items()}
     document = {"format": FORMAT, "format_version": _FORMAT_VERSION, **fields}
+    document[_CHECKSUM] = checksum(document)
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def checksum(document: Mapping[str, Any]) -> str:
+    """SHA-256 of all values of a manifest but the checksum itself; layout and order do not matter.
+
+    It finds damage. It is no signature: whoever alters a manifest on purpose can compute it.
+    """
+    kept = {name: value for name, value in document.items() if name != _CHECKSUM}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
 def read_manifest(text: str, place: str) -> Manifest:
-    """Parse and check a manifest; ModelError where a field is missing or malformed. ``place`` is for the message."""
+    """Parse and check a manifest; ModelError where a value is missing or malformed. ``place`` is for the message."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _fault(place, f"is not JSON ({error})") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise _fault(place, f"has no format {FORMAT!r}")
-    if document.get("format_version") != _FORMAT_VERSION:
+    if document.get("format_version") != _FORMAT_VERSION or document.get("format_version") is True:
         raise ModelError(
             f"model {place!r} has format version {document.get('format_version')!r}, expected "
             f"{_FORMAT_VERSION}; open it with the version of headstart that wrote it"
         )
     try:
-        return _manifest(document)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        manifest = _manifest(document)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise _fault(place, f"has a missing or malformed field ({error})") from error
+    # manifests without both names are older than the checksum
+    if (_CHECKSUM in document or _REPORT in document) and document.get(_CHECKSUM) != checksum(document):
+        raise ModelError(
+            f"manifest of model {place!r} was altered (its checksum differs), expected the file as saved; copy the "
+            "folder again"
+        )
+    return manifest
 
 
 def _fault(place: str, what: str) -> ModelError:
@@ -112,71 +148,116 @@ def _fault(place: str, what: str) -> ModelError:
 
 
 def _manifest(document: Mapping[str, Any]) -> Manifest:
-    classes = tuple(_text(name) for name in document["classes"])
+    layers = values.layer_shapes(document[_ON_DISK["layers"]])
+    default_layer = values.text(document[_ON_DISK["default_layer"]])
+    if default_layer not in layers:
+        raise ValueError(f"default layer {default_layer!r} is not a layer")
+    network = None if document["network"] is None else values.network_spec(document["network"])
+    taken = values.input_spec(document["input"])
+    if network is not None and network.input != taken:
+        raise ValueError("the network has another input than the model")
+    report = document.get(_REPORT)
+    return Manifest(
+        name=values.text(document["name"]),
+        strategy=values.text(document["strategy"]),
+        classes=_classes(document["classes"]),
+        input=taken,
+        layers=layers,
+        default_layer=default_layer,
+        source_fingerprint=values.digest(document["source_fingerprint"]),
+        network=network,
+        head=_head(document["head"]),
+        source=_source(document["source"]),
+        data=_data(document["data"]),
+        settings=_settings(document["settings"]),
+        scores=values.numbers(document["scores"]),
+        seed=values.integer(document["seed"], 0, 2**63),
+        versions=values.texts(document["versions"]),
+        calibration=_calibration(document.get("calibration", {})),
+        novelty=_novelty(document.get("novelty", {})),
+        timing=values.numbers(document["timing"]),
+        files=_files(document["files"]),
+        report=None if report is None else _note(report),
+    )
+
+
+def _classes(names: object) -> tuple[str, ...]:
+    if not isinstance(names, list):
+        raise TypeError("classes are not a list")
+    classes = tuple(values.text(name) for name in names)
     if not 2 <= len(classes) <= _LIMIT_CLASSES or len(set(classes)) != len(classes):
         raise ValueError(f"{len(classes)} classes, or one named twice")
-    files = {
-        name: FileNote(int(note["size_bytes"]), _text(note["sha256"]))
-        for name, note in document["files"].items()
-    }
+    return classes
+
+
+def _files(notes: object) -> dict[str, FileNote]:
+    files = {name: _note(note) for name, note in values.mapping(notes).items()}
     if sorted(set(files) - {SAMPLES, LEARNED}) != sorted(FILES):
         raise ValueError(f"files are {sorted(files)}")
-    plain: dict[str, Any] = {
-        key: _mapping(document[key])
-        for key in ("head", "source", "data", "settings", "scores", "versions", "timing")
-    }
-    plain |= {key: _mapping(document.get(key, {})) for key in ("calibration", "novelty")}
-    texts: dict[str, Any] = {
-        key: _text(document[_ON_DISK.get(key, key)])
-        for key in ("name", "strategy", "default_layer", "source_fingerprint")
-    }
-    shapes = document[_ON_DISK["layers"]]
-    layers = {_text(name): tuple(int(size) for size in shape) for name, shape in shapes.items()}
-    if texts["default_layer"] not in layers:
-        raise ValueError(f"default layer {texts['default_layer']!r} is not a layer")
-    network = None if document["network"] is None else spec_from_json(document["network"])
-    return Manifest(
-        classes=classes,
-        input=_input(document["input"]),
-        layers=layers,
-        network=network,
-        seed=int(document["seed"]),
-        files=files,
-        **texts,
-        **plain,
-    )
+    return files
 
 
-def spec_from_json(document: Mapping[str, Any]) -> NetworkSpec:
-    """A network spec from its JSON form; KeyError, TypeError or ValueError if it is malformed."""
-    layers = tuple(
-        LayerSpec(_text(one["kind"]), _text(one["name"]), _mapping(one["options"]))
-        for one in document["layers"]
-    )
-    if not layers or layers[-1].kind != "dense":
-        raise ValueError("a network ends in a dense layer")
-    return NetworkSpec(_text(document["name"]), _input(document["input"]), layers)
+def _note(note: object) -> FileNote:
+    fields = values.mapping(note)
+    size = values.integer(fields["size_bytes"], 0, LIMIT_FILE_BYTES)
+    return FileNote(size, values.digest(fields["sha256"], 64))
 
 
-def _input(document: Mapping[str, Any]) -> InputSpec:
-    sizes = [int(document[key]) for key in ("height_px", "width_px", "channels")]
-    if min(sizes) < 1 or max(sizes) > 4096 or sizes[2] not in (1, 3):
-        raise ValueError(f"input size {sizes}")
-    mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
-    fitting = _text(document.get("interpolation", "bilinear")), float(document.get("crop_share", 1.0))
-    depth = document.get("depth_bits")
-    if depth is not None and depth not in DEPTHS:
-        raise ValueError(f"depth_bits {depth!r}")
-    return InputSpec(sizes[0], sizes[1], sizes[2], mean, std, _text(document["policy"]), *fitting, depth)
+def _head(value: object) -> dict[str, Any]:
+    head = values.plain(values.mapping(value))
+    values.text(head["name"])
+    for one in values.mapping(head["chosen"]).values():
+        values.finite(int(one) if isinstance(one, bool) else one)
+    return dict(head)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    return value
+def _source(value: object) -> dict[str, Any]:
+    source = values.plain(values.mapping(value))
+    for name in ("name", "tap", "pooling") if source else ():
+        values.text(source[name])
+    for name in ("fingerprint", "licence"):
+        values.optional(source, name, values.text)
+    values.optional(source, "notes", values.mapping)
+    return dict(source)
 
 
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is not a mapping")
-    return value
+def _data(value: object) -> dict[str, Any]:
+    data = values.plain(values.mapping(value))
+    for name in ("name", "fingerprint"):
+        values.text(data[name])
+    for size in (data["n_images"], data.get("n_held", 0), *values.mapping(data["counts"]).values()):
+        values.integer(size, 0, 2**63)
+    values.optional(data, "holdout", _holdout)
+    return dict(data)
+
+
+def _holdout(value: object) -> None:
+    fields = values.mapping(value)
+    if not 0 < values.finite(fields["share"]) < 1:
+        raise ValueError(f"holdout of {fields['share']}")
+    for name in ("seed", "n_images"):
+        values.integer(fields[name], 0, 2**63)
+
+
+def _settings(value: object) -> dict[str, Any]:
+    settings = values.plain(values.mapping(value))
+    values.optional(settings, "run", values.texts)
+    return dict(settings)
+
+
+def _calibration(value: object) -> dict[str, Any]:
+    calibration = values.plain(values.mapping(value))
+    values.optional(calibration, "temperature", values.finite)
+    for name in ("before", "after"):
+        for key in ("ece", "brier", "nll") if name in calibration else ():
+            values.number(calibration[name][key])
+        if name in calibration:
+            values.integer(calibration[name]["n"], 0, 2**63)
+    return dict(calibration)
+
+
+def _novelty(value: object) -> dict[str, Any]:
+    novelty = values.plain(values.mapping(value))
+    if novelty and not 0 < values.finite(novelty["false_rejection"]) < 1:
+        raise ValueError(f"share of false rejections {novelty['false_rejection']}")
+    return dict(novelty)

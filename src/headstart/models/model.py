@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,25 +18,23 @@ from headstart.data.given import GivenImages, image_stores
 from headstart.data.images.prepare import store_batches
 from headstart.errors import ModelError
 from headstart.graph import run as runtime
-from headstart.models.audit import audit_graph, audited_file
 from headstart.models.card import render_card
-from headstart.models.manifest import (
-    LEARNED,
-    SAMPLES,
-    FileNote,
-    Manifest,
-    read_manifest,
-    write_manifest,
-)
-from headstart.records import Array, Images, Prediction, Seen, Source, Weights
-from headstart.system.files import atomic_folder, check_place
+from headstart.models.folder import read_folder, tensors_in, write_folder
+from headstart.models.manifest import LEARNED, SAMPLES, Manifest, check_name
+from headstart.models.outputs import check_count, checked_outputs
+from headstart.records import Array, Images, NetworkSpec, Prediction, Seen, Source, Weights
 from headstart.system.progress import SILENT, Progress, with_progress
 
-__all__ = ["Model", "check_output", "open_model"]
+__all__ = ["Model", "open_model"]
 
-_MANIFEST, _REPORT = "manifest.json", "report.html"
-_LIMIT_MANIFEST_BYTES = 16 * 2**20
+_WEIGHTS = "weights.safetensors"
 _BATCH = 64
+_PARTS = {
+    "conv2d": ("weight", "bias"),
+    "dense": ("weight", "bias"),
+    "batchnorm2d": ("weight", "bias", "mean", "variance"),
+}
+"""Weights of each kind of layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,10 +181,20 @@ class Model:
         Prediction
             In the order of the images.
         """
-        parts = list(self._executable(runtime_name, precision, batch_size).stream(prepared))
+        sizes: list[int] = []
+
+        def counted() -> Iterator[Images]:
+            for batch in prepared:
+                sizes.append(len(batch))
+                yield batch
+
+        outputs = self._executable(runtime_name, precision, batch_size).stream(counted())
+        parts = [checked_outputs(one, len(self.classes), self.manifest.name) for one in outputs]
         n_outputs = 2 if self.manifest.novelty else 1
         empty = (np.empty((0, len(self.classes)), np.float32), np.empty(0, np.float32))[:n_outputs]
-        return Prediction(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
+        found = Prediction(*(np.concatenate(values) for values in zip(empty, *parts, strict=True)))
+        check_count(found, sum(sizes), self.manifest.name)
+        return found
 
     def predict(
         self,
@@ -254,6 +261,11 @@ class Model:
         prediction = self.prediction(images, runtime_name=runtime_name, precision=precision)
         return (prediction if refuse else Prediction(prediction.probabilities)).names(self.classes)
 
+    def named(self, name: str | None) -> Model:
+        """The same model under another name; SettingError for an empty name or one of several lines."""
+        check_name(name)
+        return self if name is None else replace(self, manifest=replace(self.manifest, name=name))
+
     def load_runtime(self, runtime_name: str) -> None:
         """Import the runtime, before threads that prepare images start; SettingError if it is unknown."""
         runtime.import_runtime(runtime_name)
@@ -304,38 +316,23 @@ class Model:
         ------
         SettingError
             If the folder holds something else.
+        UnwritableError
+            If a file cannot be written, for instance because the disk is full; an older model stays.
+        ModelError
+            If the model could not be opened again, for instance because its graph has other operations.
         """
         from safetensors.numpy import save
 
         contents = {
             "card.md": render_card(self.manifest).encode(),
             "model.onnx": self.graph,
-            "weights.safetensors": save(dict(sorted(self.weights.items()))),
+            _WEIGHTS: save(dict(sorted(self.weights.items()))),
         }
         if self.samples:
             contents[SAMPLES] = save({f"{number:02}": one for number, one in enumerate(self.samples)})
         if self.seen is not None:
             contents[LEARNED] = save(to_tensors(self.seen))
-        notes = {
-            name: FileNote(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
-        }
-        check_output(folder)
-        with atomic_folder(folder, marker=_MANIFEST, may_hold=(_REPORT,)) as temporary:
-            for name, data in contents.items():
-                (temporary / name).write_bytes(data)
-            if report is not None:
-                (temporary / _REPORT).write_text(report, encoding="utf-8")
-            (temporary / _MANIFEST).write_text(
-                write_manifest(replace(self.manifest, files=notes)), encoding="utf-8"
-            )
-        return Path(folder)
-
-
-def check_output(folder: str | os.PathLike[str]) -> None:
-    """Check, before training, that a model can be saved here; SettingError if not."""
-    check_place(folder, marker=_MANIFEST)
-    if (Path(folder) / _MANIFEST).is_file():
-        read_manifest(_manifest_text(Path(folder)), str(folder))  # web apps have a manifest.json, too
+        return write_folder(folder, self.manifest, contents, report)
 
 
 def open_model(folder: str | os.PathLike[str]) -> Model:
@@ -356,50 +353,32 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
     ModelError
         If the folder or a file is missing, truncated, altered or not written by headstart.
     """
-    home = Path(folder)
-    manifest = read_manifest(_manifest_text(home), str(folder))
-    contents = {name: audited_file(home / name, note, str(folder)) for name, note in manifest.files.items()}
-    audit_graph(contents["model.onnx"], manifest, str(folder))
-    weights = _tensors(contents, "weights.safetensors", str(folder))
-    samples = _tensors(contents, SAMPLES, str(folder)) if SAMPLES in contents else {}
+    place = str(folder)
+    manifest, contents = read_folder(folder)
+    weights = tensors_in(contents[_WEIGHTS], _WEIGHTS, place)
+    _check_weights(weights, manifest.network, place)
+    samples = tensors_in(contents[SAMPLES], SAMPLES, place) if SAMPLES in contents else {}
     seen = None
     if LEARNED in contents:
-        seen = from_tensors(_tensors(contents, LEARNED, str(folder)), str(folder))
-    return Model(manifest, contents["model.onnx"], weights, _images(samples, str(folder)), seen)
+        seen = from_tensors(tensors_in(contents[LEARNED], LEARNED, place), place)
+    return Model(manifest, contents["model.onnx"], weights, _images(samples, place), seen)
 
 
-def _manifest_text(home: Path) -> str:
-    path = home / _MANIFEST
-    if not path.is_file():
-        what = "is not a folder" if not home.is_dir() else f"holds no {_MANIFEST}"
-        raise ModelError(
-            f"model {str(home)!r} {what}, expected a model folder; "
-            "make one with: headstart transfer SOURCE DATA -o MODEL"
-        )
-    if path.stat().st_size > _LIMIT_MANIFEST_BYTES:
-        raise ModelError(
-            f"manifest of model {str(home)!r} is larger than {_LIMIT_MANIFEST_BYTES} bytes, "
-            "expected one written by headstart"
-        )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"manifest of model {str(home)!r} cannot be read ({error}), expected UTF-8 text; copy the model again"
-        ) from error
-
-
-def _tensors(contents: Mapping[str, bytes], name: str, place: str) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return load(contents[name])
-    except SafetensorError as error:
-        raise ModelError(
-            f"file {name} of model {place!r} cannot be read ({error}), "
-            "expected the file as saved; copy the folder again"
-        ) from error
+def _check_weights(weights: Weights, network: NetworkSpec | None, place: str) -> None:
+    """Every layer of a network of ours has its weights, in the number that the network says."""
+    for layer in network.layers if network else ():
+        n_units = layer.options.get("channels", layer.options.get("units"))
+        for part in _PARTS.get(layer.kind, ()):
+            found = weights.get(f"{layer.name}.{part}")
+            if (
+                found is None
+                or found.dtype != np.float32
+                or (n_units is not None and found.shape[:1] != (n_units,))
+            ):
+                raise ModelError(
+                    f"file {_WEIGHTS} of model {place!r} has no {part} for layer {layer.name!r} as its manifest "
+                    "describes it, expected all weights of the network; copy the folder again"
+                )
 
 
 def _images(tensors: Mapping[str, NDArray[Any]], place: str) -> tuple[NDArray[np.uint8], ...]:

@@ -222,7 +222,7 @@ def to_table(found: FilePredictions) -> str:
         is_known = one.name == one.classes[0]
         rows.append(
             [
-                _printable(one.path),
+                one.path,
                 one.name,
                 f"{one.probabilities[0]:.4f}" if is_known else "",
                 *([f"{one.novelty:.2f}"] if one.novelty is not None else [""] if has_novelty else []),
@@ -230,8 +230,3 @@ def to_table(found: FilePredictions) -> str:
             ]
         )
     return aligned(rows, left=len(rows[0])) + "\n"
-
-
-def _printable(path: str) -> str:
-    """A name on one line of a terminal: characters that cannot be printed are escaped."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in path)

@@ -6,6 +6,7 @@ import json
 
 from headstart.evaluation.records import Score
 from headstart.report.numbers import fact_name
+from headstart.report.paths import shareable
 from headstart.report.records import Report
 
 __all__ = ["summary_card"]
@@ -16,6 +17,7 @@ def summary_card(result: Report) -> str:
 
     Mitchell et al. Model Cards for Model Reporting. FAT* 2019, arXiv:1810.03993.
     """
+    result = shareable(result)
     lines = ["---", "library_name: headstart", "pipeline_tag: image-classification"]
     lines += _index(result)
     lines += ["---", "", f"# {' '.join(result.title.split())}", "", result.verdict, "", result.summary, ""]

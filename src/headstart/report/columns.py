@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
+from headstart.errors import printable
 
 __all__ = ["aligned"]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Columns of text: the first ``left`` columns aligned left, the others right.
+    """Columns of text: the first ``left`` columns aligned left, the others right; one line for each row.
 
     >>> print(aligned([["a", "1"], ["bb", "10"]]))
     a    1
     bb  10
     """
+    rows = [[printable(text) for text in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -18,6 +18,7 @@ from headstart.report import figures, numbers, scatter
 from headstart.report import gallery as galleries
 from headstart.report import svg as diagrams
 from headstart.report.entries import is_rival, note_of
+from headstart.report.paths import shareable
 from headstart.report.records import Comparison, Factor, Report, Row, Scatter
 from headstart.report.scales import Scale, round_scale
 
@@ -61,6 +62,7 @@ def render(result: Report) -> str:
     >>> "It helps." in page, "<script" in page
     (True, False)
     """
+    result = shareable(result)
     budgets = _budgets(result.rows)
     return (
         _environment()

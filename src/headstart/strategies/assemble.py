@@ -27,6 +27,7 @@ from headstart.networks.contract import TrainableNetwork
 from headstart.networks.specs import layer_shapes
 from headstart.networks.training import ValidationSet
 from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSettings
+from headstart.report.paths import without_folders
 from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
 from headstart.strategies.parts import TrainingParts
@@ -153,7 +154,7 @@ def probe_model(
         seed=seed,
     )
     manifest = Manifest(
-        name=f"{source.name} to {dataset.name}",
+        name=f"{without_folders(source.name)} to {dataset.name}",
         strategy=strategy,
         classes=dataset.classes,
         input=replace(source.input, depth_bits=dataset.images.depth_bits),
@@ -163,7 +164,7 @@ def probe_model(
         network=None,
         head={"name": head.name, "chosen": head.chosen_},
         source={
-            "name": source.name,
+            "name": without_folders(source.name),
             "fingerprint": source.fingerprint,
             "tap": layer,
             "pooling": pooling,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.records import Source
+from headstart.report.paths import without_folders
 from headstart.strategies.assemble import versions
 
 __all__ = ["about_head", "about_source", "made_with"]
@@ -19,7 +20,7 @@ def about_source(source: Source) -> str:
     known = [f"{notes['n_parameters']:,} parameters"] if "n_parameters" in notes else []
     known += [f"licence {notes['licence']}"] if "licence" in notes else []
     known += [f"trained on {notes['trained on']}"] if "trained on" in notes else []
-    return ", ".join([source.name, *known])
+    return ", ".join([without_folders(source.name), *known])
 
 
 def about_head(head: Mapping[str, Any]) -> str:

@@ -1,35 +1,81 @@
-"""Files and folders written completely or not at all: unique temporary name, fsync, rename."""
+"""Files written completely or not at all: unique temporary name, fsync, rename; a failure names the file."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
-from headstart.errors import SettingError
+from headstart.errors import HeadstartError, SettingError, UnwritableError
+from headstart.system.leftovers import new_file, sweep
 
-__all__ = ["atomic_folder", "check_place", "write_atomic"]
+__all__ = ["atomic_file", "check_place", "sync", "write_atomic", "write_file", "writing"]
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
-    """Write a file completely or not at all, text as UTF-8; an OSError leaves an older file untouched."""
+    """Write a file completely or not at all, text as UTF-8.
+
+    UnwritableError, an OSError, leaves an older file untouched. What a killed writer of this file left is removed.
+    """
+    with atomic_file(path) as temporary:
+        write_file(temporary, content)
+    return Path(path)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path to write to, and move it to ``path`` when it is written; errors as `write_atomic`."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target)
+        with new_file(target) as temporary:
+            yield temporary
+            sync(temporary)
+            temporary.replace(target)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file, text as UTF-8; an OSError has its name, which that of a full disk would lack."""
     data = content.encode() if isinstance(content, str) else content
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
-        with temporary.open("wb") as file:
+        with path.open("wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = str(path)
         raise
-    return target
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file or a folder's list of names is on the disk; some systems cannot do it for folders."""
+    with path.open("rb") if path.is_file() else _folder(path) as descriptor:
+        if descriptor is not None:
+            os.fsync(descriptor)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[int | None]:
+    """The descriptor of an open folder, or None on Windows."""
+    if os.name == "nt":
+        yield None
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError into UnwritableError, one sentence that names what cannot be written and why."""
+    try:
+        yield
+    except (HeadstartError, BrokenPipeError):
+        raise
+    except OSError as error:
+        raise UnwritableError.of(os.fspath(path), error) from error
 
 
 def check_place(path: str | os.PathLike[str], *, marker: str) -> None:
@@ -42,53 +88,3 @@ def check_place(path: str | os.PathLike[str], *, marker: str) -> None:
     existing = next(place for place in (target, *target.absolute().parents) if place.exists())
     if not existing.is_dir():
         raise SettingError(f"{str(existing)!r} is a file, expected a folder to write to; choose another")
-
-
-@contextmanager
-def atomic_folder(
-    path: str | os.PathLike[str], *, marker: str, may_hold: Sequence[str] = ()
-) -> Iterator[Path]:
-    """Yield a temporary folder to write into, and move it to ``path`` when everything is written.
-
-    An older folder at ``path`` is replaced if it holds the file ``marker`` and otherwise only files of the
-    new folder or of ``may_hold`` (files that a new result may lack); if not, SettingError.
-    """
-    check_place(path, marker=marker)
-    target = Path(path).absolute()  # "." has no name to derive a temporary one from
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
-    temporary.mkdir()
-    try:
-        yield temporary
-        _refuse_foreign_files(target, {*may_hold, *(one.name for one in temporary.iterdir())})
-        for file in temporary.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        _swap(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _refuse_foreign_files(target: Path, names: set[str]) -> None:
-    """Raise SettingError if the older folder holds files that are no part of a result."""
-    foreign = sorted({one.name for one in target.iterdir()} - names) if target.exists() else []
-    if foreign:
-        raise SettingError(
-            f"{str(target)!r} holds {foreign[0]!r}, which is no part of an older result, expected a folder "
-            "without it; move it away or choose another folder"
-        )
-
-
-def _swap(temporary: Path, target: Path) -> None:
-    """Put the new folder in place; the old one is removed only after that."""
-    if not target.exists():
-        temporary.rename(target)
-        return
-    aside = target.with_name(f".{target.name}.{uuid4().hex}.old")
-    target.rename(aside)
-    try:
-        temporary.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol
 
+from headstart.errors import printable
 from headstart.records import Images
 
 __all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "with_progress"]
@@ -57,6 +58,7 @@ class _Bar:
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
         """Update the bar; a task that starts again gets a new clock."""
+        note = printable(note)
         if task != self._name or done < self._done:
             if self._task is not None:
                 self._display.remove_task(self._task)
@@ -65,7 +67,7 @@ class _Bar:
         self._display.update(self._task, completed=done, total=total, note=note)
 
     def remark(self, text: str) -> None:
-        self._display.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._display.console.print(printable(text, keep="\n"), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -86,7 +88,9 @@ def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
         note,
         TimeRemainingColumn(),
     )
-    with Display(*columns, console=Console(stderr=True), transient=True) as display:
+    with Display(
+        *columns, console=Console(file=getattr(sys.stderr, "raw", sys.stderr)), transient=True
+    ) as display:
         yield _Bar(display)
 
 

@@ -122,7 +122,7 @@ def _crop(pixels: Tensor, spec: InputSpec) -> Tensor:
     old, new = _wide(where(tall, h, w)), _wide(where(tall, spec.height_px, spec.width_px))
     filters = []
     for side, size in ((h, spec.height_px), (w, spec.width_px)):
-        length = minimum(old * size * spec.crop_share / new, _wide(side))
+        length = minimum(_quotient(old * size * spec.crop_share, new), _wide(side))
         low = (_wide(side) - length) / 2
         begin, end = (place.cast("float") for place in (low, low + length))
         filters.append(_filter(side, _Cut(begin, end - begin), pixels.space.arange(size), size, spec))
@@ -135,7 +135,7 @@ def _letterbox(pixels: Tensor, spec: InputSpec) -> Tensor:
     new, old = where(flat, spec.height_px, spec.width_px), where(flat, h, w)
     filters, inside = [], []
     for side, full in ((h, spec.height_px), (w, spec.width_px)):
-        size = minimum(maximum((side * new / old).rounded(), 1), full)
+        size = minimum(maximum(_quotient(side * new, old).rounded(), 1), full)
         place = pixels.space.arange(full) - ((full - size) / 2).floor()
         within = (place >= 0) * (place < size)
         weights = _filter(side, _Cut(pixels.space.number(0), side), place, size, spec)
@@ -189,6 +189,15 @@ def _cubic(far: Tensor) -> Tensor:
     near = ((a + 2) * far - (a + 3)) * far * far + 1
     beyond = (((far - 5) * far + 8) * far - 4) * a
     return where(far < 1, near, where(far < 2, beyond, 0))
+
+
+def _quotient(value: Tensor, by: Tensor) -> Tensor:
+    """A division whose whole results are whole also where a runtime multiplies by the reciprocal, as OpenVINO does.
+
+    43008 / 224 was 191.99998 there (2026-11-30); the part of the box that was lost moved pixels by a level.
+    """
+    first = value / by
+    return first if first.space.wide else first + (value - first * by) / by
 
 
 def _wide(value: Tensor) -> Tensor:

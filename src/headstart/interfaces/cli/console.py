@@ -65,8 +65,13 @@ def chosen_layer(layer: str | None, tap: str | None) -> str | None:
 
 
 def command_line() -> str:
-    """The command as the user could type it again."""
-    return shlex.join(["headstart", *sys.argv[1:]])
+    """The command as the user could type it again in the same folder; it goes into reports and cards.
+
+    Of a path outside that folder only the last name is kept.
+    """
+    from headstart.report.paths import without_folders
+
+    return shlex.join(["headstart", *map(without_folders, sys.argv[1:])])
 
 
 def load_dataset(data: str, *, strict: bool) -> Dataset:
@@ -108,10 +113,11 @@ def save_result(result: Report, folder: Path, json: bool, **more: Any) -> None:
     from headstart.report.card import summary_card
     from headstart.report.json import to_json
     from headstart.report.page import render
+    from headstart.report.paths import shareable
     from headstart.system.files import write_atomic
 
     write_atomic(folder / "card.md", summary_card(result))
-    write_atomic(folder / RESULT, to_json(result) + "\n")
+    write_atomic(folder / RESULT, to_json(shareable(result)) + "\n")
     report = write_atomic(folder / "report.html", render(result))
     if json:
         print_json({"report": str(report), **more, "result": result})

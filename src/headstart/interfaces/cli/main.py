@@ -20,6 +20,7 @@ from headstart.interfaces.cli.predict import evaluate, predict
 from headstart.interfaces.cli.recipes import recipes_app, run
 from headstart.interfaces.cli.serve import export, serve, teach
 from headstart.interfaces.cli.study import study
+from headstart.interfaces.cli.terminal import harmless_output
 from headstart.interfaces.cli.train import train
 from headstart.interfaces.cli.transfer import transfer
 from headstart.interfaces.cli.tune import tune
@@ -63,15 +64,16 @@ def main() -> None:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
         )  # like Ctrl-C, so that incomplete files are removed
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if debug:
-            raise
-        print(f"headstart: error: {_sentence(error)}", file=sys.stderr)
-        sys.exit(1)
+    with harmless_output():
+        try:
+            app()
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except Exception as error:
+            if debug:
+                raise
+            print(f"headstart: error: {_sentence(error)}", file=sys.stderr)
+            sys.exit(1)
 
 
 def _sentence(error: Exception) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "Json",
     "Layer",
     "ModelFolder",
+    "ModelName",
     "ModelOutput",
     "NoCache",
     "Policy",
@@ -52,6 +53,12 @@ ModelOutput = Annotated[
     Path,
     typer.Option(
         "--output", "-o", help="Model folder to write. It must be new, empty, or hold an older model."
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--name", help="Name of the model in its card and report. Default: made from its source and data."
     ),
 ]
 ReportOutput = Annotated[

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from time import localtime, strftime
 from typing import TYPE_CHECKING, Any
 
+from headstart.errors import printable
 from headstart.evaluation.records import Calibration, Detection, Evaluated, Evaluation, Score
 from headstart.report.columns import aligned
 from headstart.report.records import Report, Row
@@ -35,14 +36,15 @@ _PRINTED_AS = {"learnt_from": "trained on", "tap": "layer", "n_held": "n held ou
 def pairs(values: Mapping[str, Any]) -> str:
     """Names and values, one line each; a nested mapping is indented."""
     lines = []
-    width = max((len(str(name)) for name in values), default=0)
+    values = {printable(str(name)): value for name, value in values.items()}
+    width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         if isinstance(value, Mapping):
-            lines.append(str(name))
+            lines.append(name)
             lines += [f"  {line}" for line in pairs(value).splitlines()]
         else:
             shown = _listed(value) if isinstance(value, list | tuple) else _plain(value)
-            lines.append(f"{str(name).ljust(width)}  {shown}")
+            lines.append(f"{name.ljust(width)}  {printable(shown)}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from headstart.interfaces.cli.options import (
     Engine,
     HoldOut,
     Json,
+    ModelName,
     ModelOutput,
     Policy,
     Seed,
@@ -100,6 +102,7 @@ Logs = Annotated[
 def train(
     data: DataName,
     output: ModelOutput,
+    name: ModelName = None,
     network: NetworkName = "cnn",
     engine: Engine = None,
     device: Device = "auto",
@@ -147,8 +150,8 @@ def train(
         "patience": patience,
         "seed": seed,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    request = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", given, holdout)
+    request = TrainingRequest(network, engine or "torch", device, augment, policy or "squish", _given(given))
+    request = replace(request, holdout=holdout, name=name)
     every_s = parse_duration(checkpoint_every, "checkpoint-every", zero=True)
     files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:
@@ -161,6 +164,11 @@ def train(
         _advise_resume(any(checkpoints_of(output).glob("step-*")))
         raise
     _print_done(done, output, json)
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the user gave."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _advise_resume(kept: bool) -> None:

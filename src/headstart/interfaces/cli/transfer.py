@@ -26,6 +26,7 @@ from headstart.interfaces.cli.options import (
     HoldOut,
     Json,
     Layer,
+    ModelName,
     ModelOutput,
     NoCache,
     Policy,
@@ -54,6 +55,7 @@ def transfer(
     source: SourceName,
     data: DataName,
     output: ModelOutput,
+    name: ModelName = None,
     strategy: Strategy = "probe",
     unfreeze: Unfreeze = "auto",
     device: Device = "auto",
@@ -104,6 +106,7 @@ def transfer(
             command=command_line(),
             finetune=finetune,
             holdout=holdout,
+            name=name,
         )
     done.learned.model.save(output, render(done.result))
     if json:

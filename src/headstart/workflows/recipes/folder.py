@@ -11,6 +11,7 @@ from headstart.errors import SettingError
 from headstart.report.card import summary_card
 from headstart.report.json import to_json
 from headstart.report.page import render
+from headstart.report.paths import shareable
 from headstart.report.records import Report
 from headstart.system.files import write_atomic
 from headstart.workflows.recipes.options import Outcome
@@ -20,7 +21,7 @@ __all__ = ["check_folder", "write_result"]
 
 def write_result(home: Path, result: Report) -> Outcome:
     """Result, card and report as files."""
-    write_atomic(home / "result.json", to_json(result) + "\n")
+    write_atomic(home / "result.json", to_json(shareable(result)) + "\n")
     write_atomic(home / "card.md", summary_card(result))
     return Outcome(result, home, write_atomic(home / "report.html", render(result)))
 

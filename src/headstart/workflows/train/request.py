@@ -17,6 +17,7 @@ class TrainingRequest:
     ``policy`` says how images are resized. ``settings`` are fields of `records.TrainSettings`; a
     ``learning_rate`` of ``"auto"`` is found by a test. ``augment`` is as `parse_augmentation` takes it, or
     ``"none"``. ``holdout`` is the share of the images that is held out as a test set.
+    ``name`` is that of the model, and has no part in what is learned.
     """
 
     network: str = "cnn"
@@ -26,6 +27,7 @@ class TrainingRequest:
     policy: str = "squish"
     settings: Mapping[str, Any] = field(default_factory=dict)
     holdout: float | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)

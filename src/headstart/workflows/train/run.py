@@ -15,7 +15,9 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, parse_augmentation
 from headstart.errors import DivergedError, SettingError, nearest
 from headstart.models.finished import finished_model, noted
-from headstart.models.model import Model, check_output
+from headstart.models.folder import check_output
+from headstart.models.manifest import check_name
+from headstart.models.model import Model
 from headstart.networks.logs.registry import LOGS
 from headstart.networks.specs import architecture, training_for
 from headstart.records import TrainSettings
@@ -103,6 +105,7 @@ def run_training(
     same number of threads.
     """
     check_output(files.output)
+    check_name(request.name)
     _check_logs(files.logs)
     settings, augmentation, auto = _settings(request)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
@@ -143,7 +146,7 @@ def run_training(
         learned = _cross_validated(
             dataset, parts, request, learned, training, augmentation, progress=progress
         )
-    learned = replace(learned, model=noted(learned.model, identity))
+    learned = replace(learned, model=noted(learned.model, identity).named(request.name))
     about = About(request.network, request.engine, augmentation, command)
     result = training_result(dataset, parts, learned, training, about, found.remarks)
     learned.model.save(files.output, render(result))

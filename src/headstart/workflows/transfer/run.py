@@ -14,6 +14,7 @@ from headstart.data.images.thumbnails import examples_of
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Calibration, Evaluation
+from headstart.models.manifest import check_name
 from headstart.records import Source
 from headstart.report.records import Gallery, Report
 from headstart.sources.features import PLAIN, Extraction
@@ -53,6 +54,7 @@ def run_transfer(
     finetune: FinetuneOptions | None = None,
     judge: bool = True,
     holdout: float | None = None,
+    name: str | None = None,
 ) -> Transferred:
     """Fit a head for new classes on a frozen source, and report how accurate it is next to simple controls.
 
@@ -79,6 +81,8 @@ def run_transfer(
         Measure the accuracy. False makes the model only.
     holdout : float, optional
         Share of the images, in (0, 1), to hold out as a test set; see `data.checks.hold_out.hold_out`.
+    name : str, optional
+        Name of the model. Default: made from the names of source and dataset.
 
     Returns
     -------
@@ -93,12 +97,13 @@ def run_transfer(
         If a class has fewer than two training images, the splits have different classes, or an image or
         a group is in two splits and ``allow_leaks`` is false.
     SettingError
-        If the head is unknown, or the holdout is not a share.
+        If the head is unknown, the holdout is not a share, or the name is empty or has several lines.
     UnknownLayerError
         If the source has no such layer.
     SourceError, MissingExtraError
         With ``finetune``, if the source cannot be fine-tuned or torch is not installed.
     """
+    check_name(name)
     options = replace(options, precision="fp32")  # as the saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, holdout, seed, source.seen)
@@ -113,22 +118,19 @@ def run_transfer(
         evaluation = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
     elif judge:
         evaluation = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
-    kept = _recorded(kept, evaluation)
-    flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
-    texts = (
-        holdout_sentence(dataset),
-        tried.sentence if tried else None,
-        learned.choice.sentence if learned.choice else None,
-        flips,
-    )
-    remarks = [] if evaluation is None else [*evaluation.table.remarks]
-    remarks += [*(text for text in texts if text), *found.remarks]
+    kept = _recorded(kept, evaluation, name)
+    choice, flips = learned.choice, None
+    if probe.augmentation is not None:
+        flips = flip_warning(dataset.classes, probe.augmentation)
+    tries = tried.sentence if tried else None
+    texts = [holdout_sentence(dataset), tries, choice.sentence if choice else None, flips]
+    remarks = () if evaluation is None else evaluation.table.remarks
     result = Report(
         kind="transfer",
-        title=f"{short_name(source.name)} to {dataset.name}",
+        title=name or f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(kept, evaluation),
         verdict=_verdict(evaluation),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *filter(None, texts), *found.remarks),
         rows=() if evaluation is None else evaluation.table.rows,
         comparisons=() if evaluation is None else evaluation.table.comparisons,
         evaluations=() if evaluation is None else (_evaluation(evaluation, dataset),),
@@ -156,8 +158,9 @@ def _held_share(finetune: FinetuneOptions | None) -> float | None:
     return None if finetune is None else _FINETUNE_HELD
 
 
-def _recorded(kept: LearnedModel, evaluation: TransferEvaluation | None) -> LearnedModel:
-    """The model with its cross-validated accuracy in its manifest."""
+def _recorded(kept: LearnedModel, evaluation: TransferEvaluation | None, name: str | None) -> LearnedModel:
+    """The model with its name, and with its cross-validated accuracy in its manifest."""
+    kept = replace(kept, model=kept.model.named(name))
     if evaluation is None or evaluation.judged_on != "cross-validated":
         return kept
     score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
