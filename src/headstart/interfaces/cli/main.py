@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +25,7 @@ from headstart.interfaces.cli.train import train
 from headstart.interfaces.cli.transfer import transfer
 from headstart.interfaces.cli.tune import tune
 from headstart.system.cache import cache_root
+from headstart.system.drafts import CacheWarning
 
 __all__ = ["app", "main"]
 
@@ -63,6 +65,7 @@ def main() -> None:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
         )  # like Ctrl-C, so that incomplete files are removed
+    _show_warnings_in_one_line()
     try:
         app()
     except KeyboardInterrupt:
@@ -72,6 +75,19 @@ def main() -> None:
             raise
         print(f"headstart: error: {_sentence(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _show_warnings_in_one_line() -> None:
+    """Print our warnings like remarks; those of other packages stay as they are."""
+    show = warnings.showwarning
+
+    def print_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, CacheWarning):
+            print(f"headstart: {message}", file=sys.stderr)
+        else:
+            show(message, category, *place, **more)
+
+    warnings.showwarning = print_line
 
 
 def _sentence(error: Exception) -> str:
