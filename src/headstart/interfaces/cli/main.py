@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -65,9 +67,9 @@ def main() -> None:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
         )  # like Ctrl-C, so that incomplete files are removed
-    _show_warnings_in_one_line()
     try:
-        app()
+        with _cache_warnings_in_one_line():
+            app()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -77,17 +79,21 @@ def main() -> None:
         sys.exit(1)
 
 
-def _show_warnings_in_one_line() -> None:
+@contextmanager
+def _cache_warnings_in_one_line() -> Iterator[None]:
     """Print our warnings like remarks; those of other packages stay as they are."""
-    show = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", CacheWarning)
+        show = warnings.showwarning
 
-    def print_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, CacheWarning):
-            print(f"headstart: {message}", file=sys.stderr)
-        else:
-            show(message, category, *place, **more)
+        def print_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, CacheWarning):
+                print(f"headstart: {message}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
 
-    warnings.showwarning = print_line
+        warnings.showwarning = print_line
+        yield
 
 
 def _sentence(error: Exception) -> str:

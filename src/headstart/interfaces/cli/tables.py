@@ -204,5 +204,5 @@ def cache_table(entries: Sequence[CacheEntry]) -> str:
 def cache_total(entries: Sequence[CacheEntry]) -> str:
     """How many arrays and other files, and their size."""
     n_complete = sum(one.state == "complete" for one in entries)
-    others = f" and {len(entries) - n_complete} others" if n_complete < len(entries) else ""
+    others = f" and {len(entries) - n_complete} unfinished or unusable" if n_complete < len(entries) else ""
     return f"{n_complete} arrays{others}, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"
