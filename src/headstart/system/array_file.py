@@ -31,7 +31,7 @@ Shape = tuple[int, int]
 
 
 class DamagedError(Exception):
-    """The file is not as it was written; never leaves this package."""
+    """A file of the cache is not as it was written: it counts as absent, so users never see this."""
 
 
 @dataclass(frozen=True)
