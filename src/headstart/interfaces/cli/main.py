@@ -61,8 +61,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    # otherwise matplotlib writes its font list into the home folder
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_root().absolute() / "matplotlib"))
+    _give_matplotlib_a_folder()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
@@ -77,6 +76,18 @@ def main() -> None:
             raise
         print(f"headstart: error: {_sentence(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _give_matplotlib_a_folder() -> None:
+    """Keep matplotlib's list of fonts in the cache; otherwise it is written into the home folder."""
+    folder = cache_root().absolute() / "matplotlib"
+    os.environ.setdefault("MPLCONFIGDIR", str(folder))
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    if not (os.path.isdir(existing) and os.access(existing, os.W_OK)):
+        # it uses a temporary folder then, and logs three lines about that
+        import logging
+
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 @contextmanager
