@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs, thumbnails
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import Header, squished
+from headstart.data.images.turns import turn
 from headstart.data.names import SPLITS, shown
 from headstart.data.stores import ImageStore
 from headstart.errors import nearest
@@ -200,8 +201,9 @@ def _previews(files: ImageStore) -> Iterator[tuple[Header, Images]]:
     """Read all files in threads, in order."""
 
     def read(place: int) -> tuple[Header, Images]:
-        header, pixels = files.preview(place, THUMB_PX)
-        return header, squished(pixels, THUMB_PX)
+        with turn():
+            header, pixels = files.preview(place, THUMB_PX)
+            return header, squished(pixels, THUMB_PX)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(read, range(len(files)))

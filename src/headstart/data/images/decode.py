@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.images.turns import claim_pixels
 from headstart.errors import BrokenDataError
 
 if TYPE_CHECKING:
@@ -117,13 +118,14 @@ def _decoded(data: bytes, *, fast: bool) -> tuple[NDArray[np.uint8], str | None]
 
 
 def _check_size(image: Image) -> None:
-    """Refuse an image by its header, before its pixels are decoded."""
+    """Refuse an image by its header, before its pixels are decoded, or wait until they fit into memory."""
     from PIL.Image import MAX_IMAGE_PIXELS
 
     if MAX_IMAGE_PIXELS is not None and image.width * image.height > MAX_IMAGE_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MAX_IMAGE_PIXELS}")
     if max(image.size) > _LIMIT_SIDE_PX:  # few pixels, but resizing would take gigabytes
         raise ValueError(f"it has a side of {max(image.size)} pixels, more than {_LIMIT_SIDE_PX}")
+    claim_pixels(image.width * image.height)
 
 
 def _to_array(image: Image) -> NDArray[np.uint8]:

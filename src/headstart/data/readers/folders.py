@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS, fault_in
+from headstart.data.images.turns import turn
 from headstart.data.names import listed, natural_order, shown, split_name
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
@@ -166,4 +167,5 @@ def _inspect(path: Path) -> tuple[bytes, str | None]:
         data = path.read_bytes()
     except OSError as error:
         return b"", f"it cannot be opened: {error.strerror}"
-    return hashlib.sha256(data).digest(), fault_in(data)
+    with turn():
+        return hashlib.sha256(data).digest(), fault_in(data)
