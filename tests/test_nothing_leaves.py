@@ -235,6 +235,21 @@ def test_the_trace_sees_native_code(watched: Watched) -> None:
     assert len(watched.packets) == 1 and "198.51.100.1" in watched.packets[0]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux tells of forks")
+def test_the_watch_sees_forks_of_native_code(watched: Watched) -> None:
+    """And not the start of another program, which is a vfork."""
+    program = """
+        import ctypes, os, subprocess, sys
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        libc = ctypes.CDLL(None)
+        if not libc.fork():
+            libc._exit(0)
+        os.wait()
+        """
+    watched.run("-c", dedent(program))
+    assert [fact for _, fact in watched.notes("fork")] == ["C library, 1 threads of Python"]
+
+
 def test_processes_beside_are_silent(watched: Watched) -> None:
     """Workers of loky, which are not children by fork."""
     program = watched.work / "beside.py"

@@ -49,7 +49,7 @@ _N_CLIENTS = 8
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds after which a run counts as hung: without processor time, which no other process can take, and in all."""
+    """Seconds after which a run counts as hung: without any processor time, and in all."""
 
     idle_s: float
     whole_s: float
