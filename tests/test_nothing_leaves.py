@@ -353,6 +353,25 @@ def test_teach_is_silent(watched: Watched) -> None:
     watched.assert_nothing_left()
 
 
+OTHERS: dict[str, tuple[str, ...]] = {
+    "evaluate": ("evaluate", "MODEL", "DATA"),
+    "inspect": ("inspect", "DATA"),
+    "study": ("study", "drawings", "DATA", "-o", "out", "--labels", "2", "--draws", "1"),
+    "train": ("train", "DATA", "--network", "mlp", "--epochs", "1", "-o", "out"),
+    "fine-tuning": ("transfer", "drawings", "DATA", "--strategy", "finetune", "-o", "out"),
+    "tune": ("tune", "drawings", "DATA", "-o", "out", "--policies", "ink", "--augments", "none"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OTHERS)
+def test_the_other_commands_are_silent(watched: Watched, ink_model: tuple[Path, Path], command: str) -> None:
+    """Above all they fork no process beside threads, which would hang now and then."""
+    places = dict(zip(("MODEL", "DATA"), map(str, ink_model), strict=True))
+    watched.run(*HEADSTART, *(places.get(word, word) for word in OTHERS[command]))
+    watched.assert_nothing_left()
+
+
 @pytest.mark.slow
 def test_an_exported_program_is_silent(watched: Watched, ink_model: tuple[Path, Path]) -> None:
     watched.run(*HEADSTART, "export", ink_model[0], "--to", "folder", "-o", "shipped")

@@ -178,8 +178,9 @@ class FileDraft(Draft):
                 f"cache {str(self._final.parent)!r} lost features that were written to it ({reason(error)}), "
                 "expected space on its disk; free some, set HEADSTART_CACHE to another folder, or use --no-cache"
             ) from error
-        self._sums.remove()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._sums.remove()
+            self._path.unlink(missing_ok=True)
         return MemoryDraft(rows, self.n_done)
 
     def close(self) -> None:
