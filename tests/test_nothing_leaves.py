@@ -235,6 +235,21 @@ def test_the_trace_sees_native_code(watched: Watched) -> None:
     assert len(watched.packets) == 1 and "198.51.100.1" in watched.packets[0]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux tells of forks")
+def test_the_watch_sees_forks_of_native_code(watched: Watched) -> None:
+    """And not the start of another program, which is a vfork."""
+    program = """
+        import ctypes, os, subprocess, sys
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        libc = ctypes.CDLL(None)
+        if not libc.fork():
+            libc._exit(0)
+        os.wait()
+        """
+    watched.run("-c", dedent(program))
+    assert [fact for _, fact in watched.notes("fork")] == ["C library, 1 threads of Python"]
+
+
 def test_processes_beside_are_silent(watched: Watched) -> None:
     """Workers of loky, which are not children by fork."""
     program = watched.work / "beside.py"
@@ -335,6 +350,25 @@ def test_teach_is_silent(watched: Watched) -> None:
             assert b"gradio" in page.read()
         time.sleep(1)  # what gradio begins in the background when a page is launched
     assert watched.notes("runtime")[0] == ("runtime", "openvino 1")
+    watched.assert_nothing_left()
+
+
+OTHERS: dict[str, tuple[str, ...]] = {
+    "evaluate": ("evaluate", "MODEL", "DATA"),
+    "inspect": ("inspect", "DATA"),
+    "study": ("study", "drawings", "DATA", "-o", "out", "--labels", "2", "--draws", "1"),
+    "train": ("train", "DATA", "--network", "mlp", "--epochs", "1", "-o", "out"),
+    "fine-tuning": ("transfer", "drawings", "DATA", "--strategy", "finetune", "-o", "out"),
+    "tune": ("tune", "drawings", "DATA", "-o", "out", "--policies", "ink", "--augments", "none"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OTHERS)
+def test_the_other_commands_are_silent(watched: Watched, ink_model: tuple[Path, Path], command: str) -> None:
+    """Above all they fork no process beside threads, which would hang now and then."""
+    places = dict(zip(("MODEL", "DATA"), map(str, ink_model), strict=True))
+    watched.run(*HEADSTART, *(places.get(word, word) for word in OTHERS[command]))
     watched.assert_nothing_left()
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 from headstart.data import ArrayImages, FileImages, catalog, load
 from headstart.data.images.decode import fault_in
 from headstart.data.readers import download as fetch_module
-from headstart.data.readers.download import Remote, cache_folder, obtain
+from headstart.data.readers.download import Remote, cache_folder, extract_archive, obtain
 from headstart.errors import (
     BrokenDataError,
     DataError,
@@ -34,6 +34,7 @@ from headstart.errors import (
     UnknownDatasetError,
     UnknownSubsetError,
 )
+from headstart.system.drafts import CacheWarning
 
 REAL = os.environ.get("HEADSTART_DATA")
 needs_real_data = pytest.mark.skipif(REAL is None, reason="needs real data: set HEADSTART_DATA")
@@ -552,6 +553,32 @@ def test_a_file_is_fetched_once_and_verified(home: Path, server: tuple[Path, str
     assert path == cache_folder() / "X/raw/x.gz"
     assert path.read_bytes() == b"content"
     assert fetch_module.find(["X/raw/x.gz"]) == path
+
+
+def test_a_file_damaged_in_the_cache_is_fetched_again(home: Path, server: tuple[Path, str]) -> None:
+    folder, url = server
+    (folder / "x.gz").write_bytes(b"content")
+    remote = Remote("X/raw/x.gz", (url + "x.gz",), hashlib.md5(b"content").hexdigest())
+    path = obtain(remote, "x", download=True)
+    assert fetch_module.find([remote.place], remote) == path
+    path.write_bytes(b"contenu")
+    sentence = rf"^data file '{path}' is damaged \(its MD5 differs\): it is fetched again$"
+    with pytest.warns(CacheWarning, match=sentence):
+        assert fetch_module.find([remote.place], remote) is None
+    assert obtain(remote, "x", download=True).read_bytes() == b"content"
+
+
+def test_a_file_extracted_into_the_cache_is_checked(home: Path) -> None:
+    with zipfile.ZipFile(home / "box.zip", "w") as box:
+        box.writestr("in/x", b"content")
+    path = extract_archive(home / "box.zip", "in/x", "X/x")
+    assert fetch_module.find(["X/x"]) == path
+    path.write_bytes(b"contenu")
+    with pytest.warns(CacheWarning, match="is damaged"):
+        assert fetch_module.find(["X/x"]) is None
+    assert extract_archive(home / "box.zip", "in/x", "X/x").read_bytes() == b"content"
+    (cache_folder() / "X/mine").write_bytes(b"put there by the user")
+    assert fetch_module.find(["X/mine"]) is not None
 
 
 def test_a_file_that_came_altered(home: Path, server: tuple[Path, str]) -> None:

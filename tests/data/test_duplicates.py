@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headstart.data.checks import duplicates
 from headstart.data.checks.duplicates import THUMB_PX, detail_similarity, exact_pairs, near_pairs, thumbnails
 from headstart.data.dataset import Dataset
 from synthetic_images import fields, moved
@@ -133,3 +134,14 @@ def test_a_mirrored_drawing_is_another_one() -> None:
     drawings[0, 6:26, 8:11] = drawings[0, 6:9, 8:20] = drawings[0, 14:17, 8:16] = 0  # an F
     drawings[1] = drawings[0][:, ::-1]
     assert not near_pairs(drawings, np.zeros(2, np.bool_))
+
+
+def test_thumbnails_of_large_images_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 50, 40, 3)).astype(np.uint8)
+    whole = duplicates.thumbnails(pixels)
+    sizes: list[int] = []
+    squish = duplicates._squish
+    monkeypatch.setattr(duplicates, "_squish", lambda length: sizes.append(length) or squish(length))
+    monkeypatch.setattr(duplicates, "_FLOATS", 2 * 50 * 40 * 3)
+    assert np.array_equal(duplicates.thumbnails(pixels), whole) and len(sizes) == 2 * 4
+    assert duplicates.thumbnails(pixels[:0]).shape == (0, 32, 32, 3)

@@ -314,8 +314,29 @@ def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, mode
     assert kept == 4, "train and held-out images, by the source and as raw pixels"
     assert {entry["parts"]["tap"] for entry in document["entries"]} == {"hidden2", "values"}
     assert "hidden2" in run("cache").out and run("cache").out.endswith(" MiB\n")
-    assert run("cache", "clear").out == f"removed {kept} arrays\n"
+    assert re.fullmatch(rf"removed {kept} arrays, \d+\.\d MiB\n", run("cache", "clear").out)
     assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"
+
+
+def test_a_damaged_cache_is_one_line_and_the_same_result(run: Run, desk: Path, models: Path) -> None:
+    command = ("transfer", models / "digits", "digits:parity", "--seed", "3", "-o")
+    assert run(*command, "whole").code == 0
+    for path in (Path(os.environ["HEADSTART_CACHE"]) / "features").glob("*.npy"):
+        content = bytearray(path.read_bytes())
+        content[1_000] ^= 1
+        path.write_bytes(content)
+    assert [entry["state"] for entry in run("cache", "list", "--json").document["entries"]] == [
+        "complete"
+    ] * 4
+    said = run(*command, "again")
+    lines = [line for line in said.err.splitlines() if "damaged" in line]
+    assert (
+        said.code == 0
+        and len(lines) == 4
+        and all(line.startswith("headstart: features in ") for line in lines)
+    )
+    weights = [(desk / name / "weights.safetensors").read_bytes() for name in ("whole", "again")]
+    assert weights[0] == weights[1] and "damaged" not in run(*command, "third").err
 
 
 def test_recipes_are_listed_and_shown(run: Run) -> None:

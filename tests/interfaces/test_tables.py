@@ -68,9 +68,10 @@ def test_the_cache_table_sums_up() -> None:
     entries = [
         CacheEntry("ab" * 32, {"tap": "hidden1"}, (10, 20), 3 * 2**20, 0.0),
         CacheEntry("cd" * 32, {}, (5,), 2**19, 0.0),
+        CacheEntry("ef" * 32, {}, (), 2**19, 0.0, "unfinished"),
     ]
     lines = cache_table(entries).splitlines()
-    assert lines[-1] == "2 arrays, 3.5 MiB"
+    assert lines[-1] == "2 arrays and 1 unfinished or unusable, 4.0 MiB"
     assert lines[1].startswith("abababababab  hidden1") and "10x20" in lines[1]
     assert cache_table([]) == "0 arrays, 0.0 MiB"
 

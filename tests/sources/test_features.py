@@ -22,6 +22,7 @@ from headstart.sources.features import AugmentedCopy, Extraction, extract_all, f
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.system.cache import Cache, FolderCache
+from headstart.system.drafts import CacheWarning
 from headstart.system.progress import SILENT, Progress
 
 
@@ -88,8 +89,22 @@ def test_a_damaged_entry_is_computed_again(
 ) -> None:
     first = extract(some, source, cache=cache).copy()  # the other is the file
     (path,) = cache.root.glob("*.npy")
-    path.write_bytes(path.read_bytes()[:-1])
-    assert np.array_equal(extract(some, source, cache=cache), first) and len(compiled) == 2
+    for damage in (lambda whole: whole[:-1], lambda whole: whole[:500] + b"\1" + whole[501:]):
+        path.write_bytes(damage(path.read_bytes()))
+        n_compiled = len(compiled)
+        with pytest.warns(CacheWarning, match="are damaged"):
+            assert np.array_equal(extract(some, source, cache=cache), first)
+        assert len(compiled) == n_compiled + 1
+        assert np.array_equal(extract(some, source, cache=cache), first) and len(compiled) == n_compiled + 1
+
+
+def test_without_a_place_to_write_features_stay_in_memory(
+    some: Dataset, source: Source, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.warns(CacheWarning, match="cannot be written"):
+        found = extract(some, source, cache=FolderCache(tmp_path / "file"))
+    assert np.array_equal(found, extract(some, source))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +283,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     monkeypatch.setattr(runtime, "compile_graph", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(some, small, cache=cache)
-    assert cache.entries() == []
+    assert [entry.state for entry in cache.entries()] == ["unfinished"]
     monkeypatch.setattr(runtime, "compile_graph", real)
     pixels = features._pixels
 

@@ -2,12 +2,14 @@
 
 An audit hook is told of each connection, name lookup, fork and file that is opened, before it happens. What
 leaves the machine is refused, so that a test that fails sends nothing. Native code is not seen by audit
-hooks: for that the tests look at the files left behind, and use strace where it is installed. Each note is
+hooks: for that the tests look at the files left behind, and use strace where it is installed; on Linux the C
+library itself tells of forks (not of vfork, which is safe beside threads). Each note is
 a line of JSON in the folder $HEADSTART_WATCH.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -77,5 +79,18 @@ class _Finder:
             _note("runtime", f"{name} {threading.active_count()}")
 
 
+@ctypes.CFUNCTYPE(None)
+def _before_fork() -> None:
+    if not getattr(_busy, "inside", False):
+        _busy.inside = True
+        try:
+            _note("fork", f"C library, {threading.active_count()} threads of Python")
+        finally:
+            _busy.inside = False
+
+
+_register = getattr(ctypes.CDLL(None), "__register_atfork", None) if sys.platform == "linux" else None
+if _register is not None:
+    _register(_before_fork, None, None, None)
 sys.addaudithook(_hook)
 sys.meta_path.insert(0, _Finder)

@@ -14,11 +14,14 @@ from headstart.data.readers.load import load
 from headstart.errors import MissingDataError, RecipeError
 from headstart.models.model import open_model
 from headstart.records import TrainSettings
+from headstart.strategies.result import LearnedModel
 from headstart.system.cache import FolderCache
+from headstart.system.drafts import CacheWarning
 from headstart.workflows.recipes import letters
 from headstart.workflows.recipes.options import Outcome, RecipeOptions
 from headstart.workflows.recipes.recipe import LettersRecipe, read_recipe, recipe_text
 from headstart.workflows.recipes.run import run_recipe
+from headstart.workflows.train.store import trained_network
 
 QUICK = TrainSettings(epochs=1, batch_size=64)
 HERE = Path(os.environ.get("HEADSTART_DATA", "/nowhere")) / "greek" / "train"
@@ -112,22 +115,48 @@ def test_the_network_is_trained_once(outcome: Outcome, monkeypatch: pytest.Monke
     assert again.curve is not None and len(again.curve.steps) == 1
 
 
+def trained() -> LearnedModel:
+    return trained_network(load("digits:0-1"), network="mlp", engine="scratch", settings=QUICK)
+
+
+@pytest.mark.parametrize("file", ["model/model.onnx", "model/manifest.json", "model/card.md", "curve.json"])
 def test_a_kept_network_that_is_damaged_is_trained_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    from headstart.workflows.train.store import trained_network
-
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
-
-    def trained() -> bytes:
-        return trained_network(
-            load("digits:0-1"), network="mlp", engine="scratch", settings=QUICK
-        ).model.graph
-
     first = trained()
     (kept,) = (tmp_path / "networks").iterdir()
-    (kept / "model" / "model.onnx").write_bytes(b"torn")
-    assert trained() == first
+    whole = (kept / file).read_bytes()
+    middle = len(whole) // 2
+    (kept / file).write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.warns(CacheWarning, match=rf"^network in '{kept}' is damaged \(.+\): it is trained again$"):
+        again = trained()
+    assert again.model.graph == first.model.graph
+    third = trained()
+    assert third.model.graph == first.model.graph and third.parts is None, "it is read"
+
+
+def test_without_a_cache_that_can_be_written_a_network_is_trained_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    (tmp_path / "networks").write_text("a file")
+    with pytest.warns(
+        CacheWarning, match=r"^cache '.*' cannot be written \(.+\): trained networks are not kept"
+    ):
+        assert trained().model.classes == ("0", "1")
+
+
+def test_a_network_kept_by_an_older_version_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    first = trained()
+    (kept,) = (tmp_path / "networks").iterdir()
+    (kept / "curve.json").write_text("null")
+    (kept / ".model.0.part").mkdir()
+    assert trained().model.graph == first.model.graph
+    assert sorted(path.name for path in kept.iterdir()) == ["curve.json", "model"]
 
 
 def test_letters_that_are_not_here_are_said_in_a_sentence(

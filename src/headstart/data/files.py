@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headstart.data.images.decode import examined
 from headstart.data.images.foreign import described
+from headstart.data.images.turns import turn
 from headstart.errors import BrokenDataError, MissingDataError
 
 __all__ = ["LIMIT_BYTES", "ExaminedFile", "examine_file", "foreign_reason", "read_bytes", "read_head"]
@@ -59,7 +60,8 @@ def examine_file(path: Path) -> ExaminedFile:
         data = _content(path)
     except _Unread as error:
         return ExaminedFile(b"", f"{error.reason}; {error.advice}")
-    digest, found = hashlib.sha256(data).digest(), examined(data)
+    with turn():
+        digest, found = hashlib.sha256(data).digest(), examined(data)
     return (
         ExaminedFile(digest, found) if isinstance(found, str) else ExaminedFile(digest, None, found.largest)
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.images.prepare import decode, fit_image
+from headstart.data.images.turns import turn
 from headstart.data.readers.image_files import find_images
 from headstart.models.model import Model, open_model
 from headstart.records import Images, InputSpec, Prediction
@@ -195,11 +196,12 @@ def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
 
 
 def _pixels(path: str, spec: InputSpec) -> NDArray[np.uint8] | str:
-    try:
-        image = decode(path, spec.depth_bits)
-    except ValueError as error:  # our errors are ValueErrors, and so is that of a null byte in a name
-        return " ".join(str(error).split())
-    return fit_image(image, spec)
+    with turn():
+        try:
+            image = decode(path, spec.depth_bits)
+        except ValueError as error:  # our errors are ValueErrors, and so is that of a null byte in a name
+            return " ".join(str(error).split())
+        return fit_image(image, spec)
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -17,7 +17,8 @@ from headstart.graph import build
 from headstart.graph import run as runtime
 from headstart.graph.pooling import JOIN, n_features, read
 from headstart.records import Array, Images, Source
-from headstart.system.cache import Cache, Draft, NullCache
+from headstart.system.cache import Cache, NullCache
+from headstart.system.drafts import Draft
 from headstart.system.progress import SILENT, Progress, with_progress
 
 __all__ = ["PLAIN", "AugmentedCopy", "Extraction", "Place", "extract", "extract_all", "feature_graph"]

@@ -6,27 +6,27 @@ The cache does not know what the arrays mean.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import CacheError, SettingError
-from headstart.system.files import write_atomic
-from headstart.system.lock import is_at, locks_exist, try_lock
+from headstart.system.array_file import DamagedError, read_matrix, read_note
+from headstart.system.drafts import Draft, FileDraft, MemoryDraft, reason, warn
+from headstart.system.lock import try_lock
 
 __all__ = [
     "Cache",
     "CacheEntry",
-    "Draft",
     "FolderCache",
     "NullCache",
     "cache_root",
@@ -35,7 +35,11 @@ __all__ = [
 ]
 
 _DEFAULT_LIMIT_BYTES = 20 * 2**30
+_FORGOTTEN_S = 86_400.0  # where locks do not exist, a file untouched for a day has no writer
+# an array, its unfinished rows with their checksums, and what older versions wrote
+_OURS = re.compile(r"\.?([0-9a-f]{64})(\.[0-9a-f]{32})?\.(npy|draft|sums|json|json\.[0-9a-f]{32}\.part)")
 Parts = Mapping[str, Any]
+Shape = tuple[int, int]
 
 
 def cache_root() -> Path:
@@ -55,31 +59,18 @@ def key_of(parts: Parts) -> str:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A stored array: its key, what it depends on, its size, and the time of its last use (Unix time)."""
+    """A file of the cache: its key, what the array depends on, its shape, its size, and the time of its last use.
+
+    ``state`` is ``complete``, ``unfinished`` (a later run continues it), ``being written`` or ``unusable``
+    (damaged, or a leftover). Only a complete array has parts and a shape. The time is Unix time.
+    """
 
     key: str
     parts: Parts
     shape: tuple[int, ...]
     size_bytes: int
     used_at: float
-
-
-class Draft(Protocol):
-    """An unfinished array, written row by row; rows of an interrupted run are kept."""
-
-    n_done: int
-
-    def write(self, first: int, rows: NDArray[np.float32]) -> None:
-        """Append rows, of which the first is row ``first`` of the array; rows written before are skipped."""
-        ...
-
-    def finish(self) -> NDArray[np.float32]:
-        """The complete array; from now on `Cache.get` finds it."""
-        ...
-
-    def close(self) -> None:
-        """Stop here; a later draft of the same array continues after the last row written."""
-        ...
+    state: str = "complete"
 
 
 class Cache(Protocol):
@@ -89,7 +80,7 @@ class Cache(Protocol):
         """The array stored under these parts, read-only, or None."""
         ...
 
-    def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
+    def draft(self, parts: Parts, shape: Shape) -> Draft:
         """Begin or continue a float32 array of this shape."""
         ...
 
@@ -101,32 +92,18 @@ class NullCache:
         """None, always."""
         return None
 
-    def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
+    def draft(self, parts: Parts, shape: Shape) -> Draft:
         """An array in memory."""
-        return _MemoryDraft(np.empty(shape, np.float32))
-
-
-class _MemoryDraft:
-    def __init__(self, array: NDArray[np.float32]) -> None:
-        self._array, self.n_done = array, 0
-
-    def write(self, first: int, rows: NDArray[np.float32]) -> None:
-        self._array[first : first + len(rows)] = rows
-        self.n_done = first + len(rows)
-
-    def finish(self) -> NDArray[np.float32]:
-        return self._array
-
-    def close(self) -> None:
-        """Nothing is kept."""
+        return MemoryDraft(np.empty(shape, np.float32))
 
 
 class FolderCache:
-    """A folder of ``KEY.npy`` arrays, each with a ``KEY.json`` that describes it.
+    """A folder of ``KEY.npy`` arrays, each with a checksum, which is verified when the array is read.
 
     After a write, the least recently used arrays are removed until the rest fits into ``limit_bytes``. An
     array gets its name only when it is complete, so any number of processes may read and write the same
-    folder. An array that cannot be read counts as absent.
+    folder. An array that is damaged counts as absent, and where the folder cannot be written, new arrays
+    are kept in memory; a `drafts.CacheWarning` says so. Reading costs one pass over the file.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -144,138 +121,139 @@ class FolderCache:
 
     def get(self, parts: Parts) -> NDArray[Any] | None:
         """The array stored under these parts, memory-mapped and read-only, or None."""
-        path = self._array(key_of(parts))
+        key = key_of(parts)
+        path = self._array(key)
         try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            os.utime(path)  # the time of last use
-        except (OSError, ValueError, EOFError):
+            with path.open("rb") as file:
+                note = read_note(file)
+                if key_of(note.parts) != key:
+                    raise DamagedError("it belongs to another name")
+                array = read_matrix(file, note)
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (OSError, DamagedError) as error:
+            if not os.path.exists(
+                path.with_suffix(".json")
+            ):  # older versions kept no checksums, but such a file
+                warn(f"features in {str(path)!r} are damaged ({reason(error)}): they are computed again")
+            return None
+        with suppress(OSError):  # the folder may be read-only
+            os.utime(path)  # the time of last use
         return array
 
-    def draft(self, parts: Parts, shape: tuple[int, int]) -> Draft:
-        """Begin or continue a float32 array; CacheError if the folder cannot be written."""
-        key = key_of(parts)
-        with self._writing():
-            self.root.mkdir(parents=True, exist_ok=True)
-            return _FileDraft(self, parts, self._array(key).with_suffix(".draft"), shape)
-
-    def adopt(self, parts: Parts, written: Path, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Move a complete ``.npy`` file into the folder and return its array; CacheError as in `draft`."""
-        key = key_of(parts)
-        with self._writing():
-            write_atomic(
-                self._array(key).with_suffix(".json"), json.dumps({"parts": dict(parts), "shape": shape})
-            )
-            written.replace(self._array(key))
-            array: NDArray[Any] = np.load(self._array(key), mmap_mode="r", allow_pickle=False)
-        self._shrink(keep=key)
-        return array
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def draft(self, parts: Parts, shape: Shape) -> Draft:
+        """Begin or continue a float32 array; in memory if the folder cannot be written."""
         try:
-            yield
+            self.root.mkdir(parents=True, exist_ok=True)
+            return FileDraft(
+                self._array(key_of(parts)),
+                parts,
+                shape,
+                on_end=self._shrink,
+                on_failure=self._warn_unwritable,
+            )
         except OSError as error:
-            raise CacheError(
-                f"cache {str(self.root)!r} cannot be written ({error.strerror}), "
-                "expected space and permission; set HEADSTART_CACHE to another folder, or use --no-cache"
-            ) from error
+            self._warn_unwritable(error)
+            return MemoryDraft(np.empty(shape, np.float32))
+
+    def _warn_unwritable(self, error: OSError) -> None:
+        warn(
+            f"cache {str(self.root)!r} cannot be written ({reason(error)}): new features are kept in memory "
+            "and computed again next time; set HEADSTART_CACHE to another folder"
+        )
 
     def entries(self) -> list[CacheEntry]:
-        """All stored arrays, the most recently used first."""
-        found = []
-        for path in self.root.glob("*.npy"):
-            try:
-                note = json.loads(path.with_suffix(".json").read_text())
-                parts, shape, status = dict(note["parts"]), tuple(note["shape"]), path.stat()
-            except (OSError, ValueError, KeyError, TypeError):  # half written, or edited by hand
-                continue
-            found.append(CacheEntry(path.stem, parts, shape, status.st_size, status.st_mtime))
-        return sorted(found, key=lambda entry: -entry.used_at)
+        """All arrays, drafts and leftovers, the most recently used first."""
+        return [entry for _, entry in self._listed()]
 
-    def clear(self) -> int:
-        """Remove all arrays and drafts; returns the number of arrays."""
-        entries = self.entries()
-        for entry in entries:
-            self._remove(entry)
-        for draft in self.root.glob("*.draft"):
-            draft.unlink(missing_ok=True)
-        return len(entries)
+    def clear(self) -> list[CacheEntry]:
+        """Remove all but what another process is writing; returns what was removed.
+
+        CacheError if the folder cannot be written.
+        """
+        removed = []
+        for path, entry in self._listed():
+            try:
+                if entry.state != "being written" and _removed(path):
+                    removed.append(entry)
+            except OSError as error:
+                raise CacheError(
+                    f"cache {str(self.root)!r} cannot be cleared ({reason(error)}), expected permission to "
+                    f"delete {path.name}; change the permissions of the folder"
+                ) from error
+        return removed
 
     def _array(self, key: str) -> Path:
         return self.root / f"{key}.npy"
 
-    def _remove(self, entry: CacheEntry) -> None:
-        self._array(entry.key).unlink(missing_ok=True)
-        self._array(entry.key).with_suffix(".json").unlink(missing_ok=True)
+    def _listed(self) -> list[tuple[Path, CacheEntry]]:
+        """Every file of ours with its entry, the most recently used first; checksums belong to their drafts."""
+        found = []
+        for path in self.root.glob("*"):
+            name = _OURS.fullmatch(path.name)
+            if name is None or (path.suffix == ".sums" and path.with_suffix(".draft").exists()):
+                continue
+            try:
+                status, about = path.stat(), _described(path)
+                size = status.st_size + (_size(path.with_suffix(".sums")) if path.suffix == ".draft" else 0)
+            except OSError:  # removed meanwhile
+                continue
+            found.append((path, CacheEntry(name[1], *about[:2], size, status.st_mtime, about[2])))
+        return sorted(found, key=lambda one: -one[1].used_at)
 
-    def _shrink(self, keep: str) -> None:
+    def _shrink(self, keep: Path) -> None:
+        """Remove leftovers of dead processes, then the least recently used until the limit is kept."""
         total = 0
-        for entry in self.entries():
-            total += entry.size_bytes
-            if total > self.limit_bytes and entry.key != keep:
-                self._remove(entry)
+        for path, entry in self._listed():
+            usable = entry.state != "unusable"
+            total += entry.size_bytes if usable else 0
+            if path != keep and entry.state != "being written" and (total > self.limit_bytes or not usable):
+                with suppress(OSError):
+                    _removed(path)
 
 
-class _FileDraft:
-    """Rows appended to a ``.npy`` file: nothing stays in memory, and its length shows how many are written."""
-
-    def __init__(self, cache: FolderCache, parts: Parts, path: Path, shape: tuple[int, int]) -> None:
-        self._cache, self._parts, self._shape = cache, parts, shape
-        self._path, self._file = path, _locked(path)
-        if self._file is None:  # another process writes it: use a file that is lost if interrupted
-            self._path = path.with_name(f"{path.stem}.{uuid4().hex}.draft")
-            self._file = self._path.open("w+b")
-        header = _header(shape)
-        self._start, self._row_bytes = len(header), 4 * shape[1]
-        if self._file.read(len(header)) != header:
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.write(header)
-        length = self._file.seek(0, os.SEEK_END)
-        self.n_done = min((length - self._start) // max(1, self._row_bytes), shape[0])
-
-    def write(self, first: int, rows: NDArray[np.float32]) -> None:
-        new = np.ascontiguousarray(rows[max(0, self.n_done - first) :], np.float32)
-        if not len(new):
-            return
-        with self._cache._writing():
-            self._file.seek(self._start + self.n_done * self._row_bytes)
-            self._file.write(new.data)
-            self._file.flush()  # to the operating system, so that nothing is lost if the process is killed
-        self.n_done += len(new)
-
-    def finish(self) -> NDArray[np.float32]:
-        """Sync and close the file, and move it to its final name."""
-        assert self.n_done == self._shape[0], f"{self.n_done} rows of {self._shape[0]} were written"
+def _described(path: Path) -> tuple[Parts, tuple[int, ...], str]:
+    """What a file of the cache holds: parts, shape and state of its entry."""
+    key = path.name[:64]
+    if path.name == f"{key}.npy":
         try:
-            with self._cache._writing():
-                os.fsync(self._file.fileno())
-            return self._cache.adopt(self._parts, self._path, self._shape)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _header(shape: tuple[int, int]) -> bytes:
-    """The first bytes of a ``.npy`` file of float32 rows."""
-    file = io.BytesIO()
-    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, description)
-    return file.getvalue()
+            with path.open("rb") as file:
+                note = read_note(file)
+            if key_of(note.parts) == key:
+                return note.parts, note.shape, "complete"
+        except DamagedError:
+            pass
+    elif path.suffix == ".draft":
+        if _is_being_written(path):
+            return {}, (), "being written"
+        if path.name == f"{key}.draft" and path.with_suffix(".sums").exists():
+            return {}, (), "unfinished"
+    return {}, (), "unusable"
 
 
-def _locked(path: Path) -> Any:
-    """The file, open, if no other process writes it; None if one does, or locks are not to be had."""
-    if not locks_exist():
-        return None
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
-    if try_lock(file) and is_at(file, path):  # else it was finished meanwhile
-        return file
-    file.close()
-    return None
+def _is_being_written(path: Path) -> bool:
+    with path.open("rb") as file:
+        taken = try_lock(file)
+        return time.time() - path.stat().st_mtime < _FORGOTTEN_S if taken is None else not taken
+
+
+def _removed(path: Path) -> bool:
+    """Delete a file and its checksums, unless a process has begun to write it."""
+    with ExitStack() as held:
+        if path.suffix == ".draft":
+            taken = try_lock(held.enter_context(path.open("rb")))
+            if taken is False:
+                return False
+            if taken is None:
+                held.close()  # Windows cannot delete open files
+        path.unlink(missing_ok=True)
+        if path.suffix == ".draft":
+            path.with_suffix(".sums").unlink(missing_ok=True)
+        return True
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def default_cache() -> FolderCache:

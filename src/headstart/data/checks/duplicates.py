@@ -40,6 +40,7 @@ CROWD_RANK = 6
 """The nearest neighbour that is taken to be a distinct image, no copy."""
 _PAPER_RANGE = 24  # of 255, around the median of the border
 _BLOCK, _CHUNK = 2048, 256
+_FLOATS = 2**24  # float32 values at a time, 64 MB
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as image libraries convert colour to grey
 _FLAT = 1e-3  # a smaller norm is rounding error, for pixel values of 0 - 255
 
@@ -143,8 +144,12 @@ def _similar_pairs(
 def thumbnails(pixels: Images) -> Images:
     """Resize images (n_images, height, width, 1 or 3) to (n_images, THUMB_PX, THUMB_PX, 3) with a triangle filter.
 
-    As `decode.squished` does with files. A few hundred at a time: they become float32.
+    As `decode.squished` does with files. They become float32, so large images are resized a few at a time.
     """
+    n_together = max(1, _FLOATS // max(1, pixels[:1].size))
+    if len(pixels) > n_together:
+        pieces = range(0, len(pixels), n_together)
+        return np.concatenate([thumbnails(pixels[start : start + n_together]) for start in pieces])
     rows, columns = _squish(pixels.shape[1]), _squish(pixels.shape[2])
     small = rows @ np.moveaxis(pixels, 3, 1).astype(np.float32) @ columns.T  # (n, c, THUMB_PX, THUMB_PX)
     colour = np.broadcast_to(small.round().astype(np.uint8), (len(pixels), 3, THUMB_PX, THUMB_PX))

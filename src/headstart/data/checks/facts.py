@@ -15,6 +15,7 @@ from headstart.data.checks.duplicates import THUMB_PX, thumbnails
 from headstart.data.checks.foregrounds import Foregrounds, cut_out
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import Header, squished
+from headstart.data.images.turns import turn
 from headstart.data.stores import ImageStore
 from headstart.records import Images
 
@@ -126,11 +127,12 @@ def _previews(files: ImageStore) -> Iterator[_Preview]:
     """Read all files in threads, in order."""
 
     def read(place: int) -> _Preview:
-        header, pixels = files.preview(place, THUMB_PX)
-        thumb = squished(pixels, THUMB_PX)
-        is_tiny = max(header.width_px, header.height_px) <= _TINY_PX
-        foreground = None if is_tiny else cut_out(pixels, thumb)
-        return _Preview(header, thumb, int(_ranges(pixels[None])[0]), foreground)
+        with turn():
+            header, pixels = files.preview(place, THUMB_PX)
+            thumb = squished(pixels, THUMB_PX)
+            is_tiny = max(header.width_px, header.height_px) <= _TINY_PX
+            foreground = None if is_tiny else cut_out(pixels, thumb)
+            return _Preview(header, thumb, int(_ranges(pixels[None])[0]), foreground)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(read, range(len(files)))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headstart.data.checks.appearance import LENGTH, LIMITS, Descriptors, Matcher, describe
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
 from headstart.data.images.decode import squished
+from headstart.data.images.turns import turn
 from headstart.data.stores import ImageStore
 from headstart.errors import BrokenDataError, MissingDataError, ModelError
 from headstart.records import ROLES, Images, Seen
@@ -242,12 +243,13 @@ def _array(pixels: Images) -> _Preview:
 
 def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
     def read(place: int) -> tuple[bytes, Images, bool]:
-        try:
-            header, pixels = images.preview(place, THUMB_PX)
-        except (MissingDataError, BrokenDataError):  # training must not fail here
-            return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
-        tiny = max(header.width_px, header.height_px) <= _TINY_PX
-        return _content(pixels), squished(pixels, THUMB_PX), tiny
+        with turn():
+            try:
+                header, pixels = images.preview(place, THUMB_PX)
+            except (MissingDataError, BrokenDataError):  # training must not fail here
+                return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
+            tiny = max(header.width_px, header.height_px) <= _TINY_PX
+            return _content(pixels), squished(pixels, THUMB_PX), tiny
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents, thumbs, tiny = zip(*pool.map(read, places.tolist()), strict=True)

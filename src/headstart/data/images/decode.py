@@ -16,6 +16,7 @@ from headstart.data.images.metadata import without_metadata
 from headstart.data.images.portable import PortableHeader, portable_header, portable_values
 from headstart.data.images.quiet import quiet
 from headstart.data.images.tiff import check_tiff, noticed
+from headstart.data.images.turns import claim_pixels
 from headstart.data.images.values import depth_of, from_deep, shallow
 from headstart.errors import BrokenDataError
 
@@ -260,13 +261,14 @@ def _opened(data: bytes) -> Iterator[Image]:
 
 
 def _check_size(width_px: int, height_px: int) -> None:
-    """Refuse an image by its header, before its pixels are decoded."""
+    """Refuse an image by its header, before its pixels are decoded, or wait until they fit into memory."""
     from PIL.Image import MAX_IMAGE_PIXELS
 
     if MAX_IMAGE_PIXELS is not None and width_px * height_px > MAX_IMAGE_PIXELS:
         raise ValueError(f"it has {width_px} x {height_px} pixels, more than {MAX_IMAGE_PIXELS}")
     if max(width_px, height_px) > _LIMIT_SIDE_PX:  # few pixels, but resizing would take gigabytes
         raise ValueError(f"it has a side of {max(width_px, height_px)} pixels, more than {_LIMIT_SIDE_PX}")
+    claim_pixels(width_px * height_px)
 
 
 def _has_frames(image: Image) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.files import read_bytes
 from headstart.data.images.decode import decode_bytes
+from headstart.data.images.turns import turn
 from headstart.data.stores import ImageStore
 from headstart.errors import SettingError, ShapeError, nearest
 from headstart.records import Images, InputSpec
@@ -29,6 +30,7 @@ Box = tuple[float, float, float, float]
 
 _CHUNK_BYTES = 8 * 1024**2
 _INTERPOLATIONS = ("bilinear", "bicubic")
+_STRIP_PX = 2**18
 _LIMIT_PX = 16_384
 _PREPARE_BATCH = 256
 
@@ -101,7 +103,8 @@ def _file_batches(images: ImageStore, spec: InputSpec, batch_size: int) -> Itera
     """Keep two batches of prepared images ahead; images of full size exist only inside a worker."""
 
     def ready(place: int) -> NDArray[np.uint8]:
-        return fit_image(images.image(place, spec.depth_bits), spec)
+        with turn():
+            return fit_image(images.image(place, spec.depth_bits), spec)
 
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     todo = iter(range(len(images)))
@@ -152,10 +155,15 @@ def _with_channels(images: Images, channels: int) -> Images:
         return images
     if channels == 3:
         return np.repeat(images, 3, axis=3)
-    red, green, blue = (images[..., i].astype(np.uint32) for i in range(3))
-    # ITU-R BT.601 in Pillow's integer arithmetic, to get the same values
-    luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
-    return luma.astype(np.uint8)[..., None]
+    n, height, width, _ = images.shape
+    luma = np.empty((n, height, width, 1), np.uint8)
+    n_rows = max(1, _STRIP_PX // (n * width))  # of a large image only a strip becomes 32-bit numbers
+    for start in range(0, height, n_rows):
+        strip = images[:, start : start + n_rows]
+        red, green, blue = (strip[..., i].astype(np.uint32) for i in range(3))
+        # ITU-R BT.601 in Pillow's integer arithmetic, to get the same values
+        luma[:, start : start + n_rows, :, 0] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return luma
 
 
 def _squish(images: Images, spec: InputSpec) -> Images:

@@ -86,20 +86,16 @@ class _IdxFamily:
 
     def _path(self, name: str, file: str, download: bool) -> Path:
         place = f"{self.folder}/{file}"
-        here = find([place, place + ".gz"])
-        if here is not None:
-            return here
         if not self.md5s:
-            return _from_emnist_zip(name, file, download)
+            return find([place, place + ".gz"]) or _from_emnist_zip(name, file, download)
         urls = tuple(f"{mirror}{file}.gz" for mirror in self.mirrors)
-        return obtain(
-            Remote(place + ".gz", urls, self.md5s[file.removesuffix("-ubyte")]), name, download=download
-        )
+        remote = Remote(place + ".gz", urls, self.md5s[file.removesuffix("-ubyte")])
+        return find([place, place + ".gz"], remote) or obtain(remote, name, download=download)
 
 
 def _from_emnist_zip(name: str, file: str, download: bool) -> Path:
     """Extract one file from the 535 MB archive of all EMNIST datasets."""
-    archive = find([_EMNIST_ZIP.place]) or obtain(_EMNIST_ZIP, name, download=download)
+    archive = find([_EMNIST_ZIP.place], _EMNIST_ZIP) or obtain(_EMNIST_ZIP, name, download=download)
     return extract_archive(archive, f"gzip/{file}.gz", f"EMNIST/raw/{file}.gz")
 
 
@@ -137,7 +133,7 @@ def _usps_part(name: str, split: str, download: bool) -> Part:
     svm = _USPS[split]
     file = Path(svm.place).name
     places = [f"usps/zip.{split}.gz", f"USPS/zip.{split}.gz", f"usps/{file}", f"USPS/{file}"]
-    path = find(places) or obtain(svm, name, download=download)
+    path = find(places, svm) or obtain(svm, name, download=download)
     try:
         values, codes = _usps_text(path) if path.suffix == ".gz" else _usps_svm(path)
         if values.shape[1:] != (_USPS_PX**2,) or not np.isin(values.min(initial=0), (-1, 0)):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from headstart.errors import BrokenDataError, FetchError, MissingDataError
 from headstart.system.connection import ANSWER_S, answers
+from headstart.system.drafts import reason, warn
 from headstart.system.files import write_atomic
 
 __all__ = ["Remote", "cache_folder", "extract_archive", "fetch", "find", "obtain"]
@@ -42,8 +43,12 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("headstart")) / "data"
 
 
-def find(places: Sequence[str]) -> Path | None:
-    """The first of these relative paths under $HEADSTART_DATA, then in the cache; None if there is none."""
+def find(places: Sequence[str], *remotes: Remote) -> Path | None:
+    """The first of these relative paths under $HEADSTART_DATA, then in the cache; None if there is none.
+
+    A file of the cache counts as absent if its MD5 differs from that of its remote, or from the one noted when
+    it was extracted.
+    """
     roots = [cache_folder()]
     home = os.environ.get("HEADSTART_DATA")
     if home:
@@ -52,7 +57,34 @@ def find(places: Sequence[str]) -> Path | None:
                 f"HEADSTART_DATA is {home!r}, expected an existing folder; create it or unset the variable"
             )
         roots.insert(0, Path(home).expanduser())
-    return next((root / place for root in roots for place in places if (root / place).exists()), None)
+    md5s = {remote.place: remote.md5 for remote in remotes}
+    for root in roots:
+        for place in places:
+            ours = root == cache_folder()
+            if (root / place).exists() and not (ours and _is_damaged(root / place, md5s.get(place))):
+                return root / place
+    return None
+
+
+def _is_damaged(path: Path, md5: str | None) -> bool:
+    """Whether a file of the cache is not the one that was downloaded or extracted; if so, warn."""
+    try:
+        expected = _note(path).read_text(encoding="utf-8") if md5 is None else md5
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "md5").hexdigest() == expected:
+                return False
+        found = "its MD5 differs"
+    except FileNotFoundError:  # put there by the user
+        return False
+    except (OSError, UnicodeDecodeError) as error:
+        found = reason(error)
+    warn(f"data file {str(path)!r} is damaged ({found}): it is fetched again")
+    return True
+
+
+def _note(path: Path) -> Path:
+    """Where the MD5 of an extracted file is."""
+    return path.with_name(f"{path.name}.md5")
 
 
 def obtain(remote: Remote, dataset: str, *, download: bool) -> Path:
@@ -130,4 +162,6 @@ def extract_archive(archive: Path, member: str, place: str) -> Path:
             f"archive {str(archive)!r} cannot be unpacked ({error.args[0]}), expected a whole zip with {member}; "
             "fetch it again"
         ) from error
-    return write_atomic(cache_folder() / place, content)
+    target = cache_folder() / place
+    write_atomic(_note(target), hashlib.md5(content).hexdigest())
+    return write_atomic(target, content)

@@ -47,7 +47,7 @@ def read_omniglot(name: str, splits: Sequence[str], download: bool) -> Dataset:
     """
     drawings: dict[str, NDArray[np.uint8]] = {}
     for remote in _ARCHIVES:
-        path = find([remote.place]) or obtain(remote, name, download=download)
+        path = find([remote.place], remote) or obtain(remote, name, download=download)
         for place, pixels in _drawings(path):
             drawings.setdefault(place, pixels)
     places = sorted(drawings)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +28,7 @@ from headstart.interfaces.cli.train import train
 from headstart.interfaces.cli.transfer import transfer
 from headstart.interfaces.cli.tune import tune
 from headstart.system.cache import cache_root
+from headstart.system.drafts import CacheWarning
 
 __all__ = ["app", "main"]
 
@@ -58,13 +62,12 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
-    # otherwise matplotlib writes its font list into the home folder
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_root().absolute() / "matplotlib"))
+    _give_matplotlib_a_folder()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
         )  # like Ctrl-C, so that incomplete files are removed
-    with harmless_output():
+    with harmless_output(), _cache_warnings_in_one_line():
         try:
             app()
         except KeyboardInterrupt:
@@ -74,6 +77,35 @@ def main() -> None:
                 raise
             print(f"headstart: error: {_sentence(error)}", file=sys.stderr)
             sys.exit(1)
+
+
+def _give_matplotlib_a_folder() -> None:
+    """Keep matplotlib's list of fonts in the cache; otherwise it is written into the home folder."""
+    folder = cache_root().absolute() / "matplotlib"
+    os.environ.setdefault("MPLCONFIGDIR", str(folder))
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    if not (os.path.isdir(existing) and os.access(existing, os.W_OK)):
+        # it uses a temporary folder then, and logs three lines about that
+        import logging
+
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _cache_warnings_in_one_line() -> Iterator[None]:
+    """Print our warnings like remarks; those of other packages stay as they are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", CacheWarning)
+        show = warnings.showwarning
+
+        def print_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, CacheWarning):
+                print(f"headstart: {message}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = print_line
+        yield
 
 
 def _sentence(error: Exception) -> str:

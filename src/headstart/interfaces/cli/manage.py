@@ -110,7 +110,7 @@ def cache_path() -> None:
 
 @cache_app.command("list")
 def cache_list(json: Json = False) -> None:
-    """List the cached features, the most recently used first."""
+    """List the cached features, the most recently used first, with unfinished ones and leftovers."""
     from headstart.interfaces.cli.tables import cache_table
     from headstart.report.json import to_json
     from headstart.system.cache import default_cache
@@ -122,6 +122,7 @@ def cache_list(json: Json = False) -> None:
 @cache_app.command("clear")
 def cache_clear() -> None:
     """Delete all cached features; they are computed again when they are needed."""
+    from headstart.interfaces.cli.tables import cache_total
     from headstart.system.cache import default_cache
 
-    print(f"removed {default_cache().clear()} arrays")
+    print(f"removed {cache_total(default_cache().clear())}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cache_table",
+    "cache_total",
     "calibration_line",
     "detection_table",
     "evaluated_document",
@@ -198,18 +199,25 @@ def _score(score: Score) -> str:
 
 def cache_table(entries: Sequence[CacheEntry]) -> str:
     """The cached features, a line each, and their total size."""
-    total = f"{len(entries)} arrays, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"
     if not entries:
-        return total
-    rows = [["key", "layer", "shape", "MiB", "last used"]]
+        return cache_total(entries)
+    rows = [["key", "layer", "shape", "MiB", "last used", "state"]]
     rows += [
         [
             one.key[:12],
-            str(one.parts.get("tap")),
-            "x".join(map(str, one.shape)),
+            str(one.parts.get("tap", "-")),
+            "x".join(map(str, one.shape)) or "-",
             f"{one.size_bytes / 2**20:.1f}",
             strftime("%Y-%m-%d %H:%M", localtime(one.used_at)),
+            one.state,
         ]
         for one in entries
     ]
-    return f"{aligned(rows, left=2)}\n{total}"
+    return f"{aligned(rows, left=2)}\n{cache_total(entries)}"
+
+
+def cache_total(entries: Sequence[CacheEntry]) -> str:
+    """How many arrays and other files, and their size."""
+    n_complete = sum(one.state == "complete" for one in entries)
+    others = f" and {len(entries) - n_complete} unfinished or unusable" if n_complete < len(entries) else ""
+    return f"{n_complete} arrays{others}, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"

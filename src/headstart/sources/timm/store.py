@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +16,10 @@ from headstart.errors import MissingDataError
 from headstart.graph.pooling import JOIN
 from headstart.graph.wrap import flops_of, with_image_input
 from headstart.records import InputSpec, Source
+from headstart.system.array_file import DamagedError
 from headstart.system.cache import cache_root, key_of
+from headstart.system.checked import read_checked, write_checked
+from headstart.system.drafts import reason, warn
 from headstart.system.files import write_atomic
 from headstart.system.optional import require
 
@@ -180,21 +182,31 @@ def _identity(name: str) -> str:
 
 
 def _cached(place: Path, name: str) -> TimmNetwork | None:
-    """The cached graph, if it is complete."""
+    """The cached graph, None if there is none or it is damaged."""
     try:
-        about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+        about = read_checked(place.with_suffix(".json"))
+        if about is None:
+            return None
         graph = place.with_suffix(".onnx").read_bytes()
-        whole = hashlib.sha256(graph).hexdigest() == about["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        if hashlib.sha256(graph).hexdigest() != about["sha256"]:
+            raise DamagedError("the checksum of its graph differs")
+    except (OSError, DamagedError) as error:
+        warn(f"network in {str(place)!r} is damaged ({reason(error)}): it is exported again")
         return None
-    return TimmNetwork(name, graph, about) if whole else None
+    return TimmNetwork(name, graph, about)
 
 
 def _cache(place: Path, name: str, exported: ExportedNetwork) -> TimmNetwork:
     graph = exported.graph.SerializeToString(deterministic=True)
     about = _about(name, exported, graph)
-    write_atomic(place.with_suffix(".onnx"), graph)
-    write_atomic(place.with_suffix(".json"), json.dumps(about))
+    try:
+        write_atomic(place.with_suffix(".onnx"), graph)
+        write_checked(place.with_suffix(".json"), about)
+    except OSError as error:
+        warn(
+            f"cache {str(place.parent)!r} cannot be written ({reason(error)}): networks are exported each time; "
+            "set HEADSTART_CACHE to another folder"
+        )
     return TimmNetwork(name, graph, about)
 
 

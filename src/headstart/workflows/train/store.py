@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
-from headstart.errors import ModelError
+from headstart.errors import HeadstartError, ModelError
 from headstart.models.model import open_model
 from headstart.records import Curve, TrainSettings
 from headstart.strategies.assemble import versions
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
+from headstart.system.array_file import DamagedError
 from headstart.system.cache import cache_root, key_of
-from headstart.system.files import write_atomic
+from headstart.system.checked import read_checked, write_checked
+from headstart.system.drafts import reason, warn
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["trained_network"]
 
+_NOTE = "curve.json"
 _FORMAT = 3  # increase it when the same parts give another network
 
 
@@ -36,7 +40,8 @@ def trained_network(
 ) -> LearnedModel:
     """A network trained by `learn_network`, or from the cache if the same call trained it before.
 
-    Without ``keep``, the cache is neither read nor written. ``seconds`` are those of the training.
+    Without ``keep``, the cache is neither read nor written; a damaged network counts as absent. ``seconds``
+    are those of the training.
     """
     parts = {
         "format": _FORMAT,
@@ -48,14 +53,9 @@ def trained_network(
         "version": versions(engine)["headstart"],
     }
     home = cache_root() / "networks" / key_of(parts)[:32]
-    if keep and (home / "curve.json").is_file():
-        try:
-            model = open_model(home / "model")
-            kept = json.loads((home / "curve.json").read_text(encoding="utf-8"))
-            curve = None if kept is None else Curve(**_floats(kept))
-            return LearnedModel(model, curve, float(model.manifest.timing["learning_s"]))
-        except (ModelError, OSError, ValueError, TypeError, KeyError):
-            shutil.rmtree(home, ignore_errors=True)  # a damaged cache entry: train again
+    kept = _kept(home) if keep else None
+    if kept is not None:
+        return kept
     learned = learn_network(
         dataset,
         network=network,
@@ -65,12 +65,44 @@ def trained_network(
         progress=progress,
     )
     if keep:
+        _keep(home, learned)
+    return learned
+
+
+def _kept(home: Path) -> LearnedModel | None:
+    """The network kept in a folder, None if there is none or it is damaged."""
+    try:
+        note = read_checked(home / _NOTE)
+        if note is None:
+            return None
+        if _digest(home) != note["manifest"]:
+            raise DamagedError("its manifest differs")
+        model = open_model(home / "model")
+        curve = None if note["curve"] is None else Curve(**_floats(note["curve"]))
+        return LearnedModel(model, curve, float(model.manifest.timing["learning_s"]))
+    except (ModelError, OSError, DamagedError, ValueError, TypeError, KeyError) as error:
+        warn(f"network in {str(home)!r} is damaged ({reason(error)}): it is trained again")
+        return None
+
+
+def _keep(home: Path, learned: LearnedModel) -> None:
+    try:
+        shutil.rmtree(home, ignore_errors=True)  # of a killed run, damaged, or of an older version
         home.mkdir(parents=True, exist_ok=True)
         learned.model.save(home / "model")
-        curve_values = None if learned.curve is None else asdict(learned.curve)
+        curve = None if learned.curve is None else asdict(learned.curve)
         # last: its presence means that the rest is complete
-        write_atomic(home / "curve.json", json.dumps(curve_values))
-    return learned
+        write_checked(home / _NOTE, {"manifest": _digest(home), "curve": curve})
+    except (OSError, HeadstartError) as error:
+        warn(
+            f"cache {str(home.parent)!r} cannot be written ({reason(error)}): trained networks are not kept; "
+            "set HEADSTART_CACHE to another folder"
+        )
+
+
+def _digest(home: Path) -> str:
+    """SHA-256 of the manifest, which holds those of the other files."""
+    return hashlib.sha256((home / "model" / "manifest.json").read_bytes()).hexdigest()
 
 
 def _floats(kept: dict[str, Any]) -> dict[str, Any]:
