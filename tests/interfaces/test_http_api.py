@@ -656,4 +656,15 @@ def test_every_error_status_is_documented(app: App) -> None:
     responses: Mapping[str, Any] = ask(app, path="/openapi.json").json()["paths"][
         "/v1/models/{name}/predict"
     ]["post"]
-    assert set(responses["responses"]) == {"200", "400", "404", "408", "413", "415", "422", "503", "504"}
+    assert set(responses["responses"]) == {
+        "200",
+        "400",
+        "403",
+        "404",
+        "408",
+        "413",
+        "415",
+        "422",
+        "503",
+        "504",
+    }

@@ -36,7 +36,7 @@ import sys
 from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.limits import Limits
 from headstart.interfaces.http.server import serve_models
-serve_models([sys.argv[1]], port=0, token="secret", limits=Limits(drain_s=5.0), workers=2)
+serve_models([sys.argv[1]], port=0, token="secret", limits=Limits(drain_s=5.0, stall_s=30.0), workers=2)
 """
 PREDICT, ROUTE = "/v1/models/tiny/predict", "/v1/models/{name}/predict"
 
@@ -212,7 +212,7 @@ def taken(running: Running, before: dict[int, int]) -> list[int]:
 def test_both_finish_requests_in_progress(running: Running, number: int) -> None:
     body = picture(255)
     head = (
-        f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\nauthorization: Bearer secret\r\n"
+        f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\nauthorization: Bearer secret\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode()
     before = {pid: sockets(pid) for pid in running.pids}

@@ -24,12 +24,13 @@ from starlette.types import Message, Receive, Scope, Send
 from headstart import __version__
 from headstart.errors import nearest
 from headstart.graph.online import OnlineRun
+from headstart.interfaces.http.access import Access, check_framing
 from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.images import Preparer
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 from headstart.interfaces.http.metrics import CONTENT_TYPE, ServerMetrics
 from headstart.interfaces.http.spec import TOP_LIMIT, docs_page, openapi
-from headstart.interfaces.http.uploads import Upload, uploads
+from headstart.interfaces.http.uploads import Bodies, Upload, uploads
 from headstart.models.model import Model
 from headstart.records import NONE_OF_THESE, Array
 
@@ -37,6 +38,7 @@ __all__ = ["App", "Share", "make_app"]
 
 _LOG = logging.getLogger(__name__)
 _OPEN = ("/healthz", "/readyz")  # an orchestrator requests these without a token
+_WITH_BODY = "/predict"
 _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
 _TOP = 5
 _READ_ON_S = 2.0
@@ -69,21 +71,29 @@ def make_app(
     limits: Limits | None = None,
     precision: str = "fp32",
     share: Share | None = None,
+    access: Access | None = None,
 ) -> App:
-    """Make the application that serves these models."""
-    return App(models, token, limits or Limits(), precision, share or Share())
+    """Make the application that serves these models; without ``access``, web pages of its own may use it."""
+    access = access or Access(None, token is None)
+    return App(models, token, limits or Limits(), precision, share or Share(), access)
 
 
 class App:
     """An ASGI application; ``draining`` is set before it stops, and ``/readyz`` reports it."""
 
     def __init__(
-        self, models: Mapping[str, Model], token: str | None, limits: Limits, precision: str, share: Share
+        self,
+        models: Mapping[str, Model],
+        token: str | None,
+        limits: Limits,
+        precision: str,
+        share: Share,
+        access: Access,
     ) -> None:
         self.draining = False
-        self._limits = limits
+        self._limits, self._access = limits, access
         self._token = None if token is None else token.encode()
-        self._bodies = Budget(limits.bodies_bytes, "too many bytes of images")
+        self._bodies = Bodies(limits.bodies_bytes)
         self._waiting = Budget(limits.waiting, "too many images waiting")
         self._requests = Budget(limits.requests, "too many requests")
         self._server_metrics = ServerMetrics()
@@ -114,7 +124,7 @@ class App:
             return
         begun = time.perf_counter()
         scope["app"] = self
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._access.headers(scope))
         try:
             await self._handle(scope, exchange)
         except RequestError as error:
@@ -141,12 +151,21 @@ class App:
         for served in self._models.values():
             served.batcher.close()
 
+    def drain(self) -> None:
+        """Report from now on that the server is stopping."""
+        self.draining = True
+
     async def _handle(self, scope: Scope, exchange: _Exchange) -> None:
-        if scope["path"] in _OPEN:
-            await self._router(scope, exchange.receive, exchange.send)
+        check_framing(scope)
+        if (headers := self._access.preflight(scope)) is not None:
+            await Response(status_code=204, headers=headers)(scope, exchange.receive, exchange.send)
             return
-        self._check_token(scope)
-        with self._requests.held(1):
+        self._access.check(scope)
+        if scope["path"] not in _OPEN:
+            self._check_token(scope)
+        # a request with a body counts once the body is complete, or clients that send none could keep others out
+        later = scope["path"] in _OPEN or scope["path"].endswith(_WITH_BODY)
+        with nullcontext() if later else self._requests.held(1):
             await self._router(scope, exchange.receive, exchange.send)
 
     def _check_token(self, scope: Scope) -> None:
@@ -165,7 +184,11 @@ class App:
     async def _predict(self, request: Request) -> Response:
         served, top = self._served(request), _requested_top(request)
         async with uploads(request, self._limits, self._bodies) as sent:
-            with self._waiting.held(len(sent)), self._server_metrics.waiting(len(sent)):
+            with (
+                self._requests.held(1),
+                self._waiting.held(len(sent)),
+                self._server_metrics.waiting(len(sent)),
+            ):
                 outputs = await self._outputs(served, sent)
         predictions = [
             served.prediction(upload, values, top) for upload, values in zip(sent, outputs, strict=True)
@@ -285,8 +308,9 @@ class _Served:
 class _Exchange:
     """How far a request was received and answered."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, more: Mapping[str, str]) -> None:
         headers = {key for key, _ in scope["headers"]}
+        self._more = [(key.lower().encode(), value.encode("latin-1")) for key, value in more.items()]
         self._received = not headers & {b"content-length", b"transfer-encoding"}
         self._expects_continue = (
             b"expect" in headers
@@ -303,6 +327,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started, self.status = True, message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *self._more]}
         await self._send(message)
 
     async def send_error(self, error: RequestError) -> None:
@@ -378,5 +403,5 @@ def _unrouted(scope: Scope, error: HTTPException) -> RequestError:
 def _route(path: str) -> str:
     """The route's pattern: names that clients make up must not become metrics."""
     if path.startswith("/v1/models/"):
-        return "/v1/models/{name}/predict" if path.endswith("/predict") else "/v1/models/{name}"
+        return "/v1/models/{name}/predict" if path.endswith(_WITH_BODY) else "/v1/models/{name}"
     return path if path in _PAGES else "other"
