@@ -33,7 +33,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 SERVE = """
 import sys
 from pathlib import Path
-from headstart.interfaces.teach.page import serve_page
+from headstart.interfaces.teach.serving import serve_page
 serve_page(sys.argv[1], Path(sys.argv[2]), host="127.0.0.1", port=0)
 """
 FLAGS = [
@@ -323,7 +323,7 @@ def test_a_port_in_use(address: str, tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert "SettingError" in done.stderr.splitlines()[-1] and "another --port" in done.stderr
+    assert "SettingError" in done.stderr.splitlines()[-1] and "--port" in done.stderr
 
 
 def blank() -> bytes:

@@ -116,6 +116,6 @@ def teach(
 
     Example: headstart teach
     """
-    from headstart.interfaces.teach.page import serve_page
+    from headstart.interfaces.teach.serving import serve_page
 
     serve_page(source, output, host=host, port=port)

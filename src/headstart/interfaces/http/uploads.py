@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import Request
+from starlette.types import Message
 
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 
-__all__ = ["FIELD", "Bodies", "Upload", "uploads"]
+__all__ = ["FIELD", "Bodies", "Upload", "arriving", "uploads"]
 
 FIELD = "files"
+_Read = TypeVar("_Read")
 _HEADER_BYTES = 8 * 1024
 _SLOW_AFTER_S = 1.0  # before, the rate of a body cannot be known
 _DISPOSITION = b"content-disposition:"
@@ -106,15 +109,54 @@ def uploads(request: Request, limits: Limits, bodies: Bodies) -> AbstractAsyncCo
 @asynccontextmanager
 async def _uploads(request: Request, limits: Limits, bodies: Bodies) -> AsyncIterator[list[Upload]]:
     parse = _parser(request.headers.get("content-type", ""), limits)
+    async with arriving(request, limits, bodies) as arrived:
+        yield parse(await arrived(_content))
+
+
+async def _content(request: Request) -> bytes:
+    return b"".join([piece async for piece in request.stream()])
+
+
+@asynccontextmanager
+async def arriving(
+    request: Request, limits: Limits, bodies: Bodies
+) -> AsyncIterator[Callable[[Callable[[Request], Awaitable[_Read]]], Awaitable[_Read]]]:
+    """A function that reads a request's body by another; the bytes count for the duration of the block.
+
+    `RequestError` where there are too many, or they come too slowly.
+    """
     _check_announced(request, limits)
     with bodies.body() as body:
-        try:
-            async with asyncio.timeout(limits.body_s), asyncio.timeout(limits.stall_s) as body.late:
-                content = await _read(request, limits, bodies, body)
-        except TimeoutError as error:
-            raise _too_slow(limits, body) from error
-        body.late = None
-        yield parse(content)
+
+        async def receive() -> Message:
+            message = await request.receive()
+            _count(len(message.get("body", b"")), limits, bodies, body)
+            return message
+
+        async def arrived(read: Callable[[Request], Awaitable[_Read]]) -> _Read:
+            try:
+                async with asyncio.timeout(limits.body_s), asyncio.timeout(limits.stall_s) as body.late:
+                    content = await read(Request(request.scope, receive))
+            except TimeoutError as error:
+                raise _too_slow(limits, body) from error
+            body.late = None
+            return content
+
+        yield arrived
+
+
+def _count(n_bytes: int, limits: Limits, bodies: Bodies, body: _Body) -> None:
+    """Count bytes that arrived, and give the body more time where enough have."""
+    if body.held + n_bytes > limits.body_bytes:
+        raise _too_long(limits)
+    if body.evicted:
+        raise TimeoutError
+    bodies.add(body, n_bytes)
+    body.recent += n_bytes
+    late = body.late
+    if body.recent >= limits.rate_bytes_s * limits.stall_s and late is not None and not late.expired():
+        body.recent = 0
+        late.reschedule(asyncio.get_running_loop().time() + limits.stall_s)
 
 
 def _parser(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]]:
@@ -133,23 +175,6 @@ def _parser(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]
         "application/octet-stream; "
         "send the image as it is",
     )
-
-
-async def _read(request: Request, limits: Limits, bodies: Bodies, body: _Body) -> bytes:
-    pieces = []
-    async for piece in request.stream():
-        if body.held + len(piece) > limits.body_bytes:
-            raise _too_long(limits)
-        if body.evicted:
-            raise TimeoutError
-        bodies.add(body, len(piece))
-        body.recent += len(piece)
-        late = body.late
-        if body.recent >= limits.rate_bytes_s * limits.stall_s and late is not None and not late.expired():
-            body.recent = 0
-            late.reschedule(asyncio.get_running_loop().time() + limits.stall_s)
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _check_announced(request: Request, limits: Limits) -> None:
