@@ -67,9 +67,8 @@ def _folder() -> Iterator[Path]:
     before = os.environ.get(_GRADIO_FOLDER)
     try:
         with own_folder("headstart-teach-") as folder:
-            for name in ("files", "gradio"):
-                (folder / name).mkdir()
-            os.environ[_GRADIO_FOLDER] = str(folder / "gradio")
+            (folder / "files").mkdir()
+            os.environ[_GRADIO_FOLDER] = str(folder)
             yield folder
     except OSError as error:
         raise SettingError(
