@@ -260,6 +260,62 @@ def test_other_protocols_do_no_harm(running: Running, sent: bytes) -> None:
     running.well()
 
 
+def request(body: bytes, path: str = PREDICT, method: str = "POST") -> bytes:
+    kind = f"content-type: image/png\r\ncontent-length: {len(body)}\r\n" if method == "POST" else ""
+    return f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n{kind}\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (request(picture(0)), [b"200"]),
+        (request(noise(1, 300, "PNG")), [b"200"]),  # through threads
+        (request(b"junk"), [b"422"]),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", [b"200"]),
+        (request(picture(0)) * 3 + request(b"", "/healthz", "GET"), [b"200"] * 4),
+        (request(picture(0)) + b"GET /heal", [b"200"]),
+        (request(picture(0))[:-3], [b"400"]),
+        (request(b"", "/nowhere", "GET"), [b"404"]),
+        (b"", []),
+        (b"GET /hea", []),
+    ],
+)
+def test_clients_that_close_their_side_are_answered(
+    running: Running, sent: bytes, statuses: list[bytes]
+) -> None:
+    with running.connect() as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        said = everything(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", said) == statuses, said
+
+
+def test_a_request_with_two_lengths_ends_the_connection(running: Running) -> None:
+    """What follows could be taken for another request, by us or by a proxy before us."""
+    both = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n"
+    with running.connect() as connection:
+        connection.sendall(both % PREDICT.encode() + b"0\r\n\r\n" + request(b"", "/healthz", "GET"))
+        said = everything(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", said) == [b"400"] and b"transfer-encoding" in said
+
+
+def test_many_clients_that_only_announce_keep_nobody_out(running: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            connection = stack.enter_context(running.connect())
+            connection.sendall(head(32 * 2**20))
+        running.well()
+
+
+def test_a_page_elsewhere_gets_nothing(running: Running) -> None:
+    """By its origin, and by a name that it lets point here."""
+    status, body = running.ask("POST", PREDICT, picture(0), origin="https://evil.example")
+    assert status == 403 and b"https://evil.example" in body
+    for path in ("/v1/models", "/healthz", "/metrics"):
+        assert running.ask("GET", path, host=f"evil.example:{running.port}")[0] == 403
+    assert running.ask("GET", "/v1/models", host=f"localhost:{running.port}")[0] == 200
+
+
 def test_clients_that_disconnect_do_no_harm(running: Running) -> None:
     body = noise(1, 300, "PNG")
     for cut in (0, 100, len(body)):
