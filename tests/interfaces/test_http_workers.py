@@ -250,6 +250,7 @@ def models_served(running: Running, n: int = 12) -> set[bool]:
 def test_a_replaced_worker_serves_the_model_the_server_started_with(own: Running, tmp_path: Path) -> None:
     assert models_served(own) == {False}
     other_model().save(tmp_path / "tiny")
+    time.sleep(5)  # two looks at the folder
     kill_in_turn(own)
     assert models_served(own) == {False}
     shutil.rmtree(tmp_path / "tiny")
