@@ -119,6 +119,8 @@ class Gate:
                 raise ValueError("its session is malformed")
             kept = {key: self._cleaned(value) for key, value in kept.items()}
             return json.dumps(kept).encode()
+        except RequestError:
+            raise
         except (ValueError, RecursionError) as error:
             raise RequestError(
                 422,
