@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -54,7 +55,7 @@ def well(server: Served, case: str, n: int = 1) -> None:
         begun = time.monotonic()
         try:
             status, body = server.ask("POST", PREDICT, picture(0), content_type="image/png")
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             counts(case, False, repr(error))
             continue
         right = status == 200 and json.loads(body)["predictions"][0]["class"] == "dark"
@@ -158,9 +159,11 @@ def framing(server: Served) -> None:
                 if half_closed:
                     connection.shutdown(socket.SHUT_WR)
                 said = statuses(read_for(connection, len(right)))
-            if sent.endswith(one[:-1]) and not half_closed:
-                right = [408]  # the rest may still come
-            counts("half-closed, pipelined and smuggled requests", said == right, (sent[:60], said, right))
+            late = sent.endswith(one[:-1]) and not half_closed  # the rest may still come
+            right_here = [408] if late else right
+            counts(
+                "half-closed, pipelined and smuggled requests", said == right_here, (sent[:60], said, right)
+            )
 
 
 def read_for(connection: socket.socket, n: int) -> bytes:
@@ -333,7 +336,7 @@ def replacements(work: Path, rounds: int) -> None:
         while not stop.is_set():
             try:
                 status, body = server.ask("POST", PREDICT, picture(0), content_type="image/png")
-            except OSError:  # the worker that had this connection was killed: ask again
+            except (OSError, http.client.HTTPException):  # a killed worker had this connection: ask again
                 failed[1] += 1
                 continue
             failed[0] += 1

@@ -42,6 +42,8 @@ class Counts:
 
     def __call__(self, case: str, right: bool, what: object = "") -> None:
         """Count one attempt."""
+        if case not in self.cases:
+            print(f"{time.strftime('%H:%M:%S')} {case}", file=sys.stderr, flush=True)
         one = self.cases.setdefault(case, {"n": 0, "faults": 0})
         one["n"] += 1
         if not right:
