@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headstart.interfaces.http.access import Access, check_framing
+from headstart.interfaces.http.exchange import Exchange
 from headstart.interfaces.http.limits import Limits, RequestError, printable
 from headstart.interfaces.http.uploads import Bodies, arriving
 from headstart.interfaces.teach.waiting_files import WaitingFiles
@@ -45,7 +45,7 @@ _THEME = re.compile(rb"__theme=(light|dark|system)")
 _SESSION = re.compile(r"[A-Za-z0-9]{1,64}")
 _FILE_KEYS = {"path", "url", "meta", "orig_name", "mime_type", "is_stream", "blob"}
 _SHOWN = {b"\x89PNG\r\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
-_POLICY = [(b"content-security-policy", b"frame-ancestors 'self'")]
+_HEADERS = {"Content-Security-Policy": "frame-ancestors 'self'", "X-Content-Type-Options": "nosniff"}
 _MOST_FILES = 300  # in one upload: as many as a classroom takes
 _UPLOADS = Limits(body_bytes=2**30, bodies_bytes=2**30, body_s=600.0)
 _MESSAGES = Limits(body_bytes=8 * 2**20, bodies_bytes=256 * 2**20)
@@ -71,16 +71,15 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._checked(scope, receive, _with_policy(send))
+            await self._checked(scope, Exchange(scope, receive, send, _HEADERS))
 
-    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _checked(self, scope: Scope, exchange: Exchange) -> None:
         try:
             check_framing(scope)
             self.access.check(scope)
-            await self._routed(scope, receive, send)
+            await self._routed(scope, exchange.receive, exchange.send)
         except RequestError as error:
-            headers = {**error.headers, "Connection": "close"}
-            await PlainTextResponse(str(error), error.status, headers)(scope, receive, send)
+            await exchange.send_last(PlainTextResponse(str(error), error.status, error.headers))
         except ClientDisconnect:
             pass
 
@@ -164,6 +163,9 @@ class Gate:
                             f"{FILE_BYTES:,}; choose a smaller one",
                         )
                     paths.append(await asyncio.to_thread(self.files.add, one.file, one.size or 0))
+            except OSError as error:
+                self.files.remove(paths)
+                raise _no_space(error) from error
             except BaseException:
                 self.files.remove(paths)
                 raise
@@ -189,6 +191,17 @@ async def _form(request: Request) -> FormData:
         return await request.form(max_files=_MOST_FILES, max_fields=0)
     except (MultiPartException, HTTPException) as error:
         raise _too_many() from error
+    except TimeoutError:  # an OSError, too
+        raise
+    except OSError as error:
+        raise _no_space(error) from error
+
+
+def _no_space(error: OSError) -> RequestError:
+    return RequestError(
+        507,
+        f"upload cannot be stored ({error.strerror}), expected space in the server's temporary folder; free some",
+    )
 
 
 def _too_many() -> RequestError:
@@ -211,13 +224,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return again
-
-
-def _with_policy(send: Send) -> Callable[[Message], Awaitable[None]]:
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            more = [*_POLICY, (b"x-content-type-options", b"nosniff")]
-            message = {**message, "headers": [*message.get("headers", ()), *more]}
-        await send(message)
-
-    return sent

@@ -217,7 +217,7 @@ class _Handlers:
         taught, faults = 0, []
         try:
             images = self._images(visitor, way, drawing, files, camera)
-            if label is None:
+            if not isinstance(label, str):
                 raise DataError("no class is chosen, expected one to teach; add a class first")
             if not images:
                 raise DataError(
@@ -296,7 +296,7 @@ class _Handlers:
     ) -> list[Sent]:
         """The images of the open tab; a drawing has its ``content``."""
         if way == DRAW:
-            return [{"content": _png(drawing), "orig_name": "the drawing"}] if drawing else []
+            return [{"content": _png(str(drawing)), "orig_name": "the drawing"}] if drawing else []
         sent: list[Sent] = list(files or [])
         if way != FILES:
             sent = [{**camera, "orig_name": "the photo"}] if camera else []
