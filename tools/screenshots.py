@@ -137,7 +137,7 @@ def teach_shot(place: Path) -> None:
 def served() -> Iterator[str]:
     """The page's address while it is served, models kept in a temporary folder."""
     program = (
-        "import sys; from pathlib import Path; from headstart.interfaces.teach.page import serve_page; "
+        "import sys; from pathlib import Path; from headstart.interfaces.teach.serving import serve_page; "
         "serve_page('drawings', Path(sys.argv[1]), host='127.0.0.1', port=0)"
     )
     with tempfile.TemporaryDirectory() as home:

@@ -501,6 +501,115 @@ def test_a_slow_body_is_a_timeout() -> None:
     app.close()
 
 
+class Sender:
+    """One request whose body comes in pieces that the test sends."""
+
+    def __init__(self, app: App, n_bytes: int) -> None:
+        self.app, self.n_bytes = app, n_bytes
+        self.pieces: asyncio.Queue[bytes] = asyncio.Queue()
+        self.status = 0
+        self.task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> int:
+        left = self.n_bytes
+
+        async def receive() -> Any:
+            nonlocal left
+            piece = await self.pieces.get()
+            left -= len(piece)
+            return {"type": "http.request", "body": piece, "more_body": left > 0}
+
+        async def keep(message: Any) -> None:
+            self.status = self.status or message["status"]
+
+        headers = [(b"content-type", b"image/png"), (b"content-length", str(self.n_bytes).encode())]
+        scope = {"type": "http", "method": "POST", "path": PREDICT, "query_string": b"", "headers": headers}
+        await self.app(scope, receive, keep)
+        return self.status
+
+
+def test_bytes_that_are_only_announced_count_for_nothing() -> None:
+    """Eight clients that announce much and send nothing kept everybody out."""
+    app = limited(bodies_bytes=1000, body_bytes=1000, requests=4)
+
+    async def work() -> list[int]:
+        idle = [Sender(app, 1000) for _ in range(50)]
+        await asyncio.sleep(0.05)
+        assert app._bodies.taken == 0
+        body = picture(0)
+        real = Sender(app, len(body))
+        real.pieces.put_nowait(body)
+        found = [await real.task]
+        for one in idle:
+            one.task.cancel()
+        await asyncio.gather(*(one.task for one in idle), return_exceptions=True)
+        return found
+
+    assert asyncio.run(work()) == [200]
+    assert app._bodies.taken == app._requests.taken == 0
+    app.close()
+
+
+def test_a_body_must_keep_coming() -> None:
+    """At least so many bytes in every stretch of time: a first part that came fast does not help."""
+    app = limited(stall_s=0.3, rate_bytes_s=1000, body_s=20.0)
+
+    async def work() -> tuple[int, int]:
+        stalled, steady = Sender(app, 100_000), Sender(app, 5000)
+        stalled.pieces.put_nowait(bytes(50_000))
+        for _ in range(10):
+            steady.pieces.put_nowait(bytes(500))
+            await asyncio.sleep(0.05)
+        return await stalled.task, await steady.task
+
+    assert asyncio.run(work()) == (408, 422)
+    assert app._bodies.taken == 0
+    app.close()
+
+
+def test_the_slowest_body_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that sent nearly all and now wait give way to one that sends."""
+    monkeypatch.setattr("headstart.interfaces.http.uploads._SLOW_AFTER_S", 0.1)
+    app = limited(bodies_bytes=10_000, body_bytes=5000, stall_s=20.0)
+
+    async def work() -> list[int]:
+        holders = [Sender(app, 5000) for _ in range(2)]
+        for one, sent in zip(holders, (4999, 4000), strict=True):
+            one.pieces.put_nowait(bytes(sent))
+        await asyncio.sleep(0.2)
+        body = noise(0, 24, "PNG")
+        assert app._bodies.taken == 8999 and 1000 < len(body) < 5000
+        real = Sender(app, len(body))
+        real.pieces.put_nowait(body)
+        found = [await real.task, await holders[1].task]
+        holders[0].pieces.put_nowait(b"x")
+        return [*found, await holders[0].task]
+
+    assert asyncio.run(work()) == [200, 503, 422]
+    assert app._bodies.taken == 0
+    app.close()
+
+
+def test_a_new_body_does_not_leave_for_another() -> None:
+    """Nobody can say yet that it is slow, so the server is full for the next one."""
+    app = limited(bodies_bytes=1000, body_bytes=1000)
+
+    async def work() -> int:
+        first = Sender(app, 1000)
+        first.pieces.put_nowait(bytes(990))
+        await asyncio.sleep(0.02)
+        body = picture(0)
+        second = Sender(app, len(body))
+        second.pieces.put_nowait(body)
+        status = await second.task
+        first.pieces.put_nowait(bytes(10))
+        assert await first.task == 422
+        return status
+
+    assert asyncio.run(work()) == 503
+    app.close()
+
+
 def test_a_client_that_disconnects_is_only_counted(app: App, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> list[Any]:
         said: list[Any] = []
@@ -656,4 +765,15 @@ def test_every_error_status_is_documented(app: App) -> None:
     responses: Mapping[str, Any] = ask(app, path="/openapi.json").json()["paths"][
         "/v1/models/{name}/predict"
     ]["post"]
-    assert set(responses["responses"]) == {"200", "400", "404", "408", "413", "415", "422", "503", "504"}
+    assert set(responses["responses"]) == {
+        "200",
+        "400",
+        "403",
+        "404",
+        "408",
+        "413",
+        "415",
+        "422",
+        "503",
+        "504",
+    }

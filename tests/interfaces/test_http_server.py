@@ -21,12 +21,14 @@ import pytest
 from test_http_api import png_of
 
 from headstart.errors import MissingExtraError, ModelError, SettingError
-from headstart.interfaces.http.server import read_models, serve_models
+from headstart.interfaces.http.pins import pinned
+from headstart.interfaces.http.server import model_folders, serve_models
 from tiny_model import noise, picture, tiny_model
 
 PROGRAM = """
 import sys
 from headstart.interfaces.http.limits import Limits
+from headstart.interfaces.http.pins import pinned
 from headstart.interfaces.http.server import serve_models
 limits = Limits(header_s=1.0, body_s=float(sys.argv[2]), drain_s=10.0)
 serve_models([sys.argv[1]], port=0, token=None, limits=limits, workers=1)
@@ -70,7 +72,9 @@ class Running:
 def head(n_bytes: int) -> bytes:
     """A request's header whose body is announced; none: it comes in chunks."""
     length = f"content-length: {n_bytes}" if n_bytes else "transfer-encoding: chunked"
-    return f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n{length}\r\n\r\n".encode()
+    return (
+        f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\n{length}\r\n\r\n".encode()
+    )
 
 
 def everything(connection: socket.socket) -> bytes:
@@ -221,7 +225,7 @@ def test_a_dripping_header_times_out(running: Running) -> None:
 
 def test_a_second_slow_header_times_out_too(running: Running) -> None:
     with running.connect() as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         time.sleep(0.2)
         connection.sendall(b"GET /healthz HT")
         assert everything(connection).count(b"200 OK") == 1
@@ -239,11 +243,11 @@ def test_a_slow_body_gets_an_error_and_others_are_served(running: Running) -> No
     "sent",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # somebody speaks TLS
-        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: " + b"b" * 100_000 + b"\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"a: " + b"b" * 100_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     ],
 )
 def test_other_protocols_do_no_harm(running: Running, sent: bytes) -> None:
@@ -254,6 +258,62 @@ def test_other_protocols_do_no_harm(running: Running, sent: bytes) -> None:
         said = everything(connection)
     assert b" 500 " not in said
     running.well()
+
+
+def request(body: bytes, path: str = PREDICT, method: str = "POST") -> bytes:
+    kind = f"content-type: image/png\r\ncontent-length: {len(body)}\r\n" if method == "POST" else ""
+    return f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n{kind}\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (request(picture(0)), [b"200"]),
+        (request(noise(1, 300, "PNG")), [b"200"]),  # through threads
+        (request(b"junk"), [b"422"]),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", [b"200"]),
+        (request(picture(0)) * 3 + request(b"", "/healthz", "GET"), [b"200"] * 4),
+        (request(picture(0)) + b"GET /heal", [b"200"]),
+        (request(picture(0))[:-3], [b"400"]),
+        (request(b"", "/nowhere", "GET"), [b"404"]),
+        (b"", []),
+        (b"GET /hea", []),
+    ],
+)
+def test_clients_that_close_their_side_are_answered(
+    running: Running, sent: bytes, statuses: list[bytes]
+) -> None:
+    with running.connect() as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        said = everything(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", said) == statuses, said
+
+
+def test_a_request_with_two_lengths_ends_the_connection(running: Running) -> None:
+    """What follows could be taken for another request, by us or by a proxy before us."""
+    both = b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n"
+    with running.connect() as connection:
+        connection.sendall(both % PREDICT.encode() + b"0\r\n\r\n" + request(b"", "/healthz", "GET"))
+        said = everything(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", said) == [b"400"] and b"transfer-encoding" in said
+
+
+def test_many_clients_that_only_announce_keep_nobody_out(running: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            connection = stack.enter_context(running.connect())
+            connection.sendall(head(32 * 2**20))
+        running.well()
+
+
+def test_a_page_elsewhere_gets_nothing(running: Running) -> None:
+    """By its origin, and by a name that it lets point here."""
+    status, body = running.ask("POST", PREDICT, picture(0), origin="https://evil.example")
+    assert status == 403 and b"https://evil.example" in body
+    for path in ("/v1/models", "/healthz", "/metrics"):
+        assert running.ask("GET", path, host=f"evil.example:{running.port}")[0] == 403
+    assert running.ask("GET", "/v1/models", host=f"localhost:{running.port}")[0] == 200
 
 
 def test_clients_that_disconnect_do_no_harm(running: Running) -> None:
@@ -328,18 +388,18 @@ def test_schemathesis_finds_no_fault(running: Running, tmp_path: Path) -> None:
 )
 def test_invalid_arguments(folder: Path, words: list[str], said: str) -> None:
     with pytest.raises(SettingError, match=re.escape(said)) as caught:
-        read_models([word.replace("FOLDER", str(folder)) for word in words])
+        model_folders([word.replace("FOLDER", str(folder)) for word in words])
     assert "\n" not in str(caught.value) and ", expected " in str(caught.value)
 
 
 def test_model_arguments(folder: Path, tmp_path: Path) -> None:
-    assert list(read_models([str(folder), f"other={folder}"])) == ["tiny", "other"]
+    assert list(model_folders([str(folder), f"other={folder}"])) == ["tiny", "other"]
     odd = tiny_model().save(tmp_path / "a=b")
     with pytest.raises(SettingError):  # a folder of that name has no name fit for an address
-        read_models([str(odd)])
-    assert list(read_models([f"odd={odd}"])) == ["odd"]
-    with pytest.raises(ModelError):
-        read_models([f"none={tmp_path / 'none'}"])
+        model_folders([str(odd)])
+    assert model_folders([f"odd={odd}"]) == {"odd": str(odd)}
+    with pytest.raises(ModelError, match="is not a folder"):
+        pinned(model_folders([f"none={tmp_path / 'none'}"]))
 
 
 @pytest.mark.parametrize("token", ["", "two words", "naïve", "a\nb"])
@@ -376,7 +436,7 @@ def test_a_public_address_without_a_token_is_a_warning(
     token: str | None,
     warned: bool,
 ) -> None:
-    monkeypatch.setattr("headstart.interfaces.http.listening.run_app", lambda *_: None)
+    monkeypatch.setattr("headstart.interfaces.http.listening.run_app", lambda *_, **__: None)
     serve_models([str(folder)], host=host, port=0, token=token, workers=1)
     err = capsys.readouterr().err
     assert (err.count("\n"), "no token" in err) == ((1, True) if warned else (0, False))
@@ -392,7 +452,7 @@ def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_it_loads_no_training_framework(folder: Path) -> None:
     program = (
         "import sys; from headstart.interfaces.http import listening, server\n"
-        "listening.run_app = lambda *_: None\n"
+        "listening.run_app = lambda *_, **__: None\n"
         "server.serve_models([sys.argv[1]], port=0, workers=1)\n"
         "print(sorted({'torch', 'timm', 'sklearn', 'gradio', 'matplotlib'} & set(sys.modules)))"
     )

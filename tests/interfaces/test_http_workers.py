@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.limits import Limits
 from headstart.interfaces.http.server import serve_models
 from headstart.interfaces.http.workers import Turn, divided
+from headstart.models.model import Model
 from headstart.records import Array, Images
 from tiny_model import picture, tiny_model
 
@@ -36,7 +39,7 @@ import sys
 from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.limits import Limits
 from headstart.interfaces.http.server import serve_models
-serve_models([sys.argv[1]], port=0, token="secret", limits=Limits(drain_s=5.0), workers=2)
+serve_models([sys.argv[1]], port=0, token="secret", limits=Limits(drain_s=5.0, stall_s=30.0), workers=2)
 """
 PREDICT, ROUTE = "/v1/models/tiny/predict", "/v1/models/{name}/predict"
 
@@ -202,6 +205,99 @@ def test_a_dead_worker_is_replaced_and_requests_continue(running: Running) -> No
     ], err
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Running]:
+    """A server of a folder that the test may change."""
+    (tmp_path / "temporary").mkdir()
+    made = Running(tiny_model().save(tmp_path / "tiny"), tmp_path / "temporary")
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+        made.process.communicate(timeout=30)
+
+
+def kill_in_turn(running: Running) -> None:
+    """Every worker, each once the one before it was replaced."""
+    for pid in running.pids:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda gone=pid: gone not in running.pids and len(running.pids) == 2, "nobody replaced it")
+        until(lambda: len(ready(running)) == 2, "it does not serve")
+
+
+def ready(running: Running) -> set[int]:
+    """Workers that have written metrics, which they do when they serve."""
+    files = next(running.temporary.glob("headstart-serve-*")).glob("gauge_livesum_*.db")
+    return {int(one.stem.rpartition("_")[2]) for one in files} & set(running.pids)
+
+
+def other_model() -> Model:
+    """A model whose answers have novelty."""
+    made = tiny_model(novelty=True)
+    return replace(made, manifest=replace(made.manifest, novelty={"false_rejection": 0.05}))
+
+
+def models_served(running: Running, n: int = 12) -> set[bool]:
+    """Whether the models that answer have novelty."""
+    found = set()
+    for _ in range(n):
+        status, body = running.ask("POST", PREDICT, picture(0))
+        assert status == 200
+        found.add(json.loads(body)["predictions"][0]["novelty"] is not None)
+    return found
+
+
+@pytest.mark.slow
+def test_a_replaced_worker_serves_the_model_the_server_started_with(own: Running, tmp_path: Path) -> None:
+    assert models_served(own) == {False}
+    other_model().save(tmp_path / "tiny")
+    time.sleep(5)  # two looks at the folder
+    kill_in_turn(own)
+    assert models_served(own) == {False}
+    shutil.rmtree(tmp_path / "tiny")
+    kill_in_turn(own)
+    assert models_served(own) == {False}
+    pids = own.pids
+    for pid in pids:  # nobody is left, and the folder is away
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not {*pids} & {*own.pids}, "they live")
+    assert models_served(own) == {False}
+    time.sleep(5)  # two looks at the folder
+    status, err = own.ended()
+    assert status == 0
+    assert "was replaced; the server keeps the model that it started with; restart the server" in err
+    assert "is no longer there; the server keeps the model" in err
+    assert list(own.temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_files_that_are_written_over_keep_a_worker_out(own: Running, tmp_path: Path) -> None:
+    """The open files change with them: better one worker than two models."""
+    folder, manifest = tmp_path / "tiny", tmp_path / "tiny" / "manifest.json"
+    before = manifest.read_text()
+    other = other_model().save(tmp_path / "other")
+    for one in folder.iterdir():
+        one.write_bytes((other / one.name).read_bytes())
+    pid = own.pids[0]
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(4)
+    assert models_served(own) == {False} and len(ready(own)) == 1
+    for one in tiny_model().save(tmp_path / "again").iterdir():
+        (folder / one.name).write_bytes(one.read_bytes())
+    assert manifest.read_text() == before
+    until(lambda: len(ready(own)) == 2, "it is not tried again")
+    assert models_served(own) == {False}
+    status, err = own.ended()
+    assert status == 0
+    assert "worker cannot start: model 'tiny'" in err and "restart the server to serve the new model" in err
+
+
+@pytest.mark.slow
+def test_workers_that_outlive_their_parent_leave_no_files(own: Running) -> None:
+    own.process.kill()
+    own.process.communicate(timeout=60)  # the workers have ended, too
+    until(lambda: list(own.temporary.iterdir()) == [], "files are left")
+
+
 def taken(running: Running, before: dict[int, int]) -> list[int]:
     """Connections that each worker took since."""
     return [sockets(pid) - before[pid] for pid in running.pids]
@@ -212,7 +308,7 @@ def taken(running: Running, before: dict[int, int]) -> list[int]:
 def test_both_finish_requests_in_progress(running: Running, number: int) -> None:
     body = picture(255)
     head = (
-        f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\nauthorization: Bearer secret\r\n"
+        f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\nauthorization: Bearer secret\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode()
     before = {pid: sockets(pid) for pid in running.pids}
@@ -253,10 +349,11 @@ def state(pid: int) -> str:
 
 @pytest.mark.slow
 def test_it_gives_up_when_workers_die_at_once(running: Running) -> None:
-    for _ in range(3):
-        for pid in running.pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    for _ in range(300):  # it waits longer before each start
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            for pid in running.pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         time.sleep(0.2)
         if running.process.poll() is not None:
             break

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ pytest.importorskip("gradio", reason="gradio is not installed")
 SERVE = """
 import sys
 from pathlib import Path
-from headstart.interfaces.teach.page import serve_page
+from headstart.interfaces.teach.serving import serve_page
 serve_page(sys.argv[1], Path(sys.argv[2]), host="127.0.0.1", port=0)
 """
 FLAGS = [
@@ -56,7 +57,13 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, output: Path) -> Iterator[str]:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server's temporary folder is."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, output: Path, temporary: Path) -> Iterator[str]:
     """A server that learns from raw ink, so that nothing has to be trained first."""
     pages = np.random.default_rng(0).integers(0, 256, (8, 28, 28)).astype(np.uint8)
     source = pixel_source(InputSpec(28, 28, 1, policy="ink"))
@@ -68,15 +75,18 @@ def address(tmp_path_factory: pytest.TempPathFactory, output: Path) -> Iterator[
         [sys.executable, "-c", SERVE, str(folder), str(output)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio"))},
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     try:
         assert server.stdout is not None
         said = server.stdout.readline()
         assert "http://127.0.0.1:" in said, "the server says where it is"
         yield said.split()[2]
-    finally:
         server.terminate()
+        assert server.wait(30) == 0
+        assert list(temporary.iterdir()) == []
+    finally:
+        server.kill()
         server.wait(20)
         assert server.stdout is not None
         server.stdout.close()
@@ -222,6 +232,58 @@ def test_many_files_at_once_and_one_that_is_no_image(visitor: Visitor) -> None:
     visitor.count("ring", 8)  # what was dropped before is still on the page
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [one for one in folder.rglob("*") if one.is_file() and one.name != ".owner"]
+
+
+@pytest.mark.slow
+def test_uploads_do_not_stay(browser: Any, address: str, temporary: Path, visitor: Visitor) -> None:
+    visitor.add_class("ring")
+    visitor.files(*((f"ring{seed}.png", picture("ring", seed)) for seed in range(3)))
+    assert len(files_in(temporary)) == 3
+    visitor.teach()
+    visitor.count("ring", 3)
+    assert files_in(temporary) == []
+    other = Visitor(browser, address)
+    other.files(("never.png", picture("ring", 9)))
+    other.page.wait_for_function("!document.querySelector('#files [aria-label=uploading]')")
+    assert len(files_in(temporary)) == 1
+    other.context.close()
+    for _ in range(100):  # the page's heartbeat ends
+        if not files_in(temporary):
+            break
+        time.sleep(0.1)
+    assert files_in(temporary) == []
+
+
+@pytest.mark.slow
+def test_a_file_for_other_decoders_is_no_image(visitor: Visitor) -> None:
+    """Gradio would open it with every decoder of Pillow; the one for EPS starts Ghostscript."""
+    visitor.add_class("ring")
+    visitor.files(("photo.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n%%EOF\n"))
+    visitor.says("#notice", "'photo.png' cannot be read (it is not an image)")
+
+
+@pytest.mark.slow
+def test_a_page_of_somebody_else_reaches_nothing(browser: Any, address: str, temporary: Path) -> None:
+    """At another port of this machine, which browsers call the same site."""
+    page = browser.new_page()
+    page.route("http://127.0.0.1:1/", lambda route: route.fulfill(body="<p>evil", content_type="text/html"))
+    page.goto("http://127.0.0.1:1/")
+    program = """async address => {
+      const found = [], form = new FormData();
+      form.append('files', new Blob(['x']), 'a.png');
+      for (const more of [{}, {method: 'POST', body: form}, {method: 'POST', body: form, mode: 'no-cors'}]) {
+        const answer = fetch(address + (more.body ? 'gradio_api/upload' : ''), more);
+        found.push(await answer.then(r => r.text()).catch(() => ''));
+      }
+      return found;
+    }"""
+    assert page.evaluate(program, address) == ["", "", ""]
+    assert files_in(temporary) == []
+    page.close()
+
+
 @pytest.mark.slow
 def test_removing_an_example_and_a_class(visitor: Visitor) -> None:
     taught(visitor, 2)
@@ -323,7 +385,7 @@ def test_a_port_in_use(address: str, tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert "SettingError" in done.stderr.splitlines()[-1] and "another --port" in done.stderr
+    assert "SettingError" in done.stderr.splitlines()[-1] and "--port" in done.stderr
 
 
 def blank() -> bytes:

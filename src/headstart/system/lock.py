@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["is_at", "locks_exist", "try_lock", "wait_for_lock"]
+__all__ = ["is_at", "locks_exist", "release_lock", "try_lock", "wait_for_lock"]
 
 File = IO[Any] | int
 """An open file or its descriptor."""
@@ -29,6 +29,13 @@ def wait_for_lock(file: File) -> None:
     import fcntl
 
     fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def release_lock(file: File) -> None:
+    """Let others take the lock, without closing the file."""
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def try_lock(file: File) -> bool | None:

@@ -74,6 +74,15 @@ def serve(
             "probabilities slightly."
         ),
     ] = "fp32",
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            help="Web page that may use the server, such as https://example.com; * allows all. "
+            "Repeat it for more.",
+        ),
+    ] = None,
 ) -> None:
     """Serve models over HTTP, with the API documentation at /docs.
 
@@ -81,7 +90,15 @@ def serve(
     """
     from headstart.interfaces.http.server import serve_models
 
-    serve_models(models, host=host, port=port, token=token, workers=workers, precision=precision)
+    serve_models(
+        models,
+        host=host,
+        port=port,
+        token=token,
+        workers=workers,
+        precision=precision,
+        allow_origins=allow_origin or (),
+    )
 
 
 def teach(
@@ -99,6 +116,6 @@ def teach(
 
     Example: headstart teach
     """
-    from headstart.interfaces.teach.page import serve_page
+    from headstart.interfaces.teach.serving import serve_page
 
     serve_page(source, output, host=host, port=port)

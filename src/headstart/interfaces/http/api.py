@@ -10,7 +10,7 @@ import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,17 +19,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from headstart import __version__
 from headstart.errors import nearest
 from headstart.graph.online import OnlineRun
+from headstart.interfaces.http.access import Access, check_framing
 from headstart.interfaces.http.batching import Batcher
+from headstart.interfaces.http.exchange import Exchange
 from headstart.interfaces.http.images import Preparer
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 from headstart.interfaces.http.metrics import CONTENT_TYPE, ServerMetrics
 from headstart.interfaces.http.spec import TOP_LIMIT, docs_page, openapi
-from headstart.interfaces.http.uploads import Upload, uploads
+from headstart.interfaces.http.uploads import Bodies, Upload, uploads
 from headstart.models.model import Model
 from headstart.records import NONE_OF_THESE, Array
 
@@ -37,9 +39,9 @@ __all__ = ["App", "Share", "make_app"]
 
 _LOG = logging.getLogger(__name__)
 _OPEN = ("/healthz", "/readyz")  # an orchestrator requests these without a token
+_WITH_BODY = "/predict"
 _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
 _TOP = 5
-_READ_ON_S = 2.0
 _CLIENT_GONE = 499  # the client left: this status is only counted
 # A batch takes 20 ms at most: batching saves the cost of a call, which matters only for fast networks.
 # A batch in the loop's own thread takes less.
@@ -69,21 +71,29 @@ def make_app(
     limits: Limits | None = None,
     precision: str = "fp32",
     share: Share | None = None,
+    access: Access | None = None,
 ) -> App:
-    """Make the application that serves these models."""
-    return App(models, token, limits or Limits(), precision, share or Share())
+    """Make the application that serves these models; without ``access``, web pages of its own may use it."""
+    access = access or Access(None, token is None)
+    return App(models, token, limits or Limits(), precision, share or Share(), access)
 
 
 class App:
     """An ASGI application; ``draining`` is set before it stops, and ``/readyz`` reports it."""
 
     def __init__(
-        self, models: Mapping[str, Model], token: str | None, limits: Limits, precision: str, share: Share
+        self,
+        models: Mapping[str, Model],
+        token: str | None,
+        limits: Limits,
+        precision: str,
+        share: Share,
+        access: Access,
     ) -> None:
         self.draining = False
-        self._limits = limits
+        self._limits, self._access = limits, access
         self._token = None if token is None else token.encode()
-        self._bodies = Budget(limits.bodies_bytes, "too many bytes of images")
+        self._bodies = Bodies(limits.bodies_bytes)
         self._waiting = Budget(limits.waiting, "too many images waiting")
         self._requests = Budget(limits.requests, "too many requests")
         self._server_metrics = ServerMetrics()
@@ -114,19 +124,21 @@ class App:
             return
         begun = time.perf_counter()
         scope["app"] = self
-        exchange = _Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._access.headers(scope))
         try:
             await self._handle(scope, exchange)
         except RequestError as error:
-            await exchange.send_error(error)
+            await _send_error(exchange, error)
         except HTTPException as error:
-            await exchange.send_error(_unrouted(scope, error))
+            await _send_error(exchange, _unrouted(scope, error))
         except ClientDisconnect:
             exchange.status = _CLIENT_GONE
         except Exception as error:  # our fault: log where, never what was sent
             where = traceback.extract_tb(error.__traceback__)[-1]
             _LOG.error("unexpected %s at %s:%s", type(error).__name__, where.filename, where.lineno)
-            await exchange.send_error(RequestError(500, "server had an unexpected error; its log says where"))
+            await _send_error(
+                exchange, RequestError(500, "server had an unexpected error; its log says where")
+            )
         finally:
             self._server_metrics.request(_route(scope["path"]), exchange.status, time.perf_counter() - begun)
 
@@ -141,12 +153,21 @@ class App:
         for served in self._models.values():
             served.batcher.close()
 
-    async def _handle(self, scope: Scope, exchange: _Exchange) -> None:
-        if scope["path"] in _OPEN:
-            await self._router(scope, exchange.receive, exchange.send)
+    def drain(self) -> None:
+        """Report from now on that the server is stopping."""
+        self.draining = True
+
+    async def _handle(self, scope: Scope, exchange: Exchange) -> None:
+        check_framing(scope)
+        if (headers := self._access.preflight(scope)) is not None:
+            await Response(status_code=204, headers=headers)(scope, exchange.receive, exchange.send)
             return
-        self._check_token(scope)
-        with self._requests.held(1):
+        self._access.check(scope)
+        if scope["path"] not in _OPEN:
+            self._check_token(scope)
+        # a request with a body counts once the body is complete, or clients that send none could keep others out
+        later = scope["path"] in _OPEN or scope["path"].endswith(_WITH_BODY)
+        with nullcontext() if later else self._requests.held(1):
             await self._router(scope, exchange.receive, exchange.send)
 
     def _check_token(self, scope: Scope) -> None:
@@ -165,7 +186,11 @@ class App:
     async def _predict(self, request: Request) -> Response:
         served, top = self._served(request), _requested_top(request)
         async with uploads(request, self._limits, self._bodies) as sent:
-            with self._waiting.held(len(sent)), self._server_metrics.waiting(len(sent)):
+            with (
+                self._requests.held(1),
+                self._waiting.held(len(sent)),
+                self._server_metrics.waiting(len(sent)),
+            ):
                 outputs = await self._outputs(served, sent)
         predictions = [
             served.prediction(upload, values, top) for upload, values in zip(sent, outputs, strict=True)
@@ -282,47 +307,6 @@ class _Served:
         }
 
 
-class _Exchange:
-    """How far a request was received and answered."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {key for key, _ in scope["headers"]}
-        self._received = not headers & {b"content-length", b"transfer-encoding"}
-        self._expects_continue = (
-            b"expect" in headers
-        )  # such a client waits for a response before it sends the body
-        self._receive, self._send = receive, send
-        self._started = False
-        self.status = 500
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._received = not message.get("more_body", False)
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._started, self.status = True, message["status"]
-        await self._send(message)
-
-    async def send_error(self, error: RequestError) -> None:
-        """Send an error, and read on a little, or a client that is still sending would miss it."""
-        if self._started:
-            return
-        headers = error.headers if self._received else {**error.headers, "connection": "close"}
-        response = _json({"error": str(error)}, error.status, headers)
-        await self.send(
-            {"type": "http.response.start", "status": error.status, "headers": response.raw_headers}
-        )
-        await self._send({"type": "http.response.body", "body": response.body, "more_body": True})
-        if not self._received and not self._expects_continue:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_READ_ON_S):
-                    while not self._received:
-                        await self.receive()
-        await self._send({"type": "http.response.body", "body": b""})
-
-
 def _seconds(run: OnlineRun, model: Model) -> float:
     """Seconds for one image: the minimum, because first runs are slow and others may use the machine."""
     image = np.zeros((1, *model.manifest.input.shape), np.uint8)
@@ -332,6 +316,10 @@ def _seconds(run: OnlineRun, model: Model) -> float:
         run(image)
         seconds.append(time.perf_counter() - begun)
     return min(seconds)
+
+
+async def _send_error(exchange: Exchange, error: RequestError) -> None:
+    await exchange.send_last(_json({"error": str(error)}, error.status, error.headers))
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -378,5 +366,5 @@ def _unrouted(scope: Scope, error: HTTPException) -> RequestError:
 def _route(path: str) -> str:
     """The route's pattern: names that clients make up must not become metrics."""
     if path.startswith("/v1/models/"):
-        return "/v1/models/{name}/predict" if path.endswith("/predict") else "/v1/models/{name}"
+        return "/v1/models/{name}/predict" if path.endswith(_WITH_BODY) else "/v1/models/{name}"
     return path if path in _PAGES else "other"

@@ -18,12 +18,14 @@ class Limits:
     """What one server accepts."""
 
     body_bytes: int = 32 * 2**20  # of one request; above: 413
-    bodies_bytes: int = 256 * 2**20  # of all requests in progress together; above: 503
+    bodies_bytes: int = 256 * 2**20  # that have arrived, of all requests in progress together; above: 503
     files: int = 64  # images in one request; above: 413
     image_px: int = 40_000_000  # width times height by the header, before decoding; above: 413
     waiting: int = 512  # images of all requests being decoded or waiting for a network; above: 503
     requests: int = 1024  # at a time; above: 503
     body_s: float = 30.0  # for a body to arrive; above: 408
+    rate_bytes_s: int = 4096  # that a body arrives with at least, over every stall_s; below: 408
+    stall_s: float = 5.0
     answer_s: float = 30.0  # from the last byte to the response; above: 504
     header_s: float = 10.0  # for a header to arrive; above: the connection is closed
     drain_s: float = 30.0  # for requests in progress when the server is stopped

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.errors import HeadstartError, SettingError
+from headstart.interfaces.http.access import Access, make_access
 from headstart.interfaces.http.limits import Limits, printable
+from headstart.interfaces.http.pins import open_again, pinned, watched
 from headstart.interfaces.http.workers import (
     BACKLOG,
     MOST_WORKERS,
     Turn,
     divided,
+    leave,
     n_cores,
     notify_parent,
     read_job,
     supervise,
 )
-from headstart.models.model import Model, open_model
+from headstart.models.model import Model
 from headstart.system.optional import require
 
 if TYPE_CHECKING:
     from headstart.interfaces.http.api import Share
 
-__all__ = ["read_models", "serve_models", "work"]
+__all__ = ["allow_many_connections", "bound_socket", "model_folders", "serve_models", "work"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LARGEST_OPTION = 64
+_OPEN_FILES = 65_536
 
 
 def serve_models(
@@ -47,13 +50,16 @@ def serve_models(
     limits: Limits | None = None,
     precision: str = "fp32",
     workers: int = 0,
+    allow_origins: Sequence[str] = (),
 ) -> None:
     """Serve models over HTTP until SIGTERM or SIGINT; then finish the requests in progress and return.
 
-    ``models`` are folders; ``NAME=FOLDER`` gives one another name than the folder's. ``port`` 0 takes any
-    free port, which is printed. ``token`` is the bearer token that every request must carry. ``workers`` 0
-    starts one process per core, at most 4; 1 serves from this process. Raises `ModelError`, `SettingError`,
-    `WorkersError` or `MissingExtraError`.
+    ``models`` are folders; ``NAME=FOLDER`` gives one another name than the folder's. The models are served as
+    they are now, even if a folder is replaced later. ``port`` 0 takes any free port, which is printed.
+    ``token`` is the bearer token that every request must carry. ``workers`` 0 starts one process per core, at
+    most 4; 1 serves from this process. ``allow_origins`` are the web pages that may use the server, such as
+    ``https://example.com``; ``*`` are all. Raises `ModelError`, `SettingError`, `WorkersError` or
+    `MissingExtraError`.
     """
     for module in ("uvicorn", "starlette", "prometheus_client"):
         require(module, extra="serve", for_="headstart serve")
@@ -61,34 +67,33 @@ def serve_models(
     limits = limits or Limits()
     requested = _n_workers(workers)
     each, n_workers = divided(limits, requested)
-    loaded = read_models(models)
-    with closing(_listener(host, port)) as listener:
-        if token is None and not _is_loopback(host):
-            _warn(
-                f"host {host} can be reached from other machines and no token is set; "
-                "set one with --token or HEADSTART_TOKEN"
-            )
-        if 0 < workers != n_workers:
-            _warn(
-                f"only {n_workers} of {workers} workers are started: the limits or the system do not allow more"
-            )
+    make_access(host, host, allow_origins=allow_origins)  # its errors come before models are opened
+    with ExitStack() as stack:
+        opened = pinned(model_folders(models))
+        pins = [stack.enter_context(closing(pin)) for _, pin in opened.values()]
+        listener = stack.enter_context(closing(bound_socket(host, port)))
+        access = make_access(host, listener.getsockname()[0], allow_origins=allow_origins, token=token)
+        _warn_of(host, access, token, requested=workers, started=n_workers)
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{listener.getsockname()[1]}"
         ready = partial(
-            print, f"Serving {', '.join(loaded)} at {url} (API documentation: {url}/docs)", flush=True
+            print, f"Serving {', '.join(opened)} at {url} (API documentation: {url}/docs)", flush=True
         )
+        allow_many_connections()
+        stack.enter_context(watched(pins))
         if n_workers == 1:
-            _serve(loaded, listener, ready, limits=limits, token=token, precision=precision)
+            loaded = {name: model for name, (model, _) in opened.items()}
+            _serve(loaded, listener, ready, limits=limits, token=token, precision=precision, access=access)
             return
-        del loaded  # the children open them for themselves
+        del opened  # the children open them for themselves
         job = {
-            "models": list(models),
             "token": token,
             "limits": asdict(each),
             "precision": precision,
             "n_workers": n_workers,
+            "access": {**asdict(access), "allowed": sorted(access.allowed)},
         }
-        supervise(job, listener, n_workers, limits.drain_s, ready)
+        supervise(job, pins, listener, n_workers, limits.drain_s, ready)
 
 
 def work() -> None:
@@ -104,27 +109,31 @@ def work() -> None:
     try:
         with socket.socket(fileno=job["listener"]) as listener:
             _serve(
-                read_models(job["models"]),
+                {about["name"]: open_again(about) for about in job["models"]},
                 listener,
                 partial(notify_parent, job),
                 limits=Limits(**job["limits"]),
                 token=job["token"],
                 precision=job["precision"],
+                access=Access(**{**job["access"], "allowed": frozenset(job["access"]["allowed"])}),
                 share=share,
                 lifeline=0,
             )
     except HeadstartError as error:
         notify_parent(job, str(error))
+    finally:
+        leave(job)
 
 
 def _serve(
-    models: dict[str, Model],
+    models: Mapping[str, Model],
     listener: socket.socket,
     ready: Callable[[], object],
     *,
     limits: Limits,
     token: str | None,
     precision: str,
+    access: Access,
     share: Share | None = None,
     lifeline: int | None = None,
 ) -> None:
@@ -132,17 +141,17 @@ def _serve(
     from headstart.interfaces.http.api import make_app
     from headstart.interfaces.http.listening import run_app
 
-    app = make_app(models, token=token, limits=limits, precision=precision, share=share)
+    app = make_app(models, token=token, limits=limits, precision=precision, share=share, access=access)
     try:
-        run_app(app, listener, limits, ready, lifeline)
+        run_app(app, listener, limits, ready, lifeline, stopping=app.drain)
     finally:
         app.close()
 
 
-def read_models(words: Sequence[str]) -> dict[str, Model]:
-    """Open the models named by ``FOLDER`` or ``NAME=FOLDER``, in order.
+def model_folders(words: Sequence[str]) -> dict[str, str]:
+    """Name to folder of the models given by ``FOLDER`` or ``NAME=FOLDER``, in order.
 
-    Raises `SettingError` for a name that is invalid or given twice, `ModelError` if one cannot be opened.
+    Raises `SettingError` for a name that is invalid or given twice.
     """
     if not words:
         raise SettingError("models is empty, expected one or more model folders; name them")
@@ -162,7 +171,7 @@ def read_models(words: Sequence[str]) -> dict[str, Model]:
                 "give them with NAME=FOLDER"
             )
         found[given] = folder
-    return {name: open_model(folder) for name, folder in found.items()}
+    return found
 
 
 def _n_workers(requested: int) -> int:
@@ -177,6 +186,30 @@ def _n_workers(requested: int) -> int:
     return requested or min(n_cores(), MOST_WORKERS)
 
 
+def _warn_of(host: str, access: Access, token: str | None, *, requested: int, started: int) -> None:
+    """Warn of an open server, and of fewer workers than were requested."""
+    if token is None and access.own_name is None:
+        _warn(
+            f"host {host} can be reached from other machines and no token is set; "
+            "set one with --token or HEADSTART_TOKEN"
+        )
+    if 0 < requested != started:
+        _warn(
+            f"only {started} of {requested} workers are started: the limits or the system do not allow more"
+        )
+
+
+def allow_many_connections() -> None:
+    """Raise the limit of open files, or a thousand idle connections would keep everybody else out."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        more = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+        if soft != resource.RLIM_INFINITY and soft < more:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+
+
 def _warn(sentence: str) -> None:
     print(f"headstart: warning: {sentence}", file=sys.stderr)
 
@@ -189,14 +222,7 @@ def _check_token(token: str | None) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _listener(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int) -> socket.socket:
     """A bound socket, so that the address is known before it is printed."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -107,8 +107,9 @@ _SCHEMAS = {
 _REASONS = {
     400: "The body is malformed.",
     401: "The token is missing or wrong.",
+    403: "The request comes from another web page, or uses a name that is not this machine's.",
     404: "There is no such model.",
-    408: "The body did not arrive in time.",
+    408: "The body did not arrive in time, or too slowly.",
     413: "Too many bytes, images or pixels.",
     415: "The content type is not supported.",
     422: "Not a complete image, or an option with an invalid value.",
@@ -127,7 +128,7 @@ def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> d
         "description": "Name of a model.",
         "examples": {one: {"value": one} for one in names},
     }
-    closed = (401,) if token else ()
+    closed, open_ = (401 if token else 403,), () if token else (403,)
     paths: dict[str, dict[str, Any]] = {
         "/v1/models/{name}/predict": {"parameters": [name], "post": _predict(limits, closed)},
         "/v1/models/{name}": {
@@ -136,8 +137,8 @@ def openapi(limits: Limits, names: list[str], version: str, *, token: bool) -> d
         },
         "/v1/models": {"get": _get("All models", _ref("Models"), *closed, 503)},
         "/metrics": {"get": _get("Metrics for Prometheus", {"text/plain": {}}, *closed, 503)},
-        "/healthz": {"get": _get("Whether the process is alive", _ref("State"), 503)},
-        "/readyz": {"get": _get("Whether the server accepts requests", _ref("State"), 503)},
+        "/healthz": {"get": _get("Whether the process is alive", _ref("State"), *open_, 503)},
+        "/readyz": {"get": _get("Whether the server accepts requests", _ref("State"), *open_, 503)},
     }
     for path in ("/healthz", "/readyz"):
         paths[path]["get"]["security"] = []

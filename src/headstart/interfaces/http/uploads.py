@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import Request
+from starlette.types import Message
 
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 
-__all__ = ["FIELD", "Upload", "uploads"]
+__all__ = ["FIELD", "Bodies", "Upload", "arriving", "uploads"]
 
 FIELD = "files"
+_Read = TypeVar("_Read")
 _HEADER_BYTES = 8 * 1024
+_SLOW_AFTER_S = 1.0  # before, the rate of a body cannot be known
 _DISPOSITION = b"content-disposition:"
 _DISPOSITION_LENGTH = len(_DISPOSITION)
 _OPTION = re.compile(rb';[ \t]*(name|filename)=(?:"((?:[^"\\]|\\.)*)"|([^;" \t]*))', re.IGNORECASE)
@@ -31,28 +35,128 @@ class Upload:
     data: bytes
 
 
-def uploads(request: Request, limits: Limits, budget: Budget) -> AbstractAsyncContextManager[list[Upload]]:
-    """The images of a request; their bytes count against the budget for the duration of the block."""
-    return _uploads(request, limits, budget)
+class _Body:
+    """A body that is arriving, or has arrived: ``held`` bytes since ``begun``."""
+
+    def __init__(self, begun: float) -> None:
+        self.begun, self.held = begun, 0
+        self.recent = 0  # bytes since the last time that enough had come
+        self.late: asyncio.Timeout | None = None  # None: it is complete
+        self.evicted = False
+
+
+class Bodies:
+    """The bytes of all bodies that have arrived; those that are only announced count for nothing.
+
+    Where there is no room for more, the body that arrives most slowly has to leave, so that clients who hold
+    bytes and never finish cannot keep others out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._budget = Budget(limit, "too many bytes of images")
+        self._all: set[_Body] = set()
+
+    @property
+    def taken(self) -> int:
+        """Bytes at the moment."""
+        return self._budget.taken
+
+    @contextmanager
+    def body(self) -> Iterator[_Body]:
+        """A new body, whose bytes are given back after the block."""
+        one = _Body(asyncio.get_running_loop().time())
+        self._all.add(one)
+        try:
+            yield one
+        finally:
+            self._all.remove(one)
+            self._budget.give_back(one.held)
+
+    def add(self, body: _Body, n_bytes: int) -> None:
+        """Count bytes that arrived; `RequestError` (503) if there is no room for them."""
+        while self._budget.taken + n_bytes > self._budget.limit and self._evict(body):
+            pass
+        self._budget.take(n_bytes)
+        body.held += n_bytes
+
+    def _evict(self, newcomer: _Body) -> bool:
+        """Make the slowest of the others leave, if one is old enough to be called slow."""
+        now = asyncio.get_running_loop().time()
+        others = {
+            one: one.held / (now - one.begun)
+            for one in self._all - {newcomer}
+            if one.held
+            and now - one.begun > _SLOW_AFTER_S
+            and one.late is not None
+            and not one.late.expired()
+        }
+        if not others:
+            return False
+        slowest = min(others, key=others.__getitem__)
+        assert slowest.late is not None
+        slowest.evicted = True
+        slowest.late.reschedule(now)
+        self._budget.give_back(slowest.held)
+        slowest.held = 0
+        return True
+
+
+def uploads(request: Request, limits: Limits, bodies: Bodies) -> AbstractAsyncContextManager[list[Upload]]:
+    """The images of a request; their bytes count for the duration of the block."""
+    return _uploads(request, limits, bodies)
 
 
 @asynccontextmanager
-async def _uploads(request: Request, limits: Limits, budget: Budget) -> AsyncIterator[list[Upload]]:
+async def _uploads(request: Request, limits: Limits, bodies: Bodies) -> AsyncIterator[list[Upload]]:
     parse = _parser(request.headers.get("content-type", ""), limits)
-    announced = _announced(request, limits)
-    budget.take(announced)
-    held = [announced]
-    try:
-        try:
-            async with asyncio.timeout(limits.body_s):
-                body = await _read(request, limits, budget, held)
-        except TimeoutError as error:
-            raise RequestError(
-                408, f"body did not arrive in {limits.body_s:g} s, expected it sooner; send smaller images"
-            ) from error
-        yield parse(body)
-    finally:
-        budget.give_back(held[0])
+    async with arriving(request, limits, bodies) as arrived:
+        yield parse(await arrived(_content))
+
+
+async def _content(request: Request) -> bytes:
+    return b"".join([piece async for piece in request.stream()])
+
+
+@asynccontextmanager
+async def arriving(
+    request: Request, limits: Limits, bodies: Bodies
+) -> AsyncIterator[Callable[[Callable[[Request], Awaitable[_Read]]], Awaitable[_Read]]]:
+    """A function that reads a request's body by another; the bytes count for the duration of the block.
+
+    `RequestError` where there are too many, or they come too slowly.
+    """
+    _check_announced(request, limits)
+    with bodies.body() as body:
+
+        async def receive() -> Message:
+            message = await request.receive()
+            _count(len(message.get("body", b"")), limits, bodies, body)
+            return message
+
+        async def arrived(read: Callable[[Request], Awaitable[_Read]]) -> _Read:
+            try:
+                async with asyncio.timeout(limits.body_s), asyncio.timeout(limits.stall_s) as body.late:
+                    content = await read(Request(request.scope, receive))
+            except TimeoutError as error:
+                raise _too_slow(limits, body) from error
+            body.late = None
+            return content
+
+        yield arrived
+
+
+def _count(n_bytes: int, limits: Limits, bodies: Bodies, body: _Body) -> None:
+    """Count bytes that arrived, and give the body more time where enough have."""
+    if body.held + n_bytes > limits.body_bytes:
+        raise _too_long(limits)
+    if body.evicted:
+        raise TimeoutError
+    bodies.add(body, n_bytes)
+    body.recent += n_bytes
+    late = body.late
+    if body.recent >= limits.rate_bytes_s * limits.stall_s and late is not None and not late.expired():
+        body.recent = 0
+        late.reschedule(asyncio.get_running_loop().time() + limits.stall_s)
 
 
 def _parser(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]]:
@@ -73,25 +177,25 @@ def _parser(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]
     )
 
 
-async def _read(request: Request, limits: Limits, budget: Budget, held: list[int]) -> bytes:
-    pieces, n_bytes = [], 0
-    async for piece in request.stream():
-        n_bytes += len(piece)
-        if n_bytes > limits.body_bytes:
-            raise _too_long(limits)
-        if n_bytes > held[0]:  # no length was announced
-            budget.take(n_bytes - held[0])
-            held[0] = n_bytes
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _announced(request: Request, limits: Limits) -> int:
+def _check_announced(request: Request, limits: Limits) -> None:
     length = request.headers.get("content-length", "0")
-    n_bytes = int(length) if length.isdecimal() and len(length) < 20 else limits.body_bytes + 1
-    if n_bytes > limits.body_bytes:
+    if not (length.isdecimal() and len(length) < 20) or int(length) > limits.body_bytes:
         raise _too_long(limits)
-    return n_bytes
+
+
+def _too_slow(limits: Limits, body: _Body) -> RequestError:
+    if body.evicted:
+        return RequestError(
+            503,
+            "server has too many bytes of images at the moment and this body arrived most slowly, expected "
+            "fewer; try again in a second",
+            retry_after_s=1,
+        )
+    return RequestError(
+        408,
+        f"body arrived too slowly, expected at least {limits.rate_bytes_s:,} bytes/s over {limits.stall_s:g} s "
+        f"and all of it in {limits.body_s:g} s; send smaller images",
+    )
 
 
 def _too_long(limits: Limits) -> RequestError:

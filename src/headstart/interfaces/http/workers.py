@@ -1,22 +1,23 @@
 """Several processes that serve one address: started together, replaced when they die, drained together.
 
-The parent imports neither web framework nor runtime, so that it stays small and has no threads of ours. The
-children are new interpreters, because a fork of a process with threads can hang.
+The parent imports neither web framework nor runtime, so that it stays small. The children are new
+interpreters, because a fork of a process with threads can hang.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from typing import Any
 
 from headstart.errors import HeadstartError, SettingError
 from headstart.interfaces.http.limits import Limits
-from headstart.system.lock import wait_for_lock
+from headstart.interfaces.http.pins import Pin
+from headstart.system.lock import release_lock, wait_for_lock
+from headstart.system.temporary import own_folder
 
 __all__ = [
     "BACKLOG",
@@ -32,6 +35,7 @@ __all__ = [
     "Turn",
     "WorkersError",
     "divided",
+    "leave",
     "n_cores",
     "notify_parent",
     "read_job",
@@ -41,6 +45,8 @@ __all__ = [
 BACKLOG = 512
 MOST_WORKERS = 4
 _MOST_DEATHS, _WITHIN_S = 5, 10.0
+_QUICK_WAIT_S = 2.0  # before another start, after so many deaths within that time
+_LONGEST_WAIT_S = 30.0  # before a worker that cannot start is started again
 _KILL_AFTER_S = 5.0  # beyond the time to drain, before a child is killed
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from headstart.interfaces.http.server import work; work()"
 
@@ -77,22 +83,21 @@ def divided(limits: Limits, n_workers: int) -> tuple[Limits, int]:
 
 
 class Turn:
-    """A context manager that one process at a time can enter, by a lock on a file; death releases it."""
+    """A context manager that one process at a time can enter, by a lock on a file; death releases it.
+
+    The file stays open: where the parent dies, its folder goes while requests are still answered.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: int | None = None
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     def __enter__(self) -> None:
         """Wait for the lock."""
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         wait_for_lock(self._file)
 
     def __exit__(self, *_: object) -> None:
         """Release the lock."""
-        assert self._file is not None
-        os.close(self._file)
-        self._file = None
+        release_lock(self._file)
 
 
 def read_job() -> dict[str, Any]:
@@ -107,6 +112,12 @@ def read_job() -> dict[str, Any]:
     return job
 
 
+def leave(job: Mapping[str, Any]) -> None:
+    """Remove the server's temporary folder where the parent has died and cannot."""
+    if select.select([0], [], [], 0)[0] and not os.read(0, 1):
+        shutil.rmtree(job["folder"], ignore_errors=True)
+
+
 def notify_parent(job: Mapping[str, Any], fault: str = "") -> None:
     """Report that this child serves, or why it cannot."""
     with suppress(BrokenPipeError):  # the parent has died: the lifeline reports that
@@ -115,6 +126,7 @@ def notify_parent(job: Mapping[str, Any], fault: str = "") -> None:
 
 def supervise(
     job: Mapping[str, Any],
+    pins: Sequence[Pin],
     listener: socket.socket,
     n_workers: int,
     drain_s: float,
@@ -123,13 +135,17 @@ def supervise(
     """Run child processes until SIGTERM or SIGINT; then let them finish the requests in progress."""
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="headstart-serve-"))
+            folder = stack.enter_context(own_folder("headstart-serve-"))
+            models = [pin.job(folder / f"model-{number}") for number, pin in enumerate(pins)]
         except OSError as error:
             raise SettingError(
                 f"temporary folder cannot be made ({error}), expected one that can be written; "
                 "set TMPDIR, or use --workers 1"
             ) from error
-        workers = _Workers({**job, "folder": folder}, listener, n_workers, stack)
+        files = [number for pin in pins for number in pin.files.values()]
+        workers = _Workers(
+            {**job, "folder": str(folder), "models": models}, listener, files, n_workers, stack
+        )
         try:
             workers.watch(ready)
         finally:
@@ -140,14 +156,15 @@ def supervise(
 class _Child:
     """A process, the pipe that keeps it alive, and the pipe on which it reports."""
 
-    def __init__(self, job: Mapping[str, Any], listener: socket.socket, folder: Path) -> None:
+    def __init__(self, job: Mapping[str, Any], listener: socket.socket, files: Sequence[int]) -> None:
+        self.fault = ""  # why it cannot serve, by its own report
         self.read_end, write_end = os.pipe()
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
                 stdin=subprocess.PIPE,
-                pass_fds=(listener.fileno(), write_end),
-                env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+                pass_fds=(listener.fileno(), write_end, *files),
+                env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(job["folder"])},
                 process_group=0,  # Ctrl-C goes to the parent, which forwards it once
             )
         except BaseException:
@@ -176,13 +193,20 @@ class _Workers:
     """All children of one server."""
 
     def __init__(
-        self, job: Mapping[str, Any], listener: socket.socket, n_workers: int, stack: ExitStack
+        self,
+        job: Mapping[str, Any],
+        listener: socket.socket,
+        files: Sequence[int],
+        n_workers: int,
+        stack: ExitStack,
     ) -> None:
-        self._job, self._listener, self._folder = job, listener, Path(job["folder"])
+        self._job, self._listener, self._files = job, listener, files
         self._n_workers = n_workers
         self._children: dict[int, _Child] = {}  # by the read end of its pipe
         self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
         self._failed_starts = 0  # in a row
+        self._not_before = 0.0  # when the next one may start
+        self._fault = ""  # the last that was printed
         self._selector = stack.enter_context(selectors.DefaultSelector())
         self._signals = stack.enter_context(self._signal_pipe())
         self._selector.register(self._signals, selectors.EVENT_READ)
@@ -192,9 +216,12 @@ class _Workers:
         """Start all and replace those that die, until a signal arrives."""
         announced = False
         while not self._stopping:
-            while len(self._children) < self._n_workers:
-                self._start()
-            for key, _ in self._selector.select():
+            wait_s = None
+            if len(self._children) < self._n_workers:
+                wait_s = max(0.0, self._not_before - time.monotonic())
+                if not wait_s:
+                    self._start()
+            for key, _ in self._selector.select(wait_s):
                 self._handle(key.fd, announced)
             if not announced and not self._stopping and all(one.serving for one in self._children.values()):
                 if len(self._children) == self._n_workers:
@@ -215,7 +242,7 @@ class _Workers:
             child.reap()
 
     def _start(self) -> None:
-        child = _Child(self._job, self._listener, self._folder)
+        child = _Child(self._job, self._listener, self._files)
         self._children[child.read_end] = child
         self._selector.register(child.read_end, selectors.EVENT_READ)
 
@@ -228,19 +255,22 @@ class _Workers:
             return
         child = self._children[source]
         if words := os.read(source, 4096):
-            if (fault := words.decode(errors="replace").strip()) and not self._stopping:
+            if (fault := words.decode(errors="replace").strip()) and not announced and not self._stopping:
                 raise SettingError(fault)
-            child.serving, self._failed_starts = True, 0
+            child.fault, child.serving = fault, not fault
+            if child.serving:
+                self._failed_starts, self._fault = 0, ""
             return
         self._selector.unregister(source)
         del self._children[source]
         status = child.reap()
-        for file in self._folder.glob(f"gauge_live*_{child.process.pid}.db"):
+        for file in Path(self._job["folder"]).glob(f"gauge_live*_{child.process.pid}.db"):
             file.unlink()  # counters go on, gauges do not
         if not self._stopping:
             self._count_death(child, status, announced)
 
     def _count_death(self, child: _Child, status: int, announced: bool) -> None:
+        """Decide when another starts; the server ends only where none serves and none can be started."""
         how = f"status {status}" if status >= 0 else f"signal {-status}"
         self._failed_starts += not child.serving
         self._deaths.append(time.monotonic())
@@ -250,16 +280,22 @@ class _Workers:
                 "--workers 1"
             )
         quick = len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _WITHIN_S
-        if quick or self._failed_starts >= _MOST_DEATHS:
+        alone = not any(one.serving for one in self._children.values())
+        if alone and not child.fault and self._failed_starts >= _MOST_DEATHS:
             raise WorkersError(
-                f"worker ended ({how}), the last of {_MOST_DEATHS} that ended, expected them to keep running; see "
-                "above"
+                f"worker ended ({how}), the last of {_MOST_DEATHS} that ended before they were ready, expected them "
+                "to keep running; see above"
             )
-        print(
-            f"headstart: warning: worker {child.process.pid} ended ({how}); starting another",
-            file=sys.stderr,
-            flush=True,
-        )
+        wait_s = min(_LONGEST_WAIT_S, 2.0 ** (self._failed_starts - 1)) if self._failed_starts else 0.0
+        wait_s = max(wait_s, _QUICK_WAIT_S if quick else 0.0)
+        self._not_before = time.monotonic() + wait_s
+        if child.fault:
+            if child.fault != self._fault:
+                _warn(f"worker cannot start: {child.fault}; the others keep serving, and it is tried again")
+            self._fault = child.fault
+        else:
+            later = f" in {wait_s:g} s" if wait_s else ""
+            _warn(f"worker {child.process.pid} ended ({how}); starting another{later}")
 
     def _signal_all(self, number: int) -> None:
         for child in self._children.values():
@@ -283,3 +319,7 @@ class _Workers:
                 signal.signal(one, handler)
             os.close(read_end)
             os.close(write_end)
+
+
+def _warn(sentence: str) -> None:
+    print(f"headstart: warning: {sentence}", file=sys.stderr, flush=True)

@@ -78,6 +78,12 @@ class Classroom:
         """Names in the order they were added."""
         return tuple(self._classes)
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of the image files of all examples."""
+        with self._lock:
+            return sum(len(one.content) for one in self._examples)
+
     def examples(self, label: str) -> tuple[Example, ...]:
         """The examples of a class in the order they were added."""
         with self._lock:

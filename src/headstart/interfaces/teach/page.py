@@ -5,14 +5,18 @@ from __future__ import annotations
 from base64 import b64decode
 from binascii import Error as NoBase64
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import DataError, HeadstartError, SettingError
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from headstart.errors import DataError, HeadstartError
 from headstart.interfaces.teach.classroom import Classroom
+from headstart.interfaces.teach.gate import FILE_BYTES
 from headstart.interfaces.teach.layout import (
     DRAW,
     FILES,
@@ -32,8 +36,8 @@ from headstart.interfaces.teach.markup import (
     predictions_html,
     sentence,
 )
+from headstart.interfaces.teach.waiting_files import WaitingFiles
 from headstart.records import Source
-from headstart.sources.registry import open_source
 from headstart.system.optional import require
 
 if TYPE_CHECKING:
@@ -41,46 +45,22 @@ if TYPE_CHECKING:
 else:
     gr = require("gradio", extra="serve", for_="the teaching page")
 
-__all__ = ["make_page", "serve_page"]
+__all__ = ["make_app", "make_page"]
 
-_FILE_BYTES = 20 * 2**20
 _MOST_PREDICTED = 12  # images of one upload that are predicted; all of them can be taught
 _MOST_ROOMS = 100  # the least recently used one is dropped
+_MOST_WAITING = 200  # events of all visitors together
+_MOST_BYTES = 2**30  # of the examples of all visitors together
 _WITH_IMAGE = "(way, drawing, ...rest) => [window.headstart.way(), window.headstart.drawing(), ...rest]"
 _CLEAR = "(done) => { if (done) window.headstart.clear(); }"
 
-NamedImage = tuple[str, bytes]
-"""Its name, and the content of the file."""
+Sent = Mapping[str, Any]
+"""An uploaded file as the gate describes it: ``path`` and ``orig_name``."""
 
 
-def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
-    """Serve the page until it is interrupted."""
-    page = make_page(_drawing_source(open_source(source)), output)
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port or _free_port(host),
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            enable_monitoring=False,
-            footer_links=[],
-            max_file_size=_FILE_BYTES,
-            theme=page_theme(),
-            css_paths=HERE / "teach.css",
-        )
-    except OSError as error:
-        raise SettingError(
-            f"address {host}:{port} cannot be used ({error}), expected a free one; choose another --port"
-        ) from error
-    print(f"Teach at {address}  (stop with Ctrl+C)", flush=True)
-    page.block_thread()
-
-
-def make_page(source: Source, output: Path) -> gr.Blocks:
-    """Build the page without serving it."""
-    handlers = _Handlers(LiveSource(source, example_augmentation(source)), output)
+def make_page(source: Source, output: Path, files: WaitingFiles) -> gr.Blocks:
+    """Build the page without serving it; ``files`` are those that visitors have sent."""
+    handlers = _Handlers(LiveSource(_drawing_source(source), example_augmentation(source)), output, files)
     page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
     with page:
         html_block(page_head(source))
@@ -91,21 +71,43 @@ def make_page(source: Source, output: Path) -> gr.Blocks:
                 parts |= predict_side()
         _connect(handlers, Components(**parts))
         page.unload(handlers.leave)
+        page.queue(max_size=_MOST_WAITING, api_open=False)
     return page
+
+
+def make_app(page: gr.Blocks, host: str, port: int) -> tuple[ASGIApp, Callable[[], None]]:
+    """The application of a page, with our look, and a function that ends its streams to open browsers."""
+    app = gr.mount_gradio_app(
+        Starlette(),
+        page,
+        "",
+        server_name=host,
+        server_port=port,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=FILE_BYTES,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=page_theme(),
+        css_paths=HERE / "teach.css",
+    )
+    page.has_launched = True  # or gradio would not check which files a request names
+    mounted: Any = app.routes[-1]
+
+    def stop() -> None:
+        page.is_running = False
+        mounted.app.stop_event.set()
+
+    return app, stop
 
 
 def _drawing_source(source: Source) -> Source:
     """With the ink policy, if the source takes small grey images: the page's drawings have any size."""
     plain = source.input.channels == 1 and source.input.policy == "squish"
     return replace(source, input=replace(source.input, policy="ink")) if plain else source
-
-
-def _free_port(host: str) -> int:
-    from socket import socket
-
-    with socket() as one:
-        one.bind((host, 0))
-        return int(one.getsockname()[1])
 
 
 def _connect(handlers: _Handlers, at: Components) -> None:
@@ -119,6 +121,7 @@ def _connect(handlers: _Handlers, at: Components) -> None:
         "outputs": [at.prediction, at.notice],
         "js": _WITH_IMAGE,
         "concurrency_id": "ask",
+        "preprocess": False,  # gradio would open the files with every decoder that Pillow has
         **now,
     }
     for event in (at.pad.input, at.files.change, at.camera.change):
@@ -133,6 +136,7 @@ def _connect(handlers: _Handlers, at: Components) -> None:
         [*image_inputs, at.label],
         [at.done, at.files, at.camera, *board],
         js=_WITH_IMAGE,
+        preprocess=False,
         **now,
     ).then(None, at.done, None, js=_CLEAR)
     at.label.input(handlers.choose, at.label, board, **now)
@@ -141,38 +145,53 @@ def _connect(handlers: _Handlers, at: Components) -> None:
         event(handlers.save, at.name, at.saved, **now)
 
 
+@dataclass
+class _Visitor:
+    """A classroom, and the uploaded files that its page has shown."""
+
+    room: Classroom
+    paths: set[str] = field(default_factory=set)
+
+
 class _Handlers:
     """Handlers of the page's events, each in the classroom of the visitor."""
 
-    def __init__(self, live: LiveSource, output: Path) -> None:
-        self._live, self._output = live, output
-        self._rooms: OrderedDict[str, Classroom] = OrderedDict()
+    def __init__(self, live: LiveSource, output: Path, files: WaitingFiles) -> None:
+        self._live, self._output, self._files = live, output, files
+        self._visitors: OrderedDict[str, _Visitor] = OrderedDict()
         self._lock = Lock()
 
-    def _room(self, request: gr.Request) -> Classroom:
+    def _visitor(self, request: gr.Request) -> _Visitor:
         """The visitor's own classroom; a `gr.State` would copy the first one, and comes after the page."""
         with self._lock:
             key = str(request.session_hash)
-            room = self._rooms.setdefault(key, Classroom(self._live))
-            self._rooms.move_to_end(key)
-            while len(self._rooms) > _MOST_ROOMS:
-                self._rooms.popitem(last=False)
-        return room
+            one = self._visitors.setdefault(key, _Visitor(Classroom(self._live)))
+            self._visitors.move_to_end(key)
+            while len(self._visitors) > _MOST_ROOMS:
+                self._files.remove(self._visitors.popitem(last=False)[1].paths)
+        return one
+
+    def _room(self, request: gr.Request) -> Classroom:
+        return self._visitor(request).room
 
     def leave(self, request: gr.Request) -> None:
         """Drop the classroom when the page is closed: nobody can come back to it."""
         with self._lock:
-            self._rooms.pop(str(request.session_hash), None)
+            if one := self._visitors.pop(str(request.session_hash), None):
+                self._files.remove(one.paths)
 
     def predict(
-        self, way: str, drawing: str, files: list[str] | None, camera: str | None, request: gr.Request
+        self, way: str, drawing: str, files: list[Sent] | None, camera: Sent | None, request: gr.Request
     ) -> tuple[str, str]:
         """Predictions for the images on the page, and a notice of errors."""
-        room = self._room(request)
+        visitor = self._visitor(request)
         predictions, faults = [], []
-        for name, content in self._images(way, drawing, files, camera)[:_MOST_PREDICTED]:
+        for sent in self._images(visitor, way, drawing, files, camera)[:_MOST_PREDICTED]:
             try:
-                predictions.append((name, thumbnail_address(content, name), room.predict(content, name)))
+                name, content = self._named(sent)
+                predictions.append(
+                    (name, thumbnail_address(content, name), visitor.room.predict(content, name))
+                )
             except HeadstartError as error:
                 faults.append(sentence(error))
         if not predictions:
@@ -188,32 +207,38 @@ class _Handlers:
         self,
         way: str,
         drawing: str,
-        files: list[str] | None,
-        camera: str | None,
+        files: list[Sent] | None,
+        camera: Sent | None,
         label: str | None,
         request: gr.Request,
     ) -> tuple[Any, ...]:
         """Add every image on the page to the class; those that cannot be read are named."""
-        room = self._room(request)
+        visitor = self._visitor(request)
         taught, faults = 0, []
         try:
-            images = self._images(way, drawing, files, camera)
-            if label is None:
+            images = self._images(visitor, way, drawing, files, camera)
+            if not isinstance(label, str):
                 raise DataError("no class is chosen, expected one to teach; add a class first")
             if not images:
                 raise DataError(
                     "there is no image, expected one to teach; draw, drop or photograph one first"
                 )
-            for name, content in images:
+            for sent in images:
                 try:
-                    room.add(label, content, name)
+                    name, content = self._named(sent)
+                    self._check_room_for(len(content))
+                    visitor.room.add(label, content, name)
                     taught += 1
                 except HeadstartError as error:
                     faults.append(sentence(error))
         except HeadstartError as error:
             faults.append(sentence(error))
         kept = (gr.skip(), gr.skip()) if not taught else (None, None)
-        return ("yes" if taught else "", *kept, *self._class_panel(room, label, _some(faults), bad=True))
+        if taught:
+            self._files.remove(visitor.paths)
+            visitor.paths.clear()
+        panel = self._class_panel(visitor.room, label, _some(faults), bad=True)
+        return ("yes" if taught else "", *kept, *panel)
 
     def add_class(self, name: str, request: gr.Request) -> tuple[Any, ...]:
         """Add a class and select it."""
@@ -267,19 +292,36 @@ class _Handlers:
         )
 
     def _images(
-        self, way: str, drawing: str, files: list[str] | None, camera: str | None
-    ) -> list[NamedImage]:
-        """The images of the open tab."""
+        self, visitor: _Visitor, way: str, drawing: str, files: list[Sent] | None, camera: Sent | None
+    ) -> list[Sent]:
+        """The images of the open tab; a drawing has its ``content``."""
         if way == DRAW:
-            return [("the drawing", _png(drawing))] if drawing else []
-        paths = [Path(path) for path in (files or [])] if way == FILES else [Path(camera)] if camera else []
-        return [(path.name if way == FILES else "the photo", path.read_bytes()) for path in paths]
+            return [{"content": _png(str(drawing)), "orig_name": "the drawing"}] if drawing else []
+        sent: list[Sent] = list(files or [])
+        if way != FILES:
+            sent = [{**camera, "orig_name": "the photo"}] if camera else []
+        visitor.paths |= {str(one["path"]) for one in sent}
+        return sent
+
+    def _named(self, sent: Sent) -> tuple[str, bytes]:
+        """Name and content of an image."""
+        name = str(sent["orig_name"]) or "the image"
+        return name, sent["content"] if "content" in sent else self._files.read(str(sent["path"]), name)
+
+    def _check_room_for(self, n_bytes: int) -> None:
+        with self._lock:
+            held = sum(one.room.n_bytes for one in self._visitors.values())
+        if held + n_bytes > _MOST_BYTES:
+            raise DataError(
+                f"the examples of all visitors have {held:,} bytes, expected at most {_MOST_BYTES:,}; save the "
+                "model and close the page, or use smaller images"
+            )
 
 
 def _png(address: str) -> bytes:
     """The bytes of a canvas's data address; empty, which is no image, for anything else."""
     try:
-        return b64decode(address.partition(",")[2][: 2 * _FILE_BYTES], validate=True)
+        return b64decode(address.partition(",")[2][: 2 * FILE_BYTES], validate=True)
     except (NoBase64, ValueError):
         return b""
 

@@ -1,0 +1,81 @@
+"""Serve the teaching page from this process: our listener and gate, gradio behind them, one temporary folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from headstart.errors import SettingError
+from headstart.interfaces.http.access import make_access
+from headstart.interfaces.http.limits import Limits
+from headstart.interfaces.http.listening import run_app
+from headstart.interfaces.http.server import allow_many_connections, bound_socket
+from headstart.interfaces.teach.gate import Gate
+from headstart.interfaces.teach.waiting_files import WaitingFiles
+from headstart.sources.registry import open_source
+from headstart.system.temporary import own_folder
+
+__all__ = ["serve_page"]
+
+_DRAIN_S = 3.0
+_GRADIO_FOLDER = "GRADIO_TEMP_DIR"
+
+
+def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
+    """Serve the page until SIGTERM or SIGINT; nothing that visitors sent stays behind."""
+    opened = open_source(source)
+    with closing(bound_socket(host, port)) as listener, _folder() as folder:
+        # gradio writes where its variable says when it is imported
+        from headstart.interfaces.teach.page import make_app, make_page
+
+        address, number = listener.getsockname()[:2]
+        access = make_access(host, address)
+        if access.own_name is None:
+            print(
+                f"headstart: warning: host {host} can be reached from other machines, and everybody there may "
+                "teach and save models; use 127.0.0.1 for this machine alone",
+                file=sys.stderr,
+            )
+        files = WaitingFiles(folder / "files")
+        page = make_page(opened, output, files)
+        app, stop = make_app(page, host, number)
+        gate = Gate(
+            app,
+            replace(access, use_name="use one of them", use_origin="open the teaching page itself"),
+            files,
+        )
+        name = f"[{host}]" if ":" in host else host
+        allow_many_connections()
+        run_app(
+            gate,
+            listener,
+            Limits(drain_s=_DRAIN_S),
+            partial(print, f"Teach at http://{name}:{number}/  (stop with Ctrl+C)", flush=True),
+            stopping=stop,
+            lifespan="on",
+        )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """The temporary folder of this server, which gradio uses, too."""
+    before = os.environ.get(_GRADIO_FOLDER)
+    try:
+        with own_folder("headstart-teach-") as folder:
+            (folder / "files").mkdir()
+            os.environ[_GRADIO_FOLDER] = str(folder)
+            yield folder
+    except OSError as error:
+        raise SettingError(
+            f"temporary folder cannot be used ({error}), expected one that can be written; set TMPDIR"
+        ) from error
+    finally:
+        if before is None:
+            os.environ.pop(_GRADIO_FOLDER, None)
+        else:
+            os.environ[_GRADIO_FOLDER] = before
