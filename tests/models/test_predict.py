@@ -206,9 +206,9 @@ def test_a_folder_comes_in_the_order_of_a_sorted_list(tmp_path: Path) -> None:
     assert found == [
         str(path)
         for path in sorted(tmp_path.rglob("*"))
-        if path.is_file() and path.suffix != ".txt" and ".x" not in path.parts and "link" not in path.parts
+        if not path.is_dir() and path.suffix != ".txt" and ".x" not in path.parts and "link" not in path.parts
     ]
-    assert len(found) == 6 == count_images([str(tmp_path), "-"])
+    assert len(found) == 7 == count_images([str(tmp_path), "-"])
 
 
 def test_a_folder_that_cannot_be_listed_is_a_fault(
@@ -270,3 +270,20 @@ def test_the_table_of_a_model_that_says_none_of_these() -> None:
         r"a\n\udcff.png  cat            0.7500       0.50     dog 0.2500",
         "é.png          none of these               12.35    dog 0.7500, cat 0.2500",
     ]
+
+
+def test_every_file_of_a_folder_is_predicted_or_counted(model: str, album: Path) -> None:
+    """By content, through links once, and with the reason for every file that is not an image."""
+    (album / "2.jfif").write_bytes((album / "0.png").read_bytes())
+    (album / "3").write_bytes((album / "0.png").read_bytes())
+    (album / "gone.png").symlink_to("/nowhere/gone.png")
+    (album / "more").symlink_to(album / "deep")
+    (album / "round").symlink_to(album)
+    (album / "notes.txt").write_text("some words")
+    (album / "pipe").unlink(missing_ok=True)
+    os.mkfifo(album / "pipe")
+    found = predict_files(model, ["."])
+    assert {"2.jfif", "3"} <= set(paths(found))
+    assert len(found.faults) == 1 and "it is a link to '/nowhere/gone.png'" in found.faults[0]
+    assert found.others.n_files == 2 and found.others.first.endswith("notes.txt")
+    assert found.others.reason == "it is a text file, not an image; leave it out"

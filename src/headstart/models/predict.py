@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
 from typing import TypeVar
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headstart.data.images.prepare import decode, fit_image
 from headstart.data.images.turns import turn
-from headstart.data.readers.image_files import find_images
+from headstart.data.readers.image_files import OtherFiles, find_images
 from headstart.models.model import Model, open_model
 from headstart.records import Images, InputSpec, Prediction
 from headstart.report.columns import aligned
@@ -69,11 +69,15 @@ class UnreadableImage:
 
 @dataclass(frozen=True)
 class FilePredictions:
-    """Predictions for all files that could be read, and one sentence for each of the others."""
+    """Predictions for all files that could be read, and one sentence for each of the others.
+
+    ``others`` are files in folders that are not images.
+    """
 
     model: str
     answers: tuple[ImagePrediction, ...]
     faults: tuple[str, ...]
+    others: OtherFiles = field(default_factory=OtherFiles)
 
 
 def predict_files(
@@ -110,14 +114,15 @@ def predict_files(
     """
     some = [patterns] if isinstance(patterns, str | os.PathLike) else patterns
     opened = model if isinstance(model, Model) else open_model(model)
-    stream = predict_images(
-        opened, find_images([os.fspath(one) for one in some]), top=top, runtime_name=runtime_name
-    )
+    others = OtherFiles()
+    paths = find_images([os.fspath(one) for one in some], others)
+    stream = predict_images(opened, paths, top=top, runtime_name=runtime_name)
     found = [one for batch in stream for one in batch]
     return FilePredictions(
         opened.manifest.name if isinstance(model, Model) else os.fspath(model),
         tuple(one for one in found if isinstance(one, ImagePrediction)),
         tuple(one.reason for one in found if isinstance(one, UnreadableImage)),
+        others,
     )
 
 

@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any, BinaryIO
 
 from headstart.data.images.decode import EXTENSIONS
-from headstart.data.readers.image_files import count_images, find_images
+from headstart.data.readers.image_files import OtherFiles, count_images, find_images
 from headstart.errors import SettingError
 from headstart.models.model import Model, open_model
 from headstart.models.predict import (
@@ -61,7 +61,8 @@ class PredictRequest:
 class CsvSummary:
     """What was written: ``csv`` is the file, or ``-`` for stdout.
 
-    Rows in all, rows with an error, rows kept from an interrupted run, and the seconds this run took.
+    Rows in all, rows with an error, rows kept from an interrupted run, the seconds this run took, and the files
+    in folders that are not images.
     """
 
     csv: str
@@ -69,6 +70,7 @@ class CsvSummary:
     n_unread: int
     n_kept: int
     seconds: float
+    others: OtherFiles
 
 
 @dataclass
@@ -84,11 +86,13 @@ def predict_to_stream(request: PredictRequest, stream: BinaryIO, progress: Progr
     """Write a row per image to a stream, as UTF-8, flushed batch by batch; a name in no encoding keeps its bytes."""
     model, begun = open_model(request.model), perf_counter()
     total = count_images(request.patterns)
-    tally = _Tally()
+    tally, others = _Tally(), OtherFiles()
     stream.write(_encoded(columns(_width(model, request))))
-    _write_rows(model, request, find_images(request.patterns), stream, tally, _Reporter(progress, total))
+    _write_rows(
+        model, request, find_images(request.patterns, others), stream, tally, _Reporter(progress, total)
+    )
     stream.flush()
-    return CsvSummary("-", tally.n_rows, tally.n_unread, 0, perf_counter() - begun)
+    return CsvSummary("-", tally.n_rows, tally.n_unread, 0, perf_counter() - begun, others)
 
 
 def predict_to_file(
@@ -108,7 +112,8 @@ def predict_to_file(
     job_file = part.with_name(f"{part.name}.json")
     target.parent.mkdir(parents=True, exist_ok=True)
     job = _job(model, request)
-    tally, paths = _Tally(), find_images(request.patterns)
+    tally, others = _Tally(), OtherFiles()
+    paths = find_images(request.patterns, others)
     with _part_file(part, job_file, job) as rows:
         paths = _keep_complete_batches(rows, job["columns"], paths, tally, progress)
         try:
@@ -124,7 +129,7 @@ def predict_to_file(
             rows.close()
         part.replace(target)
         job_file.unlink(missing_ok=True)
-    return CsvSummary(str(file), tally.n_rows, tally.n_unread, tally.n_kept, perf_counter() - begun)
+    return CsvSummary(str(file), tally.n_rows, tally.n_unread, tally.n_kept, perf_counter() - begun, others)
 
 
 def check_file(file: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,4 @@
-"""The image files that paths mean: files, folders, globs, and lists on standard input. Nothing is read here."""
+"""The image files that paths mean: files, folders, globs, and lists on standard input. None is decoded here."""
 
 from __future__ import annotations
 
@@ -6,29 +6,48 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from headstart.data.images.decode import EXTENSIONS
+from headstart.data.readers.files import fault_of, is_system
 from headstart.errors import MissingDataError
 
-__all__ = ["count_images", "find_images"]
+__all__ = ["OtherFiles", "count_images", "find_images"]
 
 
-def find_images(patterns: Sequence[str]) -> Iterator[str]:
+@dataclass
+class OtherFiles:
+    """Files in folders that are not images: how many, the first one, and why it is none."""
+
+    n_files: int = 0
+    first: str = ""
+    reason: str = ""
+
+    def note(self, path: str, reason: str) -> None:
+        """Count a file."""
+        if not self.n_files:
+            self.first, self.reason = path, reason
+        self.n_files += 1
+
+
+def find_images(patterns: Sequence[str], others: OtherFiles | None = None) -> Iterator[str]:
     """Stream the image files that paths name: files, folders, globs, or ``-`` for paths on stdin, one a line.
 
     In the given order, a folder's in the order of names, each file once. A folder that cannot be listed is
     yielded itself, to be reported as unreadable. MissingDataError if a folder or glob contains no image. A single
-    folder is listed in flat memory; several paths, a glob or a list cost about 100 bytes an image.
+    folder is listed in flat memory; several paths, a glob or a list cost about 100 bytes an image. Files of a
+    folder are images by extension or by content; hidden ones are ignored, all others are counted in ``others``.
     """
-    stream = (path for pattern in patterns for path in _matches(pattern))
+    others = OtherFiles() if others is None else others
+    stream = (path for pattern in patterns for path in _matches(pattern, others))
     return stream if len(patterns) == 1 and Path(patterns[0]).is_dir() else _unique(stream)
 
 
 def count_images(patterns: Sequence[str]) -> int:
     """How many images `find_images` will find, at most; those listed on stdin are not counted."""
-    return sum(1 for pattern in patterns if pattern != "-" for _ in _matches(pattern))
+    others = OtherFiles()
+    return sum(1 for pattern in patterns if pattern != "-" for _ in _matches(pattern, others))
 
 
 def _unique(paths: Iterable[str]) -> Iterator[str]:
@@ -40,11 +59,11 @@ def _unique(paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-def _matches(pattern: str) -> Iterator[str]:
+def _matches(pattern: str, others: OtherFiles) -> Iterator[str]:
     if pattern == "-":
         yield from (str(Path(line)) for line in _listed() if line)
     elif Path(pattern).is_dir():
-        yield from _at_least_one(_images_below(str(Path(pattern))), pattern)
+        yield from _at_least_one(_images_below(str(Path(pattern)), others, set()), pattern)
     elif glob.has_magic(pattern) and not Path(pattern).exists():
         matches = sorted(glob.glob(pattern, recursive=True))
         yield from _at_least_one((str(Path(found)) for found in matches if Path(found).is_file()), pattern)
@@ -59,13 +78,15 @@ def _listed() -> Iterator[str]:
         yield (os.fsdecode(line) if isinstance(line, bytes) else line).strip()
 
 
-def _images_below(folder: str) -> Iterator[str]:
-    """Images below a folder in sorted order; links to folders are not followed."""
+def _images_below(folder: str, others: OtherFiles, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Images below a folder in sorted order; every folder once, however many links lead to it."""
     try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            kept = {
-                entry.name: entry.is_dir(follow_symlinks=False) for entry in entries if _is_candidate(entry)
-            }
+            kept = {entry.name: entry.is_dir() for entry in entries if not is_system(Path(entry.name))}
     except OSError:
         yield folder  # reading it as an image reports the reason
         return
@@ -76,18 +97,11 @@ def _images_below(folder: str) -> Iterator[str]:
         name = names.pop()
         path = name if folder == os.curdir else os.path.join(folder, name)
         if name in folders:
-            yield from _images_below(path)
-        else:
+            yield from _images_below(path, others, seen)
+        elif (reason := fault_of(Path(path))) is None:
             yield path
-
-
-def _is_candidate(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or an image, and not hidden: macOS and indexers write hidden files."""
-    if entry.name.startswith("."):
-        return False
-    if entry.is_dir(follow_symlinks=False):
-        return True
-    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS and entry.is_file()
+        else:
+            others.note(path, reason)
 
 
 def _at_least_one(paths: Iterator[str], pattern: str) -> Iterator[str]:

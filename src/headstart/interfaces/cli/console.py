@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import SettingError
+from headstart.errors import SettingError, printable
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -84,7 +84,7 @@ def load_dataset(data: str, *, strict: bool) -> Dataset:
         more = f" and {len(dataset.skipped) - 1} more" if len(dataset.skipped) > 1 else ""
         print(
             f"headstart: {len(dataset.skipped)} of "
-            f"{len(dataset) + len(dataset.skipped)} files skipped: {path} ({reason}){more}; "
+            f"{len(dataset) + len(dataset.skipped)} files skipped: {printable(path)} ({printable(reason)}){more}; "
             "--strict makes this an error",
             file=sys.stderr,
         )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.errors import SettingError
+from headstart.errors import SettingError, printable
 from headstart.interfaces.cli.console import load_dataset, print_json
 from headstart.interfaces.cli.options import Json, ModelFolder, Runtime, Seed, Strict
+
+if TYPE_CHECKING:
+    from headstart.data.readers.image_files import OtherFiles
 
 __all__ = ["evaluate", "predict"]
 
@@ -110,8 +113,20 @@ def predict(
     print(text.encode("utf-8", "backslashreplace").decode(), end="")
     for fault in found.faults:
         print(f"headstart: error: {fault}", file=sys.stderr)
+    _warn_of(found.others)
     if found.faults:
         raise typer.Exit(1)
+
+
+def _warn_of(others: OtherFiles) -> None:
+    """Files of folders that are not predicted: counted, the first with its reason."""
+    if others.n_files:
+        more = f" and {others.n_files - 1:,} more" if others.n_files > 1 else ""
+        print(
+            f"headstart: warning: {others.n_files:,} files are not images and were left out: "
+            f"{printable(others.first)} ({printable(others.reason)}){more}",
+            file=sys.stderr,
+        )
 
 
 def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: str, json: bool) -> None:
@@ -134,6 +149,7 @@ def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: st
     elif csv != "-":
         kept = f", {done.n_kept:,} of them by an interrupted run" if done.n_kept else ""
         print(f"{csv}: {done.n_images:,} images in {done.seconds:.1f} s{kept}")
+    _warn_of(done.others)
     if done.n_unread:
         where = "in the column error" if csv == "-" else f"in the column error of {csv}"
         print(
