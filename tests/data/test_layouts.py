@@ -252,6 +252,16 @@ def test_images_are_known_by_their_content(lay: Lay) -> None:
     assert counted(data) == {"cat": 2, "dog": 2} and len(data.skipped) == 1
 
 
+def test_a_class_of_files_that_are_no_images_says_what_they_are(lay: Lay) -> None:
+    home = lay("cat 2")
+    (home / "dog").mkdir()
+    (home / "dog/0.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(
+        DataError, match=r"no image .* of class 'dog' in .*0.png': it is a Git LFS pointer, not the im"
+    ):
+        load(home)
+
+
 def test_a_pipe_is_skipped_and_never_opened(lay: Lay) -> None:
     home = lay("cat 2", "dog 2")
     os.mkfifo(home / "cat/pipe.png")

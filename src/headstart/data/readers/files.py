@@ -115,7 +115,7 @@ def read_files(
         _refuse_skipped([*broken, *skipped], len(files) + len(skipped))
     whole = [(file, one) for file, one in zip(files, found, strict=True) if not one.fault]
     kept = [file for file, _ in whole]
-    _check_classes(name, kept, files, class_folders)
+    _check_classes(name, kept, files, class_folders, [*broken, *skipped])
     return Dataset(
         name,
         FileImages(
@@ -146,6 +146,7 @@ def _check_classes(
     whole: Sequence[ImageFile],
     files: Sequence[ImageFile],
     class_folders: Sequence[tuple[Path, str]],
+    unused: Sequence[Skipped],
 ) -> None:
     wanted = {label for _, label in class_folders} | {file.label for file in files}
     lost = natural_order(wanted - {file.label for file in whole})
@@ -154,7 +155,13 @@ def _check_classes(
     if lost or empty:
         where = f" in {shown(folder for folder, _ in empty)}" if empty else ""
         classes = listed(lost) if lost else listed(natural_order(label for _, label in empty))
+        places = [Path(folder) for folder, _ in empty] or [file.path for file in files if file.label in lost]
+        why = next((f" ({path!r}: {fault})" for path, fault in unused if _is_in(Path(path), places)), "")
         raise DataError(
-            f"dataset {name!r} has no image that can be read of {classes}{where}, expected at least one; "
+            f"dataset {name!r} has no image that can be read of {classes}{where}{why}, expected at least one; "
             "add images, or remove the class"
         )
+
+
+def _is_in(path: Path, places: Sequence[Path]) -> bool:
+    return any(place == path or place in path.parents for place in places)
