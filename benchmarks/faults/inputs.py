@@ -7,7 +7,6 @@ and its sentence. A fault is a traceback, a second line, a status of 0, a senten
 that is not done within two minutes. Status 1 if there is any fault.
 """
 
-# ruff: noqa: E501  (one input a line)
 from __future__ import annotations
 
 import argparse

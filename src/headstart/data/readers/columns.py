@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.data.names import shown, split_name
 from headstart.errors import DataError
 
-__all__ = ["ID_COLUMNS", "Columns", "Table", "picked"]
+__all__ = ["Columns", "Table", "column_roles", "picked"]
 
 Columns = Mapping[str, Sequence[str]]
 """Cells by column, column names in lower case."""
@@ -19,7 +19,7 @@ _PATHS = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "imagepath"),
     *("img", "img_path", "image_file", "image_name", "image_filename", "images"),
 )
-ID_COLUMNS = ("id", "image_id", "imageid", "img_id", "id_code", "isic_id")
+_IDS = ("id", "image_id", "imageid", "img_id", "id_code", "isic_id")
 """Columns of file names without their extension."""
 _LABELS = (
     *("label", "class", "category", "target", "class_name", "classname", "label_name", "category_name"),
@@ -45,10 +45,21 @@ class Table:
     remarks: tuple[str, ...]
 
 
+def column_roles(name: str, columns: Sequence[str]) -> dict[str, str]:
+    """The columns that are ``path``, ``label``, ``split`` and ``group``; DataError if there are two of one."""
+    found = {
+        "path": _only(name, "path", _PATHS, columns),
+        "label": _only(name, "label", _LABELS, columns),
+        "split": _only(name, "split", [one for one in _SPLITS if one not in _FLAGS], columns),
+        "group": _first(_GROUPS, columns),
+    }
+    return {role: column for role, column in found.items() if column is not None}
+
+
 def picked(name: str, columns: Columns, numbers: Sequence[int]) -> Table:
     """The columns that the table's maker meant; DataError that names ``name`` if they are not clear."""
-    path = _first(_PATHS, columns) or _first(ID_COLUMNS, columns)
-    label = _only(name, "label", _LABELS, columns)
+    path = _first(_PATHS, columns) or _first(_IDS, columns)
+    label = _only(f"table {name!r}", "label", _LABELS, columns)
     one_hot = [] if label or path is None else _one_hot(columns, path)
     lacking = [what for what, here in (("path", path), ("label", label or one_hot)) if not here]
     if lacking or path is None:
@@ -56,7 +67,7 @@ def picked(name: str, columns: Columns, numbers: Sequence[int]) -> Table:
             f"table {name!r} has the columns {shown(columns)}, expected path and label; "
             f"add or rename {' and '.join(lacking)}"
         )
-    split, group = _only(name, "split", _SPLITS, columns), _first(_GROUPS, columns)
+    split, group = _only(f"table {name!r}", "split", _SPLITS, columns), _first(_GROUPS, columns)
     for column in (path, label, group, split if split not in _FLAGS else None):
         _refuse_empty(name, column, columns, numbers)
     labels = tuple(columns[label]) if label else _labels_of(name, columns, one_hot, numbers)
@@ -73,18 +84,18 @@ def picked(name: str, columns: Columns, numbers: Sequence[int]) -> Table:
         labels,
         splits,
         tuple(columns[group]) if group else None,
-        path in ID_COLUMNS,
+        path in _IDS,
         tuple(remarks),
     )
 
 
-def _first(known: Sequence[str], columns: Columns) -> str | None:
+def _first(known: Sequence[str], columns: Iterable[str]) -> str | None:
     """The first of these names that the table has, whatever its spaces and hyphens."""
     spelled = {re.sub(r"[\s\-]+", "_", name): name for name in reversed(list(columns))}
     return next((spelled[name] for name in known if name in spelled), None)
 
 
-def _only(name: str, standard: str, known: Sequence[str], columns: Columns) -> str | None:
+def _only(name: str, standard: str, known: Sequence[str], columns: Iterable[str]) -> str | None:
     """The column with the standard name, else the only synonym; DataError if there are several."""
     spelled = {re.sub(r"[\s\-]+", "_", one): one for one in columns}
     if standard in spelled:
@@ -92,7 +103,7 @@ def _only(name: str, standard: str, known: Sequence[str], columns: Columns) -> s
     found = [spelled[one] for one in known if one in spelled]
     if len(found) > 1:
         raise DataError(
-            f"table {name!r} has the columns {shown(found)}, expected one {standard}; rename one to {standard}"
+            f"{name} has the columns {shown(found)}, expected one {standard}; rename one to {standard}"
         )
     return found[0] if found else None
 

@@ -14,19 +14,12 @@ from headstart.data.dataset import Dataset
 from headstart.data.given import GivenImages
 from headstart.data.images.inputs import is_table, local_path
 from headstart.data.names import natural_order, shown, split_name
+from headstart.data.readers.columns import column_roles
 from headstart.data.readers.files import ImageFile, read_files
 from headstart.data.stores import ArrayImages, ImageStore
 from headstart.errors import DataError, MissingDataError
 
 __all__ = ["read_objects"]
-
-_COLUMNS = {
-    "path": ("path", "image", "img", "file", "filename", "file_name", "filepath", "file_path", "image_path"),
-    "label": ("label", "class", "class_name", "category", "target"),
-    "split": ("split", "subset"),
-    "group": ("group", "writer"),
-}
-"""Roles of columns, and the names that a column of each may have, in any case."""
 
 
 def read_objects(given: Any, *, split: str | None = None, strict: bool = False) -> Dataset:
@@ -50,35 +43,24 @@ def read_objects(given: Any, *, split: str | None = None, strict: bool = False) 
 
 
 def _from_table(table: Any, *, strict: bool) -> Dataset:
-    names = {role: _column(table, role) for role in _COLUMNS}
-    lacking = [role for role in ("path", "label") if names[role] is None]
+    spelled = {str(name).strip().lower(): name for name in _names(table)}
+    roles = column_roles("data frame", list(spelled))
+    lacking = [role for role in ("path", "label") if role not in roles]
     if lacking:
         raise DataError(
             f"data frame has the columns {shown(map(str, _names(table)))}, expected path and label; "
             f"rename the columns of {' and '.join(lacking)}"
         )
-    columns = {role: _cells(table, name) for role, name in names.items() if name is not None}
+    columns = {role: _cells(table, spelled[name]) for role, name in roles.items()}
     for role in ("split", "group"):
         for row, cell in enumerate(columns.get(role, [])):
             columns[role][row] = _label(cell, row, role)
             if role == "split" and split_name(columns[role][row]) is None:
                 raise DataError(
                     f"row {row} has split {cell!r}, expected train, val or test; rename the split, or the "
-                    f"column {names[role]!r} if it is something else"
+                    f"column {spelled[roles[role]]!r} if it is something else"
                 )
     return _dataset("data frame", columns, strict=strict)
-
-
-def _column(table: Any, role: str) -> Any:
-    """The name of the column that has a role, or None; DataError if two may have it."""
-    found = [name for name in _names(table) if str(name).strip().lower() in _COLUMNS[role]]
-    exact = [name for name in found if str(name).strip().lower() == role]
-    if len(exact or found) > 1:
-        raise DataError(
-            f"data frame has the columns {shown(map(str, found))}, expected one {role}; "
-            f"select or rename the columns"
-        )
-    return (exact or found or [None])[0]
 
 
 def _names(table: Any) -> list[Any]:

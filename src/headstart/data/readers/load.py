@@ -36,10 +36,13 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
     Parameters
     ----------
     name : str, path, data frame or iterable of (image, label)
-        A name in `catalog`, a folder of class folders (directly, or under train, val
-        and test), or a CSV or Parquet table with the columns path and label, and
-        optionally split and group. A subset may follow a colon: ``mnist:odd``.
-        A name in the catalog takes precedence over a folder of that name: write ``./mnist``.
+        A name in `catalog`; a folder of class folders (directly, or under train, val
+        and test, by any of their usual names), or of images with a table next to them;
+        a table (CSV, TSV, JSON, JSON lines, Parquet) with the columns path and label, and
+        optionally split and group; arrays (.npz); an archive (.zip, .tar, .tar.gz); the
+        address of an archive (``https://...zip#sha256=...``, fetched once). A subset may
+        follow a colon: ``mnist:odd``. A name in the catalog takes precedence over a folder
+        of that name: write ``./mnist``.
         Or a data frame, such as of pandas, with the same columns; or pairs of an image and its label. Paths
         there are relative to the working directory; images may also be whatever `Model.predict` takes as one.
     split : str, optional
@@ -62,9 +65,9 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
     MissingDataError
         If a path, or a file named in a table, does not exist.
     BrokenDataError
-        If a file is truncated or altered, or, with ``strict``, not an image.
+        If a file is truncated or altered, or, with ``strict``, not used.
     FetchError
-        If a download fails.
+        If a download fails, or a file has another hash than the one given.
     DataError
         If the folder or table cannot be used, or lacks the split.
 
