@@ -83,9 +83,9 @@ class ImageFile:
     group: str | None = None
 
 
-def is_system(path: Path) -> bool:
-    """Whether a file or folder is hidden, or an operating system's own."""
-    return path.name.startswith(".") or path.name.lower() in _SYSTEM
+def is_system(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or an operating system's own."""
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def is_image(path: Path) -> bool:

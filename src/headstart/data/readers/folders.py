@@ -9,7 +9,7 @@ from pathlib import Path
 from headstart.data.dataset import Dataset
 from headstart.data.names import shown
 from headstart.data.readers.files import is_image, is_system, read_files
-from headstart.data.readers.layout import Layout, files_below, find_layout
+from headstart.data.readers.layout import Layout, find_layout
 from headstart.data.readers.tables import TABLES, Found, columns_of, found_in
 from headstart.errors import DataError, HeadstartError
 
@@ -50,11 +50,11 @@ def _tables_beside(folder: Path, layout: Layout) -> list[Found]:
     homes = dict.fromkeys([folder, layout.root, *(place for _, place in layout.flat)])
     found = []
     for home in homes:
-        for table in sorted(path for path in home.iterdir() if path.suffix.lower() in TABLES):
-            if is_system(table) or not table.is_file() or "submission" in table.name.lower():
+        for table in sorted(path for path in layout.tree.files(home) if path.suffix.lower() in TABLES):
+            if is_system(table.name) or not table.is_file() or "submission" in table.name.lower():
                 continue
             try:
-                one = found_in(table, *columns_of(table), folder=home)
+                one = found_in(table, *columns_of(table), folder=home, tree=layout.tree)
             except HeadstartError:
                 continue
             if 2 * sum(path is not None for path in one.paths) >= len(one.paths):
@@ -94,7 +94,7 @@ def _from_tables(name: str, layout: Layout, found: Sequence[Found], *, strict: b
 
 def _images_of(layout: Layout) -> list[Path]:
     """Images in class folders and in folders that hold images only."""
-    flat = [path for _, place in layout.flat for path in files_below(place) if is_image(path)]
+    flat = [path for _, place in layout.flat for path in layout.tree.below([place]) if is_image(path)]
     return list(dict.fromkeys([*(file.path for file in layout.files), *flat]))
 
 

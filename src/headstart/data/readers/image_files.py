@@ -86,7 +86,7 @@ def _images_below(folder: str, others: OtherFiles, seen: set[tuple[int, int]]) -
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            kept = {entry.name: entry.is_dir() for entry in entries if not is_system(Path(entry.name))}
+            kept = {entry.name: entry.is_dir() for entry in entries if not is_system(entry.name)}
     except OSError:
         yield folder  # reading it as an image reports the reason
         return

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.data.names import shown, split_name
-from headstart.data.readers.files import ImageFile, Skipped, fault_of, is_image, is_system
+from headstart.data.readers.files import ImageFile, Skipped, fault_of
+from headstart.data.readers.tree import Tree
 from headstart.errors import DataError
 
-__all__ = ["ClassFolder", "Layout", "files_below", "find_layout", "folders_in", "images_in"]
+__all__ = ["ClassFolder", "Layout", "find_layout"]
 
 _IMAGE_FOLDERS = {
     "image",
@@ -68,6 +69,7 @@ class Layout:
     """
 
     root: Path
+    tree: Tree
     class_folders: list[ClassFolder] = field(default_factory=list)
     files: list[ImageFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -81,16 +83,17 @@ class Layout:
 
 def find_layout(folder: Path) -> Layout:
     """The layout of a folder; DataError if it has more than one reading."""
-    root, passed = _see_through(folder)
-    layout = Layout(root)
+    tree = Tree()
+    root, passed = _see_through(tree, folder)
+    layout = Layout(root, tree)
     for outer in passed:
-        layout.skip(_files(outer), "it is beside the folder that holds the dataset")
-        layout.skip(_below(_annotations(folders_in(outer))), _ANNOTATION)
-    folders = folders_in(root)
+        layout.skip(tree.files(outer), "it is beside the folder that holds the dataset")
+        layout.skip(tree.below(_annotations(tree.folders(outer))), _ANNOTATION)
+    folders = tree.folders(root)
     annotations = _annotations(folders)
-    layout.skip(_below(annotations), _ANNOTATION)
+    layout.skip(tree.below(annotations), _ANNOTATION)
     folders = [one for one in folders if one not in annotations]
-    splits = [one for one in folders if split_name(one.name) and folders_in(_see_through(one)[0])]
+    splits = [one for one in folders if split_name(one.name) and tree.folders(_see_through(tree, one)[0])]
     if splits:
         _read_splits(layout, splits, [one for one in folders if one not in splits])
     else:
@@ -106,35 +109,34 @@ def _read_splits(layout: Layout, splits: Sequence[Path], others: Sequence[Path])
             f"folder {str(layout.root)!r} has {shown(one.name for one in splits)}, expected one folder per split; "
             "merge those that mean the same"
         )
-    foreign = [
-        one for one in others if folders_in(_see_through(one)[0]) and any(map(is_image, files_below(one)))
-    ]
-    flat_train = [one for one in others if split_name(one.name) == "train" and images_in(one)]
+    tree = layout.tree
+    foreign = [one for one in others if tree.folders(_see_through(tree, one)[0]) and tree.has_images(one)]
+    flat_train = [one for one in others if split_name(one.name) == "train" and tree.images(one)]
     if foreign or flat_train:
         raise DataError(
             f"folder {str(layout.root)!r} has {shown(one.name for one in foreign + flat_train)} next to "
             f"{shown(one.name for one in splits)}, expected folders for splits only, or folders for classes only; "
             "move the others away"
         )
-    layout.skip(_below(others), _UNLABELLED)
-    layout.skip(_files(layout.root), _UNLABELLED)
+    layout.skip(tree.below(others), _UNLABELLED)
+    layout.skip(layout.tree.files(layout.root), _UNLABELLED)
     for one in splits:
-        inner, passed = _see_through(one)
+        inner, passed = _see_through(tree, one)
         for place in (*passed, inner):
-            layout.skip(_files(place), _UNLABELLED)
-        _add_classes(layout, folders_in(inner), split_name(one.name))
+            layout.skip(tree.files(place), _UNLABELLED)
+        _add_classes(layout, tree.folders(inner), split_name(one.name))
 
 
 def _read_classes(layout: Layout, folders: Sequence[Path]) -> None:
     """Class folders directly below the root, or none: images alone, or splits of images alone."""
-    splits = [one for one in folders if split_name(one.name) and images_in(one)]
+    splits = [one for one in folders if split_name(one.name) and layout.tree.images(one)]
     classes = [one for one in folders if one not in splits]
     if classes and [one.name.lower() for one in splits] == ["train"]:
         splits, classes = (
             [],
             list(folders),
         )  # a class of vehicles: nobody keeps unlabelled images for training
-    held = [one for one in classes if any(map(is_image, files_below(one)))]
+    held = [one for one in classes if layout.tree.has_images(one)]
     if splits and held and any(split_name(one.name) == "train" for one in splits):
         raise DataError(
             f"folder {str(layout.root)!r} has images in {shown(one.name for one in splits)} next to "
@@ -143,14 +145,14 @@ def _read_classes(layout: Layout, folders: Sequence[Path]) -> None:
         )
     if not held:
         layout.flat = [(split_name(one.name), one) for one in splits]
-    elif len(held) == 1 and held[0].name.lower() in _IMAGE_FOLDERS and not folders_in(held[0]):
+    elif len(held) == 1 and held[0].name.lower() in _IMAGE_FOLDERS and not layout.tree.folders(held[0]):
         layout.flat, splits, classes = [(None, held[0])], [*splits, held[0]], []
-    if images_in(layout.root):
+    if layout.tree.images(layout.root):
         layout.flat.append((None, layout.root))
-    layout.skip(_files(layout.root), _UNLABELLED)
-    layout.skip(_below(splits), _UNLABELLED)
+    layout.skip(layout.tree.files(layout.root), _UNLABELLED)
+    layout.skip(layout.tree.below(splits), _UNLABELLED)
     if layout.flat and not held:
-        layout.skip(_below(classes), _UNLABELLED)
+        layout.skip(layout.tree.below(classes), _UNLABELLED)
     else:
         _add_classes(layout, classes, None)
 
@@ -158,10 +160,10 @@ def _read_classes(layout: Layout, folders: Sequence[Path]) -> None:
 def _add_classes(layout: Layout, folders: Sequence[Path], split: str | None) -> None:
     for folder in folders:
         label = _class_name(folder)
-        inner = folders_in(folder)
+        inner = layout.tree.folders(folder)
         parts = [(split_name(one.name), one) for one in inner]
-        if split is None and parts and all(name for name, _ in parts) and not images_in(folder):
-            layout.skip(_files(folder), _UNLABELLED)
+        if split is None and parts and all(name for name, _ in parts) and not layout.tree.images(folder):
+            layout.skip(layout.tree.files(folder), _UNLABELLED)
             for name, one in parts:
                 _add_class(layout, ClassFolder(one, label, name))
         else:
@@ -177,29 +179,28 @@ def _add_classes(layout: Layout, folders: Sequence[Path], split: str | None) -> 
 
 def _add_class(layout: Layout, folder: ClassFolder) -> None:
     layout.class_folders.append(folder)
-    for path, reason in _walk(folder.path, set()):
+    for path, reason in _walk(layout.tree, folder.path, set()):
         if reason is None:
             layout.files.append(ImageFile(path, folder.label, folder.split))
         else:
             layout.skipped.append((str(path), reason))
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, str | None]]:
+def _walk(tree: Tree, folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, str | None]]:
     """Files of a class folder in the order of their names, each with the reason if it is not used."""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
-    files = _files(folder)
-    images = [path for path in files if is_image(path)]
+    images = tree.images(folder)
     stems = {path.stem.lower() for path in images}
-    for path in files:
+    for path in tree.files(folder):
         base = next((path.stem.lower()[: -len(end)] for end in _MASK_ENDINGS if _base(path, end)), None)
         yield path, f"it is the mask of {base!r}" if base in stems else fault_of(path)
-    folders = folders_in(folder)
+    folders = tree.folders(folder)
     annotations = _annotations(folders, beside_images=bool(images))
     for child in folders:
-        for path, reason in _walk(child, seen):
+        for path, reason in _walk(tree, child, seen):
             yield path, reason or (_ANNOTATION if child in annotations else None)
 
 
@@ -214,17 +215,17 @@ def _annotations(folders: Sequence[Path], *, beside_images: bool = False) -> lis
     return [one for one in folders if one.name.lower() in _ANNOTATION_FOLDERS]
 
 
-def _see_through(folder: Path) -> tuple[Path, list[Path]]:
+def _see_through(tree: Tree, folder: Path) -> tuple[Path, list[Path]]:
     """Go down while a folder only wraps another one with folders: where the dataset is, and the wrappers."""
     passed: list[Path] = []
     while True:
-        folders = folders_in(folder)
+        folders = tree.folders(folder)
         annotations = _annotations(folders)
         inner = [one for one in folders if one not in annotations]
-        if len(inner) != 1 or images_in(folder):
+        if len(inner) != 1 or tree.images(folder):
             return folder, passed
         doubled = inner[0].name.lower() == folder.name.lower()
-        wraps = split_name(inner[0].name) is None and folders_in(inner[0])
+        wraps = split_name(inner[0].name) is None and tree.folders(inner[0])
         if not (doubled or wraps):
             return folder, passed
         passed.append(folder)
@@ -241,27 +242,3 @@ def _class_name(folder: Path) -> str:
             "reads alike; rename the folder"
         ) from error
     return unicodedata.normalize("NFC", folder.name)
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """Folders in a folder by name, without hidden ones and those of operating systems."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_system(path))
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Images directly in a folder."""
-    return [path for path in _files(folder) if is_image(path)]
-
-
-def _below(folders: Iterable[Path]) -> Iterator[Path]:
-    return (path for one in folders for path in files_below(one))
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder, links to folders included, each folder once."""
-    return (path for path, _ in _walk(folder, set()))
-
-
-def _files(folder: Path) -> list[Path]:
-    """All that is in a folder and no folder: dangling links, too; without hidden files."""
-    return sorted(path for path in folder.iterdir() if not path.is_dir() and not is_system(path))

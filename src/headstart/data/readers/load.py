@@ -203,7 +203,7 @@ def _from_file(path: Path, *, strict: bool) -> Dataset:
 
 def _from_archive(folder: Path, *, strict: bool) -> Dataset:
     """The dataset in an unpacked archive: a folder, or the only table or file of arrays in it."""
-    inside = [path for path in folder.iterdir() if not is_system(path)]
+    inside = [path for path in folder.iterdir() if not is_system(path.name)]
     if len(inside) == 1 and inside[0].is_file():
         return _from_file(inside[0], strict=strict)
     return read_folder(folder, strict=strict)

@@ -18,9 +18,9 @@ from headstart.data.readers.columns import Table, picked
 from headstart.data.readers.csv import csv_columns
 from headstart.data.readers.files import ImageFile, read_files
 from headstart.data.readers.jsonl import json_columns, jsonl_columns
-from headstart.data.readers.layout import files_below
 from headstart.data.readers.parquet import parquet_columns
 from headstart.data.readers.pixels import has_pixels, pixel_dataset
+from headstart.data.readers.tree import Tree
 from headstart.errors import DataError, MissingDataError
 
 __all__ = ["TABLES", "Found", "columns_of", "found_in", "read_table"]
@@ -115,11 +115,15 @@ def columns_of(table: Path) -> Columns:
 
 
 def found_in(
-    table: Path, columns: dict[str, list[str]], numbers: Sequence[int], folder: Path | None = None
+    table: Path,
+    columns: dict[str, list[str]],
+    numbers: Sequence[int],
+    folder: Path | None = None,
+    tree: Tree | None = None,
 ) -> Found:
     """The rows of a table and their files: relative to the table, else the only one of that name in a folder."""
     rows = picked(str(table), columns, numbers)
-    index = _Index(folder or table.parent)
+    index = _Index(folder or table.parent, tree or Tree())
     paths = [_path(table.parent, cell, index, by_id=rows.by_id) for cell in rows.paths]
     return Found(table, rows, numbers, paths)
 
@@ -143,11 +147,12 @@ class _Index:
     """Files below a folder by name, listed once and only when a row asks for it."""
 
     folder: Path
+    tree: Tree
 
     @cached_property
     def _names(self) -> dict[str, list[Path]]:
         names: dict[str, list[Path]] = {}
-        for path in files_below(self.folder):
+        for path in self.tree.below([self.folder]):
             names.setdefault(path.name, []).append(path)
         return names
 
