@@ -165,7 +165,7 @@ def _input(document: Mapping[str, Any]) -> InputSpec:
     mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
     fitting = _text(document.get("interpolation", "bilinear")), float(document.get("crop_share", 1.0))
     depth = document.get("depth_bits")
-    if depth is not None and depth not in DEPTHS:
+    if depth is not None and (type(depth) is not int or depth not in DEPTHS):
         raise ValueError(f"depth_bits {depth!r}")
     return InputSpec(sizes[0], sizes[1], sizes[2], mean, std, _text(document["policy"]), *fitting, depth)
 

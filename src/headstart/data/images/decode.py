@@ -15,7 +15,7 @@ from headstart.data.images.foreign import described
 from headstart.data.images.metadata import without_metadata
 from headstart.data.images.portable import PortableHeader, portable_header, portable_values
 from headstart.data.images.quiet import quiet
-from headstart.data.images.tiff import check_tiff, noticed
+from headstart.data.images.tiff import check_fax, check_tiff, noticed
 from headstart.data.images.values import depth_of, from_deep, shallow
 from headstart.errors import BrokenDataError
 
@@ -283,6 +283,9 @@ def _later_frame(data: bytes, image: Image, deep: _Deep, first: NDArray[np.uint8
 def _frame(data: bytes, image: Image, number: int, deep: _Deep) -> NDArray[np.uint8]:
     """The pixels of the current frame, upright."""
     rawmode = _rawmode(image)
+    if image.format == "TIFF":
+        with noticed():
+            check_fax(cast("TiffImageFile", image), data, number)
     _load(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range is unknown")
