@@ -51,6 +51,7 @@ _NO_DRAFT = (0, 0)
 _OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B"}  # what a rawmode calls the low byte of its values
 _SURELY_16_BITS = 64  # a high byte that no value of 14 bits has
 _ORIENTATION = 0x0112
+_ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow looks for it
 _UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -313,6 +314,8 @@ def _rawmode(image: Image) -> str:
 
 def _orientation(image: Image) -> int:
     """The orientation that the metadata gives; upright if it cannot be read."""
+    if _ORIENTED.isdisjoint(image.info):
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # metadata may be malformed in any way, and the image whole

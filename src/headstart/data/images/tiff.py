@@ -34,6 +34,7 @@ _LIMIT_PART_BYTES = 2**28
 _HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 _HERE = threading.local()
+_KEPT: list[object] = []
 
 
 def check_tiff(image: TiffImageFile, n_bytes: int) -> None:
@@ -135,7 +136,8 @@ def _redirect() -> tuple[Any, ...]:
 
     handler = _HANDLER(handle)
     library.TIFFSetErrorHandler(ctypes.cast(handler, ctypes.c_void_p))
-    return handler, former, library  # kept: libtiff holds the address
+    _KEPT.extend((handler, former))  # libtiff holds the addresses, also if two threads come here at once
+    return handler, former, library
 
 
 def _declare(library: ctypes.CDLL) -> None:
