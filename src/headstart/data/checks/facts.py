@@ -22,7 +22,9 @@ __all__ = ["DARK", "LIGHT", "UNCLEAR", "ImageFacts", "OnImage", "Sizes"]
 
 _TINY_PX = 64
 _CHUNK = 256
-DARK, LIGHT, UNCLEAR = "dark on light", "light on dark", "unclear"
+DARK = "dark on light"
+LIGHT = "light on dark"
+UNCLEAR = "unclear"
 
 OnImage = Callable[[int, int], None]
 
