@@ -317,6 +317,18 @@ def test_a_torn_fax_page_is_refused() -> None:
     assert fault_in(bytes(data)) in ("its compressed data is damaged", "decoder error -2")
 
 
+def test_a_fax_page_whose_code_ends_early_is_refused() -> None:
+    """Libtiff says nothing, and the rows that are missing are what was in memory."""
+    noise = Image.fromarray(((RNG.random((200, 200)) > 0.5) * 255).astype(np.uint8)).convert("1")
+    data = saved(noise, "TIFF", compression="group4")
+    end = b"\x00\x10\x01" * 3  # the end of a block, twelve zeros and ones
+    refused = 0
+    for at in range(len(data) // 4, len(data) // 4 + 16):
+        refused += fault_in(data[:at] + end + b"\0" * 60 + data[at + 69 :]) is not None
+    assert refused == 16
+    assert fault_in(data) is None
+
+
 def test_raw_files_of_cameras_are_no_thumbnails() -> None:
     values = RNG.integers(0, 256, (6, 8, 3)).astype(np.uint8)
     raw = "it is a camera's raw file, whose format is not read; convert it to PNG or JPEG"

@@ -146,7 +146,7 @@ def input_spec(document: object) -> InputSpec:
     if not 0 < share <= 1:
         raise ValueError(f"crop_share {share:g}")
     depth = fields.get("depth_bits")
-    if depth is not None and depth not in DEPTHS:
+    if depth is not None and (type(depth) is not int or depth not in DEPTHS):
         raise ValueError(f"depth_bits {depth!r}")
     return InputSpec(height, width, channels, mean, std, policy, interpolation, share, depth)
 

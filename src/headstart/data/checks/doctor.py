@@ -90,7 +90,10 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
         copies = {second for _, second in exact}
         kept = np.array([place for place in range(len(dataset)) if place not in copies], np.intp)
         found = near_pairs(facts.thumbs[kept], facts.tiny[kept])
-        found += foreground_pairs(facts.foregrounds.subset(kept))
+        cut_out = facts.foregrounds
+        found += foreground_pairs(
+            {i: cut_out[place] for i, place in enumerate(kept.tolist()) if place in cut_out}
+        )
         found = joined_pairs(found, len(kept))
         near_copies = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
     pairs = tuple(

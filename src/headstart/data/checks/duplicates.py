@@ -31,10 +31,8 @@ _LAYOUT, _DETAIL = 0.8, 0.9
 # on white start at 0.986. Distinct grey drawings (Omniglot) reach 0.998 when fitted by a shift and 0.974 when not,
 # copies start at 0.991; distinct digits of 28 px reach 0.998 unmoved, copies in JPEG 75 start at 0.999.
 _DETAIL_EVEN, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
-# Measured 2026-11-30 on 198 photos: those on an even background, in JPEG 10, 16 colours, 1.3 times as bright
-# or more saturated, have 0.94 or more. They count where other images are much less similar. Photos of 32 px to 64 px
-# have 0.92 or more with their originals, distinct ones at most 0.67.
-_DETAIL_EVEN_LEAST, _DETAIL_TINY_COLOUR = 0.94, 0.95
+# Measured 2026-11-30: photos of 32 px have 0.92 or more with their originals, distinct photos at most 0.67.
+_DETAIL_TINY_COLOUR = 0.95
 _LAYOUT_RIGID = 0.97
 CROWD_RANK = 6
 """The nearest neighbour that is taken to be a distinct image, no copy."""
@@ -211,10 +209,6 @@ def _confirmed(
     limit = np.maximum(limits[first], limits[second])
     scores = detail_similarity(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
     similar = scores >= limit
-    likely = np.flatnonzero(~similar & (limit == _DETAIL_EVEN) & (scores >= _DETAIL_EVEN_LEAST))
-    if len(likely) and others is thumbs:
-        vectors = detail_vectors(thumbs)
-        similar[likely] = stands_out(scores[likely], vectors, first[likely], second[likely], CROWD_RANK)
     return list(zip(first[similar].tolist(), second[similar].tolist(), scores[similar].tolist(), strict=True))
 
 

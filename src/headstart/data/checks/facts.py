@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
-from headstart.data.checks.foregrounds import Foregrounds, cut_out
+from headstart.data.checks.foregrounds import CutOut, cut_out
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import Header, squished
 from headstart.data.images.turns import turn
@@ -23,7 +23,9 @@ __all__ = ["DARK", "LIGHT", "UNCLEAR", "ImageFacts", "OnImage", "Sizes"]
 
 _TINY_PX = 64
 _CHUNK = 256
-DARK, LIGHT, UNCLEAR = "dark on light", "light on dark", "unclear"
+DARK = "dark on light"
+LIGHT = "light on dark"
+UNCLEAR = "unclear"
 
 OnImage = Callable[[int, int], None]
 
@@ -48,7 +50,7 @@ class ImageFacts:
         self.polarity: dict[str, int] = {}
         self.thumbs: Images = np.zeros((0, THUMB_PX, THUMB_PX, 3), np.uint8)
         self.ranges: NDArray[np.int64] = np.zeros(0, np.int64)  # largest difference of values in one channel
-        self.foregrounds = Foregrounds(self.thumbs, np.zeros(0))
+        self.foregrounds: dict[int, CutOut] = {}  # by place, of the images that have one
         self.frames: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether a file holds more than one
         if dataset.images.pixels is not None:
             self._read_array(dataset.images.pixels, near=near, on_image=on_image)
@@ -84,17 +86,17 @@ class ImageFacts:
                 on_image(start + len(chunk), n_images)
         self.polarity, self.ranges = dict(polarity), np.concatenate(ranges)
         if near:
-            self.thumbs, self.foregrounds = np.concatenate(thumbs), _no_foregrounds(n_images)
+            self.thumbs = np.concatenate(thumbs)
             for place in range(n_images) if max(height, width) > _TINY_PX else ():
                 self._note_foreground(place, cut_out(pixels[place], self.thumbs[place]))
 
-    def _note_foreground(self, place: int, found: tuple[NDArray[np.uint8], float] | None) -> None:
+    def _note_foreground(self, place: int, found: CutOut | None) -> None:
         if found is not None:
-            self.foregrounds.thumbs[place], self.foregrounds.aspects[place] = found
+            self.foregrounds[place] = found
 
     def _read_files(self, files: ImageStore, on_image: OnImage | None) -> None:
         headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
-        self.ranges, self.foregrounds = np.empty(len(files), np.int64), _no_foregrounds(len(files))
+        self.ranges = np.empty(len(files), np.int64)
         for place, one in enumerate(_previews(files)):
             headers.append(one.header)
             thumbs[place], self.ranges[place] = one.thumb, one.value_range
@@ -116,11 +118,7 @@ class _Preview:
     header: Header
     thumb: NDArray[np.uint8]
     value_range: int
-    foreground: tuple[NDArray[np.uint8], float] | None
-
-
-def _no_foregrounds(n_images: int) -> Foregrounds:
-    return Foregrounds(np.zeros((n_images, THUMB_PX, THUMB_PX, 3), np.uint8), np.zeros(n_images))
+    foreground: CutOut | None
 
 
 def _previews(files: ImageStore) -> Iterator[_Preview]:

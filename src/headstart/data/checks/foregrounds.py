@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from headstart.data.checks.duplicates import (
 )
 from headstart.records import Array, Images
 
-__all__ = ["Foregrounds", "cut_out", "foreground_pairs"]
+__all__ = ["CutOut", "cut_out", "foreground_pairs"]
 
 _MARGIN = 0.08  # of the longer side, around the foreground
 _LEAST_PEAK = 24  # of 255; a weaker foreground is noise of the paper
@@ -35,19 +35,11 @@ _SIMILAR = 0.98
 _BLOCK = 2048
 
 
-@dataclass(frozen=True, eq=False)
-class Foregrounds:
-    """Cut-out foregrounds: thumbnails (n, THUMB_PX, THUMB_PX, 3), width over height (n,), 0 where there is none."""
-
-    thumbs: Images
-    aspects: NDArray[np.float64]
-
-    def subset(self, places: NDArray[np.intp]) -> Foregrounds:
-        """Those of some of the images."""
-        return Foregrounds(self.thumbs[places], self.aspects[places])
+CutOut = tuple[NDArray[np.uint8], float]
+"""The thumbnail of a foreground, (THUMB_PX, THUMB_PX, 3), and its width over its height."""
 
 
-def cut_out(pixels: NDArray[np.uint8], thumb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float] | None:
+def cut_out(pixels: NDArray[np.uint8], thumb: NDArray[np.uint8]) -> CutOut | None:
     """The thumbnail of an image's foreground and its width over its height; None without an even background.
 
     ``pixels`` are (height, width, 1 or 3), ``thumb`` is the thumbnail of the whole. The edges of the
@@ -81,34 +73,38 @@ def cut_out(pixels: NDArray[np.uint8], thumb: NDArray[np.uint8]) -> tuple[NDArra
     return np.asarray(small), width / height
 
 
-def foreground_pairs(foregrounds: Foregrounds) -> list[Scored]:
-    """Images whose foregrounds are the same in another size or another place.
+def foreground_pairs(foregrounds: Mapping[int, CutOut]) -> list[Scored]:
+    """Images, by position, whose foregrounds are the same in another size or another place.
 
     Simple forms, strokes and images that look like many others are left out: one circle is like another.
     """
-    places = np.flatnonzero(foregrounds.aspects > 0)
-    places = places[effective_terms(foregrounds.thumbs[places]) >= _LEAST_TERMS]
+    if len(foregrounds) < 2:
+        return []
+    places = np.array(sorted(foregrounds), np.intp)
+    thumbs = np.stack([foregrounds[place][0] for place in places.tolist()])
+    is_complex = effective_terms(thumbs) >= _LEAST_TERMS
+    places, thumbs = places[is_complex], thumbs[is_complex]
     if len(places) < 2:
         return []
-    some = foregrounds.subset(places)
-    vectors = detail_vectors(some.thumbs)
+    aspects = np.array([foregrounds[place][1] for place in places.tolist()])
+    vectors = detail_vectors(thumbs)
     found: list[Scored] = []
     for start in range(0, len(places), _BLOCK):
         similarity = vectors[start : start + _BLOCK] @ vectors.T
         first, second = np.nonzero(similarity >= _SIMILAR)
         first += start
-        kept = (first < second) & _same_aspect(some.aspects, first, second)
-        found += _confirmed(some, vectors, first[kept], second[kept])
+        kept = (first < second) & _same_aspect(aspects, first, second)
+        found += _confirmed(thumbs, vectors, first[kept], second[kept])
     return [(int(places[first]), int(places[second]), score) for first, second, score in found]
 
 
 def _confirmed(
-    some: Foregrounds, vectors: Array, first: NDArray[np.intp], second: NDArray[np.intp]
+    thumbs: Images, vectors: Array, first: NDArray[np.intp], second: NDArray[np.intp]
 ) -> list[Scored]:
     if not len(first):
         return []
     rigid = np.ones(len(first), np.bool_)
-    scores = detail_similarity(some.thumbs[first], some.thumbs[second], rigid)
+    scores = detail_similarity(thumbs[first], thumbs[second], rigid)
     kept = (scores >= _SIMILAR) & stands_out(scores, vectors, first, second, CROWD_RANK)
     return list(zip(first[kept].tolist(), second[kept].tolist(), scores[kept].tolist(), strict=True))
 

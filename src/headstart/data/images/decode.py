@@ -15,7 +15,7 @@ from headstart.data.images.foreign import described
 from headstart.data.images.metadata import without_metadata
 from headstart.data.images.portable import PortableHeader, portable_header, portable_values
 from headstart.data.images.quiet import quiet
-from headstart.data.images.tiff import check_tiff, noticed
+from headstart.data.images.tiff import check_fax, check_tiff, noticed
 from headstart.data.images.turns import claim_pixels
 from headstart.data.images.values import depth_of, from_deep, shallow
 from headstart.errors import BrokenDataError
@@ -53,6 +53,7 @@ _NO_DRAFT = (0, 0)
 _OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B"}  # what a rawmode calls the low byte of its values
 _SURELY_16_BITS = 64  # a high byte that no value of 14 bits has
 _ORIENTATION = 0x0112
+_ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow looks for it
 _UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -300,6 +301,9 @@ def _later_frame(data: bytes, image: Image, deep: _Deep, first: NDArray[np.uint8
 def _frame(data: bytes, image: Image, number: int, deep: _Deep) -> NDArray[np.uint8]:
     """The pixels of the current frame, upright."""
     rawmode = _rawmode(image)
+    if image.format == "TIFF":
+        with noticed():
+            check_fax(cast("TiffImageFile", image), data, number)
     _load(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range is unknown")
@@ -327,6 +331,8 @@ def _rawmode(image: Image) -> str:
 
 def _orientation(image: Image) -> int:
     """The orientation that the metadata gives; upright if it cannot be read."""
+    if _ORIENTED.isdisjoint(image.info):
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # metadata may be malformed in any way, and the image whole

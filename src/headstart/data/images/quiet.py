@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import threading
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import cast
 
 __all__ = ["quiet"]
 
-_LOCK = threading.Lock()
-_ENTRIES: list[
-    object
-] = []  # one per thread that decodes now; the first puts the filter in, the last takes it out
-_FILTER: list[object] = []  # as it stands in the list of `warnings`
+_FILTER = ("ignore", None, Warning, re.compile(r"PIL(\.|$)"), 0)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+class _Quiet:
+    def __enter__(self) -> None:
+        cast("list[object]", warnings.filters).insert(0, _FILTER)
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ValueError):  # somebody else has emptied the list
+            cast("list[object]", warnings.filters).remove(_FILTER)
+
+
+def quiet() -> _Quiet:
     """Ignore the warnings of Pillow, in all threads, as long as one of them decodes.
 
-    `warnings.catch_warnings` restores a list that other threads may have changed meanwhile; this adds one
-    filter and removes the same one.
+    `warnings.catch_warnings` restores a list that other threads may have changed meanwhile. Here every thread adds
+    one filter and removes one, which needs no lock that a fork could leave locked.
     """
-    token = object()
-    with _LOCK:
-        _ENTRIES.append(token)
-        if len(_ENTRIES) == 1:
-            warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-            _FILTER[:] = warnings.filters[:1]
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _ENTRIES.remove(token)
-            if not _ENTRIES:
-                with suppress(ValueError):  # somebody else has emptied the list
-                    cast("list[object]", warnings.filters).remove(_FILTER[0])
+    return _Quiet()
