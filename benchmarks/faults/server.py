@@ -62,6 +62,13 @@ def well(server: Served, case: str, n: int = 1) -> None:
         counts(case, right and time.monotonic() - begun < 20, (status, body[:100], time.monotonic() - begun))
 
 
+def answers(server: Served) -> bool:
+    """Whether a prediction succeeds now."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return server.ask("POST", PREDICT, picture(0), content_type="image/png")[0] == 200
+    return False
+
+
 def announced(server: Served, n: int) -> None:
     """Clients that announce 32 MiB: some send nothing, some all but the last bytes."""
     case = "others are served beside clients that announce 32 MiB"
@@ -375,6 +382,7 @@ def disturb(server: Served, folder: Path, number: int, rng: np.random.Generator)
             os.kill(pid, signal.SIGKILL)
     back = until(lambda: len(server.pids) == 2 and bool(set(server.pids) - set(pids)), 30)
     counts("a killed worker is replaced", back, number)
+    counts("the server answers after a kill", until(lambda: answers(server)), number)
     if kind == 1:
         away.rename(folder)
     time.sleep(float(rng.uniform(0, 2)))
@@ -466,7 +474,7 @@ def main() -> None:
             announced(server, chosen.idle)
             slow(server)
             uploads(server, chosen.mutations)
-            counts("no worker ended", server.stderr == "", server.stderr[-500:])
+            counts("no worker ended", " ended (" not in server.stderr, server.stderr[-500:])
         counts("it ends with status 0", server.process.returncode == 0, server.process.returncode)
         counts("nothing is left in the temporary folder", not any(server.temporary.iterdir()))
         replacements(work, chosen.rounds)
