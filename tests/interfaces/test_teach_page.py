@@ -268,8 +268,8 @@ def test_a_file_for_other_decoders_is_no_image(visitor: Visitor) -> None:
 def test_a_page_of_somebody_else_reaches_nothing(browser: Any, address: str, temporary: Path) -> None:
     """At another port of this machine, which browsers call the same site."""
     page = browser.new_page()
-    page.route("http://127.0.0.1:1/", lambda route: route.fulfill(body="<p>evil", content_type="text/html"))
-    page.goto("http://127.0.0.1:1/")
+    page.route("http://127.0.0.1:45678/", lambda route: route.fulfill(body="<p>evil", content_type="text/html"))
+    page.goto("http://127.0.0.1:45678/")
     program = """async address => {
       const found = [], form = new FormData();
       form.append('files', new Blob(['x']), 'a.png');
