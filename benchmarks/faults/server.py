@@ -62,6 +62,13 @@ def well(server: Served, case: str, n: int = 1) -> None:
         counts(case, right and time.monotonic() - begun < 20, (status, body[:100], time.monotonic() - begun))
 
 
+def answers(server: Served) -> bool:
+    """Whether a prediction succeeds now."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return server.ask("POST", PREDICT, picture(0), content_type="image/png")[0] == 200
+    return False
+
+
 def announced(server: Served, n: int) -> None:
     """Clients that announce 32 MiB: some send nothing, some all but the last bytes."""
     case = "others are served beside clients that announce 32 MiB"
@@ -327,66 +334,84 @@ def uploads(server: Served, n_mutations: int) -> None:
     well(server, "predictions after all of it", 5)
 
 
-def replacements(work: Path, rounds: int) -> None:
-    """Workers are killed while their model's folder is replaced, away, or written; clients ask all the time."""
-    folder = tiny_model().save(work / "replaced" / "tiny")
-    stop, failed = threading.Event(), [0, 0]
+class Clients:
+    """Clients that ask for predictions all the time; every answer must be that of `tiny_model`."""
 
-    def client(server: Served) -> None:
-        while not stop.is_set():
+    def __init__(self, server: Served, n: int = 3) -> None:
+        self.server, self.stop = server, threading.Event()
+        self.answers = self.lost = 0
+        self.threads = [threading.Thread(target=self.work) for _ in range(n)]
+        for one in self.threads:
+            one.start()
+
+    def work(self) -> None:
+        """Ask until it is stopped."""
+        while not self.stop.is_set():
             try:
-                status, body = server.ask("POST", PREDICT, picture(0), content_type="image/png")
+                status, body = self.server.ask("POST", PREDICT, picture(0), content_type="image/png")
             except (OSError, http.client.HTTPException):  # a killed worker had this connection: ask again
-                failed[1] += 1
+                self.lost += 1
+                time.sleep(0.05)
                 continue
-            failed[0] += 1
+            self.answers += 1
             right = status == 200 and json.loads(body)["predictions"][0]["novelty"] is None
             counts("one server answers with one model", right, (status, body[:200]))
 
+    def end(self) -> None:
+        """Stop and wait."""
+        self.stop.set()
+        for one in self.threads:
+            one.join()
+        print(f"answers {self.answers}, connections lost with a killed worker {self.lost}", file=sys.stderr)
+
+
+def disturb(server: Served, folder: Path, number: int, rng: np.random.Generator) -> None:
+    """Replace, move, remove or write the model's folder, and kill one worker, or all, at that moment."""
+    kind, away = number % 4, folder.with_name("away")
+    if kind == 0:
+        other_model().save(folder)
+    elif kind == 1:
+        folder.rename(away)
+    elif kind == 2:
+        shutil.rmtree(folder)
+    else:
+        (tiny_model() if number % 8 == 3 else other_model()).save(folder)
+    pids = server.pids
+    for pid in pids if number % 5 == 4 else pids[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    back = until(lambda: len(server.pids) == 2 and bool(set(server.pids) - set(pids)), 30)
+    counts("a killed worker is replaced", back, number)
+    counts("the server answers after a kill", until(lambda: answers(server)), number)
+    if kind == 1:
+        away.rename(folder)
+    time.sleep(float(rng.uniform(0, 2)))
+
+
+def replacements(work: Path, rounds: int) -> None:
+    """Workers are killed while their model's folder is replaced, away, or written; clients ask all the time."""
+    folder = tiny_model().save(work / "replaced" / "tiny")
+    rng = np.random.default_rng(0)
     with Served(["serve", str(folder), "--workers", "2"], work / "replaced-tmp") as server:
-        clients = [threading.Thread(target=client, args=(server,)) for _ in range(3)]
-        for one in clients:
-            one.start()
-        rng = np.random.default_rng(0)
+        clients = Clients(server)
         for number in range(rounds):
-            kind = number % 4
-            away = folder.with_name("away")
-            if kind == 0:
-                other_model().save(folder)
-            elif kind == 1:
-                folder.rename(away)
-            elif kind == 2:
-                shutil.rmtree(folder)
-            else:
-                (tiny_model() if number % 8 == 3 else other_model()).save(folder)
-            pids = server.pids
-            for pid in pids if number % 5 == 4 else [pids[int(rng.integers(len(pids)))]]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            back = until(lambda old=pids: len(set(server.pids) - set(old)) >= 1 and len(server.pids) == 2)
-            counts("a killed worker is replaced", back and server.process.poll() is None, number)
-            if kind == 1:
-                away.rename(folder)
-            time.sleep(float(rng.uniform(0, 2)))
+            alive = server.process.poll() is None
+            counts("the server keeps running", alive, server.stderr[-300:])
+            if not alive:
+                break
+            disturb(server, folder, number, rng)
         if not folder.exists():
             other_model().save(folder)
-        until(lambda: "restart the server to serve the new" in server.stderr, 15)
-        counts(
-            "the server names the way to the new model",
-            "restart the server to serve the new" in server.stderr,
-        )
-        stop.set()
-        for one in clients:
-            one.join()
+        said = until(lambda: "restart the server to serve the new" in server.stderr, 15)
+        counts("the server names the way to the new model", said)
+        clients.end()
     counts("it ends with status 0", server.process.returncode == 0, server.process.returncode)
-    counts(
-        "nothing is left in the temporary folder", server.left_bytes() == 0, list(server.temporary.rglob("*"))
-    )
+    left = list(server.temporary.rglob("*"))
+    counts("nothing is left in the temporary folder", not left, left)
     other_model().save(folder)
     with Served(["serve", str(folder), "--workers", "2"], work / "replaced-tmp") as server:
         _, body = server.ask("POST", PREDICT, picture(0), content_type="image/png")
         counts("after a restart, the new model", json.loads(body)["predictions"][0]["novelty"] is not None)
-    print(f"answers {failed[0]}, connections lost with a killed worker {failed[1]}", file=sys.stderr)
 
 
 def leftovers(work: Path, folder: Path, rounds: int) -> None:
@@ -449,7 +474,7 @@ def main() -> None:
             announced(server, chosen.idle)
             slow(server)
             uploads(server, chosen.mutations)
-            counts("no worker ended", server.stderr == "", server.stderr[-500:])
+            counts("no worker ended", " ended (" not in server.stderr, server.stderr[-500:])
         counts("it ends with status 0", server.process.returncode == 0, server.process.returncode)
         counts("nothing is left in the temporary folder", not any(server.temporary.iterdir()))
         replacements(work, chosen.rounds)

@@ -107,7 +107,9 @@ class Served:
     def pids(self) -> list[int]:
         """Its child processes."""
         pid = self.process.pid
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        with contextlib.suppress(FileNotFoundError):
+            return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
 
     def connect(self) -> socket.socket:
         """Open a raw connection."""

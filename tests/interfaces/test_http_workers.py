@@ -349,7 +349,7 @@ def state(pid: int) -> str:
 
 @pytest.mark.slow
 def test_it_gives_up_when_workers_die_at_once(running: Running) -> None:
-    for _ in range(300):  # it waits longer before each start
+    for _ in range(600):  # it waits longer before each start
         with contextlib.suppress(FileNotFoundError):  # it has ended
             for pid in running.pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -359,7 +359,7 @@ def test_it_gives_up_when_workers_die_at_once(running: Running) -> None:
             break
     _, err = running.process.communicate(timeout=30)
     assert running.process.returncode == 1
-    assert "WorkersError: worker ended (signal 9), the last of 5" in err
+    assert "WorkersError: worker ended (signal 9), the last of 8" in err
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from headstart.system.lock import try_lock
+from headstart.system.lock import locks_exist, try_lock
 
 __all__ = ["own_folder", "sweep"]
 
@@ -30,8 +30,9 @@ def own_folder(prefix: str) -> Iterator[Path]:
     try:
         owner = os.open(folder / f"{_OWNER}.new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            try_lock(owner)  # held until this process ends, however it ends
-            (folder / f"{_OWNER}.new").rename(folder / _OWNER)  # only now may others try the lock
+            if locks_exist():
+                try_lock(owner)  # held until this process ends, however it ends
+                (folder / f"{_OWNER}.new").rename(folder / _OWNER)  # only now may others try the lock
             yield folder
         finally:
             os.close(owner)
@@ -40,7 +41,9 @@ def own_folder(prefix: str) -> Iterator[Path]:
 
 
 def sweep(prefix: str) -> None:
-    """Remove the temporary folders of this prefix whose owners are dead."""
+    """Remove the temporary folders of this prefix whose owners are dead; without locks nobody can know."""
+    if not locks_exist():
+        return
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with suppress(OSError):
             if _is_ours(folder) and _is_abandoned(folder):

@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 
-__all__ = ["FIELD", "Bodies", "Upload", "arriving", "uploads"]
+__all__ = ["FIELD", "Arrival", "Bodies", "Upload", "arriving", "uploads"]
 
 FIELD = "files"
 _Read = TypeVar("_Read")
@@ -109,40 +109,43 @@ def uploads(request: Request, limits: Limits, bodies: Bodies) -> AbstractAsyncCo
 @asynccontextmanager
 async def _uploads(request: Request, limits: Limits, bodies: Bodies) -> AsyncIterator[list[Upload]]:
     parse = _parser(request.headers.get("content-type", ""), limits)
-    async with arriving(request, limits, bodies) as arrived:
-        yield parse(await arrived(_content))
+    with arriving(request, limits, bodies) as arrival:
+        yield parse(await arrival.read(_content))
 
 
 async def _content(request: Request) -> bytes:
     return b"".join([piece async for piece in request.stream()])
 
 
-@asynccontextmanager
-async def arriving(
-    request: Request, limits: Limits, bodies: Bodies
-) -> AsyncIterator[Callable[[Callable[[Request], Awaitable[_Read]]], Awaitable[_Read]]]:
-    """A function that reads a request's body by another; the bytes count for the duration of the block.
-
-    `RequestError` where there are too many, or they come too slowly.
-    """
+@contextmanager
+def arriving(request: Request, limits: Limits, bodies: Bodies) -> Iterator[Arrival]:
+    """The body of a request on its way; its bytes count for the duration of the block."""
     _check_announced(request, limits)
     with bodies.body() as body:
+        yield Arrival(request, limits, bodies, body)
 
-        async def receive() -> Message:
-            message = await request.receive()
-            _count(len(message.get("body", b"")), limits, bodies, body)
-            return message
 
-        async def arrived(read: Callable[[Request], Awaitable[_Read]]) -> _Read:
-            try:
-                async with asyncio.timeout(limits.body_s), asyncio.timeout(limits.stall_s) as body.late:
-                    content = await read(Request(request.scope, receive))
-            except TimeoutError as error:
-                raise _too_slow(limits, body) from error
-            body.late = None
-            return content
+class Arrival:
+    """A body that can be read once, within the limits."""
 
-        yield arrived
+    def __init__(self, request: Request, limits: Limits, bodies: Bodies, body: _Body) -> None:
+        self._request, self._limits, self._bodies, self._body = request, limits, bodies, body
+
+    async def read(self, how: Callable[[Request], Awaitable[_Read]]) -> _Read:
+        """Read it by a function; `RequestError` if there are too many bytes, or they come too slowly."""
+        body, limits = self._body, self._limits
+        try:
+            async with asyncio.timeout(limits.body_s), asyncio.timeout(limits.stall_s) as body.late:
+                content = await how(Request(self._request.scope, self._receive))
+        except TimeoutError as error:
+            raise _too_slow(limits, body) from error
+        body.late = None
+        return content
+
+    async def _receive(self) -> Message:
+        message = await self._request.receive()
+        _count(len(message.get("body", b"")), self._limits, self._bodies, self._body)
+        return message
 
 
 def _count(n_bytes: int, limits: Limits, bodies: Bodies, body: _Body) -> None:

@@ -46,7 +46,11 @@ BACKLOG = 512
 MOST_WORKERS = 4
 _MOST_DEATHS, _WITHIN_S = 5, 10.0
 _QUICK_WAIT_S = 2.0  # before another start, after so many deaths within that time
-_LONGEST_WAIT_S = 30.0  # before a worker that cannot start is started again
+_MOST_FAILED_STARTS = 8  # in a row, while no worker serves
+_LONGEST_WAIT_S, _UNREADABLE_WAIT_S = (
+    5.0,
+    30.0,
+)  # before another start, at most; where models cannot be opened
 _KILL_AFTER_S = 5.0  # beyond the time to drain, before a child is killed
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from headstart.interfaces.http.server import work; work()"
 
@@ -281,12 +285,13 @@ class _Workers:
             )
         quick = len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _WITHIN_S
         alone = not any(one.serving for one in self._children.values())
-        if alone and not child.fault and self._failed_starts >= _MOST_DEATHS:
+        if alone and not child.fault and self._failed_starts >= _MOST_FAILED_STARTS:
             raise WorkersError(
-                f"worker ended ({how}), the last of {_MOST_DEATHS} that ended before they were ready, expected them "
-                "to keep running; see above"
+                f"worker ended ({how}), the last of {self._failed_starts} that ended before they were ready, "
+                "expected them to keep running; see above"
             )
-        wait_s = min(_LONGEST_WAIT_S, 2.0 ** (self._failed_starts - 1)) if self._failed_starts else 0.0
+        longest_s = _UNREADABLE_WAIT_S if child.fault else _LONGEST_WAIT_S
+        wait_s = min(longest_s, 2.0 ** (self._failed_starts - 1)) if self._failed_starts else 0.0
         wait_s = max(wait_s, _QUICK_WAIT_S if quick else 0.0)
         self._not_before = time.monotonic() + wait_s
         if child.fault:

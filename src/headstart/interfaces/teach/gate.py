@@ -107,8 +107,8 @@ class Gate:
 
     async def _message(self, request: Request, path: str) -> bytes:
         """An event of the page as gradio gets it: known fields, and of files only those that were uploaded."""
-        async with arriving(request, _MESSAGES, self._messages) as arrived:
-            content = await arrived(Request.body)
+        with arriving(request, _MESSAGES, self._messages) as arrival:
+            content = await arrival.read(Request.body)
         try:
             message = json.loads(content)
             if not isinstance(message, dict):
@@ -150,8 +150,8 @@ class Gate:
     async def _upload(self, request: Request) -> list[str]:
         """Receive files; returns their paths in the order of the form. None stays where one is refused."""
         paths: list[str] = []
-        async with arriving(request, self.uploads, self._uploading) as arrived:
-            form = await arrived(_form)
+        with arriving(request, self.uploads, self._uploading) as arrival:
+            form = await arrival.read(_form)
             try:
                 for _, one in form.multi_items():
                     if not isinstance(one, UploadFile):
