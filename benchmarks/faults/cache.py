@@ -275,7 +275,8 @@ def writing_s(command: list[str], folder: Path) -> float:
 
 def transfer(output: Path, cache: Path, prepare: Callable[[], None] | None = None) -> tuple[int, list[str]]:
     """Status and lines on stderr of a transfer."""
-    command = ["transfer", "drawings", "digits:0-4", "-o", str(output), "--seed", "0"]
+    place = ("--layer", "block3", "--pooling", "avg", "--head", "ridge")
+    command = ["transfer", "drawings", "digits:0-1", *place, "-o", str(output)]
     done = subprocess.run(
         [sys.executable, "-m", "headstart", *command],
         env={**os.environ, "HEADSTART_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -362,7 +363,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--flips", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--disks", default="4,100,300,800,1500,2500,4000", help="sizes in KiB")
+    parser.add_argument("--disks", default="4,60,180,184,240,280,700,1400", help="sizes in KiB")
     parser.add_argument("--seed", type=int, default=0, help="draws the bits and the moments")
     options = parser.parse_args()
     rng, about = random.Random(options.seed), facts("numpy", "openvino")
