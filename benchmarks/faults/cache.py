@@ -174,6 +174,8 @@ def flips(n_flips: int, rng: random.Random, home: Path) -> dict[str, dict[str, i
         outcome = flipped(kinds[place], path, truths[place], rng)
         counts[kinds[place].name]["flips"] += 1
         counts[kinds[place].name][outcome] += 1
+        if (number + 1) % 50 == 0:
+            print(f"{number + 1} flips: {counts}", file=sys.stderr, flush=True)
     return counts
 
 
@@ -256,6 +258,7 @@ def kills(n_kills: int, rng: random.Random, home: Path) -> dict[str, int]:
         after = contents(folder)
         found["leftovers"] += len(after.keys() - wanted.keys())
         found["different files"] += sum(after.get(name) != one for name, one in wanted.items())
+        print(f"run {number}: {found}", file=sys.stderr, flush=True)
     return found
 
 
