@@ -174,6 +174,8 @@ def flips(n_flips: int, rng: random.Random, home: Path) -> dict[str, dict[str, i
         outcome = flipped(kinds[place], path, truths[place], rng)
         counts[kinds[place].name]["flips"] += 1
         counts[kinds[place].name][outcome] += 1
+        if (number + 1) % 50 == 0:
+            print(f"{number + 1} flips: {counts}", file=sys.stderr, flush=True)
     return counts
 
 
@@ -256,6 +258,7 @@ def kills(n_kills: int, rng: random.Random, home: Path) -> dict[str, int]:
         after = contents(folder)
         found["leftovers"] += len(after.keys() - wanted.keys())
         found["different files"] += sum(after.get(name) != one for name, one in wanted.items())
+        print(f"run {number}: {found}", file=sys.stderr, flush=True)
     return found
 
 
@@ -275,7 +278,8 @@ def writing_s(command: list[str], folder: Path) -> float:
 
 def transfer(output: Path, cache: Path, prepare: Callable[[], None] | None = None) -> tuple[int, list[str]]:
     """Status and lines on stderr of a transfer."""
-    command = ["transfer", "drawings", "digits:0-4", "-o", str(output), "--seed", "0"]
+    place = ("--layer", "block3", "--pooling", "avg", "--head", "ridge")
+    command = ["transfer", "drawings", "digits:0-1", *place, "-o", str(output)]
     done = subprocess.run(
         [sys.executable, "-m", "headstart", *command],
         env={**os.environ, "HEADSTART_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -362,7 +366,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--flips", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--disks", default="4,100,300,800,1500,2500,4000", help="sizes in KiB")
+    parser.add_argument("--disks", default="4,60,180,184,240,280,700,1400", help="sizes in KiB")
     parser.add_argument("--seed", type=int, default=0, help="draws the bits and the moments")
     options = parser.parse_args()
     rng, about = random.Random(options.seed), facts("numpy", "openvino")
