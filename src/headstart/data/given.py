@@ -34,7 +34,14 @@ from headstart.data.stores import ArrayImages, FileImages, ImageStore
 from headstart.errors import DataError, MissingDataError, ShapeError
 from headstart.records import Images, InputSpec
 
-__all__ = ["GivenImages", "array_images", "image_stores", "listed_images"]
+__all__ = [
+    "GivenImages",
+    "array_images",
+    "decoded_store",
+    "image_stores",
+    "listed_images",
+    "many_images",
+]
 
 _DATASETS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".npz", ".zip", ".tar", ".gz", ".tgz")
 
@@ -139,6 +146,28 @@ def listed_images(images: Iterable[Any], spec: InputSpec | None = None) -> Image
     if items and isinstance(items[0], list | tuple) and _are_numbers(items):
         return array_images(np.asarray(items), spec)
     return GivenImages(items)
+
+
+def decoded_store(items: Iterable[Any]) -> ImageStore:
+    """Images to learn from: decoded once now, so that errors come now, and kept in memory if all have one size."""
+    given = GivenImages(list(items))
+    pixels, shapes = [], set()
+    for place in range(len(given)):
+        one = given.image(place)
+        shapes.add(one.shape)
+        if len(shapes) == 1:
+            pixels.append(one)
+    return ArrayImages(np.stack(pixels)) if len(shapes) == 1 else given
+
+
+def many_images(array: NDArray[Any]) -> ImageStore:
+    """An array (n, height, width), (n, height, width, channels) or (n, channels, height, width) as n images."""
+    if array.ndim == 3 and array.shape[2] in CHANNELS:
+        raise ShapeError(
+            f"X has shape {array.shape}, which is one image with channels last, expected n images; "
+            "pass X[None] for one image"
+        )
+    return array_images(array[..., None] if array.ndim == 3 else array)
 
 
 def array_images(array: NDArray[Any], spec: InputSpec | None = None) -> ImageStore:
