@@ -196,6 +196,14 @@ def test_shapes_that_may_be_either_or_neither_are_refused(shape: tuple[int, ...]
         array_images(np.zeros(shape, np.uint8), InputSpec(8, 8, 1))
 
 
+def test_three_grey_images_of_the_model_s_own_size_are_three() -> None:
+    three = np.zeros((3, 8, 6), np.uint8)
+    assert len(array_images(three, None, InputSpec(8, 6, 1))) == 3
+    for other in (InputSpec(8, 6, 3), InputSpec(6, 8, 1)):
+        with pytest.raises(ShapeError, match="or 3 grey images"):
+            array_images(three, None, other)
+
+
 def test_many_images_are_never_one() -> None:
     assert len(many_images(np.zeros((3, 8, 8), np.uint8))) == 3
     with pytest.raises(ShapeError, match=r"X\[None\] for one image"):

@@ -181,11 +181,11 @@ def test_a_model_is_copied_and_pickled_after_a_prediction(model: Model, digits: 
 
 
 FORK = """
-import os, sys, faulthandler
+import os, signal, sys
 import numpy as np
 sys.path.insert(0, {tests!r})
 from tiny_model import tiny_model
-faulthandler.dump_traceback_later(100, exit=True)
+signal.alarm(100)  # ends a process that hangs; each child sets its own
 model, images = tiny_model(), np.full((5, 8, 8), 204, np.uint8)
 before = model.probabilities(images, runtime_name={runtime!r})
 {how}
@@ -196,6 +196,7 @@ for again in range(2):  # a child of a child, too
     if child:
         _, status = os.waitpid(child, 0)
         os._exit(status != 0) if again else sys.exit(status != 0)
+    signal.alarm(100)
     assert np.array_equal(model.probabilities(images, runtime_name=runtime), before)
 sys.exit(0)  # an ordinary exit, with destructors
 """
@@ -203,13 +204,14 @@ BY_POOL = """
 from multiprocessing import get_context
 def work(number):
     return model.probabilities(images[:number + 1], runtime_name=runtime)
-with get_context("fork").Pool(2) as pool:
+with get_context("fork").Pool(2, signal.alarm, (100,)) as pool:
     for number, found in enumerate(pool.map(work, range(4))):
         np.testing.assert_allclose(found, before[:number + 1], atol=1e-6)
 """
 UNUSED = """
 child = os.fork()
 if not child:
+    signal.alarm(100)
     sys.exit(0)  # a worker that ends without having predicted anything
 sys.exit(os.waitpid(child, 0)[1] != 0)
 """

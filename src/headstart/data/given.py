@@ -130,7 +130,8 @@ def image_stores(images: Any, spec: InputSpec, chunk: int) -> tuple[int | None, 
     elif is_table(images) or isinstance(images, dict | set | frozenset) or images is None:
         raise DataError(_cannot_be_read(images))
     elif _is_array(images):
-        store = array_images(as_array(images, "images"), spec)
+        native = None if hasattr(images, "detach") else spec  # tensors usually have channels first
+        store = array_images(as_array(images, "images"), spec, native)
     elif isinstance(images, Iterable) and not hasattr(images, "__len__"):
         return None, _chunks(iter(images), chunk)
     elif isinstance(images, Iterable):
@@ -170,17 +171,21 @@ def many_images(array: NDArray[Any]) -> ImageStore:
     return array_images(array[..., None] if array.ndim == 3 else array)
 
 
-def array_images(array: NDArray[Any], spec: InputSpec | None = None) -> ImageStore:
+def array_images(
+    array: NDArray[Any], spec: InputSpec | None = None, native: InputSpec | None = None
+) -> ImageStore:
     """An array as one image or as many; ShapeError where both are possible, or neither.
 
     (height, width) and (height, width, channels) are one image; (n, height, width), (n, height, width, channels)
-    and (n, channels, height, width) are n. ``spec`` tells rows of flattened pixels from one image.
+    and (n, channels, height, width) are n. ``spec`` tells rows of flattened pixels from one image, ``native`` 3 or
+    4 grey images of its size from one image with channels first.
     """
     shape, many = array.shape, False
     if array.ndim == 2:
         _refuse_rows(shape, spec)
     elif array.ndim == 3 and shape[2] not in CHANNELS:
-        if shape[0] in CHANNELS_FIRST[1:]:
+        own = native is not None and (*shape[1:], 1) == native.shape
+        if shape[0] in CHANNELS_FIRST[1:] and not own:
             raise ShapeError(
                 f"images has shape {shape}, expected one image with channels last, or {shape[0]} grey images "
                 "(n, height, width, 1); move channels with numpy.moveaxis(images, 0, -1), or add an axis with "

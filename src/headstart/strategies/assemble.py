@@ -24,6 +24,7 @@ from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
 from headstart.networks.contract import TrainableNetwork
+from headstart.networks.remarks import check_outputs
 from headstart.networks.specs import layer_shapes
 from headstart.networks.training import ValidationSet
 from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSettings
@@ -35,6 +36,7 @@ __all__ = ["Fitted", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
+_CHECKED = 128  # images on which a trained network must give usable numbers
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,11 @@ def network_model(
     features = runtime.compile_graph(builder.model([read(builder, shapes, layer, "flat")]), precision="fp32")
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
+    rows = _features(features, seen[some])
+    for outputs in (rows, network.logits(seen[some[:_CHECKED]])):
+        check_outputs(outputs, settings.learning_rate)
     novelty = fit_novelty(
-        _features(features, seen[some]),
+        rows,
         codes,
         held=None if held is None else _features(features, held[0]),
         groups=None if parts.fit.cluster_codes is None else parts.fit.cluster_codes[some],
