@@ -185,7 +185,7 @@ import os, signal, sys
 import numpy as np
 sys.path.insert(0, {tests!r})
 from tiny_model import tiny_model
-signal.alarm(100)  # ends a process that hangs; each child sets its own
+signal.alarm(200)  # ends a process that hangs; each child sets its own
 model, images = tiny_model(), np.full((5, 8, 8), 204, np.uint8)
 before = model.probabilities(images, runtime_name={runtime!r})
 {how}
@@ -196,7 +196,7 @@ for again in range(2):  # a child of a child, too
     if child:
         _, status = os.waitpid(child, 0)
         os._exit(status != 0) if again else sys.exit(status != 0)
-    signal.alarm(100)
+    signal.alarm(200)
     assert np.array_equal(model.probabilities(images, runtime_name=runtime), before)
 sys.exit(0)  # an ordinary exit, with destructors
 """
@@ -204,14 +204,14 @@ BY_POOL = """
 from multiprocessing import get_context
 def work(number):
     return model.probabilities(images[:number + 1], runtime_name=runtime)
-with get_context("fork").Pool(2, signal.alarm, (100,)) as pool:
+with get_context("fork").Pool(2, signal.alarm, (200,)) as pool:
     for number, found in enumerate(pool.map(work, range(4))):
         np.testing.assert_allclose(found, before[:number + 1], atol=1e-6)
 """
 UNUSED = """
 child = os.fork()
 if not child:
-    signal.alarm(100)
+    signal.alarm(200)
     sys.exit(0)  # a worker that ends without having predicted anything
 sys.exit(os.waitpid(child, 0)[1] != 0)
 """
@@ -226,6 +226,6 @@ def test_a_forked_process_predicts_and_ends(runtime: str, how: str) -> None:
         tests=str(Path(__file__).parent.parent), runtime=runtime, how=f"runtime = {runtime!r}\n{how}"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
