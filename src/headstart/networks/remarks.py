@@ -36,8 +36,8 @@ def check_finite(history: Sequence[Epoch], best: int | None, weights: Mapping[st
     )
 
 
-def check_outputs(outputs: Array, learning_rate: float) -> None:
-    """Raise DivergedError if finite weights are so large that logits or features cannot be used."""
+def check_outputs(outputs: Array, learning_rate: float) -> Array:
+    """The outputs; DivergedError if finite weights are so large that logits or features cannot be used."""
     largest = float(np.abs(outputs).max(initial=0.0))
     if not largest <= _LARGEST:  # NaN is not either
         raise DivergedError(
@@ -45,6 +45,7 @@ def check_outputs(outputs: Array, learning_rate: float) -> None:
             f"{_LARGEST:g}; lower the learning rate (now {learning_rate:.2g}) or clip the gradients; nothing was "
             "saved"
         )
+    return outputs
 
 
 def training_remarks(

@@ -89,11 +89,9 @@ def network_model(
     features = runtime.compile_graph(builder.model([read(builder, shapes, layer, "flat")]), precision="fp32")
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
-    rows = _features(features, seen[some])
-    for outputs in (rows, network.logits(seen[some[:_CHECKED]])):
-        check_outputs(outputs, settings.learning_rate)
+    check_outputs(network.logits(seen[some[:_CHECKED]]), settings.learning_rate)
     novelty = fit_novelty(
-        rows,
+        check_outputs(_features(features, seen[some]), settings.learning_rate),
         codes,
         held=None if held is None else _features(features, held[0]),
         groups=None if parts.fit.cluster_codes is None else parts.fit.cluster_codes[some],
