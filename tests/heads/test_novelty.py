@@ -171,3 +171,26 @@ def test_an_answer_names_what_is_known_and_refuses_the_rest() -> None:
     answered = Prediction(probs, np.array([0.5, 1.2], np.float32))
     assert answered.names(["ant", "bee"]).tolist() == ["ant", NONE_OF_THESE]
     assert answered.known.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("value", [0.0, 77 / 255, 1e4])
+def test_constant_features_are_not_novel_and_others_are(value: float) -> None:
+    rows = np.full((20, 64), value, np.float32)
+    novelty = fit_novelty(rows, np.arange(20) % 2)
+    assert novelty is not None
+    rounded = rows * np.float32(1 + 1e-6)  # as another runtime or size of batch computes them
+    assert (novelty.scores(np.concatenate([rows, rounded])) <= 1).all()
+    others = rows + np.random.default_rng(0).normal(size=rows.shape).astype(np.float32) * max(1.0, value)
+    assert (novelty.scores(others) > 1).all()
+
+
+def test_copies_of_a_few_images_are_not_novel() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(3, 64)).astype(np.float32)
+    rows, codes = np.repeat(images, 10, axis=0), np.repeat(np.arange(3), 10)
+    for groups in (None, codes):
+        novelty = fit_novelty(rows, codes, groups=groups)
+        assert novelty is not None
+        assert (novelty.scores(images * np.float32(1 - 1e-6)) <= 1).all()
+        if groups is None:
+            assert (novelty.scores(rng.uniform(size=(9, 64)).astype(np.float32)) > 1).all()

@@ -127,6 +127,41 @@ def test_paths_a_folder_and_a_dataset_are_the_same(folder: Path) -> None:
     assert np.array_equal(whole.predict_proba(str(folder)), wanted)
 
 
+def test_images_in_every_form_are_the_same(tmp_path: Path) -> None:
+    some, codes = IMAGES[:60], CODES[:60]
+    wanted = TransferClassifier(head="ridge").fit(some, codes).predict_proba(some)
+    turned = Image.Exif()
+    turned[0x0112] = 3  # to be turned by 180 degrees
+    files = []
+    for number, image in enumerate(some):
+        Image.fromarray(image[::-1, ::-1]).save(tmp_path / f"{number:02}.png", exif=turned)
+        files.append(tmp_path / f"{number:02}.png")
+    forms: list[Any] = [
+        some / 255,
+        some[:, None],
+        list(some),
+        [Image.open(file) for file in files],
+        [file.read_bytes() for file in files],
+        pd.DataFrame({"path": [str(file) for file in files]}),
+    ]
+    for X in forms:
+        found = TransferClassifier(head="ridge").fit(X, codes)
+        np.testing.assert_allclose(found.predict_proba(X), wanted, atol=1e-6)
+    np.testing.assert_allclose(found.predict_proba(tmp_path), wanted, atol=1e-6)
+    np.testing.assert_allclose(found.predict_proba(str(files[7])), wanted[7:8], atol=1e-6)
+    table = pd.DataFrame({"path": [str(file) for file in files], "label": codes})
+    assert TransferClassifier(head="ridge").fit(table).classes_.tolist() == ["0", "1", "2"]
+
+
+def test_images_in_memory_may_differ_in_size() -> None:
+    images = [
+        np.kron(image, np.ones((1 + place % 3,) * 2, np.uint8)) for place, image in enumerate(IMAGES[:60])
+    ]
+    found = TransferClassifier(head="ridge").fit(images, CODES[:60])
+    assert (found.predict(images) == CODES[:60]).mean() > 0.95
+    assert (found.predict(IMAGES[:60]) == CODES[:60]).mean() > 0.95
+
+
 def test_classes_of_a_dataset_are_sorted_as_metrics_expect() -> None:
     names = np.array(["1", "2", "10"])[CODES]
     data = from_arrays(IMAGES, names)
@@ -338,7 +373,9 @@ def test_unfitted_is_our_error_and_that_of_scikit_learn(tmp_path: Path) -> None:
             "X has values 0 to 1, expected whole numbers",
         ),
         ({"image_shape": (8, 8)}, FLAT - 1.0, CODES, ShapeError, "X has values -1 to 254"),
-        ({}, IMAGES / 255, CODES, ShapeError, "images has dtype float64, expected uint8"),
+        ({}, IMAGES / 16, CODES, ShapeError, "images has float64 values from 0 to 15.9375, expected 0 to 1"),
+        ({}, np.repeat(IMAGES[0][..., None], 3, -1), CODES[:8], ShapeError, r"X\[None\] for one image"),
+        ({}, pd.DataFrame({"file": ["a.png"]}), None, DataError, "expected path and label"),
         ({}, IMAGES, None, DataError, "y is None, expected the class of each of 200 images"),
         ({}, IMAGES, CODES[:3], ValueError, "inconsistent numbers of samples"),
         ({}, IMAGES, CODES + 0.5, ValueError, "continuous"),

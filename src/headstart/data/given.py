@@ -34,7 +34,14 @@ from headstart.data.stores import ArrayImages, FileImages, ImageStore
 from headstart.errors import DataError, MissingDataError, ShapeError
 from headstart.records import Images, InputSpec
 
-__all__ = ["GivenImages", "array_images", "image_stores", "listed_images"]
+__all__ = [
+    "GivenImages",
+    "array_images",
+    "decoded_store",
+    "image_stores",
+    "listed_images",
+    "many_images",
+]
 
 _DATASETS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".npz", ".zip", ".tar", ".gz", ".tgz")
 
@@ -128,7 +135,8 @@ def image_stores(images: Any, spec: InputSpec, chunk: int) -> tuple[int | None, 
     elif is_table(images) or isinstance(images, dict | set | frozenset) or images is None:
         raise DataError(_cannot_be_read(images))
     elif _is_array(images):
-        store = array_images(as_array(images, "images"), spec)
+        native = None if hasattr(images, "detach") else spec  # tensors usually have channels first
+        store = array_images(as_array(images, "images"), spec, native)
     elif isinstance(images, Iterable) and not hasattr(images, "__len__"):
         return None, _chunks(iter(images), chunk)
     elif isinstance(images, Iterable):
@@ -142,21 +150,47 @@ def listed_images(images: Iterable[Any], spec: InputSpec | None = None) -> Image
     """A list, tuple or column of images, one per item; nested lists of numbers are one array."""
     items = images.tolist() if hasattr(images, "tolist") else list(images)
     if items and isinstance(items[0], list | tuple) and _are_numbers(items):
-        return array_images(np.asarray(items), spec)
+        return array_images(np.asarray(items), spec, spec)
     return GivenImages(items)
 
 
-def array_images(array: NDArray[Any], spec: InputSpec | None = None) -> ImageStore:
+def decoded_store(items: Iterable[Any]) -> ImageStore:
+    """Images to learn from: decoded once now, so that errors come now, and kept in memory if all have one size."""
+    given = GivenImages(list(items))
+    pixels, shapes = [], set()
+    for place in range(len(given)):
+        one = given.image(place)
+        shapes.add(one.shape)
+        if len(shapes) == 1:
+            pixels.append(one)
+    return ArrayImages(np.stack(pixels)) if len(shapes) == 1 else given
+
+
+def many_images(array: NDArray[Any]) -> ImageStore:
+    """An array (n, height, width), (n, height, width, channels) or (n, channels, height, width) as n images."""
+    if array.ndim == 3 and array.shape[2] in CHANNELS:
+        raise ShapeError(
+            f"X has shape {array.shape}, which is one image with channels last, expected n images; "
+            "pass X[None] for one image"
+        )
+    return array_images(array[..., None] if array.ndim == 3 else array)
+
+
+def array_images(
+    array: NDArray[Any], spec: InputSpec | None = None, native: InputSpec | None = None
+) -> ImageStore:
     """An array as one image or as many; ShapeError where both are possible, or neither.
 
     (height, width) and (height, width, channels) are one image; (n, height, width), (n, height, width, channels)
-    and (n, channels, height, width) are n. ``spec`` tells rows of flattened pixels from one image.
+    and (n, channels, height, width) are n. ``spec`` tells rows of flattened pixels from one image, ``native`` 3 or
+    4 grey images of its size from one image with channels first.
     """
     shape, many = array.shape, False
     if array.ndim == 2:
         _refuse_rows(shape, spec)
     elif array.ndim == 3 and shape[2] not in CHANNELS:
-        if shape[0] in CHANNELS_FIRST[1:]:
+        own = native is not None and (*shape[1:], 1) == native.shape
+        if shape[0] in CHANNELS_FIRST[1:] and not own:
             raise ShapeError(
                 f"images has shape {shape}, expected one image with channels last, or {shape[0]} grey images "
                 "(n, height, width, 1); move channels with numpy.moveaxis(images, 0, -1), or add an axis with "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from headstart.data.dataset import Dataset
+from headstart.data.given import GivenImages, decoded_store
+from headstart.data.images.decode import EXTENSIONS
+from headstart.data.images.inputs import is_file_object, is_pillow, local_path
+from headstart.data.readers.image_files import find_images
 from headstart.data.readers.load import load
-from headstart.data.stores import ArrayImages
+from headstart.data.stores import ArrayImages, FileImages, ImageStore
 from headstart.errors import (
     DataError,
     SettingError,
@@ -29,13 +34,15 @@ __all__ = [
     "check_row_parameters",
     "checked_seed",
     "image_rows",
+    "images_at",
     "json_value",
     "label_type",
     "labelled",
     "labels_from",
+    "listed",
     "n_dimensions",
     "parameters_of",
-    "paths_from",
+    "store_of",
 ]
 
 
@@ -48,11 +55,11 @@ _NUMBERS = {np.dtype(kind).name: np.dtype(kind) for kind in "bhilqBHILQefd"}
 NO_LABELS = "no_validation"  # the value that validate_data expects
 
 
-def labelled(X: Dataset | str | os.PathLike[str], y: Any) -> Dataset:
+def labelled(X: Any, y: Any) -> Dataset:
     """The dataset, with its classes sorted as scikit-learn's metrics expect."""
     if y is not None:
         raise DataError(
-            f"y is given with {X.name if isinstance(X, Dataset) else os.fspath(X)!r}, expected None: it has "
+            f"y is given with {X.name if isinstance(X, Dataset) else X!r}, expected None: it has "
             "labels of its own; leave y out"
         )
     dataset = X if isinstance(X, Dataset) else load(X)
@@ -64,15 +71,35 @@ def n_dimensions(X: Any) -> int:
     return int(X.ndim) if hasattr(X, "ndim") else np.asarray(X).ndim
 
 
-def paths_from(X: Any) -> list[str | os.PathLike[str]] | None:
-    """Paths, if X is a list or a column of them."""
+def listed(X: Any) -> list[Any] | None:
+    """The items of a list or column of paths, Pillow images, bytes, or images as arrays; None for numbers."""
     if isinstance(X, list | tuple):
         items = list(X)
-    elif getattr(X, "ndim", 0) == 1:
-        items = np.asarray(X, object).tolist()
+    elif getattr(X, "ndim", 0) == 1 or (getattr(X, "ndim", 0) == 2 and X.shape[1] == 1):
+        items = np.asarray(X, object).ravel().tolist()
     else:
         return None
-    return items if items and all(isinstance(one, str | os.PathLike) for one in items) else None
+    first = items[0] if items else 0.0
+    if isinstance(first, str | os.PathLike | bytes | bytearray) or is_pillow(first) or is_file_object(first):
+        return items
+    return items if len(getattr(first, "shape", ())) >= 2 else None
+
+
+def store_of(items: Sequence[Any], *, fitting: bool) -> ImageStore:
+    """Listed images; to fit on, they are decoded now."""
+    if all(isinstance(one, str | os.PathLike) for one in items):
+        return FileImages([local_path(one, f"image {place}") for place, one in enumerate(items)])
+    return decoded_store(items) if fitting else GivenImages(items)
+
+
+def images_at(place: str | os.PathLike[str]) -> ImageStore:
+    """The images of an image file, of a folder without class folders, or of a dataset by name or path."""
+    path = Path(place).expanduser()
+    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+        return FileImages([path])
+    if path.is_dir() and not any(one.is_dir() and not one.name.startswith(".") for one in path.iterdir()):
+        return FileImages(list(find_images([str(path)])))
+    return load(place).images
 
 
 def labels_from(y: Any, n_images: int) -> NDArray[Any]:

@@ -20,9 +20,10 @@ from sklearn.utils.validation import validate_data
 
 from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
+from headstart.data.given import many_images
 from headstart.data.images.augment import parse_augmentation
-from headstart.data.readers.load import load
-from headstart.data.stores import ArrayImages, FileImages, ImageStore
+from headstart.data.images.inputs import as_array, is_table
+from headstart.data.stores import ImageStore
 from headstart.errors import (
     ModelError,
     NotFittedError,
@@ -39,13 +40,15 @@ from headstart.interfaces.estimator_inputs import (
     check_row_parameters,
     checked_seed,
     image_rows,
+    images_at,
     json_value,
     label_type,
     labelled,
     labels_from,
+    listed,
     n_dimensions,
     parameters_of,
-    paths_from,
+    store_of,
 )
 from headstart.models.model import open_model
 from headstart.records import Array, Source
@@ -112,9 +115,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Notes
     -----
-    ``X`` may be uint8 images (n, height, width) or (n, height, width, 1 or 3); a 2-D array; a list of
-    paths; and, without ``y``, a folder of class folders, a name as `headstart.load` takes it, or a
-    Dataset.
+    ``X`` may be images (n, height, width), (n, height, width, channels) or (n, channels, height, width), of
+    whole numbers 0 - 255 or fractions 0 - 1; a 2-D array; a list or column of paths, Pillow images, bytes or
+    arrays of different sizes; and, without ``y``, a folder of class folders, a name or a data frame as
+    `headstart.load` takes it, or a Dataset. To predict, ``X`` may be an image file or a folder of images too.
 
     Examples
     --------
@@ -181,7 +185,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         for name in [name for name in vars(self) if name.endswith("_") or name == "_order"]:
             delattr(self, name)
-        if isinstance(X, Dataset | str | os.PathLike):
+        if isinstance(X, Dataset | str | os.PathLike) or (y is None and is_table(X)):
             dataset = labelled(X, y)
             self._learn(dataset)
             self.classes_ = np.asarray(dataset.classes)
@@ -223,7 +227,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_fitted()
         if isinstance(X, Dataset | str | os.PathLike):
-            inputs: ImageStore | Array = (X if isinstance(X, Dataset) else load(X)).images
+            inputs: ImageStore | Array = X.images if isinstance(X, Dataset) else images_at(X)
         else:
             inputs, _ = self._read(X, NO_LABELS, fitting=False)
         on_rows, rows = hasattr(self, "head_"), isinstance(inputs, np.ndarray)
@@ -331,12 +335,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.three_d_array = True
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        if "model_" in state:
-            state["model_"] = replace(state["model_"])  # without the compiled graph, which cannot be pickled
-        return state
-
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
             raise _UnfittedError(
@@ -346,10 +344,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _read(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:
         """Images or rows of features, and at fit the labels."""
-        paths = paths_from(X)
-        if paths is None and n_dimensions(X) < 3:
+        items = listed(X)
+        if items is None and n_dimensions(X) < 3:
             return self._read_table(X, y, fitting=fitting)
-        images = ArrayImages(np.asarray(X)) if paths is None else FileImages(paths)
+        images = many_images(as_array(X, "X")) if items is None else store_of(items, fitting=fitting)
         return images, labels_from(y, len(images)) if fitting else np.empty(0)
 
     def _read_table(self, X: Any, y: Any, *, fitting: bool) -> tuple[ImageStore | Array, NDArray[Any]]:

@@ -222,6 +222,9 @@ class Model:
             generator of single images of any kind and size, where an array may also be
             (channels, height, width); a Dataset, whose labels are ignored.
 
+            An array (3 or 4, height, width) could be one image with channels first or that many grey images.
+            It is read as grey images only if the model has learned from grey images of that size.
+
             Values of arrays are 0 - 255 in whole numbers, 0 - 1 in floating point, or booleans. Files and
             Pillow images are turned upright, and transparent pixels are put on white.
         refuse : bool, default=True

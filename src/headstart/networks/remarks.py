@@ -10,9 +10,12 @@ import numpy as np
 from headstart.errors import DivergedError
 from headstart.records import Array, Codes, Epoch
 
-__all__ = ["check_finite", "training_remarks"]
+__all__ = ["check_finite", "check_outputs", "training_remarks"]
 
 _LEVEL = 0.05  # of the one-sided test against the most frequent class
+_LARGEST = (
+    1e12  # of outputs: their squares and sums of squares fit into float32, and no useful ones come near
+)
 _ADVICE = "lower the learning rate, train for longer, or check the data with: headstart inspect DATA"
 
 
@@ -31,6 +34,18 @@ def check_finite(history: Sequence[Epoch], best: int | None, weights: Mapping[st
         f"training diverged: loss is {loss} in epoch {first.number}, expected finite numbers; "
         f"lower the learning rate (now {first.learning_rate:.2g}) or clip the gradients; nothing was saved"
     )
+
+
+def check_outputs(outputs: Array, learning_rate: float) -> Array:
+    """The outputs; DivergedError if finite weights are so large that logits or features cannot be used."""
+    largest = float(np.abs(outputs).max(initial=0.0))
+    if not largest <= _LARGEST:  # NaN is not either
+        raise DivergedError(
+            f"training diverged: outputs of the network reach {largest:.2g}, expected finite numbers up to "
+            f"{_LARGEST:g}; lower the learning rate (now {learning_rate:.2g}) or clip the gradients; nothing was "
+            "saved"
+        )
+    return outputs
 
 
 def training_remarks(

@@ -24,6 +24,7 @@ from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
 from headstart.networks.contract import TrainableNetwork
+from headstart.networks.remarks import check_outputs
 from headstart.networks.specs import layer_shapes
 from headstart.networks.training import ValidationSet
 from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSettings
@@ -36,6 +37,7 @@ __all__ = ["Fitted", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
+_CHECKED = 128  # images on which a trained network must give usable numbers
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ def network_model(
     features = runtime.compile_graph(builder.model([read(builder, shapes, layer, "flat")]), precision="fp32")
     some = np.sort(np.random.default_rng([settings.seed, 5]).permutation(len(seen))[:_NOVELTY_ROWS])
     codes = parts.fit.codes(dataset.classes)[some]
+    check_outputs(network.logits(seen[some[:_CHECKED]]), settings.learning_rate)
     novelty = fit_novelty(
-        _features(features, seen[some]),
+        check_outputs(_features(features, seen[some]), settings.learning_rate),
         codes,
         held=None if held is None else _features(features, held[0]),
         groups=None if parts.fit.cluster_codes is None else parts.fit.cluster_codes[some],

@@ -14,7 +14,7 @@ from headstart.data.union import joined
 from headstart.errors import DataError
 from headstart.records import NONE_OF_THESE
 
-__all__ = ["NEAR_MOST", "check_up", "checked", "refuse_shared", "refuse_small_classes"]
+__all__ = ["NEAR_MOST", "check_up", "checked", "refuse_copies_only", "refuse_shared", "refuse_small_classes"]
 
 NEAR_MOST = 10_000
 """Images among which near copies are looked for: the time grows with the square of their number."""
@@ -105,6 +105,20 @@ def _shared_groups(dataset: Dataset) -> list[str]:
     pairs = np.unique(np.stack([dataset.groups.astype(str), dataset.splits.astype(str)]), axis=1)
     names, counts = np.unique(pairs[0], return_counts=True)
     return [str(name) for name in names[counts > 1]]
+
+
+def refuse_copies_only(dataset: Dataset) -> None:
+    """DataError if a class has nothing but copies of one image, or images of one group: none can be held out."""
+    codes = dataset.cluster_codes
+    if codes is None:
+        return
+    for name, count in dataset.counts().items():
+        if count and len(np.unique(codes[dataset.labels == name])) < 2:
+            raise DataError(
+                f"class {name!r} of dataset {dataset.name!r} has only copies of one image, or images of one group "
+                f"({count} images), expected at least 2 that are independent, to train on one and test on the "
+                "other; add images, or leave the class out"
+            )
 
 
 def refuse_small_classes(

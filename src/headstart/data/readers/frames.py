@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.given import GivenImages
+from headstart.data.given import decoded_store
 from headstart.data.images.inputs import is_table, local_path
 from headstart.data.names import natural_order, shown, split_name
 from headstart.data.readers.columns import column_roles
 from headstart.data.readers.files import ImageFile, read_files
-from headstart.data.stores import ArrayImages, ImageStore
 from headstart.errors import DataError, MissingDataError
 
 __all__ = ["read_objects"]
@@ -109,7 +107,7 @@ def _dataset(name: str, columns: dict[str, list[Any]], *, strict: bool) -> Datas
         return read_files(name, files, [], [], strict=strict)
     return Dataset(
         name,
-        _store(images),
+        decoded_store(images),
         np.array(labels, dtype=np.str_),
         natural_order(labels),
         None if groups is None else np.array(groups, dtype=np.str_),
@@ -123,20 +121,6 @@ def _path(image: str | os.PathLike[str], row: int) -> Path:
             f"path of row {row} is empty, expected the path of an image; fill it in, or drop the row"
         )
     return local_path(image, f"path of row {row}")
-
-
-def _store(images: Sequence[Any]) -> ImageStore:
-    """Decoded once here, so that errors come now; kept decoded only if all have one size."""
-    given = GivenImages(images)
-    first = given.image(0)
-    pixels: list[NDArray[np.uint8]] | None = [first]
-    for place in range(1, len(given)):
-        one = given.image(place)
-        if pixels is not None and one.shape == first.shape:
-            pixels.append(one)
-        else:
-            pixels = None
-    return given if pixels is None else ArrayImages(np.stack(pixels))
 
 
 def _label(cell: Any, row: int, role: str) -> str:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from time import perf_counter
 
 from headstart.data.checks.doctor import Checkup
-from headstart.data.checks.refuse import checked, refuse_shared
-from headstart.data.dataset import Dataset, check_same_classes
+from headstart.data.checks.refuse import checked, refuse_copies_only, refuse_shared
+from headstart.data.dataset import Dataset, check_same_classes, require_classes
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
 from headstart.data.names import listed
@@ -194,7 +194,9 @@ def _checked_data(
 ) -> tuple[Dataset, Checkup]:
     """The dataset with its clusters, and the doctor's findings; raises where it cannot be evaluated."""
     dataset, found = checked(dataset, allow_leaks=request.allow_leaks)
+    require_classes(dataset)
     if external is None:
+        refuse_copies_only(dataset)
         return dataset, found
     check_same_classes(dataset, external)
     absent = [name for name in dataset.classes if name not in set(external.labels.tolist())]

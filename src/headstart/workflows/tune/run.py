@@ -10,8 +10,9 @@ from pathlib import Path
 from time import perf_counter, strftime
 
 import headstart.workflows.study.contestants  # noqa: F401 (registers names and notes of the rows)
-from headstart.data.checks.refuse import checked
-from headstart.data.dataset import Dataset
+from headstart.data.checks.doctor import Checkup
+from headstart.data.checks.refuse import checked, refuse_copies_only
+from headstart.data.dataset import Dataset, require_classes
 from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.data.images.prepare import POLICIES
 from headstart.data.images.thumbnails import examples_of
@@ -121,7 +122,7 @@ def run_tuning(
     request = SearchRequest(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
         _refuse(search, "network", ("policies", "augments", "n_copies", "size_px"), "a source")
-        clustered, found = checked(dataset, allow_leaks=allow_leaks)
+        clustered, found = _checked(dataset, allow_leaks)
         tuned = tune_training(
             clustered,
             storage=search.storage or Path("trials.sqlite"),
@@ -137,7 +138,7 @@ def run_tuning(
     _refuse(search, "source", ("n_trials", "engine"), "a network")
     augmentations = augmentations_for(dataset, search.augments, search.n_copies or _COPIES)
     sources = _sources(request, policies_for(dataset, search.policies))
-    clustered, found = checked(dataset, allow_leaks=allow_leaks)
+    clustered, found = _checked(dataset, allow_leaks)
     searched = tune_features(
         sources,
         clustered,
@@ -150,6 +151,14 @@ def run_tuning(
     over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
     remarks = (*over, *(text for text in warnings if text), *found.remarks)
     return _of_features(request, next(iter(sources.values())), searched, remarks)
+
+
+def _checked(dataset: Dataset, allow_leaks: bool) -> tuple[Dataset, Checkup]:
+    """The dataset with its clusters; DataError if no class can be held out of a search."""
+    clustered, found = checked(dataset, allow_leaks=allow_leaks)
+    require_classes(clustered)
+    refuse_copies_only(clustered)
+    return clustered, found
 
 
 def _left(budget_s: float | None, begun: float) -> float | None:
