@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from PIL import Image
 
 from headstart.data.readers.load import load
 
-__all__ = ["Outcome", "contents", "digits_folder", "environment", "headstart", "keep"]
+__all__ = ["Outcome", "contents", "digits_folder", "environment", "headstart", "keep", "made_model"]
 
 RESULTS = Path(__file__).parent.parent / "results"
 _VERSIONS = ("headstart", "numpy", "onnx", "openvino", "onnxruntime")
@@ -31,9 +32,10 @@ class Outcome:
         models = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
         self.say(
             f"# python benchmarks/faults/{name}.py {' '.join(sys.argv[1:])}".rstrip()
-            + f"\ndate {datetime.now(UTC).date().isoformat()}, cpu {models[0] if models else platform.machine()}, cores "
-            f"{os.cpu_count()}, load before {os.getloadavg()[0]:.1f}, {platform.system()} {platform.release()}, python "
-            f"{platform.python_version()}, " + ", ".join(f"{one} {version(one)}" for one in _VERSIONS)
+            + f"\ndate {datetime.now(UTC).date().isoformat()}, cpu {models[0] if models else platform.machine()}, "
+            f"cores {os.cpu_count()}, load before {os.getloadavg()[0]:.1f}, {platform.system()} "
+            f"{platform.release()}, python {platform.python_version()}, "
+            + ", ".join(f"{one} {version(one)}" for one in _VERSIONS)
         )
 
     def say(self, line: str) -> None:
@@ -75,6 +77,16 @@ def headstart(words: Sequence[object], home: Path, **more: str) -> subprocess.Po
         text=True,
         start_new_session=True,
     )
+
+
+def made_model(home: Path, data: Path, name: str, given: Path | None) -> Path:
+    """A model of the data in a folder, or a copy of one that is given."""
+    if given is not None:
+        return Path(shutil.copytree(given, home / name))
+    process = headstart(["transfer", "drawings", data, "-o", name], home)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return home / name
 
 
 def digits_folder(home: Path, n_per_class: int, classes: Sequence[str] = ("0", "1", "2")) -> Path:

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from campaign import Outcome, contents, digits_folder, environment, headstart, keep
+from campaign import Outcome, contents, digits_folder, environment, keep, made_model
 
 _ERROR = "headstart: error: "
 _LIMITS = (0, 100, 4_096, 30_000, 100_000, 400_000)
@@ -124,11 +124,16 @@ def mounted(place: Path, size: int) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
+def as_limit(size: int) -> int | None:
+    """The size as a limit; -1 is none."""
+    return None if size < 0 else size
+
+
 def filler(out: Path) -> Callable[[int], int | None]:
     """Fill the file system but for some bytes; -1 frees it."""
 
     def fill(free: int) -> int | None:
-        place = out.parent / "full" / "filling"
+        place = out / "filling"
         place.unlink(missing_ok=True)
         if free >= 0:
             with place.open("wb", buffering=0) as file:
@@ -150,25 +155,24 @@ def main() -> None:
         "--limit", action="store_true", help="a limit on the size of files in place of a full disk"
     )
     parser.add_argument("--only", default="", help="commands that contain this")
+    parser.add_argument("--model", type=Path, help="a model folder to use; default: one is made")
     words = parser.parse_args()
     outcome = Outcome("full_disk_limit" if words.limit else "full_disk")
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
         digits_folder(home / "digits", 12)
-        process = headstart(["transfer", "drawings", home / "digits", "-o", "model"], home)
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        made_model(home, home / "digits", "model", words.model)
         out = home / "full"
         out.mkdir()
         if not words.limit and not mounted(out, 24 * 2**20):
             sys.exit("this user cannot mount a file system in memory; try --limit")
+        make_full = as_limit if words.limit else filler(out)
         try:
-            make_full = (lambda size: None if size < 0 else size) if words.limit else filler(out / "x")
             for name in COMMANDS:
                 if words.only in name:
                     inside = out / name.replace(" ", "-")
                     inside.mkdir()
-                    one_command(outcome, name, home, inside, make_full if words.limit else filler(out))
+                    one_command(outcome, name, home, inside, make_full)
                     shutil.rmtree(inside)
         finally:
             if not words.limit:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from campaign import Outcome, digits_folder, environment, headstart, keep
+from campaign import Outcome, digits_folder, environment, keep, made_model
 
 _WRITER = """
 import sys, time
@@ -47,15 +47,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--writers", type=int, default=2)
     parser.add_argument("--readers", type=int, default=8)
+    parser.add_argument("--model", type=Path, help="a model folder to use; default: one is made")
     words = parser.parse_args()
     outcome = Outcome("writers")
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
         for number in range(2):
             data = digits_folder(home / f"digits{number}", 12, ("0", "1") if number else ("2", "3"))
-            process = headstart(["transfer", "drawings", data, "-o", f"made{number}"], home)
-            _, said = process.communicate()
-            assert process.returncode == 0, said
+            made_model(home, data, f"made{number}", words.model)
         (home / "shared").mkdir()
         target = home / "shared" / "model"
         subprocess.run(
@@ -94,7 +93,7 @@ def main() -> None:
             outcome.fault(f"left beside the folder: {left}")
         outcome.say(
             f"{words.writers} writers, {words.readers} readers, {words.seconds:g} s: saved {n_saved:,} times, opened "
-            f"{n_opened:,} times, {n_failed:,} openings failed; models seen by one reader {most}; left over {len(left)}"
+            f"{n_opened:,} times, {n_failed:,} openings failed; one reader saw {most} models; left over {len(left)}"
         )
     keep(outcome)
 
