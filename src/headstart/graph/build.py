@@ -25,7 +25,7 @@ __all__ = [
     "OPSET",
     "PROBABILITIES",
     "GraphBuilder",
-    "inferred_shapes",
+    "light_model",
     "needed_nodes",
     "with_outputs",
 ]
@@ -148,11 +148,11 @@ def _shaped_outputs(
 ) -> list[onnx.ValueInfoProto]:
     """The outputs with their shapes, which the standard requires."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-    light = _light(nodes, inputs, constants, values)
+    light = light_model(nodes, inputs, constants, values)
     return list(onnx.shape_inference.infer_shapes(light).graph.output)
 
 
-def _light(
+def light_model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Sequence[onnx.ValueInfoProto],
     constants: Sequence[onnx.TensorProto],
@@ -166,29 +166,6 @@ def _light(
     ]
     others = [one for one in constants if one.name not in weights]
     return _model(helper.make_graph(nodes, "shapes", [*inputs, *declared], outputs, others))
-
-
-def inferred_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors for one image, of those whose shape is known without running the graph.
-
-    onnx's InferenceError where the operations do not fit together.
-    """
-    inputs = []
-    for value in graph.input:
-        one = onnx.ValueInfoProto()
-        one.CopyFrom(value)
-        if one.type.tensor_type.shape.dim:
-            one.type.tensor_type.shape.dim[0].dim_value = 1
-        inputs.append(one)
-    outputs = [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, None) for one in graph.output]
-    light = _light(graph.node, inputs, graph.initializer, outputs)
-    found = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-    shapes = {value.name: value.type.tensor_type for value in (*found.value_info, *found.output)}
-    return {
-        name: tuple(one.dim_value for one in kind.shape.dim)
-        for name, kind in shapes.items()
-        if kind.HasField("shape") and all(one.HasField("dim_value") for one in kind.shape.dim)
-    }
 
 
 def needed_nodes(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:

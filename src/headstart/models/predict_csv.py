@@ -28,7 +28,7 @@ from headstart.models.predict import (
     UnreadableImage,
     predict_images,
 )
-from headstart.system.files import write_atomic
+from headstart.system.files import write_atomic, writing
 from headstart.system.lock import try_lock
 from headstart.system.progress import SILENT, Progress
 
@@ -44,6 +44,7 @@ __all__ = [
 
 _FORMAT = "headstart-predict"
 _INTERVAL_S = 0.1
+_STDOUT = "standard output"
 _TO_QUOTE = re.compile('[",\r\n]')
 
 
@@ -87,11 +88,12 @@ def predict_to_stream(request: PredictRequest, stream: BinaryIO, progress: Progr
     model, begun = open_model(request.model), perf_counter()
     total = count_images(request.patterns)
     tally, others = _Tally(), OtherFiles()
-    stream.write(_encoded(columns(_width(model, request))))
-    _write_rows(
-        model, request, find_images(request.patterns, others), stream, tally, _Reporter(progress, total)
-    )
-    stream.flush()
+    paths = find_images(request.patterns, others)
+    with writing(_STDOUT):
+        stream.write(_encoded(columns(_width(model, request))))
+    _write_rows(model, request, paths, stream, tally, _Reporter(progress, total))
+    with writing(_STDOUT):
+        stream.flush()
     return CsvSummary("-", tally.n_rows, tally.n_unread, 0, perf_counter() - begun, others)
 
 
@@ -110,7 +112,8 @@ def predict_to_file(
     total = count_images(request.patterns)
     part = target.with_name(f"{target.name}.part")
     job_file = part.with_name(f"{part.name}.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     job = _job(model, request)
     tally, others = _Tally(), OtherFiles()
     paths = find_images(request.patterns, others)
@@ -124,7 +127,8 @@ def predict_to_file(
                 "the same command continues from there"
             )
             raise
-        os.fsync(rows.fileno())
+        with writing(part):
+            os.fsync(rows.fileno())
         if os.name == "nt":  # which cannot rename open files; elsewhere the lock is held until the rename
             rows.close()
         part.replace(target)
@@ -207,8 +211,10 @@ def _write_rows(
     if tally.n_rows:
         reporter.report(tally.n_rows)
     for batch in predict_images(model, paths, top=request.top, runtime_name=request.runtime_name):
-        stream.write(b"".join(_encoded(row(one, width)) for one in batch))
-        stream.flush()
+        rows = b"".join(_encoded(row(one, width)) for one in batch)
+        with writing(str(getattr(stream, "name", _STDOUT))):
+            stream.write(rows)
+            stream.flush()
         tally.n_rows += len(batch)
         tally.n_unread += sum(isinstance(one, UnreadableImage) for one in batch)
         reporter.report(tally.n_rows)
@@ -256,10 +262,15 @@ def _check_job(part: Path, job_file: Path, job: dict[str, Any]) -> None:
         )
 
 
+def _opened(part: Path) -> BinaryIO:
+    with writing(part):
+        return part.open("a+b")
+
+
 @contextmanager
 def _part_file(part: Path, job_file: Path, job: dict[str, Any]) -> Iterator[Any]:
     """The part file, open to read and append, and locked against a second run."""
-    with part.open("a+b") as rows:
+    with _opened(part) as rows:
         if try_lock(rows) is False:
             raise SettingError(
                 f"{str(part)!r} is being written by another run, expected one run per file; "
