@@ -207,6 +207,8 @@ def _confirmed(
     second: NDArray[np.intp],
 ) -> list[tuple[int, int, float]]:
     limit = np.maximum(limits[first], limits[second])
+    both_tiny = (limits[first] == _DETAIL_TINY_COLOUR) & (limits[second] == _DETAIL_TINY_COLOUR)
+    limit[both_tiny] = _DETAIL_TINY  # only a thumbnail of a larger photo is compared like a photo
     scores = detail_similarity(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
     similar = scores >= limit
     return list(zip(first[similar].tolist(), second[similar].tolist(), scores[similar].tolist(), strict=True))
