@@ -131,11 +131,13 @@ class FolderCache:
                 array = read_matrix(file, note)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, DamagedError) as error:
-            if not os.path.exists(
-                path.with_suffix(".json")
-            ):  # older versions kept no checksums, but such a file
-                warn(f"features in {str(path)!r} are damaged ({reason(error)}): they are computed again")
+        except OSError as error:
+            warn(f"features in {str(path)!r} cannot be read ({reason(error)}): they are computed again")
+            return None
+        except DamagedError as error:
+            # older versions kept no checksums, but such a file beside each array
+            if not os.path.exists(path.with_suffix(".json")):
+                warn(f"features in {str(path)!r} are damaged ({error}): they are computed again")
             return None
         with suppress(OSError):  # the folder may be read-only
             os.utime(path)  # the time of last use
