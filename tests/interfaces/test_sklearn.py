@@ -142,12 +142,13 @@ def test_images_in_every_form_are_the_same(tmp_path: Path) -> None:
         list(some),
         [Image.open(file) for file in files],
         [file.read_bytes() for file in files],
-        pd.DataFrame({"path": [str(file) for file in files]}),
     ]
     for X in forms:
         found = TransferClassifier(head="ridge").fit(X, codes)
         np.testing.assert_allclose(found.predict_proba(X), wanted, atol=1e-6)
-    np.testing.assert_allclose(found.predict_proba(tmp_path), wanted, atol=1e-6)
+    paths = pd.DataFrame({"path": [str(file) for file in files]})
+    for X in (paths, paths["path"], tmp_path, str(tmp_path)):
+        np.testing.assert_allclose(found.predict_proba(X), wanted, atol=1e-6)
     np.testing.assert_allclose(found.predict_proba(str(files[7])), wanted[7:8], atol=1e-6)
     table = pd.DataFrame({"path": [str(file) for file in files], "label": codes})
     assert TransferClassifier(head="ridge").fit(table).classes_.tolist() == ["0", "1", "2"]

@@ -23,6 +23,7 @@ def test_other_outputs_come_back() -> None:
         assert check_outputs(outputs, 0.5) is outputs
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflows are what is tested
 @pytest.mark.parametrize("rate", [1e15, 1e25])
 def test_one_step_too_large_is_one_sentence(digits: Dataset, rate: float) -> None:
     settings = TrainSettings(epochs=1, batch_size=512, learning_rate=rate, optimizer="sgd")
