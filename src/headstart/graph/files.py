@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,14 +20,18 @@ IR_FILES = ("model.xml", "model.bin")
 def write_openvino(graph: bytes, folder: Path, metadata: Mapping[str, str]) -> None:
     """Write a serialized ONNX model as ``model.xml`` and ``model.bin`` in full precision.
 
-    The metadata goes into the model's ``rt_info`` under ``headstart``.
+    The metadata goes into the model's ``rt_info`` under ``headstart``. OSError where the disk is full.
     """
     import openvino
 
     model = openvino.Core().read_model(graph)
     for key, value in metadata.items():
         model.set_rt_info(value, ["headstart", key])
-    openvino.save_model(model, folder / IR_FILES[0], compress_to_fp16=False)
+    try:
+        openvino.save_model(model, folder / IR_FILES[0], compress_to_fp16=False)
+    except RuntimeError as error:  # its streams do not say why; a full disk is the usual reason
+        reason = f"OpenVINO could not write it: {' '.join(str(error).split())[:100]}"
+        raise OSError(errno.EIO, reason, str(folder / IR_FILES[1])) from error
 
 
 def run_file(path: Path) -> Callable[[NDArray[np.uint8]], tuple[Array, ...]]:
