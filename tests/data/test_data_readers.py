@@ -375,16 +375,8 @@ def test_postscript_is_never_interpreted() -> None:
             r"^folder '.*' has 2 images and no class folders, expected one folder per class",
         ),
         (
-            ["a/1.png", "b/x.txt"],
-            r"^dataset 'set' has no image that can be read of class 'b' in '.*b' \(.*\), expected at least o",
-        ),
-        (
-            ["a/1.png", "b/bad.png"],
-            r"^dataset 'set' has no image that can be read of class 'b' in '.*b' \(.*\), expected at least",
-        ),
-        (
-            ["train/a/1.png", "val/a/x.txt"],
-            r"^dataset 'set' has no image that can be read of class 'a' in '.*val/a'",
+            ["a/bad.png", "b/x.txt"],
+            r"^dataset 'set' has no image that can be read \('.*': .*\), expected at least one",
         ),
         (
             ["train/a/1.png", "masks/a/1.png"],
@@ -498,11 +490,7 @@ def test_a_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             MissingDataError,
             r"x.png' does not exist, 2 of 3 missing, expected every",
         ),
-        (
-            "path,label\n1.png,a\nbad.png,b\n",
-            DataError,
-            r"^dataset 't' has no image that can be read of class 'b' \(.*\), expected",
-        ),
+        ("path,label\nbad.png,b\n", DataError, r"^dataset 't' has no image that can be read \('.*bad.png': "),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, text: str, kind: type[Exception], sentence: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
 from headstart.data.readers import archives
 from headstart.data.readers.load import load
@@ -256,10 +257,12 @@ def test_a_class_of_files_that_are_no_images_says_what_they_are(lay: Lay) -> Non
     home = lay("cat 2")
     (home / "dog").mkdir()
     (home / "dog/0.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    data = load(home)
+    assert data.counts() == {"cat": 2, "dog": 0}
     with pytest.raises(
-        DataError, match=r"no image .* of class 'dog' in .*0.png': it is a Git LFS pointer, not the im"
+        DataError, match=r"class 'dog' .* has 0 training images \('.*0.png' is not used: it is a Git LFS"
     ):
-        load(home)
+        checked(data)
 
 
 def test_a_pipe_is_skipped_and_never_opened(lay: Lay) -> None:

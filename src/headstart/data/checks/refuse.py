@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -43,7 +44,9 @@ def check_up(dataset: Dataset, *, allow_leaks: bool = False, near: bool = False)
     _refuse_reserved(dataset)
     found = examine(dataset, near=near)
     counts = dataset.counts() if dataset.splits is None else dataset.split("train").counts()
-    refuse_small_classes(counts, 2, "for training and evaluation", dataset=dataset.name)
+    refuse_small_classes(
+        counts, 2, "for training and evaluation", dataset=dataset.name, skipped=dataset.skipped
+    )
     if found.label_problems:
         raise DataError(
             f"dataset {dataset.name!r}: {found.label_problems[0]}, expected the same names in every split; "
@@ -129,12 +132,18 @@ def refuse_small_classes(
     dataset: str | None = None,
     unit: str = "training image",
     error: type[DataError] = DataError,
+    skipped: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Raise ``error`` for the first class with fewer than ``least`` images, or other units."""
+    """Raise ``error`` for the first class with fewer than ``least`` images, or other units.
+
+    ``skipped`` are files that are not used and why: the first one in a folder of that class is named.
+    """
     for name, count in counts.items():
         if count < least:
             owner = "" if dataset is None else f" of dataset {dataset!r}"
+            of_class = (one for one in skipped if name in Path(one[0]).parts)
+            why = next((f" ({path!r} is not used: {reason})" for path, reason in of_class), "")
             raise error(
-                f"class {name!r}{owner} has {count} {unit}{'' if count == 1 else 's'}, expected at least "
+                f"class {name!r}{owner} has {count} {unit}{'' if count == 1 else 's'}{why}, expected at least "
                 f"{least} {purpose}; add images, or leave the class out"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.depth import SharedDepth
 from headstart.data.files import examine_file, foreign_reason
 from headstart.data.images.decode import EXTENSIONS
-from headstart.data.names import listed, natural_order, shown
+from headstart.data.names import natural_order
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
 
@@ -101,13 +101,16 @@ def fault_of(path: Path) -> str | None:
 def read_files(
     name: str,
     files: Sequence[ImageFile],
-    class_folders: Sequence[tuple[Path, str]],
+    classes: Iterable[str],
     skipped: Sequence[Skipped],
     *,
     strict: bool,
     remarks: Sequence[str] = (),
 ) -> Dataset:
-    """Leave out files that cannot be decoded; DataError if a class, or one of the folders, loses all its images."""
+    """Leave out files that cannot be decoded; DataError if none is left.
+
+    ``classes`` are classes without files, too: a class that loses all its images is one without images.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(examine_file, [file.path for file in files]))
     broken = [(str(file.path), one.fault) for file, one in zip(files, found, strict=True) if one.fault]
@@ -115,7 +118,8 @@ def read_files(
         _refuse_skipped([*broken, *skipped], len(files) + len(skipped))
     whole = [(file, one) for file, one in zip(files, found, strict=True) if not one.fault]
     kept = [file for file, _ in whole]
-    _check_classes(name, kept, files, class_folders, [*broken, *skipped])
+    if not kept:
+        _refuse_none(name, [*broken, *skipped])
     return Dataset(
         name,
         FileImages(
@@ -124,7 +128,7 @@ def read_files(
             SharedDepth.of_largest(one.largest for _, one in whole),
         ),
         np.array([file.label for file in kept], dtype=np.str_),
-        natural_order(file.label for file in kept),
+        natural_order([*classes, *(file.label for file in files)]),
         None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
         None if kept[0].split is None else np.array([file.split for file in kept], dtype=np.str_),
         tuple([*skipped, *broken]),
@@ -141,27 +145,8 @@ def _refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
         )
 
 
-def _check_classes(
-    name: str,
-    whole: Sequence[ImageFile],
-    files: Sequence[ImageFile],
-    class_folders: Sequence[tuple[Path, str]],
-    unused: Sequence[Skipped],
-) -> None:
-    wanted = {label for _, label in class_folders} | {file.label for file in files}
-    lost = natural_order(wanted - {file.label for file in whole})
-    used = {parent for file in whole for parent in file.path.parents}
-    empty = [(str(folder), label) for folder, label in class_folders if folder not in used]
-    if lost or empty:
-        where = f" in {shown(folder for folder, _ in empty)}" if empty else ""
-        classes = listed(lost) if lost else listed(natural_order(label for _, label in empty))
-        places = [Path(folder) for folder, _ in empty] or [file.path for file in files if file.label in lost]
-        why = next((f" ({path!r}: {fault})" for path, fault in unused if _is_in(Path(path), places)), "")
-        raise DataError(
-            f"dataset {name!r} has no image that can be read of {classes}{where}{why}, expected at least one; "
-            "add images, or remove the class"
-        )
-
-
-def _is_in(path: Path, places: Sequence[Path]) -> bool:
-    return any(place == path or place in path.parents for place in places)
+def _refuse_none(name: str, unused: Sequence[Skipped]) -> None:
+    why = f" ({unused[0][0]!r}: {unused[0][1]})" if unused else ""
+    raise DataError(
+        f"dataset {name!r} has no image that can be read{why}, expected at least one in each class; add images"
+    )

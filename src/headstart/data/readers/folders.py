@@ -38,7 +38,7 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     return read_files(
         name,
         layout.files,
-        [(one.path, one.label) for one in layout.class_folders],
+        [one.label for one in layout.class_folders],
         layout.skipped,
         strict=strict,
         remarks=layout.remarks,
