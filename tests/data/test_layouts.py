@@ -259,8 +259,8 @@ def test_a_class_of_files_that_are_no_images_says_what_they_are(lay: Lay) -> Non
     (home / "dog/0.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     data = load(home)
     assert data.counts() == {"cat": 2, "dog": 0}
-    with pytest.raises(DataError, match=r"class .dog. .* has 0 training images \(.*0.png. is not used: it is a Git LFS"):
-        DataError, match=r"class 'dog' .* has 0 training images \('.*0.png' is not used: it is a Git LFS"
+    with pytest.raises(
+        DataError, match=r"class 'dog' .* has 0 training images \(.* is not used: it is a Git LFS"
     ):
         checked(data)
 
