@@ -35,7 +35,7 @@ def real() -> list[type[HeadstartError]]:
 
 def test_the_drawing_shows_every_class_once() -> None:
     assert sorted(drawn()) == sorted(kind.__name__ for kind in real())
-    assert {*drawn(), "nearest", "unknown"} == set(errors.__all__)
+    assert {*drawn(), "nearest", "printable", "unknown"} == set(errors.__all__)
 
 
 @pytest.mark.parametrize("kind", real(), ids=lambda kind: kind.__name__)

@@ -428,7 +428,11 @@ COMMANDS: list[tuple[str, Make, str]] = [
         lambda home: classes(home / "d", *CLASSES),
         "train {}/d -o out --learning-rate fast",
     ),
-    ("resume of nothing", lambda home: classes(home / "d", *CLASSES), "train {}/d -o out --resume"),
+    (
+        "train with a batch of nothing",
+        lambda home: classes(home / "d", *CLASSES),
+        "train {}/d -o out --batch-size 0",
+    ),
     ("unknown recipe", lambda home: None, "run odd-to-evn"),
     ("recipe of other data", lambda home: classes(home / "d", *CLASSES), "run parity --data {}/d -o out"),
     ("recipe file that is no TOML", written("r.toml", b"= ="), "run {}/r.toml"),

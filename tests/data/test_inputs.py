@@ -115,10 +115,13 @@ def test_arrays_of_one_image_in_every_form(array: np.ndarray) -> None:
 
 
 def test_transparent_pixels_of_arrays_are_put_on_white() -> None:
-    rgba = np.zeros((2, 2, 4), np.uint8)
-    grey = np.zeros((2, 2, 2), np.uint8)
-    assert (one_image(rgba, "image 0") == 255).all() and (one_image(grey, "image 0") == 255).all()
-    assert one_image(grey, "image 0").shape == (2, 2, 1)
+    """An alpha that is 0 everywhere is ignored, as in a file."""
+    rgba, grey = np.zeros((2, 2, 4), np.uint8), np.zeros((2, 2, 2), np.uint8)
+    assert not one_image(rgba, "image 0").any() and not one_image(grey, "image 0").any()
+    rgba[0, 0, 3] = grey[0, 0, 1] = 255
+    for one, channels in ((rgba, 3), (grey, 1)):
+        pixels = one_image(one, "image 0")
+        assert pixels.shape == (2, 2, channels) and not pixels[0, 0].any() and (pixels[1:] == 255).all()
 
 
 def test_tensors_with_gradients_and_channels_first() -> None:
@@ -220,7 +223,7 @@ def test_many_images_are_never_one() -> None:
         ("no-such.png", "does not exist"),
         (".", "is the folder"),
         (b"", "it is empty"),
-        (b"GIF?", "it is not an image"),
+        (b"GIF?", "it is a text file, not an image"),
         (io.StringIO("text"), "opened as text"),
         ((PIXELS, 0), "a tuple of 2, .*; pass images without labels"),
         ({"image": PIXELS}, "dict with the keys image"),

@@ -129,8 +129,8 @@ def test_an_invalid_option_is_named(app: App, query: str) -> None:
 def test_pages(app: App) -> None:
     assert [one["name"] for one in ask(app, path="/v1/models").json()["models"]] == ["tiny", "novel"]
     one = ask(app, path="/v1/models/novel").json()
-    assert (one["classes"], one["novelty"]) == (["dark", "light"], {"by": "hand"})
-    assert one["input"]["width_px"] == 8 and one["strategy"] == "by hand" and one["data"] == {"name": "none"}
+    assert (one["classes"], one["novelty"]) == (["dark", "light"], {"by": "hand", "false_rejection": 0.5})
+    assert one["input"]["width_px"] == 8 and one["strategy"] == "by hand" and one["data"]["name"] == "none"
     assert ask(app, path="/healthz").json() == {"status": "ok"}
     assert ask(app, path="/readyz").json() == {"status": "ready"}
     app.draining = True

@@ -35,6 +35,7 @@ from headstart.heads.registry import HEADS
 from headstart.interfaces import sklearn as estimator
 from headstart.interfaces.python import transfer
 from headstart.interfaces.sklearn import TransferClassifier
+from headstart.models.manifest import checksum
 from headstart.models.model import open_model
 from headstart.records import Source
 from headstart.sources.registry import open_source
@@ -324,7 +325,7 @@ def test_altered_notes_are_refused(fitted: TransferClassifier, tmp_path: Path, n
     place = fitted.save(tmp_path / "model") / "manifest.json"
     document = json.loads(place.read_text())
     document["settings"]["estimator"] = note
-    place.write_text(json.dumps(document))
+    place.write_text(json.dumps({**document, "checksum": checksum(document)}))
     with pytest.raises(ModelError, match="malformed notes of a classifier"):
         TransferClassifier.open(tmp_path / "model")
 

@@ -84,9 +84,11 @@ def weights(output: Path) -> bytes:
 
 
 def facts(output: Path) -> dict[str, Any]:
-    """The manifest, but for times."""
+    """The manifest, but for times and what depends on them."""
     told = json.loads((output / "manifest.json").read_text())
-    return {name: value for name, value in told.items() if name not in ("timing", "files")}
+    return {
+        name: value for name, value in told.items() if name not in ("timing", "files", "report", "checksum")
+    }
 
 
 def log_lines(output: Path) -> list[dict[str, Any]]:
