@@ -52,7 +52,9 @@ def pictures(n_images: int, seed: int = 0) -> list[Image.Image]:
     return [Image.fromarray(one) for one in fields(n_images, seed=seed)]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", ["PNG", *(pytest.param(one, marks=pytest.mark.slow) for one in CHANGES if one != "PNG")]
+)
 def test_a_copy_is_recognised_and_no_other_image_is(change: str) -> None:
     known, strangers = pictures(30), pictures(30, seed=1)
     changed = [Image.open(io.BytesIO(CHANGES[change](image))) for image in known]
@@ -130,6 +132,7 @@ def test_no_photo_of_the_test_set_is_called_learned(real_data: Path) -> None:
     assert ((found == np.arange(len(train))) | (found < 0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_no_digit_of_the_test_set_is_called_learned(mnist) -> None:
     from headstart.data.checks.duplicates import thumbnails

@@ -106,6 +106,7 @@ def test_thumbnails_are_averages():
     np.testing.assert_allclose(small[0, 5, 1:-1, 2], np.arange(1, 31) * 4 + 1.5, atol=0.51)
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_honest_digits_are_no_leaks(mnist: Dataset):
     pixels = mnist.images.pixels[np.r_[0:3000, 60000:63000]]

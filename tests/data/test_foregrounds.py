@@ -115,6 +115,7 @@ def test_the_doctor_finds_them_in_arrays() -> None:
     assert {pair.places for pair in pairs} == {(0, 14), (1, 15)} and {pair.kind for pair in pairs} == {"near"}
 
 
+@pytest.mark.slow
 def test_screenshots_in_the_greek_letters_are_found(real_data: Path) -> None:
     home = real_data / "greek"
     if not home.is_dir():

@@ -89,6 +89,7 @@ def test_the_bundled_greek_letters_are_the_published_ones() -> None:
     assert set(data.counts().values()) == {20} and len(data.classes) == 24
 
 
+@pytest.mark.slow
 def test_the_bundled_greek_letters_equal_those_of_the_archives(real_data: Path) -> None:
     if not (real_data / "omniglot-py").is_dir():
         pytest.skip("needs omniglot-py under $HEADSTART_DATA")
@@ -137,6 +138,7 @@ def test_the_bundled_source_is_trained_without_greek(home: Path, monkeypatch: py
     assert seen[0].classes == ("Korean/character01", "Latin/character02")
 
 
+@pytest.mark.slow
 def test_the_sheet_is_what_the_tool_packs(
     real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -318,6 +318,7 @@ def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, mode
     assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_one_line_and_the_same_result(run: Run, desk: Path, models: Path) -> None:
     command = ("transfer", models / "digits", "digits:parity", "--seed", "3", "-o")
     assert run(*command, "whole").code == 0
@@ -368,6 +369,7 @@ def small_recipe(desk: Path, name: str = "parity", replaced: tuple[tuple[str, st
     return path
 
 
+@pytest.mark.slow
 def test_run_without_controls_has_no_verdict(run: Run, desk: Path) -> None:
     said = run("run", "odd-to-even", "--data", "digits", "--no-controls", "-o", "out", "--seed", "1")
     assert (said.code, said.err) == (0, "")

@@ -567,6 +567,7 @@ def test_a_body_must_keep_coming() -> None:
     app.close()
 
 
+@pytest.mark.slow
 def test_the_slowest_body_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that sent nearly all and now wait give way to one that sends."""
     monkeypatch.setattr("headstart.interfaces.http.uploads._SLOW_AFTER_S", 0.1)

@@ -128,6 +128,7 @@ def test_paths_a_folder_and_a_dataset_are_the_same(folder: Path) -> None:
     assert np.array_equal(whole.predict_proba(str(folder)), wanted)
 
 
+@pytest.mark.slow
 def test_images_in_every_form_are_the_same(tmp_path: Path) -> None:
     some, codes = IMAGES[:60], CODES[:60]
     wanted = TransferClassifier(head="ridge").fit(some, codes).predict_proba(some)
@@ -300,6 +301,7 @@ def test_numpy_parameters_are_saved_as_plain_ones(tmp_path: Path) -> None:
     assert (opened.seed, opened.balance, opened.head) == (2, True, "ridge")
 
 
+@pytest.mark.slow
 def test_any_model_opens_and_can_be_fitted_again(tmp_path: Path) -> None:
     model = transfer("random:mlp", DIGITS, head="ridge")
     opened = TransferClassifier.open(model.save(tmp_path / "model"))

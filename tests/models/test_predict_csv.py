@@ -217,6 +217,7 @@ def test_an_interrupted_run_goes_on(
     assert again.steps[0] == (2 * BATCH, N_PICTURES)
 
 
+@pytest.mark.slow
 def test_killed_at_any_byte_it_ends_the_same(
     asked: PredictRequest, whole: bytes, interrupt: Callable[[PredictRequest, int], Heard]
 ) -> None:

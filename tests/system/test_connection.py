@@ -95,6 +95,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
 # datasets
 
 
+@pytest.mark.slow
 def test_mirrors_that_are_silent_are_one_error_within_seconds() -> None:
     with silence() as first, silence() as second:
         remote = Remote("X/raw/x.gz", (f"{first}/x.gz", f"{second}/x.gz"), "0" * 32)

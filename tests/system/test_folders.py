@@ -124,6 +124,7 @@ def test_two_folders_change_places(tmp_path: Path) -> None:
         try_exchange(one, tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_there_is_a_folder_at_every_moment(tmp_path: Path) -> None:
     """Read without a pause while it is replaced 200 times."""
     target = tmp_path / "model"

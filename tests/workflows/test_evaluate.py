@@ -181,6 +181,7 @@ def test_the_images_held_out_are_the_same_for_all_who_make_models(home: Path) ->
     assert all(hs.evaluate(model, known).counts["images"] == 6 for model in made)
 
 
+@pytest.mark.slow
 def test_images_of_the_source_are_not_new(digits: Dataset) -> None:
     quick = hs.TrainSettings(epochs=1)
     source = hs.train(digits, network="mlp", engine="scratch", settings=quick)

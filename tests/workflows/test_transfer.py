@@ -305,7 +305,7 @@ def nonsense(n_images: int, seed: int) -> Dataset:
 
 @pytest.mark.parametrize(
     ("wanted", "n_seeds"),
-    [(RIDGE, 5), (Probe("values", "flat", "neighbours"), 5), (CHOSEN, 1)],
+    [(RIDGE, 5), (Probe("values", "flat", "neighbours"), 5), pytest.param(CHOSEN, 1, marks=pytest.mark.slow)],
     ids=["ridge", "neighbours", "all is selected"],
 )
 def test_labels_that_mean_nothing_are_answered_by_chance_though_each_image_is_there_twice(

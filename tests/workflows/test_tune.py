@@ -156,6 +156,7 @@ def test_images_of_a_group_are_left_out_together() -> None:
     assert grouped.nested.value < 0.8 and grouped.best.accuracy.value < 0.9
 
 
+@pytest.mark.slow
 def test_copies_do_not_make_the_interval_of_the_estimate_narrower() -> None:
     labels = labelled(20, 2)
     rows = clouds(labels, 4, 0.5)
