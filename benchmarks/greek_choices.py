@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--sources", nargs="*", default=["none", "handwriting"])
     parser.add_argument("--copies", nargs="*", type=int, default=[0, 20])
     parser.add_argument("--augments", nargs="*", default=["handwriting"])
-    parser.add_argument("--taps", nargs="*", default=["block2", "block3", "hidden1"])
+    parser.add_argument("--layers", nargs="*", default=["block2", "block3", "hidden1"])
     parser.add_argument("--heads", nargs="*", default=["ridge", "kernel", "linear"])
     parser.add_argument("--network", default="cnn")
     parser.add_argument("--epochs", type=int, default=3)

@@ -156,7 +156,7 @@ def test_the_recommended_command_can_be_typed(
         ("mlp", Search(policies=("crop",)), "policies is .*, expected it left out for a network"),
         ("mlp", Search(size_px=64), "size is 64, expected it left out for a network"),
         ("mlp", Search(augments=("photo",)), "augments is .*, expected it left out for a network"),
-        ("mlp", Search(n_copies=2), "n_copies is 2, expected it left out for a network"),
+        ("mlp", Search(n_copies=2), "copies is 2, expected it left out for a network"),
         ("pixels", Search(engine="torch"), "engine is 'torch', expected it left out for a source"),
         ("pixels", Search(n_trials=3), "trials is 3, expected it left out for a source"),
         ("pixels", Search(policies=("crp",)), "policy is 'crp', expected one of .*nearest are crop"),
