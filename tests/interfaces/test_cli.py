@@ -556,11 +556,18 @@ def test_a_folder_with_one_class(refused: Callable[..., Said], desk: Path) -> No
     refused("train", "pets", "-o", "m", *SMALL, names=("'pets'", "'cat'", "at least 2"))
 
 
-def test_a_folder_with_one_class_left_after_skipping(refused: Callable[..., Said], desk: Path) -> None:
-    grey(desk / "pets" / "cat" / "1.png")
+def test_a_folder_with_one_class_left_after_skipping(run: Run, desk: Path) -> None:
+    for number in range(3):
+        grey(desk / "pets" / "cat" / f"{number}.png", 40 * number)
     (desk / "pets" / "dog").mkdir()
     (desk / "pets" / "dog" / "1.png").write_bytes(b"no picture")
-    refused("train", "pets", "-o", "m", *SMALL, names=("'pets'", "'dog'"))
+    said = run("train", "pets", "-o", "m", *SMALL)
+    assert said.code == 1 and not (desk / "m").exists()
+    assert "1 of 4 files skipped: pets/dog/1.png (it is a text file" in said.err
+    assert (
+        "class 'dog' of dataset 'pets' has 0 training images ('pets/dog/1.png' is not used: it is a t"
+        in said.err
+    )
 
 
 def test_a_table_that_names_a_missing_file(refused: Callable[..., Said], desk: Path) -> None:

@@ -266,12 +266,13 @@ def test_a_file_for_other_decoders_is_no_image(visitor: Visitor) -> None:
     """Gradio would open it with every decoder of Pillow; the one for EPS starts Ghostscript."""
     visitor.add_class("ring")
     visitor.files(("photo.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n%%EOF\n"))
-    visitor.says("#notice", "'photo.png' cannot be read (it is not an image)")
+    visitor.says("#notice", "'photo.png' cannot be read (it is a PostScript file, not an image)")
 
 
 @pytest.mark.slow
 def test_a_page_of_somebody_else_reaches_nothing(browser: Any, address: str, temporary: Path) -> None:
     """At another port of this machine, which browsers call the same site."""
+    assert holds(temporary, 0)  # files of visitors who left
     page = browser.new_page()
     page.route(
         "http://127.0.0.1:45678/", lambda route: route.fulfill(body="<p>evil", content_type="text/html")
