@@ -62,6 +62,7 @@ def test_a_copy_is_recognised_and_no_other_image_is(change: str) -> None:
     assert copies(small(known), small(strangers)) == [-1] * 30
 
 
+@pytest.mark.slow
 def test_a_small_crop_is_recognised_and_a_large_one_is_not() -> None:
     known = small(pictures(20))
     cut = small([Image.fromarray(moved(one, 0.03)) for one in fields(20)])

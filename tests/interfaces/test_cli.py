@@ -304,6 +304,7 @@ def test_sources_are_listed_and_shown(run: Run, models: Path) -> None:
     assert (said.code, said.err) == (0, "") and "64 x 3 x 3" in said.out
 
 
+@pytest.mark.slow
 def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, models: Path) -> None:
     assert Path(run("cache", "path").out.strip()).is_relative_to(os.environ["HEADSTART_CACHE"])
     assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"

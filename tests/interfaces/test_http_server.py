@@ -231,6 +231,7 @@ def test_a_second_slow_header_times_out_too(running: Running) -> None:
         assert everything(connection).count(b"200 OK") == 1
 
 
+@pytest.mark.slow
 def test_a_slow_body_gets_an_error_and_others_are_served(running: Running) -> None:
     with running.connect() as connection:
         connection.sendall(head(5000) + b"abc")

@@ -244,6 +244,7 @@ def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted
         assert words in page
 
 
+@pytest.mark.slow
 def test_each_image_is_answered_by_a_fit_without_its_fold(few: Dataset) -> None:
     source = candidate(few)
     found = by_cross_validation(source, few, RIDGE, seed=0, options=PLAIN)
@@ -357,6 +358,7 @@ def near_copy(picture: Image.Image, kind: str, path: Path) -> None:
         picture.save(path.with_suffix(".jpg"), quality=80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["resized", "re-encoded"])
 def test_near_copies_are_left_out_together(tmp_path: Path, kind: str) -> None:
     pixels, labels = noise(40, 0)
