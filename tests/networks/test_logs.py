@@ -202,7 +202,7 @@ def test_failing_log_is_said_once_and_left_out(tmp_path: Path) -> None:
     lines_log = JsonLines(tmp_path / "log.jsonl")
     log = training_log._CombinedLog({"a": lambda: failing, "b": lambda: lines_log}, said.append)
     run(log, 1, 4)
-    assert said == ["headstart: log a failed and is disabled (No space left on device)"]
+    assert said == ["log a failed and is disabled (No space left on device)"]
     assert failing.told == 2 and epochs(tmp_path / "log.jsonl") == [1, 2, 3, 4]
 
 

@@ -89,8 +89,9 @@ class _CombinedLog:
         except Exception as error:  # whatever a package raises must not stop training
             self._logs.pop(name, None)
             first = (str(error).splitlines() or [""])[0]
-            reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {first}"
-            self._remark(f"headstart: log {name} failed and is disabled ({reason})")
+            known = isinstance(error, OSError) and error.strerror
+            reason = known.splitlines()[0] if known else f"{type(error).__name__}: {first}"
+            self._remark(f"log {name} failed and is disabled ({reason})")
 
 
 _PACKAGES = {"tensorboard": tensorboard_module, "mlflow": mlflow_module}
