@@ -99,6 +99,8 @@ def counted(data: Dataset) -> dict[str, int]:
         ("ill/x%d.png 2|ill/x%d_mask.png 2|well/y%d.png 2|well/y%d_mask.png 2", "ill 2 well 2", 4),
         ("Images/cat 2|Images/dog 2|Annotation/cat/0|Annotation/dog/0", "cat 2 dog 2", 2),
         ("cat/2019 2|cat/2020 2|dog/2019 1", "cat 4 dog 1", 0),
+        ("learning 2|playing 2", "learning 2 playing 2", 0),
+        ("training 2|match 2", "training 2 match 2", 0),
         ("cat 2|dog 2|README.md|3 0", "cat 2 dog 2", 1),
     ],
 )
@@ -205,6 +207,23 @@ def test_a_table_that_contradicts_class_folders(lay: Lay) -> None:
     ):
         load(home)
     assert counted(load(home / "metadata.csv")) == {"nv": 2, "mel": 2}
+
+
+def test_a_loose_image_does_not_make_a_table_win_over_class_folders(lay: Lay) -> None:
+    rows = "file,label\na0.png,nv\na1.png,mel\nb0.png,mel\nb1.png,nv\n"
+    home = lay("one/a%d.png 2", "two/b%d.png 2", ". 1", metadata_csv=rows)
+    with pytest.raises(
+        DataError, match=r"has class folders and the table 'metadata.csv' with other labels, expected"
+    ):
+        load(home)
+
+
+def test_a_table_next_to_images_that_cannot_be_used_says_why(lay: Lay) -> None:
+    home = lay("train 2", "test 2", train_csv="id,breed\n0,pug\n1,\n")
+    with pytest.raises(
+        DataError, match=r"no class folders there \(its table cannot be used: row 3 .* has no breed"
+    ):
+        load(home)
 
 
 def test_a_table_that_agrees_with_class_folders(lay: Lay) -> None:

@@ -17,7 +17,7 @@ SPLITS = ("train", "val", "test")
 _NEAR = 0.6  # of difflib's similarity
 _LISTED = 10_000  # entries of a folder that are compared
 _SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn", "learn", "learning"), "train"),
+    **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "publictest"), "val"),
     **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "heldout", "privatetest"), "test"),
 }

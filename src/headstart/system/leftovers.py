@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -55,28 +55,21 @@ def held(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-@contextmanager
-def new_file(target: Path) -> Iterator[Path]:
+def new_file(target: Path) -> AbstractContextManager[Path]:
     """A temporary file of a target, locked until the end, when it is removed if it is still at its path."""
-    while True:
-        path = temporary_name(target)
-        path.touch(exist_ok=False)
-        with held(path) as mine:
-            if not mine:  # swept in the moment before it was locked
-                continue
-            try:
-                yield path
-                return
-            finally:
-                path.unlink(missing_ok=True)
+    return _new(target, lambda path: path.touch(exist_ok=False), lambda path: path.unlink(missing_ok=True))
+
+
+def new_folder(target: Path) -> AbstractContextManager[Path]:
+    """A temporary folder of a target, locked until the end, when what is then at its path is removed."""
+    return _new(target, Path.mkdir, lambda path: shutil.rmtree(path, ignore_errors=True))
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder of a target, locked until the end, when what is then at its path is removed."""
+def _new(target: Path, make: Callable[[Path], None], remove: Callable[[Path], None]) -> Iterator[Path]:
     while True:
         path = temporary_name(target)
-        path.mkdir()
+        make(path)
         with held(path) as mine:
             if not mine:  # swept in the moment before it was locked
                 continue
@@ -84,7 +77,7 @@ def new_folder(target: Path) -> Iterator[Path]:
                 yield path
                 return
             finally:
-                shutil.rmtree(path, ignore_errors=True)
+                remove(path)
 
 
 def sweep(target: Path) -> None:

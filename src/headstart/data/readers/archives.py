@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import IO
 
 from headstart.data.readers.download import cache_folder, fetch
 from headstart.errors import BrokenDataError, DataError
+from headstart.system.leftovers import new_folder, sweep
 
 __all__ = ["ARCHIVES", "is_address", "unpacked", "unpacked_from"]
 
@@ -37,9 +37,8 @@ def unpacked(archive: Path) -> Path:
     home = cache_folder().parent / "archives" / digest.hexdigest()[:32]
     if not (home / _DONE).is_file():
         home.parent.mkdir(parents=True, exist_ok=True)
-        with _explained(archive), TemporaryDirectory(dir=home.parent, prefix=".unpacking-") as temporary:
-            draft = Path(temporary, "files")
-            draft.mkdir()
+        sweep(home)  # what killed runs left
+        with _explained(archive), new_folder(home) as draft:
             _unpack(archive, draft / _stem(archive))
             (draft / _DONE).touch()
             _move(draft, home)

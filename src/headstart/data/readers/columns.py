@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from headstart.data.names import shown, split_name
 from headstart.errors import DataError
 
-__all__ = ["Columns", "Table", "column_roles", "picked"]
+__all__ = ["Cells", "Table", "column_roles", "picked"]
 
-Columns = Mapping[str, Sequence[str]]
+Cells = Mapping[str, Sequence[str]]
 """Cells by column, column names in lower case."""
 
 _PATHS = (
@@ -20,7 +20,7 @@ _PATHS = (
     *("img", "img_path", "image_file", "image_name", "image_filename", "images"),
 )
 _IDS = ("id", "image_id", "imageid", "img_id", "id_code", "isic_id")
-"""Columns of file names without their extension."""
+"""Cells of file names without their extension."""
 _LABELS = (
     *("label", "class", "category", "target", "class_name", "classname", "label_name", "category_name"),
     *("species", "breed", "diagnosis", "dx", "choice", "labels", "classes", "tag", "tags"),
@@ -56,7 +56,7 @@ def column_roles(name: str, columns: Sequence[str]) -> dict[str, str]:
     return {role: column for role, column in found.items() if column is not None}
 
 
-def picked(name: str, columns: Columns, numbers: Sequence[int]) -> Table:
+def picked(name: str, columns: Cells, numbers: Sequence[int]) -> Table:
     """The columns that the table's maker meant; DataError that names ``name`` if they are not clear."""
     path = _first(_PATHS, columns) or _first(_IDS, columns)
     label = _only(f"table {name!r}", "label", _LABELS, columns)
@@ -108,7 +108,7 @@ def _only(name: str, standard: str, known: Sequence[str], columns: Iterable[str]
     return found[0] if found else None
 
 
-def _refuse_empty(name: str, column: str | None, columns: Columns, numbers: Sequence[int]) -> None:
+def _refuse_empty(name: str, column: str | None, columns: Cells, numbers: Sequence[int]) -> None:
     if column is not None and "" in columns[column]:
         cells = columns[column]
         raise DataError(
@@ -140,16 +140,14 @@ def _raise_several(name: str, column: str, label: str, row: int) -> None:
     )
 
 
-def _one_hot(columns: Columns, path: str) -> list[str]:
-    """Columns of zeros and ones, one per class, if that is all there is beside the path."""
+def _one_hot(columns: Cells, path: str) -> list[str]:
+    """Cells of zeros and ones, one per class, if that is all there is beside the path."""
     others = [name for name in columns if name != path and name not in (*_SPLITS, *_GROUPS)]
     flags = [name for name in others if set(columns[name]) <= {"0", "1", "0.0", "1.0"}]
     return flags if len(flags) > 1 and flags == others else []
 
 
-def _labels_of(
-    name: str, columns: Columns, classes: Sequence[str], numbers: Sequence[int]
-) -> tuple[str, ...]:
+def _labels_of(name: str, columns: Cells, classes: Sequence[str], numbers: Sequence[int]) -> tuple[str, ...]:
     """The class of each row of a one-hot table; DataError if a row has none or several."""
     labels = []
     for place, row in enumerate(numbers):
@@ -165,7 +163,7 @@ def _labels_of(
 
 
 def _splits_of(
-    name: str, column: str | None, columns: Columns, numbers: Sequence[int]
+    name: str, column: str | None, columns: Cells, numbers: Sequence[int]
 ) -> tuple[tuple[str, ...] | None, list[str]]:
     if column is None:
         return None, []

@@ -28,11 +28,11 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     """
     layout = find_layout(folder)
     name = folder.resolve().name
-    found = _tables_beside(folder, layout)
+    found, faults = _tables_beside(folder, layout)
     if found and (layout.flat or len(layout.class_folders) < 2):
         return _from_tables(name, layout, found, strict=strict)
     if not layout.class_folders:
-        _refuse_without_classes(folder, layout)
+        _refuse_without_classes(folder, layout, faults)
     _refuse_other_labels(folder, layout, found)
     _refuse_folds(folder, layout)
     return read_files(
@@ -41,25 +41,25 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
         [one.label for one in layout.class_folders],
         layout.skipped,
         strict=strict,
-        remarks=layout.remarks,
     )
 
 
-def _tables_beside(folder: Path, layout: Layout) -> list[Found]:
-    """Tables next to the images that name at least half of them, or in each folder of a split."""
+def _tables_beside(folder: Path, layout: Layout) -> tuple[list[Found], list[HeadstartError]]:
+    """Tables next to the images, or in folders of splits, of which half the rows have files; why others are none."""
     homes = dict.fromkeys([folder, layout.root, *(place for _, place in layout.flat)])
-    found = []
+    found, faults = [], []
     for home in homes:
         for table in sorted(path for path in layout.tree.files(home) if path.suffix.lower() in TABLES):
             if is_system(table.name) or not table.is_file() or "submission" in table.name.lower():
                 continue
             try:
                 one = found_in(table, *columns_of(table), folder=home, tree=layout.tree)
-            except HeadstartError:
+            except HeadstartError as error:
+                faults.append(error)
                 continue
             if 2 * sum(path is not None for path in one.paths) >= len(one.paths):
                 found.append(one)
-    return found
+    return found, faults
 
 
 def _from_tables(name: str, layout: Layout, found: Sequence[Found], *, strict: bool) -> Dataset:
@@ -98,17 +98,19 @@ def _images_of(layout: Layout) -> list[Path]:
     return list(dict.fromkeys([*(file.path for file in layout.files), *flat]))
 
 
-def _refuse_without_classes(folder: Path, layout: Layout) -> None:
+def _refuse_without_classes(folder: Path, layout: Layout, faults: Sequence[HeadstartError]) -> None:
+    table = f" (its table cannot be used: {str(faults[0]).partition('; ')[0]})" if faults else ""
     advice = "sort the images into folders named for their classes, or write a table with the columns path and label"
     flat = [place.name for split, place in layout.flat if split is not None]
     if flat:
         raise DataError(
-            f"folder {str(folder)!r} has images directly in {shown(flat)} and no class folders there, expected one "
-            f"folder per class in every split; {advice}"
+            f"folder {str(folder)!r} has images directly in {shown(flat)} and no class folders there{table}, "
+            f"expected one folder per class in every split; {advice}"
         )
     n_images = len(_images_of(layout))
     raise DataError(
-        f"folder {str(folder)!r} has {n_images} images and no class folders, expected one folder per class; {advice}"
+        f"folder {str(folder)!r} has {n_images} images and no class folders{table}, expected one folder per class; "
+        f"{advice}"
     )
 
 

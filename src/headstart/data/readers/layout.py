@@ -74,7 +74,6 @@ class Layout:
     files: list[ImageFile] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     flat: list[tuple[str | None, Path]] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
 
     def skip(self, files: Iterable[Path], reason: str) -> None:
         """List files that are not used: images for this reason, others because they are none."""
@@ -87,7 +86,7 @@ def find_layout(folder: Path) -> Layout:
     root, passed = _see_through(tree, folder)
     layout = Layout(root, tree)
     for outer in passed:
-        layout.skip(tree.files(outer), "it is beside the folder that holds the dataset")
+        layout.skip(tree.files(outer), "it is not in the folder that holds the dataset")
         layout.skip(tree.below(_annotations(tree.folders(outer))), _ANNOTATION)
     folders = tree.folders(root)
     annotations = _annotations(folders)
@@ -131,7 +130,7 @@ def _read_classes(layout: Layout, folders: Sequence[Path]) -> None:
     """Class folders directly below the root, or none: images alone, or splits of images alone."""
     splits = [one for one in folders if split_name(one.name) and layout.tree.images(one)]
     classes = [one for one in folders if one not in splits]
-    if classes and [one.name.lower() for one in splits] == ["train"]:
+    if classes and {split_name(one.name) for one in splits} == {"train"}:
         splits, classes = (
             [],
             list(folders),
@@ -147,7 +146,7 @@ def _read_classes(layout: Layout, folders: Sequence[Path]) -> None:
         layout.flat = [(split_name(one.name), one) for one in splits]
     elif len(held) == 1 and held[0].name.lower() in _IMAGE_FOLDERS and not layout.tree.folders(held[0]):
         layout.flat, splits, classes = [(None, held[0])], [*splits, held[0]], []
-    if layout.tree.images(layout.root):
+    if layout.tree.images(layout.root) and not held:
         layout.flat.append((None, layout.root))
     layout.skip(layout.tree.files(layout.root), _UNLABELLED)
     layout.skip(layout.tree.below(splits), _UNLABELLED)
