@@ -37,15 +37,16 @@ from headstart.graph.build import GraphBuilder
 from headstart.graph.run import compile_graph
 from headstart.graph.wrap import flops_of
 from headstart.records import Array, InputSpec, Source
+from headstart.sources.image_network import ExportedNetwork, ImageNetwork, network_source
 from headstart.sources.registry import find_sources, open_source
-from headstart.sources.timm.store import TimmNetwork, find_network, network_source, pretrained_names
+from headstart.sources.timm.store import find_network, pretrained_names
 from headstart.system.drafts import CacheWarning
 
 torch = pytest.importorskip("torch", reason="needs torch")
 timm = pytest.importorskip("timm", reason="needs timm")
 
 from headstart.sources.timm import export as timm_source  # noqa: E402 - it imports both
-from headstart.sources.timm.export import ExportedNetwork, checksum, export_network  # noqa: E402
+from headstart.sources.timm.export import checksum, export_network  # noqa: E402
 
 HOME = os.environ.get("HEADSTART_DATA")
 REAL = Path(HOME).parent / "weights" / "mobilenetv2_035.keras_in1k_notop" if HOME else Path("nowhere")
@@ -582,7 +583,7 @@ def test_without_a_network_missing_weights_are_one_line(tmp_path: Path) -> None:
 # places worth a trial
 
 
-def described(layers: dict[str, tuple[int, ...]], side: int = 32, **changes: Any) -> TimmNetwork:
+def described(layers: dict[str, tuple[int, ...]], side: int = 32, **changes: Any) -> ImageNetwork:
     value = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, side, side])
     builder = GraphBuilder(helper.make_model(helper.make_graph([], "taps", [value], [])))
     for layer in layers:
@@ -592,7 +593,7 @@ def described(layers: dict[str, tuple[int, ...]], side: int = 32, **changes: Any
         **{"interpolation": "bicubic", "crop_share": 0.9, "classes": None, "n_parameters": 5},
         **{"gflops": 0.1, "licence": "mit", "checksum": "c", "size_px": 32},
     }
-    return TimmNetwork("taps", builder.model(list(layers)).SerializeToString(), about | changes)
+    return ImageNetwork("taps", builder.model(list(layers)).SerializeToString(), about | changes)
 
 
 STAGES: dict[str, tuple[int, ...]] = {f"stage{n}": (100 + n, 4, 4) for n in range(1, 8)}

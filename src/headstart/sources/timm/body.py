@@ -12,7 +12,8 @@ from headstart.errors import SourceError
 from headstart.graph.pooling import JOIN
 from headstart.networks.engines.torch_finetune import Body
 from headstart.records import Source
-from headstart.sources.timm.export import ExportedNetwork, checksum, create_network, describe_network
+from headstart.sources.image_network import ExportedNetwork
+from headstart.sources.timm.export import checksum, create_network, describe_network
 
 __all__ = ["timm_body"]
 

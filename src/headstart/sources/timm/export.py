@@ -6,9 +6,8 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 
 from headstart.errors import SourceError, UnknownSourceError, nearest
 from headstart.graph.run import ReferenceRun
+from headstart.sources.image_network import ExportedNetwork
 from headstart.sources.timm.hub import create_pretrained
 
 __all__ = [
-    "ExportedNetwork",
     "checksum",
     "create_network",
     "describe_network",
@@ -36,27 +35,6 @@ _LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left 
 _TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
 _OPSET = 18
 _CLOSE = 1e-3  # relative; rounding is far below, a wrong graph far above
-
-
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """A network's graph, and its pretrained configuration.
-
-    ``graph`` takes float32 (n, 3, *size), normalised, and returns the tensors that ``layers`` names with their
-    shapes; ``classes`` are those of the layer ``logits``, None without one.
-    """
-
-    graph: onnx.ModelProto
-    layers: Mapping[str, tuple[int, ...]]
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_share: float
-    classes: tuple[str, ...] | None
-    n_parameters: int
-    licence: str
-    checksum: str
 
 
 def timm_names(pattern: str = "", *, pretrained: bool = True) -> list[str]:

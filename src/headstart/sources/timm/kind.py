@@ -10,9 +10,10 @@ from typing import Any
 
 from headstart.data.dataset import Dataset
 from headstart.records import Source
+from headstart.sources.image_network import network_source, source_like
 from headstart.sources.kind import SourceKind
 from headstart.sources.networks import native_input
-from headstart.sources.timm.store import find_network, network_source, trained_source
+from headstart.sources.timm.store import find_network
 from headstart.system.optional import require
 
 __all__ = ["RANDOM_TIMM", "TIMM", "TIMM_FOLDER"]
@@ -40,7 +41,7 @@ def _body(source: Source, layer: str) -> Any:
     from headstart.sources.timm.body import timm_body
 
     body = timm_body(source, layer)
-    return replace(body, finished=lambda module: trained_source(body.finished(module), source))
+    return replace(body, finished=lambda module: source_like(body.finished(module), source))
 
 
 def _redraw(source: Source, dataset: Dataset | None, seed: int, size_px: int | None) -> Source:

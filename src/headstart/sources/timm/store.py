@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import onnx
 
 from headstart.errors import MissingDataError
-from headstart.graph.pooling import JOIN
-from headstart.graph.wrap import flops_of, with_image_input
-from headstart.records import InputSpec, Source
+from headstart.sources.image_network import ExportedNetwork, ImageNetwork, described
 from headstart.system.array_file import DamagedError
 from headstart.system.cache import cache_root, key_of
 from headstart.system.checked import read_checked, write_checked
@@ -23,39 +16,11 @@ from headstart.system.drafts import reason, warn
 from headstart.system.files import write_atomic
 from headstart.system.optional import require
 
-if TYPE_CHECKING:
-    from headstart.sources.timm.export import ExportedNetwork
-
-__all__ = [
-    "TimmNetwork",
-    "find_network",
-    "near_networks",
-    "network_source",
-    "pretrained_names",
-    "trained_source",
-]
+__all__ = ["find_network", "near_networks", "pretrained_names"]
 
 _FORMAT = 4  # increase it when exports or their description change
 _LOCAL = "local-dir:"
-_BATCH_PIXELS = 4 * 224 * 224  # feature maps of more images exceed a CPU's cache
-_LAST_STAGES = 5  # earlier stages detect edges only
 _NEAR = 0.75  # of difflib's similarity
-_FEW_FEATURES, _MOST_FEATURES = 64, 8_192
-
-
-@dataclass(frozen=True)
-class TimmNetwork:
-    """A cached graph, and the other fields of `ExportedNetwork` as ``about``."""
-
-    name: str
-    graph: bytes
-    about: Mapping[str, Any]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of its input in pixels."""
-        height, width = self.about["size"]
-        return height, width
 
 
 def pretrained_names(pattern: str = "") -> list[str]:
@@ -83,7 +48,7 @@ def near_networks(name: str) -> list[str]:
 
 def find_network(
     name: str, *, pretrained: bool = True, seed: int = 0, size_px: int | None = None
-) -> TimmNetwork:
+) -> ImageNetwork:
     """A network as a graph: from the cache, or exported now and cached.
 
     UnknownSourceError or SourceError if there is no such network or its weights cannot be loaded, MissingExtraError
@@ -107,63 +72,6 @@ def find_network(
     return _cache(home / key_of(parts), name, exported)
 
 
-def network_source(network: TimmNetwork, native: InputSpec | None, name: str) -> Source:
-    """A network as a source named ``name``, with its last stages, embedding and logits as candidates.
-
-    ``native`` is the size of a dataset whose images all have one size, else None. If it is within the network's size,
-    the graph takes these images and enlarges them itself; photos of any size are prepared to the network's size.
-    """
-    about, (height, width) = network.about, network.size
-    scaling = tuple(about["mean"]), tuple(about["std"])
-    spec = InputSpec(height, width, 3, *scaling, "crop", about["interpolation"], about["crop_share"])
-    if native is not None and native.height_px <= height and native.width_px <= width:
-        spec = InputSpec(*native.shape, *scaling, "squish", about["interpolation"])
-    return _source(network, spec, name)
-
-
-def trained_source(exported: ExportedNetwork, like: Source) -> Source:
-    """A fine-tuned network as a source with the input of ``like``; it is not cached, but saved with its model."""
-    name = f"{like.name}, fine-tuned"
-    graph = exported.graph.SerializeToString(deterministic=True)
-    return _source(TimmNetwork(name, graph, _about(name, exported, graph)), like.input, name)
-
-
-def _source(network: TimmNetwork, spec: InputSpec, name: str) -> Source:
-    """The network with the source's preparation in front."""
-    about, (height, width) = network.about, network.size
-    graph = with_image_input(onnx.ModelProto.FromString(network.graph), spec, network.size)
-    layers = {layer: tuple(shape) for layer, shape in about["taps"].items()}
-    identity = f"{about['sha256']} {spec}"
-    classes = about["classes"]
-    last = [layer for layer in layers if layer != "logits"][-1]
-    return Source(
-        name,
-        graph.SerializeToString(deterministic=True),
-        spec,
-        layers,
-        last,
-        hashlib.sha256(identity.encode()).hexdigest(),
-        None if classes is None else tuple(classes),
-        "fp32",
-        _candidates(layers),
-        max(1, min(64, _BATCH_PIXELS // (height * width))),
-        {key: about[key] for key in ("n_parameters", "gflops", "licence", "checksum")} | {"size_px": height},
-    )
-
-
-def _candidates(layers: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], ...]:
-    """Layers and poolings to try: rows neither too short to be informative nor too long to fit fast."""
-    found = []
-    maps = [layer for layer, shape in layers.items() if len(shape) > 1]
-    joined = JOIN.join(maps[-2:]) if len(maps) > 1 else ""
-    for layer in (*maps[-_LAST_STAGES:], *([joined] if joined else [])):
-        width = sum(layers[part][0] for part in layer.split(JOIN))
-        for pooling, cells in (("avg", 1), ("grid2", 4)):
-            if _FEW_FEATURES <= width * cells <= _MOST_FEATURES:
-                found.append((layer, pooling))
-    return (*found, *((layer, "flat") for layer, shape in layers.items() if len(shape) == 1))
-
-
 def _identity(name: str) -> str:
     """What identifies a network: the files of a local folder, else timm's name and version."""
     if not name.startswith(_LOCAL):
@@ -181,7 +89,7 @@ def _identity(name: str) -> str:
     return " ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
-def _cached(place: Path, name: str) -> TimmNetwork | None:
+def _cached(place: Path, name: str) -> ImageNetwork | None:
     """The cached graph, None if there is none or it is damaged."""
     try:
         about = read_checked(place.with_suffix(".json"))
@@ -193,37 +101,17 @@ def _cached(place: Path, name: str) -> TimmNetwork | None:
     except (OSError, DamagedError) as error:
         warn(f"network in {str(place)!r} is damaged ({reason(error)}): it is exported again")
         return None
-    return TimmNetwork(name, graph, about)
+    return ImageNetwork(name, graph, about)
 
 
-def _cache(place: Path, name: str, exported: ExportedNetwork) -> TimmNetwork:
-    graph = exported.graph.SerializeToString(deterministic=True)
-    about = _about(name, exported, graph)
+def _cache(place: Path, name: str, exported: ExportedNetwork) -> ImageNetwork:
+    network = described(name, exported)
     try:
-        write_atomic(place.with_suffix(".onnx"), graph)
-        write_checked(place.with_suffix(".json"), about)
+        write_atomic(place.with_suffix(".onnx"), network.graph)
+        write_checked(place.with_suffix(".json"), network.about)
     except OSError as error:
         warn(
             f"cache {str(place.parent)!r} cannot be written ({reason(error)}): networks are exported each time; "
             "set HEADSTART_CACHE to another folder"
         )
-    return TimmNetwork(name, graph, about)
-
-
-def _about(name: str, exported: ExportedNetwork, graph: bytes) -> dict[str, Any]:
-    """What is stored next to a graph."""
-    return {
-        "name": name,
-        "sha256": hashlib.sha256(graph).hexdigest(),
-        "taps": {layer: list(shape) for layer, shape in exported.layers.items()},
-        "size": list(exported.size),
-        "mean": list(exported.mean),
-        "std": list(exported.std),
-        "interpolation": exported.interpolation,
-        "crop_share": exported.crop_share,
-        "classes": exported.classes,
-        "n_parameters": exported.n_parameters,
-        "gflops": flops_of(exported.graph) / 1e9,
-        "licence": exported.licence,
-        "checksum": exported.checksum,
-    }
+    return network
