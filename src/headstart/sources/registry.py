@@ -11,6 +11,7 @@ from headstart.records import Source
 from headstart.sources.drawings.kind import DRAWINGS
 from headstart.sources.kind import SourceKind
 from headstart.sources.model_folder import MODEL_FOLDER, is_model_folder
+from headstart.sources.photos.kind import PHOTOS, PHOTOS_LARGE, RANDOM_PHOTOS, RANDOM_PHOTOS_LARGE
 from headstart.sources.pixels import PIXELS
 from headstart.sources.random_network import RANDOM
 from headstart.sources.timm.kind import RANDOM_TIMM, TIMM, TIMM_FOLDER
@@ -26,7 +27,11 @@ __all__ = [
 ]
 
 KINDS: dict[str, SourceKind] = {
-    kind.prefix: kind for kind in (DRAWINGS, TIMM, TIMM_FOLDER, PIXELS, RANDOM, RANDOM_TIMM, MODEL_FOLDER)
+    kind.prefix: kind
+    for kind in (
+        *(PHOTOS, PHOTOS_LARGE, DRAWINGS, TIMM, TIMM_FOLDER, PIXELS, RANDOM, RANDOM_TIMM),
+        *(RANDOM_PHOTOS, RANDOM_PHOTOS_LARGE, MODEL_FOLDER),
+    )
 }
 """Kinds by prefix, in the order in which they are listed; ``Source.kind`` is a key."""
 

@@ -15,7 +15,7 @@ from headstart.records import Source
 from headstart.sources.image_network import ExportedNetwork
 from headstart.sources.timm.export import checksum, create_network, describe_network
 
-__all__ = ["timm_body"]
+__all__ = ["stages_body", "timm_body"]
 
 
 def timm_body(source: Source, layer: str) -> Body:
@@ -23,14 +23,19 @@ def timm_body(source: Source, layer: str) -> Body:
 
     Finished, it gives what `describe_network` gives. SourceError if the weights have changed since the export.
     """
-    name, side = source.name.removeprefix("timm:"), int(source.notes["size_px"])
+    name = source.name.removeprefix("timm:")
     network = create_network(name).eval()
     if checksum(network) != source.notes["checksum"]:
         raise SourceError(
             f"source {source.name!r} has other weights than when its graph was exported, expected the same; "
             "clear the cached graphs with: headstart cache clear"
         )
-    layers = tuple(layer.split(JOIN))
+    return stages_body(network, name, source, layer)
+
+
+def stages_body(network: Any, name: str, source: Source, layer: str) -> Body:
+    """A network of timm up to a layer (several joined by ``+``), its stages as parts."""
+    layers, side = tuple(layer.split(JOIN)), int(source.notes["size_px"])
     module = _Stages(network, layers, side)
     groups = group_parameters(network, network.group_matcher(coarse=True))
     parts = [

