@@ -50,7 +50,9 @@ def photos(tmp_path: Path) -> Dataset:
 def test_every_name_listed_can_be_had(name: str, some: Dataset) -> None:
     source = open_source(name, some)
     assert source.name == name and source.default_layer in source.layers and source.classes is None
-    assert source.fingerprint == fingerprint(source.graph) and len(source.fingerprint) == 64
+    assert len(source.fingerprint) == 64
+    if "photos" not in name:  # theirs cover how photos are fitted to the input, too
+        assert source.fingerprint == fingerprint(source.graph)
     onnx.checker.check_model(onnx.ModelProto.FromString(source.graph), full_check=True)
     made = {name for node in onnx.ModelProto.FromString(source.graph).graph.node for name in node.output}
     assert set(source.layers) <= made

@@ -20,6 +20,7 @@ from headstart.models.model import Model, open_model
 from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
 from headstart.sources.features import Extraction
+from headstart.sources.fitting import fitting_source
 from headstart.sources.order import check_order
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_finetune, parse_transfer
@@ -91,7 +92,7 @@ def train(
 
 
 def transfer(
-    source: str | os.PathLike[str] | Model | Source,
+    source: str | os.PathLike[str] | Model | Source | None,
     data: Any,
     *,
     layer: str | None = None,
@@ -111,8 +112,9 @@ def transfer(
 
     Parameters
     ----------
-    source : str, path, Model or Source
-        A name as ``headstart transfer`` takes it, the folder of a model, or a model.
+    source : str, path, Model, Source or None
+        A name as ``headstart transfer`` takes it, the folder of a model, or a model. None takes ``drawings`` for
+        drawings and ``photos`` for photos.
     data : str, path, Dataset, data frame or iterable of (image, label)
         Images to learn from: a dataset, or what `headstart.load` takes. Its ``test`` split is not used.
     layer : str, optional
@@ -239,7 +241,7 @@ def evaluate(
 
 
 def study(
-    source: str | os.PathLike[str] | Model | Source,
+    source: str | os.PathLike[str] | Model | Source | None,
     data: Any,
     *,
     test: Any = None,
@@ -261,7 +263,7 @@ def study(
 
     Parameters
     ----------
-    source : str, path, Model or Source
+    source : str, path, Model, Source or None
         As in `transfer`.
     data : str, path, Dataset, data frame or iterable of (image, label)
         Images to learn from: a dataset, or what `headstart.load` takes.
@@ -344,6 +346,8 @@ def _loaded(source: Any, data: Any) -> Dataset:
 
 def _source(source: Any, dataset: Dataset, seed: int) -> Source:
     """A source by its name or folder, from a model, or as it is."""
+    if source is None:
+        return open_source(fitting_source(dataset).name, dataset, seed)
     if isinstance(source, Source):
         return source
     if isinstance(source, Model):

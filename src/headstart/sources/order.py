@@ -10,18 +10,14 @@ from headstart.errors import SettingError
 from headstart.sources.model_folder import is_model_folder
 from headstart.sources.registry import kind_named
 
-__all__ = ["check_model_first", "check_order"]
+__all__ = ["check_model_first", "check_order", "is_source_only"]
 
 
 def check_order(source: str, data: str, networks: Collection[str] = ()) -> None:
     """SettingError if the name of the data is that of a source or network only, swapped with the other or not."""
-
-    def is_source(name: str) -> bool:
-        return name in networks or is_model_folder(name) or bool(name and kind_named(name).prefix)
-
-    if not is_source(data) or _is_data(data):
+    if not is_source_only(data, networks):
         return
-    if is_source(source):
+    if is_source_only(source, networks):
         raise SettingError(
             f"data is {data!r}, which is a source, expected a dataset: a name, a folder of class folders, or a "
             "table; name your images"
@@ -29,6 +25,15 @@ def check_order(source: str, data: str, networks: Collection[str] = ()) -> None:
     raise SettingError(
         f"source is {source!r} and data is {data!r}, expected the source first; swap them: {data} {source}"
     )
+
+
+def is_source_only(name: str, networks: Collection[str] = ()) -> bool:
+    """Whether a name is that of a source, or of one of some networks, and of no dataset."""
+    return _is_source(name, networks) and not _is_data(name)
+
+
+def _is_source(name: str, networks: Collection[str]) -> bool:
+    return name in networks or is_model_folder(name) or bool(name and kind_named(name).prefix)
 
 
 def check_model_first(model: str, others: Collection[str]) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from headstart.errors import SettingError, printable
 
@@ -23,10 +26,12 @@ __all__ = [
     "chosen_layer",
     "command_line",
     "extraction",
+    "fitting",
     "load_dataset",
     "print_json",
     "print_result",
     "save_result",
+    "source_and_data",
 ]
 
 RESULT = "result.json"
@@ -89,6 +94,35 @@ def load_dataset(data: str, *, strict: bool) -> Dataset:
             file=sys.stderr,
         )
     return dataset
+
+
+def source_and_data(names: Sequence[str]) -> tuple[str | None, str]:
+    """The source, None where it is left out, and the dataset; the order is checked."""
+    from headstart.sources.order import check_order, is_source_only
+
+    if len(names) > 2:
+        raise typer.BadParameter(
+            f"{len(names)} names are given, expected a source and a dataset, or a dataset"
+        )
+    if len(names) == 1:
+        if is_source_only(names[0]):
+            raise typer.BadParameter(
+                f"{names[0]!r} is a source, expected a dataset after it; name your images"
+            )
+        return None, names[0]
+    check_order(names[0], names[1])
+    return names[0], names[1]
+
+
+def fitting(source: str | None, dataset: Dataset) -> str:
+    """The source that is named, else the one that fits the images; stderr says which."""
+    if source is not None:
+        return source
+    from headstart.sources.fitting import fitting_source
+
+    found = fitting_source(dataset)
+    print(f"headstart: {found.sentence}", file=sys.stderr)
+    return found.name
 
 
 def print_json(value: Any) -> None:

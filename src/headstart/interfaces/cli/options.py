@@ -30,6 +30,7 @@ __all__ = [
     "Runtime",
     "Seed",
     "Size",
+    "SourceAndData",
     "SourceName",
     "Strategies",
     "Strict",
@@ -40,10 +41,21 @@ __all__ = [
 # --- inputs
 DataName = Annotated[str, typer.Argument(help="Dataset: a name, a folder of class folders, or a table.")]
 ModelFolder = Annotated[str, typer.Argument(help="Model folder.")]
+SourceAndData = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[source] data",
+        help="Source: a name that headstart sources list shows, such as photos, drawings or timm:NAME, or a model "
+        "folder; left out, photos or drawings, whichever the images are. Then the dataset: a name, a folder of class "
+        "folders, or a table.",
+        show_default=False,
+    ),
+]
 SourceName = Annotated[
     str,
     typer.Argument(
-        help="Source: a name that headstart sources list shows, such as drawings or timm:NAME, or a model folder."
+        help="Source: a name that headstart sources list shows, such as photos, drawings or timm:NAME, or a "
+        "model folder."
     ),
 ]
 

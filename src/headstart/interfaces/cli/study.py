@@ -13,15 +13,16 @@ from headstart.interfaces.cli.console import (
     chosen_layer,
     command_line,
     extraction,
+    fitting,
     load_dataset,
     save_result,
+    source_and_data,
 )
 from headstart.interfaces.cli.options import (
     AllowLeaks,
     Augment,
     Balance,
     Copies,
-    DataName,
     Device,
     HeadName,
     Json,
@@ -34,7 +35,7 @@ from headstart.interfaces.cli.options import (
     Runtime,
     Seed,
     Size,
-    SourceName,
+    SourceAndData,
     Strategies,
     Strict,
     Tap,
@@ -73,8 +74,7 @@ Controls = Annotated[
 
 
 def study(
-    source: SourceName,
-    data: DataName,
+    names: SourceAndData,
     output: ReportOutput,
     test: TestSet = None,
     protocol: ProtocolName = None,
@@ -106,14 +106,13 @@ def study(
     Example: headstart study timm:mobilenetv3_small_100 photos -o runs/comparison
     """
     from headstart.data.images.augment import parse_copies
-    from headstart.sources.order import check_order
     from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
-    check_order(source, data)
+    source, data = source_and_data(names)
     check_output_folder(output, RESULT)
     request = StudyRequest(
         Probe(chosen_layer(layer, tap), pooling, head, parse_copies(augment, copies), balance),
@@ -127,6 +126,7 @@ def study(
     )
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
+        source = fitting(source, dataset)
         result = run_study(
             open_source(source, dataset, seed, size, policy),
             dataset,

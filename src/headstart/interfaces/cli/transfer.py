@@ -11,16 +11,17 @@ from headstart.interfaces.cli.console import (
     chosen_layer,
     command_line,
     extraction,
+    fitting,
     load_dataset,
     print_json,
     print_result,
+    source_and_data,
 )
 from headstart.interfaces.cli.options import (
     AllowLeaks,
     Augment,
     Balance,
     Copies,
-    DataName,
     Device,
     HeadName,
     HoldOut,
@@ -34,7 +35,7 @@ from headstart.interfaces.cli.options import (
     Runtime,
     Seed,
     Size,
-    SourceName,
+    SourceAndData,
     Strict,
     Tap,
     Unfreeze,
@@ -52,8 +53,7 @@ Strategy = Annotated[
 
 
 def transfer(
-    source: SourceName,
-    data: DataName,
+    names: SourceAndData,
     output: ModelOutput,
     name: ModelName = None,
     strategy: Strategy = "probe",
@@ -83,21 +83,20 @@ def transfer(
     from headstart.data.images.augment import parse_copies
     from headstart.interfaces.cli.train import learned_facts
     from headstart.report.page import render
-    from headstart.sources.order import check_order
     from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_transfer
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
     from headstart.workflows.transfer.run import run_transfer
 
-    check_order(source, data)
+    source, data = source_and_data(names)
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
     augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
         done = run_transfer(
-            open_source(source, dataset, seed, size, policy),
+            open_source(fitting(source, dataset), dataset, seed, size, policy),
             dataset,
             Probe(place, pooling, head, augmentation, balance),
             seed=seed,

@@ -15,7 +15,7 @@ from headstart.sources.photos.network import EfficientNetLite, initial_weights, 
 from headstart.sources.photos.weights import WeightsFile, read_weights
 from headstart.system.optional import require
 
-__all__ = ["PHOTOS", "PHOTOS_LARGE", "RANDOM_PHOTOS", "RANDOM_PHOTOS_LARGE", "SIZES"]
+__all__ = ["PHOTOS", "PHOTOS_LARGE", "RANDOM_PHOTOS", "RANDOM_PHOTOS_LARGE", "SIZES", "Size"]
 
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
 
@@ -103,13 +103,17 @@ def _redraw(source: Source, dataset: Dataset | None, seed: int, size_px: int | N
     return _open_random(f"random:{source.kind}", dataset=dataset, seed=seed, size_px=size_px)
 
 
-def _kinds(name: str, line: str) -> tuple[SourceKind, SourceKind]:
-    """A source and its network with random weights."""
-    kind = SourceKind(name, {name: line}, _open, _body, _redraw, takes_size=True, large=True)
-    title = f"random:{name}"
-    untrained = {title: f"the network of {name} with random weights, frozen: a control"}
-    return kind, SourceKind(title, untrained, _open_random, takes_size=True)
+def _pretrained(name: str, line: str) -> SourceKind:
+    return SourceKind(name, {name: line}, _open, _body, _redraw, takes_size=True, large=True)
 
 
-PHOTOS, RANDOM_PHOTOS = _kinds("photos", "a network for photos, with ImageNet weights from a Python package")
-PHOTOS_LARGE, RANDOM_PHOTOS_LARGE = _kinds("photos-large", "a larger network for photos, slower")
+def _random(name: str) -> SourceKind:
+    """The same network with random weights."""
+    line = f"the network of {name} with random weights, frozen: a control"
+    return SourceKind(f"random:{name}", {f"random:{name}": line}, _open_random, takes_size=True)
+
+
+PHOTOS = _pretrained("photos", "a network for photos, with ImageNet weights from a Python package")
+PHOTOS_LARGE = _pretrained("photos-large", "a larger network for photos, slower")
+RANDOM_PHOTOS = _random("photos")
+RANDOM_PHOTOS_LARGE = _random("photos-large")

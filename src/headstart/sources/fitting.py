@@ -1,0 +1,69 @@
+"""Which bundled source fits a dataset whose user names none: drawings or photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.checks.duplicates import THUMB_PX, backgrounds
+from headstart.data.dataset import Dataset
+from headstart.data.images.prepare import prepare
+from headstart.records import InputSpec
+from headstart.sources.drawings.kind import DRAWINGS
+from headstart.sources.photos.kind import PHOTOS
+
+__all__ = ["Fitting", "fitting_source"]
+
+_MOST = 64  # images that are looked at
+_SMALL_PX = 64
+# Measured 2026-11-30, median over 100 images: 0.82 to 0.94 of the variance of drawings, digits and photographed
+# letters is between ink and paper, of photos of insects 0.71.
+_TWO_TONES = 0.8
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The name of a source, and how many images of those looked at are drawings."""
+
+    name: str
+    n_drawings: int
+    n_images: int
+
+    @property
+    def sentence(self) -> str:
+        """What was taken, and why."""
+        return (
+            f"source {self.name}, since {self.n_drawings} of {self.n_images} images looked at are drawings; name "
+            "another before the data to take that"
+        )
+
+
+def fitting_source(dataset: Dataset) -> Fitting:
+    """``drawings`` if at least half of the images are drawings or small grey images, else ``photos``."""
+    some = np.unique(np.linspace(0, len(dataset) - 1, min(_MOST, len(dataset))).astype(np.intp))
+    spec = InputSpec(2 * THUMB_PX, 2 * THUMB_PX, 3, (0.0,) * 3, (1.0,) * 3)
+    images = prepare(dataset.subset(some), spec)
+    even, grey = backgrounds(images[:, ::2, ::2])
+    drawn = even & (_two_tones(images) >= _TWO_TONES)
+    shape = dataset.images.image_shape
+    if shape is not None and max(shape[:2]) <= _SMALL_PX:
+        drawn |= grey
+    n_drawings = int(drawn.sum())
+    kind = DRAWINGS if 2 * n_drawings >= len(some) else PHOTOS
+    return Fitting(kind.prefix, n_drawings, len(some))
+
+
+def _two_tones(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The share of each image's variance that lies between its two groups of values (Otsu 1979), 0 - 1."""
+    grey = (images @ _LUMA).astype(np.uint8).reshape(len(images), -1)
+    values, found = np.arange(256), np.zeros(len(images))
+    for number, row in enumerate(grey):
+        share = np.bincount(row, minlength=256) / len(row)
+        below, sums = np.cumsum(share), np.cumsum(share * values)
+        mean, spread = sums[-1], below * (1 - below)
+        between = np.divide((mean * below - sums) ** 2, spread, out=np.zeros(256), where=spread > 1e-9)
+        found[number] = between.max() / max(float(share @ (values - mean) ** 2), 1e-9)
+    return found
