@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, SettingError
-from headstart.heads.base import Standardiser
 from headstart.heads.held_out import best_setting
 from headstart.heads.registry import HEADS, SEARCHED, make_head
+from headstart.heads.scaling import Standardiser
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
 from headstart.strategies.select import MOST_IMAGES, Choice, choose, deciding_images

@@ -14,9 +14,9 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
-from headstart.heads.base import Standardiser
 from headstart.heads.registry import SEARCHED
 from headstart.heads.ridge import RidgeHead
+from headstart.heads.scaling import Standardiser
 from headstart.records import Array, InputSpec, Source
 from headstart.sources.features import AugmentedCopy, Extraction
 from headstart.sources.registry import open_source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -21,7 +20,6 @@ __all__ = [
     "AffineHead",
     "Builder",
     "Head",
-    "Standardiser",
     "Watch",
     "append_softmax",
     "calibrated_loss",
@@ -33,7 +31,6 @@ __all__ = [
 
 Labels = NDArray[np.str_]
 Float = TypeVar("Float", bound=np.floating[Any])
-_BLOCK = 4_096
 Watch = tuple[Array, Labels]
 """Validation features and label names that a fit reports on and never learns from."""
 
@@ -239,59 +236,6 @@ def append_softmax(builder: Builder, rows: str, weight: Array, bias: Array) -> s
     """Append softmax of rows @ weight (n_inputs, n_classes) + bias; ``head.logits`` is the sum."""
     names = (builder.constant("head.weight", weight), builder.constant("head.bias", bias))
     return builder.add("Softmax", builder.add("Gemm", rows, *names, name="head.logits"), axis=1)
-
-
-@dataclass(frozen=True)
-class Standardiser:
-    """Centres features and brings them to one scale, so that penalties mean the same on all features.
-
-    Every feature is divided by its standard deviation, shrunk towards the common one (a tenth of the mean
-    variance is added, and 10 / n_rows of it: with five images a feature's own deviation is mostly chance, and
-    a constant feature has none), and by sqrt(n_features), so that rows have a squared length near 1.
-    """
-
-    mean: Array
-    scale: Array
-
-    @classmethod
-    def of(cls, features: Array) -> Standardiser:
-        """Fitted to training rows only."""
-        mean, variance = _moments(features)
-        common = float(variance.mean()) or 1.0
-        shrunk = variance + (0.1 + 10.0 / len(features)) * common
-        scale = 1.0 / np.sqrt(shrunk * features.shape[1])
-        return cls(mean.astype(np.float32), scale.astype(np.float32))
-
-    @classmethod
-    def centring(cls, features: Array) -> Standardiser:
-        """Features keep their scales; rows are centred and have a squared length near 1."""
-        mean, variance = _moments(features)
-        total = float(variance.sum()) or 1.0
-        return cls(mean.astype(np.float32), np.full(len(mean), total**-0.5, np.float32))
-
-    def __call__(self, features: Array) -> Array:
-        """Standardised rows."""
-        rows: Array = features - self.mean
-        rows *= self.scale  # in place: saves a second copy of many rows
-        return rows
-
-    def append(self, builder: Builder, features: str) -> str:
-        """The same as graph operations."""
-        centred = builder.add("Sub", features, builder.constant("head.mean", self.mean), name="head.centred")
-        return builder.add("Mul", centred, builder.constant("head.scale", self.scale), name="head.standard")
-
-    def fold(self, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[Array, Array]:
-        """Weights (n_features, k) and bias that give the same results on unstandardised features."""
-        folded = weight * self.scale[:, None].astype(np.float64)
-        return folded.astype(np.float32), (bias - self.mean.astype(np.float64) @ folded).astype(np.float32)
-
-
-def _moments(features: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of each feature in float64, block by block: a copy of all would double the memory."""
-    blocks = range(0, len(features), _BLOCK)
-    mean = sum(features[i : i + _BLOCK].sum(axis=0, dtype=np.float64) for i in blocks) / len(features)
-    squares = sum(((features[i : i + _BLOCK] - mean) ** 2).sum(axis=0) for i in blocks)
-    return np.asarray(mean), np.asarray(squares / len(features))
 
 
 def log_loss(logits: NDArray[Any], codes: Codes, weights: Array | None = None) -> float:

@@ -13,7 +13,6 @@ from headstart.heads.base import (
     AffineHead,
     Builder,
     Head,
-    Standardiser,
     Watch,
     calibrated_loss,
     fit_temperature,
@@ -21,6 +20,7 @@ from headstart.heads.base import (
     squared_distances,
 )
 from headstart.heads.held_out import HeldOut, best_setting
+from headstart.heads.scaling import Standardiser
 from headstart.heads.training import Training, one_hot
 from headstart.records import Array, Codes
 

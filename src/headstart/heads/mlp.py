@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError
-from headstart.heads.base import Builder, Head, Standardiser, Watch, append_softmax, log_loss, softmax
+from headstart.heads.base import Builder, Head, Watch, append_softmax, log_loss, softmax
+from headstart.heads.scaling import Standardiser
 from headstart.heads.training import Training
 from headstart.records import Array, Codes, Curve
 from headstart.scratch import Adam, Dense, Dropout, Network, ReLU

@@ -23,9 +23,10 @@ from headstart.data.images.prepare import fit_image
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
 from headstart.evaluation.clusters import accuracy_score
-from headstart.heads.base import Head, Standardiser
+from headstart.heads.base import Head
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.heads.registry import make_head
+from headstart.heads.scaling import Standardiser
 from headstart.interfaces.teach.left_out import leave_one_out
 from headstart.interfaces.teach.lesson import Example, Lesson, LessonPrediction
 from headstart.interfaces.teach.live_source import HEAD, SEED, LiveSource, pixels_address

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from headstart.errors import HeadstartError, SourceError
-from headstart.heads.base import AffineHead, Head, Standardiser
+from headstart.heads.base import AffineHead, Head
 from headstart.heads.registry import make_head
+from headstart.heads.scaling import Standardiser
 from headstart.heads.trained import TrainedHead
 from headstart.networks.training import Loss, OnEpoch, OnStep, ValidationSet, fit
 from headstart.records import Array, Codes, Epoch, Images, Source, TrainSettings, Weights
