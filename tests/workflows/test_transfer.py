@@ -27,7 +27,7 @@ from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import CHOSEN, Probe, choose_place
 from headstart.strategies.probe import learn_head, training_rows
-from headstart.strategies.select import MOST_IMAGES
+from headstart.strategies.select import MOST_IMAGES, PRIOR_NATS, PlaceTrial
 from headstart.system.cache import FolderCache
 from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
@@ -427,7 +427,13 @@ def test_the_best_of_the_candidates_is_taken(splitted: Dataset) -> None:
     assert choice is not None
     assert place == (choice.best.layer, choice.best.pooling) and head == choice.best.head
     assert {(one.layer, one.pooling) for one in choice.trials} == set(PLACES)
-    assert choice.best == min(choice.trials, key=lambda one: (one.loss, -one.accuracy.value))
+    default = PLACES[-1]  # in favour of which other places have a handicap
+    assert choice.default == default
+
+    def rank(one: PlaceTrial) -> float:
+        return one.loss + (0 if (one.layer, one.pooling) == default else PRIOR_NATS / len(train))
+
+    assert choice.best == min(choice.trials, key=rank)
 
 
 def test_what_is_given_is_not_chosen(splitted: Dataset) -> None:
@@ -448,17 +454,19 @@ def test_a_place_that_is_no_candidate_is_read_as_told(splitted: Dataset) -> None
     place, _, choice = choose_place(candidate(train), train, Probe("block1", "flat"), 0, PLAIN)
     assert place == ("block1", "flat")
     assert choice is not None and {one.layer for one in choice.trials} == {"block1"}
-    assert choose_place(candidate(train), train, Probe("block1", head="ridge"), 0, PLAIN)[0][1] == "avg"
+    assert choose_place(candidate(train), train, Probe("block1", head="ridge"), 0, PLAIN)[0][1] == "flat"
 
 
-def test_without_candidates_nothing_is_chosen(few: Dataset) -> None:
-    source = open_source("random:cnn", few)
-    assert choose_place(source, few, CHOSEN, 0, PLAIN) == ((source.default_layer, "flat"), "linear", None)
+def test_without_candidates_only_the_head_is_chosen(few: Dataset) -> None:
+    source = replace(open_source("random:cnn", few), candidates=())
+    place, head, choice = choose_place(source, few, CHOSEN, 0, PLAIN)
+    assert place == (source.default_layer, "flat") and choice is not None
+    assert {(one.layer, one.pooling) for one in choice.trials} == {place} and head == choice.best.head
 
 
 def test_a_class_of_one_image_leaves_no_choice(digits: Dataset) -> None:
     dataset = take(digits, {"3": 20, "8": 1})
-    assert choose_place(candidate(dataset), dataset, CHOSEN, 0, PLAIN) == (PLACES[-1], "ridge", None)
+    assert choose_place(candidate(dataset), dataset, CHOSEN, 0, PLAIN) == (PLACES[-1], "kernel", None)
 
 
 def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_path: Path) -> None:
@@ -484,7 +492,7 @@ def test_the_choice_is_told_best_first(done: Transferred) -> None:
     assert choice is not None
     table = choice_table(choice)
     assert table.lines[0][0] == f"{choice.best.head} on {choice.best.layer}, {choice.best.pooling}"
-    losses = [float(row[3]) for row in table.lines]
+    losses = [float(row[3]) for row in table.lines if ", ".join(choice.default or ()) not in row[0]]
     assert losses == sorted(losses) and len(table.lines) == min(12, len(choice.trials))
     assert table.lines[0][1] == choice.best.described
     assert "Leave-one-out cross-validation on 60 training images" in table.caption

@@ -364,7 +364,7 @@ def test_factors_name_what_was_varied_with_its_best_score() -> None:
     found = searched()
     factors = {one.name: one for one in found.factors}
     assert list(factors) == [one.name for one in sorted(found.factors, key=lambda one: -one.importance)]
-    assert set(factors) == {"layer", "head", "strength of ridge", "strength of kernel", "neighbours"}
+    assert set(factors) == {"layer", "head", "strength of ridge", "strength of kernel"}
     layer = factors["layer"]
     assert layer.importance > 0.9 and not layer.log
     assert dict(zip(layer.values, layer.scores, strict=True))["middle"] == found.best.accuracy.value

@@ -9,15 +9,13 @@ from typing import Any
 
 import onnx
 
-from headstart.graph.pooling import JOIN
+from headstart.graph.candidates import stage_places
 from headstart.graph.wrap import flops_of, with_image_input
 from headstart.records import InputSpec, Source
 
 __all__ = ["ExportedNetwork", "ImageNetwork", "described", "network_source", "source_like"]
 
 _BATCH_PIXELS = 4 * 224 * 224  # feature maps of more images exceed a CPU's cache
-_LAST_STAGES = 5  # earlier stages detect edges only
-_FEW_FEATURES, _MOST_FEATURES = 64, 8_192
 
 
 @dataclass(frozen=True)
@@ -114,20 +112,7 @@ def _source(network: ImageNetwork, spec: InputSpec, name: str) -> Source:
         hashlib.sha256(identity.encode()).hexdigest(),
         None if classes is None else tuple(classes),
         "fp32",
-        _candidates(layers),
+        stage_places(layers),
         max(1, min(64, _BATCH_PIXELS // (height * width))),
         {key: about[key] for key in ("n_parameters", "gflops", "licence", "checksum")} | {"size_px": height},
     )
-
-
-def _candidates(layers: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, str], ...]:
-    """Layers and poolings to try: rows neither too short to be informative nor too long to fit fast."""
-    found = []
-    maps = [layer for layer, shape in layers.items() if len(shape) > 1]
-    joined = JOIN.join(maps[-2:]) if len(maps) > 1 else ""
-    for layer in (*maps[-_LAST_STAGES:], *([joined] if joined else [])):
-        width = sum(layers[part][0] for part in layer.split(JOIN))
-        for pooling, cells in (("avg", 1), ("grid2", 4)):
-            if _FEW_FEATURES <= width * cells <= _MOST_FEATURES:
-                found.append((layer, pooling))
-    return (*found, *((layer, "flat") for layer, shape in layers.items() if len(shape) == 1))

@@ -10,6 +10,7 @@ import onnx
 
 from headstart.data.dataset import Dataset
 from headstart.graph import layers
+from headstart.graph.candidates import small_network_places
 from headstart.networks.specs import layer_shapes
 from headstart.records import InputSpec, NetworkSpec, Source, Weights
 
@@ -38,13 +39,15 @@ def spec_source(
     ``graph`` is the same network, every layer's output named as the layer. With ``weights`` it can be fine-tuned.
     """
     content = graph.SerializeToString(deterministic=True)
+    shapes, default = layer_shapes(spec), spec.layer_names[-2]
     return Source(
         name,
         content,
         spec.input,
-        layer_shapes(spec),
-        spec.layer_names[-2],
+        shapes,
+        default,
         fingerprint(content),
+        candidates=small_network_places(spec, shapes, default),
         network=None if weights is None else (spec, weights),
     )
 

@@ -19,7 +19,14 @@ def pixel_source(spec: InputSpec) -> Source:
     content = builder.model(["values"]).SerializeToString(deterministic=True)
     shape = (spec.channels, spec.height_px, spec.width_px)
     return Source(
-        "pixels", content, spec, {"values": shape}, "values", fingerprint(content), kind=PIXELS.prefix
+        "pixels",
+        content,
+        spec,
+        {"values": shape},
+        "values",
+        fingerprint(content),
+        candidates=(("values", "flat"),),
+        kind=PIXELS.prefix,
     )
 
 

@@ -18,7 +18,7 @@ from headstart.data.images.prepare import prepare
 from headstart.data.splits import fewest_per_class
 from headstart.data.stores import ArrayImages
 from headstart.heads.base import Head
-from headstart.heads.registry import SEARCHED, make_head
+from headstart.heads.registry import make_head
 from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract, extract_all
 from headstart.strategies.places import CHOSEN, Probe, places_of
@@ -186,16 +186,16 @@ class Chooser:
             return self._given
         some = train[deciding_images(codes, seed, self._most)]
         rows = {place: self._reader.rows(place)[some] for place in self.places}
-        best = choose(
+        chosen = choose(
             rows,
             pool.codes()[some],
             heads=self._heads,
+            default=self._given[0],
             clusters=clusters_of(pool, some),
             balance=self.wanted.balance,
             seed=seed,
-        ).best
-        head = self._given[1]
-        return (best.layer, best.pooling), best.head if head in SEARCHED else head
+        )
+        return (chosen.best.layer, chosen.best.pooling), self.wanted.head or chosen.best.head
 
 
 def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.data.splits import fewest_per_class
-from headstart.graph import pooling
-from headstart.heads.registry import SEARCHED, make_head
+from headstart.heads.registry import CLOSED_FORM, SEARCHED, make_head
 from headstart.records import Source
 from headstart.sources.features import Extraction, Place, extract_all
 from headstart.strategies.select import Choice, choose, deciding_images
@@ -30,6 +29,8 @@ class Probe:
     balance: bool = False
 
 
+_DEFAULT_HEAD = "kernel"
+
 CHOSEN = Probe()
 """Everything by cross-validation."""
 
@@ -47,6 +48,7 @@ def choose_place(
         dict(zip(places, rows, strict=True)),
         some.codes(),
         heads=heads,
+        default=given[0],
         clusters=some.cluster_codes,
         balance=probe.balance,
         seed=seed,
@@ -66,18 +68,17 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
         for layer, pooling in source.candidates
         if probe.layer in (None, layer) and probe.pooling in (None, pooling)
     ]
-    layer = probe.layer or (candidates[-1][0] if candidates else source.default_layer)
-    maps = len(source.layers.get(layer.split(pooling.JOIN)[0], ())) > 1
-    named = (layer, probe.pooling or ("avg" if maps and source.candidates else "flat"))
-    places = candidates or [named]
-    given = (
-        named if named in places else places[-1],
-        probe.head or ("ridge" if source.candidates else "linear"),
-    )
-    heads: tuple[str, ...] = (probe.head,) if probe.head in SEARCHED else SEARCHED
-    if probe.head is not None and probe.head not in SEARCHED:
+    default = (probe.layer or source.default_layer, probe.pooling or "flat")
+    if (
+        candidates and default not in candidates
+    ):  # the first pooling of a given layer, the last layer of a pooling
+        default = candidates[0] if probe.layer is not None else candidates[-1]
+    places = candidates or [default]
+    given = (default, probe.head or _DEFAULT_HEAD)
+    heads: tuple[str, ...] = (probe.head,) if probe.head in CLOSED_FORM else SEARCHED
+    if probe.head is not None and probe.head not in CLOSED_FORM:
         make_head(probe.head)  # finds a wrong name before anything is computed
         heads = ("ridge",)
-    if len(places) == 1 and (probe.head is not None or not source.candidates):
+    if len(places) == 1 and probe.head is not None:
         heads = ()
     return places, heads, given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart.report.records import PlainTable
-from headstart.strategies.select import Choice
+from headstart.strategies.select import PRIOR_NATS, Choice
 
 __all__ = ["choice_table", "short_name"]
 
@@ -31,13 +31,19 @@ def choice_table(choice: Choice) -> PlainTable:
         )
         for one in choice.trials[:_SHOWN]
     )
+    prior = ""
+    if choice.default is not None and len({(one.layer, one.pooling) for one in choice.trials}) > 1:
+        prior = (
+            f" Other places than the default ({', '.join(choice.default)}) had to gain {PRIOR_NATS:g} nats in all, "
+            "since of a few images the best of many places is best by chance."
+        )
     left = len(choice.trials) - len(lines)
     more = f" {left} more were tried." if left else ""
     return PlainTable(
         "How layer, pooling and head were selected",
         f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
         f"candidates in {choice.seconds:.1f} s, the lowest loss first. The first line was selected by these "
-        f"results, so its accuracy is optimistic and no estimate of the accuracy on new images.{more}",
+        f"results, so its accuracy is optimistic and no estimate of the accuracy on new images.{prior}{more}",
         ("candidate", "setting", "accuracy, %", "loss, nats"),
         lines,
     )

@@ -14,7 +14,7 @@ from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.clusters import accuracy_score
 from headstart.heads.base import calibrated_loss
 from headstart.heads.held_out import best_setting
-from headstart.heads.registry import SEARCHED, make_head
+from headstart.heads.registry import CLOSED_FORM, make_head
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
 from headstart.system.threads import threads_for
@@ -57,9 +57,9 @@ class FeatureSearch:
     def __post_init__(self) -> None:
         self.codes = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
         for head in self.heads:
-            if head not in SEARCHED:
+            if head not in CLOSED_FORM:
                 raise SettingError(
-                    f"head is {head!r}, expected one of {', '.join(SEARCHED)}; {nearest(head, SEARCHED)}"
+                    f"head is {head!r}, expected one of {', '.join(CLOSED_FORM)}; {nearest(head, CLOSED_FORM)}"
                 )
         if not self.features or not self.heads:
             raise SettingError("there is nothing to choose from, expected features and heads; name some")
