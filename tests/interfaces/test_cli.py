@@ -55,7 +55,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
         digits, network="mlp", engine="scratch", settings=TrainSettings(epochs=10, learning_rate=3e-3)
     )
     trained.model.save(home / "digits")
-    learn_head(trained.model.source(), load("digits:parity"), Probe(head="ridge")).model.save(home / "parity")
+    learn_head(trained.model.source(), load("digits:parity"), Probe("hidden2", head="ridge")).model.save(
+        home / "parity"
+    )
     return home
 
 
@@ -312,8 +314,9 @@ def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, mode
     document = run("cache", "list", "--json").document
     check_keys(document)
     kept = len(document["entries"])
-    assert kept == 4, "train and held-out images, by the source and as raw pixels"
-    assert {entry["parts"]["tap"] for entry in document["entries"]} == {"hidden2", "values"}
+    assert kept == 8, "1,500 at both layers; train and held-out images at one, as HOG and as raw pixels"
+    layers = {entry["parts"]["tap"] for entry in document["entries"]}
+    assert layers == {"hidden1", "hidden2", "histograms", "values"}
     assert "hidden2" in run("cache").out and run("cache").out.endswith(" MiB\n")
     assert re.fullmatch(rf"removed {kept} arrays, \d+\.\d MiB\n", run("cache", "clear").out)
     assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"
@@ -329,12 +332,12 @@ def test_a_damaged_cache_is_one_line_and_the_same_result(run: Run, desk: Path, m
         path.write_bytes(content)
     assert [entry["state"] for entry in run("cache", "list", "--json").document["entries"]] == [
         "complete"
-    ] * 4
+    ] * 8
     said = run(*command, "again")
     lines = [line for line in said.err.splitlines() if "damaged" in line]
     assert (
         said.code == 0
-        and len(lines) == 4
+        and len(lines) == 8
         and all(line.startswith("headstart: features in ") for line in lines)
     )
     weights = [(desk / name / "weights.safetensors").read_bytes() for name in ("whole", "again")]
@@ -404,10 +407,10 @@ def test_run_whole_as_json_is_what_it_wrote(run: Run, desk: Path) -> None:
     check_keys(said.document)
     assert said.out == (desk / "out" / "result.json").read_text()
     cells = {(row["strategy"], row["labels_per_class"]) for row in said.document["rows"]}
-    strategies = ("probe", "scratch", "random frozen", "raw pixels", "collapse", "majority")
+    strategies = ("probe", "scratch", "random frozen", "HOG", "raw pixels", "collapse", "majority")
     assert cells == {(name, budget) for name in strategies for budget in (1, 5, None)}
     assert {row["accuracy"]["n"] for row in said.document["rows"]} == {said.document["sizes"]["test"]}
-    assert len(said.document["comparisons"]) == 15 and said.document["verdict"]
+    assert len(said.document["comparisons"]) == 18 and said.document["verdict"]
     assert said.document["verdict"] in (desk / "out" / "report.html").read_text()
 
 
@@ -415,7 +418,7 @@ def test_run_whole_as_json_is_what_it_wrote(run: Run, desk: Path) -> None:
 def test_run_the_first_recipe_whole(run: Run, desk: Path) -> None:
     said = run("run", "odd-to-even", "--data", "digits")
     assert said.code == 0 and said.out.endswith("\nReport: runs/odd-to-even-digits/report.html\n")
-    for name in ("probe", "textbook probe", "scratch", "random frozen", "raw pixels"):
+    for name in ("probe", "textbook probe", "scratch", "random frozen", "HOG", "raw pixels"):
         assert re.search(rf"^{name}( +\d+\.\d\d \[\d+\.\d, \d+\.\d\]){{5}}$", said.out, re.MULTILINE)
 
 

@@ -94,7 +94,7 @@ def bomb(path: Path, side: int = 30_000) -> None:
 def test_transfer_leaves_a_model_with_its_report(run: Run, desk: Path, splitted: Path) -> None:
     said = transferred(run, source="random:cnn")
     assert said.err == "" and said.out.endswith("\nModel: m\nReport: m/report.html\n")
-    for name in ("probe", "raw pixels", "majority"):
+    for name in ("probe", "HOG", "raw pixels", "majority"):
         assert re.search(rf"^{name} +\d+\.\d\d \[\d+\.\d, \d+\.\d\]$", said.out, re.MULTILINE), name
     assert "on the same 30 " in said.out
     assert sorted(path.name for path in (desk / "m").iterdir()) == MODEL
@@ -145,7 +145,7 @@ def test_few_images_are_cross_validated(run: Run, lay: Lay) -> None:
     lay("pics", {"3": 10, "8": 10})
     said = transferred(run, "--size", "64", source=TINY)
     assert "of 20 cross-validated images are classified correctly [" in said.out
-    for name in ("probe", "raw pixels", "majority"):
+    for name in ("probe", "HOG", "raw pixels", "majority"):
         assert re.search(rf"^{name} +\d+\.\d\d \[", said.out, re.MULTILINE)
 
 

@@ -224,14 +224,22 @@ def dense(kept: FolderCache, tmp_path_factory: pytest.TempPathFactory) -> Outcom
 def test_probe_textbook_and_controls_stand_in_one_table(vgg: Outcome) -> None:
     rows = {row.strategy: row for row in vgg.result.rows}
     assert [name for name in rows if name != "probe, no augmentation"] == [
-        *("probe", "textbook", "textbook, no flip", "textbook, no augmentation", "raw pixels", "majority")
+        *(
+            "probe",
+            "textbook",
+            "textbook, no flip",
+            "textbook, no augmentation",
+            "HOG",
+            "raw pixels",
+            "majority",
+        )
     ]
     n_test = vgg.result.sizes["test"]
     assert {row.accuracy.n for row in rows.values()} == {n_test} and n_test > 500
     assert {(row.labels_per_class, row.draws) for row in rows.values()} == {(20, 2)}
     assert rows["majority"].accuracy.value < 0.2 and rows["probe"].accuracy.value > 0.8
     # the probe is tested against controls alone; the textbook's rows are shown
-    assert {one.control for one in vgg.result.comparisons} == {"raw pixels", "majority"}
+    assert {one.control for one in vgg.result.comparisons} == {"HOG", "raw pixels", "majority"}
 
 
 @pytest.mark.slow
@@ -303,7 +311,7 @@ def test_the_curves_are_the_textbook_s(vgg: Outcome) -> None:
 @pytest.mark.slow
 def test_all_labels_are_one_draw_of_the_saved_model(dense: Outcome) -> None:
     rows = {row.strategy: row for row in dense.result.rows}
-    assert list(rows) == ["probe", "raw pixels", "majority"]
+    assert list(rows) == ["probe", "HOG", "raw pixels", "majority"]
     assert {row.labels_per_class for row in rows.values()} == {None} and rows["probe"].draws == 1
     model = open_model(dense.folder / "model")
     assert model.manifest.head["name"] == "mlp" and model.classes == tuple("01234")
@@ -380,7 +388,13 @@ def test_only_a_trained_network_is_compared_with_a_random_one(kept: FolderCache,
         recipe, with_test_split(load("digits:0-1"), 0), source_name=local_network(tmp_path / "network"),
         seed=0, controls=True, options=RecipeOptions(cache=kept).extraction, command="",
     )  # fmt: skip
-    assert [row.strategy for row in found.result.rows] == ["probe", "raw pixels", "majority", "random frozen"]
+    assert [row.strategy for row in found.result.rows] == [
+        "probe",
+        "HOG",
+        "raw pixels",
+        "majority",
+        "random frozen",
+    ]
     assert "random frozen" in {one.control for one in found.result.comparisons}
 
 

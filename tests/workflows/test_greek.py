@@ -69,7 +69,7 @@ def ran(home: Path, *, controls: bool = True) -> Outcome:
 
 def test_the_table_has_the_textbook_and_every_control(outcome: Outcome) -> None:
     names = {row.strategy for row in outcome.result.rows}
-    assert names == {"probe", "textbook", "raw pixels", "random frozen", "scratch", "majority"}
+    assert names == {"probe", "textbook", "HOG", "raw pixels", "random frozen", "scratch", "majority"}
     assert {row.accuracy.n for row in outcome.result.rows} == {60}
     assert "6 groups" in outcome.result.protocol and "used once" in outcome.result.protocol
 
@@ -85,7 +85,7 @@ def test_without_controls_there_is_no_verdict(tmp_path: Path) -> None:
 
 def test_the_letters_themselves_are_left_out_one_at_a_time(outcome: Outcome) -> None:
     table = outcome.result.tables[0]
-    assert [line[0] for line in table.lines] == ["probe", "textbook", "raw pixels"]
+    assert [line[0] for line in table.lines] == ["probe", "textbook", "HOG", "raw pixels"]
     assert all(line[1].endswith("of 27") for line in table.lines)
     assert [one.accuracy.n for one in outcome.result.evaluations] == [60, 27]
 

@@ -194,7 +194,7 @@ def test_what_a_recipe_leaves(parity: Outcome) -> None:
 def test_collapse_stands_in_the_table_and_asks_for_no_label(parity: Outcome) -> None:
     found = {(row.strategy, row.labels_per_class): row.accuracy for row in parity.result.rows}
     assert {name for name, _ in found} == {
-        *("probe", "scratch", "random frozen", "raw pixels", "collapse", "majority")
+        *("probe", "scratch", "random frozen", "HOG", "raw pixels", "collapse", "majority")
     }
     assert len({found["collapse", budget] for budget in (1, 5, None)}) == 1
     assert found["collapse", None].value > 0.7  # a digit's parity is seldom wrong where the digit is right
@@ -203,7 +203,7 @@ def test_collapse_stands_in_the_table_and_asks_for_no_label(parity: Outcome) -> 
 def test_the_first_experiment_has_the_textbook_beside_it(tmp_path: Path) -> None:
     outcome = run_recipe(quick("odd-to-even"), tmp_path / "out", RecipeOptions())
     names = list(dict.fromkeys(row.strategy for row in outcome.result.rows))
-    assert names == ["probe", "textbook probe", "scratch", "random frozen", "raw pixels", "majority"]
+    assert names == ["probe", "textbook probe", "scratch", "random frozen", "HOG", "raw pixels", "majority"]
 
 
 def test_the_row_of_all_labels_is_the_saved_model(parity: Outcome) -> None:

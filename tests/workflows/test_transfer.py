@@ -146,10 +146,10 @@ def test_names_that_differ_by_case_are_two_classes_unless_a_split_lacks_one(spli
 
 def test_probe_stands_beside_raw_pixels_and_majority(done: Transferred) -> None:
     rows = {row.strategy: row for row in done.result.rows}
-    assert list(rows) == ["probe", "raw pixels", "majority"]
+    assert list(rows) == ["probe", "HOG", "raw pixels", "majority"]
     assert {row.accuracy.n for row in rows.values()} == {40}
     assert rows["majority"].accuracy.value == 0.5 < rows["probe"].accuracy.value
-    assert [one.control for one in done.result.comparisons] == ["raw pixels", "majority"]
+    assert [one.control for one in done.result.comparisons] == ["HOG", "raw pixels", "majority"]
     share = 100 * rows["probe"].accuracy.value
     assert done.result.verdict.startswith(f"{share:.1f} % of 40 validation images are classified correctly [")
     assert "With all 60 labels, transfer" in done.result.verdict and done.result.judged_on == "validation"
@@ -218,9 +218,9 @@ PROBES = {
 def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted: Probe) -> None:
     found = run_transfer(candidate(few), few, wanted)
     result, rows = found.result, {row.strategy: row for row in found.result.rows}
-    assert list(rows) == ["probe", "raw pixels", "majority"] and found.learned.held_probs is None
+    assert list(rows) == ["probe", "HOG", "raw pixels", "majority"] and found.learned.held_probs is None
     assert {row.accuracy.n for row in rows.values()} == {40} and rows["majority"].accuracy.value == 0.5
-    assert [one.control for one in result.comparisons] == ["raw pixels", "majority"]
+    assert [one.control for one in result.comparisons] == ["HOG", "raw pixels", "majority"]
     (evaluation,), (calibration,) = result.evaluations, result.calibrations
     assert int(np.sum(evaluation.confusion)) == calibration.n == 40 and result.galleries
     ours = rows["probe"].accuracy
@@ -238,6 +238,7 @@ def test_few_images_are_cross_validated_beside_the_controls(few: Dataset, wanted
     page = render(result)
     for words in (
         "cross-validated images are classified correctly",
+        "HOG",
         "raw pixels",
         "Calibration of the probabilities",
     ):

@@ -277,7 +277,7 @@ def study(
     draws : int, default=5
         Number of random draws of labels and of repeats of the folds.
     controls : sequence of str, optional
-        Some of ``majority``, ``raw pixels``, ``random frozen``, ``scratch``, ``collapse``. Default: all
+        Some of ``majority``, ``HOG``, ``raw pixels``, ``random frozen``, ``scratch``, ``collapse``. Default: all
         that fit.
     layer, pooling, head, augment : str, optional
         As in `transfer`. What is None is selected again inside every fit.

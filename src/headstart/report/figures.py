@@ -44,6 +44,7 @@ STYLES: Mapping[str, LineStyle] = {
     "finetune": LineStyle("--c-finetune", "#1d8fc4", (7, 2), "D"),
     "scratch": LineStyle("--c-scratch", "#c24e00", (6, 2.5), "s"),
     "random": LineStyle("--c-random", "#00805e", (4, 2), "^"),
+    "hog": LineStyle("--c-hog", "#a3123f", (8, 2, 1.5, 2), "d"),
     "pixels": LineStyle("--c-pixels", "#b0568a", (1.5, 1.8), "v"),
     "collapse": LineStyle("--c-collapse", "#9a6b00", (6, 2, 1.5, 2), "P"),
     "majority": LineStyle("--c-majority", "#75757c", (1, 3), "X"),

@@ -9,6 +9,7 @@ from headstart.data.names import near_paths
 from headstart.errors import SettingError, UnknownSourceError, nearest
 from headstart.records import Source
 from headstart.sources.drawings.kind import DRAWINGS
+from headstart.sources.hog import HOG
 from headstart.sources.kind import SourceKind
 from headstart.sources.model_folder import MODEL_FOLDER, is_model_folder
 from headstart.sources.photos.kind import PHOTOS, PHOTOS_LARGE, RANDOM_PHOTOS, RANDOM_PHOTOS_LARGE
@@ -29,7 +30,7 @@ __all__ = [
 KINDS: dict[str, SourceKind] = {
     kind.prefix: kind
     for kind in (
-        *(PHOTOS, PHOTOS_LARGE, DRAWINGS, TIMM, TIMM_FOLDER, PIXELS, RANDOM, RANDOM_TIMM),
+        *(PHOTOS, PHOTOS_LARGE, DRAWINGS, TIMM, TIMM_FOLDER, PIXELS, HOG, RANDOM, RANDOM_TIMM),
         *(RANDOM_PHOTOS, RANDOM_PHOTOS_LARGE, MODEL_FOLDER),
     )
 }

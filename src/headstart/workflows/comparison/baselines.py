@@ -1,6 +1,6 @@
-"""Controls that use no source: kernel ridge on raw pixels, and a network trained from scratch.
+"""Controls that use no source: kernel ridge on raw pixels and on HOG, and a network trained from scratch.
 
-Apart from the other controls because these two choose their own preparation, so that the source's preparation
+Apart from the other controls because these choose their own preparation, so that the source's preparation
 does not put them at a disadvantage.
 """
 
@@ -24,18 +24,18 @@ from headstart.networks.contract import Trainable
 from headstart.networks.engines.registry import make_network
 from headstart.networks.specs import ARCHITECTURES, architecture, with_classes
 from headstart.networks.training import fit
-from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, TrainSettings
+from headstart.records import Array, Codes, Images, InputSpec, NetworkSpec, Source, TrainSettings
+from headstart.sources.hog import hog_source
 from headstart.sources.networks import native_input
 from headstart.sources.pixels import pixel_source
 from headstart.strategies.fits import DECIDING, Indices, Reader, Strategy, clusters_of, fitted
 from headstart.strategies.select import deciding_images
 from headstart.system.threads import threads_for
 
-__all__ = ["network_from_scratch", "preparations_for", "raw_pixels"]
+__all__ = ["gradient_histograms", "network_from_scratch", "preparations_for", "raw_pixels"]
 
 _SMALL_PX = 64  # side up to which a source's own input can be read as raw pixels
 _INK_PX = 28  # side of ink-normalised images
-_PLACE = ("values", "flat")
 _HEAD = "kernel"
 _TRIED = 1_500  # images on which training settings are chosen, at most
 _LEAST_PROBABILITY = 1e-12
@@ -62,27 +62,41 @@ def preparations_for(dataset: Dataset, source: InputSpec | None = None) -> tuple
 def raw_pixels(
     reader: Reader, *, preparations: Sequence[InputSpec] | None = None, balance: bool = False
 ) -> Strategy:
-    """Kernel ridge on raw pixels, with the preparation that has the lowest held-out loss.
+    """Kernel ridge on raw pixels, with the preparation that has the lowest held-out loss."""
+    inputs = preparations_for(reader.pool, reader.source.input) if preparations is None else preparations
+    return _kernel_ridge(reader, [pixel_source(one) for one in inputs], balance=balance)
+
+
+def gradient_histograms(
+    reader: Reader, *, preparations: Sequence[InputSpec] | None = None, balance: bool = False
+) -> Strategy:
+    """Kernel ridge on histograms of oriented gradients, with the preparation that has the lowest held-out loss."""
+    inputs = preparations_for(reader.pool, reader.source.input) if preparations is None else preparations
+    return _kernel_ridge(reader, [hog_source(one) for one in inputs], balance=balance)
+
+
+def _kernel_ridge(reader: Reader, sources: Sequence[Source], *, balance: bool) -> Strategy:
+    """Kernel ridge on the default layer of one of some sources, which are one under several preparations.
 
     The preparation is chosen in every fit on at most 250 of its training images: the first one unless another
     is better by a standard error. Where a class has a single image, probabilities are averaged over all of
     them.
     """
-    inputs = preparations_for(reader.pool, reader.source.input) if preparations is None else preparations
-    readers = [replace(reader, source=pixel_source(one), _kept={}) for one in inputs]
+    readers = [replace(reader, source=one, _kept={}) for one in sources]
+    place = (sources[0].default_layer, "flat")
     for one in readers:
-        one.read([_PLACE])
+        one.read([place])
     codes = reader.pool.codes()
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         some = train[deciding_images(codes[train], seed, DECIDING)]
-        rows = [one.rows(_PLACE)[some] for one in readers]
+        rows = [one.rows(place)[some] for one in readers]
         chosen = _chosen_preparations(
             rows, codes[some], clusters_of(reader.pool, some), seed, balance=balance
         )
         predictions = [
-            fitted(readers[i], _PLACE, _HEAD, train, seed, balance=balance).probabilities(
-                readers[i].test_rows(_PLACE)[test]
+            fitted(readers[i], place, _HEAD, train, seed, balance=balance).probabilities(
+                readers[i].test_rows(place)[test]
             )
             for i in chosen
         ]

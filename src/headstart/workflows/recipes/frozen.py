@@ -23,7 +23,7 @@ from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe, choose_place
 from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.result import LearnedModel
-from headstart.workflows.comparison.baselines import raw_pixels
+from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.comparison.table import run_table
@@ -220,7 +220,10 @@ def _textbook_place(source: Source) -> Place:
 
 def _controls(bench: Bench) -> dict[str, Strategy]:
     reader = Reader(bench.source, bench.train, bench.test, bench.options)
-    strategies = {"raw pixels": _recorded(bench, "raw pixels", raw_pixels(reader))}
+    strategies = {
+        name: _recorded(bench, name, made)
+        for name, made in (("HOG", gradient_histograms(reader)), ("raw pixels", raw_pixels(reader)))
+    }
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
         drawn = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)

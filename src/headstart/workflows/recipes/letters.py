@@ -79,7 +79,7 @@ def run_letters(
     chosen = StudyRequest(
         probe=parts.probe,
         labels_per_class=(),
-        controls=("majority", "raw pixels", "random frozen", "scratch") if controls else (),
+        controls=("majority", "HOG", "raw pixels", "random frozen", "scratch") if controls else (),
         seed=seed,
         extra={_TEXTBOOK: lambda setup: _textbook(parts, setup.pool, setup.test)},
         shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
@@ -179,7 +179,7 @@ def _left_out(parts: _Parts, dataset: Dataset, *, controls: bool, allow_leaks: b
         probe=parts.probe,
         kind="leave-one-out",
         labels_per_class=(),
-        controls=("raw pixels",) if controls else (),
+        controls=("HOG", "raw pixels") if controls else (),
         seed=parts.seed,
         extra={_TEXTBOOK: lambda setup: _textbook(parts, setup.pool, setup.test)},
         shown=() if controls else (_TEXTBOOK,),

@@ -14,13 +14,19 @@ from headstart.errors import DataError, UnknownSubsetError
 from headstart.networks.specs import architecture
 from headstart.records import NetworkSpec, TrainSettings
 from headstart.report.entries import ENTRIES
+from headstart.sources.hog import HOG
 from headstart.sources.networks import native_input
 from headstart.sources.pixels import PIXELS
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, finetune_strategies
 from headstart.strategies.fits import Reader, chosen_probe, redrawn_probe
-from headstart.workflows.comparison.baselines import network_from_scratch, preparations_for, raw_pixels
+from headstart.workflows.comparison.baselines import (
+    gradient_histograms,
+    network_from_scratch,
+    preparations_for,
+    raw_pixels,
+)
 from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
 from headstart.workflows.study.context import Contestant, ReadyStrategy, StudyContext
@@ -78,6 +84,15 @@ def _raw_pixels(study: StudyContext) -> ReadyStrategy:
         return ReadyStrategy(None)
     preparations = preparations_for(study.plain.pool, study.plain.source.input)
     return ReadyStrategy(raw_pixels(study.plain, preparations=preparations, balance=study.probe.balance))
+
+
+def _hog(study: StudyContext) -> ReadyStrategy:
+    if kind_of(study.reader.source) is HOG:  # the probe itself
+        return ReadyStrategy(None)
+    preparations = preparations_for(study.plain.pool, study.plain.source.input)
+    return ReadyStrategy(
+        gradient_histograms(study.plain, preparations=preparations, balance=study.probe.balance)
+    )
 
 
 def _majority(study: StudyContext) -> ReadyStrategy:
@@ -177,6 +192,7 @@ _ALL = (
         make=_random_frozen,
         redrawn=True,
     ),
+    Contestant("HOG", "histograms of oriented gradients, no network", "hog", control=True, make=_hog),
     Contestant("raw pixels", "prepared pixels, no network", "pixels", control=True, make=_raw_pixels),
     Contestant(COLLAPSE, "derived from the source's own classes", "collapse", control=True, make=_collapse),
     Contestant(

@@ -21,7 +21,7 @@ from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import Probe, places_of
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import MOST_IMAGES
-from headstart.workflows.comparison.baselines import raw_pixels
+from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol
 from headstart.workflows.comparison.table import Table, run_table
@@ -111,10 +111,11 @@ def by_cross_validation(
 
 
 def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str, Strategy]:
-    """The controls raw pixels and majority; none if the source is not pretrained."""
+    """The controls HOG, raw pixels and majority; none if the source is not pretrained."""
     if not kind_of(reader.source).pretrained:
         return {}
     makers: dict[str, Callable[[], Strategy]] = {
+        "HOG": lambda: gradient_histograms(reader, balance=probe.balance),
         "raw pixels": lambda: raw_pixels(reader, balance=probe.balance),
         "majority": lambda: majority(reader.pool, whole=whole),
     }
