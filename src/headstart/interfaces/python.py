@@ -20,7 +20,7 @@ from headstart.models.model import Model, open_model
 from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
 from headstart.sources.features import Extraction
-from headstart.sources.fitting import fitting_source
+from headstart.sources.fitting import fitting_policy, fitting_source
 from headstart.sources.order import check_order
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_finetune, parse_transfer
@@ -114,16 +114,18 @@ def transfer(
     ----------
     source : str, path, Model, Source or None
         A name as ``headstart transfer`` takes it, the folder of a model, or a model. None takes ``drawings`` for
-        drawings and ``photos`` for photos.
+        drawings and ``photos`` for photos. Drawings of another size than a network of small grey images takes are
+        prepared by the policy ``ink``, except for a Source, which is taken as it is.
     data : str, path, Dataset, data frame or iterable of (image, label)
         Images to learn from: a dataset, or what `headstart.load` takes. Its ``test`` split is not used.
     layer : str, optional
-        Layer to read features from. Default: selected by cross-validation where the source has candidates
-        (networks of timm), else the default layer of the source.
+        Layer to read features from. Default: selected by cross-validation; the source's own where a class has one
+        image.
     pooling : {'flat', 'avg', 'grid2'}, optional
-        Pooling of feature maps. Default: selected with the layer, else ``flat``.
+        Pooling of feature maps. Default: selected with the layer.
     head : {'kernel', 'linear', 'mlp', 'neighbours', 'prototypes', 'ridge'}, optional
-        Classifier on the features. Default: selected with the layer, else ``linear``.
+        Classifier on the features. Default: ridge or kernel, selected with the layer; kernel where a class has one
+        image.
     augment : str, optional
         Augmentation of the training images, such as ``"photo"`` or ``"shear=0.2,zoom=0.2"``.
     balance : bool, default=False
@@ -162,7 +164,7 @@ def transfer(
     ['0', '1', '0']
     """
     dataset = _loaded(source, data)
-    frozen = _source(source, dataset, seed)
+    frozen = _fitting(_source(source, dataset, seed), source, dataset)
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(_layer(layer, tap), pooling, head, augmentation, balance)
     finetune, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
@@ -315,7 +317,7 @@ def study(
     trained = source if isinstance(source, Model) else None
     if isinstance(source, str | os.PathLike) and Path(source).is_dir():
         trained = open_model(source)
-    frozen = _source(source, dataset, seed)
+    frozen = _fitting(_source(source, dataset, seed), source, dataset)
     augmentation = None if augment is None else parse_augmentation(augment)
     request = StudyRequest(
         Probe(_layer(layer, tap), pooling, head, augmentation),
@@ -358,6 +360,12 @@ def _source(source: Any, dataset: Dataset, seed: int) -> Source:
         f"source is of type {type(source).__name__}, expected the name of a source, a model folder or a model; "
         "list the names with: headstart sources"
     )
+
+
+def _fitting(source: Source, given: Any, dataset: Dataset) -> Source:
+    """The source with the policy that fits the images, unless its maker gave it as a Source."""
+    policy = None if isinstance(given, Source) else fitting_policy(source, dataset)
+    return source if policy is None else replace(source, input=replace(source.input, policy=policy))
 
 
 def _layer(layer: str | None, tap: str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from headstart.errors import SettingError, printable
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
+    from headstart.records import Source
     from headstart.report.records import Report
     from headstart.sources.features import Extraction
     from headstart.system.cache import Cache
@@ -114,15 +116,26 @@ def source_and_data(names: Sequence[str]) -> tuple[str | None, str]:
     return names[0], names[1]
 
 
-def fitting(source: str | None, dataset: Dataset) -> str:
-    """The source that is named, else the one that fits the images; stderr says which."""
-    if source is not None:
-        return source
-    from headstart.sources.fitting import fitting_source
+def fitting(
+    name: str | None, dataset: Dataset, seed: int = 0, size_px: int | None = None, policy: str | None = None
+) -> Source:
+    """The source that is named, else the one that fits the images, with the policy that fits; stderr says which."""
+    from headstart.sources.fitting import fitting_policy, fitting_source
+    from headstart.sources.registry import open_source
 
-    found = fitting_source(dataset)
-    print(f"headstart: {found.sentence}", file=sys.stderr)
-    return found.name
+    if name is None:
+        found = fitting_source(dataset)
+        print(f"headstart: {found.sentence}", file=sys.stderr)
+        name = found.name
+    source = open_source(name, dataset, seed, size_px, policy)
+    if policy is None and (fits := fitting_policy(source, dataset)) is not None:
+        print(
+            f"headstart: policy {fits}, since the images are drawings of another size than {printable(name)} takes; "
+            f"--policy {source.input.policy} turns it off",
+            file=sys.stderr,
+        )
+        source = replace(source, input=replace(source.input, policy=fits))
+    return source
 
 
 def print_json(value: Any) -> None:

@@ -106,7 +106,6 @@ def study(
     Example: headstart study timm:mobilenetv3_small_100 photos -o runs/comparison
     """
     from headstart.data.images.augment import parse_copies
-    from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
@@ -126,13 +125,13 @@ def study(
     )
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
-        source = fitting(source, dataset)
+        frozen = fitting(source, dataset, seed, size, policy)
         result = run_study(
-            open_source(source, dataset, seed, size, policy),
+            frozen,
             dataset,
             request,
             external=None if test is None else load_dataset(test, strict=strict),
-            trained=_model(source),
+            trained=_model(source or frozen.name),
             options=extraction(no_cache, runtime, precision, progress),
             command=command_line(),
         )

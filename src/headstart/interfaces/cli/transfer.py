@@ -83,7 +83,6 @@ def transfer(
     from headstart.data.images.augment import parse_copies
     from headstart.interfaces.cli.train import learned_facts
     from headstart.report.page import render
-    from headstart.sources.registry import open_source
     from headstart.strategies.finetune.options import parse_transfer
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
@@ -96,7 +95,7 @@ def transfer(
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
         done = run_transfer(
-            open_source(fitting(source, dataset), dataset, seed, size, policy),
+            fitting(source, dataset, seed, size, policy),
             dataset,
             Probe(place, pooling, head, augmentation, balance),
             seed=seed,
