@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headstart.errors import SettingError, ShapeError
 from headstart.report.records import Scatter
-from headstart.report.svg import _svg, _text
+from headstart.report.svg import svg_element, svg_text
 
 __all__ = ["MOST_POINTS", "class_key", "drawn", "scatter"]
 
@@ -64,7 +64,9 @@ def scatter(points: Scatter, salt: str) -> str:
         ring = "M-7 0a7 7 0 1 0 14 0a7 7 0 1 0-14 0z"
         parts += [_marker(f"m{salt}-ring", ring, "ring", size), _dots(f"m{salt}-ring", wrong)]
     parts += _names(points, x, y, height_px)
-    return _svg("map" if size == 16 else "map dense", 720, height_px, f"Map of images: {points.title}", parts)
+    return svg_element(
+        "map" if size == 16 else "map dense", 720, height_px, f"Map of images: {points.title}", parts
+    )
 
 
 def drawn(points: Scatter) -> list[int]:
@@ -155,7 +157,7 @@ def _names(points: Scatter, x: Sequence[float], y: Sequence[float], height_px: f
         for box in boxes:
             box[1] = min(max(box[1], 14.0), height_px - 8)
     return [
-        _text(at, min(max(up, 14.0), height_px - 8) + 5, word, "middle", "class")
+        svg_text(at, min(max(up, 14.0), height_px - 8) + 5, word, "middle", "class")
         for word, (at, up, _) in zip(words, boxes, strict=True)
     ]
 

@@ -13,7 +13,15 @@ from headstart.report.numbers import count, labels
 from headstart.report.records import Factor
 from headstart.report.scales import Scale, round_scale
 
-__all__ = ["rate_test", "reliability_diagram", "strip"]
+__all__ = [
+    "axis_marks",
+    "rate_test",
+    "reliability_diagram",
+    "strip",
+    "svg_element",
+    "svg_grid",
+    "svg_text",
+]
 
 
 _Place = Callable[[float], float]
@@ -43,17 +51,17 @@ def reliability_diagram(calibration: Calibration) -> str:
         return bottom - (bottom - top) * whole.at(share)
 
     parts = [
-        _grid([(left, y(tick), right, y(tick)) for tick in whole.ticks(6)]),
-        *(_text(left - 8, y(tick) + 4, _share(tick), "end") for tick in whole.ticks(6)),
+        svg_grid([(left, y(tick), right, y(tick)) for tick in whole.ticks(6)]),
+        *(svg_text(left - 8, y(tick) + 4, _share(tick), "end") for tick in whole.ticks(6)),
         f'<path class="diagonal" d="M{x(0):g} {y(0):g}L{x(1):g} {y(1):g}"/>',
-        _text(left + 12, top + 20, "↖ underconfident", "start", "word"),
-        _text(right - 8, bottom - 12, "overconfident ↘", "end", "word"),
+        svg_text(left + 12, top + 20, "↖ underconfident", "start", "word"),
+        svg_text(right - 8, bottom - 12, "overconfident ↘", "end", "word"),
         *(_bin(one, x, y) for one in calibration.bins),
         *_histogram(calibration.bins, x, floor, 52.0),
-        *(_text(x(tick), floor + 17, _share(tick), "middle") for tick in whole.ticks(6)),
-        _text((left + right) / 2, foot - 3, "confidence", "middle", "name"),
+        *(svg_text(x(tick), floor + 17, _share(tick), "middle") for tick in whole.ticks(6)),
+        svg_text((left + right) / 2, foot - 3, "confidence", "middle", "name"),
     ]
-    return _svg("reliability", 440, foot + 4, f"Reliability: {calibration.title}", parts)
+    return svg_element("reliability", 440, foot + 4, f"Reliability: {calibration.title}", parts)
 
 
 def strip(factor: Factor, scores: Scale) -> str:
@@ -78,16 +86,16 @@ def strip(factor: Factor, scores: Scale) -> str:
 
     xs, ys = [x(share) for share in spread], [y(scores.at(score)) for _, score in trials]
     best = max(range(len(trials)), key=lambda i: trials[i][1])
-    levels = _marks(scores, 5)
+    levels = axis_marks(scores, 5)
     dots = "".join(f"M{across:.1f} {up:.1f}h0" for across, up in zip(xs, ys, strict=True))
     parts = [
-        _grid([(left, y(share), right, y(share)) for share, _ in levels]),
-        *(_text(left - 8, y(share) + 4, label, "end") for share, label in levels),
-        *(_text(x(share), bottom + 20, label, "middle") for share, label in ticks),
+        svg_grid([(left, y(share), right, y(share)) for share, _ in levels]),
+        *(svg_text(left - 8, y(share) + 4, label, "end") for share, label in levels),
+        *(svg_text(x(share), bottom + 20, label, "middle") for share, label in ticks),
         f'<path class="trials" d="{dots}"/>',
         f'<circle class="ring" cx="{xs[best]:.1f}" cy="{ys[best]:.1f}" r="7"/>',
     ]  # fmt: skip
-    return _svg("strip", 320, 176, f"Score by {factor.name}", parts)
+    return svg_element("strip", 320, 176, f"Score by {factor.name}", parts)
 
 
 def rate_test(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> str:
@@ -115,34 +123,35 @@ def rate_test(rates: Sequence[float], losses: Sequence[float], suggestion: float
     loss = losses[max(after - 1, 0)] * (1 - part) + losses[after] * part
     at, (side, shift) = x(suggestion), ("end", 4) if across.at(suggestion) > 0.7 else ("start", -4)
     points = "L".join(f"{x(a):.1f} {y(up.at(b)):.1f}" for a, b in zip(rates, losses, strict=True))
-    levels = _marks(up, 5)
+    levels = axis_marks(up, 5)
     parts = [
-        _grid([(left, y(share), right, y(share)) for share, _ in levels]),
-        *(_text(left - 8, y(share) + 4, label, "end") for share, label in levels),
-        *(_text(left + (right - left) * share, bottom + 20, label, "middle")
-          for share, label in _marks(across, 7)),
+        svg_grid([(left, y(share), right, y(share)) for share, _ in levels]),
+        *(svg_text(left - 8, y(share) + 4, label, "end") for share, label in levels),
+        *(svg_text(left + (right - left) * share, bottom + 20, label, "middle")
+          for share, label in axis_marks(across, 7)),
         f'<path d="M{points}" style="{_LINE}"/>',
         f'<path d="M{at:.1f} {top:g}V{bottom:g}" style="{_HAIRLINE}"/>',
         f'<circle cx="{at:.1f}" cy="{y(up.at(loss)):.1f}" r="5" style="{_RING}"/>',
-        _text(at + shift, top - 4, f"suggested: {_rounded(suggestion)}", side, "word"),
-        _text(left - 8, 14, "loss, nats", "start", "name"),
-        _text((left + right) / 2, bottom + 44, "learning rate, log scale", "middle", "name"),
+        svg_text(at + shift, top - 4, f"suggested: {_rounded(suggestion)}", side, "word"),
+        svg_text(left - 8, 14, "loss, nats", "start", "name"),
+        svg_text((left + right) / 2, bottom + 44, "learning rate, log scale", "middle", "name"),
     ]  # fmt: skip
-    return _svg("rates", 460, 274, "Loss by learning rate", parts)
+    return svg_element("rates", 460, 274, "Loss by learning rate", parts)
 
 
-def _svg(kind: str, width_px: float, height_px: float, label: str, parts: Iterable[str]) -> str:
+def svg_element(kind: str, width_px: float, height_px: float, label: str, parts: Iterable[str]) -> str:
     """An element with a name for screen readers."""
     name = escape(label, quote=True)
     head = f'<svg class="{kind}" role="img" aria-label="{name}" viewBox="0 0 {width_px:g} {height_px:g}">'
     return f"{head}{''.join(parts)}</svg>"
 
 
-def _text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> str:
+def svg_text(x: float, y: float, words: str, anchor: str, kind: str = "tick") -> str:
+    """Words at a place; ``anchor`` is start, middle or end."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def _grid(lines: Iterable[tuple[float, float, float, float]]) -> str:
+def svg_grid(lines: Iterable[tuple[float, float, float, float]]) -> str:
     """Thin lines behind everything."""
     return f'<path class="grid" d="{"".join(f"M{a:g} {b:g}L{c:g} {d:g}" for a, b, c, d in lines)}"/>'
 
@@ -173,7 +182,7 @@ def _histogram(bins: Sequence[ReliabilityBin], x: _Place, floor: float, height: 
             f' width="{wide:.1f}" height="{tall:.1f}"/>'
         )
         if wide >= 6.4 * len(count(n)):
-            yield _text((start + stop) / 2, floor - tall - 4, count(n), "middle", "n")
+            yield svg_text((start + stop) / 2, floor - tall - 4, count(n), "middle", "n")
 
 
 def _choices(trials: Sequence[tuple[float | str, float]]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -198,10 +207,10 @@ def _numbers(
     values = [float(value) for value, _ in trials]
     logarithmic = log and min(values) > 0 and max(values) > min(values)
     scale = Scale(min(values), max(values), log=True) if logarithmic else round_scale(values, most=5)
-    return [scale.at(value) for value in values], _marks(scale, 5)
+    return [scale.at(value) for value in values], axis_marks(scale, 5)
 
 
-def _marks(scale: Scale, most: int) -> list[tuple[float, str]]:
+def axis_marks(scale: Scale, most: int) -> list[tuple[float, str]]:
     """Positions of ticks along an axis, 0 - 1, and their labels."""
     ticks = scale.ticks(most)
     return [

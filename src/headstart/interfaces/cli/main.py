@@ -20,6 +20,7 @@ from headstart import __version__
 from headstart.errors import HeadstartError
 from headstart.interfaces.cli.manage import cache_app, inspect, sources_app
 from headstart.interfaces.cli.predict import evaluate, predict
+from headstart.interfaces.cli.rank import sources_rank
 from headstart.interfaces.cli.recipes import recipes_app, run
 from headstart.interfaces.cli.serve import export, serve, teach
 from headstart.interfaces.cli.study import study
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for _command in (transfer, evaluate, predict, study, tune, train, inspect, export, serve, teach, run):
     app.command()(_command)
+sources_app.command("rank")(sources_rank)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(sources_app, name="sources")
 app.add_typer(cache_app, name="cache")

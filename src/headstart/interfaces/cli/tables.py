@@ -24,6 +24,7 @@ __all__ = [
     "evaluated_text",
     "evaluation_table",
     "pairs",
+    "ranking_table",
     "result_table",
     "spaced_pairs",
 ]
@@ -93,6 +94,12 @@ def result_table(result: Report) -> str:
     draws = "; mean over draws of labels" if max(row.draws for row in result.rows) > 1 else ""
     note = f"Accuracy in % [95 % interval] on the same {n_test:,} {result.judged_on} images{draws}."
     return f"{result.title}\n\n{aligned([header, *body])}\n\n{note}"
+
+
+def ranking_table(result: Report) -> str:
+    """The sources of a ranking, the most accurate first."""
+    table = result.tables[0]
+    return f"{aligned([list(table.header), *map(list, table.lines)])}\n\n{table.caption}\n"
 
 
 def _cell(row: Row | None) -> str:

@@ -24,7 +24,7 @@ from headstart.system.progress import SILENT, Progress
 from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of, smallest_class
 from headstart.workflows.comparison.verdict import PROBE, labels_text, sentences
 
-__all__ = ["Table", "run_table"]
+__all__ = ["Table", "difference_of", "run_table"]
 
 
 @dataclass(frozen=True)
@@ -194,17 +194,16 @@ def _difference(
 ) -> Difference:
     """Against a control with several random networks, each network's difference counts as one draw."""
     if control not in protocol.redrawn:
-        return _plain_difference(ours.right, theirs.right, ours.rounds, protocol, groups)
+        return difference_of(ours.right, theirs.right, ours.rounds, protocol, groups)
     a, b = _paired(ours.right, theirs.right)
     rounds = theirs.rounds
     each = [
-        _plain_difference(a[i : i + 1], b[i : i + 1], rounds[i : i + 1], protocol, groups)
-        for i in range(len(b))
+        difference_of(a[i : i + 1], b[i : i + 1], rounds[i : i + 1], protocol, groups) for i in range(len(b))
     ]
-    return redrawn_difference(each, _plain_difference(a, b, rounds, protocol, groups))
+    return redrawn_difference(each, difference_of(a, b, rounds, protocol, groups))
 
 
-def _plain_difference(
+def difference_of(
     a: NDArray[np.bool_],
     b: NDArray[np.bool_],
     rounds: Sequence[Sequence[TrainTest]],

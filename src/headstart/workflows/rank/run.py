@@ -1,0 +1,290 @@
+"""Ranks sources: nested cross-validation on the same folds, and the cost of each on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter, strftime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.checks.refuse import checked
+from headstart.data.dataset import Dataset
+from headstart.data.splits import fewest_per_class
+from headstart.errors import DataError, SettingError
+from headstart.evaluation.clusters import accuracy_score, repeated
+from headstart.evaluation.compare import holm, verdict
+from headstart.evaluation.records import Difference, Score
+from headstart.graph import run as runtime
+from headstart.records import Source
+from headstart.report.records import Figure, PlainTable, Report
+from headstart.report.trade_off import Point, trade_off
+from headstart.sources.features import PLAIN, Extraction, feature_graph
+from headstart.strategies.fits import Chooser, Reader, chosen_probe
+from headstart.strategies.places import CHOSEN, Probe
+from headstart.strategies.provenance import made_with
+from headstart.workflows.comparison.present import short_name
+from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of
+from headstart.workflows.comparison.table import difference_of
+
+__all__ = ["DEFAULT_SOURCES", "Ranked", "Ranking", "run_ranking"]
+
+DEFAULT_SOURCES = ("photos", "photos-large", "drawings", "hog", "pixels")
+"""What is ranked where nothing is named: all that need neither a hub nor PyTorch."""
+
+_BEST, _WORSE, _TIE = "most accurate", "less accurate", "not significantly less accurate"
+_SIGNIFICANT = {_BEST: "-", _WORSE: "yes", _TIE: "not significantly"}
+_FOLDS = 10
+_TIMED_S = 1.0  # per source; enough for a median of several batches
+_LEAST_BATCHES = 5
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A source: its accuracy, its difference from the most accurate one, and its cost.
+
+    ``difference`` and ``p_adjusted`` (Holm's, over all others) are None for the most accurate source. ``ms`` is the
+    median time of one image through the graph, with the fastest batch, in fp32, all cores; ``megabytes`` what a model
+    would take. ``at`` says where features are read. ``on_front``: no other source is both faster and more accurate.
+    """
+
+    source: str
+    accuracy: Score
+    difference: Difference | None
+    p_adjusted: float | None
+    verdict: str
+    at: str
+    ms: float
+    megabytes: float
+    licence: str
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All sources, the most accurate first, and the report."""
+
+    ranked: tuple[Ranked, ...]
+    result: Report
+
+
+def run_ranking(
+    sources: Sequence[Source],
+    dataset: Dataset,
+    probe: Probe = CHOSEN,
+    *,
+    seed: int = 0,
+    options: Extraction = PLAIN,
+    allow_leaks: bool = False,
+    command: str = "",
+    remarks: Sequence[str] = (),
+) -> Ranking:
+    """Compare sources on the images of a dataset that are not its test split.
+
+    In each of 10 folds, layer, pooling and head are selected again on the other nine, as `run_transfer` does, so
+    the accuracies are about images that nothing was selected on. DataError if a class has images of one cluster only;
+    SettingError if fewer than two sources are given.
+    """
+    if len(sources) < 2:
+        raise SettingError(f"{len(sources)} source can be ranked, expected two or more; name others")
+    options = replace(options, precision="fp32")  # as a saved model computes
+    dataset, found = checked(dataset, allow_leaks=allow_leaks)
+    pool = _without_test(dataset)
+    rounds = _rounds(pool, seed)
+    codes, right, places = pool.codes(), [], []
+    for number, source in enumerate(sources):
+        options.progress.step(f"rank {short_name(source.name)}", number, len(sources))
+        reader = Reader(source, pool, pool, options)
+        chooser = Chooser(reader, probe)
+        strategy, hits = chosen_probe(reader, probe, chooser), np.zeros((1, len(pool)), np.bool_)
+        for part in rounds[0]:
+            hits[0, part.test] = strategy(part.train, part.test, seed).argmax(axis=1) == codes[part.test]
+        right.append(hits)
+        places.append(chooser(np.arange(len(pool)), seed))
+    groups = pool.cluster_codes if repeated(pool.cluster_codes) else None
+    protocol = Protocol((), 1, seed, kind="folds" if pool.groups is None else "grouped", n_folds=_FOLDS)
+    scores = [accuracy_score(one, groups, crossed=True) for one in right]
+    best = max(range(len(sources)), key=lambda i: scores[i].value)
+    others = [i for i in range(len(sources)) if i != best]
+    differences = {i: difference_of(right[i], right[best], rounds, protocol, groups) for i in others}
+    adjusted = dict(zip(others, holm([differences[i].p_value for i in others]), strict=True))
+    costs = [_cost(source, place, options) for source, (place, _) in zip(sources, places, strict=True)]
+    front = _front([score.value for score in scores], [ms for ms, _ in costs])
+    ranked = [
+        Ranked(
+            source.name,
+            scores[i],
+            differences.get(i),
+            adjusted.get(i),
+            _BEST if i == best else _word(verdict(differences[i], adjusted[i])),
+            _at(*places[i]),
+            *costs[i],
+            str(source.notes.get("licence", "none needed" if not source.notes else "not stated")),
+            front[i],
+        )
+        for i, source in enumerate(sources)
+    ]
+    ranked.sort(key=lambda one: -one.accuracy.value)
+    texts = (*remarks, *found.remarks)
+    return Ranking(tuple(ranked), _report(ranked, pool, texts, command, rounds, groups))
+
+
+def _without_test(dataset: Dataset) -> Dataset:
+    """All images but those of the test split."""
+    if dataset.splits is None:
+        return dataset
+    return replace(dataset.subset(np.flatnonzero(dataset.splits != "test")), splits=None)
+
+
+def _rounds(pool: Dataset, seed: int) -> list[list[TrainTest]]:
+    """The folds that all sources share."""
+    fewest = fewest_per_class(pool.labels, pool.cluster_codes)
+    if fewest < 2:
+        raise DataError(
+            f"dataset {pool.name!r} has a class with one image, or images of one group only, expected two to hold "
+            "one out; add images"
+        )
+    n_clusters = len(pool) if pool.cluster_codes is None else len(np.unique(pool.cluster_codes))
+    kind = "folds" if pool.groups is None else "grouped"
+    protocol = Protocol((), 1, seed, kind=kind, n_folds=min(_FOLDS, n_clusters))
+    return [list(one) for one in rounds_of(pool, len(pool), (), protocol)[None]]
+
+
+def _cost(source: Source, place: tuple[str, str], options: Extraction) -> tuple[float, float]:
+    """Milliseconds for one image up to a place, the median over batches, and megabytes of the graph."""
+    graph = feature_graph(source, [place])
+    executable = runtime.compile_graph(
+        graph, runtime=options.runtime, precision="fp32", batch_size=source.batch_size
+    )
+    images = np.random.default_rng(0).integers(0, 256, (source.batch_size, *source.input.shape))
+    batch = images.astype(np.uint8)
+    executable.run([batch], len(batch))  # the first run prepares
+    taken: list[float] = []
+    while len(taken) < _LEAST_BATCHES or sum(taken) < _TIMED_S:
+        begun = perf_counter()
+        executable.run([batch], len(batch))
+        taken.append(perf_counter() - begun)
+    return 1e3 * float(np.median(taken)) / len(batch), graph.ByteSize() / 1e6
+
+
+def _front(accuracies: Sequence[float], ms: Sequence[float]) -> list[bool]:
+    """Whether no other source is at least as accurate and as fast, and better in one of them."""
+    pairs = list(zip(accuracies, ms, strict=True))
+    return [
+        not any(a >= accuracy and t <= time and (a, t) != (accuracy, time) for a, t in pairs)
+        for accuracy, time in pairs
+    ]
+
+
+def _at(place: tuple[str, str], head: str) -> str:
+    """Head, layer and pooling as text."""
+    layer, pooling = place
+    return f"{head}, {layer}" if pooling == "flat" else f"{head}, {layer} {pooling}"
+
+
+def _title(source: str) -> str:
+    """A source's name without folders, prefix and tag."""
+    return short_name(source).removeprefix("timm:").partition(".")[0]
+
+
+def _word(found: str) -> str:
+    return _WORSE if found == "hurts" else _TIE
+
+
+def _report(
+    ranked: Sequence[Ranked],
+    pool: Dataset,
+    remarks: Sequence[str],
+    command: str,
+    rounds: Sequence[Sequence[TrainTest]],
+    groups: NDArray[np.intp] | None,
+) -> Report:
+    """The table, the picture and the sentence."""
+    protocol = (
+        f"Nested cross-validation: {len(rounds[0])} folds of the {len(pool):,} images, copies and groups in one "
+        "fold, the same for all sources; layer, pooling and head were selected again in every fold. The most "
+        "accurate source was found on the same images, so its own accuracy is slightly optimistic. Differences are "
+        "paired; p-values are corrected by Holm."
+        + (
+            " Intervals count clusters."
+            if groups is not None
+            else " Intervals account for shared training images."
+        )
+    )
+    points = tuple(Point(_title(one.source), one.ms, one.accuracy, one.on_front) for one in ranked)
+    caption = (
+        "Up and left is better. The line joins the sources to which no other is superior in both; bars are 95 % "
+        "intervals."
+    )
+    return Report(
+        kind="ranking",
+        title=f"Sources for {pool.name}",
+        summary=f"{len(ranked)} sources, frozen, each with a new head, on the same {len(pool):,} images.",
+        verdict=_verdict(ranked),
+        remarks=tuple(remarks),
+        rows=(),
+        comparisons=(),
+        evaluations=(),
+        curves=(),
+        facts={
+            "command": command,
+            "data": f"{pool.name}, fingerprint {pool.fingerprint}",
+            **made_with(),
+            "date": strftime("%Y-%m-%d"),
+        },
+        sizes={"images": len(pool), "classes": len(pool.classes)},
+        tables=(_table(ranked, len(pool)),),
+        figures=(Figure("Accuracy against time", caption, trade_off(points)),),
+        judged_on="cross-validated",
+        protocol=protocol,
+    )
+
+
+def _table(ranked: Sequence[Ranked], n_images: int) -> PlainTable:
+    lines = tuple(
+        (
+            _title(one.source),
+            _interval(one.accuracy),
+            "-" if one.difference is None else _signed(one.difference),
+            _SIGNIFICANT[one.verdict],
+            f"{one.ms:.2g}",
+            f"{one.megabytes:.1f}",
+            one.licence.lower(),
+            one.at,
+        )
+        for one in ranked
+    )
+    return PlainTable(
+        "Sources",
+        f"Accuracy in % [95 % interval] on the same {n_images:,} cross-validated images, the difference from the "
+        "most accurate in points, and ms per image through the network on this machine (fp32, all cores, without "
+        "decoding).",
+        ("source", "accuracy", "difference", "worse", "ms", "MB", "licence", "head, layer"),
+        lines,
+    )
+
+
+def _verdict(ranked: Sequence[Ranked]) -> str:
+    best = ranked[0]
+    score = f"{_interval(best.accuracy)} % of {best.accuracy.n:,} images"
+    text = f"{_title(best.source)} is the most accurate: {score}."
+    ties = [one for one in ranked[1:] if one.verdict == _TIE]
+    if not ties:
+        return f"{text} All others are significantly less accurate."
+    fastest = min((best, *ties), key=lambda one: one.ms)
+    names = ", ".join(_title(one.source) for one in ties)
+    text += f" {'These are' if len(ties) > 1 else 'This is'} not significantly less accurate: {names}."
+    if fastest is not best:
+        text += (
+            f" Of them {_title(fastest.source)} is the fastest, {fastest.ms:.2g} ms against {best.ms:.2g} ms."
+        )
+    return text
+
+
+def _interval(score: Score) -> str:
+    return f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def _signed(found: Difference) -> str:
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

@@ -1,0 +1,87 @@
+"""Which network to take: several sources on the same folds, with accuracy, time and size."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command import Run
+from headstart.data.dataset import Dataset
+from headstart.errors import DataError, SettingError
+from headstart.evaluation.intervals import wilson
+from headstart.report.page import render
+from headstart.report.trade_off import Point, trade_off
+from headstart.sources.registry import open_source
+from headstart.workflows.rank import Ranking, run_ranking
+from headstart.workflows.rank.run import _front
+
+
+@pytest.fixture(scope="module")
+def found(digits: Dataset) -> Ranking:
+    some = digits.subset(np.arange(150))
+    return run_ranking([open_source(name, some) for name in ("random:mlp", "hog", "pixels")], some)
+
+
+def test_all_sources_stand_in_order_with_paired_differences(found: Ranking) -> None:
+    ranked = found.ranked
+    accuracies = [one.accuracy.value for one in ranked]
+    assert accuracies == sorted(accuracies, reverse=True) and {one.accuracy.n for one in ranked} == {150}
+    assert (
+        ranked[0].difference is None
+        and ranked[0].verdict == "most accurate"
+        and ranked[0].on_front is not None
+    )
+    for one in ranked[1:]:
+        assert one.difference is not None and one.p_adjusted is not None
+        assert one.difference.value == pytest.approx(one.accuracy.value - accuracies[0])
+        assert (one.verdict == "less accurate") == (one.p_adjusted < 0.05)
+    assert all(one.ms > 0 and one.megabytes >= 0 for one in ranked)
+
+
+def test_the_report_shows_table_and_picture(found: Ranking) -> None:
+    page = render(found.result)
+    for words in ("Accuracy against time", "ms per image, log scale", "hog", "corrected by Holm"):
+        assert words in page
+    assert found.result.verdict.startswith(f"{found.ranked[0].source.partition(':')[0]}")
+
+
+def test_the_front_holds_what_nothing_is_superior_to() -> None:
+    assert _front([0.9, 0.8, 0.95, 0.7], [5.0, 1.0, 9.0, 2.0]) == [True, True, True, False]
+    assert _front([0.9, 0.9], [5.0, 5.0]) == [True, True]
+
+
+def test_names_of_near_points_do_not_cover_each_other() -> None:
+    points = [Point(f"source {i}", 5.0 + 0.01 * i, wilson(90 + i % 2, 100), i == 0) for i in range(6)]
+    heights = [
+        float(y)
+        for y, name in re.findall(r'y="([\d.]+)" text-anchor="start">(source \d)<', trade_off(points))
+    ]
+    assert len(heights) == 6 and min(np.diff(sorted(heights))) >= 14
+
+
+def test_the_test_split_is_not_used(digits: Dataset) -> None:
+    from dataclasses import replace
+
+    some = digits.subset(np.arange(120))
+    splits = np.where(np.arange(120) < 80, "train", "test")
+    sources = [open_source(name, some) for name in ("hog", "pixels")]
+    assert run_ranking(sources, replace(some, splits=splits)).ranked[0].accuracy.n == 80
+
+
+def test_what_cannot_be_ranked_is_one_sentence(digits: Dataset) -> None:
+    with pytest.raises(SettingError, match="1 source can be ranked, expected two or more"):
+        run_ranking([open_source("hog", digits)], digits)
+    tiny = digits.subset([int(np.flatnonzero(digits.labels == name)[0]) for name in ("3", "8")])
+    with pytest.raises(DataError, match="expected two to hold one out|fewer than two"):
+        run_ranking([open_source(name, tiny) for name in ("hog", "pixels")], tiny)
+
+
+def test_the_command_writes_a_report(run: Run, desk: Path) -> None:
+    said = run("sources", "rank", "digits:0-1", "--sources", "hog,pixels", "-o", "out", "--head", "ridge")
+    assert said.code == 0 and "most accurate" in said.out and (desk / "out" / "report.html").is_file()
+    assert (desk / "out" / "result.json").is_file()
+    said = run("sources", "rank", "digits:0-1", "--sources", "hog,pixles", "-o", "out2")
+    assert said.code == 1 and "source 'pixles' is unknown" in said.err
