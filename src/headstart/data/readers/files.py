@@ -18,7 +18,7 @@ from headstart.data.names import natural_order
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
 
-__all__ = ["ImageFile", "Skipped", "fault_of", "is_image", "is_system", "read_files"]
+__all__ = ["ImageFile", "Skipped", "fault_of", "is_folder", "is_image", "is_system", "read_files", "refuse_skipped"]
 
 Skipped = tuple[str, str]
 """Path of a file that is not used, and the reason."""
@@ -88,6 +88,14 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one, or a link to one; a link to itself is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def is_image(path: Path) -> bool:
     """Whether a file is an image by its extension or by its first bytes."""
     return path.suffix.lower() in _IMAGE_EXTENSIONS or fault_of(path) is None
@@ -115,7 +123,7 @@ def read_files(
         found = list(pool.map(examine_file, [file.path for file in files]))
     broken = [(str(file.path), one.fault) for file, one in zip(files, found, strict=True) if one.fault]
     if strict:
-        _refuse_skipped([*broken, *skipped], len(files) + len(skipped))
+        refuse_skipped([*broken, *skipped], len(files) + len(skipped))
     whole = [(file, one) for file, one in zip(files, found, strict=True) if not one.fault]
     kept = [file for file, _ in whole]
     if not kept:
@@ -136,7 +144,8 @@ def read_files(
     )
 
 
-def _refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
+def refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
+    """BrokenDataError if a file is not used that is not one of those that usually lie beside images."""
     faults = [one for one in skipped if Path(one[0]).suffix.lower() not in _COMPANIONS]
     if faults:
         raise BrokenDataError(

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.data.dataset import Dataset
-from headstart.data.names import shown
+from headstart.data.names import name_words, shown, splits_in
+from headstart.data.readers.companions import NO_CLASSES, companion_folders
 from headstart.data.readers.files import is_image, is_system, read_files
 from headstart.data.readers.layout import Layout, find_layout
 from headstart.data.readers.tables import TABLES, Found, columns_of, found_in
@@ -15,7 +16,13 @@ from headstart.errors import DataError, HeadstartError
 
 __all__ = ["read_folder"]
 
-_FOLDS = ("fold", "part", "batch", "chunk", "shard")
+_FOLDS = {"fold", "batch", "chunk", "shard"}
+_VARIANTS = {
+    *("set", "part", "data", "group", "source", "session", "round", "run", "version", "folder", "original", "originals"),
+    *("raw", "processed", "preprocessed", "augmented", "augmentation", "aug", "resized", "cropped", "small", "large"),
+    *("color", "colour", "colored", "gray", "grey", "grayscale", "greyscale", "rgb", "segmented", "px"),
+}
+"""Words for folders of the same images, or of parts of a dataset, where each has the folders of all classes."""
 
 
 def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
@@ -34,19 +41,21 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     if not layout.class_folders:
         _refuse_without_classes(folder, layout, faults)
     _refuse_other_labels(folder, layout, found)
-    _refuse_folds(folder, layout)
+    remarks = [*_refuse_parts(folder, layout), *_label_by_tables(layout, found)]
     return read_files(
         name,
         layout.files,
         [one.label for one in layout.class_folders],
         layout.skipped,
         strict=strict,
+        remarks=remarks,
     )
 
 
 def _tables_beside(folder: Path, layout: Layout) -> tuple[list[Found], list[HeadstartError]]:
     """Tables next to the images, or in folders of splits, of which half the rows have files; why others are none."""
-    homes = dict.fromkeys([folder, layout.root, *(place for _, place in layout.flat)])
+    places = [place for _, place in (*layout.flat, *layout.unlabelled)]
+    homes = dict.fromkeys([folder, layout.root, *places])
     found, faults = [], []
     for home in homes:
         for table in sorted(path for path in layout.tree.files(home) if path.suffix.lower() in TABLES):
@@ -99,15 +108,24 @@ def _images_of(layout: Layout) -> list[Path]:
 
 
 def _refuse_without_classes(folder: Path, layout: Layout, faults: Sequence[HeadstartError]) -> None:
+    n_images = len(_images_of(layout))
+    pixels = next((table for table in layout.tables if is_pixel_table(table)), None) if not n_images else None
+    if pixels is not None:
+        raise DataError(
+            f"folder {str(folder)!r} has no images, but the table {pixels.name!r} holds their pixels, expected the "
+            f"table itself; give {str(pixels)!r} instead of the folder"
+        )
     table = f" (its table cannot be used: {str(faults[0]).partition('; ')[0]})" if faults else ""
+    others = [one for one in layout.skipped if Path(one[0]).suffix.lower() not in _NOTES]
+    if not n_images and not faults and others:
+        table = f" ({others[0][0]!r} is not used: {others[0][1]})"
     advice = "sort the images into folders named for their classes, or write a table with the columns path and label"
-    flat = [place.name for split, place in layout.flat if split is not None]
+    flat = [place.relative_to(layout.root) for split, place in layout.flat if split is not None]
     if flat:
         raise DataError(
-            f"folder {str(folder)!r} has images directly in {shown(flat)} and no class folders there{table}, "
+            f"folder {str(folder)!r} has images directly in {shown(map(str, flat))} and no class folders there{table}, "
             f"expected one folder per class in every split; {advice}"
         )
-    n_images = len(_images_of(layout))
     raise DataError(
         f"folder {str(folder)!r} has {n_images} images and no class folders{table}, expected one folder per class; "
         f"{advice}"
@@ -128,11 +146,55 @@ def _refuse_other_labels(folder: Path, layout: Layout, found: Sequence[Found]) -
             )
 
 
-def _refuse_folds(folder: Path, layout: Layout) -> None:
-    """Folders called fold1, fold2 with the same folders in each are no classes."""
-    names = [one.path.name.lower().rstrip("0123456789_- ") for one in layout.class_folders]
-    if len(names) > 1 and set(names) <= set(_FOLDS):
+def _label_by_tables(layout: Layout, found: Sequence[Found]) -> list[str]:
+    """Add the images of splits without class folders that a table labels with the same classes; a remark for each."""
+    classes, remarks = {one.label for one in layout.class_folders}, []
+    for split, home in layout.unlabelled:
+        for one in found:
+            inside = all(path is not None and home in path.parents for path in one.paths)
+            if not inside or not {*one.rows.labels} <= classes:
+                continue
+            files = [replace(file, split=split) for file in one.files()]
+            used = {str(one.table), *(str(file.path) for file in files)}
+            layout.files += files
+            layout.skipped = [skipped for skipped in layout.skipped if skipped[0] not in used]
+            remarks.append(f"labels of {split} are those of {str(one.table)!r}")
+            break
+    return remarks
+
+
+def _refuse_parts(folder: Path, layout: Layout) -> list[str]:
+    """Folders of folds, sources or variants with the same folders in each are no classes; a remark if they may be."""
+    paths = list(dict.fromkeys(one.path if one.split is None else one.path.parent for one in layout.class_folders))
+    labels = list(dict.fromkeys(one.label for one in layout.class_folders))
+    if len(labels) < 2:
+        return []
+    mentioned = [splits_in(label) for label in labels]
+    if all(mentioned) and len(set().union(*mentioned)) > 1:
         raise DataError(
-            f"folder {str(folder)!r} has {shown(one.path.name for one in layout.class_folders)}, expected folders of "
-            "classes or of splits; merge them, or write a table and name their number in the column group"
+            f"folder {str(folder)!r} has {shown(labels)}, which are named for splits, expected folders of classes; "
+            "name the folders train, val and test and put one folder for each class into them"
         )
+    inner = [_class_like(layout.tree.folders(path)) for path in paths]
+    same = len(inner) > 1 and len(set(inner)) == 1 and len(inner[0]) > 1
+    words = {tuple(name_words(label)) for label in labels}
+    kinds = {word for one in words for word in one} if all(words) else set()
+    if kinds and (kinds <= _FOLDS or (same and kinds <= _FOLDS | _VARIANTS)):
+        raise DataError(
+            f"folder {str(folder)!r} has {shown(labels)}, expected folders of classes or of splits; give one of "
+            "them, or merge them, or write a table and name their number in the column group"
+        )
+    if not same or layout.class_folders[0].split is not None:
+        return []
+    return [
+        f"classes are {shown(labels)}, and each has the same folders, such as {shown(sorted(inner[0]), 2)}: if those "
+        "are the classes, merge the others"
+    ]
+
+
+def _class_like(folders: Sequence[Path]) -> frozenset[str]:
+    """Names of folders that may be classes: no annotations, no masks, no folder for all images."""
+    companions = companion_folders(folders, beside_images=True)
+    return frozenset(
+        one.name for one in folders if one not in companions and one.name.lower() not in NO_CLASSES
+    )
