@@ -48,7 +48,9 @@ _FILLERS = {
     "copy",
 }
 """Words that may stand next to the name of a split: ``train_set``, ``seg_test``, ``Validation images``."""
-_NUMBERS = re.compile(r"\d{8}T\d{6}Z|\d+", re.IGNORECASE)  # train2017, 1_train, Google Drive's train-20240131T120000Z-001
+_NUMBERS = re.compile(
+    r"\d{8}T\d{6}Z|\d+", re.IGNORECASE
+)  # train2017, 1_train, Google Drive's train-20240131T120000Z-001
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 

@@ -35,7 +35,15 @@ _RATIO, _ALLOWANCE_BYTES = 100, 1024**3
 """An archive may hold this many times its own size, and this much more: images hardly compress."""
 _MOST_FILES = 20_000_000
 _SHOWN = 80  # characters of a name in a message
-_TORN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+_TORN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 _IMPOSSIBLE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
 
@@ -57,7 +65,9 @@ def unpacked(archive: Path) -> tuple[Path, list[Skipped]]:
             (draft / _DONE).write_text(json.dumps(skipped))
             _move(draft, home)
     folder = next(one for one in home.iterdir() if one.name != _DONE)
-    return folder, [(f"{archive}/{name}", reason) for name, reason in json.loads((home / _DONE).read_text() or "[]")]
+    return folder, [
+        (f"{archive}/{name}", reason) for name, reason in json.loads((home / _DONE).read_text() or "[]")
+    ]
 
 
 def _move(draft: Path, home: Path) -> None:
@@ -125,11 +135,15 @@ def _unpack(archive: Path, target: Path) -> list[Skipped]:
     free_bytes = shutil.disk_usage(target.parent).free
     n_bytes, skipped = 0, []
     target.mkdir()
-    is_zip = zipfile.is_zipfile(archive) or (archive.suffix.lower() == ".zip" and not tarfile.is_tarfile(archive))
+    is_zip = zipfile.is_zipfile(archive) or (
+        archive.suffix.lower() == ".zip" and not tarfile.is_tarfile(archive)
+    )
     members = _zip_members if is_zip else _tar_members  # by content, since a name may be wrong
     for number, (name, size_bytes, copy) in enumerate(members(archive)):
         if copy is None:
-            skipped.append((name, "it is a link in an archive, which is not followed; put the file into the archive"))
+            skipped.append(
+                (name, "it is a link in an archive, which is not followed; put the file into the archive")
+            )
             continue
         n_bytes += size_bytes
         if n_bytes > most_bytes or number > _MOST_FILES:
@@ -211,5 +225,3 @@ def _copy(file: IO[bytes], target: IO[bytes], size_bytes: int) -> None:
     while size_bytes > 0 and (chunk := file.read(min(_CHUNK_BYTES, size_bytes))):
         target.write(chunk)
         size_bytes -= len(chunk)
-
-

@@ -15,7 +15,18 @@ IMAGE_FOLDERS = {
 }
 NO_CLASSES = {
     *IMAGE_FOLDERS,
-    *("all", "data", "files", "test", "unknown", "unlabeled", "unlabelled", "unsorted", "unsup", "unsupervised"),
+    *(
+        "all",
+        "data",
+        "files",
+        "test",
+        "unknown",
+        "unlabeled",
+        "unlabelled",
+        "unsorted",
+        "unsup",
+        "unsupervised",
+    ),
 }
 """Names of folders that hold all images of a split, where no other folder is next to them."""
 

@@ -18,7 +18,16 @@ from headstart.data.names import natural_order
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
 
-__all__ = ["ImageFile", "Skipped", "fault_of", "is_folder", "is_image", "is_system", "read_files", "refuse_skipped"]
+__all__ = [
+    "ImageFile",
+    "Skipped",
+    "fault_of",
+    "is_folder",
+    "is_image",
+    "is_system",
+    "read_files",
+    "refuse_skipped",
+]
 
 Skipped = tuple[str, str]
 """Path of a file that is not used, and the reason."""

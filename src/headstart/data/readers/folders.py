@@ -9,6 +9,7 @@ from pathlib import Path
 from headstart.data.dataset import Dataset
 from headstart.data.names import name_words, shown, splits_in
 from headstart.data.readers.companions import NO_CLASSES, companion_folders
+from headstart.data.readers.csv import pixel_header
 from headstart.data.readers.files import is_image, is_system, read_files
 from headstart.data.readers.layout import Layout, find_layout
 from headstart.data.readers.tables import TABLES, Found, columns_of, found_in
@@ -16,10 +17,35 @@ from headstart.errors import DataError, HeadstartError
 
 __all__ = ["read_folder"]
 
+_NOTES = (".txt", ".md", ".rst", ".html", ".csv", ".json", ".yaml", ".yml", "")
 _FOLDS = {"fold", "batch", "chunk", "shard"}
 _VARIANTS = {
-    *("set", "part", "data", "group", "source", "session", "round", "run", "version", "folder", "original", "originals"),
-    *("raw", "processed", "preprocessed", "augmented", "augmentation", "aug", "resized", "cropped", "small", "large"),
+    *(
+        "set",
+        "part",
+        "data",
+        "group",
+        "source",
+        "session",
+        "round",
+        "run",
+        "version",
+        "folder",
+        "original",
+        "originals",
+    ),
+    *(
+        "raw",
+        "processed",
+        "preprocessed",
+        "augmented",
+        "augmentation",
+        "aug",
+        "resized",
+        "cropped",
+        "small",
+        "large",
+    ),
     *("color", "colour", "colored", "gray", "grey", "grayscale", "greyscale", "rgb", "segmented", "px"),
 }
 """Words for folders of the same images, or of parts of a dataset, where each has the folders of all classes."""
@@ -38,7 +64,7 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
     found, faults = _tables_beside(folder, layout)
     if found and (layout.flat or len(layout.class_folders) < 2):
         return _from_tables(name, layout, found, strict=strict)
-    if not layout.class_folders:
+    if not layout.files and (not layout.class_folders or _only_tables(layout)):
         _refuse_without_classes(folder, layout, faults)
     _refuse_other_labels(folder, layout, found)
     remarks = [*_refuse_parts(folder, layout), *_label_by_tables(layout, found)]
@@ -109,7 +135,8 @@ def _images_of(layout: Layout) -> list[Path]:
 
 def _refuse_without_classes(folder: Path, layout: Layout, faults: Sequence[HeadstartError]) -> None:
     n_images = len(_images_of(layout))
-    pixels = next((table for table in layout.tables if is_pixel_table(table)), None) if not n_images else None
+    here = [path for path in layout.tree.files(layout.root) if path.suffix.lower() == ".csv" and not n_images]
+    pixels = max((path for path in here if pixel_header(path)), key=pixel_header, default=None)
     if pixels is not None:
         raise DataError(
             f"folder {str(folder)!r} has no images, but the table {pixels.name!r} holds their pixels, expected the "
@@ -130,6 +157,11 @@ def _refuse_without_classes(folder: Path, layout: Layout, faults: Sequence[Heads
         f"folder {str(folder)!r} has {n_images} images and no class folders{table}, expected one folder per class; "
         f"{advice}"
     )
+
+
+def _only_tables(layout: Layout) -> bool:
+    """Whether the files in class folders are tables, as in a download of shards."""
+    return any(Path(path).suffix.lower() in (".parquet", ".arrow") for path, _ in layout.skipped)
 
 
 def _refuse_other_labels(folder: Path, layout: Layout, found: Sequence[Found]) -> None:
@@ -165,7 +197,9 @@ def _label_by_tables(layout: Layout, found: Sequence[Found]) -> list[str]:
 
 def _refuse_parts(folder: Path, layout: Layout) -> list[str]:
     """Folders of folds, sources or variants with the same folders in each are no classes; a remark if they may be."""
-    paths = list(dict.fromkeys(one.path if one.split is None else one.path.parent for one in layout.class_folders))
+    paths = list(
+        dict.fromkeys(one.path if one.split is None else one.path.parent for one in layout.class_folders)
+    )
     labels = list(dict.fromkeys(one.label for one in layout.class_folders))
     if len(labels) < 2:
         return []

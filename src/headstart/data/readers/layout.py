@@ -81,7 +81,9 @@ def _read_splits(layout: Layout, splits: Sequence[Path], others: Sequence[Path])
     tree = layout.tree
     flat = {one: home for one in others if (home := _flat_home(tree, one)) and split_name(one.name)}
     foreign = [
-        one for one in others if one not in flat and tree.folders(see_through(tree, one)) and tree.has_images(one)
+        one
+        for one in others
+        if one not in flat and tree.folders(see_through(tree, one)) and tree.has_images(one)
     ]
     flat_train = [one for one in flat if split_name(one.name) == "train"]
     if foreign or flat_train:
@@ -137,7 +139,9 @@ def _are_classes(splits: Iterable[Path], folders: Sequence[Path]) -> bool:
     others = [one.name.lower() for one in folders if one.name.lower() not in names]
     if {split_name(name) for name in names} == {"train"}:
         return bool(others)  # nobody keeps unlabelled images for training
-    opposites = {f"in{name}" for name in names} | {f"un{name}" for name in names} | {f"not{name}" for name in names}
+    opposites = (
+        {f"in{name}" for name in names} | {f"un{name}" for name in names} | {f"not{name}" for name in names}
+    )
     return bool(names) and not opposites.isdisjoint("".join(name_words(name)) for name in others)
 
 

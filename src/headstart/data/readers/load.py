@@ -30,7 +30,11 @@ from headstart.records import Images
 __all__ = ["catalog", "from_arrays", "load"]
 
 _BOTH = ("train", "test")
-_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+_OTHER_TABLES = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "it is a spreadsheet; save it as CSV"),
+    ".txt": "it is a text file; if it is a table, rename it to .csv",
+    ".npy": "it is one NumPy array without labels; write images and labels with numpy.savez",
+}
 
 
 def load(name: Any, *, split: str | None = None, strict: bool = False, download: bool = True) -> Dataset:
@@ -198,12 +202,12 @@ def _from_file(path: Path, *, strict: bool) -> Dataset:
         return read_npz(path)
     if path.name.lower().endswith(tuple(ARCHIVES)):
         return _from_archive(str(path), *unpacked(path), strict=strict)
-    is_sheet = path.suffix.lower() in _SPREADSHEETS
-    reason = "it is a spreadsheet; save it as CSV" if is_sheet else foreign_reason(path) or "it is an image"
-    what, _, advice = reason.partition("; ")
+    reason = _OTHER_TABLES.get(path.suffix.lower()) or foreign_reason(path) or ""
+    is_known = path.suffix.lower() in _OTHER_TABLES or "archive" in reason
+    advice = reason.replace("; ", ": ") if is_known else "give the folder that contains it"
     raise DataError(
-        f"file {str(path)!r} is no dataset ({what}{'; ' if advice else ''}{advice}), expected a folder of class folders, a table ({', '.join(TABLES)}), arrays "
-        f"(.npz) or an archive ({', '.join(ARCHIVES)}); give the folder that contains it"
+        f"file {str(path)!r} is no table, expected a folder of class folders, a table ({', '.join(TABLES)}), arrays "
+        f"(.npz) or an archive ({', '.join(ARCHIVES)}); {advice}"
     )
 
 
