@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -114,8 +113,6 @@ def _content(path: Path, n_bytes: int = LIMIT_BYTES) -> bytes:
     except FileNotFoundError as error:
         raise _absent(path) from error
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise _Unread("it is a link that leads to itself", "delete the link") from error
         raise _Unread(f"it cannot be opened: {error.strerror}", "check its permissions") from error
 
 

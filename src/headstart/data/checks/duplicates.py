@@ -68,14 +68,17 @@ def exact_pairs(digests: Sequence[Hashable]) -> list[tuple[int, int]]:
     return [(origin, place) for place, origin in enumerate(origins) if origin != place]
 
 
-def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
+def near_pairs(
+    thumbs: Images, tiny: NDArray[np.bool_], n_compared: int | None = None
+) -> list[tuple[int, int, float]]:
     """Find copies that differ in size, brightness, crop and compression; returns two positions and a similarity.
 
     Photos are also found if mirrored, rotated by right angles or without colour. Drawings and ``tiny`` images
     are not, since a mirrored letter is another letter; they must be more similar, and may not be cropped. Of
     n copies of one image, n - 1 pairs are returned, those with the first of them if similar enough.
 
-    ``thumbs`` are (n_images, THUMB_PX, THUMB_PX, 3). Images whose layouts correlate are compared in detail:
+    ``thumbs`` are (n_images, THUMB_PX, THUMB_PX, 3); those from ``n_compared`` on are compared with the ones before
+    only, not with each other. Images whose layouts correlate are compared in detail:
     one is fitted to the other by brightness and a shift and stretch of about a pixel of the thumbnail, and
     the correlation with the fit is the similarity. Time O(n_images ** 2), in matrix products; memory
     O(n_images).
@@ -86,12 +89,13 @@ def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, 
     [(1, 3)]
     """
     limits = _limits(thumbs, tiny)
+    n_compared = len(thumbs) if n_compared is None else n_compared
     found = _similar_pairs(thumbs, thumbs, limits)
     photos = np.flatnonzero(limits < _DETAIL_DRAWN)
     for turn in _TURNS if len(photos) > 1 else ():
         pairs = _similar_pairs(thumbs[photos], np.ascontiguousarray(turn(thumbs[photos])), limits[photos])
         found += [(int(photos[first]), int(photos[second]), score) for first, second, score in pairs]
-    return joined_pairs(found, len(thumbs))
+    return joined_pairs([pair for pair in found if pair[0] < n_compared], len(thumbs))
 
 
 def joined_pairs(pairs: Iterable[Scored], n_images: int) -> list[Scored]:

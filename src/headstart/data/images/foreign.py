@@ -57,8 +57,10 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
 _RIFF = {b"AVI ": ("a video", "export its frames as PNG"), b"WAVE": ("a sound file", "leave it out")}
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _HEIF = (b"mif1", b"msf1", b"mif2")
-_ANNEX = b"/annex/objects/"
-_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTERS = (
+    (b"version https://git-lfs.github.com/spec/", "Git LFS", "git lfs pull"),
+    (b"/annex/objects/", "git-annex", "git annex get"),
+)
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\f\r\x1b"))
 _HTML = re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype html|<html|<head|<body)", re.DOTALL)
 _JSON = re.compile(r"\{\s*[\"}]|\[\s*[\"\[\]{\d-]")
@@ -84,10 +86,9 @@ def described(data: bytes) -> str | None:
         return "it is empty"
     if not data[:_HEAD].strip(b"\0"):
         return "it has only zero bytes at its beginning; copy or download it again"
-    if data.startswith(_ANNEX):
-        return "it is a git-annex pointer, not the image; fetch it with git annex get"
-    if data.startswith(_POINTER):
-        return "it is a Git LFS pointer, not the image; fetch it with git lfs pull"
+    for mark, tool, command in _POINTERS:
+        if data.startswith(mark):
+            return f"it is a {tool} pointer, not the image; fetch it with {command}"
     if data[4:8] == b"ftyp":
         return _of_container(data)
     for offset, mark in _RAW_MARKS:

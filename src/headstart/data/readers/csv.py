@@ -1,4 +1,4 @@
-"""Columns of a table of text: comma, semicolon, tab or bar between cells, in UTF-8, or in UTF-16 as Excel writes it."""
+"""Columns of a table of text: comma, semicolon, tab or bar between cells, in UTF-8 or UTF-16."""
 
 from __future__ import annotations
 

@@ -147,10 +147,10 @@ def _refuse_without_classes(folder: Path, layout: Layout, faults: Sequence[Heads
     if not n_images and not faults and others:
         table = f" ({others[0][0]!r} is not used: {others[0][1]})"
     advice = "sort the images into folders named for their classes, or write a table with the columns path and label"
-    flat = [place.relative_to(layout.root) for split, place in layout.flat if split is not None]
+    flat = [str(place.relative_to(layout.root)) for split, place in layout.flat if split is not None]
     if flat:
         raise DataError(
-            f"folder {str(folder)!r} has images directly in {shown(map(str, flat))} and no class folders there{table}, "
+            f"folder {str(folder)!r} has images directly in {shown(flat)} and no class folders there{table}, "
             f"expected one folder per class in every split; {advice}"
         )
     raise DataError(

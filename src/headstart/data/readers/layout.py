@@ -134,7 +134,7 @@ def _read_classes(layout: Layout, folders: Sequence[Path]) -> None:
 
 
 def _are_classes(splits: Iterable[Path], folders: Sequence[Path]) -> bool:
-    """Whether folders of images that are called like splits are classes: of vehicles, or of valid and invalid ones."""
+    """Whether folders of images that are called like splits are classes: vehicles, or valid and invalid ones."""
     names = [one.name.lower() for one in splits]
     others = [one.name.lower() for one in folders if one.name.lower() not in names]
     if {split_name(name) for name in names} == {"train"}:

@@ -59,7 +59,7 @@ def _holds_images(kind: Any) -> bool:
 
     if types.is_struct(kind):
         return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _written(table: Path, file: Any, name: str) -> list[str]:
