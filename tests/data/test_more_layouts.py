@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -85,6 +86,13 @@ def counted(data: Dataset) -> dict[str, int]:
         ("pets/a x2|pets/b x2|preview.png", "a 2 b 2", 1),
         ("a/2019 x1|a/2020 x1|b/2019 x1|b/2020 x1", "a 2 b 2", 0),
         ("part1 x2|part2 x2", "part1 2 part2 2", 0),
+        (
+            "train/color x1|train/gray x1|test/color x1|test/gray x1",
+            "train/color 1 train/gray 1 test/color 1 test/gray 1",
+            0,
+        ),
+        ("Train/train/a x1|Train/train/b x1|Valid/valid/a x1", "train/a 1 train/b 1 val/a 1", 0),
+        ("food/images/a x1|food/images/b x1|food/meta/train.json", "a 1 b 1", 1),
     ],
 )
 def test_layouts_are_read_as_their_makers_mean_them(lay: Lay, places: str, read: str, n_skipped: int) -> None:
@@ -99,6 +107,10 @@ def test_layouts_are_read_as_their_makers_mean_them(lay: Lay, places: str, read:
     [
         ("set1/a x1|set1/b x1|set2/a x1|set2/b x1", r"has 'set1', 'set2', expected folders of classes"),
         ("color/a x1|color/b x1|gray/a x1|gray/b x1", r"has 'color', 'gray', expected folders of classes"),
+        (
+            "rock x1|paper x1|rps/rock x1|rps/paper x1",
+            r"and 'rps' has folders of the same names, expected each",
+        ),
         ("cifar_train/a x1|cifar_test/a x1", r"'cifar_train', which are named for splits, expected"),
         ("train/images x2|train/labels/0.txt|valid/images x1", r"directly in 'train/images', 'valid/images'"),
         (
@@ -153,7 +165,28 @@ def test_a_table_labels_the_test_images_next_to_class_folders(lay: Lay) -> None:
     assert sorted(Path(path).name for path, _ in data.skipped) == ["Meta.csv", "m.png"]
 
 
+def test_a_table_next_to_the_only_folder_of_images_of_a_split(lay: Lay) -> None:
+    home = lay("train/images x2", "test/images x2")
+    for split in ("train", "test"):
+        (home / split / "metadata.csv").write_text("file_name,label\nimages/0.png,a\nimages/1.png,b\n")
+    assert counted(load(home)) == {"train/a": 1, "train/b": 1, "test/a": 1, "test/b": 1}
+
+
+def test_files_that_should_be_images_are_skipped_first(lay: Lay) -> None:
+    home = lay("a x1", "b x1", "README.md")
+    (home / "b/lost.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert [Path(path).name for path, _ in load(home).skipped] == ["lost.png", "README.md"]
+
+
 # --- tables
+
+
+@pytest.mark.parametrize(("of_file", "of_cell"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_paths_in_another_normal_form(lay: Lay, of_file: str, of_cell: str) -> None:
+    name = "caf\u00e9.png"
+    home = lay(unicodedata.normalize(of_file, name), "1.png")
+    (home / "t.csv").write_text(f"path,label\n{unicodedata.normalize(of_cell, name)},a\n1.png,b\n")
+    assert counted(load(home / "t.csv")) == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize(

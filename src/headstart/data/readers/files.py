@@ -148,19 +148,23 @@ def read_files(
         natural_order([*classes, *(file.label for file in files)]),
         None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
         None if kept[0].split is None else np.array([file.split for file in kept], dtype=np.str_),
-        tuple([*skipped, *broken]),
+        tuple(sorted([*skipped, *broken], key=_is_companion)),  # those that should be images first
         remarks=tuple(remarks),
     )
 
 
 def refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
     """BrokenDataError if a file is not used that is not one of those that usually lie beside images."""
-    faults = [one for one in skipped if Path(one[0]).suffix.lower() not in _COMPANIONS]
+    faults = [one for one in skipped if not _is_companion(one)]
     if faults:
         raise BrokenDataError(
             f"image {faults[0][0]!r} cannot be used ({faults[0][1]}), {len(faults)} of {n_files} such, "
             "expected complete images; replace them, or allow them to be skipped: strict=False"
         )
+
+
+def _is_companion(skipped: Skipped) -> bool:
+    return Path(skipped[0]).suffix.lower() in _COMPANIONS
 
 
 def _refuse_none(name: str, unused: Sequence[Skipped]) -> None:

@@ -81,7 +81,8 @@ def read_folder(folder: Path, *, strict: bool = False) -> Dataset:
 def _tables_beside(folder: Path, layout: Layout) -> tuple[list[Found], list[HeadstartError]]:
     """Tables next to the images, or in folders of splits, of which half the rows have files; why others are none."""
     places = [place for _, place in (*layout.flat, *layout.unlabelled)]
-    homes = dict.fromkeys([folder, layout.root, *places])
+    above = [place.parent for place in places if place.name.lower() in NO_CLASSES and folder in place.parents]
+    homes = dict.fromkeys([folder, layout.root, *above, *places])
     found, faults = [], []
     for home in homes:
         for table in sorted(path for path in layout.tree.files(home) if path.suffix.lower() in TABLES):
@@ -197,9 +198,7 @@ def _label_by_tables(layout: Layout, found: Sequence[Found]) -> list[str]:
 
 def _refuse_parts(folder: Path, layout: Layout) -> list[str]:
     """Folders of folds, sources or variants with the same folders in each are no classes; a remark if they may be."""
-    paths = list(
-        dict.fromkeys(one.path if one.split is None else one.path.parent for one in layout.class_folders)
-    )
+    paths = [one.path for one in layout.class_folders if one.split is None]
     labels = list(dict.fromkeys(one.label for one in layout.class_folders))
     if len(labels) < 2:
         return []
@@ -210,6 +209,12 @@ def _refuse_parts(folder: Path, layout: Layout) -> list[str]:
             "name the folders train, val and test and put one folder for each class into them"
         )
     inner = [_class_like(layout.tree.folders(path)) for path in paths]
+    again = next((path for path, names in zip(paths, inner, strict=True) if len(names & {*labels}) > 1), None)
+    if again is not None:
+        raise DataError(
+            f"folder {str(folder)!r} has the classes {shown(labels)}, and {again.name!r} has folders of the same "
+            "names, expected each class once; move it away if it is a copy"
+        )
     same = len(inner) > 1 and len(set(inner)) == 1 and len(inner[0]) > 1
     words = {tuple(name_words(label)) for label in labels}
     kinds = {word for one in words for word in one} if all(words) else set()
@@ -218,7 +223,7 @@ def _refuse_parts(folder: Path, layout: Layout) -> list[str]:
             f"folder {str(folder)!r} has {shown(labels)}, expected folders of classes or of splits; give one of "
             "them, or merge them, or write a table and name their number in the column group"
         )
-    if not same or layout.class_folders[0].split is not None:
+    if not same:
         return []
     return [
         f"classes are {shown(labels)}, and each has the same folders, such as {shown(sorted(inner[0]), 2)}: if those "

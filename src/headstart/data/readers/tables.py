@@ -156,7 +156,8 @@ def _path(home: Path, cell: str, index: _Index, *, by_id: bool) -> Path | None:
     uploaded = _LABEL_STUDIO.fullmatch(cell)
     if uploaded:
         return index.named(unquote(uploaded[1]), by_id=False)
-    for text in dict.fromkeys((cell, cell.replace("\\", "/"))):
+    forms = (unicodedata.normalize(form, cell) for form in ("NFC", "NFD"))  # macOS may have written either
+    for text in dict.fromkeys((cell, cell.replace("\\", "/"), *forms)):
         try:
             if (home / text).is_file() and not by_id:
                 return home / text
