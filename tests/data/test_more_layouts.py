@@ -172,6 +172,17 @@ def test_a_table_next_to_the_only_folder_of_images_of_a_split(lay: Lay) -> None:
     assert counted(load(home)) == {"train/a": 1, "train/b": 1, "test/a": 1, "test/b": 1}
 
 
+def test_tables_named_for_splits(lay: Lay) -> None:
+    """They were said to label the same images."""
+    home = lay("images x3")
+    (home / "train.csv").write_text("image,label\n0.png,a\n1.png,b\n")
+    (home / "test.csv").write_text("image,label\n2.png,b\n")
+    assert counted(load(home)) == {"train/a": 1, "train/b": 1, "test/b": 1}
+    (home / "test.csv").write_text("image,label\n1.png,b\n")
+    with pytest.raises(DataError, match=r"has 'test.csv', 'train.csv', which label the same images"):
+        load(home)
+
+
 def test_files_that_should_be_images_are_skipped_first(lay: Lay) -> None:
     home = lay("a x1", "b x1", "README.md")
     (home / "b/lost.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
@@ -198,6 +209,9 @@ def test_paths_in_another_normal_form(lay: Lay, of_file: str, of_cell: str) -> N
         ("TRAIN,0.png,a\nTEST,1.png,b\n", "train/a 1 test/b 1"),
         ("filepaths,labels,data set\n0.png,a,train\n1.png,b,valid\n", "train/a 1 val/b 1"),
         ("path,label,is_train\n0.png,a,1\n1.png,b,0\n", "train/a 1 test/b 1"),
+        ("image,level\n0,3\n1,5\n", "3 1 5 1"),
+        ("path,a,b\n0.png,True,False\n1.png,False,True\n", "a 1 b 1"),
+        ("path,label\n0.png,a\0\n1.png,b\n", r"row 2 of .* has a null character in its label, expected text"),
         ("image_id,class_id\n0,3\n1,5\n", "3 1 5 1"),
         ("path,class,class_id\n0.png,a,3\n1.png,b,5\n", "a 1 b 1"),
         ("path,label\n0.png,1\n1.png,1.0\n", "1 2"),
@@ -351,6 +365,17 @@ def test_names_of_arrays(tmp_path: Path, names: tuple[str, ...], classes: tuple[
     arrays = [np.arange(128, dtype=np.uint8).reshape(2, 8, 8), np.array([0.0, 1.0]), np.array(["cat", "dog"])]
     np.savez(tmp_path / "a.npz", **dict(zip(names, arrays, strict=False)))
     assert load(tmp_path / "a.npz").classes == classes
+
+
+def test_arrays_without_images_or_without_labels(tmp_path: Path) -> None:
+    pixels = np.arange(128, dtype=np.uint8).reshape(2, 8, 8)
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=[0, 1], x_val=pixels)
+    assert load(tmp_path / "a.npz").remarks == (
+        "'a.npz' has arrays without labels, which are not used: 'x_val'",
+    )
+    np.savez(tmp_path / "b.npz", images=pixels[:0], labels=np.zeros(0, int))
+    with pytest.raises(DataError, match=r"b.npz' has no images, expected at least one"):
+        load(tmp_path / "b.npz")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ def read_npz(path: Path) -> Dataset:
         )
     if None in found and len(found) > 1:
         found.pop(None)
+    if not any(len(part[1]) for part in found.values() if part[1].ndim):
+        raise DataError(f"file {str(path)!r} has no images, expected at least one; write it again")
+    used = {name for part in found.values() for name in (part[0], part[2])}
+    unused = [name for name, values in arrays.items() if name not in used and values.ndim > 2]
     images = [_pixels(path, *part[:2]) for part in found.values()]
     labels = [_label_names(path, *part[2:], len(part[1])) for part in found.values()]
     if len({one.shape[1:] for one in images}) > 1:
@@ -61,6 +65,9 @@ def read_npz(path: Path) -> Dataset:
         splits=None
         if None in found
         else np.repeat([str(one) for one in found], [len(one) for one in images]),
+        remarks=(f"{path.name!r} has arrays without labels, which are not used: {shown(unused)}",)
+        if unused
+        else (),
     )
 
 
@@ -111,7 +118,7 @@ def _label_names(path: Path, name: str, values: NDArray[Any], n_images: int) -> 
         values = values.argmax(axis=1)
     if values.dtype.kind == "f" and np.isfinite(values).all() and (values % 1 == 0).all():
         values = values.astype(np.int64)
-    flat = values.reshape(len(values), -1) if values.ndim else values.reshape(0, 0)
+    flat = values.reshape(len(values), -1) if values.size else values.reshape(0, 0)
     if flat.shape != (n_images, 1) or values.dtype.kind not in "iuUSb":
         raise DataError(
             f"array {name!r} of {str(path)!r} has shape {values.shape} and dtype {values.dtype}, expected one label "

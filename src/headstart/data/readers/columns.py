@@ -75,6 +75,7 @@ _FLAGS = {
     **dict.fromkeys(("istrain", "istraining", "istrainingimage", "train"), ("train", "test")),
 }
 """Columns of yes and no, and the split for each."""
+_YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")
 _TRUE, _FALSE = {"true", "1", "1.0", "yes", "t"}, {"false", "0", "0.0", "no", "f", ""}
 _GROUP_HINTS = (
     *("patient", "patientid", "subject", "subjectid", "person", "personid", "lesionid", "video", "videoid"),
@@ -187,6 +188,7 @@ def _only(name: str, standard: str, known: Sequence[str], columns: Iterable[str]
 
 
 def _refuse_empty(name: str, column: str | None, columns: Cells, numbers: Sequence[int]) -> None:
+    _refuse_null(name, column, columns, numbers)
     places = (
         [] if column is None else [place for place, cell in enumerate(columns[column]) if cell in _MISSING]
     )
@@ -197,6 +199,15 @@ def _refuse_empty(name: str, column: str | None, columns: Cells, numbers: Sequen
             f"row {numbers[places[0]]} of {name!r} has no {column}{written} ({len(places)} such rows), "
             "expected one in every row; fill it in, or drop the row"
         )
+
+
+def _refuse_null(name: str, column: str | None, columns: Cells, numbers: Sequence[int]) -> None:
+    cells = [] if column is None else columns[column]
+    for row, cell in zip(numbers, cells, strict=False):
+        if "\0" in cell:
+            raise DataError(
+                f"row {row} of {name!r} has a null character in its {column}, expected text; write the table again"
+            )
 
 
 def _whole(labels: Sequence[str]) -> tuple[str, ...]:
@@ -240,7 +251,7 @@ def _raise_several(name: str, column: str, label: str, row: int) -> None:
 def _one_hot(columns: Cells, path: str) -> list[str]:
     """Cells of zeros and ones, one per class, if that is all there is beside the path."""
     others = [name for name in columns if name != path and _key(name) not in (*_SPLITS, *_GROUPS)]
-    flags = [name for name in others if set(columns[name]) <= {"0", "1", "0.0", "1.0"}]
+    flags = [name for name in others if {cell.lower() for cell in columns[name]} <= {*_YES, *_NO}]
     return flags if len(flags) > 1 and flags == others else []
 
 
@@ -248,7 +259,7 @@ def _labels_of(name: str, columns: Cells, classes: Sequence[str], numbers: Seque
     """The class of each row of a one-hot table; DataError if a row has none or several."""
     labels = []
     for place, row in enumerate(numbers):
-        found = [one for one in classes if columns[one][place].startswith("1")]
+        found = [one for one in classes if columns[one][place].lower() in _YES]
         if not found:
             raise DataError(
                 f"row {row} of {name!r} has no class that is 1, expected one in every row; give it a class or drop it"

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.data.dataset import Dataset
-from headstart.data.names import name_words, shown, splits_in
+from headstart.data.names import name_words, shown, split_name, splits_in
 from headstart.data.readers.companions import NO_CLASSES, companion_folders
 from headstart.data.readers.csv import pixel_header
-from headstart.data.readers.files import is_image, is_system, read_files
+from headstart.data.readers.files import ImageFile, is_image, is_system, read_files
 from headstart.data.readers.layout import Layout, find_layout
 from headstart.data.readers.tables import TABLES, Found, columns_of, found_in
 from headstart.errors import DataError, HeadstartError
@@ -101,17 +101,38 @@ def _tables_beside(folder: Path, layout: Layout) -> tuple[list[Found], list[Head
 def _from_tables(name: str, layout: Layout, found: Sequence[Found], *, strict: bool) -> Dataset:
     """A dataset of the rows of a table, or of one table in each split; other files are skipped."""
     homes = [one.table.parent for one in found]
-    if len(set(homes)) < len(homes) or (len(homes) > 1 and any(home == layout.root for home in homes)):
+    by_name = _splits_by_name(found)
+    if not by_name and (len(set(homes)) < len(homes) or (len(homes) > 1 and layout.root in homes)):
         raise DataError(
             f"folder {str(layout.root)!r} has {shown(one.table.name for one in found)}, which label the same images, "
             f"expected one table; give the one to use instead of the folder, such as {str(found[0].table)!r}"
         )
+    if by_name:
+        parts = [[replace(file, split=by_name[one.table]) for file in one.files()] for one in found]
+        return _of_files(name, layout, found, [file for part in parts for file in part], strict=strict)
     files = [file for one in found for file in one.files()]
     splits = {place: split for split, place in layout.flat if split is not None}
     if all(file.split is None for file in files):
         within = [next((splits[up] for up in file.path.parents if up in splits), None) for file in files]
         if len(set(within)) > 1 and None not in within:
             files = [replace(file, split=split) for file, split in zip(files, within, strict=True)]
+    return _of_files(name, layout, found, files, strict=strict)
+
+
+def _splits_by_name(found: Sequence[Found]) -> dict[Path, str]:
+    """The split of each table, if they are called train.csv, test.csv and the like and label different images."""
+    named = {one.table: split_name(one.table.stem) or "" for one in found}
+    paths = [path for one in found for path in one.paths]
+    if len(found) < 2 or "" in named.values() or len({*named.values()}) < len(named):
+        return {}
+    is_disjoint = sum(len({*one.paths}) for one in found) == len({*paths})
+    return named if is_disjoint and all(one.rows.splits is None for one in found) else {}
+
+
+def _of_files(
+    name: str, layout: Layout, found: Sequence[Found], files: Sequence[ImageFile], *, strict: bool
+) -> Dataset:
+    """The dataset of these files; all others are skipped."""
     used = {file.path for file in files} | {one.table for one in found}
     tables = shown(one.table.name for one in found[:1])
     others = [(path, reason) for path, reason in layout.skipped if Path(path) not in used]

@@ -83,7 +83,7 @@ def _read_splits(layout: Layout, splits: Sequence[Path], others: Sequence[Path])
     foreign = [
         one
         for one in others
-        if one not in flat and tree.folders(see_through(tree, one)) and tree.has_images(one)
+        if one not in flat and tree.folders(_see_through(tree, one)) and tree.has_images(one)
     ]
     flat_train = [one for one in flat if split_name(one.name) == "train"]
     if foreign or flat_train:
@@ -205,13 +205,13 @@ def _skip_companions(layout: Layout, folders: Sequence[Path], *, beside_images: 
 
 def _holds_classes(tree: Tree, folder: Path) -> bool:
     """Whether a folder of a split has folders of classes in it, not only one for all its images."""
-    home = see_through(tree, folder)
+    home = _see_through(tree, folder)
     return bool(_inner(tree, home)) and _flat_home(tree, folder) is None
 
 
 def _flat_home(tree: Tree, folder: Path) -> Path | None:
     """The folder that directly holds all images of a split without classes; None if there is none."""
-    home = see_through(tree, folder)
+    home = _see_through(tree, folder)
     inner = [one for one in _inner(tree, home) if tree.has_images(one)]
     if len(inner) == 1 and inner[0].name.lower() in NO_CLASSES and not tree.folders(inner[0]):
         return inner[0]
@@ -225,7 +225,7 @@ def _inner(tree: Tree, folder: Path) -> list[Path]:
     return [one for one in folders if one not in companions]
 
 
-def see_through(tree: Tree, folder: Path) -> Path:
+def _see_through(tree: Tree, folder: Path) -> Path:
     """Go down while a folder only wraps another one with folders: where the dataset, or a split of it, is."""
     while (inner := _wrapped(tree, folder)) is not None:
         folder = inner
@@ -233,7 +233,7 @@ def see_through(tree: Tree, folder: Path) -> Path:
 
 
 def _entered(layout: Layout, folder: Path, reason: str) -> Path:
-    """Where the dataset is, as `see_through`; all that lies beside the way is skipped."""
+    """Where the dataset is, as `_see_through`; all that lies beside the way is skipped."""
     tree = layout.tree
     while (inner := _wrapped(tree, folder)) is not None:
         layout.skip(tree.files(folder), reason)

@@ -165,7 +165,7 @@ def _path(home: Path, cell: str, index: _Index, *, by_id: bool) -> Path | None:
             return None
     if "/" in cell or "\\" in cell:
         return None
-    return index.named(cell, by_id=by_id)
+    return index.named(cell, by_id=by_id or Path(cell).suffix.lower() not in EXTENSIONS)
 
 
 @dataclass
