@@ -240,7 +240,6 @@ DATA: list[tuple[str, Make, str]] = [
     ("a model instead of a dataset", lambda home: shutil.copytree(MODEL[0], home / "m"), "{}/m"),
     ("empty table", table(""), "{}/t.csv"),
     ("header only", table("path,label\n"), "{}/t.csv"),
-    ("no header", table(rows()), "{}/t.csv"),
     ("no label column", table("path,size\nim/0.png,3\n"), "{}/t.csv"),
     ("no path column", table("label\nant\n"), "{}/t.csv"),
     ("column twice", table("path,label,label\nim/0.png,a,b\n"), "{}/t.csv"),
