@@ -379,8 +379,8 @@ def test_postscript_is_never_interpreted() -> None:
             r"^dataset 'set' has no image that can be read \('.*': .*\), expected at least one",
         ),
         (
-            ["train/a/1.png", "masks/a/1.png"],
-            r"^folder '.*' has 'masks' next to 'train', expected folders for splits only",
+            ["train/a/1.png", "more/a/1.png"],
+            r"^folder '.*' has 'more' next to 'train', expected folders for splits only",
         ),
         (
             ["val/a/1.png", "valid/a/1.png"],

@@ -11,15 +11,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPLITS", "comma_list", "listed", "natural_order", "near_paths", "shown", "split_name"]
+__all__ = [
+    "SPLITS",
+    "comma_list",
+    "listed",
+    "name_words",
+    "natural_order",
+    "near_paths",
+    "shown",
+    "split_name",
+    "splits_in",
+]
 
 SPLITS = ("train", "val", "test")
 _NEAR = 0.6  # of difflib's similarity
 _LISTED = 10_000  # entries of a folder that are compared
 _SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "publictest"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "heldout", "privatetest"), "test"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "privatetest"), "test"),
+    **dict.fromkeys(("heldout", "holdout"), "test"),
 }
 _FILLERS = {
     "set",
@@ -33,9 +44,14 @@ _FILLERS = {
     "folder",
     "split",
     "part",
-    "subset",
+    "sub",
+    "copy",
 }
 """Words that may stand next to the name of a split: ``train_set``, ``seg_test``, ``Validation images``."""
+_NUMBERS = re.compile(
+    r"\d{8}T\d{6}Z|\d+", re.IGNORECASE
+)  # train2017, 1_train, Google Drive's train-20240131T120000Z-001
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -57,12 +73,35 @@ def split_name(name: str) -> str | None:
 
     >>> split_name("validation"), split_name("Training_Set"), split_name("seg_test"), split_name("holiday")
     ('val', 'train', 'test', None)
+    >>> split_name("train2017"), split_name("TestImages"), split_name("hold-out"), split_name("train_val")
+    ('train', 'test', 'test', 'train')
     """
-    words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
-    whole = [word.removesuffix("set") if word != "set" else word for word in words]
-    found = [word for word in whole if word in _SPLIT_WORDS]
-    others = [word for word in whole if word not in _SPLIT_WORDS and word not in _FILLERS]
+    words = name_words(name)
+    found = [word for word in words if word in _SPLIT_WORDS]
+    if "".join(words) in _SPLIT_WORDS:
+        return _SPLIT_WORDS["".join(words)]
+    others = [word for word in words if word not in _SPLIT_WORDS and word not in _FILLERS]
     return _SPLIT_WORDS[found[0]] if len(found) == 1 and not others else None
+
+
+def splits_in(name: str) -> set[str]:
+    """The splits that a name mentions among other words.
+
+    >>> sorted(splits_in("cifar_train")), splits_in("playing")
+    (['train'], set())
+    """
+    return {_SPLIT_WORDS[word] for word in name_words(name) if word in _SPLIT_WORDS}
+
+
+def name_words(name: str) -> list[str]:
+    """The words of a name in lower case, without numbers and the ending set: ``Training_Set2`` is training.
+
+    >>> name_words("1_trainImages"), name_words("Testset (2)")
+    (['train', 'images'], ['test'])
+    """
+    text = _NUMBERS.sub(" ", _HUMP.sub(" ", name))
+    words = [word for word in re.split(r"[\W_]+", text.lower()) if word]
+    return [word.removesuffix("set") or word for word in words]
 
 
 def shown(names: Iterable[str], limit: int = 5) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.duplicates import THUMB_PX, backgrounds
+from headstart.data.checks.alignment import LUMA, THUMB_PX, moved
+from headstart.data.checks.duplicates import backgrounds
 from headstart.records import Array, Images
 
 __all__ = ["LENGTH", "LIMITS", "Descriptors", "Matcher", "describe", "effective_terms"]
@@ -37,8 +38,6 @@ _N_TRIED = 5  # known photos that are tried for each image
 _STEPS, _FARTHEST_PX = 2, 1.3  # 3 % of a thumbnail is 1 px
 _CROWD_RANK = 6  # nearest neighbour taken to be a distinct image, no copy
 _ROWS = 512
-
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +152,7 @@ def _likely(
 
 
 def _luminance(thumbs: Images) -> Array:
-    return thumbs.astype(np.float32) @ _LUMA
+    return thumbs.astype(np.float32) @ LUMA
 
 
 def _cosines() -> Array:
@@ -202,8 +201,8 @@ def _fitted(grey: Array, targets: Array) -> Array:
     moves = np.zeros((len(grey), 4), np.float32)
     best = (_described(grey)[0] * targets).sum(axis=1)
     for _ in range(_STEPS):
-        moves = (moves + _step(_moved(grey, moves), targets)).clip(-_FARTHEST_PX, _FARTHEST_PX)
-        best = np.maximum(best, (_described(_moved(grey, moves))[0] * targets).sum(axis=1))
+        moves = (moves + _step(moved(grey, moves), targets)).clip(-_FARTHEST_PX, _FARTHEST_PX)
+        best = np.maximum(best, (_described(moved(grey, moves))[0] * targets).sum(axis=1))
     return np.asarray(best, np.float32)
 
 
@@ -220,18 +219,3 @@ def _step(grey: Array, targets: Array) -> Array:
     )
     image = np.where(abs(shares[:, :1]) < 1e-9, 1e-9, shares[:, :1])
     return np.asarray((shares[:, 1:] / image).clip(-1.5, 1.5), np.float32)
-
-
-def _moved(grey: Array, moves: Array) -> Array:
-    """Images sampled at moved positions, bilinear, with the border repeated outside."""
-    base = np.arange(THUMB_PX, dtype=np.float32)
-    down = _sampling(base + moves[:, :1] + moves[:, 1:2] * _PLACE)
-    across = _sampling(base + moves[:, 2:3] + moves[:, 3:] * _PLACE)
-    return np.asarray(down @ grey @ across.transpose(0, 2, 1), np.float32)
-
-
-def _sampling(places: Array) -> Array:
-    """Matrices that read pixels at fractional positions, (n, THUMB_PX, THUMB_PX)."""
-    places = places.clip(0, THUMB_PX - 1)
-    weights = (1 - abs(places[..., None] - np.arange(THUMB_PX))).clip(0)
-    return np.asarray(weights, np.float32)

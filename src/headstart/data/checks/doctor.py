@@ -8,9 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from headstart.data.checks.duplicates import exact_pairs, joined_pairs, near_pairs
+from headstart.data.checks.copies import near_copies
+from headstart.data.checks.duplicates import exact_pairs
 from headstart.data.checks.facts import DARK, LIGHT, ImageFacts, OnImage, Sizes
-from headstart.data.checks.foregrounds import foreground_pairs
 from headstart.data.dataset import Dataset
 from headstart.data.names import SPLITS, shown
 from headstart.errors import nearest
@@ -84,21 +84,17 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
     "the same image is labelled differently in 1 pair, such as 'image 3' (cat) and 'image 12' (dog)"
     """
     exact = exact_pairs(dataset.images.digests)
-    near_copies: list[tuple[int, int, float]] = []
+    near_found: list[tuple[int, int, float]] = []
     facts = ImageFacts(dataset, near=near, on_image=on_image)
     if near:
         copies = {second for _, second in exact}
         kept = np.array([place for place in range(len(dataset)) if place not in copies], np.intp)
-        found = near_pairs(facts.thumbs[kept], facts.tiny[kept])
-        cut_out = facts.foregrounds
-        found += foreground_pairs(
-            {i: cut_out[place] for i, place in enumerate(kept.tolist()) if place in cut_out}
-        )
-        found = joined_pairs(found, len(kept))
-        near_copies = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
+        parts = {i: facts.parts[place] for i, place in enumerate(kept.tolist()) if place in facts.parts}
+        found = near_copies(facts.thumbs[kept], facts.tiny[kept], parts)
+        near_found = [(int(kept[first]), int(kept[second]), score) for first, second, score in found]
     pairs = tuple(
         [_pair(dataset, first, second, "exact", 1.0) for first, second in exact]
-        + [_pair(dataset, first, second, "near", round(score, 4)) for first, second, score in near_copies]
+        + [_pair(dataset, first, second, "near", round(score, 4)) for first, second, score in near_found]
     )
     counts = _counts(dataset)
     problems = _label_problems(dataset, counts)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.alignment import LUMA, THUMB_PX, aligned_similarity, band, unit
 from headstart.records import Array, Images
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "thumbnails",
 ]
 
-THUMB_PX = 32
 # Measured 2026-11-21. Of 397 photos (hymenoptera), copies in JPEG 30 - 95 or PNG, half as large, 1.2 times as
 # bright or 3 % cropped score at least 0.85 in layout and 0.93 in detail, distinct ones at most 0.80 in both.
 _LAYOUT, _DETAIL = 0.8, 0.9
@@ -34,13 +34,14 @@ _DETAIL_EVEN, _DETAIL_DRAWN, _DETAIL_TINY = 0.98, 0.985, 0.998
 # Measured 2026-11-30: photos of 32 px have 0.92 or more with their originals, distinct photos at most 0.67.
 _DETAIL_TINY_COLOUR = 0.95
 _LAYOUT_RIGID = 0.97
+# Measured 2026-11-30 on the 397 photos: copies that are cropped by 8 % have at least 0.64 in layout and 0.976 when
+# they are aligned, distinct photos at most 0.85.
+_LAYOUT_CROPPED, _ALIGNED, _ALIGNED_MIXED = 0.6, 0.92, 0.95
 CROWD_RANK = 6
 """The nearest neighbour that is taken to be a distinct image, no copy."""
 _PAPER_RANGE = 24  # of 255, around the median of the border
 _BLOCK, _CHUNK = 2048, 256
 _FLOATS = 2**24  # float32 values at a time, 64 MB
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as image libraries convert colour to grey
-_FLAT = 1e-3  # a smaller norm is rounding error, for pixel values of 0 - 255
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 Scored = tuple[int, int, float]
@@ -68,14 +69,17 @@ def exact_pairs(digests: Sequence[Hashable]) -> list[tuple[int, int]]:
     return [(origin, place) for place, origin in enumerate(origins) if origin != place]
 
 
-def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, float]]:
+def near_pairs(
+    thumbs: Images, tiny: NDArray[np.bool_], n_compared: int | None = None
+) -> list[tuple[int, int, float]]:
     """Find copies that differ in size, brightness, crop and compression; returns two positions and a similarity.
 
     Photos are also found if mirrored, rotated by right angles or without colour. Drawings and ``tiny`` images
     are not, since a mirrored letter is another letter; they must be more similar, and may not be cropped. Of
     n copies of one image, n - 1 pairs are returned, those with the first of them if similar enough.
 
-    ``thumbs`` are (n_images, THUMB_PX, THUMB_PX, 3). Images whose layouts correlate are compared in detail:
+    ``thumbs`` are (n_images, THUMB_PX, THUMB_PX, 3); those from ``n_compared`` on are compared with the ones before
+    only, not with each other. Images whose layouts correlate are compared in detail:
     one is fitted to the other by brightness and a shift and stretch of about a pixel of the thumbnail, and
     the correlation with the fit is the similarity. Time O(n_images ** 2), in matrix products; memory
     O(n_images).
@@ -86,12 +90,13 @@ def near_pairs(thumbs: Images, tiny: NDArray[np.bool_]) -> list[tuple[int, int, 
     [(1, 3)]
     """
     limits = _limits(thumbs, tiny)
+    n_compared = len(thumbs) if n_compared is None else n_compared
     found = _similar_pairs(thumbs, thumbs, limits)
     photos = np.flatnonzero(limits < _DETAIL_DRAWN)
     for turn in _TURNS if len(photos) > 1 else ():
         pairs = _similar_pairs(thumbs[photos], np.ascontiguousarray(turn(thumbs[photos])), limits[photos])
         found += [(int(photos[first]), int(photos[second]), score) for first, second, score in pairs]
-    return joined_pairs(found, len(thumbs))
+    return joined_pairs([pair for pair in found if pair[0] < n_compared], len(thumbs))
 
 
 def joined_pairs(pairs: Iterable[Scored], n_images: int) -> list[Scored]:
@@ -120,8 +125,8 @@ def detail_vectors(thumbs: Images) -> Array:
     """The luminance of each thumbnail without its coarsest and finest part, as vectors of length 1."""
     vectors = []
     for start in range(0, len(thumbs), _BLOCK):
-        grey = thumbs[start : start + _BLOCK].astype(np.float32) @ _LUMA
-        vectors.append(_unit(_band(grey[..., None], 1.0, 4.0).reshape(len(grey), -1)))
+        grey = thumbs[start : start + _BLOCK].astype(np.float32) @ LUMA
+        vectors.append(unit(band(grey[..., None], 1.0, 4.0).reshape(len(grey), -1)))
     return np.concatenate(vectors)
 
 
@@ -132,7 +137,7 @@ def _similar_pairs(
     found: list[tuple[int, int, float]] = []
     layouts = _layouts(thumbs)
     turned = layouts if others is thumbs else _layouts(others)
-    for first, second in _candidates(layouts, turned, limits >= _DETAIL_DRAWN):
+    for first, second in _candidates(layouts, turned, _least_layouts(limits)):
         for start in range(0, len(first), _CHUNK):
             here = slice(start, start + _CHUNK)
             found += _confirmed(thumbs, others, limits, first[here], second[here])
@@ -186,15 +191,23 @@ def _limits(thumbs: Images, tiny: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.where(tiny, np.where(grey | even, _DETAIL_TINY, _DETAIL_TINY_COLOUR), limits)
 
 
-def _candidates(layouts: Array, others: Array, rigid: NDArray[np.bool_]) -> Iterator[Pairs]:
+def _least_layouts(limits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much the layout of a copy must correlate: less for photos, which are aligned, most for drawings."""
+    movable = np.where(limits == _DETAIL, _LAYOUT_CROPPED, _LAYOUT)
+    return np.where(limits >= _DETAIL_DRAWN, _LAYOUT_RIGID, movable)
+
+
+def _candidates(layouts: Array, others: Array, least: NDArray[np.float64]) -> Iterator[Pairs]:
     """Pairs whose layouts correlate, block by block."""
-    lowest = _LAYOUT_RIGID if rigid.all() else _LAYOUT
     for row in range(0, len(layouts), _BLOCK):
         for column in range(row, len(layouts), _BLOCK):
             correlation = layouts[row : row + _BLOCK] @ others[column : column + _BLOCK].T
-            places = np.flatnonzero(correlation >= lowest)
+            places = np.flatnonzero(correlation >= least.min())
             first, second = places // correlation.shape[1] + row, places % correlation.shape[1] + column
-            needed = np.where(rigid[first] | rigid[second], _LAYOUT_RIGID, _LAYOUT)
+            needed = np.maximum(least[first], least[second])
+            needed = np.where(
+                np.minimum(least[first], least[second]) == _LAYOUT_CROPPED, _LAYOUT_CROPPED, needed
+            )
             kept = (first < second) & (correlation.ravel()[places] >= needed)
             yield first[kept], second[kept]
 
@@ -209,8 +222,18 @@ def _confirmed(
     limit = np.maximum(limits[first], limits[second])
     both_tiny = (limits[first] == _DETAIL_TINY_COLOUR) & (limits[second] == _DETAIL_TINY_COLOUR)
     limit[both_tiny] = _DETAIL_TINY  # only a thumbnail of a larger photo is compared like a photo
+    one_tiny = (limits[first] == _DETAIL_TINY) ^ (limits[second] == _DETAIL_TINY)
+    limit[one_tiny] = _DETAIL_DRAWN  # a small copy of a drawing: no handwriting that fills as small a square
     scores = detail_similarity(thumbs[first], others[second], limit >= _DETAIL_DRAWN)
     similar = scores >= limit
+    # photos, perhaps cropped or recoloured: a pale or grey copy may look like a drawing
+    tried = np.flatnonzero(
+        ~similar & (np.minimum(limits[first], limits[second]) == _DETAIL) & (limit < _DETAIL_TINY)
+    )
+    if len(tried):
+        aligned = aligned_similarity(thumbs[first[tried]], others[second[tried]])
+        similar[tried] = aligned >= np.where(limit[tried] == _DETAIL, _ALIGNED, _ALIGNED_MIXED)
+        scores[tried] = np.maximum(scores[tried], aligned)
     return list(zip(first[similar].tolist(), second[similar].tolist(), scores[similar].tolist(), strict=True))
 
 
@@ -232,42 +255,20 @@ def _forest(pairs: Iterable[tuple[int, int, float]], n_images: int) -> list[tupl
     return kept
 
 
-def _blur(sigma_px: float) -> Array:
-    """The matrix that blurs the rows of a thumbnail."""
-    place = np.arange(THUMB_PX)
-    weights = np.exp(-((place[:, None] - place) ** 2) / (2 * sigma_px**2))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
-
-
-def _band(images: Array, fine_px: float, wide_px: float) -> Array:
-    """Band-pass filter: keep what is coarser than one scale and finer than another, in each channel."""
-    channels = np.moveaxis(images, 3, 1)  # (n, h, w, c) -> (n, c, h, w)
-    fine, wide = _blur(fine_px), _blur(wide_px)
-    return np.asarray(fine @ channels @ fine.T - wide @ channels @ wide.T, np.float32)
-
-
-def _unit(vectors: Array) -> Array:
-    """Subtract the mean over the last axis and scale to length 1; constant vectors become 0."""
-    centred = vectors - vectors.mean(axis=-1, keepdims=True)
-    length = np.linalg.norm(centred, axis=-1, keepdims=True)
-    scaled: Array = np.divide(centred, length, out=np.zeros_like(centred), where=length > _FLAT)
-    return scaled
-
-
 def _layouts(thumbs: Images) -> Array:
     """The grey layout of each image as a vector of length 1."""
     vectors = []
     for start in range(0, len(thumbs), _BLOCK):
-        grey = (thumbs[start : start + _BLOCK].astype(np.float32) @ _LUMA)[..., None]
-        layout = _band(grey, 1.2, 6.0)[:, 0, ::2, ::2]  # so smooth that every other pixel is enough
-        vectors.append(_unit(layout.reshape(len(layout), -1)))
+        grey = (thumbs[start : start + _BLOCK].astype(np.float32) @ LUMA)[..., None]
+        layout = band(grey, 1.2, 6.0)[:, 0, ::2, ::2]  # so smooth that every other pixel is enough
+        vectors.append(unit(layout.reshape(len(layout), -1)))
     return np.concatenate(vectors)
 
 
 def _as_grey(images: Images, which: NDArray[np.bool_]) -> Array:
     """Float images, some of them made grey: colour is no evidence if the other image has none."""
     found = images.astype(np.float32)
-    found[which] = (found[which] @ _LUMA)[..., None]
+    found[which] = (found[which] @ LUMA)[..., None]
     return found
 
 
@@ -280,13 +281,13 @@ def detail_similarity(first: Images, second: Images, rigid: NDArray[np.bool_]) -
     without = (np.ptp(first, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE) | (
         np.ptp(second, axis=3).max(axis=(1, 2)) <= _PAPER_RANGE
     )
-    one, other = (_band(_as_grey(images, without), 1.0, 4.0) for images in (first, second))
+    one, other = (band(_as_grey(images, without), 1.0, 4.0) for images in (first, second))
     place = np.linspace(-1, 1, THUMB_PX, dtype=np.float32)
     down, across = np.gradient(one, axis=2), np.gradient(one, axis=3)
     moves = np.stack([down, down * place[:, None], across, across * place], axis=1)
     moves[rigid] = 0
-    terms = _unit(np.concatenate([one[:, None], moves], axis=1).reshape(len(one), 5, -1))
-    target = _unit(other.reshape(len(other), -1))[..., None]
+    terms = unit(np.concatenate([one[:, None], moves], axis=1).reshape(len(one), 5, -1))
+    target = unit(other.reshape(len(other), -1))[..., None]
     ridge = 1e-4 * np.eye(5, dtype=np.float32)  # a term may be 0
     shares = terms @ target  # (n, 5, 1)
     weights = np.linalg.solve(terms @ terms.transpose(0, 2, 1) + ridge, shares)

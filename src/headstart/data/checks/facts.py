@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.copies import Parts, parts_of
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
-from headstart.data.checks.foregrounds import CutOut, cut_out
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import Header, squished
 from headstart.data.images.turns import turn
@@ -50,7 +50,7 @@ class ImageFacts:
         self.polarity: dict[str, int] = {}
         self.thumbs: Images = np.zeros((0, THUMB_PX, THUMB_PX, 3), np.uint8)
         self.ranges: NDArray[np.int64] = np.zeros(0, np.int64)  # largest difference of values in one channel
-        self.foregrounds: dict[int, CutOut] = {}  # by place, of the images that have one
+        self.parts: dict[int, Parts] = {}  # by place, of the images that have some
         self.frames: NDArray[np.bool_] = np.zeros(0, np.bool_)  # whether a file holds more than one
         if dataset.images.pixels is not None:
             self._read_array(dataset.images.pixels, near=near, on_image=on_image)
@@ -88,11 +88,11 @@ class ImageFacts:
         if near:
             self.thumbs = np.concatenate(thumbs)
             for place in range(n_images) if max(height, width) > _TINY_PX else ():
-                self._note_foreground(place, cut_out(pixels[place], self.thumbs[place]))
+                self._note(place, parts_of(pixels[place], self.thumbs[place]))
 
-    def _note_foreground(self, place: int, found: CutOut | None) -> None:
+    def _note(self, place: int, found: Parts | None) -> None:
         if found is not None:
-            self.foregrounds[place] = found
+            self.parts[place] = found
 
     def _read_files(self, files: ImageStore, on_image: OnImage | None) -> None:
         headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
@@ -100,7 +100,7 @@ class ImageFacts:
         for place, one in enumerate(_previews(files)):
             headers.append(one.header)
             thumbs[place], self.ranges[place] = one.thumb, one.value_range
-            self._note_foreground(place, one.foreground)
+            self._note(place, one.parts)
             if on_image is not None:
                 on_image(place + 1, len(files))
         self.thumbs = thumbs
@@ -118,7 +118,7 @@ class _Preview:
     header: Header
     thumb: NDArray[np.uint8]
     value_range: int
-    foreground: CutOut | None
+    parts: Parts | None
 
 
 def _previews(files: ImageStore) -> Iterator[_Preview]:
@@ -129,8 +129,8 @@ def _previews(files: ImageStore) -> Iterator[_Preview]:
             header, pixels = files.preview(place, THUMB_PX)
             thumb = squished(pixels, THUMB_PX)
             is_tiny = max(header.width_px, header.height_px) <= _TINY_PX
-            foreground = None if is_tiny else cut_out(pixels, thumb)
-            return _Preview(header, thumb, int(_ranges(pixels[None])[0]), foreground)
+            parts = None if is_tiny else parts_of(pixels, thumb)
+            return _Preview(header, thumb, int(_ranges(pixels[None])[0]), parts)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(read, range(len(files)))

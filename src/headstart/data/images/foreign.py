@@ -20,6 +20,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"%!PS", "a PostScript file", _CONVERT),
     (0, b"\xc5\xd0\xd3\xc6", "a PostScript file", _CONVERT),
     (0, b"\0\0\1\0", "an icon file", _CONVERT),
+    (0, b"\0\0\2\0\0\0\0\0", "a Targa image", _CONVERT),
     (0, b"\0\0\2\0", "a cursor file", _CONVERT),
     (0, b"\x76\x2f\x31\x01", "an OpenEXR image", _CONVERT),
     (0, b"#?RADIANCE", "a Radiance image", _CONVERT),
@@ -40,7 +41,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (257, b"ustar", "a tar archive", "unpack it"),
     (0, b"\x93NUMPY", "a NumPy array", "load it with numpy.load and pass the array"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", "export its images as PNG"),
-    (0, b"PAR1", "a Parquet table", "pass it as the dataset"),
+    (0, b"PAR1", "a Parquet table", "give it as the dataset instead of the folder"),
     (0, b"SQLite format 3\0", "an SQLite database", "leave it out"),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a Microsoft Office or thumbnail database file", "leave it out"),
     (0, b"\0\x05\x16\x07", "a macOS resource file", "delete it; the image has the same name without ._"),
@@ -56,9 +57,13 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
 _RIFF = {b"AVI ": ("a video", "export its frames as PNG"), b"WAVE": ("a sound file", "leave it out")}
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _HEIF = (b"mif1", b"msf1", b"mif2")
-_POINTER = b"version https://git-lfs.github.com/spec/"
+_POINTERS = (
+    (b"version https://git-lfs.github.com/spec/", "Git LFS", "git lfs pull"),
+    (b"/annex/objects/", "git-annex", "git annex get"),
+)
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\f\r\x1b"))
 _HTML = re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype html|<html|<head|<body)", re.DOTALL)
+_JSON = re.compile(r"\{\s*[\"}]|\[\s*[\"\[\]{\d-]")
 _RAW_MARKS = (
     (0, b"FUJIFILMCCD-RAW"),
     (6, b"HEAPCCDR"),
@@ -81,8 +86,9 @@ def described(data: bytes) -> str | None:
         return "it is empty"
     if not data[:_HEAD].strip(b"\0"):
         return "it has only zero bytes at its beginning; copy or download it again"
-    if data.startswith(_POINTER):
-        return "it is a Git LFS pointer, not the image; fetch it with git lfs pull"
+    for mark, tool, command in _POINTERS:
+        if data.startswith(mark):
+            return f"it is a {tool} pointer, not the image; fetch it with {command}"
     if data[4:8] == b"ftyp":
         return _of_container(data)
     for offset, mark in _RAW_MARKS:
@@ -130,6 +136,6 @@ def _of_text(head: bytes) -> str | None:
         return _not_read("an XML file", "leave it out")
     if start.startswith("data:image/"):
         return "it is text that holds an image in base64, not the image; decode it"
-    if start.startswith(("{", "[")):
+    if _JSON.match(start):
         return _not_read("a JSON file", "leave it out")
     return _not_read("a text file", "leave it out")

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
+import lzma
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from headstart.data.readers.download import cache_folder, fetch
+from headstart.data.readers.files import Skipped
 from headstart.errors import BrokenDataError, DataError
 from headstart.system.leftovers import new_folder, sweep
 
-__all__ = ["ARCHIVES", "is_address", "unpacked", "unpacked_from"]
+__all__ = ["ARCHIVES", "is_address", "stem_of", "unpacked", "unpacked_from"]
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Endings of the names of archives."""
 
 _ADDRESS = re.compile(r"https?://.+", re.IGNORECASE)
 _DONE = ".unpacked"
@@ -26,10 +34,24 @@ _CHUNK_BYTES = 1024**2
 _RATIO, _ALLOWANCE_BYTES = 100, 1024**3
 """An archive may hold this many times its own size, and this much more: images hardly compress."""
 _MOST_FILES = 20_000_000
+_SHOWN = 80  # characters of a name in a message
+_TORN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+_IMPOSSIBLE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
 
-def unpacked(archive: Path) -> Path:
-    """The folder of an archive's files; BrokenDataError if it cannot be read, DataError if it is unsafe."""
+def unpacked(archive: Path) -> tuple[Path, list[Skipped]]:
+    """The folder of an archive's files, and members that are none; BrokenDataError if it cannot be read.
+
+    DataError if it is unsafe. Whatever the archive is called now, the folder has the name that it had first.
+    """
     digest = hashlib.sha256()
     with archive.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -39,10 +61,13 @@ def unpacked(archive: Path) -> Path:
         home.parent.mkdir(parents=True, exist_ok=True)
         sweep(home)  # what killed runs left
         with _explained(archive), new_folder(home) as draft:
-            _unpack(archive, draft / _stem(archive))
-            (draft / _DONE).touch()
+            skipped = _unpack(archive, draft / _stem(archive))
+            (draft / _DONE).write_text(json.dumps(skipped))
             _move(draft, home)
-    return home / _stem(archive)
+    folder = next(one for one in home.iterdir() if one.name != _DONE)
+    return folder, [
+        (f"{archive}/{name}", reason) for name, reason in json.loads((home / _DONE).read_text() or "[]")
+    ]
 
 
 def _move(draft: Path, home: Path) -> None:
@@ -54,7 +79,7 @@ def _move(draft: Path, home: Path) -> None:
             raise
 
 
-def unpacked_from(address: str) -> Path:
+def unpacked_from(address: str) -> tuple[Path, list[Skipped]]:
     """The folder of an archive on the network, fetched once; ``#sha256=...`` at its end is verified."""
     url, _, fragment = address.partition("#")
     sha256 = fragment.removeprefix("sha256=").lower()
@@ -71,6 +96,11 @@ def unpacked_from(address: str) -> Path:
     return unpacked(fetch(url, name, sha256 or None))
 
 
+def stem_of(archive: str) -> str:
+    """The name of an archive, or of one at an address, without its ending."""
+    return _stem(Path(PurePosixPath(archive.partition("#")[0].partition("?")[0]).name))
+
+
 def is_address(text: str) -> bool:
     """Whether this is an address on the network."""
     return _ADDRESS.match(text) is not None
@@ -81,25 +111,40 @@ def _stem(archive: Path) -> str:
     return archive.name[: len(archive.name) - len(ending)] or "archive"
 
 
+def _reason(error: Exception) -> str:
+    if "password required" in str(error):
+        return "it is encrypted"
+    return str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+
+
 @contextmanager
 def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except _TORN as error:
+        reason = _reason(error)
         raise BrokenDataError(
             f"archive {str(archive)!r} cannot be unpacked ({reason}), expected a whole archive without a password; "
             "fetch it again, or unpack it yourself and give the folder"
         ) from error
 
 
-def _unpack(archive: Path, target: Path) -> None:
+def _unpack(archive: Path, target: Path) -> list[Skipped]:
+    """Write the files of an archive into a new folder; names and reasons of members that are no files."""
     most_bytes = _RATIO * archive.stat().st_size + _ALLOWANCE_BYTES
     free_bytes = shutil.disk_usage(target.parent).free
-    ending = next(one for one in ARCHIVES if archive.name.lower().endswith(one))
-    n_bytes = 0
+    n_bytes, skipped = 0, []
     target.mkdir()
-    for number, (name, size_bytes, copy) in enumerate(ARCHIVES[ending](archive)):
+    is_zip = zipfile.is_zipfile(archive) or (
+        archive.suffix.lower() == ".zip" and not tarfile.is_tarfile(archive)
+    )
+    members = _zip_members if is_zip else _tar_members  # by content, since a name may be wrong
+    for number, (name, size_bytes, copy) in enumerate(members(archive)):
+        if copy is None:
+            skipped.append(
+                (name, "it is a link in an archive, which is not followed; put the file into the archive")
+            )
+            continue
         n_bytes += size_bytes
         if n_bytes > most_bytes or number > _MOST_FILES:
             raise DataError(
@@ -112,9 +157,18 @@ def _unpack(archive: Path, target: Path) -> None:
                 "expected room for it; free some, or set HEADSTART_CACHE to another disk"
             )
         place = target / _safe(archive, name)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("wb") as file:
-            copy(file, size_bytes)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("wb") as file:
+                copy(file, size_bytes)
+        except OSError as error:
+            if error.errno not in _IMPOSSIBLE:
+                raise
+            raise BrokenDataError(
+                f"archive {str(archive)!r} holds {name[:_SHOWN]!r}, which cannot be a file here ({error.strerror}), "
+                "expected names that can be unpacked; rename it and pack the archive again"
+            ) from error
+    return skipped
 
 
 def _safe(archive: Path, name: str) -> PurePosixPath:
@@ -126,15 +180,17 @@ def _safe(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
-Members = Iterator[tuple[str, int, Callable[[IO[bytes], int], None]]]
-"""Name and size in bytes of each file, and a function that writes that many bytes of it."""
+Members = Iterator[tuple[str, int, Callable[[IO[bytes], int], None] | None]]
+"""Name and size in bytes of each file, and a function that writes that many bytes of it; None for a link."""
 
 
 def _zip_members(archive: Path) -> Members:
     with zipfile.ZipFile(archive) as box:
         for info in box.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
-            if not info.is_dir() and kind in (0, stat.S_IFREG):
+            if kind == stat.S_IFLNK:
+                yield info.filename, 0, None
+            elif not info.is_dir() and kind in (0, stat.S_IFREG):
                 yield info.filename, info.file_size, partial(_copy_zip, box, info)
 
 
@@ -146,9 +202,22 @@ def _copy_zip(box: zipfile.ZipFile, info: zipfile.ZipInfo, target: IO[bytes], si
 def _tar_members(archive: Path) -> Members:
     with tarfile.open(archive) as box:
         for info in box:
-            file = box.extractfile(info) if info.isreg() else None
-            if file is not None:
-                yield info.name, info.size, partial(_copy, file)
+            if info.issym():
+                yield info.name, 0, None
+            elif info.isreg() or info.islnk():
+                yield _tar_member(box, info)
+
+
+def _tar_member(
+    box: tarfile.TarFile, info: tarfile.TarInfo
+) -> tuple[str, int, Callable[[IO[bytes], int], None] | None]:
+    """A file, or a file that is stored under another name of it, a hard link."""
+    try:
+        stored = box.getmember(info.linkname) if info.islnk() else info
+        file = box.extractfile(stored) if stored.isreg() else None
+    except KeyError:
+        file = None
+    return (info.name, 0, None) if file is None else (info.name, stored.size, partial(_copy, file))
 
 
 def _copy(file: IO[bytes], target: IO[bytes], size_bytes: int) -> None:
@@ -156,14 +225,3 @@ def _copy(file: IO[bytes], target: IO[bytes], size_bytes: int) -> None:
     while size_bytes > 0 and (chunk := file.read(min(_CHUNK_BYTES, size_bytes))):
         target.write(chunk)
         size_bytes -= len(chunk)
-
-
-ARCHIVES: Mapping[str, Callable[[Path], Members]] = {
-    ".zip": _zip_members,
-    ".tar": _tar_members,
-    ".tar.gz": _tar_members,
-    ".tgz": _tar_members,
-    ".tar.bz2": _tar_members,
-    ".tar.xz": _tar_members,
-}
-"""The reader of each file name ending."""

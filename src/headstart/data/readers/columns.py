@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from headstart.data.names import shown, split_name
 from headstart.errors import DataError
@@ -16,21 +17,75 @@ Cells = Mapping[str, Sequence[str]]
 """Cells by column, column names in lower case."""
 
 _PATHS = (
-    *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "imagepath"),
-    *("img", "img_path", "image_file", "image_name", "image_filename", "images"),
+    *(
+        "path",
+        "paths",
+        "file",
+        "files",
+        "filename",
+        "filenames",
+        "filepath",
+        "filepaths",
+        "fname",
+        "relativepath",
+    ),
+    *(
+        "image",
+        "images",
+        "imagepath",
+        "imagepaths",
+        "imagefile",
+        "imagename",
+        "imagefilename",
+        "imageuri",
+        "imageurl",
+    ),
+    *("img", "imgpath", "imgfile", "imgname", "photo", "photos", "externalpath", "uri", "url"),
 )
-_IDS = ("id", "image_id", "imageid", "img_id", "id_code", "isic_id")
+"""Names of columns, here and below, without spaces, hyphens and underscores."""
+_IDS = ("id", "imageid", "imgid", "idcode", "isicid")
 """Cells of file names without their extension."""
 _LABELS = (
-    *("label", "class", "category", "target", "class_name", "classname", "label_name", "category_name"),
-    *("species", "breed", "diagnosis", "dx", "choice", "labels", "classes", "tag", "tags"),
+    *("label", "class", "category", "target", "classname", "labelname", "labelsname", "categoryname"),
+    *("species", "breed", "diagnosis", "dx", "choice", "labels", "classes", "tag", "tags", "findinglabels"),
 )
-_SPLITS = ("split", "subset", "set", "partition", "usage", "phase", "fold", "is_valid", "is_val", "is_test")
+_CODES = (
+    *(
+        "classid",
+        "labelid",
+        "categoryid",
+        "targetid",
+        "classindex",
+        "labelindex",
+        "classidx",
+        "labelidx",
+        "y",
+    ),
+    *("groundtruth", "annotation", "level", "grade"),
+)
+"""Columns that are the label where there is no better one."""
+_SPLITS = (
+    *("split", "subset", "set", "partition", "usage", "phase", "fold", "isvalid", "isval", "istest"),
+    *("istrain", "istraining", "istrainingimage", "train"),
+)
 _GROUPS = ("group", "writer")
-_FLAGS = {"is_valid": "val", "is_val": "val", "is_test": "test"}
+_FLAGS = {
+    **dict.fromkeys(("isvalid", "isval"), ("val", "train")),
+    "istest": ("test", "train"),
+    **dict.fromkeys(("istrain", "istraining", "istrainingimage", "train"), ("train", "test")),
+}
+"""Columns of yes and no, and the split for each."""
+_YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")
 _TRUE, _FALSE = {"true", "1", "1.0", "yes", "t"}, {"false", "0", "0.0", "no", "f", ""}
-_GROUP_HINTS = ("patient", "patient_id", "subject", "subject_id", "person", "lesion_id", "video", "user_id")
+_GROUP_HINTS = (
+    *("patient", "patientid", "subject", "subjectid", "person", "personid", "lesionid", "video", "videoid"),
+    *("userid", "writerid"),
+)
 _SEPARATORS = ("|", ";", ",")
+_MISSING = {"", "nan", "NaN", "<NA>", "NaT", "#N/A"}
+_MAYBE_MISSING = {"none", "null", "n/a", "na", "?", "-"}
+_MANY = 50  # columns; so many are more likely pixels than facts about an image
+_WHOLE = re.compile(r"-?\d+(\.0+)?")
 
 
 @dataclass(frozen=True)
@@ -49,7 +104,7 @@ def column_roles(name: str, columns: Sequence[str]) -> dict[str, str]:
     """The columns that are ``path``, ``label``, ``split`` and ``group``; DataError if there are two of one."""
     found = {
         "path": _only(name, "path", _PATHS, columns),
-        "label": _only(name, "label", _LABELS, columns),
+        "label": _only(name, "label", _LABELS, columns) or _only(name, "label", _CODES, columns),
         "split": _only(name, "split", [one for one in _SPLITS if one not in _FLAGS], columns),
         "group": _first(_GROUPS, columns),
     }
@@ -58,46 +113,70 @@ def column_roles(name: str, columns: Sequence[str]) -> dict[str, str]:
 
 def picked(name: str, columns: Cells, numbers: Sequence[int]) -> Table:
     """The columns that the table's maker meant; DataError that names ``name`` if they are not clear."""
+    what = f"table {name!r}"
     path = _first(_PATHS, columns) or _first(_IDS, columns)
-    label = _only(f"table {name!r}", "label", _LABELS, columns)
+    label = _only(what, "label", _LABELS, columns)
     one_hot = [] if label or path is None else _one_hot(columns, path)
-    lacking = [what for what, here in (("path", path), ("label", label or one_hot)) if not here]
-    if lacking or path is None:
-        raise DataError(
-            f"table {name!r} has the columns {shown(columns)}, expected path and label; "
-            f"add or rename {' and '.join(lacking)}"
-        )
-    split, group = _only(f"table {name!r}", "split", _SPLITS, columns), _first(_GROUPS, columns)
-    for column in (path, label, group, split if split not in _FLAGS else None):
+    label = label or (None if one_hot else _only(what, "label", _CODES, columns))
+    if path is None or not (label or one_hot):
+        _raise_lacking(name, columns, path, label or one_hot)
+    split, group = _only(what, "split", _SPLITS, columns), _first(_GROUPS, columns)
+    is_flag = split is not None and _key(split) in _FLAGS
+    for column in (path, label, group, None if is_flag else split):
         _refuse_empty(name, column, columns, numbers)
-    labels = tuple(columns[label]) if label else _labels_of(name, columns, one_hot, numbers)
+    labels = _whole(columns[label]) if label else _labels_of(name, columns, one_hot, numbers)
+    remarks = []
     if label:
         _refuse_several(name, label, labels, numbers)
-    splits, remarks = _splits_of(name, split, columns, numbers)
+        odd = sorted({one for one in labels if one.lower() in _MAYBE_MISSING})
+        remarks += (
+            [f"class {odd[0]!r} may stand for a label that is missing in column {label!r}"] if odd else []
+        )
+    known = (path, label, group)
+    splits, said = _splits_of(
+        name, split, {one: columns[one] for one in columns if one not in known}, numbers
+    )
     hint = None if group else _first(_GROUP_HINTS, columns)
     if hint:
-        remarks.append(
+        said.append(
             f"column {hint!r} of {name!r} is not used; name it 'group' to keep its images on one side of every split"
         )
     return Table(
         tuple(columns[path]),
-        labels,
+        tuple(labels),
         splits,
         tuple(columns[group]) if group else None,
-        path in _IDS,
-        tuple(remarks),
+        _key(path) in _IDS,
+        (*remarks, *said),
     )
 
 
+def _raise_lacking(name: str, columns: Cells, path: str | None, label: object) -> NoReturn:
+    lacking = [what for what, here in (("path", path), ("label", label)) if not here]
+    pixels = (
+        "; if its cells are pixels, name their columns pixel0, pixel1 and so on"
+        if len(columns) > _MANY
+        else ""
+    )
+    raise DataError(
+        f"table {name!r} has the columns {shown(columns)}, expected path and label; "
+        f"add or rename {' and '.join(lacking)}{pixels}"
+    )
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s\-_]+", "", name)
+
+
 def _first(known: Sequence[str], columns: Iterable[str]) -> str | None:
-    """The first of these names that the table has, whatever its spaces and hyphens."""
-    spelled = {re.sub(r"[\s\-]+", "_", name): name for name in reversed(list(columns))}
+    """The first of these names that the table has, whatever its spaces, hyphens and underscores."""
+    spelled = {_key(name): name for name in reversed(list(columns))}
     return next((spelled[name] for name in known if name in spelled), None)
 
 
 def _only(name: str, standard: str, known: Sequence[str], columns: Iterable[str]) -> str | None:
     """The column with the standard name, else the only synonym; DataError if there are several."""
-    spelled = {re.sub(r"[\s\-]+", "_", one): one for one in columns}
+    spelled = {_key(one): one for one in columns}
     if standard in spelled:
         return spelled[standard]
     found = [spelled[one] for one in known if one in spelled]
@@ -109,12 +188,33 @@ def _only(name: str, standard: str, known: Sequence[str], columns: Iterable[str]
 
 
 def _refuse_empty(name: str, column: str | None, columns: Cells, numbers: Sequence[int]) -> None:
-    if column is not None and "" in columns[column]:
-        cells = columns[column]
+    _refuse_null(name, column, columns, numbers)
+    places = (
+        [] if column is None else [place for place, cell in enumerate(columns[column]) if cell in _MISSING]
+    )
+    if places and column is not None:
+        cell = columns[column][places[0]]
+        written = f", but {cell!r}" if cell else ""
         raise DataError(
-            f"row {numbers[list(cells).index('')]} of {name!r} has no {column} ({list(cells).count('')} such rows), "
-            "expected one in every row; fill it in"
+            f"row {numbers[places[0]]} of {name!r} has no {column}{written} ({len(places)} such rows), "
+            "expected one in every row; fill it in, or drop the row"
         )
+
+
+def _refuse_null(name: str, column: str | None, columns: Cells, numbers: Sequence[int]) -> None:
+    cells = [] if column is None else columns[column]
+    for row, cell in zip(numbers, cells, strict=False):
+        if "\0" in cell:
+            raise DataError(
+                f"row {row} of {name!r} has a null character in its {column}, expected text; write the table again"
+            )
+
+
+def _whole(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels without the zeros of a float, if all are whole numbers: 1 and 1.0 are one class, 01 and 1 are two."""
+    if not all(_WHOLE.fullmatch(one) for one in labels):
+        return tuple(labels)
+    return tuple(one.partition(".")[0] for one in labels)
 
 
 def _refuse_several(name: str, column: str, labels: Sequence[str], numbers: Sequence[int]) -> None:
@@ -125,8 +225,16 @@ def _refuse_several(name: str, column: str, labels: Sequence[str], numbers: Sequ
         parts = {label: [part.strip() for part in label.split(separator) if part.strip()] for label in known}
         several = {label: found for label, found in parts.items() if len(found) > 1}
         shared = Counter(part for found in parts.values() for part in set(found))
+        places: dict[str, set[int]] = {}
+        for found in several.values():
+            for place, part in enumerate(found):
+                places.setdefault(part, set()).add(place)
         for label, found in several.items():
-            if any(part in known or shared[part] > 1 for part in found):
+            is_list = sum(shared[part] > 1 for part in found) > 1 or any(
+                len(places[part]) > 1 for part in found
+            )
+            is_list |= separator != "," and any(shared[part] > 1 for part in found)
+            if is_list or any(part in known for part in found):
                 _raise_several(name, column, label, numbers[list(labels).index(label)])
     for label in known:
         if label[:1] in "{[" and label[-1:] in "}]":
@@ -142,8 +250,8 @@ def _raise_several(name: str, column: str, label: str, row: int) -> None:
 
 def _one_hot(columns: Cells, path: str) -> list[str]:
     """Cells of zeros and ones, one per class, if that is all there is beside the path."""
-    others = [name for name in columns if name != path and name not in (*_SPLITS, *_GROUPS)]
-    flags = [name for name in others if set(columns[name]) <= {"0", "1", "0.0", "1.0"}]
+    others = [name for name in columns if name != path and _key(name) not in (*_SPLITS, *_GROUPS)]
+    flags = [name for name in others if {cell.lower() for cell in columns[name]} <= {*_YES, *_NO}]
     return flags if len(flags) > 1 and flags == others else []
 
 
@@ -151,7 +259,7 @@ def _labels_of(name: str, columns: Cells, classes: Sequence[str], numbers: Seque
     """The class of each row of a one-hot table; DataError if a row has none or several."""
     labels = []
     for place, row in enumerate(numbers):
-        found = [one for one in classes if columns[one][place].startswith("1")]
+        found = [one for one in classes if columns[one][place].lower() in _YES]
         if not found:
             raise DataError(
                 f"row {row} of {name!r} has no class that is 1, expected one in every row; give it a class or drop it"
@@ -165,11 +273,18 @@ def _labels_of(name: str, columns: Cells, classes: Sequence[str], numbers: Seque
 def _splits_of(
     name: str, column: str | None, columns: Cells, numbers: Sequence[int]
 ) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The split of each row, and what a user should know of it; ``columns`` are those that are nothing else."""
     if column is None:
-        return None, []
+        named = [one for one in columns if _name_splits(columns[one])]
+        if len(named) != 1:
+            return None, []
+        return tuple(split_name(cell) or "" for cell in columns[named[0]]), [
+            f"column {named[0]!r} is the split"
+        ]
     cells = columns[column]
-    if column in _FLAGS and all(cell.lower() in _TRUE | _FALSE for cell in cells):
-        return tuple(_FLAGS[column] if cell.lower() in _TRUE else "train" for cell in cells), []
+    flag = _FLAGS.get(_key(column))
+    if flag and all(cell.lower() in _TRUE | _FALSE for cell in cells):
+        return tuple(flag[0] if cell.lower() in _TRUE else flag[1] for cell in cells), []
     names = [split_name(cell) for cell in cells]
     if column != "split" and not any(names):
         return None, [
@@ -181,6 +296,12 @@ def _splits_of(
                 f"row {row} of {name!r} has {column} {cell!r}, expected train, val or test; rename the split"
             )
     return tuple(found for found in names if found), []
+
+
+def _name_splits(cells: Sequence[str]) -> bool:
+    """Whether the cells of a column are the names of several splits, training among them."""
+    found = {split_name(cell) for cell in set(cells)}
+    return None not in found and "train" in found and len(found) > 1
 
 
 def _short(text: str, most: int = 40) -> str:

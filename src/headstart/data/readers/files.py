@@ -18,7 +18,16 @@ from headstart.data.names import natural_order
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
 
-__all__ = ["ImageFile", "Skipped", "fault_of", "is_image", "is_system", "read_files"]
+__all__ = [
+    "ImageFile",
+    "Skipped",
+    "fault_of",
+    "is_folder",
+    "is_image",
+    "is_system",
+    "read_files",
+    "refuse_skipped",
+]
 
 Skipped = tuple[str, str]
 """Path of a file that is not used, and the reason."""
@@ -88,6 +97,14 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one, or a link to one; a link to itself is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def is_image(path: Path) -> bool:
     """Whether a file is an image by its extension or by its first bytes."""
     return path.suffix.lower() in _IMAGE_EXTENSIONS or fault_of(path) is None
@@ -115,7 +132,7 @@ def read_files(
         found = list(pool.map(examine_file, [file.path for file in files]))
     broken = [(str(file.path), one.fault) for file, one in zip(files, found, strict=True) if one.fault]
     if strict:
-        _refuse_skipped([*broken, *skipped], len(files) + len(skipped))
+        refuse_skipped([*broken, *skipped], len(files) + len(skipped))
     whole = [(file, one) for file, one in zip(files, found, strict=True) if not one.fault]
     kept = [file for file, _ in whole]
     if not kept:
@@ -131,18 +148,23 @@ def read_files(
         natural_order([*classes, *(file.label for file in files)]),
         None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
         None if kept[0].split is None else np.array([file.split for file in kept], dtype=np.str_),
-        tuple([*skipped, *broken]),
+        tuple(sorted([*skipped, *broken], key=_is_companion)),  # those that should be images first
         remarks=tuple(remarks),
     )
 
 
-def _refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
-    faults = [one for one in skipped if Path(one[0]).suffix.lower() not in _COMPANIONS]
+def refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:
+    """BrokenDataError if a file is not used that is not one of those that usually lie beside images."""
+    faults = [one for one in skipped if not _is_companion(one)]
     if faults:
         raise BrokenDataError(
             f"image {faults[0][0]!r} cannot be used ({faults[0][1]}), {len(faults)} of {n_files} such, "
             "expected complete images; replace them, or allow them to be skipped: strict=False"
         )
+
+
+def _is_companion(skipped: Skipped) -> bool:
+    return Path(skipped[0]).suffix.lower() in _COMPANIONS
 
 
 def _refuse_none(name: str, unused: Sequence[Skipped]) -> None:

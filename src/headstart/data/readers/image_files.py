@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from headstart.data.readers.files import fault_of, is_system
+from headstart.data.readers.files import fault_of, is_folder, is_system
 from headstart.errors import MissingDataError
 
 __all__ = ["OtherFiles", "count_images", "find_images"]
@@ -86,11 +86,11 @@ def _images_below(folder: str, others: OtherFiles, seen: set[tuple[int, int]]) -
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            kept = {entry.name: entry.is_dir() for entry in entries if not is_system(entry.name)}
+            kept = {entry.name: is_folder(entry) for entry in entries if not is_system(entry.name)}
     except OSError:
         yield folder  # reading it as an image reports the reason
         return
-    folders = {name for name, is_folder in kept.items() if is_folder}
+    folders = {name for name, leads_on in kept.items() if leads_on}
     names = sorted(kept, reverse=True)
     del kept
     while names:  # from the end, so that memory shrinks while a large folder is read

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.faults import raise_faults
+from headstart.data.files import foreign_reason
 from headstart.data.names import natural_order, near_paths, split_name
-from headstart.data.readers.archives import ARCHIVES, is_address, unpacked, unpacked_from
+from headstart.data.readers.archives import ARCHIVES, is_address, stem_of, unpacked, unpacked_from
 from headstart.data.readers.arrays import read_npz
 from headstart.data.readers.catalog import KNOWN
-from headstart.data.readers.files import is_system
+from headstart.data.readers.files import Skipped, is_system, refuse_skipped
 from headstart.data.readers.folders import read_folder
 from headstart.data.readers.frames import read_objects
 from headstart.data.readers.tables import TABLES, read_table
 from headstart.data.stores import ArrayImages
 from headstart.data.subsets import apply_subset
-from headstart.errors import DataError, MissingDataError, UnknownDatasetError, nearest
+from headstart.errors import DataError, HeadstartError, MissingDataError, UnknownDatasetError, nearest
 from headstart.records import Images
 
 __all__ = ["catalog", "from_arrays", "load"]
 
 _BOTH = ("train", "test")
+_OTHER_TABLES = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "it is a spreadsheet; save it as CSV"),
+    ".txt": "it is a text file; if it is a table, rename it to .csv",
+    ".npy": "it is one NumPy array without labels; write images and labels with numpy.savez",
+}
 
 
 def load(name: Any, *, split: str | None = None, strict: bool = False, download: bool = True) -> Dataset:
@@ -86,7 +93,7 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         return read_objects(name, split=split, strict=strict)
     text = os.fspath(name)
     if is_address(text):
-        whole = _from_archive(unpacked_from(text), strict=strict)
+        whole = _from_archive(text, *unpacked_from(text), strict=strict)
         return whole if split is None else whole.split(split)
     base, colon, subset = text.rpartition(":")
     if colon and base and not Path(text).expanduser().exists():
@@ -194,19 +201,30 @@ def _from_file(path: Path, *, strict: bool) -> Dataset:
     if path.suffix.lower() == ".npz":
         return read_npz(path)
     if path.name.lower().endswith(tuple(ARCHIVES)):
-        return _from_archive(unpacked(path), strict=strict)
+        return _from_archive(str(path), *unpacked(path), strict=strict)
+    reason = _OTHER_TABLES.get(path.suffix.lower()) or foreign_reason(path) or ""
+    is_known = path.suffix.lower() in _OTHER_TABLES or "archive" in reason
+    advice = reason.replace("; ", ": ") if is_known else "give the folder that contains it"
     raise DataError(
         f"file {str(path)!r} is no table, expected a folder of class folders, a table ({', '.join(TABLES)}), arrays "
-        f"(.npz) or an archive ({', '.join(ARCHIVES)}); give the folder that contains it"
+        f"(.npz) or an archive ({', '.join(ARCHIVES)}); {advice}"
     )
 
 
-def _from_archive(folder: Path, *, strict: bool) -> Dataset:
-    """The dataset in an unpacked archive: a folder, or the only table or file of arrays in it."""
+def _from_archive(given: str, folder: Path, skipped: Sequence[Skipped], *, strict: bool) -> Dataset:
+    """The dataset in an unpacked archive: a folder, or the only table, file of arrays or archive in it."""
     inside = [path for path in folder.iterdir() if not is_system(path.name)]
-    if len(inside) == 1 and inside[0].is_file():
-        return _from_file(inside[0], strict=strict)
-    return read_folder(folder, strict=strict)
+    try:
+        if len(inside) == 1 and inside[0].is_file():
+            data = _from_file(inside[0], strict=strict)
+        else:
+            data = read_folder(folder, strict=strict)
+    except HeadstartError as error:  # a user knows the archive, not where it was unpacked
+        raise type(error)(str(error).replace(str(folder), given)) from error
+    if strict:
+        refuse_skipped(skipped, len(data) + len(skipped))
+    remarks = tuple(remark.replace(str(folder), given) for remark in data.remarks)
+    return replace(data, name=stem_of(given), skipped=(*data.skipped, *skipped), remarks=remarks)
 
 
 def _from_path(text: str, *, strict: bool) -> Dataset:

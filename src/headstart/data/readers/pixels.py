@@ -19,6 +19,7 @@ __all__ = ["has_pixels", "pixel_dataset", "shaped"]
 
 _PIXEL = re.compile(r"(?:pixel|px|p)?_?(\d+)|(\d+)x(\d+)")
 _FEWEST = 16
+_LABELS = ("label", "class", "emotion", "target", "y")
 
 
 def has_pixels(columns: Mapping[str, Sequence[str]]) -> bool:
@@ -30,7 +31,7 @@ def pixel_dataset(table: Path, columns: Mapping[str, Sequence[str]], numbers: Se
     """Grey or colour images of equal sides from the cells of a table; DataError if they fit no such shape."""
     names = _pixel_columns(columns)
     others = [name for name in columns if name not in names and name != "pixels"]
-    label = next((name for name in ("label", "class", "emotion", "target", "y") if name in others), None)
+    label = next((name for name in _LABELS if name in others), others[0] if len(others) == 1 else None)
     if label is None:
         raise DataError(
             f"table {str(table)!r} has pixels and the columns {', '.join(others) or 'nothing'} else, expected a "
@@ -64,7 +65,11 @@ def shaped(values: NDArray[np.uint8], what: str) -> NDArray[np.uint8]:
 
 
 def _pixel_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    return [name for name in columns if _PIXEL.fullmatch(name)]
+    """Columns of pixels in the order of their numbers, whatever their order in the table."""
+    found = [(match, name) for name in columns if (match := _PIXEL.fullmatch(name))]
+    return [
+        name for _, name in sorted(found, key=lambda one: [int(part) for part in one[0].groups() if part])
+    ]
 
 
 def _values(table: Path, rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> NDArray[np.uint8]:

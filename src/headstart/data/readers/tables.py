@@ -5,12 +5,14 @@ A new format is a module with a function from a file to its columns, and one lin
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
@@ -37,6 +39,8 @@ TABLES: Mapping[str, Callable[[Path], Columns]] = {
 }
 """The reader of each file name extension."""
 
+_LABEL_STUDIO = re.compile(r"(?:https?://[^/]+)?/data/(?:upload|local-files)/(?:.*/|.*=)?([^/=]+)")
+"""Where Label Studio keeps an image: its exports name that, not the file."""
 _SHOWN = 80  # characters of a path in a message: a data URI has thousands
 
 
@@ -50,17 +54,28 @@ class Found:
     paths: list[Path | None]
 
     def files(self) -> list[ImageFile]:
-        """One image of each row; MissingDataError if there are rows without a file."""
+        """One image of each row; MissingDataError if there are rows without a file.
+
+        DataError if two rows give an image two labels, as tables of objects in images do.
+        """
         self._refuse_missing()
         n_rows = len(self.paths)
         splits = self.rows.splits or [None] * n_rows
         groups = self.rows.groups or [None] * n_rows
-        cells = zip(self.paths, self.rows.labels, splits, groups, strict=True)
-        return [
-            ImageFile(path, unicodedata.normalize("NFC", label), split, group)
-            for path, label, split, group in cells
-            if path is not None
-        ]
+        first: dict[Path, tuple[int, str]] = {}
+        files = []
+        cells = zip(self.numbers, self.paths, self.rows.labels, splits, groups, strict=True)
+        for number, path, label, split, group in cells:
+            if path is None:
+                continue
+            before, known = first.setdefault(path, (number, label))
+            if known != label:
+                raise DataError(
+                    f"row {number} of {str(self.table)!r} gives {_short(str(path))} the label {label!r}, and row "
+                    f"{before} gives it {known!r}, expected one label per image; keep one row for each image"
+                )
+            files.append(ImageFile(path, unicodedata.normalize("NFC", label), split, group))
+        return files
 
     def _refuse_missing(self) -> None:
         missing = [place for place, path in enumerate(self.paths) if path is None]
@@ -79,6 +94,11 @@ class Found:
 
     def _advice(self, cell: str) -> str:
         place = self.table.parent / cell
+        name = re.split(r"[\\/]", cell)[-1].lower()
+        below = (path for path in Tree().below([self.table.parent]) if path.name.lower() == name)
+        there = next(below, None)
+        if there is not None:
+            return f"correct the paths, which are relative to the table: there is {_relative(there, self.table)!r}"
         if len(cell) < 255 and place.parent.is_dir():
             names = sorted(one.name for one in place.parent.iterdir())
             with_ending = [name for name in names if Path(name).stem == place.name]
@@ -131,7 +151,13 @@ def found_in(
 def _path(home: Path, cell: str, index: _Index, *, by_id: bool) -> Path | None:
     if cell.startswith("data:") or len(cell) > 4096 or "\0" in cell:
         return None
-    for text in dict.fromkeys((cell, cell.replace("\\", "/"))):
+    if cell.startswith("file://"):
+        cell = unquote(urlsplit(cell).path)
+    uploaded = _LABEL_STUDIO.fullmatch(cell)
+    if uploaded:
+        return index.named(unquote(uploaded[1]), by_id=False)
+    forms = (unicodedata.normalize(form, cell) for form in ("NFC", "NFD"))  # macOS may have written either
+    for text in dict.fromkeys((cell, cell.replace("\\", "/"), *forms)):
         try:
             if (home / text).is_file() and not by_id:
                 return home / text
@@ -139,7 +165,7 @@ def _path(home: Path, cell: str, index: _Index, *, by_id: bool) -> Path | None:
             return None
     if "/" in cell or "\\" in cell:
         return None
-    return index.named(cell, by_id=by_id)
+    return index.named(cell, by_id=by_id or Path(cell).suffix.lower() not in EXTENSIONS)
 
 
 @dataclass
@@ -170,6 +196,10 @@ class _Index:
             if len(found) == 1:
                 return found[0]
         return None
+
+
+def _relative(path: Path, table: Path) -> str:
+    return str(path.relative_to(table.parent))
 
 
 def _short(text: str) -> str:

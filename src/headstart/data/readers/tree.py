@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from headstart.data.readers.files import is_image, is_system
+from headstart.data.readers.files import is_folder, is_image, is_system
 from headstart.errors import DataError
 
 __all__ = ["Tree"]
@@ -56,7 +56,7 @@ class Tree:
         if folder not in self._listed:
             try:
                 with os.scandir(folder) as entries:
-                    kept = [(entry.name, entry.is_dir()) for entry in entries if not is_system(entry.name)]
+                    kept = [(entry.name, is_folder(entry)) for entry in entries if not is_system(entry.name)]
             except OSError as error:
                 raise DataError(
                     f"folder {str(folder)!r} cannot be listed ({error.strerror}), expected a readable folder; "
@@ -64,7 +64,7 @@ class Tree:
                 ) from error
             kept.sort()
             self._listed[folder] = (
-                [folder / name for name, is_folder in kept if is_folder],
-                [folder / name for name, is_folder in kept if not is_folder],
+                [folder / name for name, leads_on in kept if leads_on],
+                [folder / name for name, leads_on in kept if not leads_on],
             )
         return self._listed[folder]
