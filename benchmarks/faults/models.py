@@ -6,7 +6,8 @@ Bytes are flipped, cut, repeated, inserted and exchanged, 400 times for each fil
 ``manifest.json`` that changes no value (a space, a sign written in another way) may be accepted; what is then
 read must equal the original. Each refusal must be a ModelError of one line that names the folder. The same
 mutations are then planted with correct hashes and a correct checksum, as somebody would who knows the format:
-the folder is refused in one line, or opens and predicts, or says in one line why it cannot.
+the folder is refused in one line, or opens and predicts, or says in one line why it cannot, within a minute and
+2 GiB of memory beyond what the process has.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import hashlib
 import json
 import multiprocessing
 import random
+import resource
 import shutil
 import tempfile
 from collections import Counter
@@ -29,7 +31,7 @@ from headstart.errors import HeadstartError, ModelError
 from headstart.models.manifest import checksum, read_manifest
 from headstart.models.model import open_model
 
-_LIMIT_S = 60
+_LIMIT_S, _LIMIT_BYTES = 60, 2 * 2**30
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -135,6 +137,8 @@ def in_a_process(folder: Path) -> str:
 
 def use(folder: Path, pipe: multiprocessing.connection.Connection) -> None:
     """Open, predict with the reference runtime, and describe."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + _LIMIT_BYTES, resource.RLIM_INFINITY))
     try:
         model = open_model(folder)
         shape = (2, *model.manifest.input.shape)
