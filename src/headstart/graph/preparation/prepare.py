@@ -18,9 +18,11 @@ from headstart.graph.preparation.ink import framed_ink
 from headstart.graph.preparation.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
 from headstart.records import InputSpec
 
-__all__ = ["IMAGE", "preparation_graph", "prepared", "with_preparation"]
+__all__ = ["IMAGE", "PREPARED", "preparation_graph", "prepared", "with_preparation"]
 
 IMAGE = "image"
+PREPARED = "picture.prepared"
+"""The tensor of the pixels that the network gets."""
 _LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 """ITU-R BT.601 in Pillow's integers; sums over 8-bit pixels are exact in float32."""
 _LOWER = 2.0**7
@@ -62,8 +64,8 @@ def prepared(image: Tensor, spec: InputSpec) -> Tensor:
     colours = image.cast("float")
     pixels = _grey(colours) if spec.channels == 1 else colours.transpose(2, 0, 1)  # (c, h, w)
     fitted = _POLICIES[spec.policy](pixels, spec)
-    whole = fitted.transpose(1, 2, 0).cast("byte")
-    return whole.space.add("Unsqueeze", whole, whole.space.integers(0))
+    space, whole = fitted.space, fitted.transpose(1, 2, 0).cast("byte")
+    return space.given(space.builder.add("Unsqueeze", whole.name, space.integers(0).name, name=PREPARED))
 
 
 def _workspace(*, wide: bool) -> Workspace:
