@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -17,7 +19,7 @@ from headstart.graph.pooling import JOIN
 from headstart.graph.wrap import flops_of, with_image_input
 from headstart.records import InputSpec, Source
 from headstart.system.array_file import DamagedError
-from headstart.system.cache import cache_root, key_of
+from headstart.system.cache import cache_root, default_cache, key_of
 from headstart.system.checked import read_checked, write_checked
 from headstart.system.drafts import reason, warn
 from headstart.system.files import write_atomic
@@ -193,6 +195,8 @@ def _cached(place: Path, name: str) -> TimmNetwork | None:
     except (OSError, DamagedError) as error:
         warn(f"network in {str(place)!r} is damaged ({reason(error)}): it is exported again")
         return None
+    with suppress(OSError):  # the folder may be read-only
+        os.utime(place.with_suffix(".json"))  # the time of last use
     return TimmNetwork(name, graph, about)
 
 
@@ -202,6 +206,7 @@ def _cache(place: Path, name: str, exported: ExportedNetwork) -> TimmNetwork:
     try:
         write_atomic(place.with_suffix(".onnx"), graph)
         write_checked(place.with_suffix(".json"), about)
+        default_cache().keep_limit(place.with_suffix(".json"))
     except OSError as error:
         warn(
             f"cache {str(place.parent)!r} cannot be written ({reason(error)}): networks are exported each time; "
