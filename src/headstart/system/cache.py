@@ -46,7 +46,7 @@ def cache_root() -> Path:
     """The folder of everything that may be deleted: ``$HEADSTART_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("HEADSTART_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     from platformdirs import user_cache_path
 
     return user_cache_path("headstart", appauthor=False)

@@ -173,7 +173,7 @@ def _identity(name: str) -> str:
             return f"timm {version('timm')} {name}"
         except PackageNotFoundError:
             return name
-    home = Path(name.removeprefix(_LOCAL)).expanduser()
+    home = Path(os.path.expanduser(name.removeprefix(_LOCAL)))
     files = (home / "config.json", home / "model.safetensors")  # never a pickle
     if not all(file.is_file() for file in files):
         raise MissingDataError(

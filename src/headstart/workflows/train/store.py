@@ -93,8 +93,10 @@ def _kept(home: Path) -> LearnedModel | None:
 
 def _keep(home: Path, learned: LearnedModel) -> None:
     try:
-        if not (home / _NOTE).is_file():
-            shutil.rmtree(home, ignore_errors=True)  # of an older version, killed while it wrote
+        if home.is_dir() and {one.name for one in home.iterdir()} != {_NOTE, "model"}:
+            shutil.rmtree(
+                home, ignore_errors=True
+            )  # of an older version, which wrote in place and was killed
         curve = None if learned.curve is None else asdict(learned.curve)
         with atomic_folder(home, marker=_NOTE) as new:
             learned.model.save(new / "model")
