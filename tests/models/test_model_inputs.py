@@ -242,3 +242,31 @@ def test_the_home_of_nobody_is_one_sentence(place: str) -> None:
     """pathlib raises RuntimeError for it."""
     with pytest.raises(DataError, match="expected"):
         load(place)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_forked_after_a_graph_was_deleted_predicts() -> None:
+    """Learning compiles graphs and deletes them; their idle threads were used for the child's first graph."""
+    code = """
+import os
+import numpy as np
+import headstart as hs
+from tiny_model import tiny_model
+def compute():
+    return len(tiny_model().predict(np.zeros((3, 8, 8), np.uint8)))
+compute()
+child = os.fork()
+if not child:
+    os._exit(compute())
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.stdout == "3\n", done.stderr

@@ -51,5 +51,7 @@ train()
 with multiprocessing.get_context("fork").Pool(1) as pool:
     print(pool.apply_async(train).get(240))
 """
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300
+    )
     assert done.stdout == "('0', '1')\n", done.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -141,7 +143,20 @@ def openvino_core() -> Any:
         import openvino
 
         _CORES.append(PerProcess(lambda: watched(openvino.Core())))
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_drop_idle_threads)
     return _CORES[0].get()
+
+
+def _drop_idle_threads() -> None:
+    """Unload the plugin, which keeps the threads of deleted graphs for new ones.
+
+    A forked process would compile for threads that it does not have, and wait for ever (OpenVINO 2026.4, seen
+    2026-11-30). Graphs that are in use stay, and the next one loads the plugin again.
+    """
+    if _CORES[0].made_here:
+        with suppress(RuntimeError):  # it is not loaded
+            _CORES[0].get().unload_plugin("CPU")
 
 
 class _Streaming:
