@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 import onnx
@@ -144,19 +144,37 @@ def openvino_core() -> Any:
 
         _CORES.append(PerProcess(lambda: watched(openvino.Core())))
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=_drop_idle_threads)
+            os.register_at_fork(before=_occupy_idle_threads)
     return _CORES[0].get()
 
 
-def _drop_idle_threads() -> None:
-    """Unload the plugin, which keeps the threads of deleted graphs for new ones.
+_COMPILED: WeakSet[Any] = WeakSet()
+_PEAK: list[int] = [0]
+_HELD: list[Any] = []  # they live as long as the process
 
-    A forked process would compile for threads that it does not have, and wait for ever (OpenVINO 2026.4, seen
-    2026-11-30). Graphs that are in use stay, and the next one loads the plugin again.
+
+def _compile(graph: Any, hints: Mapping[str, Any]) -> Any:
+    compiled = watched(openvino_core().compile_model(graph, "CPU", dict(hints)))
+    _COMPILED.add(compiled)
+    _PEAK[0] = max(_PEAK[0], len(_COMPILED))
+    return compiled
+
+
+def _occupy_idle_threads() -> None:
+    """Give the threads of deleted graphs to tiny ones, which are kept.
+
+    OpenVINO keeps them for new graphs: a forked process would compile for threads that it does not have, and wait
+    for ever (2026.4, seen 2026-11-30).
     """
-    if _CORES[0].made_here:
-        with suppress(RuntimeError):  # it is not loaded
-            _CORES[0].get().unload_plugin("CPU")
+    import openvino
+
+    if not _CORES[0].made_here:
+        return
+    while len(_COMPILED) < _PEAK[0]:
+        one = openvino.opset13.parameter([1], np.float32)
+        tiny = openvino.Model([openvino.opset13.relu(one)], [one])
+        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        _HELD.append(_compile(tiny, hints))
 
 
 class _Streaming:
@@ -194,7 +212,7 @@ class _OpenVino(_Streaming):
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         }
         # the compiled model shares the memory of the graph, so keeping it for forked processes costs nothing
-        self._compiled = PerProcess(lambda: watched(openvino_core().compile_model(graph, "CPU", hints)))
+        self._compiled = PerProcess(lambda: _compile(graph, hints))
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
         lanes = deque(_Lane(request) for request in self._requests())
