@@ -10,6 +10,7 @@ from headstart.data.images.prepare import fit_image
 from headstart.graph import build
 from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.preparation import prepare
+from headstart.graph.preparation.pairs import Pair
 from headstart.graph.preparation.tensors import Workspace
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
@@ -68,40 +69,38 @@ def test_halves_round_as_pillow_rounds():
     np.testing.assert_array_equal(prepared(spec, image)[0], fit_image(image, spec))
 
 
-@pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
-def test_without_float64_long_division_gives_the_same(policy):
-    spec = InputSpec(96, 96, 3, policy=policy)
-    for number, size in enumerate(SIZES):
+@pytest.mark.parametrize("spec", SPECS, ids=lambda one: f"{one.policy}-{one.interpolation}-{one.crop_share}")
+def test_without_float64_pairs_give_the_same(spec):
+    """Bicubic filters and crops to a non-square input were a level off in some pixels of each photo."""
+    run = ReferenceRun(prepare.preparation_graph(spec, wide=False))
+    # where sides of a box are in a simple ratio, weights lie just between two units, and float64's last bit decides
+    ties = spec.policy == "crop" and spec.interpolation == "bilinear" and spec.crop_share == 1.0
+    for number, size in enumerate([*SIZES, (470, 640)]):
         image = photo(*size, seed=number)
-        np.testing.assert_array_equal(
-            prepared(spec, image, wide=False)[0], fit_image(image, spec), err_msg=str(size)
-        )
+        off = np.abs(run(image)[0][0].astype(int) - fit_image(image, spec))
+        assert off.max() <= ties and np.mean(off > 0) <= 0.005 * ties, (size, off.max(), np.mean(off > 0))
 
 
-def test_long_division_is_that_of_whole_numbers():
+def test_a_quotient_of_pairs_is_rounded_as_that_of_whole_numbers():
     rng = np.random.default_rng(0)
     total = rng.integers(2, 2**18, (4000, 1))
     weights = (total * rng.random((4000, 1))).astype(np.int64)
     builder = build.GraphBuilder(input_spec=InputSpec(8, 8, 1))
     work = Workspace(builder)
-    given = [work.constant(one.astype(np.float32)) for one in (weights, total)]
-    divided = prepare._divided(*given) + work.given(build.INPUT).cast("float").sum() * 0
+    zero = work.number(0)
+    one, other = (Pair(work.constant(each.astype(np.float32)), zero) for each in (weights, total))
+    divided = one.over(other).rounded(2.0**22) + work.given(build.INPUT).cast("float").sum() * 0
     found = ReferenceRun(builder.model([divided.name]))(np.zeros((1, 8, 8, 1), np.uint8))[0]
     np.testing.assert_array_equal(found.astype(np.int64), (2 * weights * 2**22 + total) // (2 * total))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda one: f"{one.policy}-{one.interpolation}-{one.crop_share}")
-def test_without_float64_few_pixels_are_a_level_off(spec):
-    image = photo(470, 640)
-    off = np.abs(prepared(spec, image, wide=False)[0].astype(int) - fit_image(image, spec))
-    assert off.max() <= 1 and np.mean(off > 0) < 0.01
-
-
 @pytest.mark.parametrize(("height", "width"), [(171, 256), (192, 256), (231, 256), (300, 400)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])
-def test_openvino_prepares_to_the_pixel(tmp_path, policy, height, width):
+def test_openvino_prepares_to_the_pixel(tmp_path, policy, interpolation, height, width):
     """It divides by multiplying: the largest box of 256 x 192 px was not quite whole, and 5,738 pixels were off."""
-    spec = InputSpec(224, 224, 3, policy=policy)
+    share = 0.95 if interpolation == "bicubic" and policy == "crop" else 1.0
+    spec = InputSpec(224, 216, 3, policy=policy, interpolation=interpolation, crop_share=share)
     write_openvino(prepare.preparation_graph(spec, wide=False).SerializeToString(), tmp_path, {})
     image = photo(height, width)
     found = run_file(tmp_path / IR_FILES[0])(image)[0]

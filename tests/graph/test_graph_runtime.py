@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from headstart.errors import SettingError
+from headstart.errors import ModelError, SettingError
 from headstart.graph import run as runtime
 from headstart.graph.build import INPUT, GraphBuilder
 from headstart.graph.layers import network_graph, normalise
@@ -213,3 +213,17 @@ def test_normalise_is_not_lost_in_a_runtime() -> None:
     for name in RUNTIMES:
         got = compile_graph(model, runtime=name, precision="fp32", batch_size=2).run([numbered(2)], 2)
         np.testing.assert_allclose(got.ravel(), [-2.0, -2.0, -2.0, (1 / 255 - 0.5) / 0.25], rtol=1e-5)
+
+
+def test_a_refusal_while_running_is_an_error_and_no_lines_of_the_runtimes(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """An index that the pixels decide, beyond the end: ONNX Runtime printed two coloured lines."""
+    builder = GraphBuilder(input_spec=InputSpec(2, 2, 1))
+    place = builder.add("Cast", builder.add("Flatten", INPUT, axis=1), to=7)
+    few = builder.constant("few", np.zeros(3, np.float32))
+    graph = builder.model([builder.add("Gather", few, place, axis=0)])
+    run = compile_graph(graph, runtime="onnxruntime")
+    with pytest.raises(ModelError, match="is refused by the runtime onnxruntime"):
+        run.run([np.full((1, 2, 2, 1), 9, np.uint8)], 1)
+    assert capfd.readouterr().err == ""

@@ -11,10 +11,12 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,6 +100,27 @@ def test_a_form_holds_images_in_order(app: App) -> None:
 def test_a_novel_image_is_none_of_these(app: App, value: int, called: str, novelty: float) -> None:
     (said,) = send(app, picture(value), path="/v1/models/novel/predict").json()["predictions"]
     assert said["class"] == called and said["novelty"] == pytest.approx(novelty, abs=1e-5)
+
+
+def test_what_is_no_probability_is_an_error_of_its_image_alone() -> None:
+    """0/0 for a black image; a white one in the same batch is predicted."""
+    graph = onnx.ModelProto.FromString(tiny_model().graph)
+    (share,) = (node for node in graph.graph.node if node.op_type == "Div")
+    share.input[1] = "mean"
+    app = make_app({"tiny": replace(tiny_model(), graph=graph.SerializeToString())})
+
+    async def together() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=30) as client:
+            kind = {"content-type": "image/png"}
+            sent = [client.post(PREDICT, content=picture(value), headers=kind) for value in (0, 255, 0)]
+            return await asyncio.gather(*sent)
+
+    black, white, again = asyncio.run(together())
+    app.close()
+    for answer in (black, again):
+        refused(answer, 500, "model 'tiny' gives values that are not probabilities")
+    assert white.status_code == 200 and white.json()["predictions"][0]["class"] == "light"
 
 
 def test_the_prediction_is_the_models(app: App) -> None:

@@ -52,6 +52,20 @@ def test_options_reach_the_model(odd: hs.Model) -> None:
     assert found.source["tap"] == "hidden1" and found.head["name"] == "neighbours" and found.seed == 4
 
 
+def test_a_name_is_that_of_the_model(odd: hs.Model) -> None:
+    """As --name of the commands does; a wrong one is found before anything is read or learned."""
+    assert hs.transfer(odd, "digits:even", head="ridge", judge=False, name="evens").manifest.name == "evens"
+    learned = hs.train("digits:0-1", network="mlp", engine="scratch", settings=FEW, name="Zürich 0/1")
+    assert learned.manifest.name == "Zürich 0/1"
+    for wrong in ("", " ", "two\nlines", "x" * 201):
+        for call in (
+            lambda name: hs.train("nothing", name=name),
+            lambda name: hs.transfer(odd, "x", name=name),
+        ):
+            with pytest.raises(SettingError, match=r"name is .*, expected 1 to 200 characters on one line"):
+                call(wrong)
+
+
 @pytest.mark.slow
 def test_the_seed_decides_and_stands_above_the_settings() -> None:
     def weights(seed: int, settings: hs.TrainSettings) -> bytes:

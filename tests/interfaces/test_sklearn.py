@@ -398,6 +398,7 @@ def test_unfitted_is_our_error_and_that_of_scikit_learn(tmp_path: Path) -> None:
         ({"source": "pixel"}, IMAGES, CODES, HeadstartError, "nearest are pixels"),
         ({}, ["no-such.png", "none.png"], ["a", "b"], DataError, "no-such.png"),
         ({}, "no-such-dataset", None, DataError, "no-such-dataset"),
+        ({}, np.empty((0, 8, 8), np.uint8), [], DataError, "y is empty, expected at least 2 classes"),
     ],
 )
 def test_invalid_training_data_is_refused(

@@ -15,7 +15,7 @@ from headstart.interfaces.cli.tables import cache_table, evaluation_table, pairs
 from headstart.report.columns import aligned
 from headstart.report.json import to_json
 from headstart.report.records import Report, Row
-from headstart.system.cache import CacheEntry
+from headstart.system.stored import CacheEntry
 
 
 def row(strategy: str, budget: int | None, value: float) -> Row:
@@ -69,10 +69,14 @@ def test_the_cache_table_sums_up() -> None:
         CacheEntry("ab" * 32, {"tap": "hidden1"}, (10, 20), 3 * 2**20, 0.0),
         CacheEntry("cd" * 32, {}, (5,), 2**19, 0.0),
         CacheEntry("ef" * 32, {}, (), 2**19, 0.0, "unfinished"),
+        CacheEntry("01" * 32, {"network": "resnet\x1b[2J"}, (), 2**20, 0.0, kind="graph"),
+        CacheEntry("23" * 16, {}, (), 2**20, 0.0, kind="network"),
+        CacheEntry("45" * 16, {}, (), 2**20, 0.0, kind="network"),
     ]
     lines = cache_table(entries).splitlines()
-    assert lines[-1] == "2 arrays and 1 unfinished or unusable, 4.0 MiB"
-    assert lines[1].startswith("abababababab  hidden1") and "10x20" in lines[1]
+    assert lines[-1] == "2 arrays, 1 graph, 2 networks and 1 unfinished or unusable, 7.0 MiB"
+    assert lines[1].split()[:4] == ["abababababab", "features", "hidden1", "10x20"]
+    assert lines[4].split()[:3] == ["010101010101", "graph", "resnet\\u001b[2J"]
     assert cache_table([]) == "0 arrays, 0.0 MiB"
 
 

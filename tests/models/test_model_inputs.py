@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from headstart.data.dataset import Dataset
-from headstart.data.readers.load import from_arrays
+from headstart.data.readers.load import from_arrays, load
 from headstart.errors import BrokenDataError, DataError, HeadstartError, MissingDataError
 from headstart.models.model import Model
 from headstart.models.predict import predict_files
@@ -143,6 +144,10 @@ def test_a_stream_is_read_batch_by_batch(model: Model) -> None:
         ([MANY[0], MANY[1] * 2.0], "image 1 has float64 values"),
         ("*.gif", "contains no image"),
         ("", "empty"),
+        ([[1, 2], [3]], "images is a list of 2, expected a path"),
+        ("~nobody-of-this-name/a.png", "'~nobody-of-this-name/a.png' does not exist"),
+        (np.ma.array(MANY, mask=MANY > 200), "images is an array with masked values"),
+        ([np.ma.array(MANY[0], mask=True)], "image 0 is an array with masked values"),
     ],
 )
 def test_other_inputs_are_one_sentence(model: Model, album: list[Path], images: Any, said: str) -> None:
@@ -229,3 +234,42 @@ def test_a_forked_process_predicts_and_ends(runtime: str, how: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "place", ["~nobody-of-this-name/set", "~nobody-of-this-name/set.csv", "~nobody-of-this-name"]
+)
+def test_the_home_of_nobody_is_one_sentence(place: str) -> None:
+    """pathlib raises RuntimeError for it."""
+    with pytest.raises(DataError, match="expected"):
+        load(place)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_forked_after_a_graph_was_deleted_predicts() -> None:
+    """Learning compiles graphs and deletes them; their idle threads were used for the child's first graph."""
+    code = """
+import os
+import numpy as np
+import headstart as hs
+from tiny_model import tiny_model
+def compute():
+    return len(tiny_model().predict(np.zeros((3, 8, 8), np.uint8)))
+kept = tiny_model()
+kept.predict(np.zeros((3, 8, 8), np.uint8))
+compute()
+child = os.fork()
+if not child:
+    os._exit(compute())
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.stdout == "3\n", done.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,23 @@ def test_a_broken_package_raises_its_own_error(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ModuleNotFoundError) as caught:
         require("brokenpackage", extra="train", for_="x")
     assert not isinstance(caught.value, MissingExtraError) and caught.value.name == "not_there_either"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_forked_after_training_trains() -> None:
+    """It waited for ever for threads of its parent."""
+    code = """
+import multiprocessing, torch
+import headstart as hs
+torch.set_num_threads(2)
+def train():
+    return hs.train("digits:0-1", network="cnn", settings=hs.TrainSettings(epochs=1)).classes
+train()
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.apply_async(train).get(240))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "('0', '1')\n", done.stderr

@@ -150,7 +150,7 @@ def listed_images(images: Iterable[Any], spec: InputSpec | None = None) -> Image
     """A list, tuple or column of images, one per item; nested lists of numbers are one array."""
     items = images.tolist() if hasattr(images, "tolist") else list(images)
     if items and isinstance(items[0], list | tuple) and _are_numbers(items):
-        return array_images(np.asarray(items), spec, spec)
+        return array_images(as_array(items, "images"), spec, spec)
     return GivenImages(items)
 
 

@@ -138,7 +138,7 @@ def near_paths(text: str, endings: Sequence[str] = ()) -> list[str]:
     """
     from difflib import get_close_matches
 
-    parts = Path(text).expanduser().parts
+    parts = Path(os.path.expanduser(text)).parts
     there = max((n for n in range(len(parts)) if Path(*parts[:n]).is_dir()), default=0)
     if there >= len(parts):
         return []

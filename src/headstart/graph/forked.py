@@ -42,8 +42,13 @@ class PerProcess(Generic[T]):
         self._make = make
         self._made, self._process = make(), os.getpid()
 
+    @property
+    def made_here(self) -> bool:
+        """Whether this process has made it."""
+        return self._process == os.getpid()
+
     def get(self) -> T:
         """The object of this process."""
-        if self._process != os.getpid():
+        if not self.made_here:
             self._made, self._process = self._make(), os.getpid()
         return self._made

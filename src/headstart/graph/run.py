@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 import onnx
@@ -31,6 +33,7 @@ __all__ = [
 
 RUNTIMES = ("openvino", "onnxruntime")
 PRECISIONS = ("auto", "fp32", "bf16")
+_FATAL = 4  # what ONNX Runtime refuses is in its error; below, it prints lines of its own, too
 
 
 class Executable(Protocol):
@@ -140,7 +143,38 @@ def openvino_core() -> Any:
         import openvino
 
         _CORES.append(PerProcess(lambda: watched(openvino.Core())))
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_occupy_idle_threads)
     return _CORES[0].get()
+
+
+_COMPILED: WeakSet[Any] = WeakSet()
+_PEAK: list[int] = [0]
+_HELD: list[Any] = []  # they live as long as the process
+
+
+def _compile(graph: Any, hints: Mapping[str, Any]) -> Any:
+    compiled = watched(openvino_core().compile_model(graph, "CPU", dict(hints)))
+    _COMPILED.add(compiled)
+    _PEAK[0] = max(_PEAK[0], len(_COMPILED))
+    return compiled
+
+
+def _occupy_idle_threads() -> None:
+    """Give the threads of deleted graphs to tiny ones, which are kept.
+
+    OpenVINO keeps them for new graphs: a forked process would compile for threads that it does not have, and wait
+    for ever (2026.4, seen 2026-11-30).
+    """
+    import openvino
+
+    if not _CORES[0].made_here:
+        return
+    while len(_COMPILED) < _PEAK[0]:
+        one = openvino.opset13.parameter([1], np.float32)
+        tiny = openvino.Model([openvino.opset13.relu(one)], [one])
+        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        _HELD.append(_compile(tiny, hints))
 
 
 class _Streaming:
@@ -178,7 +212,7 @@ class _OpenVino(_Streaming):
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         }
         # the compiled model shares the memory of the graph, so keeping it for forked processes costs nothing
-        self._compiled = PerProcess(lambda: watched(openvino_core().compile_model(graph, "CPU", hints)))
+        self._compiled = PerProcess(lambda: _compile(graph, hints))
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:
         lanes = deque(_Lane(request) for request in self._requests())
@@ -245,7 +279,7 @@ class ReferenceRun:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = _FATAL
         # a path, or the model itself
         source = model if isinstance(model, str | bytes) else model.SerializeToString()
         providers = ["CPUExecutionProvider"]
@@ -253,11 +287,14 @@ class ReferenceRun:
             lambda: watched(onnxruntime.InferenceSession(source, options, providers=providers))
         )
         self._input = self._session.get().get_inputs()[0].name
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _FATAL
 
     def __call__(self, values: NDArray[Any]) -> tuple[Array, ...]:
         """Every output for one batch."""
         with refusals("onnxruntime"):
-            return tuple(self._session.get().run(None, {self._input: np.ascontiguousarray(values)}))
+            given = {self._input: np.ascontiguousarray(values)}
+            return tuple(self._session.get().run(None, given, self._options))
 
 
 class _OnnxRuntime(_Streaming):

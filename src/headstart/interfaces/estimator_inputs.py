@@ -94,7 +94,7 @@ def store_of(items: Sequence[Any], *, fitting: bool) -> ImageStore:
 
 def images_at(place: str | os.PathLike[str]) -> ImageStore:
     """The images of an image file, of a folder without class folders, or of a dataset by name or path."""
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     if path.is_file() and path.suffix.lower() in EXTENSIONS:
         return FileImages([path])
     if path.is_dir() and not any(one.is_dir() and not one.name.startswith(".") for one in path.iterdir()):

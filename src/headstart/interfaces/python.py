@@ -16,6 +16,7 @@ from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.errors import SettingError
 from headstart.evaluation.records import Evaluated
+from headstart.models.manifest import check_name
 from headstart.models.model import Model, open_model
 from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
@@ -41,6 +42,7 @@ def train(
     engine: str = "torch",
     settings: TrainSettings | None = None,
     holdout: float | None = None,
+    name: str | None = None,
     seed: int = 0,
 ) -> Model:
     """Train a network from scratch.
@@ -57,6 +59,8 @@ def train(
         Default: five epochs of Adam.
     holdout : float, optional
         Share of the images to hold out as a test set, such as 0.2. `evaluate` finds them again.
+    name : str, optional
+        Name of the model, on one line. Default: made from the names of network and dataset.
     seed : int, default=0
         Random seed. The same seed on the same machine gives the same model.
 
@@ -82,13 +86,14 @@ def train(
     >>> model.classes
     ('0', '1')
     """
+    check_name(name)
     dataset, _ = checked(load(data))
     dataset = hold_out(dataset, holdout, seed)
     chosen = replace(settings or TrainSettings(), seed=seed)
     learned = learn_network(dataset, network=network, engine=engine, settings=chosen)
     for remark in learned.remarks:
         warnings.warn(remark, stacklevel=2)
-    return learned.model
+    return learned.model.named(name)
 
 
 def transfer(
@@ -105,6 +110,7 @@ def transfer(
     allow_leaks: bool = False,
     judge: bool = True,
     holdout: float | None = None,
+    name: str | None = None,
     seed: int = 0,
     tap: str | None = None,
 ) -> Model:
@@ -141,6 +147,8 @@ def transfer(
         It is in ``model.manifest.scores``.
     holdout : float, optional
         Share of the images to hold out as a test set, such as 0.2. `evaluate` finds them again.
+    name : str, optional
+        Name of the model, on one line. Default: made from the names of source and dataset.
     seed : int, default=0
         Random seed. The same seed on the same machine gives the same model.
     tap : str, optional
@@ -163,6 +171,7 @@ def transfer(
     >>> model.predict(hs.load("digits:0-1"))[:3].tolist()
     ['0', '1', '0']
     """
+    check_name(name)
     dataset = _loaded(source, data)
     frozen = _fitting(_source(source, dataset, seed), source, dataset)
     augmentation = None if augment is None else parse_augmentation(augment)
@@ -178,6 +187,7 @@ def transfer(
         finetune=finetune,
         judge=judge,
         holdout=holdout,
+        name=name,
     )
     return done.learned.model
 

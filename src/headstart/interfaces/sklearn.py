@@ -193,10 +193,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         inputs, labels = self._read(X, y, fitting=True)
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise UnknownClassError(
-                f"y has the class {classes.tolist()[0]!r} only, expected at least 2 classes; "
-                "pass samples of another class"
-            )
+            what = f"y has the class {classes.tolist()[0]!r} only" if len(classes) else "y is empty"
+            raise UnknownClassError(f"{what}, expected at least 2 classes; pass samples of another class")
         names = np.array([str(one) for one in classes.tolist()])
         if isinstance(inputs, np.ndarray):
             self._learn_rows(inputs, names, codes)

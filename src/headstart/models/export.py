@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,23 +13,21 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.data.images.prepare import fit_image
 from headstart.data.images.thumbnails import png_bytes
 from headstart.errors import ModelError, SettingError, nearest
-from headstart.graph.files import IR_FILES, run_file, write_openvino
+from headstart.graph.files import IR_FILES, write_openvino
 from headstart.graph.preparation.prepare import IMAGE, with_preparation
+from headstart.models.agreement import LIMIT_DIFFERENCE, Agreement, Check, LazyImages, colour, make_check
 from headstart.models.model import Model
-from headstart.records import NONE_OF_THESE, Prediction
+from headstart.records import NONE_OF_THESE
 from headstart.system.files import atomic_file, check_place, write_file
 from headstart.system.folders import atomic_folder
 
 __all__ = ["TARGETS", "ExportedModel", "export_model"]
 
 TARGETS = ("onnx", "openvino", "folder")
-_LIMIT_DIFFERENCE = 1e-3
 _MAX_CHECKED = 64
 _MAX_KEPT = 8
 """Images saved in an exported folder to check with; full-size images are large."""
@@ -38,16 +36,14 @@ _DOCUMENTS = {"predict.py": "predict.py.txt", "predict.mjs": "predict.mjs", "pac
 _MAY_HOLD = (*(f"check-{number:02}.png" for number in range(_MAX_KEPT)), "node_modules", "package-lock.json")
 
 Facts = Mapping[str, Any]
-LazyImages = Sequence[Callable[[], NDArray[np.uint8]]]
-"""Each decodes one image on call: 64 photos at once would take a gigabyte."""
 
 
 @dataclass(frozen=True)
 class ExportedModel:
     """What was written (the size is the graph's), and how well it agrees with the model on ``n_checked`` images.
 
-    ``largest_difference`` is of any probability, 0 - 1; ``n_changed`` counts images with another predicted name
-    and is always 0, as a differing export is not written.
+    ``largest_difference`` is of any probability, 0 - 1; ``n_changed`` counts images with another predicted name,
+    where the rounding of a pixel or of the last digit decides; an export that differs otherwise is not written.
     """
 
     path: str
@@ -61,9 +57,12 @@ class ExportedModel:
     @property
     def sentence(self) -> str:
         """One line for people."""
+        same = "the same predicted classes as the model"
+        if self.n_changed:
+            same = f"another class than the model's for {self.n_changed}, where rounding decides"
         return (
             f"{self.path}: one graph, {self.size_bytes / 1e6:.1f} MB, for images of any size; checked on "
-            f"{self.n_checked} images: the same predicted classes as the model, probabilities within "
+            f"{self.n_checked} images: {same}, probabilities within "
             f"{self.largest_difference:.1g} ({self.seconds:.1f} s)"
         )
 
@@ -95,8 +94,8 @@ def export_model(
     SettingError
         If ``to`` is unknown or the output holds something else.
     ModelError
-        If there is no image to check with, or if a predicted name differs or a probability differs by more than
-        0.001; nothing is written then.
+        If there is no image to check with, or if the file prepares other pixels than the model, or predicts
+        another name, or a probability that differs by more than 0.001, for the same pixels; nothing is written then.
 
     Notes
     -----
@@ -107,14 +106,14 @@ def export_model(
     begun = perf_counter()
     target = _output_path(to, Path(output))
     images = _check_images(model, check)
-    prepared = np.stack([fit_image(image(), model.manifest.input) for image in images])
-    expected = model.predict_prepared([prepared])
+    agreed = make_check(model, images)
     facts = _facts(model)
     graph = with_preparation(model.graph, model.manifest.input, _metadata(facts), wide=to != "openvino")
-    found = _WRITERS[to](model, graph, facts, target, images, expected)
+    found = _WRITERS[to](graph, facts, target, agreed)
     size = sum((target / name).stat().st_size for name in IR_FILES) if to == "openvino" else len(graph)
-    difference = _largest_difference(found, expected)
-    return ExportedModel(str(target), to, len(images), difference, 0, size, perf_counter() - begun)
+    return ExportedModel(
+        str(target), to, len(images), found.largest_difference, found.n_changed, size, perf_counter() - begun
+    )
 
 
 def _output_path(to: str, output: Path) -> Path:
@@ -146,11 +145,6 @@ def _check_images(model: Model, check: Dataset | None) -> LazyImages:
     return images
 
 
-def _colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Three channels, as the graph takes it."""
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-
-
 def _facts(model: Model) -> dict[str, Any]:
     """Metadata that users of the graph need."""
     manifest = model.manifest
@@ -179,58 +173,28 @@ def _metadata(facts: Facts) -> dict[str, str]:
     return texts
 
 
-def _checked_prediction(model: Model, path: Path, images: LazyImages, expected: Prediction) -> Prediction:
-    """The prediction of the file on disk; ModelError if it differs from the model's."""
-    run = run_file(path)
-    parts = zip(*(run(_colour(image())) for image in images), strict=True)
-    probabilities, *novelty = (np.stack(values) for values in parts)
-    found = Prediction(probabilities, novelty[0][:, 0] if novelty else None)
-    n_changed = int((found.names(model.classes) != expected.names(model.classes)).sum())
-    largest = _largest_difference(found, expected)
-    if n_changed or not largest <= _LIMIT_DIFFERENCE:  # also for NaN
-        off = np.abs(found.probabilities - expected.probabilities).max(axis=1)
-        n_off = int((~(off <= _LIMIT_DIFFERENCE)).sum())
-        raise ModelError(
-            f"export of model {model.manifest.name!r} differs by up to {largest:.3g} in a probability "
-            f"(above {_LIMIT_DIFFERENCE:g} for {n_off} of {len(images)} images) and in the class of "
-            f"{n_changed}, expected the same classes and at most {_LIMIT_DIFFERENCE:g}; nothing was written, try "
-            "another --to, and please report it"
-        )
-    return found
-
-
-def _largest_difference(found: Prediction, expected: Prediction) -> float:
-    return float(np.abs(found.probabilities - expected.probabilities).max())
-
-
-def _write_onnx(
-    model: Model, graph: bytes, _: Facts, target: Path, images: LazyImages, expected: Prediction
-) -> Prediction:
+def _write_onnx(graph: bytes, _: Facts, target: Path, check: Check) -> Agreement:
     with atomic_file(target) as temporary:
         write_file(temporary, graph)
-        return _checked_prediction(model, temporary, images, expected)
+        return check.agreement(temporary)
 
 
-def _write_openvino(
-    model: Model, graph: bytes, facts: Facts, target: Path, images: LazyImages, expected: Prediction
-) -> Prediction:
+def _write_openvino(graph: bytes, facts: Facts, target: Path, check: Check) -> Agreement:
     with atomic_folder(target, marker=IR_FILES[0]) as temporary:
         write_openvino(graph, temporary, _metadata(facts))
-        return _checked_prediction(model, temporary / IR_FILES[0], images, expected)
+        return check.agreement(temporary / IR_FILES[0])
 
 
-def _write_folder(
-    model: Model, graph: bytes, facts: Facts, target: Path, images: LazyImages, expected: Prediction
-) -> Prediction:
+def _write_folder(graph: bytes, facts: Facts, target: Path, check: Check) -> Agreement:
     with atomic_folder(target, marker=_FACTS, may_hold=_MAY_HOLD) as temporary:
         write_file(temporary / _GRAPH, graph)
         write_file(temporary / _FACTS, _pretty(facts))
         for name, text in _documents(facts):
             write_file(temporary / name, text)
-        for number, image in enumerate(images[:_MAX_KEPT]):
-            write_file(temporary / f"check-{number:02}.png", png_bytes(_colour(image())))
-        write_file(temporary / _CHECK, _pretty(_expectations(model, expected)))
-        return _checked_prediction(model, temporary / _GRAPH, images, expected)
+        for number, image in enumerate(check.images[:_MAX_KEPT]):
+            write_file(temporary / f"check-{number:02}.png", png_bytes(colour(image())))
+        write_file(temporary / _CHECK, _pretty(_expectations(check)))
+        return check.agreement(temporary / _GRAPH)
 
 
 _WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "folder": _write_folder}
@@ -257,9 +221,10 @@ def _documents(facts: Facts) -> Iterator[tuple[str, str]]:
     )
 
 
-def _expectations(model: Model, expected: Prediction) -> dict[str, Any]:
+def _expectations(check: Check) -> dict[str, Any]:
     """What the example programs must predict for the images in the folder."""
-    names = expected.names(model.classes)
+    expected = check.expected
+    names = expected.names(check.model.classes)
     rows = [
         {
             "file": f"check-{number:02}.png",
@@ -269,4 +234,4 @@ def _expectations(model: Model, expected: Prediction) -> dict[str, Any]:
         }
         for number in range(min(len(names), _MAX_KEPT))
     ]
-    return {"largest_difference": _LIMIT_DIFFERENCE, "images": rows}
+    return {"largest_difference": LIMIT_DIFFERENCE, "images": rows}

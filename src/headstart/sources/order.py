@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -47,4 +48,6 @@ def check_model_first(model: str, others: Collection[str]) -> None:
 
 def _is_data(name: str) -> bool:
     """Whether a name may be that of a dataset: in the catalog, or a file or folder that is no model."""
-    return name.partition(":")[0] in KNOWN or (Path(name).expanduser().exists() and not is_model_folder(name))
+    return name.partition(":")[0] in KNOWN or (
+        Path(os.path.expanduser(name)).exists() and not is_model_folder(name)
+    )

@@ -10,9 +10,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from headstart.errors import CacheError, SettingError
 from headstart.system.array_file import DamagedError, read_matrix, read_note
 from headstart.system.drafts import Draft, FileDraft, MemoryDraft, reason, warn
 from headstart.system.lock import try_lock
+from headstart.system.stored import CacheEntry, Stored, stored_beside, within_limit
 
 __all__ = [
     "Cache",
@@ -46,7 +46,7 @@ def cache_root() -> Path:
     """The folder of everything that may be deleted: ``$HEADSTART_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("HEADSTART_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     from platformdirs import user_cache_path
 
     return user_cache_path("headstart", appauthor=False)
@@ -55,22 +55,6 @@ def cache_root() -> Path:
 def key_of(parts: Parts) -> str:
     """The hex SHA-256 of a mapping of plain values, independent of its order."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    """A file of the cache: its key, what the array depends on, its shape, its size, and the time of its last use.
-
-    ``state`` is ``complete``, ``unfinished`` (a later run continues it), ``being written`` or ``unusable``
-    (damaged, or a leftover). Only a complete array has parts and a shape. The time is Unix time.
-    """
-
-    key: str
-    parts: Parts
-    shape: tuple[int, ...]
-    size_bytes: int
-    used_at: float
-    state: str = "complete"
 
 
 class Cache(Protocol):
@@ -103,7 +87,8 @@ class FolderCache:
     After a write, the least recently used arrays are removed until the rest fits into ``limit_bytes``. An
     array gets its name only when it is complete, so any number of processes may read and write the same
     folder. An array that is damaged counts as absent, and where the folder cannot be written, new arrays
-    are kept in memory; a `drafts.CacheWarning` says so. Reading costs one pass over the file.
+    are kept in memory; a `drafts.CacheWarning` says so. Reading costs one pass over the file. ``beside`` is a folder
+    whose graphs and networks count in the limit, too, and are listed and cleared with the features.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -116,8 +101,14 @@ class FolderCache:
     [[1.0, 1.0], [1.0, 1.0]]
     """
 
-    def __init__(self, root: str | os.PathLike[str], limit_bytes: int = _DEFAULT_LIMIT_BYTES) -> None:
-        self.root, self.limit_bytes = Path(root), limit_bytes
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        limit_bytes: int = _DEFAULT_LIMIT_BYTES,
+        *,
+        beside: Path | None = None,
+    ) -> None:
+        self.root, self.limit_bytes, self._beside = Path(root), limit_bytes, beside
 
     def get(self, parts: Parts) -> NDArray[Any] | None:
         """The array stored under these parts, memory-mapped and read-only, or None."""
@@ -151,7 +142,7 @@ class FolderCache:
                 self._array(key_of(parts)),
                 parts,
                 shape,
-                on_end=self._shrink,
+                on_end=self.keep_limit,
                 on_failure=self._warn_unwritable,
             )
         except OSError as error:
@@ -165,8 +156,8 @@ class FolderCache:
         )
 
     def entries(self) -> list[CacheEntry]:
-        """All arrays, drafts and leftovers, the most recently used first."""
-        return [entry for _, entry in self._listed()]
+        """All arrays, drafts and leftovers, and what is beside them, the most recently used first."""
+        return sorted((one.entry for one in self._listed()), key=lambda entry: -entry.used_at)
 
     def clear(self) -> list[CacheEntry]:
         """Remove all but what another process is writing; returns what was removed.
@@ -174,44 +165,42 @@ class FolderCache:
         CacheError if the folder cannot be written.
         """
         removed = []
-        for path, entry in self._listed():
+        for one in self._listed():
             try:
-                if entry.state != "being written" and _removed(path):
-                    removed.append(entry)
+                if one.entry.state != "being written" and one.remove():
+                    removed.append(one.entry)
             except OSError as error:
                 raise CacheError(
-                    f"cache {str(self.root)!r} cannot be cleared ({reason(error)}), expected permission to "
-                    f"delete {path.name}; change the permissions of the folder"
+                    f"cache {str(one.paths[0].parent)!r} cannot be cleared ({reason(error)}), expected permission to "
+                    f"delete {one.paths[0].name}; change the permissions of the folder"
                 ) from error
         return removed
+
+    def keep_limit(self, new: Path) -> None:
+        """Remove leftovers of dead processes, then the least recently used until the limit is kept; never ``new``."""
+        for one in within_limit(self._listed(), self.limit_bytes):
+            if new not in one.paths:
+                with suppress(OSError):
+                    one.remove()
 
     def _array(self, key: str) -> Path:
         return self.root / f"{key}.npy"
 
-    def _listed(self) -> list[tuple[Path, CacheEntry]]:
-        """Every file of ours with its entry, the most recently used first; checksums belong to their drafts."""
-        found = []
+    def _listed(self) -> Iterator[Stored]:
+        """Every file of ours with its entry; checksums belong to their drafts."""
         for path in self.root.glob("*"):
             name = _OURS.fullmatch(path.name)
             if name is None or (path.suffix == ".sums" and path.with_suffix(".draft").exists()):
                 continue
             try:
                 status, about = path.stat(), _described(path)
-                size = status.st_size + (_size(path.with_suffix(".sums")) if path.suffix == ".draft" else 0)
+                sums = (path.with_suffix(".sums"),) if path.suffix == ".draft" else ()
+                size = status.st_size + sum(map(_size, sums))
             except OSError:  # removed meanwhile
                 continue
-            found.append((path, CacheEntry(name[1], *about[:2], size, status.st_mtime, about[2])))
-        return sorted(found, key=lambda one: -one[1].used_at)
-
-    def _shrink(self, keep: Path) -> None:
-        """Remove leftovers of dead processes, then the least recently used until the limit is kept."""
-        total = 0
-        for path, entry in self._listed():
-            usable = entry.state != "unusable"
-            total += entry.size_bytes if usable else 0
-            if path != keep and entry.state != "being written" and (total > self.limit_bytes or not usable):
-                with suppress(OSError):
-                    _removed(path)
+            yield Stored(CacheEntry(name[1], *about[:2], size, status.st_mtime, about[2]), (path, *sums))
+        if self._beside is not None:
+            yield from stored_beside(self._beside)
 
 
 def _described(path: Path) -> tuple[Parts, tuple[int, ...], str]:
@@ -239,27 +228,12 @@ def _is_being_written(path: Path) -> bool:
         return time.time() - path.stat().st_mtime < _FORGOTTEN_S if taken is None else not taken
 
 
-def _removed(path: Path) -> bool:
-    """Delete a file and its checksums, unless a process has begun to write it."""
-    with ExitStack() as held:
-        if path.suffix == ".draft":
-            taken = try_lock(held.enter_context(path.open("rb")))
-            if taken is False:
-                return False
-            if taken is None:
-                held.close()  # Windows cannot delete open files
-        path.unlink(missing_ok=True)
-        if path.suffix == ".draft":
-            path.with_suffix(".sums").unlink(missing_ok=True)
-        return True
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
 def default_cache() -> FolderCache:
-    """The user's feature cache.
+    """The user's feature cache, with the graphs and networks beside it.
 
     Its limit is ``$HEADSTART_CACHE_LIMIT_GB`` (gigabytes, default 20); SettingError unless that is above 0.
     """
@@ -272,4 +246,4 @@ def default_cache() -> FolderCache:
         raise SettingError(
             f"HEADSTART_CACHE_LIMIT_GB is {text!r}, expected a number of gigabytes above 0; unset it for 20"
         )
-    return FolderCache(cache_root() / "features", int(limit * 2**30))
+    return FolderCache(cache_root() / "features", int(limit * 2**30), beside=cache_root())

@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from headstart.errors import MissingExtraError
+from headstart.system.threads import one_thread_when_forked
 
 __all__ = ["require"]
 
@@ -16,7 +17,7 @@ def require(module: str, *, extra: str, for_: str) -> ModuleType:
     ``for_`` names the feature that needs it. An installed package that fails to import raises its own error.
     """
     try:
-        return import_module(module)
+        found = import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
@@ -24,3 +25,6 @@ def require(module: str, *, extra: str, for_: str) -> ModuleType:
             f"{for_}: expected the package {module}, which is not installed; "
             f"install it with: pip install 'headstart[{extra}]'"
         ) from error
+    if module == "torch":
+        one_thread_when_forked(found)
+    return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-__all__ = ["threads_for"]
+__all__ = ["one_thread_when_forked", "threads_for"]
 
 _WORTH_SHARING = 4_000_000  # float32 values; below, sharing the work among threads costs more than it saves
 
@@ -24,6 +25,17 @@ def threads_for(n_values: int) -> Iterator[None]:
     limited = _controller() if n_values < _WORTH_SHARING else _scipy_controller()
     with limited.limit(limits=1, user_api="blas"):
         yield
+
+
+@cache
+def one_thread_when_forked(torch: Any) -> None:
+    """Let PyTorch compute with one thread in forked processes, as its own data loaders do.
+
+    Its OpenMP waits for the parent's threads, which a forked process does not have: training hung there after
+    training in the parent (torch 2.13, 2026-11-30).
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @cache

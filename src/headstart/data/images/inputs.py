@@ -96,7 +96,7 @@ def local_path(item: str | os.PathLike[str], name: str) -> Path:
             f"{name} is the address {_short(text)!r}, expected a file on this machine; "
             "download it, and pass its path or its bytes"
         )
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))
 
 
 def read_all(item: Any, name: str) -> bytes | None:
@@ -135,6 +135,11 @@ def as_array(item: Any, name: str) -> NDArray[Any]:
         array = np.asarray(item)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise DataError(_not_an_image(item, name)) from error
+    if isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item):
+        raise DataError(
+            f"{name} is an array with masked values, expected a value for every pixel; fill them, for instance with "
+            ".filled(0)"
+        )
     if array.dtype.kind not in "buif" or array.ndim == 0:
         raise DataError(_not_an_image(array if hasattr(item, "__array__") else item, name))
     return array

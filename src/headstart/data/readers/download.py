@@ -37,7 +37,7 @@ def cache_folder() -> Path:
     """The folder of downloaded datasets: $HEADSTART_CACHE/data, or the platform's cache. It need not exist."""
     home = os.environ.get("HEADSTART_CACHE")
     if home:
-        return Path(home).expanduser() / "data"
+        return Path(os.path.expanduser(home)) / "data"
     import pooch
 
     return Path(pooch.os_cache("headstart")) / "data"
@@ -52,11 +52,11 @@ def find(places: Sequence[str], *remotes: Remote) -> Path | None:
     roots = [cache_folder()]
     home = os.environ.get("HEADSTART_DATA")
     if home:
-        if not Path(home).expanduser().is_dir():
+        if not Path(os.path.expanduser(home)).is_dir():
             raise MissingDataError(
                 f"HEADSTART_DATA is {home!r}, expected an existing folder; create it or unset the variable"
             )
-        roots.insert(0, Path(home).expanduser())
+        roots.insert(0, Path(os.path.expanduser(home)))
     md5s = {remote.place: remote.md5 for remote in remotes}
     for root in roots:
         for place in places:

@@ -96,7 +96,7 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
         whole = _from_archive(text, *unpacked_from(text), strict=strict)
         return whole if split is None else whole.split(split)
     base, colon, subset = text.rpartition(":")
-    if colon and base and not Path(text).expanduser().exists():
+    if colon and base and not Path(os.path.expanduser(text)).exists():
         return apply_subset(load(base, split=split, strict=strict, download=download), subset)
     if text in KNOWN:
         wanted = split_name(split) if split is not None else None
@@ -228,7 +228,7 @@ def _from_archive(given: str, folder: Path, skipped: Sequence[Skipped], *, stric
 
 
 def _from_path(text: str, *, strict: bool) -> Dataset:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         return read_folder(path, strict=strict)
     if path.is_file():

@@ -7,27 +7,24 @@ while the graph runs, and results are rounded after each direction as in Pillow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from headstart.graph.build import INPUT, NOVELTY, PROBABILITIES, GraphBuilder
+from headstart.graph.preparation.filters import UNIT, centred_part, quotient, weights_of, whole_side
 from headstart.graph.preparation.ink import framed_ink
 from headstart.graph.preparation.tensors import Tensor, Workspace, concatenated, maximum, minimum, where
 from headstart.records import InputSpec
 
-__all__ = ["IMAGE", "preparation_graph", "prepared", "with_preparation"]
+__all__ = ["IMAGE", "PREPARED", "preparation_graph", "prepared", "with_preparation"]
 
 IMAGE = "image"
+PREPARED = "picture.prepared"
+"""The tensor of the pixels that the network gets."""
 _LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 """ITU-R BT.601 in Pillow's integers; sums over 8-bit pixels are exact in float32."""
-_BICUBIC = -0.5
-_UNIT = 2.0**22
-"""Pillow's fixed point for weights."""
-_DIGITS = (6, 6, 5, 5)
-"""Bits of each digit of a long division; 22 in all."""
 _LOWER = 2.0**7
 """Where weights are split in two: 15 bits above times 255, and 7 bits below times 255 times 500 pixels."""
 
@@ -67,8 +64,8 @@ def prepared(image: Tensor, spec: InputSpec) -> Tensor:
     colours = image.cast("float")
     pixels = _grey(colours) if spec.channels == 1 else colours.transpose(2, 0, 1)  # (c, h, w)
     fitted = _POLICIES[spec.policy](pixels, spec)
-    whole = fitted.transpose(1, 2, 0).cast("byte")
-    return whole.space.add("Unsqueeze", whole, whole.space.integers(0))
+    space, whole = fitted.space, fitted.transpose(1, 2, 0).cast("byte")
+    return space.given(space.builder.add("Unsqueeze", whole.name, space.integers(0).name, name=PREPARED))
 
 
 def _workspace(*, wide: bool) -> Workspace:
@@ -109,8 +106,8 @@ def _grey(colours: Tensor) -> Tensor:
 def _squish(pixels: Tensor, spec: InputSpec) -> Tensor:
     space, sizes = pixels.space, (spec.height_px, spec.width_px)
     filters = [
-        _filter(pixels.size(axis), _Cut(space.number(0), pixels.size(axis)), space.arange(size), size, spec)
-        for axis, size in zip((1, 2), sizes, strict=True)
+        weights_of(side, whole_side(side), space.arange(size), size, spec.interpolation)
+        for side, size in zip((pixels.size(1), pixels.size(2)), sizes, strict=True)
     ]
     return _resampled(pixels, *filters)
 
@@ -119,13 +116,11 @@ def _crop(pixels: Tensor, spec: InputSpec) -> Tensor:
     """A share of the largest centred box of the right shape, its sides float32 as in Pillow."""
     h, w = pixels.size(1), pixels.size(2)
     tall = h * spec.width_px <= w * spec.height_px
-    old, new = _wide(where(tall, h, w)), _wide(where(tall, spec.height_px, spec.width_px))
+    old, new = where(tall, h, w), where(tall, spec.height_px, spec.width_px)
     filters = []
     for side, size in ((h, spec.height_px), (w, spec.width_px)):
-        length = minimum(_quotient(old * size * spec.crop_share, new), _wide(side))
-        low = (_wide(side) - length) / 2
-        begin, end = (place.cast("float") for place in (low, low + length))
-        filters.append(_filter(side, _Cut(begin, end - begin), pixels.space.arange(size), size, spec))
+        cut, place = centred_part(side, old * size, spec.crop_share, new), pixels.space.arange(size)
+        filters.append(weights_of(side, cut, place, size, spec.interpolation))
     return _resampled(pixels, *filters)
 
 
@@ -135,10 +130,10 @@ def _letterbox(pixels: Tensor, spec: InputSpec) -> Tensor:
     new, old = where(flat, spec.height_px, spec.width_px), where(flat, h, w)
     filters, inside = [], []
     for side, full in ((h, spec.height_px), (w, spec.width_px)):
-        size = minimum(maximum(_quotient(side * new, old).rounded(), 1), full)
+        size = minimum(maximum(quotient(side * new, old).rounded(), 1), full)
         place = pixels.space.arange(full) - ((full - size) / 2).floor()
         within = (place >= 0) * (place < size)
-        weights = _filter(side, _Cut(pixels.space.number(0), side), place, size, spec)
+        weights = weights_of(side, whole_side(side), place, size, spec.interpolation)
         filters.append(weights * within.column())
         inside.append(within)
     frame = inside[0].column() * inside[1]  # (height, width)
@@ -154,67 +149,6 @@ def _ink(pixels: Tensor, spec: InputSpec) -> Tensor:
 _POLICIES = {"squish": _squish, "crop": _crop, "letterbox": _letterbox, "ink": _ink}
 
 
-class _Cut(NamedTuple):
-    """Part of a side that is resized: where it begins, and its length, in pixels."""
-
-    begin: Tensor
-    length: Tensor
-
-
-def _filter(side: Tensor, cut: _Cut, place: Tensor, size: Tensor | int, spec: InputSpec) -> Tensor:
-    """Pillow's weights in its fixed point, as whole numbers: (places, side), rows sum to 2**22.
-
-    A weight that is one unit off moves a pixel whose sum lies just between two values by a level. So they are
-    computed in float64 in Pillow's order, or, where a runtime has no float64, with whole numbers as far as
-    possible and long division.
-    """
-    pixel, bilinear = side.space.arange(side), spec.interpolation == "bilinear"
-    if side.space.wide:
-        step = _wide(cut.length) / (_wide(size) if isinstance(size, Tensor) else size)
-        centre = (_wide(place) + 0.5) * step + _wide(cut.begin)
-        far = abs((_wide(pixel) - centre.column() + 0.5) * (1 / maximum(step, 1)))
-        weights = maximum(1 - far, 0) if bilinear else _cubic(far)
-    else:
-        middle, target = 2 * pixel + 1 - 2 * cut.begin, (2 * place + 1) * cut.length
-        far, reach = abs(middle * size - target.column()), 2 * maximum(cut.length, size)
-        weights = maximum(reach - far, 0) if bilinear else _cubic(far / reach)
-    total = maximum(weights.sum(1, keep=True), 1e-6)  # a row beyond the image has none
-    if bilinear and not side.space.wide:
-        return _divided(weights, total)
-    return (weights / total * _UNIT + 0.5).floor().cast("float")
-
-
-def _cubic(far: Tensor) -> Tensor:
-    a = _BICUBIC
-    near = ((a + 2) * far - (a + 3)) * far * far + 1
-    beyond = (((far - 5) * far + 8) * far - 4) * a
-    return where(far < 1, near, where(far < 2, beyond, 0))
-
-
-def _quotient(value: Tensor, by: Tensor) -> Tensor:
-    """A division whose whole results are whole also where a runtime multiplies by the reciprocal, as OpenVINO does.
-
-    43008 / 224 was 191.99998 there (2026-11-30); the part of the box that was lost moved pixels by a level.
-    """
-    first = value / by
-    return first if first.space.wide else first + (value - first * by) / by
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.cast("wide") if value.space.wide else value
-
-
-def _divided(weights: Tensor, total: Tensor) -> Tensor:
-    """The same quotient digit by digit, each step exact in float32 while totals are below 2**18."""
-    rest, whole = weights, weights * 0
-    for bits in _DIGITS:
-        part = rest * 2**bits
-        digit = (part / total).floor()
-        rest = part - digit * total
-        whole = whole * 2**bits + digit
-    return whole + (rest * 2 >= total)
-
-
 def _resampled(pixels: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Filter rows, then columns, rounding to 8 bits after each as in Pillow: (c, h, w) to (c, H, W)."""
     rows = _rounded(*(pixels @ part.transpose(1, 0) for part in _parts(across)))
@@ -228,7 +162,7 @@ def _parts(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rounded(upper: Tensor, lower: Tensor) -> Tensor:
-    unit = _UNIT / _LOWER
+    unit = UNIT / _LOWER
     return ((upper + (lower / _LOWER).floor() + unit / 2) / unit).floor().clip(0, 255)
 
 

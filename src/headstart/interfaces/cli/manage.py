@@ -13,9 +13,7 @@ __all__ = ["cache_app", "inspect", "sources_app"]
 sources_app = typer.Typer(
     help="List the sources (pretrained networks and others), or show one.", invoke_without_command=True
 )
-cache_app = typer.Typer(
-    help="Show the path of the feature cache, list it, or clear it.", invoke_without_command=True
-)
+cache_app = typer.Typer(help="Show the path of the cache, list it, or clear it.", invoke_without_command=True)
 
 
 def inspect(
@@ -102,15 +100,15 @@ def _cache(context: typer.Context) -> None:
 
 @cache_app.command("path")
 def cache_path() -> None:
-    """Print the folder of the feature cache."""
-    from headstart.system.cache import default_cache
+    """Print the folder of the cache: features, exported and trained networks, downloaded and unpacked data."""
+    from headstart.system.cache import cache_root
 
-    print(default_cache().root)
+    print(cache_root())
 
 
 @cache_app.command("list")
 def cache_list(json: Json = False) -> None:
-    """List the cached features, the most recently used first, with unfinished ones and leftovers."""
+    """List cached features and networks, the most recently used first, with unfinished ones and leftovers."""
     from headstart.interfaces.cli.tables import cache_table
     from headstart.report.json import to_json
     from headstart.system.cache import default_cache
@@ -121,7 +119,7 @@ def cache_list(json: Json = False) -> None:
 
 @cache_app.command("clear")
 def cache_clear() -> None:
-    """Delete all cached features; they are computed again when they are needed."""
+    """Delete cached features and networks, which are made again when they are needed; downloaded data stays."""
     from headstart.interfaces.cli.tables import cache_total
     from headstart.system.cache import default_cache
 

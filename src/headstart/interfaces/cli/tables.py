@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from time import localtime, strftime
@@ -13,7 +14,7 @@ from headstart.report.columns import aligned
 from headstart.report.records import Report, Row
 
 if TYPE_CHECKING:
-    from headstart.system.cache import CacheEntry
+    from headstart.system.stored import CacheEntry
 
 __all__ = [
     "cache_table",
@@ -205,14 +206,15 @@ def _score(score: Score) -> str:
 
 
 def cache_table(entries: Sequence[CacheEntry]) -> str:
-    """The cached features, a line each, and their total size."""
+    """What is cached, a line each, and the total size."""
     if not entries:
         return cache_total(entries)
-    rows = [["key", "layer", "shape", "MiB", "last used", "state"]]
+    rows = [["key", "kind", "of", "shape", "MiB", "last used", "state"]]
     rows += [
         [
             one.key[:12],
-            str(one.parts.get("tap", "-")),
+            one.kind,
+            printable(str(one.parts.get("tap", one.parts.get("network", "-")))),
             "x".join(map(str, one.shape)) or "-",
             f"{one.size_bytes / 2**20:.1f}",
             strftime("%Y-%m-%d %H:%M", localtime(one.used_at)),
@@ -220,11 +222,17 @@ def cache_table(entries: Sequence[CacheEntry]) -> str:
         ]
         for one in entries
     ]
-    return f"{aligned(rows, left=2)}\n{cache_total(entries)}"
+    return f"{aligned(rows, left=3)}\n{cache_total(entries)}"
 
 
 def cache_total(entries: Sequence[CacheEntry]) -> str:
-    """How many arrays and other files, and their size."""
-    n_complete = sum(one.state == "complete" for one in entries)
-    others = f" and {len(entries) - n_complete} unfinished or unusable" if n_complete < len(entries) else ""
-    return f"{n_complete} arrays{others}, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"
+    """How many arrays, graphs, networks and other files, and their size."""
+    whole = Counter(one.kind for one in entries if one.state == "complete")
+    counted = [f"{whole['features']} arrays"]
+    counted += [
+        f"{whole[kind]} {kind}{'s' * (whole[kind] > 1)}" for kind in ("graph", "network") if whole[kind]
+    ]
+    if rest := len(entries) - sum(whole.values()):
+        counted.append(f"{rest} unfinished or unusable")
+    listed = " and ".join([part for part in (", ".join(counted[:-1]), counted[-1]) if part])
+    return f"{listed}, {sum(one.size_bytes for one in entries) / 2**20:.1f} MiB"

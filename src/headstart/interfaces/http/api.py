@@ -22,7 +22,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from headstart import __version__
-from headstart.errors import nearest
+from headstart.errors import ModelError, nearest
 from headstart.graph.online import OnlineRun
 from headstart.interfaces.http.access import Access, check_framing
 from headstart.interfaces.http.batching import Batcher
@@ -33,6 +33,7 @@ from headstart.interfaces.http.metrics import CONTENT_TYPE, ServerMetrics
 from headstart.interfaces.http.spec import TOP_LIMIT, docs_page, openapi
 from headstart.interfaces.http.uploads import Bodies, Upload, uploads
 from headstart.models.model import Model
+from headstart.models.outputs import checked_outputs
 from headstart.records import NONE_OF_THESE, Array
 
 __all__ = ["App", "Share", "make_app"]
@@ -225,7 +226,7 @@ class App:
     async def _one(self, served: _Served, upload: Upload) -> tuple[Array, ...]:
         name = upload.name or "body"
         image = await self._preparer.prepare(upload.data, name, served.model.manifest.input)
-        return await served.batcher.submit(image)
+        return served.checked(await served.batcher.submit(image))
 
     def _served(self, request: Request) -> _Served:
         name = request.path_params["name"]
@@ -288,6 +289,14 @@ class _Served:
                 for key in ("data", "source", "novelty", "calibration", "scores")
             },
         }
+
+    def checked(self, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The outputs for one image, if they are probabilities: other images of its batch may be right."""
+        try:
+            checked_outputs(tuple(one[None] for one in outputs), len(self.model.classes), self.name)
+        except ModelError as error:
+            raise RequestError(500, str(error)) from error
+        return outputs
 
     def prediction(self, upload: Upload, outputs: tuple[Array, ...], top: int) -> dict[str, Any]:
         """One prediction, as the API's document describes it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 from headstart.errors import MissingDataError
 from headstart.sources.image_network import ExportedNetwork, ImageNetwork, described
 from headstart.system.array_file import DamagedError
-from headstart.system.cache import cache_root, key_of
+from headstart.system.cache import cache_root, default_cache, key_of
 from headstart.system.checked import read_checked, write_checked
 from headstart.system.drafts import reason, warn
 from headstart.system.files import write_atomic
@@ -79,7 +81,7 @@ def _identity(name: str) -> str:
             return f"timm {version('timm')} {name}"
         except PackageNotFoundError:
             return name
-    home = Path(name.removeprefix(_LOCAL)).expanduser()
+    home = Path(os.path.expanduser(name.removeprefix(_LOCAL)))
     files = (home / "config.json", home / "model.safetensors")  # never a pickle
     if not all(file.is_file() for file in files):
         raise MissingDataError(
@@ -101,6 +103,8 @@ def _cached(place: Path, name: str) -> ImageNetwork | None:
     except (OSError, DamagedError) as error:
         warn(f"network in {str(place)!r} is damaged ({reason(error)}): it is exported again")
         return None
+    with suppress(OSError):  # the folder may be read-only
+        os.utime(place.with_suffix(".json"))  # the time of last use
     return ImageNetwork(name, graph, about)
 
 
@@ -109,6 +113,7 @@ def _cache(place: Path, name: str, exported: ExportedNetwork) -> ImageNetwork:
     try:
         write_atomic(place.with_suffix(".onnx"), network.graph)
         write_checked(place.with_suffix(".json"), network.about)
+        default_cache().keep_limit(place.with_suffix(".json"))
     except OSError as error:
         warn(
             f"cache {str(place.parent)!r} cannot be written ({reason(error)}): networks are exported each time; "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from headstart.strategies.assemble import versions
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.scratch import learn_network
 from headstart.system.array_file import DamagedError
-from headstart.system.cache import cache_root, key_of
+from headstart.system.cache import cache_root, default_cache, key_of
 from headstart.system.checked import read_checked, write_checked
 from headstart.system.drafts import reason, warn
+from headstart.system.folders import atomic_folder
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["trained_network"]
@@ -79,20 +82,26 @@ def _kept(home: Path) -> LearnedModel | None:
             raise DamagedError("its manifest differs")
         model = open_model(home / "model")
         curve = None if note["curve"] is None else Curve(**_floats(note["curve"]))
-        return LearnedModel(model, curve, float(model.manifest.timing["learning_s"]))
+        learning_s = float(model.manifest.timing["learning_s"])
     except (ModelError, OSError, DamagedError, ValueError, TypeError, KeyError) as error:
         warn(f"network in {str(home)!r} is damaged ({reason(error)}): it is trained again")
         return None
+    with suppress(OSError):  # the folder may be read-only
+        os.utime(home / _NOTE)  # the time of last use
+    return LearnedModel(model, curve, learning_s)
 
 
 def _keep(home: Path, learned: LearnedModel) -> None:
     try:
-        shutil.rmtree(home, ignore_errors=True)  # of a killed run, damaged, or of an older version
-        home.mkdir(parents=True, exist_ok=True)
-        learned.model.save(home / "model")
+        if home.is_dir() and {one.name for one in home.iterdir()} != {_NOTE, "model"}:
+            shutil.rmtree(
+                home, ignore_errors=True
+            )  # of an older version, which wrote in place and was killed
         curve = None if learned.curve is None else asdict(learned.curve)
-        # last: its presence means that the rest is complete
-        write_checked(home / _NOTE, {"manifest": _digest(home), "curve": curve})
+        with atomic_folder(home, marker=_NOTE) as new:
+            learned.model.save(new / "model")
+            write_checked(new / _NOTE, {"manifest": _digest(new), "curve": curve})
+        default_cache().keep_limit(home)
     except (OSError, HeadstartError) as error:
         warn(
             f"cache {str(home.parent)!r} cannot be written ({reason(error)}): trained networks are not kept; "

@@ -1,0 +1,118 @@
+"""Whether an exported file predicts as its model: first the pixels that it prepares, then what it makes of them.
+
+The two are apart because a pixel that is a level off can move the probabilities of a good export by more than any
+limit that would find a wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.images.prepare import fit_image
+from headstart.errors import ModelError
+from headstart.graph.files import run_file
+from headstart.graph.preparation.prepare import PREPARED
+from headstart.models.model import Model
+from headstart.records import Array, Images, Prediction
+
+__all__ = ["LIMIT_DIFFERENCE", "Agreement", "Check", "LazyImages", "colour", "make_check"]
+
+LIMIT_DIFFERENCE = 1e-3
+"""Of a probability, for the same pixels: fp32 in two runtimes differs by 1e-5, a wrong operation by far more."""
+_LIMIT_NOVELTY = 1e-2
+"""Of a novelty, relative to itself and at least to its threshold 1: distances add up more roundings."""
+_LIMIT_LEVELS = 0.02
+"""Of 255, on average over an image: half a percent was the most measured, a wrong filter or crop has 0.5 or more."""
+_FEW_LEVELS = 8
+"""In all, for tiny inputs, where one pixel is more than that share."""
+
+LazyImages = Sequence[Callable[[], NDArray[np.uint8]]]
+"""Each decodes one image on call: 64 photos at once would take a gigabyte."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest difference of a probability, and the number of images with another predicted name."""
+
+    largest_difference: float
+    n_changed: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """Images with the pixels that the model makes of them, and its predictions."""
+
+    model: Model
+    images: LazyImages
+    pixels: Images
+    expected: Prediction
+
+    def agreement(self, path: Path) -> Agreement:
+        """How the file on disk agrees with the model; ModelError if it does not."""
+        run = run_file(path, PREPARED)
+        parts = zip(*(run(colour(image())) for image in self.images), strict=True)
+        probabilities, *novelty, pixels = (np.stack(values) for values in parts)
+        found = Prediction(probabilities, novelty[0][:, 0] if novelty else None)
+        self._check_pixels(pixels[:, 0])
+        self._check_outputs(found, self.model.predict_prepared([pixels[:, 0]]))
+        changed = found.names(self.model.classes) != self.expected.names(self.model.classes)
+        return Agreement(_largest(found, self.expected), int(changed.sum()))
+
+    def _check_pixels(self, pixels: Images) -> None:
+        off = np.abs(pixels.astype(np.int16) - self.pixels).reshape(len(pixels), -1)
+        wrong = off.sum(axis=1) > max(_FEW_LEVELS, _LIMIT_LEVELS * off.shape[1])
+        if wrong.any():
+            raise ModelError(
+                f"export of model {self.model.manifest.name!r} prepares {int(wrong.sum())} of {len(off)} images with "
+                f"pixels that differ by {off.mean(axis=1).max():.2g} levels on average and by up to {off.max()}, "
+                f"expected those of the model to {_LIMIT_LEVELS:g} levels on average; nothing was written, try "
+                "another --to, and please report it"
+            )
+
+    def _check_outputs(self, found: Prediction, expected: Prediction) -> None:
+        """Compare with what the model predicts for the same pixels."""
+        off = np.abs(found.probabilities - expected.probabilities).max(axis=1)
+        wrong = ~(off <= LIMIT_DIFFERENCE)  # also for NaN
+        changed = found.names(self.model.classes) != expected.names(self.model.classes)
+        changed &= ~_undecided(expected)
+        if found.novelty is not None and expected.novelty is not None:
+            scale = np.maximum(1, np.abs(expected.novelty))
+            same = found.novelty == expected.novelty  # infinite ones, too
+            wrong |= ~(same | (np.abs(found.novelty - expected.novelty) <= _LIMIT_NOVELTY * scale))
+        if wrong.any() or changed.any():
+            raise ModelError(
+                f"export of model {self.model.manifest.name!r} differs by up to {_largest(found, expected):.3g} in a "
+                f"probability (it or the novelty is too far off for {int(wrong.sum())} of {len(off)} images) and in "
+                f"the class of {int(changed.sum())}, expected the same classes and at most {LIMIT_DIFFERENCE:g}; "
+                "nothing was written, try another --to, and please report it"
+            )
+
+
+def make_check(model: Model, images: LazyImages) -> Check:
+    """The pixels and predictions of the model for these images."""
+    pixels = np.stack([fit_image(image(), model.manifest.input) for image in images])
+    return Check(model, images, pixels, model.predict_prepared([pixels]))
+
+
+def colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Three channels, as the graph takes them."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _undecided(expected: Prediction) -> NDArray[np.bool_]:
+    """Images whose name hangs on less than the limits allow: two classes as probable, or a novelty of just 1."""
+    ranked = np.sort(expected.probabilities, axis=1)
+    close: NDArray[np.bool_] = ranked[:, -1] - ranked[:, -2] <= 2 * LIMIT_DIFFERENCE
+    if expected.novelty is not None:
+        close |= np.abs(expected.novelty - 1) <= _LIMIT_NOVELTY
+    return close
+
+
+def _largest(found: Prediction, expected: Prediction) -> float:
+    difference: Array = np.abs(found.probabilities - expected.probabilities)
+    return float(difference.max())
