@@ -20,6 +20,7 @@ from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit_image
+from headstart.data.images.turns import turn
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
 from headstart.evaluation.clusters import accuracy_score
@@ -122,7 +123,13 @@ class Classroom:
 
     def add(self, name: str, content: bytes, file_name: str = "the image") -> Example:
         """Add one image to a class."""
-        pixels, prepared = self._prepared(content, file_name)
+        with turn():
+            pixels, prepared = self._prepared(content, file_name)
+            digest = hashlib.sha256(repr(pixels.shape).encode())
+            digest.update(np.ascontiguousarray(pixels).data)
+            thumb = fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3))
+            tiny, address = max(pixels.shape[:2]) <= _TINY_PX, pixels_address(pixels)
+            del pixels
         with self._lock:
             self._check_class(name)
             if len(self._examples) >= _MOST_EXAMPLES:
@@ -135,11 +142,11 @@ class Classroom:
                 self._numbers,
                 name,
                 content,
-                hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest(),
+                digest.digest(),
                 prepared,
-                fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3)),
-                max(pixels.shape[:2]) <= _TINY_PX,
-                pixels_address(pixels),
+                thumb,
+                tiny,
+                address,
                 self._live.rows(prepared, len(self._examples)),
             )
             self._examples.append(example)
@@ -183,7 +190,8 @@ class Classroom:
 
     def predict(self, content: bytes, file_name: str = "the image") -> LessonPrediction | None:
         """Predict the class of an image; None while fewer than two classes have an example."""
-        _, prepared = self._prepared(content, file_name)
+        with turn():
+            prepared = self._prepared(content, file_name)[1]
         features = self._live.read(prepared[None])
         with self._lock:
             fitted = self._fit()
