@@ -6,6 +6,7 @@ import io
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -381,6 +382,29 @@ def test_without_gradio_the_error_says_how_to_install_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert "pip install 'headstart[serve]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path, name: str) -> None:
+    """The process ended between the making of its folder and the first request, which are seconds."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "headstart", "teach", "--source", "pixels", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        for _ in range(1200):
+            if any(tmp_path.glob("headstart-teach-*")):
+                break
+            time.sleep(0.05)
+        server.send_signal(getattr(signal, name))
+        assert server.wait(60) in (0, 128 + getattr(signal, name))
+        assert not any(tmp_path.glob("headstart-teach-*"))
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.mark.slow

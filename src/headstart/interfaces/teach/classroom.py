@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import RLock
 from time import perf_counter
 
@@ -34,9 +33,12 @@ from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec
 from headstart.sources.features import Extraction
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
+from headstart.system.temporary import own_folder
 
-__all__ = ["Classroom"]
+__all__ = ["FOLDER", "Classroom"]
 
+FOLDER = "headstart-teach-"
+"""How the names of temporary folders begin; after a kill, the next server removes them."""
 _TINY_PX = 64
 _ROWS = 300  # up to which a fit takes well under a second on one slow core
 _MOST_EXAMPLES, _MOST_CLASSES = 300, 20
@@ -226,10 +228,10 @@ class Classroom:
                 raise UnknownClassError(
                     "fewer than 2 classes have an example, expected 2 to save a model; teach some"
                 )
-            with TemporaryDirectory() as temporary:
+            with own_folder(FOLDER) as temporary:
                 learned = learn_head(
                     self._live.source,
-                    self._dataset(Path(temporary), name),
+                    self._dataset(temporary, name),
                     self._probe(),
                     seed=SEED,
                     spare=False,
