@@ -231,6 +231,8 @@ def test_many_files_at_once_and_one_that_is_no_image(visitor: Visitor) -> None:
         "PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM, AVIF; leave it out. So is 1 other."
     )
     visitor.count("ring", 8)  # what was dropped before is still on the page
+    visitor.page.wait_for_timeout(1500)  # the prediction after that erased it
+    assert visitor.page.inner_text("#notice") == said
 
 
 def files_in(folder: Path) -> list[Path]:
