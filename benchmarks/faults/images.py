@@ -2,6 +2,7 @@
 
     python benchmarks/faults/images.py                     (2,000 images, about 15 minutes)
     python benchmarks/faults/images.py --images 200
+    python benchmarks/faults/images.py --only serve teach
 
 Bits are flipped, bytes overwritten, removed, repeated, cut off or exchanged between files. Each file is decoded
 twice, by processes of their own. Then `headstart inspect`, `headstart predict --csv`, a real `headstart serve` and
@@ -41,6 +42,7 @@ from machine import facts, told
 _SIDE_PX = 40
 _LIMIT_S, _LIMIT_BYTES = 10.0, 1_500_000_000
 _BATCH = 100
+READERS = ("decode", "inspect", "predict", "serve", "teach")
 _TIFF = ("raw", "group4", "group3", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
 
 DECODE = """
@@ -74,8 +76,9 @@ for name in sys.stdin.read().splitlines():
     try:
         room.predict(Path(name).read_bytes(), Path(name).name)
         room.remove(room.add("a", Path(name).read_bytes(), Path(name).name).number)
+        print("taught")
     except DataError:
-        pass
+        print("refused")
 """
 
 
@@ -293,7 +296,7 @@ def serve_all(model: Path, paths: list[Path], faults: Counter[str]) -> dict[int,
     return dict(sorted(statuses.items()))
 
 
-def teach_all(paths: list[Path], faults: Counter[str]) -> None:
+def teach_all(paths: list[Path], faults: Counter[str]) -> dict[str, int]:
     """Every file is an example and an image to predict, or refused with our error."""
     done = subprocess.run(
         [sys.executable, "-c", TEACH],
@@ -305,27 +308,42 @@ def teach_all(paths: list[Path], faults: Counter[str]) -> None:
     )
     note(faults, f"teach ended with {done.returncode}", bool(done.returncode), done.stderr[-800:])
     note(faults, "teach wrote to stderr", bool(done.stderr), done.stderr[:500])
+    outcomes = Counter(done.stdout.split())
+    note(faults, "teach lost files", outcomes.total() != len(paths), str(outcomes))
+    return dict(sorted(outcomes.items()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--decode-only", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=READERS, default=READERS, help="readers of the files")
     options = parser.parse_args()
     faults: Counter[str] = Counter()
     os.environ.pop("PYTHONWARNINGS", None)
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "mutated"
         paths = write_mutations(folder, options.images, options.seed)
-        found: dict[str, Any] = {"decode": decode_all(paths, faults)}
-        if not options.decode_only:
+        found: dict[str, Any] = {}
+        if "decode" in options.only:
+            found["decode"] = decode_all(paths, faults)
+        if "inspect" in options.only:
             inspect_all(folder, len(paths) + 4, faults)
-            model = make_model(Path(home))
+        model = make_model(Path(home)) if {"predict", "serve"} & {*options.only} else folder
+        if "predict" in options.only:
             predict_all(model, paths, faults)
+        if "serve" in options.only:
             found["server"] = serve_all(model, paths, faults)
-            teach_all(paths, faults)
-    told(facts("pillow", "numpy"), {}, images=options.images, **found, faults=dict(faults) or 0)
+        if "teach" in options.only:
+            found["teach"] = teach_all(paths, faults)
+    told(
+        facts("pillow", "numpy"),
+        {},
+        images=options.images,
+        readers=options.only,
+        **found,
+        faults=dict(faults) or 0,
+    )
     raise SystemExit(bool(faults))
 
 

@@ -334,7 +334,7 @@ def ends(work: Path, rounds: int, environment: dict[str, str]) -> None:
     """Ends of every kind while files wait: nothing stays, at the latest when the next server starts."""
     temporary = work / "ends-tmp"
     for number in range(rounds):
-        kind = ("SIGTERM", "SIGINT", "SIGKILL")[number % 3]
+        kind = ("SIGTERM", "SIGINT", "SIGKILL", "SIGHUP")[number % 4]
         with Served(
             ["teach", "--source", "pixels", "-o", str(work / "taught")], temporary, environment
         ) as server:

@@ -260,6 +260,15 @@ def png_of(width: int, height: int, more: bytes = b"") -> bytes:
     )
 
 
+def test_a_bomb_behind_a_small_blank_page_is_refused_by_its_header(app: App) -> None:
+    """The first page was checked, and the second one of 89 million pixels decoded in the event loop."""
+    made = io.BytesIO()
+    later = Image.new("1", (9000, 9000), 1)
+    Image.new("1", (8, 8)).save(made, "TIFF", save_all=True, append_images=[later], compression="group4")
+    assert len(made.getvalue()) < 8192
+    refused(send(app, made.getvalue()), 413, "9000 x 9000")
+
+
 @pytest.mark.parametrize(
     ("width", "height"), [(60_000, 60_000), (8000, 6000), (2**31 - 1, 1), (40_000_001, 1)]
 )

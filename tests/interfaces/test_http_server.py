@@ -135,7 +135,7 @@ def test_it_predicts(running: Running) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_requests_in_progress_are_finished(start: Callable[..., Running], number: int) -> None:
     running = start(body_s=30.0)
     body = picture(255)

@@ -27,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from headstart.errors import SettingError
 from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.limits import Limits
+from headstart.interfaces.http.metrics import _reserve
 from headstart.interfaces.http.server import serve_models
 from headstart.interfaces.http.workers import Turn, divided
 from headstart.models.model import Model
@@ -179,6 +180,22 @@ def test_both_serve_and_metrics_are_totals(running: Running) -> None:
 
 
 @pytest.mark.slow
+def test_a_full_disk_cannot_kill_a_worker_that_writes_metrics(running: Running) -> None:
+    """A process that writes to a hole of a mapped file ends by a signal where the disk is full."""
+    assert running.predict() == 200
+    files = list(running.temporary.rglob("*.db"))
+    assert len(files) == 6  # of two workers
+    for path in files:
+        with path.open("rb") as file:
+            assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == path.stat().st_size, path.name
+
+
+def test_metrics_without_a_place_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"temporary folder is full or cannot be written \(No such file"):
+        _reserve(tmp_path / "missing")
+
+
+@pytest.mark.slow
 def test_a_dead_worker_is_replaced_and_requests_continue(running: Running) -> None:
     def answered() -> float:
         return running.figure("headstart_requests_total", route=ROUTE, status="200")
@@ -304,7 +321,7 @@ def taken(running: Running, before: dict[int, int]) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_both_finish_requests_in_progress(running: Running, number: int) -> None:
     body = picture(255)
     head = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from headstart.data.dataset import Dataset
+from headstart.data.images.turns import PixelBudget
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError, HeadstartError, SettingError, UnknownClassError
 from headstart.evaluation.intervals import cross_validated
 from headstart.heads.least_squares import LeastSquares
 from headstart.heads.training import class_weights, one_hot
-from headstart.interfaces.teach.classroom import Classroom
+from headstart.interfaces.teach.classroom import FOLDER, Classroom
 from headstart.interfaces.teach.left_out import leave_one_out
-from headstart.interfaces.teach.live_source import LiveSource, example_augmentation
+from headstart.interfaces.teach.live_source import LiveSource, example_augmentation, thumbnail_address
 from headstart.interfaces.teach.markup import lesson_html, notice_html, prediction_html, predictions_html
 from headstart.models.model import open_model
 from headstart.records import NONE_OF_THESE, InputSpec
@@ -93,6 +95,52 @@ def test_three_classes_have_an_accuracy_and_predictions(room: Classroom) -> None
         assert max(answer.probabilities, key=lambda one: one[1])[0] == kind
         assert sum(value for _, value in answer.probabilities) == pytest.approx(1, abs=1e-5)
         assert [name for name, _ in answer.probabilities] == list(KINDS)
+
+
+def test_examples_lie_in_a_folder_that_the_next_server_sweeps_while_they_are_saved(
+    room: Classroom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill during that time left them in the temporary folder for ever."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen: list[Path] = []
+
+    def killed(*_: object, **__: object) -> None:
+        seen.extend(one.parent for one in tmp_path.rglob("0000"))
+        raise SettingError("the process ended")
+
+    monkeypatch.setattr("headstart.interfaces.teach.classroom.learn_head", killed)
+    with pytest.raises(SettingError, match="ended"):
+        taught(room, 2).save(tmp_path / "out", "x")
+    assert [one.name.startswith(FOLDER) for one in seen] == [True]
+    assert not seen[0].exists()
+
+
+def decoded_in_turns(do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Pixels that are claimed inside of a turn."""
+    budget, claimed = PixelBudget(10**6), list[int]()
+
+    def claim(n_px: int) -> None:
+        free = budget._free_px
+        budget.claim(n_px)
+        claimed.append(free - budget._free_px)
+
+    for module in ("classroom", "live_source"):
+        monkeypatch.setattr(f"headstart.interfaces.teach.{module}.turn", budget.turn)
+    monkeypatch.setattr("headstart.data.images.decode.claim_pixels", claim)
+    do()
+    assert budget._free_px == 10**6
+    return claimed
+
+
+def test_images_of_the_page_take_turns(room: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.add_class("bar")
+    content = picture("bar", 0)
+    for do in (
+        lambda: room.add("bar", content),
+        lambda: room.predict(content),
+        lambda: thumbnail_address(content),
+    ):
+        assert decoded_in_turns(do, monkeypatch) == [96 * 96]
 
 
 def test_no_accuracy_before_there_are_enough_examples(room: Classroom) -> None:

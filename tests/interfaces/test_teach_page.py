@@ -6,6 +6,7 @@ import io
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -230,6 +231,8 @@ def test_many_files_at_once_and_one_that_is_no_image(visitor: Visitor) -> None:
         "PNG, JPEG, BMP, GIF, WEBP, TIFF, PPM, AVIF; leave it out. So is 1 other."
     )
     visitor.count("ring", 8)  # what was dropped before is still on the page
+    visitor.page.wait_for_timeout(1500)  # the prediction after that erased it
+    assert visitor.page.inner_text("#notice") == said
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -381,6 +384,29 @@ def test_without_gradio_the_error_says_how_to_install_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert "pip install 'headstart[serve]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_during_the_start_leaves_nothing(tmp_path: Path, name: str) -> None:
+    """The process ended between the making of its folder and the first request, which are seconds."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "headstart", "teach", "--source", "pixels", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        for _ in range(1200):
+            if any(tmp_path.glob("headstart-teach-*")):
+                break
+            time.sleep(0.05)
+        server.send_signal(getattr(signal, name))
+        assert server.wait(60) in (0, 128 + getattr(signal, name))
+        assert not any(tmp_path.glob("headstart-teach-*"))
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.mark.slow

@@ -6,15 +6,17 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.images.foreign import described
-from headstart.data.images.metadata import without_metadata
+from headstart.data.images.metadata import exif_of, without_metadata
 from headstart.data.images.portable import PortableHeader, portable_header, portable_values
 from headstart.data.images.quiet import quiet
+from headstart.data.images.structure import MOST_FRAMES, check_structure, check_tags
 from headstart.data.images.tiff import check_fax, check_tiff, noticed
 from headstart.data.images.turns import claim_pixels
 from headstart.data.images.values import depth_of, from_deep, shallow
@@ -47,7 +49,6 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 """The only decoders that read untrusted bytes; EPS, for example, would start Ghostscript."""
 _CHECK_PX = 64
 _LIMIT_SIDE_PX = 65_535
-_MOST_FRAMES = 8  # tried where the first ones are blank
 _BLANK_RANGE = 2  # of 255
 _NO_DRAFT = (0, 0)
 _OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B"}  # what a rawmode calls the low byte of its values
@@ -254,7 +255,12 @@ def _opened(data: bytes) -> Iterator[Image]:
 
     if data[:2] in (b"Pf", b"PF") and data[2:3].isspace():
         raise ValueError("its pixels are floating-point numbers, whose range is unknown")
+    largest_px = prod(check_structure(data))
     with Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
+        if (
+            largest_px > image.width * image.height
+        ):  # of a later frame: who holds pixels does not wait for more
+            claim_pixels(largest_px)
         _check_size(image.width, image.height)
         if image.format == "TIFF":
             check_tiff(cast("TiffImageFile", image), len(data))
@@ -286,7 +292,7 @@ def _is_blank(pixels: NDArray[np.uint8]) -> bool:
 
 def _later_frame(data: bytes, image: Image, deep: _Deep, first: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The first of the next frames that is not blank; the first frame if there is none."""
-    for number in range(1, _MOST_FRAMES):
+    for number in range(1, MOST_FRAMES):
         try:
             image.seek(number)
             _check_size(image.width, image.height)
@@ -334,6 +340,7 @@ def _orientation(image: Image) -> int:
     if _ORIENTED.isdisjoint(image.info):
         return 1
     try:
+        check_tags(exif_of(image.info))
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # metadata may be malformed in any way, and the image whole
         return 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["without_metadata"]
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["exif_of", "without_metadata"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # without the chunks of an animation a PNG is its default image, which is what is read anyway
@@ -10,6 +13,14 @@ _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 _WEBP_CHUNKS = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
 _WEBP_METADATA = 0x20 | 0x08 | 0x04  # flags in VP8X: ICC profile, EXIF, XMP
+
+
+def exif_of(info: Mapping[Any, Any]) -> bytes:
+    """The EXIF block that Pillow would read, from what it knows of an image; empty if there is none."""
+    found = info.get("exif")
+    if found is None and (profile := info.get("Raw profile type exif")) is not None:
+        found = bytes.fromhex("".join(str(profile).split("\n")[3:]))
+    return bytes(found or b"").removeprefix(b"Exif\0\0")
 
 
 def without_metadata(data: bytes) -> bytes | None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from headstart.data.images.decode import decode_bytes, formats_of
 from headstart.data.images.prepare import fit_image
 from headstart.data.images.quiet import quiet
+from headstart.data.images.structure import check_structure
+from headstart.data.images.turns import turn
 from headstart.errors import BrokenDataError
 from headstart.interfaces.http.limits import Limits, RequestError, printable
 from headstart.records import InputSpec
@@ -33,14 +36,15 @@ _Made = TypeVar("_Made")
 
 
 def image_px(data: bytes) -> tuple[int, int]:
-    """Width and height in pixels from an image's header, without decoding; (0, 0) if it is not an image."""
+    """Width and height in pixels by the headers of the frames that may be decoded; (0, 0) if it is not an image."""
     from PIL import Image
 
     if data.startswith(_PNG) and data.count(b"IHDR") == 1 and data[12:16] == b"IHDR" and len(data) > 24:
         return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])  # a fifth of the time
     try:
+        largest = check_structure(data)
         with quiet(), Image.open(io.BytesIO(data), formats=formats_of(data)) as image:
-            return image.size
+            return max(largest, image.size, key=prod)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RequestError(413, f"image is too large ({error}), expected a smaller one") from error
     except Exception:  # decoders raise nearly anything on malformed bytes
@@ -52,7 +56,8 @@ class Preparer:
 
     Pillow releases the GIL while it decodes, so threads help. Images above 4 million pixels are decoded one
     at a time in a thread of their own, while ``turn`` is held: this bounds memory, and small images do not
-    wait for them. Tiny ones are decoded at once, because handing them to a thread takes longer.
+    wait for them. All count in the budget of pixels of this process but tiny ones, which are decoded at once,
+    because handing them to a thread takes longer: the event loop must not wait for a turn.
     """
 
     def __init__(
@@ -80,10 +85,13 @@ class Preparer:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _unless_large(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8] | None:
-        return None if self._checked(data, name) > _LARGE_PX else _prepared(data, name, spec)
+        if self._checked(data, name) > _LARGE_PX:
+            return None
+        with turn():
+            return _prepared(data, name, spec)
 
     def _in_turn(self, data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
-        with self._turn:
+        with self._turn, turn():
             return _prepared(data, name, spec)
 
     def _checked(self, data: bytes, name: str) -> int:

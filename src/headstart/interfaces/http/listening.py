@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from headstart.interfaces.http.limits import Limits
-from headstart.interfaces.http.workers import BACKLOG
+from headstart.interfaces.http.workers import BACKLOG, stop_signals
 
 __all__ = ["run_app"]
 
@@ -38,7 +38,7 @@ def run_app(
     stopping: Callable[[], object],
     lifespan: Literal["on", "off"] = "off",
 ) -> None:
-    """Serve an ASGI application until SIGTERM or SIGINT, then finish the requests in progress.
+    """Serve an ASGI application until a signal stops it, then finish the requests in progress.
 
     ``stopping`` is called when a signal arrives, ``ready`` once requests are accepted. The end of
     ``lifeline``, a descriptor, stops the server, too.
@@ -176,7 +176,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        before = {one: signal.signal(one, self.handle_exit) for one in stop_signals()}
         try:
             yield
         finally:

@@ -19,10 +19,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from headstart.errors import SettingError
+
 __all__ = ["CONTENT_TYPE", "ServerMetrics"]
 
 CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
+_KINDS, _FILE_BYTES = ("counter", "histogram", "gauge_livesum"), 2**18  # ten times what 9 routes need
 _ALIVE = re.compile(r"gauge_livesum_(\d+)\.db")
 
 
@@ -31,6 +34,8 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self._registry = registry = prometheus.CollectorRegistry()
+        if shared := os.environ.get(_SHARED):
+            _reserve(Path(shared))
         self._requests = prometheus.Counter(
             "headstart_requests", "Requests answered.", ("route", "status"), registry=registry
         )
@@ -55,7 +60,7 @@ class ServerMetrics:
             multiprocess_mode="livesum",
         )
         self._exported = registry
-        if shared := os.environ.get(_SHARED):
+        if shared:
             self._exported = prometheus.CollectorRegistry()
             MultiProcessCollector(self._exported, path=shared)  # type: ignore[no-untyped-call]
             self._exported.register(_Processes(Path(shared)))
@@ -99,6 +104,23 @@ class _Processes(Collector):
                 for metric in prometheus.ProcessCollector(pid=pid, registry=None).collect():
                     _add(sums.setdefault(metric.name, metric), metric)
         return sums.values()
+
+
+def _reserve(folder: Path) -> None:
+    """Make the files of this process's metrics, so that the disk cannot be full when they are written.
+
+    prometheus_client maps files with holes, and a process that writes to a hole of a full disk is killed.
+    """
+    try:
+        for kind in _KINDS:
+            path = folder / f"{kind}_{os.getpid()}.db"
+            if not path.exists():  # else it is that of a dead worker, whose counts go on
+                path.write_bytes(bytes(_FILE_BYTES))
+    except OSError as error:
+        raise SettingError(
+            f"temporary folder is full or cannot be written ({error.strerror}), expected space for metrics; "
+            "free some, set TMPDIR, or use --workers 1"
+        ) from error
 
 
 def _add(total: Metric, one: Metric) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "n_cores",
     "notify_parent",
     "read_job",
+    "stop_signals",
     "supervise",
 ]
 
@@ -84,6 +85,15 @@ def divided(limits: Limits, n_workers: int) -> tuple[Limits, int]:
         requests=limits.requests // n_workers,
     )
     return each, n_workers
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Signals that stop a server in order: also that of a terminal that is closed, unless nohup ignores it."""
+    found = [signal.SIGINT, signal.SIGTERM]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        found.append(hangup)
+    return tuple(found)
 
 
 class Turn:
@@ -136,7 +146,7 @@ def supervise(
     drain_s: float,
     ready: Callable[[], object],
 ) -> None:
-    """Run child processes until SIGTERM or SIGINT; then let them finish the requests in progress."""
+    """Run child processes until a signal stops them; then let them finish the requests in progress."""
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(own_folder("headstart-serve-"))
@@ -316,7 +326,7 @@ class _Workers:
             with suppress(BlockingIOError):
                 os.write(write_end, bytes([number]))
 
-        before = {one: signal.signal(one, forward) for one in (signal.SIGINT, signal.SIGTERM)}
+        before = {one: signal.signal(one, forward) for one in stop_signals()}
         try:
             yield read_end
         finally:

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import RLock
 from time import perf_counter
 
@@ -20,6 +19,7 @@ from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit_image
+from headstart.data.images.turns import turn
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
 from headstart.evaluation.clusters import accuracy_score
@@ -34,9 +34,12 @@ from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec
 from headstart.sources.features import Extraction
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
+from headstart.system.temporary import own_folder
 
-__all__ = ["Classroom"]
+__all__ = ["FOLDER", "Classroom"]
 
+FOLDER = "headstart-teach-"
+"""How the names of temporary folders begin; after a kill, the next server removes them."""
 _TINY_PX = 64
 _ROWS = 300  # up to which a fit takes well under a second on one slow core
 _MOST_EXAMPLES, _MOST_CLASSES = 300, 20
@@ -123,7 +126,13 @@ class Classroom:
 
     def add(self, name: str, content: bytes, file_name: str = "the image") -> Example:
         """Add one image to a class."""
-        pixels, prepared = self._prepared(content, file_name)
+        with turn():
+            pixels, prepared = self._prepared(content, file_name)
+            digest = hashlib.sha256(repr(pixels.shape).encode())
+            digest.update(np.ascontiguousarray(pixels).data)
+            thumb = fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3))
+            tiny, address = max(pixels.shape[:2]) <= _TINY_PX, pixels_address(pixels)
+            del pixels
         with self._lock:
             self._check_class(name)
             if len(self._examples) >= _MOST_EXAMPLES:
@@ -136,11 +145,11 @@ class Classroom:
                 self._numbers,
                 name,
                 content,
-                hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest(),
+                digest.digest(),
                 prepared,
-                fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3)),
-                max(pixels.shape[:2]) <= _TINY_PX,
-                pixels_address(pixels),
+                thumb,
+                tiny,
+                address,
                 self._live.rows(prepared, len(self._examples)),
             )
             self._examples.append(example)
@@ -184,7 +193,8 @@ class Classroom:
 
     def predict(self, content: bytes, file_name: str = "the image") -> LessonPrediction | None:
         """Predict the class of an image; None while fewer than two classes have an example."""
-        _, prepared = self._prepared(content, file_name)
+        with turn():
+            prepared = self._prepared(content, file_name)[1]
         features = self._live.read(prepared[None])
         with self._lock:
             fitted = self._fit()
@@ -219,10 +229,10 @@ class Classroom:
                 raise UnknownClassError(
                     "fewer than 2 classes have an example, expected 2 to save a model; teach some"
                 )
-            with TemporaryDirectory() as temporary:
+            with own_folder(FOLDER) as temporary:
                 learned = learn_head(
                     self._live.source,
-                    self._dataset(Path(temporary), name),
+                    self._dataset(temporary, name),
                     self._probe(),
                     seed=SEED,
                     spare=False,

@@ -11,6 +11,7 @@ from headstart.data.images.augment import Augmentation, augment, parse_augmentat
 from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit_image
 from headstart.data.images.thumbnails import png_address
+from headstart.data.images.turns import turn
 from headstart.graph import run as runtime
 from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import Place, feature_graph
@@ -63,7 +64,8 @@ def example_augmentation(source: Source) -> Augmentation | None:
 
 def thumbnail_address(content: bytes, file_name: str = "the image") -> str:
     """A thumbnail of an image file as a ``data:`` address; `BrokenDataError` if it is not an image."""
-    return pixels_address(decode_bytes(content, file_name))
+    with turn():
+        return pixels_address(decode_bytes(content, file_name))
 
 
 def pixels_address(pixels: NDArray[np.uint8]) -> str:

@@ -182,11 +182,14 @@ class _Handlers:
 
     def predict(
         self, way: str, drawing: str, files: list[Sent] | None, camera: Sent | None, request: gr.Request
-    ) -> tuple[str, str]:
+    ) -> tuple[str, Any]:
         """Predictions for the images on the page, and a notice of errors."""
         visitor = self._visitor(request)
+        images = self._images(visitor, way, drawing, files, camera)
+        if not images:  # as after teaching, whose notice of files that cannot be read must stay
+            return prediction_html(None), gr.skip()
         predictions, faults = [], []
-        for sent in self._images(visitor, way, drawing, files, camera)[:_MOST_PREDICTED]:
+        for sent in images[:_MOST_PREDICTED]:
             try:
                 name, content = self._named(sent)
                 predictions.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +16,8 @@ from headstart.interfaces.http.access import make_access
 from headstart.interfaces.http.limits import Limits
 from headstart.interfaces.http.listening import run_app
 from headstart.interfaces.http.server import allow_many_connections, bound_socket
+from headstart.interfaces.http.workers import stop_signals
+from headstart.interfaces.teach.classroom import FOLDER
 from headstart.interfaces.teach.gate import Gate
 from headstart.interfaces.teach.waiting_files import WaitingFiles
 from headstart.sources.registry import open_source
@@ -29,7 +32,7 @@ _GRADIO_FOLDER = "GRADIO_TEMP_DIR"
 def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
     """Serve the page until SIGTERM or SIGINT; nothing that visitors sent stays behind."""
     opened = open_source(source)
-    with closing(bound_socket(host, port)) as listener, _folder() as folder:
+    with _ended_in_order(), closing(bound_socket(host, port)) as listener, _folder() as folder:
         # gradio writes where its variable says when it is imported
         from headstart.interfaces.teach.page import make_app, make_page
 
@@ -62,11 +65,26 @@ def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
 
 
 @contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let a signal during the start, which takes seconds, end the process by an exception: folders are removed."""
+    before = {one: signal.signal(one, _end) for one in stop_signals() if one != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
 def _folder() -> Iterator[Path]:
     """The temporary folder of this server, which gradio uses, too."""
     before = os.environ.get(_GRADIO_FOLDER)
     try:
-        with own_folder("headstart-teach-") as folder:
+        with own_folder(FOLDER) as folder:
             (folder / "files").mkdir()
             os.environ[_GRADIO_FOLDER] = str(folder)
             yield folder
