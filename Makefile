@@ -21,10 +21,14 @@ export HEADSTART_WEIGHTS ?= $(if $(WEIGHTS),$(abspath $(WEIGHTS)))
 PEERS := $(wildcard ../shared/bench)
 export HEADSTART_PEERS ?= $(if $(PEERS),$(abspath $(PEERS)))
 
-.PHONY: demo install check quick test docs bench figures figures-slow images lock clean
+.PHONY: demo demo-photos install check quick test docs bench figures figures-slow images lock clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/headstart study drawings omniglot-greek --labels 1,2,all --draws 10 --output runs/demo
+
+# the same job on a folder of your own photos, one folder for each class: make demo-photos FOLDER=insects
+demo-photos: $(VENV)/photos.stamp
+	$(BIN)/headstart transfer "$(FOLDER)" --output runs/demo-photos
 
 install: $(VENV)/all.stamp
 
@@ -73,6 +77,10 @@ $(BIN)/python:
 $(VENV)/base.stamp: $(BIN)/python pyproject.toml requirements.lock
 	$(PIP) --editable .
 	@touch $@
+
+$(VENV)/photos.stamp: $(BIN)/python pyproject.toml requirements.lock
+	$(PIP) --editable '.[photos]'
+	@touch $@ $(VENV)/base.stamp
 
 $(VENV)/all.stamp: $(BIN)/python pyproject.toml requirements.lock
 	$(PIP) --editable '.[all,dev]'
