@@ -62,6 +62,7 @@ SHOTS = {
     "report": Shot("odd-to-even", "run/report.html", 1000, 1400),
     "ants-and-bees": Shot("ants-and-bees", "model/report.html", 1100, 1210),
     "greek": Shot("greek", "run/report.html", 1280, 1500),
+    "ranking": Shot("ranking", "ranking/report.html", 1000, 1770),
 }
 
 
