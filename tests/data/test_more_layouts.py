@@ -224,7 +224,7 @@ def test_paths_in_another_normal_form(lay: Lay, of_file: str, of_cell: str) -> N
         ),
         (
             "path,label\n0.png,a\n0.png,b\n",
-            r"row 3 of .* gives '.*0.png' the label 'b', and row 2 gives it 'a'",
+            r"row 3 of .* gives '.*' the label 'b', and row 2 gives it 'a'",
         ),
         (
             "path,label\n0.png,a\n1.png,nan\n",

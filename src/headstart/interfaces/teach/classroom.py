@@ -15,7 +15,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.duplicates import THUMB_PX, exact_pairs, near_pairs
+from headstart.data.checks.copies import near_copies, parts_of
+from headstart.data.checks.duplicates import THUMB_PX, exact_pairs
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit_image
@@ -132,6 +133,7 @@ class Classroom:
             digest.update(np.ascontiguousarray(pixels).data)
             thumb = fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3))
             tiny, address = max(pixels.shape[:2]) <= _TINY_PX, pixels_address(pixels)
+            parts = None if tiny else parts_of(pixels, thumb)
             del pixels
         with self._lock:
             self._check_class(name)
@@ -149,6 +151,7 @@ class Classroom:
                 prepared,
                 thumb,
                 tiny,
+                parts,
                 address,
                 self._live.rows(prepared, len(self._examples)),
             )
@@ -306,7 +309,10 @@ class Classroom:
         if len(kept) < 2:
             return exact
         thumbs = np.stack([self._examples[place].thumb for place in kept])
-        near = near_pairs(thumbs, np.array([self._examples[place].tiny for place in kept]))
+        parts = {
+            at: found for at, place in enumerate(kept) if (found := self._examples[place].parts) is not None
+        }
+        near = near_copies(thumbs, np.array([self._examples[place].tiny for place in kept]), parts)
         return exact + [(int(kept[first]), int(kept[second])) for first, second, _ in near]
 
     def _units(self, pairs: Sequence[tuple[int, int]]) -> NDArray[np.intp]:

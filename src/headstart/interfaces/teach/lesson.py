@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.copies import Parts
 from headstart.evaluation.records import Score
 from headstart.records import Array
 
@@ -28,6 +29,7 @@ class Example:
     prepared: NDArray[np.uint8]
     thumb: NDArray[np.uint8]
     tiny: bool
+    parts: Parts | None
     address: str
     rows: Array
 
