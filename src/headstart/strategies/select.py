@@ -38,7 +38,7 @@ PRIOR_NATS = 4.0
 
 That is a prior of about 1 to 50 for each of the others: of a few images the loss of the best of many places is low by
 chance. Measured on 2026-11-30 (docs/decisions/0018-selection-for-every-source.md): with two labels per class of ants
-and bees 84 % of other photos are then classified correctly, without it 70 %; from 100 images on it changes nothing."""
+and bees 84 % of other photos are then classified correctly, else 70 %; from 100 images on it changes nothing."""
 _LEAST = 3  # images of each class that are always among the deciding ones
 
 
