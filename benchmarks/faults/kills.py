@@ -160,8 +160,8 @@ def one_command(outcome: Outcome, name: str, home: Path, times: int, rng: random
             outcome.fault(f"{name}, killed after {moment:.2f} s: left {found}")
         shutil.rmtree(place)
     outcome.say(
-        f"{name:14} {n_killed} of {number + 1} runs killed within {took:.1f} s: {n_nothing} left nothing, {n_temporary} "
-        "temporary files, which the next run removed"
+        f"{name:14} {n_killed} of {number + 1} runs killed within {took:.1f} s: {n_nothing} left nothing, "
+        f"{n_temporary} temporary files, which the next run removed"
     )
 
 
