@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -39,6 +40,7 @@ PRIOR_NATS = 4.0
 That is a prior of about 1 to 50 for each of the others: of a few images the loss of the best of many places is low by
 chance. Measured on 2026-11-30 (docs/decisions/0018-selection-for-every-source.md): with two labels per class of ants
 and bees 84 % of other photos are then classified correctly, else 70 %; from 100 images on it changes nothing."""
+_CORRELATION = 0.2  # of the losses of images by one writer, as the intervals assume at least
 _LEAST = 3  # images of each class that are always among the deciding ones
 
 
@@ -109,7 +111,7 @@ def choose(
     """Evaluate every head at every setting on the features of every place; ``heads`` are some of CLOSED_FORM.
 
     Images with the same number in ``clusters`` are left out together. Trials are ranked by held-out loss, summed
-    over clusters, with `PRIOR_NATS` in favour of the place ``default``, then by accuracy; the setting of each is the
+    over images, with `PRIOR_NATS` in favour of the place ``default``, then by accuracy; the setting of each is the
     one that `Head.fit` would choose. Leave-one-out is exact:
     one decomposition per place and kind of head serves all settings. DataError if a class has one cluster
     only.
@@ -178,8 +180,14 @@ class _Evaluator:
     def rank(self, trial: PlaceTrial) -> tuple[float, float]:
         """By loss: it compares heads of every kind, and varies less from sample to sample than accuracy."""
         prior = PRIOR_NATS if self.default not in (None, (trial.layer, trial.pooling)) else 0.0
-        n_clusters = len(self.codes) if self.clusters is None else len(np.unique(self.clusters))
-        return (trial.loss + prior / n_clusters, -trial.accuracy.value)
+        return (trial.loss + prior / self._n_independent, -trial.accuracy.value)
+
+    @cached_property
+    def _n_independent(self) -> float:
+        """As how many independent images these count: those of one cluster correlate."""
+        n_images = len(self.codes)
+        n_each = 1 if self.clusters is None else n_images / len(np.unique(self.clusters))
+        return n_images / (1 + _CORRELATION * (n_each - 1))
 
     def shortlist(self, head: str) -> list[tuple[str, str]]:
         """The places where one head has the smallest loss."""
