@@ -34,11 +34,16 @@ def stage_places(layers: Mapping[str, tuple[int, ...]]) -> Candidates:
     return (*found, *((layer, "flat") for layer, shape in layers.items() if len(shape) == 1))
 
 
-def saved_places(layers: Mapping[str, tuple[int, ...]], default: str) -> Candidates:
-    """Of a saved network whose layers are known by name and shape only: the default layer counts as the last.
+def saved_places(
+    network: NetworkSpec | None, layers: Mapping[str, tuple[int, ...]], default: str
+) -> Candidates:
+    """Of a saved network.
 
-    Small maps are also read flat.
+    Where its layers are known by name and shape only, the default layer counts as the last, and small maps are also
+    read flat.
     """
+    if network is not None:
+        return small_network_places(network, layers, default)
     ordered = {name: shape for name, shape in layers.items() if name != default}
     ordered |= {default: layers[default]} if default in layers else {}
     flat = [

@@ -18,7 +18,7 @@ from headstart.data.given import GivenImages, image_stores
 from headstart.data.images.prepare import store_batches
 from headstart.errors import ModelError
 from headstart.graph import run as runtime
-from headstart.graph.candidates import Candidates, saved_places, small_network_places
+from headstart.graph.candidates import saved_places
 from headstart.models.card import render_card
 from headstart.models.folder import read_folder, tensors_in, write_folder
 from headstart.models.manifest import LEARNED, SAMPLES, Manifest, check_name
@@ -297,7 +297,7 @@ class Model:
             manifest.default_layer,
             manifest.source_fingerprint,
             manifest.classes,
-            candidates=_places(manifest),
+            candidates=saved_places(manifest.network, manifest.layers, manifest.default_layer),
             network=None if manifest.network is None else (manifest.network, dict(self.weights)),
             seen=self.seen,
         )
@@ -367,13 +367,6 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
     if LEARNED in contents:
         seen = from_tensors(tensors_in(contents[LEARNED], LEARNED, place), place)
     return Model(manifest, contents["model.onnx"], weights, _images(samples, place), seen)
-
-
-def _places(manifest: Manifest) -> Candidates:
-    """Where a model's features may be read, as a source."""
-    if manifest.network is None:
-        return saved_places(manifest.layers, manifest.default_layer)
-    return small_network_places(manifest.network, manifest.layers, manifest.default_layer)
 
 
 def _check_weights(weights: Weights, network: NetworkSpec | None, place: str) -> None:

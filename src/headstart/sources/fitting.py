@@ -9,19 +9,20 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX, backgrounds
 from headstart.data.dataset import Dataset
-from headstart.data.images.prepare import prepare
-from headstart.records import InputSpec, Source
+from headstart.data.images.prepare import fit_image, prepare
+from headstart.records import Images, InputSpec, Source
 from headstart.sources.drawings.kind import DRAWINGS
 from headstart.sources.photos.kind import PHOTOS
 from headstart.sources.registry import kind_of
 
-__all__ = ["Fitting", "fitting_policy", "fitting_source"]
+__all__ = ["Fitting", "fitting_kind", "fitting_policy", "fitting_source"]
 
 _MOST = 64  # images that are looked at
 _SMALL_PX = 64
 # Measured 2026-11-30, median over 100 images: 0.82 to 0.94 of the variance of drawings, digits and photographed
 # letters is between ink and paper, of photos of insects 0.71.
 _TWO_TONES = 0.8
+_LOOK = InputSpec(2 * THUMB_PX, 2 * THUMB_PX, 3, (0.0,) * 3, (1.0,) * 3)
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -53,6 +54,12 @@ def fitting_source(dataset: Dataset) -> Fitting:
     return Fitting(kind.prefix, n_drawings, len(drawn))
 
 
+def fitting_kind(pixels: NDArray[np.uint8]) -> str:
+    """``drawings`` or ``photos``, whichever one image (height, width, 1 or 3) is."""
+    drawn, _ = _looked_at(fit_image(pixels, _LOOK)[None])
+    return DRAWINGS.prefix if drawn[0] else PHOTOS.prefix
+
+
 def fitting_policy(source: Source, dataset: Dataset) -> str | None:
     """``ink`` for drawings of another size than a source takes that learned from small grey images; else None.
 
@@ -71,8 +78,11 @@ def fitting_policy(source: Source, dataset: Dataset) -> str | None:
 def _looks(dataset: Dataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which of at most 64 images are drawings, and which are grey."""
     some = np.unique(np.linspace(0, len(dataset) - 1, min(_MOST, len(dataset))).astype(np.intp))
-    spec = InputSpec(2 * THUMB_PX, 2 * THUMB_PX, 3, (0.0,) * 3, (1.0,) * 3)
-    images = prepare(dataset.subset(some), spec)
+    return _looked_at(prepare(dataset.subset(some), _LOOK))
+
+
+def _looked_at(images: Images) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of some images of 64 x 64 px are drawings, and which are grey."""
     even, grey = backgrounds(images[:, ::2, ::2])
     return even & (_two_tones(images) >= _TWO_TONES), grey
 

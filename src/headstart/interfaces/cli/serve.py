@@ -103,9 +103,12 @@ def serve(
 
 def teach(
     source: Annotated[
-        str,
-        typer.Option(help="Source to learn from: drawings (bundled), timm:NAME, or a model folder."),
-    ] = "drawings",
+        str | None,
+        typer.Option(
+            help="Source to learn from: photos, drawings, timm:NAME, or a model folder. Default: drawings or photos, "
+            "whichever the first example of a lesson is."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder in which the taught models are saved.")
     ] = Path("taught"),

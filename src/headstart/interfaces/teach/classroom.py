@@ -6,7 +6,7 @@ An image goes through the source once, with its augmented copies; the rest is cl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
@@ -65,11 +65,13 @@ class Classroom:
     """Classes taught by example, their accuracy and predictions.
 
     Thread-safe. A few examples get up to eight augmented copies each; many get fewer, so that a fit has at
-    most 300 rows and stays fast.
+    most 300 rows and stays fast. The source is ``live``, or what ``fitting`` returns for the pixels of the first
+    example: it stays until all examples are removed.
     """
 
-    def __init__(self, live: LiveSource) -> None:
-        self._live = live
+    def __init__(self, live: LiveSource | Callable[[NDArray[np.uint8]], LiveSource]) -> None:
+        self._fitting = None if isinstance(live, LiveSource) else live
+        self._live = live if isinstance(live, LiveSource) else None
         self._classes: list[str] = []
         self._examples: list[Example] = []  # in the order of a saved dataset
         self._numbers = 0
@@ -128,7 +130,10 @@ class Classroom:
     def add(self, name: str, content: bytes, file_name: str = "the image") -> Example:
         """Add one image to a class."""
         with turn():
-            pixels, prepared = self._prepared(content, file_name)
+            pixels = decode_bytes(content, file_name)
+            with self._lock:
+                live = self._source_for(pixels)
+            prepared = live.prepared(pixels, file_name)
             digest = hashlib.sha256(repr(pixels.shape).encode())
             digest.update(np.ascontiguousarray(pixels).data)
             thumb = fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3))
@@ -142,6 +147,10 @@ class Classroom:
                     f"there are {_MOST_EXAMPLES} examples, expected at most that many; "
                     "train larger datasets with: headstart transfer"
                 )
+            if self._examples and live is not self._live:  # another image was the first one meanwhile
+                live = self._used
+                prepared = live.prepared(decode_bytes(content, file_name), file_name)
+            self._live = live
             self._numbers += 1
             example = Example(
                 self._numbers,
@@ -153,7 +162,7 @@ class Classroom:
                 tiny,
                 parts,
                 address,
-                self._live.rows(prepared, len(self._examples)),
+                live.rows(prepared, len(self._examples)),
             )
             self._examples.append(example)
             self._forget()
@@ -170,7 +179,7 @@ class Classroom:
             last = self._examples.pop()
             if last.number != number:  # the last example takes its place and the augmented copies there
                 place = places[number]
-                self._examples[place] = replace(last, rows=self._live.rows(last.prepared, place))
+                self._examples[place] = replace(last, rows=self._used.rows(last.prepared, place))
             self._forget()
 
     def lesson(self) -> Lesson:
@@ -197,12 +206,14 @@ class Classroom:
     def predict(self, content: bytes, file_name: str = "the image") -> LessonPrediction | None:
         """Predict the class of an image; None while fewer than two classes have an example."""
         with turn():
-            prepared = self._prepared(content, file_name)[1]
-        features = self._live.read(prepared[None])
-        with self._lock:
-            fitted = self._fit()
+            pixels = decode_bytes(content, file_name)
+            with self._lock:
+                fitted, live = self._fit(), self._source_for(pixels)
+            prepared = live.prepared(pixels, file_name)
+            del pixels
         if fitted is None:
             return None
+        features = live.read(prepared[None])
         probabilities = fitted.head.probabilities(features)[0]
         novelty = None if fitted.novelty is None else float(fitted.novelty.scores(features)[0])
         similarities = fitted.known @ _unit(features - fitted.mean)[0]
@@ -234,7 +245,7 @@ class Classroom:
                 )
             with own_folder(FOLDER) as temporary:
                 learned = learn_head(
-                    self._live.source,
+                    self._used.source,
                     self._dataset(temporary, name),
                     self._probe(),
                     seed=SEED,
@@ -246,15 +257,16 @@ class Classroom:
             self._saved.add(name)
         return folder
 
-    def _prepared(self, content: bytes, file_name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Pixels of an image as it is and as the source takes it; `DataError` for a blank image."""
-        pixels = decode_bytes(content, file_name)
-        prepared = fit_image(pixels, self._live.source.input)
-        if not np.ptp(pixels) or not prepared.any():
-            raise DataError(
-                f"{file_name} is blank, expected an image with content; draw or choose an image first"
-            )
-        return pixels, prepared
+    def _source_for(self, pixels: NDArray[np.uint8]) -> LiveSource:
+        """The source in use; before the first example, that which fits the image."""
+        if self._fitting is not None and not self._examples:
+            return self._fitting(pixels)
+        return self._used
+
+    @property
+    def _used(self) -> LiveSource:
+        assert self._live is not None, "it is set with the first example"
+        return self._live
 
     def _check_class(self, name: str) -> None:
         if name not in self._classes:
@@ -271,12 +283,13 @@ class Classroom:
 
     def _n_copies(self) -> int:
         """Augmented copies of each example: fewer where there are many examples."""
-        most = 0 if self._live.augmentation is None else self._live.augmentation.n_copies
+        augmentation = self._used.augmentation
+        most = 0 if augmentation is None else augmentation.n_copies
         return max(0, min(most, _ROWS // max(1, len(self._examples)) - 1))
 
     def _probe(self) -> Probe:
-        layer, pooling = self._live.place
-        n_copies, augmentation = self._n_copies(), self._live.augmentation
+        layer, pooling = self._used.place
+        n_copies, augmentation = self._n_copies(), self._used.augmentation
         fewer = None if augmentation is None or not n_copies else replace(augmentation, n_copies=n_copies)
         return Probe(layer, pooling, HEAD, fewer)
 

@@ -111,10 +111,11 @@ def page_theme() -> Any:
     )
 
 
-def page_head(source: Source) -> str:
+def page_head(source: Source | None) -> str:
     """The heading, with the name of the source."""
+    name = "drawings or photos" if source is None else Path(source.name).name
     return (
-        f'<div class="hs-head"><p class="hs-kicker">Headstart, from {escape(Path(source.name).name)}</p>'
+        f'<div class="hs-head"><p class="hs-kicker">Headstart, from {escape(name)}</p>'
         "<h1>Teach by example</h1><p>Name classes, show a few images of each, and try new ones. "
         "Nothing leaves the machine that serves this page.</p></div>"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +14,25 @@ from headstart.data.images.decode import decode_bytes
 from headstart.data.images.prepare import fit_image
 from headstart.data.images.thumbnails import png_address
 from headstart.data.images.turns import turn
+from headstart.errors import DataError
 from headstart.graph import run as runtime
 from headstart.records import Array, Images, InputSpec, Source
+from headstart.sources.drawings.kind import DRAWINGS
 from headstart.sources.features import Place, feature_graph
+from headstart.sources.fitting import fitting_kind
+from headstart.sources.registry import open_source
 from headstart.strategies.places import Probe, places_of
 
-__all__ = ["HEAD", "SEED", "LiveSource", "example_augmentation", "pixels_address", "thumbnail_address"]
+__all__ = [
+    "HEAD",
+    "SEED",
+    "FittingSource",
+    "LiveSource",
+    "example_augmentation",
+    "live_source",
+    "pixels_address",
+    "thumbnail_address",
+]
 
 
 _COPIES = 8
@@ -40,6 +55,15 @@ class LiveSource:
         )
         self.rows(np.zeros(source.input.shape, np.uint8), 0)  # the first run loads libraries
 
+    def prepared(self, pixels: NDArray[np.uint8], file_name: str) -> NDArray[np.uint8]:
+        """An image as the source takes it; `DataError` for a blank image."""
+        prepared = fit_image(pixels, self.source.input)
+        if not np.ptp(pixels) or not prepared.any():
+            raise DataError(
+                f"{file_name} is blank, expected an image with content; draw or choose an image first"
+            )
+        return prepared
+
     def read(self, images: Images) -> Array:
         """Features of prepared images, (n_images, n_features)."""
         return self._graph.run(runtime.split_batches(images, self._batch), len(images))
@@ -52,6 +76,29 @@ class LiveSource:
             numbers = range(self.augmentation.n_copies)
             copies = [augment(whole, self.augmentation, seed=SEED, indices=[place], copy=n) for n in numbers]
         return self.read(np.concatenate([whole, *copies]))
+
+
+class FittingSource:
+    """The source for drawings or the one for photos, opened when the first image of its kind comes; thread-safe."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, LiveSource] = {DRAWINGS.prefix: live_source(open_source(DRAWINGS.prefix))}
+        self._lock = Lock()
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> LiveSource:
+        """The source that fits an image; MissingExtraError where that for photos is not installed."""
+        kind = fitting_kind(pixels)
+        with self._lock:
+            if kind not in self._opened:
+                self._opened[kind] = live_source(open_source(kind))
+            return self._opened[kind]
+
+
+def live_source(source: Source) -> LiveSource:
+    """A source ready for examples; drawings of any size are prepared by ``ink`` for one of small grey images."""
+    if source.input.channels == 1 and source.input.policy == "squish":
+        source = replace(source, input=replace(source.input, policy="ink"))
+    return LiveSource(source, example_augmentation(source))
 
 
 def example_augmentation(source: Source) -> Augmentation | None:

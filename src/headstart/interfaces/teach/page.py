@@ -6,7 +6,7 @@ from base64 import b64decode
 from binascii import Error as NoBase64
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from headstart.interfaces.teach.layout import (
     predict_side,
     teach_side,
 )
-from headstart.interfaces.teach.live_source import LiveSource, example_augmentation, thumbnail_address
+from headstart.interfaces.teach.live_source import FittingSource, LiveSource, live_source, thumbnail_address
 from headstart.interfaces.teach.markup import (
     lesson_html,
     notice_html,
@@ -58,9 +58,12 @@ Sent = Mapping[str, Any]
 """An uploaded file as the gate describes it: ``path`` and ``orig_name``."""
 
 
-def make_page(source: Source, output: Path, files: WaitingFiles) -> gr.Blocks:
-    """Build the page without serving it; ``files`` are those that visitors have sent."""
-    handlers = _Handlers(LiveSource(_drawing_source(source), example_augmentation(source)), output, files)
+def make_page(source: Source | None, output: Path, files: WaitingFiles) -> gr.Blocks:
+    """Build the page without serving it; ``files`` are those that visitors have sent.
+
+    Without a source each lesson takes that for drawings or that for photos, whichever its first example is.
+    """
+    handlers = _Handlers(FittingSource() if source is None else live_source(source), output, files)
     page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
     with page:
         html_block(page_head(source))
@@ -102,12 +105,6 @@ def make_app(page: gr.Blocks, host: str, port: int) -> tuple[ASGIApp, Callable[[
         mounted.app.stop_event.set()
 
     return app, stop
-
-
-def _drawing_source(source: Source) -> Source:
-    """With the ink policy, if the source takes small grey images: the page's drawings have any size."""
-    plain = source.input.channels == 1 and source.input.policy == "squish"
-    return replace(source, input=replace(source.input, policy="ink")) if plain else source
 
 
 def _connect(handlers: _Handlers, at: Components) -> None:
@@ -156,7 +153,7 @@ class _Visitor:
 class _Handlers:
     """Handlers of the page's events, each in the classroom of the visitor."""
 
-    def __init__(self, live: LiveSource, output: Path, files: WaitingFiles) -> None:
+    def __init__(self, live: LiveSource | FittingSource, output: Path, files: WaitingFiles) -> None:
         self._live, self._output, self._files = live, output, files
         self._visitors: OrderedDict[str, _Visitor] = OrderedDict()
         self._lock = Lock()

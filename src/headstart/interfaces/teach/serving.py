@@ -29,9 +29,9 @@ _DRAIN_S = 3.0
 _GRADIO_FOLDER = "GRADIO_TEMP_DIR"
 
 
-def serve_page(source: str, output: Path, *, host: str, port: int) -> None:
+def serve_page(source: str | None, output: Path, *, host: str, port: int) -> None:
     """Serve the page until SIGTERM or SIGINT; nothing that visitors sent stays behind."""
-    opened = open_source(source)
+    opened = None if source is None else open_source(source)
     with _ended_in_order(), closing(bound_socket(host, port)) as listener, _folder() as folder:
         # gradio writes where its variable says when it is imported
         from headstart.interfaces.teach.page import make_app, make_page
