@@ -114,3 +114,21 @@ def test_a_damaged_model_is_not_taken_for_a_dataset(trained: Model, tmp_path: Pa
     (home / "manifest.json").write_text("{}")
     with pytest.raises(ModelError, match="has no format"):
         describe_path(str(home))
+
+
+def test_a_source_says_what_it_costs_here_and_how_it_could_cost_less(digits: Dataset) -> None:
+    """Speed and size are measured; a smaller input is suggested where an image costs much."""
+    source = open_source("hog", digits)
+    described = describe_source(source)
+    assert (
+        described["images_per_second"] > 100 and described["megabytes"] < 1 and "suggestion" not in described
+    )
+    notes = {
+        "n_parameters": 86_000_000,
+        "gflops": 93.0,
+        "licence": "Apache-2.0",
+        "checksum": "0",
+        "size_px": 518,
+    }
+    dear = describe_source(replace(source, notes=notes))
+    assert dear["suggestion"] == "518 px cost 93 GFLOPs an image; --size 224 costs about 17"

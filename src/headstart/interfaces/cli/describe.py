@@ -15,11 +15,13 @@ from headstart.data.readers.load import load
 from headstart.models.manifest import Manifest
 from headstart.models.model import open_model
 from headstart.records import InputSpec, Source
+from headstart.sources.cost import measured_cost
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["NO_REMARK", "describe_path", "describe_source"]
 
 NO_REMARK = "no problems were found"
+_DEAR_GFLOPS, _USUAL_PX = 20.0, 224
 
 
 def describe_path(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
@@ -34,16 +36,34 @@ def describe_path(thing: str, *, quick: bool = False, progress: Progress = SILEN
 
 
 def describe_source(source: Source) -> dict[str, Any]:
-    """The input, the layers and the notes of a source."""
+    """The input, the layers and the notes of a source, and what it costs on this machine."""
     return {
         "source": source.name,
         **_notes(source),
+        **_cost(source),
         "input": _input(source.input),
         "fingerprint": source.fingerprint,
         "classes": list(source.classes or ()) or "none",
         "default_layer": source.default_layer,
         "layers": {name: " x ".join(map(str, shape)) for name, shape in source.layers.items()},
     }
+
+
+def _cost(source: Source) -> dict[str, Any]:
+    """Measured at the default layer; and a smaller input where an image costs much."""
+    maps = len(source.layers[source.default_layer]) > 1
+    cost = measured_cost(source, (source.default_layer, "avg" if maps else "flat"))
+    found: dict[str, Any] = {
+        "images_per_second": float(f"{1e3 / cost.ms:.3g}"),
+        "megabytes": round(cost.megabytes, 1),
+    }
+    gflops, side = source.notes.get("gflops", 0.0), source.notes.get("size_px", 0)
+    if gflops > _DEAR_GFLOPS and side > _USUAL_PX:
+        cheaper = gflops * (_USUAL_PX / side) ** 2
+        found["suggestion"] = (
+            f"{side} px cost {gflops:.3g} GFLOPs an image; --size {_USUAL_PX} costs about {cheaper:.2g}"
+        )
+    return found
 
 
 def _notes(source: Source) -> dict[str, Any]:
@@ -56,6 +76,7 @@ def _notes(source: Source) -> dict[str, Any]:
         "gflops_per_image": float(f"{notes['gflops']:.3g}"),
         "gmacs_per_image": float(f"{notes['gflops'] / 2:.3g}"),
         "licence": notes["licence"],
+        **({"trained_on": notes["trained on"]} if "trained on" in notes else {}),
         "checksum": notes["checksum"],
         "tried_by_cross_validation": [f"{layer} {pooling}" for layer, pooling in source.candidates],
     }

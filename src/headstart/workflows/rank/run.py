@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter, strftime
+from time import strftime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,11 @@ from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, repeated
 from headstart.evaluation.compare import holm, verdict
 from headstart.evaluation.records import Difference, Score
-from headstart.graph import run as runtime
 from headstart.records import Source
 from headstart.report.records import Figure, PlainTable, Report
 from headstart.report.trade_off import Point, trade_off
-from headstart.sources.features import PLAIN, Extraction, feature_graph
+from headstart.sources.cost import measured_cost
+from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.provenance import made_with
@@ -36,8 +36,6 @@ DEFAULT_SOURCES = ("photos", "photos-large", "drawings", "hog", "pixels")
 _BEST, _WORSE, _TIE = "most accurate", "less accurate", "not significantly less accurate"
 _SIGNIFICANT = {_BEST: "-", _WORSE: "yes", _TIE: "not significantly"}
 _FOLDS = 10
-_TIMED_S = 1.0  # per source; enough for a median of several batches
-_LEAST_BATCHES = 5
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,11 @@ def run_ranking(
     others = [i for i in range(len(sources)) if i != best]
     differences = {i: difference_of(right[i], right[best], rounds, protocol, groups) for i in others}
     adjusted = dict(zip(others, holm([differences[i].p_value for i in others]), strict=True))
-    costs = [_cost(source, place, options) for source, (place, _) in zip(sources, places, strict=True)]
-    front = _front([score.value for score in scores], [ms for ms, _ in costs])
+    costs = [
+        measured_cost(source, place, runtime_name=options.runtime)
+        for source, (place, _) in zip(sources, places, strict=True)
+    ]
+    front = _front([score.value for score in scores], [one.ms for one in costs])
     ranked = [
         Ranked(
             source.name,
@@ -119,7 +120,8 @@ def run_ranking(
             adjusted.get(i),
             _BEST if i == best else _word(verdict(differences[i], adjusted[i])),
             _at(*places[i]),
-            *costs[i],
+            costs[i].ms,
+            costs[i].megabytes,
             str(source.notes.get("licence", "none needed" if not source.notes else "not stated")),
             front[i],
         )
@@ -149,23 +151,6 @@ def _rounds(pool: Dataset, seed: int) -> list[list[TrainTest]]:
     kind = "folds" if pool.groups is None else "grouped"
     protocol = Protocol((), 1, seed, kind=kind, n_folds=min(_FOLDS, n_clusters))
     return [list(one) for one in rounds_of(pool, len(pool), (), protocol)[None]]
-
-
-def _cost(source: Source, place: tuple[str, str], options: Extraction) -> tuple[float, float]:
-    """Milliseconds for one image up to a place, the median over batches, and megabytes of the graph."""
-    graph = feature_graph(source, [place])
-    executable = runtime.compile_graph(
-        graph, runtime=options.runtime, precision="fp32", batch_size=source.batch_size
-    )
-    images = np.random.default_rng(0).integers(0, 256, (source.batch_size, *source.input.shape))
-    batch = images.astype(np.uint8)
-    executable.run([batch], len(batch))  # the first run prepares
-    taken: list[float] = []
-    while len(taken) < _LEAST_BATCHES or sum(taken) < _TIMED_S:
-        begun = perf_counter()
-        executable.run([batch], len(batch))
-        taken.append(perf_counter() - begun)
-    return 1e3 * float(np.median(taken)) / len(batch), graph.ByteSize() / 1e6
 
 
 def _front(accuracies: Sequence[float], ms: Sequence[float]) -> list[bool]:
