@@ -15,8 +15,8 @@ from headstart.data.readers.load import load
 from headstart.models.manifest import Manifest
 from headstart.models.model import open_model
 from headstart.records import InputSpec, Source
-from headstart.sources.cost import measured_cost
 from headstart.system.progress import SILENT, Progress
+from headstart.workflows.source_cost import measured_cost
 
 __all__ = ["NO_REMARK", "describe_path", "describe_source"]
 

@@ -19,7 +19,6 @@ from headstart.evaluation.records import Difference, Score
 from headstart.records import Source
 from headstart.report.records import Figure, PlainTable, Report
 from headstart.report.trade_off import Point, trade_off
-from headstart.sources.cost import measured_cost
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.places import CHOSEN, Probe
@@ -27,6 +26,7 @@ from headstart.strategies.provenance import made_with
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of
 from headstart.workflows.comparison.table import difference_of
+from headstart.workflows.source_cost import measured_cost
 
 __all__ = ["DEFAULT_SOURCES", "Ranked", "Ranking", "run_ranking"]
 
