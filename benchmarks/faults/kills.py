@@ -142,8 +142,8 @@ def one_command(outcome: Outcome, name: str, home: Path, times: int, rng: random
             process.kill()
             process.communicate()
             n_killed += 1
-        else:  # it was faster than the last one, for instance because the machine is less busy
-            took = time.monotonic() - begun
+        else:  # without an older result: the machine is less busy than it was
+            took = took if number % 2 else time.monotonic() - begun
         n_nothing += not any(place.iterdir())
         n_temporary += bool(left(place))
         if number % 2 and not name.startswith(("predict", "train")) and not (place / "result").exists():
