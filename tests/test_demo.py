@@ -62,7 +62,7 @@ def test_the_demo_on_three_letters_without_torch(tmp_path: Path) -> None:
 def test_the_demo_helps_by_much_over_every_control(tmp_path: Path) -> None:
     said, result, report = study(demo(), tmp_path)
     first = [one for one in result["comparisons"] if one["labels_per_class"] == 1]
-    assert len(first) == 4 and all(one["verdict"] == "helps" for one in first)
+    assert len(first) == 5 and all(one["verdict"] == "helps" for one in first)
     assert min(one["difference"]["value"] for one in first) > 0.08
     assert "With 1 label per class, transfer helps by" in said
     assert "tested on 360 others" in result["protocol"]

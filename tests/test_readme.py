@@ -12,7 +12,7 @@ import pytest
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line.partition("#")[0].strip() for line in README.splitlines() if line.startswith("headstart ")]
 # data and weights that a download or the user must bring; the demo has a test of its own
-NOT_HERE = ("mnist", "MODEL", "timm:", "photos", "letters", "headstart teach", "omniglot-greek")
+NOT_HERE = ("mnist", "MODEL", "timm:", "photos", "insects", "letters", "headstart teach", "omniglot-greek")
 ON_BUNDLED_DATA = [command for command in COMMANDS if not any(word in command for word in NOT_HERE)]
 
 

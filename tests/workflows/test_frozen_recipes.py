@@ -348,7 +348,7 @@ def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
     )  # fmt: skip
     assert one.learned.model.graph == two.learned.model.graph
     values = [found.result.rows[0].accuracy.value for found in (one, two)]
-    assert values[0] > 0.5 and sum(values) == pytest.approx(1)
+    assert abs(values[0] - 0.5) > 0.02 and sum(values) == pytest.approx(1)
 
 
 @pytest.mark.slow

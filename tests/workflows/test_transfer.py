@@ -390,8 +390,9 @@ def test_images_of_a_group_are_left_out_together_and_counted_so() -> None:
     grouped = replace(plain, groups=np.char.add("w", writers.astype(str)))
     source = plain_places(plain)
     found = run_transfer(source, grouped).result
-    assert holds_a_half(found)
     score = found.rows[0].accuracy
+    # below a half is possible: the class of the writer who is left out is rarer among the others
+    assert score.low < 0.5 and score.value < 0.7
     assert score.high - score.low > 1.5 * (
         wilson(144 * score.value, 144).high - wilson(144 * score.value, 144).low
     )

@@ -274,7 +274,7 @@ def test_a_budget_leaves_out_what_does_not_fit_and_says_so(monkeypatch: pytest.M
     )
     assert found.left_out == (
         "preparation crop (out of time)",
-        "2 of 3 combinations of layer, pooling and head, from kernel on a, flat, squish on (out of time)",
+        "1 of 2 combinations of layer, pooling and head, from kernel on a, flat, squish on (out of time)",
         "augmentation some (out of time)",
         "28 of 30 outer folds of the estimate (out of time)",
     )

@@ -26,6 +26,8 @@ LIMIT_DIFFERENCE = 1e-3
 """Of a probability, for the same pixels: fp32 in two runtimes differs by 1e-5, a wrong operation by far more."""
 _LIMIT_NOVELTY = 1e-2
 """Of a novelty, relative to itself and at least to its threshold 1: distances add up more roundings."""
+_LIMIT_KNOWN, _KNOWN = 0.2, 0.5
+"""Of novelties up to half the threshold: near distance 0 they are rounding errors in units of a small threshold."""
 _LIMIT_LEVELS = 0.02
 """Of 255, on average over an image: half a percent was the most measured, a wrong filter or crop has 0.5 or more."""
 _FEW_LEVELS = 8
@@ -83,7 +85,9 @@ class Check:
         if found.novelty is not None and expected.novelty is not None:
             scale = np.maximum(1, np.abs(expected.novelty))
             same = found.novelty == expected.novelty  # infinite ones, too
-            wrong |= ~(same | (np.abs(found.novelty - expected.novelty) <= _LIMIT_NOVELTY * scale))
+            apart = np.abs(found.novelty - expected.novelty)
+            known = np.maximum(found.novelty, expected.novelty) <= _KNOWN
+            wrong |= ~(same | (apart <= _LIMIT_NOVELTY * scale) | (known & (apart <= _LIMIT_KNOWN)))
         if wrong.any() or changed.any():
             raise ModelError(
                 f"export of model {self.model.manifest.name!r} differs by up to {_largest(found, expected):.3g} in a "
