@@ -104,7 +104,7 @@ def serve(
 def teach(
     source: Annotated[
         str,
-        typer.Option(help="Source to learn from: drawings (bundled), timm:NAME, or a model folder."),
+        typer.Option(help="Source to learn from: drawings (bundled), photos, timm:NAME, or a model folder."),
     ] = "drawings",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder in which the taught models are saved.")
