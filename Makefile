@@ -28,6 +28,7 @@ demo: $(VENV)/base.stamp
 
 # the same job on a folder of your own photos, one folder for each class: make demo-photos FOLDER=insects
 demo-photos: $(VENV)/photos.stamp
+	@test -n "$(FOLDER)" || { echo "FOLDER is empty, expected a folder of photos, one folder for each class: make demo-photos FOLDER=insects"; exit 2; }
 	$(BIN)/headstart transfer "$(FOLDER)" --output runs/demo-photos
 
 install: $(VENV)/all.stamp

@@ -123,3 +123,8 @@ def test_false_calls_are_as_rare_as_promised_and_were_not_without_the_correction
 def test_wrong_input_gets_one_sentence(gains, counts, error, words):
     with pytest.raises(error, match=words):
         resampled_difference(gains, *counts)
+
+
+def test_folds_of_unequal_size_count_by_their_images() -> None:
+    found = resampled_difference(np.array([1.0, 0.0, 0.0]), 4, 2, 5, [1, 2, 2])
+    assert found.value == pytest.approx(1 / 5)

@@ -666,3 +666,17 @@ def test_a_linear_head_validates_on_groups_that_two_folds_cannot_hold() -> None:
     )
     head = LinearHead().fit(rows, labels, clusters=np.array([0, 1, 1, 2, 2, 0]))
     assert (head.predict(rows) == labels).all()
+
+
+@pytest.mark.parametrize("far", [0, 3])
+def test_kernel_ridge_fits_rows_that_differ_by_rounding_errors_or_have_outliers(far: int) -> None:
+    rng = np.random.default_rng(0)
+    levels = np.sort([10 * i + 100 * k for i in range(6) for k in range(2)]) / 255
+    rows = np.outer(levels, np.ones(3 * 64 * 64))  # of one direction, as the pixels of constant images
+    if far:
+        rows = np.concatenate([10 * rng.normal(size=(far, 20)), 1 + 1e-4 * rng.normal(size=(57, 20))])
+    labels = np.array(["a", "b"])[np.arange(len(rows)) % 2]
+
+    head = make_head("kernel").fit(rows.astype(np.float32), labels, classes=("a", "b"), seed=0)
+
+    assert np.isfinite(head.probabilities(rows.astype(np.float32))).all()

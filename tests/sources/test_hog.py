@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.data.readers.load import load
-from headstart.graph.run import ReferenceRun
+from headstart.graph.run import ReferenceRun, compile_graph
 from headstart.records import InputSpec
 from headstart.sources.hog import hog_source
 from headstart.sources.registry import open_source
@@ -83,3 +83,14 @@ def test_it_can_be_taught_and_saved_like_any_source() -> None:
     model = learn_head(open_source("hog", digits), digits.subset(train)).model
     held = digits.subset(test)
     assert (model.predict(held, refuse=False) == held.labels).mean() > 0.97
+
+
+def test_flat_colours_are_zeros_in_every_runtime() -> None:
+    """Rounding errors, which runtimes do not share, would decide otherwise: an export was refused for them."""
+    flat = np.random.default_rng(0).integers(0, 256, (40, 1, 1, 3)).astype(np.uint8)
+    images = np.ascontiguousarray(np.broadcast_to(flat, (40, 30, 20, 3)))
+    source = hog_source(InputSpec(30, 20, 3))
+    graph = onnx.ModelProto.FromString(source.graph)
+    for runtime in ("openvino", "onnxruntime"):
+        found = compile_graph(graph, runtime=runtime, precision="fp32", batch_size=8).run([images], 40)
+        assert not found.any()

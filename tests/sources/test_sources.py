@@ -161,7 +161,7 @@ def test_contract_of_source_kinds(
     assert source.fingerprint == open_source(name, some, 3).fingerprint
     assert extract(few, source).shape == (2, int(np.prod(source.layers[source.default_layer])))
     if not kind.takes_size:
-        with pytest.raises(SettingError, match="expected a size for timm:NAME only"):
+        with pytest.raises(SettingError, match="expected a size for photos, photos-large, timm:NAME"):
             open_source(name, some, size_px=32)
     layer = source.default_layer
     body = None if kind.body is None else kind.body(source, layer)
@@ -210,3 +210,9 @@ def test_a_folder_that_is_no_model_is_a_model_error(tmp_path: Path, some: Datase
     for name in (str(tmp_path), f"random:{tmp_path}"):
         with pytest.raises(ModelError, match=r"holds no manifest\.json"):
             open_source(name, some)
+
+
+@pytest.mark.parametrize("size_px", [0, -3, 100_000])
+def test_a_size_that_no_memory_holds_is_one_sentence(size_px: int) -> None:
+    with pytest.raises(SettingError, match=r"size is -?\d+, expected 1 to 4,096 px"):
+        open_source("random:photos", None, size_px=size_px)

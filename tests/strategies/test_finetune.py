@@ -565,7 +565,9 @@ def test_a_wish_without_meaning_is_one_sentence(call: Any, said: str) -> None:
 
 
 def test_what_has_no_network_cannot_be_opened(pool: Dataset) -> None:
-    with pytest.raises(SourceError, match="source 'pixels' has no network that can be fine-tuned"):
+    with pytest.raises(
+        SourceError, match="source 'pixels' has no network that can be fine-tuned, expected photos, "
+    ):
         trained(open_source("pixels", pool), pool, ("values", "flat"), "all")
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from command import Run
 from headstart.data.dataset import Dataset
+from headstart.data.readers.load import load
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.intervals import wilson
 from headstart.report.page import render
 from headstart.report.trade_off import Point, trade_off
 from headstart.sources.registry import open_source
 from headstart.workflows.rank import Ranking, run_ranking
-from headstart.workflows.rank.run import _front
+from headstart.workflows.rank.run import _front, _titles
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,23 @@ def test_names_of_near_points_do_not_cover_each_other() -> None:
     assert len(heights) == 6 and min(np.diff(sorted(heights))) >= 14
 
 
+def test_differences_are_those_of_the_accuracies_beside_them_in_folds_of_unequal_size(
+    digits: Dataset,
+) -> None:
+    two = load("digits:parity")
+    some = two.subset(np.concatenate([np.flatnonzero(two.labels == name)[:8] for name in two.classes]))
+    ranked = run_ranking([open_source(name, some) for name in ("hog", "pixels")], some).ranked
+    assert ranked[1].difference is not None and ranked[0].accuracy.n == 16
+    gap = ranked[1].accuracy.value - ranked[0].accuracy.value
+    assert gap < 0 and ranked[1].difference.value == pytest.approx(gap)
+
+
+def test_titles_are_short_and_tell_sources_apart() -> None:
+    names = ("timm:vgg16.a", "timm:vgg16.b", "timm:vgg19.a", "runs/v1.0", "runs/v1.5", "a/x", "/b/x")
+    assert list(_titles(names).values()) == ["vgg16.a", "vgg16.b", "vgg19", "v1.0", "v1.5", "a/x", "b/x"]
+    assert list(_titles(["/home/ann/m/x", "/home/bob/m/x"]).values()) == ["x (1)", "x (2)"]
+
+
 def test_the_test_split_is_not_used(digits: Dataset) -> None:
     from dataclasses import replace
 
@@ -72,8 +90,10 @@ def test_the_test_split_is_not_used(digits: Dataset) -> None:
 
 
 def test_what_cannot_be_ranked_is_one_sentence(digits: Dataset) -> None:
-    with pytest.raises(SettingError, match="1 source can be ranked, expected two or more"):
+    with pytest.raises(SettingError, match="sources to rank are 1, expected two or more"):
         run_ranking([open_source("hog", digits)], digits)
+    with pytest.raises(SettingError, match="source 'hog' is named twice, expected each once"):
+        run_ranking([open_source(name, digits) for name in ("hog", "pixels", "hog")], digits)
     tiny = digits.subset([int(np.flatnonzero(digits.labels == name)[0]) for name in digits.classes])
     with pytest.raises(DataError, match="has 1 training image"):
         run_ranking([open_source(name, tiny) for name in ("hog", "pixels")], tiny)

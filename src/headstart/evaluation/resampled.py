@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr, stdtrit
@@ -15,11 +17,18 @@ __all__ = ["resampled_difference"]
 _LEVEL = 0.95
 
 
-def resampled_difference(gains: NDArray[np.floating], n_train: int, n_test: int, n_images: int) -> Difference:
+def resampled_difference(
+    gains: NDArray[np.floating],
+    n_train: int,
+    n_test: int,
+    n_images: int,
+    sizes: Sequence[int] | None = None,
+) -> Difference:
     """Accuracy of a minus accuracy of b over the folds of a repeated cross-validation.
 
     ``gains`` (n_folds,) holds the difference on each fold of each repeat, in [-1, 1]; a fold has ``n_train``
-    training and ``n_test`` test images, and all folds together ``n_images`` different test images.
+    training and ``n_test`` test images, and all folds together ``n_images`` different test images. ``sizes`` are the
+    test images of each fold where folds differ: then the value is the mean over images, as accuracies are.
 
     >>> gains = np.array([0.05, 0.00, 0.10, 0.05, 0.00, 0.05, 0.10, 0.00, 0.05, 0.10])
     >>> found = resampled_difference(gains, n_train=180, n_test=20, n_images=200)
@@ -55,7 +64,7 @@ def resampled_difference(gains: NDArray[np.floating], n_train: int, n_test: int,
     # Single predictions vary, so the error is at least sqrt(g (1 - g) / n_images), with g the size of the mean
     # gain. Where gains are equal in all folds, most often 0, it is that of Wilson's interval for a share of g
     # among n_images, which has a width at 0 and 1, too.
-    n_folds, value = len(fold_gains), float(fold_gains.mean())
+    n_folds, value = len(fold_gains), float(np.average(fold_gains, weights=sizes))
     spread = float(fold_gains.var(ddof=1)) * (1 / n_folds + n_test / n_train)
     if np.ptp(fold_gains) == 0:
         error = _wilson_error(abs(value), n_images)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import SettingError
+from headstart.errors import DataError, SettingError
 from headstart.heads.base import (
     AffineHead,
     Builder,
@@ -33,6 +33,9 @@ _DEFAULT_TEMPERATURE = 5.0  # scores are between 0 and 1: a margin of 0.5 is the
 _LANDMARKS = 2_000
 _FEW = 150  # images that decide width and scaling; 300 gave the same accuracy in 4 of 5 cases (2026-11-29)
 _BLOCK = 8_192
+_LEAST_DISTANCE = 1e-10  # squared; of rows of length 1, smaller ones are rounding errors, not differences
+_LEAST_SHARE = 1e-5  # of the longest row's squared length, below which squared distances are rounding errors
+_MOST_JITTERS = 6
 _SCALINGS = (UnitRows.of, Standardiser.centring, Standardiser.of)  # the first is the default
 
 
@@ -146,7 +149,9 @@ class KernelHead(Head):
         for scaling in scalings:
             rows = scaling(few.features)
             squared = squared_distances(rows, rows)
-            unit = 1.0 / max(float(np.median(squared[np.triu_indices(len(squared), 1)])), 1e-12)
+            median = float(np.median(squared[np.triu_indices(len(squared), 1)]))
+            longest = float((rows**2).sum(axis=1).max())
+            unit = 1.0 / max(median, _LEAST_DISTANCE, _LEAST_SHARE * longest)
             if few.smallest_class < 2:  # nothing can be held out: the default, rows of length 1
                 best = (0.0, scaling, unit)
                 break
@@ -246,6 +251,15 @@ def _nystroem(kernel: Array) -> Array:
     from scipy.linalg import cholesky, solve_triangular
 
     jitter = max(1e-6, 3e-7 * len(kernel))  # above the rounding errors of a float32 kernel's eigenvalues
-    jittered = kernel.astype(np.float64) + jitter * np.eye(len(kernel))
-    factor = cholesky(jittered, lower=True)
+    for _ in range(_MOST_JITTERS):
+        jittered = kernel.astype(np.float64) + jitter * np.eye(len(kernel))
+        try:
+            factor = cholesky(jittered, lower=True)
+            break
+        except np.linalg.LinAlgError:  # distances much smaller than the rows are rounded more
+            jitter *= 10.0
+    else:
+        raise DataError(
+            "features are not finite or too large to compare, expected moderate numbers; take another layer"
+        )
     return solve_triangular(factor, np.eye(len(kernel)), lower=True).T.astype(np.float32)  # type: ignore[no-any-return]

@@ -88,7 +88,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     policy : {'squish', 'crop', 'letterbox', 'ink'}, optional
         How images are fitted to the input. Default: as the source was trained.
     size_px : int, optional
-        Input size of a timm network, in pixels. Default: as it was trained.
+        Input size of ``photos``, ``photos-large`` or a timm network, in pixels. Default: as it was trained.
     image_shape : tuple of int, optional
         (height, width) or (height, width, channels) of the images in the rows of a 2-D ``X``. Without it
         such rows are features: the head is fitted on them directly.

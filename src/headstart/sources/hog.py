@@ -23,6 +23,7 @@ _N_BINS = 9
 _CELLS = ((12, 2), (40, 4))  # side of an image in pixels up to which cells have this side; else 8
 _LARGE_CELL = 8
 _LEAST = 1e-3  # of a gradient or a block's length, for values of 0 - 1; below it is noise
+_NOISE = 1e-6  # a gradient of rounding errors; one of 1 of 255 in blue is 4e-4
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -63,7 +64,9 @@ def _gradients(builder: build.GraphBuilder, pixels: str, channels: int) -> tuple
         for place in (0, 1)
     )
     squares = builder.add("Add", builder.add("Mul", across, across), builder.add("Mul", down, down))
-    magnitude = builder.add("Sqrt", squares)
+    # flat images get zeros in every runtime: heads would compare rounding errors that runtimes do not share
+    noise = builder.constant("hog.noise", np.array(_NOISE, np.float32))
+    magnitude = builder.add("Relu", builder.add("Sub", builder.add("Sqrt", squares), noise))
     # the sign of `across` stays: it decides on which side of the vertical a steep gradient is
     tiny = builder.constant("hog.tiny", np.array(1e-6, np.float32))
     safe = builder.add("Add", across, tiny)

@@ -27,6 +27,8 @@ __all__ = [
     "source_names",
 ]
 
+_MOST_PX = 4_096  # of an input's side; one image of more would take gigabytes
+
 KINDS: dict[str, SourceKind] = {
     kind.prefix: kind
     for kind in (
@@ -64,15 +66,16 @@ def open_source(
     Parameters
     ----------
     name : str
-        ``drawings`` (bundled), path of a model folder, ``timm:NAME``, ``timm:NAME.TAG``,
-        ``timm:local-dir:PATH``, ``pixels``, ``random:NETWORK`` (NETWORK as in ``train --network``, or
-        ``timm:NAME``) or ``random:PATH`` (the network of a model folder with random weights).
+        ``photos``, ``photos-large``, ``drawings`` (bundled), path of a model folder, ``timm:NAME``,
+        ``timm:NAME.TAG``, ``timm:local-dir:PATH``, ``pixels``, ``hog``, ``random:NETWORK`` (NETWORK as in
+        ``train --network``, ``photos``, ``photos-large`` or ``timm:NAME``) or ``random:PATH`` (the network of a model
+        folder with random weights).
     dataset : Dataset, optional
         Decides the input size of sources without a fixed size. Default: the bundled digits.
     seed : int, default=0
         Draws random weights.
     size_px : int, optional
-        Side of a timm network's input. Default: its own.
+        Side of the input of ``photos``, ``photos-large`` or a timm network. Default: its own.
     policy : str, optional
         How images are fitted to the input: ``squish``, ``crop``, ``letterbox`` or ``ink``. Default: the
         source's own.
@@ -99,17 +102,26 @@ def open_source(
     >>> source.name, source.layers
     ('pixels', {'values': (1, 8, 8)})
     """
-    if size_px is not None and size_px < 1:
-        raise SettingError(f"size is {size_px}, expected at least 1 px; leave it out for the network's own")
+    if size_px is not None and not 1 <= size_px <= _MOST_PX:
+        raise SettingError(
+            f"size is {size_px}, expected 1 to {_MOST_PX:,} px; leave it out for the network's own"
+        )
     kind = kind_named(name)
     if size_px is not None and not kind.takes_size:
         raise SettingError(
-            f"size is {size_px} for source {name!r}, expected a size for timm:NAME only; leave it out"
+            f"size is {size_px} for source {name!r}, expected a size for {_resizable()} only; leave it out"
         )
     source = kind.open(name, dataset=dataset, seed=seed, size_px=size_px)
     if source is None:
         raise UnknownSourceError(_unknown(name))
     return source if policy is None else replace(source, input=replace(source.input, policy=policy))
+
+
+def _resizable() -> str:
+    """The sources whose input size can be chosen, as text."""
+    names = [name for kind in KINDS.values() if kind.takes_size for name in kind.names]
+    wanted = [name for name in names if not name.startswith(RANDOM.prefix)]
+    return f"{', '.join(wanted[:-1])} and {wanted[-1]}"
 
 
 def _unknown(name: str) -> str:

@@ -116,7 +116,9 @@ Policy = Annotated[
     str | None,
     typer.Option(help="How images are fitted to the input: squish, crop, letterbox or ink."),
 ]
-Size = Annotated[int | None, typer.Option(min=16, help="Input size of a timm network, in pixels.")]
+Size = Annotated[
+    int | None, typer.Option(min=16, help="Input size of photos, photos-large or a timm network, in pixels.")
+]
 
 # --- learning
 Layer = Annotated[

@@ -146,7 +146,7 @@ def _body(source: Source, layer: str) -> Any:
     body = None if make is None else make(source, layer)
     if body is None:
         raise SourceError(
-            f"source {source.name!r} has no network that can be fine-tuned, expected timm:NAME, drawings or "
+            f"source {source.name!r} has no network that can be fine-tuned, expected photos, timm:NAME, drawings or "
             "a model folder of a network; use the strategy probe"
         )
     return body

@@ -216,8 +216,9 @@ def difference_of(
     if protocol.kind in ("folds", "leave-one-out"):  # models that share most of their training images
         gain = a.astype(np.float64) - b
         by_fold = [gain[i, part.test].mean() for i, one in enumerate(rounds) for part in one]
+        sizes = [len(part.test) for one in rounds for part in one]
         n_test = len(rounds[0][0].test)  # of a fold, whatever the budget: folds overlap as in the whole pool
-        return resampled_difference(np.array(by_fold), a.shape[1] - n_test, n_test, a.shape[1])
+        return resampled_difference(np.array(by_fold), a.shape[1] - n_test, n_test, a.shape[1], sizes)
     return paired_difference(a, b)
 
 

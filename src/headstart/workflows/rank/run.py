@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import strftime
 
@@ -16,7 +17,12 @@ from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, repeated
 from headstart.evaluation.compare import holm, verdict
 from headstart.evaluation.records import Difference, Score
+<<<<<<< HEAD
 from headstart.records import Source
+=======
+from headstart.graph import run as runtime
+from headstart.records import InputSpec, Source
+>>>>>>> 0a512c414aaebf46460f1496c43c8e4c2453b317
 from headstart.report.records import Figure, PlainTable, Report
 from headstart.report.trade_off import Point, trade_off
 from headstart.sources.features import PLAIN, Extraction
@@ -82,10 +88,9 @@ def run_ranking(
 
     In each of 10 folds, layer, pooling and head are selected again on the other nine, as `run_transfer` does, so
     the accuracies are about images that nothing was selected on. DataError if a class has images of one cluster only;
-    SettingError if fewer than two sources are given.
+    SettingError if fewer than two sources are given, or one of them twice.
     """
-    if len(sources) < 2:
-        raise SettingError(f"{len(sources)} source can be ranked, expected two or more; name others")
+    _check_sources(sources)
     options = replace(options, precision="fp32")  # as a saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     pool = _without_test(dataset)
@@ -132,6 +137,20 @@ def run_ranking(
     return Ranking(tuple(ranked), _report(ranked, pool, texts, command, rounds, groups))
 
 
+def _check_sources(sources: Sequence[Source]) -> None:
+    if len(sources) < 2:
+        raise SettingError(
+            f"sources to rank are {len(sources) or 'none'}, expected two or more; name others, such as pixels and hog"
+        )
+    first: dict[tuple[str, InputSpec], str] = {}
+    for source in sources:
+        key = source.fingerprint, source.input
+        if key in first:
+            said = "is named twice" if first[key] == source.name else f"is the same network as {first[key]!r}"
+            raise SettingError(f"source {source.name!r} {said}, expected each once; leave one out")
+        first[key] = source.name
+
+
 def _without_test(dataset: Dataset) -> Dataset:
     """All images but those of the test split."""
     if dataset.splits is None:
@@ -168,9 +187,17 @@ def _at(place: tuple[str, str], head: str) -> str:
     return f"{head}, {layer}" if pooling == "flat" else f"{head}, {layer} {pooling}"
 
 
-def _title(source: str) -> str:
-    """A source's name without folders, prefix and tag."""
-    return short_name(source).removeprefix("timm:").partition(".")[0]
+def _titles(sources: Iterable[str]) -> dict[str, str]:
+    """Names without prefix and folders, and those of timm without tag; as much longer as tells them apart."""
+    names = tuple(sources)
+    bare = {name: short_name(name).removeprefix("timm:") for name in names}
+    short = {name: one.partition(".")[0] if name.startswith("timm:") else one for name, one in bare.items()}
+    above = {name: "/".join(name.split("/")[-2:]) for name in names}
+    numbered = {name: f"{bare[name]} ({number})" for number, name in enumerate(names, 1)}
+    for longer in (bare, above, numbered):
+        counts = Counter(short.values())
+        short = {name: one if counts[one] == 1 else longer[name] for name, one in short.items()}
+    return short
 
 
 def _word(found: str) -> str:
@@ -197,7 +224,8 @@ def _report(
             else " Intervals account for shared training images."
         )
     )
-    points = tuple(Point(_title(one.source), one.ms, one.accuracy, one.on_front) for one in ranked)
+    titles = _titles(one.source for one in ranked)
+    points = tuple(Point(titles[one.source], one.ms, one.accuracy, one.on_front) for one in ranked)
     caption = (
         "Up and left is better. The line joins the sources to which no other is superior in both; bars are 95 % "
         "intervals."
@@ -206,7 +234,7 @@ def _report(
         kind="ranking",
         title=f"Sources for {pool.name}",
         summary=f"{len(ranked)} sources, frozen, each with a new head, on the same {len(pool):,} images.",
-        verdict=_verdict(ranked),
+        verdict=_verdict(ranked, titles),
         remarks=tuple(remarks),
         rows=(),
         comparisons=(),
@@ -219,17 +247,17 @@ def _report(
             "date": strftime("%Y-%m-%d"),
         },
         sizes={"images": len(pool), "classes": len(pool.classes)},
-        tables=(_table(ranked, len(pool)),),
+        tables=(_table(ranked, titles, len(pool)),),
         figures=(Figure("Accuracy against time", caption, trade_off(points)),),
         judged_on="cross-validated",
         protocol=protocol,
     )
 
 
-def _table(ranked: Sequence[Ranked], n_images: int) -> PlainTable:
+def _table(ranked: Sequence[Ranked], titles: Mapping[str, str], n_images: int) -> PlainTable:
     lines = tuple(
         (
-            _title(one.source),
+            titles[one.source],
             _interval(one.accuracy),
             "-" if one.difference is None else _signed(one.difference),
             _SIGNIFICANT[one.verdict],
@@ -250,19 +278,19 @@ def _table(ranked: Sequence[Ranked], n_images: int) -> PlainTable:
     )
 
 
-def _verdict(ranked: Sequence[Ranked]) -> str:
+def _verdict(ranked: Sequence[Ranked], titles: Mapping[str, str]) -> str:
     best = ranked[0]
     score = f"{_interval(best.accuracy)} % of {best.accuracy.n:,} images"
-    text = f"{_title(best.source)} is the most accurate: {score}."
+    text = f"{titles[best.source]} is the most accurate: {score}."
     ties = [one for one in ranked[1:] if one.verdict == _TIE]
     if not ties:
         return f"{text} All others are significantly less accurate."
     fastest = min((best, *ties), key=lambda one: one.ms)
-    names = ", ".join(_title(one.source) for one in ties)
+    names = ", ".join(titles[one.source] for one in ties)
     text += f" {'These are' if len(ties) > 1 else 'This is'} not significantly less accurate: {names}."
     if fastest is not best:
         text += (
-            f" Of them {_title(fastest.source)} is the fastest, {fastest.ms:.2g} ms against {best.ms:.2g} ms."
+            f" Of them {titles[fastest.source]} is the fastest, {fastest.ms:.2g} ms against {best.ms:.2g} ms."
         )
     return text
 

@@ -272,7 +272,8 @@ def _lead(hits: Hits, others: Hits, outer: Outer, groups: NDArray[np.generic] | 
     n_test = round(sum(sizes) / len(sizes))
     places = np.concatenate([held for _, held in outer[0]])
     n_units = len(places) if groups is None else len(np.unique(groups[places]))
-    found = resampled_difference(np.array(gains), hits.shape[1] - n_test, n_test, n_units)
+    each = [len(held) for repeat in outer for _, held in repeat]
+    found = resampled_difference(np.array(gains), hits.shape[1] - n_test, n_test, n_units, each)
     return replace(found, n=sum(sizes))
 
 
