@@ -103,18 +103,12 @@ def serve(
 
 def teach(
     source: Annotated[
-<<<<<<< HEAD
         str | None,
         typer.Option(
             help="Source to learn from: photos, drawings, timm:NAME, or a model folder. Default: drawings or photos, "
             "whichever the first example of a lesson is."
         ),
     ] = None,
-=======
-        str,
-        typer.Option(help="Source to learn from: drawings (bundled), photos, timm:NAME, or a model folder."),
-    ] = "drawings",
->>>>>>> 0a512c414aaebf46460f1496c43c8e4c2453b317
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder in which the taught models are saved.")
     ] = Path("taught"),

@@ -17,12 +17,7 @@ from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, repeated
 from headstart.evaluation.compare import holm, verdict
 from headstart.evaluation.records import Difference, Score
-<<<<<<< HEAD
-from headstart.records import Source
-=======
-from headstart.graph import run as runtime
 from headstart.records import InputSpec, Source
->>>>>>> 0a512c414aaebf46460f1496c43c8e4c2453b317
 from headstart.report.records import Figure, PlainTable, Report
 from headstart.report.trade_off import Point, trade_off
 from headstart.sources.features import PLAIN, Extraction
