@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -76,3 +78,13 @@ def test_a_table_is_the_same_whatever_ran_beside_it() -> None:
         (row.strategy, row.labels_per_class, row.accuracy, row.spread) for row in there.rows
     ]
     assert here.verdict == there.verdict
+
+
+def test_where_no_process_can_be_started_the_call_runs_here() -> None:
+    """A limit of 0 bytes on files leaves no semaphores: loky says only "File too large"."""
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+        "from headstart.system.processes import run_in_process; assert run_in_process(max, 3, 5)() == 5"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -24,8 +24,8 @@ def run_in_process(function: Callable[..., T], *arguments: Any) -> Callable[[], 
 
     The function and its arguments are copied; two calls run at a time, in order. Each has one BLAS thread:
     small products gain nothing from a second one, and two processes that both use all cores slow each other
-    down. On a machine with one core the call runs here, when its value is requested. HeadstartError if the
-    process died.
+    down. On a machine with one core, or where no process can be started, the call runs here, when its value is
+    requested. HeadstartError if the process died.
 
     >>> wait = run_in_process(max, 3, 5)
     >>> wait()
@@ -35,8 +35,11 @@ def run_in_process(function: Callable[..., T], *arguments: Any) -> Callable[[], 
         return lambda: function(*arguments)
     from loky import get_reusable_executor
 
-    pool = get_reusable_executor(max_workers=_PROCESSES, timeout=_IDLE_S, env=_ONE_THREAD)
-    future = pool.submit(function, *arguments)
+    try:
+        pool = get_reusable_executor(max_workers=_PROCESSES, timeout=_IDLE_S, env=_ONE_THREAD)
+        future = pool.submit(function, *arguments)
+    except OSError:  # no shared memory for its semaphores, or no more processes
+        return lambda: function(*arguments)
 
     def wait() -> T:
         try:
