@@ -548,8 +548,10 @@ def test_a_size_is_at_least_a_pixel(calls: list[str], size_px: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["pixels", "random:cnn", "no-such-source"])
-def test_a_size_is_for_networks_of_timm_only(name: str) -> None:
-    with pytest.raises(SettingError, match=rf"size is 64 for source '{name}', expected a size for timm"):
+def test_a_size_is_for_networks_of_timm_and_photos_only(name: str) -> None:
+    with pytest.raises(
+        SettingError, match=rf"size is 64 for source '{name}', expected a size for photos.*timm"
+    ):
         open_source(name, size_px=64)
 
 
