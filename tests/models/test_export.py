@@ -25,7 +25,7 @@ from headstart.models import agreement, export
 from headstart.models.export import export_model
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
-from headstart.records import InputSpec
+from headstart.records import InputSpec, Prediction
 from synthetic_images import photo
 from toy_graph import toy
 
@@ -291,3 +291,19 @@ def test_folder_and_its_program_in_javascript(tmp_path):
         (place / "node_modules").symlink_to(modules)
         done = run(place, "node", "predict.mjs", "--check")
         assert (done.returncode, done.stdout) == (0, "8 images are predicted as expected\n"), done.stderr
+
+
+def test_novelties_near_zero_may_differ_by_rounding_and_others_not():
+    """Near copies of training images have distance 0, and rounding counts in units of a small threshold."""
+    kept = model(COLOUR, novelty=True)
+    check = agreement.make_check(kept, [lambda one=one: one for one in kept.samples[:2]])
+    probabilities = check.expected.probabilities
+
+    def novel(*values: float) -> Prediction:
+        return Prediction(probabilities, np.array(values, np.float32))
+
+    check._check_outputs(novel(0.10, 0.7), novel(0.03, 0.7))
+    check._check_outputs(novel(0.10, float("inf")), novel(-0.002, float("inf")))
+    for found, expected in (((0.1, 0.6), (0.1, 0.7)), ((0.4, 0.7), (0.1, 0.7)), ((0.1, 1.3), (0.1, 0.9))):
+        with pytest.raises(ModelError, match="novelty is too far off for 1 of 2 images"):
+            check._check_outputs(novel(*found), novel(*expected))
