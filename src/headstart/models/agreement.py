@@ -85,7 +85,8 @@ class Check:
         if found.novelty is not None and expected.novelty is not None:
             scale = np.maximum(1, np.abs(expected.novelty))
             same = found.novelty == expected.novelty  # infinite ones, too
-            apart = np.abs(found.novelty - expected.novelty)
+            with np.errstate(invalid="ignore"):  # infinite ones
+                apart = np.abs(found.novelty - expected.novelty)
             known = np.maximum(found.novelty, expected.novelty) <= _KNOWN
             wrong |= ~(same | (apart <= _LIMIT_NOVELTY * scale) | (known & (apart <= _LIMIT_KNOWN)))
         if wrong.any() or changed.any():
