@@ -328,11 +328,22 @@ def test_an_early_stop_is_watched_on_training_images(dense: Outcome) -> None:
     assert held + dense.result.sizes["train"] + dense.result.sizes["test"] == len(load("digits:0-4"))
 
 
+@pytest.mark.parametrize("name", ["pixels", "hog", "random:mlp"])
+def test_a_textbook_is_for_networks_for_photos(kept: FolderCache, name: str) -> None:
+    """The average of pixels or of histograms is no textbook's method."""
+    recipe = replace(frozen("vgg16-mnist"), labels_per_class=5, draws=1, first_test_images=None)
+    found = run_frozen(
+        recipe, load("digits:3,8"), source_name=name, seed=0, controls=False,
+        options=RecipeOptions(cache=kept).extraction, command="",
+    )  # fmt: skip
+    assert not [row.strategy for row in found.result.rows if row.strategy.startswith("textbook")]
+
+
 @pytest.mark.slow
 def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
     """Test labels in another order: figures change, the model does not."""
     recipe = replace(
-        frozen("vgg16-mnist"), labels_per_class=5, draws=1, textbook=None, size_px=48, first_test_images=None
+        frozen("vgg16-mnist"), labels_per_class=10, draws=1, textbook=None, size_px=48, first_test_images=None
     )
     whole = with_test_split(load("digits:3,8"), 0)
     assert whole.splits is not None
@@ -348,7 +359,7 @@ def test_no_test_image_has_a_say(kept: FolderCache, tmp_path: Path) -> None:
     )  # fmt: skip
     assert one.learned.model.graph == two.learned.model.graph
     values = [found.result.rows[0].accuracy.value for found in (one, two)]
-    assert abs(values[0] - 0.5) > 0.02 and sum(values) == pytest.approx(1)
+    assert values[0] > 0.5 and sum(values) == pytest.approx(1)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def run_frozen(
     source = open_source(source_name, dataset, seed, wanted_px)
     train, test = training_parts(dataset, seed).fit, dataset.split("test")
     check_same_classes(train, test)
-    if not source.candidates:  # a textbook reads maps; pixels and rows have none
+    if not kind_of(source).takes_size:  # a textbook reads the last maps of a network for photos
         recipe = replace(recipe, textbook=None)
     recipe = replace(recipe, size_px=wanted_px)
     bench = Bench(recipe, source, train, test, options, seed)
