@@ -182,4 +182,8 @@ def test_ants_and_bees_are_classified(real_data: Path) -> None:
     photos = load(str(real_data / "hymenoptera"))
     found = run_transfer(open_source("photos", photos), photos).result
     accuracy = next(row.accuracy for row in found.rows if row.strategy == "probe")
-    assert accuracy.n == 153 and accuracy.value >= 0.93  # 93.5 %; 95.2 % of all 397 by cross-validation
+    assert accuracy.n == 153 and accuracy.value >= 0.93
+    if accuracy.value < 0.94:
+        pytest.xfail(
+            f"94 % is the goal for these 153 photos, measured {accuracy.value:.1%}; 95.2 % of all 397"
+        )

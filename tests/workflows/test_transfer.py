@@ -382,17 +382,18 @@ def test_near_copies_are_left_out_together(tmp_path: Path, kind: str) -> None:
 def test_images_of_a_group_are_left_out_together_and_counted_so() -> None:
     """Pixels that name the writer and nothing else: each writer has one class, by lot."""
     rng = np.random.default_rng(0)
-    writers = np.repeat(np.arange(24), 6)
-    labels = rng.permutation(np.repeat(["a", "b"], 12))[writers]
-    hands = rng.integers(40, 216, (24, 8, 8))[writers]
+    writers = np.repeat(
+        np.arange(48), 3
+    )  # with 24 the class of the writer left out is much rarer in training
+    labels = rng.permutation(np.repeat(["a", "b"], 24))[writers]
+    hands = rng.integers(40, 216, (48, 8, 8))[writers]
     pixels = (hands + rng.integers(-20, 21, hands.shape)).astype(np.uint8)
     plain = from_arrays(pixels, labels)
     grouped = replace(plain, groups=np.char.add("w", writers.astype(str)))
     source = plain_places(plain)
     found = run_transfer(source, grouped).result
+    assert holds_a_half(found)
     score = found.rows[0].accuracy
-    # below a half is possible: the class of the writer who is left out is rarer among the others
-    assert score.low < 0.5 and score.value < 0.7
     assert score.high - score.low > 1.5 * (
         wilson(144 * score.value, 144).high - wilson(144 * score.value, 144).low
     )
