@@ -21,7 +21,7 @@ from headstart.models.model import Model, open_model
 from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
 from headstart.sources.features import Extraction
-from headstart.sources.fitting import fitting_policy, fitting_source
+from headstart.sources.fitting import fitting_source, with_fitting_policy
 from headstart.sources.order import check_order
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_finetune, parse_transfer
@@ -173,7 +173,7 @@ def transfer(
     """
     check_name(name)
     dataset = _loaded(source, data)
-    frozen = _fitting(_source(source, dataset, seed), source, dataset)
+    frozen = _source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(_layer(layer, tap), pooling, head, augmentation, balance)
     finetune, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
@@ -327,7 +327,7 @@ def study(
     trained = source if isinstance(source, Model) else None
     if isinstance(source, str | os.PathLike) and Path(source).is_dir():
         trained = open_model(source)
-    frozen = _fitting(_source(source, dataset, seed), source, dataset)
+    frozen = _source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     request = StudyRequest(
         Probe(_layer(layer, tap), pooling, head, augmentation),
@@ -357,25 +357,19 @@ def _loaded(source: Any, data: Any) -> Dataset:
 
 
 def _source(source: Any, dataset: Dataset, seed: int) -> Source:
-    """A source by its name or folder, from a model, or as it is."""
-    if source is None:
-        return open_source(fitting_source(dataset).name, dataset, seed)
+    """A source by its name or folder, or from a model, with the policy that fits; a Source as it is."""
     if isinstance(source, Source):
         return source
     if isinstance(source, Model):
-        return source.source()
+        return with_fitting_policy(source.source(), dataset)
+    if source is None:
+        source = fitting_source(dataset).name
     if isinstance(source, str | os.PathLike):
-        return open_source(os.fspath(source), dataset, seed)
+        return with_fitting_policy(open_source(os.fspath(source), dataset, seed), dataset)
     raise SettingError(
         f"source is of type {type(source).__name__}, expected the name of a source, a model folder or a model; "
         "list the names with: headstart sources"
     )
-
-
-def _fitting(source: Source, given: Any, dataset: Dataset) -> Source:
-    """The source with the policy that fits the images, unless its maker gave it as a Source."""
-    policy = None if isinstance(given, Source) else fitting_policy(source, dataset)
-    return source if policy is None else replace(source, input=replace(source.input, policy=policy))
 
 
 def _layer(layer: str | None, tap: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from headstart.sources.drawings.kind import DRAWINGS
 from headstart.sources.photos.kind import PHOTOS
 from headstart.sources.registry import kind_of
 
-__all__ = ["Fitting", "fitting_kind", "fitting_policy", "fitting_source"]
+__all__ = ["Fitting", "fitting_kind", "fitting_policy", "fitting_source", "with_fitting_policy"]
 
 _MOST = 64  # images that are looked at
 _SMALL_PX = 64
@@ -73,6 +73,12 @@ def fitting_policy(source: Source, dataset: Dataset) -> str | None:
         return None
     drawn, _ = _looks(dataset)
     return "ink" if 2 * int(drawn.sum()) >= len(drawn) else None
+
+
+def with_fitting_policy(source: Source, dataset: Dataset) -> Source:
+    """The source with the policy of `fitting_policy`; the same object where its own stays."""
+    policy = fitting_policy(source, dataset)
+    return source if policy is None else replace(source, input=replace(source.input, policy=policy))
 
 
 def _looks(dataset: Dataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

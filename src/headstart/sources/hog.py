@@ -15,7 +15,7 @@ from headstart.data.readers.load import load
 from headstart.graph import build, layers
 from headstart.records import InputSpec, Source
 from headstart.sources.kind import SourceKind
-from headstart.sources.networks import fingerprint, native_input
+from headstart.sources.networks import graph_source, native_input
 
 __all__ = ["HOG", "hog_source"]
 
@@ -37,17 +37,7 @@ def hog_source(spec: InputSpec) -> Source:
     cells = _cells(builder, magnitude, angle, cell)
     rows, columns = spec.height_px // cell, spec.width_px // cell
     shape = _blocks(builder, cells, rows, columns)
-    content = builder.model(["histograms"]).SerializeToString(deterministic=True)
-    return Source(
-        "hog",
-        content,
-        spec,
-        {"histograms": shape},
-        "histograms",
-        fingerprint(content),
-        candidates=(("histograms", "flat"),),
-        kind=HOG.prefix,
-    )
+    return graph_source(HOG.prefix, builder.model(["histograms"]), spec, shape)
 
 
 def _gradients(builder: build.GraphBuilder, pixels: str, channels: int) -> tuple[str, str]:

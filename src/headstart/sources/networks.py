@@ -14,7 +14,7 @@ from headstart.graph.candidates import small_network_places
 from headstart.networks.specs import layer_shapes
 from headstart.records import InputSpec, NetworkSpec, Source, Weights
 
-__all__ = ["fingerprint", "native_input", "network_body", "spec_source"]
+__all__ = ["fingerprint", "graph_source", "native_input", "network_body", "spec_source"]
 
 _LARGEST_PX = 64  # side that photos are squished to for raw pixels
 
@@ -29,6 +29,15 @@ def native_input(dataset: Dataset, policy: str = "squish") -> InputSpec:
 def fingerprint(graph: bytes) -> str:
     """Hex SHA-256 of a graph: its layers, its weights and its input."""
     return hashlib.sha256(graph).hexdigest()
+
+
+def graph_source(name: str, graph: onnx.ModelProto, spec: InputSpec, shape: tuple[int, ...]) -> Source:
+    """A graph without a network as a source of the kind ``name``, read at its only output."""
+    content, layer = graph.SerializeToString(deterministic=True), graph.graph.output[0].name
+    places = ((layer, "flat"),)
+    return Source(
+        name, content, spec, {layer: shape}, layer, fingerprint(content), candidates=places, kind=name
+    )
 
 
 def spec_source(

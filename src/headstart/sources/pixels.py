@@ -7,7 +7,7 @@ from headstart.data.readers.load import load
 from headstart.graph import build, layers
 from headstart.records import InputSpec, Source
 from headstart.sources.kind import SourceKind
-from headstart.sources.networks import fingerprint, native_input
+from headstart.sources.networks import graph_source, native_input
 
 __all__ = ["PIXELS", "pixel_source"]
 
@@ -16,18 +16,8 @@ def pixel_source(spec: InputSpec) -> Source:
     """Pixels prepared to this size, scaling and policy, as a source with one layer, ``values``."""
     builder = build.GraphBuilder(input_spec=spec)
     builder.add("Identity", layers.normalise(builder, spec), name="values")
-    content = builder.model(["values"]).SerializeToString(deterministic=True)
     shape = (spec.channels, spec.height_px, spec.width_px)
-    return Source(
-        "pixels",
-        content,
-        spec,
-        {"values": shape},
-        "values",
-        fingerprint(content),
-        candidates=(("values", "flat"),),
-        kind=PIXELS.prefix,
-    )
+    return graph_source(PIXELS.prefix, builder.model(["values"]), spec, shape)
 
 
 def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None) -> Source:

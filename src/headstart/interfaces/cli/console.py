@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ def fitting(
     name: str | None, dataset: Dataset, seed: int = 0, size_px: int | None = None, policy: str | None = None
 ) -> Source:
     """The source that is named, else the one that fits the images, with the policy that fits; stderr says which."""
-    from headstart.sources.fitting import fitting_policy, fitting_source
+    from headstart.sources.fitting import fitting_source, with_fitting_policy
     from headstart.sources.registry import open_source
 
     if name is None:
@@ -128,14 +127,16 @@ def fitting(
         print(f"headstart: {found.sentence}", file=sys.stderr)
         name = found.name
     source = open_source(name, dataset, seed, size_px, policy)
-    if policy is None and (fits := fitting_policy(source, dataset)) is not None:
+    if policy is not None:
+        return source
+    fits = with_fitting_policy(source, dataset)
+    if fits is not source:
         print(
-            f"headstart: policy {fits}, since the images are drawings of another size than {printable(name)} takes; "
-            f"--policy {source.input.policy} turns it off",
+            f"headstart: policy {fits.input.policy}, since the images are drawings of another size than "
+            f"{printable(name)} takes; --policy {source.input.policy} turns it off",
             file=sys.stderr,
         )
-        source = replace(source, input=replace(source.input, policy=fits))
-    return source
+    return fits
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,16 @@ from headstart.data.splits import fewest_per_class, folds, holdout, nested_subse
 from headstart.errors import DataError, SettingError, nearest
 from headstart.evaluation.clusters import repeated
 
-__all__ = ["KINDS", "EvaluationSetup", "Protocol", "TrainTest", "decide", "rounds_of", "smallest_class"]
+__all__ = [
+    "KINDS",
+    "EvaluationSetup",
+    "Protocol",
+    "TrainTest",
+    "crossed_protocol",
+    "decide",
+    "rounds_of",
+    "smallest_class",
+]
 
 KINDS = ("holdout", "folds", "grouped", "leave-one-out", "external")
 """``holdout``: a test set used once, at the end. ``folds``: repeated stratified cross-validation. ``grouped``: the
@@ -61,6 +70,15 @@ class Protocol:
     def crossed(self) -> bool:
         """Whether the pool is cross-validated."""
         return self.n_folds > 0
+
+
+def crossed_protocol(pool: Dataset, most_folds: int, seed: int) -> Protocol | None:
+    """All labels, in at most that many folds of whole clusters; None if a class has one cluster only."""
+    if fewest_per_class(pool.labels, pool.cluster_codes) < 2:
+        return None
+    n_clusters = len(pool) if pool.cluster_codes is None else len(np.unique(pool.cluster_codes))
+    kind = "folds" if pool.groups is None else "grouped"
+    return Protocol((), 1, seed, kind=kind, n_folds=min(most_folds, n_clusters))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
-from headstart.data.splits import fewest_per_class
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, repeated
 from headstart.evaluation.compare import holm, verdict
@@ -25,7 +24,7 @@ from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.provenance import made_with
 from headstart.workflows.comparison.present import short_name
-from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of
+from headstart.workflows.comparison.protocol import Protocol, TrainTest, crossed_protocol, rounds_of
 from headstart.workflows.comparison.table import difference_of
 from headstart.workflows.source_cost import measured_cost
 
@@ -89,7 +88,8 @@ def run_ranking(
     options = replace(options, precision="fp32")  # as a saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     pool = _without_test(dataset)
-    rounds = _rounds(pool, seed)
+    protocol = _protocol(pool, seed)
+    rounds = rounds_of(pool, len(pool), (), protocol)[None]
     codes, right, places = pool.codes(), [], []
     for number, source in enumerate(sources):
         options.progress.step(f"rank {short_name(source.name)}", number, len(sources))
@@ -101,7 +101,6 @@ def run_ranking(
         right.append(hits)
         places.append(chooser(np.arange(len(pool)), seed))
     groups = pool.cluster_codes if repeated(pool.cluster_codes) else None
-    protocol = Protocol((), 1, seed, kind="folds" if pool.groups is None else "grouped", n_folds=_FOLDS)
     scores = [accuracy_score(one, groups, crossed=True) for one in right]
     best = max(range(len(sources)), key=lambda i: scores[i].value)
     others = [i for i in range(len(sources)) if i != best]
@@ -153,18 +152,15 @@ def _without_test(dataset: Dataset) -> Dataset:
     return replace(dataset.subset(np.flatnonzero(dataset.splits != "test")), splits=None)
 
 
-def _rounds(pool: Dataset, seed: int) -> list[list[TrainTest]]:
+def _protocol(pool: Dataset, seed: int) -> Protocol:
     """The folds that all sources share."""
-    fewest = fewest_per_class(pool.labels, pool.cluster_codes)
-    if fewest < 2:
+    found = crossed_protocol(pool, _FOLDS, seed)
+    if found is None:
         raise DataError(
             f"dataset {pool.name!r} has a class with one image, or images of one group only, expected two to hold "
             "one out; add images"
         )
-    n_clusters = len(pool) if pool.cluster_codes is None else len(np.unique(pool.cluster_codes))
-    kind = "folds" if pool.groups is None else "grouped"
-    protocol = Protocol((), 1, seed, kind=kind, n_folds=min(_FOLDS, n_clusters))
-    return [list(one) for one in rounds_of(pool, len(pool), (), protocol)[None]]
+    return found
 
 
 def _front(accuracies: Sequence[float], ms: Sequence[float]) -> list[bool]:

@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 import headstart.workflows.study.contestants  # noqa: F401 (registers names and notes of the rows)
 from headstart.data.dataset import Dataset
-from headstart.data.splits import fewest_per_class
 from headstart.records import Array, Source
 from headstart.sources.features import Extraction
 from headstart.sources.registry import kind_of
@@ -23,7 +20,7 @@ from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import MOST_IMAGES
 from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
 from headstart.workflows.comparison.controls import majority
-from headstart.workflows.comparison.protocol import Protocol
+from headstart.workflows.comparison.protocol import Protocol, crossed_protocol
 from headstart.workflows.comparison.table import Table, run_table
 from headstart.workflows.comparison.verdict import FINETUNE, PROBE
 
@@ -87,23 +84,19 @@ def by_cross_validation(
     source: Source, pool: Dataset, probe: Probe, *, seed: int, options: Extraction
 ) -> TransferEvaluation | None:
     """Repeat the procedure without each of 10 or 20 folds of clusters; None if a class has one cluster only."""
-    fewest = fewest_per_class(pool.labels, pool.cluster_codes)
-    if fewest < 2:
+    protocol = crossed_protocol(pool, _MORE_FOLDS if len(pool) <= _FEW else _FOLDS, seed)
+    if protocol is None:
         return None
     pool = replace(pool, splits=None)
-    n_clusters = len(pool) if pool.cluster_codes is None else len(np.unique(pool.cluster_codes))
-    n_folds = min(_MORE_FOLDS if len(pool) <= _FEW else _FOLDS, n_clusters)
     reader = Reader(source, pool, pool, options, probe.augmentation, seed)
     strategy = chosen_probe(reader, probe, Chooser(reader, probe, MOST_IMAGES))
     strategies: Mapping[str, Strategy] = {PROBE: strategy, **_controls(reader, probe, whole=True)}
-    kind = "folds" if pool.groups is None else "grouped"
-    protocol = Protocol((), 1, seed, kind=kind, n_folds=n_folds)
     table = run_table(strategies, pool, pool, protocol, progress=options.progress)
     assert table.probabilities is not None, "there are images to answer"
     selected = bool(places_of(source, probe)[1])
     again = " Layer, pooling and head were selected again in every fold." if selected else ""
     protocol_text = (
-        f"Nested cross-validation: {n_folds} folds of the {len(pool):,} images, copies and groups in one "
+        f"Nested cross-validation: {protocol.n_folds} folds of the {len(pool):,} images, copies and groups in one "
         f"fold; each image was predicted by a model trained on the other folds only.{again} The saved "
         "model learned from all images. Intervals account for training images that folds share."
     )
