@@ -26,7 +26,7 @@ def inspect(
 ) -> None:
     """Describe a model, or describe a dataset and check it for problems.
 
-    Example: headstart inspect photos
+    Example: headstart inspect insects
     """
     from headstart.interfaces.cli.describe import describe_path
     from headstart.interfaces.cli.inspect_page import inspect_page

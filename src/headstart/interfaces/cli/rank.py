@@ -54,7 +54,7 @@ def sources_rank(
 ) -> None:
     """Rank sources on a dataset: accuracy with its interval, time per image, size and licence.
 
-    Example: headstart sources rank photos --sources photos,timm:resnet18 -o runs/ranking
+    Example: headstart sources rank insects --sources photos,timm:resnet18 -o runs/ranking
     """
     from headstart.interfaces.cli.tables import ranking_table
     from headstart.strategies.places import Probe

@@ -103,7 +103,7 @@ def study(
 ) -> None:
     """Compare transfer with its controls: learning curve, intervals, paired tests and a verdict.
 
-    Example: headstart study timm:mobilenetv3_small_100 photos -o runs/comparison
+    Example: headstart study timm:mobilenetv3_small_100 insects -o runs/comparison
     """
     from headstart.data.images.augment import parse_copies
     from headstart.strategies.finetune.options import parse_finetune

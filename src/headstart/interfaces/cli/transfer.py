@@ -78,7 +78,9 @@ def transfer(
 ) -> None:
     """Train a new head on a pretrained source; save the model with a report.
 
-    Example: headstart transfer timm:mobilenetv3_small_100 photos -o runs/photos
+    Example: headstart transfer insects -o runs/insects
+
+    Example: headstart transfer timm:mobilenetv3_small_100 insects -o runs/insects
     """
     from headstart.data.images.augment import parse_copies
     from headstart.interfaces.cli.train import learned_facts

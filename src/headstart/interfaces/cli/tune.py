@@ -82,7 +82,7 @@ def tune(
 ) -> None:
     """Search for the best settings of a source or of a training run, without the test set.
 
-    Example: headstart tune timm:mobilenetv3_small_100 photos -o runs/tuned --budget 5m
+    Example: headstart tune timm:mobilenetv3_small_100 insects -o runs/tuned --budget 5m
     """
     from time import perf_counter
 
