@@ -352,9 +352,10 @@ def test_same_seed_same_graph(source: Source, split_digits: Dataset, head: str) 
 def test_features_come_from_the_cache(source: Source, split_digits: Dataset, tmp_path: Path) -> None:
     cache = FolderCache(tmp_path)
     one = learn_head(source, split_digits, options=Extraction(cache))
-    assert len(cache.entries()) == 3  # the images learnt from at both candidates, and those watched at one
+    assert one.choice is not None and {trial.layer for trial in one.choice.selected} == {"hidden1", "hidden2"}
+    assert len(cache.entries()) == 4  # the training images and the held-out images at both places
     assert learn_head(source, split_digits, options=Extraction(cache)).model.graph == one.model.graph
-    assert len(cache.entries()) == 3
+    assert len(cache.entries()) == 4
 
 
 # ---- what cannot be learnt

@@ -21,6 +21,7 @@ from headstart.heads.registry import HEADS
 from headstart.models.model import open_model
 from headstart.sources.features import Extraction
 from headstart.sources.registry import open_source
+from headstart.strategies.places import Reading
 from headstart.system.cache import FolderCache
 from headstart.workflows.recipes import frozen as runner
 from headstart.workflows.recipes.frozen import run_frozen
@@ -456,6 +457,6 @@ def test_the_textbook_learns_from_all_labels_of_its_draw(
         Extraction(),
         0,
     )
-    plan = runner.DrawPlan(("values", "flat"), "mlp", None, None)
+    plan = runner.DrawPlan((Reading(("values", "flat"), "mlp"),), None, None)
     runner._fitted(bench, some, plan, 0, "a curve")
     assert fits == [(90, True), (100, False)] and [one.title for one in bench.curves] == ["a curve"]

@@ -25,9 +25,9 @@ from headstart.sources.features import PLAIN, Extraction, extract
 from headstart.sources.registry import open_source
 from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.parts import training_parts
-from headstart.strategies.places import CHOSEN, Probe, choose_place
+from headstart.strategies.places import CHOSEN, Probe, Reading, choose_places
 from headstart.strategies.probe import learn_head, training_rows
-from headstart.strategies.select import MOST_IMAGES, PRIOR_NATS, PlaceTrial
+from headstart.strategies.select import AVERAGED_FROM, MOST_IMAGES, PRIOR_NATS, PlaceTrial
 from headstart.system.cache import FolderCache
 from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
@@ -426,9 +426,9 @@ def test_unjudged_it_is_the_same_model_and_nothing_is_said_of_it(few: Dataset) -
 
 def test_the_best_of_the_candidates_is_taken(splitted: Dataset) -> None:
     train = splitted.split("train")
-    place, head, choice = choose_place(candidate(train), train, CHOSEN, 0, PLAIN)
-    assert choice is not None
-    assert place == (choice.best.layer, choice.best.pooling) and head == choice.best.head
+    readings, choice = choose_places(candidate(train), train, CHOSEN, 0, PLAIN)
+    assert choice is not None and len(train) >= AVERAGED_FROM
+    assert readings == tuple(Reading((one.layer, one.pooling), one.head) for one in choice.trials[:3])
     assert {(one.layer, one.pooling) for one in choice.trials} == set(PLACES)
     default = PLACES[-1]  # in favour of which other places have a handicap
     assert choice.default == default
@@ -443,50 +443,56 @@ def test_what_is_given_is_not_chosen(splitted: Dataset) -> None:
     train = splitted.split("train")
     source = candidate(train)
     given = ("block2", "grid2"), "ridge"
-    assert choose_place(source, train, Probe(*given[0], given[1]), 0, PLAIN) == (*given, None)
-    place, head, choice = choose_place(source, train, Probe(layer="block2", head="mlp"), 0, PLAIN)
-    assert (place[0], head) == ("block2", "mlp") and choice is not None
+    assert choose_places(source, train, Probe(*given[0], given[1]), 0, PLAIN) == ((given,), None)
+    (reading,), choice = choose_places(source, train, Probe(layer="block2", head="mlp"), 0, PLAIN)
+    assert (reading.place[0], reading.head) == ("block2", "mlp") and choice is not None
     assert {one.head for one in choice.trials} == {"ridge"}  # stands in for heads without a closed form
     assert {one.layer for one in choice.trials} == {"block2"}
-    place, _, choice = choose_place(source, train, Probe(pooling="avg"), 0, PLAIN)
-    assert choice is not None and {one.pooling for one in choice.trials} == {"avg"} == {place[1]}
+    readings, choice = choose_places(source, train, Probe(pooling="avg"), 0, PLAIN)
+    assert choice is not None and {one.pooling for one in choice.trials} == {"avg"}
+    assert {one.place[1] for one in readings} == {"avg"}
 
 
 def test_a_place_that_is_no_candidate_is_read_as_told(splitted: Dataset) -> None:
     train = splitted.split("train")
-    place, _, choice = choose_place(candidate(train), train, Probe("block1", "flat"), 0, PLAIN)
-    assert place == ("block1", "flat")
+    readings, choice = choose_places(candidate(train), train, Probe("block1", "flat"), 0, PLAIN)
+    assert {one.place for one in readings} == {("block1", "flat")}
     assert choice is not None and {one.layer for one in choice.trials} == {"block1"}
-    assert choose_place(candidate(train), train, Probe("block1", head="ridge"), 0, PLAIN)[0][1] == "flat"
+    readings, _ = choose_places(candidate(train), train, Probe("block1", head="ridge"), 0, PLAIN)
+    assert readings[0].place[1] == "flat"
 
 
 def test_without_candidates_only_the_head_is_chosen(few: Dataset) -> None:
     source = replace(open_source("random:cnn", few), candidates=())
-    place, head, choice = choose_place(source, few, CHOSEN, 0, PLAIN)
-    assert place == (source.default_layer, "flat") and choice is not None
-    assert {(one.layer, one.pooling) for one in choice.trials} == {place} and head == choice.best.head
+    (reading, *_), choice = choose_places(source, few, CHOSEN, 0, PLAIN)
+    assert reading.place == (source.default_layer, "flat") and choice is not None
+    assert {(one.layer, one.pooling) for one in choice.trials} == {reading.place}
+    assert reading.head == choice.best.head
 
 
 def test_a_class_of_one_image_leaves_no_choice(digits: Dataset) -> None:
     dataset = take(digits, {"3": 20, "8": 1})
-    assert choose_place(candidate(dataset), dataset, CHOSEN, 0, PLAIN) == (PLACES[-1], "kernel", None)
+    assert choose_places(candidate(dataset), dataset, CHOSEN, 0, PLAIN) == (
+        ((PLACES[-1], "kernel"),),
+        None,
+    )
 
 
 def test_a_wrong_name_is_found_before_anything_is_computed(few: Dataset, tmp_path: Path) -> None:
     cache = FolderCache(tmp_path)
     with pytest.raises(SettingError, match="head 'rigde' is unknown, expected one of"):
-        choose_place(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
+        choose_places(candidate(few), few, Probe(head="rigde"), 0, Extraction(cache))
     with pytest.raises(
         UnknownLayerError, match="layer 'blok2' is unknown, expected one of source 'random:cnn'"
     ):
-        choose_place(candidate(few), few, Probe(layer="blok2"), 0, Extraction(cache))
+        choose_places(candidate(few), few, Probe(layer="blok2"), 0, Extraction(cache))
     assert not cache.entries()
 
 
 def test_of_many_images_a_part_decides(digits: Dataset) -> None:
     many = digits.subset(np.arange(MOST_IMAGES + 100))
     source = replace(open_source("pixels", many), candidates=(("values", "avg"), ("values", "flat")))
-    choice = choose_place(source, many, RIDGE, 0, PLAIN)[2]
+    choice = choose_places(source, many, RIDGE, 0, PLAIN)[1]
     assert choice is not None and choice.n_images == MOST_IMAGES
 
 
@@ -510,7 +516,7 @@ def test_the_choice_is_told_best_first(done: Transferred) -> None:
 
 def test_views_are_further_rows_of_the_same_images(few: Dataset) -> None:
     source, place = open_source("pixels", few), ("values", "flat")
-    rows, labels, images = training_rows(source, few, place, parse_augmentation("flip=1", 2), 0, PLAIN)
+    (rows,), labels, images = training_rows(source, few, [place], parse_augmentation("flip=1", 2), 0, PLAIN)
     plain = extract(few, source)
     assert rows.shape == (120, 64) and np.array_equal(rows[:40], plain)
     mirrored = plain.reshape(40, 8, 8)[:, :, ::-1].reshape(40, 64)
@@ -520,7 +526,7 @@ def test_views_are_further_rows_of_the_same_images(few: Dataset) -> None:
 
 def test_without_augmentation_the_images_alone_are_read(few: Dataset) -> None:
     source = open_source("pixels", few)
-    rows, labels, images = training_rows(source, few, ("values", "flat"), None, 0, PLAIN)
+    (rows,), labels, images = training_rows(source, few, [("values", "flat")], None, 0, PLAIN)
     assert np.array_equal(rows, extract(few, source)) and np.array_equal(images, np.arange(40))
     assert np.array_equal(labels, few.labels)
 

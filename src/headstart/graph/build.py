@@ -25,6 +25,7 @@ __all__ = [
     "OPSET",
     "PROBABILITIES",
     "GraphBuilder",
+    "PrefixedBuilder",
     "light_model",
     "needed_nodes",
     "with_outputs",
@@ -134,6 +135,27 @@ class GraphBuilder:
         model.producer_name = "headstart"
         helper.set_model_props(model, dict(metadata or {}))
         return model
+
+
+class PrefixedBuilder:
+    """Appends to another builder's graph, with a prefix before every name that is given.
+
+    So the same operations can be appended twice.
+    """
+
+    def __init__(self, builder: GraphBuilder, prefix: str) -> None:
+        self._builder, self._prefix = builder, prefix
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Store an array under the prefix and a name."""
+        return self._builder.constant(self._prefix + name, value)
+
+    def add(
+        self, operator: str, *inputs: str, name: str | None = None, n_outputs: int = 1, **attributes: Any
+    ) -> str:
+        """Append an operation, its output under the prefix and the name."""
+        given = None if name is None else self._prefix + name
+        return self._builder.add(operator, *inputs, name=given, n_outputs=n_outputs, **attributes)
 
 
 def _model(graph: onnx.GraphProto) -> onnx.ModelProto:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from headstart.models.manifest import Manifest
 
 __all__ = ["render_card"]
@@ -31,7 +34,7 @@ def render_card(manifest: Manifest) -> str:
             f"- Source: {name}, layer {manifest.source.get('tap')} "
             f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), {_state(manifest)}"
         )
-    lines.append(f"- Head: {manifest.head.get('name')} " + _pairs(manifest.head.get("chosen", {})))
+    lines += _heads(manifest.head)
     lines += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in sorted(manifest.scores.items())]
     lines += _trust(manifest)
     lines += [
@@ -48,6 +51,17 @@ def render_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _heads(head: Mapping[str, Any]) -> list[str]:
+    """The head with its settings; of a mean a line for each."""
+    line = f"- Head: {head.get('name')} " + _pairs(head.get("chosen", {}))
+    if "heads" not in head:
+        return [line]
+    parts = [
+        f"{one['name']} on {one['tap']} ({one['pooling']}) {_pairs(one['chosen'])}" for one in head["heads"]
+    ]
+    return [line.rstrip(), *(f"  - {part.rstrip()}" for part in parts)]
 
 
 def _state(manifest: Manifest) -> str:

@@ -208,6 +208,13 @@ def _head(value: object) -> dict[str, Any]:
     values.text(head["name"])
     for one in values.mapping(head["chosen"]).values():
         values.finite(int(one) if isinstance(one, bool) else one)
+    if "heads" in head:  # of a mean
+        if not isinstance(head["heads"], list) or not head["heads"]:
+            raise TypeError("heads are not a list of heads")
+        for one in head["heads"]:
+            _head(one)
+            values.text(one["tap"])
+            values.text(one["pooling"])
     return dict(head)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from time import time
@@ -33,7 +33,7 @@ from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
 from headstart.strategies.parts import TrainingParts
 
-__all__ = ["Fitted", "network_model", "probe_model", "versions"]
+__all__ = ["Fitted", "FittedHead", "mean_probabilities", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
@@ -41,18 +41,25 @@ _CHECKED = 128  # images on which a trained network must give usable numbers
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A fitted head, where it reads features, its scores and settings, and the rows that it was fitted on.
-
-    ``rows`` are features, ``codes`` their classes, ``images`` the index of the image of each row; ``held``
-    are features and classes of the held-out images, if any.
-    """
+class FittedHead:
+    """A fitted head, where it reads features, and the rows of features that it was fitted on."""
 
     head: Head
     place: Place
+    rows: Array
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Fitted heads whose probabilities are averaged, the best first; scores, settings, and what they learned from.
+
+    ``codes`` are the classes of the rows, ``images`` the index of the image of each row; ``held`` are probabilities
+    and classes of the held-out images, if any.
+    """
+
+    heads: tuple[FittedHead, ...]
     scores: Mapping[str, float]
     settings: Mapping[str, Any]
-    rows: Array
     codes: Codes
     images: NDArray[np.intp]
     held: tuple[Array, Codes] | None
@@ -135,22 +142,22 @@ def probe_model(
     *,
     strategy: str = "probe",
 ) -> Model:
-    """The model of a head on a frozen source: the source's graph with the head's operations appended."""
-    (layer, pooling), head = fitted.place, fitted.head
-    # cut off what is above the layer first: it may be another head, with the same names
-    layers = layer.split(JOIN)
+    """The model of heads on a frozen source: the source's graph with the heads' operations appended."""
+    first = fitted.heads[0]
+    layer, pooling = first.place
+    # cut off what is above the layers first: it may be another head, with the same names
+    layers = [part for one in fitted.heads for part in one.place[0].split(JOIN)]
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), layers))
-    output = head.append(builder, read(builder, source.layers, layer, pooling))
-    builder.add("Identity", output, name=build.PROBABILITIES)
+    builder.add("Identity", _append(builder, fitted.heads, source.layers), name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     plain = model.SerializeToString(deterministic=True)
     kept = {name for node in model.graph.node for name in node.output}
     calibration: Mapping[str, Any] = {}
     if fitted.held is not None:
-        found = reliability("held out", head.probabilities(fitted.held[0]), fitted.held[1])
+        found = reliability("held out", *fitted.held)
         calibration = {"images": "held out", "after": _figures(found)}
     novelty = fit_novelty(
-        fitted.rows,
+        first.rows,
         fitted.codes,
         fitted.images,
         groups=parts.fit.cluster_codes,
@@ -162,10 +169,10 @@ def probe_model(
         classes=dataset.classes,
         input=replace(source.input, depth_bits=dataset.images.depth_bits),
         layers={name: shape for name, shape in source.layers.items() if name in kept},
-        default_layer=layers[-1],
+        default_layer=layer.split(JOIN)[-1],
         source_fingerprint=fingerprint(plain),
         network=None,
-        head={"name": head.name, "chosen": head.chosen_},
+        head=_head_note(fitted.heads),
         source={
             "name": without_folders(source.name),
             "fingerprint": source.fingerprint,
@@ -182,8 +189,37 @@ def probe_model(
         novelty={} if novelty is None else {**novelty.note(), "tap": layer, "pooling": pooling},
         timing=_timing(seconds),
     )
-    graph = plain if novelty is None else _with_novelty(builder, source.layers, fitted.place, novelty)
+    graph = plain if novelty is None else _with_novelty(builder, source.layers, first.place, novelty)
     return Model(manifest, graph, _floats(model), _samples(parts.fit), _seen(dataset, parts, None, source))
+
+
+def mean_probabilities(heads: Sequence[FittedHead], rows: Sequence[Array]) -> Array:
+    """The mean of the probabilities of several heads, each on features of its own place."""
+    found = [one.head.probabilities(features) for one, features in zip(heads, rows, strict=True)]
+    return found[0] if len(found) == 1 else np.mean(found, axis=0)
+
+
+def _append(
+    builder: build.GraphBuilder, heads: Sequence[FittedHead], layers: Mapping[str, tuple[int, ...]]
+) -> str:
+    """Append heads to a graph; returns the tensor of their mean."""
+    first, *others = heads
+    outputs = [first.head.append(builder, read(builder, layers, *first.place))]
+    for number, one in enumerate(others, start=2):
+        rows = read(builder, layers, *one.place)
+        outputs.append(one.head.append(build.PrefixedBuilder(builder, f"head.{number}."), rows))
+    return outputs[0] if not others else builder.add("Mean", *outputs, name="heads.mean")
+
+
+def _head_note(heads: Sequence[FittedHead]) -> dict[str, Any]:
+    """Name and selected settings of a head; of several also where each reads features."""
+    notes = [
+        {"name": one.head.name, "chosen": one.head.chosen_, "tap": one.place[0], "pooling": one.place[1]}
+        for one in heads
+    ]
+    if len(notes) == 1:
+        return {name: notes[0][name] for name in ("name", "chosen")}
+    return {"name": f"mean of {len(notes)} heads", "chosen": {}, "heads": notes}
 
 
 def versions(engine: str = "scratch") -> dict[str, str]:

@@ -18,10 +18,10 @@ from headstart.data.images.prepare import prepare
 from headstart.data.splits import fewest_per_class
 from headstart.data.stores import ArrayImages
 from headstart.heads.base import Head
-from headstart.heads.registry import make_head
+from headstart.heads.registry import CLOSED_FORM, make_head
 from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract, extract_all
-from headstart.strategies.places import CHOSEN, Probe, places_of
+from headstart.strategies.places import CHOSEN, Probe, Reading, places_of, selected_by
 from headstart.strategies.select import choose, deciding_images
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Chooser",
     "Reader",
     "Strategy",
+    "averaged",
     "chosen_probe",
     "clusters_of",
     "fitted",
@@ -163,27 +164,38 @@ def clusters_of(pool: Dataset, some: Indices) -> Indices | None:
 class Chooser:
     """Selects a place and a head on the training images of each fit, once for each set of images.
 
-    What ``wanted`` gives is not selected; its augmentation is the reader's. At most ``most`` images decide.
+    What ``wanted`` gives is not selected; its augmentation is the reader's. At most ``most`` images decide. With
+    ``readings`` everything is selected already.
     """
 
-    def __init__(self, reader: Reader, wanted: Probe = CHOSEN, most: int = DECIDING) -> None:
-        self.wanted, self._reader, self._most = wanted, reader, most
+    def __init__(
+        self,
+        reader: Reader,
+        wanted: Probe = CHOSEN,
+        most: int = DECIDING,
+        readings: tuple[Reading, ...] | None = None,
+    ) -> None:
+        self.wanted, self._reader, self._most, self._readings = wanted, reader, most, readings
         self.places, self._heads, self._given = places_of(reader.source, wanted)
-        self._kept: dict[bytes, tuple[Place, str]] = {}
+        if readings is not None:
+            self.places = [one.place for one in readings]
+        self._kept: dict[bytes, tuple[Reading, ...]] = {}
 
-    def __call__(self, train: Indices, seed: int) -> tuple[Place, str]:
-        """Place and head for these images of the pool; as given where nothing can be selected."""
+    def __call__(self, train: Indices, seed: int) -> tuple[Reading, ...]:
+        """Places and heads for these images of the pool, the best first; as given where nothing can be selected."""
+        if self._readings is not None:
+            return self._readings
         key = train.tobytes()
         if key not in self._kept:
             self._kept[key] = self._chosen(train, seed)
         return self._kept[key]
 
-    def _chosen(self, train: Indices, seed: int) -> tuple[Place, str]:
+    def _chosen(self, train: Indices, seed: int) -> tuple[Reading, ...]:
         pool = self._reader.pool
         codes = pool.codes()[train]
         complete = len(np.unique(codes)) == len(pool.classes)
         if not self._heads or not complete or fewest_per_class(codes, clusters_of(pool, train)) < 2:
-            return self._given
+            return (self._given,)
         some = train[deciding_images(codes, seed, self._most)]
         rows = {place: self._reader.rows(place)[some] for place in self.places}
         chosen = choose(
@@ -193,9 +205,10 @@ class Chooser:
             default=self._given[0],
             clusters=clusters_of(pool, some),
             balance=self.wanted.balance,
+            averaged=self.wanted.head in (None, *CLOSED_FORM),
             seed=seed,
         )
-        return (chosen.best.layer, chosen.best.pooling), self.wanted.head or chosen.best.head
+        return selected_by(chosen, self.wanted)
 
 
 def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None = None) -> Strategy:
@@ -208,11 +221,31 @@ def chosen_probe(reader: Reader, wanted: Probe = CHOSEN, chooser: Chooser | None
     reader.read(choice.places)
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
-        place, head = choice(train, seed)
-        found = fitted(reader, place, head, train, seed, balance=wanted.balance)
-        return found.probabilities(reader.test_rows(place)[test])
+        return averaged(reader, choice(train, seed), train, test, seed, balance=wanted.balance)
 
     return strategy
+
+
+def averaged(
+    reader: Reader,
+    readings: Sequence[Reading],
+    train: Indices,
+    test: Indices,
+    seed: int,
+    *,
+    balance: bool,
+    in_pool: bool = False,
+) -> Array:
+    """The mean of the probabilities of heads that are fitted on some images of a pool.
+
+    For some test images, or with ``in_pool`` for images of the pool.
+    """
+    found = []
+    for place, head in readings:
+        rows = reader.rows(place) if in_pool else reader.test_rows(place)
+        made = fitted(reader, place, head, train, seed, balance=balance)
+        found.append(made.probabilities(rows[test]))
+    return found[0] if len(found) == 1 else np.mean(found, axis=0)
 
 
 def redrawn_probe(

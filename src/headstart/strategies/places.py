@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
@@ -12,7 +13,7 @@ from headstart.records import Source
 from headstart.sources.features import Extraction, Place, extract_all
 from headstart.strategies.select import Choice, choose, deciding_images
 
-__all__ = ["CHOSEN", "Probe", "choose_place", "places_of"]
+__all__ = ["CHOSEN", "Probe", "Reading", "choose_places", "places_of", "selected_by"]
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,29 @@ class Probe:
     balance: bool = False
 
 
+class Reading(NamedTuple):
+    """Where features are read, and the head that is fitted on them."""
+
+    place: Place
+    head: str
+
+
 _DEFAULT_HEAD = "kernel"
 
 CHOSEN = Probe()
 """Everything by cross-validation."""
 
 
-def choose_place(
+def choose_places(
     source: Source, dataset: Dataset, probe: Probe, seed: int, options: Extraction
-) -> tuple[Place, str, Choice | None]:
-    """Place and head, and how they were selected; None if nothing was, or a class has one cluster only."""
+) -> tuple[tuple[Reading, ...], Choice | None]:
+    """Places and heads whose probabilities are averaged, and how they were selected.
+
+    The latter is None if nothing was selected, or a class has one cluster only.
+    """
     places, heads, given = places_of(source, probe)
     if not heads or fewest_per_class(dataset.labels, dataset.cluster_codes) < 2:
-        return *given, None
+        return (given,), None
     some = dataset.subset(deciding_images(dataset.codes(), seed))
     rows = extract_all(some, source, places, options=options)
     choice = choose(
@@ -51,13 +62,18 @@ def choose_place(
         default=given[0],
         clusters=some.cluster_codes,
         balance=probe.balance,
+        averaged=probe.head in (None, *CLOSED_FORM),
         seed=seed,
     )
-    best = choice.best
-    return (best.layer, best.pooling), probe.head or best.head, choice
+    return selected_by(choice, probe), choice
 
 
-def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...], tuple[Place, str]]:
+def selected_by(choice: Choice, probe: Probe) -> tuple[Reading, ...]:
+    """The places and heads of a selection; a head that is given replaces that which places were compared by."""
+    return tuple(Reading((one.layer, one.pooling), probe.head or one.head) for one in choice.selected)
+
+
+def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...], Reading]:
     """The candidate places and heads, and the place and head to take where nothing can be selected.
 
     The heads are empty if nothing is left to select. A head without closed-form held-out scores is replaced
@@ -74,7 +90,7 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
     ):  # the first pooling of a given layer, the last layer of a pooling
         default = candidates[0] if probe.layer is not None else candidates[-1]
     places = candidates or [default]
-    given = (default, probe.head or _DEFAULT_HEAD)
+    given = Reading(default, probe.head or _DEFAULT_HEAD)
     heads: tuple[str, ...] = (probe.head,) if probe.head in CLOSED_FORM else SEARCHED
     if probe.head is not None and probe.head not in CLOSED_FORM:
         make_head(probe.head)  # finds a wrong name before anything is computed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -13,10 +14,10 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.heads.registry import make_head
 from headstart.records import Array, Source
-from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract
-from headstart.strategies.assemble import Fitted, probe_model
+from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract_all
+from headstart.strategies.assemble import Fitted, FittedHead, mean_probabilities, probe_model
 from headstart.strategies.parts import TrainingParts, training_parts
-from headstart.strategies.places import CHOSEN, Probe, choose_place
+from headstart.strategies.places import CHOSEN, Probe, Reading, choose_places
 from headstart.strategies.result import LearnedModel
 
 __all__ = ["learn_head", "training_rows"]
@@ -27,6 +28,7 @@ def learn_head(
     dataset: Dataset,
     probe: Probe = CHOSEN,
     *,
+    readings: Sequence[Reading] | None = None,
     seed: int = 0,
     spare: bool = True,
     held_share: float | None = None,
@@ -42,6 +44,9 @@ def learn_head(
         Its ``test`` split, if any, is not used.
     probe : Probe, optional
         Where features are read and which head is fitted. Default: both are selected by cross-validation.
+    readings : sequence of Reading, optional
+        Where features are read and which heads are fitted, if that is selected already; the probabilities of several
+        are averaged. Default: as ``probe`` says.
     seed : int, default=0
         Of folds, held-out images and augmented copies.
     spare : bool, default=True
@@ -55,7 +60,7 @@ def learn_head(
     Returns
     -------
     LearnedModel
-        The model is the source's graph with the head's operations appended.
+        The model is the source's graph with the operations of one head appended, or of several heads and their mean.
 
     Raises
     ------
@@ -70,60 +75,61 @@ def learn_head(
     options = replace(options, precision="fp32")  # as the saved model computes
     if not spare:
         parts = TrainingParts(dataset if dataset.splits is None else dataset.split("train"), None)
-    place, head, choice = choose_place(source, parts.fit, probe, seed, options)
-    rows, labels, images = training_rows(source, parts.fit, place, probe.augmentation, seed, options)
-    watch = None
+    choice = None
+    if readings is None:
+        readings, choice = choose_places(source, parts.fit, probe, seed, options)
+    places = [one.place for one in readings]
+    rows, labels, images = training_rows(source, parts.fit, places, probe.augmentation, seed, options)
+    held: list[Array] = []
     if parts.held is not None:
-        held = extract(parts.held, source, layer=place[0], pooling=place[1], options=options)
-        watch = (held, parts.held.labels)
+        held = extract_all(parts.held, source, places, options=options)
     clusters = parts.fit.cluster_codes
-    fitted = make_head(head).fit(
-        rows,
-        labels,
-        classes=dataset.classes,
-        seed=seed,
-        watch=watch,
-        images=images,
-        clusters=None if clusters is None else clusters[images],
-        balance=probe.balance,
-    )
+    heads = []
+    for number, (place, name) in enumerate(readings):
+        fitted = make_head(name).fit(
+            rows[number],
+            labels,
+            classes=dataset.classes,
+            seed=seed,
+            watch=None if parts.held is None else (held[number], parts.held.labels),
+            images=images,
+            clusters=None if clusters is None else clusters[images],
+            balance=probe.balance,
+        )
+        heads.append(FittedHead(fitted, place, rows[number]))
     seconds = perf_counter() - begun
-    curve = None if fitted.curve_ is None else replace(fitted.curve_, title=f"{head} head on {dataset.name}")
-    scores, held_probs = {}, None
-    if watch is not None:
-        held_probs = fitted.probabilities(watch[0])
-        hits = np.asarray(dataset.classes)[held_probs.argmax(axis=1)] == watch[1]
-        scores["val_accuracy"] = float(hits.mean())
+    curve = heads[0].head.curve_
+    curve = None if curve is None else replace(curve, title=f"{heads[0].head.name} head on {dataset.name}")
+    scores, judged = {}, None
+    if parts.held is not None:
+        judged = (mean_probabilities(heads, held), parts.held.codes(dataset.classes))
+        scores["val_accuracy"] = float((judged[0].argmax(axis=1) == judged[1]).mean())
     settings: dict[str, Any] = {}
     if probe.augmentation is not None:
         settings["augmentation"] = probe.augmentation.parts()
     if probe.balance:
         settings["balance"] = True
-    order = {name: code for code, name in enumerate(dataset.classes)}
-    codes = np.array([order[name] for name in labels.tolist()], np.int64)
-    watched = None if watch is None or parts.held is None else (watch[0], parts.held.codes(dataset.classes))
-    made = Fitted(fitted, place, scores, settings, rows, codes, images, watched)
+    codes = parts.fit.codes(dataset.classes)[images]
+    made = Fitted(tuple(heads), scores, settings, codes, images, judged)
     model = probe_model(source, made, dataset, parts, seed, seconds)
-    return LearnedModel(model, curve, seconds, choice, held_probs, parts)
+    return LearnedModel(model, curve, seconds, choice, None if judged is None else judged[0], parts)
 
 
 def training_rows(
     source: Source,
     dataset: Dataset,
-    place: Place,
+    places: Sequence[Place],
     augmentation: Augmentation | None,
     seed: int,
     options: Extraction,
-) -> tuple[Array, NDArray[np.str_], NDArray[np.intp]]:
-    """Features of the images and of their augmented copies, with label and image index of each row."""
+) -> tuple[list[Array], NDArray[np.str_], NDArray[np.intp]]:
+    """Features of the images and of their augmented copies at some places, with label and image index of each row."""
     n_copies = 0 if augmentation is None else augmentation.n_copies
     copies = [
         None,
         *(AugmentedCopy(augmentation, seed, number) for number in range(n_copies) if augmentation),
     ]
-    rows = [
-        extract(dataset, source, layer=place[0], pooling=place[1], copy=copy, options=options)
-        for copy in copies
-    ]
+    rows = [extract_all(dataset, source, places, copy=copy, options=options) for copy in copies]
     images = np.tile(np.arange(len(dataset)), len(copies))
-    return rows[0] if len(rows) == 1 else np.concatenate(rows), dataset.labels[images], images
+    joined = [one[0] if len(one) == 1 else np.concatenate(one) for one in zip(*rows, strict=True)]
+    return joined, dataset.labels[images], images

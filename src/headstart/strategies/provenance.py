@@ -26,9 +26,14 @@ def about_source(source: Source) -> str:
 def about_head(head: Mapping[str, Any]) -> str:
     """A head's name, and the setting that cross-validation selected; ``head`` is as in a manifest.
 
+    Of a mean each of its heads, with the layer that it reads.
+
     >>> about_head({"name": "ridge", "chosen": {"strength": 0.001}})
     'ridge (strength 0.001)'
     """
+    if "heads" in head:
+        parts = [f"{about_head(one)} on {one['tap']}, {one['pooling']}" for one in head["heads"]]
+        return f"{head['name']}: {'; '.join(parts)}"
     chosen = ", ".join(f"{name} {value:g}" for name, value in head["chosen"].items())
     return f"{head['name']} ({chosen})"
 

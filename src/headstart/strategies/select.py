@@ -22,6 +22,7 @@ from headstart.records import Array, Codes
 from headstart.system.threads import threads_for
 
 __all__ = [
+    "AVERAGED_FROM",
     "MOST_IMAGES",
     "PRIOR_NATS",
     "Choice",
@@ -40,6 +41,12 @@ PRIOR_NATS = 4.0
 That is a prior of about 1 to 50 for each of the others: of a few images the loss of the best of many places is low by
 chance. Measured on 2026-11-30 (docs/decisions/0018-selection-for-every-source.md): with two labels per class of ants
 and bees 84 % of other photos are then classified correctly, else 70 %; from 100 images on it changes nothing."""
+AVERAGED_FROM = 40
+"""Independent images from which the probabilities of the three best candidates are averaged.
+
+Measured on 2026-11-30 (docs/decisions/0018-selection-for-every-source.md): from there on the mean is as accurate as
+the best one or more so, and better calibrated; of fewer images the third best is often a bad layer."""
+_AVERAGED = 3
 _CORRELATION = 0.2  # of the losses of images by one writer, as the intervals assume at least
 _LEAST = 3  # images of each class that are always among the deciding ones
 
@@ -75,7 +82,8 @@ class PlaceTrial:
 class Choice:
     """All trials, the best first; other places than ``default`` had to be better by `PRIOR_NATS`.
 
-    The accuracy of the best is the maximum of many, so it overestimates accuracy on new images.
+    The probabilities of the first ``n_averaged`` are averaged. The accuracy of the best is the maximum of many, so it
+    overestimates accuracy on new images.
     """
 
     trials: tuple[PlaceTrial, ...]
@@ -83,18 +91,26 @@ class Choice:
     n_images: int
     default: tuple[str, str] | None
     seconds: float
+    n_averaged: int = 1
+
+    @property
+    def selected(self) -> tuple[PlaceTrial, ...]:
+        """The trials whose probabilities are averaged, the best first."""
+        return self.trials[: self.n_averaged]
 
     @property
     def best(self) -> PlaceTrial:
-        """The selected trial."""
+        """The trial with the lowest loss."""
         return self.trials[0]
 
     @property
     def sentence(self) -> str:
         """What was selected, among how many candidates."""
+        best = [f"{one.title} ({one.described})" for one in self.selected]
+        what = best[0] if len(best) == 1 else f"The mean of {'; '.join(best[:-1])} and {best[-1]}"
         return (
-            f"{self.best.title} ({self.best.described}) was selected by leave-one-out cross-validation on "
-            f"{self.n_images:,} training images among {self.n_tried:,} candidates."
+            f"{what} was selected by leave-one-out cross-validation on {self.n_images:,} training images among "
+            f"{self.n_tried:,} candidates."
         )
 
 
@@ -106,15 +122,16 @@ def choose(
     default: tuple[str, str] | None = None,
     clusters: NDArray[np.intp] | None = None,
     balance: bool = False,
+    averaged: bool = False,
     seed: int = 0,
 ) -> Choice:
     """Evaluate every head at every setting on the features of every place; ``heads`` are some of CLOSED_FORM.
 
     Images with the same number in ``clusters`` are left out together. Trials are ranked by held-out loss, summed
     over images, with `PRIOR_NATS` in favour of the place ``default``, then by accuracy; the setting of each is the
-    one that `Head.fit` would choose. Leave-one-out is exact:
-    one decomposition per place and kind of head serves all settings. DataError if a class has one cluster
-    only.
+    one that `Head.fit` would choose. With ``averaged`` the three best are selected, of `AVERAGED_FROM` independent
+    images or more. Leave-one-out is exact: one decomposition per place and kind of head serves all settings.
+    DataError if a class has one cluster only.
     """
     begun = perf_counter()
     for head in heads:
@@ -133,7 +150,9 @@ def choose(
     for head in heads[1:]:
         evaluator.at({place: features[place][used] for place in evaluator.shortlist(heads[0])}, head)
     trials = tuple(sorted(evaluator.trials, key=evaluator.rank))
-    return Choice(trials, evaluator.n_tried, len(codes), default, perf_counter() - begun)
+    several = averaged and evaluator.n_independent >= AVERAGED_FROM
+    n_averaged = min(_AVERAGED, len(trials)) if several else 1
+    return Choice(trials, evaluator.n_tried, len(codes), default, perf_counter() - begun, n_averaged)
 
 
 def _distinct(
@@ -180,10 +199,10 @@ class _Evaluator:
     def rank(self, trial: PlaceTrial) -> tuple[float, float]:
         """By loss: it compares heads of every kind, and varies less from sample to sample than accuracy."""
         prior = PRIOR_NATS if self.default not in (None, (trial.layer, trial.pooling)) else 0.0
-        return (trial.loss + prior / self._n_independent, -trial.accuracy.value)
+        return (trial.loss + prior / self.n_independent, -trial.accuracy.value)
 
     @cached_property
-    def _n_independent(self) -> float:
+    def n_independent(self) -> float:
         """As how many independent images these count: those of one cluster correlate."""
         n_images = len(self.codes)
         n_each = 1 if self.clusters is None else n_images / len(np.unique(self.clusters))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -25,9 +26,9 @@ class Cost:
     megabytes: float
 
 
-def measured_cost(source: Source, place: Place, *, runtime_name: str = "openvino") -> Cost:
-    """Cost of a source up to a place: the median over the batches of one second, without decoding."""
-    graph = feature_graph(source, [place])
+def measured_cost(source: Source, places: Sequence[Place], *, runtime_name: str = "openvino") -> Cost:
+    """Cost of a source up to some places: the median over the batches of one second, without decoding."""
+    graph = feature_graph(source, places)
     executable = runtime.compile_graph(
         graph, runtime=runtime_name, precision="fp32", batch_size=source.batch_size
     )

@@ -52,7 +52,7 @@ def describe_source(source: Source) -> dict[str, Any]:
 def _cost(source: Source) -> dict[str, Any]:
     """Measured at the default layer; and a smaller input where an image costs much."""
     maps = len(source.layers[source.default_layer]) > 1
-    cost = measured_cost(source, (source.default_layer, "avg" if maps else "flat"))
+    cost = measured_cost(source, [(source.default_layer, "avg" if maps else "flat")])
     found: dict[str, Any] = {
         "images_per_second": float(f"{1e3 / cost.ms:.3g}"),
         "megabytes": round(cost.megabytes, 1),
@@ -111,7 +111,7 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "strategy": manifest.strategy,
         "classes": list(manifest.classes),
         "input": _input(manifest.input),
-        "head": _head(manifest.head["name"], manifest.head["chosen"]),
+        "head": _heads(manifest.head),
         "source": dict(manifest.source) or "none: trained from scratch",
         "data": {key: value for key, value in manifest.data.items() if key != "counts"},
         "images_per_class": dict(manifest.data["counts"]),
@@ -125,6 +125,13 @@ def _model(manifest: Manifest) -> dict[str, Any]:
             name: f"{note.size_bytes} bytes, sha256 {note.sha256}" for name, note in manifest.files.items()
         },
     }
+
+
+def _heads(head: Mapping[str, Any]) -> str | list[str]:
+    """A head with its settings; of a mean each of its heads, with the layer that it reads."""
+    if "heads" not in head:
+        return _head(head["name"], head["chosen"])
+    return [f"{_head(one['name'], one['chosen'])} on {one['tap']}, {one['pooling']}" for one in head["heads"]]
 
 
 def _head(name: str, chosen: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from headstart.sources.features import Place
 from headstart.strategies.finetune.options import FinetuneOptions, depths_of
 from headstart.strategies.finetune.rules import is_handwriting, settings_for, side_of
 from headstart.strategies.finetune.train import FineTuned, starting_head, unfreeze_and_train
-from headstart.strategies.fits import Chooser, Reader, Strategy, fitted
+from headstart.strategies.fits import Chooser, Reader, Strategy, averaged, fitted
 from headstart.system.progress import SILENT, Progress
 
 __all__ = ["FINETUNE_NAMES", "Decision", "DepthTrial", "Finetuner", "finetune_strategies", "sentence_of"]
@@ -281,7 +281,7 @@ class Finetuner:
         """Where the probe reads, and the head that training starts from: the same for every depth."""
         key = train.tobytes(), seed
         if self._start is None or self._start[0] != key:
-            place, name = self.chooser(train, seed)
+            place, name = self.chooser(train, seed)[0]
             rows, _, images = self.reader.training(place, train)
             probe = fitted(self.reader, place, name, train, seed, balance=self.chooser.wanted.balance)
             head = starting_head(probe, rows, self._codes[train][images], self.reader.pool.classes, seed)
@@ -293,10 +293,8 @@ class Finetuner:
         self, train: Indices, test: Indices, seed: int, *, in_pool: bool = False
     ) -> Array:
         """Probabilities of the probe for test images, or with ``in_pool`` for images of the pool."""
-        place, head = self.chooser(train, seed)
-        found = fitted(self.reader, place, head, train, seed, balance=self.chooser.wanted.balance)
-        rows = self.reader.rows(place) if in_pool else self.reader.test_rows(place)
-        return found.probabilities(rows[test])
+        readings, balance = self.chooser(train, seed), self.chooser.wanted.balance
+        return averaged(self.reader, readings, train, test, seed, balance=balance, in_pool=in_pool)
 
     def _by_graph(self, finetuned: FineTuned, test: Indices) -> Array:
         """Probabilities by the graph that would be saved, so that the figures are those of the model."""

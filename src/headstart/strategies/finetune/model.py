@@ -12,17 +12,18 @@ import numpy as np
 from headstart.data.dataset import Dataset
 from headstart.heads.base import fit_temperature
 from headstart.heads.trained import TrainedHead
+from headstart.models.manifest import Manifest
 from headstart.records import Array, Codes, Source
 from headstart.report.records import PlainTable
 from headstart.sources.features import PLAIN, Extraction, extract
-from headstart.strategies.assemble import Fitted, probe_model
+from headstart.strategies.assemble import Fitted, FittedHead, probe_model
 from headstart.strategies.finetune.decide import Decision, Finetuner
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.finetune.rules import augmentation_for
 from headstart.strategies.finetune.train import FineTuned
 from headstart.strategies.fits import Chooser, Reader
 from headstart.strategies.parts import TrainingParts
-from headstart.strategies.places import Probe
+from headstart.strategies.places import Probe, Reading
 from headstart.strategies.result import LearnedModel, epoch_curve
 
 __all__ = ["Attempt", "attempt", "depth_table"]
@@ -64,11 +65,9 @@ def attempt(
     """
     begun, manifest = perf_counter(), learned.model.manifest
     pool = replace(parts.fit, splits=None)
-    probe = replace(
-        wanted, layer=manifest.source["tap"], pooling=manifest.source["pooling"], head=manifest.head["name"]
-    )
     reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
-    finetuner = Finetuner(reader, Chooser(reader, probe), finetune, options.progress)
+    chooser = Chooser(reader, wanted, readings=_readings(manifest))
+    finetuner = Finetuner(reader, chooser, finetune, options.progress)
     everyone = np.arange(len(pool))
     decision = finetuner.decide(everyone, seed)
     if not decision.accepted:
@@ -84,6 +83,14 @@ def attempt(
     timed = {**made.model.manifest.timing, "learning_s": round(seconds, 3)}
     model = replace(made.model, manifest=replace(made.model.manifest, timing=timed))
     return Attempt(replace(made, model=model, seconds=seconds, choice=learned.choice, parts=parts), decision)
+
+
+def _readings(manifest: Manifest) -> tuple[Reading, ...]:
+    """Where the heads of a model read, and their names."""
+    source, head = manifest.source, manifest.head
+    if "heads" not in head:
+        return (Reading((source["tap"], source["pooling"]), head["name"]),)
+    return tuple(Reading((one["tap"], one["pooling"]), one["name"]) for one in head["heads"])
 
 
 def _model(
@@ -104,7 +111,8 @@ def _model(
     if parts.held is not None:
         watched = extract(parts.held, finetuned.source, layer=place[0], pooling=place[1])
         held_codes = parts.held.codes(dataset.classes)
-        held, probs = (watched, held_codes), head.probabilities(watched)
+        probs = head.probabilities(watched)
+        held = (probs, held_codes)
         scores["val_accuracy"] = float((probs.argmax(axis=1) == held_codes).mean())
     settings = {
         "opened_parts": finetuned.n_unfrozen,
@@ -113,7 +121,8 @@ def _model(
         "alpha": finetuned.alpha,
         **note,
     }
-    made = Fitted(head, place, scores, settings, rows, codes, np.arange(len(rows)), held)
+    heads = (FittedHead(head, place, rows),)
+    made = Fitted(heads, scores, settings, codes, np.arange(len(rows)), held)
     model = probe_model(finetuned.source, made, dataset, parts, seed, 0.0, strategy="finetune")
     curve = epoch_curve(f"fine-tuning on {dataset.name}", finetuned.history, finetuned.best_epoch)
     return LearnedModel(model, curve, 0.0, None, probs)

@@ -37,13 +37,15 @@ def choice_table(choice: Choice) -> PlainTable:
             f" Other places than the default ({', '.join(choice.default)}) had to gain {PRIOR_NATS:g} nats in all, "
             "since of a few images the best of many places is best by chance."
         )
+    n_averaged = len(choice.selected)
+    taken = "The first line was" if n_averaged == 1 else f"The mean of the first {n_averaged} lines was"
     left = len(choice.trials) - len(lines)
     more = f" {left} more were tried." if left else ""
     return PlainTable(
         "How layer, pooling and head were selected",
         f"Leave-one-out cross-validation on {choice.n_images:,} training images, {choice.n_tried:,} "
-        f"candidates in {choice.seconds:.1f} s, the lowest loss first. The first line was selected by these "
-        f"results, so its accuracy is optimistic and no estimate of the accuracy on new images.{prior}{more}",
+        f"candidates in {choice.seconds:.1f} s, the lowest loss first. {taken} selected by these "
+        f"results, so their accuracy is optimistic and no estimate of the accuracy on new images.{prior}{more}",
         ("candidate", "setting", "accuracy, %", "loss, nats"),
         lines,
     )

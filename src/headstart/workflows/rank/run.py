@@ -21,7 +21,7 @@ from headstart.report.records import Figure, PlainTable, Report
 from headstart.report.trade_off import Point, trade_off
 from headstart.sources.features import PLAIN, Extraction
 from headstart.strategies.fits import Chooser, Reader, chosen_probe
-from headstart.strategies.places import CHOSEN, Probe
+from headstart.strategies.places import CHOSEN, Probe, Reading
 from headstart.strategies.provenance import made_with
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.comparison.protocol import Protocol, TrainTest, crossed_protocol, rounds_of
@@ -107,8 +107,8 @@ def run_ranking(
     differences = {i: difference_of(right[i], right[best], rounds, protocol, groups) for i in others}
     adjusted = dict(zip(others, holm([differences[i].p_value for i in others]), strict=True))
     costs = [
-        measured_cost(source, place, runtime_name=options.runtime)
-        for source, (place, _) in zip(sources, places, strict=True)
+        measured_cost(source, [one.place for one in found], runtime_name=options.runtime)
+        for source, found in zip(sources, places, strict=True)
     ]
     front = _front([score.value for score in scores], [one.ms for one in costs])
     ranked = [
@@ -118,7 +118,7 @@ def run_ranking(
             differences.get(i),
             adjusted.get(i),
             _BEST if i == best else _word(verdict(differences[i], adjusted[i])),
-            _at(*places[i]),
+            _at(places[i]),
             costs[i].ms,
             costs[i].megabytes,
             str(source.notes.get("licence", "none needed" if not source.notes else "not stated")),
@@ -172,10 +172,12 @@ def _front(accuracies: Sequence[float], ms: Sequence[float]) -> list[bool]:
     ]
 
 
-def _at(place: tuple[str, str], head: str) -> str:
-    """Head, layer and pooling as text."""
-    layer, pooling = place
-    return f"{head}, {layer}" if pooling == "flat" else f"{head}, {layer} {pooling}"
+def _at(readings: Sequence[Reading]) -> str:
+    """Head, layer and pooling as text; of several the first, and how many more are averaged."""
+    (layer, pooling), head = readings[0]
+    place = layer if pooling == "flat" else f"{layer} {pooling}"
+    more = f", mean with {len(readings) - 1} more" if len(readings) > 1 else ""
+    return f"{head}, {place}{more}"
 
 
 def _titles(sources: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.records import Array, Curve, Source
 from headstart.sources.features import Extraction, Place, extract
+from headstart.strategies.places import Reading
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import Choice
 from headstart.workflows.recipes.recipe import FrozenRecipe
@@ -29,10 +30,12 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class DrawPlan:
-    """Selected by cross-validation for one draw; ``trials`` are the accuracies that decided on augmentation."""
+    """Selected by cross-validation for one draw: places and heads, whose probabilities are averaged.
 
-    place: Place
-    head: str
+    ``trials`` are the accuracies that decided on augmentation.
+    """
+
+    readings: tuple[Reading, ...]
     choice: Choice | None
     augmentation: Augmentation | None
     trials: tuple[tuple[str, float], ...] = ()

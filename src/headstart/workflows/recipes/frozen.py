@@ -20,7 +20,7 @@ from headstart.sources.features import Extraction, Place, extract_all
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.fits import Reader, Strategy
 from headstart.strategies.parts import training_parts
-from headstart.strategies.places import Probe, choose_place
+from headstart.strategies.places import Probe, Reading, choose_places
 from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
@@ -106,16 +106,18 @@ def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
 def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
     """Select layer and head on one draw, then whether augmented copies help there."""
     recipe, some = bench.recipe, bench.train.subset(indices)
-    place, head, choice = choose_place(bench.source, some, Probe(head=recipe.head), seed, bench.options)
+    readings, choice = choose_places(bench.source, some, Probe(head=recipe.head), seed, bench.options)
     if recipe.augment is None:
-        return DrawPlan(place, head, choice, None)
-    augmentation = parse_augmentation(recipe.augment, recipe.copies)
-    with_copies = training_rows(bench.source, some, place, augmentation, seed, bench.options)
+        return DrawPlan(readings, choice, None)
+    augmentation, head = parse_augmentation(recipe.augment, recipe.copies), readings[0].head
+    (rows,), labels, images = training_rows(
+        bench.source, some, [readings[0].place], augmentation, seed, bench.options
+    )
     n = len(some)
-    plain = _cross_validated(head, with_copies[0][:n], some.labels, np.arange(n), seed)
-    augmented = _cross_validated(head, *with_copies, seed)
+    plain = _cross_validated(head, rows[:n], some.labels, np.arange(n), seed)
+    augmented = _cross_validated(head, rows, labels, images, seed)
     trials = (("no augmentation", plain), (f"{recipe.augment}, {recipe.copies} augmented copies", augmented))
-    return DrawPlan(place, head, choice, augmentation if augmented > plain else None, trials)
+    return DrawPlan(readings, choice, augmentation if augmented > plain else None, trials)
 
 
 def _cross_validated(head: str, rows: Array, labels: NDArray[np.str_], images: Indices, seed: int) -> float:
@@ -131,7 +133,7 @@ def _cross_validated(head: str, rows: Array, labels: NDArray[np.str_], images: I
 
 def _read_test(bench: Bench) -> None:
     """Features of the test images at every place that some draw uses, in one pass."""
-    places = [plan.place for plan in bench.plans.values()]
+    places = [one.place for plan in bench.plans.values() for one in plan.readings]
     if bench.recipe.textbook is not None:
         places.append(_textbook_place(bench.source))
     extract_all(bench.test, bench.source, list(dict.fromkeys(places)), options=bench.options)
@@ -140,12 +142,16 @@ def _read_test(bench: Bench) -> None:
 def _model(bench: Bench, dataset: Dataset, indices: Indices) -> LearnedModel:
     """The first draw's selection as a model; its validation images are not among its training images."""
     plan = bench.plans[indices.tobytes()]
-    wanted = Probe(*plan.place, plan.head, plan.augmentation)
-    if bench.recipe.labels_per_class is None:
-        learned = learn_head(bench.source, dataset, wanted, seed=bench.seed, options=bench.options)
-    else:
-        some = replace(bench.train.subset(indices), splits=None)
-        learned = learn_head(bench.source, some, wanted, seed=bench.seed, options=bench.options)
+    if bench.recipe.labels_per_class is not None:
+        dataset = replace(bench.train.subset(indices), splits=None)
+    learned = learn_head(
+        bench.source,
+        dataset,
+        Probe(augmentation=plan.augmentation),
+        readings=plan.readings,
+        seed=bench.seed,
+        options=bench.options,
+    )
     return replace(learned, choice=plan.choice)
 
 
@@ -166,19 +172,23 @@ def _fitted(bench: Bench, indices: Indices, plan: DrawPlan, seed: int, watched: 
     ``watched`` titles a training curve, drawn once, from another fit that holds out a tenth for validation.
     """
     some = bench.train.subset(indices)
-    rows, labels, images = training_rows(
-        bench.source, some, plan.place, plan.augmentation, seed, bench.options
-    )
-    classes = bench.train.classes
+    places = [one.place for one in plan.readings]
+    found, labels, images = training_rows(bench.source, some, places, plan.augmentation, seed, bench.options)
+    classes, (rows, *_), head = bench.train.classes, found, plan.readings[0].head
     if watched is not None and not any(curve.title == watched for curve in bench.curves):
         _, held = folds(some.labels, 10, seed)[0]
         learn, watch = ~np.isin(images, held), (rows[held], some.labels[held])
-        shown = make_head(plan.head).fit(
+        shown = make_head(head).fit(
             rows[learn], labels[learn], classes=classes, images=images[learn], seed=seed, watch=watch
         )
         bench.curves += [] if shown.curve_ is None else [replace(shown.curve_, title=watched)]
-    head = make_head(plan.head).fit(rows, labels, classes=classes, images=images, seed=seed)
-    return head.probabilities(bench.test_rows(plan.place))
+    predictions = [
+        make_head(one.head)
+        .fit(features, labels, classes=classes, images=images, seed=seed)
+        .probabilities(bench.test_rows(one.place))
+        for one, features in zip(plan.readings, found, strict=True)
+    ]
+    return np.mean(predictions, axis=0)  # type: ignore[no-any-return]
 
 
 def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
@@ -192,7 +202,7 @@ def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
     place = _textbook_place(bench.source)
 
     def way(name: str, augmentation: Augmentation | None) -> Strategy:
-        plan = DrawPlan(place, textbook.head, None, augmentation)
+        plan = DrawPlan((Reading(place, textbook.head),), None, augmentation)
         return _recorded(
             bench,
             name,

@@ -121,13 +121,14 @@ def _figures(accuracy: float, n_test: int) -> tuple[str, str, str]:
 def frozen_facts(bench: Bench, learned: LearnedModel, command: str, seconds: float) -> dict[str, str]:
     """What is necessary to get the figures again."""
     head, layer = learned.model.manifest.head, learned.model.manifest.source
+    where = "" if "heads" in head else f" on {layer['tap']}, {layer['pooling']}"
     return {
         "command": command,
         "source": about_source(bench.source),
         "source_fingerprint": bench.source.fingerprint,
         "data": f"{bench.train.name}, fingerprint of the training images {bench.train.fingerprint}",
         "model_fingerprint": learned.model.manifest.source_fingerprint,
-        "head": f"{about_head(head)} on {layer['tap']}, {layer['pooling']}",
+        "head": f"{about_head(head)}{where}",
         "seed": str(bench.seed),
         **made_with(),
         "everything": f"{seconds:.1f} s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import strftime
 
@@ -44,8 +44,9 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
     codes, classes = test.codes(setup.pool.classes), setup.pool.classes
     title = f"The probe on the {setup.judged_on} images of {test.name}"
     evaluated = EvaluatedImages(test, table.probabilities, codes, classes, study.source.input)
-    place, head = _explained_head(study, evaluated)
-    evaluated = replace(evaluated, predict=_predict_function(study, place, head))
+    heads = _explained_heads(study, evaluated)
+    place = heads[0][0]
+    evaluated = replace(evaluated, predict=_predict_function(study, heads))
     study.options.progress.step("explaining the predictions", 0, 1)
     sizes = {"train": len(setup.pool), setup.judged_on: len(test), "classes": len(classes)}
     return Report(
@@ -115,8 +116,8 @@ def _nested(study: StudyContext) -> str:
     return " Layer, pooling and head were selected in every fit, by cross-validation on its training images."
 
 
-def _explained_head(study: StudyContext, evaluated: EvaluatedImages) -> tuple[Place, Head]:
-    """A head for occlusion maps; when cross-validated, it is not trained on the images shown."""
+def _explained_heads(study: StudyContext, evaluated: EvaluatedImages) -> list[tuple[Place, Head]]:
+    """Heads for occlusion maps; when cross-validated, they are not trained on the images shown."""
     setup, probe, seed = study.setup, study.probe, study.seed
     train = np.arange(len(setup.pool))
     if setup.protocol.crossed:
@@ -125,12 +126,14 @@ def _explained_head(study: StudyContext, evaluated: EvaluatedImages) -> tuple[Pl
         kept = np.setdiff1d(train, shown)
         if np.bincount(setup.pool.codes()[kept], minlength=len(setup.pool.classes)).min() >= 1:
             train = kept
-    place, head = study.chooser(train, seed)
-    return place, fitted(study.reader, place, head, train, seed, balance=probe.balance)
+    return [
+        (place, fitted(study.reader, place, head, train, seed, balance=probe.balance))
+        for place, head in study.chooser(train, seed)
+    ]
 
 
-def _predict_function(study: StudyContext, place: Place, head: Head) -> Callable[[Images], Array]:
-    """From prepared images to the head's probabilities; the graph is compiled on first use."""
+def _predict_function(study: StudyContext, heads: Sequence[tuple[Place, Head]]) -> Callable[[Images], Array]:
+    """From prepared images to the mean of the heads' probabilities; the graph is compiled on first use."""
     compiled: list[runtime.Executable] = []
 
     def predict(images: Images) -> Array:
@@ -138,14 +141,18 @@ def _predict_function(study: StudyContext, place: Place, head: Head) -> Callable
         if not compiled:
             compiled.append(
                 runtime.compile_graph(
-                    feature_graph(source, [place]),
+                    feature_graph(source, [place for place, _ in heads]),
                     runtime=study.options.runtime,
                     precision=study.options.precision or source.precision,
                     batch_size=source.batch_size,
                 )
             )
         batches = runtime.split_batches(images, source.batch_size)
-        return head.probabilities(compiled[0].run(batches, len(images)))
+        found = [
+            np.mean([head.probabilities(one) for (_, head), one in zip(heads, rows, strict=True)], axis=0)
+            for rows in compiled[0].stream(batches)
+        ]
+        return np.concatenate(found)
 
     return predict
 

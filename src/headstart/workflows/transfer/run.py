@@ -220,11 +220,16 @@ def _summary(learned: LearnedModel, evaluation: TransferEvaluation | None) -> st
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
     name = short_name(source["name"]).removesuffix(", fine-tuned")
-    where = f"{name}, {state}, at layer {source['tap']} ({source['pooling']})"
-    return (
-        f"A {manifest.head['name']} head on {where} learned {len(manifest.classes)} classes from "
-        f"{manifest.data['n_images']:,} images." + ("" if evaluation is None else f" {evaluation.protocol}")
+    heads = manifest.head.get("heads")
+    if heads is None:
+        what = f"A {manifest.head['name']} head on {name}, {state}, at layer {source['tap']} ({source['pooling']})"
+    else:
+        places = ", ".join(f"{one['name']} at {one['tap']} ({one['pooling']})" for one in heads)
+        what = f"The mean of {len(heads)} heads on {name}, {state} ({places}),"
+    learned_from = (
+        f"{what} learned {len(manifest.classes)} classes from {manifest.data['n_images']:,} images."
     )
+    return learned_from if evaluation is None else f"{learned_from} {evaluation.protocol}"
 
 
 def _facts(source: Source, dataset: Dataset, learned: LearnedModel, command: str) -> Mapping[str, str]:
