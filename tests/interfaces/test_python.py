@@ -97,8 +97,8 @@ def test_transfer_leaves_its_source_as_it_was_and_keeps_features(odd: hs.Model) 
     before = odd.graph
     hs.transfer(odd, "digits:even", head="ridge")
     assert odd.graph == before
-    # images learned from, at both layers, and held out at one; both as HOG and as raw pixels
-    assert len(default_cache().entries()) == 7
+    # images learned from and held out, at both layers, which are averaged; both as HOG and as raw pixels
+    assert len(default_cache().entries()) == 8
 
 
 def test_a_saved_model_opens_and_says_the_same(odd: hs.Model, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
+from headstart.data.readers.unlabelled import load_unlabelled
 from headstart.errors import SettingError
 from headstart.evaluation.records import Evaluated
 from headstart.models.manifest import check_name
@@ -110,6 +111,7 @@ def transfer(
     allow_leaks: bool = False,
     judge: bool = True,
     holdout: float | None = None,
+    unlabelled: Any = None,
     name: str | None = None,
     seed: int = 0,
     tap: str | None = None,
@@ -147,6 +149,10 @@ def transfer(
         It is in ``model.manifest.scores``.
     holdout : float, optional
         Share of the images to hold out as a test set, such as 0.2. `evaluate` finds them again.
+    unlabelled : path, Dataset, array or list of images, optional
+        Further images without labels, of the same classes: a folder in any layout, or images. Labels are propagated
+        to them (Zhou et al., NIPS 2003) if that is better on left-out images. Copies of images of ``data`` are left
+        out, and of many 5,000 are used.
     name : str, optional
         Name of the model, on one line. Default: made from the names of source and dataset.
     seed : int, default=0
@@ -187,6 +193,7 @@ def transfer(
         finetune=finetune,
         judge=judge,
         holdout=holdout,
+        unlabelled=None if unlabelled is None else load_unlabelled(unlabelled),
         name=name,
     )
     return done.learned.model
@@ -261,6 +268,7 @@ def study(
     labels_per_class: Sequence[int] | None = None,
     draws: int = 5,
     controls: Sequence[str] = CONTROLS,
+    unlabelled: Any = None,
     layer: str | None = None,
     pooling: str | None = None,
     head: str | None = None,
@@ -291,6 +299,8 @@ def study(
     controls : sequence of str, optional
         Some of ``majority``, ``HOG``, ``raw pixels``, ``random frozen``, ``scratch``, ``collapse``. Default: all
         that fit.
+    unlabelled : path, Dataset, array or list of images, optional
+        As in `transfer`; the strategy that also learns from these is a row of its own.
     layer, pooling, head, augment : str, optional
         As in `transfer`. What is None is selected again inside every fit.
     allow_leaks : bool, default=False
@@ -339,6 +349,7 @@ def study(
         allow_leaks,
         seed,
         finetune=parse_finetune(",".join(strategies), unfreeze),
+        unlabelled=None if unlabelled is None else load_unlabelled(unlabelled),
     )
     options = Extraction(default_cache())
     return run_study(frozen, dataset, request, external=external, trained=trained, options=options)

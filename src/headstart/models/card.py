@@ -34,6 +34,9 @@ def render_card(manifest: Manifest) -> str:
             f"- Source: {name}, layer {manifest.source.get('tap')} "
             f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), {_state(manifest)}"
         )
+    if "unlabelled" in manifest.data:
+        others = manifest.data["unlabelled"]
+        lines.append(f"- Unlabelled images: {others['n_images']} of {others['name']}")
     lines += _heads(manifest.head)
     lines += [f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in sorted(manifest.scores.items())]
     lines += _trust(manifest)

@@ -235,7 +235,15 @@ def _data(value: object) -> dict[str, Any]:
     for size in (data["n_images"], data.get("n_held", 0), *values.mapping(data["counts"]).values()):
         values.integer(size, 0, 2**63)
     values.optional(data, "holdout", _holdout)
+    values.optional(data, "unlabelled", _unlabelled)
     return dict(data)
+
+
+def _unlabelled(value: object) -> None:
+    fields = values.mapping(value)
+    for name in ("name", "fingerprint"):
+        values.text(fields[name])
+    values.integer(fields["n_images"], 1, 2**63)
 
 
 def _holdout(value: object) -> None:

@@ -41,6 +41,7 @@ class LineStyle:
 STYLES: Mapping[str, LineStyle] = {
     "probe": LineStyle("--c-probe", "#0063a8", (), "o"),
     "textbook": LineStyle("--c-textbook", "#5b4db1", (9, 3), "p"),
+    "unlabelled": LineStyle("--c-unlabelled", "#127a86", (10, 2), "X"),
     "finetune": LineStyle("--c-finetune", "#1d8fc4", (7, 2), "D"),
     "scratch": LineStyle("--c-scratch", "#c24e00", (6, 2.5), "s"),
     "random": LineStyle("--c-random", "#00805e", (4, 2), "^"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from time import time
@@ -19,7 +19,7 @@ from headstart.evaluation.records import Calibration
 from headstart.graph import build, layers
 from headstart.graph import run as runtime
 from headstart.graph.pooling import JOIN, read
-from headstart.heads.base import Head, fit_temperature, softmax
+from headstart.heads.base import fit_temperature, softmax
 from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.models.manifest import Manifest
 from headstart.models.model import Model
@@ -31,9 +31,10 @@ from headstart.records import Array, Codes, Epoch, Images, Seen, Source, TrainSe
 from headstart.report.paths import without_folders
 from headstart.sources.features import Place
 from headstart.sources.networks import fingerprint
+from headstart.strategies.mixture import Mixture
 from headstart.strategies.parts import TrainingParts
 
-__all__ = ["Fitted", "FittedHead", "mean_probabilities", "network_model", "probe_model", "versions"]
+__all__ = ["Fitted", "network_model", "probe_model", "versions"]
 
 _SAMPLES, _SAMPLE_PX = 8, 256
 _NOVELTY_ROWS = 1_000
@@ -41,28 +42,20 @@ _CHECKED = 128  # images on which a trained network must give usable numbers
 
 
 @dataclass(frozen=True)
-class FittedHead:
-    """A fitted head, where it reads features, and the rows of features that it was fitted on."""
-
-    head: Head
-    place: Place
-    rows: Array
-
-
-@dataclass(frozen=True)
 class Fitted:
-    """Fitted heads whose probabilities are averaged, the best first; scores, settings, and what they learned from.
+    """Fitted heads, their scores and settings, and what they learned from.
 
     ``codes`` are the classes of the rows, ``images`` the index of the image of each row; ``held`` are probabilities
-    and classes of the held-out images, if any.
+    and classes of the held-out images, if any; ``unlabelled`` images without labels that were learned from.
     """
 
-    heads: tuple[FittedHead, ...]
+    heads: Mixture
     scores: Mapping[str, float]
     settings: Mapping[str, Any]
     codes: Codes
     images: NDArray[np.intp]
     held: tuple[Array, Codes] | None
+    unlabelled: Dataset | None = None
 
 
 def network_model(
@@ -143,12 +136,12 @@ def probe_model(
     strategy: str = "probe",
 ) -> Model:
     """The model of heads on a frozen source: the source's graph with the heads' operations appended."""
-    first = fitted.heads[0]
+    first = fitted.heads.first
     layer, pooling = first.place
     # cut off what is above the layers first: it may be another head, with the same names
-    layers = [part for one in fitted.heads for part in one.place[0].split(JOIN)]
+    layers = [part for one in fitted.heads.heads for part in one.place[0].split(JOIN)]
     builder = build.GraphBuilder(build.with_outputs(onnx.ModelProto.FromString(source.graph), layers))
-    builder.add("Identity", _append(builder, fitted.heads, source.layers), name=build.PROBABILITIES)
+    builder.add("Identity", fitted.heads.append(builder, source.layers), name=build.PROBABILITIES)
     model = builder.model([build.PROBABILITIES])
     plain = model.SerializeToString(deterministic=True)
     kept = {name for node in model.graph.node for name in node.output}
@@ -172,7 +165,7 @@ def probe_model(
         default_layer=layer.split(JOIN)[-1],
         source_fingerprint=fingerprint(plain),
         network=None,
-        head=_head_note(fitted.heads),
+        head=fitted.heads.note,
         source={
             "name": without_folders(source.name),
             "fingerprint": source.fingerprint,
@@ -180,7 +173,7 @@ def probe_model(
             "pooling": pooling,
             **({"licence": source.notes["licence"]} if "licence" in source.notes else {}),
         },
-        data=_data_note(dataset, parts),
+        data=_data_note(dataset, parts, fitted.unlabelled),
         settings=fitted.settings,
         scores=fitted.scores,
         seed=seed,
@@ -190,36 +183,8 @@ def probe_model(
         timing=_timing(seconds),
     )
     graph = plain if novelty is None else _with_novelty(builder, source.layers, first.place, novelty)
-    return Model(manifest, graph, _floats(model), _samples(parts.fit), _seen(dataset, parts, None, source))
-
-
-def mean_probabilities(heads: Sequence[FittedHead], rows: Sequence[Array]) -> Array:
-    """The mean of the probabilities of several heads, each on features of its own place."""
-    found = [one.head.probabilities(features) for one, features in zip(heads, rows, strict=True)]
-    return found[0] if len(found) == 1 else np.mean(found, axis=0)
-
-
-def _append(
-    builder: build.GraphBuilder, heads: Sequence[FittedHead], layers: Mapping[str, tuple[int, ...]]
-) -> str:
-    """Append heads to a graph; returns the tensor of their mean."""
-    first, *others = heads
-    outputs = [first.head.append(builder, read(builder, layers, *first.place))]
-    for number, one in enumerate(others, start=2):
-        rows = read(builder, layers, *one.place)
-        outputs.append(one.head.append(build.PrefixedBuilder(builder, f"head.{number}."), rows))
-    return outputs[0] if not others else builder.add("Mean", *outputs, name="heads.mean")
-
-
-def _head_note(heads: Sequence[FittedHead]) -> dict[str, Any]:
-    """Name and selected settings of a head; of several also where each reads features."""
-    notes = [
-        {"name": one.head.name, "chosen": one.head.chosen_, "tap": one.place[0], "pooling": one.place[1]}
-        for one in heads
-    ]
-    if len(notes) == 1:
-        return {name: notes[0][name] for name in ("name", "chosen")}
-    return {"name": f"mean of {len(notes)} heads", "chosen": {}, "heads": notes}
+    seen = _seen(dataset, parts, None, source, fitted.unlabelled)
+    return Model(manifest, graph, _floats(model), _samples(parts.fit), seen)
 
 
 def versions(engine: str = "scratch") -> dict[str, str]:
@@ -302,7 +267,11 @@ def _floats(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
 
 
 def _seen(
-    dataset: Dataset, parts: TrainingParts, stopping: Dataset | None, source: Source | None = None
+    dataset: Dataset,
+    parts: TrainingParts,
+    stopping: Dataset | None,
+    source: Source | None = None,
+    unlabelled: Dataset | None = None,
 ) -> Seen:
     """Which images were used for training, for a decision, for evaluation only, or kept as a test set.
 
@@ -310,6 +279,8 @@ def _seen(
     source is inherited.
     """
     found = [("learned", parts.fit.images)]
+    if unlabelled is not None:
+        found.append(("learned", unlabelled.images))
     if stopping is not None:
         found.append(("validation", stopping.images))
     if parts.held is not None and stopping is not parts.held:
@@ -324,8 +295,15 @@ def _held_out(dataset: Dataset) -> bool:
     return dataset.holdout is not None and dataset.splits is not None and "test" in dataset.splits
 
 
-def _data_note(dataset: Dataset, parts: TrainingParts) -> Mapping[str, Any]:
+def _data_note(
+    dataset: Dataset, parts: TrainingParts, unlabelled: Dataset | None = None
+) -> Mapping[str, Any]:
+    others = {}
+    if unlabelled is not None:
+        fingerprint = unlabelled.fingerprint
+        others = {"name": unlabelled.name, "fingerprint": fingerprint, "n_images": len(unlabelled)}
     return {
+        **({"unlabelled": others} if others else {}),
         **({"holdout": asdict(dataset.holdout)} if dataset.holdout and _held_out(dataset) else {}),
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,

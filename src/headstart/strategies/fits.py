@@ -27,6 +27,7 @@ from headstart.strategies.select import choose, deciding_images
 __all__ = [
     "DECIDING",
     "Chooser",
+    "Indices",
     "Reader",
     "Strategy",
     "averaged",

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.heads.registry import make_head
+from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract_all
-from headstart.strategies.assemble import Fitted, FittedHead, mean_probabilities, probe_model
+from headstart.strategies.assemble import Fitted, probe_model
+from headstart.strategies.mixture import FittedHead, Mixture
 from headstart.strategies.parts import TrainingParts, training_parts
 from headstart.strategies.places import CHOSEN, Probe, Reading, choose_places
 from headstart.strategies.result import LearnedModel
+from headstart.strategies.unlabelled import Unlabelled, propagation
 
 __all__ = ["learn_head", "training_rows"]
 
@@ -29,6 +32,7 @@ def learn_head(
     probe: Probe = CHOSEN,
     *,
     readings: Sequence[Reading] | None = None,
+    unlabelled: Unlabelled | None = None,
     seed: int = 0,
     spare: bool = True,
     held_share: float | None = None,
@@ -47,6 +51,8 @@ def learn_head(
     readings : sequence of Reading, optional
         Where features are read and which heads are fitted, if that is selected already; the probabilities of several
         are averaged. Default: as ``probe`` says.
+    unlabelled : Unlabelled, optional
+        Images without labels: labels are propagated to them, if that is better on left-out images.
     seed : int, default=0
         Of folds, held-out images and augmented copies.
     spare : bool, default=True
@@ -83,26 +89,20 @@ def learn_head(
     held: list[Array] = []
     if parts.held is not None:
         held = extract_all(parts.held, source, places, options=options)
-    clusters = parts.fit.cluster_codes
-    heads = []
-    for number, (place, name) in enumerate(readings):
-        fitted = make_head(name).fit(
-            rows[number],
-            labels,
-            classes=dataset.classes,
-            seed=seed,
-            watch=None if parts.held is None else (held[number], parts.held.labels),
-            images=images,
-            clusters=None if clusters is None else clusters[images],
-            balance=probe.balance,
-        )
-        heads.append(FittedHead(fitted, place, rows[number]))
+    heads = _heads(readings, rows, (labels, images), held, parts, balance=probe.balance, seed=seed)
+    alone = mixture = Mixture.even(heads)
+    remarks = []
+    if unlabelled is not None:
+        mixture, remark = _with_unlabelled(alone, parts.fit, unlabelled, probe, seed)
+        remarks.append(remark)
     seconds = perf_counter() - begun
     curve = heads[0].head.curve_
     curve = None if curve is None else replace(curve, title=f"{heads[0].head.name} head on {dataset.name}")
-    scores, judged = {}, None
+    scores, judged, probe_probs = {}, None, None
     if parts.held is not None:
-        judged = (mean_probabilities(heads, held), parts.held.codes(dataset.classes))
+        probe_probs = alone.probabilities(held)
+        final = probe_probs if mixture is alone else mixture.probabilities([*held, held[0]])
+        judged = (final, parts.held.codes(dataset.classes))
         scores["val_accuracy"] = float((judged[0].argmax(axis=1) == judged[1]).mean())
     settings: dict[str, Any] = {}
     if probe.augmentation is not None:
@@ -110,9 +110,62 @@ def learn_head(
     if probe.balance:
         settings["balance"] = True
     codes = parts.fit.codes(dataset.classes)[images]
-    made = Fitted(tuple(heads), scores, settings, codes, images, judged)
+    made = Fitted(mixture, scores, settings, codes, images, judged)
+    if mixture is not alone and unlabelled is not None:
+        made = replace(made, unlabelled=unlabelled.images)
     model = probe_model(source, made, dataset, parts, seed, seconds)
-    return LearnedModel(model, curve, seconds, choice, None if judged is None else judged[0], parts)
+    probs = None if judged is None else judged[0]
+    return LearnedModel(
+        model, curve, seconds, choice, probs, parts, remarks=tuple(remarks), probe_probs=probe_probs
+    )
+
+
+def _heads(
+    readings: Sequence[Reading],
+    rows: Sequence[Array],
+    labelled: tuple[NDArray[np.str_], NDArray[np.intp]],
+    held: Sequence[Array],
+    parts: TrainingParts,
+    *,
+    balance: bool,
+    seed: int,
+) -> list[FittedHead]:
+    """Fit the heads on the rows of their places, with label and image of each row."""
+    (labels, images), clusters, found = labelled, parts.fit.cluster_codes, []
+    for number, (place, name) in enumerate(readings):
+        fitted = make_head(name).fit(
+            rows[number],
+            labels,
+            classes=parts.fit.classes,
+            seed=seed,
+            watch=None if parts.held is None else (held[number], parts.held.labels),
+            images=images,
+            clusters=None if clusters is None else clusters[images],
+            balance=balance,
+        )
+        found.append(FittedHead(fitted, place, rows[number]))
+    return found
+
+
+def _with_unlabelled(
+    mixture: Mixture, fit: Dataset, unlabelled: Unlabelled, probe: Probe, seed: int
+) -> tuple[Mixture, str]:
+    """The heads and, if it helps, one that learned from unlabelled images at the place of the first; a remark."""
+    first, codes = mixture.first, fit.codes()
+    training = Training(
+        first.rows[: len(fit)],  # without augmented copies
+        codes,
+        class_weights(codes) if probe.balance else np.ones(len(codes), np.float32),
+        np.arange(len(fit)),
+        seed,
+        fit.cluster_codes,
+    )
+    found = propagation(first.head.name, training, fit.classes, unlabelled.rows(first.place))
+    if found.head is None:
+        return mixture, found.sentence
+    shares = *((1 - found.share) * one for one in mixture.shares), found.share
+    another = FittedHead(found.head, first.place, first.rows)
+    return Mixture((*mixture.heads, another), shares, found.temperature), found.sentence
 
 
 def training_rows(

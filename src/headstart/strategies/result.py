@@ -20,7 +20,8 @@ class LearnedModel:
     """A model, its training curve, and the training time in seconds.
 
     ``choice`` is how layer and head were selected, if they were; ``held_probs`` are probabilities of the
-    held-out images, (n_held, n_classes); ``predictions`` those of validation images that decided nothing.
+    held-out images, (n_held, n_classes); ``predictions`` those of validation images that decided nothing;
+    ``probe_probs`` those of the probe without unlabelled images, where some were given.
     ``remarks`` are warnings about the training.
     """
 
@@ -32,6 +33,7 @@ class LearnedModel:
     parts: TrainingParts | None = None
     predictions: HeldOutPredictions | None = None
     remarks: tuple[str, ...] = ()
+    probe_probs: Array | None = None
 
 
 def best_epoch(history: tuple[Epoch, ...], settings: TrainSettings) -> int | None:

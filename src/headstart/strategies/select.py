@@ -29,6 +29,7 @@ __all__ = [
     "PlaceTrial",
     "choose",
     "deciding_images",
+    "n_independent",
     "same_features",
 ]
 
@@ -203,10 +204,8 @@ class _Evaluator:
 
     @cached_property
     def n_independent(self) -> float:
-        """As how many independent images these count: those of one cluster correlate."""
-        n_images = len(self.codes)
-        n_each = 1 if self.clusters is None else n_images / len(np.unique(self.clusters))
-        return n_images / (1 + _CORRELATION * (n_each - 1))
+        """As how many independent images these count."""
+        return n_independent(len(self.codes), self.clusters)
 
     def shortlist(self, head: str) -> list[tuple[str, str]]:
         """The places where one head has the smallest loss."""
@@ -221,6 +220,12 @@ def _judged(held: HeldOut, training: Training) -> tuple[Mapping[str, float], Sco
     loss = calibrated_loss(held.logits[best], codes, training.weights)
     score = accuracy_score(right, training.cluster_codes)
     return held.settings[best], score, float(held.errors[best]), loss
+
+
+def n_independent(n_images: int, clusters: NDArray[np.intp] | None) -> float:
+    """As how many independent images some count: those of one cluster correlate."""
+    n_each = 1 if clusters is None else n_images / len(np.unique(clusters))
+    return n_images / (1 + _CORRELATION * (n_each - 1))
 
 
 def deciding_images(codes: Codes, seed: int, most: int = MOST_IMAGES) -> NDArray[np.intp]:

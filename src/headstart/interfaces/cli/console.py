@@ -29,6 +29,7 @@ __all__ = [
     "extraction",
     "fitting",
     "load_dataset",
+    "load_others",
     "print_json",
     "print_result",
     "save_result",
@@ -84,7 +85,17 @@ def load_dataset(data: str, *, strict: bool) -> Dataset:
     """A dataset by its name; a warning on stderr names what was skipped."""
     from headstart.data.readers.load import load
 
-    dataset = load(data, strict=strict)
+    return _told(load(data, strict=strict))
+
+
+def load_others(data: str | None, *, strict: bool) -> Dataset | None:
+    """Images without labels, None if none are given; a warning on stderr names what was skipped."""
+    from headstart.data.readers.unlabelled import load_unlabelled
+
+    return None if data is None else _told(load_unlabelled(data, strict=strict))
+
+
+def _told(dataset: Dataset) -> Dataset:
     if dataset.skipped:
         path, reason = dataset.skipped[0]
         more = f" and {len(dataset.skipped) - 1} more" if len(dataset.skipped) > 1 else ""

@@ -36,6 +36,7 @@ __all__ = [
     "Strict",
     "Tap",
     "Unfreeze",
+    "Unlabelled",
 ]
 
 # --- inputs
@@ -110,6 +111,14 @@ HoldOut = Annotated[
         metavar="SHARE",
         help="Share of the images to hold out as a test set, such as 0.2. The command evaluate finds them "
         "again.",
+    ),
+]
+Unlabelled = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Further images without labels, of the same classes: a folder, in any layout. Labels are propagated to "
+        "them if that is better on left-out images.",
     ),
 ]
 Policy = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from headstart.interfaces.cli.console import (
     extraction,
     fitting,
     load_dataset,
+    load_others,
     save_result,
     source_and_data,
 )
@@ -40,6 +42,7 @@ from headstart.interfaces.cli.options import (
     Strict,
     Tap,
     Unfreeze,
+    Unlabelled,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +84,7 @@ def study(
     labels: Labels = None,
     draws: Draws = 5,
     controls: Controls = "all",
+    unlabelled: Unlabelled = None,
     strategies: Strategies = "probe",
     unfreeze: Unfreeze = "auto",
     device: Device = "auto",
@@ -125,6 +129,7 @@ def study(
     )
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
+        request = replace(request, unlabelled=load_others(unlabelled, strict=strict))
         frozen = fitting(source, dataset, seed, size, policy)
         result = run_study(
             frozen,

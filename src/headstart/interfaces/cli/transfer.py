@@ -13,6 +13,7 @@ from headstart.interfaces.cli.console import (
     extraction,
     fitting,
     load_dataset,
+    load_others,
     print_json,
     print_result,
     source_and_data,
@@ -39,6 +40,7 @@ from headstart.interfaces.cli.options import (
     Strict,
     Tap,
     Unfreeze,
+    Unlabelled,
 )
 
 __all__ = ["transfer"]
@@ -69,6 +71,7 @@ def transfer(
     policy: Policy = None,
     size: Size = None,
     holdout: HoldOut = None,
+    unlabelled: Unlabelled = None,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     strict: Strict = False,
@@ -106,6 +109,7 @@ def transfer(
             command=command_line(),
             finetune=finetune,
             holdout=holdout,
+            unlabelled=load_others(unlabelled, strict=strict),
             name=name,
         )
     done.learned.model.save(output, render(done.result))

@@ -16,12 +16,13 @@ from headstart.models.manifest import Manifest
 from headstart.records import Array, Codes, Source
 from headstart.report.records import PlainTable
 from headstart.sources.features import PLAIN, Extraction, extract
-from headstart.strategies.assemble import Fitted, FittedHead, probe_model
+from headstart.strategies.assemble import Fitted, probe_model
 from headstart.strategies.finetune.decide import Decision, Finetuner
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.finetune.rules import augmentation_for
 from headstart.strategies.finetune.train import FineTuned
 from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.mixture import FittedHead, Mixture
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import Probe, Reading
 from headstart.strategies.result import LearnedModel, epoch_curve
@@ -121,7 +122,7 @@ def _model(
         "alpha": finetuned.alpha,
         **note,
     }
-    heads = (FittedHead(head, place, rows),)
+    heads = Mixture.even([FittedHead(head, place, rows)])
     made = Fitted(heads, scores, settings, codes, np.arange(len(rows)), held)
     model = probe_model(finetuned.source, made, dataset, parts, seed, 0.0, strategy="finetune")
     curve = epoch_curve(f"fine-tuning on {dataset.name}", finetuned.history, finetuned.best_epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -31,14 +31,20 @@ __all__ = ["Table", "difference_of", "run_table"]
 class Table:
     """Rows, comparisons and sentences.
 
-    ``probabilities`` are the probe's, (n_test, n_classes), at the largest budget in the first round.
+    ``predictions`` are the probabilities of each strategy, (n_test, n_classes), at the largest budget in the first
+    round.
     """
 
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     verdict: str
     remarks: tuple[str, ...]
-    probabilities: Array | None = None
+    predictions: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def probabilities(self) -> Array | None:
+        """The predictions of the probe."""
+        return self.predictions.get(PROBE)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,8 @@ def run_table(
     lines = sentences(rows, comparisons, len(pool))
     remark = None if groups is None else cluster_remark(groups, test.labels)
     remarks = (*lines[1:], *remarks, *([remark] if remark else ()))
-    return Table(rows, comparisons, lines[0], remarks, cells[PROBE, budgets[-1]].first)
+    predictions = {name: cells[name, budgets[-1]].first for name in strategies}
+    return Table(rows, comparisons, lines[0], remarks, predictions)
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:

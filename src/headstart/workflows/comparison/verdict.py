@@ -9,7 +9,7 @@ from math import inf
 from headstart.report.entries import is_rival
 from headstart.report.records import Comparison, Row
 
-__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "labels_text", "sentences"]
+__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "UNLABELLED", "labels_text", "sentences"]
 
 
 PROBE = "probe"
@@ -20,19 +20,26 @@ FINETUNE = "finetune"
 """The strategy that unfreezes the network where that beats the probe on held-out images."""
 
 
+UNLABELLED = "probe, unlabelled"
+"""The probe that also learns from unlabelled images."""
+
+
 COLLAPSE = "collapse"
+
+_BESIDE = {FINETUNE: "Fine-tuning", UNLABELLED: "Unlabelled images"}
+"""Strategies that are compared with the probe, and how their sentences begin."""
 
 
 def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
     """The verdict at few labels and at all ``n_labels`` first, then a line for every other budget."""
-    finetunings = [one for one in comparisons if (one.strategy, one.control) == (FINETUNE, PROBE)]
+    beside = [one for one in comparisons if one.strategy in _BESIDE and one.control == PROBE]
     comparisons = [one for one in comparisons if one.strategy == PROBE]
     if not comparisons:
         best = [row for row in rows if row.strategy == PROBE][-1].accuracy
         return (
             f"The probe gets {best.value:.2%} right [{best.low:.2%}, {best.high:.2%}]; no control was run, "
             "so the benefit of transfer is unknown.",
-            *_finetuning(finetunings, n_labels),
+            *_compared(beside, n_labels),
         )
     lines = {}
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
@@ -43,18 +50,27 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     headline = 5 if 5 in few else (few[0] if few else None)
     alone = headline == list(lines)[-1] or None not in lines
     first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
-    above = [one for one in finetunings if one.labels_per_class in (headline, None)]
-    first = " ".join([first, *_finetuning(above, n_labels)])
-    later = _finetuning([one for one in finetunings if one not in above], n_labels)
+    above = [one for one in beside if one.labels_per_class in (headline, None)]
+    first = " ".join([first, *_compared(above, n_labels)])
+    later = _compared([one for one in beside if one not in above], n_labels)
     worth = _worth(rows, comparisons, headline)
     others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
     return (first, *later, *worth, *others)
 
 
-def _finetuning(finetunings: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
-    """Fine-tuning compared with the probe, budget by budget."""
+def _compared(beside: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+    """Fine-tuning and unlabelled images, each compared with the probe, budget by budget."""
+    found = []
+    for name, begin in _BESIDE.items():
+        parts = _parts([one for one in beside if one.strategy == name], n_labels)
+        found += [f"{begin} against the probe: {'; '.join(parts)}."] if parts else []
+    return tuple(found)
+
+
+def _parts(comparisons: Sequence[Comparison], n_labels: int) -> list[str]:
+    """A strategy against the probe, a text for each budget."""
     parts = []
-    for one in finetunings:
+    for one in comparisons:
         found, budget = one.difference, one.labels_per_class
         labels = f"all {n_labels:,} labels" if budget is None else labels_text(budget)
         word = {"helps": "better", "hurts": "worse"}.get(one.verdict, "not significantly different")
@@ -62,7 +78,7 @@ def _finetuning(finetunings: Sequence[Comparison], n_labels: int) -> tuple[str, 
             f"with {labels} {word}, {100 * found.value:+.2f} points "
             f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
         )
-    return (f"Fine-tuning against the probe: {'; '.join(parts)}.",) if parts else ()
+    return parts
 
 
 def _line(

@@ -21,6 +21,7 @@ from headstart.sources.random_network import random_source
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, finetune_strategies
 from headstart.strategies.fits import Reader, chosen_probe, redrawn_probe
+from headstart.strategies.unlabelled import unlabelled_probe
 from headstart.workflows.comparison.baselines import (
     gradient_histograms,
     network_from_scratch,
@@ -28,7 +29,7 @@ from headstart.workflows.comparison.baselines import (
     raw_pixels,
 )
 from headstart.workflows.comparison.controls import collapse, majority
-from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE
+from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE, UNLABELLED
 from headstart.workflows.study.context import Contestant, ReadyStrategy, StudyContext
 
 __all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_ALTERNATIVES"]
@@ -44,6 +45,12 @@ SCRATCH_ALTERNATIVES = (
 
 def _probe(study: StudyContext) -> ReadyStrategy:
     return ReadyStrategy(chosen_probe(study.reader, study.probe, study.chooser))
+
+
+def _unlabelled(study: StudyContext) -> ReadyStrategy:
+    if study.unlabelled is None:
+        return ReadyStrategy(None)
+    return ReadyStrategy(unlabelled_probe(study.reader, study.unlabelled, study.probe, study.chooser))
 
 
 def _finetune(study: StudyContext, name: str = FINETUNE) -> ReadyStrategy:
@@ -164,6 +171,9 @@ def _collapse(study: StudyContext) -> ReadyStrategy:
 # in the order of the result table
 _ALL = (
     Contestant(PROBE, "the source, frozen, with a new head", "probe", make=_probe),
+    Contestant(
+        UNLABELLED, "the probe, labels propagated to unlabelled images", "unlabelled", make=_unlabelled
+    ),
     Contestant("probe, no augmentation", "the probe without augmented copies", "other"),
     Contestant("textbook probe", "frozen at the textbook's layer", "textbook"),
     Contestant("textbook", "network, preparation and head of the textbook", "other"),

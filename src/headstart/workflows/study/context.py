@@ -12,6 +12,7 @@ from headstart.sources.features import Extraction
 from headstart.strategies.finetune.decide import Finetuner
 from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.strategies.places import Probe
+from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.protocol import EvaluationSetup
 
 __all__ = ["Contestant", "ReadyStrategy", "StudyContext"]
@@ -39,6 +40,7 @@ class StudyContext:
     chooser: Chooser
     options: Extraction
     finetuner: Finetuner | None = None
+    unlabelled: Unlabelled | None = None
 
 
 @dataclass(frozen=True)

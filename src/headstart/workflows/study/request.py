@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from headstart.data.dataset import Dataset
 from headstart.data.names import comma_list
 from headstart.errors import SettingError, nearest
 from headstart.records import NetworkSpec, TrainSettings
@@ -29,7 +30,8 @@ class StudyRequest:
     the setup: they count as controls, except those named in ``shown``. ``spec`` is the network that is
     trained from scratch, ``scratch`` its settings (with all labels, with fewer), ``scratch_others`` settings
     to choose from instead, ``engine`` what trains it (None: torch if installed). ``networks`` random ones
-    stand for one where there is one round. ``finetune`` adds the strategy of that name with these options.
+    stand for one where there is one round. ``finetune`` adds the strategy of that name with these options,
+    ``unlabelled`` the probe that also learns from these images, as `load_unlabelled` gives them.
     """
 
     probe: Probe = CHOSEN
@@ -48,6 +50,7 @@ class StudyRequest:
     engine: str | None = None
     networks: int | None = None
     finetune: FinetuneOptions | None = None
+    unlabelled: Dataset | None = None
 
 
 def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from time import perf_counter
 
 from headstart.data.checks.doctor import Checkup
 from headstart.data.checks.refuse import checked, refuse_copies_only, refuse_shared
+from headstart.data.checks.unlabelled import usable
 from headstart.data.dataset import Dataset, check_same_classes, require_classes
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
@@ -19,10 +20,11 @@ from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
+from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.comparison.protocol import EvaluationSetup, Protocol, decide
 from headstart.workflows.comparison.table import run_table
-from headstart.workflows.comparison.verdict import FINETUNE, PROBE
+from headstart.workflows.comparison.verdict import FINETUNE, PROBE, UNLABELLED
 from headstart.workflows.study.contestants import CONTESTANTS, SCRATCH
 from headstart.workflows.study.context import StudyContext
 from headstart.workflows.study.present import study_facts, study_result, study_summary
@@ -84,7 +86,8 @@ def run_study(
     begun = perf_counter()
     check_controls(request.controls)
     dataset, found = _checked_data(dataset, external, request)
-    study = _context(source, dataset, request, external, trained, options)
+    unlabelled, left_aside = _unlabelled(source, dataset, external, request, options)
+    study = replace(_context(source, dataset, request, external, trained, options), unlabelled=unlabelled)
     setup = study.setup
     strategies, left_out = _strategies(study, request)
     few = len(setup.pool) <= _PARALLEL_IMAGES
@@ -97,13 +100,28 @@ def run_study(
         in_processes=[one.name for one in CONTESTANTS.values() if one.parallel] if few else (),
     )
     finetuned = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
-    result = study_result(study, table, (*finetuned, *left_out, *_warnings(dataset, request)), found)
+    result = study_result(
+        study, table, (*finetuned, *left_out, *left_aside, *_warnings(dataset, request)), found
+    )
     return replace(
         result,
         title=title or f"{short_name(source.name)} to {dataset.name}",
         summary=summary or study_summary(study),
         facts=study_facts(study, dataset, command, perf_counter() - begun),
     )
+
+
+def _unlabelled(
+    source: Source, dataset: Dataset, external: Dataset | None, request: StudyRequest, options: Extraction
+) -> tuple[Unlabelled | None, tuple[str, ...]]:
+    """The unlabelled images that are neither in the dataset nor in the test set, and remarks on the others."""
+    if request.unlabelled is None:
+        return None, ()
+    images, remarks = usable(request.unlabelled, dataset, request.seed)
+    if external is not None:
+        images, more = usable(images, external, request.seed)
+        remarks = (*remarks, *more)
+    return Unlabelled(source, images, options), remarks
 
 
 def _protocol(source: Source, request: StudyRequest) -> Protocol:
@@ -115,7 +133,7 @@ def _protocol(source: Source, request: StudyRequest) -> Protocol:
         request.with_all,
         (*request.shown, *(one.name for one in made if not one.control and one.name != PROBE)),
         redrawn=tuple(one.name for one in made if one.redrawn),
-        pairs=((FINETUNE, PROBE), (FINETUNE, SCRATCH)),
+        pairs=((UNLABELLED, PROBE), (FINETUNE, PROBE), (FINETUNE, SCRATCH)),
         networks=request.networks or (_NETWORKS if kind_of(source).large else _SMALL_NETWORKS),
     )
 

@@ -5,7 +5,7 @@ Every figure of the report comes from the probabilities made here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import headstart.workflows.study.contestants  # noqa: F401 (registers names and notes of the rows)
@@ -18,15 +18,17 @@ from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import Probe, places_of
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import MOST_IMAGES
+from headstart.strategies.unlabelled import Unlabelled, unlabelled_probe
 from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, crossed_protocol
 from headstart.workflows.comparison.table import Table, run_table
-from headstart.workflows.comparison.verdict import FINETUNE, PROBE
+from headstart.workflows.comparison.verdict import FINETUNE, PROBE, UNLABELLED
 
-__all__ = ["TransferEvaluation", "by_cross_validation", "by_validation"]
+__all__ = ["TransferEvaluation", "by_cross_validation", "judged"]
 
 _FOLDS, _MORE_FOLDS = 10, 20
+_PAIRS = ((UNLABELLED, PROBE),)
 _FEW = 150  # images up to which training on a tenth less costs more than a point, and folds are cheap
 
 
@@ -52,7 +54,7 @@ class TransferEvaluation:
         return self.judged_on == "cross-validated"
 
 
-def by_validation(
+def judged(
     source: Source,
     learned: LearnedModel,
     kept: LearnedModel,
@@ -61,27 +63,57 @@ def by_validation(
     *,
     seed: int,
     options: Extraction,
+    unlabelled: Unlabelled | None = None,
+) -> TransferEvaluation | None:
+    """Evaluate the model ``kept``, the probe ``learned`` or a fine-tuned network; None if nothing can be held out."""
+    if parts.held is None:
+        return by_cross_validation(
+            source, parts.fit, probe, seed=seed, options=options, unlabelled=unlabelled
+        )
+    others = unlabelled is not None
+    return _by_validation(source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others)
+
+
+def _by_validation(
+    source: Source,
+    learned: LearnedModel,
+    kept: LearnedModel,
+    parts: TrainingParts,
+    probe: Probe,
+    *,
+    seed: int,
+    options: Extraction,
+    unlabelled: bool = False,
 ) -> TransferEvaluation:
-    """Evaluate the model ``kept``, the probe or a fine-tuned network, on validation images."""
+    """Evaluate on validation images."""
     assert parts.held is not None and learned.held_probs is not None and kept.held_probs is not None
+    alone = learned.held_probs if learned.probe_probs is None else learned.probe_probs
     first, final = learned.held_probs, kept.held_probs
-    strategies: dict[str, Strategy] = {PROBE: lambda train, test, seed: first}
+    strategies: dict[str, Strategy] = {PROBE: lambda train, test, seed: alone}
+    if unlabelled:
+        strategies[UNLABELLED] = lambda train, test, seed: first
     strategies |= _controls(Reader(source, parts.fit, parts.held, options, probe.augmentation, seed), probe)
     if kept is not learned:
         strategies[FINETUNE] = lambda train, test, seed: final
-    protocol = Protocol((), 1, seed, shown=(FINETUNE,))
+    protocol = Protocol((), 1, seed, shown=(FINETUNE, UNLABELLED), pairs=_PAIRS)
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
     protocol_text = (
         f"The model learned from {len(parts.fit):,} images and is evaluated on {len(parts.held):,} others, "
         "which were used for neither training nor selection. Intervals are Wilson's and account for copies and "
         "groups; differences are paired."
     )
-    name = PROBE if kept is learned else FINETUNE
+    name = FINETUNE if kept is not learned else UNLABELLED if unlabelled else PROBE
     return TransferEvaluation(table, parts.held, final, name, "validation", protocol_text)
 
 
 def by_cross_validation(
-    source: Source, pool: Dataset, probe: Probe, *, seed: int, options: Extraction
+    source: Source,
+    pool: Dataset,
+    probe: Probe,
+    *,
+    seed: int,
+    options: Extraction,
+    unlabelled: Unlabelled | None = None,
 ) -> TransferEvaluation | None:
     """Repeat the procedure without each of 10 or 20 folds of clusters; None if a class has one cluster only."""
     protocol = crossed_protocol(pool, _MORE_FOLDS if len(pool) <= _FEW else _FOLDS, seed)
@@ -89,10 +121,14 @@ def by_cross_validation(
         return None
     pool = replace(pool, splits=None)
     reader = Reader(source, pool, pool, options, probe.augmentation, seed)
-    strategy = chosen_probe(reader, probe, Chooser(reader, probe, MOST_IMAGES))
-    strategies: Mapping[str, Strategy] = {PROBE: strategy, **_controls(reader, probe, whole=True)}
+    chooser = Chooser(reader, probe, MOST_IMAGES)
+    strategies = {PROBE: chosen_probe(reader, probe, chooser)}
+    if unlabelled is not None:
+        strategies[UNLABELLED] = unlabelled_probe(reader, unlabelled, probe, chooser)
+        protocol = replace(protocol, shown=(UNLABELLED,), pairs=_PAIRS)
+    strategies |= _controls(reader, probe, whole=True)
+    name = PROBE if unlabelled is None else UNLABELLED
     table = run_table(strategies, pool, pool, protocol, progress=options.progress)
-    assert table.probabilities is not None, "there are images to answer"
     selected = bool(places_of(source, probe)[1])
     again = " Layer, pooling and head were selected again in every fold." if selected else ""
     protocol_text = (
@@ -100,7 +136,7 @@ def by_cross_validation(
         f"fold; each image was predicted by a model trained on the other folds only.{again} The saved "
         "model learned from all images. Intervals account for training images that folds share."
     )
-    return TransferEvaluation(table, pool, table.probabilities, PROBE, "cross-validated", protocol_text)
+    return TransferEvaluation(table, pool, table.predictions[name], name, "cross-validated", protocol_text)
 
 
 def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str, Strategy]:

@@ -5,29 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import strftime
+from typing import Any
 
 from headstart.data.checks.hold_out import hold_out, holdout_sentence
 from headstart.data.checks.refuse import checked
+from headstart.data.checks.unlabelled import usable
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.thumbnails import examples_of
+from headstart.errors import SettingError
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Calibration, Evaluation
 from headstart.models.manifest import check_name
 from headstart.records import Source
-from headstart.report.records import Gallery, Report
+from headstart.report.records import Gallery, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
-from headstart.strategies.finetune.model import attempt, depth_table
+from headstart.strategies.finetune.model import Attempt, attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import LearnedModel
+from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.present import choice_table, short_name
+from headstart.workflows.comparison.verdict import PROBE
 from headstart.workflows.gallery import EvaluatedImages, galleries
-from headstart.workflows.transfer.judge import TransferEvaluation, by_cross_validation, by_validation
+from headstart.workflows.transfer.judge import TransferEvaluation, judged
 
 __all__ = ["Transferred", "run_transfer"]
 
@@ -54,6 +59,7 @@ def run_transfer(
     finetune: FinetuneOptions | None = None,
     judge: bool = True,
     holdout: float | None = None,
+    unlabelled: Dataset | None = None,
     name: str | None = None,
 ) -> Transferred:
     """Fit a head for new classes on a frozen source, and report how accurate it is next to simple controls.
@@ -81,6 +87,9 @@ def run_transfer(
         Measure the accuracy. False makes the model only.
     holdout : float, optional
         Share of the images, in (0, 1), to hold out as a test set; see `data.checks.hold_out.hold_out`.
+    unlabelled : Dataset, optional
+        Images without labels, as `load_unlabelled` gives them: labels are propagated to them if that is better on
+        left-out images. Copies of the dataset's images are left out, and of many 5,000 are used.
     name : str, optional
         Name of the model. Default: made from the names of source and dataset.
 
@@ -107,23 +116,26 @@ def run_transfer(
     options = replace(options, precision="fp32")  # as the saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, holdout, seed, source.seen)
-    learned = learn_head(source, dataset, probe, seed=seed, options=options, held_share=_held_share(finetune))
+    others, left_aside = _usable(source, unlabelled, dataset, finetune, seed, options)
+    share = _held_share(finetune)
+    learned = learn_head(
+        source, dataset, probe, unlabelled=others, seed=seed, options=options, held_share=share
+    )
     parts, kept, tried = learned.parts, learned, None
     assert parts is not None, "learn_head splits the dataset"
     if finetune is not None:
         tried = attempt(source, dataset, learned, probe, finetune, parts, seed=seed, options=options)
         kept = tried.learned
     evaluation = None
-    if judge and parts.held is None:
-        evaluation = by_cross_validation(source, parts.fit, probe, seed=seed, options=options)
-    elif judge:
-        evaluation = by_validation(source, learned, kept, parts, probe, seed=seed, options=options)
+    if judge:
+        evaluation = judged(
+            source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others
+        )
     kept = _recorded(kept, evaluation, name)
-    choice, flips = learned.choice, None
-    if probe.augmentation is not None:
-        flips = flip_warning(dataset.classes, probe.augmentation)
-    tries = tried.sentence if tried else None
-    texts = [holdout_sentence(dataset), tries, choice.sentence if choice else None, flips]
+    flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
+    chosen = None if learned.choice is None else learned.choice.sentence
+    texts = [holdout_sentence(dataset), tried.sentence if tried else None, chosen, flips]
+    texts += [*learned.remarks, *left_aside]
     remarks = () if evaluation is None else evaluation.table.remarks
     result = Report(
         kind="transfer",
@@ -131,23 +143,55 @@ def run_transfer(
         summary=_summary(kept, evaluation),
         verdict=_verdict(evaluation),
         remarks=(*remarks, *filter(None, texts), *found.remarks),
-        rows=() if evaluation is None else evaluation.table.rows,
-        comparisons=() if evaluation is None else evaluation.table.comparisons,
-        evaluations=() if evaluation is None else (_evaluation(evaluation, dataset),),
         curves=() if kept.curve is None else (kept.curve,),
         facts=_facts(source, dataset, kept, command),
         sizes=_sizes(parts, evaluation, dataset),
         examples=examples_of(parts.fit),
-        protocol="" if evaluation is None else evaluation.protocol,
-        calibrations=() if evaluation is None else (_calibration(evaluation, dataset),),
-        galleries=() if evaluation is None else _galleries(evaluation, dataset, source),
-        tables=(
-            *([depth_table(tried.decision)] if tried and tried.decision.trials else []),
-            *([choice_table(learned.choice)] if learned.choice else []),
-        ),
-        judged_on="training" if evaluation is None else evaluation.judged_on,
+        tables=_tables(tried, learned),
+        **_measured(evaluation, dataset, source),
     )
     return Transferred(kept, result)
+
+
+def _usable(
+    source: Source,
+    unlabelled: Dataset | None,
+    dataset: Dataset,
+    finetune: FinetuneOptions | None,
+    seed: int,
+    options: Extraction,
+) -> tuple[Unlabelled | None, tuple[str, ...]]:
+    """The unlabelled images that may be used, and remarks on the others."""
+    if unlabelled is None:
+        return None, ()
+    if finetune is not None:
+        raise SettingError(
+            "unlabelled images are given with the strategy finetune, expected the strategy probe; leave one of them "
+            "out"
+        )
+    images, remarks = usable(unlabelled, dataset, seed)
+    return Unlabelled(source, images, options), remarks
+
+
+def _tables(tried: Attempt | None, learned: LearnedModel) -> tuple[PlainTable, ...]:
+    """How the depth of fine-tuning, and layer, pooling and head were selected."""
+    depths = [depth_table(tried.decision)] if tried and tried.decision.trials else []
+    return (*depths, *([choice_table(learned.choice)] if learned.choice else []))
+
+
+def _measured(evaluation: TransferEvaluation | None, dataset: Dataset, source: Source) -> dict[str, Any]:
+    """The parts of a report that are about images that were not learned from."""
+    if evaluation is None:
+        return {"rows": (), "comparisons": (), "evaluations": (), "judged_on": "training"}
+    return {
+        "rows": evaluation.table.rows,
+        "comparisons": evaluation.table.comparisons,
+        "evaluations": (_evaluation(evaluation, dataset),),
+        "protocol": evaluation.protocol,
+        "calibrations": (_calibration(evaluation, dataset),),
+        "galleries": _galleries(evaluation, dataset, source),
+        "judged_on": evaluation.judged_on,
+    }
 
 
 def _held_share(finetune: FinetuneOptions | None) -> float | None:
@@ -181,7 +225,8 @@ def _verdict(evaluation: TransferEvaluation | None) -> str:
         f"{100 * score.value:.1f} % of {score.n:,} {evaluation.judged_on} images are classified correctly "
         f"[{100 * score.low:.1f}, {100 * score.high:.1f}]."
     )
-    return f"{text} {evaluation.table.verdict}" if evaluation.table.comparisons else text
+    controlled = any(one.strategy == PROBE for one in evaluation.table.comparisons)
+    return f"{text} {evaluation.table.verdict}" if controlled else text
 
 
 def _sizes(parts: TrainingParts, evaluation: TransferEvaluation | None, dataset: Dataset) -> dict[str, int]:
