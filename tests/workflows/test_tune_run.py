@@ -22,11 +22,14 @@ from headstart.data.stores import ArrayImages
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.intervals import wilson
 from headstart.interfaces.cli.main import app
+from headstart.records import TrainSettings
 from headstart.report.page import render
 from headstart.sources.features import Extraction
+from headstart.sources.fitting import fitting_policy
+from headstart.strategies.scratch import learn_network
 from headstart.workflows.tune import run as tunings
 from headstart.workflows.tune.features import FeatureTuning
-from headstart.workflows.tune.request import Search
+from headstart.workflows.tune.request import Search, SearchRequest
 from headstart.workflows.tune.run import augmentations_for, policies_for, run_tuning
 from headstart.workflows.tune.training import TrainingTuning, tune_training
 
@@ -77,6 +80,16 @@ def test_without_torch_no_views_are_tried(few: Dataset, monkeypatch: pytest.Monk
     )
     assert augmentations_for(few) == {}
     assert list(augmentations_for(few, ["photo"])) == ["photo"]  # asked for: an error later, not silence
+
+
+def test_the_preparation_that_transfer_takes_is_the_default(desk: Path, digits: Dataset) -> None:
+    """A network of digits reads drawings of another size by ink, in transfer and here."""
+    model = learn_network(digits.subset(np.arange(300)), settings=TrainSettings(epochs=1)).model
+    model.save(desk / "network")
+    drawings = load("omniglot-greek").subset(np.arange(80))
+    assert fitting_policy(model.source(), drawings) == "ink"
+    request = SearchRequest(str(desk / "network"), drawings, Search(), 0, "", "omniglot-greek")
+    assert next(iter(tunings._sources(request, policies_for(drawings)))) == "ink"
 
 
 # --- the report

@@ -145,7 +145,7 @@ def test_images_of_other_classes_change_nothing(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("n_each", "n_others", "reason"),
     [
-        (3, 90, "90 are too few, 100 are needed for 10 classes"),
+        (3, 45, "45 are too few, 50 are needed for 10 classes"),
         (90, 100, "labels per class they would count"),
     ],
 )

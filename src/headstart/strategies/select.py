@@ -222,7 +222,7 @@ def _judged(held: HeldOut, training: Training) -> tuple[Mapping[str, float], Sco
     return held.settings[best], score, float(held.errors[best]), loss
 
 
-def n_independent(n_images: int, clusters: NDArray[np.intp] | None) -> float:
+def n_independent(n_images: int, clusters: NDArray[np.generic] | None) -> float:
     """As how many independent images some count: those of one cluster correlate."""
     n_each = 1 if clusters is None else n_images / len(np.unique(clusters))
     return n_images / (1 + _CORRELATION * (n_each - 1))

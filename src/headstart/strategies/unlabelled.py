@@ -24,7 +24,7 @@ __all__ = ["Propagation", "Unlabelled", "propagation", "unlabelled_probe"]
 
 _WORTH = 8.0  # the share of propagation is this to this plus the labels per class
 _LEAST_SHARE = 0.1
-_LEAST_EACH = 10  # unlabelled images per class
+_LEAST_EACH, _LEAST_UNCHECKED = 5, 10  # unlabelled images per class; the second where nothing can be left out
 _GAIN_NATS = 2.0
 """What propagation must gain in all, in nats of cross-entropy of left-out images.
 
@@ -68,11 +68,8 @@ def propagation(name: str, training: Training, classes: tuple[str, ...], unlabel
 
     ``training`` are the labelled images there, ``unlabelled`` the features of the others.
     """
-    n_each, n_unlabelled, least = (
-        len(training.originals) / len(classes),
-        len(unlabelled),
-        _LEAST_EACH * len(classes),
-    )
+    n_each, n_unlabelled = len(training.originals) / len(classes), len(unlabelled)
+    least = (_LEAST_EACH if training.smallest_class > 1 else _LEAST_UNCHECKED) * len(classes)
     share = _WORTH / (_WORTH + n_each)
     if share < _LEAST_SHARE:
         return _unused(f"with {n_each:,.0f} labels per class they would count nothing")

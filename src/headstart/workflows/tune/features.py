@@ -256,7 +256,7 @@ def _ways(search: FeatureSearch, ranking: Sequence[FeatureTrial]) -> dict[str, W
             one for one in ranking if one.where.policy == default.policy and one.augment == NO_AUGMENTATION
         )
         ways["default preparation"] = next(by_default).way
-    plain = "ridge" if "ridge" in search.heads else search.heads[0]
+    plain = next((name for name in ("kernel", "ridge") if name in search.heads), search.heads[0])
     return {**ways, "default settings": (default, plain, NO_AUGMENTATION)}
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from headstart.evaluation.compare import holm, verdict
 from headstart.evaluation.records import Difference, Score
 from headstart.report.records import Comparison, Factor, PlainTable
+from headstart.strategies.select import PRIOR_NATS
 from headstart.workflows.comparison.present import short_name
 from headstart.workflows.tune.features import FeatureTrial, FeatureTuning
 from headstart.workflows.tune.regime import Regime
@@ -125,7 +126,8 @@ def trials_table(found: FeatureTuning) -> PlainTable:
     return PlainTable(
         "The best trials",
         f"Leave-one-out cross-validation on {found.n_images:,} training images, whole clusters of copies and "
-        "groups at a time; each line with the strength selected for its head, ranked by loss. "
+        "groups at a time; each line with the strength selected for its head, ranked by loss. Other places and "
+        f"preparations than the default had to gain {PRIOR_NATS:g} nats in all. "
         f"{max(len(best) - _SHOWN, 0):,} more follow.",
         ("head, layer, pooling, preparation", "strength", "accuracy, %", "95 % interval", "squared error"),
         tuple(lines),

@@ -31,7 +31,8 @@ class FeatureTrial:
     """One combination, and its scores on images left out of the fit.
 
     ``error`` is the mean squared error of its held-out scores, ``loss`` their calibrated cross-entropy in
-    nats. ``settled`` says that the head itself would choose this strength.
+    nats. ``settled`` says that the head itself would choose this strength. ``handicap`` is added to the loss where
+    place or preparation are not the default; see `strategies.select.PRIOR_NATS`.
     """
 
     where: Where
@@ -42,6 +43,7 @@ class FeatureTrial:
     error: float
     loss: float
     settled: bool
+    handicap: float = 0.0
 
     @property
     def title(self) -> str:
@@ -57,7 +59,7 @@ class FeatureTrial:
     @property
     def rank(self) -> tuple[bool, float, float]:
         """Sort key, the best first among those whose strength the head would choose."""
-        return (not self.settled, self.loss, -self.accuracy.value)
+        return (not self.settled, self.loss + self.handicap, -self.accuracy.value)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from headstart.networks.specs import ARCHITECTURES
 from headstart.records import Source
 from headstart.report.records import Report, Row
 from headstart.sources.features import PLAIN, Extraction
+from headstart.sources.fitting import with_fitting_policy
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.comparison.present import short_name
@@ -218,9 +219,9 @@ def _refuse(search: Search, what: str, names: Sequence[str], other: str) -> None
 
 
 def _sources(request: SearchRequest, policies: Sequence[str]) -> dict[str, Source]:
-    """The source under each preparation, its own first if it is named or none is."""
+    """The source under each preparation, first the one that `transfer` takes, if it is named or none is."""
     plain = open_source(request.name, request.dataset, request.seed, request.search.size_px)
-    own = plain.input.policy
+    own = with_fitting_policy(plain, request.dataset).input.policy
     if request.search.policies is None:
         policies = (own, *policies)
     order = sorted(dict.fromkeys(policies), key=lambda policy: policy != own)

@@ -17,6 +17,7 @@ from headstart.heads.held_out import best_setting
 from headstart.heads.registry import CLOSED_FORM, make_head
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
+from headstart.strategies.select import PRIOR_NATS, n_independent
 from headstart.system.threads import threads_for
 from headstart.workflows.tune.records import NO_AUGMENTATION, FeatureTrial, Way, Where
 
@@ -104,11 +105,14 @@ class FeatureSearch:
             held = make_head(head).held_out(Training(rows, codes[images], ones, images, self.seed, clusters))
         assert held is not None, "three images of each class leave two without an outer fold"
         settled = best_setting(held)
+        handicap = 0.0 if where == self.default else PRIOR_NATS / n_independent(len(part), groups)
         for number, setting in enumerate(held.settings):
             hits = held.scores[number].argmax(axis=1) == codes
             score, loss = accuracy_score(hits, groups), calibrated_loss(held.logits[number], codes)
             strength, error = next(iter(setting.values())), float(held.errors[number])
-            trial = FeatureTrial(where, head, strength, augment, score, error, loss, number == settled)
+            trial = FeatureTrial(
+                where, head, strength, augment, score, error, loss, number == settled, handicap
+            )
             found[trial] = hits
         return found
 
