@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 from machine import facts, told
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from headstart.data.dataset import Dataset
@@ -117,7 +115,7 @@ def job(name: str, data_name: str, network: Model, n_draws: int, most: int) -> l
             probs = averaged(reader, readings, train, test, 0, balance=False)
             found.setdefault("now", []).append(100 * float((probs.argmax(axis=1) == codes[test]).mean()))
             for title, rows in machines.items():
-                fit = make_pipeline(StandardScaler(), SVC(C=10)).fit(rows[train], codes[train])
+                fit = SVC(C=10).fit(rows[train], codes[train])
                 found.setdefault(title, []).append(100 * float(fit.score(rows[test], codes[test])))
             for title, control in controls.items():
                 hits = control(train, test, draw).argmax(axis=1) == codes[test]
