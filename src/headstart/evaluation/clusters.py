@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtrit
 
 from headstart.errors import SettingError, ShapeError
-from headstart.evaluation.compare import mcnemar, paired_difference
+from headstart.evaluation.compare import agreeing, mcnemar, mean_difference, paired_difference
 from headstart.evaluation.intervals import SHARED, cross_validated, wilson
 from headstart.evaluation.records import Difference, Score
+from headstart.evaluation.spread import Spread, of_draws, of_fold_draws, of_folds
 
 __all__ = [
     "accuracy_score",
@@ -32,12 +33,17 @@ _TRUSTED = 5
 
 
 def accuracy_score(
-    correct: NDArray[np.bool_], clusters: NDArray[np.generic] | None = None, *, crossed: bool = False
+    correct: NDArray[np.bool_],
+    clusters: NDArray[np.generic] | None = None,
+    *,
+    crossed: bool = False,
+    folds: NDArray[np.intp] | None = None,
 ) -> Score:
-    """Accuracy with the interval that fits: by clusters, by cross-validation, or Wilson's.
+    """Accuracy with the interval that fits: by clusters, by draws of labels, by cross-validation, or Wilson's.
 
     ``correct``, (n_images,) or (n_draws, n_images), bool; images with the same entry in ``clusters`` depend on
-    each other; ``crossed`` where the models share training images.
+    each other; ``crossed`` where the models share training images; ``folds``, (n_images,), where each fold of a
+    cross-validation had labels of its own. With several draws the target is the procedure on new labels and images.
 
     >>> correct = np.arange(80) % 4 > 0
     >>> plain, crossed = accuracy_score(correct), accuracy_score(correct, crossed=True)
@@ -45,10 +51,32 @@ def accuracy_score(
     (0.75, True)
     """
     n_images = correct.shape[-1]
-    if clusters is not None and correct.size and repeated(clusters):
-        return clustered_score(correct, clusters, crossed=crossed)
     share = float(correct.mean()) if correct.size else 0.0
+    grouped = clusters is not None and correct.size > 0 and repeated(clusters)
+    if folds is not None and correct.size:
+        values = correct.reshape(-1, n_images)[0].astype(np.float64)
+        return _sampled(share, of_fold_draws(values, folds), n_images)
+    several = not crossed and correct.ndim == 2 and len(correct) > 1
+    if grouped and clusters is not None:
+        found = clustered_score(correct, clusters, crossed=crossed)
+        if several and found.high - found.low < 1:
+            spread = of_draws(correct.astype(np.float64), np.unique(clusters, return_inverse=True)[1])
+            other = _sampled(share, spread, n_images)
+            found = replace(found, low=min(found.low, other.low), high=max(found.high, other.high))
+        return found
+    if several and correct.size:
+        return _sampled(share, of_draws(correct.astype(np.float64)), n_images)
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
+
+
+def _sampled(share: float, spread: Spread, n_images: int) -> Score:
+    """Wilson's interval for as many images as have this variance, at most those there are, by Student's t."""
+    counted = float(n_images)
+    if spread.variance > 0:
+        counted = min(counted, share * (1 - share) / spread.variance)
+    ratio = float(ndtri(0.5 + _LEVEL / 2)) / float(stdtrit(spread.freedom, 0.5 + _LEVEL / 2))
+    counted *= ratio**2
+    return replace(wilson(share * counted, counted), value=share, n=n_images)
 
 
 def clustered_score(
@@ -153,12 +181,18 @@ def paired(
 
 
 def clustered_difference(
-    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], clusters: NDArray[np.generic]
+    correct_a: NDArray[np.bool_],
+    correct_b: NDArray[np.bool_],
+    clusters: NDArray[np.generic],
+    level: float = _LEVEL,
+    *,
+    crossed: bool = False,
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same images, which come in clusters.
 
-    Inputs as in `paired_difference`; neither is the interval narrower nor the p-value smaller than there. A
-    single cluster says nothing about others: the interval is [-1, 1] and p is 1.
+    Inputs as in `paired_difference`; neither is the interval narrower nor the p-value smaller than there. ``crossed``
+    where rounds are those of a cross-validation with all labels. A single cluster says nothing about others: the
+    interval is [-1, 1] and p is 1.
 
     >>> groups = np.repeat(np.arange(10), 9)
     >>> a = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 8, 9, 9, 7, 9, 8], 9)
@@ -169,35 +203,29 @@ def clustered_difference(
     """
     first, codes = _checked("correct_a", correct_a, clusters)
     second, _ = _checked("correct_b", correct_b, clusters)
-    alone = paired_difference(first, second)
-    # The variance of the mean difference is taken between whole clusters with the CR2 correction, which for a
-    # mean is 1 / (1 - share) on the squared sum of a cluster that holds this share of the images, with
-    # Student's t and Bell and McCaffrey's degrees of freedom: n_clusters - 1 for clusters of one size, fewer for
-    # others (Bias Reduction in Standard Errors for Linear Regression with Multi-Stage Samples. Survey
-    # Methodology 28, 2002, pages 169-181; Imbens and Kolesar. Robust Standard Errors in Small Samples: Some
-    # Practical Advice. Review of Economics and Statistics 98, 2016, doi:10.1162/REST_a_00552). With several
-    # draws, the variance between draws is added, and the degrees of freedom are at most n_draws - 1, as in
-    # `paired_difference`.
-    #
-    # A few images on which a and b disagree contain almost no information about clusters. So the interval of
-    # `paired_difference` is widened by the design effect that `clustered_score` assumes for as many mistakes,
-    # and the wider of the two arms counts on either side. If a beats b, or b a, on every single image, each
-    # cluster is a coin, and p is that of all coins falling on one side.
     gain, sizes = first.astype(np.float64) - second, np.bincount(codes)
+    alone = (
+        mean_difference(gain, of_folds(gain), level) if crossed else paired_difference(first, second, level)
+    )
+    # A few images on which a and b disagree contain almost no information about clusters. So the interval of
+    # independent images is widened by the design effect that `clustered_score` assumes for as many mistakes, and
+    # the wider of the two arms counts on either side. If a beats b, or b a, on every single image, each cluster is a
+    # coin, and p is that of all coins falling on one side.
     value, n_images = alone.value, alone.n
     if len(sizes) == 1:
         return Difference(value, -1.0, 1.0, 1.0, n_images)
     rare = float(np.abs(gain).mean()) * n_images
-    wider = np.sqrt(max(1.0, _assumed_effect(sizes, rare))) / _few_groups(n_images, len(sizes), _LEVEL)
+    wider = np.sqrt(max(1.0, _assumed_effect(sizes, rare))) / _few_groups(n_images, len(sizes), level)
     down, up = wider * (value - alone.low), wider * (alone.high - value)
-    error, freedom = _grouped_error(gain, codes, sizes)
-    half = error * float(stdtrit(freedom, 0.5 + _LEVEL / 2))
+    spread = of_folds(gain, codes) if crossed else of_draws(gain, codes)
+    half = spread.half_width(level)
     low, high = max(value - max(down, half), -1.0), min(value + max(up, half), 1.0)
-    if error > 0:
-        p_value = float(2 * stdtr(freedom, -abs(value) / error))
+    if spread.variance > 0:
+        p_value = spread.p_value(value)
     else:
         p_value = mcnemar(np.ones(len(sizes), np.bool_), np.zeros(len(sizes), np.bool_))
-    return Difference(value, float(low), float(high), max(p_value, alone.p_value), n_images)
+    found = Difference(value, float(low), float(high), max(p_value, alone.p_value), n_images)
+    return agreeing(found, level)
 
 
 def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:
@@ -222,28 +250,6 @@ def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_
         f"all images of class {listed} are of one group, or copies of one image: the interval of its "
         "recall is 0 to 100 %"
     )
-
-
-def _grouped_error(
-    gain: NDArray[np.float64], codes: NDArray[np.intp], sizes: NDArray[np.intp]
-) -> tuple[float, float]:
-    """Standard error of the mean over groups and draws, and its degrees of freedom."""
-    n_draws, n_images = gain.shape
-    mean, share = gain.mean(axis=0), sizes / n_images
-    totals = np.bincount(codes, weights=mean - mean.mean()) / n_images
-    variance = float((totals**2 / (1 - share)).sum())
-    freedom = _freedom(share)
-    if n_draws > 1:
-        variance += float(gain.mean(axis=1).var(ddof=1)) / n_draws
-        freedom = min(freedom, n_draws - 1.0)
-    return float(np.sqrt(variance)), freedom
-
-
-def _freedom(share: NDArray[np.float64]) -> float:
-    """Bell and McCaffrey's degrees of freedom for a mean: Satterthwaite's under equal variances."""
-    leverage = share**2 / (1 - share)
-    crossed = leverage.sum() ** 2 - (leverage**2).sum()
-    return float(1 / ((share**2).sum() + crossed))
 
 
 def _assumed_effect(sizes: NDArray[np.intp], rare: float) -> float:

@@ -1,78 +1,83 @@
-"""Paired comparisons on the same images: exact tests, intervals of differences, one verdict.
+"""Paired comparisons on the same images: tests, intervals of differences, one verdict.
 
-`clusters` has the variants for images that depend on each other, `resampled` those for cross-validation.
+`clusters` has the variants for images that depend on each other, `spread` how far means are from the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, ndtri, stdtr, stdtrit  # scipy.stats takes a second to import
+from scipy.special import bdtr, ndtri  # scipy.stats takes a second to import
 
 from headstart.errors import SettingError, ShapeError
 from headstart.evaluation.intervals import wilson
 from headstart.evaluation.records import Difference
+from headstart.evaluation.spread import Spread, of_draws
 
-__all__ = ["holm", "mcnemar", "paired_difference", "redrawn_difference", "verdict"]
+__all__ = ["agreeing", "holm", "mcnemar", "mean_difference", "paired_difference", "verdict"]
 
 _LEVEL = 0.95
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float:
-    """Exact two-sided p-value that a and b, (n_images,) bool, are correct equally often.
+    """Two-sided mid-p that a and b, (n_images,) bool, are correct equally often.
 
     >>> a, b = np.array([True] * 9 + [False]), np.array([False] * 9 + [True])
     >>> round(mcnemar(a, b), 4)
-    0.0215
+    0.0117
     """
     # McNemar. Note on the sampling error of the difference between correlated proportions or percentages.
     # Psychometrika 12, 1947, doi:10.1007/BF02295996. Only images on which exactly one is correct count; under
-    # the null hypothesis each is a fair coin.
+    # the null hypothesis each is a fair coin. The mid-p counts half of the chance of the observed split: Fagerland,
+    # Lydersen, Laake. The McNemar test for binary matched-pairs data: mid-p and asymptotic are better than exact
+    # conditional. BMC Medical Research Methodology 13, 2013, doi:10.1186/1471-2288-13-91.
     correct_a, correct_b = _pair(correct_a, correct_b, ranks=(1,))
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
-    return _exact(only_a, only_b)
+    return _mid_p(only_a, only_b)
 
 
-def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Difference:
-    """Accuracy of a minus accuracy of b on the same images, with a 95 % interval and a p-value.
+def paired_difference(
+    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], level: float = _LEVEL
+) -> Difference:
+    """Accuracy of a minus accuracy of b on the same images, with an interval and a p-value that agree.
 
     Parameters
     ----------
     correct_a, correct_b : ndarray of shape (n_images,) or (n_draws, n_images), bool
         Whether each prediction was correct, with the images in the same order. With several draws of the
         training labels, one row per draw, the same draw in the same row of both.
+    level : float, default=0.95
+        Confidence level of the interval, in (0, 1).
 
     Returns
     -------
     Difference
-        In ``[-1, 1]``, positive where a is better; ``n`` is the number of images.
+        In ``[-1, 1]``, positive where a is better; ``n`` is the number of images. The interval excludes 0 exactly
+        if p is below ``1 - level``.
 
     Raises
     ------
     ShapeError
         If the two are not bool arrays of the same shape, 1-D or 2-D, without an empty axis.
+    SettingError
+        If ``level`` is outside (0, 1).
 
     Notes
     -----
-    One draw: Newcombe's method 10 for the interval, exact McNemar for the p-value. The result is about these
-    two models, and interval and p-value can disagree at the margin.
+    One draw: Newcombe's method 10 for the interval, McNemar's mid-p; where they disagree at the margin, the more
+    cautious one counts. The target is these two models on new images.
 
-    Several draws: images and draws are crossed, both are samples, and the result is about the procedure. The
-    variance of the mean is ``s2_images / n_images + s2_draws / n_draws`` (variances of the difference
-    averaged over the other axis), and at least the variance of single predictions over their number; the
-    quantile is Student's t with ``n_draws - 1`` degrees of freedom. This counts the noise of single
-    predictions twice and lets the few draws decide the quantile, so it is conservative. If nothing varies
-    at all, the result is that of one draw.
+    Several draws: images and draws are crossed, both are samples, and the target is the procedure on new labels and
+    new images; see `spread.of_draws`. If nothing varies at all, the result is that of one draw.
 
     References
     ----------
     Newcombe. Improved confidence intervals for the difference between binomial proportions based on
     paired data. Statistics in Medicine 17, 1998,
     doi:10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C.
-    Owen. The pigeonhole bootstrap. Annals of Applied Statistics 1, 2007, arXiv:0712.1111 (why both
-    axes count when they are crossed).
 
     Examples
     --------
@@ -80,52 +85,41 @@ def paired_difference(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]
     >>> b = np.array([True] * 80 + [False] * 20)
     >>> found = paired_difference(a, b)
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 4)
-    (0.1, 0.039, 0.17, 0.002)
+    (0.1, 0.039, 0.17, 0.001)
     """
     correct_a, correct_b = _pair(correct_a, correct_b, ranks=(1, 2))
+    _check_level(level)
     if correct_a.ndim == 1:
-        return _one_draw(correct_a, correct_b)
-    if len(correct_a) == 1:
-        return _one_draw(correct_a[0], correct_b[0])
+        return _one_draw(correct_a, correct_b, level)
     gain = correct_a.astype(np.float64) - correct_b  # (n_draws, n_images)
-    if np.ptp(gain) == 0:
-        return _one_draw(correct_a[0], correct_b[0])
-    n_draws, n_images = gain.shape
-    error = _crossed_error(gain)
-    value, half = float(gain.mean()), error * float(stdtrit(n_draws - 1, 0.5 + _LEVEL / 2))
-    p_value = float(2 * stdtr(n_draws - 1, -abs(value) / error))
-    return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, n_images)
+    if len(gain) == 1 or np.ptp(gain) == 0:
+        return _one_draw(correct_a[0], correct_b[0], level)
+    return mean_difference(gain, of_draws(gain), level)
 
 
-def redrawn_difference(differences: Sequence[Difference], overall: Difference) -> Difference:
-    """Mean of the differences from every draw of a control, with an interval that holds for one more draw.
+def mean_difference(gain: NDArray[np.float64], spread: Spread, level: float = _LEVEL) -> Difference:
+    """The mean of gains, (n_rounds, n_images), with the interval and p-value of its spread.
 
-    ``overall`` is the difference over all draws together. A control such as a random network is one draw of
-    many, and the question is whether the strategy could be another such draw.
-
-    >>> one, other = Difference(0.12, 0.07, 0.17, 1e-5, 400), Difference(0.08, 0.03, 0.13, 0.002, 400)
-    >>> found = redrawn_difference([one, other], Difference(0.1, 0.06, 0.14, 1e-5, 400))
-    >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
-    (0.1, -0.09, 0.29)
+    The error is at least that of a share of images as large as the mean gain: of few images on which the two
+    disagree, the spread is low by chance.
     """
-    if not differences:
-        raise ShapeError("differences are 0, expected at least 1; pass one for every draw")
-    # Two variances add up: that of the mean difference on these images, bounded from above by the variance of
-    # one draw's difference, on average, and by that of `overall`, the smaller of them; and that between draws,
-    # once for the strategy and 1 / n_draws for the mean of the control. Where a draw is of labels too, both
-    # learn from the same labels, so their difficulty cancels. The second variance is estimated from few
-    # draws, so the sum is read on Student's t with Satterthwaite's degrees of freedom (An Approximate
-    # Distribution of Estimates of Variance Components. Biometrics Bulletin 2, 1946, doi:10.2307/3002019).
-    n_draws, gains = len(differences), [one.value for one in differences]
-    between = float(np.var(gains, ddof=1)) * (1 + 1 / n_draws) if n_draws > 1 else 0.0
-    if between == 0:
-        return differences[0] if n_draws == 1 else _averaged(differences)
-    own = min(float(np.mean([_variance(one) for one in differences])), _variance(overall))
-    freedom = (own + between) ** 2 / (between**2 / (n_draws - 1))
-    value, error = float(np.mean(gains)), float(np.sqrt(own + between))
-    half = error * float(stdtrit(freedom, 0.5 + _LEVEL / 2))
-    p_value = float(2 * stdtr(freedom, -abs(value) / error))
-    return Difference(value, max(value - half, -1.0), min(value + half, 1.0), p_value, differences[0].n)
+    _check_level(level)
+    value, n_images = float(gain.mean()), gain.shape[1]
+    least = abs(value) * (1 - abs(value)) / n_images
+    if np.ptp(gain) == 0:
+        least = _wilson_variance(abs(value), n_images)
+    spread = replace(spread, variance=max(spread.variance, least))
+    half = spread.half_width(level)
+    return Difference(value, max(value - half, -1.0), min(value + half, 1.0), spread.p_value(value), n_images)
+
+
+def agreeing(found: Difference, level: float) -> Difference:
+    """Interval and p-value made to agree: where one of them says that there may be no difference, both do."""
+    if found.low <= 0 <= found.high:
+        return replace(found, p_value=max(found.p_value, 1 - level))
+    if found.p_value >= 1 - level:
+        return replace(found, low=min(found.low, 0.0), high=max(found.high, 0.0))
+    return found
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -149,78 +143,73 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(p) for p in adjusted)
 
 
-def verdict(difference: Difference, p_adjusted: float, alpha: float = 0.05) -> str:
-    """Result of a comparison in one phrase: ``helps``, ``hurts`` or ``cannot tell apart``.
+def verdict(difference: Difference, margin: float = 0.0) -> str:
+    """Result of a comparison in one phrase, read off its interval.
 
     Parameters
     ----------
     difference : Difference
         Accuracy of the strategy minus accuracy of the control.
-    p_adjusted : float
-        Its p-value after Holm's adjustment, in ``[0, 1]``.
-    alpha : float, default=0.05
-        Accepted chance of any false positive in the whole study.
+    margin : float, default=0.0
+        Largest difference, as a share, that counts as practically none.
 
     Returns
     -------
     str
-        ``helps``, ``hurts`` or ``cannot tell apart``.
+        ``helps`` or ``hurts`` if the interval excludes 0; else ``practically equal`` if it is inside the margin (two
+        one-sided tests: Schuirmann, J. Pharmacokinetics and Biopharmaceutics 15, 1987), or ``cannot tell apart``.
 
     Raises
     ------
     SettingError
-        If ``p_adjusted`` is outside ``[0, 1]`` or NaN.
+        If the margin is outside [0, 1).
 
     Examples
     --------
-    >>> verdict(Difference(0.05, 0.02, 0.08, 0.001, 1000), 0.004)
+    >>> verdict(Difference(0.05, 0.02, 0.08, 0.001, 1000))
     'helps'
-    >>> verdict(Difference(0.05, -0.02, 0.12, 0.2, 100), 0.8)
+    >>> verdict(Difference(0.05, -0.02, 0.12, 0.2, 100))
     'cannot tell apart'
+    >>> verdict(Difference(0.001, -0.004, 0.006, 0.7, 9000), margin=0.01)
+    'practically equal'
     """
-    if not 0 <= p_adjusted <= 1:
+    if not 0 <= margin < 1:
         raise SettingError(
-            f"p_adjusted is {p_adjusted!r}, expected a number from 0 to 1; pass what holm gave"
+            f"margin is {margin!r}, expected a share of at least 0 and below 1; 0.01 is one point"
         )
-    if p_adjusted >= alpha or difference.value == 0:
-        return "cannot tell apart"
-    return "helps" if difference.value > 0 else "hurts"
+    if difference.low > 0:
+        return "helps"
+    if difference.high < 0:
+        return "hurts"
+    inside = margin > 0 and -margin <= difference.low and difference.high <= margin
+    return "practically equal" if inside else "cannot tell apart"
 
 
-def _variance(difference: Difference) -> float:
-    """Variance that the width of an interval implies for a normal distribution; never too small."""
-    return float(((difference.high - difference.low) / 2 / ndtri(0.5 + _LEVEL / 2)) ** 2)
+def _wilson_variance(share: float, n_images: int) -> float:
+    """Variance of a share of images that is never 0: from the longer arm of Wilson's interval."""
+    score = wilson(share * n_images, n_images, _LEVEL)
+    return float((max(share - score.low, score.high - share) / ndtri(0.5 + _LEVEL / 2)) ** 2)
 
 
-def _averaged(differences: Sequence[Difference]) -> Difference:
-    """Mean of several differences, with the widest interval and the largest p-value among them."""
-    value = float(np.mean([one.value for one in differences]))
-    low, high = min(one.low for one in differences), max(one.high for one in differences)
-    return Difference(value, low, high, max(one.p_value for one in differences), differences[0].n)
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise SettingError(f"level is {level!r}, expected a number between 0 and 1; pass 0.95 for 95 %")
 
 
-def _crossed_error(gain: NDArray[np.float64]) -> float:
-    """Standard error of the mean where images and draws are both samples."""
-    n_draws, n_images = gain.shape
-    by_image = float(gain.mean(axis=0).var(ddof=1)) if n_images > 1 else 0.0
-    crossed = by_image / n_images + float(gain.mean(axis=1).var(ddof=1)) / n_draws
-    # row and column means can be equal by accident while the predictions vary
-    return float(np.sqrt(max(crossed, float(gain.var(ddof=1)) / gain.size)))
-
-
-def _one_draw(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> Difference:
-    """Newcombe's interval and exact McNemar for one pair of models."""
+def _one_draw(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], level: float) -> Difference:
+    """Newcombe's interval and McNemar's mid-p for one pair of models."""
     both, only_a = int((correct_a & correct_b).sum()), int((correct_a & ~correct_b).sum())
     only_b, n_images = int((correct_b & ~correct_a).sum()), len(correct_a)
     neither = n_images - both - only_a - only_b
-    low, high = _newcombe(both, only_a, only_b, neither)
-    return Difference((only_a - only_b) / n_images, low, high, _exact(only_a, only_b), n_images)
+    low, high = _newcombe(both, only_a, only_b, neither, level)
+    value = (only_a - only_b) / n_images
+    return agreeing(Difference(value, low, high, _mid_p(only_a, only_b), n_images), level)
 
 
-def _newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, float]:
+def _newcombe(both: int, only_a: int, only_b: int, neither: int, level: float) -> tuple[float, float]:
     """Newcombe (1998, paired), method 10: Wilson's limits squared and added, less their correlation."""
     n = both + only_a + only_b + neither
-    a, b = wilson(both + only_a, n, _LEVEL), wilson(both + only_b, n, _LEVEL)
+    a, b = wilson(both + only_a, n, level), wilson(both + only_b, n, level)
     phi = _phi(both, only_a, only_b, neither)
     down, up = (a.value - a.low, b.high - b.value), (a.high - a.value, b.value - b.low)
     delta, epsilon = (np.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0)) for x, y in (down, up))
@@ -237,9 +226,14 @@ def _phi(both: int, only_a: int, only_b: int, neither: int) -> float:
     return float((excess if excess < 0 else max(excess - half, 0.0)) / np.sqrt(float(margins)))
 
 
-def _exact(only_a: int, only_b: int) -> float:
-    """Two-sided tail of a fair coin; doubling is exact because it is symmetric."""
-    return float(min(1.0, 2 * bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+def _mid_p(only_a: int, only_b: int) -> float:
+    """Two-sided tail of a fair coin, half of the observed split's chance taken off."""
+    fewer, flips = min(only_a, only_b), only_a + only_b
+    if only_a == only_b:
+        return 1.0
+    tail, observed = bdtr(fewer, flips, 0.5), bdtr(fewer, flips, 0.5)
+    observed -= bdtr(fewer - 1, flips, 0.5) if fewer else 0.0
+    return float(min(1.0, 2 * tail - observed))
 
 
 def _pair(

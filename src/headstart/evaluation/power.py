@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from math import ceil, log2, sqrt
 
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from headstart.errors import SettingError
+from headstart.evaluation.spread import Spread
 
-__all__ = ["MOST_IMAGES", "images_to_settle"]
+__all__ = ["MOST_IMAGES", "images_for_spread", "images_to_settle"]
 
 MOST_IMAGES = 10_000_000
 """A difference that needs more test images than this counts as none."""
@@ -58,4 +59,29 @@ def images_to_settle(
     )
     shortest_run = ceil(1 - log2(alpha))  # twice a half to this power is at most alpha
     needed = ceil(max((max(root, 0.0) / gap) ** 2, shortest_run / discordant))
+    return needed if needed <= MOST_IMAGES else None
+
+
+def images_for_spread(
+    spread: Spread, value: float, n_images: int, *, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
+    """Test images with which a mean of this value and spread would differ from 0 in 80 % of studies, or None.
+
+    None if it is 0, if more than ``MOST_IMAGES`` would be needed, or if the part of the spread that images do not
+    reduce is too large. The degrees of freedom of the images grow with them, those of the draws do not.
+
+    >>> images_for_spread(Spread(0.02**2, 99.0), 0.05, 100)
+    127
+    >>> images_for_spread(Spread(0.02**2, 99.0, 0.02**2), 0.05, 100) is None
+    True
+    """
+    if value == 0 or spread.variance <= 0:
+        return None
+    quantile = (
+        float(stdtrit(spread.freedom, 1 - alpha / 2)) if spread.fixed > 0 else float(ndtri(1 - alpha / 2))
+    )
+    wanted = (abs(value) / (quantile + float(ndtri(power)))) ** 2
+    if wanted <= spread.fixed:
+        return None
+    needed = ceil((spread.variance - spread.fixed) * n_images / (wanted - spread.fixed))
     return needed if needed <= MOST_IMAGES else None

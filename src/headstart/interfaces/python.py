@@ -266,7 +266,7 @@ def study(
     test: Any = None,
     protocol: str | None = None,
     labels_per_class: Sequence[int] | None = None,
-    draws: int = 5,
+    draws: int = 20,
     controls: Sequence[str] = CONTROLS,
     unlabelled: Any = None,
     layer: str | None = None,
@@ -294,8 +294,9 @@ def study(
     labels_per_class : sequence of int, optional
         Labels per class in the learning curve, in addition to all. Default: 1, 5, 10, 50; none for few
         images.
-    draws : int, default=5
-        Number of random draws of labels and of repeats of the folds.
+    draws : int, default=20
+        Number of random draws of labels; strategies that train a network use the first 5. In cross-validation every
+        fold draws labels of its own.
     controls : sequence of str, optional
         Some of ``majority``, ``HOG``, ``raw pixels``, ``random frozen``, ``scratch``, ``collapse``. Default: all
         that fit.

@@ -41,9 +41,10 @@ class Row:
 class Comparison:
     """A strategy, most often the probe, against a control at one budget, on the same test images.
 
-    ``p_adjusted`` is corrected by Holm over all comparisons of the study; ``verdict`` is ``helps``, ``hurts``
-    or ``cannot tell apart``. ``n_to_settle`` is how many test images would show a difference as large as this
-    one with a power of 80 %; None where no number would.
+    ``verdict`` is read off the interval of the difference: ``helps``, ``hurts``, ``practically equal`` or ``cannot
+    tell apart``. ``claim`` says that the verdict of the study rests on it: then interval and ``p_adjusted`` are
+    simultaneous for all claims; else they are those of this comparison alone. ``n_to_settle`` is how many test
+    images would show a difference as large as this one with a power of 80 %; None where no number would.
     """
 
     strategy: str
@@ -53,6 +54,7 @@ class Comparison:
     p_adjusted: float
     verdict: str
     n_to_settle: int | None = None
+    claim: bool = True
 
 
 @dataclass(frozen=True)

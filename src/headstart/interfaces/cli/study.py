@@ -69,7 +69,18 @@ Labels = Annotated[
     ),
 ]
 Draws = Annotated[
-    int, typer.Option(min=1, help="Number of random draws of the labels, and of repeats of the folds.")
+    int,
+    typer.Option(
+        min=1,
+        help="Number of random draws of the labels; strategies that train a network use the first 5. In "
+        "cross-validation every fold draws labels of its own.",
+    ),
+]
+Margin = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=50.0, help="Difference in points within which two strategies count as practically equal."
+    ),
 ]
 Controls = Annotated[
     str, typer.Option(help="Controls to compare with: all, none, or a list such as majority,scratch.")
@@ -82,7 +93,8 @@ def study(
     test: TestSet = None,
     protocol: ProtocolName = None,
     labels: Labels = None,
-    draws: Draws = 5,
+    draws: Draws = 20,
+    margin: Margin = 1.0,
     controls: Controls = "all",
     unlabelled: Unlabelled = None,
     strategies: Strategies = "probe",
@@ -126,6 +138,7 @@ def study(
         allow_leaks,
         seed,
         finetune=parse_finetune(strategies, unfreeze, device),
+        margin=margin / 100,
     )
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)

@@ -28,11 +28,11 @@ KINDS = ("holdout", "folds", "grouped", "leave-one-out", "external")
 """``holdout``: a test set used once, at the end. ``folds``: repeated stratified cross-validation. ``grouped``: the
 same, whole groups left out. ``leave-one-out``. ``external``: a test set of its own."""
 
-_FEW = 50  # images up to which leave-one-out is used
 _LEAST_TEST = 200  # fewer test images give an interval too wide to hold images out for
 _TEST_SHARE = 0.2
-_FOLDS = 5
-_ROUNDS = 2  # of folds for few labels, at the usual five draws: one leaves a t-test four degrees of freedom
+_FOLDS = 10  # each model learns from nine tenths, so that figures are about models like the one that is saved
+_FEW_FOLDS = 20  # for few labels: every fold draws its own, so there are as many draws
+_ROUNDS = 3  # of folds with all labels; more would make no interval narrower
 
 Indices = NDArray[np.intp]
 
@@ -53,10 +53,12 @@ class Protocol:
     comparison; ``redrawn`` those whose frozen weights are drawn again in every round (``networks`` of them
     where there is one round), which a comparison must allow for. ``pairs`` are further comparisons. ``kind``
     is one of `KINDS`; ``n_folds`` above 0 means cross-validation of the pool, with whole clusters of images.
+    ``slow`` names strategies that run on the first ``slow_draws`` rounds only; differences within ``margin`` count as
+    practically none.
     """
 
     labels_per_class: tuple[int, ...] = (1, 5, 10, 50)
-    draws: int = 5
+    draws: int = 20
     seed: int = 0
     with_all: bool = True
     shown: tuple[str, ...] = ("textbook probe",)
@@ -65,6 +67,9 @@ class Protocol:
     pairs: tuple[tuple[str, str], ...] = ()
     kind: str = "holdout"
     n_folds: int = 0
+    slow: tuple[str, ...] = ()
+    slow_draws: int = 5
+    margin: float = 0.01
 
     @property
     def crossed(self) -> bool:
@@ -110,10 +115,10 @@ def decide(
     """Choose the protocol from the size of the data, unless ``kind`` names one.
 
     An external test set is used whatever its size. Else a test split of at least 200 images (the dataset's
-    own, or a stratified fifth); else cross-validation: of whole groups where images have groups,
-    leave-one-out up to 50 images, else five folds. A test split of fewer than 200 images is pooled with the
-    others, because its interval alone would be wide. Raises `SettingError` if the kind does not fit the data,
-    `DataError` if a class has too few images or groups to split.
+    own, or a stratified fifth); else cross-validation, of whole groups where images have groups, in 10 folds or as
+    many as the smallest class has images, so that every fold leaves out as much of each class. A test split of fewer
+    than 200 images is pooled with the others, because its interval alone would be wide. Raises `SettingError` if the
+    kind does not fit the data, `DataError` if a class has too few images or groups to split.
     """
     if kind is not None and kind not in KINDS:
         raise SettingError(
@@ -137,14 +142,15 @@ def rounds_of(
     """All splits by budget (None is all labels) and round; within a round each test image occurs once.
 
     Smaller draws are subsets of larger ones. With a holdout or leave-one-out, all labels are one round. With
-    folds, each fold draws labels of its own.
+    folds, few labels are one round of up to 20 folds, each with labels of its own.
     """
     found: dict[int | None, list[list[TrainTest]]] = {budget: [] for budget in budgets}
     once = not protocol.crossed or protocol.kind == "leave-one-out"
-    # every fold draws its own labels, so two rounds of five folds are ten draws
-    n_drawn = -(-_ROUNDS * protocol.draws // protocol.n_folds) if protocol.crossed else protocol.draws
-    for number in range(n_drawn if budgets else 0):
-        whole = _folded(pool, n_test, protocol, number)
+    drawing = protocol
+    if protocol.crossed and protocol.kind != "leave-one-out":
+        drawing = replace(protocol, n_folds=_draw_folds(pool, protocol))
+    for number in range((1 if protocol.crossed else protocol.draws) if budgets else 0):
+        whole = _folded(pool, n_test, drawing, number)
         drawn: dict[int, list[TrainTest]] = {budget: [] for budget in budgets}
         for part, one in enumerate(whole):
             rng = np.random.default_rng([protocol.seed, 6, number, *([part] if protocol.crossed else [])])
@@ -154,19 +160,25 @@ def rounds_of(
         for budget in budgets:
             found[budget].append(drawn[budget])
     if protocol.with_all:
-        n_rounds = 1 if once else protocol.draws
+        n_rounds = 1 if once else min(_ROUNDS, protocol.draws)
         found[None] = [_folded(pool, n_test, protocol, number) for number in range(n_rounds)]
     return found
 
 
 def smallest_class(pool: Dataset, protocol: Protocol) -> int:
     """Training images of the rarest class, the minimum over all splits with all labels."""
-    n_rounds = protocol.draws if protocol.crossed else 1
+    n_rounds = min(_ROUNDS, protocol.draws) if protocol.crossed else 1
     rounds = [_folded(pool, 0, protocol, number) for number in range(n_rounds)]
     codes, n_classes = pool.codes(), len(pool.classes)
     return min(
         int(np.bincount(codes[one.train], minlength=n_classes).min()) for each in rounds for one in each
     )
+
+
+def _draw_folds(pool: Dataset, protocol: Protocol) -> int:
+    """Folds for few labels: 20, or as many as there are clusters."""
+    n_clusters = len(pool) if pool.cluster_codes is None else len(np.unique(pool.cluster_codes))
+    return max(protocol.n_folds, min(_FEW_FOLDS, n_clusters))
 
 
 def _folded(pool: Dataset, n_test: int, protocol: Protocol, number: int) -> list[TrainTest]:
@@ -185,7 +197,7 @@ def _by_rule(dataset: Dataset, external: Dataset | None) -> str:
         return "grouped"
     if n_test >= _LEAST_TEST or (not n_test and len(dataset) * _TEST_SHARE >= _LEAST_TEST):
         return "holdout"
-    return "leave-one-out" if len(dataset) <= _FEW else "folds"
+    return "folds"
 
 
 def _external(dataset: Dataset, external: Dataset | None, protocol: Protocol) -> EvaluationSetup:
@@ -245,7 +257,7 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup
     else:
         sentence = (
             f"The {len(pool):,} images of {pool.name}{splits} were split into {n_folds} folds{of}, "
-            f"{protocol.draws} times; each image was classified by models trained on the other "
+            f"{min(_ROUNDS, protocol.draws)} times; each image was classified by models trained on the other "
             "folds only. "
         )
     return EvaluationSetup(protocol, pool, pool, sentence + _rests_on(pool, kind))
@@ -269,24 +281,26 @@ def _group_folds(pool: Dataset) -> int:
 
 
 def _rests_on(test: Dataset, kind: str = "") -> str:
-    """How intervals and p-values are computed, in one sentence."""
+    """What intervals and tests are about, and how they are computed."""
     if repeated(test.cluster_codes):
-        why = (
-            "Copies of one image count as one group"
-            if test.groups is None
-            else "Images of one group resemble each other"
+        units = "copies of one image as one" if test.groups is None else "groups"
+        found = (
+            f"Images of one group resemble each other, so intervals and tests count {units}: Wilson's intervals on "
+            "the effective number of images, and a cluster-robust t-test."
         )
-        return (
-            f"{why}, so intervals and tests account for groups: Wilson's intervals on the effective number of "
-            "images, and a cluster-robust t-test. p-values are adjusted by Holm's method."
+    elif kind in ("folds", "leave-one-out"):
+        found = (
+            "With all labels, intervals and tests are about this procedure on new images: Wilson's intervals for two "
+            "thirds of the images, and a t-test over images. With few labels every fold draws its own, and the folds "
+            "are what counts."
         )
-    if kind in ("folds", "leave-one-out"):
-        return (
-            "Intervals are Wilson's; differences are tested by the corrected resampled t-test; p-values are "
-            "adjusted by Holm's method."
+    else:
+        found = (
+            "With all labels, intervals and tests are about these models on new images: Wilson's intervals and "
+            "McNemar's mid-p test. With few labels they are about the procedure on new labels and new images; both "
+            "are samples."
         )
     return (
-        "Intervals are Wilson's; differences on the same images are tested by McNemar's exact test, over several "
-        "draws of labels by a t-test that accounts for both images and draws; p-values are adjusted by Holm's "
-        "method."
+        f"{found} The verdict rests on the comparisons at one or two numbers of labels, whose intervals hold "
+        "together; the others are for exploration."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -12,19 +12,23 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError
 from headstart.evaluation.clusters import accuracy_score, cluster_remark, clustered_difference, repeated
-from headstart.evaluation.compare import holm, paired_difference, redrawn_difference, verdict
-from headstart.evaluation.power import images_to_settle
+from headstart.evaluation.compare import mean_difference, paired_difference, verdict
+from headstart.evaluation.power import images_for_spread, images_to_settle
 from headstart.evaluation.records import Difference
-from headstart.evaluation.resampled import resampled_difference
+from headstart.evaluation.resampled import fold_draws_difference, folds_difference
+from headstart.evaluation.spread import Spread, of_draws, of_fold_draws, of_folds, with_networks
 from headstart.records import Array
 from headstart.report.records import Comparison, Row
 from headstart.strategies.fits import Strategy
 from headstart.system.processes import run_in_process
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of, smallest_class
-from headstart.workflows.comparison.verdict import PROBE, labels_text, sentences
+from headstart.workflows.comparison.verdict import PROBE, headlines, labels_text, sentences
 
 __all__ = ["Table", "difference_of", "run_table"]
+
+
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ def run_table(
 
     ``strategies`` must contain ``probe`` (else `DataError`). ``pool`` and ``test`` are one dataset when
     cross-validated. Budgets larger than the smallest class are left out with a remark. Strategies named in
-    ``in_processes`` run in other processes, one core each: for small networks on few images. Intervals are
-    Wilson's at 95 %, clustered where images have groups; p-values are corrected by Holm over all comparisons.
+    ``in_processes`` run in other processes, one core each: for small networks on few images. The
+    comparisons of the headline budgets are the claims of the study: their intervals hold together, at 95 %.
     """
     if PROBE not in strategies:
         raise DataError(f"strategies are {', '.join(strategies) or 'none'}, expected one called {PROBE!r}")
@@ -82,7 +86,7 @@ def run_table(
     background = {
         (name, budget): [
             run_in_process(_round, strategies[name], splits_of_round, codes, protocol.seed + number)
-            for number, splits_of_round in enumerate(rounds)
+            for number, splits_of_round in enumerate(_own_rounds(rounds, name, protocol))
         ]
         for budget, rounds in reversed(rounds_by_budget.items())  # the longest first
         for name in strategies
@@ -91,31 +95,39 @@ def run_table(
     for budget, rounds in rounds_by_budget.items():
         for name, strategy in strategies.items():
             if (name, budget) not in background:
-                progress.step(f"{name}, {labels_text(budget)}", 0, len(rounds))
-                again = protocol.networks if name in protocol.redrawn and len(rounds) == 1 else 1
-                seeds = range(protocol.seed, protocol.seed + len(rounds) * again)
+                own = _own_rounds(rounds, name, protocol)
+                progress.step(f"{name}, {labels_text(budget)}", 0, len(own))
+                again = protocol.networks if name in protocol.redrawn and len(own) == 1 else 1
+                seeds = range(protocol.seed, protocol.seed + len(own) * again)
                 tried = [
                     _round(strategy, splits_of_round, codes, seed)
-                    for seed, splits_of_round in zip(seeds, list(rounds) * again, strict=True)
+                    for seed, splits_of_round in zip(seeds, list(own) * again, strict=True)
                 ]
-                cells[name, budget] = _cell(tried, list(rounds) * again)
+                cells[name, budget] = _cell(tried, list(own) * again)
     for (name, budget), waits in background.items():
         progress.step(f"{name}, {labels_text(budget)}", 0, len(waits))
-        cells[name, budget] = _cell([wait() for wait in waits], rounds_by_budget[budget])
+        cells[name, budget] = _cell(
+            [wait() for wait in waits], _own_rounds(rounds_by_budget[budget], name, protocol)
+        )
     cells = {(name, budget): cells[name, budget] for budget in rounds_by_budget for name in strategies}
     groups = test.cluster_codes if repeated(test.cluster_codes) else None
-    rows = tuple(
-        _row(name, budget, cell, groups, crossed=protocol.crossed) for (name, budget), cell in cells.items()
-    )
-    budgets = [*possible, *([None] if protocol.with_all else [])]
+    rows = tuple(_row(name, budget, cell, groups, protocol) for (name, budget), cell in cells.items())
+    budgets: list[int | None] = [*possible, *([None] if protocol.with_all else [])]
     pairs = [(PROBE, control) for control in controls]
     pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
     comparisons = _compare(cells, pairs, budgets, protocol, groups) if pairs else ()
-    lines = sentences(rows, comparisons, len(pool))
+    lines = sentences(rows, comparisons, len(pool), protocol.margin)
     remark = None if groups is None else cluster_remark(groups, test.labels)
     remarks = (*lines[1:], *remarks, *([remark] if remark else ()))
     predictions = {name: cells[name, budgets[-1]].first for name in strategies}
     return Table(rows, comparisons, lines[0], remarks, predictions)
+
+
+def _own_rounds(
+    rounds: Sequence[Sequence[TrainTest]], name: str, protocol: Protocol
+) -> Sequence[Sequence[TrainTest]]:
+    """The rounds of a strategy: the first few where each costs a training."""
+    return rounds[: protocol.slow_draws] if name in protocol.slow else rounds
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -157,11 +169,14 @@ def _cell(
 
 
 def _row(
-    name: str, budget: int | None, cell: _Cell, groups: NDArray[np.intp] | None, *, crossed: bool
+    name: str, budget: int | None, cell: _Cell, groups: NDArray[np.intp] | None, protocol: Protocol
 ) -> Row:
     per_round = cell.right.mean(axis=1)
     spread = float(per_round.std(ddof=1)) if len(per_round) > 1 else 0.0
-    score = accuracy_score(cell.right, groups, crossed=crossed)
+    drawn = _drawn_in_folds(protocol, budget)
+    folds = _fold_codes(cell.rounds[0], cell.right.shape[1]) if drawn else None
+    crossed = protocol.crossed and not drawn
+    score = accuracy_score(cell.right, groups, crossed=crossed, folds=folds)
     return Row(name, budget, score, len(per_round), spread, cell.seconds)
 
 
@@ -172,42 +187,51 @@ def _compare(
     protocol: Protocol,
     groups: NDArray[np.intp] | None,
 ) -> tuple[Comparison, ...]:
-    pairs = [(strategy, control, budget) for budget in budgets for strategy, control in named]
-    differences = [
-        _difference(cells[strategy, budget], cells[control, budget], protocol, groups, control)
-        for strategy, control, budget in pairs
-    ]
-    adjusted = holm([one.p_value for one in differences])
+    claimed, n_controls = headlines(budgets), max(1, sum(strategy == PROBE for strategy, _ in named))
     found = []
-    for (strategy, control, budget), difference, p in zip(pairs, differences, adjusted, strict=True):
-        ours, theirs = _paired(cells[strategy, budget].right, cells[control, budget].right)
-        n_images = ours.shape[1]
-        shares = float((ours & ~theirs).mean()) * n_images, float((theirs & ~ours).mean()) * n_images
-        settles = images_to_settle(*shares, n_images, alpha=0.05 / len(pairs))
-        if settles is not None and groups is not None:  # grouped images carry less information
-            plain = paired_difference(ours, theirs)
-            settles = (
-                None
-                if len(np.unique(groups)) == 1
-                else round(settles * max(1.0, _width(difference) / max(_width(plain), 1e-9)) ** 2)
+    for budget in budgets:
+        for strategy, control in named:
+            claim, pair = budget in claimed, (cells[strategy, budget], cells[control, budget])
+            n_claims = len(claimed) if claim else 1
+            # "helps" needs all controls beaten, so no correction over them; "hurts" is any of them
+            n_rivals = n_controls if claim and strategy == PROBE else 1
+            low, high = (
+                _difference(
+                    *pair, protocol, groups, control=control, budget=budget, level=1 - _ALPHA / number
+                )
+                for number in (n_claims, n_claims * n_rivals)
             )
-        word = verdict(difference, p)
-        found.append(Comparison(strategy, control, budget, difference, p, word, settles))
+            number = n_claims if low.value > 0 else n_claims * n_rivals
+            difference = replace(low, high=high.high)
+            p = min(1.0, low.p_value * number)
+            word = verdict(difference, protocol.margin)
+            settles = _settling(*pair, difference, protocol, groups, budget=budget, alpha=_ALPHA / number)
+            found.append(Comparison(strategy, control, budget, difference, p, word, settles, claim))
     return tuple(found)
 
 
 def _difference(
-    ours: _Cell, theirs: _Cell, protocol: Protocol, groups: NDArray[np.intp] | None, control: str
+    ours: _Cell,
+    theirs: _Cell,
+    protocol: Protocol,
+    groups: NDArray[np.intp] | None,
+    *,
+    control: str,
+    budget: int | None,
+    level: float,
 ) -> Difference:
     """Against a control with several random networks, each network's difference counts as one draw."""
-    if control not in protocol.redrawn:
-        return difference_of(ours.right, theirs.right, ours.rounds, protocol, groups)
     a, b = _paired(ours.right, theirs.right)
-    rounds = theirs.rounds
-    each = [
-        difference_of(a[i : i + 1], b[i : i + 1], rounds[i : i + 1], protocol, groups) for i in range(len(b))
-    ]
-    return redrawn_difference(each, difference_of(a, b, rounds, protocol, groups))
+    rounds = ours.rounds if len(ours.rounds) >= len(theirs.rounds) else theirs.rounds
+    plain = difference_of(a, b, rounds, protocol, groups, few=budget is not None, level=level)
+    if control not in protocol.redrawn or len(theirs.right) < 2:
+        return plain
+    gain = a.astype(np.float64) - b
+    spread = _spread(gain, rounds, protocol, groups, budget)
+    spread = with_networks(spread, gain.mean(axis=1).tolist(), 0.0)
+    wide = mean_difference(gain, spread, level)
+    low, high = min(plain.low, wide.low), max(plain.high, wide.high)
+    return replace(wide, low=low, high=high, p_value=max(plain.p_value, wide.p_value))
 
 
 def difference_of(
@@ -216,23 +240,76 @@ def difference_of(
     rounds: Sequence[Sequence[TrainTest]],
     protocol: Protocol,
     groups: NDArray[np.intp] | None,
+    *,
+    few: bool = False,
+    level: float = 1 - _ALPHA,
 ) -> Difference:
-    """The test that fits the splits: clustered, corrected resampled for folds, or paired over draws."""
+    """The test that fits the splits; ``few`` where every round or fold has few labels of its own."""
+    if not protocol.crossed:
+        if groups is not None:
+            return clustered_difference(a, b, groups, level)
+        return paired_difference(a, b, level)
+    gain = a.astype(np.float64) - b
+    if few:
+        return fold_draws_difference(gain[0], _fold_codes(rounds[0], gain.shape[1]), level)
     if groups is not None:
-        return clustered_difference(a, b, groups)
-    if protocol.kind in ("folds", "leave-one-out"):  # models that share most of their training images
-        gain = a.astype(np.float64) - b
-        by_fold = [gain[i, part.test].mean() for i, one in enumerate(rounds) for part in one]
-        sizes = [len(part.test) for one in rounds for part in one]
-        n_test = len(rounds[0][0].test)  # of a fold, whatever the budget: folds overlap as in the whole pool
-        return resampled_difference(np.array(by_fold), a.shape[1] - n_test, n_test, a.shape[1], sizes)
-    return paired_difference(a, b)
+        return clustered_difference(a, b, groups, level, crossed=True)
+    return folds_difference(gain, level)
 
 
-def _width(difference: Difference) -> float:
-    return difference.high - difference.low
+def _spread(
+    gain: NDArray[np.float64],
+    rounds: Sequence[Sequence[TrainTest]],
+    protocol: Protocol,
+    groups: NDArray[np.intp] | None,
+    budget: int | None,
+) -> Spread:
+    """How far the mean of gains may be from the truth."""
+    if not protocol.crossed:
+        return of_draws(gain, groups)
+    if _drawn_in_folds(protocol, budget):
+        return of_fold_draws(gain[0], _fold_codes(rounds[0], gain.shape[1]))
+    return of_folds(gain, groups)
+
+
+def _settling(
+    ours: _Cell,
+    theirs: _Cell,
+    difference: Difference,
+    protocol: Protocol,
+    groups: NDArray[np.intp] | None,
+    *,
+    budget: int | None,
+    alpha: float,
+) -> int | None:
+    """Test images, of as many per group, with which a difference of this size would be found in 80 % of studies."""
+    a, b = _paired(ours.right, theirs.right)
+    if len(a) == 1 and groups is None and not protocol.crossed:
+        return images_to_settle(int((a & ~b).sum()), int((b & ~a).sum()), a.shape[1], alpha=alpha)
+    gain = a.astype(np.float64) - b
+    rounds = ours.rounds if len(ours.rounds) >= len(theirs.rounds) else theirs.rounds
+    spread = _spread(gain, rounds, protocol, groups, budget)
+    return images_for_spread(spread, difference.value, gain.shape[1], alpha=alpha)
+
+
+def _drawn_in_folds(protocol: Protocol, budget: int | None) -> bool:
+    """Whether every fold of a cross-validation had few labels of its own."""
+    return protocol.crossed and budget is not None
+
+
+def _fold_codes(splits: Sequence[TrainTest], n_images: int) -> NDArray[np.intp]:
+    """The fold of each image, (n_images,)."""
+    codes = np.zeros(n_images, np.intp)
+    for number, part in enumerate(splits):
+        codes[part.test] = number
+    return codes
 
 
 def _paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
-    """Both with as many rounds: a single round is compared with every draw of the other."""
-    return np.broadcast_to(ours, theirs.shape) if len(ours) == 1 else ours, theirs
+    """Both with as many rounds: a single round is compared with every draw, of others the rounds that both have."""
+    if len(ours) == 1:
+        return np.broadcast_to(ours, theirs.shape), theirs
+    if len(theirs) == 1:
+        return ours, np.broadcast_to(theirs, ours.shape)
+    n_rounds = min(len(ours), len(theirs))
+    return ours[:n_rounds], theirs[:n_rounds]

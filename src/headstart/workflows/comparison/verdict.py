@@ -9,7 +9,7 @@ from math import inf
 from headstart.report.entries import is_rival
 from headstart.report.records import Comparison, Row
 
-__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "UNLABELLED", "labels_text", "sentences"]
+__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "UNLABELLED", "headlines", "labels_text", "sentences"]
 
 
 PROBE = "probe"
@@ -30,7 +30,16 @@ _BESIDE = {FINETUNE: "Fine-tuning", UNLABELLED: "Unlabelled images"}
 """Strategies that are compared with the probe, and how their sentences begin."""
 
 
-def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
+def headlines(budgets: Sequence[int | None]) -> tuple[int | None, ...]:
+    """The numbers of labels that the verdict is about: 5, else the fewest, and all."""
+    few = [budget for budget in budgets if budget is not None]
+    found: list[int | None] = [5 if 5 in few else few[0]] if few else []
+    return (*found, *([None] if None in budgets else []))
+
+
+def sentences(
+    rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: int, margin: float
+) -> tuple[str, ...]:
     """The verdict at few labels and at all ``n_labels`` first, then a line for every other budget."""
     beside = [one for one in comparisons if one.strategy in _BESIDE and one.control == PROBE]
     comparisons = [one for one in comparisons if one.strategy == PROBE]
@@ -45,16 +54,14 @@ def sentences(rows: Sequence[Row], comparisons: Sequence[Comparison], n_labels: 
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
         here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
         rivals = [one for one in comparisons if one.labels_per_class == budget]
-        lines[budget] = _line(rivals, here, budget, n_labels)
-    few = [budget for budget in lines if budget is not None]
-    headline = 5 if 5 in few else (few[0] if few else None)
-    alone = headline == list(lines)[-1] or None not in lines
-    first = lines[headline] if alone else f"{lines[headline]} {lines[None]}"
-    above = [one for one in beside if one.labels_per_class in (headline, None)]
+        lines[budget] = _line(rivals, here, budget, n_labels, margin)
+    claimed = headlines(list(lines))
+    first = " ".join([*(lines[budget] for budget in claimed)])
+    above = [one for one in beside if one.labels_per_class in claimed]
     first = " ".join([first, *_compared(above, n_labels)])
     later = _compared([one for one in beside if one not in above], n_labels)
-    worth = _worth(rows, comparisons, headline)
-    others = tuple(line for budget, line in lines.items() if budget not in (headline, None))
+    worth = _worth(rows, comparisons, next((one for one in claimed if one is not None), None))
+    others = tuple(f"For exploration: {line}" for budget, line in lines.items() if budget not in claimed)
     return (first, *later, *worth, *others)
 
 
@@ -82,11 +89,19 @@ def _parts(comparisons: Sequence[Comparison], n_labels: int) -> list[str]:
 
 
 def _line(
-    rivals: Sequence[Comparison], accuracies: Mapping[str, float], budget: int | None, n_labels: int
+    rivals: Sequence[Comparison],
+    accuracies: Mapping[str, float],
+    budget: int | None,
+    n_labels: int,
+    margin: float,
 ) -> str:
     """The probe against its strongest control; collapse uses the source too and gets its own sentence."""
     without = [one for one in rivals if one.control != COLLAPSE] or rivals
-    sentence = _against_best(max(without, key=lambda one: accuracies[one.control]), budget, n_labels)
+    best = max(without, key=lambda one: accuracies[one.control])
+    sentence = _against_best(best, budget, n_labels, margin)
+    unbeaten = [one.control for one in without if one.verdict != "helps"]
+    if best.verdict == "helps" and unbeaten:
+        sentence = f"{sentence[:-1]}, but not significantly over {', '.join(unbeaten)}."
     apart = [one for one in rivals if one.control == COLLAPSE and one.verdict == "hurts"]
     if not apart or len(without) == len(rivals):
         return sentence
@@ -131,29 +146,32 @@ def _labels_to_reach(curve: Sequence[tuple[int, float]], target: float) -> float
     return inf
 
 
-def _against_best(comparison: Comparison, budget: int | None, n_labels: int) -> str:
+def _against_best(comparison: Comparison, budget: int | None, n_labels: int, margin: float) -> str:
     """One sentence: the probe against the strongest control at a budget."""
     with_labels = f"With all {n_labels:,} labels" if budget is None else f"With {labels_text(budget)}"
     found, rival = comparison.difference, comparison.control
     span = f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
-    if comparison.verdict == "cannot tell apart":
-        alone = found.low > 0 or found.high < 0
-        caveat = ", not significant after Holm's correction for the number of comparisons" if alone else ""
-        return (
-            f"{with_labels}, transfer and its strongest control ({rival}) do not differ significantly: "
-            f"{100 * found.value:+.2f} points {span}{caveat}{_settled_by(comparison)}."
-        )
     points = f"{abs(100 * found.value):.2f} points"
     if comparison.verdict == "helps":
         return f"{with_labels}, transfer helps by {points} {span} over its strongest control ({rival})."
-    return f"{with_labels}, transfer hurts by {points} {span}: {rival} does better."
+    if comparison.verdict == "hurts":
+        return f"{with_labels}, transfer hurts by {points} {span}: {rival} does better."
+    if comparison.verdict == "practically equal":
+        return (
+            f"{with_labels}, transfer and its strongest control ({rival}) are practically equal: they differ by "
+            f"{100 * found.value:+.2f} points {span}, less than {100 * margin:g}."
+        )
+    return (
+        f"{with_labels}, transfer and its strongest control ({rival}) do not differ significantly: "
+        f"{100 * found.value:+.2f} points {span}{_settled_by(comparison)}."
+    )
 
 
 def _settled_by(comparison: Comparison) -> str:
     """How large a test set would show the difference, if it is as large as it looks."""
     number, here = comparison.n_to_settle, comparison.difference.n
     if number is None:
-        return "; no test set of a practical size would show a difference"
+        return "; more test images alone would not show a difference of this size"
     return (
         f"; a test set of about {number:,} images could show a difference of this size"
         if number > here

@@ -14,7 +14,7 @@ from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, repeated
-from headstart.evaluation.compare import holm, verdict
+from headstart.evaluation.compare import verdict
 from headstart.evaluation.records import Difference, Score
 from headstart.records import InputSpec, Source
 from headstart.report.records import Figure, PlainTable, Report
@@ -35,7 +35,7 @@ DEFAULT_SOURCES = ("photos", "photos-large", "drawings", "hog", "pixels")
 
 _BEST, _WORSE, _TIE = "most accurate", "less accurate", "not significantly less accurate"
 _SIGNIFICANT = {_BEST: "-", _WORSE: "yes", _TIE: "not significantly"}
-_FOLDS = 10
+_FOLDS, _ALPHA = 10, 0.05
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,11 @@ def run_ranking(
     scores = [accuracy_score(one, groups, crossed=True) for one in right]
     best = max(range(len(sources)), key=lambda i: scores[i].value)
     others = [i for i in range(len(sources)) if i != best]
-    differences = {i: difference_of(right[i], right[best], rounds, protocol, groups) for i in others}
-    adjusted = dict(zip(others, holm([differences[i].p_value for i in others]), strict=True))
+    level = 1 - _ALPHA / len(others)  # the intervals of all differences hold together
+    differences = {
+        i: difference_of(right[i], right[best], rounds, protocol, groups, level=level) for i in others
+    }
+    adjusted = {i: min(1.0, differences[i].p_value * len(others)) for i in others}
     costs = [
         measured_cost(source, [one.place for one in found], runtime_name=options.runtime)
         for source, found in zip(sources, places, strict=True)
@@ -117,7 +120,7 @@ def run_ranking(
             scores[i],
             differences.get(i),
             adjusted.get(i),
-            _BEST if i == best else _word(verdict(differences[i], adjusted[i])),
+            _BEST if i == best else _word(verdict(differences[i])),
             _at(places[i]),
             costs[i].ms,
             costs[i].megabytes,

@@ -67,8 +67,8 @@ def _augmentation_remarks(bench: Bench) -> list[str]:
         warning = flip_warning(bench.train.classes, parse_augmentation(textbook.augment, textbook.copies))
         remarks += [warning] if warning else []
     if {"textbook", "textbook, no flip"} <= set(bench.hits):
-        pair = (np.stack(bench.hits[name]) for name in ("textbook, no flip", "textbook"))
-        cost = paired_difference(*pair)
+        unflipped, flipped = (np.stack(bench.hits[name]) for name in ("textbook, no flip", "textbook"))
+        cost = paired_difference(unflipped, flipped)
         remarks.append(
             "Leaving the flip out of the textbook's augmentation changes its accuracy by "
             f"{100 * cost.value:+.2f} points here [{100 * cost.low:+.2f}, {100 * cost.high:+.2f}], on the "

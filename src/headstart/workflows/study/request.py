@@ -31,14 +31,15 @@ class StudyRequest:
     trained from scratch, ``scratch`` its settings (with all labels, with fewer), ``scratch_others`` settings
     to choose from instead, ``engine`` what trains it (None: torch if installed). ``networks`` random ones
     stand for one where there is one round. ``finetune`` adds the strategy of that name with these options,
-    ``unlabelled`` the probe that also learns from these images, as `load_unlabelled` gives them.
+    ``unlabelled`` the probe that also learns from these images, as `load_unlabelled` gives them. Differences
+    within ``margin``, a share, count as practically none.
     """
 
     probe: Probe = CHOSEN
     kind: str | None = None
     labels_per_class: tuple[int, ...] | None = None
     with_all: bool = True
-    draws: int = 5
+    draws: int = 20
     controls: tuple[str, ...] = CONTROLS
     allow_leaks: bool = False
     seed: int = 0
@@ -51,6 +52,7 @@ class StudyRequest:
     networks: int | None = None
     finetune: FinetuneOptions | None = None
     unlabelled: Dataset | None = None
+    margin: float = 0.01
 
 
 def parse_controls(text: str, strategies: str = "probe") -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from headstart.records import Source
 from headstart.report.records import Report
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.registry import kind_of
-from headstart.strategies.finetune.decide import Finetuner, sentence_of
+from headstart.strategies.finetune.decide import FINETUNE_NAMES, Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
 from headstart.strategies.unlabelled import Unlabelled
 from headstart.workflows.comparison.present import short_name
@@ -134,6 +134,10 @@ def _protocol(source: Source, request: StudyRequest) -> Protocol:
         (*request.shown, *(one.name for one in made if not one.control and one.name != PROBE)),
         redrawn=tuple(one.name for one in made if one.redrawn),
         pairs=((UNLABELLED, PROBE), (FINETUNE, PROBE), (FINETUNE, SCRATCH)),
+        slow=tuple(
+            one.name for one in made if one.parallel or one.role == "finetune" or one.name in FINETUNE_NAMES
+        ),
+        margin=request.margin,
         networks=request.networks or (_NETWORKS if kind_of(source).large else _SMALL_NETWORKS),
     )
 

@@ -6,7 +6,6 @@ The best score of many is optimistic, so nested cross-validation estimates the a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import NamedTuple
 
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
-from headstart.evaluation.clusters import accuracy_score, paired
+from headstart.evaluation.clusters import accuracy_score, paired, repeated
+from headstart.evaluation.compare import mean_difference
 from headstart.evaluation.records import Difference
-from headstart.evaluation.resampled import resampled_difference
+from headstart.evaluation.spread import of_folds
 from headstart.heads.registry import SEARCHED
 from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, Extraction, extract_all
@@ -267,14 +267,11 @@ def _spread(hits: Hits) -> float:
 def _lead(hits: Hits, others: Hits, outer: Outer, groups: NDArray[np.generic] | None) -> Difference:
     """The difference between two combinations over the outer folds; images of one cluster count as one."""
     gain = hits.astype(np.float64) - others  # (n_repeats, n_images)
-    gains = [gain[n, held].mean() for n, repeat in enumerate(outer) for _, held in repeat]
-    sizes = [len(held) for _, held in outer[0]]
-    n_test = round(sum(sizes) / len(sizes))
-    places = np.concatenate([held for _, held in outer[0]])
-    n_units = len(places) if groups is None else len(np.unique(groups[places]))
-    each = [len(held) for repeat in outer for _, held in repeat]
-    found = resampled_difference(np.array(gains), hits.shape[1] - n_test, n_test, n_units, each)
-    return replace(found, n=sum(sizes))
+    tested = np.sort(np.concatenate([held for _, held in outer[0]]))
+    gain = gain[: len(outer), tested]
+    if groups is None or not repeated(groups[tested]):
+        return mean_difference(gain, of_folds(gain))
+    return mean_difference(gain, of_folds(gain, np.unique(groups[tested], return_inverse=True)[1]))
 
 
 def _unlike(known: Mapping[Where, Array], new: Mapping[Where, Array]) -> dict[Where, Array]:

@@ -1,0 +1,144 @@
+"""How far a mean over images may be from the truth: one function for each way of splitting.
+
+A mean is of values per round and image, (n_rounds, n_images): 0 or 1 for an accuracy, -1, 0 or 1 for a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+__all__ = ["Spread", "of_draws", "of_fold_draws", "of_folds", "with_networks"]
+
+Values = NDArray[np.float64]
+Codes = NDArray[np.intp]
+
+_FEW_IMAGES, _FEW_FACTOR = (
+    50,
+    1.25,
+)  # cross-validated images up to which folds vary more than their images show
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The variance of a mean, to be read on Student's t with ``freedom`` degrees of freedom.
+
+    ``fixed`` is the part that more images would not reduce: that of draws of labels or of random networks.
+    """
+
+    variance: float
+    freedom: float
+    fixed: float = 0.0
+
+    def half_width(self, level: float) -> float:
+        """Half the width of the interval at this confidence level."""
+        return float(np.sqrt(self.variance) * stdtrit(self.freedom, 0.5 + level / 2))
+
+    def p_value(self, value: float) -> float:
+        """Two-sided chance of a mean at least this far from 0."""
+        if self.variance <= 0:
+            return 1.0 if value == 0 else 0.0
+        return float(2 * stdtr(self.freedom, -abs(value) / np.sqrt(self.variance)))
+
+
+def of_draws(values: Values, clusters: Codes | None = None) -> Spread:
+    """Rounds with labels drawn anew and the same images, which are both samples; or one round.
+
+    Crossed random effects by analysis of variance, with Satterthwaite's degrees of freedom (An Approximate
+    Distribution of Estimates of Variance Components. Biometrics Bulletin 2, 1946, doi:10.2307/3002019): the target is
+    the procedure on new labels and new images. Images of one cluster are one unit (CR2: Bell and McCaffrey. Bias
+    Reduction in Standard Errors for Linear Regression with Multi-Stage Samples. Survey Methodology 28, 2002).
+    """
+    units, unit_freedom = _units(values, clusters)
+    n_rounds, n_units = units.shape
+    if n_rounds == 1:
+        return Spread(float(units.var(ddof=1)) / n_units if n_units > 1 else 0.0, unit_freedom)
+    if n_units == 1:
+        return Spread(float(units.var(ddof=1)) / n_rounds, n_rounds - 1.0)
+    mean, by_round, by_unit = units.mean(), units.mean(axis=1), units.mean(axis=0)
+    rest = units - by_round[:, None] - by_unit + mean
+    noise = float((rest**2).sum()) / ((n_rounds - 1) * (n_units - 1))
+    rounds = max(n_units * float(by_round.var(ddof=1)), noise)
+    images = max(n_rounds * float(by_unit.var(ddof=1)), noise)
+    total = rounds + images - noise
+    if total <= 0:
+        return Spread(0.0, unit_freedom)
+    parts = rounds**2 / (n_rounds - 1) + images**2 / unit_freedom
+    parts += noise**2 / ((n_rounds - 1) * unit_freedom)
+    return Spread(total / units.size, total**2 / parts, (rounds - noise) / units.size)
+
+
+def of_folds(values: Values, clusters: Codes | None = None) -> Spread:
+    """Rounds of cross-validation with all labels: each round predicts every image once.
+
+    The mean over the rounds of the variance of the images over their number (within rounds: Bayle, Bayle, Janson,
+    Mackey. Cross-validation Confidence Intervals for Test Error. NeurIPS 2020, arXiv:2007.12671), which does not
+    fall with more rounds, because all rounds are of the same images; of clusters that of the mean over rounds.
+    """
+    if clusters is not None:
+        return of_draws(values.mean(axis=0, keepdims=True), clusters)
+    n_images = values.shape[1]
+    within = float(np.mean([one.var(ddof=1) for one in values])) / n_images if n_images > 1 else 0.0
+    few = _FEW_FACTOR**2 if n_images <= _FEW_IMAGES else 1.0
+    return Spread(few * within, max(n_images - 1.0, 1.0))
+
+
+def of_fold_draws(values: Values, folds: Codes) -> Spread:
+    """One round of folds, each with few labels of its own: independent draws of labels and of images.
+
+    ``values`` (n_images,), ``folds`` the fold of each image; folds hold whole clusters.
+    """
+    sizes = np.bincount(folds)
+    means = np.bincount(folds, weights=values) / sizes
+    share = sizes / sizes.sum()
+    deviation = means - float(values.mean())
+    variance = float((share**2 * deviation**2 / (1 - share)).sum())
+    return Spread(variance, _freedom(share), 0.0)
+
+
+def with_networks(spread: Spread, by_network: Sequence[float], noise: float) -> Spread:
+    """The same, if another random network was compared with in every round, for one more such network.
+
+    ``by_network`` are the means of the rounds, ``noise`` the part of their variance that is not the networks'. A
+    random network is one of many, and the question is whether the strategy could be another one of them.
+    """
+    n_networks = len(by_network)
+    if n_networks < 2:
+        return spread
+    between = max(float(np.var(by_network, ddof=1)) - noise, 0.0) * (1 + 1 / n_networks)
+    total = spread.variance + between
+    if total <= 0:
+        return spread
+    parts = spread.variance**2 / spread.freedom + between**2 / (n_networks - 1)
+    return replace(spread, variance=total, freedom=total**2 / parts, fixed=spread.fixed + between)
+
+
+def _units(values: Values, clusters: Codes | None) -> tuple[Values, float]:
+    """Contributions of images or clusters to the mean, (n_rounds, n_units), and their degrees of freedom.
+
+    The mean over the units of a round is the mean of its values; deviations of clusters are scaled by CR2.
+    """
+    n_images = values.shape[1]
+    if clusters is None:
+        return values, max(n_images - 1.0, 1.0)
+    codes = np.unique(clusters, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    n_units, share = len(sizes), sizes / n_images
+    if n_units == 1:
+        return values.mean(axis=1, keepdims=True), 1.0
+    mean = values.mean()
+    deviations = np.stack([np.bincount(codes, weights=one - mean) for one in values]) * (n_units / n_images)
+    # var(ddof=1) of n_units equal units multiplies by n_units / (n_units - 1), which is CR2 for equal sizes
+    scale = np.sqrt((n_units - 1) / n_units / (1 - share))
+    return mean + deviations * scale, _freedom(share)
+
+
+def _freedom(share: NDArray[np.float64]) -> float:
+    """Bell and McCaffrey's degrees of freedom for a mean: Satterthwaite's under equal variances."""
+    leverage = share**2 / (1 - share)
+    crossed = leverage.sum() ** 2 - (leverage**2).sum()
+    return float(1 / ((share**2).sum() + crossed))
