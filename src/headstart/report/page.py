@@ -27,7 +27,7 @@ __all__ = ["render"]
 _HERE = Path(__file__).parent
 _WIDE_PX, _NARROW_PX = 1000, 360
 _WORDS = {"cannot tell apart": "no significant difference"}
-_GLYPHS = {"helps": "▲", "hurts": "▼", "cannot tell apart": "≈"}
+_GLYPHS = {"helps": "▲", "hurts": "▼", "practically equal": "=", "cannot tell apart": "≈"}
 
 
 def render(result: Report) -> str:
