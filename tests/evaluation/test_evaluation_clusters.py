@@ -185,17 +185,22 @@ def test_difference_is_cr2_with_bell_and_mccaffreys_degrees_of_freedom():
     assert found.value - found.low == pytest.approx(error * t.ppf(0.975, freedom))
 
 
-def test_draws_add_their_variance_and_bound_the_degrees_of_freedom():
+def test_draws_add_their_variance_and_satterthwaites_degrees_of_freedom():
     rng, groups = np.random.default_rng(3), np.repeat(np.arange(6), 15)
     chances = [np.repeat(_chances(rng, 6, accuracy, 0.5), 15) for accuracy in (0.8, 0.5)]
     days = rng.normal(0, 0.1, (4, 1))
     a, b = rng.random((4, 90)) < chances[0] + days, rng.random((4, 90)) < chances[1]
     gain = a.astype(float) - b
-    error, freedom = _brute_force(gain.mean(axis=0), groups)
-    assert freedom == pytest.approx(5)
-    error = np.hypot(error, gain.mean(axis=1).std(ddof=1) / 2)
+    # analysis of variance of the totals of groups, crossed with draws
+    totals = gain.reshape(4, 6, 15).mean(axis=2)
+    rest = totals - totals.mean(axis=1, keepdims=True) - totals.mean(axis=0) + totals.mean()
+    noise = (rest**2).sum() / (3 * 5)
+    draws, people = 6 * totals.mean(axis=1).var(ddof=1), 4 * totals.mean(axis=0).var(ddof=1)
+    assert min(draws, people) > noise
+    variance = (draws + people - noise) / 24
+    freedom = (draws + people - noise) ** 2 / (draws**2 / 3 + people**2 / 5 + noise**2 / 15)
     found = clustered_difference(a, b, groups)
-    assert found.p_value == pytest.approx(2 * t.sf(abs(gain.mean()) / error, 3))
+    assert found.p_value == pytest.approx(2 * t.sf(abs(gain.mean()) / np.sqrt(variance), freedom))
     assert found.p_value > paired_difference(a, b).p_value
 
 
@@ -232,7 +237,7 @@ def test_agreement_and_victory_everywhere_are_no_certainty():
     won = clustered_difference(right, ~right, groups)
     assert won.value == won.high == 1.0
     assert won.low < paired_difference(right, ~right).low
-    assert won.p_value == pytest.approx(2 / 2**5)
+    assert won.p_value == pytest.approx(1 / 2**5)
 
 
 def test_draws_that_disagree_cannot_tell_apart():

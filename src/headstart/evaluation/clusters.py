@@ -55,25 +55,25 @@ def accuracy_score(
     grouped = clusters is not None and correct.size > 0 and repeated(clusters)
     if folds is not None and correct.size:
         values = correct.reshape(-1, n_images)[0].astype(np.float64)
-        return _sampled(share, of_fold_draws(values, folds), n_images)
+        return _sampled(share, of_fold_draws(values, folds), n_images, 1)
     several = not crossed and correct.ndim == 2 and len(correct) > 1
     if grouped and clusters is not None:
         found = clustered_score(correct, clusters, crossed=crossed)
         if several and found.high - found.low < 1:
             spread = of_draws(correct.astype(np.float64), np.unique(clusters, return_inverse=True)[1])
-            other = _sampled(share, spread, n_images)
+            other = _sampled(share, spread, n_images, len(correct))
             found = replace(found, low=min(found.low, other.low), high=max(found.high, other.high))
         return found
     if several and correct.size:
-        return _sampled(share, of_draws(correct.astype(np.float64)), n_images)
+        return _sampled(share, of_draws(correct.astype(np.float64)), n_images, len(correct))
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
 
 
-def _sampled(share: float, spread: Spread, n_images: int) -> Score:
-    """Wilson's interval for as many images as have this variance, at most those there are, by Student's t."""
+def _sampled(share: float, spread: Spread, n_images: int, n_rounds: int) -> Score:
+    """Wilson's interval for as many images as have this variance, by Student's t; at most one for each prediction."""
     counted = float(n_images)
     if spread.variance > 0:
-        counted = min(counted, share * (1 - share) / spread.variance)
+        counted = min(counted * n_rounds, share * (1 - share) / spread.variance)
     ratio = float(ndtri(0.5 + _LEVEL / 2)) / float(stdtrit(spread.freedom, 0.5 + _LEVEL / 2))
     counted *= ratio**2
     return replace(wilson(share * counted, counted), value=share, n=n_images)

@@ -100,12 +100,12 @@ def paired_difference(
 def mean_difference(gain: NDArray[np.float64], spread: Spread, level: float = _LEVEL) -> Difference:
     """The mean of gains, (n_rounds, n_images), with the interval and p-value of its spread.
 
-    The error is at least that of a share of images as large as the mean gain: of few images on which the two
+    The error is at least that of a share of predictions as large as the mean gain: of few images on which the two
     disagree, the spread is low by chance.
     """
     _check_level(level)
     value, n_images = float(gain.mean()), gain.shape[1]
-    least = abs(value) * (1 - abs(value)) / n_images
+    least = abs(value) * (1 - abs(value)) / gain.size
     if np.ptp(gain) == 0:
         least = _wilson_variance(abs(value), n_images)
     spread = replace(spread, variance=max(spread.variance, least))

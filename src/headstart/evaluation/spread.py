@@ -17,22 +17,32 @@ __all__ = ["Spread", "of_draws", "of_fold_draws", "of_folds", "with_networks"]
 Values = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-_FEW_IMAGES, _FEW_FACTOR = (
-    50,
-    1.25,
-)  # cross-validated images up to which folds vary more than their images show
+_FEW_IMAGES = (
+    50  # up to which means vary more than the images show; the factors on the error are from simulations
+)
+_FEW_FOLDS_FACTOR, _FEW_DRAWS_FACTOR = 1.25, 1.1
 
 
 @dataclass(frozen=True)
 class Spread:
     """The variance of a mean, to be read on Student's t with ``freedom`` degrees of freedom.
 
-    ``fixed`` is the part that more images would not reduce: that of draws of labels or of random networks.
+    ``fixed`` is the part that more images would not reduce, that of draws of labels or of random networks, with its
+    own degrees of freedom.
     """
 
     variance: float
     freedom: float
     fixed: float = 0.0
+    fixed_freedom: float = 1.0
+
+    def with_images(self, times: float) -> Spread:
+        """The spread to be expected with so many times the images."""
+        by_images = max(self.variance - self.fixed, 0.0) / times
+        total = self.fixed + by_images
+        if self.fixed <= 0:
+            return Spread(total, self.freedom * times)
+        return replace(self, variance=total, freedom=total**2 / (self.fixed**2 / self.fixed_freedom))
 
     def half_width(self, level: float) -> float:
         """Half the width of the interval at this confidence level."""
@@ -56,7 +66,8 @@ def of_draws(values: Values, clusters: Codes | None = None) -> Spread:
     units, unit_freedom = _units(values, clusters)
     n_rounds, n_units = units.shape
     if n_rounds == 1:
-        return Spread(float(units.var(ddof=1)) / n_units if n_units > 1 else 0.0, unit_freedom)
+        squares = float(((units - values.mean()) ** 2).sum())
+        return Spread(squares / max(n_units * (n_units - 1), 1), unit_freedom)
     if n_units == 1:
         return Spread(float(units.var(ddof=1)) / n_rounds, n_rounds - 1.0)
     mean, by_round, by_unit = units.mean(), units.mean(axis=1), units.mean(axis=0)
@@ -69,7 +80,9 @@ def of_draws(values: Values, clusters: Codes | None = None) -> Spread:
         return Spread(0.0, unit_freedom)
     parts = rounds**2 / (n_rounds - 1) + images**2 / unit_freedom
     parts += noise**2 / ((n_rounds - 1) * unit_freedom)
-    return Spread(total / units.size, total**2 / parts, (rounds - noise) / units.size)
+    few = _FEW_DRAWS_FACTOR**2 if clusters is None and n_units <= _FEW_IMAGES else 1.0
+    fixed = few * (rounds - noise) / units.size
+    return Spread(few * total / units.size, total**2 / parts, fixed, n_rounds - 1.0)
 
 
 def of_folds(values: Values, clusters: Codes | None = None) -> Spread:
@@ -83,7 +96,7 @@ def of_folds(values: Values, clusters: Codes | None = None) -> Spread:
         return of_draws(values.mean(axis=0, keepdims=True), clusters)
     n_images = values.shape[1]
     within = float(np.mean([one.var(ddof=1) for one in values])) / n_images if n_images > 1 else 0.0
-    few = _FEW_FACTOR**2 if n_images <= _FEW_IMAGES else 1.0
+    few = _FEW_FOLDS_FACTOR**2 if n_images <= _FEW_IMAGES else 1.0
     return Spread(few * within, max(n_images - 1.0, 1.0))
 
 
@@ -114,7 +127,7 @@ def with_networks(spread: Spread, by_network: Sequence[float], noise: float) -> 
     if total <= 0:
         return spread
     parts = spread.variance**2 / spread.freedom + between**2 / (n_networks - 1)
-    return replace(spread, variance=total, freedom=total**2 / parts, fixed=spread.fixed + between)
+    return Spread(total, total**2 / parts, spread.fixed + between, n_networks - 1.0)
 
 
 def _units(values: Values, clusters: Codes | None) -> tuple[Values, float]:
