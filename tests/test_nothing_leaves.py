@@ -78,6 +78,7 @@ class Watched:
             "strace",
             "-D",
             "-f",
+            "--seccomp-bpf",  # the program stops at these calls only, and not at each one
             "-qq",
             "-e",
             f"trace={calls}",

@@ -40,7 +40,10 @@ CHANGES: dict[str, Change] = {
 
 def small(images: list[Image.Image]) -> np.ndarray:
     """Thumbnails as readers make them."""
-    return np.stack([thumbnail(saved(image, "PNG"), "x", THUMB_PX)[1] for image in images])
+    files = (
+        saved(image, "PNG", compress_level=0) for image in images
+    )  # to compress would take the most time
+    return np.stack([thumbnail(one, "x", THUMB_PX)[1] for one in files])
 
 
 def copies(known: np.ndarray, asked: np.ndarray, *, tiny: bool = False) -> list[int]:

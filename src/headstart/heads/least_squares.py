@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,10 @@ class LeastSquares:
             leverage = np.concatenate(squares) + share**2
             residuals = residuals / np.maximum(1.0 - leverage, _LEAST_FREEDOM)
             return np.asarray(self._targets - residuals / self._root, np.float32)
-        for fold in np.unique(folds):
-            here = np.flatnonzero(folds == fold)
-            part = self._left[here]
-            hat = (part * shrink) @ part.T + share[here] @ share[here].T
-            free = np.eye(len(here), dtype=hat.dtype) * (1.0 + _LEAST_FREEDOM) - hat
+        for here in _equal_folds(folds):  # most are one image, or an image and its copies: solved together
+            part = self._left[here]  # (n_folds, n_each, rank)
+            hat = (part * shrink) @ part.swapaxes(1, 2) + share[here] @ share[here].swapaxes(1, 2)
+            free = np.eye(here.shape[1], dtype=hat.dtype) * (1.0 + _LEAST_FREEDOM) - hat
             residuals[here] = np.linalg.solve(free, residuals[here])
         return np.asarray(self._targets - residuals / self._root, np.float32)
 
@@ -102,6 +101,16 @@ class KernelLeastSquares(LeastSquares):
 
     def _decomposed(self) -> tuple[Floats, Floats]:
         return _spectrum((self._rows * self._root.T).astype(np.float64))  # centred both ways
+
+
+def _equal_folds(folds: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Rows of folds of one size, (n_folds, n_each), at most a block of rows at a time or one fold."""
+    order = np.argsort(folds, kind="stable")
+    _, starts, sizes = np.unique(folds[order], return_index=True, return_counts=True)
+    for size in np.flatnonzero(np.bincount(sizes)):
+        rows = order[starts[sizes == size][:, None] + np.arange(size)]
+        n_folds = max(1, _BLOCK // int(size))
+        yield from (rows[i : i + n_folds] for i in range(0, len(rows), n_folds))
 
 
 def decompose(rows: Floats) -> tuple[Floats, Floats]:
