@@ -403,16 +403,23 @@ ONES = np.ones(100, np.float32)
 
 @pytest.mark.parametrize("strength", [1.0, 1e-2, 1e-4])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_ridge_s_left_out_folds_are_those_of_refits(task: Task, strength: float, weighted: bool) -> None:
+@pytest.mark.parametrize("sizes", ["seven of many sizes", "one row or two", "nearly all are one row"])
+def test_ridge_s_left_out_folds_are_those_of_refits(
+    task: Task, strength: float, weighted: bool, sizes: str
+) -> None:
     """Whole folds left out, rows counting differently: the closed form is the refit."""
     rng = np.random.default_rng(1)
     rows = Standardiser.of(task.features)(task.features)
     targets = one_hot(np.repeat(np.arange(10), 10), 10)
     weights = rng.uniform(0.2, 3, 100).astype(np.float32) if weighted else ONES
-    folds = rng.integers(0, 7, 100)
+    folds = {
+        "seven of many sizes": rng.integers(0, 7, 100),
+        "one row or two": rng.permutation(np.repeat(np.arange(60), 20 * [1] + 40 * [2]))[:100],
+        "nearly all are one row": np.r_[5, 5, 5, np.arange(100, 197)],
+    }[sizes]
     left_out = LeastSquares(rows, targets, weights).left_out(strength, folds)
     exact, penalty = rows.astype(np.float64), strength * len(rows)
-    for fold in range(7):
+    for fold in np.unique(folds):
         rest, held, share = folds != fold, folds == fold, weights[folds != fold].astype(np.float64)
         centre, middle = (np.average(each[rest], axis=0, weights=share) for each in (exact, targets))
         inner = exact[rest] - centre

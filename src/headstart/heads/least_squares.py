@@ -36,6 +36,7 @@ class LeastSquares:
         self._target_mean = np.average(self._targets, axis=0, weights=self._weights)
         self._rows = (rows - self._row_mean) * self._root
         self._values, self._left = self._decomposed()  # (rank,), (n_rows, rank) orthonormal
+        self._parted: tuple[NDArray[np.intp], list[NDArray[np.intp]]] | None = None
         self._projected = self._left.T @ ((self._targets - self._target_mean) * self._root)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
@@ -58,12 +59,18 @@ class LeastSquares:
             leverage = np.concatenate(squares) + share**2
             residuals = residuals / np.maximum(1.0 - leverage, _LEAST_FREEDOM)
             return np.asarray(self._targets - residuals / self._root, np.float32)
-        for here in _equal_folds(folds):  # most are one image, or an image and its copies: solved together
+        for here in self._equal_folds(folds):  # most are one image, or one and its copies: solved together
             part = self._left[here]  # (n_folds, n_each, rank)
             hat = (part * shrink) @ part.swapaxes(1, 2) + share[here] @ share[here].swapaxes(1, 2)
             free = np.eye(here.shape[1], dtype=hat.dtype) * (1.0 + _LEAST_FREEDOM) - hat
             residuals[here] = np.linalg.solve(free, residuals[here])
         return np.asarray(self._targets - residuals / self._root, np.float32)
+
+    def _equal_folds(self, folds: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """See `_equal_folds`; kept, since the same folds are left out at every strength."""
+        if self._parted is None or self._parted[0] is not folds:
+            self._parted = folds, list(_equal_folds(folds))
+        return self._parted[1]
 
     def error(self, scores: Array) -> float:
         """Weighted mean squared error of left-out scores."""
