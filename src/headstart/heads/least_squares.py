@@ -16,6 +16,9 @@ Floats = NDArray[np.floating[Any]]
 _AFFORDABLE = 4e10  # multiplications up to which float64 is fast: a fit that nearly interpolates requires it
 _LEAST_FREEDOM = 1e-9
 _BLOCK = 4_096
+_FLOATS = (
+    2**18
+)  # as many numbers, 2 MB, are made for several strengths together: a call costs more on few rows
 
 
 class LeastSquares:
@@ -36,41 +39,41 @@ class LeastSquares:
         self._target_mean = np.average(self._targets, axis=0, weights=self._weights)
         self._rows = (rows - self._row_mean) * self._root
         self._values, self._left = self._decomposed()  # (rank,), (n_rows, rank) orthonormal
-        self._parted: tuple[NDArray[np.intp], list[NDArray[np.intp]]] | None = None
         self._projected = self._left.T @ ((self._targets - self._target_mean) * self._root)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
         return decompose(self._rows)
 
-    def left_out(self, strength: float, folds: NDArray[np.intp] | None = None) -> Array:
-        """Scores of each row by the fit without it, or without all of its fold; (n_rows, n_targets)."""
+    def left_out(self, strengths: Sequence[float], folds: NDArray[np.intp] | None = None) -> Array:
+        """Scores of each row by fits without it, or without all of its fold; (n_strengths, n_rows, n_targets)."""
+        together = max(1, _FLOATS // (len(self._left) * max(self._left.shape[1], self._targets.shape[1])))
+        groups = None if folds is None else list(_equal_folds(folds))
+        parts = [strengths[i : i + together] for i in range(0, len(strengths), together)]
+        return np.concatenate([self._left_out(part, groups) for part in parts])
+
+    def _left_out(self, strengths: Sequence[float], folds: Sequence[NDArray[np.intp]] | None) -> Array:
         # with the hat matrix H, residuals of rows that are left out together are (I - H_ff)^-1 (y_f - f_f),
         # exactly (An, Liu, Venkatesh. Fast cross-validation algorithms for least squares support vector
         # machine and kernel ridge regression. Pattern Recognition 40, 2007), for one row (y - f) / (1 - h)
         # (Golub, Heath, Wahba. Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter.
         # Technometrics 21, 1979)
-        shrink = self._shrink(strength)
-        fitted = self._left @ (shrink[:, None] * self._projected) / self._root + self._target_mean
+        shrinks = np.stack([self._shrink(strength) for strength in strengths])  # (n_strengths, rank)
+        fitted = self._left @ (shrinks[:, :, None] * self._projected) / self._root + self._target_mean
         residuals = (self._targets - fitted) * self._root
         share = self._root / np.sqrt(np.square(self._root).sum())  # of the intercept
         if folds is None:
             starts = range(0, len(self._left), _BLOCK)  # block by block: the squares would double the memory
-            squares = [self._left[i : i + _BLOCK] ** 2 @ shrink[:, None] for i in starts]
-            leverage = np.concatenate(squares) + share**2
+            squares = [self._left[i : i + _BLOCK] ** 2 @ shrinks[:, :, None] for i in starts]
+            leverage = np.concatenate(squares, axis=1) + share**2
             residuals = residuals / np.maximum(1.0 - leverage, _LEAST_FREEDOM)
             return np.asarray(self._targets - residuals / self._root, np.float32)
-        for here in self._equal_folds(folds):  # most are one image, or one and its copies: solved together
+        for here in folds:  # most are one image, or one and its copies: solved together
             part = self._left[here]  # (n_folds, n_each, rank)
-            hat = (part * shrink) @ part.swapaxes(1, 2) + share[here] @ share[here].swapaxes(1, 2)
+            hat = (part * shrinks[:, None, None]) @ part.swapaxes(1, 2)
+            hat += share[here] @ share[here].swapaxes(1, 2)
             free = np.eye(here.shape[1], dtype=hat.dtype) * (1.0 + _LEAST_FREEDOM) - hat
-            residuals[here] = np.linalg.solve(free, residuals[here])
+            residuals[:, here] = np.linalg.solve(free, residuals[:, here])
         return np.asarray(self._targets - residuals / self._root, np.float32)
-
-    def _equal_folds(self, folds: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-        """See `_equal_folds`; kept, since the same folds are left out at every strength."""
-        if self._parted is None or self._parted[0] is not folds:
-            self._parted = folds, list(_equal_folds(folds))
-        return self._parted[1]
 
     def error(self, scores: Array) -> float:
         """Weighted mean squared error of left-out scores."""
