@@ -30,7 +30,7 @@ def cropped(image: Image.Image) -> Image.Image:
 
 
 CHANGES: dict[str, Change] = {
-    "PNG": lambda image: saved(image, "PNG"),
+    "PNG": lambda image: saved(image, "PNG", compress_level=1),  # the pixels are those of any level
     "JPEG 95": lambda image: saved(image, "JPEG", quality=95),
     "JPEG 30": lambda image: saved(image, "JPEG", quality=30),
     "half size": lambda image: saved(image.resize((image.width // 2, image.height // 2)), "JPEG", quality=90),
