@@ -78,6 +78,7 @@ class Watched:
             "strace",
             "-D",
             "-f",
+            "--seccomp-bpf",  # the program stops at these calls only, and not at each one
             "-qq",
             "-e",
             f"trace={calls}",
@@ -358,7 +359,11 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect", "DATA"),
     "study": ("study", "drawings", "DATA", "-o", "out", "--labels", "2", "--draws", "1"),
     "train": ("train", "DATA", "--network", "mlp", "--epochs", "1", "-o", "out"),
-    "fine-tuning": ("transfer", "drawings", "DATA", "--strategy", "finetune", "-o", "out"),
+    # one depth, judged once: what is tried is trained in the same way at each depth and in each fold
+    "fine-tuning": (
+        *("transfer", "drawings", "DATA", "--strategy", "finetune", "-o", "out"),
+        *("--unfreeze", "last", "--holdout", "0.3"),
+    ),
     "tune": ("tune", "drawings", "DATA", "-o", "out", "--policies", "ink", "--augments", "none"),
 }
 

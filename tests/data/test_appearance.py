@@ -30,7 +30,7 @@ def cropped(image: Image.Image) -> Image.Image:
 
 
 CHANGES: dict[str, Change] = {
-    "PNG": lambda image: saved(image, "PNG"),
+    "PNG": lambda image: saved(image, "PNG", compress_level=1),  # the pixels are those of any level
     "JPEG 95": lambda image: saved(image, "JPEG", quality=95),
     "JPEG 30": lambda image: saved(image, "JPEG", quality=30),
     "half size": lambda image: saved(image.resize((image.width // 2, image.height // 2)), "JPEG", quality=90),
@@ -40,7 +40,10 @@ CHANGES: dict[str, Change] = {
 
 def small(images: list[Image.Image]) -> np.ndarray:
     """Thumbnails as readers make them."""
-    return np.stack([thumbnail(saved(image, "PNG"), "x", THUMB_PX)[1] for image in images])
+    files = (
+        saved(image, "PNG", compress_level=0) for image in images
+    )  # to compress would take the most time
+    return np.stack([thumbnail(one, "x", THUMB_PX)[1] for one in files])
 
 
 def copies(known: np.ndarray, asked: np.ndarray, *, tiny: bool = False) -> list[int]:

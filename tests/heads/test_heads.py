@@ -403,16 +403,23 @@ ONES = np.ones(100, np.float32)
 
 @pytest.mark.parametrize("strength", [1.0, 1e-2, 1e-4])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_ridge_s_left_out_folds_are_those_of_refits(task: Task, strength: float, weighted: bool) -> None:
+@pytest.mark.parametrize("sizes", ["seven of many sizes", "one row or two", "nearly all are one row"])
+def test_ridge_s_left_out_folds_are_those_of_refits(
+    task: Task, strength: float, weighted: bool, sizes: str
+) -> None:
     """Whole folds left out, rows counting differently: the closed form is the refit."""
     rng = np.random.default_rng(1)
     rows = Standardiser.of(task.features)(task.features)
     targets = one_hot(np.repeat(np.arange(10), 10), 10)
     weights = rng.uniform(0.2, 3, 100).astype(np.float32) if weighted else ONES
-    folds = rng.integers(0, 7, 100)
-    left_out = LeastSquares(rows, targets, weights).left_out(strength, folds)
+    folds = {
+        "seven of many sizes": rng.integers(0, 7, 100),
+        "one row or two": rng.permutation(np.repeat(np.arange(60), 20 * [1] + 40 * [2]))[:100],
+        "nearly all are one row": np.r_[5, 5, 5, np.arange(100, 197)],
+    }[sizes]
+    left_out = LeastSquares(rows, targets, weights).left_out((strength,), folds)[0]
     exact, penalty = rows.astype(np.float64), strength * len(rows)
-    for fold in range(7):
+    for fold in np.unique(folds):
         rest, held, share = folds != fold, folds == fold, weights[folds != fold].astype(np.float64)
         centre, middle = (np.average(each[rest], axis=0, weights=share) for each in (exact, targets))
         inner = exact[rest] - centre
@@ -471,7 +478,7 @@ def test_views_of_an_image_do_not_vouch_for_it(name: str) -> None:
 def test_ridge_s_left_out_scores_are_those_of_refits(task: Task, strength: float) -> None:
     rows = Standardiser.of(task.features)(task.features)
     targets = one_hot(np.repeat(np.arange(10), 10), 10)
-    left_out = LeastSquares(rows, targets, ONES).left_out(strength)
+    left_out = LeastSquares(rows, targets, ONES).left_out((strength,))[0]
     exact, penalty = rows.astype(np.float64), strength * len(rows)
     for left in (0, 17, 55, 99):
         rest = np.arange(100) != left
@@ -493,12 +500,12 @@ def test_left_out_scores_need_only_the_products_of_rows(task: Task, weighted: bo
     kernel = rows.astype(np.float64) @ rows.T.astype(np.float64)
     for given in (None, folds):
         np.testing.assert_allclose(
-            KernelLeastSquares(kernel, targets, weights).left_out(1e-2, given),
-            LeastSquares(rows, targets, weights).left_out(1e-2, given),
+            KernelLeastSquares(kernel, targets, weights).left_out((1e-2,), given),
+            LeastSquares(rows, targets, weights).left_out((1e-2,), given),
             atol=2e-4,
         )
     problem = KernelLeastSquares(kernel, targets, weights)
-    errors = [problem.error(problem.left_out(strength)) for strength in (1e-3, 1e-1, 10.0)]
+    errors = [problem.error(problem.left_out((strength,))[0]) for strength in (1e-3, 1e-1, 10.0)]
     np.testing.assert_allclose(problem.errors((1e-3, 1e-1, 10.0)), errors, rtol=1e-5)
 
 
@@ -516,7 +523,7 @@ def test_ridge_takes_the_strength_with_the_least_left_out_error(task: Task) -> N
     rows, targets = Standardiser.of(task.features)(task.features), one_hot(np.repeat(np.arange(10), 10), 10)
     strengths = (10.0, 1e-1, 1e-2, 1e-3, 1e-6)
     problem = LeastSquares(rows, targets, ONES)
-    errors = {strength: problem.error(problem.left_out(strength)) for strength in strengths}
+    errors = {strength: problem.error(problem.left_out((strength,))[0]) for strength in strengths}
     head = RidgeHead(strengths).fit(task.features, task.labels, classes=NAMES)
     assert head.chosen_["strength"] == min(errors, key=lambda strength: errors[strength])
 

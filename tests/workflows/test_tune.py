@@ -133,7 +133,7 @@ def test_scores_with_views_are_those_of_fits_that_saw_no_view_of_the_images_judg
 @pytest.mark.slow
 def test_with_labels_that_mean_nothing_the_best_score_flatters_and_the_nested_one_does_not() -> None:
     rng, best, nested = np.random.default_rng(0), [], []
-    tables = {where(f"t{n}"): rng.normal(size=(60, 5)).astype(np.float32) for n in range(8)}
+    tables = {where(f"t{n}"): rng.normal(size=(60, 5)).astype(np.float32) for n in range(4)}
     for seed in range(6):
         labels = labelled(30, 2, seed)
         found = tune_arrays(tables, labels, heads=("ridge", "neighbours"), seed=seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ Floats = NDArray[np.floating[Any]]
 _AFFORDABLE = 4e10  # multiplications up to which float64 is fast: a fit that nearly interpolates requires it
 _LEAST_FREEDOM = 1e-9
 _BLOCK = 4_096
+_FLOATS = (
+    2**18
+)  # as many numbers, 2 MB, are made for several strengths together: a call costs more on few rows
 
 
 class LeastSquares:
@@ -41,29 +44,35 @@ class LeastSquares:
     def _decomposed(self) -> tuple[Floats, Floats]:
         return decompose(self._rows)
 
-    def left_out(self, strength: float, folds: NDArray[np.intp] | None = None) -> Array:
-        """Scores of each row by the fit without it, or without all of its fold; (n_rows, n_targets)."""
+    def left_out(self, strengths: Sequence[float], folds: NDArray[np.intp] | None = None) -> Array:
+        """Scores of each row by fits without it, or without all of its fold; (n_strengths, n_rows, n_targets)."""
+        together = max(1, _FLOATS // (len(self._left) * max(self._left.shape[1], self._targets.shape[1])))
+        groups = None if folds is None else list(_equal_folds(folds))
+        parts = [strengths[i : i + together] for i in range(0, len(strengths), together)]
+        return np.concatenate([self._left_out(part, groups) for part in parts])
+
+    def _left_out(self, strengths: Sequence[float], folds: Sequence[NDArray[np.intp]] | None) -> Array:
         # with the hat matrix H, residuals of rows that are left out together are (I - H_ff)^-1 (y_f - f_f),
         # exactly (An, Liu, Venkatesh. Fast cross-validation algorithms for least squares support vector
         # machine and kernel ridge regression. Pattern Recognition 40, 2007), for one row (y - f) / (1 - h)
         # (Golub, Heath, Wahba. Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter.
         # Technometrics 21, 1979)
-        shrink = self._shrink(strength)
-        fitted = self._left @ (shrink[:, None] * self._projected) / self._root + self._target_mean
+        shrinks = np.stack([self._shrink(strength) for strength in strengths])  # (n_strengths, rank)
+        fitted = self._left @ (shrinks[:, :, None] * self._projected) / self._root + self._target_mean
         residuals = (self._targets - fitted) * self._root
         share = self._root / np.sqrt(np.square(self._root).sum())  # of the intercept
         if folds is None:
             starts = range(0, len(self._left), _BLOCK)  # block by block: the squares would double the memory
-            squares = [self._left[i : i + _BLOCK] ** 2 @ shrink[:, None] for i in starts]
-            leverage = np.concatenate(squares) + share**2
+            squares = [self._left[i : i + _BLOCK] ** 2 @ shrinks[:, :, None] for i in starts]
+            leverage = np.concatenate(squares, axis=1) + share**2
             residuals = residuals / np.maximum(1.0 - leverage, _LEAST_FREEDOM)
             return np.asarray(self._targets - residuals / self._root, np.float32)
-        for fold in np.unique(folds):
-            here = np.flatnonzero(folds == fold)
-            part = self._left[here]
-            hat = (part * shrink) @ part.T + share[here] @ share[here].T
-            free = np.eye(len(here), dtype=hat.dtype) * (1.0 + _LEAST_FREEDOM) - hat
-            residuals[here] = np.linalg.solve(free, residuals[here])
+        for here in folds:  # most are one image, or one and its copies: solved together
+            part = self._left[here]  # (n_folds, n_each, rank)
+            hat = (part * shrinks[:, None, None]) @ part.swapaxes(1, 2)
+            hat += share[here] @ share[here].swapaxes(1, 2)
+            free = np.eye(here.shape[1], dtype=hat.dtype) * (1.0 + _LEAST_FREEDOM) - hat
+            residuals[:, here] = np.linalg.solve(free, residuals[:, here])
         return np.asarray(self._targets - residuals / self._root, np.float32)
 
     def error(self, scores: Array) -> float:
@@ -102,6 +111,16 @@ class KernelLeastSquares(LeastSquares):
 
     def _decomposed(self) -> tuple[Floats, Floats]:
         return _spectrum((self._rows * self._root.T).astype(np.float64))  # centred both ways
+
+
+def _equal_folds(folds: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Rows of folds of one size, (n_folds, n_each), at most a block of rows at a time or one fold."""
+    order = np.argsort(folds, kind="stable")
+    _, starts, sizes = np.unique(folds[order], return_index=True, return_counts=True)
+    for size in np.flatnonzero(np.bincount(sizes)):
+        rows = order[starts[sizes == size][:, None] + np.arange(size)]
+        n_folds = max(1, _BLOCK // int(size))
+        yield from (rows[i : i + n_folds] for i in range(0, len(rows), n_folds))
 
 
 def decompose(rows: Floats) -> tuple[Floats, Floats]:

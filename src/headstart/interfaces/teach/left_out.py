@@ -46,7 +46,9 @@ def leave_one_out(
     for (one, m), same_size in units_by_size.items():
         kept = 1.0 if one < 0 else (counts[one] - m) / counts[one]
         weights = np.where(codes == one, 1.0, kept).astype(np.float32)
-        scores = KernelLeastSquares(kernel, targets, weights).left_out(strength * kept, folds)[:n_images]
+        scores = KernelLeastSquares(kernel, targets, weights).left_out((strength * kept,), folds)[
+            0, :n_images
+        ]
         here = np.isin(units, same_size)
         right[here] = scores[here].argmax(axis=1) == own[here]
     return testable, right
