@@ -168,16 +168,61 @@ def test_the_verdict_says_what_was_found(
     assert comparison.difference.n == 100
 
 
-def test_p_values_are_mcnemars_and_holms_over_all_comparisons() -> None:
-    # six images apart: exact McNemar gives 2 / 2 ** 6; with two such, Holm doubles it
+def test_helps_needs_every_control_beaten_and_is_not_corrected_for_their_number() -> None:
+    # six images apart: McNemar's mid-p is 1 / 2 ** 6
     alone = table(blank(10, 10), blank(50, 50), probe=80, one=74)
-    assert alone.comparisons[0].difference.p_value == alone.comparisons[0].p_adjusted == 2 / 2**6
-    assert alone.comparisons[0].verdict == "helps"
-    both = table(blank(10, 10), blank(50, 50), probe=80, one=74, two=74)
-    assert [one.p_adjusted for one in both.comparisons] == [4 / 2**6] * 2
-    assert [one.verdict for one in both.comparisons] == ["cannot tell apart"] * 2
-    unlike = table(blank(10, 10), blank(50, 50), probe=80, one=74, two=70)
-    assert [one.p_adjusted for one in unlike.comparisons] == [2 / 2**6, 2 * 2 / 2**10]
+    assert alone.comparisons[0].difference.p_value == alone.comparisons[0].p_adjusted == 1 / 2**6
+    several = table(blank(10, 10), blank(50, 50), probe=80, one=74, two=74, three=74, four=74)
+    assert [one.p_adjusted for one in several.comparisons] == [1 / 2**6] * 4
+    assert [one.verdict for one in several.comparisons] == ["helps"] * 4
+    assert several.verdict.startswith("With all 20 labels, transfer helps by 6.00 points")
+
+
+def test_hurts_is_corrected_for_the_number_of_controls() -> None:
+    # six images apart is 1 / 2 ** 6 once, and four times as much among four
+    alone = table(blank(10, 10), blank(50, 50), probe=80, one=86)
+    assert alone.comparisons[0].verdict == "hurts"
+    several = table(blank(10, 10), blank(50, 50), probe=80, one=86, two=86, three=86, four=86)
+    assert [one.p_adjusted for one in several.comparisons] == [4 / 2**6] * 4
+    assert [one.verdict for one in several.comparisons] == ["cannot tell apart"] * 4
+    assert all(one.difference.high >= 0 for one in several.comparisons), "the interval says the same"
+
+
+def test_two_headlines_are_two_claims_and_other_budgets_are_for_exploration() -> None:
+    found = table(blank(30, 30), blank(50, 50), Protocol((1, 5, 10), draws=12), probe=80, rival=74)
+    assert {(one.labels_per_class, one.claim) for one in found.comparisons} == {
+        (1, False), (5, True), (10, False), (None, True),
+    }  # fmt: skip
+    by_budget = {one.labels_per_class: one for one in found.comparisons}
+    assert by_budget[None].p_adjusted == 2 / 2**6  # twice 1 / 2 ** 6, for two claims
+    widths = {budget: one.difference.high - one.difference.low for budget, one in by_budget.items()}
+    assert widths[5] > widths[1] == widths[10]
+
+
+def test_a_difference_inside_the_margin_is_practically_none() -> None:
+    test = blank(20_000, 20_000)
+    hits = {"probe": 36_000, "rival": 35_980}
+    ways = {name: right_on(test, number) for name, number in hits.items()}
+    found = run_table(ways, blank(10, 10), test, Protocol((), margin=0.01))
+    assert found.comparisons[0].verdict in ("practically equal", "helps")
+    ways["rival"] = right_on(test, 36_000)
+    found = run_table(ways, blank(10, 10), test, Protocol((), margin=0.01))
+    assert found.comparisons[0].verdict == "practically equal"
+    assert "are practically equal: they differ by +0.00 points" in found.verdict
+    assert run_table(ways, blank(10, 10), test, Protocol((), margin=0.0)).comparisons[0].verdict == (
+        "cannot tell apart"
+    )
+
+
+def test_interval_and_verdict_agree_in_every_comparison() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        n = int(rng.integers(25, 60))
+        counts = {name: int(rng.integers(n, 2 * n)) for name in ("probe", "one", "two", "three")}
+        found = table(blank(10, 10), blank(n, n), **counts)
+        for one in found.comparisons:
+            said = {"helps": one.difference.low > 0, "hurts": one.difference.high < 0}
+            assert said.get(one.verdict, one.difference.low <= 0 <= one.difference.high), (number, one)
 
 
 def test_the_verdict_is_against_the_strongest_control() -> None:
@@ -193,8 +238,8 @@ def test_the_verdict_is_about_few_labels_and_about_all() -> None:
     worth, *others = found.remarks
     assert worth == "Transfer with 5 labels per class does as well as rival with more than 10."
     assert [remark.partition(",")[0] for remark in others] == [
-        "With 1 label per class",
-        "With 10 labels per class",
+        "For exploration: With 1 label per class",
+        "For exploration: With 10 labels per class",
     ]
 
 
@@ -250,7 +295,7 @@ def test_groups_of_test_images_widen_intervals() -> None:
     assert grouped.comparisons[0].p_adjusted > alone.comparisons[0].p_adjusted
 
 
-def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
+def test_folds_are_compared_image_by_image_within_rounds() -> None:
     pool = blank(30, 30)
     protocol = Protocol((), draws=3, kind="folds", n_folds=5)
     seen: list[tuple[int, int]] = []
@@ -265,9 +310,9 @@ def test_folds_are_compared_by_the_corrected_resampled_t() -> None:
     assert (
         found.probabilities is not None and (found.probabilities.argmax(axis=1) == pool.codes()).sum() == 50
     )
-    plain = run_table({"probe": spy, "rival": right_on(pool, 35)}, pool, pool, ALL)
-    ours, theirs = found.comparisons[0].difference, plain.comparisons[0].difference
-    assert ours.value == pytest.approx(theirs.value) and ours.high - ours.low > theirs.high - theirs.low
+    ours, gain = found.comparisons[0].difference, np.r_[np.ones(15), np.zeros(45)]
+    assert ours.value == pytest.approx(0.25)
+    assert ours.high - ours.value == pytest.approx(gain.std(ddof=1) / np.sqrt(60) * 2.001, rel=1e-3)
 
 
 def test_groups_widen_intervals_whatever_the_protocol() -> None:

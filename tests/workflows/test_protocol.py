@@ -38,19 +38,18 @@ def splits_of_round(
 @pytest.mark.parametrize(
     ("dataset", "kind", "said"),
     [
-        (blank(27), "leave-one-out", "Each of the 27 images"),
-        (blank(50), "leave-one-out", "Each of the 50 images"),
-        (blank(51), "folds", "5 folds, 5 times"),
-        (blank(999), "folds", "corrected resampled t-test"),
+        (blank(27), "folds", "10 folds, 3 times"),
+        (blank(14), "folds", "7 folds, 3 times"),
+        (blank(999), "folds", "a t-test over images"),
         (blank(1_000), "holdout", "tested on 200 others (a stratified 20%, held out at random)"),
         (blank(700, n_test=200), "holdout", "tested on 200 others (the dataset's own test split)"),
         (blank(700, n_test=199), "folds", "its splits pooled"),
-        (blank(90, groups=9), "grouped", "5 folds of whole groups"),
+        (blank(90, groups=9), "grouped", "9 folds of whole groups"),
         (blank(90, groups=3), "grouped", "3 folds of whole groups"),
         (
             blank(700, groups=9, n_test=199),
             "grouped",
-            "splits pooled, were split into 5 folds of whole groups",
+            "splits pooled, were split into 9 folds of whole groups",
         ),
         (
             blank(700, groups=9, n_test=200),
@@ -92,11 +91,12 @@ def test_every_image_is_tested_once_a_round_and_never_trained_on() -> None:
 
 def test_rounds_are_as_many_as_repeats_and_budgets_draw_in_every_fold() -> None:
     folded = splits_of_round(decide(blank(60), protocol=Protocol(draws=4)), (2, 5))
-    assert {budget: len(rounds) for budget, rounds in folded.items()} == {2: 2, 5: 2, None: 4}
-    assert len({tuple(one.train) for one in folded[2][0]}) == 5
+    assert {budget: len(rounds) for budget, rounds in folded.items()} == {2: 1, 5: 1, None: 3}
+    assert len({tuple(one.train) for one in folded[2][0]}) == 20 and len(folded[None][0]) == 10
+    assert sorted(np.concatenate([one.test for one in folded[2][0]])) == list(range(60))
     for few, more in zip(folded[2][0], folded[5][0], strict=True):
         assert set(few.train) <= set(more.train)
-    once = splits_of_round(decide(blank(27), protocol=Protocol(draws=4)))
+    once = splits_of_round(decide(blank(27), kind="leave-one-out", protocol=Protocol(draws=4)))
     assert len(once[None]) == 1 and len(once[None][0]) == 27
     held = splits_of_round(decide(blank(1_000), protocol=Protocol(draws=4)), (5,))
     assert {budget: len(rounds) for budget, rounds in held.items()} == {5: 4, None: 1}
@@ -123,7 +123,7 @@ def test_the_seed_decides_the_folds() -> None:
 
 def test_the_smallest_class_is_counted_in_training_images() -> None:
     setup = decide(blank(60))
-    assert smallest_class(setup.pool, setup.protocol) == 24
+    assert smallest_class(setup.pool, setup.protocol) == 27
     assert smallest_class(setup.pool, replace(setup.protocol, n_folds=0, kind="holdout")) == 30
 
 

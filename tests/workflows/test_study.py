@@ -55,7 +55,7 @@ def test_every_control_that_applies_is_in_the_table(studied: Report) -> None:
     assert names == {"probe", *CONTROLS}
     assert {row.labels_per_class for row in studied.rows} == {2, 5, None}
     assert len(studied.comparisons) == 3 * len(CONTROLS)
-    assert studied.judged_on == "cross-validated" and "5 folds" in studied.protocol
+    assert studied.judged_on == "cross-validated" and "10 folds" in studied.protocol
 
 
 def test_the_verdict_includes_the_accuracy_of_the_probe(studied: Report) -> None:
@@ -153,7 +153,7 @@ def test_selection_sees_only_training_images(
     monkeypatch.setattr(fits, "choose", spy)
     source = replace(trained.source("digits"), candidates=(("hidden1", "flat"), ("hidden2", "flat")))
     found = run_study(source, digits, replace(RIDGE, probe=Probe()))
-    assert len(sizes) >= 10 and set(sizes[:10]) == {96}  # four of five folds of 120
+    assert len(sizes) >= 10 and set(sizes[:10]) == {108}  # nine of ten folds of 120
     assert "selected in every fit" in found.protocol
 
 

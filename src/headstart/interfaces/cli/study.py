@@ -144,13 +144,15 @@ def study(
         dataset = load_dataset(data, strict=strict)
         request = replace(request, unlabelled=load_others(unlabelled, strict=strict))
         frozen = fitting(source, dataset, seed, size, policy)
+        external = None if test is None else load_dataset(test, strict=strict)
+        trained, options = _model(source or frozen.name), extraction(no_cache, runtime, precision, progress)
         result = run_study(
             frozen,
             dataset,
             request,
-            external=None if test is None else load_dataset(test, strict=strict),
-            trained=_model(source or frozen.name),
-            options=extraction(no_cache, runtime, precision, progress),
+            external=external,
+            trained=trained,
+            options=options,
             command=command_line(),
         )
     save_result(result, output, json)
