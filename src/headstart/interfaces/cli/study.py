@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,15 +147,8 @@ def study(
         frozen = fitting(source, dataset, seed, size, policy)
         external = None if test is None else load_dataset(test, strict=strict)
         trained, options = _model(source or frozen.name), extraction(no_cache, runtime, precision, progress)
-        result = run_study(
-            frozen,
-            dataset,
-            request,
-            external=external,
-            trained=trained,
-            options=options,
-            command=command_line(),
-        )
+        study_of = partial(run_study, frozen, dataset, request, external=external, trained=trained)
+        result = study_of(options=options, command=command_line())
     save_result(result, output, json)
 
 
