@@ -577,8 +577,9 @@ def test_without_a_network_missing_weights_are_one_line(tmp_path: Path) -> None:
         HEADSTART_CACHE=str(tmp_path / "cache"),
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith("SourceError source 'timm:test_resnet' cannot be loaded (")
+    assert done.stdout.startswith("SourceError source 'timm:test_resnet' cannot be downloaded from http")
     assert done.stdout.count("\n") == 1 and "timm:local-dir:PATH" in done.stdout
+    assert "HF_HUB_OFFLINE is set" in done.stdout
     assert not (tmp_path / "cache" / "graphs").exists()
 
 

@@ -108,16 +108,17 @@ def create_network(name: str, pretrained: bool = True) -> Any:
             if pretrained and not local:
                 return create_pretrained(name)
             return timm.create_model(name, pretrained=pretrained)
-    except Exception as error:  # hub, disk, parser and network raise many unrelated types
+    except SourceError:
+        raise
+    except Exception as error:  # disk and parser raise many unrelated types
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if local:
-            raise SourceError(
-                f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), expected the folder "
-                "as timm saved it; copy it again"
-            ) from error
+        remedy = (
+            "expected the folder as timm saved it; copy it again"
+            if local
+            else "expected weights that fit the network; install another release of timm, or give timm:local-dir:PATH"
+        )
         raise SourceError(
-            f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), expected its weights from "
-            "the hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
+            f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), {remedy}"
         ) from error
 
 
