@@ -22,6 +22,7 @@ from headstart.errors import SourceError, UnknownSourceError, nearest
 from headstart.graph.run import ReferenceRun
 from headstart.sources.image_network import ExportedNetwork
 from headstart.sources.timm.hub import create_pretrained
+from headstart.sources.timm.layers import LayerOutputs, with_input_size
 
 __all__ = [
     "checksum",
@@ -31,8 +32,6 @@ __all__ = [
     "timm_names",
 ]
 
-_LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left out
-_TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
 _OPSET = 18
 _CLOSE = 1e-3  # relative; rounding is far below, a wrong graph far above
 
@@ -54,7 +53,7 @@ def export_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create_network(name, pretrained).eval().requires_grad_(False)
+        network = create_network(name, pretrained, size_px).eval().requires_grad_(False)
     before = checksum(network)
     exported = describe_network(network, name, size_px or network.pretrained_cfg["input_size"][-1])
     if exported.checksum != before:
@@ -92,8 +91,15 @@ def checksum(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def create_network(name: str, pretrained: bool = True) -> Any:
-    """A network of timm with its weights; UnknownSourceError or SourceError if it has none, never silently random."""
+def create_network(name: str, pretrained: bool = True, size_px: int | None = None) -> Any:
+    """A network of timm with its weights; UnknownSourceError or SourceError if it has none, never silently random.
+
+    ``size_px`` is the side of its input, by default its own.
+    """
+    return with_input_size(_created(name, pretrained), name, size_px)
+
+
+def _created(name: str, pretrained: bool) -> Any:
     local = name.startswith("local-dir:")
     if not local and not timm.is_model(name):
         known = nearest(name.partition(".")[0].lower(), timm.list_models())
@@ -148,46 +154,13 @@ def _classes(network: Any) -> tuple[str, ...]:
     return tuple(str(index) for index in range(n_classes))
 
 
-class _LayerOutputs(nn.Module):
-    """A network that returns the maps of every stage, and the outputs of its top where the top is small."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network: Any = network  # timm's networks have common methods but no common type
-        top = sum(one.numel() for name, one in network.named_parameters() if name.startswith(_TOP))
-        self.with_top = top <= _LARGEST_TOP
-        self.n_classes = int(network.num_classes)
-        self.adds_features = False  # set by `shapes`: the last maps may be those of the last stage
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Stages, last maps, embedding, logits: as many as there are."""
-        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
-        found = [*stages, last] if self.adds_features else list(stages)
-        if self.with_top:
-            found.append(self.network.forward_head(last, pre_logits=True))
-            if self.n_classes:
-                found.append(self.network.forward_head(last))
-        return tuple(found)
-
-    def shapes(self, pixels: Tensor) -> dict[str, tuple[int, ...]]:
-        """Names of the outputs of `forward`, with shapes without the images' axis."""
-        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
-        self.adds_features = (
-            last.ndim == 4 and last.shape[1] >= last.shape[3] and not torch.equal(last, stages[-1])
-        )
-        names = [f"stage{number}" for number in range(1, len(stages) + 1)]
-        names += ["features"] * self.adds_features + ["embedding"] * self.with_top
-        names += ["logits"] * (self.with_top and self.n_classes > 0)
-        return {name: tuple(one.shape[1:]) for name, one in zip(names, self(pixels), strict=True)}
-
-
 def _graph(
     network: Any, name: str, size: tuple[int, int]
 ) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
     """The network's graph, and its layers with their shapes."""
     try:
         layered, example = (
-            _LayerOutputs(network).eval(),
+            LayerOutputs(network).eval(),
             torch.linspace(-1, 1, 6 * size[0] * size[1]).reshape(2, 3, *size),
         )
         with torch.inference_mode():
@@ -202,7 +175,7 @@ def _graph(
         ) from error
 
 
-def _traced(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto | None:
+def _traced(layered: LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto | None:
     """Export by tracing, ten times as fast; None where the graph's outputs differ from the network's."""
     file = io.BytesIO()
     try:
@@ -223,7 +196,7 @@ def _traced(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.M
     return model if _agrees(model, layered, example) else None
 
 
-def _exported(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto:
+def _exported(layered: LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto:
     """Export by torch.export, which supports more networks."""
     with _quiet():
         program = torch.onnx.export(
@@ -240,7 +213,7 @@ def _exported(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx
     return program.model_proto
 
 
-def _agrees(model: onnx.ModelProto, layered: _LayerOutputs, example: Tensor) -> bool:
+def _agrees(model: onnx.ModelProto, layered: LayerOutputs, example: Tensor) -> bool:
     """Whether graph and network have the same outputs, for one image and for three."""
     reference = ReferenceRun(model)
     for images in (example[:1], torch.cat([example, example[1:] * 0.5])):

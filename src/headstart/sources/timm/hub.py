@@ -19,6 +19,7 @@ import huggingface_hub
 import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils.tqdm import tqdm
 from timm.models import get_pretrained_cfg
 
 from headstart.errors import SourceError
@@ -120,7 +121,7 @@ def _raise_fault(request: Callable[[], object], limit_s: float) -> None:
 
 
 def _fetch(repository: str, revision: str | None, file: str, arrived: Callable[[], None]) -> None:
-    class Bar(huggingface_hub.utils.tqdm):  # type: ignore[misc]  # a class of another package
+    class Bar(tqdm):
         """The hub's progress bar, which tells of what arrives; bytes that arrive again do not count."""
 
         n_bytes = most = 0.0
