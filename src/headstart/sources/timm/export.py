@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from headstart.errors import SourceError, UnknownSourceError, nearest
 from headstart.graph.run import ReferenceRun
-from headstart.sources.image_network import ExportedNetwork
+from headstart.sources.image_network import ExportedNetwork, Licence
 from headstart.sources.timm.hub import create_pretrained
 from headstart.sources.timm.layers import LayerOutputs, with_input_size
 
@@ -55,7 +55,8 @@ def export_network(
         torch.manual_seed(seed)
         network = create_network(name, pretrained, size_px).eval().requires_grad_(False)
     before = checksum(network)
-    exported = describe_network(network, name, size_px or network.pretrained_cfg["input_size"][-1])
+    side_px = size_px or network.pretrained_cfg["input_size"][-1]
+    exported = describe_network(network, name, side_px, pretrained=pretrained)
     if exported.checksum != before:
         raise SourceError(
             f"source 'timm:{name}' changed while it was exported, expected frozen weights; report it"
@@ -63,7 +64,7 @@ def export_network(
     return exported
 
 
-def describe_network(network: Any, name: str, side_px: int) -> ExportedNetwork:
+def describe_network(network: Any, name: str, side_px: int, *, pretrained: bool = True) -> ExportedNetwork:
     """A network in evaluation mode on the CPU, as it is now, as a graph; SourceError if it cannot be exported."""
     config = network.pretrained_cfg
     graph, layers = _graph(network, name, (side_px, side_px))
@@ -77,9 +78,22 @@ def describe_network(network: Any, name: str, side_px: int) -> ExportedNetwork:
         crop_share=float(config["crop_pct"] or 1.0),
         classes=_classes(network) if "logits" in layers else None,
         n_parameters=sum(one.numel() for one in network.parameters()),
-        licence=str(config.get("license") or "not stated"),
+        licence=_licence(config, name) if pretrained else None,
         checksum=checksum(network),
+        any_size=hasattr(network, "set_input_size") or not config.get("fixed_input_size"),
     )
+
+
+def _licence(config: Mapping[str, Any], name: str) -> Licence:
+    """The licence of the weights, by timm's or the folder's description of them."""
+    stated = str(config.get("license") or "unknown")
+    if name.startswith("local-dir:"):
+        place = "config.json of the folder"
+    else:
+        hub, url = config.get("hf_hub_id"), config.get("url")
+        weights = f"https://huggingface.co/{hub.partition('@')[0]}" if hub else url
+        place = f"timm {timm.__version__}" + (f", for the weights of {weights}" if weights else "")
+    return Licence("not stated" if stated.lower() == "unknown" else stated, place)
 
 
 def checksum(network: nn.Module) -> str:

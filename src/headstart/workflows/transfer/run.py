@@ -8,6 +8,7 @@ from time import strftime
 
 from headstart.data.checks.hold_out import hold_out, holdout_sentence
 from headstart.data.checks.refuse import checked
+from headstart.data.checks.seen import seen_remark
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import flip_warning
 from headstart.data.images.thumbnails import examples_of
@@ -123,7 +124,13 @@ def run_transfer(
     if probe.augmentation is not None:
         flips = flip_warning(dataset.classes, probe.augmentation)
     tries = tried.sentence if tried else None
-    texts = [holdout_sentence(dataset), tries, choice.sentence if choice else None, flips]
+    texts = [
+        _seen(evaluation, source),
+        holdout_sentence(dataset),
+        tries,
+        choice.sentence if choice else None,
+        flips,
+    ]
     remarks = () if evaluation is None else evaluation.table.remarks
     result = Report(
         kind="transfer",
@@ -148,6 +155,10 @@ def run_transfer(
         judged_on="training" if evaluation is None else evaluation.judged_on,
     )
     return Transferred(kept, result)
+
+
+def _seen(evaluation: TransferEvaluation | None, source: Source) -> str | None:
+    return None if evaluation is None else seen_remark("the source", evaluation.images.images, source.seen)
 
 
 def _held_share(finetune: FinetuneOptions | None) -> float | None:
