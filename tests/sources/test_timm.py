@@ -37,7 +37,7 @@ from headstart.graph.build import GraphBuilder
 from headstart.graph.run import compile_graph
 from headstart.graph.wrap import count_flops, flops_of
 from headstart.records import Array, InputSpec, Source
-from headstart.sources.image_network import ExportedNetwork, ImageNetwork, network_source
+from headstart.sources.image_network import ExportedNetwork, ImageNetwork, Licence, network_source
 from headstart.sources.registry import find_sources, open_source
 from headstart.sources.timm.store import find_network, pretrained_names
 from headstart.system.drafts import CacheWarning
@@ -431,7 +431,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         noted.append(name)
         scaling = (0.0,) * 3, (1.0,) * 3
         return ExportedNetwork(
-            graph, {"stage1": (3, 8, 8)}, (8, 8), *scaling, "bilinear", 1.0, None, 0, "mit", "0" * 64
+            graph,
+            {"stage1": (3, 8, 8)},
+            (8, 8),
+            *scaling,
+            "bilinear",
+            1.0,
+            None,
+            0,
+            Licence("mit", "here"),
+            "0" * 64,
         )
 
     monkeypatch.setattr(timm_source, "export_network", export)
