@@ -264,6 +264,13 @@ def test_class_tokens_and_maps_are_timm_s_at_a_size_of_one_s_own(name: str, fold
     assert {(both, "flat"), (f"{both}+stage12", "avg"), ("cls12+stage12", "avg")} <= set(source.candidates)
 
 
+def test_a_network_that_cannot_be_traced_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The tracer prints the whole graph where it fails, into the results of a command."""
+    network = timm.create_model("test_vit").eval()  # its embedding is interpolated in the graph
+    assert timm_source.describe_network(network, "test_vit", 64).size == (64, 64)
+    assert capfd.readouterr().out == ""
+
+
 def test_a_side_that_patches_do_not_fill_is_refused(folder: Path, warm: Path) -> None:
     with pytest.raises(SourceError, match=r"a multiple of its 14 px patches; take 28 or 42$"):
         opened("vit_small_patch14_reg4_dinov2", folder, size_px=30)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -193,7 +195,7 @@ def _traced(layered: LayerOutputs, example: Tensor, names: list[str]) -> onnx.Mo
     """Export by tracing, ten times as fast; None where the graph's outputs differ from the network's."""
     file = io.BytesIO()
     try:
-        with _quiet(), _constant_padding():
+        with _quiet(), _without_output(), _constant_padding():
             torch.onnx.export(
                 layered,
                 (example,),
@@ -248,6 +250,25 @@ def _constant_padding() -> Iterator[None]:
         yield
     finally:
         padding.get_same_padding = original
+
+
+@contextmanager
+def _without_output() -> Iterator[None]:
+    """Drop what native code prints: where the tracer fails, it prints its whole graph into a command's results."""
+    with suppress(AttributeError, ValueError):  # there is no standard output, or it is closed
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextmanager

@@ -23,11 +23,14 @@ def with_input_size(network: Any, name: str, side_px: int | None) -> Any:
 
     SourceError if the side is no multiple of the side of a patch.
     """
-    if side_px is None or not hasattr(network, "set_input_size"):
+    if not hasattr(network, "set_input_size"):
         return network
-    if side_px == network.pretrained_cfg["input_size"][-1]:
+    usual_px = network.pretrained_cfg["input_size"][-1]
+    side_px, patches = side_px or usual_px, getattr(network, "patch_embed", None)
+    # where it differs, the embedding would be interpolated in the graph, which runtimes compute differently
+    if (getattr(patches, "img_size", None) or (usual_px, usual_px)) == (side_px, side_px):
         return network
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))[-1]
+    patch = getattr(patches, "patch_size", (1, 1))[-1]
     if side_px % patch:
         below = max(1, side_px // patch) * patch
         raise SourceError(
