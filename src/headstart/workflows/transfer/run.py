@@ -124,14 +124,8 @@ def run_transfer(
     if probe.augmentation is not None:
         flips = flip_warning(dataset.classes, probe.augmentation)
     tries = tried.sentence if tried else None
-    texts = [
-        _seen(evaluation, source),
-        holdout_sentence(dataset),
-        tries,
-        choice.sentence if choice else None,
-        flips,
-    ]
-    remarks = () if evaluation is None else evaluation.table.remarks
+    texts = [holdout_sentence(dataset), tries, choice.sentence if choice else None, flips]
+    remarks = () if evaluation is None else _judged(evaluation, source)
     result = Report(
         kind="transfer",
         title=name or f"{short_name(source.name)} to {dataset.name}",
@@ -157,8 +151,10 @@ def run_transfer(
     return Transferred(kept, result)
 
 
-def _seen(evaluation: TransferEvaluation | None, source: Source) -> str | None:
-    return None if evaluation is None else seen_remark("the source", evaluation.images.images, source.seen)
+def _judged(evaluation: TransferEvaluation, source: Source) -> tuple[str, ...]:
+    """Remarks on the table, and on images that the source has seen."""
+    known = seen_remark("the source", evaluation.images.images, source.seen)
+    return (*([known] if known else []), *evaluation.table.remarks)
 
 
 def _held_share(finetune: FinetuneOptions | None) -> float | None:
