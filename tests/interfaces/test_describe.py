@@ -123,12 +123,19 @@ def test_a_source_says_what_it_costs_here_and_how_it_could_cost_less(digits: Dat
     assert (
         described["images_per_second"] > 100 and described["megabytes"] < 1 and "suggestion" not in described
     )
+    assert 20 < described["peak_memory_mb"] < 2_000 and "batches of 64" in described["peak_memory_means"]
+    assert described["licence"].startswith("none needed")
     notes = {
         "n_parameters": 86_000_000,
         "gflops": 93.0,
+        "gflops at 224 px": 12.2,
         "licence": "Apache-2.0",
+        "licence from": "LICENSE",
         "checksum": "0",
         "size_px": 518,
     }
     dear = describe_source(replace(source, notes=notes))
-    assert dear["suggestion"] == "518 px cost 93 GFLOPs an image; --size 224 costs about 17"
+    assert dear["suggestion"] == "518 px cost 93 GFLOPs an image; --size 224 costs about 12"
+    assert (dear["licence"], dear["licence_from"]) == ("Apache-2.0", "LICENSE")
+    fixed = {name: value for name, value in notes.items() if name != "gflops at 224 px"}
+    assert "suggestion" not in describe_source(replace(source, notes=fixed)), "its size is fixed"

@@ -30,14 +30,14 @@ def test_its_graph_has_the_outputs_of_timms_network(name: str) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("timm")
     from headstart.sources.photos.body import timm_network
-    from headstart.sources.timm.export import _LayerOutputs
+    from headstart.sources.timm.layers import LayerOutputs
 
     size = SIZES[name]
     weights = read_weights(size.file, name)
     side = size.network.side_px
     graph, layers = lite_graph(size.network, weights, side)
     source = open_source(name)
-    reference = _LayerOutputs(timm_network(size.timm_name, weights, source))
+    reference = LayerOutputs(timm_network(size.timm_name, weights, source))
     pixels = torch.linspace(-1, 1, 2 * 3 * side * side).reshape(2, 3, side, side).sin()
     with torch.inference_mode():
         assert reference.shapes(pixels) == layers

@@ -35,9 +35,9 @@ from headstart.errors import (
 )
 from headstart.graph.build import GraphBuilder
 from headstart.graph.run import compile_graph
-from headstart.graph.wrap import flops_of
+from headstart.graph.wrap import count_flops, flops_of
 from headstart.records import Array, InputSpec, Source
-from headstart.sources.image_network import ExportedNetwork, ImageNetwork, network_source
+from headstart.sources.image_network import ExportedNetwork, ImageNetwork, Licence, network_source
 from headstart.sources.registry import find_sources, open_source
 from headstart.sources.timm.store import find_network, pretrained_names
 from headstart.system.drafts import CacheWarning
@@ -113,8 +113,15 @@ def computed(network: Any, source: Source, pixels: Any) -> dict[str, Array]:
     """Every layer by torch."""
     with torch.inference_mode():
         maps = network.forward_features(pixels)
-        stages = network.forward_intermediates(pixels, intermediates_only=True, output_fmt="NCHW")
-        values = {f"stage{number}": one for number, one in enumerate(stages, 1)}
+        if "cls_token" in dict(network.named_parameters()):
+            options = {"norm": True, "return_prefix_tokens": True, "intermediates_only": True}
+            pairs = network.forward_intermediates(pixels, output_fmt="NCHW", **options)
+            values = {f"cls{number}": tokens[:, 0] for number, (_, tokens) in enumerate(pairs, 1)}
+            stages = [maps for maps, _ in pairs]
+        else:
+            stages = network.forward_intermediates(pixels, intermediates_only=True, output_fmt="NCHW")
+            values = {}
+        values |= {f"stage{number}": one for number, one in enumerate(stages, 1)}
         values |= {"features": maps, "embedding": network.forward_head(maps, pre_logits=True)}
         values |= {"logits": network(pixels)}
     return {layer: values[layer].numpy() for layer in source.layers}
@@ -202,7 +209,8 @@ def test_a_source_says_what_it_is(folder: Path, warm: Path) -> None:
     assert source.name == f"{LOCAL}{folder}" and source.default_layer == "embedding"
     assert source.classes == tuple("0123456") and source.precision == "fp32"
     assert source.notes["n_parameters"] == sum(one.numel() for one in network.parameters())
-    assert source.notes["licence"] == "mit" and source.notes["checksum"] == checksum(network)
+    assert source.notes["licence"] == "mit" and source.notes["licence from"] == "config.json of the folder"
+    assert source.notes["checksum"] == checksum(network)
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
@@ -221,6 +229,65 @@ def test_operations_of_a_transformer_are_torch_s(folder: Path, warm: Path) -> No
         original("test_vit", folder)(torch.zeros(1, 3, 160, 160))
     source = opened("test_vit", folder)
     assert source.notes["gflops"] == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-6)
+
+
+TRANSFORMERS = {
+    "deit_tiny_distilled_patch16_224": 32,  # two tokens before the patches
+    "eva02_tiny_patch14_224": 28,
+    "vit_small_patch14_reg4_dinov2": 42,  # registers between the class token and the patches
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_class_tokens_and_maps_are_timm_s_at_a_size_of_one_s_own(name: str, folder: Path, warm: Path) -> None:
+    side = TRANSFORMERS[name]
+    source = opened(name, folder, size_px=side)
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    network.set_input_size(img_size=(side, side))
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    pixels = scaled(images, source.input)
+    pairs = network.forward_intermediates(
+        pixels, output_fmt="NCHW", norm=True, return_prefix_tokens=True, intermediates_only=True
+    )
+    wanted = {f"stage{number}": maps for number, (maps, _) in enumerate(pairs, 1)}
+    wanted |= {f"cls{number}": tokens[:, 0] for number, (_, tokens) in enumerate(pairs, 1)}
+    got = given(source, images)
+    assert {one for one in got if one.startswith("cls")} == {"cls9", "cls10", "cls11", "cls12"}
+    assert {f"stage{number}" for number in range(1, 13)} <= set(got)
+    for layer, values in got.items():
+        if layer in wanted:
+            value = wanted[layer].detach().numpy()
+            assert values.shape == value.shape and np.abs(values - value).max() <= 1e-4 * np.abs(value).max()
+    both = "cls9+cls10+cls11+cls12"
+    assert {(both, "flat"), (f"{both}+stage12", "avg"), ("cls12+stage12", "avg")} <= set(source.candidates)
+
+
+def test_a_network_that_cannot_be_traced_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The tracer prints the whole graph where it fails, into the results of a command."""
+    network = timm.create_model("test_vit").eval()  # its embedding is interpolated in the graph
+    assert timm_source.describe_network(network, "test_vit", 64).size == (64, 64)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_side_that_patches_do_not_fill_is_refused(folder: Path, warm: Path) -> None:
+    with pytest.raises(SourceError, match=r"a multiple of its 14 px patches; take 28 or 42$"):
+        opened("vit_small_patch14_reg4_dinov2", folder, size_px=30)
+
+
+def test_a_smaller_input_costs_what_is_estimated() -> None:
+    """Attention's products grow with the square of the number of pixels."""
+    options = {"img_size": 64, "patch_size": 4, "depth": 2, "embed_dim": 32, "num_heads": 2, "num_classes": 0}
+    network = timm.create_model("vit_tiny_patch16_224", **options).eval()
+    large = count_flops(timm_source.describe_network(network, "small", 64).graph)
+    network.set_input_size(img_size=(32, 32))
+    small = count_flops(timm_source.describe_network(network, "small", 32).graph)
+    n, width, depth = 64 + 1, 32, 2
+    products = n * 3 * width**2 + n * width**2 + 2 * n * 4 * width**2
+    assert small.pairs == 2 * depth * 2 * n * n * width
+    assert small.weights == 2 * (depth * products + (n - 1) * 3 * 4**2 * width)
+    assert large.at(1 / 4) == pytest.approx(small.total, rel=0.03)  # the class token is one of many
 
 
 SMALL_NETWORKS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -371,7 +438,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         noted.append(name)
         scaling = (0.0,) * 3, (1.0,) * 3
         return ExportedNetwork(
-            graph, {"stage1": (3, 8, 8)}, (8, 8), *scaling, "bilinear", 1.0, None, 0, "mit", "0" * 64
+            graph,
+            {"stage1": (3, 8, 8)},
+            (8, 8),
+            *scaling,
+            "bilinear",
+            1.0,
+            None,
+            0,
+            Licence("mit", "here"),
+            "0" * 64,
         )
 
     monkeypatch.setattr(timm_source, "export_network", export)
@@ -577,8 +653,9 @@ def test_without_a_network_missing_weights_are_one_line(tmp_path: Path) -> None:
         HEADSTART_CACHE=str(tmp_path / "cache"),
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith("SourceError source 'timm:test_resnet' cannot be loaded (")
+    assert done.stdout.startswith("SourceError source 'timm:test_resnet' cannot be downloaded from http")
     assert done.stdout.count("\n") == 1 and "timm:local-dir:PATH" in done.stdout
+    assert "HF_HUB_OFFLINE is set" in done.stdout
     assert not (tmp_path / "cache" / "graphs").exists()
 
 

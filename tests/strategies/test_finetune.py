@@ -36,6 +36,7 @@ from headstart.strategies.finetune.decide import (
     finetune_strategies,
     sentence_of,
 )
+from headstart.strategies.finetune.model import attempt
 from headstart.strategies.finetune.options import FinetuneOptions, depths_of, parse_finetune, parse_strategies
 from headstart.strategies.finetune.rules import (
     alpha_for,
@@ -46,7 +47,9 @@ from headstart.strategies.finetune.rules import (
 )
 from headstart.strategies.finetune.train import FineTuned, starting_head, unfreeze_and_train
 from headstart.strategies.fits import Chooser, Reader
+from headstart.strategies.parts import TrainingParts
 from headstart.strategies.places import Probe
+from headstart.strategies.probe import learn_head
 from headstart.workflows.study.request import StudyRequest
 from headstart.workflows.study.run import run_study
 from headstart.workflows.transfer.run import run_transfer
@@ -317,6 +320,8 @@ def test_the_sentence_gives_the_losses_and_the_rule() -> None:
     assert "lower by 0.0500, the threshold is 0.0100" in sure.sentence
     worse = Decision(probe, (DepthTrial("all", 0.9, 0.3, 3, -0.1, 0.01),), 158)
     assert "The loss is higher by 0.1000" in worse.sentence
+    untried = Decision(replace(probe, accuracy=1.0), (), 158)
+    assert "all 158 held-out images right" in untried.sentence and not untried.accepted
     perfect = Decision(replace(probe, accuracy=1.0), (DepthTrial("all", 1.0, 0.1, 3, 0.1, 0.01),), 158)
     assert "nothing can be gained" in perfect.sentence
     broken = DepthTrial("2", 1.0, float("nan"), 3, float("nan"), float("nan"))
@@ -529,6 +534,48 @@ def test_a_transfer_keeps_the_better_model(
     assert np.array_equal(again.probabilities(some), model.probabilities(some))
     assert (again.probabilities(some).argmax(1) == some.codes()).mean() > 0.8
     assert again.manifest.novelty
+
+
+def test_nothing_is_trained_where_the_probe_gets_every_held_out_image_right(pool: Dataset) -> None:
+    """No network could replace it: the training took minutes, and its result was always dropped."""
+    images = np.repeat(np.array([20, 220], np.uint8), 20)[:, None, None] * np.ones((40, 8, 8), np.uint8)
+    easy = from_arrays(images, ["dark"] * 20 + ["light"] * 20)
+    source = random_source(architecture("best", EIGHT, 2), 0)
+    parts = TrainingParts(easy, None)
+    probe = Probe("block4", "flat", "ridge")
+    learned = learn_head(source, easy, probe, options=FP32)
+    tried = attempt(source, easy, learned, probe, FinetuneOptions(settings=SHORT), parts, options=FP32)
+    assert tried.decision.trials == () and tried.decision.n_held == 40 and tried.learned is learned
+    assert "gets all 40 held-out images right" in tried.sentence
+
+
+TRANSFORMER = {"layer": "cls5+cls6+stage6", "pooling": "avg", "head": "linear"}
+
+
+@pytest.mark.slow
+def test_a_transformer_of_a_size_of_one_s_own_is_fine_tuned_where_it_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Its class tokens and maps in torch are those of the graph."""
+    import torch
+
+    from headstart.sources.timm.body import timm_body
+
+    first = saved("test_vit", tmp_path_factory)
+    source = open_source(first.name, photos(8, 100), 0, 64)
+    assert source.notes["size_px"] == 64 and TRANSFORMER["layer"].split("+")[0] in source.layers
+    data = photos(24, 100)
+    body = timm_body(source, TRANSFORMER["layer"])
+    images = prepare(data, source.input)
+    pixels = torch.tensor(((images / 255 - source.input.mean) / source.input.std).astype(np.float32))
+    with torch.inference_mode():
+        parts = body.module.eval()(pixels.permute(0, 3, 1, 2))
+    rows = torch.cat([one if one.ndim == 2 else one.mean((2, 3)) for one in parts], 1).numpy()
+    place = TRANSFORMER["layer"], TRANSFORMER["pooling"]
+    wanted = Reader(source, data, data, FP32).rows(place)
+    assert rows.shape == wanted.shape and np.abs(rows - wanted).max() <= 1e-3 * np.abs(wanted).max()
+    tuned = trained(source, data, place, "all", alpha=1.0)
+    assert tuned.source.notes["size_px"] == 64 and tuned.source.notes["licence"] == "mit"
 
 
 @pytest.mark.slow

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from headstart.data.dataset import Dataset
 from headstart.errors import DataError, SettingError
 from headstart.heads.held_out import best_setting
 from headstart.heads.registry import CLOSED_FORM, HEADS, SEARCHED, make_head
 from headstart.heads.scaling import Standardiser
 from headstart.heads.training import Training
 from headstart.records import Array, Codes
+from headstart.sources.registry import open_source
+from headstart.strategies.places import Probe, places_of
 from headstart.strategies.select import MOST_IMAGES, PRIOR_NATS, Choice, choose, deciding_images
 
 Floats = NDArray[np.float64]
@@ -317,3 +320,24 @@ def test_no_setting_reads_random_labels_off_copies(head: str, alike: bool) -> No
     assert held is not None
     shares = [(one.argmax(axis=1) == codes).mean() for one in held.scores]
     assert max(shares) < 0.8 and min(held.errors) > 0.2, list(zip(held.settings, shares, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "named"),
+    [
+        ("hog", None, "source 'hog'"),
+        ("pixels", "values", "source 'pixels'"),
+        ("random:mlp", None, "source 'random:mlp'"),
+        ("random:cnn", "flatten", "layer 'flatten' of source 'random:cnn'"),
+    ],
+)
+def test_a_pooling_of_what_has_no_maps_is_refused(
+    name: str, layer: str | None, named: str, digits: Dataset
+) -> None:
+    source = open_source(name, digits)
+    for pooling in ("avg", "grid2"):
+        with pytest.raises(
+            SettingError, match=rf"^pooling is '{pooling}' for {named}, which has no feature maps"
+        ):
+            places_of(source, Probe(layer=layer, pooling=pooling))
+    assert places_of(source, Probe(layer=layer, pooling="flat"))[0]

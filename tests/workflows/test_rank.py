@@ -13,9 +13,11 @@ from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.intervals import wilson
+from headstart.records import TrainSettings
 from headstart.report.page import render
 from headstart.report.trade_off import Point, trade_off
 from headstart.sources.registry import open_source
+from headstart.strategies.scratch import learn_network
 from headstart.workflows.rank import Ranking, run_ranking
 from headstart.workflows.rank.run import _front, _titles
 
@@ -105,3 +107,21 @@ def test_the_command_writes_a_report(run: Run, desk: Path) -> None:
     assert (desk / "out" / "result.json").is_file()
     said = run("sources", "rank", "digits:0-1", "--sources", "hog,pixles", "-o", "out2")
     assert said.code == 1 and "source 'pixles' is unknown" in said.err
+
+
+def test_a_source_that_learned_from_the_same_images_gets_a_remark(digits: Dataset) -> None:
+    first, others = digits.subset(np.arange(150)), digits.subset(np.arange(150, 400))
+    settings = TrainSettings(epochs=1, seed=0)
+    source = learn_network(first, network="mlp", settings=settings, engine="scratch").model.source(
+        "runs/mine"
+    )
+    pair = [source, open_source("pixels", first)]
+    (remark,) = (one for one in run_ranking(pair, first).result.remarks if "own training" in one)
+    assert remark.startswith("mine saw 150 of these 150 images in its own training")
+    assert not any("own training" in one for one in run_ranking(pair, others).result.remarks)
+
+
+def test_random_weights_need_no_licence(digits: Dataset) -> None:
+    some = digits.subset(np.arange(60))
+    ranked = run_ranking([open_source(name, some) for name in ("random:mlp", "pixels")], some).ranked
+    assert {one.licence for one in ranked} == {"none needed"}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from headstart.graph.pooling import JOIN, n_features
 from headstart.records import NetworkSpec
 
-__all__ = ["Candidates", "saved_places", "small_network_places", "stage_places"]
+__all__ = ["CLASS_TOKEN", "Candidates", "saved_places", "small_network_places", "stage_places"]
 
-Candidates = tuple[tuple[str, str], ...]
+Place = tuple[str, str]
+Candidates = tuple[Place, ...]
+
+CLASS_TOKEN = "cls"
+"""Starts the names of layers that are the class token after a block of a transformer, such as ``cls12``."""
+
+_TOKEN_LAYER = re.compile(rf"{CLASS_TOKEN}\d+")
 
 _LAST_STAGES = 5  # earlier stages detect edges only
 _LAST_BLOCKS = 3
@@ -21,17 +28,46 @@ _POOLINGS = ("flat", "grid2", "avg")
 def stage_places(layers: Mapping[str, tuple[int, ...]]) -> Candidates:
     """Of a network for photos, by the shapes of its layers: rows neither too short to be informative nor too long.
 
-    Its last stages, averaged and in a grid, the last two joined, and its rows (embedding, logits).
+    Its last stages, averaged and in a grid, the last two joined, and its rows (embedding, logits); of a transformer
+    with class tokens see `_token_places`.
     """
-    found = []
     maps = [layer for layer, shape in layers.items() if len(shape) > 1]
-    joined = JOIN.join(maps[-2:]) if len(maps) > 1 else ""
-    for layer in (*maps[-_LAST_STAGES:], *([joined] if joined else [])):
-        width = sum(layers[part][0] for part in layer.split(JOIN))
-        for pooling, cells in (("avg", 1), ("grid2", 4)):
-            if _FEW_FEATURES <= width * cells <= _MOST_FEATURES:
-                found.append((layer, pooling))
-    return (*found, *((layer, "flat") for layer, shape in layers.items() if len(shape) == 1))
+    tokens = [layer for layer in layers if _TOKEN_LAYER.fullmatch(layer)]
+    if maps and tokens:
+        found = _token_places(layers, maps, tokens)
+    else:
+        joined = [JOIN.join(maps[-2:])] if len(maps) > 1 else []
+        found = [
+            (layer, pooling) for layer in (*maps[-_LAST_STAGES:], *joined) for pooling in ("avg", "grid2")
+        ]
+    fitting = [
+        (layer, pooling)
+        for layer, pooling in found
+        if _FEW_FEATURES <= _width(layers, layer, pooling) <= _MOST_FEATURES
+    ]
+    rows = [(layer, "flat") for layer, shape in layers.items() if len(shape) == 1 and layer not in tokens]
+    return (*fitting, *rows)
+
+
+def _token_places(
+    layers: Mapping[str, tuple[int, ...]], maps: Sequence[str], tokens: Sequence[str]
+) -> list[Place]:
+    """The mean of the patch tokens of the last blocks, class tokens of the last blocks, and both side by side.
+
+    A linear probe of DINOv2 reads the class tokens of the last one or four blocks, with or without the mean patch
+    token of the last one (Oquab et al. 2024, arXiv:2304.07193, appendix B.3).
+    """
+    last, both = maps[-1], JOIN.join(tokens)
+    found = [(layer, "avg") for layer in maps[-_LAST_STAGES:]]
+    found += [(last, "grid2"), (JOIN.join(maps[-2:]), "avg")] if len(maps) > 1 else []
+    found += [(both, "flat"), (f"{both}{JOIN}{last}", "avg")] if len(tokens) > 1 else []
+    if "embedding" not in layers:
+        found.append((tokens[-1], "flat"))
+    return [*found, (f"{tokens[-1]}{JOIN}{last}", "avg")]
+
+
+def _width(layers: Mapping[str, tuple[int, ...]], joined: str, pooling: str) -> int:
+    return sum(n_features(layers[layer], pooling) for layer in joined.split(JOIN))
 
 
 def saved_places(

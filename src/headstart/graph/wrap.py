@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from headstart.graph.layers import normalise
 from headstart.graph.run import ReferenceRun
 from headstart.records import InputSpec
 
-__all__ = ["flops_of", "with_image_input"]
+__all__ = ["Flops", "count_flops", "flops_of", "with_image_input"]
 
 Shapes = Sequence[tuple[int, ...]]
 
@@ -43,8 +44,34 @@ def with_image_input(network: onnx.ModelProto, spec: InputSpec, size: tuple[int,
     return builder.model([output.name for output in network.graph.output])
 
 
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations for one image; a multiply-accumulate counts as two.
+
+    ``weights`` are products with weights, which grow with the number of pixels; ``pairs`` are products of two
+    computed tensors, such as attention's, which grow with its square.
+    """
+
+    weights: float
+    pairs: float
+
+    @property
+    def total(self) -> float:
+        """All operations."""
+        return self.weights + self.pairs
+
+    def at(self, share: float) -> float:
+        """Operations for ``share`` of the pixels, about."""
+        return self.weights * share + self.pairs * share**2
+
+
 def flops_of(network: onnx.ModelProto) -> float:
-    """Floating-point operations of the last output for one image; a multiply-accumulate counts as two.
+    """All operations of `count_flops`."""
+    return count_flops(network).total
+
+
+def count_flops(network: onnx.ModelProto) -> Flops:
+    """Operations of the last output for one image.
 
     As in torch.utils.flop_counter, only convolutions, matrix products and recurrent layers count.
     """
@@ -55,10 +82,21 @@ def flops_of(network: onnx.ModelProto) -> float:
     shapes = _shapes(
         network, {name for node in counted for name in (*node.input[:3], node.output[0]) if name}
     )
-    return 2.0 * sum(
-        _PRODUCTS[node.op_type](node, [shapes.get(name, ()) for name in (*node.input[:3], node.output[0])])
-        for node in counted
-    )
+    computed = _computed(network)
+    found = {True: 0.0, False: 0.0}
+    for node in counted:
+        ends = [shapes.get(name, ()) for name in (*node.input[:3], node.output[0])]
+        found[computed >= set(node.input[:2])] += 2.0 * _PRODUCTS[node.op_type](node, ends)
+    return Flops(found[False], found[True])
+
+
+def _computed(network: onnx.ModelProto) -> set[str]:
+    """Tensors that depend on the image."""
+    known = {network.graph.input[0].name}
+    for node in network.graph.node:
+        if known & set(node.input):
+            known |= set(node.output)
+    return known
 
 
 def _shapes(network: onnx.ModelProto, names: AbstractSet[str]) -> dict[str, tuple[int, ...]]:

@@ -299,8 +299,19 @@ class Model:
             manifest.classes,
             candidates=saved_places(manifest.network, manifest.layers, manifest.default_layer),
             network=None if manifest.network is None else (manifest.network, dict(self.weights)),
+            notes=self._notes(),
             seen=self.seen,
         )
+
+    def _notes(self) -> dict[str, str]:
+        """The licence of the network that the model was made from, if it has one."""
+        licence = self.manifest.source.get("licence")
+        if licence is None:
+            return {}
+        return {
+            "licence": licence,
+            "licence from": f"the source of the model, {self.manifest.source['name']}",
+        }
 
     def save(self, folder: str | os.PathLike[str], report: str | None = None) -> Path:
         """Write the model folder completely or not at all.

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 
 from headstart.graph.candidates import stage_places
-from headstart.graph.wrap import flops_of, with_image_input
+from headstart.graph.wrap import count_flops, with_image_input
 from headstart.records import InputSpec, Source
 
-__all__ = ["ExportedNetwork", "ImageNetwork", "described", "network_source", "source_like"]
+__all__ = ["ExportedNetwork", "ImageNetwork", "Licence", "described", "network_source", "source_like"]
 
+_LICENCE = ("licence", "licence from")
+_NOTES = ("n_parameters", "gflops", "gflops at 224 px", *_LICENCE, "checksum")
+_USUAL_PX = 224  # for which an input that is expensive is compared
 _BATCH_PIXELS = 4 * 224 * 224  # feature maps of more images exceed a CPU's cache
+
+
+@dataclass(frozen=True)
+class Licence:
+    """The name of a licence of weights, and where it is stated."""
+
+    name: str
+    stated: str
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,8 @@ class ExportedNetwork:
     """A network's graph, and its pretrained configuration.
 
     ``graph`` takes float32 (n, 3, *size), normalised, and returns the tensors that ``layers`` names with their
-    shapes; ``classes`` are those of the layer ``logits``, None without one. ``checksum`` is of the weights.
+    shapes; ``classes`` are those of the layer ``logits``, None without one. ``licence`` is that of the weights, None
+    for random ones; ``checksum`` is of the weights. ``any_size`` says that the input may have another size.
     """
 
     graph: onnx.ModelProto
@@ -35,8 +47,9 @@ class ExportedNetwork:
     crop_share: float
     classes: tuple[str, ...] | None
     n_parameters: int
-    licence: str
+    licence: Licence | None
     checksum: str
+    any_size: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,8 @@ class ImageNetwork:
 
 def described(name: str, exported: ExportedNetwork) -> ImageNetwork:
     """A network with what is stored next to its graph."""
-    graph = exported.graph.SerializeToString(deterministic=True)
+    graph, flops = exported.graph.SerializeToString(deterministic=True), count_flops(exported.graph)
+    licence, usual = exported.licence, (_USUAL_PX / exported.size[0]) ** 2
     about = {
         "name": name,
         "sha256": hashlib.sha256(graph).hexdigest(),
@@ -68,8 +82,9 @@ def described(name: str, exported: ExportedNetwork) -> ImageNetwork:
         "crop_share": exported.crop_share,
         "classes": exported.classes,
         "n_parameters": exported.n_parameters,
-        "gflops": flops_of(exported.graph) / 1e9,
-        "licence": exported.licence,
+        "gflops": flops.total / 1e9,
+        **({"gflops at 224 px": flops.at(usual) / 1e9} if exported.any_size else {}),
+        **({} if licence is None else {"licence": licence.name, "licence from": licence.stated}),
         "checksum": exported.checksum,
     }
     return ImageNetwork(name, graph, about)
@@ -92,7 +107,10 @@ def network_source(network: ImageNetwork, native: InputSpec | None, name: str) -
 def source_like(exported: ExportedNetwork, like: Source) -> Source:
     """A fine-tuned network as a source with the input of ``like``; it is not cached, but saved with its model."""
     name = f"{like.name}, fine-tuned"
-    return _source(described(name, exported), like.input, name)
+    source = _source(described(name, exported), like.input, name)
+    licence = {key: like.notes[key] for key in _LICENCE if key in like.notes}
+    others = {key: value for key, value in source.notes.items() if key not in _LICENCE}
+    return replace(source, notes={**others, **licence})
 
 
 def _source(network: ImageNetwork, spec: InputSpec, name: str) -> Source:
@@ -114,5 +132,5 @@ def _source(network: ImageNetwork, spec: InputSpec, name: str) -> Source:
         "fp32",
         stage_places(layers),
         max(1, min(64, _BATCH_PIXELS // (height * width))),
-        {key: about[key] for key in ("n_parameters", "gflops", "licence", "checksum")} | {"size_px": height},
+        {key: about[key] for key in _NOTES if key in about} | {"size_px": height},
     )

@@ -8,9 +8,12 @@ from typing import NamedTuple
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.data.splits import fewest_per_class
+from headstart.errors import SettingError, unknown
+from headstart.graph.pooling import JOIN, POOLINGS
 from headstart.heads.registry import CLOSED_FORM, SEARCHED, make_head
 from headstart.records import Source
 from headstart.sources.features import Extraction, Place, extract_all
+from headstart.sources.registry import kind_of
 from headstart.strategies.select import Choice, choose, deciding_images
 
 __all__ = ["CHOSEN", "Probe", "Reading", "choose_places", "places_of", "selected_by"]
@@ -77,8 +80,9 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
     """The candidate places and heads, and the place and head to take where nothing can be selected.
 
     The heads are empty if nothing is left to select. A head without closed-form held-out scores is replaced
-    by ridge when places are compared. SettingError if the head is unknown.
+    by ridge when places are compared. SettingError if the head is unknown, or the pooling means nothing here.
     """
+    _check_pooling(source, probe)
     candidates = [
         (layer, pooling)
         for layer, pooling in source.candidates
@@ -98,3 +102,20 @@ def places_of(source: Source, probe: Probe) -> tuple[list[Place], tuple[str, ...
     if len(places) == 1 and probe.head is not None:
         heads = ()
     return places, heads, given
+
+
+def _check_pooling(source: Source, probe: Probe) -> None:
+    """Refuse a pooling that is unknown, or that the source or its given layer has nothing for."""
+    pooling = probe.pooling
+    if pooling is None:
+        return
+    if pooling not in POOLINGS:
+        raise SettingError(unknown("pooling", pooling, POOLINGS))
+    layers = source.layers if probe.layer is None else probe.layer.split(JOIN)
+    rows = all(len(source.layers.get(layer, (0, 0))) == 1 for layer in layers)
+    if pooling != "flat" and (rows or not kind_of(source).pretrained):
+        place = f"layer {probe.layer!r} of source" if probe.layer is not None and rows else "source"
+        raise SettingError(
+            f"pooling is {pooling!r} for {place} {source.name!r}, which has no feature maps of a network to pool, "
+            "expected flat; leave it out"
+        )

@@ -24,7 +24,16 @@ from headstart.data.stores import ImageStore
 from headstart.errors import BrokenDataError, MissingDataError, ModelError
 from headstart.records import ROLES, Images, Seen
 
-__all__ = ["Recognised", "from_tensors", "inherited", "recognise", "record", "recorded", "to_tensors"]
+__all__ = [
+    "Recognised",
+    "from_tensors",
+    "inherited",
+    "recognise",
+    "record",
+    "recorded",
+    "seen_remark",
+    "to_tensors",
+]
 
 _BYTES = 16
 _MOST_DESCRIBED = 20_000  # 5 MB; twice that with the images of a source
@@ -114,6 +123,19 @@ def recognise(images: ImageStore, seen: Seen, on_image: OnImage | None = None) -
         if on_image is not None:
             on_image(done, len(rest))
     return Recognised(np.append(seen.roles, np.uint8(0))[known], near, known)
+
+
+def seen_remark(source: str, images: ImageStore, seen: Seen | None) -> str | None:
+    """A sentence if a source learned from images that it is judged on, or was validated on them; else None."""
+    if seen is None:
+        return None
+    n_seen = int(recognise(images, seen).of("learned", "source", "validation").sum())
+    if not n_seen:
+        return None
+    return (
+        f"{source} saw {n_seen:,} of these {len(images):,} images in its own training, so it may be less accurate on "
+        "new images than is stated here"
+    )
 
 
 def recorded(seen: Seen, role: str) -> NDArray[np.intp]:

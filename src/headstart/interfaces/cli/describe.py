@@ -17,11 +17,14 @@ from headstart.models.model import open_model
 from headstart.records import InputSpec, Source
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.source_cost import measured_cost
+from headstart.workflows.source_memory import measured_memory
 
 __all__ = ["NO_REMARK", "describe_path", "describe_source"]
 
 NO_REMARK = "no problems were found"
 _DEAR_GFLOPS, _USUAL_PX = 20.0, 224
+_NO_LICENCE = "none needed: no weights that others trained"
+_NOT_MEASURED = "it could not be measured here"
 
 
 def describe_path(thing: str, *, quick: bool = False, progress: Progress = SILENT) -> dict[str, Any]:
@@ -52,14 +55,20 @@ def describe_source(source: Source) -> dict[str, Any]:
 def _cost(source: Source) -> dict[str, Any]:
     """Measured at the default layer; and a smaller input where an image costs much."""
     maps = len(source.layers[source.default_layer]) > 1
-    cost = measured_cost(source, [(source.default_layer, "avg" if maps else "flat")])
+    place = source.default_layer, "avg" if maps else "flat"
+    cost, memory = measured_cost(source, [place]), measured_memory(source, place)
     found: dict[str, Any] = {
         "images_per_second": float(f"{1e3 / cost.ms:.3g}"),
         "megabytes": round(cost.megabytes, 1),
+        "peak_memory_mb": None if memory is None else round(memory.peak_mb),
+        "peak_memory_means": _NOT_MEASURED
+        if memory is None
+        else f"a process that reads the network and runs batches of {memory.batch_size}, "
+        f"{memory.base_mb:.0f} MB before it reads the network",
     }
-    gflops, side = source.notes.get("gflops", 0.0), source.notes.get("size_px", 0)
-    if gflops > _DEAR_GFLOPS and side > _USUAL_PX:
-        cheaper = gflops * (_USUAL_PX / side) ** 2
+    notes = source.notes
+    gflops, side, cheaper = notes.get("gflops", 0.0), notes.get("size_px", 0), notes.get("gflops at 224 px")
+    if cheaper and gflops > _DEAR_GFLOPS and side > _USUAL_PX:
         found["suggestion"] = (
             f"{side} px cost {gflops:.3g} GFLOPs an image; --size {_USUAL_PX} costs about {cheaper:.2g}"
         )
@@ -70,12 +79,13 @@ def _notes(source: Source) -> dict[str, Any]:
     """The notes of the source: licence, size and cost."""
     notes = source.notes
     if "n_parameters" not in notes:  # one of our own networks
-        return {name.replace(" ", "_"): value for name, value in notes.items()}
+        return {"licence": _NO_LICENCE, **{name.replace(" ", "_"): value for name, value in notes.items()}}
     return {
         "parameters": f"{notes['n_parameters']:,}",
         "gflops_per_image": float(f"{notes['gflops']:.3g}"),
         "gmacs_per_image": float(f"{notes['gflops'] / 2:.3g}"),
-        "licence": notes["licence"],
+        "licence": notes.get("licence", _NO_LICENCE),
+        **({"licence_from": notes["licence from"]} if "licence from" in notes else {}),
         **({"trained_on": notes["trained on"]} if "trained on" in notes else {}),
         "checksum": notes["checksum"],
         "tried_by_cross_validation": [f"{layer} {pooling}" for layer, pooling in source.candidates],

@@ -17,7 +17,8 @@ __all__ = ["DRAWINGS"]
 def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None) -> Source:
     spec, weights = drawings_network()
     source = spec_source(name, spec, layers.network_graph(spec, weights), weights)
-    notes = {"licence": "MIT", "trained on": "Omniglot (218 characters, none Greek)"}
+    licence = {"licence": "MIT", "licence from": "headstart, which trained it (drawings.md)"}
+    notes = {**licence, "trained on": "Omniglot (218 characters, none Greek)"}
     return replace(source, notes=notes, kind=DRAWINGS.prefix)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from headstart.data.dataset import Dataset
 from headstart.records import Source, Weights
-from headstart.sources.image_network import ExportedNetwork, described, network_source, source_like
+from headstart.sources.image_network import ExportedNetwork, Licence, described, network_source, source_like
 from headstart.sources.kind import SourceKind
 from headstart.sources.networks import native_input
 from headstart.sources.photos.network import EfficientNetLite, initial_weights, lite_graph
@@ -52,9 +52,16 @@ SIZES: Mapping[str, Size] = {
 
 
 def _source(
-    name: str, size: Size, weights: Weights, checksum: str, dataset: Dataset | None, px: int | None
+    name: str,
+    size: Size,
+    weights: Weights,
+    checksum: str,
+    dataset: Dataset | None,
+    px: int | None,
+    *,
+    licence: Licence | None = None,
 ) -> Source:
-    """The network with these weights; ``checksum`` identifies them."""
+    """The network with these weights; ``checksum`` identifies them, and ``licence`` is None for random ones."""
     side_px = px or size.network.side_px
     graph, layers = lite_graph(size.network, weights, side_px)
     exported = ExportedNetwork(
@@ -69,7 +76,7 @@ def _source(
         n_parameters=sum(
             value.size for part, value in weights.items() if part.endswith((".weight", ".bias"))
         ),
-        licence="Apache-2.0",
+        licence=licence,
         checksum=checksum,
     )
     native = native_input(dataset) if dataset and dataset.images.image_shape else None
@@ -79,7 +86,8 @@ def _source(
 def _open(name: str, *, dataset: Dataset | None, seed: int, size_px: int | None) -> Source:
     size = SIZES[name]
     weights = read_weights(size.file, name)
-    source = _source(name, size, weights, size.file.sha256, dataset, size_px)
+    licence = Licence("Apache-2.0", f"LICENSE of the package {size.file.distribution}")
+    source = _source(name, size, weights, size.file.sha256, dataset, size_px, licence=licence)
     return replace(source, kind=name, notes={**source.notes, "trained on": "ImageNet (1,000 classes)"})
 
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.errors import SourceError
+from headstart.graph.candidates import CLASS_TOKEN
 from headstart.graph.pooling import JOIN
 from headstart.networks.engines.torch_finetune import Body
 from headstart.records import Source
 from headstart.sources.image_network import ExportedNetwork
 from headstart.sources.timm.export import checksum, create_network, describe_network
+from headstart.sources.timm.layers import intermediates
 
 __all__ = ["stages_body", "timm_body"]
 
@@ -24,7 +26,7 @@ def timm_body(source: Source, layer: str) -> Body:
     Finished, it gives what `describe_network` gives. SourceError if the weights have changed since the export.
     """
     name = source.name.removeprefix("timm:")
-    network = create_network(name).eval()
+    network = create_network(name, size_px=int(source.notes["size_px"])).eval()
     if checksum(network) != source.notes["checksum"]:
         raise SourceError(
             f"source {source.name!r} has other weights than when its graph was exported, expected the same; "
@@ -70,17 +72,21 @@ class _Stages(nn.Module):
                 align_corners=False,
             )
         if self._indices is not None:
-            found = self.network.forward_intermediates(
-                pixels, indices=self._indices, stop_early=True, output_fmt="NCHW", intermediates_only=True
+            _, found, _ = intermediates(
+                self.network, pixels, indices=self._indices, stop_early=True, intermediates_only=True
             )
             by_stage = dict(zip(sorted(self._indices), found, strict=True))
             return [by_stage[index] for index in self._indices]
-        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
-        return [self._tensor(layer, last, stages) for layer in self._layers]
+        last, stages, tokens = intermediates(self.network, pixels)
+        return [self._tensor(layer, last, stages, tokens) for layer in self._layers]
 
-    def _tensor(self, layer: str, last: Tensor, stages: list[Tensor]) -> Tensor:
+    def _tensor(self, layer: str, last: Any, stages: list[Tensor], tokens: list[Tensor]) -> Tensor:
         if layer == "embedding":
             return self.network.forward_head(last, pre_logits=True)  # type: ignore[no-any-return]
         if layer == "logits":
             return self.network.forward_head(last)  # type: ignore[no-any-return]
-        return last if layer == "features" else stages[int(layer.removeprefix("stage")) - 1]
+        if layer == "features":
+            return last  # type: ignore[no-any-return]
+        if layer.startswith(CLASS_TOKEN):
+            return tokens[int(layer.removeprefix(CLASS_TOKEN)) - 1]
+        return stages[int(layer.removeprefix("stage")) - 1]

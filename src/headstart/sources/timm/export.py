@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
+import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ from torch import Tensor, nn
 
 from headstart.errors import SourceError, UnknownSourceError, nearest
 from headstart.graph.run import ReferenceRun
-from headstart.sources.image_network import ExportedNetwork
+from headstart.sources.image_network import ExportedNetwork, Licence
 from headstart.sources.timm.hub import create_pretrained
+from headstart.sources.timm.layers import LayerOutputs, with_input_size
 
 __all__ = [
     "checksum",
@@ -31,8 +34,6 @@ __all__ = [
     "timm_names",
 ]
 
-_LARGEST_TOP = 10_000_000  # parameters above which a network's own top is left out
-_TOP = ("head", "classifier", "fc", "last_linear", "pre_logits")
 _OPSET = 18
 _CLOSE = 1e-3  # relative; rounding is far below, a wrong graph far above
 
@@ -54,9 +55,10 @@ def export_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create_network(name, pretrained).eval().requires_grad_(False)
+        network = create_network(name, pretrained, size_px).eval().requires_grad_(False)
     before = checksum(network)
-    exported = describe_network(network, name, size_px or network.pretrained_cfg["input_size"][-1])
+    side_px = size_px or network.pretrained_cfg["input_size"][-1]
+    exported = describe_network(network, name, side_px, pretrained=pretrained)
     if exported.checksum != before:
         raise SourceError(
             f"source 'timm:{name}' changed while it was exported, expected frozen weights; report it"
@@ -64,7 +66,7 @@ def export_network(
     return exported
 
 
-def describe_network(network: Any, name: str, side_px: int) -> ExportedNetwork:
+def describe_network(network: Any, name: str, side_px: int, *, pretrained: bool = True) -> ExportedNetwork:
     """A network in evaluation mode on the CPU, as it is now, as a graph; SourceError if it cannot be exported."""
     config = network.pretrained_cfg
     graph, layers = _graph(network, name, (side_px, side_px))
@@ -78,9 +80,22 @@ def describe_network(network: Any, name: str, side_px: int) -> ExportedNetwork:
         crop_share=float(config["crop_pct"] or 1.0),
         classes=_classes(network) if "logits" in layers else None,
         n_parameters=sum(one.numel() for one in network.parameters()),
-        licence=str(config.get("license") or "not stated"),
+        licence=_licence(config, name) if pretrained else None,
         checksum=checksum(network),
+        any_size=hasattr(network, "set_input_size") or not config.get("fixed_input_size"),
     )
+
+
+def _licence(config: Mapping[str, Any], name: str) -> Licence:
+    """The licence of the weights, by timm's or the folder's description of them."""
+    stated = str(config.get("license") or "unknown")
+    if name.startswith("local-dir:"):
+        place = "config.json of the folder"
+    else:
+        hub, url = config.get("hf_hub_id"), config.get("url")
+        weights = f"https://huggingface.co/{hub.partition('@')[0]}" if hub else url
+        place = f"timm {timm.__version__}" + (f", for the weights of {weights}" if weights else "")
+    return Licence("not stated" if stated.lower() == "unknown" else stated, place)
 
 
 def checksum(network: nn.Module) -> str:
@@ -92,8 +107,15 @@ def checksum(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def create_network(name: str, pretrained: bool = True) -> Any:
-    """A network of timm with its weights; UnknownSourceError or SourceError if it has none, never silently random."""
+def create_network(name: str, pretrained: bool = True, size_px: int | None = None) -> Any:
+    """A network of timm with its weights; UnknownSourceError or SourceError if it has none, never silently random.
+
+    ``size_px`` is the side of its input, by default its own.
+    """
+    return with_input_size(_created(name, pretrained), name, size_px)
+
+
+def _created(name: str, pretrained: bool) -> Any:
     local = name.startswith("local-dir:")
     if not local and not timm.is_model(name):
         known = nearest(name.partition(".")[0].lower(), timm.list_models())
@@ -108,16 +130,17 @@ def create_network(name: str, pretrained: bool = True) -> Any:
             if pretrained and not local:
                 return create_pretrained(name)
             return timm.create_model(name, pretrained=pretrained)
-    except Exception as error:  # hub, disk, parser and network raise many unrelated types
+    except SourceError:
+        raise
+    except Exception as error:  # disk and parser raise many unrelated types
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if local:
-            raise SourceError(
-                f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), expected the folder "
-                "as timm saved it; copy it again"
-            ) from error
+        remedy = (
+            "expected the folder as timm saved it; copy it again"
+            if local
+            else "expected weights that fit the network; install another release of timm, or give timm:local-dir:PATH"
+        )
         raise SourceError(
-            f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), expected its weights from "
-            "the hub's cache, the network or a folder; connect once, or give timm:local-dir:PATH"
+            f"source 'timm:{name}' cannot be loaded ({type(error).__name__}: {reason}), {remedy}"
         ) from error
 
 
@@ -147,46 +170,13 @@ def _classes(network: Any) -> tuple[str, ...]:
     return tuple(str(index) for index in range(n_classes))
 
 
-class _LayerOutputs(nn.Module):
-    """A network that returns the maps of every stage, and the outputs of its top where the top is small."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network: Any = network  # timm's networks have common methods but no common type
-        top = sum(one.numel() for name, one in network.named_parameters() if name.startswith(_TOP))
-        self.with_top = top <= _LARGEST_TOP
-        self.n_classes = int(network.num_classes)
-        self.adds_features = False  # set by `shapes`: the last maps may be those of the last stage
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Stages, last maps, embedding, logits: as many as there are."""
-        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
-        found = [*stages, last] if self.adds_features else list(stages)
-        if self.with_top:
-            found.append(self.network.forward_head(last, pre_logits=True))
-            if self.n_classes:
-                found.append(self.network.forward_head(last))
-        return tuple(found)
-
-    def shapes(self, pixels: Tensor) -> dict[str, tuple[int, ...]]:
-        """Names of the outputs of `forward`, with shapes without the images' axis."""
-        last, stages = self.network.forward_intermediates(pixels, output_fmt="NCHW")
-        self.adds_features = (
-            last.ndim == 4 and last.shape[1] >= last.shape[3] and not torch.equal(last, stages[-1])
-        )
-        names = [f"stage{number}" for number in range(1, len(stages) + 1)]
-        names += ["features"] * self.adds_features + ["embedding"] * self.with_top
-        names += ["logits"] * (self.with_top and self.n_classes > 0)
-        return {name: tuple(one.shape[1:]) for name, one in zip(names, self(pixels), strict=True)}
-
-
 def _graph(
     network: Any, name: str, size: tuple[int, int]
 ) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
     """The network's graph, and its layers with their shapes."""
     try:
         layered, example = (
-            _LayerOutputs(network).eval(),
+            LayerOutputs(network).eval(),
             torch.linspace(-1, 1, 6 * size[0] * size[1]).reshape(2, 3, *size),
         )
         with torch.inference_mode():
@@ -201,11 +191,11 @@ def _graph(
         ) from error
 
 
-def _traced(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto | None:
+def _traced(layered: LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto | None:
     """Export by tracing, ten times as fast; None where the graph's outputs differ from the network's."""
     file = io.BytesIO()
     try:
-        with _quiet(), _constant_padding():
+        with _quiet(), _without_output(), _constant_padding():
             torch.onnx.export(
                 layered,
                 (example,),
@@ -222,7 +212,7 @@ def _traced(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.M
     return model if _agrees(model, layered, example) else None
 
 
-def _exported(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto:
+def _exported(layered: LayerOutputs, example: Tensor, names: list[str]) -> onnx.ModelProto:
     """Export by torch.export, which supports more networks."""
     with _quiet():
         program = torch.onnx.export(
@@ -239,7 +229,7 @@ def _exported(layered: _LayerOutputs, example: Tensor, names: list[str]) -> onnx
     return program.model_proto
 
 
-def _agrees(model: onnx.ModelProto, layered: _LayerOutputs, example: Tensor) -> bool:
+def _agrees(model: onnx.ModelProto, layered: LayerOutputs, example: Tensor) -> bool:
     """Whether graph and network have the same outputs, for one image and for three."""
     reference = ReferenceRun(model)
     for images in (example[:1], torch.cat([example, example[1:] * 0.5])):
@@ -260,6 +250,25 @@ def _constant_padding() -> Iterator[None]:
         yield
     finally:
         padding.get_same_padding = original
+
+
+@contextmanager
+def _without_output() -> Iterator[None]:
+    """Drop what native code prints: where the tracer fails, it prints its whole graph into a command's results."""
+    with suppress(AttributeError, ValueError):  # there is no standard output, or it is closed
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextmanager

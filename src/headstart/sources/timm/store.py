@@ -20,7 +20,7 @@ from headstart.system.optional import require
 
 __all__ = ["find_network", "near_networks", "pretrained_names"]
 
-_FORMAT = 4  # increase it when exports or their description change
+_FORMAT = 5  # increase it when exports or their description change
 _LOCAL = "local-dir:"
 _NEAR = 0.75  # of difflib's similarity
 

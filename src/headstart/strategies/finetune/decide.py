@@ -108,6 +108,11 @@ class Decision:
     def sentence(self) -> str:
         """Which of the two was kept, with the figures and the rule."""
         probe, best = self.probe, self.best
+        if probe is not None and best is None:
+            return (
+                f"The probe was kept: it gets all {self.n_held:,} held-out images right. Fine-tuning was not tried, "
+                "since nothing can be gained."
+            )
         if probe is None or best is None:
             return "Fine-tuning was not tried: a class has too few images or groups to hold one out."
         kept = "The fine-tuned network was kept" if self.accepted else "The probe was kept"
@@ -130,13 +135,15 @@ class Finetuner:
     """Fine-tunes on any subset of a pool and evaluates on other images of it.
 
     The network is unfrozen where ``chooser``, the probe's, reads. Decisions and probabilities are kept,
-    networks are not: those of a study would fill the memory.
+    networks are not: those of a study would fill the memory. With ``skips_perfect`` nothing is trained where the
+    probe gets every held-out image right, so that no network could replace it.
     """
 
     reader: Reader
     chooser: Chooser
     finetune: FinetuneOptions = field(default_factory=FinetuneOptions)
     progress: Progress = SILENT
+    skips_perfect: bool = False
     decisions: dict[tuple[bytes, int], Decision] = field(default_factory=dict)
     _reusable: dict[tuple[bytes, int], FineTuned] = field(default_factory=dict, repr=False)
     _kept_probabilities: dict[tuple[bytes, bytes, int], Array] = field(default_factory=dict, repr=False)
@@ -187,6 +194,12 @@ class Finetuner:
         truth = np.concatenate([codes[held] for _, held in parts])
         probe_logits = np.log(np.maximum(np.concatenate(probs), _LEAST))
         probe_losses = _losses(probe_logits, truth)
+        right = probe_logits.argmax(axis=1) == truth
+        probe_trial = DepthTrial(
+            "probe", float(right.mean()), float(probe_losses.mean()), logits=probe_logits
+        )
+        if self.skips_perfect and right.all():
+            return Decision(probe_trial, (), len(truth), truth=truth)
         trials, kept = [], {}
         for depth in depths_of(self.finetune.unfreeze):
             done = [
@@ -210,10 +223,6 @@ class Finetuner:
             kept[depth] = done[0]
             if done[0].n_unfrozen == done[0].n_parts:
                 break  # deeper depths are the same
-        right = probe_logits.argmax(axis=1) == truth
-        probe_trial = DepthTrial(
-            "probe", float(right.mean()), float(probe_losses.mean()), logits=probe_logits
-        )
         decision = Decision(probe_trial, tuple(trials), len(truth), self._is_reused(train), truth)
         best = decision.best
         if best and self._is_reused(train):
@@ -271,6 +280,7 @@ class Finetuner:
             depth=depth,
             settings=settings,
             held=None if held is None else (self._pool_images[held], self._codes[held]),
+            used=stops or held is None,
             loss=lambda logits, truth: float(_losses(logits, truth).mean()),
             on_step=lambda done, total, loss, accuracy: self.progress.step(
                 task, done, total, f"loss {loss:.3f}  accuracy {accuracy:.2%}"

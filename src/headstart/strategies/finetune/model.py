@@ -68,13 +68,13 @@ def attempt(
     pool = replace(parts.fit, splits=None)
     reader = Reader(source, pool, pool, options, wanted.augmentation, seed)
     chooser = Chooser(reader, wanted, readings=_readings(manifest))
-    finetuner = Finetuner(reader, chooser, finetune, options.progress)
+    finetuner = Finetuner(reader, chooser, finetune, options.progress, skips_perfect=True)
     everyone = np.arange(len(pool))
     decision = finetuner.decide(everyone, seed)
     if not decision.accepted:
         return Attempt(learned, decision)
     finetuned = finetuner.finetuned(everyone, seed)
-    finetuned = replace(finetuned, source=replace(finetuned.source, seen=source.seen))
+    finetuned = replace(finetuned, made=(replace(finetuned.source, seen=source.seen), finetuned.head))
     note = {
         "augmentation": augmentation_for(source.input, dataset.classes, finetune).parts(),
         **finetune.settings,

@@ -32,12 +32,11 @@ class FineTuned:
 
     ``n_parts`` is the number of parts below the head, ``n_unfrozen`` of those that were trained; ``alpha``
     says how far weights are interpolated from before training to after it; ``logits`` are of the held-out
-    images.
+    images. A network that is only judged has neither a ``source`` nor a ``head``: exporting it takes seconds.
     """
 
-    source: Source
+    made: tuple[Source, TrainedHead] | None
     place: Place
-    head: TrainedHead
     depth: str
     n_parts: int
     n_unfrozen: int
@@ -45,6 +44,18 @@ class FineTuned:
     history: tuple[Epoch, ...]
     best_epoch: int
     logits: Array | None
+
+    @property
+    def source(self) -> Source:
+        """The network as a source."""
+        assert self.made is not None, "it was trained to be used"
+        return self.made[0]
+
+    @property
+    def head(self) -> TrainedHead:
+        """The head that it was trained with."""
+        assert self.made is not None, "it was trained to be used"
+        return self.made[1]
 
 
 def starting_head(head: Head | None, rows: Array, codes: Codes, classes: Sequence[str], seed: int) -> Any:
@@ -73,13 +84,15 @@ def unfreeze_and_train(
     shares: Array | None = None,
     held: ValidationSet | None = None,
     loss: Loss | None = None,
+    used: bool = True,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> FineTuned:
     """Train a source's upper parts and its head; a checksum verifies that the frozen parts did not change.
 
     ``held`` are prepared images with their classes, for the logits of the result and, with patience in the
-    settings, for early stopping by ``loss``. ``shares`` weights the images, 1 on average. SourceError if
+    settings, for early stopping by ``loss``. ``shares`` weights the images, 1 on average. Without ``used`` the
+    network is only judged on the held-out images. SourceError if
     the source has no network that can be trained, MissingExtraError if torch or timm is not installed.
     """
     require("torch", extra="train", for_=FOR)
@@ -120,10 +133,15 @@ def unfreeze_and_train(
         raise HeadstartError(f"frozen layers of source {source.name!r} changed in training; report it")
     best = best_epoch(history, settings) or len(history)
     logits = None if held is None else network.logits(held[0])
-    made, head = network.finished()
+    made = _finished(network, classes) if used else None
+    return FineTuned(made, place, depth, n_parts, n_unfrozen, alpha, history, best, logits)
+
+
+def _finished(network: Any, classes: Sequence[str]) -> tuple[Source, TrainedHead]:
+    """The network as a source, and its head."""
+    source, head = network.finished()
     weight, bias = head.folded()
-    trained = TrainedHead(weight, bias, classes)
-    return FineTuned(made, place, trained, depth, n_parts, n_unfrozen, alpha, history, best, logits)
+    return source, TrainedHead(weight, bias, classes)
 
 
 def _n_unfrozen(depth: str, n_parts: int) -> int:

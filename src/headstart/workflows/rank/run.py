@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.checks.refuse import checked
+from headstart.data.checks.seen import seen_remark
 from headstart.data.dataset import Dataset
 from headstart.errors import DataError, SettingError
 from headstart.evaluation.clusters import accuracy_score, repeated
@@ -124,13 +125,14 @@ def run_ranking(
             _at(places[i]),
             costs[i].ms,
             costs[i].megabytes,
-            str(source.notes.get("licence", "none needed" if not source.notes else "not stated")),
+            str(source.notes.get("licence", "none needed")),
             front[i],
         )
         for i, source in enumerate(sources)
     ]
     ranked.sort(key=lambda one: -one.accuracy.value)
-    texts = (*remarks, *found.remarks)
+    known = (seen_remark(short_name(source.name), pool.images, source.seen) for source in sources)
+    texts = (*remarks, *filter(None, known), *found.remarks)
     return Ranking(tuple(ranked), _report(ranked, pool, texts, command, rounds, groups))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from headstart.data.checks.hold_out import hold_out, holdout_sentence
 from headstart.data.checks.refuse import checked
+from headstart.data.checks.seen import seen_remark
 from headstart.data.checks.unlabelled import usable
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import flip_warning
@@ -136,7 +137,7 @@ def run_transfer(
     chosen = None if learned.choice is None else learned.choice.sentence
     texts = [holdout_sentence(dataset), tried.sentence if tried else None, chosen, flips]
     texts += [*learned.remarks, *left_aside]
-    remarks = () if evaluation is None else evaluation.table.remarks
+    remarks = () if evaluation is None else _judged_remarks(evaluation, source)
     result = Report(
         kind="transfer",
         title=name or f"{short_name(source.name)} to {dataset.name}",
@@ -192,6 +193,12 @@ def _measured(evaluation: TransferEvaluation | None, dataset: Dataset, source: S
         "galleries": _galleries(evaluation, dataset, source),
         "judged_on": evaluation.judged_on,
     }
+
+
+def _judged_remarks(evaluation: TransferEvaluation, source: Source) -> tuple[str, ...]:
+    """Remarks on the table, and on images that the source has seen."""
+    known = seen_remark("the source", evaluation.images.images, source.seen)
+    return (*([known] if known else []), *evaluation.table.remarks)
 
 
 def _held_share(finetune: FinetuneOptions | None) -> float | None:
