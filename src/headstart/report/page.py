@@ -78,6 +78,8 @@ def render(result: Report) -> str:
             plots=_plots(result),
             draws=max((row.draws for row in result.rows), default=1),
             comparisons=_comparisons(result.comparisons),
+            exploratory=any(not one.claim for one in result.comparisons),
+            claimed=_claimed(result.comparisons),
             to_settle=any(_open(one) and one.n_to_settle is not None for one in result.comparisons),
             curves=[_curve(curve) for curve in result.curves],
             evaluations=[_evaluation(evaluation) for evaluation in result.evaluations],
@@ -230,6 +232,15 @@ def _open(comparison: Comparison) -> bool:
     return comparison.verdict == "cannot tell apart"
 
 
+def _claimed(comparisons: Sequence[Comparison]) -> str:
+    """The numbers of labels that the verdict is about, as text."""
+    budgets = dict.fromkeys(one.labels_per_class for one in comparisons if one.claim)
+    texts = [f"{labels} labels per class" if labels else "all labels" for labels in budgets]
+    return " and ".join(
+        text.replace("1 labels", "1 label") if text.startswith("1 ") else text for text in texts
+    )
+
+
 def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Comparisons by budget, each with its interval placed on one scale that includes zero."""
     low, high = _scale(comparisons)
@@ -246,7 +257,8 @@ def _comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             for it in comparisons
             if it.labels_per_class == budget
         ]
-        groups.append({"label": _budget(budget), "lines": lines})
+        claim = all(one.claim for one in comparisons if one.labels_per_class == budget)
+        groups.append({"label": _budget(budget), "lines": lines, "claim": claim})
     return groups
 
 
