@@ -314,7 +314,7 @@ def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, mode
     document = run("cache", "list", "--json").document
     check_keys(document)
     kept = len(document["entries"])
-    assert kept == 8, "1,500 at both layers; train and held-out images at one, as HOG and as raw pixels"
+    assert kept == 10, "1,500, train and held-out images at both layers; the latter two as HOG and as raw pixels"
     layers = {entry["parts"]["tap"] for entry in document["entries"]}
     assert layers == {"hidden1", "hidden2", "histograms", "values"}
     assert "hidden2" in run("cache").out and run("cache").out.endswith(" MiB\n")
@@ -332,12 +332,12 @@ def test_a_damaged_cache_is_one_line_and_the_same_result(run: Run, desk: Path, m
         path.write_bytes(content)
     assert [entry["state"] for entry in run("cache", "list", "--json").document["entries"]] == [
         "complete"
-    ] * 8
+    ] * 10
     said = run(*command, "again")
     lines = [line for line in said.err.splitlines() if "damaged" in line]
     assert (
         said.code == 0
-        and len(lines) == 8
+        and len(lines) == 10
         and all(line.startswith("headstart: features in ") for line in lines)
     )
     weights = [(desk / name / "weights.safetensors").read_bytes() for name in ("whole", "again")]
