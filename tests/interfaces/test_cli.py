@@ -314,7 +314,9 @@ def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, mode
     document = run("cache", "list", "--json").document
     check_keys(document)
     kept = len(document["entries"])
-    assert kept == 10, "1,500, train and held-out images at both layers; the latter two as HOG and as raw pixels"
+    assert kept == 10, (
+        "1,500, train and held-out images at both layers; the latter two as HOG and as raw pixels"
+    )
     layers = {entry["parts"]["tap"] for entry in document["entries"]}
     assert layers == {"hidden1", "hidden2", "histograms", "values"}
     assert "hidden2" in run("cache").out and run("cache").out.endswith(" MiB\n")

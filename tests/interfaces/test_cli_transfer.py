@@ -273,7 +273,13 @@ def test_sources_list_finds_by_part_of_a_name(run: Run, refused: Callable[..., S
 def test_sources_show_a_timm_network(run: Run) -> None:
     said = run("sources", "show", TINY, "--size", "64")
     assert (said.code, said.err) == (0, "")
-    for words in ("469,688", "none needed: no weights", "64 x 64 px", "tried by cross validation", "stage4 avg"):
+    for words in (
+        "469,688",
+        "none needed: no weights",
+        "64 x 64 px",
+        "tried by cross validation",
+        "stage4 avg",
+    ):
         assert words in said.out, words
     document = run("sources", "show", TINY, "--size", "64", "--data", "digits", "--json").document
     assert document["input"].startswith("8 x 8 px") and "stage5" in document["layers"]

@@ -56,7 +56,7 @@ def accuracy_score(
     if folds is not None and correct.size:
         values = correct.reshape(-1, n_images)[0].astype(np.float64)
         return _sampled(share, of_fold_draws(values, folds), n_images, 1)
-    several = not crossed and correct.ndim == 2 and len(correct) > 1
+    several = not crossed and correct.ndim == 2 and bool((correct != correct[:1]).any())
     if grouped and clusters is not None:
         found = clustered_score(correct, clusters, crossed=crossed)
         if several and found.high - found.low < 1:

@@ -71,7 +71,7 @@ def paired_difference(
     cautious one counts. The target is these two models on new images.
 
     Several draws: images and draws are crossed, both are samples, and the target is the procedure on new labels and
-    new images; see `spread.of_draws`. If nothing varies at all, the result is that of one draw.
+    new images; see `spread.of_draws`. If no prediction varies between draws, the result is that of one draw.
 
     References
     ----------
@@ -92,7 +92,7 @@ def paired_difference(
     if correct_a.ndim == 1:
         return _one_draw(correct_a, correct_b, level)
     gain = correct_a.astype(np.float64) - correct_b  # (n_draws, n_images)
-    if len(gain) == 1 or np.ptp(gain) == 0:
+    if bool((gain == gain[:1]).all()):  # as one draw
         return _one_draw(correct_a[0], correct_b[0], level)
     return mean_difference(gain, of_draws(gain), level)
 
