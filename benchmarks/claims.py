@@ -1,4 +1,4 @@
-"""What a study promises beyond one comparison, where the truth is known; the simulated images are those of verdicts.py.
+"""What a study promises beyond one comparison, where the truth is known; the images are those of verdicts.py.
 
 claims     how often a whole study says helps or hurts: several controls, one or two headline numbers of labels
 networks   how often the probe differs from random networks, where the source is one more random network
@@ -54,6 +54,8 @@ class Networks(Study):
     """The source is one random network, the control another in every round."""
 
     def strategy(self, which: int) -> Strategy:
+        """Procedure 0 with the same random network in every round, procedure 1 with others."""
+
         def predict(train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
             key = [self.seed, 5, which, seed if which else 0]
             effect = _NETWORKS * np.random.default_rng(key).normal()
