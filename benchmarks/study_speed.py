@@ -1,4 +1,4 @@
-"""A full study on 1,000 cached features: probe, four controls, learning curve with 5 draws, verdict, report.
+"""A full study on 1,000 cached features: probe, four controls, learning curve with 20 draws, verdict, report.
 
 The first run computes and keeps the features of the source and of five networks with random weights; the
 runs after it are timed, each from process start to the written report. Alone on the machine:

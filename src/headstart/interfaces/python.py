@@ -290,13 +290,14 @@ def study(
     test : as ``data``, optional
         Separate test set.
     protocol : {'holdout', 'folds', 'grouped', 'leave-one-out', 'external'}, optional
-        How images are split. Default: chosen from the size of the dataset.
+        How images are split. Default: ``external`` with ``test``, else chosen from the dataset's test split, groups
+        and size, never ``leave-one-out``.
     labels_per_class : sequence of int, optional
-        Labels per class in the learning curve, in addition to all. Default: 1, 5, 10, 50; none for few
-        images.
+        Labels per class in the learning curve, in addition to all. Default: 1, 5, 10 and 50, as far as the smallest
+        class has so many; none with ``leave-one-out``. The verdict is about 5, else the fewest, and all.
     draws : int, default=20
-        Number of random draws of labels; strategies that train a network use the first 5. In cross-validation every
-        fold draws labels of its own.
+        Number of random draws of labels, each tested on the same images; strategies that train a network use the
+        first 5. In cross-validation there is one round of up to 20 folds, each with labels of its own.
     controls : sequence of str, optional
         Some of ``majority``, ``HOG``, ``raw pixels``, ``random frozen``, ``scratch``, ``collapse``. Default: all
         that fit.
@@ -318,8 +319,9 @@ def study(
     Returns
     -------
     Report
-        ``verdict`` is the conclusion in one sentence; ``headstart.report.page.render`` makes a page of the
-        result.
+        ``verdict`` is the conclusion in one sentence. Of ``comparisons`` it rests on those whose ``claim`` is True:
+        their intervals hold together, at 95 %. The others are for exploration. ``headstart.report.page.render`` makes
+        a page of the result.
 
     Raises
     ------

@@ -58,23 +58,23 @@ TestSet = Annotated[
 ProtocolName = Annotated[
     str | None,
     typer.Option(
-        help="Protocol: holdout, folds, grouped, leave-one-out or external. Default: chosen from the size of "
-        "the dataset."
+        help="Protocol: holdout, folds, grouped, leave-one-out or external. Default: chosen from the test "
+        "set, the groups and the number of images."
     ),
 ]
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Labels per class in the learning curve, such as 1,5,all. Default: chosen from the size of the "
-        "dataset."
+        help="Labels per class in the learning curve, such as 1,5,all. Default: 1,5,10,50,all, as far as the "
+        "smallest class has so many."
     ),
 ]
 Draws = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Number of random draws of the labels; strategies that train a network use the first 5. In "
-        "cross-validation every fold draws labels of its own.",
+        help="Number of random draws of the labels; strategies that train a network use the first 5. "
+        "Cross-validation has one round of up to 20 folds, each with labels of its own.",
     ),
 ]
 Margin = Annotated[

@@ -43,9 +43,10 @@ _FOLDS, _ALPHA = 10, 0.05
 class Ranked:
     """A source: its accuracy, its difference from the most accurate one, and its cost.
 
-    ``difference`` and ``p_adjusted`` (Holm's, over all others) are None for the most accurate source. ``ms`` is the
-    median time of one image through the graph, with the fastest batch, in fp32, all cores; ``megabytes`` what a model
-    would take. ``at`` says where features are read. ``on_front``: no other source is both faster and more accurate.
+    ``difference`` and ``p_adjusted`` (Bonferroni's, over all others) are None for the most accurate source. ``ms`` is
+    the median time of one image through the graph, with the fastest batch, in fp32, all cores; ``megabytes`` what a
+    model would take. ``at`` says where features are read. ``on_front``: no other source is both faster and more
+    accurate.
     """
 
     source: str

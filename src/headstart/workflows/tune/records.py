@@ -66,7 +66,7 @@ class FeatureTrial:
 class Rival:
     """An alternative with less search or none, on the same outer folds; ``lead`` is tuning's advantage.
 
-    The interval and p-value of the lead are those of the corrected resampled t-test.
+    The interval and p-value of the lead are those of a t-test over images, or over clusters.
     """
 
     name: str
