@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from headstart.errors import SettingError, ShapeError
-from headstart.evaluation.compare import holm, mcnemar, paired_difference, verdict
+from headstart.evaluation.compare import mcnemar, paired_difference, verdict
 from headstart.evaluation.records import Difference
 
 
@@ -125,28 +125,6 @@ def test_nothing_varying_falls_back_to_one_draw():
     assert same.low < 0 < same.high
 
 
-@pytest.mark.parametrize(
-    ("raw", "adjusted"),
-    [
-        # R, ?p.adjust semantics; the four p-values of Wikipedia's Holm-Bonferroni article
-        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
-        ([0.5, 0.6], [1.0, 1.0]),
-        ([0.02], [0.02]),
-        ([], []),
-    ],
-)
-def test_holm_steps_down(raw, adjusted):
-    assert holm(raw) == pytest.approx(adjusted)
-
-
-def test_holm_is_never_below_the_raw_nor_above_bonferroni():
-    raw = np.random.default_rng(0).random(30) ** 3
-    adjusted = np.array(holm(raw))
-    assert (adjusted >= raw).all()
-    assert (adjusted <= np.minimum(raw * 30, 1) + 1e-12).all()
-    assert (np.diff(adjusted[np.argsort(raw)]) >= 0).all()
-
-
 def test_verdict_is_read_off_the_interval():
     up, down = Difference(0.1, 0.02, 0.2, 0.01, 99), Difference(-0.1, -0.2, -0.02, 0.01, 99)
     assert (verdict(up), verdict(down)) == ("helps", "hurts")
@@ -183,8 +161,6 @@ def test_wrong_input_gets_one_sentence():
         mcnemar(right.astype(np.int64), right)
     with pytest.raises(ShapeError, match=r"correct_a has shape \(1, 3\)"):
         mcnemar(right[None], right[None])
-    with pytest.raises(SettingError, match="p_values is"):
-        holm([0.1, float("nan")])
     with pytest.raises(SettingError, match=r"margin is 1\.5, expected a share"):
         verdict(Difference(0.1, 0, 0.2, 0.01, 9), 1.5)
     with pytest.raises(SettingError, match=r"level is 1\.0, expected a number between 0 and 1"):

@@ -28,6 +28,7 @@ _ASSUMED = 0.2
 """Assumed correlation within a group where there is no mistake to estimate it from.
 Without it, 95 % intervals of an accuracy of 0.9 in 5 groups of 20 cover it in 88 and 76 of 100 test sets
 where results correlate by 0.3 and 0.5; with it in 99 (2026-11, 3000 simulated test sets each)."""
+_FEW_GROUPS = 5
 _TRUSTED = 5
 """Number of mistakes at which the assumption counts half."""
 
@@ -236,6 +237,12 @@ def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_
         return (
             "all images are of one group, or copies of one image: nothing is known of other groups, so "
             "intervals are 0 to 100 %"
+        )
+    n_groups = len(np.unique(clusters))
+    if len(labels) > 1 and n_groups < _FEW_GROUPS and len(clusters) > 2 * n_groups:
+        return (
+            f"the images are of {n_groups} groups only: how much groups differ is hardly known from so few, so "
+            f"intervals are wide; {_FEW_GROUPS} or more are better"
         )
     names, sizes = np.unique(labels, return_counts=True)
     lonely = [

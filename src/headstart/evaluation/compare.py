@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from headstart.evaluation.intervals import wilson
 from headstart.evaluation.records import Difference
 from headstart.evaluation.spread import Spread, of_draws
 
-__all__ = ["agreeing", "holm", "mcnemar", "mean_difference", "paired_difference", "verdict"]
+__all__ = ["agreeing", "mcnemar", "mean_difference", "paired_difference", "verdict"]
 
 _LEVEL = 0.95
 
@@ -120,27 +119,6 @@ def agreeing(found: Difference, level: float) -> Difference:
     if found.p_value >= 1 - level:
         return replace(found, low=min(found.low, 0.0), high=max(found.high, 0.0))
     return found
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust p-values for multiple testing by Holm's step-down method; in the given order, may be empty.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]
-    [0.03, 0.06, 0.06, 0.02]
-    """
-    # Holm. A Simple Sequentially Rejective Multiple Test Procedure. Scandinavian Journal of Statistics 6,
-    # 1979, JSTOR 4615733: the chance of any false positive stays at alpha or below, however the tests depend
-    # on each other.
-    raw = np.asarray(p_values, dtype=np.float64)
-    if raw.size and not (raw.min() >= 0 and raw.max() <= 1):
-        raise SettingError(
-            f"p_values is {list(p_values)!r}, expected numbers from 0 to 1; leave out tests that were not made"
-        )
-    order = np.argsort(raw, kind="stable")
-    stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
-    adjusted = np.empty_like(raw)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return tuple(float(p) for p in adjusted)
 
 
 def verdict(difference: Difference, margin: float = 0.0) -> str:

@@ -110,7 +110,10 @@ def of_fold_draws(values: Values, folds: Codes) -> Spread:
     share = sizes / sizes.sum()
     deviation = means - float(values.mean())
     variance = float((share**2 * deviation**2 / (1 - share)).sum())
-    return Spread(variance, _freedom(share), 0.0)
+    # what images would explain, each fold's labels alone being responsible for the rest
+    within = float(((values - means[folds]) ** 2).sum()) / max(len(values) - len(sizes), 1)
+    fixed = max(variance - within / len(values), 0.0)
+    return Spread(variance, _freedom(share), fixed, len(sizes) - 1.0)
 
 
 def with_networks(spread: Spread, by_network: Sequence[float], noise: float) -> Spread:

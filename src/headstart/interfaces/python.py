@@ -269,6 +269,7 @@ def study(
     draws: int = 20,
     controls: Sequence[str] = CONTROLS,
     unlabelled: Any = None,
+    margin: float = 1.0,
     layer: str | None = None,
     pooling: str | None = None,
     head: str | None = None,
@@ -303,6 +304,8 @@ def study(
         that fit.
     unlabelled : path, Dataset, array or list of images, optional
         As in `transfer`; the strategy that also learns from these is a row of its own.
+    margin : float, default=1.0
+        Difference in points, from 0 to 50, within which two strategies count as practically equal.
     layer, pooling, head, augment : str, optional
         As in `transfer`. What is None is selected again inside every fit.
     allow_leaks : bool, default=False
@@ -353,6 +356,7 @@ def study(
         seed,
         finetune=parse_finetune(",".join(strategies), unfreeze),
         unlabelled=None if unlabelled is None else load_unlabelled(unlabelled),
+        margin=margin / 100,
     )
     options = Extraction(default_cache())
     return run_study(frozen, dataset, request, external=external, trained=trained, options=options)

@@ -216,7 +216,7 @@ def _report(
         f"Nested cross-validation: {len(rounds[0])} folds of the {len(pool):,} images, copies and groups in one "
         "fold, the same for all sources; layer, pooling and head were selected again in every fold. The most "
         "accurate source was found on the same images, so its own accuracy is slightly optimistic. Differences are "
-        "paired; p-values are corrected by Holm."
+        "paired, and their intervals hold together."
         + (
             " Intervals count clusters."
             if groups is not None

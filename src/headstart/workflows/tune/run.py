@@ -323,7 +323,7 @@ def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequenc
         judged_on="held-out training",
         protocol="The training images were split into three, stratified: to train on, to select on, to "
         "evaluate on. No trial used the last, nor the validation and test images. The interval is Wilson's; "
-        "tuned and default settings are compared on the same images by McNemar's exact test.",
+        "tuned and default settings are compared on the same images by McNemar's mid-p test.",
         factors=found.factors,
     )
     return Tuned(result, command, found)
