@@ -10,7 +10,8 @@ from headstart.errors import DataError, SettingError
 from headstart.evaluation.detection import auroc, detection
 from headstart.graph import build
 from headstart.graph.run import ReferenceRun, compile_graph
-from headstart.heads.novelty import METHODS, Novelty, fit_novelty
+from headstart.heads.detectors import METHODS
+from headstart.heads.novelty import Novelty, fit_novelty
 from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec, Prediction
 
 
