@@ -17,7 +17,10 @@ from headstart.heads.base import Builder
 from headstart.heads.detectors import METHODS, Detector
 from headstart.records import Array, Codes
 
-__all__ = ["Novelty", "fit_novelty"]
+__all__ = ["RATE", "Novelty", "fit_novelty"]
+
+RATE = 0.05
+"""Share of known images that may be rejected."""
 
 _WORK = 5e9  # products that the folds may cost: about a second of a slow core
 _LEAST_FOLDS = 5
@@ -78,7 +81,7 @@ def fit_novelty(
     *,
     held: Array | None = None,
     groups: NDArray[np.generic] | None = None,
-    rate: float = 0.05,
+    rate: float = RATE,
     seed: int = 0,
     most_folds: int | None = None,
 ) -> Novelty | None:

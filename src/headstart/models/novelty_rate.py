@@ -87,7 +87,7 @@ def _origin(share: str, n_groups: int) -> str:
             "refused as none of these, and more images of others. Add images of other groups."
         )
     if n_groups < _FEW_GROUPS:
-        return f"{refused} if they are of groups like the {n_groups} of the training images, and more if they are not."
+        return f"{refused} if they are of groups like the {n_groups} of the training images, else more."
     return (
         f"{refused}, also of new groups: whole groups of the {n_groups} were left out to set the threshold."
     )

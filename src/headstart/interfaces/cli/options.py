@@ -126,8 +126,8 @@ NoveltyRate = Annotated[
     str | None,
     typer.Option(
         metavar="SHARE|off",
-        help='Share of the images of the classes that may be refused as "none of these", such as 0.05; off refuses none. '
-        "Default: that of the model, 0.05 for a new one.",
+        help='Share of the images of the classes that may be refused as "none of these", such as 0.05; off refuses '
+        "none. Default: that of the model, 0.05 for a new one.",
     ),
 ]
 Policy = Annotated[

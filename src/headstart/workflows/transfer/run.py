@@ -218,7 +218,11 @@ def _recorded(
     manifest = kept.model.manifest
     codes = evaluation.images.codes(manifest.classes)
     sets = answer_sets_note(
-        evaluation.probabilities, codes, evaluation.images.cluster_codes, evaluation.judged_on
+        evaluation.probabilities,
+        codes,
+        evaluation.images.cluster_codes,
+        evaluation.judged_on,
+        crossed=evaluation.crossed,
     )
     scores: dict[str, Any] = {}
     if evaluation.crossed:
