@@ -24,6 +24,7 @@ from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
 from headstart.evaluation.conformal import conformal_threshold, left_out_quantiles
+from headstart.models.answer_sets import RULES as SCORES
 from headstart.models.answer_sets import answer_sets, answer_sets_note
 from headstart.records import Source
 from headstart.sources.features import Extraction
@@ -34,7 +35,7 @@ from headstart.strategies.probe import learn_head
 from headstart.system.cache import default_cache
 from headstart.workflows.transfer import judge
 
-RULES = ("built in", "probability", "cumulated", "each class")
+RULES = ("built in", "probability", "margin", "cumulated", "each class")
 
 
 def covered(sets: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
@@ -63,8 +64,10 @@ def other_rules(
         conformal_threshold(left_out_quantiles(missing[left_codes == code]), level)
         for code in range(new.shape[1])
     ]
+    margins = conformal_threshold(left_out_quantiles(SCORES["margin"](left)[rows, left_codes]), level)
     return {
         "probability": top | (1 - new <= plain),
+        "margin": top | (SCORES["margin"](new) <= margins),
         "cumulated": top | (cumulated(new) <= threshold),
         "each class": top | (1 - new <= each),
     }

@@ -15,29 +15,48 @@ from headstart.evaluation.conformal import conformal_threshold, highest_level, l
 from headstart.models.manifest import Manifest
 from headstart.records import Array, Codes
 
-__all__ = ["AnswerSets", "answer_sets", "answer_sets_note"]
+__all__ = ["RULES", "AnswerSets", "answer_sets", "answer_sets_note"]
 
 _ROUNDING = 1e-6  # runtimes and sizes of batches differ by less
 _FEW = 5  # images of a class, on average
-_BY_RANK = "rank"
+_LEAST = 1e-6  # probability below which a logarithm is cut
+
+
+def _missing(probabilities: Array) -> NDArray[np.float64]:
+    """What each probability lacks."""
+    return 1.0 - np.clip(probabilities.astype(np.float64), 0.0, 1.0)
+
+
+def _margins(probabilities: Array) -> NDArray[np.float64]:
+    """How far the logarithm of each probability is behind the largest, in units of their spread.
+
+    It does not change when probabilities are raised to a power: a model that is surer has the same margins.
+    """
+    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+    margins: NDArray[np.float64] = logs.max(axis=1, keepdims=True) - logs
+    return margins / np.maximum(logs.std(axis=1, keepdims=True), 1e-9)
+
+
+RULES = {"probability": _missing, "margin": _margins}
+"""Scores of every class, (n_images, n_classes), larger for less probable ones."""
 
 
 @dataclass(frozen=True)
 class AnswerSets:
-    """The rule for sets at one level: every class with a probability of at least ``least``, and the first ``first``.
+    """The rule for sets at one level: every class with a score up to the threshold, and the most probable class.
 
-    ``remark`` says why all classes are in every set, if they are.
+    ``rule`` is a key of `RULES`; ``remark`` says why all classes are in every set, if they are.
     """
 
     level: float
-    least: float
-    first: int = 1
+    threshold: float
+    rule: str = "probability"
     remark: str | None = None
 
     def codes(self, probabilities: Array) -> list[NDArray[np.intp]]:
         """The classes in each image's set, the most probable first."""
         orders = np.argsort(-probabilities, axis=1, kind="stable")
-        sizes = np.maximum((probabilities >= self.least - _ROUNDING).sum(axis=1), self.first)
+        sizes = np.maximum((RULES[self.rule](probabilities) <= self.threshold + _ROUNDING).sum(axis=1), 1)
         return [order[:size] for order, size in zip(orders, sizes, strict=True)]
 
     def names(self, probabilities: Array, classes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -58,7 +77,8 @@ def answer_sets(manifest: Manifest, level: float) -> AnswerSets:
     learned from fewer images than the saved one, and coverage is no theorem (Barber, Candes, Ramdas, Tibshirani.
     Predictive inference with the jackknife+. Annals of Statistics 49 (2021), arXiv:1905.02928); measured in
     docs/decisions/0021. With fewer than 5 images of a class, models without one of them are far less sure than the
-    saved one: their probabilities are not comparable, and every set holds the same number of most probable classes.
+    saved one: their probabilities are not comparable, and sets are by how far a class is behind the first one in the
+    logarithm of the probability, in units of the image's own spread.
     """
     if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
         raise SettingError(f"level of sets is {level!r}, expected a share in (0, 1); give one such as 0.95")
@@ -73,14 +93,13 @@ def answer_sets(manifest: Manifest, level: float) -> AnswerSets:
         n_left_out = note["n_clusters"]
         return AnswerSets(
             float(level),
-            0.0,
-            remark=f"{n_left_out} independent images were left out, expected at least {_expected(level)} for the "
+            threshold,
+            note["rule"],
+            f"{n_left_out} independent images were left out, expected at least {_expected(level)} for the "
             f"level {level:g} (the highest possible is {highest_level(note['left_out']):.3g}): every set "
             "holds all classes",
         )
-    if note["rule"] == _BY_RANK:
-        return AnswerSets(float(level), np.inf, round(threshold))
-    return AnswerSets(float(level), 1 - threshold)
+    return AnswerSets(float(level), threshold, note["rule"])
 
 
 def answer_sets_note(
@@ -91,15 +110,12 @@ def answer_sets_note(
     ``crossed`` are probabilities of models that learned from fewer images than the saved one.
     """
     n_clusters = len(codes) if clusters is None else len(np.unique(clusters))
-    true = probabilities[np.arange(len(codes)), codes].astype(np.float64)
-    few = crossed and n_clusters < _FEW * probabilities.shape[1]
-    if few:
-        scores = (probabilities >= true[:, None]).sum(axis=1).astype(np.float64)  # the rank, of ties the last
-    else:
-        scores = np.ceil(np.clip(1.0 - true, 0.0, 1.0) * 1e6) / 1e6  # six digits, rounded up
+    rule = "margin" if crossed and n_clusters < _FEW * probabilities.shape[1] else "probability"
+    scores = RULES[rule](probabilities)[np.arange(len(codes)), codes]
+    rounded = np.ceil(scores * 1e6 - 1e-3) / 1e6  # six digits, rounded up
     return {
-        "rule": _BY_RANK if few else "probability",
-        "left_out": list(left_out_quantiles(scores, clusters)),
+        "rule": rule,
+        "left_out": list(left_out_quantiles(rounded, clusters)),
         "n_images": len(codes),
         "n_clusters": n_clusters,
         "images": images,

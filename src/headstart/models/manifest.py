@@ -292,7 +292,7 @@ def _answer_sets(value: object) -> dict[str, Any]:
         _quantiles(note["left_out"])
         for name in ("n_images", "n_clusters"):
             values.integer(note[name], 1, 2**63)
-        if values.text(note["rule"]) not in ("probability", "rank"):
+        if values.text(note["rule"]) not in ("probability", "margin"):
             raise ValueError(f"answer sets by {note['rule']!r}")
         values.text(note["images"])
     return dict(note)

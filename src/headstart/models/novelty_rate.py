@@ -54,8 +54,8 @@ def at_novelty_rate(manifest: Manifest, graph: bytes, rate: NoveltyRate) -> tupl
     if not left_out:
         what = "no novelty detection" if not manifest.novelty else "no left-out scores of its novelty"
         raise ModelError(
-            f"model {manifest.name!r} has {what}, expected both to choose a novelty rate; "
-            "make it again from 8 images or more, or leave the rate out"
+            f"model {manifest.name!r} has {what}, expected novelty detection with stored left-out scores; "
+            "make it again from 8 images or more, or leave the novelty rate out"
         )
     threshold = min(conformal_threshold(left_out, 1 - share), left_out[-1])
     scaled = [one / threshold for one in left_out]

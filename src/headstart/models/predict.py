@@ -52,7 +52,7 @@ class ImagePrediction:
 
     ``classes`` and ``probabilities`` are in descending order of probability. ``name`` is the first class, or
     ``none of these``. ``novelty`` is above 1 for ``none of these``, and None for a model without novelty detection.
-    ``answers`` are the classes that the image may have at the level of answer sets that was given, if any.
+    ``answer_set`` are the classes that the image may have at the level of answer sets that was given, if any.
     """
 
     path: str
@@ -60,7 +60,7 @@ class ImagePrediction:
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     novelty: float | None = None
-    answers: tuple[str, ...] | None = None
+    answer_set: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _readable(batches: Iterable[list[Ready]], entries: list[list[UnreadableImage
 def _ranked(
     prediction: Prediction, classes: Sequence[str], top: int, rule: AnswerSets | None
 ) -> Iterator[tuple[str, tuple[str, ...], tuple[float, ...], float | None, tuple[str, ...] | None]]:
-    """Name, classes, probabilities, novelty and answers of each image."""
+    """Name, classes, probabilities, novelty and answer set of each image."""
     if not len(prediction.probabilities):
         return
     orders = np.argsort(-prediction.probabilities, axis=1, kind="stable")[:, :top]
@@ -198,13 +198,12 @@ def _ranked(
     for index, name in enumerate(prediction.names(classes)):
         order, row = orders[index], prediction.probabilities[index]
         novelty = None if prediction.novelty is None else float(prediction.novelty[index])
-        answers = None if sets is None else sets[index]
         yield (
             str(name),
             tuple(classes[code] for code in order),
             tuple(map(float, row[order])),
             novelty,
-            answers,
+            None if sets is None else sets[index],
         )
 
 
@@ -243,15 +242,15 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def to_table(found: FilePredictions) -> str:
-    """One line per image: the class, its probability, the answers, the novelty where there is one, the runners-up.
+    """One line per image: the class, its probability, answer set and novelty where there is one, the runners-up.
 
-    For ``none of these`` there is no probability, and all classes asked for follow.
+    For ``none of these`` there is no probability, and the most probable classes follow.
     """
     if not found.answers:
         return ""
     has_novelty = any(one.novelty is not None for one in found.answers)
-    has_sets = any(one.answers is not None for one in found.answers)
-    extra = [*(["answers"] if has_sets else []), *(["novelty"] if has_novelty else [])]
+    has_sets = any(one.answer_set is not None for one in found.answers)
+    extra = [*(["answer set"] if has_sets else []), *(["novelty"] if has_novelty else [])]
     rows = [["image", "class", "probability", *extra, "runners-up"]]
     for one in found.answers:
         ranked = [f"{name} {value:.4f}" for name, value in zip(one.classes, one.probabilities, strict=True)]
@@ -261,7 +260,7 @@ def to_table(found: FilePredictions) -> str:
                 one.path,
                 one.name,
                 f"{one.probabilities[0]:.4f}" if is_known else "",
-                *([" or ".join(one.answers or ())] if has_sets else []),
+                *([" or ".join(one.answer_set or ())] if has_sets else []),
                 *([f"{one.novelty:.2f}"] if one.novelty is not None else [""] if has_novelty else []),
                 ", ".join(ranked[1:] if is_known else ranked),
             ]

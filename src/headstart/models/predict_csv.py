@@ -169,17 +169,17 @@ def check_file(file: str | os.PathLike[str]) -> Path:
 
 
 def columns(n_ranked: int, *, sets: bool = False) -> list[str]:
-    """The header: path, name, classes and probabilities by rank, answers if there are sets, novelty, error.
+    """The header: path, name, classes and probabilities by rank, the answer set with ``sets``, novelty, error.
 
     >>> columns(1)
     ['path', 'name', 'class_1', 'probability_1', 'novelty', 'error']
     """
     ranked = [f"{what}_{rank}" for rank in range(1, n_ranked + 1) for what in ("class", "probability")]
-    return ["path", "name", *ranked, *(["answers"] if sets else []), "novelty", "error"]
+    return ["path", "name", *ranked, *(["answer_set"] if sets else []), "novelty", "error"]
 
 
 def row(image: ImagePrediction | UnreadableImage, n_ranked: int, *, sets: bool = False) -> list[str]:
-    """The cells of one image under `columns`; six digits, on which all machines agree; answers as a JSON list."""
+    """The cells of one image under `columns`; six digits, on which all machines agree; answer sets as JSON lists."""
     if isinstance(image, UnreadableImage):
         return [image.path, "", *[""] * (2 * n_ranked + sets), "", image.reason]
     ranked = [
@@ -187,7 +187,7 @@ def row(image: ImagePrediction | UnreadableImage, n_ranked: int, *, sets: bool =
         for name, value in zip(image.classes, image.probabilities, strict=True)
         for cell in (name, f"{value:.6g}")
     ]
-    answers = [json.dumps(image.answers, ensure_ascii=False)] if sets else []
+    answers = [json.dumps(image.answer_set, ensure_ascii=False)] if sets else []
     novelty = "" if image.novelty is None else f"{image.novelty:.6g}"
     return [image.path, image.name, *ranked, *answers, novelty, ""]
 

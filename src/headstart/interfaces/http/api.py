@@ -326,7 +326,9 @@ class _Served:
             "probability": classes[0]["probability"],
             "novelty": novelty,
             "classes": classes,
-            **({} if rule is None else {"answers": rule.names(probabilities[None], self.model.classes)[0]}),
+            **(
+                {} if rule is None else {"answer_set": rule.names(probabilities[None], self.model.classes)[0]}
+            ),
         }
 
 

@@ -50,7 +50,7 @@ _PREDICTION = {
                 "properties": {"name": {"type": "string"}, "probability": _PROBABILITY},
             },
         },
-        "answers": {
+        "answer_set": {
             "type": "array",
             "description": "With the option sets: the classes that the image may have, the most probable first.",
             "items": {"type": "string"},
