@@ -83,7 +83,6 @@ def fit_novelty(
     groups: NDArray[np.generic] | None = None,
     rate: float = RATE,
     seed: int = 0,
-    most_folds: int | None = None,
 ) -> Novelty | None:
     """Fit the detectors and the threshold; None with fewer than 8 images.
 
@@ -91,7 +90,7 @@ def fit_novelty(
     (n_rows,) says which image each row shows; ``held`` (n_held, n_features) are held-out images (default: each of
     several folds of the images in turn); images of one of ``groups`` are held out together; ``rate`` in (0, 1)
     is the share of known images that may be rejected. Few images are left out one by one, so that the threshold does
-    not hang on the seed of the folds; ``most_folds`` limits that to save time.
+    not hang on the seed of the folds.
 
     >>> rng = np.random.default_rng(0)
     >>> rows = rng.normal(size=(40, 5)).astype(np.float32) + np.repeat([[0.0], [6.0]], 20, axis=0)
@@ -110,7 +109,7 @@ def fit_novelty(
     if held is not None:
         raw = _raw(detectors, held)
     else:
-        numbers = _fold_numbers(codes[own], groups, seed, _n_folds(features.shape, most_folds))
+        numbers = _fold_numbers(codes[own], groups, seed, _n_folds(features.shape))
         raw = _left_out(features, codes, shown, own, numbers, seed)
     usual, high = np.median(raw, axis=1), np.quantile(raw, 0.95, axis=1)
     least = np.array([_SAME * one.usual(features.shape[1]) for one in detectors])
@@ -171,12 +170,11 @@ def _raw(detectors: tuple[Detector, ...], rows: Array) -> NDArray[np.float64]:
     return np.stack([one.scores(rows) for one in detectors]).astype(np.float64)
 
 
-def _n_folds(shape: tuple[int, ...], most: int | None) -> int:
+def _n_folds(shape: tuple[int, ...]) -> int:
     """As many folds as `_WORK` pays for, at least five."""
     n_rows, width = min(shape[0], _MOST), shape[1]
     small, large = sorted((n_rows, width))
-    n_folds = max(_LEAST_FOLDS, int(_WORK / (small**2 * large + 10 * small**3)))
-    return n_folds if most is None else min(n_folds, most)
+    return max(_LEAST_FOLDS, int(_WORK / (small**2 * large + 10 * small**3)))
 
 
 def _fold_numbers(

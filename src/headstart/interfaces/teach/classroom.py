@@ -320,7 +320,7 @@ class Classroom:
             novelty = None
             if self._novelty_rate != OFF:
                 rate = float(self._novelty_rate or RATE)
-                novelty = fit_novelty(rows, codes, images, rate=rate, seed=SEED, most_folds=5)
+                novelty = fit_novelty(rows, codes, images, rate=rate, seed=SEED)
             mean = rows.mean(axis=0)
             self._fitted = _Fitted(head, novelty, tuple(self._examples), mean, _unit(rows - mean), images)
         return self._fitted
