@@ -34,7 +34,8 @@ def _margins(probabilities: Array) -> NDArray[np.float64]:
     """
     logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
     margins: NDArray[np.float64] = logs.max(axis=1, keepdims=True) - logs
-    return margins / np.maximum(logs.std(axis=1, keepdims=True), 1e-9)
+    margins /= np.maximum(logs.std(axis=1, keepdims=True), 1e-9)
+    return margins
 
 
 RULES = {"probability": _missing, "margin": _margins}
