@@ -87,7 +87,7 @@ def answer_sets(manifest: Manifest, level: float) -> AnswerSets:
     if not note:
         raise ModelError(
             f"model {manifest.name!r} has no left-out scores for answer sets, expected those of a model of headstart "
-            "transfer that was evaluated on left-out images; make it again, from more images or groups if it was not evaluated"
+            "transfer that was evaluated on left-out images; make it again, from more images or groups"
         )
     threshold = conformal_threshold(note["left_out"], level)
     if isinf(threshold):
