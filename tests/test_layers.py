@@ -34,8 +34,8 @@ LAYERS: dict[str, str] = {
     "report": "errors records evaluation",
     "graph": "errors records data",
     "networks": "errors records system scratch graph",
-    "models": "errors records system data report graph",
-    "heads": "errors records system scratch data",
+    "models": "errors records system evaluation data report graph",
+    "heads": "errors records system scratch evaluation data",
     "sources": "errors records system data graph networks models",
     "strategies": "errors records system scratch evaluation data report graph networks models heads sources",
     "workflows": "errors records system evaluation data report graph networks models heads sources "

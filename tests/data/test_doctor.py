@@ -320,3 +320,13 @@ def test_mnist_is_healthy(mnist: Dataset) -> None:
     checkup = examine(mnist, near=False)
     assert checkup.pairs == () and checkup.remarks == ()
     assert checkup.polarity == {"light on dark": 70_000}
+
+
+def test_images_of_one_group_are_a_remark_and_of_two_are_not() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16), np.uint8)
+    labels = ["cat", "dog"] * 20
+    one = examine(from_arrays(pixels, labels, groups=["anna"] * 40), near=False).remarks
+    assert [said for said in one if "all images are of one group (anna)" in said]
+    for groups in (None, ["anna"] * 20 + ["ben"] * 20):
+        others = examine(from_arrays(pixels, labels, groups=groups), near=False).remarks
+        assert not [said for said in others if "one group" in said]

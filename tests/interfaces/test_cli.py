@@ -254,6 +254,22 @@ def test_predict_as_csv(run: Run, models: Path, pictures: Path) -> None:
     assert float(rows[1][3]) >= float(rows[1][5])
 
 
+def test_transfer_and_predict_take_a_novelty_rate_and_a_level(run: Run, desk: Path, pictures: Path) -> None:
+    made = run("transfer", "pixels", "digits:0-1", "--head", "ridge", "-o", "m", "--novelty-rate", "0.2")
+    assert made.code == 0 and "Up to 20 % of the images" in made.out
+    described = run("inspect", "m", "--json").document
+    assert "Up to 20 %" in described["none_of_these"] and "images" in described["answer_sets"]
+    said = run("predict", "m", pictures, "--json", "--sets", "0.9", "--novelty-rate", "off").document
+    assert all(one["novelty"] is None and one["answer_set"] for one in said["answers"])
+    rows = list(csv.DictReader(io.StringIO(run("predict", "m", pictures, "--csv", "-", "--sets", "0.9").out)))
+    assert [json.loads(row["answer_set"]) for row in rows] == [one["answer_set"] for one in said["answers"]]
+    high = run("predict", "m", pictures, "--sets", "0.9999")
+    assert high.code == 0 and "every set holds all classes" in high.err and " or " in high.out
+    for words in (("--sets", "95"), ("--novelty-rate", "2")):
+        wrong = run("predict", "m", pictures, *words)
+        assert wrong.code == 1 and "expected a share in (0, 1)" in wrong.err
+
+
 @pytest.mark.parametrize("form", ["--json", None])
 def test_an_unreadable_image_does_not_stop_the_others(
     run: Run, desk: Path, models: Path, form: str | None

@@ -149,6 +149,28 @@ def test_an_invalid_option_is_named(app: App, query: str) -> None:
     refused(send(app, picture(9), path=f"{PREDICT}?{query}"), 422, query.partition("=")[0])
 
 
+@pytest.mark.parametrize("query", ["sets=0", "sets=1", "sets=95", "sets=nan", "sets=", "sets=0.9&sets=0.9"])
+def test_an_invalid_level_is_named(app: App, query: str) -> None:
+    refused(send(app, picture(9), path=f"{PREDICT}?{query}"), 422, "sets", "expected one share in (0, 1)")
+
+
+def test_sets_are_answered_where_the_model_has_left_out_scores(app: App) -> None:
+    note = {"rule": "probability", "left_out": [0.1] * 18 + [0.6], "n_images": 19, "n_clusters": 19}
+    manifest = replace(tiny_model().manifest, answer_sets={**note, "images": "validation"})
+    served = make_app({"tiny": replace(tiny_model(), manifest=manifest)})
+    answers = [send(served, picture(value), path=f"{PREDICT}?sets=0.95&top=1").json() for value in (9, 120)]
+    assert [one["predictions"][0]["answer_set"] for one in answers] == [["dark"], ["dark", "light"]]
+    assert (
+        answers[0]["sets"] == {"level": 0.95, "remark": None}
+        and "sets" not in send(served, picture(9)).json()
+    )
+    higher = send(served, picture(9), path=f"{PREDICT}?sets=0.99").json()
+    assert higher["predictions"][0]["answer_set"] == ["dark", "light"]
+    assert "expected at least 99" in higher["sets"]["remark"]
+    served.close()
+    refused(send(app, picture(9), path=f"{PREDICT}?sets=0.95"), 422, "no left-out scores")
+
+
 def test_pages(app: App) -> None:
     assert [one["name"] for one in ask(app, path="/v1/models").json()["models"]] == ["tiny", "novel"]
     one = ask(app, path="/v1/models/novel").json()

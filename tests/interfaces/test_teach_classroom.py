@@ -480,3 +480,19 @@ def test_ants_and_bees_are_taught_by_ten_photos_each(real_data: Path) -> None:
             room.add(name, path.read_bytes(), path.name)
     accuracy = room.lesson().accuracy
     assert accuracy is not None and accuracy.n == 20 and accuracy.value >= 0.85
+
+
+def test_off_never_answers_none_of_these_and_the_saved_model_neither(
+    live: LiveSource, tmp_path: Path
+) -> None:
+    usual, silent = taught(Classroom(live)), taught(Classroom(live, "off"))
+    noise = picture("ring", 5)
+    for room in (usual, silent):
+        answer = room.predict(noise)
+        assert answer is not None and (answer.novelty is None) == (room is silent)
+    assert open_model(usual.save(tmp_path, "usual")).manifest.novelty
+    assert not open_model(silent.save(tmp_path, "silent")).manifest.novelty
+    often = taught(Classroom(live, 0.3))
+    assert open_model(often.save(tmp_path, "often")).manifest.novelty["false_rejection"] == 0.3
+    few = taught(Classroom(live, 0.3), 2)
+    assert not open_model(few.save(tmp_path, "few")).manifest.novelty

@@ -111,4 +111,4 @@ def test_samples_are_the_images_as_they_came_every_class_in_turn(network: Model,
 
 def test_the_card_says_how_far_to_trust_it(network: Model) -> None:
     card = render_card(network.manifest)
-    assert "calibration error" in card and "about one in 20 is rejected" in card
+    assert "calibration error" in card and "Up to 5 % of the images" in card

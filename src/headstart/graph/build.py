@@ -114,6 +114,14 @@ class GraphBuilder:
         """Whether some operation makes a tensor of this name."""
         return any(name in node.output for node in self._nodes)
 
+    def rename(self, name: str, new: str) -> None:
+        """Give a tensor that an operation makes another name, wherever it is used."""
+        for node in self._nodes:
+            node.input[:] = [new if one == name else one for one in node.input]
+            node.output[:] = [new if one == name else one for one in node.output]
+            if node.name == name:
+                node.name = new
+
     def graft(self, model: onnx.ModelProto, inputs: Mapping[str, str]) -> None:
         """Append another graph whose inputs are tensors of this one, by name; its names stay."""
         self._constants |= {tensor.name: tensor for tensor in model.graph.initializer}

@@ -1,211 +1,42 @@
 """Novelty detection: how different an image's features are from those of all training images.
 
-A detector predicts no class; its score is in units of a threshold.
+The mean of the detectors' scores, in units of a threshold that left-out images set.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError
+from headstart.evaluation.conformal import left_out_quantiles
 from headstart.heads.base import Builder
+from headstart.heads.detectors import METHODS, Detector
 from headstart.records import Array, Codes
 
-__all__ = ["METHODS", "Detector", "Mahalanobis", "Neighbours", "Novelty", "Residual", "fit_novelty"]
+__all__ = ["RATE", "Novelty", "fit_novelty"]
 
-_FOLDS = 5
+RATE = 0.05
+"""Share of known images that may be rejected."""
+
+_WORK = 5e9  # products that the folds may cost: about a second of a slow core
+_LEAST_FOLDS = 5
 _LEAST = 8  # images
 _MOST = 1_000  # rows fitted on: a decomposition of more takes seconds
-_LEAST_SHARE = 1e-3  # of the total variance: assumed within classes of one image
-_KEPT = 0.95  # share of the variance in the subspace of the known rows
-_RANK = 256
-_VALUES = 4_000_000  # that a detector stores, 16 MB: with VGG16's 25,088 features not every row
-_EPS = 1e-12
-_ROUNDING = 1e-4  # of the size of features: far more than runtimes and sizes of batches differ by
 _SAME = 1e-4  # differences of scores that rounding may cause
-
-
-class Detector(ABC):
-    """A score of features that is larger for rows less like those fitted on."""
-
-    name: ClassVar[str]
-
-    @staticmethod
-    def usual(n_features: int) -> float:
-        """The size of usual scores, which rounding is compared with."""
-        return 1.0
-
-    @classmethod
-    @abstractmethod
-    def fit(cls, rows: Array, codes: Codes) -> Self:
-        """Learn what is known from rows (n, n_features) and their classes (n,)."""
-
-    @abstractmethod
-    def scores(self, rows: Array) -> Array:
-        """How different each row is, (n,)."""
-
-    @abstractmethod
-    def append(self, builder: Builder, features: str) -> str:
-        """The same as graph operations; a tensor of shape (n,)."""
-
-
-@dataclass(frozen=True)
-class Neighbours(Detector):
-    """One minus the cosine to the k-th nearest known row, about the mean of all.
-
-    Sun, Ming, Zhu, Li. Out-of-Distribution Detection with Deep Nearest Neighbors. ICML 2022,
-    arXiv:2204.06507.
-    """
-
-    name: ClassVar[str] = "neighbours"
-    mean: Array
-    bank: Array  # (n_bank, n_features), of length 1
-    k: int
-
-    @classmethod
-    def fit(cls, rows: Array, codes: Codes) -> Self:
-        """Store the rows, or a random part of them where they are long."""
-        mean, most = _mean(rows), max(50, _VALUES // rows.shape[1])
-        if len(rows) > most:
-            rows = rows[np.random.default_rng(0).permutation(len(rows))[:most]]
-        return cls(mean, _unit(rows, mean), max(1, len(rows) // 200))
-
-    def scores(self, rows: Array) -> Array:
-        """Cosine distances."""
-        cosines = _unit(rows, self.mean) @ self.bank.T
-        nearest = np.partition(cosines, -self.k, axis=1)[:, -self.k]
-        return (1.0 - nearest).astype(np.float32)
-
-    def append(self, builder: Builder, features: str) -> str:
-        """Two products and a top k."""
-        unit = _append_unit(builder, features, self.mean)
-        cosines = builder.add("MatMul", unit, builder.constant("novelty.bank", self.bank.T))
-        k = builder.constant("novelty.k", np.array([self.k], np.int64))
-        best = builder.add("TopK", cosines, k, n_outputs=2, axis=1)
-        last = builder.add("ReduceMin", best, builder.constant("novelty.axis", np.array([1])), keepdims=0)
-        return builder.add("Sub", builder.constant("novelty.one", np.array([1], np.float32)), last)
-
-
-@dataclass(frozen=True)
-class Mahalanobis(Detector):
-    """Squared distance to the nearest class mean, in the covariance within classes.
-
-    Lee, Lee, Lee, Shin. A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial
-    Attacks. NeurIPS 2018, arXiv:1807.03888; shrunk towards the identity as in Ledoit, Wolf. A
-    well-conditioned estimator for large-dimensional covariance matrices. J. Multivariate Analysis 88 (2004).
-    """
-
-    name: ClassVar[str] = "mahalanobis"
-    mean: Array
-    floor: float  # variance in directions without any data
-    directions: Array  # (n_features, rank), scaled
-    means: Array  # (n_classes, n_features), about ``mean``
-
-    @staticmethod
-    def usual(n_features: int) -> float:
-        """About one for each feature."""
-        return float(n_features)
-
-    @classmethod
-    def fit(cls, rows: Array, codes: Codes) -> Self:
-        """Class means and the covariance about them."""
-        mean = _mean(rows)
-        known = np.unique(codes)
-        means = np.stack([_mean(rows[codes == code]) for code in known])
-        within = (rows - means[np.searchsorted(known, codes)]).astype(np.float64)
-        n, width = within.shape
-        values, basis = _principal_directions(within)
-        variances = values / n
-        common = max(
-            float(np.square(within).sum()) / n / width, _LEAST_SHARE * float(rows.var(axis=0).mean())
-        )
-        total = (variances**2).sum()
-        spread = (np.square((within**2).sum(axis=1)).sum() / n - total) / n
-        shrink = float(np.clip(spread / max(total - width * common**2, _EPS), 1e-3, 1.0))
-        rounding = _ROUNDING**2 * float(np.square(rows).mean())  # below it, variance is noise
-        floor = max(shrink * common, rounding, _EPS)
-        gain = 1.0 / floor - 1.0 / ((1.0 - shrink) * variances + floor)
-        directions = basis * np.sqrt(gain)
-        return cls(
-            mean.astype(np.float32),
-            float(floor),
-            directions.astype(np.float32),
-            (means - mean).astype(np.float32),
-        )
-
-    @property
-    def _scale(self) -> np.float32:
-        return np.float32(self.floor**-0.5)
-
-    def scores(self, rows: Array) -> Array:
-        """Squared distances."""
-        scale, centred = self._scale, rows - self.mean
-        plain = _unclipped_distances(centred * scale, self.means * scale)
-        inside = _unclipped_distances(centred @ self.directions, self.means @ self.directions)
-        return (plain - inside).min(axis=1).astype(np.float32)  # type: ignore[no-any-return]
-
-    def append(self, builder: Builder, features: str) -> str:
-        """Distances in full and in the known directions, and the least of their differences."""
-        scale = self._scale
-        centred = builder.add("Sub", features, builder.constant("novelty.mean", self.mean))
-        scaled = builder.add("Mul", centred, builder.constant("novelty.scale", np.array([scale])))
-        plain = _append_distances(builder, scaled, self.means * scale, "novelty.means")
-        inside = builder.add("MatMul", centred, builder.constant("novelty.directions", self.directions))
-        inside = _append_distances(builder, inside, self.means @ self.directions, "novelty.inside")
-        axis = builder.constant("novelty.axis", np.array([1]))
-        return builder.add("ReduceMin", builder.add("Sub", plain, inside), axis, keepdims=0)
-
-
-@dataclass(frozen=True)
-class Residual(Detector):
-    """The share of a row, about the mean, that lies outside the subspace of the known rows.
-
-    Wang, Li, Feng, Zhang. ViM: Out-Of-Distribution with Virtual-logit Matching. CVPR 2022, arXiv:2203.10807.
-    """
-
-    name: ClassVar[str] = "residual"
-    mean: Array
-    basis: Array  # (n_features, rank), orthonormal
-
-    @classmethod
-    def fit(cls, rows: Array, codes: Codes) -> Self:
-        """The directions that keep most of the variance."""
-        mean = _mean(rows)
-        centred = rows - mean
-        values, basis = _principal_directions(centred)
-        kept = np.cumsum(values) / max(float(np.square(centred).sum()), _EPS)
-        rank = min(int(np.searchsorted(kept, _KEPT)) + 1, len(values))
-        return cls(mean.astype(np.float32), basis[:, :rank].astype(np.float32))
-
-    def scores(self, rows: Array) -> Array:
-        """Shares, 0 to 1."""
-        inside = _unit(rows, self.mean) @ self.basis
-        return (1.0 - (inside**2).sum(axis=1)).astype(np.float32)  # type: ignore[no-any-return]
-
-    def append(self, builder: Builder, features: str) -> str:
-        """A product and a sum of squares."""
-        unit = _append_unit(builder, features, self.mean)
-        inside = builder.add("MatMul", unit, builder.constant("novelty.basis", self.basis))
-        axis = builder.constant("novelty.axis", np.array([1]))
-        share = builder.add("ReduceSumSquare", inside, axis, keepdims=0)
-        return builder.add("Sub", builder.constant("novelty.one", np.array([1], np.float32)), share)
-
-
-METHODS: tuple[type[Detector], ...] = (Mahalanobis, Neighbours, Residual)
-"""Published scores; the largest of them decides."""
+_QUANTILES = 199  # of the left-out scores, stored for other rates
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """The maximum of several scores, each brought to one scale, in units of the threshold.
+    """The mean of several scores, each brought to one scale, in units of the threshold.
 
-    A detector's score counts as ``scale * score + shift``. ``false_rejection`` is the intended share of
-    rejected images of the known classes; ``n_held`` held-out images set the threshold.
+    A detector's score counts as ``scale * score + shift``, and the sum of all is the novelty. ``false_rejection`` is
+    the intended share of rejected images of the known classes; ``left_out`` are quantiles of the novelty of the
+    ``n_held`` held-out images, which set the threshold.
     """
 
     detectors: tuple[Detector, ...]
@@ -213,11 +44,12 @@ class Novelty:
     shifts: NDArray[np.float64]
     false_rejection: float
     n_held: int
+    left_out: tuple[float, ...]
 
     def scores(self, features: Array) -> Array:
         """Scores, (n_rows,) float32: above 1, a row is none of the classes."""
         raw = np.stack([one.scores(features) for one in self.detectors])
-        found: Array = (raw * self.scales[:, None] + self.shifts[:, None]).max(axis=0).astype(np.float32)
+        found: Array = (raw * self.scales[:, None] + self.shifts[:, None]).sum(axis=0).astype(np.float32)
         return found
 
     def append(self, builder: Builder, features: str, name: str) -> str:
@@ -229,14 +61,16 @@ class Novelty:
                 for word, value in (("scale", self.scales[number]), ("shift", self.shifts[number]))
             )
             found.append(builder.add("Add", builder.add("Mul", one.append(builder, features), scale), shift))
-        return builder.add("Max", *found, name=name)
+        return builder.add("Sum", *found, name=name)
 
     def note(self) -> dict[str, Any]:
         """Entry in the model's manifest."""
         return {
             "methods": [one.name for one in self.detectors],
+            "rule": "mean",
             "false_rejection": self.false_rejection,
             "n_held": self.n_held,
+            "left_out": list(self.left_out),
         }
 
 
@@ -247,15 +81,16 @@ def fit_novelty(
     *,
     held: Array | None = None,
     groups: NDArray[np.generic] | None = None,
-    rate: float = 0.05,
+    rate: float = RATE,
     seed: int = 0,
 ) -> Novelty | None:
     """Fit the detectors and the threshold; None with fewer than 8 images.
 
     ``features`` are (n_rows, n_features), with augmentation several rows per image, its own first; ``images``
-    (n_rows,) says which image each row shows; ``held`` (n_held, n_features) are held-out images (default:
-    each fifth of the images in turn); images of one of ``groups`` are held out together; ``rate`` in (0, 1)
-    is the share of known images that may be rejected.
+    (n_rows,) says which image each row shows; ``held`` (n_held, n_features) are held-out images (default: each of
+    several folds of the images in turn); images of one of ``groups`` are held out together; ``rate`` in (0, 1)
+    is the share of known images that may be rejected. Few images are left out one by one, so that the threshold does
+    not hang on the seed of the folds.
 
     >>> rng = np.random.default_rng(0)
     >>> rows = rng.normal(size=(40, 5)).astype(np.float32) + np.repeat([[0.0], [6.0]], 20, axis=0)
@@ -270,24 +105,54 @@ def fit_novelty(
     if n_images < _LEAST:
         return None
     own = np.unique(shown, return_index=True)[1]
-    if held is None:
-        numbers = _fold_numbers(codes[own], groups, seed)
-        parts = [(numbers[shown] != fold, own[numbers == fold]) for fold in range(int(numbers.max()) + 1)]
-        raw = np.concatenate(
-            [_raw(_fitted(features, codes, own, rest, seed), features[out]) for rest, out in parts], axis=1
-        )
     detectors = _fitted(features, codes, own, np.ones(len(codes), np.bool_), seed)
-    raw = _raw(detectors, held) if held is not None else raw
+    if held is not None:
+        raw = _raw(detectors, held)
+    else:
+        numbers = _fold_numbers(codes[own], groups, seed, _n_folds(features.shape))
+        raw = _left_out(features, codes, shown, own, numbers, seed)
+    usual, high = np.median(raw, axis=1), np.quantile(raw, 0.95, axis=1)
+    least = np.array([_SAME * one.usual(features.shape[1]) for one in detectors])
+    spread = np.maximum(high - usual, least)
+    # the mean: the maximum of the scores hangs on the worst detector (measured in docs/decisions/0021)
+    mean = ((raw - usual[:, None]) / spread[:, None]).mean(axis=0)
+    centre = float(np.median(mean))
+    joint = np.maximum(mean - centre, (least / spread).mean())  # differences that rounding may cause are none
     # the threshold is the conformal quantile, the ceil((n + 1) (1 - rate))-th of n scores (Vovk, Gammerman,
     # Shafer. Algorithmic Learning in a Random World. 2005): an image drawn like the held-out ones is rejected
     # with a probability of at most the rate; with fewer than 19 images the largest score, which rejects 1 in
     # n + 1
-    usual, high = np.median(raw, axis=1), np.quantile(raw, 1 - rate, axis=1)
-    spread = np.maximum(high - usual, [_SAME * one.usual(features.shape[1]) for one in detectors])
-    joint = np.sort(((raw - usual[:, None]) / spread[:, None]).max(axis=0))
-    place = min(int(np.ceil((len(joint) + 1) * (1 - rate))), len(joint)) - 1
-    threshold = max(float(joint[place]), 1.0)  # below 1 only where the scores differ by rounding
-    return Novelty(detectors, 1 / (spread * threshold), -usual / (spread * threshold), rate, raw.shape[1])
+    place = min(int(np.ceil((len(joint) + 1) * (1 - rate) - 1e-9)), len(joint)) - 1
+    threshold = float(np.sort(joint)[place])
+    scales = 1 / (spread * threshold * len(detectors))
+    shifts = -usual * scales - centre / (threshold * len(detectors))
+    left_out = left_out_quantiles(joint / threshold, most=_QUANTILES)
+    return Novelty(detectors, scales, shifts, rate, raw.shape[1], left_out)
+
+
+def _left_out(
+    features: Array,
+    codes: Codes,
+    shown: NDArray[np.intp],
+    own: NDArray[np.intp],
+    numbers: NDArray[np.intp],
+    seed: int,
+) -> NDArray[np.float64]:
+    """Scores of every image by detectors that were fitted without its fold, (n_detectors, n_kept).
+
+    An image whose class is in no other fold is left out of them, unless all are: it would count as known while its
+    class is not.
+    """
+    known = codes[own]
+    found, like_others = [], []
+    for fold in range(int(numbers.max()) + 1):
+        out = numbers == fold
+        detectors = _fitted(features, codes, own, ~out[shown], seed)
+        found.append(_raw(detectors, features[own[out]]))
+        like_others.append(np.isin(known[out], known[~out]))
+    kept = np.concatenate(like_others)
+    scores = np.concatenate(found, axis=1)
+    return scores[:, kept] if kept.any() else scores
 
 
 def _fitted(
@@ -305,69 +170,24 @@ def _raw(detectors: tuple[Detector, ...], rows: Array) -> NDArray[np.float64]:
     return np.stack([one.scores(rows) for one in detectors]).astype(np.float64)
 
 
-def _fold_numbers(codes: Codes, groups: NDArray[np.generic] | None, seed: int) -> NDArray[np.intp]:
+def _n_folds(shape: tuple[int, ...]) -> int:
+    """As many folds as `_WORK` pays for, at least five."""
+    n_rows, width = min(shape[0], _MOST), shape[1]
+    small, large = sorted((n_rows, width))
+    return max(_LEAST_FOLDS, int(_WORK / (small**2 * large + 10 * small**3)))
+
+
+def _fold_numbers(
+    codes: Codes, groups: NDArray[np.generic] | None, seed: int, n_folds: int
+) -> NDArray[np.intp]:
     """Fold of every image: stratified by class, or whole groups together."""
     rng = np.random.default_rng([seed, 4])
-    if groups is not None and len(np.unique(groups)) >= _FOLDS:
+    if groups is not None and len(np.unique(groups)) > 1:
         _, numbers = np.unique(groups, return_inverse=True)
-        folded: NDArray[np.intp] = rng.permutation(np.arange(numbers.max() + 1) % _FOLDS)[numbers]
+        n_groups = int(numbers.max()) + 1
+        folded: NDArray[np.intp] = rng.permutation(np.arange(n_groups) % min(n_folds, n_groups))[numbers]
         return folded
     order = np.lexsort((rng.random(len(codes)), codes))
     folded = np.empty(len(codes), np.intp)
-    folded[order] = np.arange(len(codes)) % _FOLDS
+    folded[order] = np.arange(len(codes)) % min(n_folds, len(codes))
     return folded
-
-
-def _principal_directions(rows: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest squared singular values in descending order, and their right vectors as columns."""
-    from scipy.linalg import eigh
-
-    n, width = rows.shape
-    exact = rows.astype(np.float64)
-    gram = exact @ exact.T if n <= width else exact.T @ exact
-    size, rank = len(gram), min(_RANK, max(16, _VALUES // (2 * width)))
-    values, vectors = eigh(gram, subset_by_index=[max(0, size - rank), size - 1])
-    values, vectors = values[::-1], vectors[:, ::-1]
-    kept = values > max(float(values[0]), _EPS) * 1e-9
-    kept[0] = True  # equal rows keep one direction without variance: runtimes have no matrix without columns
-    values, vectors = np.maximum(values[kept], 0.0), vectors[:, kept]
-    return values, exact.T @ (vectors / np.sqrt(np.maximum(values, _EPS))) if n <= width else vectors
-
-
-def _mean(rows: Array) -> Array:
-    """The mean of rows, exact where all are the same."""
-    mean: Array = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
-
-
-def _unit(rows: Array, mean: Array) -> Array:
-    """Rows about the mean, of length 1; shorter where the differences are those of rounding."""
-    centred = rows - mean
-    unit: Array = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), _shortest(mean))
-    return unit
-
-
-def _shortest(mean: Array) -> np.float32:
-    return np.float32(max(_ROUNDING * float(np.linalg.norm(mean)), _EPS))
-
-
-def _append_unit(builder: Builder, rows: str, mean: Array) -> str:
-    centred = builder.add("Sub", rows, builder.constant("novelty.mean", mean))
-    length = builder.add("ReduceL2", centred, builder.constant("novelty.axis", np.array([1])), keepdims=1)
-    least = builder.constant("novelty.least", np.array([_shortest(mean)], np.float32))
-    return builder.add("Div", centred, builder.add("Max", length, least))
-
-
-def _unclipped_distances(rows: NDArray[np.floating[Any]], others: Array) -> Array:
-    """Squared distances, not clipped at zero, as in the graph."""
-    squares = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
-    distances: Array = (squares - 2.0 * (rows @ others.T)).astype(np.float32, copy=False)
-    return distances
-
-
-def _append_distances(builder: Builder, rows: str, others: Array, name: str) -> str:
-    axis = builder.constant("novelty.axis", np.array([1]))
-    own = builder.add("ReduceSumSquare", rows, axis, keepdims=1)
-    twice = builder.constant(f"{name}.twice", np.ascontiguousarray(-2.0 * others.T, np.float32))
-    squares = builder.constant(f"{name}.squares", (others**2).sum(axis=1).astype(np.float32))
-    return builder.add("Add", builder.add("Add", own, builder.add("MatMul", rows, twice)), squares)

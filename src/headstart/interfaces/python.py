@@ -113,6 +113,7 @@ def transfer(
     holdout: float | None = None,
     unlabelled: Any = None,
     name: str | None = None,
+    novelty_rate: float | str | None = None,
     seed: int = 0,
     tap: str | None = None,
 ) -> Model:
@@ -155,6 +156,9 @@ def transfer(
         out, and of many 5,000 are used.
     name : str, optional
         Name of the model, on one line. Default: made from the names of source and dataset.
+    novelty_rate : float or 'off', optional
+        Share of the images of the classes, in (0, 1), that may be refused as ``none of these``; ``off`` refuses none.
+        Default: 0.05. `Model.with_novelty_rate` changes it later.
     seed : int, default=0
         Random seed. The same seed on the same machine gives the same model.
     tap : str, optional
@@ -195,6 +199,7 @@ def transfer(
         holdout=holdout,
         unlabelled=None if unlabelled is None else load_unlabelled(unlabelled),
         name=name,
+        novelty_rate=novelty_rate,
     )
     return done.learned.model
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.models.manifest import Manifest
+from headstart.models.novelty_rate import novelty_sentence
 
 __all__ = ["render_card"]
 
@@ -87,19 +88,27 @@ def _trust(manifest: Manifest) -> list[str]:
 
 
 def _limits(manifest: Manifest) -> str:
-    if manifest.novelty:
-        text = (
-            "Images unlike all training images are predicted as `none of these`. Of images of its classes, about "
-            f"one in {1 / manifest.novelty['false_rejection']:.0f} is rejected if they have the same origin as "
-            "the training images, and more if they have another."
-        )
-    else:
+    refused = novelty_sentence(manifest)
+    if refused is None:
         text = "The model predicts one of its classes for any image."
+    else:
+        text = f"Images unlike all training images are predicted as `none of these`. {refused}"
+    text += _sets(manifest.answer_sets)
     return (
         f"{text} The figures above are from images held out of training, not from a test set: "
         "evaluate the model on your own with `headstart evaluate`. A few training images are in the folder "
         "(`samples.safetensors`), for checking exports. Digests and descriptors of the images "
         "(`learned.safetensors`) let `headstart evaluate` recognise the training images."
+    )
+
+
+def _sets(note: Mapping[str, Any]) -> str:
+    """How many images answer sets rest on."""
+    if not note:
+        return ""
+    return (
+        f" Answer sets (`headstart predict MODEL image.png --sets 0.95`) are from {note['n_images']:,} "
+        f"{note['images']} images, and hold for images of the same origin."
     )
 
 

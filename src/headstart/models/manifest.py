@@ -43,6 +43,7 @@ LIMIT_FILE_BYTES = 2 * 2**30
 """Protocol buffers, which graphs are, cannot be larger."""
 _LIMIT_CLASSES = 100_000
 _LIMIT_NAME = 200  # characters
+_LIMIT_QUANTILES = 10_000
 _CHECKSUM, _REPORT = "checksum", "report"
 
 _ON_DISK = {"layers": "taps", "default_layer": "default_tap"}
@@ -64,7 +65,8 @@ class Manifest:
     ``network`` is the spec of a network built by headstart, None for one that is only a graph. ``source``
     describes the frozen network (empty for a network trained from scratch), ``data`` the dataset's name,
     fingerprint and counts. ``scores`` are from training and validation images, never from the test set.
-    ``calibration`` and ``novelty`` are empty where neither was fitted. Only ``timing`` differs between equal runs.
+    ``calibration`` and ``novelty`` are empty where neither was fitted; ``answer_sets`` where no scores of left-out
+    images are known. Only ``timing`` differs between equal runs.
     ``report`` is None where the folder has no report, or one that is not listed.
     """
 
@@ -85,6 +87,7 @@ class Manifest:
     versions: Mapping[str, str]
     calibration: Mapping[str, Any] = field(default_factory=dict)
     novelty: Mapping[str, Any] = field(default_factory=dict)
+    answer_sets: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileNote] = field(default_factory=dict)
     report: FileNote | None = None
@@ -175,6 +178,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         versions=values.texts(document["versions"]),
         calibration=_calibration(document.get("calibration", {})),
         novelty=_novelty(document.get("novelty", {})),
+        answer_sets=_answer_sets(document.get("answer_sets", {})),
         timing=values.numbers(document["timing"]),
         files=_files(document["files"]),
         report=None if report is None else _note(report),
@@ -236,6 +240,7 @@ def _data(value: object) -> dict[str, Any]:
         values.integer(size, 0, 2**63)
     values.optional(data, "holdout", _holdout)
     values.optional(data, "unlabelled", _unlabelled)
+    values.optional(data, "n_groups", lambda value: values.integer(value, 0, 2**63))
     return dict(data)
 
 
@@ -275,4 +280,28 @@ def _novelty(value: object) -> dict[str, Any]:
     novelty = values.plain(values.mapping(value))
     if novelty and not 0 < values.finite(novelty["false_rejection"]) < 1:
         raise ValueError(f"share of false rejections {novelty['false_rejection']}")
+    if "left_out" in novelty and not _quantiles(novelty["left_out"])[0] > 0:
+        raise ValueError("left-out novelty is not positive")
+    values.optional(novelty, "n_held", lambda value: values.integer(value, 0, 2**63))
     return dict(novelty)
+
+
+def _answer_sets(value: object) -> dict[str, Any]:
+    note = values.plain(values.mapping(value))
+    if note:
+        _quantiles(note["left_out"])
+        for name in ("n_images", "n_clusters"):
+            values.integer(note[name], 1, 2**63)
+        if values.text(note["rule"]) not in ("probability", "margin"):
+            raise ValueError(f"answer sets by {note['rule']!r}")
+        values.text(note["images"])
+    return dict(note)
+
+
+def _quantiles(value: object) -> list[float]:
+    if not isinstance(value, list) or not 1 <= len(value) <= _LIMIT_QUANTILES:
+        raise TypeError("quantiles are not a list of numbers")
+    found = [float(values.finite(one)) for one in value]
+    if sorted(found) != found:
+        raise ValueError("quantiles are not in order")
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain
@@ -13,29 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.checks.seen import from_tensors, to_tensors
 from headstart.data.given import GivenImages, image_stores
 from headstart.data.images.prepare import store_batches
-from headstart.errors import ModelError
 from headstart.graph import run as runtime
 from headstart.graph.candidates import saved_places
+from headstart.models.answer_sets import answer_sets
 from headstart.models.card import render_card
-from headstart.models.folder import read_folder, tensors_in, write_folder
-from headstart.models.manifest import LEARNED, SAMPLES, Manifest, check_name
+from headstart.models.contents import packed, unpacked
+from headstart.models.folder import read_folder, write_folder
+from headstart.models.manifest import Manifest, check_name
+from headstart.models.novelty_rate import NoveltyRate, at_novelty_rate
 from headstart.models.outputs import check_count, checked_outputs
-from headstart.records import Array, Images, NetworkSpec, Prediction, Seen, Source, Weights
+from headstart.records import Array, Images, Prediction, Seen, Source, Weights
 from headstart.system.progress import SILENT, Progress, with_progress
 
 __all__ = ["Model", "open_model"]
 
-_WEIGHTS = "weights.safetensors"
 _BATCH = 64
-_PARTS = {
-    "conv2d": ("weight", "bias"),
-    "dense": ("weight", "bias"),
-    "batchnorm2d": ("weight", "bias", "mean", "variance"),
-}
-"""Weights of each kind of layer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +259,54 @@ class Model:
         prediction = self.prediction(images, runtime_name=runtime_name, precision=precision)
         return (prediction if refuse else Prediction(prediction.probabilities)).names(self.classes)
 
+    def answer_sets(self, images: Any, level: float = 0.95) -> list[tuple[str, ...]]:
+        """The classes that each image may have: the true one is among them at the stated level.
+
+        Parameters
+        ----------
+        images : path, bytes, Pillow image, array_like, sequence or iterator of these, or Dataset
+            As for `predict`.
+        level : float, default=0.95
+            Share of new images of the model's classes, in (0, 1), whose set has the true class.
+
+        Returns
+        -------
+        list of tuple of str
+            For every image one class or more, the most probable first; all classes where too few images were left out
+            of training for this level.
+
+        Raises
+        ------
+        HeadstartError
+            As for `predict`; ModelError for a model without left-out scores, as with ``judge=False``.
+
+        Examples
+        --------
+        >>> import headstart as hs
+        >>> digits = hs.load("digits:0-1")
+        >>> model = hs.transfer("pixels", digits, head="ridge")
+        >>> model.answer_sets(digits.images.pixels[:2])
+        [('0',), ('1',)]
+        """
+        rule = answer_sets(self.manifest, level)
+        return rule.names(self.probabilities(images), self.classes)
+
+    def with_novelty_rate(self, rate: NoveltyRate) -> Model:
+        """The same model, which may refuse another share of the images of its classes as ``none of these``.
+
+        Parameters
+        ----------
+        rate : float, 'off' or None
+            A share in (0, 1); ``off`` predicts a class for every image; None changes nothing.
+
+        Raises
+        ------
+        HeadstartError
+            If the rate is neither, or no left-out scores are stored to set another one from.
+        """
+        manifest, graph = at_novelty_rate(self.manifest, self.graph, rate)
+        return replace(self, manifest=manifest, graph=graph)
+
     def named(self, name: str | None) -> Model:
         """The same model under another name; SettingError for an empty name or one of several lines."""
         check_name(name)
@@ -337,17 +379,11 @@ class Model:
         ModelError
             If the model could not be opened again, for instance because its graph has other operations.
         """
-        from safetensors.numpy import save
-
         contents = {
             "card.md": render_card(self.manifest).encode(),
             "model.onnx": self.graph,
-            _WEIGHTS: save(dict(sorted(self.weights.items()))),
+            **packed(self.weights, self.samples, self.seen),
         }
-        if self.samples:
-            contents[SAMPLES] = save({f"{number:02}": one for number, one in enumerate(self.samples)})
-        if self.seen is not None:
-            contents[LEARNED] = save(to_tensors(self.seen))
         return write_folder(folder, self.manifest, contents, report)
 
 
@@ -371,38 +407,5 @@ def open_model(folder: str | os.PathLike[str]) -> Model:
     """
     place = str(folder)
     manifest, contents = read_folder(folder)
-    weights = tensors_in(contents[_WEIGHTS], _WEIGHTS, place)
-    _check_weights(weights, manifest.network, place)
-    samples = tensors_in(contents[SAMPLES], SAMPLES, place) if SAMPLES in contents else {}
-    seen = None
-    if LEARNED in contents:
-        seen = from_tensors(tensors_in(contents[LEARNED], LEARNED, place), place)
-    return Model(manifest, contents["model.onnx"], weights, _images(samples, place), seen)
-
-
-def _check_weights(weights: Weights, network: NetworkSpec | None, place: str) -> None:
-    """Every layer of a network of ours has its weights, in the number that the network says."""
-    for layer in network.layers if network else ():
-        n_units = layer.options.get("channels", layer.options.get("units"))
-        for part in _PARTS.get(layer.kind, ()):
-            found = weights.get(f"{layer.name}.{part}")
-            if (
-                found is None
-                or found.dtype != np.float32
-                or (n_units is not None and found.shape[:1] != (n_units,))
-            ):
-                raise ModelError(
-                    f"file {_WEIGHTS} of model {place!r} has no {part} for layer {layer.name!r} as its manifest "
-                    "describes it, expected all weights of the network; copy the folder again"
-                )
-
-
-def _images(tensors: Mapping[str, NDArray[Any]], place: str) -> tuple[NDArray[np.uint8], ...]:
-    """The samples in order, after checking that each is an image."""
-    for name, one in tensors.items():
-        if one.dtype != np.uint8 or one.ndim != 3 or one.shape[2] not in (1, 3) or not one.size:
-            raise ModelError(
-                f"sample {name} of model {place!r} has shape {one.shape} and dtype {one.dtype}, expected a "
-                "uint8 image of 1 or 3 channels; copy the folder again"
-            )
-    return tuple(tensors[name] for name in sorted(tensors))
+    weights, samples, seen = unpacked(contents, manifest.network, place)
+    return Model(manifest, contents["model.onnx"], weights, samples, seen)

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from headstart.data.images.prepare import decode, fit_image
 from headstart.data.images.turns import turn
 from headstart.data.readers.image_files import OtherFiles, find_images
+from headstart.models.answer_sets import AnswerSets, answer_sets
 from headstart.models.model import Model, open_model
+from headstart.models.novelty_rate import NoveltyRate
 from headstart.records import Images, InputSpec, Prediction
 from headstart.report.columns import aligned
 
@@ -50,6 +52,7 @@ class ImagePrediction:
 
     ``classes`` and ``probabilities`` are in descending order of probability. ``name`` is the first class, or
     ``none of these``. ``novelty`` is above 1 for ``none of these``, and None for a model without novelty detection.
+    ``answer_set`` are the classes that the image may have at the level of answer sets that was given, if any.
     """
 
     path: str
@@ -57,6 +60,7 @@ class ImagePrediction:
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     novelty: float | None = None
+    answer_set: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,14 @@ class UnreadableImage:
 class FilePredictions:
     """Predictions for all files that could be read, and one sentence for each of the others.
 
-    ``others`` are files in folders that are not images.
+    ``others`` are files in folders that are not images; ``remark`` says why all answer sets hold all classes.
     """
 
     model: str
     answers: tuple[ImagePrediction, ...]
     faults: tuple[str, ...]
     others: OtherFiles = field(default_factory=OtherFiles)
+    remark: str | None = None
 
 
 def predict_files(
@@ -86,6 +91,8 @@ def predict_files(
     *,
     top: int = 3,
     runtime_name: str = "openvino",
+    novelty_rate: NoveltyRate = None,
+    sets: float | None = None,
 ) -> FilePredictions:
     """Predict every image that the paths name.
 
@@ -99,6 +106,10 @@ def predict_files(
         Classes per image.
     runtime_name : {'openvino', 'onnxruntime'}, default='openvino'
         What executes the graph.
+    novelty_rate : float or 'off', optional
+        As for `Model.with_novelty_rate`.
+    sets : float, optional
+        Level of answer sets, such as 0.95: also give the classes that each image may have, as `Model.answer_sets`.
 
     Returns
     -------
@@ -108,26 +119,34 @@ def predict_files(
     Raises
     ------
     ModelError
-        If the model cannot be opened.
+        If the model cannot be opened, or stores nothing to set another rate or sets from.
     MissingDataError
         If a folder or glob contains no image.
     """
     some = [patterns] if isinstance(patterns, str | os.PathLike) else patterns
     opened = model if isinstance(model, Model) else open_model(model)
+    opened = opened.with_novelty_rate(novelty_rate)
+    rule = None if sets is None else answer_sets(opened.manifest, sets)
     others = OtherFiles()
     paths = find_images([os.fspath(one) for one in some], others)
-    stream = predict_images(opened, paths, top=top, runtime_name=runtime_name)
+    stream = predict_images(opened, paths, top=top, runtime_name=runtime_name, rule=rule)
     found = [one for batch in stream for one in batch]
     return FilePredictions(
         opened.manifest.name if isinstance(model, Model) else os.fspath(model),
         tuple(one for one in found if isinstance(one, ImagePrediction)),
         tuple(one.reason for one in found if isinstance(one, UnreadableImage)),
         others,
+        None if rule is None else rule.remark,
     )
 
 
 def predict_images(
-    model: Model, paths: Iterable[str], *, top: int = 3, runtime_name: str = "openvino"
+    model: Model,
+    paths: Iterable[str],
+    *,
+    top: int = 3,
+    runtime_name: str = "openvino",
+    rule: AnswerSets | None = None,
 ) -> Iterator[list[ImagePrediction | UnreadableImage]]:
     """Predict a stream of image files in lists of `BATCH`, in flat memory; several lists come every few seconds.
 
@@ -139,7 +158,7 @@ def predict_images(
         entries: list[list[UnreadableImage | str]] = []
         images = _readable(_batches_in_time(first, batches), entries)
         prediction = model.predict_prepared(images, runtime_name=runtime_name)
-        ranked = _ranked(prediction, model.classes, top)
+        ranked = _ranked(prediction, model.classes, top, rule)
         for batch in entries:
             yield [
                 one if isinstance(one, UnreadableImage) else ImagePrediction(one, *next(ranked))
@@ -169,16 +188,23 @@ def _readable(batches: Iterable[list[Ready]], entries: list[list[UnreadableImage
 
 
 def _ranked(
-    prediction: Prediction, classes: Sequence[str], top: int
-) -> Iterator[tuple[str, tuple[str, ...], tuple[float, ...], float | None]]:
-    """Name, classes, probabilities and novelty of each image."""
+    prediction: Prediction, classes: Sequence[str], top: int, rule: AnswerSets | None
+) -> Iterator[tuple[str, tuple[str, ...], tuple[float, ...], float | None, tuple[str, ...] | None]]:
+    """Name, classes, probabilities, novelty and answer set of each image."""
     if not len(prediction.probabilities):
         return
     orders = np.argsort(-prediction.probabilities, axis=1, kind="stable")[:, :top]
+    sets = None if rule is None else rule.names(prediction.probabilities, classes)
     for index, name in enumerate(prediction.names(classes)):
         order, row = orders[index], prediction.probabilities[index]
         novelty = None if prediction.novelty is None else float(prediction.novelty[index])
-        yield str(name), tuple(classes[code] for code in order), tuple(map(float, row[order])), novelty
+        yield (
+            str(name),
+            tuple(classes[code] for code in order),
+            tuple(map(float, row[order])),
+            novelty,
+            None if sets is None else sets[index],
+        )
 
 
 def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
@@ -216,14 +242,16 @@ def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def to_table(found: FilePredictions) -> str:
-    """One line per image: the class, its probability, the runners-up, and the novelty where the model has it.
+    """One line per image: the class, its probability, answer set and novelty where there is one, the runners-up.
 
-    For ``none of these`` there is no probability, and all classes asked for follow.
+    For ``none of these`` there is no probability, and the most probable classes follow.
     """
     if not found.answers:
         return ""
     has_novelty = any(one.novelty is not None for one in found.answers)
-    rows = [["image", "class", "probability", *(["novelty"] if has_novelty else []), "runners-up"]]
+    has_sets = any(one.answer_set is not None for one in found.answers)
+    extra = [*(["answer set"] if has_sets else []), *(["novelty"] if has_novelty else [])]
+    rows = [["image", "class", "probability", *extra, "runners-up"]]
     for one in found.answers:
         ranked = [f"{name} {value:.4f}" for name, value in zip(one.classes, one.probabilities, strict=True)]
         is_known = one.name == one.classes[0]
@@ -232,6 +260,7 @@ def to_table(found: FilePredictions) -> str:
                 one.path,
                 one.name,
                 f"{one.probabilities[0]:.4f}" if is_known else "",
+                *([" or ".join(one.answer_set or ())] if has_sets else []),
                 *([f"{one.novelty:.2f}"] if one.novelty is not None else [""] if has_novelty else []),
                 ", ".join(ranked[1:] if is_known else ranked),
             ]

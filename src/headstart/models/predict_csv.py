@@ -21,7 +21,9 @@ from typing import Any, BinaryIO
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.readers.image_files import OtherFiles, count_images, find_images
 from headstart.errors import SettingError
+from headstart.models.answer_sets import AnswerSets, answer_sets
 from headstart.models.model import Model, open_model
+from headstart.models.novelty_rate import NoveltyRate
 from headstart.models.predict import (
     BATCH,
     ImagePrediction,
@@ -50,12 +52,22 @@ _TO_QUOTE = re.compile('[",\r\n]')
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What to predict: a model folder, paths as for `find_images`, classes per image, and the runtime."""
+    """What to predict: a model folder, paths as for `find_images`, classes per image, and the runtime.
+
+    ``novelty_rate`` is as for `Model.with_novelty_rate`, ``sets`` the level of answer sets.
+    """
 
     model: str
     patterns: tuple[str, ...]
     top: int = 3
     runtime_name: str = "openvino"
+    novelty_rate: NoveltyRate = None
+    sets: float | None = None
+
+    def open(self) -> tuple[Model, AnswerSets | None]:
+        """The model, and the rule for its answer sets."""
+        model = open_model(self.model).with_novelty_rate(self.novelty_rate)
+        return model, None if self.sets is None else answer_sets(model.manifest, self.sets)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class CsvSummary:
     """What was written: ``csv`` is the file, or ``-`` for stdout.
 
     Rows in all, rows with an error, rows kept from an interrupted run, the seconds this run took, and the files
-    in folders that are not images.
+    in folders that are not images; ``remark`` says why all answer sets hold all classes.
     """
 
     csv: str
@@ -72,6 +84,7 @@ class CsvSummary:
     n_kept: int
     seconds: float
     others: OtherFiles
+    remark: str | None = None
 
 
 @dataclass
@@ -85,16 +98,16 @@ class _Tally:
 
 def predict_to_stream(request: PredictRequest, stream: BinaryIO, progress: Progress = SILENT) -> CsvSummary:
     """Write a row per image to a stream, as UTF-8, flushed batch by batch; a name in no encoding keeps its bytes."""
-    model, begun = open_model(request.model), perf_counter()
+    (model, rule), begun = request.open(), perf_counter()
     total = count_images(request.patterns)
     tally, others = _Tally(), OtherFiles()
     paths = find_images(request.patterns, others)
     with writing(_STDOUT):
-        stream.write(_encoded(columns(_width(model, request))))
-    _write_rows(model, request, paths, stream, tally, _Reporter(progress, total))
+        stream.write(_encoded(_header(model, request)))
+    _write_rows(model, request, paths, stream, (tally, _Reporter(progress, total)), rule)
     with writing(_STDOUT):
         stream.flush()
-    return CsvSummary("-", tally.n_rows, tally.n_unread, 0, perf_counter() - begun, others)
+    return CsvSummary("-", tally.n_rows, tally.n_unread, 0, perf_counter() - begun, others, _remark(rule))
 
 
 def predict_to_file(
@@ -108,7 +121,7 @@ def predict_to_file(
     ``FILE.part`` is of another run.
     """
     target, begun = check_file(file), perf_counter()
-    model = open_model(request.model)
+    model, rule = request.open()
     total = count_images(request.patterns)
     part = target.with_name(f"{target.name}.part")
     job_file = part.with_name(f"{part.name}.json")
@@ -120,7 +133,7 @@ def predict_to_file(
     with _part_file(part, job_file, job) as rows:
         paths = _keep_complete_batches(rows, job["columns"], paths, tally, progress)
         try:
-            _write_rows(model, request, paths, rows, tally, _Reporter(progress, total))
+            _write_rows(model, request, paths, rows, (tally, _Reporter(progress, total)), rule)
         except KeyboardInterrupt:
             progress.remark(
                 f"headstart: {tally.n_rows:,} of {max(total, tally.n_rows):,} images are in {part}; "
@@ -133,7 +146,9 @@ def predict_to_file(
             rows.close()
         part.replace(target)
         job_file.unlink(missing_ok=True)
-    return CsvSummary(str(file), tally.n_rows, tally.n_unread, tally.n_kept, perf_counter() - begun, others)
+    return CsvSummary(
+        str(file), tally.n_rows, tally.n_unread, tally.n_kept, perf_counter() - begun, others, _remark(rule)
+    )
 
 
 def check_file(file: str | os.PathLike[str]) -> Path:
@@ -153,30 +168,40 @@ def check_file(file: str | os.PathLike[str]) -> Path:
     )
 
 
-def columns(n_ranked: int) -> list[str]:
-    """The header: path, name, classes and probabilities by rank, novelty, error.
+def columns(n_ranked: int, *, sets: bool = False) -> list[str]:
+    """The header: path, name, classes and probabilities by rank, the answer set with ``sets``, novelty, error.
 
     >>> columns(1)
     ['path', 'name', 'class_1', 'probability_1', 'novelty', 'error']
     """
     ranked = [f"{what}_{rank}" for rank in range(1, n_ranked + 1) for what in ("class", "probability")]
-    return ["path", "name", *ranked, "novelty", "error"]
+    return ["path", "name", *ranked, *(["answer_set"] if sets else []), "novelty", "error"]
 
 
-def row(image: ImagePrediction | UnreadableImage, n_ranked: int) -> list[str]:
-    """The cells of one image under `columns`; six digits, on which all machines agree."""
+def row(image: ImagePrediction | UnreadableImage, n_ranked: int, *, sets: bool = False) -> list[str]:
+    """The cells of one image under `columns`; six digits, on which all machines agree; answer sets as JSON lists."""
     if isinstance(image, UnreadableImage):
-        return [image.path, "", *[""] * (2 * n_ranked), "", image.reason]
+        return [image.path, "", *[""] * (2 * n_ranked + sets), "", image.reason]
     ranked = [
         cell
         for name, value in zip(image.classes, image.probabilities, strict=True)
         for cell in (name, f"{value:.6g}")
     ]
-    return [image.path, image.name, *ranked, "" if image.novelty is None else f"{image.novelty:.6g}", ""]
+    answers = [json.dumps(image.answer_set, ensure_ascii=False)] if sets else []
+    novelty = "" if image.novelty is None else f"{image.novelty:.6g}"
+    return [image.path, image.name, *ranked, *answers, novelty, ""]
 
 
 def _width(model: Model, request: PredictRequest) -> int:
     return min(request.top, len(model.classes))
+
+
+def _header(model: Model, request: PredictRequest) -> list[str]:
+    return columns(_width(model, request), sets=request.sets is not None)
+
+
+def _remark(rule: AnswerSets | None) -> str | None:
+    return None if rule is None else rule.remark
 
 
 def _encoded(cells: Iterable[str]) -> bytes:
@@ -203,15 +228,18 @@ def _write_rows(
     request: PredictRequest,
     paths: Iterable[str],
     stream: BinaryIO,
-    tally: _Tally,
-    reporter: _Reporter,
+    counts: tuple[_Tally, _Reporter],
+    rule: AnswerSets | None,
 ) -> None:
     """Predict the remaining images and write each batch to the file before the next begins."""
-    width = _width(model, request)
+    width, sets, (tally, reporter) = _width(model, request), rule is not None, counts
     if tally.n_rows:
         reporter.report(tally.n_rows)
-    for batch in predict_images(model, paths, top=request.top, runtime_name=request.runtime_name):
-        rows = b"".join(_encoded(row(one, width)) for one in batch)
+    stream_of_batches = predict_images(
+        model, paths, top=request.top, runtime_name=request.runtime_name, rule=rule
+    )
+    for batch in stream_of_batches:
+        rows = b"".join(_encoded(row(one, width, sets=sets)) for one in batch)
         with writing(str(getattr(stream, "name", _STDOUT))):
             stream.write(rows)
             stream.flush()
@@ -231,8 +259,10 @@ def _job(model: Model, request: PredictRequest) -> dict[str, Any]:
         "fingerprint": digest.hexdigest(),
         "images": list(request.patterns),
         "folder": os.getcwd(),
-        "columns": columns(_width(model, request)),
+        "columns": _header(model, request),
         "runtime": request.runtime_name,
+        **({} if request.novelty_rate is None else {"novelty_rate": str(request.novelty_rate)}),
+        **({} if request.sets is None else {"sets": request.sets}),
     }
 
 
@@ -251,10 +281,12 @@ def _check_job(part: Path, job_file: Path, job: dict[str, Any]) -> None:
         "fingerprint": f"another model ({old.get('model')})",
         "images": "other images",
         "folder": f"another folder to start in ({old.get('folder')})",
-        "columns": "another --top",
+        "columns": "another --top or --sets",
+        "novelty_rate": "another --novelty-rate",
+        "sets": "another --sets",
         "runtime": "another --runtime",
     }
-    other = [reason for key, reason in same.items() if old.get(key) != job[key]]
+    other = [reason for key, reason in same.items() if old.get(key) != job.get(key)]
     if other:
         raise SettingError(
             f"{str(part)!r} is of an interrupted run with {' and '.join(other)}, expected the same to continue; "

@@ -304,6 +304,7 @@ def _data_note(
         others = {"name": unlabelled.name, "fingerprint": fingerprint, "n_images": len(unlabelled)}
     return {
         **({"unlabelled": others} if others else {}),
+        "n_groups": 0 if parts.fit.groups is None else len(np.unique(parts.fit.groups)),
         **({"holdout": asdict(dataset.holdout)} if dataset.holdout and _held_out(dataset) else {}),
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,

@@ -119,6 +119,7 @@ def examine(dataset: Dataset, *, near: bool = True, on_image: OnImage | None = N
             *_file_remarks(dataset.skipped),
             *_flat_remarks(dataset, facts),
             *_balance_remarks(training, split),
+            *_group_remarks(dataset),
             *_image_remarks(facts.polarity, facts.modes, len(dataset)),
             *_storage_remarks(dataset, facts),
             *_few_remarks(training, split),
@@ -215,6 +216,17 @@ def _training_counts(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, Mapp
 
 def _in_split(split: str) -> str:
     return "" if split == "all" else f" in {split}"
+
+
+def _group_remarks(dataset: Dataset) -> list[str]:
+    """That all images are of one hand or camera, if that is known."""
+    groups = [] if dataset.groups is None else np.unique(dataset.groups).tolist()
+    if len(groups) != 1:
+        return []
+    return [
+        f"all images are of one group ({groups[0]}), such as one hand or camera: how accurate a model is on images "
+        "of others, and how many of them it refuses as none of these, cannot be measured; add images of other groups"
+    ]
 
 
 def _balance_remarks(training: Mapping[str, int], split: str) -> list[str]:

@@ -12,8 +12,10 @@ import numpy as np
 from headstart.data.checks.doctor import Checkup, examine
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
+from headstart.evaluation.conformal import highest_level
 from headstart.models.manifest import Manifest
 from headstart.models.model import open_model
+from headstart.models.novelty_rate import novelty_sentence
 from headstart.records import InputSpec, Source
 from headstart.system.progress import SILENT, Progress
 from headstart.workflows.source_cost import measured_cost
@@ -126,6 +128,8 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         "data": {key: value for key, value in manifest.data.items() if key != "counts"},
         "images_per_class": dict(manifest.data["counts"]),
         "held_out_scores": dict(manifest.scores) or "none",
+        "none_of_these": novelty_sentence(manifest) or "never: a class is predicted for every image",
+        "answer_sets": _sets(manifest.answer_sets),
         "settings": dict(manifest.settings) or "none",
         "default_layer": manifest.default_layer,
         "layers": {name: " x ".join(map(str, shape)) for name, shape in manifest.layers.items()},
@@ -135,6 +139,13 @@ def _model(manifest: Manifest) -> dict[str, Any]:
             name: f"{note.size_bytes} bytes, sha256 {note.sha256}" for name, note in manifest.files.items()
         },
     }
+
+
+def _sets(note: Mapping[str, Any]) -> str:
+    """What answer sets rest on, and up to which level."""
+    if not note:
+        return "none: no scores of left-out images are stored"
+    return f"from {note['n_images']:,} {note['images']} images, up to the level {highest_level(note['left_out']):.3g}"
 
 
 def _heads(head: Mapping[str, Any]) -> str | list[str]:

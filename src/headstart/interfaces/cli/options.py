@@ -23,6 +23,7 @@ __all__ = [
     "ModelName",
     "ModelOutput",
     "NoCache",
+    "NoveltyRate",
     "Policy",
     "Pooling",
     "Precision",
@@ -119,6 +120,14 @@ Unlabelled = Annotated[
         metavar="FOLDER",
         help="Further images without labels, of the same classes: a folder, in any layout. Labels are propagated to "
         "them if that is better on left-out images.",
+    ),
+]
+NoveltyRate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE|off",
+        help='Share of the images of the classes that may be refused as "none of these", such as 0.05; off refuses '
+        "none. Default: that of the model, 0.05 for a new one.",
     ),
 ]
 Policy = Annotated[

@@ -9,10 +9,11 @@ import typer
 
 from headstart.errors import SettingError, printable
 from headstart.interfaces.cli.console import load_dataset, print_json
-from headstart.interfaces.cli.options import Json, ModelFolder, Runtime, Seed, Strict
+from headstart.interfaces.cli.options import Json, ModelFolder, NoveltyRate, Runtime, Seed, Strict
 
 if TYPE_CHECKING:
     from headstart.data.readers.image_files import OtherFiles
+    from headstart.models.predict_csv import PredictRequest
 
 __all__ = ["evaluate", "predict"]
 
@@ -78,6 +79,15 @@ def predict(
         list[str], typer.Argument(help="Image files, folders or globs; - reads paths from stdin.")
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes shown per image.")] = 3,
+    sets: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LEVEL",
+            help='Also list the classes that each image may have, such as "ant or bee": the true one is among them '
+            "for this share of new images of the model's classes, such as 0.95.",
+        ),
+    ] = None,
+    novelty_rate: NoveltyRate = None,
     runtime: Runtime = "openvino",
     json: Json = False,
     csv: Annotated[
@@ -97,29 +107,35 @@ def predict(
     Example: headstart predict runs/parity image.png folder 'scans/*.png'
 
     Example: headstart predict runs/parity folder --csv out.csv
+
+    Example: headstart predict runs/insects photos --sets 0.95
     """
     from headstart.sources.order import check_model_first
 
     check_model_first(model, images)
     if csv is not None:
-        _predict_rows(model, images, top, runtime, csv, json)
+        from headstart.models.predict_csv import PredictRequest
+
+        _predict_rows(PredictRequest(model, tuple(images), top, runtime, novelty_rate, sets), csv, json)
         return
     from headstart.models.predict import predict_files, to_table
     from headstart.report.json import to_json
 
-    found = predict_files(model, images, top=top, runtime_name=runtime)
+    found = predict_files(model, images, top=top, runtime_name=runtime, novelty_rate=novelty_rate, sets=sets)
     text = to_json(found) + "\n" if json else to_table(found)
     # undecodable bytes of a file name become \udcXX, JSON's own escape
     print(text.encode("utf-8", "backslashreplace").decode(), end="")
     for fault in found.faults:
         print(f"headstart: error: {fault}", file=sys.stderr)
-    _warn_of(found.others)
+    _warn_of(found.others, found.remark)
     if found.faults:
         raise typer.Exit(1)
 
 
-def _warn_of(others: OtherFiles) -> None:
-    """Files of folders that are not predicted: counted, the first with its reason."""
+def _warn_of(others: OtherFiles, remark: str | None) -> None:
+    """Files of folders that are not predicted: counted, the first with its reason; and why sets hold all classes."""
+    if remark is not None:
+        print(f"headstart: warning: {remark}", file=sys.stderr)
     if others.n_files:
         more = f" and {others.n_files - 1:,} more" if others.n_files > 1 else ""
         print(
@@ -129,12 +145,11 @@ def _warn_of(others: OtherFiles) -> None:
         )
 
 
-def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: str, json: bool) -> None:
+def _predict_rows(request: PredictRequest, csv: str, json: bool) -> None:
     """Predictions as rows of a file, or of stdout; status 1 if an image could not be read."""
-    from headstart.models.predict_csv import PredictRequest, check_file, predict_to_file, predict_to_stream
+    from headstart.models.predict_csv import check_file, predict_to_file, predict_to_stream
     from headstart.system.progress import terminal_progress
 
-    request = PredictRequest(model, tuple(images), top, runtime)
     if csv != "-":
         check_file(csv)
     elif json:
@@ -149,7 +164,7 @@ def _predict_rows(model: str, images: list[str], top: int, runtime: str, csv: st
     elif csv != "-":
         kept = f", {done.n_kept:,} of them by an interrupted run" if done.n_kept else ""
         print(f"{csv}: {done.n_images:,} images in {done.seconds:.1f} s{kept}")
-    _warn_of(done.others)
+    _warn_of(done.others, done.remark)
     if done.n_unread:
         where = "in the column error" if csv == "-" else f"in the column error of {csv}"
         print(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from headstart.interfaces.cli.console import load_dataset, print_json
-from headstart.interfaces.cli.options import Json, ModelFolder, Strict
+from headstart.interfaces.cli.options import Json, ModelFolder, NoveltyRate, Strict
 
 __all__ = ["export", "serve", "teach"]
 
@@ -74,6 +74,7 @@ def serve(
             "probabilities slightly."
         ),
     ] = "fp32",
+    novelty_rate: NoveltyRate = None,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,6 +98,7 @@ def serve(
         token=token,
         workers=workers,
         precision=precision,
+        novelty_rate=novelty_rate,
         allow_origins=allow_origin or (),
     )
 
@@ -114,6 +116,7 @@ def teach(
     ] = Path("taught"),
     host: Host = "127.0.0.1",
     port: Port = 7860,
+    novelty_rate: NoveltyRate = None,
 ) -> None:
     """Open a web page on which you teach classes by example.
 
@@ -121,4 +124,4 @@ def teach(
     """
     from headstart.interfaces.teach.serving import serve_page
 
-    serve_page(source, output, host=host, port=port)
+    serve_page(source, output, host=host, port=port, novelty_rate=novelty_rate)

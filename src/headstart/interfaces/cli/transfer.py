@@ -31,6 +31,7 @@ from headstart.interfaces.cli.options import (
     ModelName,
     ModelOutput,
     NoCache,
+    NoveltyRate,
     Policy,
     Pooling,
     Runtime,
@@ -72,6 +73,7 @@ def transfer(
     size: Size = None,
     holdout: HoldOut = None,
     unlabelled: Unlabelled = None,
+    novelty_rate: NoveltyRate = None,
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     strict: Strict = False,
@@ -111,6 +113,7 @@ def transfer(
             holdout=holdout,
             unlabelled=load_others(unlabelled, strict=strict),
             name=name,
+            novelty_rate=novelty_rate,
         )
     done.learned.model.save(output, render(done.result))
     if json:

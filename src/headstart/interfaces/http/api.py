@@ -30,8 +30,10 @@ from headstart.interfaces.http.exchange import Exchange
 from headstart.interfaces.http.images import Preparer
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 from headstart.interfaces.http.metrics import CONTENT_TYPE, ServerMetrics
-from headstart.interfaces.http.spec import TOP_LIMIT, docs_page, openapi
+from headstart.interfaces.http.options import requested_options
+from headstart.interfaces.http.spec import docs_page, openapi
 from headstart.interfaces.http.uploads import Bodies, Upload, uploads
+from headstart.models.answer_sets import AnswerSets, answer_sets
 from headstart.models.model import Model
 from headstart.models.outputs import checked_outputs
 from headstart.records import NONE_OF_THESE, Array
@@ -42,12 +44,12 @@ _LOG = logging.getLogger(__name__)
 _OPEN = ("/healthz", "/readyz")  # an orchestrator requests these without a token
 _WITH_BODY = "/predict"
 _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
-_TOP = 5
 _CLIENT_GONE = 499  # the client left: this status is only counted
 # A batch takes 20 ms at most: batching saves the cost of a call, which matters only for fast networks.
 # A batch in the loop's own thread takes less.
 _LARGEST_BATCH, _BATCH_S, _HELD_S = 32, 0.02, 0.01
 _QUICK_S, _MOST_TRIALS = 0.001, 30
+_LONG = "left_out"  # hundreds of numbers
 _LARGEST_NOVELTY = 1e9  # JSON has no infinity
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -185,7 +187,8 @@ class App:
             )
 
     async def _predict(self, request: Request) -> Response:
-        served, top = self._served(request), _requested_top(request)
+        served, (top, level) = self._served(request), requested_options(request)
+        rule = served.sets(level)
         async with uploads(request, self._limits, self._bodies) as sent:
             with (
                 self._requests.held(1),
@@ -194,9 +197,10 @@ class App:
             ):
                 outputs = await self._outputs(served, sent)
         predictions = [
-            served.prediction(upload, values, top) for upload, values in zip(sent, outputs, strict=True)
+            served.prediction(upload, values, top, rule) for upload, values in zip(sent, outputs, strict=True)
         ]
-        return _json({"model": served.name, "predictions": predictions})
+        sets = {} if rule is None else {"sets": {"level": rule.level, "remark": rule.remark}}
+        return _json({"model": served.name, "predictions": predictions, **sets})
 
     async def _outputs(self, served: _Served, sent: Sequence[Upload]) -> list[tuple[Array, ...]]:
         """The network's outputs for every image, or one error that counts all faults."""
@@ -285,10 +289,17 @@ class _Served:
             "input": asdict(manifest.input),
             "strategy": manifest.strategy,
             **{
-                key: dict(getattr(manifest, key))
+                key: {name: one for name, one in getattr(manifest, key).items() if name != _LONG}
                 for key in ("data", "source", "novelty", "calibration", "scores")
             },
         }
+
+    def sets(self, level: float | None) -> AnswerSets | None:
+        """The rule for answer sets at a level; an error response for a model without left-out scores."""
+        try:
+            return None if level is None else answer_sets(self.model.manifest, level)
+        except ModelError as error:
+            raise RequestError(422, str(error)) from error
 
     def checked(self, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """The outputs for one image, if they are probabilities: other images of its batch may be right."""
@@ -298,7 +309,9 @@ class _Served:
             raise RequestError(500, str(error)) from error
         return outputs
 
-    def prediction(self, upload: Upload, outputs: tuple[Array, ...], top: int) -> dict[str, Any]:
+    def prediction(
+        self, upload: Upload, outputs: tuple[Array, ...], top: int, rule: AnswerSets | None
+    ) -> dict[str, Any]:
         """One prediction, as the API's document describes it."""
         probabilities = outputs[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
@@ -313,6 +326,9 @@ class _Served:
             "probability": classes[0]["probability"],
             "novelty": novelty,
             "classes": classes,
+            **(
+                {} if rule is None else {"answer_set": rule.names(probabilities[None], self.model.classes)[0]}
+            ),
         }
 
 
@@ -342,21 +358,6 @@ def _rounded(probability: np.float32) -> float:
 
 def _finite(novelty: float) -> float:
     return round(min(novelty, _LARGEST_NOVELTY), 6) if math.isfinite(novelty) else _LARGEST_NOVELTY
-
-
-def _requested_top(request: Request) -> int:
-    if not request.scope["query_string"]:
-        return _TOP
-    options = request.query_params.multi_items()
-    for key, _ in options:
-        if key != "top":
-            raise RequestError(422, f"option {printable(key)!r} is unknown, expected top or none")
-    text = options[0][1] if len(options) == 1 else ""
-    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= TOP_LIMIT):
-        raise RequestError(
-            422, f"top is {printable(text)!r}, expected one whole number from 1 to {TOP_LIMIT}"
-        )
-    return int(text)
 
 
 def _unrouted(scope: Scope, error: HTTPException) -> RequestError:

@@ -29,6 +29,7 @@ from headstart.interfaces.http.workers import (
     supervise,
 )
 from headstart.models.model import Model
+from headstart.models.novelty_rate import NoveltyRate
 from headstart.system.optional import require
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def serve_models(
     limits: Limits | None = None,
     precision: str = "fp32",
     workers: int = 0,
+    novelty_rate: NoveltyRate = None,
     allow_origins: Sequence[str] = (),
 ) -> None:
     """Serve models over HTTP until SIGTERM or SIGINT; then finish the requests in progress and return.
@@ -57,7 +59,8 @@ def serve_models(
     ``models`` are folders; ``NAME=FOLDER`` gives one another name than the folder's. The models are served as
     they are now, even if a folder is replaced later. ``port`` 0 takes any free port, which is printed.
     ``token`` is the bearer token that every request must carry. ``workers`` 0 starts one process per core, at
-    most 4; 1 serves from this process. ``allow_origins`` are the web pages that may use the server, such as
+    most 4; 1 serves from this process. ``novelty_rate`` is as for `Model.with_novelty_rate`.
+    ``allow_origins`` are the web pages that may use the server, such as
     ``https://example.com``; ``*`` are all. Raises `ModelError`, `SettingError`, `WorkersError` or
     `MissingExtraError`.
     """
@@ -71,6 +74,8 @@ def serve_models(
     with ExitStack() as stack:
         opened = pinned(model_folders(models))
         pins = [stack.enter_context(closing(pin)) for _, pin in opened.values()]
+        for model, _ in opened.values():
+            model.with_novelty_rate(novelty_rate)  # its errors come before workers start
         listener = stack.enter_context(closing(bound_socket(host, port)))
         access = make_access(host, listener.getsockname()[0], allow_origins=allow_origins, token=token)
         _warn_of(host, access, token, requested=workers, started=n_workers)
@@ -82,7 +87,7 @@ def serve_models(
         allow_many_connections()
         stack.enter_context(watched(pins))
         if n_workers == 1:
-            loaded = {name: model for name, (model, _) in opened.items()}
+            loaded = {name: model.with_novelty_rate(novelty_rate) for name, (model, _) in opened.items()}
             _serve(loaded, listener, ready, limits=limits, token=token, precision=precision, access=access)
             return
         del opened  # the children open them for themselves
@@ -90,6 +95,7 @@ def serve_models(
             "token": token,
             "limits": asdict(each),
             "precision": precision,
+            "novelty_rate": novelty_rate,
             "n_workers": n_workers,
             "access": {**asdict(access), "allowed": sorted(access.allowed)},
         }
@@ -109,7 +115,10 @@ def work() -> None:
     try:
         with socket.socket(fileno=job["listener"]) as listener:
             _serve(
-                {about["name"]: open_again(about) for about in job["models"]},
+                {
+                    about["name"]: open_again(about).with_novelty_rate(job["novelty_rate"])
+                    for about in job["models"]
+                },
                 listener,
                 partial(notify_parent, job),
                 limits=Limits(**job["limits"]),

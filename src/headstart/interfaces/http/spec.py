@@ -50,6 +50,11 @@ _PREDICTION = {
                 "properties": {"name": {"type": "string"}, "probability": _PROBABILITY},
             },
         },
+        "answer_set": {
+            "type": "array",
+            "description": "With the option sets: the classes that the image may have, the most probable first.",
+            "items": {"type": "string"},
+        },
     },
 }
 _ANSWER = {
@@ -59,6 +64,19 @@ _ANSWER = {
     "properties": {
         "model": {"type": "string"},
         "predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}},
+        "sets": {
+            "type": "object",
+            "description": "With the option sets.",
+            "required": ["level", "remark"],
+            "additionalProperties": False,
+            "properties": {
+                "level": {"type": "number"},
+                "remark": {
+                    "type": ["string", "null"],
+                    "description": "Why every set holds all classes, if they do: too few images were left out.",
+                },
+            },
+        },
     },
 }
 _MODEL = {
@@ -225,7 +243,14 @@ def _predict(limits: Limits, closed: tuple[int, ...]) -> dict[str, Any]:
                 "in": "query",
                 "schema": {"type": "integer", "minimum": 1, "maximum": TOP_LIMIT, "default": 5},
                 "description": "Number of classes for each image, at most as many as there are.",
-            }
+            },
+            {
+                "name": "sets",
+                "in": "query",
+                "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                "description": "Also list the classes that each image may have: the true one is among them for this "
+                "share of new images of the model's classes, such as 0.95.",
+            },
         ],
         "requestBody": {
             "required": True,

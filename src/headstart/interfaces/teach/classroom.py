@@ -25,12 +25,13 @@ from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
 from headstart.evaluation.clusters import accuracy_score
 from headstart.heads.base import Head
-from headstart.heads.novelty import Novelty, fit_novelty
+from headstart.heads.novelty import RATE, Novelty, fit_novelty
 from headstart.heads.registry import make_head
 from headstart.heads.scaling import Standardiser
 from headstart.interfaces.teach.left_out import leave_one_out
-from headstart.interfaces.teach.lesson import Example, Lesson, LessonPrediction
+from headstart.interfaces.teach.lesson import Example, Lesson, LessonPrediction, has, listed
 from headstart.interfaces.teach.live_source import HEAD, SEED, LiveSource, pixels_address
+from headstart.models.novelty_rate import OFF, NoveltyRate, checked_rate
 from headstart.records import NONE_OF_THESE, Array, Codes, InputSpec
 from headstart.sources.features import Extraction
 from headstart.strategies.places import Probe
@@ -66,10 +67,15 @@ class Classroom:
 
     Thread-safe. A few examples get up to eight augmented copies each; many get fewer, so that a fit has at
     most 300 rows and stays fast. The source is ``live``, or what ``fitting`` returns for the pixels of the first
-    example: it stays until all examples are removed.
+    example: it stays until all examples are removed. ``novelty_rate`` is as for `Model.with_novelty_rate`.
     """
 
-    def __init__(self, live: LiveSource | Callable[[NDArray[np.uint8]], LiveSource]) -> None:
+    def __init__(
+        self,
+        live: LiveSource | Callable[[NDArray[np.uint8]], LiveSource],
+        novelty_rate: NoveltyRate = None,
+    ) -> None:
+        self._novelty_rate = checked_rate(novelty_rate)
         self._fitting = None if isinstance(live, LiveSource) else live
         self._live = live if isinstance(live, LiveSource) else None
         self._classes: list[str] = []
@@ -253,7 +259,8 @@ class Classroom:
                     options=Extraction(precision="fp32"),  # as a saved model computes
                 )
                 output.mkdir(parents=True, exist_ok=True)
-                learned.model.save(folder)
+                rate = self._novelty_rate if learned.model.manifest.novelty else None
+                learned.model.with_novelty_rate(rate).save(folder)
             self._saved.add(name)
         return folder
 
@@ -310,7 +317,10 @@ class Classroom:
             head = make_head(HEAD).fit(
                 rows, np.asarray(classes)[codes], classes=classes, seed=SEED, images=images
             )
-            novelty = fit_novelty(rows, codes, images, seed=SEED)
+            novelty = None
+            if self._novelty_rate != OFF:
+                rate = float(self._novelty_rate or RATE)
+                novelty = fit_novelty(rows, codes, images, rate=rate, seed=SEED)
             mean = rows.mean(axis=0)
             self._fitted = _Fitted(head, novelty, tuple(self._examples), mean, _unit(rows - mean), images)
         return self._fitted
@@ -363,9 +373,9 @@ class Classroom:
                 "a copy adds no information and counts once in the accuracy."
             )
         if none := [name for name, count in counts.items() if not count]:
-            remarks.append(f"{_listed(none)} {_has(none)} no example yet.")
+            remarks.append(f"{listed(none)} {has(none)} no example yet.")
         if few := [name for name, count in counts.items() if 0 < count < _FEW]:
-            remarks.append(f"{_listed(few)} {_has(few)} fewer than {_FEW} examples: teach a few more.")
+            remarks.append(f"{listed(few)} {has(few)} fewer than {_FEW} examples: teach a few more.")
         some = {name: count for name, count in counts.items() if count}
         if some and max(some.values()) > _UNEVEN * min(some.values()):
             most, least = max(some, key=some.__getitem__), min(some, key=some.__getitem__)
@@ -388,11 +398,3 @@ def _unit(rows: Array) -> Array:
     """Rows scaled to length 1."""
     unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _has(names: Sequence[str]) -> str:
-    return "has" if len(names) == 1 else "have"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from headstart.data.checks.copies import Parts
 from headstart.evaluation.records import Score
 from headstart.records import Array
 
-__all__ = ["Example", "Lesson", "LessonPrediction"]
+__all__ = ["Example", "Lesson", "LessonPrediction", "has", "listed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +61,13 @@ class LessonPrediction:
     novelty: float | None
     nearest: Example
     similarity: float
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as in a sentence."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def has(names: Sequence[str]) -> str:
+    """The verb after them."""
+    return "has" if len(names) == 1 else "have"

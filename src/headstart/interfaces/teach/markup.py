@@ -96,7 +96,7 @@ def _novelty(novelty: float | None) -> str:
         return "Too few examples to detect none of these."
     if novelty > 1:
         return f"Unlike all examples: {novelty:.2f} times the novelty threshold."
-    return f"Similar to the examples: {novelty:.2f} of the novelty threshold."
+    return f"Similar to the examples: {max(novelty, 0):.2f} of the novelty threshold."
 
 
 def _sorted(prediction: LessonPrediction) -> list[tuple[str, float]]:

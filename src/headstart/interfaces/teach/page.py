@@ -37,6 +37,7 @@ from headstart.interfaces.teach.markup import (
     sentence,
 )
 from headstart.interfaces.teach.waiting_files import WaitingFiles
+from headstart.models.novelty_rate import NoveltyRate
 from headstart.records import Source
 from headstart.system.optional import require
 
@@ -58,12 +59,15 @@ Sent = Mapping[str, Any]
 """An uploaded file as the gate describes it: ``path`` and ``orig_name``."""
 
 
-def make_page(source: Source | None, output: Path, files: WaitingFiles) -> gr.Blocks:
+def make_page(
+    source: Source | None, output: Path, files: WaitingFiles, novelty_rate: NoveltyRate = None
+) -> gr.Blocks:
     """Build the page without serving it; ``files`` are those that visitors have sent.
 
     Without a source each lesson takes that for drawings or that for photos, whichever its first example is.
     """
-    handlers = _Handlers(FittingSource() if source is None else live_source(source), output, files)
+    live = FittingSource() if source is None else live_source(source)
+    handlers = _Handlers(live, output, files, novelty_rate)
     page = gr.Blocks(analytics_enabled=False, title="Headstart: teach by example", fill_width=True)
     with page:
         html_block(page_head(source))
@@ -153,8 +157,11 @@ class _Visitor:
 class _Handlers:
     """Handlers of the page's events, each in the classroom of the visitor."""
 
-    def __init__(self, live: LiveSource | FittingSource, output: Path, files: WaitingFiles) -> None:
+    def __init__(
+        self, live: LiveSource | FittingSource, output: Path, files: WaitingFiles, novelty_rate: NoveltyRate
+    ) -> None:
         self._live, self._output, self._files = live, output, files
+        self._novelty_rate = novelty_rate
         self._visitors: OrderedDict[str, _Visitor] = OrderedDict()
         self._lock = Lock()
 
@@ -162,7 +169,7 @@ class _Handlers:
         """The visitor's own classroom; a `gr.State` would copy the first one, and comes after the page."""
         with self._lock:
             key = str(request.session_hash)
-            one = self._visitors.setdefault(key, _Visitor(Classroom(self._live)))
+            one = self._visitors.setdefault(key, _Visitor(Classroom(self._live, self._novelty_rate)))
             self._visitors.move_to_end(key)
             while len(self._visitors) > _MOST_ROOMS:
                 self._files.remove(self._visitors.popitem(last=False)[1].paths)

@@ -20,6 +20,7 @@ from headstart.interfaces.http.workers import stop_signals
 from headstart.interfaces.teach.classroom import FOLDER
 from headstart.interfaces.teach.gate import Gate
 from headstart.interfaces.teach.waiting_files import WaitingFiles
+from headstart.models.novelty_rate import NoveltyRate, checked_rate
 from headstart.sources.registry import open_source
 from headstart.system.temporary import own_folder
 
@@ -29,8 +30,11 @@ _DRAIN_S = 3.0
 _GRADIO_FOLDER = "GRADIO_TEMP_DIR"
 
 
-def serve_page(source: str | None, output: Path, *, host: str, port: int) -> None:
+def serve_page(
+    source: str | None, output: Path, *, host: str, port: int, novelty_rate: NoveltyRate = None
+) -> None:
     """Serve the page until SIGTERM or SIGINT; nothing that visitors sent stays behind."""
+    novelty_rate = checked_rate(novelty_rate)
     opened = None if source is None else open_source(source)
     with _ended_in_order(), closing(bound_socket(host, port)) as listener, _folder() as folder:
         # gradio writes where its variable says when it is imported
@@ -45,7 +49,7 @@ def serve_page(source: str | None, output: Path, *, host: str, port: int) -> Non
                 file=sys.stderr,
             )
         files = WaitingFiles(folder / "files")
-        page = make_page(opened, output, files)
+        page = make_page(opened, output, files, novelty_rate)
         app, stop = make_app(page, host, number)
         gate = Gate(
             app,

@@ -18,7 +18,9 @@ from headstart.errors import SettingError
 from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Calibration, Evaluation
+from headstart.models.answer_sets import answer_sets_note
 from headstart.models.manifest import check_name
+from headstart.models.novelty_rate import NoveltyRate, checked_rate, novelty_sentence
 from headstart.records import Source
 from headstart.report.records import Gallery, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
@@ -62,6 +64,7 @@ def run_transfer(
     holdout: float | None = None,
     unlabelled: Dataset | None = None,
     name: str | None = None,
+    novelty_rate: NoveltyRate = None,
 ) -> Transferred:
     """Fit a head for new classes on a frozen source, and report how accurate it is next to simple controls.
 
@@ -93,6 +96,8 @@ def run_transfer(
         left-out images. Copies of the dataset's images are left out, and of many 5,000 are used.
     name : str, optional
         Name of the model. Default: made from the names of source and dataset.
+    novelty_rate : float, 'off' or None
+        Share of the images of the classes that may be refused as none of these; ``off`` refuses none. Default: 0.05.
 
     Returns
     -------
@@ -114,6 +119,7 @@ def run_transfer(
         With ``finetune``, if the source cannot be fine-tuned or torch is not installed.
     """
     check_name(name)
+    checked_rate(novelty_rate)
     options = replace(options, precision="fp32")  # as the saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, holdout, seed, source.seen)
@@ -132,11 +138,11 @@ def run_transfer(
         evaluation = judged(
             source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others
         )
-    kept = _recorded(kept, evaluation, name)
+    kept = _recorded(kept, evaluation, name, novelty_rate)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
     chosen = None if learned.choice is None else learned.choice.sentence
     texts = [holdout_sentence(dataset), tried.sentence if tried else None, chosen, flips]
-    texts += [*learned.remarks, *left_aside]
+    texts += [*learned.remarks, *left_aside, novelty_sentence(kept.model.manifest)]
     remarks = () if evaluation is None else _judged_remarks(evaluation, source)
     result = Report(
         kind="transfer",
@@ -209,15 +215,27 @@ def _held_share(finetune: FinetuneOptions | None) -> float | None:
     return None if finetune is None else _FINETUNE_HELD
 
 
-def _recorded(kept: LearnedModel, evaluation: TransferEvaluation | None, name: str | None) -> LearnedModel:
-    """The model with its name, and with its cross-validated accuracy in its manifest."""
-    kept = replace(kept, model=kept.model.named(name))
-    if evaluation is None or evaluation.judged_on != "cross-validated":
+def _recorded(
+    kept: LearnedModel, evaluation: TransferEvaluation | None, name: str | None, novelty_rate: NoveltyRate
+) -> LearnedModel:
+    """The model with its name and rate; its manifest has its cross-validated accuracy and left-out scores."""
+    kept = replace(kept, model=kept.model.named(name).with_novelty_rate(novelty_rate))
+    if evaluation is None:
         return kept
-    score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
-    scores = {"cv_accuracy": score.value, "cv_low": score.low, "cv_high": score.high}
     manifest = kept.model.manifest
-    noted = replace(manifest, scores={**manifest.scores, **scores})
+    codes = evaluation.images.codes(manifest.classes)
+    sets = answer_sets_note(
+        evaluation.probabilities,
+        codes,
+        evaluation.images.cluster_codes,
+        evaluation.judged_on,
+        crossed=evaluation.crossed,
+    )
+    scores: dict[str, Any] = {}
+    if evaluation.crossed:
+        score = next(row.accuracy for row in evaluation.table.rows if row.strategy == evaluation.name)
+        scores = {"cv_accuracy": score.value, "cv_low": score.low, "cv_high": score.high}
+    noted = replace(manifest, answer_sets=sets, scores={**manifest.scores, **scores})
     return replace(kept, model=replace(kept.model, manifest=noted))
 
 
