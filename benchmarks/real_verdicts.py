@@ -2,7 +2,7 @@
 
 Each study takes some digits of MNIST, as many of each class, and compares `drawings` with raw pixels as `headstart
 study` does, in cross-validation with all labels. The truth is what the models that learned from all these digits get
-of 4,000 others, and the difference of both, so the row of a study is judged as an estimate of the model that is saved.
+of 4,000 others, and the difference of both, so the row of a study is judged as an estimate of the saved model.
 
     HEADSTART_DATA=... python benchmarks/real_verdicts.py            (about ten minutes)
 """
