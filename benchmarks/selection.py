@@ -37,7 +37,7 @@ from headstart.strategies.fits import Chooser, Reader, averaged, fitted
 from headstart.strategies.places import CHOSEN
 from headstart.strategies.scratch import learn_network
 from headstart.strategies.select import choose
-from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
+from headstart.workflows.comparison.baselines import gradient_histograms, preparations_for, raw_pixels
 
 _LABELS = (1, 2, 5, 10, 50, 100)
 _MOST_IMAGES, _MOST_TEST = 5_000, 3_000
