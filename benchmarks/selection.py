@@ -83,7 +83,7 @@ def job(name: str, data_name: str, network: Model, n_draws: int, most: int) -> l
     reader.read(source.candidates)
     chooser = Chooser(reader, CHOSEN)
     controls = {"HOG": gradient_histograms(reader), "pixels": raw_pixels(reader)}
-    native = source.input
+    native = preparations_for(data, source.input)[0]
     machines = {
         "HOG SVM": extract(data, hog_source(native)),
         "pixel SVM": extract(data, pixel_source(native)),
