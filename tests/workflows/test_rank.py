@@ -46,7 +46,7 @@ def test_all_sources_stand_in_order_with_paired_differences(found: Ranking) -> N
 
 def test_the_report_shows_table_and_picture(found: Ranking) -> None:
     page = render(found.result)
-    for words in ("Accuracy against time", "ms per image, log scale", "hog", "corrected by Holm"):
+    for words in ("Accuracy against time", "ms per image, log scale", "hog", "intervals hold together"):
         assert words in page
     assert found.result.verdict.startswith(f"{found.ranked[0].source.partition(':')[0]}")
 
