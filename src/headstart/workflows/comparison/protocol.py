@@ -248,6 +248,9 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup
     else:
         n_folds, of = max(2, min(_FOLDS, smallest)), ""
     protocol = replace(protocol, kind=kind, n_folds=n_folds)
+    few = (
+        f", and for few labels into {_draw_folds(pool, protocol)}, once" if protocol.labels_per_class else ""
+    )
     splits = "" if dataset.splits is None else ", its splits pooled,"
     if kind == "leave-one-out":
         sentence = (
@@ -257,7 +260,7 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup
     else:
         sentence = (
             f"The {len(pool):,} images of {pool.name}{splits} were split into {n_folds} folds{of}, "
-            f"{min(_ROUNDS, protocol.draws)} times; each image was classified by models trained on the other "
+            f"{min(_ROUNDS, protocol.draws)} times{few}; each image was classified by models trained on the other "
             "folds only. "
         )
     return EvaluationSetup(protocol, pool, pool, sentence + _rests_on(pool, kind))
