@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import from_arrays
 from headstart.errors import DataError
+from headstart.evaluation.records import Difference, Score
+from headstart.report.records import Comparison, Row
 from headstart.strategies.fits import Strategy
 from headstart.workflows.comparison.protocol import Protocol
 from headstart.workflows.comparison.table import Table, run_table
+from headstart.workflows.comparison.verdict import sentences
 
 ALL = Protocol(())
 
@@ -357,3 +360,21 @@ def test_without_a_probe_there_is_nothing_to_compare() -> None:
 def test_a_test_class_without_training_images_is_an_error() -> None:
     with pytest.raises(DataError, match="'c'"):
         table(blank(5, 5), blank(5, 5, 5), probe=5)
+
+
+def test_labels_that_a_control_needs_have_a_range() -> None:
+    """Where the control's value, and the ends of its intervals, reach the probe's 80 % at 5 labels."""
+    ours = {1: 0.6, 5: 0.8, 50: 0.9}
+    theirs = {1: (0.3, 0.2, 0.4), 5: (0.6, 0.5, 0.7), 50: (0.9, 0.85, 0.95)}
+    rows = [
+        Row("probe", labels, Score(value, value, value, 100), 1, 0.0, 0.0) for labels, value in ours.items()
+    ]
+    rows += [
+        Row("rival", labels, Score(value, low, high, 100), 1, 0.0, 0.0)
+        for labels, (value, low, high) in theirs.items()
+    ]
+    difference = Difference(0.2, 0.1, 0.3, 0.001, 100)
+    comparisons = [Comparison("probe", "rival", labels, difference, 0.001, "helps") for labels in ours]
+    said = " ".join(sentences(rows, comparisons, 500, 0.01))
+    # 5 * 10 ** (2 / 3) = 23.2; 5 * 10 ** (1 / 2.5) = 12.6; 5 * 10 ** (3 / 3.5) = 36
+    assert "Transfer with 5 labels per class does as well as rival with 23 (13 to 36)." in said

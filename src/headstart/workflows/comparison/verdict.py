@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from math import inf
 
+from headstart.evaluation.records import Score
 from headstart.report.entries import is_rival
 from headstart.report.records import Comparison, Row
 
@@ -114,23 +115,32 @@ def _line(
 
 
 def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int | None) -> tuple[str, ...]:
-    """How many labels a control takes to do as well as the probe with few, read off its learning curve."""
-    curves: dict[str, list[tuple[int, float]]] = {}
+    """How many labels a control takes to do as well as the probe with few, read off its learning curve.
+
+    The range is where the ends of the control's intervals reach the probe's accuracy.
+    """
+    curves: dict[str, list[tuple[int, Score]]] = {}
     for row in rows:
         if row.labels_per_class is not None:
-            curves.setdefault(row.strategy, []).append((row.labels_per_class, row.accuracy.value))
+            curves.setdefault(row.strategy, []).append((row.labels_per_class, row.accuracy))
     ours = dict(curves.get(PROBE, [])).get(budget or 0)
     if ours is None or budget is None or len(curves[PROBE]) < 2:
         return ()
-    needs = {}
+    equivalents = []
     for control in dict.fromkeys(one.control for one in comparisons):
-        if is_rival(control) and control in curves:
-            needs[control] = _labels_to_reach(sorted(curves[control]), ours)
-    equivalents = [
-        f"{name} with {number:,.0f}" if number < inf else f"{name} with more than {curves[name][-1][0]:,}"
-        for name, number in needs.items()
-        if number > budget
-    ]
+        if not is_rival(control) or control not in curves:
+            continue
+        curve = sorted(curves[control], key=lambda point: point[0])
+        number, fewest, most = (
+            _labels_to_reach([(labels, getattr(score, end)) for labels, score in curve], ours.value)
+            for end in ("value", "high", "low")
+        )
+        beyond = f"more than {curve[-1][0]:,}"
+        if number == inf:
+            equivalents.append(f"{control} with {beyond}")
+        elif number > budget:
+            span = f"{fewest:,.0f} to {f'{most:,.0f}' if most < inf else beyond}"
+            equivalents.append(f"{control} with {number:,.0f} ({span})")
     if not equivalents:
         return ()
     return (f"Transfer with {labels_text(budget)} does as well as " + ", ".join(equivalents) + ".",)
