@@ -378,3 +378,15 @@ def test_labels_that_a_control_needs_have_a_range() -> None:
     said = " ".join(sentences(rows, comparisons, 500, 0.01))
     # 5 * 10 ** (2 / 3) = 23.2; 5 * 10 ** (1 / 2.5) = 12.6; 5 * 10 ** (3 / 3.5) = 36
     assert "Transfer with 5 labels per class does as well as rival with 23 (13 to 36)." in said
+
+
+def test_where_the_interval_is_wider_more_images_are_advised() -> None:
+    """91 images by ten people, on few of which the two disagree: the interval reaches 0, so 91 were too few."""
+    people = (np.arange(91) % 10).astype(str)
+    test = replace(blank(46, 45), groups=people)
+    found = run_table(
+        {"probe": right_on(test, 91), "rival": right_on(test, 87)}, blank(10, 10), test, Protocol(())
+    )
+    one = found.comparisons[0]
+    assert one.verdict == "cannot tell apart" and one.difference.low < -0.01
+    assert one.n_to_settle is None or one.n_to_settle > 180

@@ -289,6 +289,10 @@ def _settling(
     gain = a.astype(np.float64) - b
     rounds = ours.rounds if len(ours.rounds) >= len(theirs.rounds) else theirs.rounds
     spread = _spread(gain, rounds, protocol, groups, budget)
+    # the interval is wider where few images or groups disagree, and where networks are drawn, too
+    arm = difference.value - difference.low if difference.value > 0 else difference.high - difference.value
+    wider = max(1.0, arm / max(spread.half_width(1 - alpha), 1e-9)) ** 2
+    spread = replace(spread, variance=spread.variance * wider, fixed=spread.fixed * wider)
     return images_for_spread(spread, difference.value, gain.shape[1], alpha=alpha)
 
 
