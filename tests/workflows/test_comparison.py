@@ -390,3 +390,20 @@ def test_where_the_interval_is_wider_more_images_are_advised() -> None:
     one = found.comparisons[0]
     assert one.verdict == "cannot tell apart" and one.difference.low < -0.01
     assert one.n_to_settle is None or one.n_to_settle > 180
+
+
+def test_slow_strategies_have_one_round_of_a_cross_validation_and_few_draws() -> None:
+    pool, asked = blank(30, 30), []
+
+    def slow(learn: NDArray[np.intp], test: NDArray[np.intp], seed: int) -> Any:
+        asked.append(len(test))
+        return right_on(pool, 40)(learn, test, seed)
+
+    ways: dict[str, Strategy] = {"probe": right_on(pool, 50), "rival": slow}
+    crossed = Protocol((), draws=20, kind="folds", n_folds=5, slow=("rival",))
+    found = run_table(ways, pool, pool, crossed)
+    assert asked == [12] * 5 and [row.draws for row in found.rows] == [3, 1]
+    assert found.comparisons[0].difference.value == pytest.approx(10 / 60)
+    asked.clear()
+    drawn = run_table(ways, pool, pool, Protocol((5,), draws=20, with_all=False, slow=("rival",)))
+    assert len(asked) == 5 and [row.draws for row in drawn.rows] == [20, 5]

@@ -126,8 +126,10 @@ def run_table(
 def _own_rounds(
     rounds: Sequence[Sequence[TrainTest]], name: str, protocol: Protocol
 ) -> Sequence[Sequence[TrainTest]]:
-    """The rounds of a strategy: the first few where each costs a training."""
-    return rounds[: protocol.slow_draws] if name in protocol.slow else rounds
+    """The rounds of a strategy: the first few where each costs a training, of a cross-validation one."""
+    if name not in protocol.slow:
+        return rounds
+    return rounds[: 1 if protocol.crossed else protocol.slow_draws]
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
