@@ -311,3 +311,22 @@ def test_copies_do_not_narrow_the_interval_of_the_mean_over_draws() -> None:
     found, alone = clustered_score(twice, groups), wilson(once.mean() * 300, 300)
     assert found.value == pytest.approx(once.mean())
     assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
+def test_few_groups_are_warned_about_and_a_class_of_one_group_first():
+    groups, labels = np.repeat([0, 1, 2], 6), np.tile(["a", "b"], 9)
+    assert "the images are of 3 groups only" in (cluster_remark(groups, labels) or "")
+    lonely = np.where(groups == 0, "a", "b")
+    assert "class 'a' are of one group" in (cluster_remark(groups, lonely) or "")
+    assert cluster_remark(np.repeat(np.arange(5), 4), np.tile(["a", "b"], 10)) is None
+
+
+def test_a_row_of_several_networks_in_folds_is_about_all_of_them():
+    """The first network is right everywhere; the interval must not be hers around the mean of all."""
+    correct = np.ones((5, 100), bool)
+    correct[1:, ::2] = False
+    folds = np.arange(100) // 5
+    found, first = accuracy_score(correct, folds=folds), accuracy_score(correct[:1], folds=folds)
+    assert found.value == pytest.approx(0.6) and found.low < 0.6 < found.high and first.value == 1.0
+    swapped = accuracy_score(correct[::-1], folds=folds)
+    assert (found.low, found.high) == pytest.approx((swapped.low, swapped.high)), "whichever comes first"

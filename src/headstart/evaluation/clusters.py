@@ -55,7 +55,7 @@ def accuracy_score(
     share = float(correct.mean()) if correct.size else 0.0
     grouped = clusters is not None and correct.size > 0 and repeated(clusters)
     if folds is not None and correct.size:
-        values = correct.reshape(-1, n_images)[0].astype(np.float64)
+        values = correct.reshape(-1, n_images).mean(axis=0)
         return _sampled(share, of_fold_draws(values, folds), n_images, 1)
     several = not crossed and correct.ndim == 2 and bool((correct != correct[:1]).any())
     if grouped and clusters is not None:
@@ -230,7 +230,7 @@ def clustered_difference(
 
 
 def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:
-    """Remark where all images, or all of a class of two or more, are of one cluster; else None."""
+    """Remark where all images, or all of a class of two or more, are of one cluster, or clusters are few."""
     if clusters is None:
         return None
     if len(labels) > 1 and len(np.unique(clusters)) == 1:
@@ -238,18 +238,18 @@ def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_
             "all images are of one group, or copies of one image: nothing is known of other groups, so "
             "intervals are 0 to 100 %"
         )
-    n_groups = len(np.unique(clusters))
-    if len(labels) > 1 and n_groups < _FEW_GROUPS and len(clusters) > 2 * n_groups:
-        return (
-            f"the images are of {n_groups} groups only: how much groups differ is hardly known from so few, so "
-            f"intervals are wide; {_FEW_GROUPS} or more are better"
-        )
     names, sizes = np.unique(labels, return_counts=True)
     lonely = [
         str(name)
         for name, size in zip(names, sizes, strict=True)
         if size > 1 and len(np.unique(clusters[labels == name])) == 1
     ]
+    n_groups = len(np.unique(clusters))
+    if not lonely and len(labels) > 1 and n_groups < _FEW_GROUPS and len(clusters) > 2 * n_groups:
+        return (
+            f"the images are of {n_groups} groups only: how much groups differ is hardly known from so few, so "
+            f"intervals are wide; {_FEW_GROUPS} or more are better"
+        )
     if not lonely:
         return None
     listed = ", ".join(map(repr, lonely[:5])) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")

@@ -116,16 +116,16 @@ def of_fold_draws(values: Values, folds: Codes) -> Spread:
     return Spread(variance, _freedom(share), fixed, len(sizes) - 1.0)
 
 
-def with_networks(spread: Spread, by_network: Sequence[float], noise: float) -> Spread:
+def with_networks(spread: Spread, by_network: Sequence[float]) -> Spread:
     """The same, if another random network was compared with in every round, for one more such network.
 
-    ``by_network`` are the means of the rounds, ``noise`` the part of their variance that is not the networks'. A
-    random network is one of many, and the question is whether the strategy could be another one of them.
+    ``by_network`` are the means of the rounds. A random network is one of many, and the question is whether the
+    strategy could be another one of them.
     """
     n_networks = len(by_network)
     if n_networks < 2:
         return spread
-    between = max(float(np.var(by_network, ddof=1)) - noise, 0.0) * (1 + 1 / n_networks)
+    between = float(np.var(by_network, ddof=1)) * (1 + 1 / n_networks)
     total = spread.variance + between
     if total <= 0:
         return spread

@@ -146,9 +146,7 @@ def rounds_of(
     """
     found: dict[int | None, list[list[TrainTest]]] = {budget: [] for budget in budgets}
     once = not protocol.crossed or protocol.kind == "leave-one-out"
-    drawing = protocol
-    if protocol.crossed and protocol.kind != "leave-one-out":
-        drawing = replace(protocol, n_folds=_draw_folds(pool, protocol))
+    drawing = _drawing(pool, protocol)
     for number in range((1 if protocol.crossed else protocol.draws) if budgets else 0):
         whole = _folded(pool, n_test, drawing, number)
         drawn: dict[int, list[TrainTest]] = {budget: [] for budget in budgets}
@@ -166,13 +164,21 @@ def rounds_of(
 
 
 def smallest_class(pool: Dataset, protocol: Protocol) -> int:
-    """Training images of the rarest class, the minimum over all splits with all labels."""
+    """Training images of the rarest class, the minimum over all splits."""
     n_rounds = min(_ROUNDS, protocol.draws) if protocol.crossed else 1
     rounds = [_folded(pool, 0, protocol, number) for number in range(n_rounds)]
+    rounds.append(_folded(pool, 0, _drawing(pool, protocol), 0))
     codes, n_classes = pool.codes(), len(pool.classes)
     return min(
         int(np.bincount(codes[one.train], minlength=n_classes).min()) for each in rounds for one in each
     )
+
+
+def _drawing(pool: Dataset, protocol: Protocol) -> Protocol:
+    """The protocol for few labels: of a cross-validation more folds, each with labels of its own."""
+    if not protocol.crossed or protocol.kind == "leave-one-out":
+        return protocol
+    return replace(protocol, n_folds=_draw_folds(pool, protocol))
 
 
 def _draw_folds(pool: Dataset, protocol: Protocol) -> int:

@@ -230,7 +230,7 @@ def _difference(
         return plain
     gain = a.astype(np.float64) - b
     spread = _spread(gain, rounds, protocol, groups, budget)
-    spread = with_networks(spread, gain.mean(axis=1).tolist(), 0.0)
+    spread = with_networks(spread, gain.mean(axis=1).tolist())
     wide = mean_difference(gain, spread, level)
     low, high = min(plain.low, wide.low), max(plain.high, wide.high)
     return replace(wide, low=low, high=high, p_value=max(plain.p_value, wide.p_value))
@@ -253,7 +253,7 @@ def difference_of(
         return paired_difference(a, b, level)
     gain = a.astype(np.float64) - b
     if few:
-        return fold_draws_difference(gain[0], _fold_codes(rounds[0], gain.shape[1]), level)
+        return fold_draws_difference(gain.mean(axis=0), _fold_codes(rounds[0], gain.shape[1]), level)
     if groups is not None:
         return clustered_difference(a, b, groups, level, crossed=True)
     return folds_difference(gain, level)
@@ -270,7 +270,7 @@ def _spread(
     if not protocol.crossed:
         return of_draws(gain, groups)
     if _drawn_in_folds(protocol, budget):
-        return of_fold_draws(gain[0], _fold_codes(rounds[0], gain.shape[1]))
+        return of_fold_draws(gain.mean(axis=0), _fold_codes(rounds[0], gain.shape[1]))
     return of_folds(gain, groups)
 
 

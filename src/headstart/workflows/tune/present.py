@@ -32,7 +32,6 @@ __all__ = [
 
 
 _SHOWN = 12  # trials in a report
-_ALPHA = 0.05
 
 
 def comparisons_of(leads: Sequence[tuple[str, Difference]]) -> tuple[Comparison, ...]:
