@@ -315,7 +315,7 @@ def test_copies_do_not_narrow_the_interval_of_the_mean_over_draws() -> None:
 
 def test_few_groups_are_warned_about_and_a_class_of_one_group_first():
     groups, labels = np.repeat([0, 1, 2], 6), np.tile(["a", "b"], 9)
-    assert "the images are of 3 groups only" in (cluster_remark(groups, labels) or "")
+    assert "the images are of 3 groups, or copies of 3 images, only" in (cluster_remark(groups, labels) or "")
     lonely = np.where(groups == 0, "a", "b")
     assert "class 'a' are of one group" in (cluster_remark(groups, lonely) or "")
     assert cluster_remark(np.repeat(np.arange(5), 4), np.tile(["a", "b"], 10)) is None

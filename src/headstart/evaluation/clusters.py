@@ -247,8 +247,8 @@ def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_
     n_groups = len(np.unique(clusters))
     if not lonely and len(labels) > 1 and n_groups < _FEW_GROUPS and len(clusters) > 2 * n_groups:
         return (
-            f"the images are of {n_groups} groups only: how much groups differ is hardly known from so few, so "
-            f"intervals are wide; {_FEW_GROUPS} or more are better"
+            f"the images are of {n_groups} groups, or copies of {n_groups} images, only: how much these differ is "
+            f"hardly known from so few, so intervals are wide; {_FEW_GROUPS} or more are better"
         )
     if not lonely:
         return None

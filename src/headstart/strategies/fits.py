@@ -21,6 +21,7 @@ from headstart.heads.base import Head
 from headstart.heads.registry import CLOSED_FORM, make_head
 from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract, extract_all
+from headstart.strategies.mixture import mixed
 from headstart.strategies.places import CHOSEN, Probe, Reading, places_of, selected_by
 from headstart.strategies.select import choose, deciding_images
 
@@ -246,7 +247,7 @@ def averaged(
         rows = reader.rows(place) if in_pool else reader.test_rows(place)
         made = fitted(reader, place, head, train, seed, balance=balance)
         found.append(made.probabilities(rows[test]))
-    return found[0] if len(found) == 1 else np.mean(found, axis=0)
+    return mixed(found)
 
 
 def redrawn_probe(

@@ -97,8 +97,8 @@ class Mixture:
         return {"name": f"mean of {len(heads)} heads", "chosen": chosen, "heads": heads}
 
 
-def mixed(found: Sequence[Array], shares: Sequence[float]) -> Array:
-    """The mean of probabilities, weighted by shares."""
+def mixed(found: Sequence[Array], shares: Sequence[float] | None = None) -> Array:
+    """The mean of probabilities, weighted by shares, by default all alike."""
     if len(found) == 1:
         return found[0]
     return np.average(found, axis=0, weights=shares).astype(np.float32)

@@ -19,6 +19,7 @@ from headstart.report.records import Report
 from headstart.sources.features import Extraction, Place, extract_all
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.fits import Reader, Strategy
+from headstart.strategies.mixture import mixed
 from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe, Reading, choose_places
 from headstart.strategies.probe import learn_head, training_rows
@@ -188,7 +189,7 @@ def _fitted(bench: Bench, indices: Indices, plan: DrawPlan, seed: int, watched: 
         .probabilities(bench.test_rows(one.place))
         for one, features in zip(plan.readings, found, strict=True)
     ]
-    return np.mean(predictions, axis=0)  # type: ignore[no-any-return]
+    return mixed(predictions)
 
 
 def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:

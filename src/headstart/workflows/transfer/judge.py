@@ -70,27 +70,11 @@ def judged(
         return by_cross_validation(
             source, parts.fit, probe, seed=seed, options=options, unlabelled=unlabelled
         )
-    others = unlabelled is not None
-    return _by_validation(source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others)
-
-
-def _by_validation(
-    source: Source,
-    learned: LearnedModel,
-    kept: LearnedModel,
-    parts: TrainingParts,
-    probe: Probe,
-    *,
-    seed: int,
-    options: Extraction,
-    unlabelled: bool = False,
-) -> TransferEvaluation:
-    """Evaluate on validation images."""
-    assert parts.held is not None and learned.held_probs is not None and kept.held_probs is not None
+    assert learned.held_probs is not None and kept.held_probs is not None
     alone = learned.held_probs if learned.probe_probs is None else learned.probe_probs
     first, final = learned.held_probs, kept.held_probs
     strategies: dict[str, Strategy] = {PROBE: lambda train, test, seed: alone}
-    if unlabelled:
+    if unlabelled is not None:
         strategies[UNLABELLED] = lambda train, test, seed: first
     strategies |= _controls(Reader(source, parts.fit, parts.held, options, probe.augmentation, seed), probe)
     if kept is not learned:
@@ -102,7 +86,7 @@ def _by_validation(
         "which were used for neither training nor selection. Intervals are Wilson's and account for copies and "
         "groups; differences are paired."
     )
-    name = FINETUNE if kept is not learned else UNLABELLED if unlabelled else PROBE
+    name = FINETUNE if kept is not learned else PROBE if unlabelled is None else UNLABELLED
     return TransferEvaluation(table, parts.held, final, name, "validation", protocol_text)
 
 
