@@ -204,15 +204,33 @@ def test_draws_add_their_variance_and_satterthwaites_degrees_of_freedom():
     assert found.p_value > paired_difference(a, b).p_value
 
 
-def test_difference_is_never_surer_than_for_independent_images():
-    rng, groups = np.random.default_rng(0), np.repeat(np.arange(10), 9)
-    for shape in ((90,), (3, 90)):
-        for _ in range(30):
-            a, b = rng.random(shape) < 0.9, rng.random(shape) < 0.85
-            found, plain = clustered_difference(a, b, groups), paired_difference(a, b)
-            assert found.low <= plain.low
-            assert found.high >= plain.high
-            assert found.p_value >= plain.p_value
+@pytest.mark.parametrize(
+    ("sizes", "least_power"), [([20] * 5, 0.5), ([10] * 10, 0.5), ([60, 10, 10, 10, 10], 0.0)]
+)
+def test_few_groups_raise_few_false_alarms_and_find_a_large_difference(sizes, least_power):
+    """Widening by an assumed correlation within groups found one in ten of these differences."""
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
+
+    def found(gain: float) -> float:
+        said = []
+        for _ in range(300):
+            easy = rng.normal(size=len(groups)) + 0.5 * rng.normal(size=len(sizes))[groups]
+            right = [easy + 0.6 * rng.normal(size=len(groups)) + level > 0 for level in (1.2 + gain, 1.2)]
+            difference = clustered_difference(*right, groups)
+            said.append(difference.low > 0 or (gain == 0 and difference.high < 0))
+        return float(np.mean(said))
+
+    assert found(0.0) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+    assert found(0.9) >= least_power
+
+
+def test_all_groups_alike_are_no_more_than_coins():
+    """Each of the groups says the same: five are not enough to be sure, ten are."""
+    for n_groups, sure in ((3, False), (5, False), (10, True)):
+        better, worse = np.ones(4 * n_groups, bool), np.arange(4 * n_groups) % 4 > 0
+        found = clustered_difference(better, worse, np.arange(4 * n_groups) // 4)
+        assert (found.low > 0) is sure
+        assert (found.p_value < 0.05) is sure
 
 
 def test_the_difference_turns_with_its_arguments():

@@ -39,12 +39,14 @@ def accuracy_score(
     *,
     crossed: bool = False,
     folds: NDArray[np.intp] | None = None,
+    overlap: float = 0.0,
 ) -> Score:
     """Accuracy with the interval that fits: by clusters, by draws of labels, by cross-validation, or Wilson's.
 
     ``correct``, (n_images,) or (n_draws, n_images), bool; images with the same entry in ``clusters`` depend on
     each other; ``crossed`` where the models share training images; ``folds``, (n_images,), where each fold of a
-    cross-validation had labels of its own. With several draws the target is the procedure on new labels and images.
+    cross-validation had labels of its own; ``overlap`` is the share of training images that two draws have in common.
+    With several draws the target is the procedure on new labels and images.
 
     >>> correct = np.arange(80) % 4 > 0
     >>> plain, crossed = accuracy_score(correct), accuracy_score(correct, crossed=True)
@@ -56,17 +58,18 @@ def accuracy_score(
     grouped = clusters is not None and correct.size > 0 and repeated(clusters)
     if folds is not None and correct.size:
         values = correct.reshape(-1, n_images).mean(axis=0)
-        return _sampled(share, of_fold_draws(values, folds), n_images, 1)
+        return _sampled(share, of_fold_draws(values, folds, overlap), n_images, 1)
     several = not crossed and correct.ndim == 2 and bool((correct != correct[:1]).any())
     if grouped and clusters is not None:
         found = clustered_score(correct, clusters, crossed=crossed)
         if several and found.high - found.low < 1:
-            spread = of_draws(correct.astype(np.float64), np.unique(clusters, return_inverse=True)[1])
+            codes = np.unique(clusters, return_inverse=True)[1]
+            spread = of_draws(correct.astype(np.float64), codes, overlap)
             other = _sampled(share, spread, n_images, len(correct))
             found = replace(found, low=min(found.low, other.low), high=max(found.high, other.high))
         return found
     if several and correct.size:
-        return _sampled(share, of_draws(correct.astype(np.float64)), n_images, len(correct))
+        return _sampled(share, of_draws(correct.astype(np.float64), overlap=overlap), n_images, len(correct))
     return cross_validated(share, n_images) if crossed else wilson(share * n_images, n_images)
 
 
@@ -188,11 +191,13 @@ def clustered_difference(
     level: float = _LEVEL,
     *,
     crossed: bool = False,
+    overlap: float = 0.0,
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same images, which come in clusters.
 
     Inputs as in `paired_difference`; neither is the interval narrower nor the p-value smaller than there. ``crossed``
-    where rounds are those of a cross-validation with all labels. A single cluster says nothing about others: the
+    where rounds are those of a cross-validation with all labels; ``overlap`` is the share of training images that two
+    draws have in common. A single cluster says nothing about others: the
     interval is [-1, 1] and p is 1.
 
     >>> groups = np.repeat(np.arange(10), 9)
@@ -200,33 +205,26 @@ def clustered_difference(
     >>> b = np.arange(90) % 9 < np.repeat([7, 9, 8, 5, 7, 8, 9, 6, 8, 7], 9)
     >>> found = clustered_difference(a, b, groups)
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 3)
-    (0.122, 0.025, 0.237, 0.017)
+    (0.122, 0.027, 0.217, 0.017)
     """
     first, codes = _checked("correct_a", correct_a, clusters)
     second, _ = _checked("correct_b", correct_b, clusters)
+    if first.shape != second.shape:
+        raise ShapeError(
+            f"correct_b has shape {second.shape}, expected {first.shape} to match correct_a; compare the same draws"
+        )
     gain, sizes = first.astype(np.float64) - second, np.bincount(codes)
-    alone = (
-        mean_difference(gain, of_folds(gain), level) if crossed else paired_difference(first, second, level)
-    )
-    # A few images on which a and b disagree contain almost no information about clusters. So the interval of
-    # independent images is widened by the design effect that `clustered_score` assumes for as many mistakes, and
-    # the wider of the two arms counts on either side. If a beats b, or b a, on every single image, each cluster is a
-    # coin, and p is that of all coins falling on one side.
-    value, n_images = alone.value, alone.n
     if len(sizes) == 1:
-        return Difference(value, -1.0, 1.0, 1.0, n_images)
-    rare = float(np.abs(gain).mean()) * n_images
-    wider = np.sqrt(max(1.0, _assumed_effect(sizes, rare))) / _few_groups(n_images, len(sizes), level)
-    down, up = wider * (value - alone.low), wider * (alone.high - value)
-    spread = of_folds(gain, codes) if crossed else of_draws(gain, codes)
-    half = spread.half_width(level)
-    low, high = max(value - max(down, half), -1.0), min(value + max(up, half), 1.0)
+        return Difference(float(gain.mean()), -1.0, 1.0, 1.0, gain.shape[1])
+    spread = of_folds(gain, codes) if crossed else of_draws(gain, codes, overlap)
+    found = mean_difference(gain, spread, level, n_units=len(sizes))
     if spread.variance > 0:
-        p_value = spread.p_value(value)
-    else:
-        p_value = mcnemar(np.ones(len(sizes), np.bool_), np.zeros(len(sizes), np.bool_))
-    found = Difference(value, float(low), float(high), max(p_value, alone.p_value), n_images)
-    return agreeing(found, level)
+        return found
+    # all groups alike: each is a coin, and p is that of all coins falling on one side
+    coins = (
+        1.0 if found.value == 0 else mcnemar(np.ones(len(sizes), np.bool_), np.zeros(len(sizes), np.bool_))
+    )
+    return agreeing(replace(found, p_value=max(found.p_value, coins)), level)
 
 
 def cluster_remark(clusters: NDArray[np.generic] | None, labels: NDArray[np.str_]) -> str | None:

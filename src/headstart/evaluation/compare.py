@@ -39,7 +39,10 @@ def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float
 
 
 def paired_difference(
-    correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], level: float = _LEVEL
+    correct_a: NDArray[np.bool_],
+    correct_b: NDArray[np.bool_],
+    level: float = _LEVEL,
+    overlap: float = 0.0,
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same images, with an interval and a p-value that agree.
 
@@ -50,6 +53,9 @@ def paired_difference(
         training labels, one row per draw, the same draw in the same row of both.
     level : float, default=0.95
         Confidence level of the interval, in (0, 1).
+    overlap : float, default=0.0
+        Share of training images that two draws have in common on average, from 0 to below 1: 0.25 for draws of 5 out
+        of 20. Labels that many draws share are not drawn anew, and the interval becomes wider.
 
     Returns
     -------
@@ -62,7 +68,7 @@ def paired_difference(
     ShapeError
         If the two are not bool arrays of the same shape, 1-D or 2-D, without an empty axis.
     SettingError
-        If ``level`` is outside (0, 1).
+        If ``level`` is outside (0, 1), or ``overlap`` outside [0, 1).
 
     Notes
     -----
@@ -88,25 +94,31 @@ def paired_difference(
     """
     correct_a, correct_b = _pair(correct_a, correct_b, ranks=(1, 2))
     _check_level(level)
+    if not 0 <= overlap < 1:
+        raise SettingError(
+            f"overlap is {overlap!r}, expected a share of at least 0 and below 1; 0 without one"
+        )
     if correct_a.ndim == 1:
         return _one_draw(correct_a, correct_b, level)
     gain = correct_a.astype(np.float64) - correct_b  # (n_draws, n_images)
     if bool((gain == gain[:1]).all()):  # as one draw
         return _one_draw(correct_a[0], correct_b[0], level)
-    return mean_difference(gain, of_draws(gain), level)
+    return mean_difference(gain, of_draws(gain, overlap=overlap), level)
 
 
-def mean_difference(gain: NDArray[np.float64], spread: Spread, level: float = _LEVEL) -> Difference:
+def mean_difference(
+    gain: NDArray[np.float64], spread: Spread, level: float = _LEVEL, n_units: int | None = None
+) -> Difference:
     """The mean of gains, (n_rounds, n_images), with the interval and p-value of its spread.
 
     The error is at least that of a share of predictions as large as the mean gain: of few images on which the two
-    disagree, the spread is low by chance.
+    disagree, the spread is low by chance. ``n_units`` is the number of clusters, where images come in clusters.
     """
     _check_level(level)
     value, n_images = float(gain.mean()), gain.shape[1]
     least = abs(value) * (1 - abs(value)) / gain.size
     if np.ptp(gain) == 0:
-        least = _wilson_variance(abs(value), n_images)
+        least = _wilson_variance(abs(value), n_units or n_images)
     spread = replace(spread, variance=max(spread.variance, least))
     half = spread.half_width(level)
     return Difference(value, max(value - half, -1.0), min(value + half, 1.0), spread.p_value(value), n_images)

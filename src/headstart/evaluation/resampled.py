@@ -31,12 +31,12 @@ def folds_difference(gain: NDArray[np.float64], level: float = _LEVEL) -> Differ
 
 
 def fold_draws_difference(
-    gain: NDArray[np.float64], folds: NDArray[np.intp], level: float = _LEVEL
+    gain: NDArray[np.float64], folds: NDArray[np.intp], level: float = _LEVEL, overlap: float = 0.0
 ) -> Difference:
     """Accuracy of a minus accuracy of b over the folds of a cross-validation, each with few labels of its own.
 
-    ``gain`` (n_images,) as in `folds_difference`, ``folds`` (n_images,) the fold of each image; see
-    `spread.of_fold_draws`.
+    ``gain`` (n_images,) as in `folds_difference`, ``folds`` (n_images,) the fold of each image; ``overlap`` is
+    the share of training images that two folds have in common. See `spread.of_fold_draws`.
 
     >>> gain = np.tile([1.0, 0, 0, 0, -1, 0, 0, 1, 0, 0], 10)
     >>> found = fold_draws_difference(gain, np.arange(100) // 5)
@@ -47,4 +47,4 @@ def fold_draws_difference(
         raise ShapeError(
             f"gain and folds have shapes {gain.shape} and {folds.shape}, expected 2 folds or more"
         )
-    return mean_difference(gain[None], of_fold_draws(gain, folds), level)
+    return mean_difference(gain[None], of_fold_draws(gain, folds, overlap), level)

@@ -21,6 +21,7 @@ __all__ = [
     "crossed_protocol",
     "decide",
     "rounds_of",
+    "shared_labels",
     "smallest_class",
 ]
 
@@ -172,6 +173,18 @@ def smallest_class(pool: Dataset, protocol: Protocol) -> int:
     return min(
         int(np.bincount(codes[one.train], minlength=n_classes).min()) for each in rounds for one in each
     )
+
+
+def shared_labels(rounds: Sequence[Sequence[TrainTest]]) -> float:
+    """The share of training images that two draws of labels have in common on average, at most 0.95."""
+    draws = [part.train for one in {id(one): one for one in rounds}.values() for part in one]
+    if len(draws) < 2:
+        return 0.0
+    members = np.zeros((len(draws), 1 + max(int(one.max()) for one in draws)), np.float32)
+    for row, one in zip(members, draws, strict=True):
+        row[one] = 1 / np.sqrt(len(one))
+    among = members @ members.T
+    return min(0.95, float((among.sum() - np.trace(among)) / (len(draws) * (len(draws) - 1))))
 
 
 def _drawing(pool: Dataset, protocol: Protocol) -> Protocol:

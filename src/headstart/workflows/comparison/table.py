@@ -22,7 +22,13 @@ from headstart.report.records import Comparison, Row
 from headstart.strategies.fits import Strategy
 from headstart.system.processes import run_in_process
 from headstart.system.progress import SILENT, Progress
-from headstart.workflows.comparison.protocol import Protocol, TrainTest, rounds_of, smallest_class
+from headstart.workflows.comparison.protocol import (
+    Protocol,
+    TrainTest,
+    rounds_of,
+    shared_labels,
+    smallest_class,
+)
 from headstart.workflows.comparison.verdict import PROBE, headlines, labels_text, sentences
 
 __all__ = ["Table", "difference_of", "run_table"]
@@ -177,8 +183,8 @@ def _row(
     spread = float(per_round.std(ddof=1)) if len(per_round) > 1 else 0.0
     drawn = _drawn_in_folds(protocol, budget)
     folds = _fold_codes(cell.rounds[0], cell.right.shape[1]) if drawn else None
-    crossed = protocol.crossed and not drawn
-    score = accuracy_score(cell.right, groups, crossed=crossed, folds=folds)
+    crossed, overlap = protocol.crossed and not drawn, 0.0 if budget is None else shared_labels(cell.rounds)
+    score = accuracy_score(cell.right, groups, crossed=crossed, folds=folds, overlap=overlap)
     return Row(name, budget, score, len(per_round), spread, cell.seconds)
 
 
@@ -247,13 +253,14 @@ def difference_of(
     level: float = 1 - _ALPHA,
 ) -> Difference:
     """The test that fits the splits; ``few`` where every round or fold has few labels of its own."""
+    overlap = shared_labels(rounds) if few else 0.0
     if not protocol.crossed:
         if groups is not None:
-            return clustered_difference(a, b, groups, level)
-        return paired_difference(a, b, level)
+            return clustered_difference(a, b, groups, level, overlap=overlap)
+        return paired_difference(a, b, level, overlap)
     gain = a.astype(np.float64) - b
     if few:
-        return fold_draws_difference(gain.mean(axis=0), _fold_codes(rounds[0], gain.shape[1]), level)
+        return fold_draws_difference(gain.mean(axis=0), _fold_codes(rounds[0], gain.shape[1]), level, overlap)
     if groups is not None:
         return clustered_difference(a, b, groups, level, crossed=True)
     return folds_difference(gain, level)
@@ -267,10 +274,11 @@ def _spread(
     budget: int | None,
 ) -> Spread:
     """How far the mean of gains may be from the truth."""
+    overlap = 0.0 if budget is None else shared_labels(rounds)
     if not protocol.crossed:
-        return of_draws(gain, groups)
+        return of_draws(gain, groups, overlap)
     if _drawn_in_folds(protocol, budget):
-        return of_fold_draws(gain.mean(axis=0), _fold_codes(rounds[0], gain.shape[1]))
+        return of_fold_draws(gain.mean(axis=0), _fold_codes(rounds[0], gain.shape[1]), overlap)
     return of_folds(gain, groups)
 
 
