@@ -102,15 +102,21 @@ class LeastSquares:
 
 
 class KernelLeastSquares(LeastSquares):
-    """The same from a kernel matrix (n_rows, n_rows); it has left-out scores, no solution."""
+    """The same from a kernel matrix (n_rows, n_rows)."""
 
     def __init__(self, kernel: Floats, targets: Array, weights: Array) -> None:
         exact = kernel.astype(np.float64)
-        means = np.average(exact, axis=1, weights=weights.astype(np.float64))
-        super().__init__(exact - means[:, None], targets, weights)
+        self._means = np.average(exact, axis=1, weights=weights.astype(np.float64))
+        super().__init__(exact - self._means[:, None], targets, weights)
 
     def _decomposed(self) -> tuple[Floats, Floats]:
         return _spectrum((self._rows * self._root.T).astype(np.float64))  # centred both ways
+
+    def solution(self, strength: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weights of the kernel's columns (n_rows, n_targets), which sum to 0, and bias (n_targets,)."""
+        inner = (self._left / (self._values + strength * len(self._rows))) @ self._projected
+        weight = (self._root * inner).astype(np.float64)
+        return weight, self._target_mean - self._means @ weight
 
 
 def _equal_folds(folds: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:

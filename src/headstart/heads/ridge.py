@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ _DEFAULT = {"strength": 0.1}  # where a class has one image or one group, and no
 _DEFAULT_TEMPERATURE = 5.0  # scores are between 0 and 1: a margin of 0.5 is then a probability of 92 %
 _LANDMARKS = 2_000
 _FEW = 150  # images that decide width and scaling; 300 gave the same accuracy in 4 of 5 cases (2026-11-29)
+_ALL_TRIED = 60  # images below which every scaling is tried with every width
 _BLOCK = 8_192
 _LEAST_DISTANCE = 1e-10  # squared; of rows of length 1, smaller ones are rounding errors, not differences
 _LEAST_SHARE = 1e-5  # of the longest row's squared length, below which squared distances are rounding errors
@@ -108,60 +109,61 @@ class KernelHead(Head):
 
     def _fit(self, training: Training, watch: Watch | None) -> None:
         plan = self._plan(training)
-        setting, temperature = _chosen_setting(self.held_out(training, plan), training, _DEFAULT)
-        self.standardise_, self.gamma_, self.landmarks_ = (
-            plan.standardise,
-            plan.gamma,
-            plan.rows[plan.landmarks],
-        )
-        expansion = _nystroem(np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_)))
-        targets = one_hot(training.codes, training.n_classes)
-        problem = LeastSquares(self._kernel(plan.rows) @ expansion, targets, training.weights)
+        problem, expansion = self._problem(training, plan)
+        held = None if training.smallest_class < 2 else _held_out(problem, training, _STRENGTHS)
+        setting, temperature = _chosen_setting(held, training, _DEFAULT)
         weight, bias = problem.solution(setting["strength"])
+        if expansion is not None:
+            weight = expansion.astype(np.float64) @ weight
+        self.standardise_ = plan.standardise
         self.chosen_ = {"gamma": plan.gamma, **setting, "landmarks": float(len(plan.landmarks))}
-        self.weight_ = (expansion.astype(np.float64) @ weight * temperature).astype(np.float32)
+        self.weight_ = (weight * temperature).astype(np.float32)
         self.bias_ = (bias * temperature).astype(np.float32)
 
-    def held_out(self, training: Training, plan: _Plan | None = None) -> HeldOut | None:
+    def held_out(self, training: Training) -> HeldOut | None:
         """Scores at every strength, at the scaling and width that a fit would select."""
         if training.smallest_class < 2:
             return None
-        plan = plan or self._plan(training)
-        targets = one_hot(training.codes, training.n_classes)
-        problem: LeastSquares
-        if len(plan.landmarks) == len(plan.rows):  # every row is a landmark: the kernel is exact
-            kernel = np.exp(-plan.gamma * squared_distances(plan.rows, plan.rows))
-            problem = KernelLeastSquares(kernel, targets, training.weights)
-        else:
-            self.gamma_, self.landmarks_ = plan.gamma, plan.rows[plan.landmarks]
-            expansion = _nystroem(np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_)))
-            problem = LeastSquares(self._kernel(plan.rows) @ expansion, targets, training.weights)
+        problem, _ = self._problem(training, self._plan(training))
         return _held_out(problem, training, _STRENGTHS)
 
+    def _problem(self, training: Training, plan: _Plan) -> tuple[LeastSquares, Array | None]:
+        """The exact problem if every row is a landmark; else the expanded one and its expansion."""
+        targets = one_hot(training.codes, training.n_classes)
+        self.gamma_, self.landmarks_ = plan.gamma, plan.rows[plan.landmarks]
+        among = np.exp(-plan.gamma * squared_distances(self.landmarks_, self.landmarks_))
+        if len(plan.landmarks) == len(plan.rows):
+            return KernelLeastSquares(among, targets, training.weights), None
+        expansion = _nystroem(among)
+        return LeastSquares(self._kernel(plan.rows) @ expansion, targets, training.weights), expansion
+
     def _plan(self, training: Training) -> _Plan:
-        """Landmarks, and the scaling and width with the least held-out error on a few of them."""
+        """Landmarks, and the scaling and width with the least held-out error on a few of them.
+
+        All pairs are tried on fewer than 60 images. On more, where errors are smooth in the width, the scaling is
+        chosen at the middle width, and the width by steps from there: no difference in accuracy (-0.02 +- 0.05 points
+        from 5 labels per class on, 2026-11-30), in a third of the time.
+        """
         rng = np.random.default_rng([training.seed, 2])
         n_originals = len(training.originals)
         some = training.originals[np.sort(rng.permutation(n_originals)[: self.n_landmarks])]
-        few = _few(training, rng)
-        scalings: tuple[Scaling, ...] = tuple(one(training.features) for one in _SCALINGS)
-        best = (np.inf, scalings[0], 1.0)
-        for scaling in scalings:
-            rows = scaling(few.features)
-            squared = squared_distances(rows, rows)
-            median = float(np.median(squared[np.triu_indices(len(squared), 1)]))
-            longest = float((rows**2).sum(axis=1).max())
-            unit = 1.0 / max(median, _LEAST_DISTANCE, _LEAST_SHARE * longest)
-            if few.smallest_class < 2:  # nothing can be held out: the default, rows of length 1
-                best = (0.0, scaling, unit)
-                break
-            for width in self.widths:
-                kernel = np.exp(-width * unit * squared)
-                problem = KernelLeastSquares(kernel, one_hot(few.codes, few.n_classes), few.weights)
-                error = float(_held_out(problem, few, _STRENGTHS).errors.min())
-                if error < best[0]:
-                    best = (error, scaling, width * unit)
-        return _Plan(best[1], best[2], best[1](training.features), some)
+        few, middle = _few(training, rng), len(self.widths) // 2
+        scalings: list[Scaling] = [one(training.features) for one in _SCALINGS]
+        if few.smallest_class < 2:  # nothing can be held out: the default, rows of length 1
+            unit = _Distances(scalings[0], few).unit
+            return _Plan(scalings[0], unit, scalings[0](training.features), some)
+        tried = [_Distances(one, few) for one in scalings]
+        if len(few.features) < _ALL_TRIED:
+            pairs = [
+                (one.error(width), number, width) for number, one in enumerate(tried) for width in self.widths
+            ]
+            _, number, width = min(pairs, key=lambda pair: pair[0])
+            best = tried[number]
+        else:
+            errors = [one.error(self.widths[middle]) for one in tried]
+            best = tried[int(np.argmin(errors))]
+            width = _descended(self.widths, middle, min(errors), best.error)
+        return _Plan(best.scaling, width * best.unit, best.scaling(training.features), some)
 
     def _kernel(self, features: Array) -> Array:
         """(n_images, n_landmarks), block by block so that no block of distances is large."""
@@ -204,6 +206,38 @@ class _Plan:
     gamma: float
     rows: Array
     landmarks: NDArray[np.intp]
+
+
+class _Distances:
+    """Squared distances between a few rows under one scaling, and the held-out error at a width."""
+
+    def __init__(self, scaling: Scaling, few: Training) -> None:
+        self.scaling, self._few = scaling, few
+        rows = scaling(few.features)
+        self._squared = squared_distances(rows, rows)
+        median = float(np.median(self._squared[np.triu_indices(len(self._squared), 1)]))
+        longest = float((rows**2).sum(axis=1).max())
+        self.unit = 1.0 / max(median, _LEAST_DISTANCE, _LEAST_SHARE * longest)
+
+    def error(self, width: float) -> float:
+        """The least error of all strengths."""
+        targets = one_hot(self._few.codes, self._few.n_classes)
+        problem = KernelLeastSquares(np.exp(-width * self.unit * self._squared), targets, self._few.weights)
+        return float(_held_out(problem, self._few, _STRENGTHS).errors.min())
+
+
+def _descended(
+    values: tuple[float, ...], start: int, error: float, error_of: Callable[[float], float]
+) -> float:
+    """The value at which an error is lowest, by steps from one position while it falls."""
+    best = start
+    for step in (-1, 1):
+        here = best + step
+        while 0 <= here < len(values) and (found := error_of(values[here])) < error:
+            best, error, here = here, found, here + step
+        if best != start:
+            break
+    return values[best]
 
 
 def _few(training: Training, rng: np.random.Generator) -> Training:
