@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from headstart.errors import MissingExtraError
-from headstart.system.threads import one_thread_when_forked
+from headstart.system.threads import one_thread_when_forked, settle
 
 __all__ = ["require"]
 
@@ -27,4 +27,5 @@ def require(module: str, *, extra: str, for_: str) -> ModuleType:
         ) from error
     if module == "torch":
         one_thread_when_forked(found)
+        settle()
     return found

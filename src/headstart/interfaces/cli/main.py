@@ -30,6 +30,7 @@ from headstart.interfaces.cli.transfer import transfer
 from headstart.interfaces.cli.tune import tune
 from headstart.system.cache import cache_root
 from headstart.system.drafts import CacheWarning
+from headstart.system.threads import share_cores
 
 __all__ = ["app", "main"]
 
@@ -65,6 +66,7 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     _give_matplotlib_a_folder()
+    share_cores()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler

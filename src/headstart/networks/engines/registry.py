@@ -6,6 +6,7 @@ from headstart.errors import SettingError, nearest
 from headstart.networks.contract import TrainableNetwork
 from headstart.records import NetworkSpec
 from headstart.system.optional import require
+from headstart.system.threads import settle
 
 __all__ = ["ENGINES", "make_network"]
 
@@ -56,6 +57,7 @@ def make_network(spec: NetworkSpec, engine: str, seed: int = 0, device: str = "a
             )
         from headstart.networks.engines.numpy_engine import ScratchNetwork
 
+        settle()
         return ScratchNetwork(spec, seed)
     require("torch", extra="train", for_="engine 'torch'")
     from headstart.networks.engines.torch_engine import TorchNetwork

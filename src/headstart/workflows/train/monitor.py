@@ -17,6 +17,7 @@ from headstart.networks.rate_test import find_rate
 from headstart.networks.training import AugmentBatch, OnStep, ValidationSet, fit
 from headstart.records import Codes, Epoch, Images, TrainSettings
 from headstart.system.progress import Progress
+from headstart.system.threads import use_threads
 from headstart.workflows.train.rate import RateChoice, choose_rate
 from headstart.workflows.train.request import TrainingFiles, log_of
 
@@ -69,6 +70,8 @@ class MonitoredTraining:
         self.validation, self.device = validation, str(getattr(network, "device", "cpu"))
         before = self._before()
         context = before.get(_CONTEXT, {})
+        if (threads := context.get("machine", {}).get("threads")) is not None:
+            use_threads(threads)  # as the run began, whatever other programs do now
         if self._auto:
             self.rate = choose_rate(
                 lambda: find_rate(network, images, labels, settings, augment=augment), context.get("rate")
