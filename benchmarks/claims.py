@@ -10,6 +10,7 @@ settling   how often a study of as many images as advised finds a difference tha
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,9 +18,8 @@ from functools import partial
 import numpy as np
 from machine import facts, told
 from scipy.special import ndtr, ndtri
-from verdicts import _BASE, _RHO, Study, World, dataset
+from verdicts import _BASE, _POOL, _RHO, Study, World, dataset, training_pool, world_of
 
-from headstart.data.dataset import Dataset
 from headstart.evaluation.power import MOST_IMAGES
 from headstart.strategies.fits import Strategy
 from headstart.workflows.comparison.protocol import EvaluationSetup, Protocol, decide
@@ -46,8 +46,14 @@ class Several(Study):
     def __init__(self, world: World, n: int, n_groups: int, accuracies: Sequence[float], seed: int) -> None:
         super().__init__(world, n, n_groups, accuracies, seed)
         rng = np.random.default_rng([seed, 7])
-        own = rng.normal(size=(len(accuracies), n))
-        self.images = world.images * (np.sqrt(_RHO) * rng.normal(size=n) + np.sqrt(1 - _RHO) * own)
+        self.images = world.images * _similar(rng, len(accuracies), n)
+        self.influences = _similar(rng, len(accuracies), max(n, _POOL))
+        self.calls = [[] for _ in accuracies]
+
+
+def _similar(rng: np.random.Generator, n_procedures: int, n: int) -> np.ndarray:
+    """Standard normal numbers of several procedures that resemble each other, (n_procedures, n)."""
+    return np.sqrt(_RHO) * rng.normal(size=n) + np.sqrt(1 - _RHO) * rng.normal(size=(n_procedures, n))
 
 
 class Networks(Study):
@@ -55,6 +61,7 @@ class Networks(Study):
 
     def strategy(self, which: int) -> Strategy:
         """Procedure 0 with the same random network in every round, procedure 1 with others."""
+        calls = itertools.count()
 
         def predict(train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
             key = [self.seed, 5, which, seed if which else 0]
@@ -62,24 +69,16 @@ class Networks(Study):
             share = float(ndtri(_BASE) * self.world.total + effect) / self.world.total
             one = Study(self.world, self.n, 0, self.accuracies, self.seed)
             one.accuracies = [float(ndtr(share))] * 2
-            return one.strategy(which)(train, test, seed)
+            return one.strategy(which, next(calls))(train, test, seed)
 
         return predict
 
 
-def world(labels: int | None, kind: str, grouped: bool = False) -> World:
-    """The one of verdicts.py."""
-    training = 0.3 if labels else 0.0 if kind == "external" else 0.1
-    return World(training, 1.0, 0.6 if labels else 0.35, 0.5 if grouped else 0.0)
-
-
 def setup_of(kind: str, study: Study, protocol: Protocol) -> EvaluationSetup:
-    """The protocol of a study; with a test set the pool has 20 images."""
-    data: Dataset = dataset(study, "images")
-    external = data if kind == "external" else None
-    if external is not None:
-        data = replace(data.subset(np.arange(20)), groups=None)
-    return decide(data, external, kind=kind, protocol=protocol)
+    """The protocol of a study."""
+    data = dataset(study, "images")
+    pool, external = (training_pool(), data) if kind == "external" else (data, None)
+    return decide(pool, external, kind=kind, protocol=protocol)
 
 
 def table_of(setup: EvaluationSetup, study: Study, names: Sequence[str]) -> Table:
@@ -93,7 +92,7 @@ def claims(kind: str, n: int, n_studies: int, gain: float, labels: int | None) -
     said: list[tuple[bool, bool, bool]] = []
     for number in range(n_studies):
         accuracies = [_BASE + gain / 2, *[_BASE - gain / 2] * len(_CONTROLS)]
-        study = Several(world(labels, kind), n, 0, accuracies, number)
+        study = Several(world_of(kind, labels, 0, n), n, 0, accuracies, number)
         setup = setup_of(kind, study, Protocol((5,), 20, number, kind != "external", margin=0.0))
         table = table_of(setup, study, ("probe", *_CONTROLS))
         budgets = dict.fromkeys(one.labels_per_class for one in table.comparisons)
@@ -119,7 +118,7 @@ def networks(kind: str, n: int, n_studies: int, labels: int | None) -> dict[str,
     """The probe's source is one of many random networks: how often a study says that it differs from them."""
     said = []
     for number in range(n_studies):
-        study = Networks(world(labels, kind), n, 0, (_BASE, _BASE), number)
+        study = Networks(world_of(kind, labels, 0, n), n, 0, (_BASE, _BASE), number)
         budgets = () if labels is None else (labels,)
         protocol = Protocol(budgets, 20, number, labels is None, margin=0.0, redrawn=("random frozen",))
         table = table_of(setup_of(kind, study, protocol), study, ("probe", "random frozen"))
@@ -145,7 +144,7 @@ def settling(name: str, n_studies: int, gain: float) -> dict[str, object]:
     def comparison(n: int, number: int):
         groups = n // per_group if per_group else 0
         accuracies = (_BASE + gain / 2, _BASE - gain / 2)
-        study = Study(world(labels, kind, bool(per_group)), n, groups, accuracies, number)
+        study = Study(world_of(kind, labels, groups, n), n, groups, accuracies, number)
         return table_of(
             setup_of(kind, study, replace(protocol, seed=number)), study, ("probe", "HOG")
         ).comparisons[0]

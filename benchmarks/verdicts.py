@@ -98,9 +98,9 @@ class Study:
         """How much better or worse than usual a model is for its training images."""
         return float(self.world.influence * self.influences[which, train].mean())
 
-    def strategy(self, which: int) -> Strategy:
+    def strategy(self, which: int, salt: int = 0) -> Strategy:
         """The procedure as a strategy: probability 0.9 for the class that it predicts."""
-        rng = np.random.default_rng([self.seed, 4, which])
+        rng = np.random.default_rng([self.seed, 4, which, salt])
 
         def predict(train: NDArray[np.intp], test: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
             level = ndtri(self.accuracies[which]) * self.world.total + self.training_effect(which, train)
