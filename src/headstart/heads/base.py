@@ -160,7 +160,8 @@ class Head(ABC):
         wanted = self.n_features
         if features.ndim != 2 or features.shape[1] != wanted:
             raise ShapeError(f"features have shape {features.shape}, expected (n_images, {wanted}) as at fit")
-        return self._probabilities(np.asarray(features, np.float32))
+        with threads_for(features.size):
+            return self._probabilities(np.asarray(features, np.float32))
 
     def predict(self, features: Array) -> Labels:
         """Class name with the highest probability of each row."""
