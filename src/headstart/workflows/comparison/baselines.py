@@ -7,7 +7,7 @@ does not put them at a disadvantage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation, augment
 from headstart.data.images.prepare import prepare
-from headstart.data.splits import fewest_per_class, holdout
-from headstart.heads.base import calibrated_loss, fit_temperature, softmax
+from headstart.data.splits import fewest_per_class
+from headstart.heads.base import fit_temperature, softmax
 from headstart.heads.held_out import best_setting
 from headstart.heads.registry import make_head
 from headstart.heads.training import Training, class_weights
@@ -37,9 +37,9 @@ __all__ = ["gradient_histograms", "network_from_scratch", "preparations_for", "r
 _SMALL_PX = 64  # side up to which a source's own input can be read as raw pixels
 _INK_PX = 28  # side of ink-normalised images
 _HEAD = "kernel"
-_TRIED = 1_500  # images on which training settings are chosen, at most
 _LEAST_PROBABILITY = 1e-12
-_FEWEST_TRIED = 100  # images below which settings are not chosen: a held-out fifth would be too small
+VERY_FEW = 100
+"""Images below which a network from scratch has settings of its own."""
 
 
 def preparations_for(dataset: Dataset, source: InputSpec | None = None) -> tuple[InputSpec, ...]:
@@ -156,13 +156,12 @@ def network_from_scratch(
     augmentation: Augmentation | None = None,
     *,
     preparations: Sequence[InputSpec] = (),
-    alternatives: Sequence[TrainSettings] = (),
+    very_few: TrainSettings | None = None,
 ) -> Strategy:
     """The given architecture trained from random weights on the target's labels alone.
 
-    ``settings`` are those for all labels and for fewer. Preparation and settings are chosen in every fit: the
-    preparation as `raw_pixels` would, settings (``alternatives`` too) from 100 images on, by the loss on a
-    held-out fifth of at most 1,500 of them.
+    ``settings`` are those for all labels and for fewer, ``very_few`` those for fewer than 100 images, where they
+    differ. The preparation is chosen in every fit as `raw_pixels` would.
     """
     inputs = tuple(preparations) or (spec.input,)
     specs = [_fitting(spec, one, len(pool.classes)) for one in inputs]
@@ -170,13 +169,15 @@ def network_from_scratch(
     test_images = [
         one[0] if test is pool else prepare(test, s.input) for one, s in zip(images, specs, strict=True)
     ]
-    training = _FromScratch(specs, engine, images, pool.codes(), pool.cluster_codes, tuple(alternatives))
+    training = _FromScratch(specs, engine, images, pool.codes(), pool.cluster_codes)
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
-        base = replace(settings[0] if len(train) == len(pool) else settings[1], seed=seed, patience=0)
+        chosen = settings[0] if len(train) == len(pool) else settings[1]
+        if very_few is not None and len(train) < VERY_FEW:
+            chosen = very_few
+        chosen = replace(chosen, seed=seed, patience=0)
         predictions = []
         for index in training.preparations_chosen(train, seed):
-            chosen = training.settings_for(index, train, base)
             network = training.trained(index, train, chosen)
             predictions.append(softmax(network.logits(test_images[index][test])).astype(np.float32))
         return np.mean(predictions, axis=0)  # type: ignore[no-any-return]
@@ -206,35 +207,19 @@ def _with_copies(
 
 @dataclass(frozen=True)
 class _FromScratch:
-    """One architecture under several preparations; preparation and settings are chosen on training images."""
+    """One architecture under several preparations, which are chosen on training images."""
 
     specs: Sequence[NetworkSpec]
     engine: str
     images: Sequence[Sequence[Images]]
     codes: Codes
     clusters: Indices | None
-    alternatives: tuple[TrainSettings, ...] = field(default=())
 
     def preparations_chosen(self, train: Indices, seed: int) -> list[int]:
         """Indices of the preparations that raw pixels would choose, which costs no training."""
         some = train[deciding_images(self.codes[train], seed, DECIDING)]
         rows = [one[0][some].reshape(len(some), -1).astype(np.float32) for one in self.images]
         return _chosen_preparations(rows, self.codes[some], self._clusters(some), seed)
-
-    def settings_for(self, index: int, train: Indices, base: TrainSettings) -> TrainSettings:
-        """The given settings or those alternatives that have the lowest loss on a held-out fifth."""
-        tried = (base, *(replace(one, seed=base.seed, patience=0) for one in self.alternatives))
-        if len(tried) == 1 or len(train) < _FEWEST_TRIED:
-            return base
-        some = train[deciding_images(self.codes[train], base.seed, _TRIED)]
-        if fewest_per_class(self.codes[some], self._clusters(some)) < 2:
-            return base
-        rest, held = holdout(self.codes[some], 0.2, base.seed, self._clusters(some))
-        losses = []
-        for one in tried:
-            logits = self.trained(index, some[rest], one).logits(self.images[index][0][some[held]])
-            losses.append(calibrated_loss(logits, self.codes[some[held]]))
-        return tried[int(np.argmin(losses))]
 
     def trained(self, index: int, train: Indices, settings: TrainSettings) -> Trainable:
         """A network trained on these images and their augmented copies."""

@@ -85,6 +85,7 @@ def run_letters(
         shown=() if controls else (_TEXTBOOK,),  # without controls there is no verdict
         spec=_scratch_spec(parts),
         scratch=(recipe.scratch, recipe.scratch),
+        scratch_very_few=None,
         finetune=finetune,
         allow_leaks=allow_leaks,
     )

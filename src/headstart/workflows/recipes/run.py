@@ -243,7 +243,7 @@ def _study(run: _Run, source: LearnedModel, frozen: Source) -> Report:
         shown=(_TEXTBOOK,),
         spec=spec,
         scratch=(recipe.training, recipe.few_labels),
-        scratch_others=(),  # the recipe's own settings were chosen for this network
+        scratch_very_few=None,  # the recipe's own settings were chosen for this network
         engine=run.engine,
         networks=_NETWORKS,
         finetune=options.finetune,

@@ -32,15 +32,13 @@ from headstart.workflows.comparison.controls import collapse, majority
 from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE, UNLABELLED
 from headstart.workflows.study.context import Contestant, ReadyStrategy, StudyContext
 
-__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_ALTERNATIVES"]
+__all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_VERY_FEW"]
 
 SCRATCH = "scratch"
-_SCRATCH = TrainSettings(epochs=12, min_steps=150, batch_size=32, learning_rate=3e-3, schedule="one-cycle")
-SCRATCH_ALTERNATIVES = (
-    replace(_SCRATCH, learning_rate=1e-3, epochs=24, min_steps=400),
-    replace(_SCRATCH, epochs=24, min_steps=600),
+SCRATCH_VERY_FEW = TrainSettings(
+    epochs=12, min_steps=400, batch_size=32, learning_rate=2e-3, schedule="one-cycle"
 )
-"""Settings that the control from scratch may choose instead, each in the sense of `TrainSettings`."""
+"""Settings of the control from scratch for fewer than 100 images."""
 
 
 def _probe(study: StudyContext) -> ReadyStrategy:
@@ -69,7 +67,7 @@ def _scratch(study: StudyContext) -> ReadyStrategy:
         study.plain.test,
         study.probe.augmentation,
         preparations=preparations if spec.input in preparations else (spec.input, *preparations),
-        alternatives=study.scratch_others,
+        very_few=study.scratch_very_few,
     )
     return ReadyStrategy(strategy, remark)
 

@@ -31,7 +31,7 @@ class StudyContext:
     probe: Probe
     spec: NetworkSpec | None
     scratch: tuple[TrainSettings, TrainSettings]
-    scratch_others: tuple[TrainSettings, ...]
+    scratch_very_few: TrainSettings | None
     engine: str | None
     seed: int
     setup: EvaluationSetup

@@ -172,7 +172,7 @@ def _context(
         request.probe,
         request.spec,
         request.scratch,
-        request.scratch_others,
+        request.scratch_very_few,
         request.engine,
         request.seed,
         setup,
