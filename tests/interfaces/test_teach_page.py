@@ -383,7 +383,7 @@ def test_without_gradio_the_error_says_how_to_install_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
-    assert "pip install 'headstart[serve]'" in done.stderr.splitlines()[-1]
+    assert "pip install 'headstart[teach]'" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
