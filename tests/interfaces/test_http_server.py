@@ -479,11 +479,8 @@ def installed_with(extra: str) -> set[str]:
         if requirement.marker and not requirement.marker.evaluate({"extra": of}):
             continue
         if name == "headstart":
-            open_ += [
-                (Requirement(line), "")
-                for one in requirement.extras
-                for line in project["optional-dependencies"][one]
-            ]
+            for one in requirement.extras:
+                open_ += [(Requirement(line), "") for line in project["optional-dependencies"][one]]
             continue
         for wanted in ("", *requirement.extras):
             if (name, wanted) not in seen:
@@ -504,20 +501,12 @@ def test_the_base_and_its_extra_are_enough(folder: Path) -> None:
         if not {canonicalize_name(one) for one in of} & {*kept, "headstart"}
     )
     assert {"gradio", "fastapi", "torch"} <= set(hidden)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n{PROGRAM}",
-            folder,
-            "5",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        Running(process, int(re.findall(r":(\d+) ", process.stdout.readline())[0])).well()
-    finally:
-        process.terminate()
+    program = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n{PROGRAM}"
+    command = [sys.executable, "-c", program, folder, "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            Running(process, int(re.findall(r":(\d+) ", process.stdout.readline())[0])).well()
+        finally:
+            process.terminate()
         assert process.wait(30) == 0
