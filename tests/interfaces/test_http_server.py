@@ -485,7 +485,8 @@ def installed_with(extra: str) -> set[str]:
         for wanted in ("", *requirement.extras):
             if (name, wanted) not in seen:
                 seen.add((name, wanted))
-                open_ += [(Requirement(line), wanted) for line in metadata.requires(name) or ()]
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    open_ += [(Requirement(line), wanted) for line in metadata.requires(name) or ()]
     return {name for name, _ in seen}
 
 
