@@ -11,9 +11,10 @@ PIP := $(BIN)/pip install --quiet --constraint requirements.lock
 # the real data sets, where they stand beside the checkout; tests that need them skip elsewhere
 DATA := $(wildcard ../shared/data)
 export HEADSTART_DATA ?= $(if $(DATA),$(abspath $(DATA)))
-# tests run in one process per core, each on one thread; WORKERS=0 runs them in this process; they start hundreds
-# of processes, which need not compile the package anew, as they would where the environment forbids bytecode
-WORKERS ?= auto
+# tests run in one process more than there are cores, because some only wait, each on one thread; WORKERS=0 runs
+# them in this process; they start hundreds of processes, which need not compile the package anew, as they would
+# where the environment forbids bytecode
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 # pretrained weights and the scripts of the peers that benchmarks compare with

@@ -76,7 +76,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, output: Path, temporary: P
         [sys.executable, "-c", SERVE, str(folder), str(output)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**os.environ, "TMPDIR": str(temporary), "GRADIO_HEARTBEAT_INTERVAL": "1"},
     )
     try:
         assert server.stdout is not None
