@@ -23,7 +23,7 @@ export HEADSTART_WEIGHTS ?= $(if $(WEIGHTS),$(abspath $(WEIGHTS)))
 PEERS := $(wildcard ../shared/bench)
 export HEADSTART_PEERS ?= $(if $(PEERS),$(abspath $(PEERS)))
 
-.PHONY: demo demo-photos install check quick test docs bench figures figures-slow images lock clean
+.PHONY: demo demo-photos install check quick test run-tests docs bench figures figures-slow images lock clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/headstart study drawings omniglot-greek --labels 1,2,all --draws 10 --output runs/demo
@@ -47,8 +47,12 @@ check: $(VENV)/all.stamp
 quick: $(VENV)/all.stamp
 	$(PYTEST) -m 'not slow and not gpu and not network'
 
-test: check
-	$(PYTEST)
+# beside one another: the checks use one core, tests that wait leave it
+test: $(VENV)/all.stamp
+	@$(MAKE) --no-print-directory --jobs 2 check run-tests
+
+run-tests: $(VENV)/all.stamp
+	MAKEFLAGS= $(PYTEST)
 
 docs: $(VENV)/all.stamp
 	$(BIN)/python tools/docs.py
