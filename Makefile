@@ -11,9 +11,10 @@ PIP := $(BIN)/pip install --quiet --constraint requirements.lock
 # the real data sets, where they stand beside the checkout; tests that need them skip elsewhere
 DATA := $(wildcard ../shared/data)
 export HEADSTART_DATA ?= $(if $(DATA),$(abspath $(DATA)))
-# tests run in one process per core, each on one thread; WORKERS=0 runs them in this process; they start hundreds
-# of processes, which need not compile the package anew, as they would where the environment forbids bytecode
-WORKERS ?= auto
+# tests run in one process more than there are cores, because some only wait, each on one thread; WORKERS=0 runs
+# them in this process; they start hundreds of processes, which need not compile the package anew, as they would
+# where the environment forbids bytecode
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 # pretrained weights and the scripts of the peers that benchmarks compare with
@@ -22,7 +23,7 @@ export HEADSTART_WEIGHTS ?= $(if $(WEIGHTS),$(abspath $(WEIGHTS)))
 PEERS := $(wildcard ../shared/bench)
 export HEADSTART_PEERS ?= $(if $(PEERS),$(abspath $(PEERS)))
 
-.PHONY: demo demo-photos install check quick test docs bench figures figures-slow images lock clean
+.PHONY: demo demo-photos install check quick test run-tests docs bench figures figures-slow images lock clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/headstart study drawings omniglot-greek --labels 1,2,all --draws 10 --output runs/demo
@@ -46,8 +47,12 @@ check: $(VENV)/all.stamp
 quick: $(VENV)/all.stamp
 	$(PYTEST) -m 'not slow and not gpu and not network'
 
-test: check
-	$(PYTEST)
+# beside one another: the checks use one core, tests that wait leave it
+test: $(VENV)/all.stamp
+	@$(MAKE) --no-print-directory --jobs 2 check run-tests
+
+run-tests: $(VENV)/all.stamp
+	MAKEFLAGS= $(PYTEST)
 
 docs: $(VENV)/all.stamp
 	$(BIN)/python tools/docs.py

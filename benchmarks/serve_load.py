@@ -2,11 +2,12 @@
 
 In: a model folder, a folder of images or the name of a dataset. Out: a line for each server, and all of it
 as JSON. Each picture is sent as one request (a form with one file, the same bytes to both); the public tool
-wrk, a process of its own, keeps some connections busy. --minutes asks ours longer and watches its memory.
-Only to 127.0.0.1.
+wrk, a process of its own, keeps some connections busy. --int8 takes a second model, the same network as an int8
+graph, which is served in the same run. The servers take turns, each started anew for each round. --minutes asks
+ours longer and watches its memory. Only to 127.0.0.1.
 
 python benchmarks/serve_load.py digits --model runs/digits --images mnist
-python benchmarks/serve_load.py photos --model runs/bees --images data/hymenoptera/val --minutes 10
+python benchmarks/serve_load.py photos --model runs/bees --int8 runs/bees8 --images data/hymenoptera/val --minutes 0
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from machine import facts, spread
@@ -159,24 +161,39 @@ def images(words: str, folder: Path) -> list[Path]:
     return found[:N_SENT]
 
 
-def measured(command: list[str], url: str, lua: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    """Median and range over the repeats, after one round nobody counts."""
+def measured(command: list[str], url: str, lua: Path, asked: argparse.Namespace) -> dict[str, float]:
+    """One round with one server, after one that nobody counts."""
     with server(command) as process:
         load(url, lua, asked.connections, 2)
         before = cpu_s(process.pid)
-        rounds = [load(url, lua, asked.connections, asked.seconds) for _ in range(asked.repeats)]
+        busy = load(url, lua, asked.connections, asked.seconds)
         used = cpu_s(process.pid) - before
         alone = load(url, lua, 1, min(5, asked.seconds))
         return {
-            **{
-                key: spread([one[key] for one in rounds])
-                for key in ("requests_per_s", "p50_ms", "p95_ms", "p99_ms")
-            },
-            "errors": sum(one["errors"] for one in (*rounds, alone)),
-            "cpu_ms_per_request": round(1e3 * used / max(1, sum(one["requests"] for one in rounds)), 3),
-            "alone_p50_ms": round(alone["p50_ms"], 2),
-            "rss_mb": round(rss_mb(process.pid)),
+            **busy,
+            "errors": busy["errors"] + alone["errors"],
+            "cpu_ms_per_request": 1e3 * used / max(1, busy["requests"]),
+            "alone_p50_ms": alone["p50_ms"],
+            "rss_mb": rss_mb(process.pid),
         }
+
+
+def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Median and range over the rounds."""
+    return {
+        **{
+            key: spread([one[key] for one in rounds])
+            for key in ("requests_per_s", "p50_ms", "p95_ms", "p99_ms")
+        },
+        "errors": sum(one["errors"] for one in rounds),
+        "cpu_ms_per_request": round(median(one["cpu_ms_per_request"] for one in rounds), 3),
+        "alone_p50_ms": round(median(one["alone_p50_ms"] for one in rounds), 2),
+        "rss_mb": round(max(one["rss_mb"] for one in rounds)),
+    }
+
+
+def ours(model: str, asked: argparse.Namespace, port: str) -> list[str]:
+    return [sys.executable, "-c", SERVE, f"m={model}", asked.precision, str(asked.workers), port]
 
 
 def soaked(command: list[str], url: str, lua: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -209,6 +226,7 @@ def main() -> None:
     parser.add_argument(
         "--images", required=True, help="a folder, or a dataset in memory; 32 are sent in turn"
     )
+    parser.add_argument("--int8", help="a model of the same network with int8 weights, measured beside it")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--repeats", type=int, default=3)
@@ -225,22 +243,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lua = script(images(asked.images, Path(folder)), Path(folder))
         port = str(free_port())
-        ours = [sys.executable, "-c", SERVE, f"m={asked.model}", asked.precision, str(asked.workers), port]
         url = f"http://127.0.0.1:{port}/v1/models/m/predict"
-        found["headstart"] = measured(ours, url, lua, asked)
-        print("headstart", found["headstart"], flush=True)
+        servers = {"headstart": (ours(asked.model, asked, port), url)}
+        if asked.int8:
+            servers["headstart, int8"] = ours(asked.int8, asked, port), url
+        models = set(servers)
         for style in filter(None, asked.peers.split(",")):
             peer = [sys.executable, str(PEER), asked.kind, "--model", asked.model, "--style", style]
-            name = f"torch, {style}"
-            found[name] = measured([*peer, "--port", port], f"http://127.0.0.1:{port}/predict", lua, asked)
+            servers[f"torch, {style}"] = [*peer, "--port", port], f"http://127.0.0.1:{port}/predict"
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+        for _ in range(asked.repeats):
+            for name, (command, address) in servers.items():
+                rounds[name].append(measured(command, address, lua, asked))
+        for name, each in rounds.items():
+            found[name] = summary(each)
             print(name, found[name], flush=True)
-        if len(found) > 1:
-            rates = {name: one["requests_per_s"]["median"] for name, one in found.items()}
-            best = max(rate for name, rate in rates.items() if name != "headstart")
-            found["times_the_better_peer"] = round(rates["headstart"] / best, 2)
+        rates = {name: one["requests_per_s"]["median"] for name, one in found.items()}
+        peers = [rate for name, rate in rates.items() if name not in models]
+        if peers:
+            found["times_the_better_peer"] = round(rates["headstart"] / max(peers), 2)
             print("times the better peer:", found["times_the_better_peer"])
+        if peers and asked.int8:
+            found["int8_times_the_better_peer"] = round(rates["headstart, int8"] / max(peers), 2)
+            print("int8 times the better peer:", found["int8_times_the_better_peer"])
         if asked.minutes:
-            found["longer"] = soaked(ours, url, lua, asked)
+            found["longer"] = soaked(ours(asked.model, asked, port), url, lua, asked)
             print("longer", found["longer"])
     print(json.dumps({**about, "kind": asked.kind, "connections": asked.connections, **found}))
 

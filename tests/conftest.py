@@ -15,6 +15,7 @@ import pytest
 from command import ERROR, Run, Said, contents
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
+from headstart.system import processes
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +45,14 @@ def _own_fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The command line points matplotlib at the cache, which each test has anew; one font list is enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _processes_wait() -> Iterator[None]:
+    """Background processes that are idle stay for the next test that needs some: each start takes 3 s."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "_IDLE_S", 600)
         yield
 
 

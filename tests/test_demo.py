@@ -46,7 +46,7 @@ def test_the_readme_shows_the_command_of_the_demo() -> None:
 @pytest.mark.slow
 def test_the_demo_on_three_letters_without_torch(tmp_path: Path) -> None:
     words = " ".join(demo()).replace("omniglot-greek", "omniglot-greek:alpha,beta,gamma")
-    words = words.replace("--draws 10", "--draws 2").split()
+    words = words.replace("--draws 10", "--draws 1").split()
     said, result, report = study(words, tmp_path)
     assert said.rstrip().endswith(str(Path("runs/demo/report.html")))
     strategies = {row["strategy"] for row in result["rows"]}

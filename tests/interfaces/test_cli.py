@@ -342,7 +342,7 @@ def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, mode
 
 @pytest.mark.slow
 def test_a_damaged_cache_is_one_line_and_the_same_result(run: Run, desk: Path, models: Path) -> None:
-    command = ("transfer", models / "digits", "digits:parity", "--seed", "3", "-o")
+    command = ("transfer", models / "digits", "digits:parity", "--seed", "3", "--head", "ridge", "-o")
     assert run(*command, "whole").code == 0
     for path in (Path(os.environ["HEADSTART_CACHE"]) / "features").glob("*.npy"):
         content = bytearray(path.read_bytes())
@@ -918,3 +918,33 @@ def test_sigterm_leaves_no_incomplete_files(desk: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (130, b"")
     assert list(desk.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["gradio", "starlette", "h11", "uvicorn"])
+def test_teach_without_its_extra_says_how_to_install_it(
+    refused: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    refused(
+        "teach", "--port", 0, names=(f"expected the package {missing},", "pip install 'headstart[teach]'")
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [(("serve", "m"), "serve"), (("teach", "--port", "0"), "teach")],
+    ids=["serve", "teach"],
+)
+def test_a_base_install_names_the_extra_of_a_server(desk: Path, words: tuple[str, ...], extra: str) -> None:
+    """For teach it said that this was a bug."""
+    code = (
+        "import sys\n"
+        "for name in ('gradio', 'starlette', 'h11', 'uvicorn', 'prometheus_client'): sys.modules[name] = None\n"
+        "from headstart.interfaces.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.endswith(f"pip install 'headstart[{extra}]'\n") and "bug" not in done.stderr

@@ -691,7 +691,7 @@ def test_an_internal_error_is_a_500_without_the_clients_data(
     def broken(*_: Any) -> Any:
         raise ValueError("secret image of alice")
 
-    monkeypatch.setattr("headstart.interfaces.http.api._Served.prediction", broken)
+    monkeypatch.setattr("headstart.interfaces.http.served.Served.prediction", broken)
     answer = send(app, picture(1))
     assert answer.status_code == 500 and "alice" not in answer.text
     (record,) = caplog.records

@@ -13,11 +13,15 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from test_http_api import png_of
 
 from headstart.errors import MissingExtraError, ModelError, SettingError
@@ -461,3 +465,49 @@ def test_it_loads_no_training_framework(folder: Path) -> None:
         [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n", done
+
+
+def installed_with(extra: str) -> set[str]:
+    """Distributions that `pip install headstart[extra]` gives here, by pyproject.toml and what they require."""
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    open_, seen = [(Requirement(line), "") for line in project["dependencies"]], set()
+    open_ += [(Requirement(line), "") for line in project["optional-dependencies"][extra]]
+    while open_:
+        requirement, of = open_.pop()
+        name = canonicalize_name(requirement.name)
+        if requirement.marker and not requirement.marker.evaluate({"extra": of}):
+            continue
+        if name == "headstart":
+            for one in requirement.extras:
+                open_ += [(Requirement(line), "") for line in project["optional-dependencies"][one]]
+            continue
+        for wanted in ("", *requirement.extras):
+            if (name, wanted) not in seen:
+                seen.add((name, wanted))
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    open_ += [(Requirement(line), wanted) for line in metadata.requires(name) or ()]
+    return {name for name, _ in seen}
+
+
+@pytest.mark.slow
+def test_the_base_and_its_extra_are_enough(folder: Path) -> None:
+    """Gradio, which only the teaching page needs, came with it: 216 MB."""
+    kept = installed_with("serve")
+    assert "uvicorn" in kept and not kept & {"gradio", "fastapi", "pandas", "torch"}
+    assert {"gradio", "fastapi", "uvicorn"} <= installed_with("teach")
+    hidden = sorted(
+        module
+        for module, of in metadata.packages_distributions().items()
+        if not {canonicalize_name(one) for one in of} & {*kept, "headstart"}
+    )
+    assert {"gradio", "fastapi", "torch"} <= set(hidden)
+    program = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n{PROGRAM}"
+    command = [sys.executable, "-c", program, folder, "5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            Running(process, int(re.findall(r":(\d+) ", process.stdout.readline())[0])).well()
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0

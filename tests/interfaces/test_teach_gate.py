@@ -221,6 +221,55 @@ def test_events_name_files_that_were_sent(gate: Gate, behind: Behind) -> None:
     assert cleaned == {"path": path, "orig_name": "a?.png", "size": 7, "meta": {"_type": "gradio.FileData"}}
 
 
+BEAT = "/gradio_api/heartbeat/abc"
+
+
+class Held(Behind):
+    """Heartbeats last until ``left`` is set, which ends the page that holds them."""
+
+    left: asyncio.Event
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == BEAT:
+            await self.left.wait()
+        await super().__call__(scope, receive, send)
+
+
+def test_files_of_a_page_go_with_it(tmp_path: Path) -> None:
+    """One that was closed before its event came left its files for ever, whatever came of that event later."""
+
+    async def work() -> None:
+        behind = Held()
+        behind.left = asyncio.Event()
+        gate = Gate(behind, make_access("127.0.0.1", "127.0.0.1"), WaitingFiles(tmp_path), unnamed_s=0.2)
+        transport = httpx.ASGITransport(app=gate)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:7860") as client:
+
+            async def sent(content: bytes) -> str:
+                return (await client.post(UPLOAD, files=[("files", ("x.png", content))])).json()[0]
+
+            async def name(path: str, session: str) -> None:
+                file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+                answer = await client.post(JOIN, json=event("Files", "", [file], None, session_hash=session))
+                assert answer.status_code == 200
+
+            pages = [asyncio.create_task(client.get(BEAT)) for _ in range(2)]
+            await asyncio.sleep(0)
+            while not gate.files._open["abc"] == 2:
+                await asyncio.sleep(0.01)
+            named, late, never = await sent(b"named"), await sent(b"late"), await sent(b"never")
+            await name(named, "abc")
+            await name(late, "gone")  # a session that is not open any more
+            assert {Path(one).exists() for one in (named, late, never)} == {True}
+            await asyncio.sleep(0.5)
+            assert [Path(one).exists() for one in (named, late, never)] == [True, False, False]
+            behind.left.set()
+            await asyncio.gather(*pages)
+            assert list(tmp_path.iterdir()) == [] and not gate.files._named and not gate.files._open
+
+    asyncio.run(work())
+
+
 META = {"_type": "gradio.FileData"}
 
 

@@ -76,7 +76,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, output: Path, temporary: P
         [sys.executable, "-c", SERVE, str(folder), str(output)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**os.environ, "TMPDIR": str(temporary), "GRADIO_HEARTBEAT_INTERVAL": "1"},
     )
     try:
         assert server.stdout is not None
@@ -383,7 +383,7 @@ def test_without_gradio_the_error_says_how_to_install_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
-    assert "pip install 'headstart[serve]'" in done.stderr.splitlines()[-1]
+    assert "pip install 'headstart[teach]'" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import MissingExtraError
-from headstart.system.optional import require
+from headstart.system.optional import check_installed, require
 
 
 def test_gives_what_is_installed() -> None:
@@ -26,6 +26,16 @@ def test_says_what_is_missing_and_how_to_get_it() -> None:
     assert said.startswith("runner 'x': expected the package no_such_package_of_ours") and "\n" not in said
     assert said.endswith("pip install 'headstart[serve]'")
     assert isinstance(caught.value, ImportError)
+
+
+def test_a_check_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loudpackage.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_installed("loudpackage", extra="teach", for_="x")
+    with pytest.raises(
+        MissingExtraError, match=r"^x: expected the package nopackage, .*headstart\[teach\]'$"
+    ):
+        check_installed("nopackage", extra="teach", for_="x")
 
 
 def test_a_broken_package_raises_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,7 +287,7 @@ def test_copies_stay_on_one_side_of_the_split_that_is_made(
     once = digits_by_writers(splits=False)
     twice = replace(once.subset(np.tile(np.arange(400), 2)), groups=None)
     monkeypatch.setattr(runner, "load", lambda _: twice)
-    found = run_recipe(quick(name), tmp_path / "out").result
+    found = run_recipe(quick(name), tmp_path / "out", RecipeOptions(controls=False)).result
     test = [row.accuracy for row in found.rows if row.strategy == "probe"][-1]
     assert found.sizes["test"] == test.n and found.sizes["test"] % 2 == 0
     alone = wilson(test.value * test.n / 2, test.n / 2)  # two copies count as one image
@@ -302,7 +302,7 @@ def test_the_saved_model_learns_from_all_but_the_test_images(
     parts = np.array(["train", "train", "train", "val", "test"])[np.arange(1797) % 5]
     whole = replace(load("digits"), splits=parts)
     monkeypatch.setattr(runner, "load", lambda _: whole)
-    outcome = run_recipe(quick("parity"), tmp_path / "out")
+    outcome = run_recipe(quick("parity"), tmp_path / "out", RecipeOptions(controls=False))
     model = open_model(outcome.folder / "model")
     assert model.manifest.data["n_images"] == outcome.result.sizes["train"] == (parts != "test").sum()
     target = apply_subset(whole, "parity").split("test")
@@ -322,7 +322,7 @@ def test_a_leak_between_its_own_splits_is_refused_unless_allowed(
     monkeypatch.setattr(runner, "load", lambda _: whole)
     with pytest.raises(DataError, match=r"1 image\(s\) in two splits.*--allow-leaks"):
         run_recipe(quick("parity"), tmp_path / "out")
-    allowed = RecipeOptions(allow_leaks=True)
+    allowed = RecipeOptions(allow_leaks=True, controls=False)
     assert run_recipe(quick("parity"), tmp_path / "out", allowed).result.rows
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from headstart.errors import MissingExtraError
 from headstart.system.threads import one_thread_when_forked, settle
 
-__all__ = ["require"]
+__all__ = ["check_installed", "require"]
 
 
 def require(module: str, *, extra: str, for_: str) -> ModuleType:
@@ -21,11 +22,21 @@ def require(module: str, *, extra: str, for_: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise MissingExtraError(
-            f"{for_}: expected the package {module}, which is not installed; "
-            f"install it with: pip install 'headstart[{extra}]'"
-        ) from error
+        raise _missing(module, extra, for_) from error
     if module == "torch":
         one_thread_when_forked(found)
         settle()
     return found
+
+
+def check_installed(module: str, *, extra: str, for_: str) -> None:
+    """Raise MissingExtraError as `require` does, without importing the package, which may have to wait."""
+    if find_spec(module) is None:
+        raise _missing(module, extra, for_)
+
+
+def _missing(module: str, extra: str, for_: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{for_}: expected the package {module}, which is not installed; "
+        f"install it with: pip install 'headstart[{extra}]'"
+    )

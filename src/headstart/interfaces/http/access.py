@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from headstart.errors import SettingError
@@ -35,6 +36,9 @@ Scope = Mapping[str, Any]
 """What ASGI says of a request."""
 
 
+@lru_cache(
+    64
+)  # a client's requests name one host; so many are kept that names made up do not fill the memory
 def is_loopback(address: str) -> bool:
     """Whether an address, or the name localhost, is reached from this machine only."""
     try:

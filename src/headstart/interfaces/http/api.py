@@ -6,15 +6,12 @@ import asyncio
 import hmac
 import json
 import logging
-import math
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
@@ -22,21 +19,18 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from headstart import __version__
-from headstart.errors import ModelError, nearest
-from headstart.graph.online import OnlineRun
+from headstart.errors import nearest
 from headstart.interfaces.http.access import Access, check_framing
-from headstart.interfaces.http.batching import Batcher
 from headstart.interfaces.http.exchange import Exchange
 from headstart.interfaces.http.images import Preparer
 from headstart.interfaces.http.limits import Budget, Limits, RequestError, printable
 from headstart.interfaces.http.metrics import CONTENT_TYPE, ServerMetrics
 from headstart.interfaces.http.options import requested_options
+from headstart.interfaces.http.served import Served, Share
 from headstart.interfaces.http.spec import docs_page, openapi
 from headstart.interfaces.http.uploads import Bodies, Upload, uploads
-from headstart.models.answer_sets import AnswerSets, answer_sets
 from headstart.models.model import Model
-from headstart.models.outputs import checked_outputs
-from headstart.records import NONE_OF_THESE, Array
+from headstart.records import Array
 
 __all__ = ["App", "Share", "make_app"]
 
@@ -45,26 +39,8 @@ _OPEN = ("/healthz", "/readyz")  # an orchestrator requests these without a toke
 _WITH_BODY = "/predict"
 _PAGES = (*_OPEN, "/metrics", "/openapi.json", "/docs", "/v1/models")
 _CLIENT_GONE = 499  # the client left: this status is only counted
-# A batch takes 20 ms at most: batching saves the cost of a call, which matters only for fast networks.
-# A batch in the loop's own thread takes less.
-_LARGEST_BATCH, _BATCH_S, _HELD_S = 32, 0.02, 0.01
-_QUICK_S, _MOST_TRIALS = 0.001, 30
-_LONG = "left_out"  # hundreds of numbers
-_LARGEST_NOVELTY = 1e9  # JSON has no infinity
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one of several workers may use of the machine.
-
-    ``n_threads`` decode images, and as many run each network (default: one per core); ``n_lanes`` batches at
-    a time of each network; ``turn`` is held while a large image is decoded.
-    """
-
-    n_threads: int | None = None
-    n_lanes: int | None = None
-    turn: AbstractContextManager[object] = field(default_factory=nullcontext)
 
 
 def make_app(
@@ -102,21 +78,24 @@ class App:
         self._server_metrics = ServerMetrics()
         self._preparer = Preparer(limits, n_threads=share.n_threads, turn=share.turn)
         self._models = {
-            name: _Served(name, model, self._server_metrics, precision, share)
+            name: Served(name, model, self._server_metrics, precision, share)
             for name, model in models.items()
         }
         document = openapi(limits, list(models), __version__, token=token is not None)
         self._spec, self._page = json.dumps(document), docs_page(document)
         self._router = Router(
             [
-                Route("/v1/models/{name}/predict", self._predict, methods=["POST"]),
-                Route("/v1/models/{name}", self._model),
-                Route("/v1/models", self._list),
-                Route("/healthz", self._health),
-                Route("/readyz", self._ready),
-                Route("/metrics", self._metrics),
-                Route("/openapi.json", self._openapi),
-                Route("/docs", self._docs),
+                Route(path, _Endpoint(function), methods=[method])
+                for method, path, function in (
+                    ("POST", "/v1/models/{name}/predict", self._predict),
+                    ("GET", "/v1/models/{name}", self._model),
+                    ("GET", "/v1/models", self._list),
+                    ("GET", "/healthz", self._health),
+                    ("GET", "/readyz", self._ready),
+                    ("GET", "/metrics", self._metrics),
+                    ("GET", "/openapi.json", self._openapi),
+                    ("GET", "/docs", self._docs),
+                )
             ],
             redirect_slashes=False,
         )
@@ -202,7 +181,7 @@ class App:
         sets = {} if rule is None else {"sets": {"level": rule.level, "remark": rule.remark}}
         return _json({"model": served.name, "predictions": predictions, **sets})
 
-    async def _outputs(self, served: _Served, sent: Sequence[Upload]) -> list[tuple[Array, ...]]:
+    async def _outputs(self, served: Served, sent: Sequence[Upload]) -> list[tuple[Array, ...]]:
         """The network's outputs for every image, or one error that counts all faults."""
         try:
             async with asyncio.timeout(self._limits.answer_s):
@@ -227,12 +206,12 @@ class App:
             raise RequestError(faults[0].status, f"{faults[0]}{more}")
         return [one for one in found if not isinstance(one, BaseException)]
 
-    async def _one(self, served: _Served, upload: Upload) -> tuple[Array, ...]:
+    async def _one(self, served: Served, upload: Upload) -> tuple[Array, ...]:
         name = upload.name or "body"
         image = await self._preparer.prepare(upload.data, name, served.model.manifest.input)
         return served.checked(await served.batcher.submit(image))
 
-    def _served(self, request: Request) -> _Served:
+    def _served(self, request: Request) -> Served:
         name = request.path_params["name"]
         if name not in self._models:
             raise RequestError(
@@ -266,81 +245,15 @@ class App:
         return HTMLResponse(self._page, headers={"content-security-policy": _PAGE_POLICY})
 
 
-class _Served:
-    """A model with its network, ready to predict."""
+class _Endpoint:
+    """A function as a route's application, as starlette makes one, but without its handlers of exceptions."""
 
-    def __init__(self, name: str, model: Model, metrics: ServerMetrics, precision: str, share: Share) -> None:
-        self.name, self.model = name, model
-        run = OnlineRun(model.graph, precision=precision, n_threads=share.n_threads, n_lanes=share.n_lanes)
-        image_s = _seconds(run, model)
-        # With one core a fast network needs no thread of its own.
-        at_once = share.n_threads == 1 and image_s < _QUICK_S
-        self.batcher = Batcher(
-            run,
-            n_lanes=run.n_lanes,
-            largest=max(1, min(_LARGEST_BATCH, int((_HELD_S if at_once else _BATCH_S) / image_s))),
-            seen=metrics.batches(name),
-            at_once=at_once,
-        )
-        manifest = model.manifest
-        self.about = {
-            "name": name,
-            "classes": list(manifest.classes),
-            "input": asdict(manifest.input),
-            "strategy": manifest.strategy,
-            **{
-                key: {name: one for name, one in getattr(manifest, key).items() if name != _LONG}
-                for key in ("data", "source", "novelty", "calibration", "scores")
-            },
-        }
+    def __init__(self, function: Callable[[Request], Awaitable[Response]]) -> None:
+        self._function = function
 
-    def sets(self, level: float | None) -> AnswerSets | None:
-        """The rule for answer sets at a level; an error response for a model without left-out scores."""
-        try:
-            return None if level is None else answer_sets(self.model.manifest, level)
-        except ModelError as error:
-            raise RequestError(422, str(error)) from error
-
-    def checked(self, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The outputs for one image, if they are probabilities: other images of its batch may be right."""
-        try:
-            checked_outputs(tuple(one[None] for one in outputs), len(self.model.classes), self.name)
-        except ModelError as error:
-            raise RequestError(500, str(error)) from error
-        return outputs
-
-    def prediction(
-        self, upload: Upload, outputs: tuple[Array, ...], top: int, rule: AnswerSets | None
-    ) -> dict[str, Any]:
-        """One prediction, as the API's document describes it."""
-        probabilities = outputs[0]
-        order = np.argsort(-probabilities, kind="stable")[:top]
-        classes = [
-            {"name": self.model.classes[index], "probability": _rounded(probabilities[index])}
-            for index in order
-        ]
-        novelty = None if len(outputs) == 1 else _finite(float(outputs[1]))
-        return {
-            "file": None if upload.name is None else printable(upload.name),
-            "class": NONE_OF_THESE if novelty is not None and novelty > 1 else classes[0]["name"],
-            "probability": classes[0]["probability"],
-            "novelty": novelty,
-            "classes": classes,
-            **(
-                {} if rule is None else {"answer_set": rule.names(probabilities[None], self.model.classes)[0]}
-            ),
-        }
-
-
-def _seconds(run: OnlineRun, model: Model) -> float:
-    """Seconds for one image: the minimum, because first runs are slow and others may use the machine."""
-    image = np.zeros((1, *model.manifest.input.shape), np.uint8)
-    seconds: list[float] = []
-    while len(seconds) < 3 * run.n_lanes or (len(seconds) < _MOST_TRIALS and sum(seconds) < _BATCH_S):
-        begun = time.perf_counter()
-        run(image)
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._function(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 async def _send_error(exchange: Exchange, error: RequestError) -> None:
@@ -348,16 +261,7 @@ async def _send_error(exchange: Exchange, error: RequestError) -> None:
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    text = json.dumps(value, separators=(",", ":"))
-    return Response(text, status, headers, media_type="application/json")
-
-
-def _rounded(probability: np.float32) -> float:
-    return min(1.0, max(0.0, round(float(probability), 6)))
-
-
-def _finite(novelty: float) -> float:
-    return round(min(novelty, _LARGEST_NOVELTY), 6) if math.isfinite(novelty) else _LARGEST_NOVELTY
+    return Response(_ENCODER.encode(value), status, headers, media_type="application/json")
 
 
 def _unrouted(scope: Scope, error: HTTPException) -> RequestError:

@@ -59,6 +59,7 @@ class ServerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._of_route: dict[tuple[str, int], tuple[prometheus.Counter, prometheus.Histogram]] = {}
         self._exported = registry
         if shared:
             self._exported = prometheus.CollectorRegistry()
@@ -69,8 +70,12 @@ class ServerMetrics:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a finished request."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        key = (route, status)  # of few: routes are patterns
+        if key not in self._of_route:
+            self._of_route[key] = self._requests.labels(route, str(status)), self._seconds.labels(route)
+        count, times = self._of_route[key]
+        count.inc()
+        times.observe(seconds)
 
     def batches(self, model: str) -> Callable[[int], None]:
         """A function that records the size of every batch of a model."""

@@ -64,7 +64,7 @@ def serve_models(
     ``https://example.com``; ``*`` are all. Raises `ModelError`, `SettingError`, `WorkersError` or
     `MissingExtraError`.
     """
-    for module in ("uvicorn", "starlette", "prometheus_client"):
+    for module in ("h11", "uvicorn", "starlette", "prometheus_client"):
         require(module, extra="serve", for_="headstart serve")
     _check_token(token)
     limits = limits or Limits()

@@ -40,6 +40,7 @@ class _Body:
 
     def __init__(self, begun: float) -> None:
         self.begun, self.held = begun, 0
+        self.end = begun  # when all of it has to be there
         self.recent = 0  # bytes since the last time that enough had come
         self.late: asyncio.Timeout | None = None  # None: it is complete
         self.evicted = False
@@ -134,8 +135,10 @@ class Arrival:
     async def read(self, how: Callable[[Request], Awaitable[_Read]]) -> _Read:
         """Read it by a function; `RequestError` if there are too many bytes, or they come too slowly."""
         body, limits = self._body, self._limits
+        now = asyncio.get_running_loop().time()
+        body.end = now + limits.body_s
         try:
-            async with asyncio.timeout(limits.body_s), asyncio.timeout(limits.stall_s) as body.late:
+            async with asyncio.timeout_at(min(now + limits.stall_s, body.end)) as body.late:
                 content = await how(Request(self._request.scope, self._receive))
         except TimeoutError as error:
             raise _too_slow(limits, body) from error
@@ -159,7 +162,7 @@ def _count(n_bytes: int, limits: Limits, bodies: Bodies, body: _Body) -> None:
     late = body.late
     if body.recent >= limits.rate_bytes_s * limits.stall_s and late is not None and not late.expired():
         body.recent = 0
-        late.reschedule(asyncio.get_running_loop().time() + limits.stall_s)
+        late.reschedule(min(asyncio.get_running_loop().time() + limits.stall_s, body.end))
 
 
 def _parser(content_type: str, limits: Limits) -> Callable[[bytes], list[Upload]]:

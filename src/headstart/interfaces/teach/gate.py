@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,9 @@ _PAGES = re.compile(
     rf"|{_API}/(info|app_id|theme\.css|startup-events|queue/data|heartbeat/\w{{1,64}})",
     re.ASCII,
 )
+_HEARTBEAT = re.compile(
+    rf"{_API}/heartbeat/(\w{{1,64}})", re.ASCII
+)  # a stream that lasts as long as the page
 _UPLOAD, _PROGRESS, _FILE = f"{_API}/upload", f"{_API}/upload_progress", f"{_API}/file="
 _EVENTS = {
     f"{_API}/queue/join": ("data", "event_data", "fn_index", "session_hash", "trigger_id"),
@@ -59,6 +63,7 @@ class Gate:
     access: Access
     files: WaitingFiles
     uploads: Limits = _UPLOADS
+    unnamed_s: float = 60.0  # that a file stays which no event of an open page has named
     _uploading: Bodies = field(init=False)
     _messages: Bodies = field(init=False)
 
@@ -99,7 +104,9 @@ class Gate:
             query = scope["query_string"]
             if path not in _QUERIES and not _THEME.fullmatch(query):
                 query = b""
-            await self.app({**scope, "query_string": query}, receive, send)
+            beat = _HEARTBEAT.fullmatch(path)
+            with self.files.session(beat[1]) if beat and method == "GET" else nullcontext():
+                await self.app({**scope, "query_string": query}, receive, send)
         else:
             raise RequestError(
                 404, f"path {printable(path)!r} is unknown, expected one that the page uses; open the page"
@@ -116,7 +123,9 @@ class Gate:
             kept = {key: message[key] for key in _EVENTS[path] if key in message}
             if not _SESSION.fullmatch(str(kept.get("session_hash", "x"))):
                 raise ValueError("its session is malformed")
-            kept = {key: self._cleaned(value) for key, value in kept.items()}
+            named: list[str] = []
+            kept = {key: self._cleaned(value, named) for key, value in kept.items()}
+            self.files.name(str(kept.get("session_hash")), named)
             return json.dumps(kept).encode()
         except RequestError:
             raise
@@ -126,19 +135,20 @@ class Gate:
                 f"event is malformed ({printable(str(error))}), expected one of the page; reload the page",
             ) from error
 
-    def _cleaned(self, value: Any) -> Any:
-        """A value in which every file is one of ours, by its path alone."""
+    def _cleaned(self, value: Any, named: list[str]) -> Any:
+        """A value in which every file is one of ours, by its path alone; ``named`` gets the paths."""
         if isinstance(value, list):
-            return [self._cleaned(one) for one in value]
+            return [self._cleaned(one, named) for one in value]
         if not isinstance(value, dict):
             return value
         if not _FILE_KEYS & set(value):
-            return {key: self._cleaned(one) for key, one in value.items()}
+            return {key: self._cleaned(one, named) for key, one in value.items()}
         path = value.get("path")
         if not isinstance(path, str) or path not in self.files:
             raise RequestError(
                 422, "file is no longer on the server, expected one that was just sent; choose it again"
             )
+        named.append(path)
         name = value.get("orig_name")
         return {
             "path": path,
@@ -173,6 +183,7 @@ class Gate:
                 await form.close()
         if not paths:
             raise _too_many()
+        asyncio.get_running_loop().call_later(self.unnamed_s, self.files.remove_unnamed, paths)
         return paths
 
     def _shown(self, path: str) -> Response:

@@ -18,7 +18,7 @@ from headstart.system.optional import require
 if TYPE_CHECKING:
     import gradio as gr
 else:
-    gr = require("gradio", extra="serve", for_="the teaching page")
+    gr = require("gradio", extra="teach", for_="the teaching page")
 
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""Serve the teaching page from this process: our listener and gate, gradio behind them, one temporary folder."""
+"""Serve the teaching page from this process: our listener and gate, gradio behind them, one temporary folder.
+
+What needs the extra is imported late.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ from pathlib import Path
 from headstart.errors import SettingError
 from headstart.interfaces.http.access import make_access
 from headstart.interfaces.http.limits import Limits
-from headstart.interfaces.http.listening import run_app
 from headstart.interfaces.http.server import allow_many_connections, bound_socket
 from headstart.interfaces.http.workers import stop_signals
 from headstart.interfaces.teach.classroom import FOLDER
-from headstart.interfaces.teach.gate import Gate
 from headstart.interfaces.teach.waiting_files import WaitingFiles
 from headstart.models.novelty_rate import NoveltyRate, checked_rate
 from headstart.sources.registry import open_source
+from headstart.system.optional import check_installed
 from headstart.system.temporary import own_folder
 
 __all__ = ["serve_page"]
 
+_EXTRA = ("gradio", "starlette", "h11", "uvicorn")
 _DRAIN_S = 3.0
 _GRADIO_FOLDER = "GRADIO_TEMP_DIR"
 
@@ -34,9 +37,14 @@ def serve_page(
     source: str | None, output: Path, *, host: str, port: int, novelty_rate: NoveltyRate = None
 ) -> None:
     """Serve the page until SIGTERM or SIGINT; nothing that visitors sent stays behind."""
+    for module in _EXTRA:
+        check_installed(module, extra="teach", for_="headstart teach")
     novelty_rate = checked_rate(novelty_rate)
     opened = None if source is None else open_source(source)
     with _ended_in_order(), closing(bound_socket(host, port)) as listener, _folder() as folder:
+        from headstart.interfaces.http.listening import run_app
+        from headstart.interfaces.teach.gate import Gate
+
         # gradio writes where its variable says when it is imported
         from headstart.interfaces.teach.page import make_app, make_page
 

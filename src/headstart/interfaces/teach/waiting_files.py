@@ -6,8 +6,9 @@ They have names of ours; those that the visitors' machines gave them are only sh
 from __future__ import annotations
 
 import shutil
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import IO
@@ -22,7 +23,12 @@ _LIMIT_FILES = 10_000
 
 
 class WaitingFiles:
-    """A folder of such files; thread-safe. Where there is no room for a new one, the oldest are removed."""
+    """A folder of such files; thread-safe. Where there is no room for a new one, the oldest are removed.
+
+    A page that is open is a session, which may be there several times. The files that it has named go when it ends; a
+    file that no open session has named can be removed by `remove_unnamed`, or it would stay for a page that was
+    closed between sending and naming it.
+    """
 
     def __init__(
         self, folder: Path, *, limit_bytes: int = _LIMIT_BYTES, limit_files: int = _LIMIT_FILES
@@ -30,7 +36,37 @@ class WaitingFiles:
         self._folder = folder
         self._limit_bytes, self._limit_files = limit_bytes, limit_files
         self._sizes: OrderedDict[str, int] = OrderedDict()  # by path, the oldest first
+        self._open: Counter[str] = Counter()
+        self._named: dict[str, set[str]] = {}  # paths by open session
         self._lock = Lock()
+
+    @contextmanager
+    def session(self, name: str) -> Iterator[None]:
+        """A page that is open for the duration of the block."""
+        with self._lock:
+            self._open[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open[name] -= 1
+                paths = set[str]()
+                if not self._open[name]:
+                    del self._open[name]
+                    paths = self._named.pop(name, paths)
+            self.remove(paths)
+
+    def name(self, session: str, paths: Iterable[str]) -> None:
+        """Note that a session has named files; without effect where it is not open."""
+        with self._lock:
+            if session in self._open:
+                self._named.setdefault(session, set()).update(path for path in paths if path in self._sizes)
+
+    def remove_unnamed(self, paths: Iterable[str]) -> None:
+        """Remove those of some files that no open session has named."""
+        with self._lock:
+            unnamed = set(paths).difference(*self._named.values())
+        self.remove(unnamed)
 
     def add(self, content: IO[bytes], size_bytes: int) -> str:
         """Store a file; returns its path, which nobody can guess."""
