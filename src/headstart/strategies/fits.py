@@ -6,7 +6,7 @@ Features are computed once per place and kept; each fit selects its layer and he
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from headstart.heads.base import Head
 from headstart.heads.registry import CLOSED_FORM, make_head
 from headstart.records import Array, Images, InputSpec, Source
 from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract, extract_all
+from headstart.strategies.copies import COPIES_BYTES, already_prepared
 from headstart.strategies.mixture import mixed
 from headstart.strategies.places import CHOSEN, Probe, Reading, places_of, selected_by
 from headstart.strategies.select import choose, deciding_images
@@ -42,7 +43,6 @@ DECIDING = 250
 """Images that the selection within each fit uses."""
 
 
-_COPIES_BYTES = 256 * 2**20  # of augmented copies held in memory at once
 _LEFT_OUT = 3  # left-out images up to which a split counts as leave-one-out
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
@@ -100,15 +100,14 @@ class Reader:
         n_copies, spec = self.augmentation.n_copies, self.source.input
         where: dict[str, Any] = {"layer": place[0], "pooling": place[1], "options": self.options}
         size = len(self.pool) * n_copies * spec.height_px * spec.width_px * spec.channels
-        if self.pool.images.pixels is None or size > _COPIES_BYTES:
+        if self.pool.images.pixels is None or size > COPIES_BYTES:
             for number in range(n_copies):
                 copy = AugmentedCopy(self.augmentation, self.seed, number)
                 self._kept[place, number + 1] = extract(self.pool, self.source, copy=copy, **where)
             return
         if spec not in self._copies:
             self._copies[spec] = self._all_copies(prepare(self.pool, spec))
-        already_prepared = replace(self.source, input=replace(spec, policy="squish"))
-        rows = extract(self._copies[spec], already_prepared, **where)
+        rows = extract(self._copies[spec], already_prepared(self.source), **where)
         for number, part in enumerate(np.split(rows, n_copies)):
             self._kept[place, number + 1] = part
 

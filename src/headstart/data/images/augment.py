@@ -30,6 +30,7 @@ __all__ = [
     "flip_warning",
     "parse_augmentation",
     "parse_copies",
+    "same_copies",
 ]
 
 OPERATIONS: dict[str, tuple[float, str]] = {
@@ -187,6 +188,34 @@ def augment(
             values = values * warp.column(torch, 1 + strengths["brightness"] * (2 * draws["brightness"] - 1))
             done[part] = values.clamp_(0, 1).mul_(255).round_().permute(0, 2, 3, 1).numpy()
     return done
+
+
+def same_copies(
+    augmentation: Augmentation,
+    other: Augmentation,
+    *,
+    seed: int,
+    indices: Sequence[int] | NDArray[np.integer],
+    copy: int,
+) -> NDArray[np.bool_]:
+    """Whether both augmentations make the same copy of each image, to the bit, (n_images,).
+
+    They do where they differ in flips only and mirror the image alike, because operations do not change each
+    other's random values.
+
+    >>> flips, none = parse_augmentation("flip=0.5,zoom=0.2"), parse_augmentation("zoom=0.2")
+    >>> same_copies(flips, none, seed=0, indices=range(6), copy=0).tolist()
+    [False, True, True, False, True, True]
+    """
+    first, second = (dict.fromkeys(OPERATIONS, 0.0) | dict(one.operations) for one in (augmentation, other))
+    flips = [name for name in OPERATIONS if name.startswith("flip")]
+    if not len(indices) or any(first[name] != second[name] for name in OPERATIONS if name not in flips):
+        return np.zeros(len(indices), np.bool_)
+    draws = _draw(seed, copy, indices)
+    alike: NDArray[np.bool_] = np.logical_and.reduce(
+        [(draws[name] < first[name]) == (draws[name] < second[name]) for name in flips]
+    )
+    return alike
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from headstart.errors import RecipeError
 from headstart.heads.registry import make_head
 from headstart.records import Array, Source
 from headstart.report.records import Report
-from headstart.sources.features import Extraction, Place, extract_all
+from headstart.sources.features import Extraction, Place
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.fits import Reader, Strategy
 from headstart.strategies.mixture import mixed
@@ -86,7 +86,11 @@ def run_frozen(
         strategies |= _controls(bench)
     table = run_table(strategies, train, test, protocol, progress=options.progress)
     result = frozen_result(
-        bench, table, learned, found.remarks, frozen_facts(bench, learned, command, perf_counter() - begun)
+        bench,
+        table,
+        learned,
+        found.remarks,
+        frozen_facts(bench, learned, command, perf_counter() - begun),
     )
     return Frozen(learned, result)
 
@@ -111,9 +115,9 @@ def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
     if recipe.augment is None:
         return DrawPlan(readings, choice, None)
     augmentation, head = parse_augmentation(recipe.augment, recipe.copies), readings[0].head
-    (rows,), labels, images = training_rows(
-        bench.source, some, [readings[0].place], augmentation, seed, bench.options
-    )
+    # the other places are read in the same pass, for the fits to come
+    places = [one.place for one in readings]
+    (rows, *_), labels, images = training_rows(bench.source, some, places, augmentation, seed, bench.options)
     n = len(some)
     plain = _cross_validated(head, rows[:n], some.labels, np.arange(n), seed)
     augmented = _cross_validated(head, rows, labels, images, seed)
@@ -137,7 +141,7 @@ def _read_test(bench: Bench) -> None:
     places = [one.place for plan in bench.plans.values() for one in plan.readings]
     if bench.recipe.textbook is not None:
         places.append(_textbook_place(bench.source))
-    extract_all(bench.test, bench.source, list(dict.fromkeys(places)), options=bench.options)
+    bench.read_test(places)
 
 
 def _model(bench: Bench, dataset: Dataset, indices: Indices) -> LearnedModel:
@@ -167,14 +171,24 @@ def _probe(bench: Bench, learned: LearnedModel) -> Strategy:
     return strategy
 
 
-def _fitted(bench: Bench, indices: Indices, plan: DrawPlan, seed: int, watched: str | None = None) -> Array:
+def _fitted(
+    bench: Bench,
+    indices: Indices,
+    plan: DrawPlan,
+    seed: int,
+    watched: str | None = None,
+    like: Augmentation | None = None,
+) -> Array:
     """Fit on a whole draw as planned and predict the test images.
 
-    ``watched`` titles a training curve, drawn once, from another fit that holds out a tenth for validation.
+    ``watched`` titles a training curve, drawn once, from another fit that holds out a tenth for validation. ``like``
+    is an augmentation whose copies of this draw were read before.
     """
     some = bench.train.subset(indices)
     places = [one.place for one in plan.readings]
-    found, labels, images = training_rows(bench.source, some, places, plan.augmentation, seed, bench.options)
+    found, labels, images = training_rows(
+        bench.source, some, places, plan.augmentation, seed, bench.options, like=like
+    )
     classes, (rows, *_), head = bench.train.classes, found, plan.readings[0].head
     if watched is not None and not any(curve.title == watched for curve in bench.curves):
         _, held = folds(some.labels, 10, seed)[0]
@@ -204,10 +218,13 @@ def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
 
     def way(name: str, augmentation: Augmentation | None) -> Strategy:
         plan = DrawPlan((Reading(place, textbook.head),), None, augmentation)
+        like = None if augmentation is whole else whole  # which runs first
         return _recorded(
             bench,
             name,
-            lambda train, test, seed: _fitted(bench, train, plan, seed, f"{name}: {textbook.head} head"),
+            lambda train, test, seed: _fitted(
+                bench, train, plan, seed, f"{name}: {textbook.head} head", like
+            ),
         )
 
     strategies = {name: way(name, augmentation) for name, augmentation in ways.items()}
@@ -230,24 +247,33 @@ def _textbook_place(source: Source) -> Place:
 
 
 def _controls(bench: Bench) -> dict[str, Strategy]:
-    reader = Reader(bench.source, bench.train, bench.test, bench.options)
+    drawn = bench.drawn
+    pool = bench.train if len(drawn) == len(bench.train) else bench.train.subset(drawn)
+    reader = Reader(bench.source, pool, bench.test, bench.options)
     strategies = {
-        name: _recorded(bench, name, made)
+        name: _recorded(bench, name, _among(drawn, made))
         for name, made in (("HOG", gradient_histograms(reader)), ("raw pixels", raw_pixels(reader)))
     }
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
-        drawn = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)
-        strategies["random frozen"] = _random(bench, drawn)
+        network = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)
+        strategies["random frozen"] = _random(bench, network)
     return strategies
 
 
-def _random(bench: Bench, drawn: Source) -> Strategy:
+def _among(drawn: Indices, strategy: Strategy) -> Strategy:
+    """A strategy whose pool is the images of all draws, for indices into all training images."""
+    return lambda train, test, seed: strategy(np.searchsorted(drawn, train), test, seed)
+
+
+def _random(bench: Bench, network: Source) -> Strategy:
     """The same network with random weights, read and fitted where the probe is."""
+    other = replace(bench, source=network)
+    places = [one.place for plan in bench.plans.values() for one in plan.readings]
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
+        other.read_test(places)  # of all draws in one pass
         plan = bench.plans[train.tobytes()]
-        other = replace(bench, source=drawn)
         return _fitted(other, train, replace(plan, augmentation=None), seed)
 
     return strategy
