@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import Augmentation
 from headstart.records import Array, Curve, Source
-from headstart.sources.features import Extraction, Place, extract_all
+from headstart.sources.features import PLAIN, Extraction, Place, extract_all
 from headstart.strategies.places import Reading
 from headstart.strategies.result import LearnedModel
 from headstart.strategies.select import Choice
 from headstart.system.cache import FolderCache, NullCache
 from headstart.system.temporary import own_folder
+from headstart.workflows.recipes.ahead import ReadAhead
 from headstart.workflows.recipes.recipe import FrozenRecipe
 
 __all__ = ["AUGMENT_FOLDS", "Bench", "DrawPlan", "Indices", "cached"]
@@ -47,7 +48,10 @@ class DrawPlan:
 
 @dataclass
 class Bench:
-    """What every strategy shares; ``hits`` records by draw which test images a strategy classified correctly."""
+    """What every strategy shares; ``hits`` records by draw which test images a strategy classified correctly.
+
+    ``ahead`` computes features that are known to be read later.
+    """
 
     recipe: FrozenRecipe
     source: Source
@@ -59,6 +63,7 @@ class Bench:
     hits: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
     curves: list[Curve] = field(default_factory=list)
     probabilities: list[Array] = field(default_factory=list)
+    ahead: ReadAhead = field(default_factory=lambda: ReadAhead(PLAIN))
     _test: dict[tuple[str, Place], Array] = field(default_factory=dict)  # shared by replace()
 
     @property

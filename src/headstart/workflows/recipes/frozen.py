@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -27,7 +29,8 @@ from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
-from headstart.workflows.comparison.table import run_table
+from headstart.workflows.comparison.table import Table, run_table
+from headstart.workflows.recipes.ahead import ReadAhead
 from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench, DrawPlan, Indices
 from headstart.workflows.recipes.present import frozen_facts, frozen_result
 from headstart.workflows.recipes.recipe import FrozenRecipe, Textbook
@@ -73,26 +76,30 @@ def run_frozen(
     recipe = replace(recipe, size_px=wanted_px)
     bench = Bench(recipe, source, train, test, options, seed)
     protocol = _protocol(recipe, train, seed)
+    with ReadAhead(options) as bench.ahead:
+        learned, table = _compared(bench, dataset, protocol, controls=controls)
+    facts = frozen_facts(bench, learned, command, perf_counter() - begun)
+    return Frozen(learned, frozen_result(bench, table, learned, found.remarks, facts))
+
+
+def _compared(
+    bench: Bench, dataset: Dataset, protocol: Protocol, *, controls: bool
+) -> tuple[LearnedModel, Table]:
+    """Select on every draw, fit the model, and compare all strategies."""
+    train, test = bench.train, bench.test
     rounds = rounds_of(train, len(test), protocol.labels_per_class, protocol)
     draws = [one[0].train for each in rounds.values() for one in each]
+    textbook = {} if bench.recipe.textbook is None else _textbooks(bench, bench.recipe.textbook, draws)
     for number, indices in enumerate(draws):
-        bench.plans[indices.tobytes()] = _planned(bench, indices, seed + number)
+        bench.plans[indices.tobytes()] = _planned(bench, indices, bench.seed + number)
     _read_test(bench)
     learned = _model(bench, dataset, draws[0])
-    strategies = {"probe": _recorded(bench, "probe", _probe(bench, learned))}
-    if recipe.textbook is not None:
-        strategies |= _textbooks(bench, recipe.textbook)
+    strategies = {"probe": _recorded(bench, "probe", _probe(bench, learned)), **textbook}
+    if textbook and any(plan.augmentation for plan in bench.plans.values()):
+        strategies["probe, no augmentation"] = _recorded(bench, "probe, no augmentation", _plain(bench))
     if controls:
         strategies |= _controls(bench)
-    table = run_table(strategies, train, test, protocol, progress=options.progress)
-    result = frozen_result(
-        bench,
-        table,
-        learned,
-        found.remarks,
-        frozen_facts(bench, learned, command, perf_counter() - begun),
-    )
-    return Frozen(learned, result)
+    return learned, run_table(strategies, train, test, protocol, progress=bench.options.progress)
 
 
 def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
@@ -182,7 +189,7 @@ def _fitted(
     """Fit on a whole draw as planned and predict the test images.
 
     ``watched`` titles a training curve, drawn once, from another fit that holds out a tenth for validation. ``like``
-    is an augmentation whose copies of this draw were read before.
+    is an augmentation whose copies of this draw were read before, if it is another.
     """
     some = bench.train.subset(indices)
     places = [one.place for one in plan.readings]
@@ -206,38 +213,45 @@ def _fitted(
     return mixed(predictions)
 
 
-def _textbooks(bench: Bench, textbook: Textbook) -> dict[str, Strategy]:
-    """The textbook's probe: with its augmentation, without the flip in it, and without any."""
+def _textbooks(bench: Bench, textbook: Textbook, draws: Sequence[Indices]) -> dict[str, Strategy]:
+    """The textbook's probe: with its augmentation, without the flip in it, and without any.
+
+    Where it reads is known, so features of its copies are computed while others are selected and fitted.
+    """
     whole = parse_augmentation(textbook.augment, textbook.copies)
-    ways = {"textbook": whole}
+    ways: dict[str, Augmentation | None] = {"textbook": whole}
     if whole.flips:
         ways["textbook, no flip"] = parse_augmentation(
             f"{textbook.augment},flip=0,flip_vertical=0", textbook.copies
         )
+    ways["textbook, no augmentation"] = None
     place = _textbook_place(bench.source)
+    for name, augmentation in ways.items():
+        for number, indices in enumerate(draws if augmentation else ()):
+            some, copies = (
+                bench.train.subset(indices),
+                (augmentation, bench.seed + number, bench.ahead.options),
+            )
+            work = partial(training_rows, bench.source, some, [place], *copies, like=whole)
+            bench.ahead.start((name, indices.tobytes()), work)
 
     def way(name: str, augmentation: Augmentation | None) -> Strategy:
         plan = DrawPlan((Reading(place, textbook.head),), None, augmentation)
-        like = None if augmentation is whole else whole  # which runs first
-        return _recorded(
-            bench,
-            name,
-            lambda train, test, seed: _fitted(
-                bench, train, plan, seed, f"{name}: {textbook.head} head", like
-            ),
-        )
 
-    strategies = {name: way(name, augmentation) for name, augmentation in ways.items()}
-    strategies["textbook, no augmentation"] = way("textbook, no augmentation", None)
-    if any(plan.augmentation for plan in bench.plans.values()):
-        strategies["probe, no augmentation"] = _recorded(
-            bench,
-            "probe, no augmentation",
-            lambda train, test, seed: _fitted(
-                bench, train, replace(bench.plans[train.tobytes()], augmentation=None), seed
-            ),
-        )
-    return strategies
+        def strategy(train: Indices, test: Indices, seed: int) -> Array:
+            bench.ahead.wait((name, train.tobytes()))
+            return _fitted(bench, train, plan, seed, f"{name}: {textbook.head} head", whole)
+
+        return _recorded(bench, name, strategy)
+
+    return {name: way(name, augmentation) for name, augmentation in ways.items()}
+
+
+def _plain(bench: Bench) -> Strategy:
+    """The selected probe without augmented copies."""
+    return lambda train, test, seed: _fitted(
+        bench, train, replace(bench.plans[train.tobytes()], augmentation=None), seed
+    )
 
 
 def _textbook_place(source: Source) -> Place:
