@@ -18,8 +18,9 @@ from headstart.errors import RecipeError
 from headstart.heads.registry import make_head
 from headstart.records import Array, Source
 from headstart.report.records import Report
-from headstart.sources.features import Extraction, Place
+from headstart.sources.features import AugmentedCopy, Extraction, Place
 from headstart.sources.registry import kind_named, kind_of, open_source
+from headstart.strategies.copies import copy_rows
 from headstart.strategies.fits import Reader, Strategy
 from headstart.strategies.mixture import mixed
 from headstart.strategies.parts import training_parts
@@ -118,7 +119,9 @@ def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
 def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
     """Select layer and head on one draw, then whether augmented copies help there."""
     recipe, some = bench.recipe, bench.train.subset(indices)
-    readings, choice = choose_places(bench.source, some, Probe(head=recipe.head), seed, bench.options)
+    also = [] if recipe.textbook is None else [_textbook_place(bench.source)]
+    wanted = Probe(head=recipe.head)
+    readings, choice = choose_places(bench.source, some, wanted, seed, bench.options, also)
     if recipe.augment is None:
         return DrawPlan(readings, choice, None)
     augmentation, head = parse_augmentation(recipe.augment, recipe.copies), readings[0].head
@@ -227,13 +230,10 @@ def _textbooks(bench: Bench, textbook: Textbook, draws: Sequence[Indices]) -> di
     ways["textbook, no augmentation"] = None
     place = _textbook_place(bench.source)
     for name, augmentation in ways.items():
-        for number, indices in enumerate(draws if augmentation else ()):
-            some, copies = (
-                bench.train.subset(indices),
-                (augmentation, bench.seed + number, bench.ahead.options),
-            )
-            work = partial(training_rows, bench.source, some, [place], *copies, like=whole)
-            bench.ahead.start((name, indices.tobytes()), work)
+        for number, indices in enumerate(draws):
+            if augmentation is not None:
+                read = partial(_read_copies, bench, indices, place, augmentation, bench.seed + number, whole)
+                bench.ahead.start((name, indices.tobytes()), read)
 
     def way(name: str, augmentation: Augmentation | None) -> Strategy:
         plan = DrawPlan((Reading(place, textbook.head),), None, augmentation)
@@ -245,6 +245,15 @@ def _textbooks(bench: Bench, textbook: Textbook, draws: Sequence[Indices]) -> di
         return _recorded(bench, name, strategy)
 
     return {name: way(name, augmentation) for name, augmentation in ways.items()}
+
+
+def _read_copies(
+    bench: Bench, indices: Indices, place: Place, augmentation: Augmentation, seed: int, like: Augmentation
+) -> None:
+    """Read the augmented copies of a draw, not the images themselves: those are read at several places at once."""
+    for number in range(augmentation.n_copies):
+        copy = AugmentedCopy(augmentation, seed, number)
+        copy_rows(bench.train.subset(indices), bench.source, [place], copy, bench.ahead.options, like)
 
 
 def _plain(bench: Bench) -> Strategy:
