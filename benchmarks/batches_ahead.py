@@ -36,9 +36,7 @@ def main() -> None:
     some = load("mnist").split("train").subset(np.arange(args.images))
     images, codes = some.images.pixels, some.codes()
     made = augmented_training(parse_augmentation(args.augment), 0)
-    times: dict[tuple[str, str], dict[str, list[float]]] = {
-        case: {way: [] for way in WAYS} for case in CASES
-    }
+    times: dict[tuple[str, str], dict[str, list[float]]] = {case: {way: [] for way in WAYS} for case in CASES}
     weights: dict[tuple[str, str], list[Any]] = {case: [] for case in CASES}
     plain = training.Batches
     for number in range(args.repeats + 1):  # the first one warms up
@@ -62,7 +60,10 @@ def main() -> None:
     }
     ratios = {
         f"{engine} {name}": round(
-            float(np.median(times[name, engine]["in turn"]) / np.median(times[name, engine]["a batch ahead"])), 2
+            float(
+                np.median(times[name, engine]["in turn"]) / np.median(times[name, engine]["a batch ahead"])
+            ),
+            2,
         )
         for name, engine in CASES
     }
