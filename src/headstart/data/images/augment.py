@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from math import prod
 from types import ModuleType
@@ -169,8 +170,7 @@ def augment(
     [2, 1]
     """
     _check(images, seed, indices, copy)
-    torch = require("torch", extra="train", for_="augmentation")
-    kornia = require("kornia", extra="train", for_="augmentation")
+    torch, kornia = _packages()
     strengths = dict.fromkeys(OPERATIONS, 0.0) | dict(augmentation.operations)
     n_chunk = max(1, _CHUNK_VALUES // prod(images.shape[1:]))
     done = np.empty(images.shape, np.uint8)
@@ -216,6 +216,15 @@ def same_copies(
         [(draws[name] < first[name]) == (draws[name] < second[name]) for name in flips]
     )
     return alike
+
+
+@cache
+def _packages() -> tuple[ModuleType, ModuleType]:
+    """Torch and kornia, found once: batches may be made in a thread, and importing is for the first one."""
+    return (
+        require("torch", extra="train", for_="augmentation"),
+        require("kornia", extra="train", for_="augmentation"),
+    )
 
 
 @contextmanager
