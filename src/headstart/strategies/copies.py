@@ -18,7 +18,7 @@ from headstart.records import Array, InputSpec, Source
 from headstart.sources.features import AugmentedCopy, Extraction, Place, extract_all
 from headstart.system.cache import NullCache
 
-__all__ = ["COPIES_BYTES", "already_prepared", "copy_rows"]
+__all__ = ["COPIES_BYTES", "already_prepared", "copy_rows", "n_bytes"]
 
 COPIES_BYTES = 256 * 2**20
 """Of augmented copies held in memory at once, at most."""
@@ -37,7 +37,7 @@ def copy_rows(
     Images of which both make the same copy are not computed again: half of them where one flips every second.
     """
     uncached = options.cache is None or isinstance(options.cache, NullCache)
-    if copy is None or like is None or uncached or _n_bytes(len(dataset), source.input) > COPIES_BYTES:
+    if copy is None or like is None or uncached or n_bytes(len(dataset), source.input) > COPIES_BYTES:
         return extract_all(dataset, source, places, copy=copy, options=options)
     everyone = np.arange(len(dataset))
     same = same_copies(copy.augmentation, like, seed=copy.seed, indices=everyone, copy=copy.number)
@@ -63,5 +63,6 @@ def already_prepared(source: Source) -> Source:
     return replace(source, input=replace(source.input, policy="squish"))
 
 
-def _n_bytes(n_images: int, spec: InputSpec) -> int:
+def n_bytes(n_images: int, spec: InputSpec) -> int:
+    """Size of prepared images."""
     return n_images * spec.height_px * spec.width_px * spec.channels

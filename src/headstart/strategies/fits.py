@@ -6,8 +6,7 @@ Features are computed once per place and kept; each fit selects its layer and he
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,11 @@ from headstart.data.stores import ArrayImages
 from headstart.heads.base import Head
 from headstart.heads.registry import CLOSED_FORM, make_head
 from headstart.records import Array, Images, InputSpec, Source
-from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract, extract_all
-from headstart.strategies.copies import COPIES_BYTES, already_prepared
+from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract_all
+from headstart.strategies.copies import COPIES_BYTES, already_prepared, n_bytes
 from headstart.strategies.mixture import mixed
 from headstart.strategies.places import CHOSEN, Probe, Reading, places_of, selected_by
+from headstart.strategies.prepared import prepared_once
 from headstart.strategies.select import choose, deciding_images
 
 __all__ = [
@@ -88,28 +88,33 @@ class Reader:
     def training(self, place: Place, train: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
         """Training features with augmented copies appended, their labels, and the image index of each row."""
         n_copies = 0 if self.augmentation is None else self.augmentation.n_copies
-        if n_copies and (place, n_copies) not in self._kept:
-            self._read_copies(place)
+        self.read_copies([place])
         parts = [self.rows(place)[train], *(self._kept[place, 1 + one][train] for one in range(n_copies))]
         images = np.tile(np.arange(len(train)), len(parts))
         return np.concatenate(parts), self.pool.labels[train][images], images
 
-    def _read_copies(self, place: Place) -> None:
-        """Features of every augmented copy: of few images in memory in one pass, else one copy at a time."""
-        assert self.augmentation is not None, "only an augmentation has copies"
-        n_copies, spec = self.augmentation.n_copies, self.source.input
-        where: dict[str, Any] = {"layer": place[0], "pooling": place[1], "options": self.options}
-        size = len(self.pool) * n_copies * spec.height_px * spec.width_px * spec.channels
-        if self.pool.images.pixels is None or size > COPIES_BYTES:
+    def read_copies(self, places: Sequence[Place]) -> None:
+        """Compute the features of every augmented copy at several places in one pass, unless they are kept.
+
+        Few images in memory are read with all copies at once, others one copy at a time.
+        """
+        n_copies = 0 if self.augmentation is None else self.augmentation.n_copies
+        wanted = [place for place in dict.fromkeys(places) if (place, n_copies) not in self._kept]
+        if self.augmentation is None or not wanted:
+            return
+        spec, options = self.source.input, self.options
+        if self.pool.images.paths is not None or n_copies * n_bytes(len(self.pool), spec) > COPIES_BYTES:
             for number in range(n_copies):
                 copy = AugmentedCopy(self.augmentation, self.seed, number)
-                self._kept[place, number + 1] = extract(self.pool, self.source, copy=copy, **where)
+                rows = extract_all(self.pool, self.source, wanted, copy=copy, options=options)
+                self._kept.update({(place, number + 1): one for place, one in zip(wanted, rows, strict=True)})
             return
         if spec not in self._copies:
             self._copies[spec] = self._all_copies(prepare(self.pool, spec))
-        rows = extract(self._copies[spec], already_prepared(self.source), **where)
-        for number, part in enumerate(np.split(rows, n_copies)):
-            self._kept[place, number + 1] = part
+        rows = extract_all(self._copies[spec], already_prepared(self.source), wanted, options=options)
+        for place, one in zip(wanted, rows, strict=True):
+            for number, part in enumerate(np.split(one, n_copies)):
+                self._kept[place, number + 1] = part
 
     def _all_copies(self, images: Images) -> Dataset:
         """Every augmented copy of prepared images, one copy after the other."""
@@ -242,6 +247,7 @@ def averaged(
     For some test images, or with ``in_pool`` for images of the pool.
     """
     found = []
+    reader.read_copies([place for place, _ in readings])
     for place, head in readings:
         rows = reader.rows(place) if in_pool else reader.test_rows(place)
         made = fitted(reader, place, head, train, seed, balance=balance)
@@ -252,12 +258,26 @@ def averaged(
 def redrawn_probe(
     readers: Callable[[int], Reader], wanted: Probe = CHOSEN, chooser: Chooser | None = None
 ) -> Strategy:
-    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``."""
+    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``.
+
+    Images are prepared once for all of them.
+    """
     kept: dict[int, Strategy] = {}
+    images: dict[tuple[str, InputSpec], Dataset] = {}
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         if seed not in kept:
-            kept[seed] = chosen_probe(readers(seed), wanted, chooser)
+            kept[seed] = chosen_probe(_with_prepared(readers(seed), images), wanted, chooser)
         return kept[seed](train, test, seed)
 
     return strategy
+
+
+def _with_prepared(reader: Reader, kept: dict[tuple[str, InputSpec], Dataset]) -> Reader:
+    """The reader with images that are prepared once for all networks of one input, if they fit into memory."""
+    spec = reader.source.input
+    pool = prepared_once(reader.pool, spec, kept)
+    test = pool if reader.test is reader.pool else prepared_once(reader.test, spec, kept)
+    if pool is None or test is None:
+        return reader
+    return replace(reader, source=already_prepared(reader.source), pool=pool, test=test, _kept={})
