@@ -21,7 +21,7 @@ from headstart.sources.features import PLAIN, Extraction, extract_all
 from headstart.sources.random_network import random_source
 from headstart.sources.registry import open_source
 from headstart.strategies import prepared
-from headstart.strategies.fits import Reader, averaged, redrawn_probe
+from headstart.strategies.fits import Chooser, Reader, averaged, chosen_probe, redrawn_probe
 from headstart.strategies.places import Probe, Reading
 from headstart.strategies.prepared import PreparedImages, prepared_once
 from headstart.system.cache import FolderCache
@@ -120,6 +120,34 @@ def test_prepared_images_are_those_of_prepare_and_know_how_they_were_made(drawin
     assert one.labels.tolist() == drawings.labels.tolist()
     with pytest.raises(ValueError, match="read-only"):
         one.images.pixels[0] = 0
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_few_drawn_images_are_read_without_the_rest_of_the_pool(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks for one draw of few labels do not read a large pool; the predictions are those of reading it."""
+    digits = load("digits:0-1")
+    pool, test = digits.subset(np.arange(200)), digits.subset(np.arange(200, 260))
+    read: list[int] = []
+    real = features._computed
+
+    def counting(dataset: Dataset, *rest: object) -> object:
+        read.append(len(dataset))
+        return real(dataset, *rest)  # type: ignore[arg-type]
+
+    make = readers(pool, test)
+    chooser = Chooser(make(9), Probe("block2", head="ridge"))
+    everyone = np.arange(len(test))
+    drawn = np.random.default_rng(0).permutation(200)
+    budgets = [np.sort(drawn[: int(n * share * 200)]) for n in (0.5, 1)]
+    expected = [chosen_probe(make(3), chooser.wanted, chooser)(train, everyone, 3) for train in budgets]
+    monkeypatch.setattr(features, "_computed", counting)
+    strategy = redrawn_probe(make, chooser.wanted, chooser)
+    for train, wanted in zip(budgets, expected, strict=True):
+        np.testing.assert_allclose(strategy(train, everyone, 3), wanted, rtol=0, atol=1e-4)
+    part, whole = ([10, 20], []) if share == 0.1 else ([50, 100], []) if share == 0.5 else ([90], [200])
+    assert sorted(read) == sorted([60, *part, *whole])
 
 
 @pytest.mark.parametrize("files", [False, True])

@@ -43,6 +43,7 @@ DECIDING = 250
 """Images that the selection within each fit uses."""
 
 
+_FEW_SHARE = 0.5  # of a pool, up to which drawn images are read without the others
 _LEFT_OUT = 3  # left-out images up to which a split counts as leave-one-out
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
@@ -67,22 +68,39 @@ class Reader:
 
     def read(self, places: Sequence[Place]) -> None:
         """Compute the features of several places in one pass over the images, unless they are kept."""
-        wanted = [place for place in dict.fromkeys(places) if (place, 0) not in self._kept]
+        self.read_pool(places)
+        self.read_test(places)
+
+    def read_pool(self, places: Sequence[Place]) -> None:
+        """As `read`, of the pool alone."""
+        self._read(places, 0, self.pool)
+
+    def read_test(self, places: Sequence[Place]) -> None:
+        """As `read`, of the images to predict alone."""
+        if self.test is self.pool:
+            self.read_pool(places)
+            self._kept.update({(place, -1): self._kept[place, 0] for place in places})
+        else:
+            self._read(places, -1, self.test)
+
+    def _read(self, places: Sequence[Place], number: int, images: Dataset) -> None:
+        wanted = [place for place in dict.fromkeys(places) if (place, number) not in self._kept]
         if wanted:
-            rows = extract_all(self.pool, self.source, wanted, options=self.options)
-            self._kept.update({(place, 0): one for place, one in zip(wanted, rows, strict=True)})
-            if self.test is not self.pool:
-                rows = extract_all(self.test, self.source, wanted, options=self.options)
-            self._kept.update({(place, -1): one for place, one in zip(wanted, rows, strict=True)})
+            rows = extract_all(images, self.source, wanted, options=self.options)
+            self._kept.update({(place, number): one for place, one in zip(wanted, rows, strict=True)})
+
+    def kept_test(self) -> dict[tuple[Place, int], Array]:
+        """What is kept of the images to predict, for a reader of another pool."""
+        return {key: rows for key, rows in self._kept.items() if key[1] == -1}
 
     def rows(self, place: Place) -> Array:
         """Features of the pool's images, (n_pool, n_features)."""
-        self.read([place])
+        self.read_pool([place])
         return self._kept[place, 0]
 
     def test_rows(self, place: Place) -> Array:
         """Features of the images to predict, (n_test, n_features)."""
-        self.read([place])
+        self.read_test([place])
         return self._kept[place, -1]
 
     def training(self, place: Place, train: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
@@ -247,7 +265,9 @@ def averaged(
     For some test images, or with ``in_pool`` for images of the pool.
     """
     found = []
-    reader.read_copies([place for place, _ in readings])
+    places = [place for place, _ in readings]
+    reader.read_pool(places)
+    reader.read_copies(places)
     for place, head in readings:
         rows = reader.rows(place) if in_pool else reader.test_rows(place)
         made = fitted(reader, place, head, train, seed, balance=balance)
@@ -260,15 +280,30 @@ def redrawn_probe(
 ) -> Strategy:
     """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``.
 
-    Images are prepared once for all of them.
+    Images are prepared once for all of them. Where another reader's ``chooser`` selects, a network that few images
+    of a pool are drawn for reads those and the test images, not the pool.
     """
-    kept: dict[int, Strategy] = {}
+    kept: dict[int, Reader] = {}
+    whole: dict[int, Strategy] = {}
     images: dict[tuple[str, InputSpec], Dataset] = {}
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         if seed not in kept:
-            kept[seed] = chosen_probe(_with_prepared(readers(seed), images), wanted, chooser)
-        return kept[seed](train, test, seed)
+            kept[seed] = _with_prepared(readers(seed), images)
+        reader, pool = kept[seed], kept[seed].pool
+        if (
+            chooser is None
+            or reader.augmentation is not None  # random for each image by its place in the pool
+            or reader.test is pool
+            or len(train) > _FEW_SHARE * len(pool)
+        ):
+            if seed not in whole:
+                whole[seed] = chosen_probe(reader, wanted, chooser)
+            return whole[seed](train, test, seed)
+        reader.read_test(chooser.places)
+        some = replace(reader, pool=pool.subset(train), _kept=reader.kept_test())
+        everyone = np.arange(len(train))
+        return averaged(some, chooser(train, seed), everyone, test, seed, balance=wanted.balance)
 
     return strategy
 
