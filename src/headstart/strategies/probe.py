@@ -116,17 +116,8 @@ def learn_head(
         made = replace(made, unlabelled=unlabelled.images)
     model = probe_model(source, made, dataset, parts, seed, seconds)
     probs = None if judged is None else judged[0]
-    return LearnedModel(
-        model,
-        curve,
-        seconds,
-        choice,
-        probs,
-        parts,
-        remarks=tuple(remarks),
-        probe_probs=probe_probs,
-        heads=mixture.without_rows,
-    )
+    learned = LearnedModel(model, curve, seconds, choice, probs, parts, remarks=tuple(remarks))
+    return replace(learned, probe_probs=probe_probs, heads=mixture.without_rows)
 
 
 def _heads(
