@@ -15,6 +15,7 @@ from test_frozen_recipes import local_network
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
 from headstart.errors import DataError
+from headstart.heads.registry import make_head
 from headstart.records import Source
 from headstart.sources import features
 from headstart.sources.features import AugmentedCopy, Extraction, extract
@@ -192,3 +193,34 @@ def test_leaving_the_block_stops_what_is_read_between_two_batches(tmp_path: Path
         assert going.wait(60)
         raise KeyError
     assert ended.is_set() and not later
+
+
+# --- whether augmented copies help
+
+
+@pytest.mark.parametrize("head", ["ridge", "kernel", "prototypes"])
+def test_the_trial_of_copies_is_that_of_fits_without_each_image(head: str) -> None:
+    """The copies of a held-out image are held out, too, and only the images themselves count."""
+    digits = load("digits:0-3").subset(np.arange(0, 300, 5))
+    rng = np.random.default_rng(0)
+    pixels = digits.images.pixels
+    assert pixels is not None
+    plain = pixels.reshape(len(digits), -1).astype(np.float32)
+    rows = np.concatenate([plain, plain + rng.normal(0, 2, plain.shape).astype(np.float32)])
+    images = np.tile(np.arange(len(digits)), 2)
+    found = runner._cross_validated(head, rows, digits, images, 0)
+    right = []
+    for place in range(len(digits)):
+        known = images != place
+        fitted = make_head(head).fit(rows[known], digits.labels[images[known]], images=images[known])
+        right.append(fitted.predict(plain[[place]])[0] == digits.labels[place])
+    assert found == pytest.approx(np.mean(right), abs=2.5 / len(digits)) and found > 0.85
+
+
+@pytest.mark.parametrize("head", ["ridge", "prototypes"])
+def test_copies_of_noise_do_not_help_by_knowing_the_image(head: str) -> None:
+    """An image whose own copies stayed among the training images would be recognised by them."""
+    digits, rng = load("digits:0-3").subset(np.arange(80)), np.random.default_rng(0)
+    noise = rng.normal(size=(80, 200)).astype(np.float32)
+    images = np.tile(np.arange(80), 3)
+    assert runner._cross_validated(head, np.concatenate([noise] * 3), digits, images, 0) < 0.5

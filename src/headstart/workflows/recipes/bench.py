@@ -27,7 +27,7 @@ from headstart.workflows.recipes.recipe import FrozenRecipe
 __all__ = ["AUGMENT_FOLDS", "Bench", "DrawPlan", "Indices", "cached"]
 
 
-AUGMENT_FOLDS = 5  # of the trial of augmentation, whose fits have no closed form
+AUGMENT_FOLDS = 5  # of the trial of augmentation, for heads without exact held-out scores
 
 
 Indices = NDArray[np.intp]

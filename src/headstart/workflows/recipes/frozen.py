@@ -8,14 +8,15 @@ from functools import partial
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.data.checks.refuse import checked
 from headstart.data.dataset import Dataset, check_same_classes
 from headstart.data.images.augment import Augmentation, parse_augmentation
 from headstart.data.splits import folds
 from headstart.errors import RecipeError
+from headstart.heads.held_out import best_setting
 from headstart.heads.registry import make_head
+from headstart.heads.training import Training
 from headstart.records import Array, Source
 from headstart.report.records import Report
 from headstart.sources.features import AugmentedCopy, Extraction, Place
@@ -27,6 +28,7 @@ from headstart.strategies.parts import training_parts
 from headstart.strategies.places import Probe, Reading, choose_places
 from headstart.strategies.probe import learn_head, training_rows
 from headstart.strategies.result import LearnedModel
+from headstart.system.threads import threads_for
 from headstart.workflows.comparison.baselines import gradient_histograms, raw_pixels
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
@@ -127,23 +129,35 @@ def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
     augmentation, head = parse_augmentation(recipe.augment, recipe.copies), readings[0].head
     # the other places are read in the same pass, for the fits to come
     places = [one.place for one in readings]
-    (rows, *_), labels, images = training_rows(bench.source, some, places, augmentation, seed, bench.options)
+    (rows, *_), _, images = training_rows(bench.source, some, places, augmentation, seed, bench.options)
     n = len(some)
-    plain = _cross_validated(head, rows[:n], some.labels, np.arange(n), seed)
-    augmented = _cross_validated(head, rows, labels, images, seed)
+    plain = _cross_validated(head, rows[:n], some, np.arange(n), seed)
+    augmented = _cross_validated(head, rows, some, images, seed)
     trials = (("no augmentation", plain), (f"{recipe.augment}, {recipe.copies} augmented copies", augmented))
     return DrawPlan(readings, choice, augmentation if augmented > plain else None, trials)
 
 
-def _cross_validated(head: str, rows: Array, labels: NDArray[np.str_], images: Indices, seed: int) -> float:
-    """Accuracy on images held out with all their augmented copies; only the images themselves are counted."""
-    n_images = int(images.max()) + 1
+def _cross_validated(head: str, rows: Array, some: Dataset, images: Indices, seed: int) -> float:
+    """Accuracy on images held out with all their augmented copies; only the images themselves are counted.
+
+    Exactly, from one fit on all rows, where the head has that; else by five fits.
+    """
+    codes, labels = some.codes(), some.labels
+    clusters = None if some.cluster_codes is None else some.cluster_codes[images]
+    training = Training(rows, codes[images], np.ones(len(rows), np.float32), images, seed, clusters)
+    with threads_for(rows.size):
+        held_out = make_head(head).held_out(training)
+    if held_out is not None:
+        return float((held_out.scores[best_setting(held_out)].argmax(axis=1) == codes).mean())
     right = 0
-    for learn, held in folds(labels[:n_images], AUGMENT_FOLDS, seed):
+    for learn, held in folds(labels, AUGMENT_FOLDS, seed, some.cluster_codes):
         known = np.isin(images, learn)
-        fitted = make_head(head).fit(rows[known], labels[known], images=images[known], seed=seed)
+        units = None if clusters is None else clusters[known]
+        fitted = make_head(head).fit(
+            rows[known], labels[images[known]], images=images[known], clusters=units, seed=seed
+        )
         right += int((fitted.predict(rows[held]) == labels[held]).sum())
-    return right / n_images
+    return right / len(some)
 
 
 def _read_test(bench: Bench) -> None:
