@@ -36,7 +36,7 @@ def main() -> None:
     place = ([layer for layer, shape in source.layers.items() if len(shape) > 1][-1], "avg")
     options, begun = Extraction(default_cache()), time.perf_counter()
     copies = parse_augmentation("textbook", args.copies) if args.copies else None
-    rows, labels, images = training_rows(source, train, place, copies, 0, options)
+    (rows,), labels, images = training_rows(source, train, [place], copies, 0, options)
     asked = extract(test, source, layer=place[0], pooling=place[1], options=options)
     extracted = time.perf_counter() - begun
     head = make_head("mlp").fit(rows, labels, images=images)

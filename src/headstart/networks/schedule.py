@@ -50,9 +50,7 @@ class Plan:
 
     def batch(self) -> tuple[Indices, Array | None]:
         """The next images, with weights where some were skipped; sets the learning rate."""
-        stop = self._place + self._settings.batch_size
-        # a last image alone joins the batch before it: one image has no variance for batch norm
-        part = slice(self._place, stop + (len(self._order) - stop == 1))
+        part = self._part(self._place)
         indices = self._order[part]
         share = self._share_per_image * len(self._losses) / len(self._order) * len(indices)
         self.learning_rate = self._rate(self._done + 0.5 * share)
@@ -60,6 +58,16 @@ class Plan:
         self._place += len(indices)
         self.step += 1
         return indices, None if self._weights is None else self._weights[part]
+
+    @property
+    def following(self) -> Indices | None:
+        """The images of the batch that follows in this epoch; None after its last."""
+        return self._order[self._part(self._place)] if self.more else None
+
+    def _part(self, place: int) -> slice:
+        stop = place + self._settings.batch_size
+        # a last image alone joins the batch before it: one image has no variance for batch norm
+        return slice(place, stop + (len(self._order) - stop == 1))
 
     def record_losses(self, indices: Indices, losses: Array) -> None:
         """Store each image's loss, by which the next epoch skips images."""

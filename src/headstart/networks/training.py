@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import SettingError, ShapeError, nearest
+from headstart.networks.ahead import AugmentBatch, Batches
 from headstart.networks.checkpoint_files import Snapshot
 from headstart.networks.checkpoints import Checkpoints
 from headstart.networks.contract import Trainable
@@ -25,9 +26,6 @@ OnStep = Callable[[int, int, float, float], None]
 
 OnEpoch = Callable[[Epoch], None]
 """Called after each epoch."""
-
-AugmentBatch = Callable[[Images, NDArray[np.intp], int], Images]
-"""From a batch, the positions of its images and the number of the epoch to the augmented batch."""
 
 Loss = Callable[[NDArray[Any], Codes], float]
 """From logits (n_images, n_classes) and codes to a mean loss in nats."""
@@ -68,7 +66,8 @@ def fit(
     on_step, on_epoch : callable, optional
         Progress; see ``OnStep`` and ``OnEpoch``.
     augment : callable, optional
-        Augments each batch; see ``AugmentBatch``. Default: no augmentation.
+        Augments each batch; see ``AugmentBatch``. It is called in a thread, a batch ahead, where there is another
+        core, and must depend on what it is given only. Default: no augmentation.
     shares : ndarray of shape (n_images,), float32, optional
         Weight of each image in the training loss, 1 on average. Default: equal weights.
     loss : callable, optional
@@ -102,22 +101,23 @@ def fit(
     found = None if checkpoints is None else checkpoints.found()
     if found is not None:
         run.load(found)
-    while not run.over:
-        if not run.plan.more:
-            run.begin()
-        while run.plan.more:
-            indices, weights = run.plan.batch()
-            batch = images[indices] if augment is None else augment(images[indices], indices, run.number)
-            run.train_step(batch, labels[indices], indices, weights)
-            if on_step is not None:
-                on_step(*run.progress(len(images)))
-            if checkpoints is not None and run.plan.more and checkpoints.due():
+    with Batches(images, augment) as batches:
+        while not run.over:
+            if not run.plan.more:
+                run.begin()
+            while run.plan.more:
+                indices, weights = run.plan.batch()
+                batch = batches.get(run.number, indices, run.plan.following)
+                run.train_step(batch, labels[indices], indices, weights)
+                if on_step is not None:
+                    on_step(*run.progress(len(images)))
+                if checkpoints is not None and run.plan.more and checkpoints.due():
+                    _keep(run, checkpoints)
+            run.end(validation, loss or _mean_loss)
+            if on_epoch is not None:
+                on_epoch(run.history[-1])
+            if checkpoints is not None and not run.over:
                 _keep(run, checkpoints)
-        run.end(validation, loss or _mean_loss)
-        if on_epoch is not None:
-            on_epoch(run.history[-1])
-        if checkpoints is not None and not run.over:
-            _keep(run, checkpoints)
     run.finish()
     return tuple(run.history)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,11 @@ from headstart.data.stores import ArrayImages
 from headstart.heads.base import Head
 from headstart.heads.registry import CLOSED_FORM, make_head
 from headstart.records import Array, Images, InputSpec, Source
-from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract, extract_all
+from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract_all
+from headstart.strategies.copies import COPIES_BYTES, already_prepared, n_bytes
 from headstart.strategies.mixture import mixed
 from headstart.strategies.places import CHOSEN, Probe, Reading, places_of, selected_by
+from headstart.strategies.prepared import prepared_once
 from headstart.strategies.select import choose, deciding_images
 
 __all__ = [
@@ -42,7 +43,7 @@ DECIDING = 250
 """Images that the selection within each fit uses."""
 
 
-_COPIES_BYTES = 256 * 2**20  # of augmented copies held in memory at once
+_FEW_SHARE = 0.5  # of a pool, up to which drawn images are read without the others
 _LEFT_OUT = 3  # left-out images up to which a split counts as leave-one-out
 Indices = NDArray[np.intp]
 Strategy = Callable[[Indices, Indices, int], Array]
@@ -67,50 +68,71 @@ class Reader:
 
     def read(self, places: Sequence[Place]) -> None:
         """Compute the features of several places in one pass over the images, unless they are kept."""
-        wanted = [place for place in dict.fromkeys(places) if (place, 0) not in self._kept]
+        self.read_pool(places)
+        self.read_test(places)
+
+    def read_pool(self, places: Sequence[Place]) -> None:
+        """As `read`, of the pool alone."""
+        self._read(places, 0, self.pool)
+
+    def read_test(self, places: Sequence[Place]) -> None:
+        """As `read`, of the images to predict alone."""
+        if self.test is self.pool:
+            self.read_pool(places)
+            self._kept.update({(place, -1): self._kept[place, 0] for place in places})
+        else:
+            self._read(places, -1, self.test)
+
+    def _read(self, places: Sequence[Place], number: int, images: Dataset) -> None:
+        wanted = [place for place in dict.fromkeys(places) if (place, number) not in self._kept]
         if wanted:
-            rows = extract_all(self.pool, self.source, wanted, options=self.options)
-            self._kept.update({(place, 0): one for place, one in zip(wanted, rows, strict=True)})
-            if self.test is not self.pool:
-                rows = extract_all(self.test, self.source, wanted, options=self.options)
-            self._kept.update({(place, -1): one for place, one in zip(wanted, rows, strict=True)})
+            rows = extract_all(images, self.source, wanted, options=self.options)
+            self._kept.update({(place, number): one for place, one in zip(wanted, rows, strict=True)})
+
+    def kept_test(self) -> dict[tuple[Place, int], Array]:
+        """What is kept of the images to predict, for a reader of another pool."""
+        return {key: rows for key, rows in self._kept.items() if key[1] == -1}
 
     def rows(self, place: Place) -> Array:
         """Features of the pool's images, (n_pool, n_features)."""
-        self.read([place])
+        self.read_pool([place])
         return self._kept[place, 0]
 
     def test_rows(self, place: Place) -> Array:
         """Features of the images to predict, (n_test, n_features)."""
-        self.read([place])
+        self.read_test([place])
         return self._kept[place, -1]
 
     def training(self, place: Place, train: Indices) -> tuple[Array, NDArray[np.str_], Indices]:
         """Training features with augmented copies appended, their labels, and the image index of each row."""
         n_copies = 0 if self.augmentation is None else self.augmentation.n_copies
-        if n_copies and (place, n_copies) not in self._kept:
-            self._read_copies(place)
+        self.read_copies([place])
         parts = [self.rows(place)[train], *(self._kept[place, 1 + one][train] for one in range(n_copies))]
         images = np.tile(np.arange(len(train)), len(parts))
         return np.concatenate(parts), self.pool.labels[train][images], images
 
-    def _read_copies(self, place: Place) -> None:
-        """Features of every augmented copy: of few images in memory in one pass, else one copy at a time."""
-        assert self.augmentation is not None, "only an augmentation has copies"
-        n_copies, spec = self.augmentation.n_copies, self.source.input
-        where: dict[str, Any] = {"layer": place[0], "pooling": place[1], "options": self.options}
-        size = len(self.pool) * n_copies * spec.height_px * spec.width_px * spec.channels
-        if self.pool.images.pixels is None or size > _COPIES_BYTES:
+    def read_copies(self, places: Sequence[Place]) -> None:
+        """Compute the features of every augmented copy at several places in one pass, unless they are kept.
+
+        Few images in memory are read with all copies at once, others one copy at a time.
+        """
+        n_copies = 0 if self.augmentation is None else self.augmentation.n_copies
+        wanted = [place for place in dict.fromkeys(places) if (place, n_copies) not in self._kept]
+        if self.augmentation is None or not wanted:
+            return
+        spec, options = self.source.input, self.options
+        if self.pool.images.paths is not None or n_copies * n_bytes(len(self.pool), spec) > COPIES_BYTES:
             for number in range(n_copies):
                 copy = AugmentedCopy(self.augmentation, self.seed, number)
-                self._kept[place, number + 1] = extract(self.pool, self.source, copy=copy, **where)
+                rows = extract_all(self.pool, self.source, wanted, copy=copy, options=options)
+                self._kept.update({(place, number + 1): one for place, one in zip(wanted, rows, strict=True)})
             return
         if spec not in self._copies:
             self._copies[spec] = self._all_copies(prepare(self.pool, spec))
-        already_prepared = replace(self.source, input=replace(spec, policy="squish"))
-        rows = extract(self._copies[spec], already_prepared, **where)
-        for number, part in enumerate(np.split(rows, n_copies)):
-            self._kept[place, number + 1] = part
+        rows = extract_all(self._copies[spec], already_prepared(self.source), wanted, options=options)
+        for place, one in zip(wanted, rows, strict=True):
+            for number, part in enumerate(np.split(one, n_copies)):
+                self._kept[place, number + 1] = part
 
     def _all_copies(self, images: Images) -> Dataset:
         """Every augmented copy of prepared images, one copy after the other."""
@@ -243,6 +265,9 @@ def averaged(
     For some test images, or with ``in_pool`` for images of the pool.
     """
     found = []
+    places = [place for place, _ in readings]
+    reader.read_pool(places)
+    reader.read_copies(places)
     for place, head in readings:
         rows = reader.rows(place) if in_pool else reader.test_rows(place)
         made = fitted(reader, place, head, train, seed, balance=balance)
@@ -253,12 +278,41 @@ def averaged(
 def redrawn_probe(
     readers: Callable[[int], Reader], wanted: Probe = CHOSEN, chooser: Chooser | None = None
 ) -> Strategy:
-    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``."""
-    kept: dict[int, Strategy] = {}
+    """The probe on untrained networks, another one for every seed; list it in the protocol's ``redrawn``.
+
+    Images are prepared once for all of them. Where another reader's ``chooser`` selects, a network that few images
+    of a pool are drawn for reads those and the test images, not the pool.
+    """
+    kept: dict[int, Reader] = {}
+    whole: dict[int, Strategy] = {}
+    images: dict[tuple[str, InputSpec], Dataset] = {}
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         if seed not in kept:
-            kept[seed] = chosen_probe(readers(seed), wanted, chooser)
-        return kept[seed](train, test, seed)
+            kept[seed] = _with_prepared(readers(seed), images)
+        reader, pool = kept[seed], kept[seed].pool
+        if (
+            chooser is None
+            or reader.augmentation is not None  # random for each image by its place in the pool
+            or reader.test is pool
+            or len(train) > _FEW_SHARE * len(pool)
+        ):
+            if seed not in whole:
+                whole[seed] = chosen_probe(reader, wanted, chooser)
+            return whole[seed](train, test, seed)
+        reader.read_test(chooser.places)
+        some = replace(reader, pool=pool.subset(train), _kept=reader.kept_test())
+        everyone = np.arange(len(train))
+        return averaged(some, chooser(train, seed), everyone, test, seed, balance=wanted.balance)
 
     return strategy
+
+
+def _with_prepared(reader: Reader, kept: dict[tuple[str, InputSpec], Dataset]) -> Reader:
+    """The reader with images that are prepared once for all networks of one input, if they fit into memory."""
+    spec = reader.source.input
+    pool = prepared_once(reader.pool, spec, kept)
+    test = pool if reader.test is reader.pool else prepared_once(reader.test, spec, kept)
+    if pool is None or test is None:
+        return reader
+    return replace(reader, source=already_prepared(reader.source), pool=pool, test=test, _kept={})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,12 @@ class Mixture:
     def first(self) -> FittedHead:
         """The best head."""
         return self.heads[0]
+
+    @property
+    def without_rows(self) -> Mixture:
+        """The same heads, without the memory of the rows that they were fitted on."""
+        heads = (replace(one, rows=np.empty((0, one.rows.shape[1]), np.float32)) for one in self.heads)
+        return replace(self, heads=tuple(heads))
 
     def probabilities(self, rows: Sequence[Array]) -> Array:
         """Probability of each class, (n_images, n_classes), from features at the place of each head."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,19 +48,25 @@ CHOSEN = Probe()
 
 
 def choose_places(
-    source: Source, dataset: Dataset, probe: Probe, seed: int, options: Extraction
+    source: Source,
+    dataset: Dataset,
+    probe: Probe,
+    seed: int,
+    options: Extraction,
+    also: Sequence[Place] = (),
 ) -> tuple[tuple[Reading, ...], Choice | None]:
     """Places and heads whose probabilities are averaged, and how they were selected.
 
-    The latter is None if nothing was selected, or a class has one cluster only.
+    The latter is None if nothing was selected, or a class has one cluster only. Features at the places ``also`` are
+    put into the cache in the same pass over the images.
     """
     places, heads, given = places_of(source, probe)
     if not heads or fewest_per_class(dataset.labels, dataset.cluster_codes) < 2:
         return (given,), None
     some = dataset.subset(deciding_images(dataset.codes(), seed))
-    rows = extract_all(some, source, places, options=options)
+    rows = extract_all(some, source, list(dict.fromkeys([*places, *also])), options=options)
     choice = choose(
-        dict(zip(places, rows, strict=True)),
+        dict(zip(places, rows[: len(places)], strict=True)),
         some.codes(),
         heads=heads,
         default=given[0],

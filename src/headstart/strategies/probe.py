@@ -17,6 +17,7 @@ from headstart.heads.training import Training, class_weights
 from headstart.records import Array, Source
 from headstart.sources.features import PLAIN, AugmentedCopy, Extraction, Place, extract_all
 from headstart.strategies.assemble import Fitted, probe_model
+from headstart.strategies.copies import copy_rows
 from headstart.strategies.mixture import FittedHead, Mixture
 from headstart.strategies.parts import TrainingParts, training_parts
 from headstart.strategies.places import CHOSEN, Probe, Reading, choose_places
@@ -115,9 +116,8 @@ def learn_head(
         made = replace(made, unlabelled=unlabelled.images)
     model = probe_model(source, made, dataset, parts, seed, seconds)
     probs = None if judged is None else judged[0]
-    return LearnedModel(
-        model, curve, seconds, choice, probs, parts, remarks=tuple(remarks), probe_probs=probe_probs
-    )
+    learned = LearnedModel(model, curve, seconds, choice, probs, parts, remarks=tuple(remarks))
+    return replace(learned, probe_probs=probe_probs, heads=mixture.without_rows)
 
 
 def _heads(
@@ -175,14 +175,19 @@ def training_rows(
     augmentation: Augmentation | None,
     seed: int,
     options: Extraction,
+    *,
+    like: Augmentation | None = None,
 ) -> tuple[list[Array], NDArray[np.str_], NDArray[np.intp]]:
-    """Features of the images and of their augmented copies at some places, with label and image index of each row."""
+    """Features of the images and of their augmented copies at some places, with label and image index of each row.
+
+    ``like`` is an augmentation whose copies are in the cache: see `copy_rows`.
+    """
     n_copies = 0 if augmentation is None else augmentation.n_copies
     copies = [
         None,
         *(AugmentedCopy(augmentation, seed, number) for number in range(n_copies) if augmentation),
     ]
-    rows = [extract_all(dataset, source, places, copy=copy, options=options) for copy in copies]
+    rows = [copy_rows(dataset, source, places, copy, options, like) for copy in copies]
     images = np.tile(np.arange(len(dataset)), len(copies))
     joined = [one[0] if len(one) == 1 else np.concatenate(one) for one in zip(*rows, strict=True)]
     return joined, dataset.labels[images], images

@@ -9,6 +9,7 @@ import numpy as np
 from headstart.models.model import Model
 from headstart.records import Array, Curve, Epoch, TrainSettings
 from headstart.strategies.judge import HeldOutPredictions
+from headstart.strategies.mixture import Mixture
 from headstart.strategies.parts import TrainingParts
 from headstart.strategies.select import Choice
 
@@ -22,7 +23,7 @@ class LearnedModel:
     ``choice`` is how layer and head were selected, if they were; ``held_probs`` are probabilities of the
     held-out images, (n_held, n_classes); ``predictions`` those of validation images that decided nothing;
     ``probe_probs`` those of the probe without unlabelled images, where some were given.
-    ``remarks`` are warnings about the training.
+    ``remarks`` are warnings about the training; ``heads`` are those of a probe, without the rows they were fitted on.
     """
 
     model: Model
@@ -34,6 +35,7 @@ class LearnedModel:
     predictions: HeldOutPredictions | None = None
     remarks: tuple[str, ...] = ()
     probe_probs: Array | None = None
+    heads: Mixture | None = None
 
 
 def best_epoch(history: tuple[Epoch, ...], settings: TrainSettings) -> int | None:

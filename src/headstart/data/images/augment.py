@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from math import prod
 from types import ModuleType
@@ -30,6 +31,7 @@ __all__ = [
     "flip_warning",
     "parse_augmentation",
     "parse_copies",
+    "same_copies",
 ]
 
 OPERATIONS: dict[str, tuple[float, str]] = {
@@ -168,8 +170,7 @@ def augment(
     [2, 1]
     """
     _check(images, seed, indices, copy)
-    torch = require("torch", extra="train", for_="augmentation")
-    kornia = require("kornia", extra="train", for_="augmentation")
+    torch, kornia = _packages()
     strengths = dict.fromkeys(OPERATIONS, 0.0) | dict(augmentation.operations)
     n_chunk = max(1, _CHUNK_VALUES // prod(images.shape[1:]))
     done = np.empty(images.shape, np.uint8)
@@ -187,6 +188,43 @@ def augment(
             values = values * warp.column(torch, 1 + strengths["brightness"] * (2 * draws["brightness"] - 1))
             done[part] = values.clamp_(0, 1).mul_(255).round_().permute(0, 2, 3, 1).numpy()
     return done
+
+
+def same_copies(
+    augmentation: Augmentation,
+    other: Augmentation,
+    *,
+    seed: int,
+    indices: Sequence[int] | NDArray[np.integer],
+    copy: int,
+) -> NDArray[np.bool_]:
+    """Whether both augmentations make the same copy of each image, to the bit, (n_images,).
+
+    They do where they differ in flips only and mirror the image alike, because operations do not change each
+    other's random values.
+
+    >>> flips, none = parse_augmentation("flip=0.5,zoom=0.2"), parse_augmentation("zoom=0.2")
+    >>> same_copies(flips, none, seed=0, indices=range(6), copy=0).tolist()
+    [False, True, True, False, True, True]
+    """
+    first, second = (dict.fromkeys(OPERATIONS, 0.0) | dict(one.operations) for one in (augmentation, other))
+    flips = [name for name in OPERATIONS if name.startswith("flip")]
+    if not len(indices) or any(first[name] != second[name] for name in OPERATIONS if name not in flips):
+        return np.zeros(len(indices), np.bool_)
+    draws = _draw(seed, copy, indices)
+    alike: NDArray[np.bool_] = np.logical_and.reduce(
+        [(draws[name] < first[name]) == (draws[name] < second[name]) for name in flips]
+    )
+    return alike
+
+
+@cache
+def _packages() -> tuple[ModuleType, ModuleType]:
+    """Torch and kornia, found once: batches may be made in a thread, and importing is for the first one."""
+    return (
+        require("torch", extra="train", for_="augmentation"),
+        require("kornia", extra="train", for_="augmentation"),
+    )
 
 
 @contextmanager

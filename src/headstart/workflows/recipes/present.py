@@ -19,7 +19,7 @@ from headstart.strategies.provenance import about_head, about_source, made_with
 from headstart.strategies.result import LearnedModel
 from headstart.workflows.comparison.present import choice_table
 from headstart.workflows.comparison.table import Table
-from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench
+from headstart.workflows.recipes.bench import Bench
 from headstart.workflows.recipes.recipe import Published
 
 __all__ = ["frozen_facts", "frozen_result"]
@@ -80,7 +80,7 @@ def _augmentation_remarks(bench: Bench) -> list[str]:
         means = {name: float(np.mean([dict(one)[name] for one in trials])) for name, _ in trials[0]}
         figures = " against ".join(f"{value:.2%} with {name}" for name, value in means.items())
         remarks.append(
-            f"Augmented copies were used in {taken} of {len(trials)} draws, selected by {AUGMENT_FOLDS}-fold "
+            f"Augmented copies were used in {taken} of {len(trials)} draws, selected by "
             f"cross-validation on the training images: {figures}, on average."
         )
     return remarks

@@ -29,6 +29,7 @@ from headstart.strategies.scratch import learn_network
 from headstart.system.cache import NullCache
 from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.comparison.verdict import COLLAPSE
+from headstart.workflows.recipes.bench import cached
 from headstart.workflows.recipes.folder import check_folder, write_result
 from headstart.workflows.recipes.frozen import run_frozen
 from headstart.workflows.recipes.letters import run_letters
@@ -147,17 +148,18 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Out
     whole = load(options.data or recipe.data)
     for remark in _skipped(whole):
         options.progress.remark(remark)
-    found = run_frozen(
-        recipe,
-        whole,
-        source_name=options.source or recipe.source,
-        size_px=options.size_px,
-        seed=options.seed,
-        controls=options.controls,
-        options=options.extraction,
-        command=options.command,
-        allow_leaks=options.allow_leaks,
-    )
+    with cached(options.extraction) as extraction:
+        found = run_frozen(
+            recipe,
+            whole,
+            source_name=options.source or recipe.source,
+            size_px=options.size_px,
+            seed=options.seed,
+            controls=options.controls,
+            options=extraction,
+            command=options.command,
+            allow_leaks=options.allow_leaks,
+        )
     found.learned.model.save(home / "model")
     return write_result(home, found.result)
 
