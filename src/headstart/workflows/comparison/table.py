@@ -203,11 +203,8 @@ def _compare(
             n_claims = len(claimed) if claim else 1
             # "helps" needs all controls beaten, so no correction over them; "hurts" is any of them
             n_rivals = n_controls if claim and strategy == PROBE else 1
-            low, high = (
-                _difference(
-                    *pair, protocol, groups, control=control, budget=budget, level=1 - _ALPHA / number
-                )
-                for number in (n_claims, n_claims * n_rivals)
+            low, high = _difference_at(
+                pair, protocol, groups, (n_claims, n_claims * n_rivals), control=control, budget=budget
             )
             number = n_claims if low.value > 0 else n_claims * n_rivals
             difference = replace(low, high=high.high)
@@ -216,6 +213,23 @@ def _compare(
             settles = _settling(*pair, difference, protocol, groups, budget=budget, alpha=_ALPHA / number)
             found.append(Comparison(strategy, control, budget, difference, p, word, settles, claim))
     return tuple(found)
+
+
+def _difference_at(
+    pair: tuple[_Cell, _Cell],
+    protocol: Protocol,
+    groups: NDArray[np.intp] | None,
+    numbers: tuple[int, int],
+    *,
+    control: str,
+    budget: int | None,
+) -> tuple[Difference, Difference]:
+    """The difference at the levels for these numbers of claims; computed once where they are equal."""
+    found = {
+        number: _difference(*pair, protocol, groups, control=control, budget=budget, level=1 - _ALPHA / number)
+        for number in sorted(set(numbers))
+    }
+    return found[numbers[0]], found[numbers[1]]
 
 
 def _difference(
