@@ -122,7 +122,8 @@ def run_table(
     pairs = [(PROBE, control) for control in controls]
     pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
     comparisons = _compare(cells, pairs, budgets, protocol, groups) if pairs else ()
-    lines = sentences(rows, comparisons, len(pool), protocol.margin)
+    n_groups = 0 if test.groups is None else len(np.unique(test.groups))
+    lines = sentences(rows, comparisons, len(pool), protocol.margin, n_groups)
     remark = None if groups is None else cluster_remark(groups, test.labels)
     remarks = (*lines[1:], *remarks, *([remark] if remark else ()))
     predictions = {name: cells[name, budgets[-1]].first for name in strategies}
@@ -226,7 +227,9 @@ def _difference_at(
 ) -> tuple[Difference, Difference]:
     """The difference at the levels for these numbers of claims; computed once where they are equal."""
     found = {
-        number: _difference(*pair, protocol, groups, control=control, budget=budget, level=1 - _ALPHA / number)
+        number: _difference(
+            *pair, protocol, groups, control=control, budget=budget, level=1 - _ALPHA / number
+        )
         for number in sorted(set(numbers))
     }
     return found[numbers[0]], found[numbers[1]]

@@ -7,6 +7,7 @@ from time import perf_counter
 
 from headstart.data.checks.doctor import Checkup
 from headstart.data.checks.refuse import checked, refuse_copies_only, refuse_shared
+from headstart.data.checks.seen import seen_remark
 from headstart.data.checks.unlabelled import usable
 from headstart.data.dataset import Dataset, check_same_classes, require_classes
 from headstart.data.images.augment import flip_warning
@@ -35,6 +36,7 @@ __all__ = ["run_study"]
 _PARALLEL_IMAGES = 2_000  # up to which the control from scratch trains in other processes, one core each
 _SMALL_PX = 64  # side up to which images are prepared once and kept
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random networks where there is one round; small ones cost little
+_FOLDS_ENOUGH = 5
 _BUDGETS = (1, 5, 10, 50)
 _BY_RULE = StudyRequest()
 
@@ -101,7 +103,7 @@ def run_study(
     )
     finetuned = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
     result = study_result(
-        study, table, (*finetuned, *left_out, *left_aside, *_warnings(dataset, request)), found
+        study, table, (*finetuned, *left_out, *left_aside, *_warnings(study, dataset, request)), found
     )
     return replace(
         result,
@@ -228,7 +230,27 @@ def _checked_data(
     return dataset, refuse_shared(dataset, external, found, allow_leaks=request.allow_leaks)
 
 
-def _warnings(dataset: Dataset, request: StudyRequest) -> list[str]:
-    augmentation = request.probe.augmentation
-    warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
-    return [warning] if warning else []
+def _warnings(study: StudyContext, dataset: Dataset, request: StudyRequest) -> list[str]:
+    """Remarks on images that the source has seen, on few folds, and on flips."""
+    setup, augmentation = study.setup, request.probe.augmentation
+    return list(
+        filter(
+            None,
+            (
+                seen_remark(short_name(study.source.name), setup.test.images, study.source.seen),
+                _few_folds(setup),
+                None if augmentation is None else flip_warning(dataset.classes, augmentation),
+            ),
+        )
+    )
+
+
+def _few_folds(setup: EvaluationSetup) -> str | None:
+    """A remark where the models of the folds learn from far fewer images than one that learns from all."""
+    n_folds = setup.protocol.n_folds
+    if not (setup.protocol.with_all and 1 < n_folds < _FOLDS_ENOUGH):
+        return None
+    return (
+        f"With all labels each model learned from about {1 - 1 / n_folds:.0%} of the images, since the smallest "
+        f"class allows only {n_folds} folds: a model that learns from all of them may be more accurate."
+    )
