@@ -403,6 +403,7 @@ def test_a_range_of_labels_without_an_end_is_said_in_words() -> None:
         near={1: (0.6, 0.5, 0.7), 2: (0.79, 0.7, 0.9)},
         scratch={1: (0.3, 0.2, 0.4), 2: (0.5, 0.4, 0.6)},
         pixels={1: (0.4, 0.3, 0.5), 2: (0.6, 0.5, 0.7)},
+        unknown={1: (0.6, 0.1, 0.9), 2: (0.7, 0.1, 1.0)},
     )
     assert said == (
         "To be as accurate as transfer with 1 label per class (80.0%), HOG and near need at least 2 labels per "

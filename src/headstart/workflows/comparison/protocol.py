@@ -318,7 +318,10 @@ def _rests_on(test: Dataset, protocol: Protocol) -> str:
             if test.groups is None
             else "Images of one group resemble each other, so intervals and tests count groups"
         )
-        return f"{why}: Wilson's intervals on the effective number of images, and a t-test that is robust to clusters."
+        tests = (
+            "Wilson's intervals on the effective number of images, and a t-test that is robust to clusters"
+        )
+        return f"{why}: {tests}."
     if protocol.crossed:
         found = (
             "Intervals and tests are about this procedure on new images: Wilson's intervals for two thirds of the "

@@ -146,7 +146,8 @@ def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int |
             _labels_to_reach([(labels, getattr(score, end)) for labels, score in curve], ours.value)
             for end in ("value", "high", "low")
         )
-        if number > budget + 0.5:
+        unknown = fewest <= budget and most == inf  # the interval says nothing
+        if number > budget + 0.5 and not unknown:
             needed.setdefault(_needed(number, fewest, most, curve[-1][0]), []).append(control)
     if not needed:
         return ()

@@ -237,7 +237,7 @@ def _warnings(study: StudyContext, dataset: Dataset, request: StudyRequest) -> l
         filter(
             None,
             (
-                seen_remark(short_name(study.source.name), setup.test.images, study.source.seen),
+                seen_remark("the source", setup.test.images, study.source.seen),
                 _few_folds(setup),
                 None if augmentation is None else flip_warning(dataset.classes, augmentation),
             ),

@@ -152,7 +152,7 @@ def run_tuning(
     warnings = [flip_warning(dataset.classes, one) for one in augmentations.values()]
     over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
     train = clustered if clustered.splits is None else clustered.split("train")
-    known = seen_remark(short_name(name), train.images, next(iter(sources.values())).seen)
+    known = seen_remark("the source", train.images, next(iter(sources.values())).seen)
     remarks = (*over, *filter(None, (known, *warnings)), *found.remarks)
     return _of_features(request, next(iter(sources.values())), searched, remarks)
 
