@@ -237,8 +237,7 @@ def test_the_verdict_is_about_few_labels_and_about_all() -> None:
     assert "With all 60 labels, transfer helps" in found.verdict
     worth, *others = found.remarks
     assert worth == (
-        "To be as accurate as transfer with 5 labels per class (90.0%), rival needs more than the 10 labels per "
-        "class that were tried."
+        "To be as accurate as transfer with 5 labels per class (90.0%), rival needs more than 10 labels per class."
     )
     begin = "Exploratory, not corrected for several comparisons: with"
     assert [remark.partition(", transfer")[0] for remark in others] == [
@@ -358,6 +357,15 @@ def test_without_a_probe_there_is_nothing_to_compare() -> None:
         table(blank(5, 5), blank(5, 5), rival=5)
 
 
+@pytest.mark.parametrize(
+    ("smallest", "said"), [(10, "labels per class are 20, 50, expected at most 9"), (1, "expected all")]
+)
+def test_only_numbers_of_labels_that_no_class_has_are_an_error(smallest: int, said: str) -> None:
+    """It was an IndexError."""
+    with pytest.raises(DataError, match=said):
+        table(blank(smallest, 10), blank(50, 50), Protocol((20, 50), with_all=False), probe=70, rival=60)
+
+
 def test_a_test_class_without_training_images_is_an_error() -> None:
     with pytest.raises(DataError, match="'c'"):
         table(blank(5, 5), blank(5, 5, 5), probe=5)
@@ -407,7 +415,7 @@ def test_a_range_of_labels_without_an_end_is_said_in_words() -> None:
     )
     assert said == (
         "To be as accurate as transfer with 1 label per class (80.0%), HOG and near need at least 2 labels per "
-        "class; scratch and pixels need more than the 2 labels per class that were tried."
+        "class; scratch and pixels need more than 2 labels per class."
     )
 
 

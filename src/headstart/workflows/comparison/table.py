@@ -86,6 +86,8 @@ def run_table(
     if PROBE not in strategies:
         raise DataError(f"strategies are {', '.join(strategies) or 'none'}, expected one called {PROBE!r}")
     possible, remarks = _possible(pool, protocol)
+    if not possible and not protocol.with_all:
+        raise _too_many_labels(pool, protocol)
     codes, cells = test.codes(pool.classes), {}
     controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
     rounds_by_budget = rounds_of(pool, len(test), possible, protocol)
@@ -151,6 +153,17 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
         if size not in fits
     )
     return tuple(fits), left
+
+
+def _too_many_labels(pool: Dataset, protocol: Protocol) -> DataError:
+    """No number of labels fits, and all labels were not asked for."""
+    smallest = smallest_class(pool, protocol)
+    most = smallest - 1 + protocol.crossed
+    return DataError(
+        f"labels per class are {', '.join(map(str, protocol.labels_per_class)) or 'none'}, expected "
+        f"{f'at most {most}' if most else 'all'}, since the smallest class has {smallest} training images; name a "
+        "smaller number, or all"
+    )
 
 
 def _round(

@@ -163,7 +163,7 @@ def _worth(rows: Sequence[Row], comparisons: Sequence[Comparison], budget: int |
 def _needed(number: float, fewest: float, most: float, tried: int) -> str:
     """A number of labels with its range, as text; ``tried`` is the largest number that was tried."""
     if fewest == inf:
-        return f"more than the {labels_text(tried)} that were tried"
+        return f"more than {labels_text(tried)}"
     low = ceil(fewest - 1e-9)
     middle = number if number == inf else max(round(number), low)
     if most == inf:
