@@ -70,6 +70,24 @@ def test_images_that_the_source_has_seen_are_a_remark(studied: Report, digits: D
     assert not any("saw" in remark for remark in other.remarks)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"margin": float("nan")}, "margin is nan points"),
+        ({"margin": 1.0}, "margin is 100 points"),
+        ({"draws": 0}, "draws is 0, expected a whole number"),
+        ({"labels_per_class": (5, 0)}, "labels per class is 0, expected a whole number"),
+        ({"labels_per_class": ("5",)}, "labels per class is '5'"),
+        ({"labels_per_class": (2.5,)}, r"labels per class is 2\.5"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_before_anything_is_computed(
+    digits: Dataset, wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        run_study(open_source("pixels", digits), digits, replace(RIDGE, **wrong))
+
+
 def test_without_controls_the_accuracy_is_printed_once(digits: Dataset) -> None:
     found = run_study(open_source("pixels", digits), digits, replace(RIDGE, controls=()))
     assert found.verdict.count("The probe gets") == 1 and "no control was run" in found.verdict

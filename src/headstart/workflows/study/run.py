@@ -29,7 +29,7 @@ from headstart.workflows.comparison.verdict import FINETUNE, PROBE, UNLABELLED
 from headstart.workflows.study.contestants import CONTESTANTS, SCRATCH
 from headstart.workflows.study.context import StudyContext
 from headstart.workflows.study.present import study_facts, study_result, study_summary
-from headstart.workflows.study.request import StudyRequest, check_controls
+from headstart.workflows.study.request import StudyRequest, check_controls, check_numbers
 
 __all__ = ["run_study"]
 
@@ -87,6 +87,7 @@ def run_study(
     """
     begun = perf_counter()
     check_controls(request.controls)
+    check_numbers(request)
     dataset, found = _checked_data(dataset, external, request)
     unlabelled, left_aside = _unlabelled(source, dataset, external, request, options)
     study = replace(_context(source, dataset, request, external, trained, options), unlabelled=unlabelled)
