@@ -6,7 +6,7 @@ left-out probabilities: the threshold on the probability whatever the number of 
 (APS: Romano, Sesia, Candes. NeurIPS 2020, arXiv:2006.02544), and thresholds for each class (Vovk 2012,
 arXiv:1209.2673).
 
-    python benchmarks/answer_sets.py --data DATA --pairs drawings,usps hog,mnist
+    python benchmarks/answer_sets.py --data DATA --pairs drawings,usps hog,mnist train:mlp,mnist
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from headstart.data.readers.load import load
 from headstart.evaluation.conformal import conformal_threshold, left_out_quantiles
 from headstart.models.answer_sets import RULES as SCORES
 from headstart.models.answer_sets import answer_sets, answer_sets_note
+from headstart.models.model import Model
 from headstart.records import Source
 from headstart.sources.features import Extraction
 from headstart.sources.fitting import with_fitting_policy
@@ -33,9 +36,16 @@ from headstart.sources.registry import open_source
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
 from headstart.system.cache import default_cache
+from headstart.workflows.train.request import TrainingFiles, TrainingRequest
+from headstart.workflows.train.run import run_training
 from headstart.workflows.transfer import judge
 
+TRAINED = "train:"  # before the name of a network that is trained from scratch instead
+EPOCHS = 30
 RULES = ("built in", "probability", "margin", "cumulated", "each class")
+
+Made = tuple[Model, Any, np.ndarray, np.ndarray]
+"""A model, its entry for answer sets, left-out probabilities and their classes."""
 
 
 def covered(sets: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
@@ -77,7 +87,7 @@ def other_rules(
 class Draws:
     """Where labels are drawn from, and the images on which coverage is counted."""
 
-    source: Source
+    source: Source | str
     rest: Dataset
     test: Dataset
 
@@ -87,7 +97,10 @@ class Draws:
         dataset = replace(load(data), splits=None, holdout=None)
         shuffled = np.random.default_rng(1).permutation(len(dataset))
         n_test = min(n_test, len(dataset) // 2)
-        source = with_fitting_policy(open_source(name, dataset), dataset)
+        if name.startswith(TRAINED):
+            source: Source | str = name.removeprefix(TRAINED)
+        else:
+            source = with_fitting_policy(open_source(name, dataset), dataset)
         return cls(source, dataset.subset(shuffled[n_test:]), dataset.subset(shuffled[:n_test]))
 
     def pool(self, n_labels: int, draw: int) -> Dataset:
@@ -98,20 +111,13 @@ class Draws:
 
     def counted(self, n_labels: int, draw: int, level: float) -> dict[str, Any] | None:
         """Coverage and size of the sets of every rule, after one draw; None where nothing can be left out."""
-        options = Extraction(default_cache(), precision="fp32")
         pool = self.pool(n_labels, draw)
-        learned = learn_head(self.source, pool, Probe(), seed=draw, options=options)
-        assert learned.parts is not None
-        found = judge.judged(
-            self.source, learned, learned, learned.parts, Probe(), seed=draw, options=options
-        )
-        if found is None:
+        made = self.trained(pool, draw) if isinstance(self.source, str) else self.transferred(pool, draw)
+        if made is None:
             return None
-        classes, left, clusters = pool.classes, found.probabilities, found.images.cluster_codes
-        left_codes = found.images.codes(classes)
-        note = answer_sets_note(left, left_codes, clusters, found.judged_on, crossed=found.crossed)
-        rule = answer_sets(replace(learned.model.manifest, answer_sets=note), level)
-        probs, truth = learned.model.probabilities(self.test), self.test.codes(classes)
+        model, note, left, left_codes = made
+        rule = answer_sets(replace(model.manifest, answer_sets=note), level)
+        probs, truth = model.probabilities(self.test), self.test.codes(pool.classes)
         ours = np.zeros(probs.shape, bool)
         for row, one in enumerate(rule.codes(probs)):
             ours[row, one] = True
@@ -123,6 +129,32 @@ class Draws:
             "by": note["rule"],
             **{key: covered(one, truth) for key, one in sets.items()},
         }
+
+    def transferred(self, pool: Dataset, draw: int) -> Made | None:
+        """A head on the frozen source."""
+        options = Extraction(default_cache(), precision="fp32")
+        learned = learn_head(self.source, pool, Probe(), seed=draw, options=options)
+        assert learned.parts is not None
+        found = judge.judged(
+            self.source, learned, learned, learned.parts, Probe(), seed=draw, options=options
+        )
+        if found is None:
+            return None
+        left, clusters = found.probabilities, found.images.cluster_codes
+        codes = found.images.codes(pool.classes)
+        note = answer_sets_note(left, codes, clusters, found.judged_on, crossed=found.crossed)
+        return learned.model, note, left, codes
+
+    def trained(self, pool: Dataset, draw: int) -> Made | None:
+        """A network from scratch, by `headstart train`."""
+        settings = {"seed": draw, "epochs": EPOCHS}
+        request = TrainingRequest(self.source, "scratch", settings=settings)
+        with tempfile.TemporaryDirectory() as folder:
+            learned = run_training(pool, request, TrainingFiles(Path(folder) / "model")).learned
+        found, manifest = learned.predictions, learned.model.manifest
+        if found is None:
+            return None
+        return learned.model, manifest.answer_sets, found.probabilities, found.images.codes(pool.classes)
 
 
 def summary(draws: list[dict[str, Any]]) -> dict[str, Any]:

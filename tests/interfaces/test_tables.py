@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headstart.evaluation.metrics import evaluate
-from headstart.evaluation.records import Score
+from headstart.evaluation.records import Difference, Score
 from headstart.interfaces.cli.tables import cache_table, evaluation_table, pairs, result_table
 from headstart.report.columns import aligned
 from headstart.report.json import to_json
-from headstart.report.records import Report, Row
+from headstart.report.records import Comparison, Report, Row
 from headstart.system.stored import CacheEntry
+from headstart.workflows.study.contestants import CONTESTANTS
 
 
 def row(strategy: str, budget: int | None, value: float) -> Row:
@@ -46,12 +48,23 @@ def test_nested_names_are_indented_and_lists_joined() -> None:
 
 def test_the_result_table_has_a_row_per_strategy_and_a_column_per_budget() -> None:
     result = study(row("probe", 1, 0.5), row("raw pixels", 1, 0.25), row("probe", None, 0.995))
-    title, _, header, first, second, _, note = result_table(result).splitlines()
+    title, _, header, first, second, *_, note = result_table(result).splitlines()
     assert title == "A title"
     assert header.split() == ["labels", "per", "class", "1", "all"]
     assert first == "probe             50.00 [49.0, 50.5]  99.50 [98.5, 100.0]"
     assert second.startswith("raw pixels  ") and second.endswith("25.00 [24.0, 25.5]                    -")
     assert "1,234 test images" in note
+
+
+def test_the_result_table_says_what_its_rows_are() -> None:
+    difference = Difference(0.2, 0.1, 0.3, 0.001, 100)
+    result = replace(
+        study(row("probe", None, 0.5), row("HOG", None, 0.25)),
+        comparisons=(Comparison("probe", "HOG", None, difference, 0.001, "helps"),),
+    )
+    legend = result_table(result).split("\n\n")[2].splitlines()
+    assert [line.partition(":")[0] for line in legend] == ["probe", "HOG"]
+    assert legend[1] == f"HOG: control, {CONTESTANTS['HOG'].note}"
 
 
 def test_the_evaluation_table_has_accuracy_classes_and_confusion() -> None:

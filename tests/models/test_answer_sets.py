@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,35 @@ def test_a_level_is_a_share(level: object) -> None:
 def test_a_model_without_left_out_scores_says_so() -> None:
     with pytest.raises(ModelError, match="has no left-out scores for answer sets"):
         tiny_model().answer_sets(np.zeros((1, 8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(("patience", "n_left_out"), [(0, 180), (1, 90)])
+def test_a_trained_network_has_sets_from_images_that_decided_nothing(patience: int, n_left_out: int) -> None:
+    digits, settings = hs.load("digits"), hs.TrainSettings(epochs=2, patience=patience)
+    model = hs.train(digits, network="mlp", engine="scratch", settings=settings)
+    note = model.manifest.answer_sets
+    assert note["images"] == "validation" and abs(note["n_images"] - n_left_out) <= 10
+    assert all(model.answer_sets(digits.images.pixels[:3], 0.9))
+
+
+def test_a_network_that_nothing_was_left_out_of_says_so() -> None:
+    with pytest.warns(UserWarning):  # after one epoch it is no better than the most frequent class
+        model = hs.train("digits:0-1", network="mlp", engine="scratch", settings=hs.TrainSettings(epochs=1))
+    with pytest.raises(ModelError, match="none were left out; make it again with headstart train"):
+        model.answer_sets(np.zeros((1, 8, 8), np.uint8))
+    older = replace(model.manifest, data={**model.manifest.data, "n_held": 50})
+    with pytest.raises(ModelError, match="make it again with this version of headstart"):
+        answer_sets(older, 0.9)
+
+
+def test_sets_of_all_classes_are_a_warning_in_python(folder: Path) -> None:
+    model = open_model(folder / "model")
+    with pytest.warns(UserWarning, match="every set holds all classes") as told:
+        found = model.answer_sets(str(folder / "dark.png"), 0.99)
+    assert len(found[0]) == len(model.classes) and told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(model.answer_sets(str(folder / "dark.png"), 0.95)[0]) == 1
 
 
 @pytest.fixture(scope="module")

@@ -214,7 +214,7 @@ def test_every_number_of_the_table_is_there(result, text):
     for row, cell in zip(result.rows, cells, strict=True):
         assert f">{100 * row.accuracy.value:.1f}<" in cell
         assert f">{100 * row.accuracy.low:.1f}–{100 * row.accuracy.high:.1f}<" in cell
-        assert (f"sd {100 * row.spread:.1f}, {row.draws} draws" in cell) == (row.draws > 1)
+        assert (f"sd {100 * row.spread:.1f}, {row.draws} rounds" in cell) == (row.draws > 1)
 
 
 def test_the_best_of_a_column_is_marked_by_more_than_colour(text):

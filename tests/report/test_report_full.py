@@ -352,7 +352,7 @@ def test_one_budget_is_a_table_of_bars_on_one_scale(result, text):
     assert float(place) + slopes[0] * (values[0] - int(tick) / 100) == pytest.approx(dots[0], abs=0.2)
     for row in result.rows:
         assert f"{100 * row.accuracy.low:.1f}–{100 * row.accuracy.high:.1f}" in here
-    assert "sd 0.6, 5 draws" in here
+    assert "sd 0.6, 5 rounds" in here
 
 
 def test_the_protocol_is_by_the_table_or_alone(result, text):

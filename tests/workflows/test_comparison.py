@@ -16,6 +16,7 @@ from headstart.errors import DataError
 from headstart.evaluation.records import Difference, Score
 from headstart.report.records import Comparison, Row
 from headstart.strategies.fits import Strategy
+from headstart.workflows.comparison import table as comparison_table
 from headstart.workflows.comparison.protocol import Protocol
 from headstart.workflows.comparison.table import Table, run_table
 from headstart.workflows.comparison.verdict import sentences
@@ -235,10 +236,13 @@ def test_the_verdict_is_about_few_labels_and_about_all() -> None:
     assert found.verdict.startswith("With 5 labels per class, transfer helps")
     assert "With all 60 labels, transfer helps" in found.verdict
     worth, *others = found.remarks
-    assert worth == "Transfer with 5 labels per class does as well as rival with more than 10."
-    assert [remark.partition(",")[0] for remark in others] == [
-        "For exploration: With 1 label per class",
-        "For exploration: With 10 labels per class",
+    assert worth == (
+        "To be as accurate as transfer with 5 labels per class (90.0%), rival needs more than 10 labels per class."
+    )
+    begin = "Exploratory, not corrected for several comparisons: with"
+    assert [remark.partition(", transfer")[0] for remark in others] == [
+        f"{begin} 1 label per class",
+        f"{begin} 10 labels per class",
     ]
 
 
@@ -337,7 +341,7 @@ def test_groups_widen_intervals_whatever_the_protocol() -> None:
 def test_without_controls_there_is_no_verdict() -> None:
     found = table(blank(10, 10), blank(50, 50), probe=90)
     assert found.comparisons == ()
-    assert found.verdict.startswith("The probe gets 90.00% right [82.56%, 94.48%]")
+    assert found.verdict.startswith("The probe gets 90.0% right [82.6, 94.5]")
     assert found.verdict.endswith("no control was run, so the benefit of transfer is unknown.")
 
 
@@ -351,6 +355,15 @@ def test_the_probe_is_found_by_name() -> None:
 def test_without_a_probe_there_is_nothing_to_compare() -> None:
     with pytest.raises(DataError, match="strategies are rival, expected one called 'probe'"):
         table(blank(5, 5), blank(5, 5), rival=5)
+
+
+@pytest.mark.parametrize(
+    ("smallest", "said"), [(10, "labels per class are 20, 50, expected at most 9"), (1, "expected all")]
+)
+def test_only_numbers_of_labels_that_no_class_has_are_an_error(smallest: int, said: str) -> None:
+    """It was an IndexError."""
+    with pytest.raises(DataError, match=said):
+        table(blank(smallest, 10), blank(50, 50), Protocol((20, 50), with_all=False), probe=70, rival=60)
 
 
 def test_a_test_class_without_training_images_is_an_error() -> None:
@@ -373,7 +386,81 @@ def test_labels_that_a_control_needs_have_a_range() -> None:
     comparisons = [Comparison("probe", "rival", labels, difference, 0.001, "helps") for labels in ours]
     said = " ".join(sentences(rows, comparisons, 500, 0.01))
     # 5 * 10 ** (2 / 3) = 23.2; 5 * 10 ** (1 / 2.5) = 12.6; 5 * 10 ** (3 / 3.5) = 36
-    assert "Transfer with 5 labels per class does as well as rival with 23 (13 to 36)." in said
+    assert "with 5 labels per class (80.0%), rival needs about 23 labels per class (13 to 36)." in said
+
+
+def worth_of(**rivals: dict[int, tuple[float, float, float]]) -> str:
+    """The sentence on labels needed, for a probe of 80 % at 1 label and 90 % at 2."""
+    curves = {"probe": {1: (0.8, 0.8, 0.8), 2: (0.9, 0.9, 0.9)}, **rivals}
+    rows = [
+        Row(name, labels, Score(*values, 100), 1, 0.0, 0.0)
+        for name, curve in curves.items()
+        for labels, values in curve.items()
+    ]
+    difference = Difference(0.2, 0.1, 0.3, 0.001, 100)
+    comparisons = [
+        Comparison("probe", name, labels, difference, 0.001, "helps") for name in rivals for labels in (1, 2)
+    ]
+    return sentences(rows, comparisons, 500, 0.01)[1]
+
+
+def test_a_range_of_labels_without_an_end_is_said_in_words() -> None:
+    """It was "HOG with 2 (2 to more than 2), raw pixels with more than 2"."""
+    said = worth_of(
+        HOG={1: (0.6, 0.5, 0.7), 2: (0.81, 0.7, 0.9)},
+        near={1: (0.6, 0.5, 0.7), 2: (0.79, 0.7, 0.9)},
+        scratch={1: (0.3, 0.2, 0.4), 2: (0.5, 0.4, 0.6)},
+        pixels={1: (0.4, 0.3, 0.5), 2: (0.6, 0.5, 0.7)},
+        unknown={1: (0.6, 0.1, 0.9), 2: (0.7, 0.1, 1.0)},
+    )
+    assert said == (
+        "To be as accurate as transfer with 1 label per class (80.0%), HOG and near need at least 2 labels per "
+        "class; scratch and pixels need more than 2 labels per class."
+    )
+
+
+def test_the_advised_number_of_images_is_the_one_of_the_page_and_names_groups() -> None:
+    difference = Difference(0.04, -0.01, 0.09, 0.1, 360)
+    rows = [Row(name, None, Score(0.9, 0.8, 0.95, 360), 1, 0.0, 0.0) for name in ("probe", "rival")]
+
+    def said(n_groups: int, number: int | None, value: float = 0.04) -> str:
+        one = Comparison(
+            "probe", "rival", None, replace(difference, value=value), 0.1, "cannot tell apart", number
+        )
+        return sentences(rows, [one], 120, 0.01, n_groups)[0]
+
+    assert said(0, 785).endswith(
+        " A test on about 790 images would show a difference of this size in 4 of 5 cases."
+    )
+    assert "about 790 images of 33 groups would" in said(15, 785)
+    assert said(0, None).endswith(
+        "No practical number of test images alone would show a difference of this size."
+    )
+    assert said(0, None, 0.0).endswith("[-1.00, +9.00].") and said(0, 300).endswith("[-1.00, +9.00].")
+
+
+def test_hurts_is_told_from_the_side_of_the_control() -> None:
+    found = table(blank(10, 10), blank(50, 50), probe=70, strong=95)
+    one = found.comparisons[0].difference
+    assert (
+        f"transfer hurts by 25.00 points [{-100 * one.high:+.2f}, {-100 * one.low:+.2f}]: strong"
+        in found.verdict
+    )
+
+
+def test_equal_levels_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[float] = []
+    plain = comparison_table.difference_of
+
+    def counted(*given: Any, **named: Any) -> Difference:
+        levels.append(named["level"])
+        return plain(*given, **named)
+
+    monkeypatch.setattr(comparison_table, "difference_of", counted)
+    table(blank(10, 10), blank(50, 50), probe=70, rival=60)
+    assert levels == [0.95]
+    table(blank(10, 10), blank(50, 50), probe=70, one=60, two=65)
+    assert levels == [0.95, *([0.95, 0.975] * 2)]
 
 
 def test_where_the_interval_is_wider_more_images_are_advised() -> None:

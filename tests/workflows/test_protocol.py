@@ -74,7 +74,7 @@ def test_an_external_test_set_is_used_whatever_its_size() -> None:
     setup = decide(blank(40, n_test=10), blank(20, groups=5))
     assert setup.protocol.kind == "external" and setup.judged_on == "external test"
     assert (len(setup.pool), len(setup.test)) == (30, 20)  # its own test split is not learnt from
-    assert "20 images by 5 groups" in setup.sentence and "cluster-robust" in setup.sentence
+    assert "20 images by 5 groups" in setup.sentence and "robust to clusters" in setup.sentence
 
 
 def test_every_image_is_tested_once_a_round_and_never_trained_on() -> None:

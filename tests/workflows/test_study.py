@@ -63,6 +63,45 @@ def test_the_verdict_includes_the_accuracy_of_the_probe(studied: Report) -> None
     assert f"The probe gets {best.value:.1%} of the 150 cross-validated images right [" in studied.verdict
 
 
+def test_images_that_the_source_has_seen_are_a_remark(studied: Report, digits: Dataset) -> None:
+    """Rank and transfer said so, the study did not."""
+    assert any(remark.startswith("the source saw 150 of these 150 images") for remark in studied.remarks)
+    other = run_study(open_source("pixels", digits), digits, replace(RIDGE, controls=()))
+    assert not any("saw" in remark for remark in other.remarks)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"margin": float("nan")}, "margin is nan points"),
+        ({"margin": 1.0}, "margin is 100 points"),
+        ({"draws": 0}, "draws is 0, expected a whole number"),
+        ({"labels_per_class": (5, 0)}, "labels per class is 0, expected a whole number"),
+        ({"labels_per_class": ("5",)}, "labels per class is '5'"),
+        ({"labels_per_class": (2.5,)}, r"labels per class is 2\.5"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_before_anything_is_computed(
+    digits: Dataset, wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        run_study(open_source("pixels", digits), digits, replace(RIDGE, **wrong))
+
+
+def test_without_controls_the_accuracy_is_printed_once(digits: Dataset) -> None:
+    found = run_study(open_source("pixels", digits), digits, replace(RIDGE, controls=()))
+    assert found.verdict.count("The probe gets") == 1 and "no control was run" in found.verdict
+
+
+def test_few_folds_are_a_remark_and_the_metrics_name_their_round(digits: Dataset) -> None:
+    few = digits.subset(
+        np.sort(np.concatenate([np.flatnonzero(digits.labels == name)[:3] for name in "0123"]))
+    )
+    found = run_study(open_source("pixels", few), few, replace(RIDGE, draws=3))
+    assert any("learned from about 67% of the images" in remark for remark in found.remarks)
+    assert found.evaluations[0].title.endswith(", first of 3 rounds")
+
+
 def test_the_report_has_all_its_parts(studied: Report) -> None:
     (evaluation,), (calibration,) = studied.evaluations, studied.calibrations
     assert evaluation.accuracy.n == calibration.n == 150

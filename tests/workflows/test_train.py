@@ -283,6 +283,8 @@ def test_of_few_images_the_figure_is_cross_validated(run: Run, desk: Path) -> No
     (found,) = done.result.evaluations
     assert found.accuracy.n == 40 and "40 cross-validated images" in done.result.verdict
     assert done.learned.model.manifest.scores["cv_accuracy"] == found.accuracy.value
+    sets = done.learned.model.manifest.answer_sets
+    assert (sets["images"], sets["n_images"]) == ("cross-validated", 40)
     assert (desk / "m" / "report.html").is_file()
 
 

@@ -160,6 +160,15 @@ def test_the_recommended_command_can_be_typed(
     assert words[-2:] == ["--seed", "3"] and (desk / "m" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
+def test_images_that_the_source_has_seen_are_a_remark(few: Dataset, tmp_path: Path) -> None:
+    """Rank and transfer said so, the search did not."""
+    trained = learn_network(few, network="mlp", engine="scratch", settings=TrainSettings(epochs=1)).model
+    name = str(trained.save(tmp_path / "source"))
+    found = run_tuning(name, few, Search(augments=(), policies=("squish",)), options=PLAIN)
+    assert any("the source saw 90 of these 90 images" in remark for remark in found.result.remarks)
+
+
 # --- what is refused
 
 

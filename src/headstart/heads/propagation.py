@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.heads.base import Builder, Head, Watch
 from headstart.heads.held_out import HeldOut
+from headstart.heads.scaling import UnitRows, append_unit_rows, unit_rows
 from headstart.heads.training import Training, one_hot
 from headstart.records import Array
 
@@ -21,7 +22,7 @@ _ALPHA = 0.9  # share of a row's scores that comes from its neighbours
 _POWER = 4.0  # of the similarity, as a weight: far neighbours count little
 _STEPS = 60  # 0.9 to this power is 0.002
 _BLOCK = 1_024
-_LEAST = 1e-6  # of a length or a similarity
+_LEAST = 1e-6  # of a similarity, or of a sum of them
 _PRIOR = 1e-9  # added to the scores of every class: a row that no label reaches has equal shares
 _JUDGED = 250  # images that are left out in turn
 
@@ -89,7 +90,7 @@ class PropagationHead(Head):
         if self._kept is not None and self._kept[0] is training:
             return self._kept[1]
         features = np.concatenate([training.features[training.originals], self.unlabelled])
-        self.mean_ = _unit(features).mean(axis=0)
+        self.scaling_ = UnitRows(unit_rows(features).mean(axis=0))
         self.rows_ = self._scaled(features)
         n_rows = len(features)
         self._n_near = min(_NEIGHBOURS, n_rows - 1)
@@ -121,7 +122,7 @@ class PropagationHead(Head):
         return near, weights / weights.sum(axis=1, keepdims=True)
 
     def _scaled(self, features: Array) -> Array:
-        return _unit(_unit(features) - self.mean_)
+        return unit_rows(self.scaling_(features))
 
     def _probabilities(self, features: Array) -> Array:
         nobody, parts = np.empty(0, np.intp), []
@@ -131,15 +132,9 @@ class PropagationHead(Head):
         return np.concatenate(parts).astype(np.float32)
 
     def _append(self, builder: Builder, features: str) -> str:
-        def unit(rows: str) -> str:
-            axis = builder.constant("head.row", np.array([1], np.int64))
-            least = builder.constant("head.least", np.array([_LEAST], np.float32))
-            length = builder.add("Max", builder.add("ReduceL2", rows, axis, keepdims=1), least)
-            return builder.add("Div", rows, length)
-
-        centred = builder.add("Sub", unit(features), builder.constant("head.mean", self.mean_))
+        scaled = append_unit_rows(builder, self.scaling_.append(builder, features), "head.scaled")
         stored = builder.constant("head.rows", np.ascontiguousarray(self.rows_.T))
-        similar = builder.add("MatMul", unit(centred), stored)
+        similar = builder.add("MatMul", scaled, stored)
         k = builder.constant("head.k", np.array([self._n_near], np.int64))
         top = builder.add("TopK", similar, k, name="head.nearest", n_outputs=2, axis=1)
         least = builder.constant("head.least_similar", np.array([_LEAST], np.float32))
@@ -188,10 +183,6 @@ def _shares(scores: Array) -> Array:
     """Scores as shares, (n, n_classes), rows summing to 1."""
     raised = scores + np.float32(_PRIOR)
     return raised / raised.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
-
-
-def _unit(rows: Array) -> Array:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(_LEAST))  # type: ignore[no-any-return]
 
 
 def _top(similar: Array, k: int) -> tuple[Rows, Array]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.heads.base import Builder
 from headstart.records import Array
 
-__all__ = ["Scaling", "Standardiser", "UnitRows"]
+__all__ = ["Scaling", "Standardiser", "UnitRows", "append_unit_rows", "unit_rows"]
 
 _BLOCK = 4_096
 _LEAST_LENGTH = 1e-6  # of a row; all zeros stay zeros
@@ -43,27 +43,33 @@ class UnitRows:
     def of(cls, features: Array) -> UnitRows:
         """Fitted to training rows only."""
         blocks = range(0, len(features), _BLOCK)
-        sums = sum(_unit(features[i : i + _BLOCK]).sum(axis=0, dtype=np.float64) for i in blocks)
+        sums = sum(unit_rows(features[i : i + _BLOCK]).sum(axis=0, dtype=np.float64) for i in blocks)
         return cls(np.asarray(sums / len(features), np.float32))
 
     def __call__(self, features: Array) -> Array:
         """Scaled rows."""
-        rows = _unit(features)
+        rows = unit_rows(features)
         rows -= self.mean
         return rows
 
     def append(self, builder: Builder, features: str) -> str:
         """The same as graph operations."""
-        axis = builder.constant("head.row", np.array([1], np.int64))
-        length = builder.add("ReduceL2", features, axis, name="head.length", keepdims=1)
-        least = builder.constant("head.least", np.array([_LEAST_LENGTH], np.float32))
-        rows = builder.add("Div", features, builder.add("Max", length, least), name="head.unit")
+        rows = append_unit_rows(builder, features, "head")
         return builder.add("Sub", rows, builder.constant("head.mean", self.mean), name="head.centred")
 
 
-def _unit(features: Array) -> Array:
+def unit_rows(features: Array) -> Array:
+    """Rows brought to length 1; all zeros stay zeros."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(lengths, np.float32(_LEAST_LENGTH)), np.float32)
+
+
+def append_unit_rows(builder: Builder, features: str, prefix: str) -> str:
+    """The same as graph operations; ``prefix`` begins the names of the results."""
+    axis = builder.constant("head.row", np.array([1], np.int64))
+    least = builder.constant("head.least", np.array([_LEAST_LENGTH], np.float32))
+    length = builder.add("ReduceL2", features, axis, name=f"{prefix}.length", keepdims=1)
+    return builder.add("Div", features, builder.add("Max", length, least), name=f"{prefix}.unit")
 
 
 @dataclass(frozen=True)

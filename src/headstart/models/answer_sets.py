@@ -86,8 +86,8 @@ def answer_sets(manifest: Manifest, level: float) -> AnswerSets:
     note = manifest.answer_sets
     if not note:
         raise ModelError(
-            f"model {manifest.name!r} has no left-out scores for answer sets, expected those of a model of headstart "
-            "transfer that was evaluated on left-out images; make it again, from more images or groups"
+            f"model {manifest.name!r} has no left-out scores for answer sets, expected a model that was evaluated on "
+            f"images left out of its training; {_remedy(manifest)}"
         )
     threshold = conformal_threshold(note["left_out"], level)
     if isinf(threshold):
@@ -121,6 +121,17 @@ def answer_sets_note(
         "n_clusters": n_clusters,
         "images": images,
     }
+
+
+def _remedy(manifest: Manifest) -> str:
+    """What to do for a model without left-out scores, as far as its manifest tells."""
+    if manifest.data.get("n_held"):
+        return "make it again with this version of headstart, which stores the scores"
+    command = "train" if manifest.strategy == "scratch" else "transfer"
+    return (
+        f"none were left out; make it again with headstart {command}, from two or more images of each class, and of "
+        "two or more groups if they have groups"
+    )
 
 
 def _expected(level: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -280,6 +281,11 @@ class Model:
         HeadstartError
             As for `predict`; ModelError for a model without left-out scores, as with ``judge=False``.
 
+        Warns
+        -----
+        UserWarning
+            If every set holds all classes because too few images were left out.
+
         Examples
         --------
         >>> import headstart as hs
@@ -289,6 +295,8 @@ class Model:
         [('0',), ('1',)]
         """
         rule = answer_sets(self.manifest, level)
+        if rule.remark is not None:
+            warnings.warn(rule.remark, stacklevel=2)
         return rule.names(self.probabilities(images), self.classes)
 
     def with_novelty_rate(self, rate: NoveltyRate) -> Model:

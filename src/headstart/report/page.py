@@ -77,6 +77,7 @@ def render(result: Report) -> str:
             scale=_accuracy_scale(result.rows) if len(budgets) == 1 else None,
             plots=_plots(result),
             draws=max((row.draws for row in result.rows), default=1),
+            few=any(row.labels_per_class is not None for row in result.rows),
             comparisons=_comparisons(result.comparisons),
             exploratory=any(not one.claim for one in result.comparisons),
             claimed=_claimed(result.comparisons),

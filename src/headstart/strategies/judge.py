@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from headstart.evaluation.clusters import cluster_remark
 from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Calibration, Evaluation
 from headstart.heads.base import fit_temperature, softmax
+from headstart.models.answer_sets import answer_sets_note
 from headstart.networks.engines.registry import make_network
 from headstart.networks.training import AugmentBatch, fit
 from headstart.records import Array, Codes, NetworkSpec, TrainSettings
@@ -61,6 +64,11 @@ class HeldOutPredictions:
         title = f"Calibration: {self.judged_on} images of {self.images.name}"
         clusters, codes = self.images.cluster_codes, self.images.codes()
         return reliability(title, self.probabilities, codes, clusters=clusters, crossed=self.crossed)
+
+    def answer_sets(self) -> Mapping[str, Any]:
+        """Entry of the manifest from which answer sets are made."""
+        clusters, codes = self.images.cluster_codes, self.images.codes()
+        return answer_sets_note(self.probabilities, codes, clusters, self.judged_on, crossed=self.crossed)
 
     @property
     def remark(self) -> str | None:

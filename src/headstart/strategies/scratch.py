@@ -135,7 +135,8 @@ def learn_network(
     if predictions is not None:
         found = predictions.evaluation()
         scores = {**model.manifest.scores, "val_accuracy": found.accuracy.value}
-        model = replace(model, manifest=replace(model.manifest, scores=scores))
+        sets = predictions.answer_sets()
+        model = replace(model, manifest=replace(model.manifest, scores=scores, answer_sets=sets))
     if augmentation is not None:
         noted = {**model.manifest.settings, "augmentation": augmentation.parts()}
         model = replace(model, manifest=replace(model.manifest, settings=noted))

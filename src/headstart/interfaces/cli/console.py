@@ -158,12 +158,12 @@ def print_json(value: Any) -> None:
 
 
 def print_result(result: Report) -> None:
-    """Print table, verdict and remarks of a study."""
+    """Print table, verdict, remarks and problems of the images."""
     from headstart.interfaces.cli.tables import result_table
 
     print(result_table(result))
     print(f"\n{result.verdict}")
-    for remark in result.remarks:
+    for remark in dict.fromkeys((*result.remarks, *result.findings)):
         print(f"- {remark}")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import printable
 from headstart.evaluation.records import Calibration, Detection, Evaluated, Evaluation, Score
 from headstart.report.columns import aligned
+from headstart.report.entries import note_of
 from headstart.report.records import Report, Row
 
 if TYPE_CHECKING:
@@ -92,9 +93,21 @@ def result_table(result: Report) -> str:
     header = ["labels per class", *("all" if budget is None else str(budget) for budget in budgets)]
     body = [[name, *(_cell(cells.get((name, budget))) for budget in budgets)] for name in strategies]
     n_test = result.rows[0].accuracy.n
-    draws = "; mean over draws of labels" if max(row.draws for row in result.rows) > 1 else ""
-    note = f"Accuracy in % [95 % interval] on the same {n_test:,} {result.judged_on} images{draws}."
-    return f"{result.title}\n\n{aligned([header, *body])}\n\n{note}"
+    several = max(row.draws for row in result.rows) > 1
+    mean = ", mean over draws of labels, splits into folds or random networks" if several else ""
+    note = f"Accuracy in % [95 % interval] on the same {n_test:,} {result.judged_on} images{mean}."
+    return "\n\n".join([result.title, aligned([header, *body]), *_legend(result, strategies), note])
+
+
+def _legend(result: Report, strategies: Sequence[str]) -> list[str]:
+    """What the rows of a result table are, as far as it is registered."""
+    controls = {one.control for one in result.comparisons} - {one.strategy for one in result.comparisons}
+    lines = [
+        f"{name}: {'control, ' if name in controls else ''}{note_of(name)}"
+        for name in strategies
+        if note_of(name)
+    ]
+    return ["\n".join(lines)] if lines else []
 
 
 def ranking_table(result: Report) -> str:

@@ -226,7 +226,7 @@ def _external(dataset: Dataset, external: Dataset | None, protocol: Protocol) ->
     groups = "" if external.groups is None else f" by {len(set(external.groups.tolist()))} groups"
     sentence = (
         f"Trained on {len(pool):,} images of {pool.name}, tested on {len(external):,} images{groups} of "
-        f"{external.name}, which were used once, at the end. {_rests_on(external)}"
+        f"{external.name}, which were used once, at the end. {_rests_on(external, protocol)}"
     )
     return EvaluationSetup(replace(protocol, kind="external"), pool, external, sentence)
 
@@ -243,7 +243,7 @@ def _held_out(dataset: Dataset, protocol: Protocol) -> EvaluationSetup:
     which += _new_groups(pool, test)
     sentence = (
         f"Trained on {len(pool):,} images, tested on {len(test):,} others ({which}), which were used "
-        f"once, at the end. {_rests_on(test)}"
+        f"once, at the end. {_rests_on(test, protocol)}"
     )
     return EvaluationSetup(replace(protocol, kind="holdout"), pool, test, sentence)
 
@@ -267,22 +267,29 @@ def _crossed(dataset: Dataset, kind: str, protocol: Protocol) -> EvaluationSetup
     else:
         n_folds, of = max(2, min(_FOLDS, smallest)), ""
     protocol = replace(protocol, kind=kind, n_folds=n_folds)
-    few = (
-        f", and for few labels into {_draw_folds(pool, protocol)}, once" if protocol.labels_per_class else ""
-    )
     splits = "" if dataset.splits is None else ", its splits pooled,"
+    images = f"{len(pool):,} images of {pool.name}{splits}"
     if kind == "leave-one-out":
-        sentence = (
-            f"Each of the {len(pool):,} images of {pool.name}{splits} was classified by a model trained "
-            "on all the others. "
-        )
+        sentence = f"Each of the {images} was classified by a model trained on all the others. "
     else:
+        folds_text = _folds_text(pool, protocol, of)
         sentence = (
-            f"The {len(pool):,} images of {pool.name}{splits} were split into {n_folds} folds{of}, "
-            f"{min(_ROUNDS, protocol.draws)} times{few}; each image was classified by models trained on the other "
+            f"The {images} were split into {folds_text}; each image was classified by models trained on the other "
             "folds only. "
         )
-    return EvaluationSetup(protocol, pool, pool, sentence + _rests_on(pool, kind))
+    return EvaluationSetup(protocol, pool, pool, sentence + _rests_on(pool, protocol))
+
+
+def _folds_text(pool: Dataset, protocol: Protocol, of: str) -> str:
+    """How often and into how many folds images are split, for all labels and for few."""
+    times, few = (
+        min(_ROUNDS, protocol.draws),
+        f"{_draw_folds(pool, protocol)} folds{of}, each with labels of its own",
+    )
+    if not protocol.with_all and protocol.labels_per_class:
+        return few
+    found = f"{protocol.n_folds} folds{of}, {times} time{'s' if times > 1 else ''}"
+    return f"{found}, and for few labels into {few}" if protocol.labels_per_class else found
 
 
 def _group_folds(pool: Dataset) -> int:
@@ -302,27 +309,29 @@ def _group_folds(pool: Dataset) -> int:
     return max(2, min(_FOLDS, *by_class))
 
 
-def _rests_on(test: Dataset, kind: str = "") -> str:
+def _rests_on(test: Dataset, protocol: Protocol) -> str:
     """What intervals and tests are about, and how they are computed."""
+    few = bool(protocol.labels_per_class)
     if repeated(test.cluster_codes):
-        units = "copies of one image as one" if test.groups is None else "groups"
-        found = (
-            f"Images of one group resemble each other, so intervals and tests count {units}: Wilson's intervals on "
-            "the effective number of images, and a cluster-robust t-test."
+        why = (
+            "Some images are copies of others, and an image with its copies counts as one"
+            if test.groups is None
+            else "Images of one group resemble each other, so intervals and tests count groups"
         )
-    elif kind in ("folds", "leave-one-out"):
-        found = (
-            "With all labels, intervals and tests are about this procedure on new images: Wilson's intervals for two "
-            "thirds of the images, and a t-test over images. With few labels every fold draws its own, and the folds "
-            "are what counts."
+        tests = (
+            "Wilson's intervals on the effective number of images, and a t-test that is robust to clusters"
         )
-    else:
+        return f"{why}: {tests}."
+    if protocol.crossed:
         found = (
-            "With all labels, intervals and tests are about these models on new images: Wilson's intervals and "
-            "McNemar's mid-p test. With few labels they are about the procedure on new labels and new images; both "
-            "are samples."
+            "Intervals and tests are about this procedure on new images: Wilson's intervals for two thirds of the "
+            "images, because the models share training images, and a t-test over images."
         )
+        return f"{found} For few labels they are computed from the folds." if few else found
+    found = "Intervals and tests are about these models on new images: Wilson's intervals and McNemar's mid-p test."
+    if not few:
+        return found
     return (
-        f"{found} The verdict rests on the comparisons at one or two numbers of labels, whose intervals hold "
-        "together; the others are for exploration."
+        f"With all labels, {found[0].lower()}{found[1:]} With few labels they are about the procedure on new labels "
+        "and new images, and count both draws of labels and images."
     )

@@ -86,6 +86,8 @@ def run_table(
     if PROBE not in strategies:
         raise DataError(f"strategies are {', '.join(strategies) or 'none'}, expected one called {PROBE!r}")
     possible, remarks = _possible(pool, protocol)
+    if not possible and not protocol.with_all:
+        raise _too_many_labels(pool, protocol)
     codes, cells = test.codes(pool.classes), {}
     controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
     rounds_by_budget = rounds_of(pool, len(test), possible, protocol)
@@ -122,7 +124,8 @@ def run_table(
     pairs = [(PROBE, control) for control in controls]
     pairs += [pair for pair in protocol.pairs if set(pair) <= set(strategies)]
     comparisons = _compare(cells, pairs, budgets, protocol, groups) if pairs else ()
-    lines = sentences(rows, comparisons, len(pool), protocol.margin)
+    n_groups = 0 if test.groups is None else len(np.unique(test.groups))
+    lines = sentences(rows, comparisons, len(pool), protocol.margin, n_groups)
     remark = None if groups is None else cluster_remark(groups, test.labels)
     remarks = (*lines[1:], *remarks, *([remark] if remark else ()))
     predictions = {name: cells[name, budgets[-1]].first for name in strategies}
@@ -150,6 +153,17 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
         if size not in fits
     )
     return tuple(fits), left
+
+
+def _too_many_labels(pool: Dataset, protocol: Protocol) -> DataError:
+    """No number of labels fits, and all labels were not asked for."""
+    smallest = smallest_class(pool, protocol)
+    most = smallest - 1 + protocol.crossed
+    return DataError(
+        f"labels per class are {', '.join(map(str, protocol.labels_per_class)) or 'none'}, expected "
+        f"{f'at most {most}' if most else 'all'}, since the smallest class has {smallest} training images; name a "
+        "smaller number, or all"
+    )
 
 
 def _round(
@@ -203,11 +217,8 @@ def _compare(
             n_claims = len(claimed) if claim else 1
             # "helps" needs all controls beaten, so no correction over them; "hurts" is any of them
             n_rivals = n_controls if claim and strategy == PROBE else 1
-            low, high = (
-                _difference(
-                    *pair, protocol, groups, control=control, budget=budget, level=1 - _ALPHA / number
-                )
-                for number in (n_claims, n_claims * n_rivals)
+            low, high = _difference_at(
+                pair, protocol, groups, (n_claims, n_claims * n_rivals), control=control, budget=budget
             )
             number = n_claims if low.value > 0 else n_claims * n_rivals
             difference = replace(low, high=high.high)
@@ -216,6 +227,25 @@ def _compare(
             settles = _settling(*pair, difference, protocol, groups, budget=budget, alpha=_ALPHA / number)
             found.append(Comparison(strategy, control, budget, difference, p, word, settles, claim))
     return tuple(found)
+
+
+def _difference_at(
+    pair: tuple[_Cell, _Cell],
+    protocol: Protocol,
+    groups: NDArray[np.intp] | None,
+    numbers: tuple[int, int],
+    *,
+    control: str,
+    budget: int | None,
+) -> tuple[Difference, Difference]:
+    """The difference at the levels for these numbers of claims; computed once where they are equal."""
+    found = {
+        number: _difference(
+            *pair, protocol, groups, control=control, budget=budget, level=1 - _ALPHA / number
+        )
+        for number in sorted(set(numbers))
+    }
+    return found[numbers[0]], found[numbers[1]]
 
 
 def _difference(

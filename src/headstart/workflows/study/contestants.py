@@ -168,7 +168,7 @@ def _collapse(study: StudyContext) -> ReadyStrategy:
 
 # in the order of the result table
 _ALL = (
-    Contestant(PROBE, "the source, frozen, with a new head", "probe", make=_probe),
+    Contestant(PROBE, "transfer, a new head on the frozen source", "probe", make=_probe),
     Contestant(
         UNLABELLED, "the probe, labels propagated to unlabelled images", "unlabelled", make=_unlabelled
     ),

@@ -42,7 +42,9 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
     setup, test = study.setup, study.setup.test
     assert table.probabilities is not None, "there are test images"
     codes, classes = test.codes(setup.pool.classes), setup.pool.classes
-    title = f"The probe on the {setup.judged_on} images of {test.name}"
+    n_rounds = [row.draws for row in table.rows if row.strategy == PROBE][-1]
+    first = f", first of {n_rounds} rounds" if n_rounds > 1 else ""
+    title = f"The probe on the {setup.judged_on} images of {test.name}{first}"
     evaluated = EvaluatedImages(test, table.probabilities, codes, classes, study.source.input)
     heads = _explained_heads(study, evaluated)
     place = heads[0][0]
@@ -52,7 +54,7 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
     return Report(
         title=title,
         summary="",
-        verdict=f"{table.verdict} {_attained(table, setup)}",
+        verdict=_verdict(table, setup),
         remarks=(*table.remarks, *remarks),
         rows=table.rows,
         comparisons=table.comparisons,
@@ -64,7 +66,7 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
         judged_on=setup.judged_on,
         protocol=setup.sentence + _nested(study),
         findings=found.remarks,
-        calibrations=(_calibrated(study, table, codes),),
+        calibrations=(_calibrated(study, table, codes, first),),
         galleries=galleries(evaluated),
         scatters=(
             feature_scatter(
@@ -77,6 +79,13 @@ def study_result(study: StudyContext, table: Table, remarks: tuple[str, ...], fo
             ),
         ),
     )
+
+
+def _verdict(table: Table, setup: EvaluationSetup) -> str:
+    """The comparisons, then the probe's accuracy with the most labels."""
+    if any(one.strategy == PROBE for one in table.comparisons):
+        return f"{table.verdict} {_attained(table, setup)}"
+    return table.verdict
 
 
 def _attained(table: Table, setup: EvaluationSetup) -> str:
@@ -101,10 +110,10 @@ def _evaluated(title: str, study: StudyContext, table: Table, codes: NDArray[np.
     return replace(found, accuracy=ours) if same else found
 
 
-def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64]) -> Calibration:
+def _calibrated(study: StudyContext, table: Table, codes: NDArray[np.int64], first: str) -> Calibration:
     assert table.probabilities is not None, "there are test images"
     clusters, crossed = study.setup.test.cluster_codes, study.setup.protocol.crossed
-    title = "Calibration of the probe"
+    title = f"Calibration of the probe{first}"
     return reliability(title, table.probabilities, codes, clusters=clusters, crossed=crossed)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from headstart.data.dataset import Dataset
 from headstart.data.names import comma_list
 from headstart.errors import SettingError, nearest
@@ -15,7 +17,7 @@ from headstart.strategies.places import CHOSEN, Probe
 from headstart.workflows.comparison.protocol import EvaluationSetup
 from headstart.workflows.study.contestants import CONTROLS, SCRATCH, SCRATCH_VERY_FEW
 
-__all__ = ["StudyRequest", "check_controls", "parse_controls", "parse_labels"]
+__all__ = ["StudyRequest", "check_controls", "check_numbers", "parse_controls", "parse_labels"]
 
 # as accurate as the best of three settings, and 1 to 5 points more than 150 steps at 1 to 50 labels per class (the
 # small CNN on MNIST and USPS, 5 draws each, 2026-11-30)
@@ -73,6 +75,22 @@ def check_controls(names: Sequence[str]) -> None:
             f"control is {unknown[0]!r}, expected one of {', '.join(CONTROLS)}; "
             f"{nearest(unknown[0], CONTROLS)}"
         )
+
+
+def check_numbers(request: StudyRequest) -> None:
+    """Raise `SettingError` for a margin, a number of draws or of labels that is none."""
+    if not 0 <= request.margin < 1:
+        raise SettingError(
+            f"margin is {100 * request.margin:g} points, expected at least 0 and below 100; leave it out for 1"
+        )
+    for name, value in (
+        ("draws", request.draws),
+        *(("labels per class", one) for one in request.labels_per_class or ()),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise SettingError(
+                f"{name} is {value!r}, expected a whole number of at least 1; give one such as 5"
+            )
 
 
 def parse_labels(text: str | None) -> tuple[tuple[int, ...] | None, bool]:

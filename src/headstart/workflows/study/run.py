@@ -7,6 +7,7 @@ from time import perf_counter
 
 from headstart.data.checks.doctor import Checkup
 from headstart.data.checks.refuse import checked, refuse_copies_only, refuse_shared
+from headstart.data.checks.seen import seen_remark
 from headstart.data.checks.unlabelled import usable
 from headstart.data.dataset import Dataset, check_same_classes, require_classes
 from headstart.data.images.augment import flip_warning
@@ -28,13 +29,14 @@ from headstart.workflows.comparison.verdict import FINETUNE, PROBE, UNLABELLED
 from headstart.workflows.study.contestants import CONTESTANTS, SCRATCH
 from headstart.workflows.study.context import StudyContext
 from headstart.workflows.study.present import study_facts, study_result, study_summary
-from headstart.workflows.study.request import StudyRequest, check_controls
+from headstart.workflows.study.request import StudyRequest, check_controls, check_numbers
 
 __all__ = ["run_study"]
 
 _PARALLEL_IMAGES = 2_000  # up to which the control from scratch trains in other processes, one core each
 _SMALL_PX = 64  # side up to which images are prepared once and kept
 _NETWORKS, _SMALL_NETWORKS = 5, 10  # random networks where there is one round; small ones cost little
+_FOLDS_ENOUGH = 5
 _BUDGETS = (1, 5, 10, 50)
 _BY_RULE = StudyRequest()
 
@@ -85,6 +87,7 @@ def run_study(
     """
     begun = perf_counter()
     check_controls(request.controls)
+    check_numbers(request)
     dataset, found = _checked_data(dataset, external, request)
     unlabelled, left_aside = _unlabelled(source, dataset, external, request, options)
     study = replace(_context(source, dataset, request, external, trained, options), unlabelled=unlabelled)
@@ -101,7 +104,7 @@ def run_study(
     )
     finetuned = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
     result = study_result(
-        study, table, (*finetuned, *left_out, *left_aside, *_warnings(dataset, request)), found
+        study, table, (*finetuned, *left_out, *left_aside, *_warnings(study, dataset, request)), found
     )
     return replace(
         result,
@@ -228,7 +231,27 @@ def _checked_data(
     return dataset, refuse_shared(dataset, external, found, allow_leaks=request.allow_leaks)
 
 
-def _warnings(dataset: Dataset, request: StudyRequest) -> list[str]:
-    augmentation = request.probe.augmentation
-    warning = None if augmentation is None else flip_warning(dataset.classes, augmentation)
-    return [warning] if warning else []
+def _warnings(study: StudyContext, dataset: Dataset, request: StudyRequest) -> list[str]:
+    """Remarks on images that the source has seen, on few folds, and on flips."""
+    setup, augmentation = study.setup, request.probe.augmentation
+    return list(
+        filter(
+            None,
+            (
+                seen_remark("the source", setup.test.images, study.source.seen),
+                _few_folds(setup),
+                None if augmentation is None else flip_warning(dataset.classes, augmentation),
+            ),
+        )
+    )
+
+
+def _few_folds(setup: EvaluationSetup) -> str | None:
+    """A remark where the models of the folds learn from far fewer images than one that learns from all."""
+    n_folds = setup.protocol.n_folds
+    if not (setup.protocol.with_all and 1 < n_folds < _FOLDS_ENOUGH):
+        return None
+    return (
+        f"With all labels each model learned from about {1 - 1 / n_folds:.0%} of the images, since the smallest "
+        f"class allows only {n_folds} folds: a model that learns from all of them may be more accurate."
+    )

@@ -167,7 +167,7 @@ def _cross_validated(
     *,
     progress: Progress,
 ) -> LearnedModel:
-    """The model with cross-validated probabilities, and its accuracy by them in its manifest."""
+    """The model with cross-validated probabilities; their accuracy and answer sets are in its manifest."""
     spec = architecture(request.network, native_input(dataset, request.policy), len(dataset.classes))
     settings = training.settings
     predictions = cross_validated_training(
@@ -177,7 +177,8 @@ def _cross_validated(
         return learned
     found, manifest = predictions.evaluation().accuracy, learned.model.manifest
     scores = {"cv_accuracy": found.value, "cv_low": found.low, "cv_high": found.high}
-    model = replace(learned.model, manifest=replace(manifest, scores={**manifest.scores, **scores}))
+    noted = replace(manifest, scores={**manifest.scores, **scores}, answer_sets=predictions.answer_sets())
+    model = replace(learned.model, manifest=noted)
     return replace(learned, model=model, predictions=predictions)
 
 

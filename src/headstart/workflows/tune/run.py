@@ -12,6 +12,7 @@ from time import perf_counter, strftime
 import headstart.workflows.study.contestants  # noqa: F401 (registers names and notes of the rows)
 from headstart.data.checks.doctor import Checkup
 from headstart.data.checks.refuse import checked, refuse_copies_only
+from headstart.data.checks.seen import seen_remark
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
 from headstart.data.images.prepare import POLICIES
@@ -150,7 +151,9 @@ def run_tuning(
     )
     warnings = [flip_warning(dataset.classes, one) for one in augmentations.values()]
     over = _exceeded(search.budget_s, begun, "the features of one preparation and two outer folds are needed")
-    remarks = (*over, *(text for text in warnings if text), *found.remarks)
+    train = clustered if clustered.splits is None else clustered.split("train")
+    known = seen_remark("the source", train.images, next(iter(sources.values())).seen)
+    remarks = (*over, *filter(None, (known, *warnings)), *found.remarks)
     return _of_features(request, next(iter(sources.values())), searched, remarks)
 
 
