@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.fit import fit_image
 from headstart.graph import build
 from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.preparation import prepare

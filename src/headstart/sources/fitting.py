@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX, backgrounds
 from headstart.data.dataset import Dataset
-from headstart.data.images.prepare import fit_image, prepare
+from headstart.data.images.fit import fit_image
+from headstart.data.images.prepare import prepare
 from headstart.records import Images, InputSpec, Source
 from headstart.sources.drawings.kind import DRAWINGS
 from headstart.sources.photos.kind import PHOTOS

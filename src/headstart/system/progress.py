@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from headstart.errors import printable
 from headstart.records import Images
 
-__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "with_progress"]
+__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "throttled", "with_progress"]
 
 _INTERVAL_S = 0.1
 
@@ -105,15 +105,26 @@ def _speed_column() -> Any:
     return _Speed()
 
 
-def with_progress(
-    stream: Iterator[Images], total: int, task: str, progress: Progress, done: int = 0
-) -> Iterator[Images]:
-    """Pass batches on and report progress at most ten times a second; ``done`` images were done earlier."""
+def throttled(progress: Progress) -> Callable[[str, int, int], None]:
+    """``step`` of a progress, at most ten times a second; the last step of a task is always reported."""
     last = 0.0
-    for batch in stream:
-        yield batch
-        done += len(batch)
+
+    def step(task: str, done: int, total: int) -> None:
+        nonlocal last
         now = perf_counter()
         if now - last > _INTERVAL_S or done == total:
             progress.step(task, done, total)
             last = now
+
+    return step
+
+
+def with_progress(
+    stream: Iterator[Images], total: int, task: str, progress: Progress, done: int = 0
+) -> Iterator[Images]:
+    """Pass batches on and report progress at most ten times a second; ``done`` images were done earlier."""
+    step = throttled(progress)
+    for batch in stream:
+        yield batch
+        done += len(batch)
+        step(task, done, total)

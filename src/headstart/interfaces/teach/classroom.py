@@ -19,7 +19,7 @@ from headstart.data.checks.copies import near_copies, parts_of
 from headstart.data.checks.duplicates import THUMB_PX, exact_pairs
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import decode_bytes
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.fit import fit_image
 from headstart.data.images.turns import turn
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest

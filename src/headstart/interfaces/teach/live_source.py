@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.data.images.augment import Augmentation, augment, parse_augmentation
 from headstart.data.images.decode import decode_bytes
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.fit import fit_image
 from headstart.data.images.thumbnails import png_address
 from headstart.data.images.turns import turn
 from headstart.errors import DataError
