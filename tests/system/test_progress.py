@@ -46,7 +46,7 @@ def test_a_terminal_is_shown_a_bar_with_note_speed_and_time_left() -> None:
     code, said = on_a_terminal(STEPS)
     assert code == 0, said
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said)
-    assert re.search(r"train \[cnn\] ━+\S* [\d,]+ images/s loss \[0\.\d\] 0:00:0\d", plain), plain
+    assert re.search(r"train \[cnn\] ━+\S* \d+ of 800 [\d,]+ images/s loss \[0\.\d\] 0:00:0\d", plain), plain
     assert "━" in plain and "features of [x]" in plain
     assert "a [red]remark[/red] that stays" in plain
 

@@ -1,10 +1,11 @@
-"""Progress and remarks on stderr; a progress bar (rich) only on a terminal."""
+"""Progress and remarks on stderr: a bar (rich) on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -14,13 +15,17 @@ from headstart.records import Images
 __all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "throttled", "with_progress"]
 
 _INTERVAL_S = 0.1
+_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 300.0  # between two lines in a pipe
 
 
 class Progress(Protocol):
     """Receives progress and remarks."""
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` images of a task are done; ``note`` holds for instance loss and accuracy."""
+        """``done`` of ``total`` images of a task are done; ``note`` holds for instance loss and accuracy.
+
+        A ``total`` of 0 begins a task without a count.
+        """
         ...
 
     def remark(self, text: str) -> None:
@@ -40,18 +45,43 @@ SILENT: Progress = _Silent()
 
 
 class Remarks:
-    """Prints remarks to stderr, without a progress bar: for pipes and files."""
+    """Prints remarks to stderr, for pipes and files; of tasks a line at the start and then ever more rarely.
+
+    The first line is that of a task without a count; tasks of a few seconds get none.
+    """
+
+    def __init__(self) -> None:
+        self._said, self._pause_s, self._named = perf_counter(), _PAUSE_S, False
+        self._task, self._begun, self._first = "", 0.0, 0
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Do nothing."""
+        """Print how far a task is, after 10 seconds, then 20, and so on up to 5 minutes."""
+        now = perf_counter()
+        if task != self._task or done < self._first:
+            self._task, self._begun, self._first = task, now, done
+        if now - self._said >= self._pause_s:
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        elif total or self._named:
+            return
+        self._said, self._named = now, True
+        self.remark(f"headstart: {printable(task)}{self._how_far(done, total, now - self._begun)}")
 
     def remark(self, text: str) -> None:
         """Print one line to stderr."""
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
+
+    def _how_far(self, done: int, total: int, elapsed_s: float) -> str:
+        if not total:
+            return ""
+        speed = (done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
+        if not speed:
+            return f": {done:,} of {total:,}"
+        left = timedelta(seconds=round((total - done) / speed))
+        return f": {done:,} of {total:,}, {speed:,.{0 if speed >= 10 else 1}f} images/s, {left} left"
 
 
 class _Bar:
-    """A progress bar for each task, with note, images per second and time left."""
+    """A progress bar for each task, with its count, note, images per second and time left."""
 
     def __init__(self, display: Any) -> None:
         self._display, self._task, self._name, self._done = display, None, "", 0
@@ -62,9 +92,9 @@ class _Bar:
         if task != self._name or done < self._done:
             if self._task is not None:
                 self._display.remove_task(self._task)
-            self._task, self._name = self._display.add_task(task, total=total, note=note), task
+            self._task, self._name = self._display.add_task(task, total=total or None, note=note), task
         self._done = done
-        self._display.update(self._task, completed=done, total=total, note=note)
+        self._display.update(self._task, completed=done, total=total or None, note=note)
 
     def remark(self, text: str) -> None:
         self._display.console.print(printable(text, keep="\n"), highlight=False, markup=False, soft_wrap=True)
@@ -84,7 +114,7 @@ def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        _speed_column(),
+        *_own_columns(),
         note,
         TimeRemainingColumn(),
     )
@@ -94,15 +124,20 @@ def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
         yield _Bar(display)
 
 
-def _speed_column() -> Any:
+def _own_columns() -> tuple[Any, Any]:
+    """How many images are done of how many, and how many a second."""
     from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
+    class _Count(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.total is None else f"{task.completed:,.0f} of {task.total:,.0f}")
+
     class _Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:,.0f} images/s")
+            return Text("" if not task.speed or task.total is None else f"{task.speed:,.0f} images/s")
 
-    return _Speed()
+    return _Count(), _Speed()
 
 
 def throttled(progress: Progress) -> Callable[[str, int, int], None]:

@@ -30,6 +30,7 @@ __all__ = [
     "fitting",
     "load_dataset",
     "load_others",
+    "opened",
     "print_json",
     "print_result",
     "save_result",
@@ -127,9 +128,17 @@ def source_and_data(names: Sequence[str]) -> tuple[str | None, str]:
 
 
 def fitting(
-    name: str | None, dataset: Dataset, seed: int = 0, size_px: int | None = None, policy: str | None = None
+    name: str | None,
+    dataset: Dataset,
+    seed: int = 0,
+    size_px: int | None = None,
+    policy: str | None = None,
+    ahead: Source | None = None,
 ) -> Source:
-    """The source that is named, else the one that fits the images, with the policy that fits; stderr says which."""
+    """The source that is named, else the one that fits the images, with the policy that fits; stderr says which.
+
+    ``ahead`` is the source as it was opened for files.
+    """
     from headstart.sources.fitting import fitting_source, with_fitting_policy
     from headstart.sources.registry import open_source
 
@@ -137,7 +146,8 @@ def fitting(
         found = fitting_source(dataset)
         print(f"headstart: {found.sentence}", file=sys.stderr)
         name = found.name
-    source = open_source(name, dataset, seed, size_px, policy)
+    is_open = ahead is not None and dataset.images.image_shape is None
+    source = ahead if ahead is not None and is_open else open_source(name, dataset, seed, size_px, policy)
     if policy is not None:
         return source
     fits = with_fitting_policy(source, dataset)
@@ -148,6 +158,28 @@ def fitting(
             file=sys.stderr,
         )
     return fits
+
+
+def opened(
+    name: str | None,
+    data: str,
+    progress: Progress,
+    *,
+    strict: bool,
+    seed: int = 0,
+    size_px: int | None = None,
+    policy: str | None = None,
+) -> tuple[Source, Dataset]:
+    """A source as `fitting` gives it, and a dataset, each file of which is read once for both."""
+    from headstart.data.reading import reading
+    from headstart.sources.fitting import inputs_ahead, opened_ahead
+
+    ahead = opened_ahead(name, seed, size_px, policy)
+    progress.step(f"read {data}", 0, 0)
+    with reading(progress, *inputs_ahead(ahead, name, size_px, policy)):
+        dataset = load_dataset(data, strict=strict)
+    progress.step("open the source", 0, 0)
+    return fitting(name, dataset, seed, size_px, policy, ahead), dataset
 
 
 def print_json(value: Any) -> None:

@@ -15,9 +15,9 @@ from headstart.interfaces.cli.console import (
     chosen_layer,
     command_line,
     extraction,
-    fitting,
     load_dataset,
     load_others,
+    opened,
     save_result,
     source_and_data,
 )
@@ -142,9 +142,10 @@ def study(
         margin=margin / 100,
     )
     with terminal_progress() as progress:
-        dataset = load_dataset(data, strict=strict)
+        frozen, dataset = opened(
+            source, data, progress, strict=strict, seed=seed, size_px=size, policy=policy
+        )
         request = replace(request, unlabelled=load_others(unlabelled, strict=strict))
-        frozen = fitting(source, dataset, seed, size, policy)
         external = None if test is None else load_dataset(test, strict=strict)
         trained, options = _model(source or frozen.name), extraction(no_cache, runtime, precision, progress)
         study_of = partial(run_study, frozen, dataset, request, external=external, trained=trained)

@@ -11,9 +11,8 @@ from headstart.interfaces.cli.console import (
     chosen_layer,
     command_line,
     extraction,
-    fitting,
-    load_dataset,
     load_others,
+    opened,
     print_json,
     print_result,
     source_and_data,
@@ -87,22 +86,26 @@ def transfer(
 
     Example: headstart transfer timm:mobilenetv3_small_100 insects -o runs/insects
     """
-    from headstart.data.images.augment import parse_copies
-    from headstart.interfaces.cli.train import learned_facts
-    from headstart.report.page import render
-    from headstart.strategies.finetune.options import parse_transfer
-    from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
-    from headstart.workflows.transfer.run import run_transfer
 
     source, data = source_and_data(names)
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
-    augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:
-        dataset = load_dataset(data, strict=strict)
+        progress.step(f"transfer {data}", 0, 0)  # before what takes long to import
+        from headstart.data.images.augment import parse_copies
+        from headstart.interfaces.cli.train import learned_facts
+        from headstart.report.page import render
+        from headstart.strategies.finetune.options import parse_transfer
+        from headstart.strategies.places import Probe
+        from headstart.workflows.transfer.run import run_transfer
+
+        augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)
+        frozen, dataset = opened(
+            source, data, progress, strict=strict, seed=seed, size_px=size, policy=policy
+        )
         done = run_transfer(
-            fitting(source, dataset, seed, size, policy),
+            frozen,
             dataset,
             Probe(place, pooling, head, augmentation, balance),
             seed=seed,
