@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -27,7 +28,8 @@ class PreparedRows:
     """Prepared images in a temporary file that ends with the process, up to 4 GB or a quarter of the free space."""
 
     def __init__(self, limit_bytes: int | None = None) -> None:
-        self._file = tempfile.TemporaryFile()  # it is closed with the last image that refers to it
+        self._file = tempfile.TemporaryFile()  # open as long as an image refers to it
+        weakref.finalize(self, self._file.close)
         free = shutil.disk_usage(tempfile.gettempdir()).free
         self._left = min(_LIMIT_BYTES, int(_SHARE_OF_DISK * free)) if limit_bytes is None else limit_bytes
         self._end, self._lock = 0, Lock()

@@ -15,6 +15,7 @@ from headstart.records import Images
 __all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "throttled", "with_progress"]
 
 _INTERVAL_S = 0.1
+_MANY = 2_000  # images; tasks with fewer get no lines in a pipe
 _PAUSE_S, _LONGEST_PAUSE_S = 10.0, 300.0  # between two lines in a pipe
 
 
@@ -45,13 +46,10 @@ SILENT: Progress = _Silent()
 
 
 class Remarks:
-    """Prints remarks to stderr, for pipes and files; of tasks a line at the start and then ever more rarely.
-
-    The first line is that of a task without a count; tasks of a few seconds get none.
-    """
+    """Prints remarks to stderr, for pipes and files; of long tasks with many images a line now and then."""
 
     def __init__(self) -> None:
-        self._said, self._pause_s, self._named = perf_counter(), _PAUSE_S, False
+        self._said, self._pause_s = perf_counter(), _PAUSE_S
         self._task, self._begun, self._first = "", 0.0, 0
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
@@ -59,25 +57,20 @@ class Remarks:
         now = perf_counter()
         if task != self._task or done < self._first:
             self._task, self._begun, self._first = task, now, done
-        if now - self._said >= self._pause_s:
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        elif total or self._named:
-            return
-        self._said, self._named = now, True
-        self.remark(f"headstart: {printable(task)}{self._how_far(done, total, now - self._begun)}")
+        if total >= _MANY and now - self._said >= self._pause_s:
+            self._said, self._pause_s = now, min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self.remark(f"headstart: {printable(task)}: {self._how_far(done, total, now - self._begun)}")
 
     def remark(self, text: str) -> None:
         """Print one line to stderr."""
         print(text, file=sys.stderr, flush=True)
 
     def _how_far(self, done: int, total: int, elapsed_s: float) -> str:
-        if not total:
-            return ""
         speed = (done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
         if not speed:
-            return f": {done:,} of {total:,}"
+            return f"{done:,} of {total:,}"
         left = timedelta(seconds=round((total - done) / speed))
-        return f": {done:,} of {total:,}, {speed:,.{0 if speed >= 10 else 1}f} images/s, {left} left"
+        return f"{done:,} of {total:,}, {speed:,.{0 if speed >= 10 else 1}f} images/s, {left} left"
 
 
 class _Bar:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,6 +43,9 @@ from headstart.interfaces.cli.options import (
     Unfreeze,
     Unlabelled,
 )
+
+if TYPE_CHECKING:
+    from headstart.workflows.transfer.run import Transferred
 
 __all__ = ["transfer"]
 
@@ -94,8 +98,6 @@ def transfer(
     with terminal_progress() as progress:
         progress.step(f"transfer {data}", 0, 0)  # before what takes long to import
         from headstart.data.images.augment import parse_copies
-        from headstart.interfaces.cli.train import learned_facts
-        from headstart.report.page import render
         from headstart.strategies.finetune.options import parse_transfer
         from headstart.strategies.places import Probe
         from headstart.workflows.transfer.run import run_transfer
@@ -118,6 +120,14 @@ def transfer(
             name=name,
             novelty_rate=novelty_rate,
         )
+    _save(done, output, json=json)
+
+
+def _save(done: Transferred, output: Path, *, json: bool) -> None:
+    """Write the model with its report, and print the result."""
+    from headstart.interfaces.cli.train import learned_facts
+    from headstart.report.page import render
+
     done.learned.model.save(output, render(done.result))
     if json:
         learned = learned_facts(done.learned, output)
