@@ -5,6 +5,7 @@ Prepared pixels lie in a temporary file without a name, so memory does not grow 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -28,7 +29,7 @@ class PreparedRows:
     """Prepared images in a temporary file that ends with the process, up to 4 GB or a quarter of the free space."""
 
     def __init__(self, limit_bytes: int | None = None) -> None:
-        self._file = tempfile.TemporaryFile()  # open as long as an image refers to it
+        self._file = tempfile.TemporaryFile(buffering=0)  # open as long as an image refers to it
         weakref.finalize(self, self._file.close)
         free = shutil.disk_usage(tempfile.gettempdir()).free
         self._left = min(_LIMIT_BYTES, int(_SHARE_OF_DISK * free)) if limit_bytes is None else limit_bytes
@@ -41,8 +42,10 @@ class PreparedRows:
                 return None
             try:
                 self._file.seek(self._end)
-                self._file.write(pixels.tobytes())
-            except OSError:  # the disk is full
+                is_whole = self._file.write(pixels.tobytes()) == pixels.nbytes
+            except OSError:
+                is_whole = False
+            if not is_whole:  # the disk is full
                 self._left = 0
                 return None
             row = Row(self, self._end, pixels.shape)
@@ -52,6 +55,8 @@ class PreparedRows:
 
     def read(self, first: int, n_bytes: int) -> bytes:
         """Bytes that were kept before."""
+        if hasattr(os, "pread"):  # a forked process shares the position in the file, but not the lock
+            return os.pread(self._file.fileno(), n_bytes, first)
         with self._lock:
             self._file.seek(first)
             return self._file.read(n_bytes)
