@@ -14,7 +14,7 @@ from headstart.errors import SettingError, printable
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
-    from headstart.records import Source
+    from headstart.records import InputSpec, Source
     from headstart.report.records import Report
     from headstart.sources.features import Extraction
     from headstart.system.cache import Cache
@@ -82,18 +82,30 @@ def command_line() -> str:
     return shlex.join(["headstart", *map(without_folders, sys.argv[1:])])
 
 
-def load_dataset(data: str, *, strict: bool) -> Dataset:
-    """A dataset by its name; a warning on stderr names what was skipped."""
+def load_dataset(
+    data: str, *, strict: bool, progress: Progress | None = None, inputs: Sequence[InputSpec] = ()
+) -> Dataset:
+    """A dataset by its name, its files prepared for these inputs; a warning on stderr names what was skipped."""
     from headstart.data.readers.load import load
+    from headstart.data.reading import reading
+    from headstart.system.progress import SILENT
 
-    return _told(load(data, strict=strict))
+    with reading(progress or SILENT, *inputs):
+        return _told(load(data, strict=strict))
 
 
-def load_others(data: str | None, *, strict: bool) -> Dataset | None:
-    """Images without labels, None if none are given; a warning on stderr names what was skipped."""
+def load_others(
+    data: str | None, *, strict: bool, progress: Progress | None = None, inputs: Sequence[InputSpec] = ()
+) -> Dataset | None:
+    """As `load_dataset`, images without labels; None if none are given."""
     from headstart.data.readers.unlabelled import load_unlabelled
+    from headstart.data.reading import reading
+    from headstart.system.progress import SILENT
 
-    return None if data is None else _told(load_unlabelled(data, strict=strict))
+    if data is None:
+        return None
+    with reading(progress or SILENT, *inputs):
+        return _told(load_unlabelled(data, strict=strict))
 
 
 def _told(dataset: Dataset) -> Dataset:
@@ -171,13 +183,12 @@ def opened(
     policy: str | None = None,
 ) -> tuple[Source, Dataset]:
     """A source as `fitting` gives it, and a dataset, each file of which is read once for both."""
-    from headstart.data.reading import reading
     from headstart.sources.fitting import inputs_ahead, opened_ahead
 
     ahead = opened_ahead(name, seed, size_px, policy)
     progress.step(f"read {data}", 0, 0)
-    with reading(progress, *inputs_ahead(ahead, name, size_px, policy)):
-        dataset = load_dataset(data, strict=strict)
+    inputs = inputs_ahead(ahead, name, size_px, policy)
+    dataset = load_dataset(data, strict=strict, progress=progress, inputs=inputs)
     progress.step("open the source", 0, 0)
     return fitting(name, dataset, seed, size_px, policy, ahead), dataset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -142,11 +142,11 @@ def study(
         margin=margin / 100,
     )
     with terminal_progress() as progress:
-        frozen, dataset = opened(
-            source, data, progress, strict=strict, seed=seed, size_px=size, policy=policy
-        )
-        request = replace(request, unlabelled=load_others(unlabelled, strict=strict))
-        external = None if test is None else load_dataset(test, strict=strict)
+        named = partial(opened, source, data, progress, strict=strict)
+        frozen, dataset = named(seed=seed, size_px=size, policy=policy)
+        how: dict[str, Any] = {"strict": strict, "progress": progress, "inputs": [frozen.input]}
+        request = replace(request, unlabelled=load_others(unlabelled, **how))
+        external = None if test is None else load_dataset(test, **how)
         trained, options = _model(source or frozen.name), extraction(no_cache, runtime, precision, progress)
         study_of = partial(run_study, frozen, dataset, request, external=external, trained=trained)
         result = study_of(options=options, command=command_line())

@@ -116,7 +116,7 @@ def transfer(
             command=command_line(),
             finetune=finetune,
             holdout=holdout,
-            unlabelled=load_others(unlabelled, strict=strict),
+            unlabelled=load_others(unlabelled, strict=strict, progress=progress, inputs=[frozen.input]),
             name=name,
             novelty_rate=novelty_rate,
         )
