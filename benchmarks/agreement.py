@@ -35,7 +35,8 @@ from PIL import Image
 
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
-from headstart.data.images.prepare import decode, fit_image
+from headstart.data.images.fit import fit_image
+from headstart.data.images.prepare import decode
 from headstart.data.readers.load import from_arrays, load
 from headstart.data.stores import FileImages
 from headstart.graph.files import run_file

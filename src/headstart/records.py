@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 __all__ = [
     "DEVICES",
     "NONE_OF_THESE",
+    "PREPARATION",
     "ROLES",
     "Array",
     "Codes",
@@ -48,6 +49,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 NONE_OF_THESE = "none of these"
 """What a model predicts for an image unlike all its training images."""
 
+PREPARATION = 2
+"""The version of image preparation. In 1, files are decoded at full size; in 2, large JPEGs at a reduced size."""
+
 ROLES = ("new", "learned", "source", "validation", "test", "judged")
 """The role of an image for a model: not seen; training image; training image of its source; held out for
 validation (calibration, early stopping); held out as a test set; held out and used for evaluation only."""
@@ -62,6 +66,7 @@ class InputSpec:
     centred part that the policy ``crop`` keeps, in (0, 1]) say how an image of another size is fitted.
     ``depth_bits`` is how many bits the 16-bit files of the training images use (8, 10, 12, 14 or 16): other
     16-bit files are scaled likewise. None if there was none; then files are scaled as their dataset is.
+    ``version`` is that of the preparation, see `PREPARATION`: models that were saved before keep theirs.
     """
 
     height_px: int
@@ -73,6 +78,7 @@ class InputSpec:
     interpolation: str = "bilinear"
     crop_share: float = 1.0
     depth_bits: int | None = None
+    version: int = PREPARATION
 
     @property
     def shape(self) -> tuple[int, int, int]:

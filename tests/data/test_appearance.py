@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from headstart.data.checks.appearance import LENGTH, LIMITS, Matcher, describe
 from headstart.data.checks.duplicates import THUMB_PX
-from headstart.data.images.decode import thumbnail
+from headstart.data.images.decode import preview, squished
 from synthetic_images import fields, moved
 
 Change = Callable[[Image.Image], bytes]
@@ -43,7 +43,7 @@ def small(images: list[Image.Image]) -> np.ndarray:
     files = (
         saved(image, "PNG", compress_level=0) for image in images
     )  # to compress would take the most time
-    return np.stack([thumbnail(one, "x", THUMB_PX)[1] for one in files])
+    return np.stack([squished(preview(one, "x", THUMB_PX)[1], THUMB_PX) for one in files])
 
 
 def copies(known: np.ndarray, asked: np.ndarray, *, tiny: bool = False) -> list[int]:

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from headstart.data import Dataset, FileImages, from_arrays, load
-from headstart.data.images.prepare import batches, decode, fit_image, prepare
+from headstart.data.images.fit import fit_image
+from headstart.data.images.prepare import batches, decode, prepare
 from headstart.errors import BrokenDataError, MissingDataError, SettingError, ShapeError
 from headstart.records import InputSpec
 
@@ -270,7 +271,7 @@ def test_an_array_and_a_single_image_agree(policy: str, spec_channels: int, chan
 
 
 def test_pieces_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["headstart.data.images.prepare"]
+    module = sys.modules["headstart.data.images.fit"]
     data = from_arrays(RNG.integers(0, 256, (7, 9, 9), dtype=np.uint8), range(7))
     spec = InputSpec(5, 5, 3, policy="letterbox")
     whole = prepare(data, spec)

@@ -18,7 +18,8 @@ from PIL import Image, ImageFile
 from headstart.data.checks.doctor import examine
 from headstart.data.checks.seen import recognise, record
 from headstart.data.images import turns
-from headstart.data.images.prepare import decode, fit_image, prepare
+from headstart.data.images.fit import fit_images
+from headstart.data.images.prepare import decode, prepare
 from headstart.data.images.turns import PixelBudget
 from headstart.data.readers.folders import read_folder
 from headstart.data.stores import FileImages
@@ -238,10 +239,9 @@ def test_the_turn_covers_resizing(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
     def noted(*arguments: Any) -> Any:
         free.append(turns._BUDGET._free_px)
-        return fit_image(*arguments)
+        return fit_images(*arguments)
 
-    monkeypatch.setattr("headstart.data.images.prepare.fit_image", noted)
-    monkeypatch.setattr("headstart.models.predict.fit_image", noted)
+    monkeypatch.setattr("headstart.data.images.fit.fit_images", noted)
     prepare_files(folder)
     list(_prepared(map(str, paths(folder)), SPEC))
     limit = turns._BUDGET._limit_px

@@ -12,7 +12,8 @@ from onnx import helper
 from PIL import Image, ImageDraw
 
 from headstart.data.images import ink as page
-from headstart.data.images.prepare import decode, fit_image
+from headstart.data.images.fit import fit_image
+from headstart.data.images.prepare import decode
 from headstart.graph.build import GraphBuilder
 from headstart.graph.preparation.ink import _reduced
 from headstart.graph.preparation.prepare import preparation_graph

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.decode import decode_bytes
+from headstart.data.images.fit import fit_bytes, fit_image
 from headstart.graph import build
 from headstart.graph.files import IR_FILES, run_file, write_openvino
 from headstart.graph.preparation import prepare
@@ -35,6 +39,19 @@ def test_colour_is_pillows_to_the_pixel(spec):
     for number, size in enumerate(SIZES):
         image = photo(*size, seed=number)
         np.testing.assert_array_equal(run(image)[0], fit_image(image, spec)[None], err_msg=str(size))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda one: f"{one.policy}-{one.interpolation}-{one.crop_share}")
+def test_a_file_is_nearly_what_the_graph_makes_of_the_whole_image(spec):
+    """A large JPEG is decoded at a reduced size by all of us but the graph, which takes the whole image."""
+    file = io.BytesIO()
+    Image.fromarray(photo(1301, 1043)).save(file, "JPEG", quality=90)
+    reduced = fit_bytes(file.getvalue(), "x", spec).astype(int)
+    apart = np.abs(reduced - prepared(spec, decode_bytes(file.getvalue(), "x"))[0])
+    if spec.policy == "letterbox":
+        assert apart.max() == 0, "it is decoded at full size"
+    else:
+        assert 0 < apart.mean() <= 1 and apart.max() <= 16  # the bound of docs/decisions/0024
 
 
 @pytest.mark.parametrize("policy", ["squish", "crop", "letterbox"])

@@ -462,7 +462,7 @@ def test_a_value_that_would_be_used_wrongly_is_refused(folder: Path, change: Cal
 
 
 def test_policies_are_those_that_exist() -> None:
-    from headstart.data.images.prepare import POLICIES
+    from headstart.data.images.fit import POLICIES
     from headstart.graph.wrap import _MODES
     from headstart.models import values
 

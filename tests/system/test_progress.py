@@ -46,7 +46,7 @@ def test_a_terminal_is_shown_a_bar_with_note_speed_and_time_left() -> None:
     code, said = on_a_terminal(STEPS)
     assert code == 0, said
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said)
-    assert re.search(r"train \[cnn\] ━+\S* [\d,]+ images/s loss \[0\.\d\] 0:00:0\d", plain), plain
+    assert re.search(r"train \[cnn\] ━+\S* \d+ of 800 [\d,]+ images/s loss \[0\.\d\] 0:00:0\d", plain), plain
     assert "━" in plain and "features of [x]" in plain
     assert "a [red]remark[/red] that stays" in plain
 
@@ -74,6 +74,35 @@ def test_a_pipe_gets_remarks_and_nothing_that_moves(
         progress.step("train", 2, 2, "loss 0.4")
     assert capsys.readouterr() == ("", "torch is not installed\n")
     assert isinstance(progress, Remarks)
+
+
+def test_a_pipe_gets_a_line_now_and_then_of_a_long_task(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, *range(1, 40)])
+    monkeypatch.setattr("headstart.system.progress.perf_counter", lambda: float(next(now)))
+    progress = Remarks()
+    for done in range(100, 3_700, 100):
+        progress.step("read files of [x]", done, 20_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "headstart: read files of [x]: 1,000 of 20,000, 100 images/s, 0:03:10 left",
+        "headstart: read files of [x]: 3,000 of 20,000, 100 images/s, 0:02:50 left",
+    ]
+    progress.step("features of [x]", 5_000, 20_000)
+    assert capsys.readouterr().err == "", "a new task begins"
+    for _ in range(2):
+        progress.step("train", 1, 1_999)
+    assert capsys.readouterr().err == "", "a short one"
+
+
+def test_a_terminal_hears_of_a_task_without_a_count() -> None:
+    code = "import time\nfrom headstart.system.progress import terminal_progress\n"
+    code += (
+        "with terminal_progress() as progress:\n    progress.step('open [it]', 0, 0)\n    time.sleep(0.3)\n"
+    )
+    code += "    progress.step('read [it]', 1, 8)\n"
+    status, said = on_a_terminal(code)
+    assert status == 0 and "open [it]" in said and "read [it]" in said and "0 of 0" not in said
 
 
 def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

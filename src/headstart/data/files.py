@@ -6,13 +6,20 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.data.checks.duplicates import THUMB_PX
+from headstart.data.checks.looks import look_at
 from headstart.data.images.decode import examined
+from headstart.data.images.fit import fit_again
 from headstart.data.images.foreign import described
+from headstart.data.images.reduced import Read
 from headstart.data.images.turns import turn
+from headstart.data.kept import KeptFile, PreparedRows, Row, preparation_of
 from headstart.errors import BrokenDataError, MissingDataError
+from headstart.records import InputSpec
 
 __all__ = ["LIMIT_BYTES", "ExaminedFile", "examine_file", "foreign_reason", "read_bytes", "read_head"]
 
@@ -20,6 +27,7 @@ LIMIT_BYTES = 2**30
 """Larger files are not read: 89 million pixels of 16 bits, the most that is decoded, fit without compression."""
 
 _HEAD_BYTES = 4096
+_LEAST_SAVED = 2  # how many pixels a file has for each of the input, so that it is kept
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PORTABLE = re.compile(rb"P[1-6]\s")
 
@@ -36,11 +44,15 @@ _FETCHED = ((".git/annex/", "fetch it with git annex get"), (".dvc/cache/", "fet
 
 @dataclass(frozen=True)
 class ExaminedFile:
-    """SHA-256 of the content, why the file cannot be used, and its largest value if it has 16 bits."""
+    """SHA-256 of the content, why the file cannot be used, its largest value if it has 16 bits, and what is kept.
+
+    Of files of 16 bits nothing is kept: how their values are scaled depends on the other files.
+    """
 
     digest: bytes
     fault: str | None
     largest: int | None = None
+    kept: KeptFile | None = None
 
 
 class _Unread(Exception):
@@ -51,20 +63,39 @@ class _Unread(Exception):
         self.reason, self.advice, self.missing = reason, advice, missing
 
 
-def examine_file(path: Path) -> ExaminedFile:
+def examine_file(
+    path: Path, specs: Sequence[InputSpec] = (), rows: PreparedRows | None = None, *, keep: bool = False
+) -> ExaminedFile:
     """Read and decode a file as a check; ``fault`` is the reason for ``skipped``, never an error.
 
-    JPEG is decoded at a reduced scale.
+    JPEG is decoded at a reduced scale. With ``keep``, its look is kept, and in ``rows`` its pixels for ``specs``.
     """
     try:
         data = _content(path)
     except _Unread as error:
         return ExaminedFile(b"", f"{error.reason}; {error.advice}")
     with turn():
-        digest, found = hashlib.sha256(data).digest(), examined(data)
-    return (
-        ExaminedFile(digest, found) if isinstance(found, str) else ExaminedFile(digest, None, found.largest)
-    )
+        digest, found = hashlib.sha256(data).digest(), examined(data, THUMB_PX)
+        if isinstance(found, str):
+            return ExaminedFile(digest, found)
+        if not keep or found.largest is not None:
+            return ExaminedFile(digest, None, found.largest)
+        prepared = {} if rows is None else _prepared(found, data, str(path), specs, rows)
+        return ExaminedFile(digest, None, None, KeptFile(look_at(found.header, found.pixels), prepared))
+
+
+def _prepared(
+    found: Read, data: bytes, name: str, specs: Sequence[InputSpec], rows: PreparedRows
+) -> dict[InputSpec, Row]:
+    """The image as networks take it, where that is much smaller; without what fails or has no space."""
+    prepared = {}
+    for spec in specs:
+        n_px = spec.height_px * spec.width_px
+        if found.header.width_px * found.header.height_px >= _LEAST_SAVED * n_px:
+            row = rows.add(fit_again(found, data, name, spec))
+            if row is not None:
+                prepared[preparation_of(spec)] = row
+    return prepared
 
 
 def read_bytes(path: Path) -> bytes:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.duplicates import THUMB_PX
+from headstart.data.checks.looks import Look, look_at
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import Header
 from headstart.data.images.inputs import (
     CHANNELS,
     CHANNELS_FIRST,
@@ -27,7 +28,9 @@ from headstart.data.images.inputs import (
     is_table,
     local_path,
     one_image,
+    one_prepared,
 )
+from headstart.data.images.reduced import Header
 from headstart.data.readers.catalog import KNOWN
 from headstart.data.readers.image_files import find_images
 from headstart.data.stores import ArrayImages, FileImages, ImageStore
@@ -101,6 +104,18 @@ class GivenImages:
             return one_image(item, name, depth_bits)
         with self._lock:  # one Pillow image or file object may be given many times, and is read on use
             return one_image(item, name, depth_bits)
+
+    def prepared(self, place: int, spec: InputSpec) -> NDArray[np.uint8]:
+        """One image as a network takes it; a large JPEG is decoded at a reduced size."""
+        item, name = self._items[place], f"image {self._first + place}"
+        if isinstance(item, str | os.PathLike | bytes):
+            return one_prepared(item, name, spec)
+        with self._lock:
+            return one_prepared(item, name, spec)
+
+    def look(self, place: int) -> Look:
+        """What the checks keep of an image."""
+        return look_at(*self.preview(place, THUMB_PX))
 
     def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of one image at full size."""

@@ -16,12 +16,17 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.checks.duplicates import THUMB_PX
+from headstart.data.checks.looks import Look, look_at
 from headstart.data.depth import SharedDepth, may_be_deep
 from headstart.data.faults import Fault, raise_faults
 from headstart.data.files import read_bytes
-from headstart.data.images.decode import Header, decode_bytes, preview
+from headstart.data.images.decode import decode_bytes, preview
+from headstart.data.images.fit import fit_bytes, fit_image
+from headstart.data.images.reduced import Header
+from headstart.data.kept import KeptFile, preparation_of
 from headstart.errors import BrokenDataError, ShapeError
-from headstart.records import Images
+from headstart.records import Images, InputSpec
 
 __all__ = ["ArrayImages", "FileImages", "ImageStore"]
 
@@ -75,8 +80,16 @@ class ImageStore(Protocol):
         """One decoded image, upright, (height, width, 1 or 3); values of 16 bits are scaled as ``depth_bits``."""
         ...
 
+    def prepared(self, place: int, spec: InputSpec) -> NDArray[np.uint8]:
+        """One image as a network takes it; a large JPEG is decoded at a reduced size."""
+        ...
+
     def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of an image, for a thumbnail of this size: JPEG is decoded at a reduced scale."""
+        ...
+
+    def look(self, place: int) -> Look:
+        """What the checks keep of an image; of a file that was examined nothing is decoded again."""
         ...
 
     def subset(self, indices: NDArray[np.intp]) -> Self:
@@ -155,6 +168,14 @@ class ArrayImages:
         height, width, channels = self.image_shape
         return Header(width, height, "L" if channels == 1 else "RGB", "array"), self.image(place)
 
+    def prepared(self, place: int, spec: InputSpec) -> NDArray[np.uint8]:
+        """One image as a network takes it."""
+        return fit_image(self.image(place), spec)
+
+    def look(self, place: int) -> Look:
+        """What the checks keep of an image."""
+        return look_at(*self.preview(place, THUMB_PX))
+
     def joined(self, other: ImageStore) -> ArrayImages | None:
         """Both stores as one; None if the other is in files or has images of another shape."""
         if other.pixels is None or self.image_shape != other.image_shape:
@@ -180,7 +201,7 @@ class FileImages:
     """Images in files, read on demand; ``digests`` are the SHA-256 of their bytes, else computed when needed.
 
     ``depth`` is how the values of 16-bit files are scaled, which a subset shares with the whole; else it is
-    found out when it is needed.
+    found out when it is needed. ``kept`` is what is known of files that were read before.
     """
 
     def __init__(
@@ -188,6 +209,7 @@ class FileImages:
         paths: Sequence[str | os.PathLike[str]],
         digests: Sequence[bytes] | None = None,
         depth: SharedDepth | None = None,
+        kept: Sequence[KeptFile | None] | None = None,
     ) -> None:
         self.paths: tuple[Path, ...] = tuple(Path(path) for path in paths)
         self._depth = SharedDepth.of_files(self.paths) if depth is None else depth
@@ -197,6 +219,7 @@ class FileImages:
                 "pass one per file"
             )
         self._digests = None if digests is None else tuple(digests)
+        self._kept = (None,) * len(self.paths) if kept is None else tuple(kept)
 
     @property
     def pixels(self) -> None:
@@ -229,7 +252,8 @@ class FileImages:
     def subset(self, indices: NDArray[np.intp]) -> FileImages:
         """Select files in this order."""
         digests = None if self._digests is None else [self._digests[i] for i in indices]
-        return FileImages([self.paths[i] for i in indices], digests, self._depth)
+        kept = [self._kept[i] for i in indices]
+        return FileImages([self.paths[i] for i in indices], digests, self._depth, kept)
 
     def image_name(self, place: int) -> str:
         """Path of the file."""
@@ -244,6 +268,22 @@ class FileImages:
         """One decoded image, upright, (height, width, 1 or 3); by default with the depth of the dataset."""
         data = self.read(place)
         return decode_bytes(data, self.image_name(place), depth_bits or self._bits_for(data))
+
+    def prepared(self, place: int, spec: InputSpec) -> NDArray[np.uint8]:
+        """One image as a network takes it; a file that was prepared for it before is not read again."""
+        kept = self._kept[place]
+        row = None if kept is None else kept.prepared.get(preparation_of(spec))
+        if row is not None:
+            return row.read()
+        data = self.read(place)
+        return fit_bytes(data, self.image_name(place), spec, spec.depth_bits or self._bits_for(data))
+
+    def look(self, place: int) -> Look:
+        """What the checks keep of an image; of a file that was examined nothing is decoded again."""
+        kept = self._kept[place]
+        if kept is not None and kept.look is not None:
+            return kept.look
+        return look_at(*self.preview(place, THUMB_PX))
 
     def preview(self, place: int, side_px: int) -> tuple[Header, NDArray[np.uint8]]:
         """Header and pixels of one image; JPEG is decoded at a scale near ``side_px``, which is fast."""
@@ -260,7 +300,8 @@ class FileImages:
             return None
         paths, digests = (*self.paths, *other.paths), [*self.digests, *other.digests]
         theirs = other._depth if isinstance(other, FileImages) else SharedDepth.known(other.depth_bits)
-        return FileImages(paths, digests, self._depth.joined(theirs))
+        kept = other._kept if isinstance(other, FileImages) else (None,) * len(other)
+        return FileImages(paths, digests, self._depth.joined(theirs), (*self._kept, *kept))
 
     def release(self) -> None:
         """Do nothing: files are read one at a time."""

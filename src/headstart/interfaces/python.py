@@ -15,6 +15,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.readers.load import load
 from headstart.data.readers.unlabelled import load_unlabelled
+from headstart.data.reading import reading
 from headstart.errors import SettingError
 from headstart.evaluation.records import Evaluated
 from headstart.models.manifest import check_name
@@ -22,13 +23,14 @@ from headstart.models.model import Model, open_model
 from headstart.records import Source, TrainSettings
 from headstart.report.records import Report
 from headstart.sources.features import Extraction
-from headstart.sources.fitting import fitting_source, with_fitting_policy
+from headstart.sources.fitting import fitting_source, inputs_ahead, opened_ahead, with_fitting_policy
 from headstart.sources.order import check_order
 from headstart.sources.registry import open_source
 from headstart.strategies.finetune.options import parse_finetune, parse_transfer
 from headstart.strategies.places import Probe
 from headstart.strategies.scratch import learn_network
 from headstart.system.cache import default_cache
+from headstart.system.progress import SILENT
 from headstart.workflows.evaluate import run_evaluation
 from headstart.workflows.study import CONTROLS, StudyRequest, parse_controls, run_study
 from headstart.workflows.transfer import run_transfer
@@ -182,8 +184,7 @@ def transfer(
     ['0', '1', '0']
     """
     check_name(name)
-    dataset = _loaded(source, data)
-    frozen = _source(source, dataset, seed)
+    frozen, dataset = _opened(source, data, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     probe = Probe(_layer(layer, tap), pooling, head, augmentation, balance)
     finetune, options = parse_transfer(strategy, unfreeze), Extraction(default_cache())
@@ -343,12 +344,11 @@ def study(
     >>> found.comparisons[-1].verdict
     'helps'
     """
-    dataset = _loaded(source, data)
+    frozen, dataset = _opened(source, data, seed)
     external = None if test is None else load(test)
     trained = source if isinstance(source, Model) else None
     if isinstance(source, str | os.PathLike) and Path(source).is_dir():
         trained = open_model(source)
-    frozen = _source(source, dataset, seed)
     augmentation = None if augment is None else parse_augmentation(augment)
     request = StudyRequest(
         Probe(_layer(layer, tap), pooling, head, augmentation),
@@ -367,8 +367,8 @@ def study(
     return run_study(frozen, dataset, request, external=external, trained=trained, options=options)
 
 
-def _loaded(source: Any, data: Any) -> Dataset:
-    """The dataset, after a check that it is not given in the place of the source."""
+def _opened(source: Any, data: Any, seed: int) -> tuple[Source, Dataset]:
+    """Source and dataset; files are prepared for the source while they are read, after a check of the order."""
     if isinstance(source, str | os.PathLike) and isinstance(data, str | os.PathLike):
         check_order(os.fspath(source), os.fspath(data))
     elif isinstance(data, Model | Source) or isinstance(source, Dataset):
@@ -376,7 +376,14 @@ def _loaded(source: Any, data: Any) -> Dataset:
             f"source is of type {type(source).__name__} and data of type {type(data).__name__}, expected a source "
             "and a dataset; swap them"
         )
-    return load(data)
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    first = source.source() if isinstance(source, Model) else source
+    ahead = first if isinstance(first, Source) else opened_ahead(name, seed)
+    with reading(SILENT, *inputs_ahead(ahead, name)):
+        dataset = load(data)
+    if ahead is not None and name is not None and dataset.images.image_shape is None:
+        return with_fitting_policy(ahead, dataset), dataset
+    return _source(source, dataset, seed), dataset
 
 
 def _source(source: Any, dataset: Dataset, seed: int) -> Source:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.fit import fit_image
 from headstart.errors import ModelError
 from headstart.graph.files import run_file
 from headstart.graph.preparation.prepare import PREPARED

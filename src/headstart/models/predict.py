@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.images.prepare import decode, fit_image
+from headstart.data.files import read_bytes
+from headstart.data.images.fit import fit_bytes
 from headstart.data.images.turns import turn
 from headstart.data.readers.image_files import OtherFiles, find_images
 from headstart.models.answer_sets import AnswerSets, answer_sets
@@ -229,10 +231,9 @@ def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
 def _pixels(path: str, spec: InputSpec) -> NDArray[np.uint8] | str:
     with turn():
         try:
-            image = decode(path, spec.depth_bits)
+            return fit_bytes(read_bytes(Path(path)), str(Path(path)), spec, spec.depth_bits)
         except ValueError as error:  # our errors are ValueErrors, and so is that of a null byte in a name
             return " ".join(str(error).split())
-        return fit_image(image, spec)
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -250,7 +250,10 @@ def _write_rows(
 
 def _job(model: Model, request: PredictRequest) -> dict[str, Any]:
     """Identity of a run; only a run equal in all but ``format`` and ``model`` may continue it."""
-    known = [list(model.classes), asdict(model.manifest.input), dict(model.manifest.novelty)]
+    taken = asdict(model.manifest.input)
+    if taken["version"] == 1:  # so that what an older version began can be continued
+        del taken["version"]
+    known = [list(model.classes), taken, dict(model.manifest.novelty)]
     digest = hashlib.sha256(model.graph)
     digest.update(json.dumps(known, sort_keys=True).encode())
     return {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from headstart.data.images.values import DEPTHS
-from headstart.records import InputSpec, LayerSpec, NetworkSpec
+from headstart.records import PREPARATION, InputSpec, LayerSpec, NetworkSpec
 
 __all__ = [
     "digest",
@@ -148,7 +148,8 @@ def input_spec(document: object) -> InputSpec:
     depth = fields.get("depth_bits")
     if depth is not None and (type(depth) is not int or depth not in DEPTHS):
         raise ValueError(f"depth_bits {depth!r}")
-    return InputSpec(height, width, channels, mean, std, policy, interpolation, share, depth)
+    version = integer(fields.get("version", 1), 1, PREPARATION)  # models without it are older
+    return InputSpec(height, width, channels, mean, std, policy, interpolation, share, depth, version)
 
 
 def network_spec(document: object) -> NetworkSpec:

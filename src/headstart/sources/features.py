@@ -147,8 +147,15 @@ def _parts(
         "policy": source.input.policy,
         "runtime": options.runtime,
         "precision": runtime.resolve_precision(options.precision or source.precision, options.runtime),
+        **_preparation(dataset, source),
         **({} if copy is None else {"copy": copy.parts}),
     }
+
+
+def _preparation(dataset: Dataset, source: Source) -> dict[str, int]:
+    """The version of the preparation, which decides on the pixels of files only; the first one had no entry."""
+    is_first = source.input.version == 1 or dataset.images.pixels is not None
+    return {} if is_first else {"preparation": source.input.version}
 
 
 def _computed(

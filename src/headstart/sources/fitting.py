@@ -9,13 +9,22 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX, backgrounds
 from headstart.data.dataset import Dataset
-from headstart.data.images.prepare import fit_image, prepare
+from headstart.data.images.fit import fit_image
+from headstart.data.images.prepare import prepare
 from headstart.records import Images, InputSpec, Source
 from headstart.sources.drawings.kind import DRAWINGS
-from headstart.sources.photos.kind import PHOTOS
-from headstart.sources.registry import kind_of
+from headstart.sources.photos.kind import PHOTOS, photos_input
+from headstart.sources.registry import kind_named, kind_of, open_source
 
-__all__ = ["Fitting", "fitting_kind", "fitting_policy", "fitting_source", "with_fitting_policy"]
+__all__ = [
+    "Fitting",
+    "fitting_kind",
+    "fitting_policy",
+    "fitting_source",
+    "inputs_ahead",
+    "opened_ahead",
+    "with_fitting_policy",
+]
 
 _MOST = 64  # images that are looked at
 _SMALL_PX = 64
@@ -58,6 +67,30 @@ def fitting_kind(pixels: NDArray[np.uint8]) -> str:
     """``drawings`` or ``photos``, whichever one image (height, width, 1 or 3) is."""
     drawn, _ = _looked_at(fit_image(pixels, _LOOK)[None])
     return DRAWINGS.prefix if drawn[0] else PHOTOS.prefix
+
+
+def opened_ahead(
+    name: str | None, seed: int = 0, size_px: int | None = None, policy: str | None = None
+) -> Source | None:
+    """A source that is the same for all datasets of files, before one is read; else None."""
+    if name is None or not kind_named(name).fixed:
+        return None
+    return open_source(name, None, seed, size_px, policy)
+
+
+def inputs_ahead(
+    ahead: Source | None, name: str | None, size_px: int | None = None, policy: str | None = None
+) -> tuple[InputSpec, ...]:
+    """The inputs that the files of a dataset will probably be prepared for, so that each is read once.
+
+    That of the source (of ``photos`` where none is named), and the small one of controls and of a look at the images.
+    """
+    if ahead is not None:
+        return (ahead.input, _LOOK)
+    if name is not None:
+        return (_LOOK,)
+    spec = photos_input(size_px)
+    return (spec if policy is None else replace(spec, policy=policy), _LOOK)
 
 
 def fitting_policy(source: Source, dataset: Dataset) -> str | None:

@@ -31,7 +31,7 @@ class SourceKind:
     trainable network up to a layer, whose ``finished`` returns a Source; None for a source without a network.
     ``redraw(source, dataset, seed, size_px)`` returns the same network with random weights. ``takes_size`` is whether
     the input size can be chosen, ``pretrained`` whether anything is transferred, and ``large`` whether running the
-    network takes long.
+    network takes long. ``fixed`` is whether a source is the same for all datasets whose images are files.
     """
 
     prefix: str
@@ -42,6 +42,7 @@ class SourceKind:
     takes_size: bool = False
     pretrained: bool = True
     large: bool = False
+    fixed: bool = False
 
     def matches(self, name: str) -> bool:
         """Whether a source's name may be of this kind."""

@@ -23,5 +23,9 @@ def is_model_folder(name: str) -> bool:
 
 
 MODEL_FOLDER = SourceKind(
-    "", {"FOLDER": "a model folder; features are read from one of its layers"}, _open, body=network_body
+    "",
+    {"FOLDER": "a model folder; features are read from one of its layers"},
+    _open,
+    body=network_body,
+    fixed=True,
 )

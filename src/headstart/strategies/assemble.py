@@ -246,11 +246,11 @@ def _samples(dataset: Dataset) -> tuple[NDArray[np.uint8], ...]:
 
 
 def _raw(dataset: Dataset, place: int) -> NDArray[np.uint8]:
-    pixels = dataset.images.image(place)
     if dataset.images.pixels is not None:
-        return np.array(pixels)
+        return np.array(dataset.images.image(place))
     from PIL import Image
 
+    pixels = dataset.images.preview(place, _SAMPLE_PX)[1]
     photo = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     photo.thumbnail((_SAMPLE_PX, _SAMPLE_PX))
     return np.asarray(photo).reshape(photo.height, photo.width, -1).copy()

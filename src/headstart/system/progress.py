@@ -1,26 +1,32 @@
-"""Progress and remarks on stderr; a progress bar (rich) only on a terminal."""
+"""Progress and remarks on stderr: a bar (rich) on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from time import perf_counter
 from typing import Any, Protocol
 
 from headstart.errors import printable
 from headstart.records import Images
 
-__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "with_progress"]
+__all__ = ["SILENT", "Progress", "Remarks", "terminal_progress", "throttled", "with_progress"]
 
 _INTERVAL_S = 0.1
+_MANY = 2_000  # images; tasks with fewer get no lines in a pipe
+_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 300.0  # between two lines in a pipe
 
 
 class Progress(Protocol):
     """Receives progress and remarks."""
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` images of a task are done; ``note`` holds for instance loss and accuracy."""
+        """``done`` of ``total`` images of a task are done; ``note`` holds for instance loss and accuracy.
+
+        A ``total`` of 0 begins a task without a count.
+        """
         ...
 
     def remark(self, text: str) -> None:
@@ -40,18 +46,35 @@ SILENT: Progress = _Silent()
 
 
 class Remarks:
-    """Prints remarks to stderr, without a progress bar: for pipes and files."""
+    """Prints remarks to stderr, for pipes and files; of long tasks with many images a line now and then."""
+
+    def __init__(self) -> None:
+        self._said, self._pause_s = perf_counter(), _PAUSE_S
+        self._task, self._begun, self._first = "", 0.0, 0
 
     def step(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Do nothing."""
+        """Print how far a task is, after 10 seconds, then 20, and so on up to 5 minutes."""
+        now = perf_counter()
+        if task != self._task or done < self._first:
+            self._task, self._begun, self._first = task, now, done
+        if total >= _MANY and now - self._said >= self._pause_s:
+            self._said, self._pause_s = now, min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self.remark(f"headstart: {printable(task)}: {self._how_far(done, total, now - self._begun)}")
 
     def remark(self, text: str) -> None:
         """Print one line to stderr."""
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
+
+    def _how_far(self, done: int, total: int, elapsed_s: float) -> str:
+        speed = (done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
+        if not speed:
+            return f"{done:,} of {total:,}"
+        left = timedelta(seconds=round((total - done) / speed))
+        return f"{done:,} of {total:,}, {speed:,.{0 if speed >= 10 else 1}f} images/s, {left} left"
 
 
 class _Bar:
-    """A progress bar for each task, with note, images per second and time left."""
+    """A progress bar for each task, with its count, note, images per second and time left."""
 
     def __init__(self, display: Any) -> None:
         self._display, self._task, self._name, self._done = display, None, "", 0
@@ -62,9 +85,9 @@ class _Bar:
         if task != self._name or done < self._done:
             if self._task is not None:
                 self._display.remove_task(self._task)
-            self._task, self._name = self._display.add_task(task, total=total, note=note), task
+            self._task, self._name = self._display.add_task(task, total=total or None, note=note), task
         self._done = done
-        self._display.update(self._task, completed=done, total=total, note=note)
+        self._display.update(self._task, completed=done, total=total or None, note=note)
 
     def remark(self, text: str) -> None:
         self._display.console.print(printable(text, keep="\n"), highlight=False, markup=False, soft_wrap=True)
@@ -84,7 +107,7 @@ def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        _speed_column(),
+        *_own_columns(),
         note,
         TimeRemainingColumn(),
     )
@@ -94,26 +117,42 @@ def terminal_progress(enabled: bool = True) -> Iterator[Progress]:
         yield _Bar(display)
 
 
-def _speed_column() -> Any:
+def _own_columns() -> tuple[Any, Any]:
+    """How many images are done of how many, and how many a second."""
     from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
+    class _Count(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.total is None else f"{task.completed:,.0f} of {task.total:,.0f}")
+
     class _Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:,.0f} images/s")
+            return Text("" if not task.speed or task.total is None else f"{task.speed:,.0f} images/s")
 
-    return _Speed()
+    return _Count(), _Speed()
+
+
+def throttled(progress: Progress) -> Callable[[str, int, int], None]:
+    """``step`` of a progress, at most ten times a second; the last step of a task is always reported."""
+    last = 0.0
+
+    def step(task: str, done: int, total: int) -> None:
+        nonlocal last
+        now = perf_counter()
+        if now - last > _INTERVAL_S or done == total:
+            progress.step(task, done, total)
+            last = now
+
+    return step
 
 
 def with_progress(
     stream: Iterator[Images], total: int, task: str, progress: Progress, done: int = 0
 ) -> Iterator[Images]:
     """Pass batches on and report progress at most ten times a second; ``done`` images were done earlier."""
-    last = 0.0
+    step = throttled(progress)
     for batch in stream:
         yield batch
         done += len(batch)
-        now = perf_counter()
-        if now - last > _INTERVAL_S or done == total:
-            progress.step(task, done, total)
-            last = now
+        step(task, done, total)

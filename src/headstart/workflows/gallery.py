@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
 from headstart.data.faults import Fault, raise_faults
-from headstart.data.images.prepare import fit_image, prepare
+from headstart.data.images.fit import fit_image
+from headstart.data.images.prepare import prepare
 from headstart.data.images.thumbnails import png_address
 from headstart.errors import ShapeError
 from headstart.records import Array, Codes, Images, InputSpec

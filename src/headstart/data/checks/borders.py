@@ -69,4 +69,7 @@ def _border(lines: NDArray[np.int16]) -> int:
 
 def _shares(lines: NDArray[np.int16], colour: NDArray[np.float64]) -> NDArray[np.float64]:
     """The share of pixels that have a colour, of each line."""
-    return np.asarray((abs(lines - colour.astype(np.int16)) <= _TOLERANCE).all(axis=-1).mean(axis=-1))
+    near = np.ones(lines.shape[:-1], np.bool_)
+    for channel, value in enumerate(colour.astype(np.int16)):  # faster than along an axis of three
+        near &= abs(lines[..., channel] - value) <= _TOLERANCE
+    return np.asarray(near.mean(axis=-1))

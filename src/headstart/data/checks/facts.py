@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.copies import Parts, parts_of
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
+from headstart.data.checks.looks import TINY_PX, Look, value_ranges
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import Header, squished
 from headstart.data.images.turns import turn
 from headstart.data.stores import ImageStore
 from headstart.records import Images
 
 __all__ = ["DARK", "LIGHT", "UNCLEAR", "ImageFacts", "OnImage", "Sizes"]
 
-_TINY_PX = 64
 _CHUNK = 256
 DARK = "dark on light"
 LIGHT = "light on dark"
@@ -61,7 +60,7 @@ class ImageFacts:
     def tiny(self) -> NDArray[np.bool_]:
         """Images so small that distinct ones look alike."""
         longest: NDArray[np.int64] = self.sizes_px.max(axis=1)
-        return longest <= _TINY_PX
+        return longest <= TINY_PX
 
     def sizes(self) -> Sizes | None:
         """Summary of the sizes; None if no image was decoded."""
@@ -79,7 +78,7 @@ class ImageFacts:
         for start in range(0, n_images, _CHUNK):
             chunk = pixels[start : start + _CHUNK]
             polarity.update(_polarity(chunk))
-            ranges.append(_ranges(chunk))
+            ranges.append(value_ranges(chunk))
             if near:
                 thumbs.append(thumbnails(chunk))
             if on_image is not None:
@@ -87,7 +86,7 @@ class ImageFacts:
         self.polarity, self.ranges = dict(polarity), np.concatenate(ranges)
         if near:
             self.thumbs = np.concatenate(thumbs)
-            for place in range(n_images) if max(height, width) > _TINY_PX else ():
+            for place in range(n_images) if max(height, width) > TINY_PX else ():
                 self._note(place, parts_of(pixels[place], self.thumbs[place]))
 
     def _note(self, place: int, found: Parts | None) -> None:
@@ -97,7 +96,7 @@ class ImageFacts:
     def _read_files(self, files: ImageStore, on_image: OnImage | None) -> None:
         headers, thumbs = [], np.empty((len(files), THUMB_PX, THUMB_PX, 3), np.uint8)
         self.ranges = np.empty(len(files), np.int64)
-        for place, one in enumerate(_previews(files)):
+        for place, one in enumerate(_looks(files)):
             headers.append(one.header)
             thumbs[place], self.ranges[place] = one.thumb, one.value_range
             self._note(place, one.parts)
@@ -111,35 +110,15 @@ class ImageFacts:
         self.polarity = dict(Counter(_polarity(thumbs)))
 
 
-@dataclass(frozen=True)
-class _Preview:
-    """What is kept of one file."""
+def _looks(files: ImageStore) -> Iterator[Look]:
+    """The looks of all files, in order; those that are not known are read in threads."""
 
-    header: Header
-    thumb: NDArray[np.uint8]
-    value_range: int
-    parts: Parts | None
-
-
-def _previews(files: ImageStore) -> Iterator[_Preview]:
-    """Read all files in threads, in order."""
-
-    def read(place: int) -> _Preview:
+    def look(place: int) -> Look:
         with turn():
-            header, pixels = files.preview(place, THUMB_PX)
-            thumb = squished(pixels, THUMB_PX)
-            is_tiny = max(header.width_px, header.height_px) <= _TINY_PX
-            parts = None if is_tiny else parts_of(pixels, thumb)
-            return _Preview(header, thumb, int(_ranges(pixels[None])[0]), parts)
+            return files.look(place)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(read, range(len(files)))
-
-
-def _ranges(pixels: Images) -> NDArray[np.int64]:
-    """The largest difference of values in one channel of each image."""
-    ranges: NDArray[np.int64] = np.ptp(pixels, axis=(1, 2)).max(axis=1).astype(np.int64)
-    return ranges
+        yield from pool.map(look, range(len(files)))
 
 
 def _polarity(pixels: Images) -> list[str]:

@@ -51,7 +51,9 @@ def cut_out(pixels: NDArray[np.uint8], thumb: NDArray[np.uint8]) -> CutOut | Non
     if not backgrounds(thumb[None])[0][0]:
         return None
     paper = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]), axis=0)
-    contrast = abs(pixels - paper.astype(np.float32)).max(axis=2)
+    # channel by channel, which is faster than along an axis of three
+    channels = [abs(pixels[..., place] - value) for place, value in enumerate(paper.astype(np.float32))]
+    contrast: NDArray[np.float32] = np.maximum.reduce(channels)
     n_peak = max(3, contrast.size // 2000)
     peak = float(np.partition(contrast.ravel(), -n_peak)[-n_peak:].mean()) if contrast.size > n_peak else 0.0
     if peak < _LEAST_PEAK:

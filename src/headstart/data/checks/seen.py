@@ -6,7 +6,6 @@ slightly cropped) by their descriptors (`appearance`).
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.appearance import LENGTH, LIMITS, Descriptors, Matcher, describe
 from headstart.data.checks.duplicates import THUMB_PX, thumbnails
-from headstart.data.images.decode import squished
+from headstart.data.checks.looks import CONTENT_BYTES, TINY_PX, content_of
 from headstart.data.images.turns import turn
 from headstart.data.stores import ImageStore
 from headstart.errors import BrokenDataError, MissingDataError, ModelError
@@ -35,10 +34,8 @@ __all__ = [
     "to_tensors",
 ]
 
-_BYTES = 16
 _MOST_DESCRIBED = 20_000  # 5 MB; twice that with the images of a source
 _CHUNK = 1_024
-_TINY_PX = 64
 _LEARNED, _SOURCE, _VALIDATION = (ROLES.index(name) for name in ("learned", "source", "validation"))
 
 _PRECEDENCE = ("learned", "source", "validation", "judged", "test", "new")
@@ -79,9 +76,9 @@ class _Preview:
 def record(parts: Sequence[tuple[str, ImageStore]], before: Seen | None = None) -> Seen:
     """Record images by role, after what the source has seen (``before``, see `inherited`).
 
-    All images get digests; 20,000 at most, evenly spread, get descriptors. These are decoded once more, JPEG
-    at a reduced scale, in threads: about 1 ms per photo. A file that is missing or has changed since is
-    recorded by its digest alone.
+    All images get digests; 20,000 at most, evenly spread, get descriptors. Files whose looks were not kept are
+    decoded once more, JPEG at a reduced scale, in threads; one that is missing or has changed since is recorded by
+    its digest alone.
     """
     found = _joined([_recorded(ROLES.index(name), images, _share(parts, images)) for name, images in parts])
     if before is None:
@@ -151,10 +148,10 @@ def to_tensors(seen: Seen) -> dict[str, NDArray[Any]]:
 
 
 _SHAPES: Mapping[str, tuple[type, tuple[int, ...]]] = {
-    "digests": (np.uint8, (_BYTES,)),
+    "digests": (np.uint8, (CONTENT_BYTES,)),
     "roles": (np.uint8, ()),
     "places": (np.int64, ()),
-    "contents": (np.uint8, (_BYTES,)),
+    "contents": (np.uint8, (CONTENT_BYTES,)),
     "looks": (np.int8, (LENGTH,)),
     "kinds": (np.uint8, ()),
 }
@@ -203,7 +200,7 @@ def _recorded(role: int, images: ImageStore, n_described: int) -> Seen:
         _digests(images),
         np.full(len(images), role, np.uint8),
         places.astype(np.int64),
-        np.concatenate([contents for contents, _ in seen] or [np.empty((0, _BYTES), np.uint8)]),
+        np.concatenate([contents for contents, _ in seen] or [np.empty((0, CONTENT_BYTES), np.uint8)]),
         np.concatenate([looks.values for _, looks in seen] or [np.empty((0, LENGTH), np.int8)]),
         np.concatenate([looks.kinds for _, looks in seen] or [np.empty(0, np.uint8)]),
     )
@@ -236,18 +233,10 @@ def _kept(seen: Seen, keep: NDArray[np.bool_]) -> Seen:
 def _digests(images: ImageStore) -> NDArray[np.uint8]:
     """Digests of files' bytes, or of the pixels of images in memory, (n_images, 16)."""
     if images.pixels is None:
-        found = [digest[:_BYTES] for digest in images.digests]
+        found = [digest[:CONTENT_BYTES] for digest in images.digests]
     else:
-        found = [_content(image) for image in images.pixels]
-    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, _BYTES)
-
-
-def _content(pixels: NDArray[np.uint8]) -> bytes:
-    """Digest of an image's size and pixels; the same for grey in one channel and in three."""
-    if pixels.shape[2] == 3 and (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., :1]
-    head = "x".join(map(str, pixels.shape)).encode()
-    return hashlib.sha256(head + np.ascontiguousarray(pixels).data).digest()[:_BYTES]
+        found = [content_of(image) for image in images.pixels]
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, CONTENT_BYTES)
 
 
 def _previews(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], _Preview]]:
@@ -259,24 +248,27 @@ def _previews(images: ImageStore, places: NDArray[np.intp]) -> Iterator[tuple[ND
 
 def _array(pixels: Images) -> _Preview:
     thumbs = np.concatenate([thumbnails(pixels[start : start + 256]) for start in range(0, len(pixels), 256)])
-    contents = np.frombuffer(b"".join(_content(one) for one in pixels), np.uint8).reshape(-1, _BYTES)
-    return _Preview(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= _TINY_PX))
+    contents = np.frombuffer(b"".join(content_of(one) for one in pixels), np.uint8).reshape(-1, CONTENT_BYTES)
+    return _Preview(contents, thumbs, np.full(len(pixels), max(pixels.shape[1:3]) <= TINY_PX))
 
 
 def _files(images: ImageStore, places: NDArray[np.intp]) -> _Preview:
     def read(place: int) -> tuple[bytes, Images, bool]:
         with turn():
             try:
-                header, pixels = images.preview(place, THUMB_PX)
+                look = images.look(place)
             except (MissingDataError, BrokenDataError):  # training must not fail here
-                return images.digests[place][:_BYTES], np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8), False
-            tiny = max(header.width_px, header.height_px) <= _TINY_PX
-            return _content(pixels), squished(pixels, THUMB_PX), tiny
+                return (
+                    images.digests[place][:CONTENT_BYTES],
+                    np.zeros((THUMB_PX, THUMB_PX, 3), np.uint8),
+                    False,
+                )
+            return look.content, look.thumb, look.tiny
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents, thumbs, tiny = zip(*pool.map(read, places.tolist()), strict=True)
     return _Preview(
-        np.frombuffer(b"".join(contents), np.uint8).reshape(-1, _BYTES),
+        np.frombuffer(b"".join(contents), np.uint8).reshape(-1, CONTENT_BYTES),
         np.stack(thumbs),
         np.array(tiny, np.bool_),
     )
@@ -302,4 +294,4 @@ class _Index:
 
 
 def _keys(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    return np.ascontiguousarray(digests).reshape(-1, _BYTES).view(f"S{_BYTES}").ravel()
+    return np.ascontiguousarray(digests).reshape(-1, CONTENT_BYTES).view(f"S{CONTENT_BYTES}").ravel()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.images.foreign import described
-from headstart.data.images.metadata import exif_of, without_metadata
+from headstart.data.images.metadata import without_metadata
 from headstart.data.images.portable import PortableHeader, portable_header, portable_values
 from headstart.data.images.quiet import quiet
-from headstart.data.images.structure import MOST_FRAMES, check_structure, check_tags
+from headstart.data.images.reduced import AVERAGED, Header, Read, Reduction, reduce_jpeg, reduced_to
+from headstart.data.images.structure import MOST_FRAMES, check_structure
 from headstart.data.images.tiff import check_fax, check_tiff, noticed
 from headstart.data.images.turns import claim_pixels
+from headstart.data.images.upright import orientation_of, upright
 from headstart.data.images.values import depth_of, from_deep, shallow
 from headstart.errors import BrokenDataError
 
@@ -29,16 +30,14 @@ if TYPE_CHECKING:
 __all__ = [
     "EXTENSIONS",
     "FORMATS",
-    "Header",
-    "Read",
     "decode_bytes",
+    "decode_reduced",
     "examined",
     "fault_in",
     "formats_of",
     "from_pillow",
     "preview",
     "squished",
-    "thumbnail",
 ]
 
 EXTENSIONS = (
@@ -50,43 +49,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _CHECK_PX = 64
 _LIMIT_SIDE_PX = 65_535
 _BLANK_RANGE = 2  # of 255
-_NO_DRAFT = (0, 0)
 _OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B"}  # what a rawmode calls the low byte of its values
 _SURELY_16_BITS = 64  # a high byte that no value of 14 bits has
-_ORIENTATION = 0x0112
-_ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow looks for it
-_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
-}
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of its image: size as stored, Pillow's mode (``RGB``, ``L``, ``I;16``), format.
-
-    ``frames`` is whether it holds more than one frame or page.
-    """
-
-    width_px: int
-    height_px: int
-    mode: str
-    format: str
-    frames: bool = False
-
-
-@dataclass(frozen=True)
-class Read:
-    """A decoded file: header, pixels (height, width, 1 or 3), and the largest value if it has 16 bits."""
-
-    header: Header
-    pixels: NDArray[np.uint8]
-    largest: int | None
 
 
 class _Deep:
@@ -124,10 +88,20 @@ def decode_bytes(data: bytes, name: str, depth_bits: int | None = None) -> NDArr
     >>> decode_bytes(b"P5 2 1 255 " + bytes([0, 255]), "two.pgm")[..., 0].tolist()
     [[0, 255]]
     """
-    found = _read(data, _NO_DRAFT, depth_bits)
+    return decode_reduced(data, name, None, depth_bits).pixels
+
+
+def decode_reduced(
+    data: bytes, name: str, reduction: Reduction | None, depth_bits: int | None = None
+) -> Read:
+    """As `decode_bytes`, but a JPEG in grey or colour may be decoded at a reduced size.
+
+    Of CMYK the inks would be averaged rather than the colours, so these are decoded at full size.
+    """
+    found = _read(data, reduction, depth_bits, AVERAGED)
     if isinstance(found, str):
         raise _broken(name, found)
-    return found.pixels
+    return found
 
 
 def from_pillow(image: Image, name: str, depth_bits: int | None = None) -> NDArray[np.uint8]:
@@ -144,27 +118,19 @@ def from_pillow(image: Image, name: str, depth_bits: int | None = None) -> NDArr
         ) from error
 
 
-def examined(data: bytes) -> Read | str:
-    """A file as far as a check of its pixels goes: decoded, or why it cannot be.
+def examined(data: bytes, side_px: int = _CHECK_PX // 4) -> Read | str:
+    """A file as far as a check of its pixels goes: decoded as by `preview`, or why it cannot be.
 
     Reads every byte as `decode_bytes` does, but decodes JPEG at a reduced scale, which is several times
     faster.
     """
-    return _read(data, (_CHECK_PX, _CHECK_PX), None)
+    return _read(data, reduced_to(4 * side_px), None)
 
 
 def fault_in(data: bytes) -> str | None:
     """Why an image cannot be decoded, or None."""
     found = examined(data)
     return found if isinstance(found, str) else None
-
-
-def thumbnail(
-    data: bytes, name: str, side_px: int, depth_bits: int | None = None
-) -> tuple[Header, NDArray[np.uint8]]:
-    """An image's header, and its pixels squished to (side_px, side_px, 3), upright."""
-    header, pixels = preview(data, name, side_px, depth_bits)
-    return header, squished(pixels, side_px)
 
 
 def preview(
@@ -174,7 +140,7 @@ def preview(
 
     JPEG is decoded at a reduced scale near ``side_px``, all else at full size; BrokenDataError if that fails.
     """
-    found = _read(data, (4 * side_px, 4 * side_px), depth_bits)
+    found = _read(data, reduced_to(4 * side_px), depth_bits)
     if isinstance(found, str):
         raise _broken(name, found)
     return found.header, found.pixels
@@ -196,17 +162,24 @@ def _broken(name: str, fault: str) -> BrokenDataError:
     )
 
 
-def _read(data: bytes, draft: tuple[int, int], depth_bits: int | None) -> Read | str:
-    """Decode an image, or say why that is impossible; without its metadata if that is what fails."""
-    fault = _attempt(data, draft, depth_bits)
+def _read(
+    data: bytes, reduction: Reduction | None, depth_bits: int | None, modes: tuple[str, ...] | None = None
+) -> Read | str:
+    """Decode an image, or say why that is impossible; without its metadata if that is what fails.
+
+    A JPEG of one of these modes, by default of any, is reduced.
+    """
+    fault = _attempt(data, reduction, depth_bits, modes)
     if not isinstance(fault, str):
         return fault
     bare = without_metadata(data)
-    found = fault if bare is None else _attempt(bare, draft, depth_bits)
+    found = fault if bare is None else _attempt(bare, reduction, depth_bits, modes)
     return fault if isinstance(found, str) else found
 
 
-def _attempt(data: bytes, draft: tuple[int, int], depth_bits: int | None) -> Read | str:
+def _attempt(
+    data: bytes, reduction: Reduction | None, depth_bits: int | None, modes: tuple[str, ...] | None
+) -> Read | str:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -216,13 +189,13 @@ def _attempt(data: bytes, draft: tuple[int, int], depth_bits: int | None) -> Rea
         is_scaled = portable is not None and portable.largest != 65535  # by the largest value in its header
         with quiet(), _opened(data) as image:
             header = Header(image.width, image.height, image.mode, str(image.format), _has_frames(image))
-            if draft != _NO_DRAFT:
-                image.draft(None, draft)
+            reduced = None if reduction is None else reduce_jpeg(image, reduction, modes)
             deep = _Deep(16 if is_scaled else depth_bits)
             pixels = _frame(data, image, 0, deep)
             if header.frames and header.format != "MPO" and _is_blank(pixels):
                 pixels = _later_frame(data, image, deep, pixels)
-            return Read(header, pixels, None if is_scaled else deep.largest)
+            area, factor = reduced or ((0, 0, pixels.shape[1], pixels.shape[0]), 1)
+            return Read(header, pixels, None if is_scaled else deep.largest, area, factor)
     except UnidentifiedImageError:
         return described(data) or "it is not an image"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -233,10 +206,9 @@ def _attempt(data: bytes, draft: tuple[int, int], depth_bits: int | None) -> Rea
 
 def _portable(data: bytes, header: PortableHeader) -> Read:
     _check_size(header.width_px, header.height_px)
-    pixels = portable_values(data, header)
-    return Read(
-        Header(header.width_px, header.height_px, "L" if header.kind == "P5" else "RGB", "PPM"), pixels, None
-    )
+    pixels, area = portable_values(data, header), (0, 0, header.width_px, header.height_px)
+    mode = "L" if header.kind == "P5" else "RGB"
+    return Read(Header(header.width_px, header.height_px, mode, "PPM"), pixels, None, area)
 
 
 def formats_of(data: bytes) -> tuple[str, ...]:
@@ -319,8 +291,7 @@ def _frame(data: bytes, image: Image, number: int, deep: _Deep) -> NDArray[np.ui
         pixels = _deep_colour(data, image, number, rawmode, deep)
     else:
         pixels = shallow(image)
-    turn = _UPRIGHT.get(_orientation(image))
-    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    return upright(pixels, orientation_of(image))
 
 
 def _load(image: Image) -> None:
@@ -333,17 +304,6 @@ def _rawmode(image: Image) -> str:
     tile: list[Any] = getattr(image, "tile", [])
     arguments = tile[0].args if tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
-
-
-def _orientation(image: Image) -> int:
-    """The orientation that the metadata gives; upright if it cannot be read."""
-    if _ORIENTED.isdisjoint(image.info):
-        return 1
-    try:
-        check_tags(exif_of(image.info))
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # metadata may be malformed in any way, and the image whole
-        return 1
 
 
 def _whole_16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:

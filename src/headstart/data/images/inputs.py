@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from headstart.data.files import read_bytes
 from headstart.data.images.decode import decode_bytes, from_pillow
+from headstart.data.images.fit import fit_bytes, fit_image
 from headstart.errors import BrokenDataError, DataError, ShapeError
+from headstart.records import InputSpec
 
 __all__ = [
     "CHANNELS",
@@ -27,6 +29,7 @@ __all__ = [
     "is_table",
     "local_path",
     "one_image",
+    "one_prepared",
     "read_all",
     "with_channels_last",
 ]
@@ -48,23 +51,34 @@ def one_image(item: Any, name: str, depth_bits: int | None = None) -> NDArray[np
     >>> one_image(np.ones((2, 3)), "image 0")[..., 0].tolist()
     [[255, 255, 255], [255, 255, 255]]
     """
+    found = _file_content(item, name)
+    if found is not None:
+        return decode_bytes(*found, depth_bits)
+    if is_pillow(item):
+        return from_pillow(item, name, depth_bits)
+    return _from_one_array(as_array(item, name), name, depth_bits)
+
+
+def one_prepared(item: Any, name: str, spec: InputSpec) -> NDArray[np.uint8]:
+    """One image as a network takes it: the content of a file as `fit_bytes`, all else by its pixels."""
+    found = _file_content(item, name)
+    if found is not None:
+        return fit_bytes(*found, spec, spec.depth_bits)
+    return fit_image(one_image(item, name, spec.depth_bits), spec)
+
+
+def _file_content(item: Any, name: str) -> tuple[bytes, str] | None:
+    """The bytes of a path, of a bytes-like or file-like object, and its name in errors; None for anything else."""
     if isinstance(item, str | os.PathLike):
         path = local_path(item, name)
-        try:
-            return decode_bytes(read_bytes(path), str(path), depth_bits)
-        except BrokenDataError as error:
-            if not path.is_dir():
-                raise
+        if path.is_dir():
             raise DataError(
                 f"{name} is the folder {str(path)!r}, expected a file in a list of images; "
                 "pass the folder alone, or the files in it"
-            ) from error
-    if is_pillow(item):
-        return from_pillow(item, name, depth_bits)
-    data = read_all(item, name)
-    if data is not None:
-        return decode_bytes(data, name.removeprefix("image "), depth_bits)
-    return _from_one_array(as_array(item, name), name, depth_bits)
+            )
+        return read_bytes(path), str(path)
+    data = None if is_pillow(item) else read_all(item, name)
+    return None if data is None else (data, name.removeprefix("image "))
 
 
 def is_pillow(item: Any) -> bool:

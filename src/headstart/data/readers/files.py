@@ -12,11 +12,14 @@ import numpy as np
 
 from headstart.data.dataset import Dataset
 from headstart.data.depth import SharedDepth
-from headstart.data.files import examine_file, foreign_reason
+from headstart.data.files import ExaminedFile, examine_file, foreign_reason
 from headstart.data.images.decode import EXTENSIONS
+from headstart.data.kept import PreparedRows
 from headstart.data.names import natural_order
+from headstart.data.reading import current_reading
 from headstart.data.stores import FileImages
 from headstart.errors import BrokenDataError, DataError
+from headstart.system.progress import throttled
 
 __all__ = [
     "ImageFile",
@@ -28,6 +31,9 @@ __all__ = [
     "read_files",
     "refuse_skipped",
 ]
+
+MOST_LOOKS = 20_000
+"""Files of which looks are kept, a few kilobytes each: more are neither compared nor recorded."""
 
 Skipped = tuple[str, str]
 """Path of a file that is not used, and the reason."""
@@ -128,8 +134,7 @@ def read_files(
 
     ``classes`` are classes without files, too: a class that loses all its images is one without images.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(examine_file, [file.path for file in files]))
+    found = _examined(name, [file.path for file in files])
     broken = [(str(file.path), one.fault) for file, one in zip(files, found, strict=True) if one.fault]
     if strict:
         refuse_skipped([*broken, *skipped], len(files) + len(skipped))
@@ -143,6 +148,7 @@ def read_files(
             [file.path for file in kept],
             [one.digest for _, one in whole],
             SharedDepth.of_largest(one.largest for _, one in whole),
+            [one.kept for _, one in whole],
         ),
         np.array([file.label for file in kept], dtype=np.str_),
         natural_order([*classes, *(file.label for file in files)]),
@@ -151,6 +157,23 @@ def read_files(
         tuple(sorted([*skipped, *broken], key=_is_companion)),  # those that should be images first
         remarks=tuple(remarks),
     )
+
+
+def _examined(name: str, paths: Sequence[Path]) -> list[ExaminedFile]:
+    """Read every file once, in threads; of up to 20,000 their looks are kept, of more no check needs all."""
+    how, keep = current_reading(), len(paths) <= MOST_LOOKS
+    rows = PreparedRows() if how.specs and paths else None
+    task, found = f"read files of {name}", []
+    report = throttled(how.progress)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for one in pool.map(lambda path: examine_file(path, how.specs, rows, keep=keep), paths):
+                found.append(one)
+                report(task, len(found), len(paths))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # an interruption does not wait for all files
+            raise
+    return found
 
 
 def refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:

@@ -14,7 +14,7 @@ from headstart.errors import SettingError, printable
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
-    from headstart.records import Source
+    from headstart.records import InputSpec, Source
     from headstart.report.records import Report
     from headstart.sources.features import Extraction
     from headstart.system.cache import Cache
@@ -30,6 +30,7 @@ __all__ = [
     "fitting",
     "load_dataset",
     "load_others",
+    "opened",
     "print_json",
     "print_result",
     "save_result",
@@ -81,18 +82,30 @@ def command_line() -> str:
     return shlex.join(["headstart", *map(without_folders, sys.argv[1:])])
 
 
-def load_dataset(data: str, *, strict: bool) -> Dataset:
-    """A dataset by its name; a warning on stderr names what was skipped."""
+def load_dataset(
+    data: str, *, strict: bool, progress: Progress | None = None, inputs: Sequence[InputSpec] = ()
+) -> Dataset:
+    """A dataset by its name, its files prepared for these inputs; a warning on stderr names what was skipped."""
     from headstart.data.readers.load import load
+    from headstart.data.reading import reading
+    from headstart.system.progress import SILENT
 
-    return _told(load(data, strict=strict))
+    with reading(progress or SILENT, *inputs):
+        return _told(load(data, strict=strict))
 
 
-def load_others(data: str | None, *, strict: bool) -> Dataset | None:
-    """Images without labels, None if none are given; a warning on stderr names what was skipped."""
+def load_others(
+    data: str | None, *, strict: bool, progress: Progress | None = None, inputs: Sequence[InputSpec] = ()
+) -> Dataset | None:
+    """As `load_dataset`, images without labels; None if none are given."""
     from headstart.data.readers.unlabelled import load_unlabelled
+    from headstart.data.reading import reading
+    from headstart.system.progress import SILENT
 
-    return None if data is None else _told(load_unlabelled(data, strict=strict))
+    if data is None:
+        return None
+    with reading(progress or SILENT, *inputs):
+        return _told(load_unlabelled(data, strict=strict))
 
 
 def _told(dataset: Dataset) -> Dataset:
@@ -127,9 +140,17 @@ def source_and_data(names: Sequence[str]) -> tuple[str | None, str]:
 
 
 def fitting(
-    name: str | None, dataset: Dataset, seed: int = 0, size_px: int | None = None, policy: str | None = None
+    name: str | None,
+    dataset: Dataset,
+    seed: int = 0,
+    size_px: int | None = None,
+    policy: str | None = None,
+    ahead: Source | None = None,
 ) -> Source:
-    """The source that is named, else the one that fits the images, with the policy that fits; stderr says which."""
+    """The source that is named, else the one that fits the images, with the policy that fits; stderr says which.
+
+    ``ahead`` is the source as it was opened for files.
+    """
     from headstart.sources.fitting import fitting_source, with_fitting_policy
     from headstart.sources.registry import open_source
 
@@ -137,7 +158,8 @@ def fitting(
         found = fitting_source(dataset)
         print(f"headstart: {found.sentence}", file=sys.stderr)
         name = found.name
-    source = open_source(name, dataset, seed, size_px, policy)
+    is_open = ahead is not None and dataset.images.image_shape is None
+    source = ahead if ahead is not None and is_open else open_source(name, dataset, seed, size_px, policy)
     if policy is not None:
         return source
     fits = with_fitting_policy(source, dataset)
@@ -148,6 +170,27 @@ def fitting(
             file=sys.stderr,
         )
     return fits
+
+
+def opened(
+    name: str | None,
+    data: str,
+    progress: Progress,
+    *,
+    strict: bool,
+    seed: int = 0,
+    size_px: int | None = None,
+    policy: str | None = None,
+) -> tuple[Source, Dataset]:
+    """A source as `fitting` gives it, and a dataset, each file of which is read once for both."""
+    from headstart.sources.fitting import inputs_ahead, opened_ahead
+
+    ahead = opened_ahead(name, seed, size_px, policy)
+    progress.step(f"read {data}", 0, 0)
+    inputs = inputs_ahead(ahead, name, size_px, policy)
+    dataset = load_dataset(data, strict=strict, progress=progress, inputs=inputs)
+    progress.step("open the source", 0, 0)
+    return fitting(name, dataset, seed, size_px, policy, ahead), dataset
 
 
 def print_json(value: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from headstart.data.checks.doctor import Checkup, examine
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
+from headstart.data.reading import reading
 from headstart.evaluation.conformal import highest_level
 from headstart.models.manifest import Manifest
 from headstart.models.model import open_model
@@ -33,7 +34,8 @@ def describe_path(thing: str, *, quick: bool = False, progress: Progress = SILEN
     """Facts about a model folder or a dataset; ``quick`` opens no image and finds no near duplicates."""
     if (Path(thing) / "manifest.json").exists():
         return _model(open_model(thing).manifest)
-    dataset = load(thing)
+    with reading(progress):
+        dataset = load(thing)
     found = examine(
         dataset, near=not quick, on_image=lambda done, total: progress.step("check images", done, total)
     )

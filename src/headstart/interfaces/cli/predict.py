@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,11 +57,12 @@ def evaluate(
     check_model_first(model, [data])
     loaded = open_model(model)
     with terminal_progress() as progress:
+        read = partial(load_dataset, strict=strict, progress=progress, inputs=[loaded.manifest.input])
         found = run_evaluation(
             loaded,
-            load_dataset(data, strict=strict),
+            read(data),
             split=split,
-            novel=None if novel is None else load_dataset(novel, strict=strict),
+            novel=None if novel is None else read(novel),
             seed=seed,
             runtime=runtime,
             progress=progress,

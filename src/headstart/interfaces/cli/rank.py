@@ -63,7 +63,7 @@ def sources_rank(
 
     check_output_folder(output, RESULT)
     with terminal_progress() as progress:
-        dataset = load_dataset(data, strict=strict)
+        dataset = load_dataset(data, strict=strict, progress=progress)
         opened, remarks = _opened(sources, dataset, seed)
         found = run_ranking(
             opened,

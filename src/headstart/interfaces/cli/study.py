@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,9 @@ from headstart.interfaces.cli.console import (
     chosen_layer,
     command_line,
     extraction,
-    fitting,
     load_dataset,
     load_others,
+    opened,
     save_result,
     source_and_data,
 )
@@ -142,10 +142,11 @@ def study(
         margin=margin / 100,
     )
     with terminal_progress() as progress:
-        dataset = load_dataset(data, strict=strict)
-        request = replace(request, unlabelled=load_others(unlabelled, strict=strict))
-        frozen = fitting(source, dataset, seed, size, policy)
-        external = None if test is None else load_dataset(test, strict=strict)
+        named = partial(opened, source, data, progress, strict=strict)
+        frozen, dataset = named(seed=seed, size_px=size, policy=policy)
+        how: dict[str, Any] = {"strict": strict, "progress": progress, "inputs": [frozen.input]}
+        request = replace(request, unlabelled=load_others(unlabelled, **how))
+        external = None if test is None else load_dataset(test, **how)
         trained, options = _model(source or frozen.name), extraction(no_cache, runtime, precision, progress)
         study_of = partial(run_study, frozen, dataset, request, external=external, trained=trained)
         result = study_of(options=options, command=command_line())

@@ -156,7 +156,7 @@ def train(
     files = TrainingFiles(output, resume, every_s, comma_list(log or ""))
     try:
         with terminal_progress() as progress:
-            dataset = load_dataset(data, strict=strict)
+            dataset = load_dataset(data, strict=strict, progress=progress)
             done = run_training(
                 dataset, request, files, progress=progress, command=command_line(), allow_leaks=allow_leaks
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +12,8 @@ from headstart.interfaces.cli.console import (
     chosen_layer,
     command_line,
     extraction,
-    fitting,
-    load_dataset,
     load_others,
+    opened,
     print_json,
     print_result,
     source_and_data,
@@ -43,6 +43,9 @@ from headstart.interfaces.cli.options import (
     Unfreeze,
     Unlabelled,
 )
+
+if TYPE_CHECKING:
+    from headstart.workflows.transfer.run import Transferred
 
 __all__ = ["transfer"]
 
@@ -87,22 +90,24 @@ def transfer(
 
     Example: headstart transfer timm:mobilenetv3_small_100 insects -o runs/insects
     """
-    from headstart.data.images.augment import parse_copies
-    from headstart.interfaces.cli.train import learned_facts
-    from headstart.report.page import render
-    from headstart.strategies.finetune.options import parse_transfer
-    from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
-    from headstart.workflows.transfer.run import run_transfer
 
     source, data = source_and_data(names)
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
-    augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:
-        dataset = load_dataset(data, strict=strict)
+        progress.step(f"transfer {data}", 0, 0)  # before what takes long to import
+        from headstart.data.images.augment import parse_copies
+        from headstart.strategies.finetune.options import parse_transfer
+        from headstart.strategies.places import Probe
+        from headstart.workflows.transfer.run import run_transfer
+
+        augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)
+        frozen, dataset = opened(
+            source, data, progress, strict=strict, seed=seed, size_px=size, policy=policy
+        )
         done = run_transfer(
-            fitting(source, dataset, seed, size, policy),
+            frozen,
             dataset,
             Probe(place, pooling, head, augmentation, balance),
             seed=seed,
@@ -111,10 +116,18 @@ def transfer(
             command=command_line(),
             finetune=finetune,
             holdout=holdout,
-            unlabelled=load_others(unlabelled, strict=strict),
+            unlabelled=load_others(unlabelled, strict=strict, progress=progress, inputs=[frozen.input]),
             name=name,
             novelty_rate=novelty_rate,
         )
+    _save(done, output, json=json)
+
+
+def _save(done: Transferred, output: Path, *, json: bool) -> None:
+    """Write the model with its report, and print the result."""
+    from headstart.interfaces.cli.train import learned_facts
+    from headstart.report.page import render
+
     done.learned.model.save(output, render(done.result))
     if json:
         learned = learned_facts(done.learned, output)

@@ -112,7 +112,7 @@ def tune(
     with terminal_progress() as progress:
         done = run_tuning(
             source,
-            load_dataset(data, strict=strict),
+            load_dataset(data, strict=strict, progress=progress),
             search,
             seed=seed,
             options=extraction(no_cache, runtime, precision, progress),

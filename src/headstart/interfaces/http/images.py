@@ -14,8 +14,8 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.images.decode import decode_bytes, formats_of
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.decode import formats_of
+from headstart.data.images.fit import fit_bytes
 from headstart.data.images.quiet import quiet
 from headstart.data.images.structure import check_structure
 from headstart.data.images.turns import turn
@@ -108,7 +108,7 @@ class Preparer:
 
 def _prepared(data: bytes, name: str, spec: InputSpec) -> NDArray[np.uint8]:
     try:
-        return fit_image(decode_bytes(data, printable(name), spec.depth_bits), spec)
+        return fit_bytes(data, printable(name), spec, spec.depth_bits)
     except BrokenDataError as error:
         raise RequestError(422, str(error)) from error
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from headstart.data.checks.copies import near_copies, parts_of
 from headstart.data.checks.duplicates import THUMB_PX, exact_pairs
 from headstart.data.dataset import Dataset
-from headstart.data.images.decode import decode_bytes
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.decode import decode_reduced
+from headstart.data.images.fit import fit_image
 from headstart.data.images.turns import turn
 from headstart.data.stores import FileImages
 from headstart.errors import DataError, SettingError, UnknownClassError, nearest
@@ -136,16 +136,16 @@ class Classroom:
     def add(self, name: str, content: bytes, file_name: str = "the image") -> Example:
         """Add one image to a class."""
         with turn():
-            pixels = decode_bytes(content, file_name)
+            pixels = (read := decode_reduced(content, file_name, None)).pixels
             with self._lock:
                 live = self._source_for(pixels)
-            prepared = live.prepared(pixels, file_name)
+            prepared = live.prepared(read, content, file_name)
             digest = hashlib.sha256(repr(pixels.shape).encode())
             digest.update(np.ascontiguousarray(pixels).data)
             thumb = fit_image(pixels, InputSpec(THUMB_PX, THUMB_PX, 3))
             tiny, address = max(pixels.shape[:2]) <= _TINY_PX, pixels_address(pixels)
             parts = None if tiny else parts_of(pixels, thumb)
-            del pixels
+            del pixels, read
         with self._lock:
             self._check_class(name)
             if len(self._examples) >= _MOST_EXAMPLES:
@@ -155,7 +155,7 @@ class Classroom:
                 )
             if self._examples and live is not self._live:  # another image was the first one meanwhile
                 live = self._used
-                prepared = live.prepared(decode_bytes(content, file_name), file_name)
+                prepared = live.prepared(decode_reduced(content, file_name, None), content, file_name)
             self._live = live
             self._numbers += 1
             example = Example(
@@ -212,11 +212,11 @@ class Classroom:
     def predict(self, content: bytes, file_name: str = "the image") -> LessonPrediction | None:
         """Predict the class of an image; None while fewer than two classes have an example."""
         with turn():
-            pixels = decode_bytes(content, file_name)
+            read = decode_reduced(content, file_name, None)
             with self._lock:
-                fitted, live = self._fit(), self._source_for(pixels)
-            prepared = live.prepared(pixels, file_name)
-            del pixels
+                fitted, live = self._fit(), self._source_for(read.pixels)
+            prepared = live.prepared(read, content, file_name)
+            del read
         if fitted is None:
             return None
         features = live.read(prepared[None])

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from headstart.data.images.augment import Augmentation, augment, parse_augmentation
 from headstart.data.images.decode import decode_bytes
-from headstart.data.images.prepare import fit_image
+from headstart.data.images.fit import fit_again, fit_image
+from headstart.data.images.reduced import Read
 from headstart.data.images.thumbnails import png_address
 from headstart.data.images.turns import turn
 from headstart.errors import DataError
@@ -55,10 +56,10 @@ class LiveSource:
         )
         self.rows(np.zeros(source.input.shape, np.uint8), 0)  # the first run loads libraries
 
-    def prepared(self, pixels: NDArray[np.uint8], file_name: str) -> NDArray[np.uint8]:
-        """An image as the source takes it; `DataError` for a blank image."""
-        prepared = fit_image(pixels, self.source.input)
-        if not np.ptp(pixels) or not prepared.any():
+    def prepared(self, read: Read, content: bytes, file_name: str) -> NDArray[np.uint8]:
+        """An image file that was decoded at full size as the source takes it; `DataError` for a blank image."""
+        prepared = fit_again(read, content, file_name, self.source.input)
+        if not np.ptp(read.pixels) or not prepared.any():
             raise DataError(
                 f"{file_name} is blank, expected an image with content; draw or choose an image first"
             )

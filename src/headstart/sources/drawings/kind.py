@@ -27,4 +27,5 @@ DRAWINGS = SourceKind(
     {"drawings": "a small network for drawings and handwriting, bundled"},
     _open,
     body=network_body,
+    fixed=True,
 )

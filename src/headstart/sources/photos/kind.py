@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart.data.dataset import Dataset
-from headstart.records import Source, Weights
+from headstart.records import InputSpec, Source, Weights
 from headstart.sources.image_network import ExportedNetwork, Licence, described, network_source, source_like
 from headstart.sources.kind import SourceKind
 from headstart.sources.networks import native_input
@@ -15,9 +15,10 @@ from headstart.sources.photos.network import EfficientNetLite, initial_weights, 
 from headstart.sources.photos.weights import WeightsFile, read_weights
 from headstart.system.optional import require
 
-__all__ = ["PHOTOS", "PHOTOS_LARGE", "RANDOM_PHOTOS", "RANDOM_PHOTOS_LARGE", "SIZES", "Size"]
+__all__ = ["PHOTOS", "PHOTOS_LARGE", "RANDOM_PHOTOS", "RANDOM_PHOTOS_LARGE", "SIZES", "Size", "photos_input"]
 
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
+_INTERPOLATION = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ SIZES: Mapping[str, Size] = {
 }
 
 
+def photos_input(size_px: int | None = None, name: str = "photos") -> InputSpec:
+    """The input of one of the two networks for photos of any size, known without its weights."""
+    network = SIZES[name].network
+    side_px = size_px or network.side_px
+    return InputSpec(side_px, side_px, 3, _MEAN, _STD, "crop", _INTERPOLATION, network.crop_share)
+
+
 def _source(
     name: str,
     size: Size,
@@ -70,7 +78,7 @@ def _source(
         size=(side_px, side_px),
         mean=_MEAN,
         std=_STD,
-        interpolation="bicubic",
+        interpolation=_INTERPOLATION,
         crop_share=size.network.crop_share,
         classes=None,
         n_parameters=sum(
@@ -112,7 +120,7 @@ def _redraw(source: Source, dataset: Dataset | None, seed: int, size_px: int | N
 
 
 def _pretrained(name: str, line: str) -> SourceKind:
-    return SourceKind(name, {name: line}, _open, _body, _redraw, takes_size=True, large=True)
+    return SourceKind(name, {name: line}, _open, _body, _redraw, takes_size=True, large=True, fixed=True)
 
 
 def _random(name: str) -> SourceKind:

@@ -59,6 +59,7 @@ TIMM = SourceKind(
     redraw=_redraw,
     takes_size=True,
     large=True,
+    fixed=True,
 )
 TIMM_FOLDER = replace(
     TIMM,

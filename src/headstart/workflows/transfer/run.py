@@ -121,10 +121,12 @@ def run_transfer(
     check_name(name)
     checked_rate(novelty_rate)
     options = replace(options, precision="fp32")  # as the saved model computes
+    options.progress.step(f"look for copies in {dataset.name}", 0, 0)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset = hold_out(dataset, holdout, seed, source.seen)
     others, left_aside = _usable(source, unlabelled, dataset, finetune, seed, options)
     share = _held_share(finetune)
+    options.progress.step("select layer, pooling and head", 0, 0)
     learned = learn_head(
         source, dataset, probe, unlabelled=others, seed=seed, options=options, held_share=share
     )
@@ -138,6 +140,7 @@ def run_transfer(
         evaluation = judged(
             source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others
         )
+    options.progress.step("report", 0, 0)
     kept = _recorded(kept, evaluation, name, novelty_rate)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
     chosen = None if learned.choice is None else learned.choice.sentence

@@ -15,7 +15,7 @@ from headstart.data.checks.refuse import checked, refuse_copies_only
 from headstart.data.checks.seen import seen_remark
 from headstart.data.dataset import Dataset, require_classes
 from headstart.data.images.augment import Augmentation, flip_warning, parse_augmentation
-from headstart.data.images.prepare import POLICIES
+from headstart.data.images.fit import POLICIES
 from headstart.data.images.thumbnails import examples_of
 from headstart.errors import SettingError, nearest
 from headstart.networks.specs import ARCHITECTURES
