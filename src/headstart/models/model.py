@@ -328,6 +328,11 @@ class Model:
     def _compiled(self) -> dict[tuple[str, str, int], runtime.Executable]:
         return {}
 
+    @property
+    def precision(self) -> str:
+        """``int8`` where the graph has its convolutions in 8 bits, else ``fp32``."""
+        return str(self.manifest.source.get("precision", "fp32"))
+
     def source(self, name: str | None = None) -> Source:
         """The model as a source for transfer: the same graph, read at any of its layers."""
         manifest = self.manifest
@@ -339,7 +344,7 @@ class Model:
             manifest.default_layer,
             manifest.source_fingerprint,
             manifest.classes,
-            manifest.source.get("precision", "fp32"),
+            self.precision,
             candidates=saved_places(manifest.network, manifest.layers, manifest.default_layer),
             network=None if manifest.network is None else (manifest.network, dict(self.weights)),
             notes=self._notes(),
