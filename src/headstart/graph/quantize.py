@@ -296,4 +296,4 @@ class _Writer:
 
 def _part(name: str, part: str) -> str:
     """A name that no layer and no weight has."""
-    return f"int8:{name}:{part}"
+    return f"int8:{name.removeprefix('int8:')}:{part}"
