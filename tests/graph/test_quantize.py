@@ -73,7 +73,9 @@ def test_a_convolution_is_one_of_whole_numbers() -> None:
     stored = {one.name: numpy_helper.to_array(one) for one in small.graph.initializer}
     kernel = stored["int8:second:weights:rounded"]
     assert kernel.dtype == np.int8
-    assert np.abs(kernel).reshape(8, -1).max(axis=1).tolist() == [127] * 8  # symmetric, a scale for each channel
+    assert (
+        np.abs(kernel).reshape(8, -1).max(axis=1).tolist() == [127] * 8
+    )  # symmetric, a scale for each channel
     assert stored["int8:second:weights:scale"].shape == (8,)
     assert list(plan.pooled) == ["pooled"]
     step, zero = (stored[f"int8:pooled:{part}"] for part in ("scale", "zero"))

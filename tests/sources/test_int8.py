@@ -115,7 +115,9 @@ def test_one_image_is_enough(digits: Dataset, source: Source) -> None:
 @pytest.mark.slow
 def test_transformers_are_refused(some: Dataset) -> None:
     source = open_source("random:timm:vit_tiny_patch16_224", None)
-    with pytest.raises(SettingError, match="has attention, whose values have outliers that 8 bits cannot hold"):
+    with pytest.raises(
+        SettingError, match="has attention, whose values have outliers that 8 bits cannot hold"
+    ):
         in_int8(source, some, PLAIN)
 
 

@@ -7,13 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from headstart.data.dataset import Dataset
+from headstart.data.images.prepare import prepare
+from headstart.data.readers.load import load
 from headstart.errors import ModelError, SettingError
 from headstart.graph.online import OnlineRun
 from headstart.models import agreement
 from headstart.models.agreement import Limits
+from headstart.models.card import render_card
 from headstart.models.export import export_model
 from headstart.models.model import Model, open_model
 from headstart.report.json import to_json
@@ -36,9 +41,9 @@ FIXED = Probe("block3", "avg", "ridge")
 
 
 @pytest.fixture(scope="module")
-def few(digits: Dataset) -> Dataset:
+def few() -> Dataset:
     """200 digits of two classes, for a cross-validation."""
-    return digits.subset(np.flatnonzero(np.isin(digits.labels, ["3", "8"]))[:200])
+    return load("digits:8-9").subset(np.arange(200))
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +79,7 @@ def test_fp32_is_no_control_of_int8(done: Transferred) -> None:
 
 def test_the_model_says_its_precision(model: Model) -> None:
     assert model.precision == "int8" and model.source().precision == "int8"
-    card = (Path(str(model_folder(model))) / "card.md").read_text() if model_folder(model) else ""
-    assert "- Precision: int8, calibrated on 100 images of digits" in card
-
-
-def model_folder(model: Model) -> Path | None:
-    """Where the fixture saved it."""
-    return getattr(model, "folder", None)
+    assert "- Precision: int8, calibrated on 100 images of digits:8-9" in render_card(model.manifest)
 
 
 def test_the_saved_graph_predicts_as_its_head_did(done: Transferred, few: Dataset, model: Model) -> None:
@@ -89,13 +88,12 @@ def test_the_saved_graph_predicts_as_its_head_did(done: Transferred, few: Datase
     score = next(row.accuracy for row in done.result.rows if row.strategy == PROBE)
     assert right >= score.low
     served = OnlineRun(model.graph, precision="int8")
-    pixels = np.repeat(few.images.image(0)[None], 3, axis=0)  # one size; prepared as the graph takes it
-    wide = np.zeros((3, *model.manifest.input.shape), np.uint8)
-    wide[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-    alone = model.predict_prepared([wide]).probabilities
-    np.testing.assert_allclose(served(wide)[0], alone, atol=1e-3)
+    pixels = prepare(few.subset(np.arange(3)), model.manifest.input)
+    alone = model.predict_prepared([pixels]).probabilities
+    np.testing.assert_allclose(served(pixels)[0], alone, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_calibration_sees_no_held_out_image(digits: Dataset) -> None:
     """The network of a model is that of its training images alone."""
     source = open_source("drawings", digits)
@@ -109,7 +107,7 @@ def test_calibration_sees_no_held_out_image(digits: Dataset) -> None:
     assert len(training_parts(digits, 0).fit) > len(learned.parts.fit)  # the test set is not in it
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino", "folder"])
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), "folder"])
 def test_exports_carry_the_graph(model: Model, to: str, tmp_path: Path) -> None:
     found = export_model(model, to, tmp_path / "export")
     assert found.n_changed == 0 and found.n_checked == 8
@@ -127,9 +125,7 @@ def test_a_wrong_export_in_int8_is_not_written(
 ) -> None:
     """The limit is loose, but not so loose that another network passes."""
     other = replace(model, graph=_scaled(model.graph))
-    monkeypatch.setattr(
-        Model, "predict_prepared", lambda self, pixels: _ORIGINAL(other, pixels)
-    )
+    monkeypatch.setattr(Model, "predict_prepared", lambda self, pixels: _ORIGINAL(other, pixels))
     with pytest.raises(ModelError, match=r"expected the same classes and at most 0\.1"):
         export_model(model, "onnx", tmp_path / "export")
     assert not (tmp_path / "export.onnx").exists()
@@ -140,11 +136,13 @@ _ORIGINAL = Model.predict_prepared
 
 def _scaled(graph: bytes) -> bytes:
     """The same network with the weights of its last convolution negated."""
-    import onnx
-    from onnx import numpy_helper
 
     changed = onnx.ModelProto.FromString(graph)
-    kernel = [one for one in changed.graph.initializer if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 4][-1]
+    kernel = [
+        one
+        for one in changed.graph.initializer
+        if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 4
+    ][-1]
     kernel.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(kernel), kernel.name))
     return bytes(changed.SerializeToString())
 
@@ -156,10 +154,11 @@ def test_limits_of_int8_are_for_another_runtime_only(model: Model) -> None:
     assert agreement.limits_of(plain, Path("a.onnx")) == strict
 
 
+@pytest.mark.slow
 def test_a_model_in_int8_is_a_source_in_int8(model: Model, few: Dataset) -> None:
     again = run_transfer(model.source(), few, Probe("block3", "avg", "ridge")).learned.model
     assert again.precision == "int8"
-    assert again.manifest.source["calibrated_on"] == "100 images of digits"
+    assert again.manifest.source["calibrated_on"] == "100 images of digits:8-9"
     with pytest.raises(SettingError, match="was made in int8"):
         run_transfer(model.source(), few, options=Extraction(precision="fp32"))
 
@@ -175,10 +174,11 @@ def test_other_precisions_and_training_are_refused(few: Dataset) -> None:
 def test_a_study_in_int8(few: Dataset) -> None:
     request = StudyRequest(FIXED, controls=("majority",), labels_per_class=(5,))
     found = run_study(open_source("drawings", few), few, request, options=INT8)
-    assert "in int8, calibrated on 100 images of digits" in found.facts["source"]
+    assert "in int8, calibrated on 100 images of digits:8-9" in found.facts["source"]
     assert {row.strategy for row in found.rows} == {PROBE, "majority"}
 
 
+@pytest.mark.slow
 def test_a_ranking_names_what_stays_in_fp32(few: Dataset) -> None:
     sources = [open_source(name, few) for name in ("drawings", "pixels", "hog")]
     found = run_ranking(sources, few, Probe(head="ridge"), options=INT8)
@@ -193,6 +193,7 @@ def test_a_ranking_names_what_stays_in_fp32(few: Dataset) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_tuning_recommends_the_precision(few: Dataset) -> None:
     search = Search(policies=("squish",), augments=())
     found = run_tuning("drawings", few, search, options=INT8)

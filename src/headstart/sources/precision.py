@@ -90,7 +90,10 @@ def in_int8(source: Source, calibration: Dataset, options: Extraction) -> Source
         graph=written,
         fingerprint=hashlib.sha256(f"{source.fingerprint} int8 ".encode() + written).hexdigest(),
         precision=INT8,
-        notes={**source.notes, "calibrated on": f"{len(some)} image{'s' * (len(some) > 1)} of {calibration.name}"},
+        notes={
+            **source.notes,
+            "calibrated on": f"{len(some)} image{'s' * (len(some) > 1)} of {calibration.name}",
+        },
     )
 
 
