@@ -99,14 +99,13 @@ def transfer(
 
     source, data = source_and_data(names)
     check_output_folder(output, "manifest.json")
-    place = chosen_layer(layer, tap)
     augmentation, finetune = parse_copies(augment, copies), parse_transfer(strategy, unfreeze, device)
     with terminal_progress() as progress:
         dataset = load_dataset(data, strict=strict)
         done = run_transfer(
             fitting(source, dataset, seed, size, policy),
             dataset,
-            Probe(place, pooling, head, augmentation, balance),
+            Probe(chosen_layer(layer, tap), pooling, head, augmentation, balance),
             seed=seed,
             options=extraction(no_cache, runtime, precision, progress),
             allow_leaks=allow_leaks,

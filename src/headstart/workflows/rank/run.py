@@ -90,17 +90,15 @@ def run_ranking(
     images of one cluster only; SettingError if fewer than two sources are given, or one of them twice.
     """
     _check_sources(sources)
-    check_saved(options.precision)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     pool = _without_test(dataset)
     sources, exact = _precise(sources, pool, options)
-    options = replace(options, precision="fp32")  # as a saved model computes
     protocol = _protocol(pool, seed)
     rounds = rounds_of(pool, len(pool), (), protocol)[None]
     codes, right, places = pool.codes(), [], []
     for number, source in enumerate(sources):
         options.progress.step(f"rank {short_name(source.name)}", number, len(sources))
-        reader = Reader(source, pool, pool, options)
+        reader = Reader(source, pool, pool, replace(options, precision="fp32"))  # as a saved model computes
         chooser = Chooser(reader, probe)
         strategy, hits = chosen_probe(reader, probe, chooser), np.zeros((1, len(pool)), np.bool_)
         for part in rounds[0]:
@@ -138,8 +136,7 @@ def run_ranking(
         for i, source in enumerate(sources)
     ]
     ranked.sort(key=lambda one: -one.accuracy.value)
-    known = (seen_remark(short_name(source.name), pool.images, source.seen) for source in sources)
-    texts = (*remarks, *exact, *filter(None, known), *found.remarks)
+    texts = (*remarks, *exact, *_seen(sources, pool), *found.remarks)
     return Ranking(tuple(ranked), _report(ranked, pool, texts, command, rounds, groups))
 
 
@@ -147,6 +144,7 @@ def _precise(
     sources: Sequence[Source], pool: Dataset, options: Extraction
 ) -> tuple[list[Source], tuple[str, ...]]:
     """The sources in the precision of the options, and a remark on those that stay in fp32."""
+    check_saved(options.precision)
     if options.precision != INT8:
         return [precise(source, lambda: pool, options).source for source in sources], ()
     obstacles = {source.name: int8_obstacle(source) for source in sources if source.precision != INT8}
@@ -156,6 +154,12 @@ def _precise(
         f"Computed in fp32, not in int8: {short_name(name)}, which {why}." for name, why in stay.items()
     )
     return ready, tuple(remarks)
+
+
+def _seen(sources: Sequence[Source], pool: Dataset) -> Iterable[str]:
+    """Remarks on images that a source has seen."""
+    known = (seen_remark(short_name(source.name), pool.images, source.seen) for source in sources)
+    return filter(None, known)
 
 
 def _check_sources(sources: Sequence[Source]) -> None:

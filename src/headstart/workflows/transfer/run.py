@@ -125,8 +125,9 @@ def run_transfer(
     checked_rate(novelty_rate)
     _check_precision(source, finetune, options)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
-    dataset, share, plain = hold_out(dataset, holdout, seed, source.seen), _held_share(finetune), source
+    dataset, share = hold_out(dataset, holdout, seed, source.seen), _held_share(finetune)
     ready = precise(source, lambda: training_parts(dataset, seed, share).fit, options)
+    plain = None if ready.source is source else source
     source, options = ready.source, replace(ready.options, precision="fp32")  # as the saved model computes
     others, left_aside = _usable(source, unlabelled, dataset, finetune, seed, options)
     learned = learn_head(
@@ -140,15 +141,7 @@ def run_transfer(
     evaluation = None
     if judge:
         evaluation = judged(
-            source,
-            learned,
-            kept,
-            parts,
-            probe,
-            seed=seed,
-            options=options,
-            unlabelled=others,
-            plain=None if plain is source else plain,
+            source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others, plain=plain
         )
     kept = _recorded(kept, evaluation, name, novelty_rate)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
