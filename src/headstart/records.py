@@ -212,7 +212,8 @@ class Source:
     ``graph`` is a serialized ONNX model whose tensors are named like the layers; ``layers`` gives the shape
     of each without the batch axis, (features,) or (channels, height, width). ``fingerprint`` covers the
     weights, the layers and the input. ``classes`` are those of its own classifier, or None if it has none.
-    ``precision`` is the default precision of its features: fp32, as a saved model computes. ``candidates``
+    ``precision`` is the default precision of its features: fp32, as a saved model computes, or int8 where the graph
+    has its convolutions in 8 bits. ``candidates``
     are the pairs of layer and pooling to select from where no layer is given; a source without any is read at
     its default layer. ``batch_size`` is the fastest one. ``notes`` are facts to show: licence, parameters,
     GFLOPs. ``network`` has the layers and weights of a network trained here, for fine-tuning. ``seen`` says

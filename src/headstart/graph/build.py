@@ -189,11 +189,10 @@ def light_model(
     outputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
     """A graph whose weights are shapes only: inferring on the whole model would copy all of them."""
-    floats = [one for one in constants if one.data_type == TensorProto.FLOAT and math.prod(one.dims) > _FEW]
-    weights = {one.name for one in floats}
-    declared = [
-        helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.dims) for tensor in floats
-    ]
+    kinds = (TensorProto.FLOAT, TensorProto.INT8)
+    large = [one for one in constants if one.data_type in kinds and math.prod(one.dims) > _FEW]
+    weights = {one.name for one in large}
+    declared = [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in large]
     others = [one for one in constants if one.name not in weights]
     return _model(helper.make_graph(nodes, "shapes", [*inputs, *declared], outputs, others))
 

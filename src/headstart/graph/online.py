@@ -11,7 +11,7 @@ import numpy as np
 from headstart.graph.build import INPUT
 from headstart.graph.forked import PerProcess, watched
 from headstart.graph.refusals import refusals
-from headstart.graph.run import openvino_core, resolve_precision
+from headstart.graph.run import hint_of, openvino_core, resolve_precision
 from headstart.records import Array, Images
 
 __all__ = ["OnlineRun"]
@@ -36,6 +36,7 @@ class OnlineRun:
         import openvino
 
         self.precision = resolve_precision(precision, "openvino")
+        hint = hint_of(self.precision, graph)
         self.n_lanes = n_lanes = n_lanes or min(4, os.cpu_count() or 1)
         with refusals("openvino"):
             model = openvino_core().read_model(graph)
@@ -44,7 +45,7 @@ class OnlineRun:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": n_lanes,
             "ENABLE_CPU_PINNING": False,  # threads that decode images use the cores, too
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
+            "INFERENCE_PRECISION_HINT": hint,
         }
         if n_threads is not None:
             hints["INFERENCE_NUM_THREADS"] = n_threads

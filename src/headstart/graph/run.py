@@ -20,11 +20,13 @@ from headstart.graph.refusals import refusals
 from headstart.records import Array, Images
 
 __all__ = [
+    "INT8",
     "PRECISIONS",
     "RUNTIMES",
     "Executable",
     "ReferenceRun",
     "compile_graph",
+    "hint_of",
     "import_runtime",
     "openvino_core",
     "resolve_precision",
@@ -32,7 +34,9 @@ __all__ = [
 ]
 
 RUNTIMES = ("openvino", "onnxruntime")
-PRECISIONS = ("auto", "fp32", "bf16")
+INT8 = "int8"
+"""The precision of a graph whose convolutions are in 8 bits; `quantize` writes them."""
+PRECISIONS = ("auto", "fp32", "bf16", INT8)
 _FATAL = 4  # what ONNX Runtime refuses is in its error; below, it prints lines of its own, too
 
 
@@ -58,14 +62,15 @@ def split_batches(images: Images, batch_size: int) -> Iterator[Images]:
 
 
 def resolve_precision(precision: str, runtime: str) -> str:
-    """Precision that a request means on this machine, ``fp32`` or ``bf16``; SettingError if it is impossible.
+    """Precision that a request means on this machine: ``fp32``, ``bf16`` or ``int8``; SettingError if impossible.
 
-    ``auto`` is bf16 where OpenVINO reports that the CPU supports it; ONNX Runtime computes in fp32 only.
+    ``auto`` is bf16 where OpenVINO reports that the CPU supports it; ONNX Runtime computes in fp32 only, but for
+    what a graph has in 8 bits.
     """
     _check_name(precision, PRECISIONS, "precision")
     _check_name(runtime, RUNTIMES, "runtime")
-    if precision == "fp32":
-        return "fp32"
+    if precision in ("fp32", INT8):
+        return precision
     capable = runtime == "openvino" and "BF16" in openvino_core().get_property(
         "CPU", "OPTIMIZATION_CAPABILITIES"
     )
@@ -75,6 +80,16 @@ def resolve_precision(precision: str, runtime: str) -> str:
             "use fp32"
         )
     return "bf16" if capable else "fp32"
+
+
+def hint_of(precision: str, graph: bytes) -> str:
+    """How OpenVINO computes what a graph has in floats; SettingError for int8 if the graph has nothing in 8 bits."""
+    if precision == INT8 and b"DequantizeLinear" not in graph:
+        raise SettingError(
+            "precision is 'int8' for a graph in fp32, expected a source or model that was made in int8; make it with "
+            "--precision int8 of transfer, or leave the precision out"
+        )
+    return {"fp32": "f32", "bf16": "bf16", INT8: "f32"}[precision]
 
 
 def import_runtime(runtime: str) -> None:
@@ -102,9 +117,10 @@ def compile_graph(
         A graph with the input ``images`` and one output, serialized or not.
     runtime : {'openvino', 'onnxruntime'}, default='openvino'
         What executes it.
-    precision : {'auto', 'fp32', 'bf16'}, default='auto'
-        ``auto`` is bf16 where OpenVINO reports that the CPU supports it, else fp32; ONNX Runtime
-        computes in fp32 only.
+    precision : {'auto', 'fp32', 'bf16', 'int8'}, default='auto'
+        ``auto`` is bf16 where OpenVINO reports that the CPU supports it, else fp32; ONNX Runtime computes in fp32
+        only. ``int8`` is for a graph with operations in 8 bits, and computes the others in fp32. Operations in 8 bits
+        are computed so whatever is given.
     batch_size : int, default=64
         Usual number of images per batch; larger batches work, too.
 
@@ -123,10 +139,11 @@ def compile_graph(
     """
     resolved = resolve_precision(precision, runtime)
     content = model if isinstance(model, bytes) else model.SerializeToString()
+    hint = hint_of(resolved, content)
     with refusals(runtime):
         if runtime == "onnxruntime":
-            return _OnnxRuntime(content)
-        return _OpenVino(content, resolved, batch_size)
+            return _OnnxRuntime(content, resolved)
+        return _OpenVino(content, resolved, hint, batch_size)
 
 
 def _check_name(value: str, known: Sequence[str], what: str) -> None:
@@ -199,7 +216,7 @@ class _OpenVino(_Streaming):
 
     runtime = "openvino"
 
-    def __init__(self, model: bytes, precision: str, batch_size: int) -> None:
+    def __init__(self, model: bytes, precision: str, hint: str, batch_size: int) -> None:
         import openvino
 
         self.precision = precision
@@ -207,10 +224,7 @@ class _OpenVino(_Streaming):
         # a fixed batch lets the plugin choose its kernels once; a smaller last batch is padded
         graph.reshape({INPUT: openvino.PartialShape([batch_size, *list(graph.input(0).partial_shape)[1:]])})
         self._batch_size = batch_size
-        hints = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-        }
+        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": hint}
         # the compiled model shares the memory of the graph, so keeping it for forked processes costs nothing
         self._compiled = PerProcess(lambda: _compile(graph, hints))
 
@@ -298,12 +312,12 @@ class ReferenceRun:
 
 
 class _OnnxRuntime(_Streaming):
-    """The reference: one batch after the other, fp32."""
+    """The reference: one batch after the other, in fp32 but for what the graph has in 8 bits."""
 
     runtime = "onnxruntime"
-    precision = "fp32"
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, precision: str) -> None:
+        self.precision = precision
         self._run = ReferenceRun(model)
 
     def stream(self, batches: Iterable[Images]) -> Iterator[tuple[Array, ...]]:

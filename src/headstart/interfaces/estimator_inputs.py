@@ -135,7 +135,7 @@ def image_rows(table: NDArray[Any], image_shape: Sequence[int] | None) -> ArrayI
 
 def check_row_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise `SettingError` for parameters that only images can use."""
-    only_images = ("layer", "pooling", "augment", "policy", "size_px")
+    only_images = ("layer", "pooling", "augment", "policy", "size_px", "precision")
     unfit = ["source"] if parameters["source"] != "pixels" else []
     unfit += [name for name in only_images if parameters[name] is not None]
     if unfit:

@@ -35,6 +35,7 @@ def render_card(manifest: Manifest) -> str:
             f"- Source: {name}, layer {manifest.source.get('tap')} "
             f"(fingerprint {str(manifest.source.get('fingerprint'))[:12]}), {_state(manifest)}"
         )
+        lines += _precision(manifest.source)
     if "unlabelled" in manifest.data:
         others = manifest.data["unlabelled"]
         lines.append(f"- Unlabelled images: {others['n_images']} of {others['name']}")
@@ -66,6 +67,14 @@ def _heads(head: Mapping[str, Any]) -> list[str]:
         f"{one['name']} on {one['tap']} ({one['pooling']}) {_pairs(one['chosen'])}" for one in head["heads"]
     ]
     return [line.rstrip(), *(f"  - {part.rstrip()}" for part in parts)]
+
+
+def _precision(source: Mapping[str, Any]) -> list[str]:
+    """The precision, where it is not fp32."""
+    if "precision" not in source:
+        return []
+    calibrated = f", calibrated on {source['calibrated_on']}" if "calibrated_on" in source else ""
+    return [f"- Precision: {source['precision']}{calibrated}"]
 
 
 def _state(manifest: Manifest) -> str:

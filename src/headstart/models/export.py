@@ -19,7 +19,7 @@ from headstart.data.images.thumbnails import png_bytes
 from headstart.errors import ModelError, SettingError, nearest
 from headstart.graph.files import IR_FILES, write_openvino
 from headstart.graph.preparation.prepare import IMAGE, with_preparation
-from headstart.models.agreement import LIMIT_DIFFERENCE, Agreement, Check, LazyImages, colour, make_check
+from headstart.models.agreement import Agreement, Check, LazyImages, Limits, colour, limits_of, make_check
 from headstart.models.model import Model
 from headstart.records import NONE_OF_THESE
 from headstart.system.files import atomic_file, check_place, write_file
@@ -95,7 +95,8 @@ def export_model(
         If ``to`` is unknown or the output holds something else.
     ModelError
         If there is no image to check with, or if the file prepares other pixels than the model, or predicts
-        another name, or a probability that differs by more than 0.001, for the same pixels; nothing is written then.
+        another name, or a probability that differs by more than 0.001 (0.1 for a model in int8 in ONNX Runtime), for
+        the same pixels; nothing is written then.
 
     Notes
     -----
@@ -158,6 +159,7 @@ def _facts(model: Model) -> dict[str, Any]:
         **none,
         "preparation": asdict(manifest.input),
         **({"licence": licence} if licence else {}),
+        "precision": model.precision,
         "fingerprint": hashlib.sha256(model.graph).hexdigest(),
     }
 
@@ -189,7 +191,7 @@ def _write_folder(graph: bytes, facts: Facts, target: Path, check: Check) -> Agr
     with atomic_folder(target, marker=_FACTS, may_hold=_MAY_HOLD) as temporary:
         write_file(temporary / _GRAPH, graph)
         write_file(temporary / _FACTS, _pretty(facts))
-        for name, text in _documents(facts):
+        for name, text in _documents(facts, limits_of(check.model, Path(_GRAPH))):
             write_file(temporary / name, text)
         for number, image in enumerate(check.images[:_MAX_KEPT]):
             write_file(temporary / f"check-{number:02}.png", png_bytes(colour(image())))
@@ -204,7 +206,7 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _documents(facts: Facts) -> Iterator[tuple[str, str]]:
+def _documents(facts: Facts, limits: Limits) -> Iterator[tuple[str, str]]:
     """Names and texts of the example programs and the README of an exported folder."""
     home = files("headstart.models") / "shipped"
     for name, stored in _DOCUMENTS.items():
@@ -215,6 +217,7 @@ def _documents(facts: Facts) -> Iterator[tuple[str, str]]:
         "README.md",
         page.replace("{name}", str(facts["name"]))
         .replace("{classes}", ", ".join(facts["classes"]))
+        .replace("{difference}", f"{limits.difference:g}")
         .replace("{licence}", f"Licence of the source network: {licence}." if licence else "")
         .rstrip()
         + "\n",
@@ -234,4 +237,4 @@ def _expectations(check: Check) -> dict[str, Any]:
         }
         for number in range(min(len(names), _MAX_KEPT))
     ]
-    return {"largest_difference": LIMIT_DIFFERENCE, "images": rows}
+    return {"largest_difference": limits_of(check.model, Path(_GRAPH)).difference, "images": rows}

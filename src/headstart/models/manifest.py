@@ -226,7 +226,7 @@ def _source(value: object) -> dict[str, Any]:
     source = values.plain(values.mapping(value))
     for name in ("name", "tap", "pooling") if source else ():
         values.text(source[name])
-    for name in ("fingerprint", "licence"):
+    for name in ("fingerprint", "licence", "precision", "calibrated_on"):
         values.optional(source, name, values.text)
     values.optional(source, "notes", values.mapping)
     return dict(source)

@@ -336,6 +336,11 @@ class Model:
     def _compiled(self) -> dict[tuple[str, str, int], runtime.Executable]:
         return {}
 
+    @property
+    def precision(self) -> str:
+        """``int8`` where the graph has its convolutions in 8 bits, else ``fp32``."""
+        return str(self.manifest.source.get("precision", "fp32"))
+
     def source(self, name: str | None = None) -> Source:
         """The model as a source for transfer: the same graph, read at any of its layers."""
         manifest = self.manifest
@@ -347,6 +352,7 @@ class Model:
             manifest.default_layer,
             manifest.source_fingerprint,
             manifest.classes,
+            self.precision,
             candidates=saved_places(manifest.network, manifest.layers, manifest.default_layer),
             network=None if manifest.network is None else (manifest.network, dict(self.weights)),
             notes=self._notes(),
@@ -354,14 +360,13 @@ class Model:
         )
 
     def _notes(self) -> dict[str, str]:
-        """The licence of the network that the model was made from, if it has one."""
-        licence = self.manifest.source.get("licence")
-        if licence is None:
-            return {}
-        return {
-            "licence": licence,
-            "licence from": f"the source of the model, {self.manifest.source['name']}",
-        }
+        """The licence and the calibration of the network that the model was made from, if it has them."""
+        made_from = self.manifest.source
+        notes = {"calibrated on": made_from["calibrated_on"]} if "calibrated_on" in made_from else {}
+        if "licence" in made_from:
+            notes["licence"] = made_from["licence"]
+            notes["licence from"] = f"the source of the model, {made_from['name']}"
+        return notes
 
     def save(self, folder: str | os.PathLike[str], report: str | None = None) -> Path:
         """Write the model folder completely or not at all.

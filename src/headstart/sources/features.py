@@ -35,7 +35,7 @@ class Extraction:
     """How features are computed, for any dataset.
 
     ``cache`` is read first and keeps what was computed; ``runtime`` executes the graph; ``precision`` None is
-    the source's own.
+    the source's own, and ``int8`` is for workflows, which make the source in it (`sources.precision`).
     """
 
     cache: Cache | None = None
@@ -146,7 +146,7 @@ def _parts(
         "pooling": place[1],
         "policy": source.input.policy,
         "runtime": options.runtime,
-        "precision": runtime.resolve_precision(options.precision or source.precision, options.runtime),
+        "precision": runtime.resolve_precision(_precision(source, options), options.runtime),
         **_preparation(dataset, source),
         **({} if copy is None else {"copy": copy.parts}),
     }
@@ -156,6 +156,11 @@ def _preparation(dataset: Dataset, source: Source) -> dict[str, int]:
     """The version of the preparation, which decides on the pixels of files only; the first one had no entry."""
     is_first = source.input.version == 1 or dataset.images.pixels is not None
     return {} if is_first else {"preparation": source.input.version}
+
+
+def _precision(source: Source, options: Extraction) -> str:
+    """As the options say; of a source in int8 always that, because its graph is in 8 bits."""
+    return source.precision if source.precision == runtime.INT8 else options.precision or source.precision
 
 
 def _computed(
@@ -170,7 +175,7 @@ def _computed(
     executable = runtime.compile_graph(
         feature_graph(source, list(missing)),
         runtime=options.runtime,
-        precision=options.precision or source.precision,
+        precision=_precision(source, options),
         batch_size=source.batch_size,
     )
     n_images = len(dataset)

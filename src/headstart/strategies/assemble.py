@@ -172,6 +172,8 @@ def probe_model(
             "tap": layer,
             "pooling": pooling,
             **({"licence": source.notes["licence"]} if "licence" in source.notes else {}),
+            **({"precision": source.precision} if source.precision != "fp32" else {}),
+            **_calibration(source),
         },
         data=_data_note(dataset, parts, fitted.unlabelled),
         settings=fitted.settings,
@@ -185,6 +187,12 @@ def probe_model(
     graph = plain if novelty is None else _with_novelty(builder, source.layers, first.place, novelty)
     seen = _seen(dataset, parts, None, source, fitted.unlabelled)
     return Model(manifest, graph, _floats(model), _samples(parts.fit), seen)
+
+
+def _calibration(source: Source) -> dict[str, str]:
+    """What a source in int8 was calibrated on."""
+    noted = source.notes.get("calibrated on")
+    return {} if noted is None else {"calibrated_on": noted}
 
 
 def versions(engine: str = "scratch") -> dict[str, str]:

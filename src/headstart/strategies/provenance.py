@@ -15,11 +15,13 @@ __all__ = ["about_head", "about_source", "made_with"]
 
 
 def about_source(source: Source) -> str:
-    """A source's name, with its number of parameters, licence and training data where these are known."""
+    """A source's name, with its parameters, licence, training data and calibration where these are known."""
     notes = source.notes
     known = [f"{notes['n_parameters']:,} parameters"] if "n_parameters" in notes else []
     known += [f"licence {notes['licence']}"] if "licence" in notes else []
     known += [f"trained on {notes['trained on']}"] if "trained on" in notes else []
+    known += [f"in {source.precision}"] if source.precision != "fp32" else []
+    known += [f"calibrated on {notes['calibrated on']}"] if "calibrated on" in notes else []
     return ", ".join([without_folders(source.name), *known])
 
 

@@ -11,7 +11,7 @@ from headstart.report.entries import is_rival
 from headstart.report.numbers import about
 from headstart.report.records import Comparison, Row
 
-__all__ = ["COLLAPSE", "FINETUNE", "PROBE", "UNLABELLED", "headlines", "labels_text", "sentences"]
+__all__ = ["COLLAPSE", "FINETUNE", "FLOAT", "PROBE", "UNLABELLED", "headlines", "labels_text", "sentences"]
 
 
 PROBE = "probe"
@@ -26,9 +26,17 @@ UNLABELLED = "probe, unlabelled"
 """The probe that also learns from unlabelled images."""
 
 
+FLOAT = "probe, fp32"
+"""The probe on the same network in fp32, next to a probe in int8."""
+
+
 COLLAPSE = "collapse"
 
-_BESIDE = {FINETUNE: "Fine-tuning", UNLABELLED: "Unlabelled images"}
+_BESIDE = {
+    FINETUNE: "Fine-tuning against the probe",
+    UNLABELLED: "Unlabelled images against the probe",
+    FLOAT: "fp32 instead of int8",
+}
 """Strategies that are compared with the probe, and how their sentences begin."""
 
 _AGAINST_PROBE = {
@@ -90,7 +98,7 @@ def _compared(beside: Sequence[Comparison], n_labels: int) -> tuple[str, ...]:
     found = []
     for name, begin in _BESIDE.items():
         parts = _parts([one for one in beside if one.strategy == name], n_labels)
-        found += [f"{begin} against the probe: {'; '.join(parts)}."] if parts else []
+        found += [f"{begin}: {'; '.join(parts)}."] if parts else []
     return tuple(found)
 
 

@@ -21,6 +21,7 @@ from headstart.records import InputSpec, Source
 from headstart.report.records import Figure, PlainTable, Report
 from headstart.report.trade_off import Point, trade_off
 from headstart.sources.features import PLAIN, Extraction
+from headstart.sources.precision import INT8, check_saved, int8_obstacle, precise
 from headstart.strategies.fits import Chooser, Reader, chosen_probe
 from headstart.strategies.places import CHOSEN, Probe, Reading
 from headstart.strategies.provenance import made_with
@@ -44,9 +45,9 @@ class Ranked:
     """A source: its accuracy, its difference from the most accurate one, and its cost.
 
     ``difference`` and ``p_adjusted`` (Bonferroni's, over all others) are None for the most accurate source. ``ms`` is
-    the median time of one image through the graph, with the fastest batch, in fp32, all cores; ``megabytes`` what a
-    model would take. ``at`` says where features are read. ``on_front``: no other source is both faster and more
-    accurate.
+    the median time of one image through the graph, with the fastest batch, in its ``precision``, all cores;
+    ``megabytes`` what a model would take. ``at`` says where features are read. ``on_front``: no other source is both
+    faster and more accurate.
     """
 
     source: str
@@ -59,6 +60,7 @@ class Ranked:
     megabytes: float
     licence: str
     on_front: bool
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,20 @@ def run_ranking(
     """Compare sources on the images of a dataset that are not its test split.
 
     In each of 10 folds, layer, pooling and head are selected again on the other nine, as `run_transfer` does, so
-    the accuracies are about images that nothing was selected on. DataError if a class has images of one cluster only;
-    SettingError if fewer than two sources are given, or one of them twice.
+    the accuracies are about images that nothing was selected on. With the precision int8 in ``options``, networks of
+    convolutions are computed in it, calibrated on at most 100 of the images, without labels. DataError if a class has
+    images of one cluster only; SettingError if fewer than two sources are given, or one of them twice.
     """
     _check_sources(sources)
-    options = replace(options, precision="fp32")  # as a saved model computes
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     pool = _without_test(dataset)
+    sources, exact = _precise(sources, pool, options)
     protocol = _protocol(pool, seed)
     rounds = rounds_of(pool, len(pool), (), protocol)[None]
     codes, right, places = pool.codes(), [], []
     for number, source in enumerate(sources):
         options.progress.step(f"rank {short_name(source.name)}", number, len(sources))
-        reader = Reader(source, pool, pool, options)
+        reader = Reader(source, pool, pool, replace(options, precision="fp32"))  # as a saved model computes
         chooser = Chooser(reader, probe)
         strategy, hits = chosen_probe(reader, probe, chooser), np.zeros((1, len(pool)), np.bool_)
         for part in rounds[0]:
@@ -128,13 +131,35 @@ def run_ranking(
             costs[i].megabytes,
             str(source.notes.get("licence", "none needed")),
             front[i],
+            source.precision,
         )
         for i, source in enumerate(sources)
     ]
     ranked.sort(key=lambda one: -one.accuracy.value)
-    known = (seen_remark(short_name(source.name), pool.images, source.seen) for source in sources)
-    texts = (*remarks, *filter(None, known), *found.remarks)
+    texts = (*remarks, *exact, *_seen(sources, pool), *found.remarks)
     return Ranking(tuple(ranked), _report(ranked, pool, texts, command, rounds, groups))
+
+
+def _precise(
+    sources: Sequence[Source], pool: Dataset, options: Extraction
+) -> tuple[list[Source], tuple[str, ...]]:
+    """The sources in the precision of the options, and a remark on those that stay in fp32."""
+    check_saved(options.precision)
+    if options.precision != INT8:
+        return [precise(source, lambda: pool, options).source for source in sources], ()
+    obstacles = {source.name: int8_obstacle(source) for source in sources if source.precision != INT8}
+    stay = {name: why for name, why in obstacles.items() if why is not None}
+    ready = [one if one.name in stay else precise(one, lambda: pool, options).source for one in sources]
+    remarks = (
+        f"Computed in fp32, not in int8: {short_name(name)}, which {why}." for name, why in stay.items()
+    )
+    return ready, tuple(remarks)
+
+
+def _seen(sources: Sequence[Source], pool: Dataset) -> Iterable[str]:
+    """Remarks on images that a source has seen."""
+    known = (seen_remark(short_name(source.name), pool.images, source.seen) for source in sources)
+    return filter(None, known)
 
 
 def _check_sources(sources: Sequence[Source]) -> None:
@@ -270,8 +295,8 @@ def _table(ranked: Sequence[Ranked], titles: Mapping[str, str], n_images: int) -
     return PlainTable(
         "Sources",
         f"Accuracy in % [95 % interval] on the same {n_images:,} cross-validated images, the difference from the "
-        "most accurate in points, and ms per image through the network on this machine (fp32, all cores, without "
-        "decoding).",
+        "most accurate in points, and ms per image through the network on this machine "
+        f"({' or '.join(sorted({one.precision for one in ranked}))}, all cores, without decoding).",
         ("source", "accuracy", "difference", "worse", "ms", "MB", "licence", "head, layer"),
         lines,
     )

@@ -29,7 +29,7 @@ from headstart.workflows.comparison.baselines import (
     raw_pixels,
 )
 from headstart.workflows.comparison.controls import collapse, majority
-from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, PROBE, UNLABELLED
+from headstart.workflows.comparison.verdict import COLLAPSE, FINETUNE, FLOAT, PROBE, UNLABELLED
 from headstart.workflows.study.context import Contestant, ReadyStrategy, StudyContext
 
 __all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_VERY_FEW"]
@@ -174,6 +174,7 @@ _ALL = (
     ),
     Contestant("probe, no augmentation", "the probe without augmented copies", "other"),
     Contestant("textbook probe", "frozen at the textbook's layer", "textbook"),
+    Contestant(FLOAT, "the probe on the same network in fp32", "other"),
     Contestant("textbook", "network, preparation and head of the textbook", "other"),
     Contestant("textbook, no flip", "the textbook's augmentation without flips", "other"),
     Contestant("textbook, no augmentation", "the textbook's head without augmented copies", "other"),

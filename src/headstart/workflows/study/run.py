@@ -14,10 +14,12 @@ from headstart.data.images.augment import flip_warning
 from headstart.data.images.prepare import prepare
 from headstart.data.names import listed
 from headstart.data.stores import ArrayImages
+from headstart.errors import SettingError
 from headstart.models.model import Model
 from headstart.records import Source
 from headstart.report.records import Report
 from headstart.sources.features import PLAIN, Extraction
+from headstart.sources.precision import INT8, precise
 from headstart.sources.registry import kind_of
 from headstart.strategies.finetune.decide import FINETUNE_NAMES, Finetuner, sentence_of
 from headstart.strategies.fits import Chooser, Reader, Strategy
@@ -89,9 +91,10 @@ def run_study(
     check_controls(request.controls)
     check_numbers(request)
     dataset, found = _checked_data(dataset, external, request)
-    unlabelled, left_aside = _unlabelled(source, dataset, external, request, options)
-    study = replace(_context(source, dataset, request, external, trained, options), unlabelled=unlabelled)
+    study = _context(source, dataset, request, external, trained, options)
     setup = study.setup
+    unlabelled, left_aside = _unlabelled(study.source, dataset, external, request, study.options)
+    study = replace(study, unlabelled=unlabelled)
     strategies, left_out = _strategies(study, request)
     few = len(setup.pool) <= _PARALLEL_IMAGES
     table = run_table(
@@ -158,6 +161,13 @@ def _context(
     if request.labels_per_class is None and setup.protocol.kind == "leave-one-out":
         # with one fit per image a learning curve would take too long
         setup = replace(setup, protocol=replace(setup.protocol, labels_per_class=()))
+    ready = precise(source, lambda: setup.pool, options)
+    source, options = ready.source, ready.options
+    if request.finetune is not None and source.precision == INT8:
+        raise SettingError(
+            "strategies include finetune with a source in int8, expected one in fp32, because a network is trained "
+            "in floats; leave one of the two out"
+        )
     prepared = _prepared(setup, source)
     input_spec = source.input if prepared is setup else replace(source.input, policy="squish")
     prepared_source = replace(source, input=input_spec)

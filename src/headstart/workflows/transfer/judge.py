@@ -23,12 +23,12 @@ from headstart.workflows.comparison.baselines import gradient_histograms, raw_pi
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, crossed_protocol
 from headstart.workflows.comparison.table import Table, run_table
-from headstart.workflows.comparison.verdict import FINETUNE, PROBE, UNLABELLED
+from headstart.workflows.comparison.verdict import FINETUNE, FLOAT, PROBE, UNLABELLED
 
 __all__ = ["TransferEvaluation", "by_cross_validation", "judged"]
 
 _FOLDS, _MORE_FOLDS = 10, 20
-_PAIRS = ((UNLABELLED, PROBE),)
+_PAIRS = ((UNLABELLED, PROBE), (FLOAT, PROBE))
 _FEW = 150  # images up to which training on a tenth less costs more than a point, and folds are cheap
 
 
@@ -64,11 +64,15 @@ def judged(
     seed: int,
     options: Extraction,
     unlabelled: Unlabelled | None = None,
+    plain: Source | None = None,
 ) -> TransferEvaluation | None:
-    """Evaluate the model ``kept``, the probe ``learned`` or a fine-tuned network; None if nothing can be held out."""
+    """Evaluate the model ``kept``, the probe ``learned`` or a fine-tuned network; None if nothing can be held out.
+
+    ``plain`` is the source in fp32, to compare with, where ``source`` is in int8.
+    """
     if parts.held is None:
         return by_cross_validation(
-            source, parts.fit, probe, seed=seed, options=options, unlabelled=unlabelled
+            source, parts.fit, probe, seed=seed, options=options, unlabelled=unlabelled, plain=plain
         )
     assert learned.held_probs is not None and kept.held_probs is not None
     alone = learned.held_probs if learned.probe_probs is None else learned.probe_probs
@@ -76,10 +80,11 @@ def judged(
     strategies: dict[str, Strategy] = {PROBE: lambda train, test, seed: alone}
     if unlabelled is not None:
         strategies[UNLABELLED] = lambda train, test, seed: first
-    strategies |= _controls(Reader(source, parts.fit, parts.held, options, probe.augmentation, seed), probe)
+    reader = Reader(source, parts.fit, parts.held, options, probe.augmentation, seed)
+    strategies |= {**_in_floats(plain, reader, probe), **_controls(reader, probe)}
     if kept is not learned:
         strategies[FINETUNE] = lambda train, test, seed: final
-    protocol = Protocol((), 1, seed, shown=(FINETUNE, UNLABELLED), pairs=_PAIRS)
+    protocol = Protocol((), 1, seed, shown=(FINETUNE, UNLABELLED, FLOAT), pairs=_PAIRS)
     table = run_table(strategies, parts.fit, parts.held, protocol, progress=options.progress)
     protocol_text = (
         f"The model learned from {len(parts.fit):,} images and is evaluated on {len(parts.held):,} others, "
@@ -98,6 +103,7 @@ def by_cross_validation(
     seed: int,
     options: Extraction,
     unlabelled: Unlabelled | None = None,
+    plain: Source | None = None,
 ) -> TransferEvaluation | None:
     """Repeat the procedure without each of 10 or 20 folds of clusters; None if a class has one cluster only."""
     protocol = crossed_protocol(pool, _MORE_FOLDS if len(pool) <= _FEW else _FOLDS, seed)
@@ -109,8 +115,8 @@ def by_cross_validation(
     strategies = {PROBE: chosen_probe(reader, probe, chooser)}
     if unlabelled is not None:
         strategies[UNLABELLED] = unlabelled_probe(reader, unlabelled, probe, chooser)
-        protocol = replace(protocol, shown=(UNLABELLED,), pairs=_PAIRS)
-    strategies |= _controls(reader, probe, whole=True)
+    protocol = replace(protocol, shown=(UNLABELLED, FLOAT), pairs=_PAIRS)
+    strategies |= {**_in_floats(plain, reader, probe), **_controls(reader, probe, whole=True)}
     name = PROBE if unlabelled is None else UNLABELLED
     table = run_table(strategies, pool, pool, protocol, progress=options.progress)
     selected = bool(places_of(source, probe)[1])
@@ -121,6 +127,14 @@ def by_cross_validation(
         "model learned from all images. Intervals account for training images that folds share."
     )
     return TransferEvaluation(table, pool, table.predictions[name], name, "cross-validated", protocol_text)
+
+
+def _in_floats(plain: Source | None, reader: Reader, probe: Probe) -> dict[str, Strategy]:
+    """The probe on the same network in fp32, on the same images; none where the probe is in fp32 itself."""
+    if plain is None:
+        return {}
+    exact = replace(reader, source=plain, _kept={}, _copies={})
+    return {FLOAT: chosen_probe(exact, probe, Chooser(exact, probe, MOST_IMAGES))}
 
 
 def _controls(reader: Reader, probe: Probe, *, whole: bool = False) -> dict[str, Strategy]:

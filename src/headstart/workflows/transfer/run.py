@@ -24,9 +24,10 @@ from headstart.models.novelty_rate import NoveltyRate, checked_rate, novelty_sen
 from headstart.records import Source
 from headstart.report.records import Gallery, PlainTable, Report
 from headstart.sources.features import PLAIN, Extraction
+from headstart.sources.precision import INT8, check_saved, precise
 from headstart.strategies.finetune.model import Attempt, attempt, depth_table
 from headstart.strategies.finetune.options import FinetuneOptions
-from headstart.strategies.parts import TrainingParts
+from headstart.strategies.parts import TrainingParts, training_parts
 from headstart.strategies.places import CHOSEN, Probe
 from headstart.strategies.probe import learn_head
 from headstart.strategies.provenance import about_head, about_source, made_with
@@ -79,7 +80,8 @@ def run_transfer(
     seed : int, default=0
         Of folds, held-out images and augmented copies.
     options : Extraction, optional
-        Cache and runtime. Everything is computed in fp32, as the saved model computes.
+        Cache, runtime and precision. The precision is fp32, or int8: the source is calibrated on at most 100 of the
+        images that are learned from, and its accuracy is compared with that in fp32. The saved model computes in it.
     allow_leaks : bool, default=False
         Accept images or groups that are in two splits.
     command : str, default=''
@@ -112,7 +114,8 @@ def run_transfer(
         If a class has fewer than two training images, the splits have different classes, or an image or
         a group is in two splits and ``allow_leaks`` is false.
     SettingError
-        If the head is unknown, the holdout is not a share, or the name is empty or has several lines.
+        If the head is unknown, the holdout is not a share, the name is empty or has several lines, or the source
+        cannot be computed in the precision.
     UnknownLayerError
         If the source has no such layer.
     SourceError, MissingExtraError
@@ -120,12 +123,14 @@ def run_transfer(
     """
     check_name(name)
     checked_rate(novelty_rate)
-    options = replace(options, precision="fp32")  # as the saved model computes
+    _check_precision(source, finetune, options)
     options.progress.step(f"look for copies in {dataset.name}", 0, 0)
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
-    dataset = hold_out(dataset, holdout, seed, source.seen)
+    dataset, share = hold_out(dataset, holdout, seed, source.seen), _held_share(finetune)
+    ready = precise(source, lambda: training_parts(dataset, seed, share).fit, options)
+    plain = None if ready.source is source else source
+    source, options = ready.source, replace(ready.options, precision="fp32")  # as the saved model computes
     others, left_aside = _usable(source, unlabelled, dataset, finetune, seed, options)
-    share = _held_share(finetune)
     options.progress.step("select layer, pooling and head", 0, 0)
     learned = learn_head(
         source, dataset, probe, unlabelled=others, seed=seed, options=options, held_share=share
@@ -138,7 +143,7 @@ def run_transfer(
     evaluation = None
     if judge:
         evaluation = judged(
-            source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others
+            source, learned, kept, parts, probe, seed=seed, options=options, unlabelled=others, plain=plain
         )
     options.progress.step("report", 0, 0)
     kept = _recorded(kept, evaluation, name, novelty_rate)
@@ -161,6 +166,16 @@ def run_transfer(
         **_measured(evaluation, dataset, source),
     )
     return Transferred(kept, result)
+
+
+def _check_precision(source: Source, finetune: FinetuneOptions | None, options: Extraction) -> None:
+    """SettingError for a precision that no saved model computes in, or in which no network is trained."""
+    check_saved(options.precision)
+    if finetune is not None and INT8 in (options.precision, source.precision):
+        raise SettingError(
+            f"strategy is 'finetune' for source {source.name!r} in int8, expected one in fp32, because a network is "
+            "trained in floats; leave one of the two out"
+        )
 
 
 def _usable(
@@ -292,6 +307,7 @@ def _summary(learned: LearnedModel, evaluation: TransferEvaluation | None) -> st
     manifest = learned.model.manifest
     source = manifest.source
     state = "fine-tuned" if manifest.strategy == "finetune" else "frozen"
+    state += f", in {INT8}" if source.get("precision") == INT8 else ""
     name = short_name(source["name"]).removesuffix(", fine-tuned")
     heads = manifest.head.get("heads")
     if heads is None:
@@ -309,6 +325,7 @@ def _facts(source: Source, dataset: Dataset, learned: LearnedModel, command: str
     return {
         "command": command,
         "source": about_source(source),
+        "precision": source.precision,
         "source_fingerprint": source.fingerprint,
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
         "model_fingerprint": learned.model.manifest.source_fingerprint,

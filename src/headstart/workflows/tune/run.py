@@ -23,6 +23,7 @@ from headstart.records import Source
 from headstart.report.records import Report, Row
 from headstart.sources.features import PLAIN, Extraction
 from headstart.sources.fitting import with_fitting_policy
+from headstart.sources.precision import INT8, precise
 from headstart.sources.registry import open_source
 from headstart.strategies.provenance import about_source, made_with
 from headstart.workflows.comparison.present import short_name
@@ -124,6 +125,10 @@ def run_tuning(
     request = SearchRequest(name, dataset, search, seed, command, dataset.name if data is None else data)
     if name in ARCHITECTURES:
         _refuse(search, "network", ("policies", "augments", "n_copies", "size_px"), "a source")
+        if options.precision is not None:
+            raise SettingError(
+                f"precision is {options.precision!r}, expected it left out for a network; it is for a source"
+            )
         clustered, found = _checked(dataset, allow_leaks)
         tuned = tune_training(
             clustered,
@@ -141,6 +146,8 @@ def run_tuning(
     augmentations = augmentations_for(dataset, search.augments, search.n_copies or _COPIES)
     sources = _sources(request, policies_for(dataset, search.policies))
     clustered, found = _checked(dataset, allow_leaks)
+    ready = {name: precise(one, lambda: request.train, options) for name, one in sources.items()}
+    sources, options = {name: one.source for name, one in ready.items()}, next(iter(ready.values())).options
     searched = tune_features(
         sources,
         clustered,
@@ -237,7 +244,7 @@ def _sources(request: SearchRequest, policies: Sequence[str]) -> dict[str, Sourc
 def _of_features(
     request: SearchRequest, source: Source, found: FeatureTuning, remarks: Sequence[str]
 ) -> Tuned:
-    best, command = found.best, _transfer_command(request, found.best)
+    best, command = found.best, _transfer_command(request, found.best, source.precision)
     rows = (
         Row("tuned", None, found.nested, found.repeats, found.spread, found.seconds),
         *(Row(one.name, None, one.accuracy, found.repeats, one.spread, 0.0) for one in found.rivals),
@@ -332,7 +339,7 @@ def _of_training(request: SearchRequest, found: TrainingTuning, remarks: Sequenc
     return Tuned(result, command, found)
 
 
-def _transfer_command(request: SearchRequest, best: FeatureTrial) -> str:
+def _transfer_command(request: SearchRequest, best: FeatureTrial, precision: str) -> str:
     words = ["headstart", "transfer", request.name, request.data, "-o", "MODEL"]
     words += ["--layer", best.where.layer, "--pooling", best.where.pooling, "--head", best.head]
     words += ["--policy", best.where.policy]
@@ -340,6 +347,8 @@ def _transfer_command(request: SearchRequest, best: FeatureTrial) -> str:
         words += ["--augment", best.augment, "--copies", str(request.search.n_copies or _COPIES)]
     if request.search.size_px is not None:
         words += ["--size", str(request.search.size_px)]
+    if precision == INT8:
+        words += ["--precision", INT8]
     return shlex.join([*words, *_seed(request)])
 
 
