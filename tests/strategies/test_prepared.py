@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data import stores
 from headstart.data.dataset import Dataset
 from headstart.data.images.augment import parse_augmentation
 from headstart.data.images.prepare import prepare
 from headstart.data.readers.load import load
-from headstart.data.stores import FileImages
 from headstart.networks.specs import architecture
 from headstart.records import InputSpec
 from headstart.sources import features
@@ -47,13 +48,13 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The place of every image that is decoded from its file."""
     seen: list[int] = []
-    real = FileImages.image
+    real = stores.fit_bytes
 
-    def counting(self: FileImages, place: int, depth_bits: int | None = None) -> object:
-        seen.append(place)
-        return real(self, place, depth_bits)
+    def counting(data: bytes, name: str, *more: Any) -> object:
+        seen.append(int(Path(name).stem))
+        return real(data, name, *more)
 
-    monkeypatch.setattr(FileImages, "image", counting)
+    monkeypatch.setattr(stores, "fit_bytes", counting)
     return seen
 
 

@@ -23,7 +23,7 @@ def folds_difference(gain: NDArray[np.float64], level: float = _LEVEL) -> Differ
     >>> gain = np.zeros((2, 100)); gain[:, :8] = 1; gain[:, 8:10] = -1
     >>> found = folds_difference(gain)
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), round(found.p_value, 3)
-    (0.06, -0.002, 0.122, 0.057)
+    (0.06, -0.009, 0.129, 0.089)
     """
     if gain.ndim != 2 or gain.shape[1] < 2:
         raise ShapeError(f"gain has shape {gain.shape}, expected (n_rounds, n_images) with 2 images or more")
