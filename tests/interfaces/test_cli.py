@@ -326,7 +326,7 @@ def test_sources_are_listed_and_shown(run: Run, models: Path) -> None:
 def test_the_cache_is_found_filled_listed_and_cleared(run: Run, desk: Path, models: Path) -> None:
     assert Path(run("cache", "path").out.strip()).is_relative_to(os.environ["HEADSTART_CACHE"])
     assert run("cache", "list").out == "0 arrays, 0.0 MiB\n"
-    assert run("transfer", models / "digits", "digits:parity", "-o", "m").code == 0
+    assert run("transfer", models / "digits", "digits:parity", "--head", "ridge", "-o", "m").code == 0
     document = run("cache", "list", "--json").document
     check_keys(document)
     kept = len(document["entries"])
