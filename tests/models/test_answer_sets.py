@@ -59,9 +59,9 @@ def test_few_left_out_images_give_all_classes_and_the_reason() -> None:
     copies = np.repeat(np.arange(19), 3)
     enough = answer_sets(manifest_with(answer_sets_note(probs, codes, copies, "held", crossed=False)), 0.95)
     assert enough.remark is None
-    assert answer_sets(
-        manifest_with(answer_sets_note(probs, codes, copies, "held", crossed=False)), 0.96
-    ).remark
+    few = answer_sets(manifest_with(answer_sets_note(probs, codes, copies, "held", crossed=False)), 0.96)
+    counted = "57 images of 19 groups, or copies of 19 images, were left out, expected at least 24"
+    assert few.remark is not None and few.remark.startswith(counted)
 
 
 def test_with_few_labels_sets_do_not_change_when_the_saved_model_is_surer() -> None:
@@ -116,7 +116,8 @@ def test_a_trained_network_has_sets_from_images_that_decided_nothing(patience: i
 
 
 def test_a_network_that_nothing_was_left_out_of_says_so() -> None:
-    with pytest.warns(UserWarning):  # after one epoch it is no better than the most frequent class
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # after one epoch it may be no better than the most frequent class
         model = hs.train("digits:0-1", network="mlp", engine="scratch", settings=hs.TrainSettings(epochs=1))
     with pytest.raises(ModelError, match="none were left out; make it again with headstart train"):
         model.answer_sets(np.zeros((1, 8, 8), np.uint8))

@@ -91,12 +91,17 @@ def answer_sets(manifest: Manifest, level: float) -> AnswerSets:
         )
     threshold = conformal_threshold(note["left_out"], level)
     if isinf(threshold):
-        n_left_out = note["n_clusters"]
+        n_images, n_clusters = note["n_images"], note["n_clusters"]
+        left_out = (
+            f"{n_clusters:,} independent images were left out"
+            if n_images == n_clusters
+            else f"{n_images:,} images of {n_clusters:,} groups, or copies of {n_clusters:,} images, were left out"
+        )
         return AnswerSets(
             float(level),
             threshold,
             note["rule"],
-            f"{n_left_out} independent images were left out, expected at least {_expected(level)} for the "
+            f"{left_out}, expected at least {_expected(level)} for the "
             f"level {level:g} (the highest possible is {highest_level(note['left_out']):.3g}): every set "
             "holds all classes",
         )

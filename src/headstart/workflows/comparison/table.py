@@ -146,13 +146,16 @@ def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple
     smallest = smallest_class(pool, protocol)
     # without folds, the size of the smallest class is excluded: it is nearly the budget of all labels
     fits = [size for size in protocol.labels_per_class if size < smallest + protocol.crossed]
-    left = tuple(
-        f"{size} labels per class were requested; the smallest class has {smallest} images, "
-        "so this number of labels is left out."
-        for size in protocol.labels_per_class
-        if size not in fits
-    )
+    left = tuple(_left_out(size, smallest) for size in protocol.labels_per_class if size not in fits)
     return tuple(fits), left
+
+
+def _left_out(size: int, smallest: int) -> str:
+    """Why a number of labels is not in the table."""
+    if size == smallest:
+        return f"{labels_text(size)} are left out: the smallest class has no more, so these are nearly all labels."
+    images = f"{smallest:,} training image{'s' if smallest != 1 else ''}"
+    return f"{labels_text(size)} are left out: the smallest class has {images}."
 
 
 def _too_many_labels(pool: Dataset, protocol: Protocol) -> DataError:

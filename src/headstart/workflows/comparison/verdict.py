@@ -78,7 +78,7 @@ def sentences(
     for budget in dict.fromkeys(one.labels_per_class for one in comparisons):
         here = {row.strategy: row.accuracy.value for row in rows if row.labels_per_class == budget}
         rivals = [one for one in comparisons if one.labels_per_class == budget]
-        lines[budget] = _line(rivals, here, labelled(budget, n_labels), margin, n_groups)
+        lines[budget] = _line(rivals, here, _labelled(budget, n_labels), margin, n_groups)
     claimed = headlines(list(lines))
     first = " ".join([*(lines[budget] for budget in claimed)])
     above = [one for one in beside if one.labels_per_class in claimed]
@@ -106,7 +106,7 @@ def _parts(comparisons: Sequence[Comparison], n_labels: int) -> list[str]:
     """A strategy against the probe, a text for each budget."""
     parts = []
     for one in comparisons:
-        labels = labelled(one.labels_per_class, n_labels)
+        labels = _labelled(one.labels_per_class, n_labels)
         parts.append(
             f"with {labels} {_AGAINST_PROBE[one.verdict]}, {100 * one.difference.value:+.2f} points "
             f"{_span(one.difference)}"
@@ -239,7 +239,7 @@ def _settled_by(comparison: Comparison, n_groups: int) -> str:
     return f" A test on about {about(number)} images{groups} would show a difference of this size in 4 of 5 cases."
 
 
-def labelled(budget: int | None, n_labels: int) -> str:
+def _labelled(budget: int | None, n_labels: int) -> str:
     """A number of labels as text, with that of all labels."""
     return f"all {n_labels:,} labels" if budget is None else labels_text(budget)
 
