@@ -1,7 +1,7 @@
 """The recipe vgg16-mnist with a small network, with and without its controls: seconds, processor time, accuracies.
 
-Every run has an empty cache for features and graphs. ``--labels`` and ``--draws`` make it smaller, for a look. Alone on
-the machine:
+Every run has an empty cache for features and graphs. ``--dataset``, ``--labels`` and ``--draws`` make it smaller, for a
+look. Alone on the machine:
 
     python benchmarks/vgg16_recipe.py --data DATA --weights WEIGHTS/mobilenetv1_100.keras_075_zeropad_in1k
 """
@@ -25,6 +25,7 @@ WAYS: dict[str, list[str]] = {"with controls": [], "without controls": ["--no-co
 def main() -> None:
     arguments = parser(repeats=1)
     arguments.add_argument("--weights", required=True, help="folder of a network of timm")
+    arguments.add_argument("--dataset", default="mnist")
     arguments.add_argument("--labels", type=int, default=100, help="per class")
     arguments.add_argument("--draws", type=int, default=5)
     args = arguments.parse_args()
@@ -47,7 +48,7 @@ def measured(home: Path, args: Any, options: list[str]) -> tuple[dict[str, Any],
     recipe = home / "vgg16-mnist.toml"
     text = re.sub(r"(?m)^draws = .*", f"draws = {args.draws}", recipe_text("vgg16-mnist"))
     recipe.write_text(re.sub(r"(?m)^labels_per_class = .*", f"labels_per_class = {args.labels}", text))
-    command = [sys.executable, "-m", "headstart", "run", str(recipe), "--data", "mnist"]
+    command = [sys.executable, "-m", "headstart", "run", str(recipe), "--data", args.dataset]
     command += ["--source", f"timm:local-dir:{args.weights}", "-o", str(home / "run"), "--json", *options]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = run(command, HEADSTART_DATA=args.data, HEADSTART_CACHE=str(home / "cache"))
