@@ -1,7 +1,7 @@
 """The recipe vgg16-mnist with a small network, with and without its controls: seconds, processor time, accuracies.
 
-Every run has an empty cache for features and graphs. ``--dataset``, ``--labels`` and ``--draws`` make it smaller, for a
-look. Alone on the machine:
+Every run has an empty cache for features and graphs. ``--dataset``, ``--labels`` and ``--draws`` make it smaller, for
+a look. Alone on the machine:
 
     python benchmarks/vgg16_recipe.py --data DATA --weights WEIGHTS/mobilenetv1_100.keras_075_zeropad_in1k
 """
