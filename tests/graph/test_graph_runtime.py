@@ -170,7 +170,7 @@ def test_auto_says_what_it_became() -> None:
         ),
         (
             {"precision": "fp23"},
-            "precision 'fp23' is unknown, expected one of auto, fp32, bf16; nearest are fp32",
+            "precision 'fp23' is unknown, expected one of auto, fp32, bf16, int8; nearest are fp32",
         ),
         (
             {"precision": "bf16", "runtime": "onnxruntime"},
@@ -195,7 +195,7 @@ def test_bf16_is_refused_where_the_cpu_has_none(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_names_are_what_the_command_line_offers() -> None:
-    assert RUNTIMES == ("openvino", "onnxruntime") and PRECISIONS == ("auto", "fp32", "bf16")
+    assert RUNTIMES == ("openvino", "onnxruntime") and PRECISIONS == ("auto", "fp32", "bf16", "int8")
 
 
 def test_split_batches_copies_nothing_and_loses_nothing(images: Images) -> None:

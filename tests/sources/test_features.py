@@ -207,9 +207,9 @@ def test_every_tap_can_be_read_with_every_pooling(some: Dataset, source: Source,
             "runtime 'tensorrt' is unknown, expected one of openvino, onnxruntime",
         ),
         (
-            {"precision": "int8"},
+            {"precision": "int4"},
             SettingError,
-            "precision 'int8' is unknown, expected one of auto, fp32, bf16",
+            "precision 'int4' is unknown, expected one of auto, fp32, bf16, int8",
         ),
     ],
 )

@@ -93,7 +93,7 @@ class Check:
                 "another --to, and please report it"
             )
 
-    def _check_outputs(self, found: Prediction, expected: Prediction, limits: Limits) -> None:
+    def _check_outputs(self, found: Prediction, expected: Prediction, limits: Limits = _FLOATS) -> None:
         """Compare with what the model predicts for the same pixels."""
         off = np.abs(found.probabilities - expected.probabilities).max(axis=1)
         wrong = ~(off <= limits.difference)  # also for NaN

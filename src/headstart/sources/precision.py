@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from headstart.data.dataset import Dataset
-from headstart.errors import SettingError, nearest
+from headstart.errors import SettingError
 from headstart.graph.quantize import RANGES, int8_fault, plan_int8
 from headstart.graph.run import INT8
 from headstart.records import Source
@@ -38,7 +38,7 @@ def check_saved(precision: str | None) -> None:
     if precision is not None and precision not in SAVED_PRECISIONS:
         raise SettingError(
             f"precision is {precision!r}, expected one of {', '.join(SAVED_PRECISIONS)}, in which a saved model "
-            f"computes; {nearest(precision, SAVED_PRECISIONS)}"
+            "computes; leave it out for fp32"
         )
 
 
