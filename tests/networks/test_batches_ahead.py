@@ -27,7 +27,7 @@ SETTINGS = TrainSettings(epochs=3, batch_size=16, learning_rate=1e-3, prune=0.5)
 
 
 def cores(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr(module, "_n_cores", lambda: number)
+    monkeypatch.setattr(module, "allowed_cores", lambda: number)
 
 
 def trained(engine: str, augment: Callable[..., Images] | None) -> Weights:
@@ -153,4 +153,4 @@ def in_batches_of(size: int) -> TrainSettings:
 
 
 def test_cores_are_those_that_the_process_may_use() -> None:
-    assert 1 <= module._n_cores()
+    assert 1 <= module.allowed_cores()

@@ -5,7 +5,6 @@ Apart from the loop, which is the same with and without it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.records import Images
+from headstart.system.neighbours import allowed_cores
 
 __all__ = ["AugmentBatch", "Batches"]
 
@@ -34,7 +34,7 @@ class Batches:
     def __init__(self, images: Images, augment: AugmentBatch | None, *, ahead: bool | None = None) -> None:
         self._images, self._augment = images, augment
         self._pool: ThreadPoolExecutor | None = None
-        if augment is not None and (_n_cores() > 1 if ahead is None else ahead):
+        if augment is not None and (allowed_cores() > 1 if ahead is None else ahead):
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next: tuple[int, Indices, Future[Images]] | None = None
 
@@ -65,10 +65,3 @@ class Batches:
         """Wait for the batch that is being made, if any: at most one."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-
-
-def _n_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -128,8 +128,8 @@ def run_transfer(
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
     dataset, share = hold_out(dataset, holdout, seed, source.seen), _held_share(finetune)
     ready = precise(source, lambda: training_parts(dataset, seed, share).fit, options)
-    plain = None if ready.source is source else source
-    source, options = ready.source, replace(ready.options, precision="fp32")  # as the saved model computes
+    plain, source = None if ready.source is source else source, ready.source
+    options = replace(ready.options, precision="fp32")  # as the saved model computes
     others, left_aside = _usable(source, unlabelled, dataset, finetune, seed, options)
     options.progress.step("select layer, pooling and head", 0, 0)
     learned = learn_head(
@@ -148,8 +148,12 @@ def run_transfer(
     options.progress.step("report", 0, 0)
     kept = _recorded(kept, evaluation, name, novelty_rate)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
-    chosen = None if learned.choice is None else learned.choice.sentence
-    texts = [holdout_sentence(dataset), tried.sentence if tried else None, chosen, flips]
+    texts = [
+        holdout_sentence(dataset),
+        tried and tried.sentence,
+        learned.choice and learned.choice.sentence,
+        flips,
+    ]
     texts += [*learned.remarks, *left_aside, novelty_sentence(kept.model.manifest)]
     remarks = () if evaluation is None else _judged_remarks(evaluation, source)
     result = Report(
