@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import strftime
 from typing import Any
@@ -19,7 +19,7 @@ from headstart.evaluation.calibration import reliability
 from headstart.evaluation.metrics import evaluate
 from headstart.evaluation.records import Calibration, Evaluation
 from headstart.models.answer_sets import answer_sets_note
-from headstart.models.manifest import check_name
+from headstart.models.manifest import Manifest, check_name
 from headstart.models.novelty_rate import NoveltyRate, checked_rate, novelty_sentence
 from headstart.records import Source
 from headstart.report.records import Gallery, PlainTable, Report
@@ -148,20 +148,14 @@ def run_transfer(
     options.progress.step("report", 0, 0)
     kept = _recorded(kept, evaluation, name, novelty_rate)
     flips = None if probe.augmentation is None else flip_warning(dataset.classes, probe.augmentation)
-    texts = [
-        holdout_sentence(dataset),
-        tried and tried.sentence,
-        learned.choice and learned.choice.sentence,
-        flips,
-    ]
-    texts += [*learned.remarks, *left_aside, novelty_sentence(kept.model.manifest)]
+    texts = _texts(kept.model.manifest, learned, tried, holdout_sentence(dataset), flips, left_aside)
     remarks = () if evaluation is None else _judged_remarks(evaluation, source)
     result = Report(
         kind="transfer",
         title=name or f"{short_name(source.name)} to {dataset.name}",
         summary=_summary(kept, evaluation),
         verdict=_verdict(evaluation),
-        remarks=(*remarks, *filter(None, texts), *found.remarks),
+        remarks=(*remarks, *texts, *found.remarks),
         curves=() if kept.curve is None else (kept.curve,),
         facts=_facts(source, dataset, kept, command),
         sizes=_sizes(parts, evaluation, dataset),
@@ -170,6 +164,20 @@ def run_transfer(
         **_measured(evaluation, dataset, source),
     )
     return Transferred(kept, result)
+
+
+def _texts(
+    manifest: Manifest,
+    learned: LearnedModel,
+    tried: Attempt | None,
+    held_out: str | None,
+    flips: str | None,
+    left_aside: Sequence[str],
+) -> list[str]:
+    """What the report says of the holdout, fine-tuning, the selection, augmentation and novelty."""
+    chosen = None if learned.choice is None else learned.choice.sentence
+    first = [held_out, None if tried is None else tried.sentence, chosen, flips, *learned.remarks]
+    return [one for one in (*first, *left_aside, novelty_sentence(manifest)) if one]
 
 
 def _check_precision(source: Source, finetune: FinetuneOptions | None, options: Extraction) -> None:
