@@ -224,6 +224,13 @@ def test_few_groups_raise_few_false_alarms_and_find_a_large_difference(sizes, le
     assert found(0.9) >= least_power
 
 
+def test_groups_without_any_disagreement_leave_a_narrow_interval():
+    groups = np.repeat(np.arange(6), 8)
+    found = clustered_difference(np.ones(48, bool), np.ones(48, bool), groups, crossed=True)
+    assert found.value == 0.0 and found.p_value == 1.0
+    assert 0.08 < found.high < 0.35
+
+
 def test_all_groups_alike_are_no_more_than_coins():
     """Each of the groups says the same: five are not enough to be sure, ten are."""
     for n_groups, sure in ((3, False), (5, False), (10, True)):

@@ -47,6 +47,14 @@ def test_the_interval_holds_the_truth_of_new_labels_where_draws_share_many():
     assert 0.91 < held[5 / 12] / n_studies <= 1.0
 
 
+def test_draws_that_differ_no_more_than_noise_does_leave_a_finite_interval():
+    """Five draws of 5 of 8 labels: degrees of freedom fell to 0.06, and the interval was -100 to 100 points."""
+    values = np.random.default_rng(0).normal(size=(5, 300)) * 0.4
+    spread = of_draws(values, overlap=5 / 8)
+    assert spread.fixed == 0.0 and spread.freedom >= 4.0
+    assert spread.half_width(0.95) < 0.1
+
+
 def test_folds_with_shared_labels_are_less_certain():
     rng, folds = np.random.default_rng(0), np.repeat(np.arange(10), 10)
     values = 0.5 * rng.normal(size=10)[folds] + rng.normal(size=100)

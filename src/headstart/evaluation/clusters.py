@@ -217,7 +217,8 @@ def clustered_difference(
     if len(sizes) == 1:
         return Difference(float(gain.mean()), -1.0, 1.0, 1.0, gain.shape[1])
     spread = of_folds(gain, codes) if crossed else of_draws(gain, codes, overlap)
-    found = mean_difference(gain, spread, level, n_units=len(sizes))
+    n_units = max(len(sizes), int(gain.shape[1] / _assumed_effect(sizes, 0.0)))
+    found = mean_difference(gain, spread, level, n_units=n_units)
     if spread.variance > 0:
         return found
     # all groups alike: each is a coin, and p is that of all coins falling on one side

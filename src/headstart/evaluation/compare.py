@@ -112,7 +112,7 @@ def mean_difference(
     """The mean of gains, (n_rounds, n_images), with the interval and p-value of its spread.
 
     The error is at least that of a share of predictions as large as the mean gain: of few images on which the two
-    disagree, the spread is low by chance. ``n_units`` is the number of clusters, where images come in clusters.
+    disagree, the spread is low by chance. ``n_units`` is as how many independent images those of clusters count.
     """
     _check_level(level)
     value, n_images = float(gain.mean()), gain.shape[1]

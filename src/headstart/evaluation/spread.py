@@ -86,9 +86,11 @@ def of_draws(values: Values, clusters: Codes | None = None, overlap: float = 0.0
         return Spread(0.0, unit_freedom)
     parts = (shared * rounds) ** 2 / (n_rounds - 1) + images**2 / unit_freedom
     parts += (shared * noise) ** 2 / ((n_rounds - 1) * unit_freedom)
+    # where rounds differ no more than noise does, the formula for a difference of variances breaks down
+    freedom = max(total**2 / parts, min(n_rounds - 1.0, unit_freedom))
     few = _FEW_DRAWS_FACTOR**2 if clusters is None and n_units <= _FEW_IMAGES else 1.0
     fixed = few * shared * (rounds - noise) / units.size
-    return Spread(few * total / units.size, total**2 / parts, fixed, n_rounds - 1.0)
+    return Spread(few * total / units.size, freedom, fixed, n_rounds - 1.0)
 
 
 def of_folds(values: Values, clusters: Codes | None = None) -> Spread:

@@ -36,7 +36,7 @@ __all__ = ["CONTESTANTS", "CONTROLS", "SCRATCH", "SCRATCH_VERY_FEW"]
 
 SCRATCH = "scratch"
 SCRATCH_VERY_FEW = TrainSettings(
-    epochs=12, min_steps=400, batch_size=32, learning_rate=2e-3, schedule="one-cycle"
+    epochs=12, min_steps=300, batch_size=32, learning_rate=3e-3, schedule="one-cycle"
 )
 """Settings of the control from scratch for fewer than 100 images."""
 
