@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import Dataset
 from headstart.data.splits import nested_subsets
 from headstart.data.stores import ArrayImages
-from headstart.errors import NotFittedError, SettingError, ShapeError, UnknownClassError
+from headstart.errors import DataError, NotFittedError, SettingError, ShapeError, UnknownClassError
 from headstart.graph.build import GraphBuilder
 from headstart.graph.layers import normalise
 from headstart.graph.pooling import pool
@@ -687,3 +687,15 @@ def test_kernel_ridge_fits_rows_that_differ_by_rounding_errors_or_have_outliers(
     head = make_head("kernel").fit(rows.astype(np.float32), labels, classes=("a", "b"), seed=0)
 
     assert np.isfinite(head.probabilities(rows.astype(np.float32))).all()
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(name: str, wrong: float) -> None:
+    """Kernel ridge on 100 rows gave NaN probabilities for them."""
+    features = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
+    features[7, 3] = wrong
+    with pytest.raises(
+        DataError, match="features are not finite, expected moderate numbers; take another layer"
+    ):
+        make_head(name).fit(features, np.array(["a", "b"])[np.arange(100) % 2])

@@ -195,10 +195,9 @@ def clustered_difference(
 ) -> Difference:
     """Accuracy of a minus accuracy of b on the same images, which come in clusters.
 
-    Inputs as in `paired_difference`; neither is the interval narrower nor the p-value smaller than there. ``crossed``
+    Inputs as in `paired_difference`. Only whole clusters count, by Student's t: see `spread.of_draws`. ``crossed``
     where rounds are those of a cross-validation with all labels; ``overlap`` is the share of training images that two
-    draws have in common. A single cluster says nothing about others: the
-    interval is [-1, 1] and p is 1.
+    draws have in common. A single cluster says nothing about others: the interval is [-1, 1] and p is 1.
 
     >>> groups = np.repeat(np.arange(10), 9)
     >>> a = np.arange(90) % 9 < np.repeat([9, 9, 8, 9, 8, 9, 9, 7, 9, 8], 9)

@@ -118,6 +118,8 @@ class Head(ABC):
         ------
         ShapeError
             If ``features`` is not 2-D or its rows do not match ``labels``.
+        DataError
+            If a feature is not finite.
         UnknownClassError
             If there are fewer than 2 classes, a label is not in ``classes``, or a class has no row.
         """

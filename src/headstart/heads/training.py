@@ -27,7 +27,7 @@ class Training:
 
     With augmentation an image has several rows, its own first. ``weights`` are 1 on average, ``images`` says
     which image each row shows, ``clusters`` which images are held out together (copies of one image, images
-    of one group; None: each image alone), ``seed`` decides what is held out.
+    of one group; None: each image alone), ``seed`` decides what is held out. DataError if a feature is not finite.
     """
 
     features: Array
@@ -36,6 +36,11 @@ class Training:
     images: Rows
     seed: int
     clusters: Rows | None = None
+
+    def __post_init__(self) -> None:
+        """No head can learn from NaN, and some would do so without an error."""
+        if not np.isfinite(self.features).all():
+            raise DataError("features are not finite, expected moderate numbers; take another layer")
 
     @property
     def n_classes(self) -> int:

@@ -33,7 +33,7 @@ _LEAST_TEST = 200  # fewer test images give an interval too wide to hold images 
 _TEST_SHARE = 0.2
 _FOLDS = 10  # each model learns from nine tenths, so that figures are about models like the one that is saved
 _FEW_FOLDS = 20  # for few labels: every fold draws its own, so there are as many draws
-_ROUNDS = 3  # of folds with all labels; more would make no interval narrower
+_ROUNDS = 3  # of folds with all labels; more would make intervals hardly narrower: the images are the same
 
 Indices = NDArray[np.intp]
 

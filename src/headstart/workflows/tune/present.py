@@ -90,7 +90,7 @@ def feature_protocol(found: FeatureTuning) -> str:
         f"whole search was run again without it (with leave-one-out), and the best candidate was evaluated on "
         "that fold. Validation and test images were not used. Augmented copies were used for training only. "
         "Intervals of accuracies are computed for two thirds of the images, since folds share training images; "
-        "differences are read on Student's t over images, within rounds."
+        "differences are read on Student's t over images, whose rounds are averaged."
     )
 
 
