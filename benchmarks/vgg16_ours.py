@@ -19,6 +19,7 @@ from headstart.data import load  # noqa: E402
 from headstart.data.images.augment import parse_augmentation  # noqa: E402
 from headstart.heads.registry import make_head  # noqa: E402
 from headstart.sources.features import Extraction, extract  # noqa: E402
+from headstart.sources.precision import precise  # noqa: E402
 from headstart.sources.registry import open_source  # noqa: E402
 from headstart.strategies.probe import training_rows  # noqa: E402
 from headstart.system.cache import default_cache  # noqa: E402
@@ -28,13 +29,16 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--copies", type=int, default=2, help="beside the images themselves")
     arguments.add_argument("--images", type=int, default=1_000)
+    arguments.add_argument("--precision", help="int8, or fp32, which is the default")
     args = arguments.parse_args()
     mnist = load("mnist")
     train = mnist.split("train").subset(np.arange(args.images))
     test = mnist.split("test").subset(np.arange(200))
     source = open_source("random:timm:vgg16", train)
     place = ([layer for layer, shape in source.layers.items() if len(shape) > 1][-1], "avg")
-    options, begun = Extraction(default_cache()), time.perf_counter()
+    begun = time.perf_counter()
+    ready = precise(source, lambda: train, Extraction(default_cache(), precision=args.precision))
+    source, options = ready.source, ready.options
     copies = parse_augmentation("textbook", args.copies) if args.copies else None
     (rows,), labels, images = training_rows(source, train, [place], copies, 0, options)
     asked = extract(test, source, layer=place[0], pooling=place[1], options=options)

@@ -1,4 +1,6 @@
-"""The recipe vgg16-mnist with a small network, with and without its controls: seconds, processor time, accuracies.
+"""The recipe vgg16-mnist with a small network, in int8 and in fp32, with and without its controls.
+
+Seconds, processor time and accuracies.
 
 Every run has an empty cache for features and graphs. ``--dataset``, ``--labels`` and ``--draws`` make it smaller, for
 a look. Alone on the machine:
@@ -19,7 +21,12 @@ from machine import facts, parser, run, spread, told
 
 from headstart.workflows.recipes.recipe import recipe_text
 
-WAYS: dict[str, list[str]] = {"with controls": [], "without controls": ["--no-controls"]}
+WAYS: dict[str, list[str]] = {
+    "int8": ["--precision", "int8"],
+    "int8, no controls": ["--precision", "int8", "--no-controls"],
+    "fp32": [],
+    "fp32, no controls": ["--no-controls"],
+}
 
 
 def main() -> None:
@@ -28,14 +35,15 @@ def main() -> None:
     arguments.add_argument("--dataset", default="mnist")
     arguments.add_argument("--labels", type=int, default=100, help="per class")
     arguments.add_argument("--draws", type=int, default=5)
+    arguments.add_argument("--ways", nargs="*", choices=tuple(WAYS), default=list(WAYS))
     args = arguments.parse_args()
     about = facts("headstart", "numpy", "openvino", "torch", "timm")
-    seconds: dict[str, dict[str, list[float]]] = {way: {"wall_s": [], "processor_s": []} for way in WAYS}
+    seconds: dict[str, dict[str, list[float]]] = {way: {"wall_s": [], "processor_s": []} for way in args.ways}
     rows: dict[str, dict[str, float]] = {}
     for _ in range(args.repeats):
-        for way, options in WAYS.items():
+        for way in args.ways:
             with tempfile.TemporaryDirectory() as home:
-                found, processor_s = measured(Path(home), args, options)
+                found, processor_s = measured(Path(home), args, WAYS[way])
             seconds[way]["wall_s"].append(found["wall_s"])
             seconds[way]["processor_s"].append(processor_s)
             rows[way] = {one["strategy"]: one["accuracy"]["value"] for one in found["rows"]}

@@ -161,10 +161,23 @@ def test_an_engine_is_refused(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("given", [{"source": "pixels"}, {"size_px": 64}])
+@pytest.mark.parametrize("given", [{"source": "pixels"}, {"size_px": 64}, {"precision": "int8"}])
 def test_a_recipe_that_trains_takes_no_source(given: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="recipe 'parity' trains its own source, expected neither"):
         run_recipe(read_recipe("parity"), tmp_path / "out", RecipeOptions(**given))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int4"])
+def test_a_precision_in_which_no_model_is_saved_is_refused(precision: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=f"precision is '{precision}', expected one of fp32, int8"):
+        ask("vgg16-mnist", tmp_path, precision=precision)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_without_a_network_has_no_int8(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="source 'pixels' has no network, expected a network of conv"):
+        ask("vgg16-mnist", tmp_path, precision="int8")
     assert not list(tmp_path.iterdir())
 
 
@@ -241,6 +254,26 @@ def test_probe_textbook_and_controls_stand_in_one_table(vgg: Outcome) -> None:
     assert rows["majority"].accuracy.value < 0.2 and rows["probe"].accuracy.value > 0.8
     # the probe is tested against controls alone; the textbook's rows are shown
     assert {one.control for one in vgg.result.comparisons} == {"HOG", "raw pixels", "majority"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("controls", [True, False])
+def test_in_int8_the_table_has_the_probe_in_fp32_which_is_no_control(
+    controls: bool, kept: FolderCache, tmp_path: Path
+) -> None:
+    options = RecipeOptions(source=TINY, cache=kept, precision="int8", data="digits:0-4", controls=controls)
+    found = run_recipe(read_recipe(changed(tmp_path, "vgg16-mnist", *SMALL)), tmp_path / "out", options)
+    model, rows = open_model(tmp_path / "out" / "model"), {row.strategy for row in found.result.rows}
+    assert model.precision == "int8" and ("probe, fp32" in rows) is controls
+    pairs = {(one.strategy, one.control) for one in found.result.comparisons}
+    assert (("probe, fp32", "probe") in pairs) is controls
+    # a sentence of its own, not one of the controls that the probe is tested against
+    assert ("fp32 instead of int8:" in found.result.verdict) is controls
+    assert ("probe", "probe, fp32") not in pairs
+    (saved,) = found.result.evaluations
+    test = with_test_split(load("digits:0-4"), 0).split("test")
+    right = model.probabilities(test).argmax(axis=1) == test.codes(model.classes)
+    assert saved.accuracy.value == pytest.approx(right.mean(), abs=1.5 / len(test))
 
 
 @pytest.mark.slow

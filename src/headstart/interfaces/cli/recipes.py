@@ -15,6 +15,7 @@ from headstart.interfaces.cli.options import (
     Json,
     NoCache,
     Runtime,
+    SavedPrecision,
     Seed,
     Size,
     Strategies,
@@ -58,6 +59,7 @@ def run(
     device: Device = "auto",
     seed: Seed = 0,
     runtime: Runtime = "openvino",
+    precision: SavedPrecision = None,
     no_cache: NoCache = False,
     allow_leaks: AllowLeaks = False,
     json: Json = False,
@@ -90,6 +92,7 @@ def run(
             progress,
             parse_finetune(strategies, unfreeze, device),
             allow_leaks,
+            precision,
         )
         outcome = run_recipe(found, folder, options)
     if json:

@@ -50,7 +50,8 @@ class DrawPlan:
 class Bench:
     """What every strategy shares; ``hits`` records by draw which test images a strategy classified correctly.
 
-    ``ahead`` computes features that are known to be read later.
+    ``exact`` is the source in fp32, to compare with, where ``source`` is in int8. ``ahead`` computes features that
+    are known to be read later.
     """
 
     recipe: FrozenRecipe
@@ -59,6 +60,7 @@ class Bench:
     test: Dataset
     options: Extraction
     seed: int
+    exact: Source | None = None
     plans: dict[bytes, DrawPlan] = field(default_factory=dict)
     hits: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
     curves: list[Curve] = field(default_factory=list)

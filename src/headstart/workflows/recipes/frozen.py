@@ -20,6 +20,7 @@ from headstart.heads.training import Training
 from headstart.records import Array, Source
 from headstart.report.records import Report
 from headstart.sources.features import AugmentedCopy, Extraction, Place
+from headstart.sources.precision import precise
 from headstart.sources.registry import kind_named, kind_of, open_source
 from headstart.strategies.copies import copy_rows
 from headstart.strategies.fits import Reader, Strategy
@@ -33,6 +34,7 @@ from headstart.workflows.comparison.baselines import gradient_histograms, raw_pi
 from headstart.workflows.comparison.controls import majority
 from headstart.workflows.comparison.protocol import Protocol, rounds_of
 from headstart.workflows.comparison.table import Table, run_table
+from headstart.workflows.comparison.verdict import FLOAT, PROBE
 from headstart.workflows.recipes.ahead import ReadAhead
 from headstart.workflows.recipes.bench import AUGMENT_FOLDS, Bench, DrawPlan, Indices
 from headstart.workflows.recipes.present import frozen_facts, frozen_result
@@ -40,6 +42,8 @@ from headstart.workflows.recipes.recipe import FrozenRecipe, Textbook
 from headstart.workflows.recipes.split import with_test_split
 
 __all__ = ["Frozen", "run_frozen"]
+
+_PAIRS = ((FLOAT, PROBE),)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def run_frozen(
     """Everything is selected by cross-validation on the training images of each draw; the test images come last.
 
     ``dataset`` has the splits train and test; ``size_px`` is the input side of a timm network (None: the
-    recipe's, or the network's own).
+    recipe's, or the network's own). In int8 the source is calibrated on training images, and with ``controls`` the
+    probe in fp32 has a row.
     """
     begun = perf_counter()
     dataset, found = checked(dataset, allow_leaks=allow_leaks)
@@ -77,7 +82,10 @@ def run_frozen(
     if not kind_of(source).takes_size:  # a textbook reads the last maps of a network for photos
         recipe = replace(recipe, textbook=None)
     recipe = replace(recipe, size_px=wanted_px)
-    bench = Bench(recipe, source, train, test, options, seed)
+    ready = precise(source, lambda: train, options)
+    exact = None if ready.source is source else source
+    options = replace(ready.options, precision="fp32")  # as the saved model computes
+    bench = Bench(recipe, ready.source, train, test, options, seed, exact)
     protocol = _protocol(recipe, train, seed)
     with ReadAhead(options) as bench.ahead:
         learned, table = _compared(bench, dataset, protocol, controls=controls)
@@ -100,22 +108,24 @@ def _compared(
     strategies = {"probe": _recorded(bench, "probe", _probe(bench, learned)), **textbook}
     if textbook and any(plan.augmentation for plan in bench.plans.values()):
         strategies["probe, no augmentation"] = _recorded(bench, "probe, no augmentation", _plain(bench))
+    if controls and bench.exact is not None:
+        strategies[FLOAT] = _elsewhere(bench, bench.exact, copies=True)
     if controls:
         strategies |= _controls(bench)
     return learned, run_table(strategies, train, test, protocol, progress=bench.options.progress)
 
 
 def _protocol(recipe: FrozenRecipe, train: Dataset, seed: int) -> Protocol:
-    shown = ("probe, no augmentation", "textbook", "textbook, no flip", "textbook, no augmentation")
+    shown = ("probe, no augmentation", "textbook", "textbook, no flip", "textbook, no augmentation", FLOAT)
     wanted, smallest = recipe.labels_per_class, min(train.counts().values())
     if wanted is None:
-        return Protocol((), 1, seed, True, shown)
+        return Protocol((), 1, seed, True, shown, pairs=_PAIRS)
     if wanted >= smallest:
         raise RecipeError(
             f"recipe {recipe.name!r} uses {wanted} labels per class, expected fewer than the {smallest} "
             f"images of the smallest class of {train.name!r}; choose larger data with --data"
         )
-    return Protocol((wanted,), recipe.draws, seed, False, shown)
+    return Protocol((wanted,), recipe.draws, seed, False, shown, pairs=_PAIRS)
 
 
 def _planned(bench: Bench, indices: Indices, seed: int) -> DrawPlan:
@@ -294,7 +304,7 @@ def _controls(bench: Bench) -> dict[str, Strategy]:
     strategies["majority"] = majority(bench.train)
     if (redraw := kind_of(bench.source).redraw) is not None:
         network = redraw(bench.source, bench.train, bench.seed, bench.recipe.size_px)
-        strategies["random frozen"] = _random(bench, network)
+        strategies["random frozen"] = _elsewhere(bench, network, copies=False)
     return strategies
 
 
@@ -303,15 +313,15 @@ def _among(drawn: Indices, strategy: Strategy) -> Strategy:
     return lambda train, test, seed: strategy(np.searchsorted(drawn, train), test, seed)
 
 
-def _random(bench: Bench, network: Source) -> Strategy:
-    """The same network with random weights, read and fitted where the probe is."""
+def _elsewhere(bench: Bench, network: Source, *, copies: bool) -> Strategy:
+    """Another network, read and fitted where the probe is, with its augmented copies or without."""
     other = replace(bench, source=network)
     places = [one.place for plan in bench.plans.values() for one in plan.readings]
 
     def strategy(train: Indices, test: Indices, seed: int) -> Array:
         other.read_test(places)  # of all draws in one pass
         plan = bench.plans[train.tobytes()]
-        return _fitted(other, train, replace(plan, augmentation=None), seed)
+        return _fitted(other, train, plan if copies else replace(plan, augmentation=None), seed)
 
     return strategy
 

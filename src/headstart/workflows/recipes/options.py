@@ -23,7 +23,8 @@ class RecipeOptions:
 
     Without torch a recipe that names it uses the NumPy engine, with a remark. Without ``controls`` there is no
     verdict. ``command`` is the command line, for the report. ``finetune`` adds the strategy finetune.
-    ``allow_leaks`` continues although an image is in two splits.
+    ``allow_leaks`` continues although an image is in two splits. ``precision`` is fp32, the default, or int8,
+    for a recipe on a pretrained network.
     """
 
     data: str | None = None
@@ -39,11 +40,12 @@ class RecipeOptions:
     progress: Progress = SILENT
     finetune: FinetuneOptions | None = None
     allow_leaks: bool = False
+    precision: str | None = None
 
     @property
     def extraction(self) -> Extraction:
         """How features are computed."""
-        return Extraction(self.cache, self.runtime, None, self.progress)
+        return Extraction(self.cache, self.runtime, self.precision, self.progress)
 
 
 @dataclass(frozen=True)

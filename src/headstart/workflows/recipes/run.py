@@ -20,6 +20,7 @@ from headstart.networks.specs import architecture
 from headstart.records import Source
 from headstart.report.records import Report
 from headstart.sources.networks import native_input
+from headstart.sources.precision import check_saved
 from headstart.strategies.fits import Reader, Strategy, chosen_probe
 from headstart.strategies.places import Probe
 from headstart.strategies.probe import learn_head
@@ -103,9 +104,10 @@ def run_recipe(
         )
     if isinstance(recipe, FrozenRecipe):
         return _run_frozen(recipe, home, options)
-    if options.source is not None or options.size_px is not None:
+    if options.source is not None or options.size_px is not None or options.precision is not None:
         raise SettingError(
-            f"recipe {recipe.name!r} trains its own source, expected neither --source nor --size; leave them out"
+            f"recipe {recipe.name!r} trains its own source, expected neither --source, --size nor --precision; "
+            "leave them out"
         )
     if isinstance(recipe, LettersRecipe):
         return _run_letters(recipe, home, options)
@@ -145,6 +147,7 @@ def _run_frozen(recipe: FrozenRecipe, home: Path, options: RecipeOptions) -> Out
         raise SettingError(
             f"recipe {recipe.name!r} trains no network, expected no engine; leave --engine out"
         )
+    check_saved(options.precision)
     whole = load(options.data or recipe.data)
     for remark in _skipped(whole):
         options.progress.remark(remark)
