@@ -15,7 +15,7 @@ import pytest
 from command import ERROR, Run, Said, contents
 from headstart.data.dataset import Dataset
 from headstart.data.readers.load import load
-from headstart.system import processes
+from headstart.system.runners import local
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,7 +52,7 @@ def _own_fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _processes_wait() -> Iterator[None]:
     """Background processes that are idle stay for the next test that needs some: each start takes 3 s."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "_IDLE_S", 600)
+        patch.setattr(local, "_IDLE_S", 600)
         yield
 
 

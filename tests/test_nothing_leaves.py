@@ -255,11 +255,10 @@ def test_processes_beside_are_silent(watched: Watched) -> None:
     """Workers of loky, which are not children by fork."""
     program = watched.work / "beside.py"
     lines = (
-        "from headstart.system.processes import run_in_process",
+        "from headstart.system.runners import ProcessRunner",
         "from headstart.graph.run import import_runtime",
         "if __name__ == '__main__':",
-        "    for wait in [run_in_process(import_runtime, one) for one in ('openvino', 'onnxruntime')]:",
-        "        wait()",
+        "    list(ProcessRunner().map(lambda: import_runtime, ['openvino', 'onnxruntime']))",
     )
     program.write_text("\n".join(lines))
     watched.run(program)

@@ -18,6 +18,7 @@ The text of an error is one line: ``<name> is <what it is>, expected <what it mu
     |   `-- UnknownLayerError(LookupError)
     |-- ModelError(ValueError)         a model folder is missing, truncated or altered
     |-- RecipeError(ValueError)        a recipe is unknown or malformed
+    |-- RunnerError(RuntimeError)      a cluster cannot be used, or its workers die
     |-- CacheError(OSError)            the cache cannot be read or written
     |-- UnwritableError(OSError)       a file or folder cannot be written: no space, no permission
     |-- NotFittedError(ValueError)     something was used before it was fitted
@@ -41,6 +42,7 @@ __all__ = [
     "ModelError",
     "NotFittedError",
     "RecipeError",
+    "RunnerError",
     "SettingError",
     "ShapeError",
     "SourceError",
@@ -137,6 +139,10 @@ class ModelError(HeadstartError, ValueError):
 
 class RecipeError(HeadstartError, ValueError):
     """A recipe is unknown or malformed."""
+
+
+class RunnerError(HeadstartError, RuntimeError):
+    """A cluster cannot be used, has other versions, or its workers die."""
 
 
 class CacheError(HeadstartError, OSError):

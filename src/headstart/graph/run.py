@@ -18,6 +18,7 @@ from headstart.graph.build import INPUT
 from headstart.graph.forked import PerProcess, watched
 from headstart.graph.refusals import refusals
 from headstart.records import Array, Images
+from headstart.system.threads import process_limit
 
 __all__ = [
     "INT8",
@@ -224,7 +225,9 @@ class _OpenVino(_Streaming):
         # a fixed batch lets the plugin choose its kernels once; a smaller last batch is padded
         graph.reshape({INPUT: openvino.PartialShape([batch_size, *list(graph.input(0).partial_shape)[1:]])})
         self._batch_size = batch_size
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": hint}
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": hint}
+        if (limit := process_limit()) is not None:
+            hints["INFERENCE_NUM_THREADS"] = limit
         # the compiled model shares the memory of the graph, so keeping it for forked processes costs nothing
         self._compiled = PerProcess(lambda: _compile(graph, hints))
 

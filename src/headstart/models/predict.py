@@ -24,6 +24,7 @@ from headstart.models.model import Model, open_model
 from headstart.models.novelty_rate import NoveltyRate
 from headstart.records import Images, InputSpec, Prediction
 from headstart.report.columns import aligned
+from headstart.system.threads import reading_threads
 
 __all__ = [
     "BATCH",
@@ -217,7 +218,7 @@ def _prepared(paths: Iterable[str], spec: InputSpec) -> Iterator[Ready]:
 
     waiting: deque[Future[list[Ready]]] = deque()
     shares = _batched(paths, _SHARE)
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(reading_threads())
     try:
         while True:
             waiting.extend(pool.submit(ready, one) for one in islice(shares, _AHEAD // _SHARE - len(waiting)))

@@ -10,20 +10,21 @@ import numpy as np
 import onnx
 
 from headstart.data.dataset import Dataset
-from headstart.data.images.augment import Augmentation, augment
+from headstart.data.images.augment import Augmentation
 from headstart.data.images.prepare import batches
 from headstart.errors import UnknownLayerError, nearest
 from headstart.graph import build
 from headstart.graph import run as runtime
 from headstart.graph.pooling import JOIN, n_features, read
 from headstart.records import Array, Images, Source
+from headstart.sources.sharded import READ, Recipe, augmented, shard_rows, worth_sharing
 from headstart.system.cache import Cache, NullCache
 from headstart.system.drafts import Draft
 from headstart.system.progress import SILENT, Progress, with_progress
+from headstart.system.runners import LOCAL, Runner
 
 __all__ = ["PLAIN", "AugmentedCopy", "Extraction", "Place", "extract", "extract_all", "feature_graph"]
 
-_READ = 64  # images read at a time
 _FORMAT = 2  # increase it when the same key would give other numbers
 
 Place = tuple[str, str]
@@ -35,13 +36,18 @@ class Extraction:
     """How features are computed, for any dataset.
 
     ``cache`` is read first and keeps what was computed; ``runtime`` executes the graph; ``precision`` None is
-    the source's own, and ``int8`` is for workflows, which make the source in it (`sources.precision`).
+    the source's own, and ``int8`` is for workflows, which make the source in it (`sources.precision`). ``runner`` is
+    where images are decoded and run. A copy in another process computes there, and stores nothing.
     """
 
     cache: Cache | None = None
     runtime: str = "openvino"
     precision: str | None = None
     progress: Progress = SILENT
+    runner: Runner = LOCAL
+
+    def __reduce__(self) -> tuple[type[Extraction], tuple[None, str, str | None]]:
+        return Extraction, (None, self.runtime, self.precision)
 
 
 PLAIN = Extraction()
@@ -125,13 +131,17 @@ def extract_all(
             raise UnknownLayerError(
                 f"layer {layer!r} is unknown, expected one of source {source.name!r}, {nearest(layer, source.layers)}"
             )
-    store = NullCache() if options.cache is None else options.cache
+    store = _store(options)
     keys = [_parts(dataset, source, place, copy, options) for place in places]
     found = {place: store.get(parts) for place, parts in zip(places, keys, strict=True)}
     missing = {place: parts for place, parts in zip(places, keys, strict=True) if found[place] is None}
     if missing:
         found |= _computed(dataset, source, missing, store, copy, options)
     return [rows for place in places if (rows := found[place]) is not None]
+
+
+def _store(options: Extraction) -> Cache:
+    return NullCache() if options.cache is None else options.cache
 
 
 def _parts(
@@ -172,12 +182,6 @@ def _computed(
     options: Extraction,
 ) -> dict[Place, Array]:
     """Run the source once over the images that some draft still lacks."""
-    executable = runtime.compile_graph(
-        feature_graph(source, list(missing)),
-        runtime=options.runtime,
-        precision=_precision(source, options),
-        batch_size=source.batch_size,
-    )
     n_images = len(dataset)
     drafts: dict[Place, Draft] = {}
     try:
@@ -187,10 +191,7 @@ def _computed(
             drafts[place] = store.draft(parts, (n_images, width))
         done = min(draft.n_done for draft in drafts.values())
         if done < n_images:
-            stream = with_progress(
-                _pixels(dataset, source, copy, done), n_images, _task(dataset, copy), options.progress, done
-            )
-            for rows in executable.stream(stream):
+            for rows in _rows(dataset, source, missing, done, copy, options):
                 for draft, values in zip(drafts.values(), rows, strict=True):
                     draft.write(done, values)
                 done += len(rows[0])
@@ -201,6 +202,39 @@ def _computed(
             draft.close()
 
 
+def _rows(
+    dataset: Dataset,
+    source: Source,
+    missing: Mapping[Place, Mapping[str, Any]],
+    done: int,
+    copy: AugmentedCopy | None,
+    options: Extraction,
+) -> Iterator[tuple[Array, ...]]:
+    """Features of the images from ``done`` on at every place, in order, computed here or by workers."""
+    graph, precision = feature_graph(source, list(missing)), _precision(source, options)
+    if worth_sharing(options.runner, len(dataset) - done):
+        recipe = Recipe(
+            graph.SerializeToString(), source.input, options.runtime, precision, source.batch_size, copy
+        )
+        return shard_rows(
+            dataset,
+            done,
+            recipe,
+            options.runner,
+            store=_store(options),
+            parts=list(missing.values()),
+            task=_task(dataset, copy),
+            progress=options.progress,
+        )
+    executable = runtime.compile_graph(
+        graph, runtime=options.runtime, precision=precision, batch_size=source.batch_size
+    )
+    pixels = _pixels(dataset, source, copy, done)
+    return executable.stream(
+        with_progress(pixels, len(dataset), _task(dataset, copy), options.progress, done)
+    )
+
+
 def _task(dataset: Dataset, copy: AugmentedCopy | None) -> str:
     return f"features of {dataset.name}" + ("" if copy is None else f", augmented copy {copy.number + 1}")
 
@@ -208,13 +242,7 @@ def _task(dataset: Dataset, copy: AugmentedCopy | None) -> str:
 def _pixels(dataset: Dataset, source: Source, copy: AugmentedCopy | None, first: int) -> Iterator[Images]:
     """Prepared batches from image ``first`` on, augmented for a copy."""
     rest = dataset if first == 0 else dataset.subset(np.arange(first, len(dataset)))
-    for batch in batches(rest, source.input, _READ):
-        indices = np.arange(first, first + len(batch))
-        first += len(batch)
-        if copy is None:
-            yield batch
-        else:
-            yield augment(batch, copy.augmentation, seed=copy.seed, indices=indices, copy=copy.number)
+    return augmented(batches(rest, source.input, READ), copy, first)
 
 
 def feature_graph(source: Source, places: Sequence[Place]) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,11 @@ class Reader:
     seed: int = 0
     _kept: dict[tuple[Place, int], Array] = field(default_factory=dict, repr=False)
     _copies: dict[InputSpec, Dataset] = field(default_factory=dict, repr=False)  # shared by replace()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a memory-mapped array would be copied element by element
+        kept = {key: np.asarray(rows) for key, rows in self._kept.items()}
+        return {**vars(self), "_kept": kept, "_copies": {}}
 
     def read(self, places: Sequence[Place]) -> None:
         """Compute the features of several places in one pass over the images, unless they are kept."""

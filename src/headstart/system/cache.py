@@ -68,6 +68,10 @@ class Cache(Protocol):
         """Begin or continue a float32 array of this shape."""
         ...
 
+    def discard(self, parts: Parts) -> None:
+        """Remove the array that is stored under these parts, if there is one."""
+        ...
+
 
 class NullCache:
     """A cache that stores nothing."""
@@ -79,6 +83,9 @@ class NullCache:
     def draft(self, parts: Parts, shape: Shape) -> Draft:
         """An array in memory."""
         return MemoryDraft(np.empty(shape, np.float32))
+
+    def discard(self, parts: Parts) -> None:
+        """Nothing is stored."""
 
 
 class FolderCache:
@@ -148,6 +155,11 @@ class FolderCache:
         except OSError as error:
             self._warn_unwritable(error)
             return MemoryDraft(np.empty(shape, np.float32))
+
+    def discard(self, parts: Parts) -> None:
+        """Remove an array, if it is there and can be removed."""
+        with suppress(OSError):
+            self._array(key_of(parts)).unlink()
 
     def _warn_unwritable(self, error: OSError) -> None:
         warn(

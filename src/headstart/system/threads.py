@@ -12,13 +12,41 @@ from typing import Any
 
 from headstart.system.neighbours import Usage, allowed_cores, cores_left
 
-__all__ = ["one_thread_when_forked", "settle", "share_cores", "threads_for", "use_threads"]
+__all__ = [
+    "limit_process",
+    "one_thread_when_forked",
+    "process_limit",
+    "reading_threads",
+    "settle",
+    "share_cores",
+    "threads_for",
+    "use_threads",
+]
 
 _WORTH_SHARING = 4_000_000  # float32 values; below, sharing the work among threads costs more than it saves
 _LEAST_S = 0.2  # of observing other programs
 _GIVEN = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _OBSERVED_FROM: list[Usage] = []
 _SETTLED: list[int] = []
+_LIMIT: list[int] = []
+
+
+def limit_process(number: int) -> None:
+    """Let this process use so many threads and no more, whatever the machine has: a worker among others."""
+    _LIMIT[:] = [number]
+    _controller().limit(limits=number, user_api="blas")
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(number)
+
+
+def process_limit() -> int | None:
+    """The threads that `limit_process` allows; None in a program that owns the machine."""
+    return _LIMIT[0] if _LIMIT else None
+
+
+def reading_threads() -> int:
+    """Threads that read and decode files."""
+    return process_limit() or os.cpu_count() or 1
 
 
 def share_cores() -> None:

@@ -19,6 +19,7 @@ from headstart.data.images.turns import turn
 from headstart.data.stores import ImageStore
 from headstart.errors import SettingError
 from headstart.records import Images, InputSpec
+from headstart.system.threads import reading_threads
 
 __all__ = ["batches", "decode", "prepare", "store_batches"]
 
@@ -75,7 +76,7 @@ def _file_batches(images: ImageStore, spec: InputSpec, batch_size: int) -> Itera
 
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     todo = iter(range(len(images)))
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(reading_threads())
     try:
         for start in range(0, len(images), batch_size):
             while len(waiting) < 3 * batch_size and (index := next(todo, None)) is not None:

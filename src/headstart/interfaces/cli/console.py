@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headstart.sources.features import Extraction
     from headstart.system.cache import Cache
     from headstart.system.progress import Progress
+    from headstart.system.runners import Runner
 
 __all__ = [
     "RESULT",
@@ -58,11 +59,13 @@ def chosen_cache(no_cache: bool) -> Cache:
     return NullCache() if no_cache else default_cache()
 
 
-def extraction(no_cache: bool, runtime: str, precision: str | None, progress: Progress) -> Extraction:
+def extraction(
+    no_cache: bool, runtime: str, precision: str | None, progress: Progress, runner: Runner
+) -> Extraction:
     """How features are computed."""
     from headstart.sources.features import Extraction
 
-    return Extraction(chosen_cache(no_cache), runtime, precision, progress)
+    return Extraction(chosen_cache(no_cache), runtime, precision, progress, runner)
 
 
 def chosen_layer(layer: str | None, tap: str | None) -> str | None:

@@ -91,6 +91,16 @@ NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Compute all features again and do not store them.")
 ]
 Runtime = Annotated[str, typer.Option(help="Inference runtime: openvino, or onnxruntime as the reference.")]
+RunnerName = Annotated[
+    str | None,
+    typer.Option(
+        "--runner",
+        metavar="local|ray[:ADDRESS]",
+        help="Where the work runs: local, this process; ray, the Ray cluster of RAY_ADDRESS or of this machine; "
+        "ray:HOST:PORT; ray://HOST:PORT (Ray Client); ray:local, a cluster of this machine alone that ends with the "
+        "command. Default: HEADSTART_RUNNER, else local.",
+    ),
+]
 Precision = Annotated[
     str | None,
     typer.Option(

@@ -21,6 +21,7 @@ from headstart.interfaces.cli.options import (
     Json,
     NoCache,
     ReportOutput,
+    RunnerName,
     Runtime,
     SavedPrecision,
     Seed,
@@ -49,6 +50,7 @@ def sources_rank(
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: SavedPrecision = None,
+    runner: RunnerName = None,
     strict: Strict = False,
     allow_leaks: AllowLeaks = False,
     no_cache: NoCache = False,
@@ -61,10 +63,11 @@ def sources_rank(
     from headstart.interfaces.cli.tables import ranking_table
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
     from headstart.workflows.rank import run_ranking
 
     check_output_folder(output, RESULT)
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, runner_named(runner, progress) as workers:
         dataset = load_dataset(data, strict=strict, progress=progress)
         opened, remarks = _opened(sources, dataset, seed)
         found = run_ranking(
@@ -72,7 +75,7 @@ def sources_rank(
             dataset,
             Probe(head=head),
             seed=seed,
-            options=extraction(no_cache, runtime, precision, progress),
+            options=extraction(no_cache, runtime, precision, progress, workers),
             allow_leaks=allow_leaks,
             command=command_line(),
             remarks=remarks,

@@ -35,6 +35,7 @@ from headstart.interfaces.cli.options import (
     Pooling,
     Precision,
     ReportOutput,
+    RunnerName,
     Runtime,
     Seed,
     Size,
@@ -113,6 +114,7 @@ def study(
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: Precision = None,
+    runner: RunnerName = None,
     strict: Strict = False,
     allow_leaks: AllowLeaks = False,
     no_cache: NoCache = False,
@@ -126,6 +128,7 @@ def study(
     from headstart.strategies.finetune.options import parse_finetune
     from headstart.strategies.places import Probe
     from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
     from headstart.workflows.study import StudyRequest, parse_controls, parse_labels, run_study
 
     source, data = source_and_data(names)
@@ -141,13 +144,16 @@ def study(
         finetune=parse_finetune(strategies, unfreeze, device),
         margin=margin / 100,
     )
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, runner_named(runner, progress) as workers:
         named = partial(opened, source, data, progress, strict=strict)
         frozen, dataset = named(seed=seed, size_px=size, policy=policy)
         how: dict[str, Any] = {"strict": strict, "progress": progress, "inputs": [frozen.input]}
         request = replace(request, unlabelled=load_others(unlabelled, **how))
         external = None if test is None else load_dataset(test, **how)
-        trained, options = _model(source or frozen.name), extraction(no_cache, runtime, precision, progress)
+        trained, options = (
+            _model(source or frozen.name),
+            extraction(no_cache, runtime, precision, progress, workers),
+        )
         study_of = partial(run_study, frozen, dataset, request, external=external, trained=trained)
         result = study_of(options=options, command=command_line())
     save_result(result, output, json)

@@ -34,6 +34,7 @@ from headstart.interfaces.cli.options import (
     NoveltyRate,
     Policy,
     Pooling,
+    RunnerName,
     Runtime,
     SavedPrecision,
     Seed,
@@ -81,6 +82,7 @@ def transfer(
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: SavedPrecision = None,
+    runner: RunnerName = None,
     strict: Strict = False,
     allow_leaks: AllowLeaks = False,
     no_cache: NoCache = False,
@@ -93,11 +95,12 @@ def transfer(
     Example: headstart transfer timm:mobilenetv3_small_100 insects -o runs/insects
     """
     from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
 
     source, data = source_and_data(names)
     check_output_folder(output, "manifest.json")
     place = chosen_layer(layer, tap)
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, runner_named(runner, progress) as workers:
         progress.step(f"transfer {data}", 0, 0)  # before what takes long to import
         from headstart.data.images.augment import parse_copies
         from headstart.strategies.finetune.options import parse_transfer
@@ -113,7 +116,7 @@ def transfer(
             dataset,
             Probe(place, pooling, head, augmentation, balance),
             seed=seed,
-            options=extraction(no_cache, runtime, precision, progress),
+            options=extraction(no_cache, runtime, precision, progress, workers),
             allow_leaks=allow_leaks,
             command=command_line(),
             finetune=finetune,

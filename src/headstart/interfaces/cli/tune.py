@@ -23,6 +23,7 @@ from headstart.interfaces.cli.options import (
     NoCache,
     Precision,
     ReportOutput,
+    RunnerName,
     Runtime,
     Seed,
     Size,
@@ -75,6 +76,7 @@ def tune(
     seed: Seed = 0,
     runtime: Runtime = "openvino",
     precision: Precision = None,
+    runner: RunnerName = None,
     strict: Strict = False,
     allow_leaks: AllowLeaks = False,
     no_cache: NoCache = False,
@@ -92,6 +94,7 @@ def tune(
     from headstart.networks.specs import ARCHITECTURES
     from headstart.sources.order import check_order
     from headstart.system.progress import terminal_progress
+    from headstart.system.runners import runner_named
     from headstart.workflows.tune.request import Search
     from headstart.workflows.tune.run import run_tuning
 
@@ -109,13 +112,13 @@ def tune(
         storage=output / _TRIALS,
         budget_s=None if limit is None else parse_duration(limit, "budget"),
     )
-    with terminal_progress() as progress:
+    with terminal_progress() as progress, runner_named(runner, progress) as workers:
         done = run_tuning(
             source,
             load_dataset(data, strict=strict, progress=progress),
             search,
             seed=seed,
-            options=extraction(no_cache, runtime, precision, progress),
+            options=extraction(no_cache, runtime, precision, progress, workers),
             allow_leaks=allow_leaks,
             command=command_line(),
             data=data,

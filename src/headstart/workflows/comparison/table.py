@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from headstart.evaluation.spread import Spread, of_draws, of_fold_draws, of_fold
 from headstart.records import Array
 from headstart.report.records import Comparison, Row
 from headstart.strategies.fits import Strategy
-from headstart.system.processes import run_in_process
 from headstart.system.progress import SILENT, Progress
+from headstart.system.runners import LOCAL, ProcessRunner, Runner
 from headstart.workflows.comparison.protocol import (
     Protocol,
     TrainTest,
@@ -29,6 +28,7 @@ from headstart.workflows.comparison.protocol import (
     shared_labels,
     smallest_class,
 )
+from headstart.workflows.comparison.rounds import Round, Rounds, done, jobs_of
 from headstart.workflows.comparison.verdict import PROBE, headlines, labels_text, sentences
 
 __all__ = ["Table", "difference_of", "run_table"]
@@ -75,48 +75,33 @@ def run_table(
     *,
     progress: Progress = SILENT,
     in_processes: Collection[str] = (),
+    runner: Runner = LOCAL,
+    here: Collection[str] = (),
 ) -> Table:
     """Run every strategy at every budget on the same splits, and compare the probe with each control.
 
     ``strategies`` must contain ``probe`` (else `DataError`). ``pool`` and ``test`` are one dataset when
     cross-validated. Budgets larger than the smallest class are left out with a remark. Strategies named in
-    ``in_processes`` run in other processes, one core each: for small networks on few images. The
-    comparisons of the headline budgets are the claims of the study: their intervals hold together, at 95 %.
+    ``in_processes`` run in other processes, one core each: for small networks on few images. On a cluster all do,
+    but for those named in ``here``, which record something in this process. The comparisons of the headline budgets
+    are the claims of the study: their intervals hold together, at 95 %.
     """
     if PROBE not in strategies:
         raise DataError(f"strategies are {', '.join(strategies) or 'none'}, expected one called {PROBE!r}")
     possible, remarks = _possible(pool, protocol)
     if not possible and not protocol.with_all:
         raise _too_many_labels(pool, protocol)
-    codes, cells = test.codes(pool.classes), {}
+    codes = test.codes(pool.classes)
     controls = [name for name in strategies if name not in (PROBE, *protocol.shown)]
     rounds_by_budget = rounds_of(pool, len(test), possible, protocol)
-    background = {
-        (name, budget): [
-            run_in_process(_round, strategies[name], splits_of_round, codes, protocol.seed + number)
-            for number, splits_of_round in enumerate(_own_rounds(rounds, name, protocol))
-        ]
-        for budget, rounds in reversed(rounds_by_budget.items())  # the longest first
-        for name in strategies
-        if name in in_processes and name not in protocol.redrawn
-    }
-    for budget, rounds in rounds_by_budget.items():
-        for name, strategy in strategies.items():
-            if (name, budget) not in background:
-                own = _own_rounds(rounds, name, protocol)
-                progress.step(f"{name}, {labels_text(budget)}", 0, len(own))
-                again = protocol.networks if name in protocol.redrawn and len(own) == 1 else 1
-                seeds = range(protocol.seed, protocol.seed + len(own) * again)
-                tried = [
-                    _round(strategy, splits_of_round, codes, seed)
-                    for seed, splits_of_round in zip(seeds, list(own) * again, strict=True)
-                ]
-                cells[name, budget] = _cell(tried, list(own) * again)
-    for (name, budget), waits in background.items():
-        progress.step(f"{name}, {labels_text(budget)}", 0, len(waits))
-        cells[name, budget] = _cell(
-            [wait() for wait in waits], _own_rounds(rounds_by_budget[budget], name, protocol)
-        )
+    jobs = jobs_of(strategies, rounds_by_budget, protocol)
+    if runner.remote:
+        away = [job for job in jobs if job.name not in here]
+    else:
+        away, runner = [job for job in jobs if job.name in in_processes], ProcessRunner(n_ahead=len(jobs))
+    cells: dict[tuple[str, int | None], _Cell] = {}
+    for cell, found in done(jobs, away, Rounds(strategies, codes), runner, progress).items():
+        cells[cell] = _cell([one for _, one in found], [job.splits_of_round for job, _ in found])
     cells = {(name, budget): cells[name, budget] for budget in rounds_by_budget for name in strategies}
     groups = test.cluster_codes if repeated(test.cluster_codes) else None
     rows = tuple(_row(name, budget, cell, groups, protocol) for (name, budget), cell in cells.items())
@@ -130,15 +115,6 @@ def run_table(
     remarks = (*lines[1:], *remarks, *([remark] if remark else ()))
     predictions = {name: cells[name, budgets[-1]].first for name in strategies}
     return Table(rows, comparisons, lines[0], remarks, predictions)
-
-
-def _own_rounds(
-    rounds: Sequence[Sequence[TrainTest]], name: str, protocol: Protocol
-) -> Sequence[Sequence[TrainTest]]:
-    """The rounds of a strategy: the first few where each costs a training, of a cross-validation one."""
-    if name not in protocol.slow:
-        return rounds
-    return rounds[: 1 if protocol.crossed else protocol.slow_draws]
 
 
 def _possible(pool: Dataset, protocol: Protocol) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -169,26 +145,7 @@ def _too_many_labels(pool: Dataset, protocol: Protocol) -> DataError:
     )
 
 
-def _round(
-    strategy: Strategy, splits_of_round: Sequence[TrainTest], codes: NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.bool_], float, Array]:
-    """Which predictions are right in one round, (n_test,); seconds; probabilities."""
-    begun, right = perf_counter(), np.zeros(len(codes), np.bool_)
-    probabilities: Array | None = None
-    for part in splits_of_round:
-        probs = strategy(part.train, part.test, seed)
-        right[part.test] = probs.argmax(axis=1) == codes[part.test]
-        probabilities = (
-            np.zeros((len(codes), probs.shape[1]), np.float32) if probabilities is None else probabilities
-        )
-        probabilities[part.test] = probs
-    assert probabilities is not None, "a round probabilities every image"
-    return right, perf_counter() - begun, probabilities
-
-
-def _cell(
-    tried: Sequence[tuple[NDArray[np.bool_], float, Array]], rounds: Sequence[Sequence[TrainTest]]
-) -> _Cell:
+def _cell(tried: Sequence[Round], rounds: Sequence[Sequence[TrainTest]]) -> _Cell:
     right, seconds, probabilities = zip(*tried, strict=True)
     return _Cell(np.stack(right), float(np.median(seconds)), rounds, probabilities[0])
 

@@ -104,6 +104,8 @@ def run_study(
         setup.protocol,
         progress=options.progress,
         in_processes=[one.name for one in CONTESTANTS.values() if one.parallel] if few else (),
+        runner=study.options.runner,
+        here=FINETUNE_NAMES,  # they record what was decided
     )
     finetuned = [] if study.finetuner is None else [sentence_of(study.finetuner.decisions)]
     result = study_result(
