@@ -150,12 +150,11 @@ def study(
         how: dict[str, Any] = {"strict": strict, "progress": progress, "inputs": [frozen.input]}
         request = replace(request, unlabelled=load_others(unlabelled, **how))
         external = None if test is None else load_dataset(test, **how)
-        trained, options = (
-            _model(source or frozen.name),
-            extraction(no_cache, runtime, precision, progress, workers),
+        options = extraction(no_cache, runtime, precision, progress, workers)
+        study_of = partial(
+            run_study, external=external, trained=_model(source or frozen.name), options=options
         )
-        study_of = partial(run_study, frozen, dataset, request, external=external, trained=trained)
-        result = study_of(options=options, command=command_line())
+        result = study_of(frozen, dataset, request, command=command_line())
     save_result(result, output, json)
 
 
