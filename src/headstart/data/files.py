@@ -12,12 +12,12 @@ from pathlib import Path
 
 from headstart.data.checks.duplicates import THUMB_PX
 from headstart.data.checks.looks import look_at
+from headstart.data.contents.protocol import Unread
 from headstart.data.images.decode import examined
 from headstart.data.images.fit import fit_again
 from headstart.data.images.foreign import described
 from headstart.data.images.reduced import Read
 from headstart.data.images.turns import turn
-from headstart.data.contents.protocol import Unread
 from headstart.data.kept import KeptFile, PreparedRows, Row, preparation_of
 from headstart.errors import BrokenDataError, DataError, MissingDataError
 from headstart.records import InputSpec

@@ -204,8 +204,9 @@ class ArrayImages:
 class FileImages:
     """Encoded images, read on demand; ``digests`` are the SHA-256 of their bytes, else computed when needed.
 
-    ``files`` are paths, or `Contents` such as the members of tar shards. ``depth`` is how the values of 16-bit files are scaled, which a subset shares with the whole; else it is
-    found out when it is needed. ``kept`` is what is known of files that were read before.
+    ``files`` are paths, or `Contents` such as the members of tar shards. ``depth`` is how the values
+    of 16-bit files are scaled, which a subset shares with the whole; else it is found out when it is needed.
+    ``kept`` is what is known of files that were read before.
     """
 
     def __init__(

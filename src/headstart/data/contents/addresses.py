@@ -9,11 +9,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from glob import has_magic
 from threading import Lock
 from typing import IO, Any, cast
 
 from headstart.data.contents.blocks import blocks
 from headstart.data.contents.protocol import Unread
+from headstart.data.names import natural_order
 from headstart.errors import (
     BrokenDataError,
     DataError,
@@ -24,13 +27,33 @@ from headstart.errors import (
 )
 from headstart.system.optional import require
 
-__all__ = ["explained", "file_system", "forget", "is_remote", "open_file", "protocol_of", "read_part", "size_of"]
+__all__ = [
+    "explained",
+    "file_system",
+    "forget",
+    "is_remote",
+    "open_file",
+    "protocol_of",
+    "read_part",
+    "remote_files",
+    "size_of",
+]
 
 _ADDRESS = re.compile(r"(?!https?://|file://)([a-z][a-z0-9+.-]*)://.*", re.IGNORECASE | re.DOTALL)
 _BLOCK_BYTES = 4 * 2**20
 _N_AHEAD = 2  # blocks
 _NETWORK = {
-    *("aiohttp", "aiobotocore", "asyncio", "botocore", "gcsfs", "google", "httpcore", "httpx", "huggingface_hub"),
+    *(
+        "aiohttp",
+        "aiobotocore",
+        "asyncio",
+        "botocore",
+        "gcsfs",
+        "google",
+        "httpcore",
+        "httpx",
+        "huggingface_hub",
+    ),
     *("requests", "s3fs", "socket", "ssl", "urllib3"),
 }
 """Packages whose errors are of the network, whatever their class."""
@@ -104,7 +127,12 @@ def explained(address: str) -> Iterator[None]:
 def _network_error(address: str, error: Exception) -> HeadstartError:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     advice = _KEYS.get(protocol_of(address), "check your credentials")
-    if kinds & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "ProfileNotFound"}:
+    if kinds & {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "DefaultCredentialsError",
+        "ProfileNotFound",
+    }:
         return FetchError(f"{address!r} cannot be read without credentials, expected some; {advice}")
     if isinstance(error, PermissionError) or kinds & {"GatedRepoError", "RepositoryNotFoundError"}:
         reason = _first_line(error) or "access denied"
@@ -183,8 +211,11 @@ class _Remote:
     def __init__(self, address: str) -> None:
         self._address, self._end = address, 0
         self._system, self._path = file_system(address)
-        with explained(address):
-            self.size_bytes = int(self._system.info(self._path)["size"] or 0)
+        known = _SIZES.get(address)
+        if known is None:
+            with explained(address):
+                known = int(self._system.info(self._path)["size"] or 0)
+        self.size_bytes = known
 
     def read(self, first: int, n_bytes: int) -> bytes:
         end = min(first + n_bytes, self.size_bytes)
@@ -201,8 +232,8 @@ class _Remote:
     def _block(self, number: int) -> bytes:
         for later in range(number + 1, number + 1 + _N_AHEAD):
             if later * _BLOCK_BYTES < self.size_bytes:
-                blocks().ahead((self._address, later), lambda later=later: self._load(later))
-        return cast("bytes", blocks().get((self._address, number), lambda: self._load(number)))
+                blocks().ahead((self._address, later), partial(self._load, later))
+        return cast("bytes", blocks().get((self._address, number), partial(self._load, number)))
 
     def _load(self, number: int) -> tuple[bytes, int]:
         first = number * _BLOCK_BYTES
@@ -215,9 +246,18 @@ class _Remote:
 
 
 _REMOTES: dict[str, _Remote] = {}
+_SIZES: dict[str, int] = {}
 _LOCK = Lock()
+
+
+def _after_fork() -> None:
+    global _LOCK  # noqa: PLW0603 (another thread may have held it)
+    _LOCK = Lock()
+    _REMOTES.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: forget())
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _remote(address: str) -> _Remote:
@@ -230,12 +270,45 @@ def _remote(address: str) -> _Remote:
     return known
 
 
-def forget(address: str | None = None) -> None:
-    """Forget what is known of a remote file, or of all: it may have changed since."""
-    if address is None:
-        _REMOTES.clear()
-        return
+def forget() -> None:
+    """Forget what is known of remote files: they may have changed since."""
     with _LOCK:
-        known = _REMOTES.pop(address, None)
-    if known is not None:
-        blocks().drop(lambda key: isinstance(key, tuple) and key[0] == address)
+        _REMOTES.clear()
+        _SIZES.clear()
+    blocks().drop(lambda key: isinstance(key, tuple) and isinstance(key[0], str) and is_remote(key[0]))
+
+
+def remote_files(address: str, *, deep: bool = True) -> dict[str, int]:
+    """Files of a pattern or in a folder of a bucket, in natural order, with their sizes; a file alone is one.
+
+    ``deep`` is whether folders in the folder are listed, too. MissingDataError if there is none.
+    """
+    system, path = file_system(address)
+    try:
+        with explained(address):
+            system.invalidate_cache()
+            if has_magic(path):
+                found = system.glob(path, detail=True)
+            elif deep:
+                found = system.find(path, detail=True)
+            else:
+                found = {one["name"]: one for one in system.ls(path, detail=True)}
+    except ValueError as error:
+        if isinstance(error, HeadstartError):
+            raise
+        raise DataError(
+            f"address {address!r} cannot be listed ({_first_line(error)}), expected a bucket and a path; correct it"
+        ) from error
+    files = {
+        name: one for name, one in found.items() if one.get("type") != "directory" and not name.endswith("/")
+    }
+    if not files:
+        raise MissingDataError(
+            f"{address!r} has no files, expected a file, a folder or a pattern with some; correct the address"
+        )
+    sizes = {
+        system.unstrip_protocol(name): int(files[name].get("size") or 0) for name in natural_order(files)
+    }
+    with _LOCK:
+        _SIZES.update(sizes)
+    return sizes

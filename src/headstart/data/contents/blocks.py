@@ -31,7 +31,8 @@ class Blocks:
 
     def reset(self) -> None:
         """Forget all blocks: after a fork, the threads that were reading some are gone."""
-        self._lock, self._pool = threading.Lock(), None
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
         self._futures: OrderedDict[Hashable, Future[Any]] = OrderedDict()
         self._sizes: dict[Hashable, int] = {}
         self._n_bytes = 0

@@ -79,7 +79,9 @@ class TableCells:
     def subset(self, indices: NDArray[np.intp]) -> TableCells:
         """Select cells in this order, with the tables that hold them."""
         used, table_of = np.unique(np.asarray(self._table_of)[indices], return_inverse=True)
-        some = TableCells(*([column[one] for one in used] for column in (self._tables, self._shown, self._columns)))
+        some = TableCells(
+            *([column[one] for one in used] for column in (self._tables, self._shown, self._columns))
+        )
         some._table_of = array("i", table_of.astype(np.int32).tobytes())
         some._rows = array("q", np.asarray(self._rows)[indices].tobytes())
         return some
@@ -88,7 +90,11 @@ class TableCells:
 def _file_of(table: str, path: str) -> bytes:
     """The file that a cell names."""
     if not is_remote(path):
-        path = posixpath.join(posixpath.dirname(table), path) if is_remote(table) else os.path.join(os.path.dirname(table), path)
+        path = (
+            posixpath.join(posixpath.dirname(table), path)
+            if is_remote(table)
+            else os.path.join(os.path.dirname(table), path)
+        )
     try:
         n_bytes = size_of(path)
     except MissingDataError as error:
@@ -113,7 +119,9 @@ class _Column:
     def cell(self, row: int) -> Any:
         """One cell as a Python object; BrokenDataError if the table has become shorter or cannot be read."""
         if not 0 <= row < self._table.n_rows:
-            raise BrokenDataError(f"table {self._address!r} lacks row {row + 1}, expected it; load the dataset again")
+            raise BrokenDataError(
+                f"table {self._address!r} lacks row {row + 1}, expected it; load the dataset again"
+            )
         with self._lock:
             first, cells = self._kept(row) or self._read(row)
         return cells[row - first].as_py()
@@ -135,7 +143,9 @@ class _Column:
                 if row < self._next:
                     return self._keep(first, batch.column(0))
         self._part = -1
-        raise BrokenDataError(f"table {self._address!r} lacks row {row + 1}, expected it; load the dataset again")
+        raise BrokenDataError(
+            f"table {self._address!r} lacks row {row + 1}, expected it; load the dataset again"
+        )
 
     def _keep(self, first: int, cells: Any) -> tuple[int, Any]:
         place = bisect_right(self._starts, first)

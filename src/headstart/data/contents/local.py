@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.contents.protocol import Unread
 from headstart.data.files import content, read_head
 
 __all__ = ["LocalFiles"]

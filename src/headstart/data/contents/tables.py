@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ class TableFile(Protocol):
 
     schema: Any
     n_rows: int
-    first_rows: Sequence[int]
+    first_rows: list[int]
     """The first row of each part."""
 
     def batches(self, columns: Sequence[str], part: int | None = None) -> Iterator[Any]:
@@ -32,7 +33,7 @@ class TableFile(Protocol):
 
 def open_table(address: str) -> TableFile:
     """Open a Parquet file, or an Arrow file or stream, by its first bytes; BrokenDataError if it is none."""
-    require("pyarrow.parquet", extra="tables", for_=f"table {address!r}")
+    require("pyarrow.parquet", extra="tables", for_=f"table {posixpath.basename(address)!r}")
     with readable(address):
         with open_file(address) as file, explained(address):
             head = file.read(8)
@@ -86,7 +87,7 @@ class _ParquetTable:
         with explained(address) if is_remote(address) else readable(address):
             self._file = parquet.ParquetFile(source, **options)
         self.schema, footer = self._file.schema_arrow, self._file.metadata
-        self.n_rows, self.first_rows, self._sizes = footer.num_rows, [0], []
+        self.n_rows, self.first_rows = int(footer.num_rows), [0]
         for number in range(footer.num_row_groups):
             self.first_rows.append(self.first_rows[-1] + footer.row_group(number).num_rows)
         self.first_rows.pop()
@@ -100,10 +101,13 @@ class _ParquetTable:
     def _rows_at_a_time(self, columns: Sequence[str], part: int) -> int:
         group = self._file.metadata.row_group(part)
         chunks = (group.column(number) for number in range(group.num_columns))
-        n_bytes = sum(
-            chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns
+        n_bytes: int = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema.partition(".")[0] in columns
         )
-        return max(1, min(_MOST_ROWS, _RUN_BYTES * group.num_rows // max(n_bytes, 1)))
+        n_rows: int = group.num_rows
+        return max(1, min(_MOST_ROWS, _RUN_BYTES * n_rows // max(n_bytes, 1)))
 
 
 class _ArrowTable:
@@ -111,7 +115,8 @@ class _ArrowTable:
 
     def __init__(self, address: str, *, is_stream: bool) -> None:
         self._address, self._is_stream = address, is_stream
-        self.first_rows, self.n_rows = [], 0
+        self.n_rows = 0
+        self.first_rows: list[int] = []
         with self._opened(mapped=True) as reader:
             self.schema = reader.schema
             for batch in self._all(reader):

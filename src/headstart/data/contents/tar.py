@@ -71,7 +71,9 @@ class _Reader:
 
 
 def _members(address: str, reader: _Reader, size_bytes: int) -> Iterator[Member]:
-    first, known, of_all, last = 0, {}, {}, ""
+    known: dict[str, str] = {}
+    of_all: dict[str, str] = {}
+    first, last = 0, ""
     while first < size_bytes:
         header = reader.at(first, _BLOCK)
         if len(header) < _BLOCK:
@@ -141,14 +143,18 @@ def _cut(address: str, name: str) -> BrokenDataError:
 
 
 def _no_tar(address: str, header: bytes, first: int, last: str) -> BrokenDataError:
-    packed = next((kind for mark, kind in _COMPRESSED.items() if first == 0 and header.startswith(mark)), None)
+    packed = next(
+        (kind for mark, kind in _COMPRESSED.items() if first == 0 and header.startswith(mark)), None
+    )
     if packed:
         return BrokenDataError(
-            f"shard {address!r} is compressed with {packed}, expected a plain tar archive, of which parts can be read; "
-            "decompress it"
+            f"shard {address!r} is compressed with {packed}, expected a plain tar archive, of which parts can be "
+            "read; decompress it"
         )
     where = f"is damaged after {last!r}" if last else "is no tar archive"
-    return BrokenDataError(f"shard {address!r} {where}, expected a whole tar archive; fetch or write it again")
+    return BrokenDataError(
+        f"shard {address!r} {where}, expected a whole tar archive; fetch or write it again"
+    )
 
 
 class TarMembers:

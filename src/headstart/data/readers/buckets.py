@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from headstart.data.contents.addresses import is_remote, open_file, explained
+from headstart.data.contents.addresses import explained, is_remote, open_file
 from headstart.data.contents.objects import BucketObjects
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
@@ -95,7 +95,9 @@ def read_bucket_table(address: str, *, strict: bool) -> Dataset:
             raise type(error)(str(error).replace(str(table), address)) from error
     rows = picked(address, columns, numbers)
     if rows.by_id:
-        raise DataError(f"table {address!r} has ids of images, expected paths of files in a bucket; write their paths")
+        raise DataError(
+            f"table {address!r} has ids of images, expected paths of files in a bucket; write their paths"
+        )
     found = [_address_of(address, number, cell) for number, cell in zip(numbers, rows.paths, strict=True)]
     return read_images(
         Path(posixpath.basename(address)).stem,
@@ -114,8 +116,8 @@ def _address_of(table: str, number: int, cell: str) -> str:
         return cell
     if cell.startswith(("/", "data:", "http://", "https://", "file://")) or "\0" in cell:
         raise DataError(
-            f"row {number} of {table!r} has the path {cell[:80]!r}, expected one relative to the table, or an address; "
-            "correct it"
+            f"row {number} of {table!r} has the path {cell[:80]!r}, expected one relative to the table, or an "
+            "address; correct it"
         )
     return f"{posixpath.dirname(table)}/{posixpath.normpath(cell)}"
 
@@ -123,5 +125,7 @@ def _address_of(table: str, number: int, cell: str) -> str:
 def _rows(table: Table) -> Iterator[Labels]:
     for place, label in enumerate(table.labels):
         yield Labels(
-            label, table.splits[place] if table.splits else None, table.groups[place] if table.groups else None
+            label,
+            table.splits[place] if table.splits else None,
+            table.groups[place] if table.groups else None,
         )

@@ -255,7 +255,9 @@ def _one_hot(columns: Cells, path: str) -> list[str]:
     return flags if len(flags) > 1 and flags == others else []
 
 
-def _labels_of(name: str, columns: Cells, classes: Sequence[str], numbers: Sequence[int | str]) -> tuple[str, ...]:
+def _labels_of(
+    name: str, columns: Cells, classes: Sequence[str], numbers: Sequence[int | str]
+) -> tuple[str, ...]:
     """The class of each row of a one-hot table; DataError if a row has none or several."""
     labels = []
     for place, row in enumerate(numbers):

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from headstart.data.contents.addresses import remote_files
 from headstart.data.names import natural_order, shown
-from headstart.data.readers.shards import remote_files
 from headstart.errors import DataError, MissingDataError
 
 __all__ = ["hub_files", "hub_name"]

@@ -32,7 +32,7 @@ def image_column(address: str, schema: Any) -> str | None:
 
     DataError if there are several and none is called image.
     """
-    found = [field.name for field in schema if holds_images(field.type)]
+    found: list[str] = [field.name for field in schema if holds_images(field.type)]
     named = [name for name in found if name.strip().lower() in _IMAGES]
     texts = [field.name.strip().lower() for field in schema if is_plain(field.type)]
     if len(named) == 1:
@@ -98,15 +98,17 @@ class _Reader:
         images = image_column(shard.address, table.schema)
         if images is None:
             raise DataError(
-                f"table {shard.address!r} has the columns {shown(table.schema.names)}, expected one with the bytes of "
-                "images; read tables that name files one at a time"
+                f"table {shard.address!r} has the columns {shown(table.schema.names)}, expected one with the bytes "
+                "of images; read tables that name files one at a time"
             )
         names = [field.name for field in table.schema if field.name != images and is_plain(field.type)]
         plain = plain_names(shard.address, names)
         classes = class_names(table.schema.metadata, shard.address)
         if not self._columns:
             self._columns = {column: _Texts() for column in plain}
-            self._label = _label_column(self._name, plain, [plain[names.index(one)] for one in classes if one in names])
+            self._label = _label_column(
+                self._name, plain, [plain[names.index(one)] for one in classes if one in names]
+            )
         elif {*plain} != {*self._columns}:
             raise DataError(
                 f"table {shard.address!r} has the columns {shown(plain)}, and {self._shards[0].address!r} has "
@@ -145,7 +147,9 @@ class _Reader:
         self.remarks += table.remarks
         for place, label in enumerate(table.labels):
             split = self._numbers.shard(place).split or (table.splits[place] if table.splits else None)
-            yield Labels(unicodedata.normalize("NFC", label), split, table.groups[place] if table.groups else None)
+            yield Labels(
+                unicodedata.normalize("NFC", label), split, table.groups[place] if table.groups else None
+            )
 
 
 class _Texts:

@@ -12,9 +12,9 @@ __all__ = ["parquet_columns"]
 
 
 def parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Cells by column, and the number of each row, from 1. Classes that Hugging Face stores as numbers get their names.
+    """Cells by column, and the number of each row, from 1.
 
-    DataError if there are images in its cells: those are read where they lie.
+    Classes that Hugging Face stores as numbers get their names. DataError if there are images in its cells: those are read where they lie.
     """
     with readable(str(table)):
         file = open_table(str(table))
@@ -29,5 +29,7 @@ def parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
         columns: dict[str, list[str]] = {name: [] for name in plain}
         for batch in file.batches(names):
             for column, name in zip(plain, names, strict=True):
-                columns[column] += [text_of(cell, classes.get(name)) for cell in batch.column(name).to_pylist()]
+                columns[column] += [
+                    text_of(cell, classes.get(name)) for cell in batch.column(name).to_pylist()
+                ]
     return columns, list(range(1, 1 + file.n_rows))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from headstart.data.contents.addresses import is_remote
+from headstart.data.contents.addresses import forget, is_remote, remote_files
 from headstart.data.contents.tables import open_table
 from headstart.data.dataset import Dataset
 from headstart.data.images.decode import EXTENSIONS
@@ -16,12 +16,19 @@ from headstart.data.names import shown
 from headstart.data.readers.buckets import read_bucket_folder, read_bucket_table
 from headstart.data.readers.hub import hub_files, hub_name
 from headstart.data.readers.image_tables import image_column, read_image_tables
-from headstart.data.readers.shards import SHARDS, described, expanded, is_pattern, listed, remote_files
+from headstart.data.readers.shards import SHARDS, described, expanded, is_pattern, listed
 from headstart.data.readers.tables import TABLES
 from headstart.data.readers.webdataset import read_webdataset
 from headstart.errors import DataError
 
-__all__ = ["has_image_cells", "is_sharded", "read_named", "read_shards", "without_file_protocol", "without_subset"]
+__all__ = [
+    "has_image_cells",
+    "is_sharded",
+    "read_named",
+    "read_shards",
+    "without_file_protocol",
+    "without_subset",
+]
 
 _PREFIX = re.compile(r"hf:(?!//)|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -56,7 +63,9 @@ def without_file_protocol(text: str) -> str:
 def is_sharded(text: str) -> bool:
     """Whether a name is an address in a bucket, a dataset of the hub, or a pattern of shards."""
     endings = (*SHARDS, "}", "*")
-    return is_remote(text) or hub_name(text) is not None or (is_pattern(text) and text.lower().endswith(endings))
+    return (
+        is_remote(text) or hub_name(text) is not None or (is_pattern(text) and text.lower().endswith(endings))
+    )
 
 
 def read_named(text: str, *, strict: bool) -> Dataset:
@@ -71,6 +80,7 @@ def read_named(text: str, *, strict: bool) -> Dataset:
         return read_bucket_table(text, strict=strict)
     if len(expanded(text)) > 1 or ending in SHARDS:
         return read_shards(text, listed(text), strict=strict)
+    forget()
     files = remote_files(text)
     shards = [one for one in files if one.lower().endswith(SHARDS)]
     images = [one for one in files if posixpath.splitext(one)[1].lower() in EXTENSIONS]

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from headstart.data.contents.addresses import explained, file_system, forget, is_remote
+from headstart.data.contents.addresses import forget, is_remote, remote_files
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.names import natural_order, shown, split_name, splits_in
 from headstart.data.readers.files import is_system
 from headstart.errors import DataError, MissingDataError
 
-__all__ = ["SHARDS", "Shard", "described", "expanded", "is_pattern", "listed", "remote_files", "shards_in"]
+__all__ = ["SHARDS", "Shard", "described", "expanded", "is_pattern", "listed", "shards_in"]
 
 SHARDS = (".tar", ".parquet", ".arrow")
 """Endings of the names of shards."""
@@ -69,8 +69,8 @@ def expanded(text: str) -> list[str]:
         first, last = int(numbers[1]), int(numbers[2])
         if not 0 <= last - first < _MOST_NAMES:
             raise DataError(
-                f"range {match[0]!r} of {text!r} has {max(last - first + 1, 0):,} names, expected 1 to {_MOST_NAMES:,}, "
-                "from the smaller number to the larger one; correct it"
+                f"range {match[0]!r} of {text!r} has {max(last - first + 1, 0):,} names, expected 1 to "
+                f"{_MOST_NAMES:,}, from the smaller number to the larger one; correct it"
             )
         middles = [str(number).zfill(len(numbers[1])) for number in range(first, last + 1)]
     ends = expanded(text[match.end() :])
@@ -78,39 +78,34 @@ def expanded(text: str) -> list[str]:
 
 
 def listed(text: str) -> list[str]:
-    """The files that a pattern, or an address of a folder in a bucket, stands for; MissingDataError if there is none."""
-    found: list[str] = []
-    for one in expanded(text):
-        if is_remote(one):
-            found += remote_files(one)
-        elif glob.has_magic(one):
-            found += [path for path in _in_order(glob.glob(os.path.expanduser(one), recursive=True)) if os.path.isfile(path)]
-        else:
-            found.append(os.path.expanduser(one))
-    found = list(dict.fromkeys(found))
-    missing = [one for one in found if not is_remote(one) and not os.path.isfile(one)]
-    if missing or not found:
-        which = f", {missing[0]!r} and {len(missing) - 1} others are missing" if len(missing) > 1 else ""
-        raise MissingDataError(
-            f"{missing[0] if len(missing) == 1 else text!r} does not exist{which}, expected files of these names; "
-            "correct the pattern"
-        )
-    return found
-
-
-def remote_files(address: str) -> dict[str, int]:
-    """Files of a pattern or below a folder in a bucket, in natural order, with their sizes; a file alone is one."""
-    system, path = file_system(address)
+    """The files that a pattern, or an address in a bucket, stands for; MissingDataError if one is missing."""
     forget()
-    with explained(address):
-        system.invalidate_cache()
-        found = (system.glob if glob.has_magic(path) else system.find)(path, detail=True)
-    files = {name: one for name, one in found.items() if one.get("type") != "directory" and not name.endswith("/")}
-    if not files:
+    found: list[str] = []
+    missing: list[str] = []
+    folders: dict[str, dict[str, int]] = {}
+    names = expanded(text)
+    for one in names:
+        if glob.has_magic(one):
+            matches = (
+                glob.glob(os.path.expanduser(one), recursive=True)
+                if not is_remote(one)
+                else remote_files(one)
+            )
+            found += [path for path in _in_order(matches) if is_remote(path) or os.path.isfile(path)]
+        elif is_remote(one):
+            folder = posixpath.dirname(one) if len(names) > 1 else one  # one listing for all
+            if folder not in folders:
+                folders[folder] = remote_files(folder, deep=False)
+            (found if one in folders[folder] else missing).append(one)
+        else:
+            path = os.path.expanduser(one)
+            (found if os.path.isfile(path) else missing).append(path)
+    if missing or not found:
+        others = f", and {len(missing) - 1} others are missing" if len(missing) > 1 else ""
         raise MissingDataError(
-            f"{address!r} has no files, expected a file, a folder or a pattern with some; correct the address"
+            f"{(missing or [text])[0]!r} does not exist{others}, expected files of these names; correct the name"
         )
-    return {system.unstrip_protocol(name): int(files[name].get("size") or 0) for name in _in_order(files)}
+    return list(dict.fromkeys(found))
 
 
 def _in_order(paths: Iterable[str]) -> tuple[str, ...]:
@@ -132,8 +127,8 @@ def shards_in(folder: Path) -> list[str]:
     kinds = {path.suffix.lower() for path in found}
     if len(kinds) > 1:
         raise DataError(
-            f"folder {str(folder)!r} has {shown(sorted(kinds))}, expected shards of one kind; give a pattern, such as "
-            f"{str(folder / ('*' + sorted(kinds)[0]))!r}"
+            f"folder {str(folder)!r} has {shown(sorted(kinds))}, expected shards of one kind; give a pattern, "
+            f"such as {str(folder / ('*' + sorted(kinds)[0]))!r}"
         )
     return list(_in_order(str(path) for path in found if _is_saved(path)))
 
@@ -213,5 +208,7 @@ def _missing_shards(names: Sequence[str]) -> list[str]:
         for (stem, total), numbers in counts.items()
         if len(numbers) < total
     ]
-    partial = sorted({part for name in names for part in PurePosixPath(name).parts if part.startswith(_PARTIAL)})
+    partial = sorted(
+        {part for name in names for part in PurePosixPath(name).parts if part.startswith(_PARTIAL)}
+    )
     return [*remarks, *(f"{part} holds the first part of its split only" for part in partial)]

@@ -104,7 +104,9 @@ class _Sample:
         """The member with the label of an image: of the same name in full, such as ``1.v2.jpg`` and ``1.v2.cls``."""
         stem = ending.rpartition(".")[0].lower()
         stems = [f"{stem}.", ""] if stem else [""]
-        return next((self.others[one + kind] for one in stems for kind in _LABELS if one + kind in self.others), None)
+        return next(
+            (self.others[one + kind] for one in stems for kind in _LABELS if one + kind in self.others), None
+        )
 
 
 def _grouped(members: Iterator[Member] | Sequence[Member]) -> Iterator[tuple[str, list[Member]]]:
@@ -202,7 +204,9 @@ class _Reader:
             raise DataError(f"its {member.name!r} has {shown(known)}, expected a label among them; add it")
         cells = {role: known[column] for role, column in roles.items() if role != "path"}
         if not isinstance(cells["label"], str | int):
-            raise DataError(f"its label in {member.name!r} is {cells['label']!r:.40}, expected a name or a whole number")
+            raise DataError(
+                f"its label in {member.name!r} is {cells['label']!r:.40}, expected a name or a whole number"
+            )
         split = split_name(str(cells["split"])) if "split" in cells else None
         group = str(cells["group"]) if cells.get("group") is not None else None
         return Labels(str(cells["label"]).strip(), shard.split or split, group)
@@ -220,7 +224,9 @@ class _Reader:
 
 def _text(address: str, member: Member) -> str:
     if member.size_bytes > _LIMIT_BYTES:
-        raise DataError(f"its label {member.name!r} has {member.size_bytes:,} bytes, expected a name or a number")
+        raise DataError(
+            f"its label {member.name!r} has {member.size_bytes:,} bytes, expected a name or a number"
+        )
     try:
         return read_part(address, member.offset, member.size_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -252,7 +258,9 @@ def _class_names(address: str) -> tuple[list[str], str]:
         text = read_part(path, 0, min(size_of(path), _LIMIT_BYTES)).decode("utf-8-sig", "replace")
         classes = [line.strip() for line in text.splitlines() if line.strip()]
         if len(set(classes)) < len(classes) or not classes:
-            raise DataError(f"file {path!r} repeats a class or is empty, expected one name per line; correct it")
+            raise DataError(
+                f"file {path!r} repeats a class or is empty, expected one name per line; correct it"
+            )
         return classes, path
     return [], ""
 
