@@ -307,7 +307,8 @@ def remote_files(address: str, *, deep: bool = True) -> dict[str, int]:
             f"{address!r} has no files, expected a file, a folder or a pattern with some; correct the address"
         )
     sizes = {
-        system.unstrip_protocol(name): int(files[name].get("size") or 0) for name in natural_order(files)
+        system.unstrip_protocol(name).removeprefix("file://"): int(files[name].get("size") or 0)
+        for name in natural_order(files)
     }
     with _LOCK:
         _SIZES.update(sizes)

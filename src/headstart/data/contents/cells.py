@@ -57,10 +57,7 @@ class TableCells:
         """The bytes of a cell, or of the file that it names; Unread if there are none."""
         number = self._table_of[place]
         table, column = self._tables[number], self._columns[number]
-        try:
-            cell = _opened(table, column).cell(self._rows[place])
-        except (BrokenDataError, MissingDataError) as error:
-            raise Unread(str(error).partition(", expected ")[0], "load the dataset again") from error
+        cell = _cell(table, column, self._rows[place])
         data = cell.get("bytes") if isinstance(cell, Mapping) else cell
         if data:
             return bytes(data)
@@ -85,6 +82,17 @@ class TableCells:
         some._table_of = array("i", table_of.astype(np.int32).tobytes())
         some._rows = array("q", np.asarray(self._rows)[indices].tobytes())
         return some
+
+
+def _cell(table: str, column: str, row: int) -> Any:
+    """One cell; a table that was changed while it is open is opened again."""
+    try:
+        try:
+            return _opened(table, column).cell(row)
+        except BrokenDataError:
+            return open_column(table, column).cell(row)
+    except (BrokenDataError, MissingDataError) as error:
+        raise Unread(str(error).partition(", expected ")[0], "load the dataset again") from error
 
 
 def _file_of(table: str, path: str) -> bytes:

@@ -48,8 +48,8 @@ def hub_files(name: str, configuration: str | None, roots: tuple[str, ...] = _RO
 
 def _below(home: str, address: str) -> PurePosixPath:
     """The path of a file below the root; the hub may write its revision in another way."""
-    inside = PurePosixPath(home.partition("://")[2]).parts
-    return PurePosixPath(*PurePosixPath(address.partition("://")[2]).parts[len(inside) :])
+    inside, parts = (PurePosixPath(one.rpartition("://")[2]).parts for one in (home, address))
+    return PurePosixPath(*parts[len(inside) :])
 
 
 def _of_configuration(name: str, configuration: str | None, files: Mapping[str, PurePosixPath]) -> list[str]:

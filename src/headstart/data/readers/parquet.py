@@ -14,7 +14,8 @@ __all__ = ["parquet_columns"]
 def parquet_columns(table: Path) -> tuple[dict[str, list[str]], list[int]]:
     """Cells by column, and the number of each row, from 1.
 
-    Classes that Hugging Face stores as numbers get their names. DataError if there are images in its cells: those are read where they lie.
+    Classes that Hugging Face stores as numbers get their names. DataError if there are images in its cells:
+    those are read where they lie.
     """
     with readable(str(table)):
         file = open_table(str(table))

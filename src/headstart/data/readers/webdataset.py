@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, islice
@@ -38,10 +39,9 @@ _NUMBER = re.compile(r"\d+")
 
 def is_webdataset(address: str) -> bool:
     """Whether an archive has an image with a label file of the same name among its first members."""
-    try:
-        members = [one for one in islice(tar_members(address), _FIRST) if one.name and not one.reason]
-    except BrokenDataError:
-        return False
+    members: list[Member] = []
+    with suppress(BrokenDataError):  # to be reported by whoever reads it
+        members.extend(one for one in islice(tar_members(address), _FIRST) if one.name and not one.reason)
     return any(
         _Sample.of(key, group).images and any(_is_label(address, one) for one in group)
         for key, group in _grouped(members)
