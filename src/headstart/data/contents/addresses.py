@@ -42,6 +42,7 @@ __all__ = [
 _ADDRESS = re.compile(r"(?!https?://|file://)([a-z][a-z0-9+.-]*)://.*", re.IGNORECASE | re.DOTALL)
 _BLOCK_BYTES = 4 * 2**20
 _N_AHEAD = 2  # blocks
+_MOST_BLOCKS = 8  # of one read; more are read at once
 _NETWORK = {
     *(
         "aiohttp",
@@ -119,6 +120,10 @@ def explained(address: str) -> Iterator[None]:
             f"{address!r} does not exist{reason}, expected a file or folder; correct the address"
         ) from error
     except Exception as error:
+        if type(error).__name__ == "FileExpired":
+            raise BrokenDataError(
+                f"{address!r} has changed since it was opened, expected it as it was; load the dataset again"
+            ) from error
         if not isinstance(error, OSError) and not _NETWORK & _packages(error):
             raise
         raise _network_error(address, error) from error
@@ -219,13 +224,14 @@ class _Remote:
 
     def read(self, first: int, n_bytes: int) -> bytes:
         end = min(first + n_bytes, self.size_bytes)
-        follows = -2 * _BLOCK_BYTES <= first - self._end <= _BLOCK_BYTES
+        follows = 0 <= first - self._end <= _BLOCK_BYTES
         self._end = end
         if first >= end:
             return b""
-        if not follows or n_bytes > 8 * _BLOCK_BYTES:
-            return self._fetch(first, end)
         numbers = range(first // _BLOCK_BYTES, (end - 1) // _BLOCK_BYTES + 1)
+        is_there = all(blocks().has((self._address, number)) for number in numbers)
+        if len(numbers) > _MOST_BLOCKS or not (follows or is_there):
+            return self._fetch(first, end)
         data = b"".join(self._block(number) for number in numbers)
         return data[first - numbers[0] * _BLOCK_BYTES :][: end - first]
 

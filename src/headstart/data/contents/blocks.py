@@ -44,6 +44,11 @@ class Blocks:
             self._load(key, load, future)
         return future.result()
 
+    def has(self, key: Hashable) -> bool:
+        """Whether a block is there or being read."""
+        with self._lock:
+            return key in self._futures
+
     def find(self, key: Hashable) -> Any:
         """A block that is there; None if it is not."""
         with self._lock:

@@ -45,8 +45,8 @@ class BucketObjects:
         """The bytes of an object; Unread if it does not exist, FetchError if the network fails."""
         if self._sizes[place] > LIMIT_BYTES:
             raise Unread(f"it has {self._sizes[place]:,} bytes, more than {LIMIT_BYTES:,}", "leave it out")
-        follows, self._last = abs(place - self._last) <= _FOLLOWS, place
-        if not follows:
+        follows, self._last = 0 <= place - self._last <= _FOLLOWS, place
+        if not follows and not blocks().has((self._key, self._addresses[place])):
             return self._load(place)[0]
         n_ahead = min(_AHEAD_BYTES // max(self._sizes[place], 1), _MOST_AHEAD)
         for later in range(place + 1, min(place + 1 + n_ahead, len(self))):
