@@ -1,4 +1,4 @@
-"""Images in shards on this machine: the same dataset from a folder, tars and tables, and what is wrong with shards."""
+"""Images in shards on this machine: the same dataset from a folder, tars and tables, and damaged shards."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_members_of_a_sample_and_their_labels(tmp_path: Path, paths: list[Path])
     }
     assert "2 members '.txt' of samples are not used" in data.remarks
     assert "1 members '.seg.png' of samples are not used" in data.remarks
-    with pytest.raises(BrokenDataError, match="s.tar:c/"):
+    with pytest.raises(BrokenDataError, match=r"s.tar:c/"):
         load(tmp_path / "s.tar", strict=True)
 
 
@@ -449,7 +449,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path, paths: list[Path]) -> None:
         ("t.parquet row 4", "it has no image"),
         ("t.parquet row 5", f"it names {str(tmp_path / 'gone.png')!r}, which does not exist"),
     ]
-    with pytest.raises(BrokenDataError, match="image 't.parquet row 3' cannot be used"):
+    with pytest.raises(BrokenDataError, match=r"image 't.parquet row 3' cannot be used"):
         load(tmp_path / "t.parquet", strict=True)
 
 
