@@ -48,7 +48,10 @@ LAYERS: dict[str, str] = {
 OWNERS: dict[str, str] = {
     "torch": "networks sources",
     "timm": "sources",
-    "huggingface_hub": "sources",
+    "huggingface_hub": "data sources",
+    "fsspec": "data",
+    "s3fs": "data",
+    "gcsfs": "data",
     "pooch": "data",
     "requests": "data",
     "openvino": "graph",

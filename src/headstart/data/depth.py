@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from headstart.data.files import examine_file, read_head
+from headstart.data.contents.protocol import Contents
+from headstart.data.files import examine
 from headstart.data.images.values import depth_of
 
 __all__ = ["SharedDepth", "may_be_deep"]
@@ -44,9 +44,9 @@ class SharedDepth:
         return cls.known(_bits_of(largest))
 
     @classmethod
-    def of_files(cls, paths: Sequence[Path]) -> SharedDepth:
-        """Of files that are not examined yet: those that may have 16 bits are decoded, once."""
-        return cls(lambda: _bits_of(_largest_in(paths)))
+    def of_contents(cls, contents: Contents) -> SharedDepth:
+        """Of images that are not examined yet: those that may have 16 bits are decoded, once."""
+        return cls(lambda: _bits_of(_largest_in(contents)))
 
     @classmethod
     def known(cls, bits: int | None) -> SharedDepth:
@@ -74,9 +74,11 @@ def _bits_of(largest: Iterable[int | None]) -> int | None:
     return depth_of(max(known)) if known else None
 
 
-def _largest_in(paths: Sequence[Path]) -> list[int | None]:
-    def largest(path: Path) -> int | None:
-        return examine_file(path).largest if may_be_deep(read_head(path, _HEAD)) else None
+def _largest_in(contents: Contents) -> list[int | None]:
+    def largest(place: int) -> int | None:
+        if not may_be_deep(contents.head(place, _HEAD)):
+            return None
+        return examine(lambda: contents.read(place), contents.name(place)).largest
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(largest, paths))
+        return list(pool.map(largest, range(len(contents))))

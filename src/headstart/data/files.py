@@ -6,22 +6,33 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.data.checks.duplicates import THUMB_PX
 from headstart.data.checks.looks import look_at
+from headstart.data.contents.protocol import Unread
 from headstart.data.images.decode import examined
 from headstart.data.images.fit import fit_again
 from headstart.data.images.foreign import described
 from headstart.data.images.reduced import Read
 from headstart.data.images.turns import turn
 from headstart.data.kept import KeptFile, PreparedRows, Row, preparation_of
-from headstart.errors import BrokenDataError, MissingDataError
+from headstart.errors import BrokenDataError, DataError, MissingDataError
 from headstart.records import InputSpec
 
-__all__ = ["LIMIT_BYTES", "ExaminedFile", "examine_file", "foreign_reason", "read_bytes", "read_head"]
+__all__ = [
+    "LIMIT_BYTES",
+    "ExaminedFile",
+    "content",
+    "examine",
+    "examine_file",
+    "foreign_reason",
+    "read_bytes",
+    "read_head",
+    "unread_error",
+]
 
 LIMIT_BYTES = 2**30
 """Larger files are not read: 89 million pixels of 16 bits, the most that is decoded, fit without compression."""
@@ -55,24 +66,28 @@ class ExaminedFile:
     kept: KeptFile | None = None
 
 
-class _Unread(Exception):
-    """A file that was not read, with the reason; ``missing`` if there is none."""
-
-    def __init__(self, reason: str, advice: str, *, missing: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.advice, self.missing = reason, advice, missing
-
-
 def examine_file(
     path: Path, specs: Sequence[InputSpec] = (), rows: PreparedRows | None = None, *, keep: bool = False
 ) -> ExaminedFile:
-    """Read and decode a file as a check; ``fault`` is the reason for ``skipped``, never an error.
+    """Read and decode a file as `examine`."""
+    return examine(lambda: content(path), str(path), specs, rows, keep=keep)
+
+
+def examine(
+    read: Callable[[], bytes],
+    name: str,
+    specs: Sequence[InputSpec] = (),
+    rows: PreparedRows | None = None,
+    *,
+    keep: bool = False,
+) -> ExaminedFile:
+    """Read and decode an image as a check; ``fault`` is the reason for ``skipped``, no error but of the network.
 
     JPEG is decoded at a reduced scale. With ``keep``, its look is kept, and in ``rows`` its pixels for ``specs``.
     """
     try:
-        data = _content(path)
-    except _Unread as error:
+        data = read()
+    except Unread as error:
         return ExaminedFile(b"", f"{error.reason}; {error.advice}")
     with turn():
         digest, found = hashlib.sha256(data).digest(), examined(data, THUMB_PX)
@@ -80,7 +95,7 @@ def examine_file(
             return ExaminedFile(digest, found)
         if not keep or found.largest is not None:
             return ExaminedFile(digest, None, found.largest)
-        prepared = {} if rows is None else _prepared(found, data, str(path), specs, rows)
+        prepared = {} if rows is None else _prepared(found, data, name, specs, rows)
         return ExaminedFile(digest, None, None, KeptFile(look_at(found.header, found.pixels), prepared))
 
 
@@ -101,56 +116,60 @@ def _prepared(
 def read_bytes(path: Path) -> bytes:
     """Read an image file; MissingDataError if it does not exist, BrokenDataError if it cannot or must not be read."""
     try:
-        return _content(path)
-    except _Unread as error:
-        if error.missing:
-            raise MissingDataError(
-                f"image {str(path)!r} does not exist, expected a file; correct the path"
-            ) from error
-        raise BrokenDataError(
-            f"image {str(path)!r} cannot be read ({error.reason}), expected a readable file; {error.advice}"
-        ) from error
+        return content(path)
+    except Unread as error:
+        raise unread_error(str(path), error) from error
+
+
+def unread_error(name: str, error: Unread) -> DataError:
+    """The error for an image that was not read, in one sentence."""
+    if error.missing:
+        return MissingDataError(f"image {name!r} does not exist, expected a file; correct the path")
+    return BrokenDataError(
+        f"image {name!r} cannot be read ({error.reason}), expected a readable file; {error.advice}"
+    )
 
 
 def read_head(path: Path, n_bytes: int) -> bytes:
     """The first bytes of a file; none if it cannot be read, which `read_bytes` reports."""
     try:
-        return _content(path, n_bytes)
-    except _Unread:
+        return content(path, n_bytes)
+    except Unread:
         return b""
 
 
 def foreign_reason(path: Path) -> str | None:
     """Why a file is no image by its first bytes; None if it may be one."""
     try:
-        head = _content(path, _HEAD_BYTES)
-    except _Unread as error:
+        head = content(path, _HEAD_BYTES)
+    except Unread as error:
         return f"{error.reason}; {error.advice}"
     if head.startswith(_SIGNATURES) or head[8:12] == b"WEBP" or head[4:12] in (b"ftypavif", b"ftypavis"):
         return None
     return None if _PORTABLE.match(head) else described(head) or "it is not an image"
 
 
-def _content(path: Path, n_bytes: int = LIMIT_BYTES) -> bytes:
+def content(path: Path, n_bytes: int = LIMIT_BYTES) -> bytes:
+    """The bytes of a file; Unread with the reason if it cannot or must not be read."""
     try:
         status = path.stat()
         for is_kind, name in _KINDS:
             if is_kind(status.st_mode):
-                raise _Unread(f"it is {name}, not a file", "leave it out")
+                raise Unread(f"it is {name}, not a file", "leave it out")
         if status.st_size > LIMIT_BYTES:
-            raise _Unread(f"it has {status.st_size:,} bytes, more than {LIMIT_BYTES:,}", "leave it out")
+            raise Unread(f"it has {status.st_size:,} bytes, more than {LIMIT_BYTES:,}", "leave it out")
         with path.open("rb") as file:
             return file.read(n_bytes)
     except FileNotFoundError as error:
         raise _absent(path) from error
     except OSError as error:
-        raise _Unread(f"it cannot be opened: {error.strerror}", "check its permissions") from error
+        raise Unread(f"it cannot be opened: {error.strerror}", "check its permissions") from error
 
 
-def _absent(path: Path) -> _Unread:
+def _absent(path: Path) -> Unread:
     """Why there is no file: the target of a link may be missing."""
     if not path.is_symlink():
-        return _Unread("it does not exist", "correct the path", missing=True)
+        return Unread("it does not exist", "correct the path", missing=True)
     target = os.readlink(path)
     advice = next((what for mark, what in _FETCHED if mark in target), "restore the file, or delete the link")
-    return _Unread(f"it is a link to {target!r}, which does not exist", advice)
+    return Unread(f"it is a link to {target!r}, which does not exist", advice)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from headstart.data.checks.duplicates import THUMB_PX
 from headstart.data.checks.looks import Look, look_at
+from headstart.data.contents.joined import joined
+from headstart.data.contents.local import LocalFiles
+from headstart.data.contents.protocol import Contents, Unread
 from headstart.data.depth import SharedDepth, may_be_deep
 from headstart.data.faults import Fault, raise_faults
-from headstart.data.files import read_bytes
+from headstart.data.files import unread_error
 from headstart.data.images.decode import decode_bytes, preview
 from headstart.data.images.fit import fit_bytes, fit_image
 from headstart.data.images.reduced import Header
@@ -35,19 +38,20 @@ _HASHED = 16_384  # images hashed at once
 
 
 class ImageStore(Protocol):
-    """The images of a dataset; files are decoded only when pixels are read.
+    """The images of a dataset; encoded ones are decoded only when pixels are read.
 
-    Exactly one of ``pixels`` and ``paths`` is None.
+    ``pixels`` is None unless the images are in memory, ``paths`` unless each is a file of this machine: images in
+    shards, tables or buckets have neither.
     """
 
     @property
     def pixels(self) -> Images | None:
-        """All images, (n_images, height, width, channels) uint8; None if they are files."""
+        """All images, (n_images, height, width, channels) uint8; None if they are not in memory."""
         ...
 
     @property
     def paths(self) -> tuple[Path, ...] | None:
-        """The file of each image; None if images are in memory."""
+        """The local file of each image; None if they are none."""
         ...
 
     @property
@@ -68,7 +72,7 @@ class ImageStore(Protocol):
     def __len__(self) -> int: ...
 
     def image_name(self, place: int) -> str:
-        """The name in messages: the path of the file, or ``image 17``."""
+        """The name in messages: the path of the file, ``train-0003.tar:cat/001.jpg``, or ``image 17``."""
         ...
 
     @property
@@ -198,28 +202,34 @@ class ArrayImages:
 
 
 class FileImages:
-    """Images in files, read on demand; ``digests`` are the SHA-256 of their bytes, else computed when needed.
+    """Encoded images, read on demand; ``digests`` are the SHA-256 of their bytes, else computed when needed.
 
-    ``depth`` is how the values of 16-bit files are scaled, which a subset shares with the whole; else it is
-    found out when it is needed. ``kept`` is what is known of files that were read before.
+    ``files`` are paths, or `Contents` such as the members of tar shards. ``depth`` is how the values
+    of 16-bit files are scaled, which a subset shares with the whole; else it is found out when it is needed.
+    ``kept`` is what is known of files that were read before.
     """
 
     def __init__(
         self,
-        paths: Sequence[str | os.PathLike[str]],
+        files: Iterable[str | os.PathLike[str]] | Contents,
         digests: Sequence[bytes] | None = None,
         depth: SharedDepth | None = None,
         kept: Sequence[KeptFile | None] | None = None,
     ) -> None:
-        self.paths: tuple[Path, ...] = tuple(Path(path) for path in paths)
-        self._depth = SharedDepth.of_files(self.paths) if depth is None else depth
-        if digests is not None and len(digests) != len(self.paths):
+        self._contents: Contents = LocalFiles(files) if isinstance(files, Iterable) else files
+        self._depth = SharedDepth.of_contents(self._contents) if depth is None else depth
+        n_files = len(self._contents)
+        if digests is not None and len(digests) != n_files:
             raise ShapeError(
-                f"digests has {len(digests)} entries, expected {len(self.paths)} to match paths; "
-                "pass one per file"
+                f"digests has {len(digests)} entries, expected {n_files} to match paths; pass one per file"
             )
         self._digests = None if digests is None else tuple(digests)
-        self._kept = (None,) * len(self.paths) if kept is None else tuple(kept)
+        self._kept = (None,) * n_files if kept is None else tuple(kept)
+
+    @property
+    def paths(self) -> tuple[Path, ...] | None:
+        """The local file of each image; None if they lie in shards, tables or a bucket."""
+        return self._contents.paths
 
     @property
     def pixels(self) -> None:
@@ -232,14 +242,14 @@ class FileImages:
         return
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._contents)
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
         """SHA-256 of each file's bytes."""
         if self._digests is not None:
             return self._digests
-        return tuple(hashlib.sha256(read_bytes(path)).digest() for path in self.paths)
+        return tuple(hashlib.sha256(self.read(place)).digest() for place in range(len(self)))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -253,11 +263,11 @@ class FileImages:
         """Select files in this order."""
         digests = None if self._digests is None else [self._digests[i] for i in indices]
         kept = [self._kept[i] for i in indices]
-        return FileImages([self.paths[i] for i in indices], digests, self._depth, kept)
+        return FileImages(self._contents.subset(indices), digests, self._depth, kept)
 
     def image_name(self, place: int) -> str:
-        """Path of the file."""
-        return str(self.paths[place])
+        """Path of the file, or where it lies in a shard."""
+        return self._contents.name(place)
 
     @property
     def depth_bits(self) -> int | None:
@@ -295,13 +305,11 @@ class FileImages:
         return self.depth_bits if may_be_deep(data) else None
 
     def joined(self, other: ImageStore) -> FileImages | None:
-        """Both stores as one; None if the other is in memory."""
-        if other.paths is None:
+        """Both stores as one; None if the other holds no encoded images."""
+        if not isinstance(other, FileImages):
             return None
-        paths, digests = (*self.paths, *other.paths), [*self.digests, *other.digests]
-        theirs = other._depth if isinstance(other, FileImages) else SharedDepth.known(other.depth_bits)
-        kept = other._kept if isinstance(other, FileImages) else (None,) * len(other)
-        return FileImages(paths, digests, self._depth.joined(theirs), (*self._kept, *kept))
+        contents, digests = joined(self._contents, other._contents), [*self.digests, *other.digests]
+        return FileImages(contents, digests, self._depth.joined(other._depth), (*self._kept, *other._kept))
 
     def release(self) -> None:
         """Do nothing: files are read one at a time."""
@@ -311,10 +319,13 @@ class FileImages:
 
         Features and scores are stored under the fingerprint of the content at that time.
         """
-        data = read_bytes(self.paths[index])
+        try:
+            data = self._contents.read(index)
+        except Unread as error:
+            raise unread_error(self.image_name(index), error) from error
         if self._digests is not None and hashlib.sha256(data).digest() != self._digests[index]:
             raise BrokenDataError(
-                f"image {str(self.paths[index])!r} has changed since the dataset was read, "
+                f"image {self.image_name(index)!r} has changed since the dataset was read, "
                 "expected it as it was; load the dataset again"
             )
         return data

@@ -127,7 +127,7 @@ class Reader:
         if self.augmentation is None or not wanted:
             return
         spec, options = self.source.input, self.options
-        if self.pool.images.paths is not None or n_copies * n_bytes(len(self.pool), spec) > COPIES_BYTES:
+        if self.pool.images.pixels is None or n_copies * n_bytes(len(self.pool), spec) > COPIES_BYTES:
             for number in range(n_copies):
                 copy = AugmentedCopy(self.augmentation, self.seed, number)
                 rows = extract_all(self.pool, self.source, wanted, copy=copy, options=options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,4 +204,4 @@ def _large(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _name(dataset: Dataset, place: int, index: int) -> str:
     images = dataset.images
-    return f"image {index}" if images.paths is None else images.paths[place].name
+    return f"image {index}" if images.pixels is not None else PurePath(images.image_name(place)).name

@@ -206,6 +206,10 @@ def _tar_members(archive: Path) -> Members:
                 yield info.name, 0, None
             elif info.isreg() or info.islnk():
                 yield _tar_member(box, info)
+        assert box.fileobj is not None, "an open archive has a file"
+        box.fileobj.seek(box.offset)
+        if box.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile ends there as if it were the end
+            raise tarfile.ReadError("a header is damaged")
 
 
 def _tar_member(

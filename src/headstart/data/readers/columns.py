@@ -111,7 +111,7 @@ def column_roles(name: str, columns: Sequence[str]) -> dict[str, str]:
     return {role: column for role, column in found.items() if column is not None}
 
 
-def picked(name: str, columns: Cells, numbers: Sequence[int]) -> Table:
+def picked(name: str, columns: Cells, numbers: Sequence[int | str]) -> Table:
     """The columns that the table's maker meant; DataError that names ``name`` if they are not clear."""
     what = f"table {name!r}"
     path = _first(_PATHS, columns) or _first(_IDS, columns)
@@ -187,7 +187,7 @@ def _only(name: str, standard: str, known: Sequence[str], columns: Iterable[str]
     return found[0] if found else None
 
 
-def _refuse_empty(name: str, column: str | None, columns: Cells, numbers: Sequence[int]) -> None:
+def _refuse_empty(name: str, column: str | None, columns: Cells, numbers: Sequence[int | str]) -> None:
     _refuse_null(name, column, columns, numbers)
     places = (
         [] if column is None else [place for place, cell in enumerate(columns[column]) if cell in _MISSING]
@@ -201,7 +201,7 @@ def _refuse_empty(name: str, column: str | None, columns: Cells, numbers: Sequen
         )
 
 
-def _refuse_null(name: str, column: str | None, columns: Cells, numbers: Sequence[int]) -> None:
+def _refuse_null(name: str, column: str | None, columns: Cells, numbers: Sequence[int | str]) -> None:
     cells = [] if column is None else columns[column]
     for row, cell in zip(numbers, cells, strict=False):
         if "\0" in cell:
@@ -217,7 +217,7 @@ def _whole(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(one.partition(".")[0] for one in labels)
 
 
-def _refuse_several(name: str, column: str, labels: Sequence[str], numbers: Sequence[int]) -> None:
+def _refuse_several(name: str, column: str, labels: Sequence[str], numbers: Sequence[int | str]) -> None:
     """DataError if cells hold several labels: every combination would become a class."""
     known = Counter(labels)
     separators = (*_SEPARATORS, " ") if column.endswith("s") and column != "species" else _SEPARATORS
@@ -241,7 +241,7 @@ def _refuse_several(name: str, column: str, labels: Sequence[str], numbers: Sequ
             _raise_several(name, column, label, numbers[list(labels).index(label)])
 
 
-def _raise_several(name: str, column: str, label: str, row: int) -> None:
+def _raise_several(name: str, column: str, label: str, row: int | str) -> None:
     raise DataError(
         f"row {row} of {name!r} has the {column} {_short(label)}, expected one class per image; keep one label per "
         "row, since a model gives each image one class, or write a table of yes and no for each label (multi-label)"
@@ -255,7 +255,9 @@ def _one_hot(columns: Cells, path: str) -> list[str]:
     return flags if len(flags) > 1 and flags == others else []
 
 
-def _labels_of(name: str, columns: Cells, classes: Sequence[str], numbers: Sequence[int]) -> tuple[str, ...]:
+def _labels_of(
+    name: str, columns: Cells, classes: Sequence[str], numbers: Sequence[int | str]
+) -> tuple[str, ...]:
     """The class of each row of a one-hot table; DataError if a row has none or several."""
     labels = []
     for place, row in enumerate(numbers):
@@ -271,7 +273,7 @@ def _labels_of(name: str, columns: Cells, classes: Sequence[str], numbers: Seque
 
 
 def _splits_of(
-    name: str, column: str | None, columns: Cells, numbers: Sequence[int]
+    name: str, column: str | None, columns: Cells, numbers: Sequence[int | str]
 ) -> tuple[tuple[str, ...] | None, list[str]]:
     """The split of each row, and what a user should know of it; ``columns`` are those that are nothing else."""
     if column is None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from headstart.data.contents.local import LocalFiles
+from headstart.data.contents.protocol import Contents
 from headstart.data.dataset import Dataset
 from headstart.data.depth import SharedDepth
-from headstart.data.files import ExaminedFile, examine_file, foreign_reason
+from headstart.data.files import ExaminedFile, examine, foreign_reason
 from headstart.data.images.decode import EXTENSIONS
 from headstart.data.kept import PreparedRows
 from headstart.data.names import natural_order
@@ -23,17 +28,21 @@ from headstart.system.progress import throttled
 
 __all__ = [
     "ImageFile",
+    "Labels",
     "Skipped",
     "fault_of",
     "is_folder",
     "is_image",
     "is_system",
     "read_files",
+    "read_images",
     "refuse_skipped",
 ]
 
 MOST_LOOKS = 20_000
 """Files of which looks are kept, a few kilobytes each: more are neither compared nor recorded."""
+
+_AHEAD = 256  # images that are read before the first of them is wanted
 
 Skipped = tuple[str, str]
 """Path of a file that is not used, and the reason."""
@@ -88,6 +97,14 @@ _COMPANIONS = {
 """Files that usually lie beside images: listed where they are not used, but no reason to fail with ``strict``."""
 
 
+class Labels(NamedTuple):
+    """What a reader knows of an image: its label, and split and group if there are any."""
+
+    label: str
+    split: str | None = None
+    group: str | None = None
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """One file as a reader found it: path, label, and split and group if there are any."""
@@ -130,50 +147,111 @@ def read_files(
     strict: bool,
     remarks: Sequence[str] = (),
 ) -> Dataset:
-    """Leave out files that cannot be decoded; DataError if none is left.
+    """As `read_images`, of files of this machine."""
+    contents = LocalFiles(file.path for file in files)
+    rows = (Labels(file.label, file.split, file.group) for file in files)
+    return read_images(
+        name, contents, rows, classes, skipped, strict=strict, remarks=remarks, n_images=lambda _: len(files)
+    )
 
-    ``classes`` are classes without files, too: a class that loses all its images is one without images.
+
+def read_images(
+    name: str,
+    contents: Contents,
+    rows: Iterable[Labels],
+    classes: Iterable[str],
+    skipped: Sequence[Skipped],
+    *,
+    strict: bool,
+    remarks: Sequence[str] = (),
+    n_images: Callable[[int], int],
+) -> Dataset:
+    """Read every image once, in order, and leave out those that cannot be decoded; DataError if none is left.
+
+    ``rows`` are the labels of the images of ``contents``, which may grow while they are read, as ``skipped`` and
+    ``remarks`` may. ``n_images`` is how many there will be, given how many were found. ``classes`` are classes
+    without images, too: a class that loses all its images is one without images.
     """
-    found = _examined(name, [file.path for file in files])
-    broken = [(str(file.path), one.fault) for file, one in zip(files, found, strict=True) if one.fault]
+    column, found, broken = _Columns(), [], []
+    for place, (row, one) in enumerate(_examined(name, contents, rows, n_images)):
+        column.all_labels.setdefault(row.label, row.label)
+        if one.fault:
+            broken.append((contents.name(place), one.fault))
+        else:
+            column.add(place, row)
+            found.append(one)
+    unused = [*broken, *skipped]
     if strict:
-        refuse_skipped([*broken, *skipped], len(files) + len(skipped))
-    whole = [(file, one) for file, one in zip(files, found, strict=True) if not one.fault]
-    kept = [file for file, _ in whole]
-    if not kept:
-        _refuse_none(name, [*broken, *skipped])
+        refuse_skipped(unused, len(found) + len(unused))
+    if not found:
+        _refuse_none(name, unused)
+    images = FileImages(
+        contents if not broken else contents.subset(np.array(column.places, np.intp)),
+        [one.digest for one in found],
+        SharedDepth.of_largest(one.largest for one in found),
+        [one.kept for one in found] if len(found) + len(broken) <= MOST_LOOKS else None,
+    )
     return Dataset(
         name,
-        FileImages(
-            [file.path for file in kept],
-            [one.digest for _, one in whole],
-            SharedDepth.of_largest(one.largest for _, one in whole),
-            [one.kept for _, one in whole],
-        ),
-        np.array([file.label for file in kept], dtype=np.str_),
-        natural_order([*classes, *(file.label for file in files)]),
-        None if kept[0].group is None else np.array([file.group for file in kept], dtype=np.str_),
-        None if kept[0].split is None else np.array([file.split for file in kept], dtype=np.str_),
+        images,
+        np.array(column.labels, dtype=np.str_),
+        natural_order([*classes, *column.all_labels]),
+        None if column.groups[0] is None else np.array(column.groups, dtype=np.str_),
+        None if column.splits[0] is None else np.array(column.splits, dtype=np.str_),
         tuple(sorted([*skipped, *broken], key=_is_companion)),  # those that should be images first
         remarks=tuple(remarks),
     )
 
 
-def _examined(name: str, paths: Sequence[Path]) -> list[ExaminedFile]:
-    """Read every file once, in threads; of up to 20,000 their looks are kept, of more no check needs all."""
-    how, keep = current_reading(), len(paths) <= MOST_LOOKS
-    rows = PreparedRows() if how.specs and paths else None
-    task, found = f"read files of {name}", []
-    report = throttled(how.progress)
+class _Columns:
+    """What is known of the images that can be used; equal names are one object."""
+
+    def __init__(self) -> None:
+        self.all_labels: dict[str, str] = {}
+        self.places = array("q")
+        self.labels: list[str] = []
+        self.splits: list[str | None] = []
+        self.groups: list[str | None] = []
+
+    def add(self, place: int, row: Labels) -> None:
+        self.places.append(place)
+        self.labels.append(self.all_labels[row.label])
+        self.splits.append(row.split)
+        self.groups.append(row.group)
+
+
+def _examined(
+    name: str, contents: Contents, rows: Iterable[Labels], n_images: Callable[[int], int]
+) -> Iterator[tuple[Labels, ExaminedFile]]:
+    """Read every image once, in threads; of up to 20,000 their looks are kept, of more no check needs all."""
+    how = current_reading()
+    kept = PreparedRows() if how.specs else None
+    task, report = f"read files of {name}", throttled(how.progress)
+
+    def examine_at(place: int, keep: bool) -> ExaminedFile:
+        return examine(
+            lambda: contents.read(place), contents.name(place), how.specs, kept if keep else None, keep=keep
+        )
+
+    waiting: deque[tuple[Labels, Future[ExaminedFile]]] = deque()
+    done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for one in pool.map(lambda path: examine_file(path, how.specs, rows, keep=keep), paths):
-                found.append(one)
-                report(task, len(found), len(paths))
+            for place, row in enumerate(rows):
+                keep = n_images(place + 1) <= MOST_LOOKS
+                waiting.append((row, pool.submit(examine_at, place, keep)))
+                if len(waiting) > _AHEAD:
+                    done += 1
+                    yield waiting[0][0], waiting[0][1].result()
+                    waiting.popleft()
+                    report(task, done, max(n_images(place + 1), place + 1))
+            for row, future in waiting:
+                done += 1
+                yield row, future.result()
+                report(task, done, place + 1)
         except BaseException:
             pool.shutdown(cancel_futures=True)  # an interruption does not wait for all files
             raise
-    return found
 
 
 def refuse_skipped(skipped: Sequence[Skipped], n_files: int) -> None:

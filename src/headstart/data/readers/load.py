@@ -21,7 +21,17 @@ from headstart.data.readers.catalog import KNOWN
 from headstart.data.readers.files import Skipped, is_system, refuse_skipped
 from headstart.data.readers.folders import read_folder
 from headstart.data.readers.frames import read_objects
+from headstart.data.readers.sharded import (
+    has_image_cells,
+    is_sharded,
+    read_named,
+    read_shards,
+    without_file_protocol,
+    without_subset,
+)
+from headstart.data.readers.shards import shards_in
 from headstart.data.readers.tables import TABLES, read_table
+from headstart.data.readers.webdataset import is_webdataset
 from headstart.data.stores import ArrayImages
 from headstart.data.subsets import apply_subset
 from headstart.errors import DataError, HeadstartError, MissingDataError, UnknownDatasetError, nearest
@@ -91,12 +101,12 @@ def load(name: Any, *, split: str | None = None, strict: bool = False, download:
     """
     if not isinstance(name, str | os.PathLike):
         return read_objects(name, split=split, strict=strict)
-    text = os.fspath(name)
+    text = without_file_protocol(os.fspath(name))
     if is_address(text):
         whole = _from_archive(text, *unpacked_from(text), strict=strict)
         return whole if split is None else whole.split(split)
-    base, colon, subset = text.rpartition(":")
-    if colon and base and not Path(os.path.expanduser(text)).exists():
+    base, subset = without_subset(text)
+    if subset and not Path(os.path.expanduser(text)).exists():
         return apply_subset(load(base, split=split, strict=strict, download=download), subset)
     if text in KNOWN:
         wanted = split_name(split) if split is not None else None
@@ -196,10 +206,14 @@ def _names(what: str, values: ArrayLike) -> NDArray[Any]:
 
 
 def _from_file(path: Path, *, strict: bool) -> Dataset:
+    if path.suffix.lower() == ".arrow" or (path.suffix.lower() == ".parquet" and has_image_cells(str(path))):
+        return read_shards(str(path), [str(path)], strict=strict)
     if path.suffix.lower() in TABLES:
         return read_table(path, strict=strict)
     if path.suffix.lower() == ".npz":
         return read_npz(path)
+    if path.suffix.lower() == ".tar" and is_webdataset(str(path)):
+        return read_shards(str(path), [str(path)], strict=strict)
     if path.name.lower().endswith(tuple(ARCHIVES)):
         return _from_archive(str(path), *unpacked(path), strict=strict)
     reason = _OTHER_TABLES.get(path.suffix.lower()) or foreign_reason(path) or ""
@@ -230,9 +244,14 @@ def _from_archive(given: str, folder: Path, skipped: Sequence[Skipped], *, stric
 def _from_path(text: str, *, strict: bool) -> Dataset:
     path = Path(os.path.expanduser(text))
     if path.is_dir():
+        shards = shards_in(path)
+        if shards and (not shards[0].lower().endswith(".parquet") or has_image_cells(shards[0])):
+            return read_shards(str(path), shards, strict=strict, name=path.resolve().name)
         return read_folder(path, strict=strict)
     if path.is_file():
         return _from_file(path, strict=strict)
+    if is_sharded(text):
+        return read_named(text, strict=strict)
     near = near_paths(text, (*TABLES, *ARCHIVES, ".npz"))
     if os.sep in text or path.name.lower().endswith((*TABLES, *ARCHIVES, ".npz")):
         hint = f", nearest are {', '.join(near)}" if near else ""

@@ -219,7 +219,7 @@ def _strategies(study: StudyContext, request: StudyRequest) -> tuple[dict[str, S
 def _prepared(setup: EvaluationSetup, source: Source) -> EvaluationSetup:
     """Image files prepared once for a source of small images and for its random networks."""
     pool, test, spec = setup.pool, setup.test, source.input
-    if pool.images.paths is None or spec.height_px > _SMALL_PX:
+    if pool.images.pixels is not None or spec.height_px > _SMALL_PX:
         return setup
     fit_pool = replace(pool, images=ArrayImages(prepare(pool, spec)))
     fit_test = fit_pool if test is pool else replace(test, images=ArrayImages(prepare(test, spec)))
